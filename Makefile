@@ -1,0 +1,40 @@
+# Every target sets up what it needs; `make` alone tells what there is.
+PYTHON ?= python3
+VENV ?= .venv
+READY := $(VENV)/.ready
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test lint check benchmark clean
+
+help:  ## tell what there is
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+
+venv: $(READY)  ## set up .venv with everything (done by the others, where the requirements have changed)
+
+$(READY): pyproject.toml requirements.txt constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "make: Python 3.11 or newer is needed; name one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+demo: $(READY)  ## the whole path on drawn faces: data, training, report, prediction (minutes, no download)
+	$(BIN)/python -m mien.demo
+
+test: $(READY)  ## the tests; MIEN_FER2013=archive.zip adds those on real data
+	$(BIN)/python -m pytest
+
+lint: $(READY)  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+check: lint test  ## style, types and tests
+
+benchmark: $(READY)  ## images a second of the input pipeline beside torchvision's loader
+	$(BIN)/python benchmarks/input_pipeline.py
+
+clean:  ## remove .venv, caches and what the demo wrote
+	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .pytest_cache .ruff_cache runs/demo reports/demo
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,116 @@
+"""The command line: finds the command, imports it alone, and tells errors on one line.
+
+Nothing heavier than the standard library is imported until a command asks for it, so that ``mien --help`` answers at
+once, also where only the base install is there.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+from mien import __version__
+from mien.cli.parser import pick
+from mien.cli.quiet import hide_remarks
+from mien.errors import MienError
+
+HELP = """\
+Mien: facial expression recognition with Vision Transformers, and numbers that anybody can check.
+
+Examples:
+  mien data draw --out drawn.zip                                      draw faces to try things with
+  mien data inspect archive.zip                                       tell what a data set holds
+  mien train --data archive.zip --backbone tiny --out runs/first      train a classifier
+  mien train --config configs/baseline.yaml --data archive.zip --out runs/baseline --epochs 40
+  mien evaluate runs/first --data archive.zip --split validation --out reports/first
+  mien predict face.jpg --model runs/first/model --json
+
+Commands:
+  data       inspect, fetch or draw a data set
+  train      train a classifier, or go on with one (--resume)
+  evaluate   score one or several classifiers on a split, with a report to read
+  predict    read the expression of face crops
+
+`mien COMMAND --help` tells more. Everywhere: --debug shows the traceback of an error, --version the version.
+An answer is a guess about how a face looks, not about what a person feels.
+"""
+
+COMMANDS: tuple[str, ...] = ("data", "train", "evaluate", "predict")
+
+EXTRAS: dict[str, str] = {
+    **dict.fromkeys(["torch", "torchvision", "transformers", "timm", "accelerate", "safetensors"], "train"),
+    **dict.fromkeys(["jsonargparse", "yaml", "sklearn", "matplotlib", "rich"], "train"),
+    "kagglehub": "kaggle",
+    "tensorboard": "tensorboard",
+}
+"""Which extra of the package brings an optional module."""
+
+INTERRUPTED = 130
+FAILED = 2
+UNEXPECTED = 1
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command.
+
+    Args:
+        argv: the arguments after the program's name; by default the process's own.
+
+    Returns:
+        The exit code: 0 done, 1 an error of Mien itself, 2 an error of what was given, 3 some pictures could not be
+        read, 130 interrupted.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    if not debug:
+        hide_remarks()
+    try:
+        return _run(arguments)
+    except BrokenPipeError:
+        # Whoever read our output has closed it; without this, Python would complain again when it flushes at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return UNEXPECTED
+    except (Exception, KeyboardInterrupt) as error:
+        if debug:
+            traceback.print_exc()
+        line, code = _told(error)
+        print(f"mien: {line}", file=sys.stderr)
+        return code
+
+
+def _run(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(HELP, end="")
+        return 0
+    command, rest = arguments[0], arguments[1:]
+    if command in ("-V", "--version"):
+        print(f"mien {__version__}")
+        return 0
+    module = importlib.import_module(f"mien.cli.{pick(command, COMMANDS, 'mien')}")
+    return int(module.run(rest))
+
+
+def _told(error: BaseException) -> tuple[str, int]:
+    """One line for an exception, and the exit code."""
+    if isinstance(error, MienError):
+        return f"error: {error}", FAILED
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", INTERRUPTED
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] in EXTRAS:
+        package = (error.name or "").split(".")[0]
+        return f"error: {package} is not installed; pip install 'mien[{EXTRAS[package]}]' brings it", FAILED
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return "error: not enough memory; give a smaller --batch-size, or close other programs", FAILED
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        where = f" at {error.filename}" if error.filename else ""
+        return f"error: the disk is full{where}; free some space or choose another place", FAILED
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"error: {error.filename}: {error.strerror}", FAILED
+    reason = " ".join(str(error).split())
+    name = type(error).__name__
+    return f"error: unexpected {name}: {reason}; this is a fault of Mien's: --debug shows where it arose", UNEXPECTED

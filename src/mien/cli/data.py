@@ -1,0 +1,77 @@
+"""``mien data``: inspect, fetch or draw a data set."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from mien.cli.parser import Parser, pick, whole_number
+from mien.errors import MienError
+
+HELP = """\
+Inspects, fetches or draws a data set.
+
+Examples:
+  mien data inspect archive.zip --json
+  mien data fetch --out archive.zip
+  mien data draw --out drawn.zip --train 4000 --validation 1000 --test 1000
+
+`mien data inspect|fetch|draw --help` tells more.
+"""
+
+
+def run(arguments: list[str]) -> int:
+    """Runs ``mien data``; returns the exit code."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(HELP, end="")
+        return 0
+    commands = {"inspect": _inspect, "fetch": _fetch, "draw": _draw}
+    commands[pick(arguments[0], commands, "mien data")](arguments[1:])
+    return 0
+
+
+def _inspect(arguments: list[str]) -> None:
+    parser = Parser("mien data inspect", "Tells what a data set holds, and what is odd about it.")
+    parser.add_argument("source", metavar="SOURCE", help="archive.zip, a folder, or a FER2013 CSV file")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    given = parser.parse(arguments)
+
+    from mien.data.inspect import describe, inspect
+    from mien.data.read import read_faces
+
+    report = inspect(read_faces(given.source))
+    print(json.dumps(report, indent=2, ensure_ascii=False) if given.json else describe(report))
+
+
+def _fetch(arguments: list[str]) -> None:
+    parser = Parser("mien data fetch", "Gets FER2013's archive.zip from Kaggle, or tells how to.")
+    parser.add_argument(
+        "--out", type=Path, default=Path("archive.zip"), metavar="FILE.zip", help="where to (archive.zip)"
+    )
+    given = parser.parse(arguments)
+
+    from mien.data.fetch import fetch
+
+    print(fetch(given.out))
+
+
+def _draw(arguments: list[str]) -> None:
+    parser = Parser("mien data draw", "Draws faces in seven expressions, laid out like Kaggle's archive of FER2013.")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE.zip", help="the archive to write")
+    parser.add_argument("--train", type=whole_number(0), default=4000, metavar="N", help="training faces (4000)")
+    parser.add_argument("--validation", type=whole_number(0), default=1000, metavar="N", help="validation faces (1000)")
+    parser.add_argument("--test", type=whole_number(0), default=1000, metavar="N", help="test faces (1000)")
+    parser.add_argument("--seed", type=whole_number(0), default=0, metavar="N", help="decides every drawing (0)")
+    parser.add_argument("--force", action="store_true", help="replace FILE.zip where it exists")
+    given = parser.parse(arguments)
+    out: Path = given.out
+    if out.suffix.lower() != ".zip":
+        raise MienError(f"--out: got {out}, expected a name that ends in .zip")
+    if out.exists() and not given.force:
+        raise MienError(f"{out}: exists; give another name, or --force to replace it")
+
+    from mien.data.drawn import draw_faces, write_archive
+
+    faces = draw_faces(given.train, given.validation, given.test, given.seed)
+    write_archive(out, faces)
+    print(f"{out}: {len(faces):,} drawn faces")

@@ -1,0 +1,1 @@
+"""From any source of face crops to one object in memory."""

@@ -1,0 +1,90 @@
+"""The one object that every reader gives: labelled face crops of a data set."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mien.errors import MienError
+
+SPLITS: tuple[str, ...] = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class FaceSet:
+    """Labelled face crops, all of one size, in memory (FER2013 whole is 83 MB).
+
+    Attributes:
+        images: uint8 [N, S, S] for grey sets, uint8 [N, S, S, 3] (RGB) for colour sets.
+        labels: int64 [N], positions in ``names``.
+        splits: str [N], each one of ``SPLITS``.
+        ids: str [N], unique; the path inside the archive or folder, or ``row 17`` of a CSV file.
+        names: the class names, in the order that ``labels`` counts them.
+        source: where the set came from, as the user gave it.
+        fingerprint: hexadecimal SHA-256 over images, labels, names and splits.
+        warnings: what a careful person would want to know (counts that differ from the official ones, say).
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    splits: np.ndarray
+    ids: np.ndarray
+    names: tuple[str, ...]
+    source: str
+    fingerprint: str
+    warnings: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def image_size(self) -> int:
+        """Height and width of every image, in pixels."""
+        return int(self.images.shape[1])
+
+    @property
+    def is_grey(self) -> bool:
+        """Whether images carry one channel rather than three."""
+        return self.images.ndim == 3
+
+    def select(self, indices: np.ndarray) -> FaceSet:
+        """The rows at ``indices`` (int64 [M] or bool [N]); the fingerprint stays that of the whole set."""
+        return replace(
+            self,
+            images=self.images[indices],
+            labels=self.labels[indices],
+            splits=self.splits[indices],
+            ids=self.ids[indices],
+        )
+
+    def has(self, split: str) -> bool:
+        """Whether any image belongs to ``split``."""
+        return bool((self.splits == split).any())
+
+    def part(self, split: str) -> FaceSet:
+        """The images of one split.
+
+        Raises:
+            MienError: the set has none.
+        """
+        if not self.has(split):
+            present = ", ".join(name for name in SPLITS if self.has(name))
+            raise MienError(f"{self.source}: has no {split} split (it holds: {present}); give data that has one")
+        return self.select(self.splits == split)
+
+    def class_counts(self) -> dict[str, int]:
+        """Images of each class, in the order of ``names``."""
+        counts = np.bincount(self.labels, minlength=len(self.names))
+        return {name: int(count) for name, count in zip(self.names, counts, strict=True)}
+
+
+def fingerprint_of(images: np.ndarray, labels: np.ndarray, splits: Iterable[str], names: Iterable[str]) -> str:
+    """The fingerprint of a set: hexadecimal SHA-256 over its images (shape and pixels), labels, splits and names."""
+    digest = hashlib.sha256(repr(images.shape).encode())
+    digest.update(np.ascontiguousarray(images).data)
+    digest.update(np.ascontiguousarray(labels, "<i8").data)
+    digest.update("\n".join(["", *splits, "", *names]).encode())
+    return digest.hexdigest()

@@ -1,0 +1,57 @@
+"""FER2013 from Kaggle, or plain words on how to get it by hand."""
+
+from __future__ import annotations
+
+import importlib
+import zipfile
+from pathlib import Path
+
+from mien.data.archive import FolderEntries
+from mien.data.folders import list_pictures
+from mien.errors import MienError
+from mien.files import atomic_file
+
+HANDLE = "msambare/fer2013"
+PAGE = f"https://www.kaggle.com/datasets/{HANDLE}"
+
+
+def fetch(destination: Path) -> Path:
+    """Downloads FER2013 and packs it into one archive, read in place from then on.
+
+    kagglehub (``pip install "mien[kaggle]"``) keeps an unpacked copy in its own cache, ``~/.cache/kagglehub``, which
+    may be deleted afterwards.
+
+    Args:
+        destination: the archive to write; a folder gets an ``archive.zip``.
+
+    Returns:
+        Where the archive lies.
+
+    Raises:
+        MienError: the archive is there already, kagglehub is missing, or Kaggle does not give the data: then with the
+            page to open, the file to download and the command to run.
+    """
+    target = destination / "archive.zip" if destination.is_dir() else destination
+    if target.exists():
+        raise MienError(f"{target}: exists already; use it with `mien data inspect {target}`, or name another place")
+    try:
+        kagglehub = importlib.import_module("kagglehub")
+    except ImportError as error:
+        raise MienError(f'kagglehub is not installed (pip install "mien[kaggle]"); {_by_hand(target)}') from error
+    try:
+        folder = Path(kagglehub.dataset_download(HANDLE))
+    except Exception as error:  # Of requests, urllib3, kagglehub and kagglesdk, by whatever went wrong.
+        raise MienError(f"Kaggle did not give {HANDLE} ({error}); {_by_hand(target)}") from error
+    entries = FolderEntries(folder)
+    listing = list_pictures(entries)
+    with atomic_file(target) as temporary, zipfile.ZipFile(temporary, "w", strict_timestamps=False) as archive:
+        for path in listing.paths:
+            archive.write(folder / path, path)
+    return target
+
+
+def _by_hand(target: Path) -> str:
+    return (
+        f"or by hand: open {PAGE}, sign in, press Download, save the file as {target}, "
+        f"then run `mien data inspect {target}`"
+    )

@@ -1,0 +1,221 @@
+"""Sets that keep a folder a class: FER2013's Kaggle layout, and any other set of square pictures."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from mien.data.archive import Entries
+from mien.data.assemble import OFFICIAL_SPLITS, assemble
+from mien.data.faces import FaceSet
+from mien.data.pictures import SUFFIXES, decode
+from mien.errors import MienError
+from mien.labels import canonical, class_order
+from mien.progress import progress
+
+SPLIT_FOLDERS: dict[str, str] = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "publictest": "validation",
+    "test": "test",
+    "privatetest": "test",
+}
+"""Folder names, in lower case, that stand for a split."""
+
+_PREFIX = re.compile(r"([A-Za-z]+)_\d")
+_EXPECTED = "expected train/, val/ and test/ with a folder a class in each, or a folder a class alone"
+_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a source holds, before any picture is decoded.
+
+    Attributes:
+        paths: every picture, in alphabetical order.
+        classes: its class, by the canonical name.
+        splits: its split.
+        official: whether file names carry FER2013's prefixes.
+        warnings: what was left out or looks odd.
+    """
+
+    paths: list[str]
+    classes: list[str]
+    splits: list[str]
+    official: bool
+    warnings: list[str]
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a picture lies: ``[TOP/][SPLIT/]CLASS/NAME``; ``folder`` is its split by folder, or ''."""
+
+    path: str
+    folder: str
+    class_folder: str
+    name: str
+
+
+def is_picture(path: str) -> bool:
+    """Whether a file's name ends as a picture's does."""
+    return path.lower().endswith(SUFFIXES)
+
+
+def read_folders(entries: Entries) -> FaceSet:
+    """Reads every picture of a source with a folder a class.
+
+    The split is that of the file-name prefix (``Training_``, ``PublicTest_``, ``PrivateTest_``: Kaggle's ``test/``
+    merges the last two), else that of the folder (train, val, test), else train. The set is grey unless a picture has
+    colour.
+
+    Raises:
+        MienError: there is no picture, a class folder is empty, a file lies outside the layout or has an unknown
+            prefix, a picture is broken or of another size, or a class has no training image.
+    """
+    listing = list_pictures(entries)
+    return assemble(
+        _decode_all(entries, listing.paths),
+        listing.classes,
+        listing.splits,
+        listing.paths,
+        entries.source,
+        official=listing.official,
+        warnings=listing.warnings,
+    )
+
+
+def list_pictures(entries: Entries) -> Listing:
+    """Finds every picture with its class and split; decodes none.
+
+    Raises:
+        MienError: as ``read_folders``, as far as it can be told from the names.
+    """
+    paths = entries.files()
+    pictures = [path for path in paths if is_picture(path)]
+    if not pictures:
+        raise MienError(f"{entries.source}: holds no picture, {_EXPECTED}; check that this is the right place")
+    depth = _depth_of_layout(pictures)
+    by_split = any(path.split("/")[depth].lower() in SPLIT_FOLDERS for path in pictures)
+    places = [_place(entries, path, depth, by_split) for path in pictures]
+    _check_folders(entries, pictures, depth, by_split)
+    _check_spellings(entries, places)
+    official = any(_prefix(place.name) in OFFICIAL_SPLITS for place in places)
+    listing = Listing(
+        paths=pictures,
+        classes=[canonical(place.class_folder) for place in places],
+        splits=[_split(entries, place, official) for place in places],
+        official=official,
+        warnings=_misplaced(places),
+    )
+    others = [path for path in paths if not is_picture(path)]
+    if others:
+        listing.warnings.append(f"left out {len(others):,} file(s) that are no pictures, the first is {others[0]}")
+    return listing
+
+
+def _depth_of_layout(pictures: list[str]) -> int:
+    """How many folders lie around the layout: an archive often holds one top folder."""
+    split_paths = [path.split("/") for path in pictures]
+    shortest = min(len(parts) for parts in split_paths)
+    depth = 0
+    while shortest - depth > 2:
+        first = split_paths[0][depth]
+        if first.lower() in SPLIT_FOLDERS or any(parts[depth] != first for parts in split_paths):
+            break
+        depth += 1
+    return depth
+
+
+def _place(entries: Entries, path: str, depth: int, by_split: bool) -> _Place:
+    parts = path.split("/")[depth:]
+    if by_split and len(parts) == 3 and parts[0].lower() in SPLIT_FOLDERS:
+        return _Place(path, SPLIT_FOLDERS[parts[0].lower()], parts[1], parts[2])
+    if not by_split and len(parts) == 2:
+        return _Place(path, "", parts[0], parts[1])
+    expected = f"SPLIT/CLASS/FILE with SPLIT one of {', '.join(SPLIT_FOLDERS)}" if by_split else "CLASS/FILE"
+    raise MienError(f"{entries.where(path)}: lies outside the layout, expected {expected}; move or remove it")
+
+
+def _check_folders(entries: Entries, pictures: list[str], depth: int, by_split: bool) -> None:
+    filled = {path.rsplit("/", level)[0] for path in pictures for level in range(1, path.count("/") + 1)}
+    top = pictures[0].split("/")[:depth]
+    for folder in entries.folders():
+        parts = folder.split("/")
+        if folder in filled or parts[:depth] != top:
+            continue
+        inner = parts[depth:]
+        in_split = by_split and inner[0].lower() in SPLIT_FOLDERS
+        is_class = len(inner) == 2 if in_split else not by_split and len(inner) == 1
+        if is_class or (in_split and len(inner) == 1):
+            kind = f"class {inner[-1]}" if is_class else "split"
+            raise MienError(
+                f"{entries.where(folder)}: the folder of a {kind} holds no picture; put pictures there or remove it"
+            )
+
+
+def _check_spellings(entries: Entries, places: list[_Place]) -> None:
+    for folder in sorted({place.folder for place in places}):
+        try:
+            class_order(sorted({place.class_folder for place in places if place.folder == folder}))
+        except MienError as error:
+            raise MienError(f"{entries.source}: {error}") from error
+
+
+def _prefix(name: str) -> str:
+    match = _PREFIX.match(name)
+    return match.group(1) if match else ""
+
+
+def _split(entries: Entries, place: _Place, official: bool) -> str:
+    prefix = _prefix(place.name)
+    if prefix in OFFICIAL_SPLITS:
+        return OFFICIAL_SPLITS[prefix]
+    if official and prefix:
+        raise MienError(
+            f"{entries.where(place.path)}: unknown prefix {prefix}_ among FER2013's file names, expected "
+            f"{', '.join(f'{name}_' for name in OFFICIAL_SPLITS)}; rename or remove the file"
+        )
+    return place.folder or "train"
+
+
+def _misplaced(places: list[_Place]) -> list[str]:
+    """FER2013's file names in a folder that says otherwise; PublicTest in ``test/`` is Kaggle's habit."""
+    odd = []
+    for place in places:
+        split = OFFICIAL_SPLITS.get(_prefix(place.name), "")
+        if split and place.folder not in {"", split} and (split, place.folder) != ("validation", "test"):
+            odd.append(place)
+    if not odd:
+        return []
+    return [
+        f"{len(odd):,} file(s) lie in another split than they are named for, the first is {odd[0].path}; "
+        "the name decides"
+    ]
+
+
+def _decode_all(entries: Entries, paths: list[str]) -> np.ndarray:
+    """uint8 [N, S, S], or [N, S, S, 3] from the first picture on that has colour."""
+    first = decode(entries.read(paths[0]), entries.where(paths[0]))
+    size = len(first)
+    try:
+        images = np.empty((len(paths), *first.shape), np.uint8)
+        with progress("reading pictures", len(paths), "images") as advance:
+            for row, path in enumerate(paths):
+                pixels = decode(entries.read(path), entries.where(path), size)
+                if pixels.ndim == 3 and images.ndim == 3:
+                    images = np.repeat(images[..., None], 3, axis=3)
+                images[row] = pixels if pixels.ndim == images.ndim - 1 else pixels[..., None]
+                if (row + 1) % _BATCH == 0:
+                    advance(_BATCH)
+            advance(len(paths) % _BATCH)
+    except MemoryError as error:
+        raise MienError(
+            f"{entries.source}: {len(paths):,} pictures of {size}x{size} pixels do not fit into memory; "
+            "make them smaller"
+        ) from error
+    return images

@@ -1,0 +1,1 @@
+"""Scores that can be checked: metrics, figures and a report."""

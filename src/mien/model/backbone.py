@@ -1,0 +1,133 @@
+"""From a ViTMAE checkpoint, or from nothing, to a classifier that sees every patch.
+
+``transformers.ViTMAEModel`` hides three quarters of the patches in every forward pass, evaluation included. The
+classifier is therefore a ``ViTForImageClassification`` filled from the MAE's encoder: the same weights, every patch
+visible, the same answer each time.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from transformers import ViTConfig, ViTForImageClassification, ViTMAEConfig
+
+from mien.errors import MienError
+from mien.model.channels import to_colour, to_grey
+from mien.model.loading import load_network
+from mien.model.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from mien.model.presets import FER2013_MEAN, FER2013_STD, SHAPES, initialise
+
+HEAD_KEYS: frozenset[str] = frozenset({"classifier.weight", "classifier.bias"})
+SHARED_FIELDS: tuple[str, ...] = (
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "hidden_act",
+    "initializer_range",
+    "layer_norm_eps",
+    "image_size",
+    "patch_size",
+    "num_channels",
+    "qkv_bias",
+)
+"""What a ViTMAE's configuration and a ViT's have in common."""
+
+
+def build(backbone: str, names: tuple[str, ...], *, grey: bool) -> tuple[ViTForImageClassification, Preprocessing]:
+    """A network with a new head, ready to be trained.
+
+    Args:
+        backbone: a preset's name, a Hugging Face id of a ViTMAE, or a folder that holds one.
+        names: the classes, in the order of the logits.
+        grey: whether the training images have one channel; the network then reads one channel too.
+
+    Raises:
+        MienError: the checkpoint is missing, foreign, incomplete, or out of reach.
+    """
+    if backbone in SHAPES:
+        network = ViTForImageClassification(_named(SHAPES[backbone].config(1 if grey else 3), names))
+        initialise(network)
+        preprocessing = Preprocessing(SHAPES[backbone].image_size, (FER2013_MEAN,) * 3, (FER2013_STD,) * 3)
+    else:
+        network, preprocessing = _from_mae(backbone, names)
+        if grey and network.config.num_channels == 3:
+            to_grey(network, preprocessing)
+        elif not grey and network.config.num_channels == 1:
+            to_colour(network, preprocessing)
+    network.vit.embeddings.position_embeddings.requires_grad_(False)
+    return network, preprocessing
+
+
+def _from_mae(source: str, names: tuple[str, ...]) -> tuple[ViTForImageClassification, Preprocessing]:
+    config = _mae_config(source)
+    shared = {name: getattr(config, name) for name in SHARED_FIELDS}
+    try:
+        network, info = load_network(source, _named(ViTConfig(**shared), names))
+    except (OSError, RuntimeError, ValueError) as error:
+        raise _unreachable(source, error) from error
+    assert_keys(source, info)
+    return network, _mae_preprocessing(source, config)
+
+
+def assert_keys(source: str, info: dict[str, Any]) -> None:
+    """Holds a loading report to what an MAE encoder must give: all but the head, and nothing beside the decoder.
+
+    Raises:
+        MienError: encoder weights are missing, foreign weights are present, or shapes differ.
+    """
+    missing = set(info["missing_keys"]) - HEAD_KEYS
+    foreign = {key for key in info["unexpected_keys"] if not key.startswith("decoder.")}
+    mismatched = [str(key) for key in info.get("mismatched_keys", ())]
+    problems = [
+        f"{len(keys)} {what} (first: {sorted(keys)[0]})"
+        for what, keys in (("weights missing", missing), ("foreign weights", foreign), ("shapes differ", mismatched))
+        if keys
+    ]
+    if problems:
+        raise MienError(f"{source}: is not a complete ViTMAE checkpoint: {', '.join(problems)}; give another backbone")
+
+
+def _mae_config(source: str) -> ViTMAEConfig:
+    folder = Path(source)
+    if not folder.exists() and (folder.is_absolute() or source.startswith(".") or source.count("/") != 1):
+        presets = ", ".join(SHAPES)
+        raise MienError(
+            f"--backbone {source}: no such folder, and neither a preset ({presets}) nor a hub id like facebook/vit-mae-base"
+        )
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise MienError(f"--backbone {source}: holds no config.json; give the folder of a ViTMAE checkpoint")
+    try:
+        values, _ = ViTMAEConfig.get_config_dict(source)
+    except OSError as error:
+        raise _unreachable(source, error) from error
+    if values.get("model_type") != "vit_mae":
+        found = values.get("model_type", "no model_type")
+        raise MienError(f"--backbone {source}: is of another architecture ({found}), expected a ViTMAE (vit_mae)")
+    return ViTMAEConfig.from_dict(values)
+
+
+def _mae_preprocessing(source: str, config: ViTMAEConfig) -> Preprocessing:
+    folder = Path(source)
+    if (folder / "preprocessor_config.json").is_file():
+        saved = Preprocessing.load(folder)
+        return Preprocessing(int(config.image_size), saved.mean, saved.std)
+    return Preprocessing(int(config.image_size), IMAGENET_MEAN, IMAGENET_STD)
+
+
+def _named(config: ViTConfig, names: tuple[str, ...]) -> ViTConfig:
+    config.id2label = dict(enumerate(names))
+    config.label2id = {name: index for index, name in enumerate(names)}
+    return config
+
+
+def _unreachable(source: str, error: Exception) -> MienError:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    if Path(source).exists():
+        return MienError(f"--backbone {source}: cannot be read ({reason}); expected config.json and model.safetensors")
+    return MienError(
+        f"--backbone {source}: the Hugging Face hub could not be reached or has no such model ({reason}); where there is a "
+        f"connection, download config.json, preprocessor_config.json and model.safetensors of {source} into a folder, copy "
+        "it here, and give that folder as --backbone"
+    )

@@ -1,0 +1,153 @@
+"""A trained classifier: network, preprocessing and class names, in one folder that other tools open as it is."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import ViTConfig, ViTForImageClassification
+
+from mien.errors import MienError
+from mien.files import atomic_folder, read_json, write_json
+from mien.model.channels import to_colour
+from mien.model.loading import load_network
+from mien.model.preprocessing import Preprocessing, tensor
+from mien.progress import progress
+
+FINGERPRINTS = "fingerprints.safetensors"
+"""In a model folder: 12x12 thumbnails of the training images, by which twins are found when the data is not at hand."""
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A network that reads expressions off face crops.
+
+    Attributes:
+        network: transformers' ViT with a linear head on [CLS], in evaluation mode.
+        preprocessing: size and normalisation of its input.
+        names: the classes, in the order of the logits.
+        folder: where it was read from, if anywhere.
+    """
+
+    network: ViTForImageClassification
+    preprocessing: Preprocessing
+    names: tuple[str, ...]
+    folder: Path | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.network.parameters()).device
+
+    @torch.inference_mode()
+    def logits(
+        self, images: np.ndarray, *, batch_size: int = 256, flip: bool = False, quiet: bool = False
+    ) -> np.ndarray:
+        """Reads face crops.
+
+        Args:
+            images: uint8 [N, H, W] (grey) or [N, H, W, 3] (RGB).
+            batch_size: images a forward pass.
+            flip: read the mirror images instead.
+            quiet: show no progress.
+
+        Returns:
+            float32 [N, C], unnormalised log-probabilities in the order of ``names``.
+        """
+        self.network.eval()
+        parts = [np.zeros((0, len(self.names)), np.float32)]
+        with progress("reading faces", len(images), "images", quiet=quiet) as advance:
+            for start in range(0, len(images), batch_size):
+                batch = tensor(images[start : start + batch_size]).to(self.device)
+                pixels = self.preprocessing(batch, self.network.config.num_channels)
+                pixels = pixels.flip(-1) if flip else pixels
+                parts.append(self.network(pixel_values=pixels).logits.float().cpu().numpy())
+                advance(len(batch))
+        return np.concatenate(parts)
+
+    def save(self, folder: Path, meta: dict[str, Any], thumbnails: np.ndarray | None = None) -> None:
+        """Writes the model folder, atomically: weights, configuration, preprocessing, ``meta.json``, fingerprints.
+
+        Args:
+            folder: replaced as a whole.
+            meta: how the model came about; JSON-ready.
+            thumbnails: uint8 [M, 12, 12] of the training images (``mien.data.twins``).
+        """
+        from safetensors.numpy import save_file
+
+        network = copy.deepcopy(self.network).cpu().float()
+        if network.config.num_channels == 1:
+            to_colour(network, self.preprocessing)
+        with atomic_folder(folder) as temporary:
+            network.save_pretrained(temporary)
+            self.preprocessing.processor().save_pretrained(temporary)
+            write_json(temporary / "meta.json", meta)
+            if thumbnails is not None:
+                save_file({"thumbnails": np.ascontiguousarray(thumbnails)}, temporary / FINGERPRINTS)
+
+    @classmethod
+    def load(cls, folder: Path, device: str | torch.device = "cpu") -> Classifier:
+        """Reads a model folder. Only safetensors are read; nothing is unpickled.
+
+        Raises:
+            MienError: the folder is missing or is no model, its architecture is another, or weights are missing, foreign
+                or of another shape.
+        """
+        folder = model_folder(folder)
+        config = read_json(folder / "config.json")
+        if config.get("model_type") != "vit":
+            found = config.get("model_type", "no model_type")
+            raise MienError(
+                f"{folder}: is of another architecture ({found}), expected a ViT classifier (vit); give a folder that "
+                "`mien train` wrote"
+            )
+        preprocessing = Preprocessing.load(folder)
+        network = _read_network(folder)
+        labels = network.config.id2label
+        names = tuple(labels[index] for index in range(len(labels)))
+        return cls(network.eval().to(device), preprocessing, names, folder)
+
+    def meta(self) -> dict[str, Any]:
+        """``meta.json`` of the folder that the classifier was read from; empty where there is none."""
+        if self.folder is None or not (self.folder / "meta.json").is_file():
+            return {}
+        return read_json(self.folder / "meta.json")
+
+    def train_thumbnails(self) -> np.ndarray | None:
+        """uint8 [M, 12, 12], the thumbnails of the training images that the folder carries, or None."""
+        from safetensors.numpy import load_file
+
+        if self.folder is None or not (self.folder / FINGERPRINTS).is_file():
+            return None
+        return load_file(self.folder / FINGERPRINTS)["thumbnails"]
+
+
+def model_folder(path: Path) -> Path:
+    """The model folder that ``path`` means: itself, or ``path/model`` where ``path`` is the folder of a run.
+
+    Raises:
+        MienError: neither holds a ``config.json``.
+    """
+    for folder in (path, path / "model"):
+        if (folder / "config.json").is_file():
+            return folder
+    what = "holds no config.json" if path.is_dir() else "no such folder"
+    raise MienError(f"{path}: {what}; give a model folder that `mien train` wrote, like runs/first/model")
+
+
+def _read_network(folder: Path) -> ViTForImageClassification:
+    if not (folder / "model.safetensors").is_file():
+        raise MienError(f"{folder}: the weights are missing (model.safetensors); copy the whole folder again")
+    try:
+        network, info = load_network(folder, ViTConfig.from_pretrained(folder))
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise MienError(f"{folder}: the weights cannot be read ({reason}); copy the whole folder again") from error
+    for what, keys in (("missing", info["missing_keys"]), ("foreign", info["unexpected_keys"])):
+        if keys:
+            raise MienError(f"{folder}: {len(keys)} weights are {what} (first: {sorted(keys)[0]}); give another model folder")
+    return network

@@ -1,0 +1,32 @@
+"""Reading weights with transformers: safetensors only, and without its report, which the callers assert instead."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from transformers import ViTConfig, ViTForImageClassification
+from transformers.utils import logging
+
+
+def load_network(source: str | Path, config: ViTConfig) -> tuple[ViTForImageClassification, dict[str, Any]]:
+    """Fills a ViT classifier from a checkpoint.
+
+    Args:
+        source: a folder or a hub id.
+        config: the architecture to fill.
+
+    Returns:
+        The network, and transformers' loading report: ``missing_keys``, ``unexpected_keys``, ``mismatched_keys``.
+    """
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity(logging.CRITICAL)
+    logging.disable_progress_bar()
+    try:
+        return ViTForImageClassification.from_pretrained(
+            source, config=config, use_safetensors=True, output_loading_info=True
+        )
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

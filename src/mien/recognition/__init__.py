@@ -1,0 +1,1 @@
+"""Reading faces with a finished model."""

@@ -1,0 +1,1 @@
+"""Fine-tuning: augmentation, optimizer, schedule, the loop and its saved state."""

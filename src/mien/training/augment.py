@@ -1,0 +1,112 @@
+"""Augmentation of whole batches on the device, as a function of (seed, epoch, image).
+
+Every random number that an image sees in an epoch stands in one row of a table drawn from (seed, epoch). What an image
+looks like therefore depends neither on the batch it falls into, nor on the device, nor on where a run was resumed.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from mien.config import AugmentConfig
+from mien.model.preprocessing import Preprocessing, to_luma
+
+SCALE, CROP_X, CROP_Y, FLIP, ANGLE, SHIFT_X, SHIFT_Y, BRIGHTNESS, CONTRAST, ERASE, AREA, ASPECT, ERASE_X, ERASE_Y = range(14)
+COLUMNS = 14
+ERASED_AREA = (0.02, 0.2)
+ERASED_ASPECT = (0.3, 1 / 0.3)
+
+
+def random_table(count: int, seed: int, epoch: int) -> torch.Tensor:
+    """Uniform numbers in [0, 1) for every image in an epoch, float32 [count, 14]."""
+    generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, epoch, 0xA06))))
+    return torch.from_numpy(generator.random((count, COLUMNS), dtype=np.float32))
+
+
+class Augment:
+    """Turns uint8 faces into what the network reads in training: cropped, moved, relit, normalised.
+
+    Args:
+        config: what is done, and how much of it.
+        preprocessing: size and normalisation of the network's input.
+        num_channels: 1 or 3, what the network reads.
+    """
+
+    def __init__(self, config: AugmentConfig, preprocessing: Preprocessing, num_channels: int) -> None:
+        self.config = config
+        self.preprocessing = preprocessing
+        self.num_channels = num_channels
+
+    def __call__(self, images: torch.Tensor, random: torch.Tensor) -> torch.Tensor:
+        """Augments a batch.
+
+        Args:
+            images: uint8 [B, H, W] (grey) or [B, H, W, 3] (RGB).
+            random: float32 [B, 14] in [0, 1), the rows of ``random_table`` for these images, on the same device.
+
+        Returns:
+            float32 [B, num_channels, S, S], normalised.
+        """
+        planes = (images.unsqueeze(1) if images.ndim == 3 else images.movedim(-1, 1)).float() / 255
+        if planes.shape[1] == 3 and self.num_channels == 1:
+            planes = to_luma(planes)
+        planes = self._relight(self._move(planes, random), random)
+        pixels = self.preprocessing.normalise(planes.expand(-1, self.num_channels, -1, -1))
+        return self._erase(pixels, random)
+
+    def _move(self, planes: torch.Tensor, random: torch.Tensor) -> torch.Tensor:
+        """Crop, flip, rotation, shift and resize in one bilinear resampling; what lies outside is mirrored."""
+        c = self.config
+        side = 1 - (1 - c.crop_scale) * random[:, SCALE]
+        angle = math.radians(c.rotation) * _signed(random[:, ANGLE])
+        mirror = torch.where(random[:, FLIP] < c.flip, -1.0, 1.0)
+        theta = torch.zeros(len(planes), 2, 3, device=planes.device)
+        theta[:, 0, 0] = side * angle.cos() * mirror
+        theta[:, 0, 1] = -side * angle.sin()
+        theta[:, 1, 0] = side * angle.sin() * mirror
+        theta[:, 1, 1] = side * angle.cos()
+        theta[:, 0, 2] = (1 - side) * _signed(random[:, CROP_X]) + 2 * c.shift * _signed(random[:, SHIFT_X])
+        theta[:, 1, 2] = (1 - side) * _signed(random[:, CROP_Y]) + 2 * c.shift * _signed(random[:, SHIFT_Y])
+        size = self.preprocessing.image_size
+        grid = F.affine_grid(theta, [len(planes), 1, size, size], align_corners=False)
+        return F.grid_sample(planes, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+
+    def _relight(self, planes: torch.Tensor, random: torch.Tensor) -> torch.Tensor:
+        """Contrast around each image's own mean, then brightness; the result stays in [0, 1]."""
+        c = self.config
+        if c.brightness == 0 and c.contrast == 0:
+            return planes
+        gain = (1 + c.contrast * _signed(random[:, CONTRAST])).view(-1, 1, 1, 1)
+        offset = (c.brightness * _signed(random[:, BRIGHTNESS])).view(-1, 1, 1, 1)
+        mean = planes.mean((1, 2, 3), keepdim=True)
+        return ((planes - mean) * gain + mean + offset).clamp(0, 1)
+
+    def _erase(self, pixels: torch.Tensor, random: torch.Tensor) -> torch.Tensor:
+        """Random erasing (Zhong et al. 2017, arXiv:1708.04896), with the mean grey of the set."""
+        if self.config.erasing == 0:
+            return pixels
+        size = pixels.shape[-1]
+        area = torch.lerp(*_pair(ERASED_AREA, random), random[:, AREA])
+        aspect = torch.lerp(*_pair([math.log(v) for v in ERASED_ASPECT], random), random[:, ASPECT]).exp()
+        height, width = (area * aspect).sqrt().clamp(max=1), (area / aspect).sqrt().clamp(max=1)
+        top, left = (1 - height) * random[:, ERASE_Y], (1 - width) * random[:, ERASE_X]
+        centre = (torch.arange(size, device=pixels.device) + 0.5) / size
+        rows = (centre >= top[:, None]) & (centre < (top + height)[:, None])
+        columns = (centre >= left[:, None]) & (centre < (left + width)[:, None])
+        chosen = (random[:, ERASE] < self.config.erasing)[:, None, None]
+        erased = chosen & rows[:, :, None] & columns[:, None, :]
+        return pixels.masked_fill(erased[:, None], 0.0)
+
+
+def _signed(uniform: torch.Tensor) -> torch.Tensor:
+    """[0, 1) to [-1, 1)."""
+    return 2 * uniform - 1
+
+
+def _pair(bounds: tuple[float, float] | list[float], like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    low, high = bounds
+    return torch.tensor(low, device=like.device), torch.tensor(high, device=like.device)

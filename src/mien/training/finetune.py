@@ -1,0 +1,306 @@
+"""Fine-tuning: from labelled faces, a ViTMAE encoder and a linear head to a model folder."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from timm.scheduler import CosineLRScheduler
+from timm.utils import ModelEmaV3
+from torch import nn
+from torch.nn import functional as F
+
+from mien.config import TrainConfig, to_dict
+from mien.data.faces import SPLITS, FaceSet
+from mien.data.read import read_faces
+from mien.data.split import cut_validation
+from mien.data.twins import thumbnails
+from mien.errors import MienError
+from mien.evaluation.metrics import accuracy_and_macro_f1
+from mien.files import write_json
+from mien.model.backbone import build
+from mien.model.classifier import Classifier
+from mien.model.freezing import check_freezing, freeze, frozen_units, table, training_mode
+from mien.model.preprocessing import tensor
+from mien.progress import progress
+from mien.training.augment import Augment, random_table
+from mien.training.batches import build_mixup, class_weights, local_rows, seed_step, shuffled, soft_targets
+from mien.training.device import gather_rows, on_main, resolve_precision, start_accelerator
+from mien.training.history import epoch_line, write_curves, write_history, write_tensorboard
+from mien.training.optim import build_optimizer, build_schedule, moments, restore_moments
+from mien.training.regularise import TokenDrop, add_drop_path
+from mien.training.state import Progress, Saved, load_state, save_state, state_path
+from mien.versions import versions
+
+STEPS_BETWEEN_LOSS_CHECKS = 20
+
+
+def train(config: TrainConfig, *, resume: bool = False, command: str = "") -> Path:
+    """Trains a classifier and writes its model folder.
+
+    Args:
+        config: see ``TrainConfig``.
+        resume: go on from the state that ``config.out`` holds.
+        command: the command line, for ``meta.json``.
+
+    Returns:
+        ``config.out/model``: the weights that were best on validation.
+
+    Raises:
+        MienError: anything that the user can mend; what was trained until then is kept.
+    """
+    config = config.resolved()
+    accelerator = start_accelerator(config)
+    out = Path(config.out)
+    faces = load_faces(config)
+    saved = open_run(out, config, faces.fingerprint, resume)
+    torch.manual_seed(config.seed)
+    network, preprocessing = build(config.backbone, faces.names, grey=faces.is_grey)
+    check_freezing(config.freeze, network, fresh=config.is_fresh)
+    add_drop_path(network, config.drop_path)
+    classifier = Classifier(network.to(accelerator.device), preprocessing, faces.names)
+    FineTuning(config, classifier, faces, accelerator, saved, command).fit()
+    accelerator.wait_for_everyone()
+    return out / "model"
+
+
+def load_faces(config: TrainConfig) -> FaceSet:
+    """Reads the data; where it has no validation split, a part of training becomes one, twins kept together.
+
+    Raises:
+        MienError: the data cannot be read, or has too few training images.
+    """
+    faces = read_faces(config.data)
+    faces.part("train")
+    if not faces.has("validation"):
+        faces = cut_validation(faces, config.validation_fraction, config.seed)
+        if on_main():
+            count = len(faces.part("validation"))
+            print(f"no validation split: {count:,} training images became one, twins kept together", file=sys.stderr)
+    count = len(faces.part("train"))
+    if count < config.batch_size:
+        raise MienError(f"batch_size: got {config.batch_size}, expected at most {count}, the number of training images")
+    return faces
+
+
+def open_run(out: Path, config: TrainConfig, fingerprint: str, resume: bool) -> Saved | None:
+    """The state to go on from, or None for a new run.
+
+    Raises:
+        MienError: a run is there and is not to be resumed, or cannot be.
+    """
+    if resume:
+        for leftover in out.glob(".model.*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        return load_state(out, config, fingerprint)
+    if state_path(out).exists() or (out / "model").exists():
+        raise MienError(f"--out {out}: already holds a run; continue it with --resume, or choose another folder")
+    return None
+
+
+@dataclass
+class Stage:
+    """What belongs to a stretch of epochs in which the same parts are frozen."""
+
+    frozen: int
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: CosineLRScheduler
+
+
+class FineTuning:
+    """A run under way. Everything random in it is a function of the seed and the step, so it can stop anywhere.
+
+    Args:
+        config: with every default resolved.
+        classifier: on the device; its network is trained in place.
+        faces: with a train and a validation split.
+        accelerator: device, precision and processes.
+        saved: the state to go on from, or None.
+        command: the command line, for ``meta.json``.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        classifier: Classifier,
+        faces: FaceSet,
+        accelerator: Accelerator,
+        saved: Saved | None = None,
+        command: str = "",
+    ) -> None:
+        self.config, self.classifier, self.faces, self.accelerator = config, classifier, faces, accelerator
+        self.network, self.out, self.command = classifier.network, Path(config.out), command
+        self.train_set, self.validation = faces.part("train"), faces.part("validation")
+        self.images = tensor(self.train_set.images).to(accelerator.device)
+        self.labels = torch.from_numpy(self.train_set.labels).to(accelerator.device)
+        self.steps = len(self.images) // config.batch_size
+        self.augment = Augment(config.augment, classifier.preprocessing, self.network.config.num_channels)
+        self.mix = build_mixup(config, len(faces.names))
+        self.weights = class_weights(self.train_set).to(accelerator.device) if config.class_weights else None
+        self.precision = resolve_precision(config.precision, accelerator.device)
+        self.token_drop = TokenDrop(self.network)
+        self.average = ModelEmaV3(self.network, decay=config.ema, use_warmup=True) if config.ema else None
+        self.state = saved.progress if saved else Progress()
+        self.moments = saved.part("moments") if saved else {}
+        if saved:
+            self.network.load_state_dict(saved.part("network"))
+            if self.average is not None:
+                self.average.module.load_state_dict(saved.part("average"))
+        self.clock = time.monotonic()
+
+    def fit(self) -> None:
+        """Trains from where the state stands to the last epoch."""
+        stage: Stage | None = None
+        for epoch in range(self.state.epoch, self.config.epochs + 1):
+            frozen = frozen_units(self.config.freeze, epoch)
+            if stage is None or stage.frozen != frozen:
+                stage = self.enter_stage(frozen, stage)
+            self.train_epoch(epoch, stage)
+            self.finish_epoch(epoch, stage)
+        if on_main():
+            write_curves(self.out, self.state.history)
+
+    def enter_stage(self, frozen: int, former: Stage | None) -> Stage:
+        """Freezes the first ``frozen`` units and rebuilds the optimizer around the rest; moments carry over."""
+        if former is not None:
+            self.moments = moments(self.network, former.optimizer)
+        freeze(self.network, frozen)
+        optimizer = build_optimizer(self.network, self.config)
+        if on_main():
+            print(table(self.network, optimizer.param_groups), file=sys.stderr)
+        schedule = build_schedule(optimizer, self.config, self.steps)
+        restore_moments(self.network, optimizer, self.moments)
+        return Stage(frozen, self.accelerator.prepare_model(self.network), optimizer, schedule)
+
+    def train_epoch(self, epoch: int, stage: Stage) -> None:
+        """One pass over the training images, or what is left of it."""
+        config, state, device = self.config, self.state, self.accelerator.device
+        order = shuffled(len(self.images), config.seed, epoch).to(device)
+        random = random_table(len(self.images), config.seed, epoch).to(device)
+        self.token_drop.rate = config.token_drop if epoch <= config.token_drop_until * config.epochs else 0.0
+        training_mode(self.network, stage.frozen)
+        loss_sum = torch.tensor(state.loss_sum, device=device)
+        done, total, note = state.step * config.batch_size, self.steps * config.batch_size, ""
+        with progress(f"epoch {epoch}", total, "images", done=done, quiet=not on_main()) as advance:
+            for step in range(state.step, self.steps):
+                update = (epoch - 1) * self.steps + step + 1
+                seed_step(config.seed, update, self.accelerator.process_index)
+                stage.schedule.step_update(update)
+                rows = local_rows(order, step, self.accelerator, config.batch_size)
+                loss = self.loss(stage.model, self.augment(self.images[rows], random[rows]), self.labels[rows])
+                self.accelerator.backward(loss)
+                if config.clip_grad:
+                    self.accelerator.clip_grad_norm_(self.network.parameters(), config.clip_grad)
+                stage.optimizer.step()
+                stage.optimizer.zero_grad()
+                if self.average is not None:
+                    self.average.update(self.network, update)
+                loss_sum += loss.detach()
+                state.step = step + 1
+                due = time.monotonic() - self.clock > config.checkpoint_seconds
+                if due or state.step % STEPS_BETWEEN_LOSS_CHECKS == 0 or state.step == self.steps:
+                    state.loss_sum = self.finite(loss_sum.item())
+                    note = f"loss {state.loss_sum / state.step:.3f}"
+                if due and state.step < self.steps:
+                    self.save_state(stage)
+                advance(config.batch_size, note)
+
+    def loss(self, model: nn.Module, pixels: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Cross-entropy against smoothed, or mixed, targets; weighted by class where that is asked for."""
+        if self.mix is not None:
+            pixels, targets = self.mix(pixels, labels)
+        else:
+            targets = soft_targets(labels, len(self.faces.names), self.config.label_smoothing)
+        with torch.autocast(pixels.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            logits = model(pixel_values=pixels).logits
+        return F.cross_entropy(logits.float(), targets, weight=self.weights)
+
+    def finite(self, loss_sum: float) -> float:
+        """The sum of losses, if it is a number.
+
+        Raises:
+            MienError: it is NaN or infinite; the last saved state is from before.
+        """
+        if math.isfinite(loss_sum):
+            return loss_sum
+        kept = f"the last good state is kept in {self.out}" if state_path(self.out).exists() else "no state was saved yet"
+        raise MienError(
+            f"the loss became {loss_sum} in epoch {self.state.epoch}, step {self.state.step}: training stopped, {kept}; "
+            "start anew in another --out with a lower --lr or --precision fp32"
+        )
+
+    def finish_epoch(self, epoch: int, stage: Stage) -> None:
+        """Evaluates, keeps the best weights, writes history and state."""
+        state, config = self.state, self.config
+        judged = self.network if self.average is None else self.average.module
+        row = {"epoch": epoch, "loss": state.loss_sum / self.steps, **self.validate(judged)}
+        row["lr"] = max(group["lr"] for group in stage.optimizer.param_groups)
+        row["seconds"] = round(state.seconds + time.monotonic() - self.clock, 1)
+        before = state.history[-1]["seconds"] if state.history else 0.0
+        row["images_per_second"] = round(self.steps * config.batch_size / max(row["seconds"] - before, 1e-9), 1)
+        state.history.append(row)
+        best = row["val_accuracy"] > state.best_accuracy
+        if best:
+            state.best_accuracy, state.best_epoch = row["val_accuracy"], epoch
+        state.epoch, state.step, state.loss_sum = epoch + 1, 0, 0.0
+        if on_main():
+            if best:
+                self.save_model(judged, row)
+            write_history(self.out, state.history)
+            if config.tensorboard:
+                write_tensorboard(self.out, row)
+            print(epoch_line(row, config.epochs, best), flush=True)
+        self.save_state(stage)
+
+    def validate(self, network: nn.Module) -> dict[str, float]:
+        """Scores a network on the validation split; every process reads its share."""
+        judge = Classifier(network, self.classifier.preprocessing, self.classifier.names)
+        rank, processes = self.accelerator.process_index, self.accelerator.num_processes
+        share = torch.from_numpy(judge.logits(self.validation.images[rank::processes], quiet=True))
+        logits = gather_rows(self.accelerator, share, len(self.validation)).cpu()
+        labels = torch.from_numpy(self.validation.labels)
+        accuracy, macro_f1 = accuracy_and_macro_f1(logits.argmax(1).numpy(), labels.numpy(), logits.shape[1])
+        loss = F.cross_entropy(logits, labels).item()
+        return {"val_loss": loss, "val_accuracy": float(accuracy), "val_macro_f1": float(macro_f1)}
+
+    def save_model(self, network: nn.Module, row: dict[str, float]) -> None:
+        """Writes ``OUT/model`` and, beside it, ``OUT/meta.json``."""
+        meta = {
+            "command": self.command,
+            "names": list(self.classifier.names),
+            "metrics": {"split": "validation", "accuracy": row["val_accuracy"], "macro_f1": row["val_macro_f1"],
+                        "loss": row["val_loss"], "epoch": row["epoch"]},
+            "data": {"source": self.faces.source, "fingerprint": self.faces.fingerprint,
+                     "images": {name: len(self.faces.part(name)) for name in SPLITS if self.faces.has(name)}},
+            "config": to_dict(self.config),
+            "versions": versions(),
+        }  # fmt: skip
+        classifier = Classifier(network, self.classifier.preprocessing, self.classifier.names)
+        classifier.save(self.out / "model", meta, self.train_thumbnails())
+        write_json(self.out / "meta.json", meta)
+
+    def train_thumbnails(self) -> np.ndarray:
+        """uint8 [N, 12, 12], computed once."""
+        if not hasattr(self, "_thumbnails"):
+            self._thumbnails = thumbnails(self.train_set.images)
+        return self._thumbnails
+
+    def save_state(self, stage: Stage) -> None:
+        """Writes the state of the run, from the main process."""
+        now = time.monotonic()
+        self.state.seconds += now - self.clock
+        self.clock = now
+        if not on_main():
+            return
+        parts = {"network": self.network.state_dict(), "moments": moments(self.network, stage.optimizer)}
+        if self.average is not None:
+            parts["average"] = self.average.module.state_dict()
+        save_state(self.out, self.config, self.faces.fingerprint, self.state, parts)

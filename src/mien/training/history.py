@@ -1,0 +1,53 @@
+"""What a run tells while it goes: a line an epoch, ``history.csv``, curves, and TensorBoard where it is asked for."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+from mien.errors import MienError
+from mien.files import atomic_file, write_text
+
+
+def epoch_line(row: dict[str, Any], epochs: int, best: bool) -> str:
+    """One epoch in one line."""
+    return (
+        f"epoch {row['epoch']:>3}/{epochs}  loss {row['loss']:.4f}  validation: accuracy {row['val_accuracy']:.2%}, "
+        f"macro-F1 {row['val_macro_f1']:.4f}, loss {row['val_loss']:.4f}  lr {row['lr']:.2e}  "
+        f"{row['images_per_second']:,.0f} images/s{'  best so far' if best else ''}"
+    )
+
+
+def write_history(out: Path, history: list[dict[str, Any]]) -> None:
+    """Writes ``history.csv``, a row an epoch."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(history[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    write_text(out / "history.csv", text.getvalue())
+
+
+def write_curves(out: Path, history: list[dict[str, Any]]) -> None:
+    """Draws loss and validation scores over the epochs as ``curves.png``."""
+    from mien.evaluation.figures import curves, png
+
+    with atomic_file(out / "curves.png") as temporary:
+        temporary.write_bytes(png(curves(history)))
+
+
+def write_tensorboard(out: Path, row: dict[str, Any]) -> None:
+    """Adds an epoch to ``OUT/tensorboard``.
+
+    Raises:
+        MienError: tensorboard is not installed.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise MienError("--tensorboard: tensorboard is not installed; pip install 'mien[tensorboard]'") from error
+    with SummaryWriter(str(out / "tensorboard")) as writer:
+        for name, value in row.items():
+            if name != "epoch":
+                writer.add_scalar(name, value, row["epoch"])

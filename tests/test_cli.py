@@ -1,0 +1,386 @@
+"""The command line: help, exit codes, one-line errors, and what each command passes on and prints."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import resource
+import subprocess
+import sys
+import types
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import mien
+from mien.cli import main
+from mien.cli.evaluate import history, report_folders
+from mien.cli.parser import Parser, with_dashes
+from mien.errors import MienError
+
+HEAVY = ("torch", "transformers", "timm", "accelerate", "onnxruntime", "jsonargparse", "yaml", "numpy", "cv2")
+ONLY_WITH_TRAIN = ("torch", "torchvision", "transformers", "timm", "accelerate", "jsonargparse", "sklearn")
+ALSO_ONLY_WITH_TRAIN = ("matplotlib", "rich", "safetensors", "yaml")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MIEN_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def drawn(tmp_path: Path) -> Path:
+    """An archive of 42 training, 14 validation and 14 test faces."""
+    path = tmp_path / "drawn.zip"
+    assert main(["data", "draw", "--out", str(path), "--train", "42", "--validation", "14", "--test", "14"]) == 0
+    return path
+
+
+def python(code: str, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Runs Python code in a process of its own, with this checkout's package."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(mien.__file__).parents[1])}
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd, timeout=60)
+
+
+def one_line(text: str) -> str:
+    """The only line of what was told on stderr."""
+    lines = text.strip().splitlines()
+    assert len(lines) == 1, text
+    return lines[0]
+
+
+def test_help_starts_with_examples_and_loads_nothing_heavy() -> None:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = python(
+        "import sys, mien, mien.cli\n"
+        "code = mien.cli.main(['--help'])\n"
+        f"print('loaded:', sorted(set({HEAVY!r}) & set(sys.modules)), 'code:', code)"
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.stdout.splitlines()[2] == "Examples:"
+    assert done.stdout.splitlines()[-1] == "loaded: [] code: 0", done.stdout + done.stderr
+    used = (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime)
+    assert used < 0.3, f"mien --help took {used:.2f} s of processor time"
+
+
+@pytest.mark.parametrize("command", ["data", "evaluate", "predict"])
+def test_help_of_a_command_needs_the_base_install_alone(command: str) -> None:
+    blocked = (*ONLY_WITH_TRAIN, *ALSO_ONLY_WITH_TRAIN)
+    done = python(
+        f"import sys; sys.modules.update(dict.fromkeys({blocked!r})); import mien.cli\n"
+        f"sys.exit(mien.cli.main([{command!r}, '--help']))"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Examples:" in done.stdout
+
+
+def test_base_install_handles_data_and_says_what_training_needs(tmp_path: Path) -> None:
+    blocked = (*ONLY_WITH_TRAIN, *ALSO_ONLY_WITH_TRAIN)
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({blocked!r})); import mien.cli\n"
+        "print(mien.cli.main(['data', 'draw', '--out', 'd.zip', '--train', '7', '--validation', '7', '--test', '7']))\n"
+        "print(mien.cli.main(['data', 'inspect', 'd.zip']))\n"
+        "print(mien.cli.main(['train', '--data', 'd.zip', '--out', 'run']))\n"
+        "print(mien.cli.main(['predict', 'face.png', '--model', 'run']))"
+    )
+    done = python(code, cwd=tmp_path)
+    codes = [line for line in done.stdout.splitlines() if line.isdigit()]
+    assert codes == ["0", "0", "2", "2"], done.stdout + done.stderr
+    told = done.stderr.splitlines()
+    assert len(told) == 2
+    assert all(line.endswith("is not installed; pip install 'mien[train]' brings it") for line in told)
+
+
+def test_module_runs_the_command_line() -> None:
+    done = python("import runpy, sys; sys.argv = ['mien', '--version']; runpy.run_module('mien', run_name='__main__')")
+    assert (done.returncode, done.stdout) == (0, f"mien {mien.__version__}\n")
+
+
+def test_without_a_command_help_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    assert "Examples:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["trian"], "mien: error: no command 'trian'; did you mean train?"),
+        (["zzz"], "mien: error: no command 'zzz'; there is data, train, evaluate, predict;"),
+        (["data", "darw"], "mien: error: no command 'darw'; did you mean draw?"),
+        (["data", "draw", "--trian", "3", "--out", "x.zip"], "unknown option --trian, did you mean --train?"),
+        (["data", "draw", "--out", "x.zip", "--train", "many"], "--train: got 'many', expected a whole number"),
+        (["data", "draw", "--out", "x.txt"], "--out: got x.txt, expected a name that ends in .zip"),
+        (["data", "inspect"], "the following arguments are required: SOURCE"),
+        (["data", "inspect", "nowhere.zip"], "nowhere.zip"),
+        (["evaluate", "--data", "x", "--split", "test", "--out", "y"], "MODEL is missing: give a model folder"),
+        (["evaluate", "m", "--data", "x", "--split", "all", "--out", "y"], "--split: invalid choice: 'all'"),
+        (["evaluate", "m", "--split", "test", "--out", "y"], "required: --data"),
+        (["predict", "face.png"], "required: --model"),
+    ],
+)
+def test_mistakes_are_told_on_one_line(
+    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert told in one_line(captured.err)
+    assert captured.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def raising(error: BaseException) -> types.SimpleNamespace:
+    """A command that fails."""
+
+    def run(arguments: Sequence[str]) -> int:
+        raise error
+
+    return types.SimpleNamespace(run=run)
+
+
+class OutOfMemoryError(RuntimeError):
+    """Stands in for the error of that name in torch."""
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        (MienError("faces.csv row 3:\n wrong"), 2, "mien: error: faces.csv row 3: wrong"),
+        (ModuleNotFoundError("no", name="torch"), 2, "mien: error: torch is not installed; pip install 'mien[train]'"),
+        (ModuleNotFoundError("no", name="sklearn.metrics"), 2, "sklearn is not installed; pip install 'mien[train]'"),
+        (ModuleNotFoundError("no", name="kagglehub"), 2, "kagglehub is not installed; pip install 'mien[kaggle]'"),
+        (KeyboardInterrupt(), 130, "mien: interrupted"),
+        (MemoryError(), 2, "not enough memory; give a smaller --batch-size"),
+        (OutOfMemoryError("CUDA out of memory.\nTried ..."), 2, "not enough memory; give a smaller --batch-size"),
+        (OSError(errno.ENOSPC, "No space left on device", "runs/x"), 2, "the disk is full at runs/x; free some space"),
+        (OSError(errno.ENOSPC, "No space left on device"), 2, "the disk is full; free some space"),
+        (PermissionError(errno.EACCES, "Permission denied", "a.zip"), 2, "mien: error: a.zip: Permission denied"),
+        (ValueError("two\nlines"), 1, "mien: error: unexpected ValueError: two lines; this is a fault of Mien's"),
+    ],
+)
+def test_errors_have_one_line_and_an_exit_code(
+    error: BaseException,
+    code: int,
+    told: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(sys.modules, "mien.cli.predict", raising(error))
+    assert main(["predict"]) == code
+    assert told in one_line(capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("arguments", [["--debug", "predict"], ["predict", "--debug"]])
+def test_debug_shows_the_traceback_anywhere(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "mien.cli.predict", raising(MienError("wrong")))
+    assert main(arguments) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("Traceback (most recent call last)")
+    assert told.endswith("mien: error: wrong\n")
+
+
+def test_a_closed_pipe_is_no_error(drawn: Path) -> None:
+    code = f"import sys, mien.cli; sys.exit(mien.cli.main(['data', 'inspect', {str(drawn)!r}, '--json']))"
+    environment = {**os.environ, "PYTHONPATH": str(Path(mien.__file__).parents[1]), "PYTHONUNBUFFERED": "1"}
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as closed:
+        done = subprocess.run(
+            [sys.executable, "-c", code], stdout=closed, stderr=subprocess.PIPE, text=True, env=environment, timeout=60
+        )
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_inspect_prints_counts_as_json(drawn: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert main(["data", "inspect", str(drawn), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert {split: part["total"] for split, part in report["splits"].items()} == {
+        "train": 42,
+        "validation": 14,
+        "test": 14,
+    }
+    assert report["splits"]["train"]["classes"] == dict.fromkeys(
+        ["angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"], 6
+    )
+    assert main(["data", "inspect", str(drawn)]) == 0
+    assert "total" in capsys.readouterr().out
+
+
+def test_draw_replaces_a_file_only_when_asked_to(drawn: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = drawn.read_bytes()
+    counts = ["--train", "7", "--validation", "7", "--test", "7"]
+    assert main(["data", "draw", "--out", str(drawn), *counts]) == 2
+    assert "--force" in capsys.readouterr().err
+    assert drawn.read_bytes() == before
+    assert main(["data", "draw", "--out", str(drawn), *counts, "--force"]) == 0
+    with zipfile.ZipFile(drawn) as archive:
+        assert len(archive.namelist()) == 21
+
+
+def test_fetch_prints_where_the_archive_lies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stand_in = types.SimpleNamespace(fetch=lambda destination: destination)
+    monkeypatch.setitem(sys.modules, "mien.data.fetch", stand_in)
+    assert main(["data", "fetch", "--out", str(tmp_path / "a.zip")]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'a.zip'}\n"
+
+
+def test_train_passes_on_configuration_command_and_resume(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls: list[tuple[Any, bool, str]] = []
+
+    def train(config: Any, *, resume: bool, command: str) -> Path:
+        calls.append((config, resume, command))
+        return Path(config.out) / "model"
+
+    monkeypatch.setitem(sys.modules, "mien.training.finetune", types.SimpleNamespace(train=train))
+    arguments = ["train", "--data", "my faces.zip", "--out=runs/a", "--batch-size", "32", "--resume"]
+    assert main(arguments) == 0
+    config, resume, command = calls[0]
+    assert (config.data, config.out, config.batch_size, resume) == ("my faces.zip", "runs/a", 32, True)
+    assert command == "mien train --data 'my faces.zip' --out=runs/a --batch-size 32 --resume"
+    assert capsys.readouterr().out == "model: runs/a/model\n"
+    monkeypatch.setenv("RANK", "1")
+    assert main(["train", "--data", "d", "--out", "o"]) == 0
+    assert calls[1][1] is False
+    assert capsys.readouterr().out == "", "only the first process prints"
+
+
+def test_reports_of_several_models_have_names_of_their_own() -> None:
+    out = Path("reports")
+    assert report_folders(out, [Path("runs/a/model")]) == [out]
+    folders = [Path("runs/a/model"), Path("runs/b"), Path("other/a/model"), Path("a")]
+    assert report_folders(out, folders) == [out / "a", out / "b", out / "a-again-1", out / "a-again-2"]
+
+
+def test_history_is_read_beside_the_model_of_a_run(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    assert history(folder) is None
+    (tmp_path / "history.csv").write_text("epoch,loss\n1,1.5\n2,0.25\n")
+    assert history(folder) == [{"epoch": 1.0, "loss": 1.5}, {"epoch": 2.0, "loss": 0.25}]
+    (tmp_path / "history.csv").write_text("epoch,loss\n1,x\n")
+    with pytest.raises(MienError, match=r"history\.csv: is not the history of a run"):
+        history(folder)
+
+
+def test_options_may_be_spelled_with_underscores() -> None:
+    assert with_dashes("--batch_size=8", ["--batch-size"]) == "--batch-size=8"
+    assert with_dashes("my_file", ["--batch-size"]) == "my_file"
+    parser = Parser("mien x", "x")
+    parser.add_argument("--batch-size", type=int)
+    assert parser.parse(["--batch_size", "8"]).batch_size == 8
+    with pytest.raises(MienError, match="unknown option --batch, did you mean"):
+        parser.parse(["--batch", "8"])
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder with an untrained nano classifier; its folder knows no training pictures."""
+    import torch
+
+    from mien.labels import FER2013
+    from mien.model.backbone import build
+    from mien.model.classifier import Classifier
+
+    run = tmp_path_factory.mktemp("run")
+    torch.manual_seed(0)
+    network, preprocessing = build("nano", FER2013, grey=True)
+    torch.nn.init.normal_(dict(network.named_parameters())["classifier.weight"])
+    Classifier(network, preprocessing, FER2013).save(run / "model", {"command": "none"})
+    return run
+
+
+def test_evaluate_writes_a_report(drawn: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "report"
+    capsys.readouterr()
+    assert main(["evaluate", str(model), "--data", str(drawn), "--split", "test", "--out", str(out), "--tta"]) == 0
+    told = capsys.readouterr().out
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert (metrics["split"], metrics["n"], metrics["tta"]) == ("test", 14, True)
+    assert metrics["clean"]["n"] <= 14, "the training split of --data tells the twins"
+    assert f"whole: accuracy {metrics['accuracy']:.2%}" in told
+    assert f"report: {out / 'report.html'}" in told
+    assert "averaged" in told
+    assert not (out / "summary.json").exists()
+
+
+def test_evaluate_over_several_models_gives_mean_and_deviation(
+    drawn: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "seeds"
+    models = [str(model), str(model / "model")]
+    arguments = ["evaluate", *models, "--data", str(drawn), "--split", "validation", "--out", str(out)]
+    assert main([*arguments, "--train-data", str(drawn), "--batch_size", "5"]) == 0
+    summary = json.loads((out / "summary.json").read_text())
+    first = json.loads((out / model.name / "metrics.json").read_text())
+    second = json.loads((out / f"{model.name}-again-1" / "metrics.json").read_text())
+    assert first["accuracy"] == second["accuracy"] == pytest.approx(summary["whole"]["accuracy"]["mean"])
+    assert summary["whole"]["accuracy"]["std"] == 0
+    assert "2 runs, mean" in capsys.readouterr().out
+
+
+def test_evaluate_finds_the_validation_part_that_training_cut(
+    drawn: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from mien.data.read import read_faces
+    from mien.data.split import cut_validation
+    from mien.model.classifier import Classifier
+
+    folder = tmp_path / "faces"
+    with zipfile.ZipFile(drawn) as archive:
+        archive.extractall(folder, [name for name in archive.namelist() if name.startswith("train/")])
+    faces = read_faces(folder)
+    arguments = ["--data", str(folder), "--split", "validation", "--out", str(tmp_path / "report")]
+    assert main(["evaluate", str(model), *arguments]) == 2
+    assert "has no validation split" in capsys.readouterr().err
+    meta = {
+        "config": {"validation_fraction": 0.2, "seed": 3},
+        "data": {"fingerprint": faces.fingerprint},
+    }
+    Classifier.load(model).save(tmp_path / "run" / "model", meta)
+    assert main(["evaluate", str(tmp_path / "run"), *arguments]) == 0
+    expected = set(cut_validation(faces, 0.2, 3).part("validation").ids)
+    rows = (tmp_path / "report" / "predictions.csv").read_text().splitlines()[1:]
+    assert {row.split(",")[0] for row in rows} == expected
+
+
+def test_evaluate_never_replaces_what_is_no_report(
+    drawn: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    arguments = ["--data", str(drawn), "--split", "test", "--out", str(tmp_path / "mine")]
+    assert main(["evaluate", str(model), *arguments]) == 2
+    assert "thesis.txt" in one_line(capsys.readouterr().err)
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
+
+
+def test_predict_gives_a_record_for_every_picture(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from PIL import Image
+
+    face, broken = tmp_path / "face.png", tmp_path / "broken.png"
+    Image.fromarray(np.arange(48 * 48, dtype=np.uint32).astype(np.uint8).reshape(48, 48)).save(face)
+    broken.write_bytes(face.read_bytes()[:60])
+    assert main(["predict", str(broken), str(face), "--model", str(model), "--json"]) == 3
+    captured = capsys.readouterr()
+    records = [json.loads(line) for line in captured.out.splitlines()]
+    assert [(record["input"], record["status"]) for record in records] == [(str(broken), "error"), (str(face), "ok")]
+    assert sum(records[1]["emotions"].values()) == pytest.approx(1)
+    assert one_line(captured.err) == "mien: 1 of 2 pictures could not be read"
+    assert main(["predict", str(face), "--model", str(model)]) == 0
+    label, score = records[1]["label"], records[1]["score"]
+    assert capsys.readouterr().out.startswith(f"{face}: {label} {score:.0%} (")

@@ -1,0 +1,250 @@
+"""Settings: every problem told at once with its place, YAML and command line together, the shipped recipes."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mien.cli import main
+from mien.cli.settings import field_types, read_settings, settings_parser
+from mien.config import AugmentConfig, FreezeConfig, TrainConfig, differences, to_dict
+from mien.errors import MienError
+
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+GIVEN = ["--data", "faces.zip", "--out", "runs/x"]
+
+
+def read(*arguments: str) -> TrainConfig:
+    """The configuration that ``mien train`` would train with."""
+    parser = settings_parser(TrainConfig, "mien train", "", {"resume": ""})
+    return read_settings(TrainConfig, parser, arguments)[0]
+
+
+def problems(*arguments: str) -> list[str]:
+    """What ``mien train`` would say is wrong, without the hint at the end."""
+    with pytest.raises(MienError) as caught:
+        read(*arguments)
+    told, hint = str(caught.value).rsplit("; ", 1)
+    assert hint == "see `mien train --help`"
+    return told.split("; ")
+
+
+def recipe(tmp_path: Path, text: str) -> str:
+    """A YAML file with this text."""
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def test_defaults() -> None:
+    assert read(*GIVEN) == TrainConfig(data="faces.zip", out="runs/x")
+
+
+def test_dashes_and_underscores_are_alike() -> None:
+    dashed = read(*GIVEN, "--batch-size", "32", "--freeze.release-epoch=3", "--augment.crop-scale", "0.5")
+    scored = read(*GIVEN, "--batch_size=32", "--freeze.release_epoch", "3", "--augment.crop_scale", "0.5")
+    assert dashed == scored
+    assert (dashed.batch_size, dashed.freeze.release_epoch, dashed.augment.crop_scale) == (32, 3, 0.5)
+
+
+def test_values_have_the_types_of_their_fields() -> None:
+    config = read("--data", "12", "--out", "2024-01-01", "--lr", "3e-5", "--freeze.blocks", "null", "--ema", "0")
+    assert (config.data, config.out, config.lr, config.freeze.blocks) == ("12", "2024-01-01", 3e-5, None)
+    assert isinstance(config.ema, float)
+
+
+def test_a_switch_needs_no_value() -> None:
+    assert read(*GIVEN, "--tensorboard", "--class-weights", "false", "--freeze.random_weights").tensorboard
+    assert read(*GIVEN, "--tensorboard", "--class-weights", "false").class_weights is False
+
+
+def test_command_line_wins_over_yaml_wherever_it_stands(tmp_path: Path) -> None:
+    path = recipe(tmp_path, "epochs: 7\nlr: 3e-5\naugment:\n  mixup: 0.2\n  flip: 0\n")
+    for arguments in (["--config", path, "--epochs", "3"], ["--epochs", "3", "--config", path]):
+        config = read(*GIVEN, *arguments, "--augment.mixup=0.4")
+        assert (config.epochs, config.lr, config.augment.mixup, config.augment.flip) == (3, 3e-5, 0.4, 0)
+
+
+def test_a_later_file_wins_over_an_earlier_one(tmp_path: Path) -> None:
+    first, second = tmp_path / "a.yaml", tmp_path / "b.yaml"
+    first.write_text("epochs: 7\nseed: 5\n")
+    second.write_text("epochs: 8\n")
+    config = read(*GIVEN, "--config", str(first), "--config", str(second))
+    assert (config.epochs, config.seed) == (8, 5)
+
+
+def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
+    assert read(*GIVEN, "--config", recipe(tmp_path, "# nothing yet\n")) == read(*GIVEN)
+
+
+def test_everything_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
+    path = recipe(
+        tmp_path,
+        "epochs: 0\n"
+        "drop_pth: 0.1\n"
+        "freeze: 3\n"
+        "augment:\n"
+        "  rotaton: 4\n"
+        "  flip: 2\n"
+        "  mixup: many\n"
+        "clip_grad: -1\n"
+        "label_smoothing: [1]\n"
+        "clip_grad: 1\n"
+        "class_weights: null\n",
+    )
+    members = "freeze.blocks, freeze.release_epoch, freeze.gradual, freeze.random_weights"
+    assert problems("--config", path, "--batch-size=abc", "--rotation", "3", "x.zip", "--out", "o", "--seed") == [
+        "'x.zip': no option stands in front of it, like --epochs 30",
+        "--seed: a value is missing",
+        f"{path} line 10: clip_grad: is given twice, first on line 8, keep one",
+        f"{path} line 2: drop_pth: no such field, did you mean drop_path?",
+        f"{path} line 3: freeze: got 3, expected a group of fields: {members}",
+        f"{path} line 5: augment.rotaton: no such field, did you mean augment.rotation?",
+        f"{path} line 7: augment.mixup: got 'many', expected a number",
+        f"{path} line 9: label_smoothing: got [1], expected a number",
+        f"{path} line 11: class_weights: got null, expected true or false",
+        "--batch_size: got 'abc', expected a whole number",
+        "--rotation: no such field, did you mean augment.rotation?",
+        "--data: is missing",
+        f"{path} line 1: epochs: got 0, expected a whole number of at least 1",
+        "warmup_epochs: got 1.0, expected between 0 and epochs",
+        f"{path} line 8: clip_grad: got -1.0, expected a number of at least 0",
+        f"{path} line 6: augment.flip: got 2.0, expected a probability in [0, 1]",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--epochs", "3.5"], "--epochs: got '3.5', expected a whole number"),
+        (["--lr", "fast"], "--lr: got 'fast', expected a number or null"),
+        (["--ema", "nan"], "--ema: got 'nan', expected a number"),
+        (["--precision", "fp8"], "--precision: got 'fp8', expected auto or fp32 or bf16"),
+        (["--tensorboard", "perhaps"], "--tensorboard: got 'perhaps', expected true or false"),
+        (["--resume=yes"], "--resume: takes no value, got 'yes'"),
+        (["--epoch", "3"], "--epoch: no such field, did you mean epochs?"),
+        (["--zzzzz", "3"], "--zzzzz: no such field"),
+        (["--augment.batch_size", "3"], "--augment.batch_size: no such field"),
+        (["--lr"], "--lr: a value is missing"),
+        (["--lr", "-1"], "--lr: got -1.0, expected a number above 0"),
+        (["--epochs", "many", "--warmup-epochs", "40"], "--epochs: got 'many', expected a whole number"),
+    ],
+)
+def test_each_problem_is_told_once(arguments: list[str], told: str) -> None:
+    found = problems(*GIVEN, *arguments)
+    assert len(found) == 1
+    assert found[0].startswith(told)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("epochs: [1\nlr: 2\n", r"recipe\.yaml line 2 column 3: is not YAML \(.*\); expected lines like `epochs: 30`"),
+        ("epochs: !!python/object:os.system 3\n", r"recipe\.yaml line 1 column 9: is not YAML"),
+        ("- epochs\n", r"recipe\.yaml: expected lines like `epochs: 30`, got something else"),
+        ("data: 2024-99-99\n", r"recipe\.yaml: cannot be read \(month must be in 1\.\.12"),
+        ("data: 2024\n", r"recipe\.yaml line 1: data: got 2024, expected text"),
+        ("augment:\n  flip: 0\n  flip: 1\n", r"line 3: augment\.flip: is given twice, first on line 2"),
+    ],
+)
+def test_wrong_yaml_names_file_and_line(text: str, told: str, tmp_path: Path) -> None:
+    with pytest.raises(MienError, match=told):
+        read(*GIVEN, "--config", recipe(tmp_path, text))
+
+
+def test_a_missing_or_binary_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(MienError, match=r"nope\.yaml: cannot be read \(No such file or directory\)"):
+        read(*GIVEN, "--config", str(tmp_path / "nope.yaml"))
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x01")
+    with pytest.raises(MienError, match=r"binary\.yaml"):
+        read(*GIVEN, "--config", str(tmp_path / "binary.yaml"))
+
+
+def test_printed_configuration_reads_back_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [*GIVEN, "--lr", "3e-5", "--freeze.blocks", "2", "--augment.mixup", "0.25", "--backbone", "null"]
+    with pytest.raises(SystemExit) as left:
+        main(["train", *arguments, "--print_config"])
+    assert left.value.code == 0
+    printed = capsys.readouterr().out
+    assert set(yaml.safe_load(printed)) == {field.name for field in dataclasses.fields(TrainConfig)}
+    assert read("--config", recipe(tmp_path, printed)) == read(*arguments)
+
+
+def test_printing_needs_no_data_but_right_values(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", "--print-config"])
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert "data" not in printed
+    assert printed["augment"]["flip"] == 0.5
+    assert main(["train", "--print-config", "--epochs", "0"]) == 2
+    assert capsys.readouterr().out == ""
+
+
+def test_help_of_train_tells_every_field(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["train", "--help"])
+    assert left.value.code == 0
+    told = " ".join(capsys.readouterr().out.split())
+    for name in field_types(TrainConfig):
+        assert f"--{name} " in told
+    assert "largest rotation either way, in degrees" in told
+    assert "--freeze CONFIG" not in told
+    assert told.index("Examples:") < told.index("options:")
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_shipped_recipes_parse(path: Path) -> None:
+    config = read(*GIVEN, "--config", str(path))
+    assert config != TrainConfig(data=config.data, out=config.out), "a recipe that says nothing"
+    header = path.read_text(encoding="utf-8").split("\n\n")[0]
+    assert re.search(r"^#   (mien|make) ", header, re.MULTILINE), "the header names the command"
+
+
+def test_baseline_recipe_is_the_baseline() -> None:
+    path = next(path for path in CONFIGS if path.name == "baseline.yaml")
+    config = read(*GIVEN, "--config", str(path)).resolved()
+    assert (config.backbone, config.epochs, config.batch_size) == ("facebook/vit-mae-base", 80, 128)
+    assert (config.lr, config.head_lr, config.weight_decay) == (3e-5, 1.5e-4, 0.05)
+    assert (config.warmup_epochs, config.clip_grad, config.ema) == (10, 1.0, 0.999)
+    assert config.freeze == FreezeConfig(blocks=4, release_epoch=11)
+    assert (config.augment.mixup, config.augment.crop_scale, config.label_smoothing) == (0.2, 0.8, 0.1)
+
+
+def test_python_gets_the_same_checks() -> None:
+    with pytest.raises(MienError) as caught:
+        TrainConfig(data="d", out="o", epochs=0, lr=-1.0, augment=AugmentConfig(flip=2.0, mixup=float("nan")))
+    told = str(caught.value)
+    for field in ("epochs: got 0", "lr: got -1.0", "augment.flip: got 2.0", "augment.mixup: got nan"):
+        assert field in told
+
+
+def test_mixing_needs_an_even_batch() -> None:
+    with pytest.raises(MienError, match="batch_size: got 63, expected an even number"):
+        TrainConfig(data="d", out="o", batch_size=63, augment=AugmentConfig(cutmix=0.5))
+    assert TrainConfig(data="d", out="o", batch_size=63).batch_size == 63
+
+
+@pytest.mark.parametrize(
+    ("backbone", "lr", "expected"),
+    [
+        ("tiny", None, (1e-3, 1e-3, 0)),
+        ("tiny", 0.5, (0.5, 0.5, 0)),
+        ("facebook/vit-mae-base", None, (3e-5, 1.5e-4, 4)),
+        ("some/folder", 1e-4, (1e-4, 5e-4, 4)),
+    ],
+)
+def test_defaults_depend_on_the_backbone(backbone: str, lr: float | None, expected: tuple[float, float, int]) -> None:
+    config = TrainConfig(data="d", out="o", backbone=backbone, lr=lr).resolved()
+    assert (config.lr, config.head_lr, config.freeze.blocks) == pytest.approx(expected)
+
+
+def test_differences_name_what_decides_the_weights() -> None:
+    old = TrainConfig(data="d", out="o")
+    new = dataclasses.replace(
+        old, data="elsewhere", device="cpu", seed=1, augment=dataclasses.replace(old.augment, flip=0.0)
+    )
+    assert differences(to_dict(old), to_dict(new)) == ["augment.flip: 0.5 -> 0.0", "seed: 0 -> 1"]

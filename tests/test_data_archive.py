@@ -1,0 +1,150 @@
+"""Archives are read in place, and distrusted."""
+
+from __future__ import annotations
+
+import struct
+import tarfile
+import tracemalloc
+import zipfile
+from pathlib import Path
+
+import pytest
+from data_helpers import encode, noise, write_folder, write_zip
+
+from mien.data import archive as archives
+from mien.data.archive import open_entries
+from mien.data.read import read_faces
+from mien.errors import MienError
+
+GOOD = {"happy/1.png": encode(noise(1)), "sad/2.png": encode(noise(2))}
+
+
+def refused(path: Path, *parts: str) -> str:
+    """The one line with which a source is refused; it must hold every part."""
+    with pytest.raises(MienError) as error:
+        read_faces(path, cache=False)
+    message = str(error.value)
+    assert "\n" not in message
+    for part in parts:
+        assert part in message, message
+    return message
+
+
+def test_a_zip_and_a_folder_tell_the_same_files(tmp_path: Path) -> None:
+    members = GOOD | {"__MACOSX/happy/._1.png": b"x", "happy/Thumbs.db": b"x", ".DS_Store": b"x", "notes.txt": b"hello"}
+    expected = ["happy/1.png", "notes.txt", "sad/2.png"]
+    for source in (write_zip(tmp_path / "a.zip", members), write_folder(tmp_path / "a", members)):
+        with open_entries(source) as entries:
+            assert entries.files() == expected
+            assert entries.folders() == ["happy", "sad"]
+            assert entries.read("sad/2.png") == GOOD["sad/2.png"]
+            assert entries.size("notes.txt") == 5
+
+
+def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
+    source = write_folder(tmp_path / "real", GOOD)
+    linked = write_folder(tmp_path / "linked", {"sad/2.png": GOOD["sad/2.png"]})
+    (linked / "happy").symlink_to(source / "happy")
+    (linked / "sad" / "round").symlink_to(linked)
+    with open_entries(linked) as entries:
+        assert entries.files() == ["happy/1.png", "sad/2.png"]
+
+
+def test_windows_separators_are_understood(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "a.zip", {name.replace("/", "\\"): data for name, data in GOOD.items()})
+    assert read_faces(path, cache=False).ids.tolist() == ["happy/1.png", "sad/2.png"]
+
+
+def test_not_a_zip(tmp_path: Path) -> None:
+    path = tmp_path / "archive.zip"
+    path.write_text("<html>Please sign in</html>")
+    refused(path, str(path), "is not a zip archive", "expected FER2013's archive.zip", "download it again")
+
+
+def test_a_tar_is_not_a_zip(tmp_path: Path) -> None:
+    path = tmp_path / "fer2013.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        archive.add(__file__, "test.py")
+    refused(path, "packed with gzip", "unpack it")
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
+def test_truncated_zip(tmp_path: Path, share: float) -> None:
+    path = write_zip(tmp_path / "archive.zip", GOOD)
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    refused(path, str(path), "truncated or damaged zip", "download or copy it again")
+
+
+def test_damaged_member(tmp_path: Path) -> None:
+    path = tmp_path / "archive.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for name, data in GOOD.items():
+            archive.writestr(name, data)
+    damaged = bytearray(path.read_bytes())
+    damaged[damaged.index(b"IDAT") + 8] ^= 0xFF
+    path.write_bytes(damaged)
+    refused(path, "happy/1.png", "cannot be read from the archive", "CRC", "download or make the archive again")
+
+
+@pytest.mark.parametrize(
+    "name", ["../happy/1.png", "happy/../../1.png", "/happy/1.png", "C:/happy/1.png", "..\\x\\1.png"]
+)
+def test_an_entry_that_climbs_out(tmp_path: Path, name: str) -> None:
+    path = write_zip(tmp_path / "archive.zip", GOOD | {name: GOOD["happy/1.png"]})
+    refused(path, "climbs out", "do not trust")
+
+
+def test_an_entry_that_climbs_out_is_not_hidden_as_junk(tmp_path: Path) -> None:
+    refused(write_zip(tmp_path / "archive.zip", GOOD | {"__MACOSX/../../x": b""}), "climbs out")
+
+
+def test_an_entry_twice(tmp_path: Path) -> None:
+    path = tmp_path / "archive.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("happy/1.png", GOOD["happy/1.png"])
+        with pytest.warns(UserWarning, match="Duplicate"):
+            archive.writestr("happy/1.png", GOOD["sad/2.png"])
+    refused(path, "happy/1.png twice", "make the archive again")
+
+
+def test_a_declared_bomb_is_not_unpacked(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "archive.zip", GOOD | {"sad/3.png": bytes(archives.LARGEST_FILE + 1)})
+    assert path.stat().st_size < 100_000
+    refused(path, "sad/3.png", "33,554,433 bytes", "at most 33,554,432", "decompression bomb", "remove the file")
+
+
+def test_a_bomb_that_lies_about_its_size_is_not_unpacked(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "archive.zip", {"happy/1.png": bytes(64 * 2**20)})
+    data = bytearray(path.read_bytes())
+    directory = data.index(b"PK\x01\x02")
+    data[directory + 24 : directory + 28] = struct.pack("<I", 1000)
+    path.write_bytes(data)
+    tracemalloc.start()
+    refused(path, "happy/1.png", "cannot be read from the archive")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 * 2**20
+
+
+def test_a_large_file_in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archives, "LARGEST_FILE", 10)
+    refused(write_folder(tmp_path / "faces", GOOD), "happy/1.png", "at most 10")
+
+
+def test_other_compression_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "archive.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_BZIP2) as archive:
+        archive.writestr("happy/1.png", GOOD["happy/1.png"])
+    refused(path, "happy/1.png", "method 12", "stored or deflated", "make the archive again")
+
+
+def test_an_encrypted_member_is_refused(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "archive.zip", {"happy/1.png": GOOD["happy/1.png"]})
+    data = bytearray(path.read_bytes())
+    data[data.index(b"PK\x01\x02") + 8] |= 1
+    path.write_bytes(data)
+    refused(path, "happy/1.png", "encrypted", "make the archive again")
+
+
+def test_an_empty_zip(tmp_path: Path) -> None:
+    refused(write_zip(tmp_path / "archive.zip", {}), "holds no picture", "expected train/")

@@ -1,0 +1,225 @@
+"""Sets with a folder a class: layouts, splits, sizes, colours, and what is refused."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from data_helpers import encode, noise, write_folder, write_zip
+from PIL import Image
+
+from mien.data.faces import FaceSet
+from mien.data.read import read_faces
+from mien.errors import MienError
+
+PICTURE = encode(noise(0))
+
+
+def read(tmp_path: Path, members: dict[str, bytes]) -> FaceSet:
+    return read_faces(write_folder(tmp_path / "faces", members), cache=False)
+
+
+def refused(tmp_path: Path, members: dict[str, bytes], *parts: str) -> None:
+    with pytest.raises(MienError) as error:
+        read(tmp_path, members)
+    assert "\n" not in str(error.value)
+    for part in parts:
+        assert part in str(error.value), str(error.value)
+
+
+@pytest.mark.parametrize("top", ["", "fer2013/", "some/folders/"])
+def test_kaggle_layout_splits_by_file_name(tmp_path: Path, top: str) -> None:
+    names = [
+        "test/angry/PrivateTest_7.png",
+        "test/angry/PublicTest_8.png",
+        "train/angry/Training_1.png",
+        "train/neutral/Training_2.png",
+    ]
+    faces = read(tmp_path, {top + name: encode(noise(seed)) for seed, name in enumerate(names)})
+    assert faces.ids.tolist() == [top + name for name in names]
+    assert faces.splits.tolist() == ["test", "validation", "train", "train"]
+    assert faces.names == ("angry", "neutral")
+    assert faces.labels.tolist() == [0, 0, 0, 1] and faces.labels.dtype == np.int64
+    assert faces.images.shape == (4, 6, 6) and faces.images.dtype == np.uint8
+    assert all((faces.images[seed] == noise(seed)).all() for seed in range(4))
+
+
+def test_private_test_alone(tmp_path: Path) -> None:
+    faces = read(tmp_path, {"test/sad/PrivateTest_1.png": PICTURE, "test/happy/PrivateTest_2.png": PICTURE})
+    assert faces.splits.tolist() == ["test", "test"] and faces.names == ("happy", "sad")
+    with pytest.raises(MienError, match="no train split"):
+        faces.part("train")
+
+
+@pytest.mark.parametrize(
+    ("folder", "split"),
+    [
+        ("train", "train"),
+        ("val", "validation"),
+        ("Validation", "validation"),
+        ("PublicTest", "validation"),
+        ("test", "test"),
+    ],
+)
+def test_other_names_go_by_their_folder(tmp_path: Path, folder: str, split: str) -> None:
+    assert read(tmp_path, {f"{folder}/calm/a.png": PICTURE}).splits.tolist() == [split]
+
+
+def test_a_folder_a_class_alone_is_all_train(tmp_path: Path) -> None:
+    faces = read(tmp_path, {"zeal/b.png": PICTURE, "Contempt/a.PNG": PICTURE, "happiness/1.png": PICTURE})
+    assert faces.names == ("contempt", "happy", "zeal")
+    assert faces.labels.tolist() == [0, 1, 2] and set(faces.splits) == {"train"}
+    assert faces.warnings == ()
+
+
+def test_seven_known_classes_come_in_fer2013s_order(tmp_path: Path) -> None:
+    faces = read(tmp_path, {f"{name}/1.png": PICTURE for name in ("neutral", "anger", "surprise", "sad", "fear")})
+    assert faces.names == ("angry", "fear", "sad", "surprise", "neutral")
+
+
+def test_other_files_are_told_and_junk_is_not(tmp_path: Path) -> None:
+    faces = read(
+        tmp_path, {"a/1.png": PICTURE, "a/.DS_Store": b"x", "a/Thumbs.db": b"x", "readme.txt": b"x", "b.md": b""}
+    )
+    assert len(faces) == 1
+    assert faces.warnings == ("left out 2 file(s) that are no pictures, the first is b.md",)
+
+
+def test_a_file_in_another_split_than_its_name_says_is_told(tmp_path: Path) -> None:
+    faces = read(tmp_path, {"train/sad/PublicTest_3.png": PICTURE, "train/sad/Training_1.png": PICTURE})
+    assert faces.splits.tolist() == ["validation", "train"]
+    assert any("train/sad/PublicTest_3.png; the name decides" in warning for warning in faces.warnings)
+
+
+def test_counts_are_held_against_the_official_ones(tmp_path: Path) -> None:
+    faces = read(tmp_path, {"train/sad/Training_1.png": PICTURE, "test/sad/PrivateTest_1.png": PICTURE})
+    assert faces.warnings == (
+        "the counts differ from FER2013's official ones: train 1 instead of 28,709, test 1 instead of 3,589",
+    )
+
+
+def test_grey_pictures_saved_as_colour_are_grey(tmp_path: Path) -> None:
+    grey = noise(5)
+    members = {
+        "a/1.png": encode(grey),
+        "a/2.png": encode(np.repeat(grey[..., None], 3, axis=2)),
+        "a/3.png": encode(np.dstack([grey, grey, grey, np.full_like(grey, 255)])),
+        "a/4.jpg": encode(np.full((6, 6, 3), 77, np.uint8), "JPEG"),
+    }
+    faces = read(tmp_path, members)
+    assert faces.is_grey and faces.images.shape == (4, 6, 6)
+    assert (faces.images[:3] == grey).all() and (faces.images[3] == 77).all()
+
+
+def test_one_colour_picture_makes_the_set_colour(tmp_path: Path) -> None:
+    grey, colour = noise(5), noise(6, channels=3)
+    for order in ([grey, colour, grey], [colour, grey, colour]):
+        faces = read(tmp_path, {f"a/{index}.png": encode(pixels) for index, pixels in enumerate(order)})
+        assert not faces.is_grey and faces.images.shape == (3, 6, 6, 3)
+        for image, pixels in zip(faces.images, order, strict=True):
+            assert (image == (pixels if pixels.ndim == 3 else pixels[..., None])).all()
+
+
+def test_a_palette_and_a_sideways_photo_are_understood(tmp_path: Path) -> None:
+    grey = noise(5)
+    sideways = Image.Exif()
+    sideways[0x0112] = 6
+    stream = io.BytesIO()
+    Image.fromarray(grey).quantize(256).save(stream, "PNG")
+    faces = read(tmp_path, {"a/1.png": stream.getvalue(), "a/2.png": encode(grey, exif=sideways)})
+    assert (faces.images[0] == grey).all()
+    assert (faces.images[1] == np.rot90(grey, -1)).all()
+
+
+def test_an_empty_folder(tmp_path: Path) -> None:
+    refused(tmp_path, {}, "faces", "holds no picture", "expected train/")
+
+
+@pytest.mark.parametrize(
+    ("members", "where"),
+    [
+        ({"train/sad/1.png": PICTURE, "train/happy/": b""}, "train/happy"),
+        ({"train/sad/1.png": PICTURE, "train/happy/notes.txt": b"x"}, "train/happy"),
+        ({"sad/1.png": PICTURE, "happy/": b""}, "happy"),
+        ({"top/sad/1.png": PICTURE, "top/angry/2.png": PICTURE, "top/happy/": b""}, "top/happy"),
+        ({"train/sad/1.png": PICTURE, "val/": b""}, "val"),
+    ],
+)
+def test_an_empty_class_or_split(tmp_path: Path, members: dict[str, bytes], where: str) -> None:
+    refused(tmp_path, members, f"{where}:", "holds no picture", "put pictures there or remove it")
+    with pytest.raises(MienError, match=f"{where}: .*holds no picture"):
+        read_faces(write_zip(tmp_path / "faces.zip", members), cache=False)
+
+
+@pytest.mark.parametrize("stray", ["stray.png", "train/stray.png", "train/sad/deep/stray.png", "extra/sad/stray.png"])
+def test_a_picture_outside_the_layout(tmp_path: Path, stray: str) -> None:
+    refused(tmp_path, {"train/sad/1.png": PICTURE, stray: PICTURE}, stray, "outside the layout", "move or remove it")
+
+
+def test_an_unknown_prefix_among_fer2013s(tmp_path: Path) -> None:
+    members = {"test/sad/PublicTest_1.png": PICTURE, "test/sad/Publictest_2.png": PICTURE}
+    refused(tmp_path, members, "Publictest_2.png", "unknown prefix Publictest_", "Training_, PublicTest_, PrivateTest_")
+    assert len(read_faces(write_folder(tmp_path / "b", {"test/sad/Publictest_2.png": PICTURE}), cache=False)) == 1
+
+
+def test_a_label_that_no_training_image_has(tmp_path: Path) -> None:
+    members = {"train/sad/1.png": PICTURE, "train/happy/1.png": PICTURE, "val/hapy/1.png": PICTURE}
+    refused(
+        tmp_path, members, "val/hapy/1.png", "unknown label hapy", "expected one of happy, sad", "correct the label"
+    )
+
+
+def test_two_spellings_of_a_class(tmp_path: Path) -> None:
+    refused(tmp_path, {"happy/1.png": PICTURE, "Happiness/2.png": PICTURE}, "faces", "two spellings", "happy")
+
+
+@pytest.mark.parametrize(
+    ("pixels", "told"),
+    [
+        (np.zeros((6, 5), np.uint8), "is 5x6 pixels, expected 6x6"),
+        (np.zeros((7, 7), np.uint8), "is 7x7 pixels, expected 6x6"),
+    ],
+)
+def test_a_picture_of_another_size(tmp_path: Path, pixels: np.ndarray, told: str) -> None:
+    refused(tmp_path, {"a/1.png": PICTURE, "a/2.png": encode(pixels)}, "a/2.png", told, "crop or resize")
+
+
+def test_a_first_picture_that_is_not_square(tmp_path: Path) -> None:
+    members = {"a/1.png": encode(np.zeros((6, 5), np.uint8))}
+    refused(tmp_path, members, "a/1.png", "is 5x6 pixels, expected a square", "crop or resize")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP"])
+def test_a_truncated_picture(tmp_path: Path, kind: str) -> None:
+    data = encode(noise(3, side=48), kind)
+    members = {"a/1.png": encode(noise(2, side=48)), "a/2.png": data[: len(data) // 2]}
+    refused(tmp_path, members, "a/2.png", "truncated or broken picture", "replace or remove")
+
+
+@pytest.mark.parametrize(
+    ("data", "told"), [(b"", "is empty"), (b"hello", "is not a picture"), (b"%!PS-Adobe", "is not a picture")]
+)
+def test_a_file_that_is_no_picture(tmp_path: Path, data: bytes, told: str) -> None:
+    refused(tmp_path, {"a/1.png": PICTURE, "a/2.png": data}, "a/2.png", told, "replace or remove")
+
+
+@pytest.mark.parametrize(
+    ("side", "told"), [(2049, "2049x2049 pixels, expected at most"), (60000, "more pixels than any")]
+)
+def test_a_picture_that_claims_many_pixels_is_not_decoded(tmp_path: Path, side: int, told: str) -> None:
+    header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    chunk = b"IHDR" + header
+    bomb = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    bomb += struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT"))
+    refused(tmp_path, {"a/1.png": bomb}, "a/1.png", told)
+
+
+def test_pixels_that_need_a_decision_are_refused(tmp_path: Path) -> None:
+    deep = {"a/1.png": encode(np.zeros((6, 6), np.uint16))}
+    refused(tmp_path, deep, "a/1.png", "I;16", "expected 8-bit")
+    transparent = {"a/1.png": encode(noise(1, channels=4))}
+    refused(tmp_path, transparent, "a/1.png", "transparent parts")

@@ -1,0 +1,68 @@
+"""The report on a data set."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from data_helpers import encode, noise, write_zip
+
+from mien.data.inspect import describe, inspect
+from mien.data.read import read_faces
+
+
+def test_counts_and_warnings(tmp_path: Path) -> None:
+    blank = np.full((12, 12), 9, np.uint8)
+    members = {
+        "train/happy/Training_1.png": noise(1, side=12),
+        "train/happy/Training_2.png": noise(2, side=12),
+        "train/sad/Training_3.png": noise(1, side=12),
+        "train/sad/Training_4.png": blank,
+        "test/happy/PublicTest_5.png": noise(2, side=12),
+        "test/sad/PublicTest_6.png": noise(6, side=12),
+        "test/sad/PrivateTest_7.png": noise(6, side=12) // 2,
+    }
+    source = write_zip(tmp_path / "archive.zip", {name: encode(pixels) for name, pixels in members.items()})
+    report = inspect(read_faces(source, cache=False))
+    assert report["splits"] == {
+        "train": {"total": 4, "classes": {"happy": 2, "sad": 2}},
+        "validation": {"total": 2, "classes": {"happy": 1, "sad": 1}},
+        "test": {"total": 1, "classes": {"happy": 0, "sad": 1}},
+    }
+    official, *found = report["warnings"]
+    assert "official" in official
+    assert found == [
+        "1 of 2 validation images (50.0 %) have a near-identical image in train",
+        "1 of 1 test images (100.0 %) have a near-identical image in validation",
+        "1 picture(s) occur more than once with different labels, the first: "
+        "train/happy/Training_1.png happy, train/sad/Training_3.png sad",
+        "1 picture(s) are blank, the first is train/sad/Training_4.png",
+    ]
+    assert json.loads(json.dumps(report)) == report
+    lines = describe(report).splitlines()
+    assert [line.split() for line in lines[:4]] == [
+        ["train", "validation", "test"],
+        ["happy", "2", "1", "0"],
+        ["sad", "2", "1", "1"],
+        ["total", "4", "2", "1"],
+    ]
+    assert lines[4:] == [f"warning: {warning}" for warning in report["warnings"]]
+
+
+def test_a_clean_set_has_no_warnings_and_tells_only_splits_that_are_there(tmp_path: Path) -> None:
+    source = write_zip(tmp_path / "a.zip", {"test/a/1.png": encode(noise(1)), "test/b/2.png": encode(noise(2))})
+    report = inspect(read_faces(source, cache=False))
+    assert report == {"splits": {"test": {"total": 2, "classes": {"a": 1, "b": 1}}}, "warnings": []}
+
+
+def test_the_real_archive(
+    fer2013: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MIEN_CACHE", str(tmp_path_factory.getbasetemp() / "real"))
+    report = inspect(read_faces(fer2013))
+    assert report["splits"]["train"]["total"] == 28709
+    assert report["splits"]["train"]["classes"]["angry"] == 3995
+    assert report["splits"]["validation"]["total"] == 3589
+    assert "292 of 3,589 validation images (8.1 %) have a near-identical image in train" in report["warnings"]

@@ -1,0 +1,130 @@
+"""Figures: they draw what they are given, in both themes, also in the odd cases, and touch no global state."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from PIL import Image
+
+from mien.evaluation.figures import (
+    DARK,
+    LIGHT,
+    Theme,
+    confusion_matrix,
+    curves,
+    per_class_bars,
+    picture_sheet,
+    png,
+    reliability_diagram,
+)
+from mien.evaluation.metrics import reliability, score
+
+NAMES = ("angry", "$happy$", "<sad & \\tired>")
+
+
+def scores() -> dict[str, Any]:
+    probabilities = np.array([[0.9, 0.1, 0.0], [0.2, 0.8, 0.0], [0.7, 0.3, 0.0]])
+    return score(probabilities, np.array([0, 1, 1]), NAMES)
+
+
+def history(epochs: int) -> list[dict[str, Any]]:
+    return [
+        {"epoch": n, "loss": 2 / n, "val_loss": 2.1 / n, "val_accuracy": 0.5 - abs(n - 2) / 10, "lr": 1e-3 / n}
+        for n in range(1, epochs + 1)
+    ]
+
+
+def texts(figure: Figure) -> list[str]:
+    figure.canvas.draw_idle()
+    drawn = [text.get_text() for axes in figure.axes for text in axes.texts]
+    return drawn + [axes.get_title(loc="left") for axes in figure.axes]
+
+
+def make_all(theme: Theme) -> dict[str, Figure]:
+    found = scores()
+    bins = reliability(np.array([[0.9, 0.1], [0.6, 0.4]]), np.array([0, 1]))
+    images = np.arange(5 * 16, dtype=np.uint8).reshape(5, 4, 4)
+    return {
+        "confusion": confusion_matrix(found["confusion"], NAMES, theme=theme),
+        "bars": per_class_bars(found["per_class"], theme=theme),
+        "reliability": reliability_diagram(bins, theme=theme),
+        "sheet": picture_sheet(images, ["a $b$, read as\nc"] * 5, theme=theme),
+        "curves": curves(history(4), theme=theme),
+    }
+
+
+@pytest.mark.parametrize("theme", [LIGHT, DARK], ids=["light", "dark"])
+def test_every_figure_is_a_picture_of_its_theme(theme: Theme) -> None:
+    before = dict(matplotlib.rcParams)
+    for name, figure in make_all(theme).items():
+        with Image.open(io.BytesIO(png(figure, dpi=40))) as picture:
+            corner = picture.convert("RGB").getpixel((0, 0))
+            assert picture.width > 150 and picture.height > 80, name
+        assert np.allclose(np.array(corner) / 255, to_rgb(theme.paper), atol=0.01), name
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_the_confusion_matrix_says_shares_and_counts() -> None:
+    shown = texts(confusion_matrix([[30, 10], [0, 1500]], ("a", "b")))
+    assert {"75 %", "30", "25 %", "10", "100 %", "1,500", "0"} <= set(shown)
+
+
+def test_a_row_without_pictures_draws() -> None:
+    assert png(confusion_matrix([[0, 0], [1, 1]], ("a", "b")), dpi=30)
+
+
+def test_bars_say_what_has_no_pictures() -> None:
+    per_class: dict[str, dict[str, Any]] = {
+        "a": {"precision": 0.5, "recall": 1.0, "f1": 2 / 3, "support": 2},
+        "b": {"precision": None, "recall": None, "f1": None, "support": 0},
+    }
+    figure = per_class_bars(per_class)
+    assert {"0.67", "no pictures"} <= set(texts(figure))
+    assert png(figure, dpi=30)
+
+
+def test_the_reliability_diagram_says_its_error() -> None:
+    bins = reliability(np.array([[0.9, 0.1], [0.6, 0.4]]), np.array([0, 1]))
+    assert "calibration error (ECE) 0.350" in texts(reliability_diagram(bins))
+
+
+def test_curves_mark_the_best_epoch() -> None:
+    assert "best accuracy: 50.0 % at epoch 2" in texts(curves(history(4)))
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        history(1),
+        [{"epoch": 1, "loss": 1.0}],
+        [{"epoch": 1, "loss": 1.0, "val_accuracy": None, "lr": float("nan")}, {"epoch": 2, "loss": 0.5, "lr": 1e-5}],
+        history(60),
+    ],
+    ids=["one epoch", "loss alone", "gaps", "many epochs"],
+)
+def test_curves_of_odd_histories_draw(rows: list[dict[str, Any]]) -> None:
+    assert png(curves(rows), dpi=30)
+
+
+def test_a_sheet_takes_one_picture_and_colour() -> None:
+    assert png(picture_sheet(np.zeros((1, 8, 8, 3), np.uint8), ["one"]), dpi=30)
+
+
+def test_many_classes_draw() -> None:
+    names = [f"a rather long class name {number}" for number in range(20)]
+    assert png(confusion_matrix(np.eye(20, dtype=int).tolist(), names), dpi=20)
+
+
+def test_pyplot_is_not_needed() -> None:
+    code = "import mien.evaluation.figures, sys; sys.exit('matplotlib.pyplot' in sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    assert subprocess.run([sys.executable, "-c", code], check=False, env=environment).returncode == 0

@@ -1,0 +1,121 @@
+"""The house around the package: what is installed with what, and what must not lie in the tree."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import mien
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
+TEXT = {".py", ".md", ".toml", ".txt", ".yaml", ".yml", ".html", ".ipynb", ".json", ".css", ".js", ""}
+
+
+def requirements() -> list[Requirement]:
+    """Every direct requirement, of the base and of the extras."""
+    return [Requirement(line) for lines in (PROJECT["dependencies"], *EXTRAS.values()) for line in lines]
+
+
+def pins() -> dict[str, str]:
+    """Name and version of every line of the constraints file."""
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pairs = [line.split("==") for line in lines if line and not line.startswith("#")]
+    return {canonicalize_name(name): version for name, version in pairs}
+
+
+def texts() -> Iterator[Path]:
+    """Every text file that belongs to the project."""
+    for name in ("src", "tests", "configs", "benchmarks", "notebooks", ".ci"):
+        yield from (path for path in (ROOT / name).rglob("*") if path.is_file() and path.suffix in TEXT)
+    yield from (path for path in ROOT.iterdir() if path.is_file() and path.suffix in TEXT)
+
+
+def test_every_requirement_is_pinned_to_a_version_it_allows() -> None:
+    tested = pins()
+    for requirement in requirements():
+        version = tested.get(canonicalize_name(requirement.name))
+        assert version, f"constraints.txt does not name {requirement.name}"
+        assert requirement.specifier.contains(version), f"{requirement}: {version} was tested"
+
+
+def test_nothing_is_pinned_that_is_not_required() -> None:
+    assert set(pins()) == {canonicalize_name(requirement.name) for requirement in requirements()}
+
+
+def test_reading_faces_needs_four_packages() -> None:
+    names = {canonicalize_name(Requirement(line).name) for line in PROJECT["dependencies"]}
+    assert names == {"numpy", "pillow", "opencv-python-headless", "onnxruntime"}
+
+
+def test_requirements_bring_everything() -> None:
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    assert "-c constraints.txt" in lines
+    brought = next(line for line in lines if line.startswith("-e ."))
+    assert set(brought.removeprefix("-e .[").removesuffix("]").split(",")) == set(EXTRAS)
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    assert re.fullmatch(r"\d+\.\d+\.\d+", mien.__version__)
+    assert "version" in PROJECT["dynamic"]
+
+
+def test_types_and_pages_are_packaged() -> None:
+    assert (ROOT / "src/mien/py.typed").is_file()
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"][
+        "package-data"
+    ]
+    shipped = {path for pattern in patterns["mien"] for path in (ROOT / "src/mien").glob(pattern)}
+    others = {path for path in (ROOT / "src/mien").rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    assert others <= shipped, "data files that an installed package would lack"
+
+
+def test_the_licence_is_that_of_the_metadata() -> None:
+    text = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert PROJECT["license"] == "MIT" and text.startswith("MIT License") and "The Mien authors" in text
+
+
+def test_no_path_of_some_machine_stands_in_the_tree() -> None:
+    places = re.compile("|".join(f"(?<![\\w.])/{name}/" for name in ("work", "opt", "root", "home")))
+    found = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in texts()
+        for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1)
+        if places.search(line)
+    ]
+    assert not found
+
+
+def test_the_real_archive_is_named_by_the_environment_alone() -> None:
+    place = "/".join(("..", "shared"))
+    holders = {
+        str(path.relative_to(ROOT)) for path in texts() if place in path.read_text(encoding="utf-8", errors="replace")
+    }
+    assert holders <= {".ci/run"}
+
+
+@pytest.mark.parametrize("module", ["mien.errors", "mien.config", "mien.files", "mien.progress", "mien.data.read"])
+def test_reading_data_never_loads_torch(module: str) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    code = f"import sys, {module}; print([name for name in ('torch', 'onnxruntime', 'rich') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=60)
+    assert done.stdout == "[]\n", done.stdout + done.stderr
+
+
+def test_scripts_are_sound() -> None:
+    script = ROOT / ".ci/run"
+    assert os.access(script, os.X_OK)
+    assert subprocess.run(["bash", "-n", str(script)], check=False).returncode == 0
+    told = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for target in ("demo", "test", "check", "clean"):
+        assert re.search(rf"make {target}\s+\w", told)

@@ -1,0 +1,190 @@
+"""Scores: every expected number here can be computed by hand."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+
+import numpy as np
+import pytest
+from sklearn.metrics import balanced_accuracy_score, f1_score
+
+from mien.evaluation.metrics import (
+    accuracy_and_macro_f1,
+    classification_report_text,
+    most_confused,
+    reliability,
+    score,
+    surest_mistakes,
+)
+
+
+def certain(predictions: list[int], classes: int) -> np.ndarray:
+    """Probabilities of 1 for the predicted classes."""
+    return np.eye(classes)[predictions]
+
+
+def many(count: int = 3589, classes: int = 7, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Random probabilities that favour the true class."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, count)
+    weights = rng.random((count, classes)) + np.eye(classes)[labels] * rng.random((count, 1))
+    return weights / weights.sum(axis=1, keepdims=True), labels
+
+
+def test_two_classes_by_hand() -> None:
+    scores = score(certain([0, 1, 1, 1], 2), np.array([0, 0, 1, 1]), ("sad", "happy"))
+    assert scores["n"] == 4
+    assert scores["accuracy"] == 0.75
+    assert scores["balanced_accuracy"] == pytest.approx((1 / 2 + 2 / 2) / 2)
+    assert scores["macro_f1"] == pytest.approx((2 / 3 + 4 / 5) / 2)
+    assert scores["confusion"] == [[1, 1], [0, 2]]
+    assert scores["names"] == ["sad", "happy"]
+    assert scores["per_class"]["sad"] == {"precision": 1.0, "recall": 0.5, "f1": pytest.approx(2 / 3), "support": 2}
+    assert scores["per_class"]["happy"]["precision"] == pytest.approx(2 / 3)
+
+
+def test_likelihood_by_hand() -> None:
+    scores = score(np.array([[0.5, 0.5], [0.25, 0.75]]), np.array([0, 0]), ("a", "b"))
+    assert scores["nll"] == pytest.approx((math.log(2) + math.log(4)) / 2)
+
+
+def test_likelihood_of_the_impossible_is_finite() -> None:
+    assert score(certain([1], 2), np.array([0]), ("a", "b"))["nll"] == pytest.approx(52 * math.log(2))
+
+
+def test_calibration_error_by_hand() -> None:
+    probabilities = np.array([[0.95, 0.05], [0.95, 0.05], [0.6, 0.4], [0.4, 0.6]])
+    labels = np.array([0, 1, 0, 1])
+    # Two pictures at .95, one of them right; two at .6, both right.
+    expected = (2 * abs(0.95 - 0.5) + 2 * abs(0.6 - 1.0)) / 4
+    assert score(probabilities, labels, ("a", "b"))["ece"] == pytest.approx(expected)
+
+
+def test_a_bin_holds_its_upper_edge_and_not_its_lower() -> None:
+    bins = reliability(np.array([[0.6, 0.4], [0.8, 0.2], [1.0, 0.0], [0.61, 0.39]]), np.array([0, 1, 0, 0]), bins=5)
+    assert bins.count.tolist() == [0, 0, 1, 2, 1]
+    assert bins.accuracy[2:].tolist() == [1.0, 0.5, 1.0]
+    assert bins.confidence[3] == pytest.approx((0.8 + 0.61) / 2)
+    assert np.isnan(bins.accuracy[:2]).all()
+
+
+def test_agrees_with_scikit_learn() -> None:
+    probabilities, labels = many()
+    predictions = probabilities.argmax(axis=1)
+    scores = score(probabilities, labels, "abcdefg")
+    assert scores["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(labels, predictions))
+    assert scores["macro_f1"] == pytest.approx(f1_score(labels, predictions, average="macro"))
+    light = accuracy_and_macro_f1(predictions, labels, 7)
+    assert light == pytest.approx((scores["accuracy"], scores["macro_f1"]))
+
+
+def test_classes_without_pictures_are_left_out_of_the_means() -> None:
+    # "c" has no picture but is read once; "d" occurs in neither.
+    scores = score(certain([0, 1, 1, 2], 4), np.array([0, 0, 1, 1]), ("a", "b", "c", "d"))
+    assert scores["balanced_accuracy"] == pytest.approx((1 / 2 + 1 / 2) / 2)
+    assert scores["macro_f1"] == pytest.approx((2 / 3 + 2 / 4) / 2)
+    assert scores["per_class"]["c"] == {"precision": 0.0, "recall": None, "f1": None, "support": 0}
+    assert scores["per_class"]["d"] == {"precision": None, "recall": None, "f1": None, "support": 0}
+    assert "NaN" not in json.dumps(scores, allow_nan=False)
+    assert accuracy_and_macro_f1(np.array([0, 1, 1, 2]), np.array([0, 0, 1, 1]), 4)[1] == scores["macro_f1"]
+
+
+def test_a_class_that_is_never_read_counts_as_zero() -> None:
+    scores = score(certain([0, 0], 2), np.array([0, 1]), ("a", "b"))
+    assert scores["per_class"]["b"] == {"precision": None, "recall": 0.0, "f1": 0.0, "support": 1}
+    assert scores["macro_f1"] == pytest.approx((2 / 3 + 0) / 2)
+
+
+def test_interval_of_a_coin() -> None:
+    predictions = np.zeros(400, int)
+    predictions[200:] = 1
+    labels = np.zeros(400, int)
+    low, high = score(certain(list(predictions), 2), labels, ("a", "b"))["ci95"]["accuracy"]
+    half_width = 1.96 * math.sqrt(0.25 / 400)
+    assert low == pytest.approx(0.5 - half_width, abs=0.01)
+    assert high == pytest.approx(0.5 + half_width, abs=0.01)
+
+
+def test_interval_of_perfection_is_a_point() -> None:
+    interval = score(certain([0, 1, 2], 3), np.array([0, 1, 2]), ("a", "b", "c"))["ci95"]
+    assert interval == {"accuracy": [1, 1], "balanced_accuracy": [1, 1], "macro_f1": [1, 1]}
+
+
+def test_interval_equals_that_of_drawing_pictures_one_by_one() -> None:
+    probabilities, labels = many(300, 3)
+    predictions = probabilities.argmax(axis=1)
+    rng = np.random.default_rng(1)
+    draws = [rng.integers(0, 300, 300) for _ in range(1000)]
+    values = [accuracy_and_macro_f1(predictions[draw], labels[draw], 3)[1] for draw in draws]
+    interval = score(probabilities, labels, ("a", "b", "c"))["ci95"]["macro_f1"]
+    assert interval == pytest.approx(np.percentile(values, [2.5, 97.5]), abs=0.01)
+
+
+def test_interval_repeats_with_its_seed() -> None:
+    probabilities, labels = many(200, 3)
+    first, again, other = (score(probabilities, labels, "abc", seed=seed)["ci95"] for seed in (1, 1, 2))
+    assert first == again != other
+
+
+def test_a_thousand_resamples_of_fer2013_take_less_than_two_seconds() -> None:
+    probabilities, labels = many()
+    score(probabilities[:10], labels[:10], "abcdefg")
+    started = time.perf_counter()
+    score(probabilities, labels, "abcdefg")
+    assert time.perf_counter() - started < 2
+
+
+def test_most_confused_in_words() -> None:
+    names = ("fear", "sad", "happy")
+    confusion = [[409, 87, 1], [0, 10, 0], [1200, 0, 1800]]
+    assert most_confused(confusion, names, k=2) == [
+        "happy was read as fear 1,200 times (40.0 % of happy)",
+        "fear was read as sad 87 times (17.5 % of fear)",
+    ]
+    assert most_confused(confusion, names)[2:] == ["fear was read as happy once (0.2 % of fear)"]
+    assert most_confused([[3, 0], [0, 4]], ("a", "b")) == []
+
+
+def test_surest_mistakes_come_first() -> None:
+    probabilities = np.array([[0.9, 0.1], [0.7, 0.3], [0.2, 0.8], [0.55, 0.45]])
+    assert surest_mistakes(probabilities, np.array([0, 1, 0, 1])).tolist() == [2, 1, 3]
+    assert surest_mistakes(probabilities, np.array([0, 1, 0, 1]), k=1).tolist() == [2]
+
+
+def test_report_text_has_four_digits_and_names_what_is_absent() -> None:
+    text = classification_report_text(certain([0, 1, 1, 1], 3), np.array([0, 0, 1, 1]), ("sad", "happy", "fear"))
+    assert "0.6667" in text
+    assert "0.7333" in text
+    assert text.endswith("without pictures, not in the averages: fear\n")
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "labels", "names", "told"),
+    [
+        (np.zeros((0, 2)), np.zeros(0, int), "ab", "N of at least 1"),
+        (np.full((2, 2), 0.5), np.zeros(3, int), "ab", "expected whole numbers of shape"),
+        (np.full((2, 2), 0.5), np.zeros(2), "ab", "labels: float64"),
+        (np.full((2, 2), 0.5), np.array([0, 2]), "ab", "expected 0 .. 1"),
+        (np.full((2, 2), 0.6), np.zeros(2, int), "ab", "rows that sum to 1"),
+        (np.array([[1.5, -0.5]]), np.zeros(1, int), "ab", "negative"),
+        (np.array([[np.nan, 1]]), np.zeros(1, int), "ab", "NaN"),
+        (np.full((2, 2), 0.5), np.zeros(2, int), "abc", "expected 2 different ones"),
+        (np.full((2, 2), 0.5), np.zeros(2, int), "aa", "expected 2 different ones"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused(
+    probabilities: np.ndarray, labels: np.ndarray, names: str, told: str
+) -> None:
+    with pytest.raises(ValueError, match=told):
+        score(probabilities, labels, names)
+
+
+@pytest.mark.parametrize(
+    ("predictions", "labels"),
+    [(np.array([0, 1]), np.array([0])), (np.array([], int), np.array([], int)), (np.array([2]), np.array([0]))],
+)
+def test_light_scores_refuse_what_does_not_fit(predictions: np.ndarray, labels: np.ndarray) -> None:
+    with pytest.raises(ValueError, match=r"expected|must lie"):
+        accuracy_and_macro_f1(predictions, labels, 2)

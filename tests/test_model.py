@@ -1,0 +1,267 @@
+"""The classifier: masking off, exact channels, freezing, model folders."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import synthetic_faces
+from safetensors.torch import load_file, save_file
+from transformers import ViTMAEModel, pipeline
+
+from mien.config import FreezeConfig, TrainConfig
+from mien.errors import MienError
+from mien.model.backbone import build
+from mien.model.channels import to_colour, to_grey
+from mien.model.classifier import Classifier
+from mien.model.freezing import check_freezing, freeze, frozen_units, table, training_mode, units
+from mien.model.preprocessing import LUMA, Preprocessing
+from mien.model.presets import sincos_positions
+from mien.training.optim import build_optimizer
+
+NAMES = ("calm", "glad", "sour")
+
+
+def saved(folder: Path, backbone: str, grey: bool = True) -> Classifier:
+    torch.manual_seed(1)
+    network, preprocessing = build(backbone, NAMES, grey=grey)
+    torch.nn.init.normal_(network.classifier.weight)
+    classifier = Classifier(network.eval(), preprocessing, NAMES)
+    classifier.save(folder, {"command": "test"})
+    return classifier
+
+
+class TestMasking:
+    def test_cls_equals_the_masked_autoencoders_with_masking_off(self, mae_folder: Path) -> None:
+        network, _ = build(str(mae_folder), NAMES, grey=False)
+        mae = ViTMAEModel.from_pretrained(mae_folder, mask_ratio=0.0).eval()
+        pixels = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            ours = network.eval().vit(pixels).last_hidden_state[:, 0]
+            theirs = mae(pixels, noise=torch.arange(16.0).expand(4, -1)).last_hidden_state[:, 0]
+        assert torch.allclose(ours, theirs, atol=1e-5)
+
+    def test_masking_as_it_comes_would_change_the_answer(self, mae_folder: Path) -> None:
+        mae = ViTMAEModel.from_pretrained(mae_folder).eval()
+        pixels = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            first, second = (mae(pixels).last_hidden_state[:, 0] for _ in range(2))
+        assert not torch.allclose(first, second, atol=1e-5)
+
+    def test_two_calls_agree_bit_for_bit(self, mae_folder: Path) -> None:
+        network, preprocessing = build(str(mae_folder), NAMES, grey=True)
+        classifier = Classifier(network.eval(), preprocessing, NAMES)
+        images = synthetic_faces({"train": 6}).images
+        assert np.array_equal(classifier.logits(images), classifier.logits(images))
+
+
+class TestBackbone:
+    @pytest.mark.parametrize(("preset", "parameters"), [("nano", 1_203_975), ("tiny", 5_359_879), ("small", 21_359_623)])
+    def test_presets(self, preset: str, parameters: int) -> None:
+        network, preprocessing = build(preset, tuple("abcdefg"), grey=True)
+        assert preprocessing.image_size == 48
+        assert sum(p.numel() for p in network.parameters()) == parameters
+
+    def test_positions_are_fixed(self, mae_folder: Path) -> None:
+        for backbone in ("nano", str(mae_folder)):
+            network, _ = build(backbone, NAMES, grey=True)
+            assert not network.vit.embeddings.position_embeddings.requires_grad
+
+    def test_sincos_positions_by_hand(self) -> None:
+        table = sincos_positions(2, 4)[0]
+        # Patch (row 1, column 0): columns encode sin 0, cos 0; rows sin 1, cos 1.
+        assert torch.allclose(table[0], torch.zeros(4))
+        assert torch.allclose(table[3], torch.tensor([0.0, 1.0, np.sin(1.0), np.cos(1.0)], dtype=torch.float32))
+
+    def test_missing_encoder_weights(self, mae_folder: Path, tmp_path: Path) -> None:
+        folder = shutil.copytree(mae_folder, tmp_path / "mae")
+        weights = load_file(folder / "model.safetensors")
+        weights.pop(next(name for name in weights if name.startswith("vit.") and "query.weight" in name or "q_proj.weight" in name))
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+        with pytest.raises(MienError, match="1 weights missing"):
+            build(str(folder), NAMES, grey=True)
+
+    def test_foreign_weights(self, mae_folder: Path, tmp_path: Path) -> None:
+        folder = shutil.copytree(mae_folder, tmp_path / "mae")
+        weights = load_file(folder / "model.safetensors")
+        weights["vit.extra.weight"] = torch.zeros(2)
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+        with pytest.raises(MienError, match=r"foreign weights \(first: vit.extra.weight\)"):
+            build(str(folder), NAMES, grey=True)
+
+    def test_another_architecture(self, mae_folder: Path, tmp_path: Path) -> None:
+        folder = shutil.copytree(mae_folder, tmp_path / "mae")
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, "model_type": "resnet"}))
+        with pytest.raises(MienError, match=r"another architecture \(resnet\)"):
+            build(str(folder), NAMES, grey=True)
+
+    def test_no_such_folder(self, tmp_path: Path) -> None:
+        with pytest.raises(MienError, match="no such folder"):
+            build(str(tmp_path / "nothing"), NAMES, grey=True)
+
+    def test_hub_out_of_reach_says_what_to_download(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        with pytest.raises(MienError, match=r"download config.json, .*model.safetensors of nobody/no-such-vit-mae"):
+            build("nobody/no-such-vit-mae", NAMES, grey=True)
+
+
+class TestChannels:
+    def test_grey_network_answers_as_the_colour_one_on_grey_pictures(self, mae_folder: Path) -> None:
+        colour, preprocessing = build(str(mae_folder), NAMES, grey=False)
+        grey, _ = build(str(mae_folder), NAMES, grey=True)
+        grey.load_state_dict(
+            {name: value for name, value in colour.state_dict().items() if "projection" not in name}, strict=False
+        )
+        assert grey.config.num_channels == 1
+        images = torch.from_numpy(synthetic_faces({"train": 3}, size=32).images)
+        with torch.no_grad():
+            one = grey.eval()(pixel_values=preprocessing(images, 1)).logits
+            three = colour.eval()(pixel_values=preprocessing(images, 3)).logits
+        assert torch.allclose(one, three, atol=1e-5)
+
+    def test_there_and_back_again(self, mae_folder: Path) -> None:
+        network, preprocessing = build(str(mae_folder), NAMES, grey=True)
+        before = network.vit.embeddings.patch_embeddings.projection.weight.clone()
+        to_colour(network, preprocessing)
+        to_grey(network, preprocessing)
+        assert torch.allclose(network.vit.embeddings.patch_embeddings.projection.weight, before, atol=1e-6)
+
+    def test_colour_pictures_count_as_their_luma(self) -> None:
+        preprocessing = Preprocessing(16, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25))
+        pixels = preprocessing(torch.tensor([255, 0, 0], dtype=torch.uint8).expand(1, 16, 16, 3), 1)
+        expected = (LUMA[0] - preprocessing.grey_mean) / preprocessing.grey_std
+        assert pixels.shape == (1, 1, 16, 16)
+        assert torch.allclose(pixels, torch.full_like(pixels, expected), atol=1e-6)
+
+
+class TestFreezing:
+    @pytest.mark.parametrize(
+        ("config", "expected"),
+        [
+            (FreezeConfig(blocks=0), [0, 0, 0]),
+            (FreezeConfig(blocks=2), [3, 3, 3]),
+            (FreezeConfig(blocks=2, release_epoch=2), [3, 0, 0]),
+            (FreezeConfig(blocks=2, release_epoch=2, gradual=True), [3, 2, 1]),
+        ],
+    )
+    def test_frozen_units_by_epoch(self, config: FreezeConfig, expected: list[int]) -> None:
+        assert [frozen_units(config, epoch) for epoch in (1, 2, 3)] == expected
+
+    def test_frozen_is_in_no_optimizer_and_stores_no_activations(self, mae_folder: Path) -> None:
+        network, _ = build(str(mae_folder), NAMES, grey=True)
+        freeze(network, 3)
+        training_mode(network, 3)
+        optimizer = build_optimizer(network, TrainConfig(data="", out="", backbone=str(mae_folder)).resolved())
+        optimized = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        frozen = [p for _, unit in units(network)[:3] for p in unit.parameters()]
+        assert not optimized & {id(p) for p in frozen}
+        assert optimized == {id(p) for p in network.parameters() if p.requires_grad}
+        needs_graph: list[bool] = []
+        network.vit.layers[1].register_forward_hook(lambda module, args, output: needs_graph.append(output.requires_grad))
+        network(pixel_values=torch.randn(2, 1, 32, 32)).logits.sum().backward()
+        assert needs_graph == [False]
+        assert all(p.grad is None for p in frozen)
+
+    def test_random_weights_are_not_frozen_unasked(self) -> None:
+        network, _ = build("nano", NAMES, grey=True)
+        with pytest.raises(MienError, match="weights are random"):
+            check_freezing(FreezeConfig(blocks=2), network, fresh=True)
+        check_freezing(FreezeConfig(blocks=2, random_weights=True), network, fresh=True)
+
+    def test_more_blocks_than_there_are(self) -> None:
+        network, _ = build("nano", NAMES, grey=True)
+        with pytest.raises(MienError, match="expected at most 6"):
+            check_freezing(FreezeConfig(blocks=7), network, fresh=False)
+
+    def test_rates(self, mae_folder: Path) -> None:
+        config = TrainConfig(data="", out="", backbone=str(mae_folder), layer_decay=0.5).resolved()
+        network, _ = build(str(mae_folder), NAMES, grey=True)
+        freeze(network, 2)
+        groups = build_optimizer(network, config).param_groups
+        text = table(network, groups)
+        assert "embeddings" in text and "frozen" in text
+        rates = {id(p): group["lr"] * group["lr_scale"] for group in groups for p in group["params"]}
+        assert rates[id(network.classifier.weight)] == pytest.approx(1.5e-4)
+        assert rates[id(network.vit.layernorm.weight)] == pytest.approx(3e-5 * 0.5)
+        assert rates[id(network.vit.layers[2].mlp.fc1.weight)] == pytest.approx(3e-5 * 0.5)
+        decays = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+        assert decays[id(network.vit.layers[2].mlp.fc1.weight)] == 0.05
+        assert decays[id(network.vit.layers[2].mlp.fc1.bias)] == 0
+        assert decays[id(network.vit.layers[2].layernorm_before.weight)] == 0
+
+
+class TestFolder:
+    @pytest.mark.parametrize("size", [48, 61])
+    def test_pipeline_gives_the_same_answers_also_as_rgb(self, tmp_path: Path, size: int) -> None:
+        from PIL import Image
+
+        saved(tmp_path / "model", "nano")
+        classifier = Classifier.load(tmp_path / "model")
+        images = synthetic_faces({"train": 3}, size=size).images
+        logits = classifier.logits(images)
+        expected = torch.from_numpy(logits).softmax(1).numpy()
+        reader = pipeline("image-classification", model=str(tmp_path / "model"))
+        for mode in ("L", "RGB"):
+            answers = reader([Image.fromarray(image).convert(mode) for image in images], top_k=3)
+            for row, answer in zip(expected, answers, strict=True):
+                given = {item["label"]: item["score"] for item in answer}
+                assert [given[name] for name in NAMES] == pytest.approx(list(row), abs=1e-4)
+
+    def test_loaded_equals_trained(self, tmp_path: Path, mae_folder: Path) -> None:
+        trained = saved(tmp_path / "model", str(mae_folder))
+        images = synthetic_faces({"train": 5}).images
+        loaded = Classifier.load(tmp_path / "model")
+        assert loaded.names == NAMES
+        assert np.allclose(loaded.logits(images), trained.logits(images), atol=1e-4)
+
+    def test_colour_photo_reads_as_its_luma(self, tmp_path: Path) -> None:
+        trained = saved(tmp_path / "model", "nano")
+        images = synthetic_faces({"train": 4}, size=48, colour=True).images
+        assert np.allclose(Classifier.load(tmp_path / "model").logits(images), trained.logits(images), atol=1e-4)
+
+    def test_missing_weights(self, tmp_path: Path) -> None:
+        saved(tmp_path / "model", "nano")
+        weights = load_file(tmp_path / "model" / "model.safetensors")
+        weights.pop("classifier.bias")
+        save_file(weights, tmp_path / "model" / "model.safetensors", metadata={"format": "pt"})
+        with pytest.raises(MienError, match=r"1 weights are missing \(first: classifier.bias\)"):
+            Classifier.load(tmp_path / "model")
+
+    def test_foreign_weights(self, tmp_path: Path) -> None:
+        saved(tmp_path / "model", "nano")
+        weights = load_file(tmp_path / "model" / "model.safetensors")
+        save_file({**weights, "odd": torch.zeros(1)}, tmp_path / "model" / "model.safetensors", metadata={"format": "pt"})
+        with pytest.raises(MienError, match="foreign"):
+            Classifier.load(tmp_path / "model")
+
+    def test_weights_of_another_shape(self, tmp_path: Path) -> None:
+        saved(tmp_path / "model", "nano")
+        weights = load_file(tmp_path / "model" / "model.safetensors")
+        weights["classifier.weight"] = torch.zeros(5, 128)
+        save_file(weights, tmp_path / "model" / "model.safetensors", metadata={"format": "pt"})
+        with pytest.raises(MienError, match="cannot be read"):
+            Classifier.load(tmp_path / "model")
+
+    def test_truncated_weights(self, tmp_path: Path) -> None:
+        saved(tmp_path / "model", "nano")
+        path = tmp_path / "model" / "model.safetensors"
+        path.write_bytes(path.read_bytes()[:1000])
+        with pytest.raises(MienError, match="cannot be read"):
+            Classifier.load(tmp_path / "model")
+
+    def test_no_weights_and_no_folder(self, tmp_path: Path) -> None:
+        saved(tmp_path / "model", "nano")
+        (tmp_path / "model" / "model.safetensors").unlink()
+        with pytest.raises(MienError, match="weights are missing"):
+            Classifier.load(tmp_path / "model")
+        with pytest.raises(MienError, match="no such folder"):
+            Classifier.load(tmp_path / "nothing")
+
+    def test_another_architecture(self, mae_folder: Path) -> None:
+        with pytest.raises(MienError, match=r"another architecture \(vit_mae\)"):
+            Classifier.load(mae_folder)

@@ -1,0 +1,382 @@
+"""An evaluation and its report: what is scored, what the page says, and what is never overwritten."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import json
+import math
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mien.data.faces import FaceSet
+from mien.data.twins import thumbnails
+from mien.errors import MienError
+from mien.evaluation import figures
+from mien.evaluation import report as report_module
+from mien.evaluation.evaluate import Evaluation, compare_runs, comparison_table, evaluate
+from mien.evaluation.report import FILES, refuse_foreign, write_report
+from mien.evaluation.template import Blocks, Markup
+
+NAMES = ("angry", "happy", "sad")
+HISTORY = [{"epoch": n, "loss": 1 / n, "val_accuracy": 0.5 + n / 100, "val_macro_f1": 0.4, "lr": 1e-3} for n in (1, 2)]
+
+
+DOT = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg==")
+REAL_PNG = figures.png
+
+
+@pytest.fixture(autouse=True)
+def quick_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dot instead of each figure, as drawing takes long; figures have their own tests."""
+    monkeypatch.setattr(figures, "png", lambda figure: DOT)
+
+
+class Fixed:
+    """A classifier whose answers are given: logits of the pictures, and of their mirror images."""
+
+    def __init__(self, names: tuple[str, ...], logits: np.ndarray, mirrored: np.ndarray | None = None) -> None:
+        self.names = names
+        self.answers = {False: logits, True: logits if mirrored is None else mirrored}
+
+    def logits(self, images: np.ndarray, *, batch_size: int, flip: bool = False, quiet: bool = False) -> np.ndarray:
+        return self.answers[flip].astype(np.float32)
+
+
+def faces(labels: list[int], names: tuple[str, ...] = NAMES, split: str = "test") -> FaceSet:
+    count = len(labels)
+    return FaceSet(
+        images=np.random.default_rng(0).integers(0, 256, (count, 16, 16), dtype=np.uint8),
+        labels=np.array(labels),
+        splits=np.full(count, split),
+        ids=np.array([f"{split}/{number}.jpg" for number in range(count)]),
+        names=names,
+        source="archive.zip",
+        fingerprint="abc123",
+    )
+
+
+def logits(reads: list[int], classes: int = 3, certainty: float = 2.0) -> np.ndarray:
+    return np.eye(classes)[reads] * certainty
+
+
+def evaluated(names: tuple[str, ...] = NAMES, split: str = "test", **options: Any) -> Evaluation:
+    """Six pictures, four of them read right."""
+    options = {"train_thumbnails": None, **options}
+    classifier = Fixed(names, logits([0, 1, 2, 0, 2, 1]))
+    return evaluate(classifier, faces([0, 1, 2, 0, 1, 2], names, split), split, model="runs/first", **options)
+
+
+class Page(HTMLParser):
+    """What a reader of the page meets: addresses, images, headings, scripts, text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+        self.alternatives: list[str | None] = []
+        self.tags: list[str] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        values = dict(attrs)
+        self.addresses += [values[key] or "" for key in ("src", "href", "srcset", "action", "data") if key in values]
+        if tag == "img":
+            self.alternatives.append(values.get("alt"))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def page_of(folder: Path) -> Page:
+    return Page((folder / "report.html").read_text(encoding="utf-8"))
+
+
+def test_labels_are_matched_to_the_model_by_name() -> None:
+    data = faces([0, 1, 2, 2])  # angry, happy, sad, sad
+    model_names = ("Sadness", "angry", "contempt", "happy")
+    result = evaluate(Fixed(model_names, logits([1, 3, 0, 2], 4)), data, "test", train_thumbnails=None)
+    assert result.names == model_names
+    assert result.labels.tolist() == [1, 3, 0, 0]
+    assert result.whole["accuracy"] == 0.75
+    assert result.whole["per_class"]["Sadness"]["recall"] == 0.5
+    assert result.warnings == ("no picture of contempt: left out of the means over classes",)
+
+
+def test_a_class_that_the_model_does_not_know_is_refused() -> None:
+    with pytest.raises(MienError, match=r"archive.zip: .*no class named sad; there is angry, happy"):
+        evaluate(Fixed(("angry", "happy"), logits([0], 2)), faces([2]), "test", train_thumbnails=None)
+
+
+def test_a_split_that_the_data_lacks_is_refused() -> None:
+    with pytest.raises(MienError, match="has no validation split"):
+        evaluate(Fixed(NAMES, logits([0])), faces([0]), "validation", train_thumbnails=None)
+
+
+def test_answers_that_are_not_numbers_are_refused() -> None:
+    broken = logits([0, 1])
+    broken[1, 2] = np.nan
+    with pytest.raises(MienError, match="NaN or infinity for picture 1"):
+        evaluate(Fixed(NAMES, broken), faces([0, 1]), "test", train_thumbnails=None)
+
+
+def test_mirror_images_are_averaged_only_when_asked_for() -> None:
+    straight, mirrored = np.log([[0.5, 0.3, 0.2]]), np.log([[0.1, 0.7, 0.2]])
+    classifier = Fixed(NAMES, straight, mirrored)
+    once = evaluate(classifier, faces([1]), "test", train_thumbnails=None)
+    twice = evaluate(classifier, faces([1]), "test", train_thumbnails=None, tta=True)
+    assert once.probabilities == pytest.approx(np.array([[0.5, 0.3, 0.2]]))
+    assert twice.probabilities == pytest.approx(np.array([[0.3, 0.5, 0.2]]))
+    assert [(result.metrics()["tta"], result.metrics()["views"]) for result in (once, twice)] == [(False, 1), (True, 2)]
+
+
+def test_the_clean_part_leaves_out_twins() -> None:
+    data = faces([0, 1, 2, 0, 1, 2])
+    result = evaluated(train_thumbnails=thumbnails(data.images[[0, 4]]))
+    assert result.twins is not None
+    assert result.twins.tolist() == [True, False, False, False, True, False]
+    metrics = result.metrics()
+    assert metrics["n"] == 6
+    assert metrics["accuracy"] == pytest.approx(4 / 6)
+    assert metrics["clean"]["n"] == 4
+    assert metrics["clean"]["accuracy"] == pytest.approx(3 / 4)
+    assert metrics["twins"] == {"n": 2, "accuracy": 0.5}
+    assert metrics["clean_reason"] is None
+
+
+def test_without_training_pictures_the_clean_part_is_unknown() -> None:
+    metrics = evaluated().metrics()
+    assert metrics["clean"] is None
+    assert metrics["twins"] is None
+    assert "training data" in metrics["clean_reason"]
+
+
+def test_a_split_of_twins_alone_has_no_clean_part() -> None:
+    metrics = evaluated(train_thumbnails=thumbnails(faces([0] * 6).images)).metrics()
+    assert metrics["clean"] is None
+    assert metrics["twins"]["n"] == 6
+    assert metrics["clean_reason"] == "every picture of this split has a twin in training"
+
+
+def test_the_folder_holds_every_file_and_the_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "png", REAL_PNG)
+    out = tmp_path / "reports" / "first"
+    result = evaluated(train_thumbnails=thumbnails(faces([0] * 6).images[:1]))
+    write_report(out, result, command="mien evaluate runs/first", history=HISTORY)
+    assert {entry.name for entry in out.iterdir()} == FILES
+    metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    assert list(metrics)[:6] == ["split", "tta", "views", "model", "data", "n"]
+    wanted = {"accuracy", "balanced_accuracy", "macro_f1", "ece", "nll", "per_class", "confusion", "ci95", "clean"}
+    assert wanted <= set(metrics)
+    assert metrics["command"] == "mien evaluate runs/first"
+    assert metrics["data"] == {"source": "archive.zip", "fingerprint": "abc123"}
+    assert "python" in metrics["versions"]
+    assert "accuracy" in (out / "classification_report.txt").read_text(encoding="utf-8")
+    assert [entry.name for entry in out.parent.iterdir()] == ["first"]
+    for path in out.glob("*.png"):
+        with Image.open(path) as picture:
+            assert picture.width > 400, path.name
+
+
+def test_predictions_can_be_scored_again(tmp_path: Path) -> None:
+    result = evaluated(train_thumbnails=thumbnails(faces([0] * 6).images[:1]))
+    write_report(tmp_path / "out", result)
+    with (tmp_path / "out" / "predictions.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["id"] for row in rows] == [f"test/{number}.jpg" for number in range(6)]
+    assert sum(row["label"] == row["prediction"] for row in rows) == 4
+    assert [row["twin"] for row in rows] == ["yes"] + ["no"] * 5
+    assert float(rows[0]["p_angry"]) == pytest.approx(math.exp(2) / (math.exp(2) + 2), abs=1e-6)
+
+
+def test_the_page_is_complete_in_itself(tmp_path: Path) -> None:
+    write_report(tmp_path / "out", evaluated(), history=HISTORY)
+    page = page_of(tmp_path / "out")
+    assert len(page.addresses) >= 8
+    assert all(address.startswith("data:image/png;base64,") for address in page.addresses)
+    text = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert not re.search(r"https?://|url\(|@import|<script|<link", text)
+    assert page.tags.count("img") == len([alt for alt in page.alternatives if alt])
+    assert page.tags.count("h1") == 1
+    assert "${" not in text
+
+
+def test_the_page_says_the_scores_in_words(tmp_path: Path) -> None:
+    result = evaluated(train_thumbnails=thumbnails(faces([0] * 6).images[:1]))
+    write_report(tmp_path / "out", result, command="mien evaluate runs/first --data archive.zip")
+    text = page_of(tmp_path / "out").text
+    assert "66.7\u202f% of 6 faces were read as they are labelled" in text
+    assert "happy was read as sad once (50.0\u202f% of happy)" in text
+    assert "1 of 6 pictures (16.7\u202f%)" in text
+    assert "not about what a person feels" in text
+    assert "The test split is for the final score alone" in text
+    assert "mien evaluate runs/first --data archive.zip" in text
+    assert "read once, as it is" in text
+
+
+@pytest.mark.parametrize(
+    ("split", "tta", "told"),
+    [
+        ("validation", False, "The validation split chooses"),
+        ("train", False, "learned from these very pictures"),
+        ("test", True, "test-time augmentation"),
+    ],
+)
+def test_the_page_says_how_the_split_was_read(split: str, tta: bool, told: str, tmp_path: Path) -> None:
+    write_report(tmp_path / "out", evaluated(split=split, tta=tta))
+    assert told in " ".join(page_of(tmp_path / "out").text.split())
+
+
+@pytest.mark.parametrize(
+    ("certainty", "told"),
+    [(9.0, "surer than it is right"), (1.0, "less sure than it is right"), (math.log(4), "as sure as it is right")],
+)
+def test_the_page_says_whether_certainty_can_be_believed(certainty: float, told: str, tmp_path: Path) -> None:
+    # Four of six are right; a logit of ln 4 above two others is a probability of 4 / 6.
+    classifier = Fixed(NAMES, logits([0, 1, 2, 0, 2, 1], certainty=certainty))
+    result = evaluate(classifier, faces([0, 1, 2, 0, 1, 2]), "test", train_thumbnails=None)
+    write_report(tmp_path / "out", result)
+    assert f"On the whole this one is {told}" in page_of(tmp_path / "out").text
+
+
+def test_the_page_says_why_twins_are_unknown_or_none(tmp_path: Path) -> None:
+    write_report(tmp_path / "unknown", evaluated())
+    assert "could not be counted: the pictures that the model was trained on" in page_of(tmp_path / "unknown").text
+    others = np.random.default_rng(9).integers(0, 256, (3, 12, 12), dtype=np.uint8)
+    write_report(tmp_path / "none", evaluated(train_thumbnails=others))
+    assert "Here there are none" in page_of(tmp_path / "none").text
+    write_report(tmp_path / "all", evaluated(train_thumbnails=thumbnails(faces([0] * 6).images)))
+    assert "6 of 6 pictures" in page_of(tmp_path / "all").text
+
+
+def test_odd_names_are_escaped(tmp_path: Path) -> None:
+    names = ('<script>alert("1")</script>', "a & b", "$x_1$ ${page}")
+    write_report(tmp_path / "out", evaluated(names), command="mien evaluate '<b>'")
+    text = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "<script" not in text and "<b>" not in text
+    assert "&lt;script&gt;alert(&quot;1&quot;)&lt;/script&gt;" in text
+    assert "a &amp; b" in text
+    assert "${page}" in page_of(tmp_path / "out").text
+
+
+def test_a_perfect_classifier_has_no_sheet_of_mistakes(tmp_path: Path) -> None:
+    data = faces([0, 1, 2])
+    result = evaluate(Fixed(NAMES, logits([0, 1, 2])), data, "test", train_thumbnails=None)
+    write_report(tmp_path / "out", result)
+    assert not (tmp_path / "out" / "mistakes.png").exists()
+    assert page_of(tmp_path / "out").text.count("Every picture was read as it is labelled") == 2
+
+
+def test_a_former_report_is_replaced(tmp_path: Path) -> None:
+    write_report(tmp_path / "out", evaluated(), history=HISTORY)
+    write_report(tmp_path / "out", evaluated(tta=True))
+    assert not (tmp_path / "out" / "curves.png").exists()
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))["tta"] is True
+
+
+def test_an_empty_folder_is_used(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    write_report(tmp_path / "out", evaluated())
+    assert (tmp_path / "out" / "report.html").is_file()
+
+
+@pytest.mark.parametrize("extra", [["notes.txt"], ["metrics.json"], ["report.html"]])
+def test_a_folder_of_somebody_else_is_left_alone(extra: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in extra:
+        (out / name).write_text("mine", encoding="utf-8")
+    with pytest.raises(MienError, match=rf"holds other files than a report \({extra[0]}\)"):
+        write_report(out, evaluated())
+    assert {entry.name: entry.read_text(encoding="utf-8") for entry in out.iterdir()} == dict.fromkeys(extra, "mine")
+
+
+def test_a_note_beside_a_former_report_is_left_alone(tmp_path: Path) -> None:
+    write_report(tmp_path / "out", evaluated())
+    (tmp_path / "out" / "my notes.txt").write_text("mine", encoding="utf-8")
+    with pytest.raises(MienError, match=r"my notes\.txt"):
+        write_report(tmp_path / "out", evaluated())
+    assert (tmp_path / "out" / "my notes.txt").read_text(encoding="utf-8") == "mine"
+
+
+def test_a_file_in_the_way_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("mine", encoding="utf-8")
+    with pytest.raises(MienError, match="is a file, expected a folder"):
+        refuse_foreign(tmp_path / "out")
+
+
+def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    write_report(tmp_path / "out", evaluated())
+    before = (tmp_path / "out" / "metrics.json").read_text(encoding="utf-8")
+    monkeypatch.setattr(report_module, "classification_report_text", full)
+    with pytest.raises(MienError, match="No space left on device"):
+        write_report(tmp_path / "out", evaluated(tta=True))
+    assert [entry.name for entry in tmp_path.iterdir()] == ["out"]
+    assert (tmp_path / "out" / "metrics.json").read_text(encoding="utf-8") == before
+
+
+def run(accuracy: float, clean: float | None = None, **changes: Any) -> dict[str, Any]:
+    scores = dict.fromkeys(("accuracy", "macro_f1", "balanced_accuracy", "ece", "nll"), accuracy)
+    return {
+        "split": "test",
+        "tta": False,
+        "views": 1,
+        "model": "m",
+        "data": {"fingerprint": "f"},
+        **scores,
+        "clean": None if clean is None else dict.fromkeys(scores, clean),
+        **changes,
+    }
+
+
+def test_runs_are_averaged_with_the_sample_deviation() -> None:
+    compared = compare_runs([run(0.6, 0.5), run(0.7, 0.5), run(0.8, 0.5)])
+    assert compared["runs"] == 3
+    assert compared["whole"]["accuracy"]["mean"] == pytest.approx(0.7)
+    assert compared["whole"]["accuracy"]["std"] == pytest.approx(0.1)
+    assert compared["whole"]["accuracy"]["values"] == [0.6, 0.7, 0.8]
+    assert compared["clean"]["ece"] == {"mean": 0.5, "std": 0.0, "values": [0.5, 0.5, 0.5]}
+    table = comparison_table(compared)
+    assert table.startswith("test, 3 runs, mean ± standard deviation\n")
+    assert re.search(r"^accuracy +70\.00 ± 10\.00 % +50\.00 ± 0\.00 %$", table, re.MULTILINE)
+    assert re.search(r"^nll +0\.7000 ± 0\.1000 +0\.5000 ± 0\.0000$", table, re.MULTILINE)
+
+
+def test_one_run_has_no_deviation() -> None:
+    compared = compare_runs([run(0.6)])
+    assert compared["whole"]["accuracy"] == {"mean": 0.6, "std": None, "values": [0.6]}
+    assert compared["clean"] is None
+    assert re.search(r"^accuracy +60\.00 %$", comparison_table(compared), re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("runs", "told"),
+    [
+        ([], "no run to compare"),
+        ([run(0.6), run(0.6, split="validation")], r"differ in split \(test, validation\)"),
+        ([run(0.6), run(0.6, views=2)], "differ in views"),
+        ([run(0.6), run(0.6, data={"fingerprint": "g"})], "different data"),
+        ([{"split": "test"}], "a run has no 'views'"),
+    ],
+)
+def test_runs_that_cannot_be_compared_are_refused(runs: list[dict[str, Any]], told: str) -> None:
+    with pytest.raises(MienError, match=told):
+        compare_runs(runs)
+
+
+def test_blocks_escape_text_and_keep_markup() -> None:
+    blocks = Blocks("mien.evaluation", "report.html")
+    assert blocks.fill("item", text="<i>") == "<li>&lt;i&gt;</li>"
+    assert blocks.fill("item", text=Markup("<i>")) == "<li><i></li>"
+    with pytest.raises(KeyError):
+        blocks.fill("item")

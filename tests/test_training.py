@@ -1,0 +1,303 @@
+"""The training run: it learns, repeats, resumes, freezes, and stops without losing anything."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import synthetic_faces
+from PIL import Image
+from safetensors.torch import load_file
+
+from mien.config import AugmentConfig, FreezeConfig, TrainConfig
+from mien.data.faces import FaceSet
+from mien.errors import MienError
+from mien.model.backbone import build
+from mien.model.classifier import Classifier
+from mien.training import finetune
+from mien.training.batches import build_mixup, class_weights, shuffled, soft_targets
+from mien.training.finetune import FineTuning, train
+
+COUNTS = {"train": 48, "validation": 12, "test": 6}
+
+
+@pytest.fixture
+def faces(monkeypatch: pytest.MonkeyPatch) -> FaceSet:
+    """A small set that every source reads as."""
+    found = synthetic_faces(COUNTS)
+    monkeypatch.setattr(finetune, "read_faces", lambda source: found)
+    return found
+
+
+def small(out: Path, backbone: Path, **changes: object) -> TrainConfig:
+    """A run of seconds: three blocks, 32 px, four steps an epoch."""
+    values = {"epochs": 2, "batch_size": 12, "freeze": FreezeConfig(blocks=1), "lr": 1e-3, "warmup_epochs": 0.5, "device": "cpu", "drop_path": 0.1, **changes}
+    return TrainConfig(data="synthetic", out=str(out), backbone=str(backbone), **values)  # type: ignore[arg-type]
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    return load_file(out / "model" / "model.safetensors")
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+class Stop(Exception):
+    """Stands for a process that ends without a word."""
+
+
+def stop_after(updates: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ends training just before the update after ``updates``."""
+    original = finetune.seed_step
+
+    def stopping(seed: int, update: int, process: int) -> None:
+        if update > updates:
+            raise Stop
+        original(seed, update, process)
+
+    monkeypatch.setattr(finetune, "seed_step", stopping)
+
+
+class TestRun:
+    def test_learns_and_leaves_everything_that_is_promised(self, faces: FaceSet, mae_folder: Path, tmp_path: Path) -> None:
+        out = tmp_path / "run"
+        config = small(out, mae_folder, epochs=6, ema=0.9, freeze=FreezeConfig(blocks=0))
+        folder = train(config, command="mien train ...")
+        assert folder == out / "model"
+        with open(out / "history.csv", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        assert [row["epoch"] for row in rows] == ["1", "2", "3", "4", "5", "6"]
+        assert {"loss", "val_loss", "val_accuracy", "val_macro_f1", "lr"} <= set(rows[0])
+        assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
+        best = max(float(row["val_accuracy"]) for row in rows)
+        assert best > 0.6
+        meta = json.loads((out / "meta.json").read_text())
+        assert meta["metrics"]["accuracy"] == best
+        assert meta["data"]["fingerprint"] == faces.fingerprint
+        assert meta["command"] == "mien train ..." and meta["versions"]["torch"]
+        assert meta == json.loads((folder / "meta.json").read_text())
+        assert (out / "curves.png").stat().st_size > 5000
+        validation = faces.part("validation")
+        loaded = Classifier.load(folder)
+        assert (loaded.logits(validation.images).argmax(1) == validation.labels).mean() == pytest.approx(best)
+        assert loaded.train_thumbnails().shape == (48, 12, 12)
+
+    def test_repeats_bit_for_bit(self, faces: FaceSet, mae_folder: Path, tmp_path: Path) -> None:
+        for name in ("one", "two"):
+            train(small(tmp_path / name, mae_folder, augment=AugmentConfig(mixup=0.2)))
+        train(small(tmp_path / "three", mae_folder, augment=AugmentConfig(mixup=0.2), seed=1))
+        assert same(weights(tmp_path / "one"), weights(tmp_path / "two"))
+        assert not same(weights(tmp_path / "one"), weights(tmp_path / "three"))
+
+    def test_frozen_tensors_are_bit_identical_after_training(
+        self, faces: FaceSet, mae_folder: Path, tmp_path: Path
+    ) -> None:
+        before, _ = build(str(mae_folder), faces.names, grey=True)
+        train(small(tmp_path / "run", mae_folder, freeze=FreezeConfig(blocks=2)))
+        after = load_file(tmp_path / "run" / "state.safetensors")
+        moved = {name for name, value in before.state_dict().items() if not torch.equal(value, after[f"average/{name}"])}
+        assert {name.split(".")[2] for name in moved if name.startswith("vit.layers")} == {"2"}
+        assert not any(name.startswith("vit.embeddings") for name in moved)
+        assert not any("vit.layers.0." in name or "vit.embeddings" in name for name in after if name.startswith("moments/"))
+
+    def test_gradual_release_trains_more_each_epoch(
+        self, faces: FaceSet, mae_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        freezing = FreezeConfig(blocks=2, release_epoch=2, gradual=True)
+        train(small(tmp_path / "run", mae_folder, epochs=4, freeze=freezing))
+        frozen = [sum(line.rstrip().endswith(" -") for line in part.splitlines()) for part in capsys.readouterr().err.split("part ")]
+        assert frozen[1:] == [3, 2, 1, 0]
+
+    def test_every_option_at_once(self, faces: FaceSet, mae_folder: Path, tmp_path: Path) -> None:
+        augment = AugmentConfig(mixup=0.2, cutmix=1.0, mix_probability=0.5, erasing=0.3)
+        config = small(tmp_path / "run", mae_folder, epochs=2, augment=augment, class_weights=True, token_drop=0.5, tensorboard=True,
+                       layer_decay=0.7, precision="bf16", ema=0.0, clip_grad=0.0)  # fmt: skip
+        train(config)
+        assert list((tmp_path / "run" / "tensorboard").iterdir())
+
+    def test_no_validation_split_cuts_one(
+        self, monkeypatch: pytest.MonkeyPatch, mae_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setattr(finetune, "read_faces", lambda source: synthetic_faces({"train": 60}))
+        train(small(tmp_path / "run", mae_folder, epochs=1))
+        assert "no validation split" in capsys.readouterr().err
+
+    def test_no_training_images(self, monkeypatch: pytest.MonkeyPatch, mae_folder: Path, tmp_path: Path) -> None:
+        monkeypatch.setattr(finetune, "read_faces", lambda source: synthetic_faces({"test": 60}))
+        with pytest.raises(MienError, match="has no train split"):
+            train(small(tmp_path / "run", mae_folder))
+        assert not (tmp_path / "run").exists()
+
+    def test_a_run_is_not_overwritten(self, faces: FaceSet, mae_folder: Path, tmp_path: Path) -> None:
+        config = small(tmp_path / "run", mae_folder, epochs=1)
+        train(config)
+        with pytest.raises(MienError, match="already holds a run"):
+            train(config)
+
+
+class TestResume:
+    @pytest.mark.parametrize("updates", [2, 4, 6])
+    def test_goes_on_as_if_it_had_never_stopped(
+        self, updates: int, faces: FaceSet, mae_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        freezing = FreezeConfig(blocks=2, release_epoch=2)
+        augment = AugmentConfig(mixup=0.2, erasing=0.5)
+        options = {"checkpoint_seconds": 1e-6, "freeze": freezing, "augment": augment, "token_drop": 0.25}
+        train(small(tmp_path / "whole", mae_folder, **options))
+        stopped = small(tmp_path / "stopped", mae_folder, **options)
+        with monkeypatch.context() as patch:
+            stop_after(updates, patch)
+            with pytest.raises(Stop):
+                train(stopped)
+        train(stopped, resume=True)
+        assert same(weights(tmp_path / "whole"), weights(tmp_path / "stopped"))
+        whole, resumed = (load_file(tmp_path / name / "state.safetensors") for name in ("whole", "stopped"))
+        assert same(whole, resumed)
+
+    def test_a_changed_configuration_is_refused(self, faces: FaceSet, mae_folder: Path, tmp_path: Path) -> None:
+        config = small(tmp_path / "run", mae_folder, epochs=1)
+        train(config)
+        with pytest.raises(MienError, match=r"seed: 0 -> 5; .*configuration|configuration differs .* seed: 0 -> 5"):
+            train(replace(config, seed=5), resume=True)
+
+    def test_other_data_is_refused(self, faces: FaceSet, mae_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        config = small(tmp_path / "run", mae_folder, epochs=1)
+        train(config)
+        monkeypatch.setattr(finetune, "read_faces", lambda source: synthetic_faces(COUNTS, seed=1))
+        with pytest.raises(MienError, match="data differs"):
+            train(config, resume=True)
+
+    def test_nothing_to_resume(self, faces: FaceSet, mae_folder: Path, tmp_path: Path) -> None:
+        with pytest.raises(MienError, match="no state to resume"):
+            train(small(tmp_path / "run", mae_folder), resume=True)
+
+    def test_a_damaged_state_is_told(self, faces: FaceSet, mae_folder: Path, tmp_path: Path) -> None:
+        config = small(tmp_path / "run", mae_folder, epochs=1)
+        train(config)
+        state = tmp_path / "run" / "state.safetensors"
+        state.write_bytes(state.read_bytes()[:500])
+        with pytest.raises(MienError, match="damaged"):
+            train(config, resume=True)
+
+
+class TestTrouble:
+    def test_nan_stops_and_keeps_the_last_good_state(
+        self, faces: FaceSet, mae_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        original = FineTuning.loss
+
+        def broken(self: FineTuning, model: torch.nn.Module, pixels: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+            loss = original(self, model, pixels, labels)
+            return loss * float("nan") if self.state.epoch == 2 else loss
+
+        monkeypatch.setattr(FineTuning, "loss", broken)
+        with pytest.raises(MienError, match=r"loss became nan in epoch 2, .* last good state is kept"):
+            train(small(tmp_path / "run", mae_folder))
+        state = load_file(tmp_path / "run" / "state.safetensors")
+        assert all(value.isfinite().all() for value in state.values())
+
+    def test_a_full_disk_keeps_what_was_there(
+        self, faces: FaceSet, mae_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        train(small(tmp_path / "whole", mae_folder, epochs=1))
+        before = (tmp_path / "whole" / "state.safetensors").read_bytes()
+
+        def full(*args: object, **options: object) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr("mien.training.state.save_file", full)
+        with pytest.raises(MienError, match="No space left on device"):
+            train(small(tmp_path / "run", mae_folder, epochs=1))
+        assert not list((tmp_path / "run").glob("*.tmp")) and not (tmp_path / "run" / "state.safetensors").exists()
+        assert (tmp_path / "whole" / "state.safetensors").read_bytes() == before
+
+    def test_batch_larger_than_the_set(self, faces: FaceSet, mae_folder: Path, tmp_path: Path) -> None:
+        with pytest.raises(MienError, match="expected at most 48"):
+            train(small(tmp_path / "run", mae_folder, batch_size=64))
+
+    def test_a_device_that_is_not_there(self, faces: FaceSet, mae_folder: Path, tmp_path: Path) -> None:
+        with pytest.raises(MienError, match="does not have"):
+            train(small(tmp_path / "run", mae_folder, device="cuda:99"))
+
+
+class TestTargets:
+    def test_label_smoothing_by_hand(self) -> None:
+        assert soft_targets(torch.tensor([1]), 4, 0.2).tolist()[0] == pytest.approx([0.05, 0.85, 0.05, 0.05])
+
+    def test_class_weights_by_hand(self) -> None:
+        faces = synthetic_faces({"train": 4})
+        assert class_weights(faces).tolist() == pytest.approx([4 / 6, 4 / 3, 4 / 3])
+
+    def test_mixup_is_off_unless_asked_for(self) -> None:
+        config = TrainConfig(data="", out="")
+        assert build_mixup(config, 3) is None
+        assert build_mixup(replace(config, augment=AugmentConfig(mixup=0.2)), 3) is not None
+
+    def test_order_visits_every_image_once(self) -> None:
+        assert sorted(shuffled(50, 0, 1).tolist()) == list(range(50))
+        assert shuffled(50, 0, 1).tolist() != shuffled(50, 0, 2).tolist()
+
+
+def write_folder(root: Path, faces: FaceSet) -> Path:
+    """Writes a set as a folder with train/ and val/, a sub-folder a class."""
+    for image, label, split, name in zip(faces.images, faces.labels, faces.splits, faces.ids, strict=True):
+        part = {"train": "train", "validation": "val", "test": "test"}[str(split)]
+        folder = root / part / faces.names[label]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.asarray(image)).save(folder / f"{name}.png")
+    return root
+
+
+class TestProcesses:
+    """Real processes: killed, and side by side."""
+
+    def arguments(self, data: Path, backbone: Path, out: Path, *more: str) -> list[str]:
+        return ["-m", "mien", "train", "--data", str(data), "--backbone", str(backbone), "--out", str(out), "--epochs", "3",
+                "--batch-size", "8", "--lr", "0.001", "--device", "cpu", "--warmup-epochs", "1", "--freeze.blocks", "1", *more]  # fmt: skip
+
+    def run(self, command: list[str], tmp_path: Path) -> str:
+        done = subprocess.run(command, capture_output=True, text=True, env=self.environment(tmp_path), timeout=300, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done.stdout
+
+    def environment(self, tmp_path: Path) -> dict[str, str]:
+        return {**os.environ, "MIEN_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+
+    def test_kill_9_in_an_epoch_then_resume(self, mae_folder: Path, tmp_path: Path) -> None:
+        data = write_folder(tmp_path / "faces", synthetic_faces({"train": 160, "validation": 12}))
+        self.run([sys.executable, *self.arguments(data, mae_folder, tmp_path / "whole")], tmp_path)
+        arguments = self.arguments(data, mae_folder, tmp_path / "killed", "--checkpoint-seconds", "0.001")
+        process = subprocess.Popen(
+            [sys.executable, *arguments], env=self.environment(tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        state = tmp_path / "killed" / "state.safetensors"
+        deadline = time.monotonic() + 120
+        while not state.exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.005)
+        os.kill(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        self.run([sys.executable, *arguments, "--resume"], tmp_path)
+        assert same(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
+
+    def test_two_processes_reach_the_losses_of_one(self, mae_folder: Path, tmp_path: Path) -> None:
+        data = write_folder(tmp_path / "faces", synthetic_faces({"train": 64, "validation": 13}))
+        self.run([sys.executable, *self.arguments(data, mae_folder, tmp_path / "one")], tmp_path)
+        launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+        printed = self.run([*launch, *self.arguments(data, mae_folder, tmp_path / "two")], tmp_path)
+        assert printed.count("epoch   1/3") == 1
+        one, two = (list(csv.DictReader((tmp_path / name / "history.csv").open())) for name in ("one", "two"))
+        for row, other in zip(one, two, strict=True):
+            for name in ("loss", "val_loss", "val_accuracy"):
+                assert float(other[name]) == pytest.approx(float(row[name]), abs=2e-5)
