@@ -12,6 +12,13 @@ import pytest
 from mien.data.faces import FaceSet
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keeps tests out of the user's cache of decoded data."""
+    if "MIEN_CACHE" not in os.environ:
+        monkeypatch.setenv("MIEN_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
 @pytest.fixture(scope="session")
 def fer2013() -> Path:
     """The real FER2013 archive, where the machine has it."""

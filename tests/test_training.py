@@ -155,6 +155,7 @@ class TestResume:
         freezing = FreezeConfig(blocks=2, release_epoch=2)
         augment = AugmentConfig(mixup=0.2, erasing=0.5)
         options = {"checkpoint_seconds": 1e-6, "freeze": freezing, "augment": augment, "token_drop": 0.25}
+        monkeypatch.setattr(finetune, "STEPS_BETWEEN_CHECKS", 1)
         train(small(tmp_path / "whole", mae_folder, **options))
         stopped = small(tmp_path / "stopped", mae_folder, **options)
         with monkeypatch.context() as patch:
@@ -276,7 +277,7 @@ class TestProcesses:
         return {**os.environ, "MIEN_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
 
     def test_kill_9_in_an_epoch_then_resume(self, mae_folder: Path, tmp_path: Path) -> None:
-        data = write_folder(tmp_path / "faces", synthetic_faces({"train": 160, "validation": 12}))
+        data = write_folder(tmp_path / "faces", synthetic_faces({"train": 480, "validation": 12}))
         self.run([sys.executable, *self.arguments(data, mae_folder, tmp_path / "whole")], tmp_path)
         arguments = self.arguments(data, mae_folder, tmp_path / "killed", "--checkpoint-seconds", "0.001")
         process = subprocess.Popen(

