@@ -19,18 +19,13 @@ import pytest
 
 import mien
 from mien.cli import main
-from mien.cli.evaluate import history, report_folders
+from mien.cli.evaluate import report_folders, run_history
 from mien.cli.parser import Parser, with_dashes
 from mien.errors import MienError
 
 HEAVY = ("torch", "transformers", "timm", "accelerate", "onnxruntime", "jsonargparse", "yaml", "numpy", "cv2")
 ONLY_WITH_TRAIN = ("torch", "torchvision", "transformers", "timm", "accelerate", "jsonargparse", "sklearn")
 ALSO_ONLY_WITH_TRAIN = ("matplotlib", "rich", "safetensors", "yaml")
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MIEN_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture
@@ -267,12 +262,13 @@ def test_reports_of_several_models_have_names_of_their_own() -> None:
 def test_history_is_read_beside_the_model_of_a_run(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     folder.mkdir()
-    assert history(folder) is None
+    assert run_history(folder) is None
     (tmp_path / "history.csv").write_text("epoch,loss\n1,1.5\n2,0.25\n")
-    assert history(folder) == [{"epoch": 1.0, "loss": 1.5}, {"epoch": 2.0, "loss": 0.25}]
+    assert run_history(folder) == [{"epoch": 1.0, "loss": 1.5}, {"epoch": 2.0, "loss": 0.25}]
+    assert run_history(tmp_path) is None
     (tmp_path / "history.csv").write_text("epoch,loss\n1,x\n")
     with pytest.raises(MienError, match=r"history\.csv: is not the history of a run"):
-        history(folder)
+        run_history(folder)
 
 
 def test_options_may_be_spelled_with_underscores() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,7 +80,7 @@ def run(arguments: list[str]) -> int:
             batch_size=given.batch_size,
             model=str(path),
         )
-        write_report(report, evaluation, command=command, history=history(folder))
+        write_report(report, evaluation, command=command, history=run_history(folder))
         runs.append(evaluation.metrics(command))
         print(headline(evaluation))
         print(f"  report: {report / PAGE}")
@@ -131,16 +130,12 @@ def trained_on(faces: FaceSet, classifier: Classifier) -> np.ndarray | None:
     return own
 
 
-def history(folder: Path) -> list[dict[str, float]] | None:
+def run_history(folder: Path) -> list[dict[str, float]] | None:
     """The epochs of the run that a model folder belongs to, where its ``history.csv`` lies beside it."""
-    path = folder.resolve().parent / "history.csv"
-    if folder.resolve().name != "model" or not path.is_file():
-        return None
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
-    except (TypeError, ValueError) as error:
-        raise MienError(f"{path}: is not the history of a run ({error}); move it away or copy the run again") from error
+    from mien.training.history import read_history
+
+    run = folder.resolve()
+    return read_history(run.parent) if run.name == "model" and (run.parent / "history.csv").is_file() else None
 
 
 def headline(evaluation: Evaluation) -> str:

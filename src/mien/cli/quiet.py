@@ -12,7 +12,9 @@ def hide_remarks() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if not sys.warnoptions:
-        warnings.filterwarnings("ignore", module=r"(torch|transformers|timm|accelerate|jsonargparse|huggingface_hub)\b")
+        warnings.filterwarnings(
+            "ignore", module=r"(torch|transformers|timm|accelerate|jsonargparse|huggingface_hub|tqdm)\b"
+        )
 
 
 def hide_bars() -> None:

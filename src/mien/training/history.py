@@ -29,6 +29,22 @@ def write_history(out: Path, history: list[dict[str, Any]]) -> None:
     write_text(out / "history.csv", text.getvalue())
 
 
+def read_history(out: Path) -> list[dict[str, float]]:
+    """Reads ``history.csv``.
+
+    Raises:
+        MienError: the file is missing or is something else.
+    """
+    path = out / "history.csv"
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    except FileNotFoundError as error:
+        raise MienError(f"{path}: no such file; give the folder of a run") from error
+    except (TypeError, ValueError) as error:
+        raise MienError(f"{path}: is not the history of a run ({error}); copy the run again") from error
+
+
 def write_curves(out: Path, history: list[dict[str, Any]]) -> None:
     """Draws loss and validation scores over the epochs as ``curves.png``."""
     from mien.evaluation.figures import curves, png

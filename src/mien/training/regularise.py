@@ -33,8 +33,21 @@ class TokenDrop:
         # The embeddings may be frozen and in evaluation mode while the head trains: the head's mode decides.
         if self.rate == 0 or not self.network.classifier.training:
             return tokens
-        batch, count, width = tokens.shape
-        kept = max(1, round((count - 1) * (1 - self.rate)))
-        order = torch.rand(batch, count - 1, device=tokens.device).argsort(dim=1)[:, :kept]
-        index = torch.cat([order.new_zeros(batch, 1), order + 1], dim=1)
-        return tokens.gather(1, index.unsqueeze(-1).expand(-1, -1, width))
+        return random_tokens(tokens, 1 - self.rate)
+
+
+def random_tokens(tokens: torch.Tensor, share: float) -> torch.Tensor:
+    """[CLS] and a random share of the patches of each image.
+
+    Args:
+        tokens: [B, 1 + N, D], [CLS] first.
+        share: how many of the patches stay, in (0, 1]; at least one does.
+
+    Returns:
+        [B, 1 + round(share * N), D]; which patches stay is drawn from torch's global generator.
+    """
+    batch, count, width = tokens.shape
+    kept = max(1, round((count - 1) * share))
+    order = torch.rand(batch, count - 1, device=tokens.device).argsort(dim=1)[:, :kept]
+    index = torch.cat([order.new_zeros(batch, 1), order + 1], dim=1)
+    return tokens.gather(1, index.unsqueeze(-1).expand(-1, -1, width))
