@@ -55,7 +55,9 @@ def main() -> None:
     changed = float((answers[1] != answers[2]).mean())
     print(f"{given.split}, {len(labels):,} pictures, {given.model}")
     print(f"every patch visible:       accuracy {accuracies[0]:.2%}")
-    print(f"{given.mask_ratio:.0%} of patches hidden:     accuracy {accuracies[1]:.2%}, a second time {accuracies[2]:.2%}")
+    print(
+        f"{given.mask_ratio:.0%} of patches hidden:     accuracy {accuracies[1]:.2%}, a second time {accuracies[2]:.2%}"
+    )
     print(f"answers that differ between the two masked calls: {changed:.2%}")
     report = {"visible": accuracies[0], "masked": accuracies[1:], "changed": changed, "mask_ratio": given.mask_ratio}
     print(json.dumps({"benchmark": "masked_inputs", "n": len(labels), "seed": given.seed, **report}))

@@ -31,7 +31,12 @@ def fer2013() -> Path:
 
 
 def synthetic_faces(
-    counts: dict[str, int], *, names: tuple[str, ...] = ("calm", "glad", "sour"), size: int = 16, seed: int = 0, colour: bool = False
+    counts: dict[str, int],
+    *,
+    names: tuple[str, ...] = ("calm", "glad", "sour"),
+    size: int = 16,
+    seed: int = 0,
+    colour: bool = False,
 ) -> FaceSet:
     """Noise pictures whose mean brightness tells the class, so that a small network learns them."""
     generator = np.random.default_rng(seed)
@@ -54,7 +59,8 @@ def mae_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     config = ViTMAEConfig(
         image_size=32, patch_size=8, hidden_size=32, num_hidden_layers=3, num_attention_heads=2, intermediate_size=64,
-        decoder_hidden_size=16, decoder_num_hidden_layers=1, decoder_num_attention_heads=2, decoder_intermediate_size=32,
+        decoder_hidden_size=16, decoder_num_hidden_layers=1, decoder_num_attention_heads=2,
+        decoder_intermediate_size=32,
     )  # fmt: skip
     folder = tmp_path_factory.mktemp("hub") / "vit-mae-mini"
     network = ViTMAEForPreTraining(config)

@@ -14,7 +14,7 @@ NOTHING = AugmentConfig(crop_scale=1, flip=0, rotation=0, shift=0, brightness=0,
 
 
 def middle(count: int) -> torch.Tensor:
-    """A table that moves and relights nothing: 0.5 is the middle of every signed range, and above no probability of 0."""
+    """A table that moves and relights nothing: 0.5 is the middle of every signed range."""
     return torch.full((count, COLUMNS), 0.5)
 
 
@@ -46,7 +46,7 @@ def test_brightness_and_contrast_stay_in_range() -> None:
     config = AugmentConfig(**{**vars(NOTHING), "brightness": 1.0, "contrast": 0.9})
     images = torch.randint(0, 256, (64, 4, 4), dtype=torch.uint8)
     pixels = Augment(config, PLAIN, 1)(images, random_table(64, 0, 1))
-    assert 0 <= pixels.min() and pixels.max() <= 1
+    assert pixels.min() >= 0 and pixels.max() <= 1
     assert pixels.std() > 0
 
 

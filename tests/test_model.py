@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ NAMES = ("calm", "glad", "sour")
 def saved(folder: Path, backbone: str, grey: bool = True) -> Classifier:
     torch.manual_seed(1)
     network, preprocessing = build(backbone, NAMES, grey=grey)
-    torch.nn.init.normal_(network.classifier.weight)
+    torch.nn.init.normal_(next(network.classifier.parameters()))
     classifier = Classifier(network.eval(), preprocessing, NAMES)
     classifier.save(folder, {"command": "test"})
     return classifier
@@ -60,7 +61,9 @@ class TestMasking:
 
 
 class TestBackbone:
-    @pytest.mark.parametrize(("preset", "parameters"), [("nano", 1_203_975), ("tiny", 5_359_879), ("small", 21_359_623)])
+    @pytest.mark.parametrize(
+        ("preset", "parameters"), [("nano", 1_203_975), ("tiny", 5_359_879), ("small", 21_359_623)]
+    )
     def test_presets(self, preset: str, parameters: int) -> None:
         network, preprocessing = build(preset, tuple("abcdefg"), grey=True)
         assert preprocessing.image_size == 48
@@ -80,7 +83,13 @@ class TestBackbone:
     def test_missing_encoder_weights(self, mae_folder: Path, tmp_path: Path) -> None:
         folder = shutil.copytree(mae_folder, tmp_path / "mae")
         weights = load_file(folder / "model.safetensors")
-        weights.pop(next(name for name in weights if name.startswith("vit.") and "query.weight" in name or "q_proj.weight" in name))
+        weights.pop(
+            next(
+                name
+                for name in weights
+                if (name.startswith("vit.") and "query.weight" in name) or "q_proj.weight" in name
+            )
+        )
         save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
         with pytest.raises(MienError, match="1 weights missing"):
             build(str(folder), NAMES, grey=True)
@@ -162,7 +171,9 @@ class TestFreezing:
         assert not optimized & {id(p) for p in frozen}
         assert optimized == {id(p) for p in network.parameters() if p.requires_grad}
         needs_graph: list[bool] = []
-        network.vit.layers[1].register_forward_hook(lambda module, args, output: needs_graph.append(output.requires_grad))
+        network.vit.layers[1].register_forward_hook(
+            lambda module, args, output: needs_graph.append(output.requires_grad)
+        )
         network(pixel_values=torch.randn(2, 1, 32, 32)).logits.sum().backward()
         assert needs_graph == [False]
         assert all(p.grad is None for p in frozen)
@@ -180,7 +191,7 @@ class TestFreezing:
 
     def test_rates(self, mae_folder: Path) -> None:
         config = TrainConfig(data="", out="", backbone=str(mae_folder), layer_decay=0.5).resolved()
-        network, _ = build(str(mae_folder), NAMES, grey=True)
+        network: Any = build(str(mae_folder), NAMES, grey=True)[0]
         freeze(network, 2)
         groups = build_optimizer(network, config).param_groups
         text = table(network, groups)
@@ -235,7 +246,9 @@ class TestFolder:
     def test_foreign_weights(self, tmp_path: Path) -> None:
         saved(tmp_path / "model", "nano")
         weights = load_file(tmp_path / "model" / "model.safetensors")
-        save_file({**weights, "odd": torch.zeros(1)}, tmp_path / "model" / "model.safetensors", metadata={"format": "pt"})
+        save_file(
+            {**weights, "odd": torch.zeros(1)}, tmp_path / "model" / "model.safetensors", metadata={"format": "pt"}
+        )
         with pytest.raises(MienError, match="foreign"):
             Classifier.load(tmp_path / "model")
 

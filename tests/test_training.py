@@ -42,7 +42,16 @@ def faces(monkeypatch: pytest.MonkeyPatch) -> FaceSet:
 
 def small(out: Path, backbone: Path, **changes: object) -> TrainConfig:
     """A run of seconds: three blocks, 32 px, four steps an epoch."""
-    values = {"epochs": 2, "batch_size": 12, "freeze": FreezeConfig(blocks=1), "lr": 1e-3, "warmup_epochs": 0.5, "device": "cpu", "drop_path": 0.1, **changes}
+    values = {
+        "epochs": 2,
+        "batch_size": 12,
+        "freeze": FreezeConfig(blocks=1),
+        "lr": 1e-3,
+        "warmup_epochs": 0.5,
+        "device": "cpu",
+        "drop_path": 0.1,
+        **changes,
+    }
     return TrainConfig(data="synthetic", out=str(out), backbone=str(backbone), **values)  # type: ignore[arg-type]
 
 
@@ -71,7 +80,9 @@ def stop_after(updates: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class TestRun:
-    def test_learns_and_leaves_everything_that_is_promised(self, faces: FaceSet, mae_folder: Path, tmp_path: Path) -> None:
+    def test_learns_and_leaves_everything_that_is_promised(
+        self, faces: FaceSet, mae_folder: Path, tmp_path: Path
+    ) -> None:
         out = tmp_path / "run"
         config = small(out, mae_folder, epochs=6, ema=0.9, freeze=FreezeConfig(blocks=0))
         folder = train(config, command="mien train ...")
@@ -92,7 +103,8 @@ class TestRun:
         validation = faces.part("validation")
         loaded = Classifier.load(folder)
         assert (loaded.logits(validation.images).argmax(1) == validation.labels).mean() == pytest.approx(best)
-        assert loaded.train_thumbnails().shape == (48, 12, 12)
+        thumbnails = loaded.train_thumbnails()
+        assert thumbnails is not None and thumbnails.shape == (48, 12, 12)
 
     def test_repeats_bit_for_bit(self, faces: FaceSet, mae_folder: Path, tmp_path: Path) -> None:
         for name in ("one", "two"):
@@ -107,22 +119,30 @@ class TestRun:
         before, _ = build(str(mae_folder), faces.names, grey=True)
         train(small(tmp_path / "run", mae_folder, freeze=FreezeConfig(blocks=2)))
         after = load_file(tmp_path / "run" / "state.safetensors")
-        moved = {name for name, value in before.state_dict().items() if not torch.equal(value, after[f"average/{name}"])}
+        moved = {
+            name for name, value in before.state_dict().items() if not torch.equal(value, after[f"average/{name}"])
+        }
         assert {name.split(".")[2] for name in moved if name.startswith("vit.layers")} == {"2"}
         assert not any(name.startswith("vit.embeddings") for name in moved)
-        assert not any("vit.layers.0." in name or "vit.embeddings" in name for name in after if name.startswith("moments/"))
+        assert not any(
+            "vit.layers.0." in name or "vit.embeddings" in name for name in after if name.startswith("moments/")
+        )
 
     def test_gradual_release_trains_more_each_epoch(
         self, faces: FaceSet, mae_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         freezing = FreezeConfig(blocks=2, release_epoch=2, gradual=True)
         train(small(tmp_path / "run", mae_folder, epochs=4, freeze=freezing))
-        frozen = [sum(line.rstrip().endswith(" -") for line in part.splitlines()) for part in capsys.readouterr().err.split("part ")]
+        frozen = [
+            sum(line.rstrip().endswith(" -") for line in part.splitlines())
+            for part in capsys.readouterr().err.split("part ")
+        ]
         assert frozen[1:] == [3, 2, 1, 0]
 
     def test_every_option_at_once(self, faces: FaceSet, mae_folder: Path, tmp_path: Path) -> None:
         augment = AugmentConfig(mixup=0.2, cutmix=1.0, mix_probability=0.5, erasing=0.3)
-        config = small(tmp_path / "run", mae_folder, epochs=2, augment=augment, class_weights=True, token_drop=0.5, tensorboard=True,
+        config = small(tmp_path / "run", mae_folder, augment=augment, class_weights=True, token_drop=0.5,
+                       tensorboard=True,
                        layer_decay=0.7, precision="bf16", ema=0.0, clip_grad=0.0)  # fmt: skip
         train(config)
         assert list((tmp_path / "run" / "tensorboard").iterdir())
@@ -173,7 +193,9 @@ class TestResume:
         with pytest.raises(MienError, match=r"seed: 0 -> 5; .*configuration|configuration differs .* seed: 0 -> 5"):
             train(replace(config, seed=5), resume=True)
 
-    def test_other_data_is_refused(self, faces: FaceSet, mae_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_other_data_is_refused(
+        self, faces: FaceSet, mae_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         config = small(tmp_path / "run", mae_folder, epochs=1)
         train(config)
         monkeypatch.setattr(finetune, "read_faces", lambda source: synthetic_faces(COUNTS, seed=1))
@@ -199,7 +221,9 @@ class TestTrouble:
     ) -> None:
         original = FineTuning.loss
 
-        def broken(self: FineTuning, model: torch.nn.Module, pixels: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        def broken(
+            self: FineTuning, model: torch.nn.Module, pixels: torch.Tensor, labels: torch.Tensor
+        ) -> torch.Tensor:
             loss = original(self, model, pixels, labels)
             return loss * float("nan") if self.state.epoch == 2 else loss
 
@@ -265,11 +289,15 @@ class TestProcesses:
     """Real processes: killed, and side by side."""
 
     def arguments(self, data: Path, backbone: Path, out: Path, *more: str) -> list[str]:
-        return ["-m", "mien", "train", "--data", str(data), "--backbone", str(backbone), "--out", str(out), "--epochs", "3",
-                "--batch-size", "8", "--lr", "0.001", "--device", "cpu", "--warmup-epochs", "1", "--freeze.blocks", "1", *more]  # fmt: skip
+        return ["-m", "mien", "train", "--data", str(data), "--backbone", str(backbone), "--out", str(out),
+                "--epochs=3",
+                "--batch-size=8", "--lr=0.001", "--device=cpu", "--warmup-epochs=1", "--freeze.blocks=1",
+                *more]  # fmt: skip
 
     def run(self, command: list[str], tmp_path: Path) -> str:
-        done = subprocess.run(command, capture_output=True, text=True, env=self.environment(tmp_path), timeout=300, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, env=self.environment(tmp_path), timeout=300, check=False
+        )
         assert done.returncode == 0, done.stderr[-3000:]
         return done.stdout
 
@@ -281,7 +309,10 @@ class TestProcesses:
         self.run([sys.executable, *self.arguments(data, mae_folder, tmp_path / "whole")], tmp_path)
         arguments = self.arguments(data, mae_folder, tmp_path / "killed", "--checkpoint-seconds", "0.001")
         process = subprocess.Popen(
-            [sys.executable, *arguments], env=self.environment(tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [sys.executable, *arguments],
+            env=self.environment(tmp_path),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         state = tmp_path / "killed" / "state.safetensors"
         deadline = time.monotonic() + 120

@@ -144,9 +144,7 @@ class TrainConfig:
         lr = self.lr if self.lr is not None else (1e-3 if self.is_fresh else 3e-5)
         head_lr = self.head_lr if self.head_lr is not None else (lr if self.is_fresh else 5 * lr)
         blocks = self.freeze.blocks if self.freeze.blocks is not None else (0 if self.is_fresh else 4)
-        return dataclasses.replace(
-            self, lr=lr, head_lr=head_lr, freeze=dataclasses.replace(self.freeze, blocks=blocks)
-        )
+        return dataclasses.replace(self, lr=lr, head_lr=head_lr, freeze=dataclasses.replace(self.freeze, blocks=blocks))
 
 
 WITHOUT_EFFECT_ON_WEIGHTS: frozenset[str] = frozenset({"out", "data", "device", "tensorboard", "checkpoint_seconds"})

@@ -48,7 +48,7 @@ def build(backbone: str, names: tuple[str, ...], *, grey: bool) -> tuple[ViTForI
     """
     if backbone in SHAPES:
         network = ViTForImageClassification(_named(SHAPES[backbone].config(1 if grey else 3), names))
-        initialise(network)
+        initialise(network, SHAPES[backbone])
         preprocessing = Preprocessing(SHAPES[backbone].image_size, (FER2013_MEAN,) * 3, (FER2013_STD,) * 3)
     else:
         network, preprocessing = _from_mae(backbone, names)
@@ -94,7 +94,8 @@ def _mae_config(source: str) -> ViTMAEConfig:
     if not folder.exists() and (folder.is_absolute() or source.startswith(".") or source.count("/") != 1):
         presets = ", ".join(SHAPES)
         raise MienError(
-            f"--backbone {source}: no such folder, and neither a preset ({presets}) nor a hub id like facebook/vit-mae-base"
+            f"--backbone {source}: no such folder, and neither a preset ({presets}) nor a hub id like "
+            "facebook/vit-mae-base"
         )
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise MienError(f"--backbone {source}: holds no config.json; give the folder of a ViTMAE checkpoint")
@@ -109,11 +110,13 @@ def _mae_config(source: str) -> ViTMAEConfig:
 
 
 def _mae_preprocessing(source: str, config: ViTMAEConfig) -> Preprocessing:
-    folder = Path(source)
+    folder, size = Path(source), config.image_size
+    if not isinstance(size, int):
+        raise MienError(f"--backbone {source}: expected a square image_size in config.json, got {size}")
     if (folder / "preprocessor_config.json").is_file():
         saved = Preprocessing.load(folder)
-        return Preprocessing(int(config.image_size), saved.mean, saved.std)
-    return Preprocessing(int(config.image_size), IMAGENET_MEAN, IMAGENET_STD)
+        return Preprocessing(size, saved.mean, saved.std)
+    return Preprocessing(size, IMAGENET_MEAN, IMAGENET_STD)
 
 
 def _named(config: ViTConfig, names: tuple[str, ...]) -> ViTConfig:
@@ -127,7 +130,7 @@ def _unreachable(source: str, error: Exception) -> MienError:
     if Path(source).exists():
         return MienError(f"--backbone {source}: cannot be read ({reason}); expected config.json and model.safetensors")
     return MienError(
-        f"--backbone {source}: the Hugging Face hub could not be reached or has no such model ({reason}); where there is a "
-        f"connection, download config.json, preprocessor_config.json and model.safetensors of {source} into a folder, copy "
-        "it here, and give that folder as --backbone"
+        f"--backbone {source}: the Hugging Face hub could not be reached or has no such model ({reason}); where there "
+        f"is a connection, download config.json, preprocessor_config.json and model.safetensors of {source} into a "
+        "folder, copy it here, and give that folder as --backbone"
     )

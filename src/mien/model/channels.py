@@ -27,7 +27,7 @@ def to_grey(network: ViTForImageClassification, preprocessing: Preprocessing) ->
     weight = old.weight.double().cpu()
     grey = (weight * (std / channel_std).view(1, 3, 1, 1)).sum(1, keepdim=True)
     constant = (weight.sum((2, 3)) * ((mean - channel_mean) / channel_std)).sum(1)
-    _replace(network, grey, old.bias.double().cpu() + constant)
+    _replace(network, grey, _bias(old) + constant)
 
 
 @torch.no_grad()
@@ -35,15 +35,20 @@ def to_colour(network: ViTForImageClassification, preprocessing: Preprocessing) 
     """Turns a one-channel patch embedding into the three-channel one that reads the luma of RGB, in place."""
     old = network.vit.embeddings.patch_embeddings.projection
     share = torch.tensor(LUMA) * torch.tensor(preprocessing.std) / preprocessing.grey_std
-    _replace(network, old.weight.double().cpu() * share.view(1, 3, 1, 1), old.bias.double().cpu())
+    _replace(network, old.weight.double().cpu() * share.view(1, 3, 1, 1), _bias(old))
+
+
+def _bias(projection: nn.Conv2d) -> torch.Tensor:
+    if projection.bias is None:
+        raise ValueError("expected a patch embedding with a bias, as every ViT of transformers has")
+    return projection.bias.double().cpu()
 
 
 def _replace(network: ViTForImageClassification, weight: torch.Tensor, bias: torch.Tensor) -> None:
     patches = network.vit.embeddings.patch_embeddings
     old: nn.Conv2d = patches.projection
-    channels = weight.shape[1]
-    new = nn.Conv2d(channels, old.out_channels, kernel_size=old.kernel_size, stride=old.stride)
-    new.weight.copy_(weight)
-    new.bias.copy_(bias)
+    width, channels, height, breadth = weight.shape
+    new = nn.Conv2d(channels, width, kernel_size=(height, breadth), stride=(height, breadth))
+    new.load_state_dict({"weight": weight.float(), "bias": bias.float()})
     patches.projection = new.to(old.weight.device)
     patches.num_channels = network.config.num_channels = channels

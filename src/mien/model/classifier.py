@@ -94,8 +94,8 @@ class Classifier:
         """Reads a model folder. Only safetensors are read; nothing is unpickled.
 
         Raises:
-            MienError: the folder is missing or is no model, its architecture is another, or weights are missing, foreign
-                or of another shape.
+            MienError: the folder is missing or is no model, its architecture is another, or weights are missing,
+                foreign or of another shape.
         """
         folder = model_folder(folder)
         config = read_json(folder / "config.json")
@@ -107,8 +107,8 @@ class Classifier:
             )
         preprocessing = Preprocessing.load(folder)
         network = _read_network(folder)
-        labels = network.config.id2label
-        names = tuple(labels[index] for index in range(len(labels)))
+        labels = {int(index): str(name) for index, name in (network.config.id2label or {}).items()}
+        names = tuple(labels[index] for index in sorted(labels))
         return cls(network.eval().to(device), preprocessing, names, folder)
 
     def meta(self) -> dict[str, Any]:
@@ -149,5 +149,7 @@ def _read_network(folder: Path) -> ViTForImageClassification:
         raise MienError(f"{folder}: the weights cannot be read ({reason}); copy the whole folder again") from error
     for what, keys in (("missing", info["missing_keys"]), ("foreign", info["unexpected_keys"])):
         if keys:
-            raise MienError(f"{folder}: {len(keys)} weights are {what} (first: {sorted(keys)[0]}); give another model folder")
+            raise MienError(
+                f"{folder}: {len(keys)} weights are {what} (first: {sorted(keys)[0]}); give another model folder"
+            )
     return network

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from transformers import ViTConfig, ViTForImageClassification
 from transformers.utils import logging
@@ -23,8 +23,11 @@ def load_network(source: str | Path, config: ViTConfig) -> tuple[ViTForImageClas
     logging.set_verbosity(logging.CRITICAL)
     logging.disable_progress_bar()
     try:
-        return ViTForImageClassification.from_pretrained(
-            source, config=config, use_safetensors=True, output_loading_info=True
+        return cast(
+            tuple[ViTForImageClassification, dict[str, Any]],
+            ViTForImageClassification.from_pretrained(
+                source, config=config, use_safetensors=True, output_loading_info=True
+            ),
         )
     finally:
         logging.set_verbosity(verbosity)

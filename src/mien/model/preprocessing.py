@@ -46,7 +46,7 @@ class Preprocessing:
         return sum(weight * value for weight, value in zip(LUMA, self.std, strict=True))
 
     def resize(self, images: torch.Tensor) -> torch.Tensor:
-        """uint8 [B, C, H, W] to uint8 [B, C, S, S], bilinear with antialiasing, as the saved image processor does it."""
+        """uint8 [B, C, H, W] to uint8 [B, C, S, S], bilinear with antialiasing, as the saved image processor does."""
         if images.shape[-2:] == (self.image_size, self.image_size):
             return images
         size = [self.image_size, self.image_size]
@@ -95,7 +95,8 @@ class Preprocessing:
             mean, std = tuple(map(float, saved["image_mean"])), tuple(map(float, saved["image_std"]))
         except (KeyError, TypeError, ValueError) as error:
             raise MienError(
-                f"{path}: expected size (height, width), image_mean and image_std; give a folder that `mien train` wrote"
+                f"{path}: expected size (height, width), image_mean and image_std; give a folder that `mien train` "
+                "wrote"
             ) from error
         if height != width or len(mean) != 3 or len(std) != 3:
             raise MienError(f"{path}: expected a square size and three channels, got {height}x{width}, {len(mean)}")

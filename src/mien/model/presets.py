@@ -80,18 +80,20 @@ def sincos_positions(grid: int, width: int) -> torch.Tensor:
 
 
 @torch.no_grad()
-def initialise(network: ViTForImageClassification) -> None:
-    """Starts a fresh classifier as He et al. 2022 start theirs: Xavier weights, fixed sine-cosine positions, zero head."""
+def initialise(network: ViTForImageClassification, preset: Preset) -> None:
+    """Starts a fresh classifier as He et al. 2022 do: Xavier weights, fixed sine-cosine positions; a head of zeros."""
     vit = network.vit
     for module in vit.layers.modules():
         if isinstance(module, nn.Linear):
             nn.init.xavier_uniform_(module.weight)
-            nn.init.zeros_(module.bias)
+            module.bias.zero_()
     projection = vit.embeddings.patch_embeddings.projection
-    nn.init.xavier_uniform_(projection.weight.view(projection.weight.shape[0], -1))
-    nn.init.zeros_(projection.bias)
-    grid = network.config.image_size // network.config.patch_size
-    vit.embeddings.position_embeddings.copy_(sincos_positions(grid, network.config.hidden_size))
+    nn.init.xavier_uniform_(projection.weight.view(preset.hidden_size, -1))
+    for parameter in projection.parameters():
+        if parameter.ndim == 1:
+            parameter.zero_()
+    grid = preset.image_size // preset.patch_size
+    vit.embeddings.position_embeddings.copy_(sincos_positions(grid, preset.hidden_size))
     nn.init.trunc_normal_(vit.embeddings.cls_token, std=0.02)
-    nn.init.zeros_(network.classifier.weight)
-    nn.init.zeros_(network.classifier.bias)
+    for parameter in network.classifier.parameters():
+        parameter.zero_()

@@ -25,8 +25,9 @@ def predict(paths: Sequence[str | Path], classifier: Classifier) -> list[dict[st
         classifier: a trained classifier.
 
     Returns:
-        A record for every path, in order: ``input``, ``status`` (ok or error), ``error`` (the reason, or None), ``label``,
-        ``score`` (its probability, in [0, 1]) and ``emotions`` (the probability of each class; they sum to 1).
+        A record for every path, in order: ``input``, ``status`` (ok or error), ``error`` (the reason, or None),
+        ``label``, ``score`` (its probability, in [0, 1]) and ``emotions`` (the probability of each class; they sum
+        to 1).
     """
     return [_record(path, classifier) for path in paths]
 

@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from timm.scheduler import CosineLRScheduler
 from timm.utils import ModelEmaV3
 from torch import nn
 from torch.nn import functional as F
+from transformers import ViTForImageClassification
 
 from mien.config import TrainConfig, to_dict
 from mien.data.faces import SPLITS, FaceSet
@@ -235,7 +237,9 @@ class FineTuning:
         state.loss_sum, anybody_due = self.accelerator.reduce(both, "mean").tolist()
         if math.isfinite(state.loss_sum):
             return anybody_due > 0
-        kept = f"the last good state is kept in {self.out}" if state_path(self.out).exists() else "no state was saved yet"
+        kept = (
+            f"the last good state is kept in {self.out}" if state_path(self.out).exists() else "no state was saved yet"
+        )
         raise MienError(
             f"the loss became {state.loss_sum} in epoch {state.epoch}, step {state.step}: training stopped, {kept}; "
             "start anew in another --out with a lower --lr or --precision fp32"
@@ -244,7 +248,7 @@ class FineTuning:
     def finish_epoch(self, epoch: int, stage: Stage) -> None:
         """Evaluates, keeps the best weights, writes history and state."""
         state, config = self.state, self.config
-        judged = self.network if self.average is None else self.average.module
+        judged = self.network if self.average is None else cast(ViTForImageClassification, self.average.module)
         row = {"epoch": epoch, "loss": state.loss_sum / self.steps, **self.validate(judged)}
         row["lr"] = max(group["lr"] for group in stage.optimizer.param_groups)
         row["seconds"] = round(state.seconds + time.monotonic() - self.clock, 1)
@@ -264,7 +268,7 @@ class FineTuning:
             print(epoch_line(row, config.epochs, best), flush=True)
         self.save_state(stage)
 
-    def validate(self, network: nn.Module) -> dict[str, float]:
+    def validate(self, network: ViTForImageClassification) -> dict[str, float]:
         """Scores a network on the validation split; every process reads its share."""
         judge = Classifier(network, self.classifier.preprocessing, self.classifier.names)
         rank, processes = self.accelerator.process_index, self.accelerator.num_processes
@@ -275,7 +279,7 @@ class FineTuning:
         loss = F.cross_entropy(logits, labels).item()
         return {"val_loss": loss, "val_accuracy": float(accuracy), "val_macro_f1": float(macro_f1)}
 
-    def save_model(self, network: nn.Module, row: dict[str, float]) -> None:
+    def save_model(self, network: ViTForImageClassification, row: dict[str, float]) -> None:
         """Writes ``OUT/model`` and, beside it, ``OUT/meta.json``."""
         meta = {
             "command": self.command,

@@ -22,10 +22,7 @@ def parameter_groups(network: ViTForImageClassification, config: TrainConfig) ->
         network: after ``mien.model.freezing.freeze``; frozen parameters come into no group.
         config: with every default resolved.
     """
-    network.group_matcher = lambda coarse: {
-        "stem": r"^vit\.embeddings",
-        "blocks": [(r"^vit\.layers\.(\d+)", None), (r"^vit\.layernorm", (99999,))],
-    }
+    network.__dict__["group_matcher"] = _group_matcher  # where timm looks for it
     groups = param_groups_layer_decay(
         network, weight_decay=config.weight_decay, no_weight_decay_list=NO_DECAY, layer_decay=config.layer_decay
     )
@@ -33,6 +30,14 @@ def parameter_groups(network: ViTForImageClassification, config: TrainConfig) ->
     for group in groups:
         group["lr"] = config.head_lr if id(group["params"][0]) in head else config.lr
     return groups
+
+
+def _group_matcher(coarse: bool) -> dict[str, Any]:
+    """Which layer a parameter belongs to, as timm's own ViT tells it; the final norm goes with the last block."""
+    return {
+        "stem": r"^vit\.embeddings",
+        "blocks": [(r"^vit\.layers\.(\d+)", None), (r"^vit\.layernorm", (99999,))],
+    }
 
 
 def build_optimizer(network: ViTForImageClassification, config: TrainConfig) -> torch.optim.AdamW:
@@ -63,9 +68,7 @@ def moments(network: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[
     }
 
 
-def restore_moments(
-    network: torch.nn.Module, optimizer: torch.optim.Optimizer, saved: dict[str, torch.Tensor]
-) -> None:
+def restore_moments(network: torch.nn.Module, optimizer: torch.optim.Optimizer, saved: dict[str, torch.Tensor]) -> None:
     """Puts the state that ``moments`` gave into a new optimizer; parameters that had none start afresh."""
     fused = {id(p): bool(group.get("fused")) for group in optimizer.param_groups for p in group["params"]}
     for name, parameter in network.named_parameters():

@@ -94,7 +94,9 @@ def load_state(out: Path, config: TrainConfig, fingerprint: str) -> Saved:
         raise MienError(f"{path}: is damaged or no state of a run ({error}); start anew in another --out") from error
     changed = differences(header["config"], to_dict(config))
     if changed:
-        raise MienError(f"--resume: the configuration differs from the run in {out}: {'; '.join(changed)}; give the same")
+        raise MienError(
+            f"--resume: the configuration differs from the run in {out}: {'; '.join(changed)}; give the same"
+        )
     if header["fingerprint"] != fingerprint:
         raise MienError(f"--resume: the data differs from what the run in {out} was trained on; give the same --data")
     return Saved(Progress(**header["progress"]), tensors)
