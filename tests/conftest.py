@@ -50,19 +50,17 @@ def synthetic_faces(
     return FaceSet(images, labels.astype(np.int64), splits, ids, names, "synthetic", fingerprint)
 
 
-@pytest.fixture(scope="session")
-def mae_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A local folder of the shape that a hub ViTMAE has: three channels, 32 px, two blocks, ImageNet statistics."""
+def write_mae(folder: Path, depth: int = 3) -> Path:
+    """Writes a folder of the shape that a hub ViTMAE has: three channels, 32 px, ImageNet statistics."""
     import torch
     from transformers import ViTImageProcessor, ViTMAEConfig, ViTMAEForPreTraining
 
     torch.manual_seed(0)
     config = ViTMAEConfig(
-        image_size=32, patch_size=8, hidden_size=32, num_hidden_layers=3, num_attention_heads=2, intermediate_size=64,
-        decoder_hidden_size=16, decoder_num_hidden_layers=1, decoder_num_attention_heads=2,
+        image_size=32, patch_size=8, hidden_size=32, num_hidden_layers=depth, num_attention_heads=2,
+        intermediate_size=64, decoder_hidden_size=16, decoder_num_hidden_layers=1, decoder_num_attention_heads=2,
         decoder_intermediate_size=32,
     )  # fmt: skip
-    folder = tmp_path_factory.mktemp("hub") / "vit-mae-mini"
     network = ViTMAEForPreTraining(config)
     with torch.no_grad():
         # Biases and [CLS] start at zero; a trained checkpoint has none such.
@@ -73,3 +71,9 @@ def mae_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         size={"height": 32, "width": 32}, image_mean=[0.485, 0.456, 0.406], image_std=[0.229, 0.224, 0.225]
     ).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def mae_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small ViTMAE with three blocks, shared by the tests, which only read it."""
+    return write_mae(tmp_path_factory.mktemp("hub") / "vit-mae-mini")

@@ -207,11 +207,13 @@ class TestFreezing:
 
 
 class TestFolder:
-    @pytest.mark.parametrize("size", [48, 61])
-    def test_pipeline_gives_the_same_answers_also_as_rgb(self, tmp_path: Path, size: int) -> None:
+    @pytest.mark.parametrize(("backbone", "size"), [("nano", 48), ("nano", 61), ("mae", 20), ("mae", 48)])
+    def test_pipeline_gives_the_same_answers_also_as_rgb(
+        self, tmp_path: Path, mae_folder: Path, backbone: str, size: int
+    ) -> None:
         from PIL import Image
 
-        saved(tmp_path / "model", "nano")
+        saved(tmp_path / "model", str(mae_folder) if backbone == "mae" else backbone)
         classifier = Classifier.load(tmp_path / "model")
         images = synthetic_faces({"train": 3}, size=size).images
         logits = classifier.logits(images)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import errno
 import json
+import math
 import os
 import signal
 import subprocess
@@ -28,6 +29,7 @@ from mien.model.classifier import Classifier
 from mien.training import finetune
 from mien.training.batches import build_mixup, class_weights, shuffled, soft_targets
 from mien.training.finetune import FineTuning, train
+from mien.training.optim import build_optimizer, build_schedule
 
 COUNTS = {"train": 48, "validation": 12, "test": 6}
 
@@ -255,6 +257,50 @@ class TestTrouble:
     def test_a_device_that_is_not_there(self, faces: FaceSet, mae_folder: Path, tmp_path: Path) -> None:
         with pytest.raises(MienError, match="does not have"):
             train(small(tmp_path / "run", mae_folder, device="cuda:99"))
+
+
+class TestBaseline:
+    def test_the_shipped_recipe_takes_steps(
+        self, faces: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        from conftest import write_mae
+
+        from mien.cli.settings import read_settings, settings_parser
+
+        recipe = Path(__file__).parent.parent / "configs" / "baseline.yaml"
+        backbone = write_mae(tmp_path / "mae", depth=5)
+        arguments = ["--config", str(recipe), "--data", "synthetic", "--out", str(tmp_path / "run")]
+        small_enough = ["--backbone", str(backbone), "--batch-size", "8", "--device", "cpu"]
+        config, _ = read_settings(
+            TrainConfig, settings_parser(TrainConfig, "mien train", "", {}), arguments + small_enough
+        )
+        assert (config.lr, config.head_lr, config.freeze.blocks, config.freeze.release_epoch) == (3e-5, 1.5e-4, 4, 11)
+        stop_after(8, monkeypatch)
+        with pytest.raises(Stop):
+            train(config)
+        assert "epoch   1/80" in capsys.readouterr().out
+
+    def test_the_schedule_by_hand(self, mae_folder: Path) -> None:
+        network, _ = build(str(mae_folder), ("a", "b"), grey=True)
+        config = TrainConfig(data="", out="", backbone=str(mae_folder), epochs=10, warmup_epochs=2, min_lr=0.0)
+        optimizer = build_optimizer(network, config.resolved())
+        schedule = build_schedule(optimizer, config.resolved(), steps_per_epoch=10)
+        expected = {10: 1.5e-5, 20: 3e-5 * (0.5 + 0.5 * math.cos(math.pi * 0.2)), 50: 1.5e-5, 100: 0.0}
+        for update, rate in expected.items():
+            schedule.step_update(update)
+            assert optimizer.param_groups[0]["lr"] == pytest.approx(rate, abs=1e-12)
+
+    def test_the_average_does_not_remember_the_random_start(
+        self, faces: FaceSet, mae_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(finetune, "STEPS_BETWEEN_CHECKS", 1)
+        stop_after(1, monkeypatch)
+        with pytest.raises(Stop):
+            train(small(tmp_path / "run", mae_folder, checkpoint_seconds=1e-6, ema=0.999))
+        state = load_file(tmp_path / "run" / "state.safetensors")
+        for name, value in state.items():
+            if name.startswith("network/"):
+                assert torch.equal(value, state[f"average/{name.removeprefix('network/')}"])
 
 
 class TestTargets:
