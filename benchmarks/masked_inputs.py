@@ -19,7 +19,6 @@ from mien.data.faces import SPLITS
 from mien.data.read import read_faces
 from mien.labels import positions
 from mien.model.classifier import Classifier
-from mien.training.regularise import random_tokens
 
 
 class Mask:
@@ -30,7 +29,12 @@ class Mask:
         classifier.network.vit.embeddings.register_forward_hook(self._hide)
 
     def _hide(self, module: torch.nn.Module, inputs: object, tokens: torch.Tensor) -> torch.Tensor:
-        return random_tokens(tokens, 1 - self.ratio) if self.ratio else tokens
+        batch, count, width = tokens.shape
+        if self.ratio == 0:
+            return tokens
+        kept = torch.rand(batch, count - 1).argsort(dim=1)[:, : int((count - 1) * (1 - self.ratio))] + 1
+        index = torch.cat([torch.zeros(batch, 1, dtype=torch.int64), kept], dim=1)
+        return tokens.gather(1, index.unsqueeze(-1).expand(-1, -1, width))
 
 
 def main() -> None:

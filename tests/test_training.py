@@ -143,11 +143,20 @@ class TestRun:
 
     def test_every_option_at_once(self, faces: FaceSet, mae_folder: Path, tmp_path: Path) -> None:
         augment = AugmentConfig(mixup=0.2, cutmix=1.0, mix_probability=0.5, erasing=0.3)
-        config = small(tmp_path / "run", mae_folder, augment=augment, class_weights=True, token_drop=0.5,
-                       tensorboard=True,
+        config = small(tmp_path / "run", mae_folder, augment=augment, class_weights=True, small_size=16,
+                       small_until=0.5, tensorboard=True,
                        layer_decay=0.7, precision="bf16", ema=0.0, clip_grad=0.0)  # fmt: skip
         train(config)
         assert list((tmp_path / "run" / "tensorboard").iterdir())
+
+    def test_small_pictures_first(self, faces: FaceSet, mae_folder: Path, tmp_path: Path) -> None:
+        train(small(tmp_path / "run", mae_folder, epochs=4, small_size=16, small_until=0.5))
+        with open(tmp_path / "run" / "history.csv", encoding="utf-8") as file:
+            assert [row["image_size"] for row in csv.DictReader(file)] == ["16", "16", "32", "32"]
+        assert json.loads((tmp_path / "run" / "meta.json").read_text())["metrics"]["epoch"] in (3, 4)
+        for size in (20, 32):
+            with pytest.raises(MienError, match=f"small_size: got {size}, expected a multiple of 8 .* below 32"):
+                train(small(tmp_path / "other", mae_folder, small_size=size))
 
     def test_no_validation_split_cuts_one(
         self, monkeypatch: pytest.MonkeyPatch, mae_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -176,7 +185,13 @@ class TestResume:
     ) -> None:
         freezing = FreezeConfig(blocks=2, release_epoch=2)
         augment = AugmentConfig(mixup=0.2, erasing=0.5)
-        options = {"checkpoint_seconds": 1e-6, "freeze": freezing, "augment": augment, "token_drop": 0.25}
+        options = {
+            "checkpoint_seconds": 1e-6,
+            "freeze": freezing,
+            "augment": augment,
+            "small_size": 16,
+            "small_until": 0.5,
+        }
         monkeypatch.setattr(finetune, "STEPS_BETWEEN_CHECKS", 1)
         train(small(tmp_path / "whole", mae_folder, **options))
         stopped = small(tmp_path / "stopped", mae_folder, **options)

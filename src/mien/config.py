@@ -86,9 +86,9 @@ class TrainConfig:
         label_smoothing: share of the target spread over all classes, in [0, 1).
         class_weights: weight the loss by N / (classes * images of the class).
         drop_path: stochastic depth rate of the last block, rising linearly from 0 (Huang et al. 2016), in [0, 1).
-        token_drop: share of patch tokens left out in training, in [0, 1), annealed away before the end
-            (PatchDropout, Liu et al. 2022); evaluation always sees every patch.
-        token_drop_until: share of the epochs after which no token is dropped any more, in [0, 1].
+        small_size: side of the pictures in the first epochs, in pixels, a multiple of the patch size; by default every
+            epoch sees them at full size (progressive resizing, Tan and Le 2021).
+        small_until: share of the epochs that see small pictures, in [0, 1), where small_size is given.
         ema: decay of the averaged weights that are evaluated and kept, in [0, 1); 0 turns averaging off. The decay is
             warmed up, so that the average does not remember the random start.
         validation_fraction: share of training images cut off as validation where the data has no validation split,
@@ -117,8 +117,8 @@ class TrainConfig:
     label_smoothing: float = 0.1
     class_weights: bool = False
     drop_path: float = 0.0
-    token_drop: float = 0.0
-    token_drop_until: float = 0.8
+    small_size: int | None = None
+    small_until: float = 0.7
     ema: float = 0.999
     validation_fraction: float = 0.1
     seed: int = 0
@@ -191,8 +191,8 @@ def _problems(config: TrainConfig) -> list[str]:
     check("clip_grad", c.clip_grad, c.clip_grad >= 0, "a number of at least 0")
     check("label_smoothing", c.label_smoothing, 0 <= c.label_smoothing < 1, "a share in [0, 1)")
     check("drop_path", c.drop_path, 0 <= c.drop_path < 1, "a rate in [0, 1)")
-    check("token_drop", c.token_drop, 0 <= c.token_drop < 1, "a share in [0, 1)")
-    check("token_drop_until", c.token_drop_until, 0 <= c.token_drop_until <= 1, "a share in [0, 1]")
+    check("small_size", c.small_size, c.small_size is None or c.small_size >= 1, "a whole number of at least 1")
+    check("small_until", c.small_until, 0 <= c.small_until < 1, "a share in [0, 1)")
     check("ema", c.ema, 0 <= c.ema < 1, "a decay in [0, 1)")
     check("validation_fraction", c.validation_fraction, 0 < c.validation_fraction <= 0.5, "a share in (0, 0.5]")
     check("seed", c.seed, 0 <= c.seed < 2**31, "a whole number from 0 to 2147483647")

@@ -65,7 +65,9 @@ class Classifier:
                 batch = tensor(images[start : start + batch_size]).to(self.device)
                 pixels = self.preprocessing(batch, self.network.config.num_channels)
                 pixels = pixels.flip(-1) if flip else pixels
-                parts.append(self.network(pixel_values=pixels).logits.float().cpu().numpy())
+                resized = pixels.shape[-1] != self.network.config.image_size
+                logits = self.network(pixel_values=pixels, interpolate_pos_encoding=resized).logits
+                parts.append(logits.float().cpu().numpy())
                 advance(len(batch))
         return np.concatenate(parts)
 

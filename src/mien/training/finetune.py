@@ -6,7 +6,7 @@ import math
 import shutil
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -37,7 +37,8 @@ from mien.training.batches import build_mixup, class_weights, local_rows, seed_s
 from mien.training.device import gather_rows, on_main, resolve_precision, start_accelerator
 from mien.training.history import epoch_line, write_curves, write_history, write_tensorboard
 from mien.training.optim import build_optimizer, build_schedule, moments, restore_moments
-from mien.training.regularise import TokenDrop, add_drop_path
+from mien.training.regularise import add_drop_path
+from mien.training.resolution import check_small_size, epoch_size, shrink
 from mien.training.state import Progress, Saved, load_state, save_state, state_path
 from mien.versions import versions
 
@@ -67,6 +68,7 @@ def train(config: TrainConfig, *, resume: bool = False, command: str = "") -> Pa
     torch.manual_seed(config.seed)
     network, preprocessing = build(config.backbone, faces.names, grey=faces.is_grey)
     check_freezing(config.freeze, network, fresh=config.is_fresh)
+    check_small_size(config, network, preprocessing.image_size)
     add_drop_path(network, config.drop_path)
     classifier = Classifier(network.to(accelerator.device), preprocessing, faces.names)
     FineTuning(config, classifier, faces, accelerator, saved, command).fit()
@@ -149,7 +151,6 @@ class FineTuning:
         self.mix = build_mixup(config, len(faces.names))
         self.weights = class_weights(self.train_set).to(accelerator.device) if config.class_weights else None
         self.precision = resolve_precision(config.precision, accelerator.device)
-        self.token_drop = TokenDrop(self.network)
         self.average = ModelEmaV3(self.network, decay=config.ema, use_warmup=True) if config.ema else None
         self.state = saved.progress if saved else Progress()
         self.moments = saved.part("moments") if saved else {}
@@ -188,7 +189,6 @@ class FineTuning:
         config, state, device = self.config, self.state, self.accelerator.device
         order = shuffled(len(self.images), config.seed, epoch).to(device)
         random = random_table(len(self.images), config.seed, epoch).to(device)
-        self.token_drop.rate = config.token_drop if epoch <= config.token_drop_until * config.epochs else 0.0
         training_mode(self.network, stage.frozen)
         loss_sum = torch.tensor(state.loss_sum, device=device)
         done, total, note = state.step * config.batch_size, self.steps * config.batch_size, ""
@@ -217,12 +217,13 @@ class FineTuning:
 
     def loss(self, model: nn.Module, pixels: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Cross-entropy against smoothed, or mixed, targets; weighted by class where that is asked for."""
+        pixels = shrink(pixels, self.image_size(self.state.epoch))
         if self.mix is not None:
             pixels, targets = self.mix(pixels, labels)
         else:
             targets = soft_targets(labels, len(self.faces.names), self.config.label_smoothing)
         with torch.autocast(pixels.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            logits = model(pixel_values=pixels).logits
+            logits = model(pixel_values=pixels, interpolate_pos_encoding=True).logits
         return F.cross_entropy(logits.float(), targets, weight=self.weights)
 
     def check(self, loss_sum: torch.Tensor) -> bool:
@@ -249,13 +250,15 @@ class FineTuning:
         """Evaluates, keeps the best weights, writes history and state."""
         state, config = self.state, self.config
         judged = self.network if self.average is None else cast(ViTForImageClassification, self.average.module)
-        row = {"epoch": epoch, "loss": state.loss_sum / self.steps, **self.validate(judged)}
+        size = self.image_size(epoch)
+        row = {"epoch": epoch, "loss": state.loss_sum / self.steps, **self.validate(judged, size), "image_size": size}
         row["lr"] = max(group["lr"] for group in stage.optimizer.param_groups)
         row["seconds"] = round(state.seconds + time.monotonic() - self.clock, 1)
         before = state.history[-1]["seconds"] if state.history else 0.0
         row["images_per_second"] = round(self.steps * config.batch_size / max(row["seconds"] - before, 1e-9), 1)
         state.history.append(row)
-        best = row["val_accuracy"] > state.best_accuracy
+        full = size == self.classifier.preprocessing.image_size
+        best = full and row["val_accuracy"] > state.best_accuracy
         if best:
             state.best_accuracy, state.best_epoch = row["val_accuracy"], epoch
         state.epoch, state.step, state.loss_sum = epoch + 1, 0, 0.0
@@ -268,9 +271,14 @@ class FineTuning:
             print(epoch_line(row, config.epochs, best), flush=True)
         self.save_state(stage)
 
-    def validate(self, network: ViTForImageClassification) -> dict[str, float]:
-        """Scores a network on the validation split; every process reads its share."""
-        judge = Classifier(network, self.classifier.preprocessing, self.classifier.names)
+    def image_size(self, epoch: int) -> int:
+        """Height and width of the pictures in an epoch, in pixels."""
+        return epoch_size(self.config, self.classifier.preprocessing.image_size, epoch)
+
+    def validate(self, network: ViTForImageClassification, size: int) -> dict[str, float]:
+        """Scores a network on the validation split at an image size; every process reads its share."""
+        preprocessing = replace(self.classifier.preprocessing, image_size=size)
+        judge = Classifier(network, preprocessing, self.classifier.names)
         rank, processes = self.accelerator.process_index, self.accelerator.num_processes
         share = torch.from_numpy(judge.logits(self.validation.images[rank::processes], quiet=True))
         logits = gather_rows(self.accelerator, share, len(self.validation)).cpu()
