@@ -26,7 +26,7 @@ from mien.data.faces import FaceSet
 from mien.errors import MienError
 from mien.model.backbone import build
 from mien.model.classifier import Classifier
-from mien.training import finetune
+from mien.training import finetune, run
 from mien.training.batches import build_mixup, class_weights, shuffled, soft_targets
 from mien.training.finetune import FineTuning, train
 from mien.training.optim import build_optimizer, build_schedule
@@ -192,7 +192,7 @@ class TestResume:
             "small_size": 16,
             "small_until": 0.5,
         }
-        monkeypatch.setattr(finetune, "STEPS_BETWEEN_CHECKS", 1)
+        monkeypatch.setattr(run, "STEPS_BETWEEN_CHECKS", 1)
         train(small(tmp_path / "whole", mae_folder, **options))
         stopped = small(tmp_path / "stopped", mae_folder, **options)
         with monkeypatch.context() as patch:
@@ -308,7 +308,7 @@ class TestBaseline:
     def test_the_average_does_not_remember_the_random_start(
         self, faces: FaceSet, mae_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(finetune, "STEPS_BETWEEN_CHECKS", 1)
+        monkeypatch.setattr(run, "STEPS_BETWEEN_CHECKS", 1)
         stop_after(1, monkeypatch)
         with pytest.raises(Stop):
             train(small(tmp_path / "run", mae_folder, checkpoint_seconds=1e-6, ema=0.999))

@@ -8,7 +8,7 @@ import torch
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 
-from mien.config import TrainConfig
+from mien.config import RunConfig
 from mien.errors import MienError
 
 
@@ -40,7 +40,7 @@ def resolve_precision(name: str, device: torch.device) -> str:
     return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
 
 
-def start_accelerator(config: TrainConfig) -> Accelerator:
+def start_accelerator(config: RunConfig) -> Accelerator:
     """Joins the processes of this run, each with its device.
 
     Raises:

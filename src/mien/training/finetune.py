@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import math
-import shutil
 import sys
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
@@ -22,9 +19,7 @@ from transformers import ViTForImageClassification
 from mien.config import TrainConfig, to_dict
 from mien.data.faces import SPLITS, FaceSet
 from mien.data.read import read_faces
-from mien.data.split import cut_validation
 from mien.data.twins import thumbnails
-from mien.errors import MienError
 from mien.evaluation.metrics import accuracy_and_macro_f1
 from mien.files import write_json
 from mien.model.backbone import build
@@ -35,15 +30,13 @@ from mien.progress import progress
 from mien.training.augment import Augment, random_table
 from mien.training.batches import build_mixup, class_weights, local_rows, seed_step, shuffled, soft_targets
 from mien.training.device import gather_rows, on_main, resolve_precision, start_accelerator
-from mien.training.history import epoch_line, write_curves, write_history, write_tensorboard
+from mien.training.history import epoch_line, write_curves
 from mien.training.optim import build_optimizer, build_schedule, moments, restore_moments
 from mien.training.regularise import add_drop_path
 from mien.training.resolution import check_small_size, epoch_size, shrink
-from mien.training.state import Progress, Saved, load_state, save_state, state_path
+from mien.training.run import Parts, Run, open_run, prepare_faces
+from mien.training.state import Saved
 from mien.versions import versions
-
-STEPS_BETWEEN_CHECKS = 20
-"""How often the loss is looked at and a state may be saved; in between, a GPU never waits for the host."""
 
 
 def train(config: TrainConfig, *, resume: bool = False, command: str = "") -> Path:
@@ -62,9 +55,8 @@ def train(config: TrainConfig, *, resume: bool = False, command: str = "") -> Pa
     """
     config = config.resolved()
     accelerator = start_accelerator(config)
-    out = Path(config.out)
-    faces = load_faces(config)
-    saved = open_run(out, config, faces.fingerprint, resume)
+    faces = prepare_faces(read_faces(config.data), config)
+    saved = open_run(config, faces.fingerprint, resume)
     torch.manual_seed(config.seed)
     network, preprocessing = build(config.backbone, faces.names, grey=faces.is_grey)
     check_freezing(config.freeze, network, fresh=config.is_fresh)
@@ -73,41 +65,7 @@ def train(config: TrainConfig, *, resume: bool = False, command: str = "") -> Pa
     classifier = Classifier(network.to(accelerator.device), preprocessing, faces.names)
     FineTuning(config, classifier, faces, accelerator, saved, command).fit()
     accelerator.wait_for_everyone()
-    return out / "model"
-
-
-def load_faces(config: TrainConfig) -> FaceSet:
-    """Reads the data; where it has no validation split, a part of training becomes one, twins kept together.
-
-    Raises:
-        MienError: the data cannot be read, or has too few training images.
-    """
-    faces = read_faces(config.data)
-    faces.part("train")
-    if not faces.has("validation"):
-        faces = cut_validation(faces, config.validation_fraction, config.seed)
-        if on_main():
-            count = len(faces.part("validation"))
-            print(f"no validation split: {count:,} training images became one, twins kept together", file=sys.stderr)
-    count = len(faces.part("train"))
-    if count < config.batch_size:
-        raise MienError(f"batch_size: got {config.batch_size}, expected at most {count}, the number of training images")
-    return faces
-
-
-def open_run(out: Path, config: TrainConfig, fingerprint: str, resume: bool) -> Saved | None:
-    """The state to go on from, or None for a new run.
-
-    Raises:
-        MienError: a run is there and is not to be resumed, or cannot be.
-    """
-    if resume:
-        for leftover in out.glob(".model.*"):
-            shutil.rmtree(leftover, ignore_errors=True)
-        return load_state(out, config, fingerprint)
-    if state_path(out).exists() or (out / "model").exists():
-        raise MienError(f"--out {out}: already holds a run; continue it with --resume, or choose another folder")
-    return None
+    return Path(config.out) / "model"
 
 
 @dataclass
@@ -142,7 +100,9 @@ class FineTuning:
         command: str = "",
     ) -> None:
         self.config, self.classifier, self.faces, self.accelerator = config, classifier, faces, accelerator
-        self.network, self.out, self.command = classifier.network, Path(config.out), command
+        self.network, self.command = classifier.network, command
+        self.run = Run(config, faces.fingerprint, accelerator, saved)
+        self.out, self.state = self.run.out, self.run.state
         self.train_set, self.validation = faces.part("train"), faces.part("validation")
         self.images = tensor(self.train_set.images).to(accelerator.device)
         self.labels = torch.from_numpy(self.train_set.labels).to(accelerator.device)
@@ -152,13 +112,11 @@ class FineTuning:
         self.weights = class_weights(self.train_set).to(accelerator.device) if config.class_weights else None
         self.precision = resolve_precision(config.precision, accelerator.device)
         self.average = ModelEmaV3(self.network, decay=config.ema, use_warmup=True) if config.ema else None
-        self.state = saved.progress if saved else Progress()
         self.moments = saved.part("moments") if saved else {}
         if saved:
             self.network.load_state_dict(saved.part("network"))
             if self.average is not None:
                 self.average.module.load_state_dict(saved.part("average"))
-        self.clock = time.monotonic()
 
     def fit(self) -> None:
         """Trains from where the state stands to the last epoch."""
@@ -208,8 +166,8 @@ class FineTuning:
                     self.average.update(self.network, update)
                 loss_sum += loss.detach()
                 state.step = step + 1
-                if state.step % STEPS_BETWEEN_CHECKS == 0 or state.step == self.steps:
-                    due = self.check(loss_sum)
+                if self.run.looks_at(state.step, self.steps):
+                    due = self.run.check(loss_sum)
                     note = f"loss {state.loss_sum / state.step:.3f}"
                     if due and state.step < self.steps:
                         self.save_state(stage)
@@ -226,26 +184,6 @@ class FineTuning:
             logits = model(pixel_values=pixels, interpolate_pos_encoding=True).logits
         return F.cross_entropy(logits.float(), targets, weight=self.weights)
 
-    def check(self, loss_sum: torch.Tensor) -> bool:
-        """Takes the mean over the processes of the loss so far into the state; whether it is time to save.
-
-        Raises:
-            MienError: the loss is NaN or infinite; the last saved state is from before.
-        """
-        due = on_main() and time.monotonic() - self.clock > self.config.checkpoint_seconds
-        both = torch.stack([loss_sum, torch.full_like(loss_sum, float(due))])
-        state = self.state
-        state.loss_sum, anybody_due = self.accelerator.reduce(both, "mean").tolist()
-        if math.isfinite(state.loss_sum):
-            return anybody_due > 0
-        kept = (
-            f"the last good state is kept in {self.out}" if state_path(self.out).exists() else "no state was saved yet"
-        )
-        raise MienError(
-            f"the loss became {state.loss_sum} in epoch {state.epoch}, step {state.step}: training stopped, {kept}; "
-            "start anew in another --out with a lower --lr or --precision fp32"
-        )
-
     def finish_epoch(self, epoch: int, stage: Stage) -> None:
         """Evaluates, keeps the best weights, writes history and state."""
         state, config = self.state, self.config
@@ -253,22 +191,15 @@ class FineTuning:
         size = self.image_size(epoch)
         row = {"epoch": epoch, "loss": state.loss_sum / self.steps, **self.validate(judged, size), "image_size": size}
         row["lr"] = max(group["lr"] for group in stage.optimizer.param_groups)
-        row["seconds"] = round(state.seconds + time.monotonic() - self.clock, 1)
-        before = state.history[-1]["seconds"] if state.history else 0.0
-        row["images_per_second"] = round(self.steps * config.batch_size / max(row["seconds"] - before, 1e-9), 1)
-        state.history.append(row)
         full = size == self.classifier.preprocessing.image_size
         best = full and row["val_accuracy"] > state.best_accuracy
         if best:
             state.best_accuracy, state.best_epoch = row["val_accuracy"], epoch
-        state.epoch, state.step, state.loss_sum = epoch + 1, 0, 0.0
+        self.run.finish_epoch(row, self.steps * config.batch_size)
         if on_main():
             if best:
                 self.save_model(judged, row)
-            write_history(self.out, state.history)
-            if config.tensorboard:
-                write_tensorboard(self.out, row)
-            print(epoch_line(row, config.epochs, best), flush=True)
+            self.run.tell(epoch_line(row, config.epochs, best))
         self.save_state(stage)
 
     def image_size(self, epoch: int) -> int:
@@ -311,12 +242,11 @@ class FineTuning:
 
     def save_state(self, stage: Stage) -> None:
         """Writes the state of the run, from the main process."""
-        now = time.monotonic()
-        self.state.seconds += now - self.clock
-        self.clock = now
-        if not on_main():
-            return
+        self.run.save(lambda: self.parts(stage))
+
+    def parts(self, stage: Stage) -> Parts:
+        """The tensors of the state: weights, moments, and the averaged weights."""
         parts = {"network": self.network.state_dict(), "moments": moments(self.network, stage.optimizer)}
         if self.average is not None:
             parts["average"] = self.average.module.state_dict()
-        save_state(self.out, self.config, self.faces.fingerprint, self.state, parts)
+        return parts

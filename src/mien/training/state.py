@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from mien.config import TrainConfig, differences, to_dict
+from mien.config import RunConfig, differences, to_dict
 from mien.errors import MienError
 from mien.files import atomic_file
 
@@ -61,7 +61,7 @@ def state_path(out: Path) -> Path:
 
 
 def save_state(
-    out: Path, config: TrainConfig, fingerprint: str, progress: Progress, parts: dict[str, dict[str, torch.Tensor]]
+    out: Path, config: RunConfig, fingerprint: str, progress: Progress, parts: dict[str, dict[str, torch.Tensor]]
 ) -> None:
     """Writes the state of a run, atomically.
 
@@ -77,7 +77,7 @@ def save_state(
             raise OSError(str(error)) from error
 
 
-def load_state(out: Path, config: TrainConfig, fingerprint: str) -> Saved:
+def load_state(out: Path, config: RunConfig, fingerprint: str) -> Saved:
     """Reads the state of a run and holds it to what is about to go on.
 
     Raises:

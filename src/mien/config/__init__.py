@@ -1,0 +1,7 @@
+"""The settings of a run: every field documented, frozen, checked all at once."""
+
+from mien.config.augment import AugmentConfig
+from mien.config.run import RunConfig, differences, to_dict
+from mien.config.train import PRESETS, FreezeConfig, TrainConfig
+
+__all__ = ["PRESETS", "AugmentConfig", "FreezeConfig", "RunConfig", "TrainConfig", "differences", "to_dict"]

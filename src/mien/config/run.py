@@ -1,0 +1,79 @@
+"""What the settings of pretraining and of fine-tuning have in common."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Protocol
+
+from mien.config.augment import AugmentConfig
+from mien.config.problems import ABOVE_ZERO, AT_LEAST_ONE, AT_LEAST_ZERO, LARGEST_SEED, SHARE, Problems
+
+WITHOUT_EFFECT_ON_WEIGHTS: frozenset[str] = frozenset({"out", "data", "device", "tensorboard", "checkpoint_seconds"})
+"""Fields that may differ between a run and its resumption: the data is compared by its fingerprint instead."""
+
+
+class RunConfig(Protocol):
+    """The fields that every run has; ``TrainConfig`` and ``PretrainConfig`` document them."""
+
+    @property
+    def data(self) -> str: ...
+    @property
+    def out(self) -> str: ...
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def lr(self) -> float | None: ...
+    @property
+    def min_lr(self) -> float: ...
+    @property
+    def weight_decay(self) -> float: ...
+    @property
+    def clip_grad(self) -> float: ...
+    @property
+    def validation_fraction(self) -> float: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def precision(self) -> str: ...
+    @property
+    def checkpoint_seconds(self) -> float: ...
+    @property
+    def tensorboard(self) -> bool: ...
+    @property
+    def augment(self) -> AugmentConfig: ...
+
+
+def check_run(config: RunConfig, problems: Problems) -> None:
+    """Adds every shared field that is out of its range."""
+    check, c = problems.check, config
+    check("batch_size", c.batch_size, c.batch_size >= 1, AT_LEAST_ONE)
+    check("lr", c.lr, c.lr is None or c.lr > 0, ABOVE_ZERO)
+    check("min_lr", c.min_lr, 0 <= c.min_lr <= 1, SHARE)
+    check("weight_decay", c.weight_decay, c.weight_decay >= 0, AT_LEAST_ZERO)
+    check("clip_grad", c.clip_grad, c.clip_grad >= 0, AT_LEAST_ZERO)
+    check("validation_fraction", c.validation_fraction, 0 < c.validation_fraction <= 0.5, "a share in (0, 0.5]")
+    check("seed", c.seed, 0 <= c.seed <= LARGEST_SEED, f"a whole number from 0 to {LARGEST_SEED}")
+    check("precision", c.precision, c.precision in ("auto", "fp32", "bf16"), "auto, fp32 or bf16")
+    check("checkpoint_seconds", c.checkpoint_seconds, c.checkpoint_seconds > 0, ABOVE_ZERO)
+    c.augment.check(problems)
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A configuration as plain nested dictionaries, for JSON and YAML."""
+    return dataclasses.asdict(config)
+
+
+def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    """The fields, as ``name: old -> new``, that decide the weights and differ between two configurations."""
+    found: list[str] = []
+    for name in sorted(set(old) | set(new)):
+        if not prefix and name in WITHOUT_EFFECT_ON_WEIGHTS:
+            continue
+        before, after = old.get(name), new.get(name)
+        if isinstance(before, dict) and isinstance(after, dict):
+            found += differences(before, after, f"{prefix}{name}.")
+        elif before != after:
+            found.append(f"{prefix}{name}: {before} -> {after}")
+    return found

@@ -1,0 +1,134 @@
+"""The settings of fine-tuning."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Literal
+
+from mien.config.augment import AugmentConfig
+from mien.config.problems import ABOVE_ZERO, AT_LEAST_ONE, SHARE_BELOW_ONE, Problems
+from mien.config.run import check_run
+
+PRESETS: tuple[str, ...] = ("nano", "tiny", "small")
+
+
+@dataclass(frozen=True)
+class FreezeConfig:
+    """What of the encoder is kept as it came.
+
+    Attributes:
+        blocks: the embeddings and this many first blocks are frozen; 0 freezes nothing. By default 4 for a pretrained
+            backbone and 0 for a fresh one.
+        release_epoch: from this epoch on (1 is the first) nothing is frozen any more; by default frozen to the end.
+        gradual: with release_epoch, release one block an epoch from the top, the embeddings last.
+        random_weights: allow freezing a fresh backbone, whose weights are random.
+    """
+
+    blocks: int | None = None
+    release_epoch: int | None = None
+    gradual: bool = False
+    random_weights: bool = False
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides a training run. The same configuration and seed give the same weights.
+
+    Attributes:
+        data: archive.zip, an unpacked folder, a folder with a sub-folder a class, or a FER2013 CSV file.
+        out: the folder of the run; the model lands in OUT/model.
+        backbone: a fresh preset (nano, tiny, small), a Hugging Face id of a ViTMAE (facebook/vit-mae-base), or a folder
+            that holds one.
+        epochs: passes over the training images.
+        batch_size: images a step, over all processes together.
+        lr: peak learning rate of the encoder; by default 3e-5 for a pretrained backbone and 1e-3 for a fresh one.
+        head_lr: peak learning rate of the classification head; by default 1.5e-4 for a pretrained backbone, or lr.
+        min_lr: learning rate at the end of the cosine, as a share of the peak, in [0, 1].
+        warmup_epochs: epochs of linear warm-up; may be a fraction.
+        weight_decay: decoupled weight decay; norms, biases, positions and [CLS] are exempt.
+        layer_decay: factor on the learning rate from each block to the one below it, in (0, 1]; 1 turns it off
+            (Bao et al. 2021, BEiT).
+        clip_grad: largest L2 norm of the gradient; 0 turns clipping off.
+        label_smoothing: share of the target spread over all classes, in [0, 1).
+        class_weights: weight the loss by N / (classes * images of the class).
+        drop_path: stochastic depth rate of the last block, rising linearly from 0 (Huang et al. 2016), in [0, 1).
+        small_size: side of the pictures in the first epochs, in pixels, a multiple of the patch size; by default every
+            epoch sees them at full size (progressive resizing, Tan and Le 2021).
+        small_until: share of the epochs that see small pictures, in [0, 1), where small_size is given.
+        ema: decay of the averaged weights that are evaluated and kept, in [0, 1); 0 turns averaging off. The decay is
+            warmed up, so that the average does not remember the random start.
+        validation_fraction: share of training images cut off as validation where the data has no validation split,
+            in (0, 0.5]; near-identical pictures stay on one side.
+        seed: decides initial weights, order, augmentation and drop path.
+        device: auto, cpu, cuda, cuda:N or mps.
+        precision: auto (bf16 on a GPU that has it, else fp32), fp32 or bf16.
+        checkpoint_seconds: seconds between two saved states within an epoch; each epoch's end is saved too.
+        tensorboard: also write OUT/tensorboard.
+        freeze: what of the encoder is kept as it came.
+        augment: augmentation of training images.
+    """
+
+    data: str
+    out: str
+    backbone: str = "tiny"
+    epochs: int = 30
+    batch_size: int = 64
+    lr: float | None = None
+    head_lr: float | None = None
+    min_lr: float = 0.01
+    warmup_epochs: float = 1.0
+    weight_decay: float = 0.05
+    layer_decay: float = 1.0
+    clip_grad: float = 1.0
+    label_smoothing: float = 0.1
+    class_weights: bool = False
+    drop_path: float = 0.0
+    small_size: int | None = None
+    small_until: float = 0.7
+    ema: float = 0.999
+    validation_fraction: float = 0.1
+    seed: int = 0
+    device: str = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    checkpoint_seconds: float = 300.0
+    tensorboard: bool = False
+    freeze: FreezeConfig = field(default_factory=FreezeConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+    def __post_init__(self) -> None:
+        problems = Problems()
+        self._check(problems)
+        check_run(self, problems)
+        problems.raise_if_any()
+
+    def _check(self, problems: Problems) -> None:
+        check, f = problems.check, self.freeze
+        check("epochs", self.epochs, self.epochs >= 1, AT_LEAST_ONE)
+        check("head_lr", self.head_lr, self.head_lr is None or self.head_lr > 0, ABOVE_ZERO)
+        check("warmup_epochs", self.warmup_epochs, 0 <= self.warmup_epochs <= self.epochs, "between 0 and epochs")
+        check("layer_decay", self.layer_decay, 0 < self.layer_decay <= 1, "a factor in (0, 1]")
+        check("label_smoothing", self.label_smoothing, 0 <= self.label_smoothing < 1, SHARE_BELOW_ONE)
+        check("drop_path", self.drop_path, 0 <= self.drop_path < 1, "a rate in [0, 1)")
+        check("ema", self.ema, 0 <= self.ema < 1, "a decay in [0, 1)")
+        check("small_size", self.small_size, self.small_size is None or self.small_size >= 1, AT_LEAST_ONE)
+        check("small_until", self.small_until, 0 <= self.small_until < 1, SHARE_BELOW_ONE)
+        check("freeze.blocks", f.blocks, f.blocks is None or f.blocks >= 0, "a whole number of at least 0")
+        check("freeze.release_epoch", f.release_epoch, f.release_epoch is None or f.release_epoch >= 2, "at least 2")
+        check(
+            "freeze.gradual", f.gradual, not f.gradual or f.release_epoch is not None, "freeze.release_epoch beside it"
+        )
+        if self.augment.mixes and self.batch_size % 2:
+            problems.add(f"batch_size: got {self.batch_size}, expected an even number where mixup or cutmix is on")
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether the backbone is a preset with random weights rather than a pretrained one."""
+        return self.backbone in PRESETS
+
+    def resolved(self) -> TrainConfig:
+        """The configuration with every default that depends on the backbone filled in."""
+        lr = self.lr if self.lr is not None else (1e-3 if self.is_fresh else 3e-5)
+        head_lr = self.head_lr if self.head_lr is not None else (lr if self.is_fresh else 5 * lr)
+        blocks = self.freeze.blocks if self.freeze.blocks is not None else (0 if self.is_fresh else 4)
+        return dataclasses.replace(self, lr=lr, head_lr=head_lr, freeze=dataclasses.replace(self.freeze, blocks=blocks))

@@ -1,0 +1,132 @@
+"""What a run of pretraining and one of fine-tuning have in common: their folder, their saved state, their clock."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from mien.config import RunConfig
+from mien.data.faces import FaceSet
+from mien.data.split import cut_validation
+from mien.errors import MienError
+from mien.training.device import on_main
+from mien.training.history import write_history, write_tensorboard
+from mien.training.state import Progress, Saved, load_state, save_state, state_path
+
+STEPS_BETWEEN_CHECKS = 20
+"""How often the loss is looked at and a state may be saved; in between, a GPU never waits for the host."""
+
+Parts = dict[str, dict[str, torch.Tensor]]
+"""What a state holds beside the counters: tensors by part and name."""
+
+
+def open_run(config: RunConfig, fingerprint: str, resume: bool) -> Saved | None:
+    """The state to go on from, or None for a new run.
+
+    Raises:
+        MienError: a run is there and is not to be resumed, or cannot be.
+    """
+    out = Path(config.out)
+    if resume:
+        for leftover in out.glob(".model.*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        return load_state(out, config, fingerprint)
+    if state_path(out).exists() or (out / "model").exists():
+        raise MienError(f"--out {out}: already holds a run; continue it with --resume, or choose another folder")
+    return None
+
+
+def prepare_faces(faces: FaceSet, config: RunConfig) -> FaceSet:
+    """The data with a validation split: where it has none, a part of training becomes one, twins kept together.
+
+    Raises:
+        MienError: there are too few training images.
+    """
+    faces.part("train")
+    if not faces.has("validation"):
+        faces = cut_validation(faces, config.validation_fraction, config.seed)
+        if on_main():
+            count = len(faces.part("validation"))
+            print(f"no validation split: {count:,} training images became one, twins kept together", file=sys.stderr)
+    count = len(faces.part("train"))
+    if count < config.batch_size:
+        raise MienError(f"batch_size: got {config.batch_size}, expected at most {count}, the number of training images")
+    return faces
+
+
+class Run:
+    """A run under way.
+
+    Args:
+        config: with every default resolved.
+        fingerprint: of the data.
+        accelerator: device and processes.
+        saved: the state to go on from, or None.
+    """
+
+    def __init__(self, config: RunConfig, fingerprint: str, accelerator: Accelerator, saved: Saved | None) -> None:
+        self.config, self.fingerprint, self.accelerator = config, fingerprint, accelerator
+        self.out = Path(config.out)
+        self.state = saved.progress if saved else Progress()
+        self.clock = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Training time so far, over all resumptions."""
+        return self.state.seconds + time.monotonic() - self.clock
+
+    def looks_at(self, step: int, steps: int) -> bool:
+        """Whether the loss is looked at after a step of an epoch of so many."""
+        return step % STEPS_BETWEEN_CHECKS == 0 or step == steps
+
+    def check(self, loss_sum: torch.Tensor) -> bool:
+        """Takes the mean over the processes of the loss so far into the state; whether it is time to save.
+
+        Raises:
+            MienError: the loss is NaN or infinite; the last saved state is from before.
+        """
+        due = on_main() and time.monotonic() - self.clock > self.config.checkpoint_seconds
+        both = torch.stack([loss_sum, torch.full_like(loss_sum, float(due))])
+        state = self.state
+        state.loss_sum, anybody_due = self.accelerator.reduce(both, "mean").tolist()
+        if math.isfinite(state.loss_sum):
+            return anybody_due > 0
+        kept = (
+            f"the last good state is kept in {self.out}" if state_path(self.out).exists() else "no state was saved yet"
+        )
+        raise MienError(
+            f"the loss became {state.loss_sum} in epoch {state.epoch}, step {state.step}: training stopped, {kept}; "
+            "start anew in another --out with a lower --lr or --precision fp32"
+        )
+
+    def finish_epoch(self, row: dict[str, Any], images: int) -> None:
+        """Completes the row of an epoch that saw so many images with time and rate, and turns to the next epoch."""
+        state = self.state
+        row["seconds"] = round(self.seconds, 1)
+        before = state.history[-1]["seconds"] if state.history else 0.0
+        row["images_per_second"] = round(images / max(row["seconds"] - before, 1e-9), 1)
+        state.history.append(row)
+        state.epoch, state.step, state.loss_sum = state.epoch + 1, 0, 0.0
+
+    def tell(self, line: str) -> None:
+        """Writes the history and prints a line; to be called by the main process alone."""
+        write_history(self.out, self.state.history)
+        if self.config.tensorboard:
+            write_tensorboard(self.out, self.state.history[-1])
+        print(line, flush=True)
+
+    def save(self, parts: Callable[[], Parts]) -> None:
+        """Writes the state, from the main process."""
+        now = time.monotonic()
+        self.state.seconds += now - self.clock
+        self.clock = now
+        if on_main():
+            save_state(self.out, self.config, self.fingerprint, self.state, parts())
