@@ -1,0 +1,64 @@
+"""The head: found in both kinds of network, and scaled so that the logits are."""
+
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+from torch import nn
+from transformers import ViTConfig, ViTForImageClassification
+
+from mien.errors import MienError
+from mien.model.head import head, scale_head
+
+
+class Wrapper(nn.Module):
+    """The shape of transformers' wrapper around a timm network."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.timm_model = model
+
+
+def vit() -> ViTForImageClassification:
+    config = ViTConfig(
+        image_size=16, patch_size=8, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
+    )
+    config.id2label = {0: "a", 1: "b", 2: "c"}
+    return ViTForImageClassification(config).eval()
+
+
+def test_the_logits_are_divided_bias_included() -> None:
+    torch.manual_seed(0)
+    network, pixels = vit(), torch.randn(2, 3, 16, 16)
+    nn.init.normal_(head(network).bias)
+    with torch.no_grad():
+        before = network(pixel_values=pixels).logits
+        scale_head(network, 2.5)
+        after = network(pixel_values=pixels).logits
+    assert torch.allclose(after, before / 2.5, atol=1e-6)
+    assert not torch.allclose(after, before, atol=1e-2)
+
+
+def test_the_head_of_a_timm_network_is_found() -> None:
+    network = Wrapper(timm.create_model("resnet18", num_classes=3))
+    assert head(network) is network.timm_model.fc
+    assert head(network).out_features == 3
+
+
+@pytest.mark.parametrize(
+    ("network", "told"),
+    [
+        (Wrapper(timm.create_model("resnet18", num_classes=0)), "ResNet: ends in Identity, expected a linear head"),
+        (nn.ReLU(), "ReLU: ends in NoneType, expected a linear head"),
+    ],
+)
+def test_other_heads_are_refused(network: nn.Module, told: str) -> None:
+    with pytest.raises(MienError, match=told):
+        head(network)
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_temperature_is_above_zero(temperature: float) -> None:
+    with pytest.raises(ValueError, match="expected a finite number above 0"):
+        scale_head(vit(), temperature)
