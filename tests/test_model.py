@@ -62,7 +62,8 @@ class TestMasking:
 
 class TestBackbone:
     @pytest.mark.parametrize(
-        ("preset", "parameters"), [("nano", 1_203_975), ("tiny", 5_359_879), ("small", 21_359_623)]
+        ("preset", "parameters"),
+        [("nano", 1_203_975), ("tiny", 5_359_879), ("small", 21_359_623), ("base", 85_140_487)],
     )
     def test_presets(self, preset: str, parameters: int) -> None:
         network, preprocessing = build(preset, tuple("abcdefg"), grey=True)

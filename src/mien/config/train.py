@@ -10,7 +10,7 @@ from mien.config.augment import AugmentConfig
 from mien.config.problems import ABOVE_ZERO, AT_LEAST_ONE, SHARE_BELOW_ONE, Problems
 from mien.config.run import check_run
 
-PRESETS: tuple[str, ...] = ("nano", "tiny", "small")
+PRESETS: tuple[str, ...] = ("nano", "tiny", "small", "base")
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class TrainConfig:
     Attributes:
         data: archive.zip, an unpacked folder, a folder with a sub-folder a class, or a FER2013 CSV file.
         out: the folder of the run; the model lands in OUT/model.
-        backbone: a fresh preset (nano, tiny, small), a Hugging Face id of a ViTMAE (facebook/vit-mae-base), or a folder
-            that holds one.
+        backbone: a fresh preset (nano, tiny, small, base), a Hugging Face id of a ViTMAE (facebook/vit-mae-base), or a
+            folder that holds one.
         epochs: passes over the training images.
         batch_size: images a step, over all processes together.
         lr: peak learning rate of the encoder; by default 3e-5 for a pretrained backbone and 1e-3 for a fresh one.

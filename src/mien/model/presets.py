@@ -52,6 +52,7 @@ SHAPES: dict[str, Preset] = dict(
             Preset(patch_size=8, hidden_size=128, depth=6, heads=2),
             Preset(patch_size=6, hidden_size=192, depth=12, heads=3),
             Preset(patch_size=4, hidden_size=384, depth=12, heads=6),
+            Preset(patch_size=6, hidden_size=768, depth=12, heads=12),
         ),
         strict=True,
     )
