@@ -13,6 +13,7 @@ from sklearn.metrics import balanced_accuracy_score, f1_score
 from mien.evaluation.metrics import (
     accuracy_and_macro_f1,
     classification_report_text,
+    mcnemar,
     most_confused,
     reliability,
     score,
@@ -151,6 +152,23 @@ def test_surest_mistakes_come_first() -> None:
     probabilities = np.array([[0.9, 0.1], [0.7, 0.3], [0.2, 0.8], [0.55, 0.45]])
     assert surest_mistakes(probabilities, np.array([0, 1, 0, 1])).tolist() == [2, 1, 3]
     assert surest_mistakes(probabilities, np.array([0, 1, 0, 1]), k=1).tolist() == [2]
+
+
+def pair(both: int, first: int, second: int, neither: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which pictures each of two classifiers reads right."""
+    counts = (both, first, second, neither)
+    return np.repeat([True, True, False, False], counts), np.repeat([True, False, True, False], counts)
+
+
+def test_mcnemar_by_hand() -> None:
+    # Six coins with at most one head, or at most one tail: 2 (1 + 6) / 64.
+    assert mcnemar(*pair(10, 1, 5, 3)) == {"b": 1, "c": 5, "p": pytest.approx(14 / 64)}
+    assert mcnemar(*pair(0, 5, 1, 0)) == {"b": 5, "c": 1, "p": pytest.approx(14 / 64)}
+    assert mcnemar(*pair(7, 0, 10, 0))["p"] == pytest.approx(2 / 1024)
+    assert mcnemar(*pair(7, 3, 3, 1))["p"] == 1
+    assert mcnemar(*pair(7, 0, 0, 1)) == {"b": 0, "c": 0, "p": 1.0}
+    with pytest.raises(ValueError, match="twice"):
+        mcnemar(np.array([True]), np.array([True, False]))
 
 
 def test_report_text_has_four_digits_and_names_what_is_absent() -> None:

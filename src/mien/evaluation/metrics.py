@@ -68,8 +68,8 @@ def score(
     """Every score of one set of pictures, ready for JSON: shares in [0, 1], null where a number is undefined.
 
     Balanced accuracy and macro-F1 are means over the classes that have pictures; a class without any has null for
-    recall and F1, and a class that is never predicted has null for precision. The negative log-likelihood (``nll``, in
-    nats) counts a probability of 0 as 2.2e-16. ``ci95`` is the percentile bootstrap over pictures (Efron 1979).
+    recall and F1, and a class that is never predicted has null for precision. ``nll`` is
+    ``negative_log_likelihood``. ``ci95`` is the percentile bootstrap over pictures (Efron 1979).
 
     Args:
         probabilities: float64 [N, C], rows that sum to 1.
@@ -95,14 +95,13 @@ def score(
     )
     seen = support > 0
     f1 = np.where(seen, f1, np.nan)
-    likelihood = probabilities[np.arange(len(labels)), labels]
     return {
         "n": len(labels),
         "accuracy": float((predictions == labels).mean()),
         "balanced_accuracy": float(recall[seen].mean()),
         "macro_f1": float(f1[seen].mean()),
         "ece": reliability(probabilities, labels).ece,
-        "nll": float(-np.log(np.clip(likelihood, np.finfo(np.float64).eps, 1.0)).mean()),
+        "nll": negative_log_likelihood(probabilities, labels),
         "ci95": _intervals(counts, seed, resamples),
         "per_class": {
             name: {
@@ -116,6 +115,36 @@ def score(
         "names": list(names),
         "confusion": counts.tolist(),
     }
+
+
+def negative_log_likelihood(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Mean of -log p(label), in nats, of float64 [N, C] and int64 [N]; a probability of 0 counts as 2.2e-16."""
+    likelihood = probabilities[np.arange(len(labels)), labels]
+    return float(-np.log(np.clip(likelihood, np.finfo(np.float64).eps, 1.0)).mean())
+
+
+def mcnemar(right_a: np.ndarray, right_b: np.ndarray) -> dict[str, Any]:
+    """Whether two classifiers differ in accuracy on the same pictures: exact, two-sided (McNemar 1947).
+
+    Where they are equally good, each picture that only one of them reads right is a fair coin.
+
+    Args:
+        right_a: bool [N], which pictures the first reads right.
+        right_b: bool [N], the same of the second.
+
+    Returns:
+        ``b`` and ``c``, pictures that only the first and only the second reads right, and ``p`` in (0, 1], the
+        probability of so uneven a pair of counts among equals; 1 where no picture tells them apart.
+
+    Raises:
+        ValueError: the arrays differ in shape.
+    """
+    from scipy.stats import binomtest
+
+    if right_a.shape != right_b.shape or right_a.ndim != 1:
+        raise ValueError(f"right_a {right_a.shape} and right_b {right_b.shape}: expected [N] twice")
+    b, c = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
+    return {"b": b, "c": c, "p": float(binomtest(b, b + c).pvalue) if b + c else 1.0}
 
 
 def confusion_counts(predictions: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:

@@ -1,0 +1,185 @@
+"""Calibration: temperatures, halves, risk and thresholds, with numbers that can be computed by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from mien.evaluation.calibration import (
+    STATED_ACCURACY,
+    apply_threshold,
+    calibrate,
+    cross_fitted,
+    fit_temperature,
+    quality,
+    risk_coverage,
+    softmax,
+    threshold_for,
+)
+
+
+def two_classes(confidences: list[float], right: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Answers for the first of two classes, each so sure, and labels that make them right (1) or wrong (0)."""
+    first = np.array(confidences)
+    return np.stack([first, 1 - first], axis=1), 1 - np.array(right)
+
+
+def same_answer(difference: float, right: int, wrong: int) -> tuple[np.ndarray, np.ndarray]:
+    """Logits (difference, 0) for every picture; the first class is right so often."""
+    logits = np.tile([difference, 0.0], (right + wrong, 1))
+    return logits, np.array([0] * right + [1] * wrong)
+
+
+def test_temperature_by_hand() -> None:
+    # Three of four are right, so the likeliest probability is 3 / 4, a logit of ln 3: a quarter of ln 81.
+    assert fit_temperature(*same_answer(math.log(81), 3, 1)) == pytest.approx(4, rel=1e-4)
+    assert fit_temperature(*same_answer(math.log(3) / 2, 3, 1)) == pytest.approx(0.5, rel=1e-4)
+
+
+def test_temperature_undoes_what_made_the_logits_larger() -> None:
+    generator = np.random.default_rng(0)
+    logits = generator.normal(0, 2, (5000, 7))
+    labels = np.array([generator.choice(7, p=row) for row in softmax(logits)])
+    assert fit_temperature(logits, labels) == pytest.approx(1, abs=0.05)
+    assert fit_temperature(3 * logits, labels) == pytest.approx(3 * fit_temperature(logits, labels), rel=1e-4)
+
+
+@pytest.mark.parametrize("labels", [[0, 0], [0, 1]])
+def test_where_no_temperature_is_best_it_is_one(labels: list[int]) -> None:
+    always_right = 2.0 * np.eye(2)[labels]
+    assert fit_temperature(always_right, np.array(labels)) == 1
+    assert fit_temperature(np.zeros((2, 2)), np.array(labels)) == 1
+
+
+def test_temperature_of_answers_worse_than_chance_is_bounded() -> None:
+    assert fit_temperature(*same_answer(1.0, 1, 3)) == pytest.approx(20, rel=1e-3)
+
+
+def test_each_half_gets_the_temperature_of_the_other() -> None:
+    logits, labels = (
+        np.concatenate(parts)
+        for parts in zip(same_answer(math.log(81), 3, 1), same_answer(math.log(9), 3, 1), strict=True)
+    )
+    found = cross_fitted(logits, labels, groups=np.repeat([0, 1], 4))
+    assert found is not None
+    assert found == pytest.approx(np.repeat([2.0, 4.0], 4), rel=1e-4)
+
+
+def test_halves_hold_every_class_and_repeat_with_their_seed() -> None:
+    generator = np.random.default_rng(0)
+    labels = np.repeat([0, 1, 2], [40, 20, 10])
+    logits = generator.normal(0, 1, (70, 3)) + 2 * np.eye(3)[labels]
+    first, again, other = (cross_fitted(logits, labels, seed=seed) for seed in (1, 1, 2))
+    assert first is not None and again is not None and other is not None
+    assert len(np.unique(first)) == 2
+    half = first == first[0]
+    assert np.bincount(labels[half]).tolist() == [20, 10, 5]
+    assert (first == again).all() and (first != other).any()
+
+
+@pytest.mark.parametrize(
+    ("labels", "groups"),
+    [([0], None), ([0, 1], None), ([0, 0, 1, 1], [5, 5, 5, 5])],
+    ids=["one picture", "one a class", "all twins"],
+)
+def test_what_has_no_halves_is_not_measured(labels: list[int], groups: list[int] | None) -> None:
+    logits = np.eye(2)[[1] * len(labels)]
+    assert cross_fitted(logits, np.array(labels), None if groups is None else np.array(groups)) is None
+    record = calibrate(logits, np.array(labels), None if groups is None else np.array(groups))
+    assert record["ece_after"] is None and record["nll_after"] is None
+
+
+def test_risk_over_coverage_by_hand() -> None:
+    curve = risk_coverage(*two_classes([0.7, 0.9, 0.6, 0.8], [1, 1, 1, 0]))
+    assert curve.thresholds.tolist() == [0.9, 0.8, 0.7, 0.6]
+    assert curve.coverage.tolist() == [0.25, 0.5, 0.75, 1.0]
+    assert curve.accuracy.tolist() == pytest.approx([1, 1 / 2, 2 / 3, 3 / 4])
+    assert curve.aurc == pytest.approx((0 + 1 / 2 + 1 / 3 + 1 / 4) / 4)
+    assert [curve.accuracy_at(coverage) for coverage in (1.0, 0.5, 0.01)] == pytest.approx([3 / 4, 1 / 2, 1])
+
+
+def test_equally_sure_answers_count_together_whatever_their_order() -> None:
+    for right in ([0, 1, 1, 1], [1, 0, 1, 1], [1, 1, 0, 1]):
+        curve = risk_coverage(*two_classes([0.8, 0.8, 0.8, 0.6], right))
+        assert curve.thresholds.tolist() == [0.8, 0.6]
+        assert curve.coverage.tolist() == [0.75, 1.0]
+        assert curve.accuracy.tolist() == pytest.approx([2 / 3, 3 / 4])
+        assert curve.accuracy_at(0.25) == pytest.approx(2 / 3)
+        assert curve.aurc == pytest.approx((1 / 3 + 1 / 3 + 1 / 3 + 1 / 4) / 4)
+
+
+def test_the_threshold_is_the_smallest_that_keeps_its_word() -> None:
+    # Above .7 four of five are right; the two below are wrong.
+    answers = two_classes([0.9, 0.85, 0.8, 0.75, 0.7, 0.6, 0.5], [1, 1, 0, 1, 1, 0, 0])
+    found = threshold_for(*answers, 0.8)
+    assert found is not None
+    assert (found.threshold, found.coverage, found.accuracy) == (0.7, 5 / 7, 0.8)
+    stricter = threshold_for(*answers, 0.81)
+    assert stricter is not None
+    assert (stricter.threshold, stricter.coverage, stricter.accuracy) == (0.85, 2 / 7, 1.0)
+
+
+def test_a_threshold_takes_all_that_are_equally_sure() -> None:
+    # One of the two at .8 is wrong: neither can be had without the other.
+    found = threshold_for(*two_classes([0.9, 0.8, 0.8], [1, 1, 0]), 0.9)
+    assert found is not None
+    assert (found.threshold, found.coverage, found.accuracy) == (0.9, 1 / 3, 1.0)
+
+
+def test_a_threshold_that_cannot_be_had() -> None:
+    answers = two_classes([0.9, 0.8], [0, 1])
+    assert threshold_for(*answers, 0.6) is None
+    assert calibrate(np.log(answers[0]), answers[1])["uncertain"] == {
+        "stated_accuracy": STATED_ACCURACY,
+        "threshold": None,
+        "coverage": 0.0,
+        "accuracy": None,
+    }
+
+
+def test_a_threshold_on_other_pictures() -> None:
+    answers = two_classes([0.9, 0.7, 0.6], [1, 0, 1])
+    found = apply_threshold(*answers, 0.7)
+    assert (found.coverage, found.accuracy) == (2 / 3, 0.5)
+    none = apply_threshold(*answers, 0.95)
+    assert (none.coverage, none.accuracy) == (0.0, None)
+
+
+def test_what_a_model_folder_is_told() -> None:
+    logits, labels = same_answer(math.log(81), 30, 10)
+    record = calibrate(logits, labels)
+    assert list(record) == [
+        "temperature", "split", "n", "ece_before", "nll_before", "ece_after", "nll_after", "uncertain",
+    ]  # fmt: skip
+    assert (record["split"], record["n"]) == ("validation", 40)
+    assert record["temperature"] == pytest.approx(4, rel=1e-4)
+    # 81 / 82 sure and right in 3 of 4; halves are stratified, so each is scaled to 3 / 4, give or take a picture.
+    assert record["ece_before"] == pytest.approx(81 / 82 - 3 / 4)
+    assert record["nll_before"] == pytest.approx((30 * math.log(82 / 81) + 10 * math.log(82)) / 40)
+    assert record["ece_after"] == pytest.approx(0, abs=1e-3)
+    assert record["nll_after"] == pytest.approx(0.75 * math.log(4 / 3) + 0.25 * math.log(4), abs=1e-4)
+    assert record["uncertain"]["threshold"] is None, "three of four are right at any certainty, not four of five"
+
+
+def test_the_stored_threshold_survives_rounding() -> None:
+    logits, labels = same_answer(1.0, 9, 1)
+    uncertain = calibrate(logits, labels)["uncertain"]
+    assert (uncertain["coverage"], uncertain["accuracy"]) == (1.0, 0.9)
+    assert uncertain["threshold"] < 0.9 and uncertain["threshold"] == pytest.approx(0.9, abs=1e-4)
+    single = softmax((logits / calibrate(logits, labels)["temperature"]).astype(np.float32))
+    assert apply_threshold(single, labels, uncertain["threshold"]).coverage == 1.0
+
+
+def test_scaling_changes_no_answer() -> None:
+    logits = np.random.default_rng(0).normal(0, 3, (50, 5))
+    assert (softmax(logits / 7).argmax(axis=1) == logits.argmax(axis=1)).all()
+    assert softmax(logits / 7).sum(axis=1) == pytest.approx(np.ones(50))
+
+
+def test_quality_is_what_the_scores_measure() -> None:
+    probabilities, labels = two_classes([0.95, 0.95, 0.6, 0.6], [1, 0, 1, 1])
+    assert quality(probabilities, labels) == pytest.approx(
+        {"ece": (2 * 0.45 + 2 * 0.4) / 4, "nll": -(math.log(0.95) + math.log(0.05) + 2 * math.log(0.6)) / 4}
+    )
