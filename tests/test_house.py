@@ -104,7 +104,9 @@ def test_the_real_archive_is_named_by_the_environment_alone() -> None:
     assert holders <= {".ci/run"}
 
 
-@pytest.mark.parametrize("module", ["mien.errors", "mien.config", "mien.files", "mien.progress", "mien.data.read"])
+@pytest.mark.parametrize(
+    "module", ["mien.errors", "mien.config", "mien.files", "mien.progress", "mien.data.read", "mien.data.unlabelled"]
+)
 def test_reading_data_never_loads_torch(module: str) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     code = f"import sys, {module}; print([name for name in ('torch', 'onnxruntime', 'rich') if name in sys.modules])"

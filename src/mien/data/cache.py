@@ -1,7 +1,7 @@
 """Decoded sets kept on disk, so that the second start is immediate.
 
-One uncompressed .npz a source, under ``$MIEN_CACHE`` or ``~/.cache/mien``. A cache never fails a command: what is
-broken or cannot be written is told on stderr, and the source is read.
+One uncompressed .npz a source and way of reading it, under ``$MIEN_CACHE`` or ``~/.cache/mien``. A cache never fails a
+command: what is broken or cannot be written is told on stderr, and the source is read.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -42,24 +43,49 @@ def stamp(path: Path) -> str:
     return digest.hexdigest()
 
 
-def cache_file(path: Path) -> Path:
-    """Where the decoded form of the source at the absolute ``path`` is kept."""
+def cached(path: Path, source: str, read: Callable[[], FaceSet], way: str = "") -> FaceSet:
+    """The decoded form of a source: from the cache where it still holds, else read and kept.
+
+    Args:
+        path: the source.
+        source: how the user named it.
+        read: reads it.
+        way: what else decides the result, where a source can be read in several ways (size, what is left out); each
+            way is kept by itself.
+
+    Raises:
+        MienError: what ``read`` raises, or a folder cannot be listed.
+    """
+    absolute = path.resolve()
+    mark = stamp(absolute)
+    faces = load(absolute, mark, source, way)
+    if faces is None:
+        faces = read()
+        store(absolute, mark, faces, way)
+    return faces
+
+
+def cache_file(path: Path, way: str = "") -> Path:
+    """Where the decoded form of the source at the absolute ``path``, read in this way, is kept."""
     root = os.environ.get("MIEN_CACHE")
     folder = Path(root).expanduser() if root else Path.home() / ".cache" / "mien"
-    key = hashlib.sha256(str(path).encode(errors="surrogateescape")).hexdigest()[:24]
+    # No path holds a NUL, so no other source and way give the same text.
+    text = f"{path}\0{way}" if way else str(path)
+    key = hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:24]
     return folder / f"faces-{key}.npz"
 
 
-def load(path: Path, mark: str, source: str) -> FaceSet | None:
+def load(path: Path, mark: str, source: str, way: str = "") -> FaceSet | None:
     """The decoded form of a source, or None where there is none, or none that still holds.
 
     Args:
         path: the source, absolute.
         mark: its present ``stamp``.
         source: how the user named it.
+        way: as ``cached``.
     """
     try:
-        file = cache_file(path)
+        file = cache_file(path, way)
         with np.load(file, allow_pickle=False) as stored:
             about = json.loads(str(stored["about"]))
             if (about["format"], about["stamp"]) != (FORMAT, mark):
@@ -84,7 +110,7 @@ def load(path: Path, mark: str, source: str) -> FaceSet | None:
         return None
 
 
-def store(path: Path, mark: str, faces: FaceSet) -> None:
+def store(path: Path, mark: str, faces: FaceSet, way: str = "") -> None:
     """Keeps the decoded form of a source; several processes may do so at once, each writes a whole file."""
     about = {
         "format": FORMAT,
@@ -95,7 +121,7 @@ def store(path: Path, mark: str, faces: FaceSet) -> None:
     }
     arrays = {name: getattr(faces, name) for name in _ARRAYS}
     try:
-        file = cache_file(path)
+        file = cache_file(path, way)
         # Faces of people: for this user's eyes.
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with atomic_file(file) as temporary, temporary.open("wb") as stream:

@@ -10,7 +10,7 @@ import numpy as np
 from mien.data.archive import Entries
 from mien.data.assemble import OFFICIAL_SPLITS, assemble
 from mien.data.faces import FaceSet
-from mien.data.pictures import SUFFIXES, decode
+from mien.data.pictures import SUFFIXES, decode, put
 from mien.errors import MienError
 from mien.labels import canonical, class_order
 from mien.progress import progress
@@ -105,17 +105,34 @@ def list_pictures(entries: Entries) -> Listing:
     _check_folders(entries, pictures, depth, by_split)
     _check_spellings(entries, places)
     official = any(_prefix(place.name) in OFFICIAL_SPLITS for place in places)
-    listing = Listing(
+    return Listing(
         paths=pictures,
         classes=[canonical(place.class_folder) for place in places],
         splits=[_split(entries, place, official) for place in places],
         official=official,
-        warnings=_misplaced(places),
+        warnings=[*_misplaced(places), *other_files(paths)],
     )
+
+
+def has_splits(pictures: list[str]) -> bool:
+    """Whether pictures are named with FER2013's prefixes or lie in SPLIT/CLASS/FILE, as far as their paths tell.
+
+    One such picture suffices: test pictures must not be taken for pictures without a split because of a stray file.
+    """
+    if any(_prefix(path.rpartition("/")[2]) in OFFICIAL_SPLITS for path in pictures):
+        return True
+    deep = [path for path in pictures if path.count("/") >= 2]
+    if not deep:
+        return False
+    depth = _depth_of_layout(deep)
+    inner = [path.split("/")[depth:] for path in deep]
+    return any(len(parts) == 3 and parts[0].lower() in SPLIT_FOLDERS for parts in inner)
+
+
+def other_files(paths: list[str]) -> list[str]:
+    """A warning about the files that are no pictures by their names, where there are any."""
     others = [path for path in paths if not is_picture(path)]
-    if others:
-        listing.warnings.append(f"left out {len(others):,} file(s) that are no pictures, the first is {others[0]}")
-    return listing
+    return [f"left out {len(others):,} file(s) that are no pictures, the first is {others[0]}"] if others else []
 
 
 def _depth_of_layout(pictures: list[str]) -> int:
@@ -206,10 +223,7 @@ def _decode_all(entries: Entries, paths: list[str]) -> np.ndarray:
         images = np.empty((len(paths), *first.shape), np.uint8)
         with progress("reading pictures", len(paths), "images") as advance:
             for row, path in enumerate(paths):
-                pixels = decode(entries.read(path), entries.where(path), size)
-                if pixels.ndim == 3 and images.ndim == 3:
-                    images = np.repeat(images[..., None], 3, axis=3)
-                images[row] = pixels if pixels.ndim == images.ndim - 1 else pixels[..., None]
+                images = put(images, row, decode(entries.read(path), entries.where(path), size))
                 if (row + 1) % _BATCH == 0:
                     advance(_BATCH)
             advance(len(paths) % _BATCH)

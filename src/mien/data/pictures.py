@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -14,7 +16,10 @@ SUFFIXES: tuple[str, ...] = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", "
 """File-name endings that make a file a picture, in lower case."""
 
 LARGEST_SIDE = 2048
-"""Largest height and width in pixels, checked before anything is decoded."""
+"""Largest height and width of a face crop in pixels, checked before anything is decoded."""
+
+LARGEST_PHOTO = 8192
+"""Largest height and width in pixels of a photo that is made smaller, checked before anything is decoded."""
 
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM")
 _MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"})
@@ -36,21 +41,77 @@ def decode(data: bytes, where: str, expected: int | None = None) -> np.ndarray:
         MienError: the file is no picture, cut short, too large, not square, of another size, 16 bits deep, or has
             transparent parts.
     """
+    with _opened(data, where, LARGEST_SIDE) as image:
+        _check_shape(image.size, where, expected)
+        image.load()
+        return _pixels(_opaque(_upright(image), where))
+
+
+def decode_resized(data: bytes, where: str, size: int) -> np.ndarray:
+    """Decodes the centred square of a picture of any shape and brings it to one size.
+
+    Args:
+        data: the file's bytes.
+        where: how a message names the file.
+        size: height and width in pixels of the result; bilinear with antialiasing, as ``Preprocessing.resize``.
+
+    Returns:
+        uint8 [size, size] for a grey picture, also for one saved in colour whose three channels are equal; else uint8
+        [size, size, 3], RGB.
+
+    Raises:
+        MienError: the file is no picture, cut short, larger than ``LARGEST_PHOTO``, 16 bits deep, or has transparent
+            parts.
+    """
+    with _opened(data, where, LARGEST_PHOTO) as image:
+        # A JPEG is decoded at an eighth, a quarter or a half, where that is still twice as large as what is wanted.
+        image.draft(None, (2 * size, 2 * size))
+        image.load()
+        opaque = _opaque(image, where)
+        width, height = opaque.size
+        side = min(width, height)
+        left, top = (width - side) / 2, (height - side) / 2
+        square = opaque.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))
+        return _pixels(_upright(square))
+
+
+def put(images: np.ndarray, row: int, pixels: np.ndarray) -> np.ndarray:
+    """Puts a picture into a row of a set; the first one that has colour makes the whole set colour.
+
+    Args:
+        images: uint8 [N, S, S] or [N, S, S, 3], changed in place where it can be.
+        row: where the picture goes.
+        pixels: uint8 [S, S] or [S, S, 3].
+
+    Returns:
+        The set to go on with, uint8 [N, S, S] or [N, S, S, 3].
+    """
+    if pixels.ndim == 3 and images.ndim == 3:
+        images = np.repeat(images[..., None], 3, axis=3)
+    images[row] = pixels if pixels.ndim == images.ndim - 1 else pixels[..., None]
+    return images
+
+
+@contextmanager
+def _opened(data: bytes, where: str, limit: int) -> Iterator[Image.Image]:
+    """A picture of at most ``limit`` pixels a side, not yet decoded; what goes wrong within is told as a MienError."""
     if not data:
         raise MienError(f"{where}: is empty; replace or remove the file")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-                _check_size(image.size, where, expected)
-                image.load()
-                return _pixels(ImageOps.exif_transpose(image) if "exif" in image.info else image, where)
+                if max(image.size) > limit:
+                    width, height = image.size
+                    raise MienError(
+                        f"{where}: is {width}x{height} pixels, expected at most {limit}x{limit}; make it smaller"
+                    )
+                yield image
     except MienError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise MienError(
-            f"{where}: has more pixels than any face crop, expected at most {LARGEST_SIDE}x{LARGEST_SIDE}; "
-            "remove the file"
+            f"{where}: has more pixels than any picture of a face, expected at most {limit}x{limit}; remove the file"
         ) from error
     except Image.UnidentifiedImageError as error:
         raise MienError(f"{where}: is not a picture that can be read; replace or remove the file") from error
@@ -58,13 +119,9 @@ def decode(data: bytes, where: str, expected: int | None = None) -> np.ndarray:
         raise MienError(f"{where}: is a truncated or broken picture ({error}); replace or remove the file") from error
 
 
-def _check_size(size: tuple[int, int], where: str, expected: int | None) -> None:
+def _check_shape(size: tuple[int, int], where: str, expected: int | None) -> None:
     width, height = size
     remedy = "crop or resize all pictures to one square size"
-    if max(size) > LARGEST_SIDE:
-        raise MienError(
-            f"{where}: is {width}x{height} pixels, expected at most {LARGEST_SIDE}x{LARGEST_SIDE}; {remedy}"
-        )
     if expected is not None and size != (expected, expected):
         raise MienError(
             f"{where}: is {width}x{height} pixels, expected {expected}x{expected} as the pictures before it; {remedy}"
@@ -73,13 +130,25 @@ def _check_size(size: tuple[int, int], where: str, expected: int | None) -> None
         raise MienError(f"{where}: is {width}x{height} pixels, expected a square; {remedy}")
 
 
-def _pixels(image: Image.Image, where: str) -> np.ndarray:
+def _upright(image: Image.Image) -> Image.Image:
+    return ImageOps.exif_transpose(image) if "exif" in image.info else image
+
+
+def _opaque(image: Image.Image, where: str) -> Image.Image:
+    """The picture in mode L or RGB, without a pixel that one can see through."""
     if image.mode == "L" and not image.has_transparency_data:
-        return np.asarray(image)
+        return image
     if image.mode not in _MODES:
         raise MienError(f"{where}: has pixels of kind {image.mode}, expected 8-bit grey or colour; save it as such")
-    if image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
+    if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema() != (255, 255):
         raise MienError(f"{where}: has transparent parts, expected an opaque picture; save it without transparency")
-    colour = np.asarray(image.convert("RGB"))
-    red = colour[..., 0]
-    return red if (colour == red[..., None]).all() else colour
+    return image.convert("RGB")
+
+
+def _pixels(image: Image.Image) -> np.ndarray:
+    """uint8 [H, W] or [H, W, 3] of a picture in mode L or RGB; equal channels are grey."""
+    pixels = np.asarray(image)
+    if pixels.ndim == 2:
+        return pixels
+    red = pixels[..., 0]
+    return red if (pixels == red[..., None]).all() else pixels

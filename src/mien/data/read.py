@@ -24,22 +24,24 @@ def read_faces(source: str | Path, *, cache: bool = True) -> FaceSet:
     Raises:
         MienError: there is no such source, or something in it is wrong: which file, row or field, and what to do.
     """
-    name, path = str(source), Path(source).expanduser()
-    if not (path.is_dir() or path.is_file()):
-        problem = "is no file or folder" if path.exists() else "there is no such file or folder"
-        raise MienError(
-            f"{name}: {problem}; check the path, get FER2013 with `mien data fetch`, "
-            "or make a stand-in with `mien data draw`"
-        )
-    if not cache:
-        return _read(path)
-    absolute = path.resolve()
-    mark = caches.stamp(absolute)
-    faces = caches.load(absolute, mark, name)
-    if faces is None:
-        faces = _read(path)
-        caches.store(absolute, mark, faces)
-    return faces
+    path = locate(source)
+    return caches.cached(path, str(source), lambda: _read(path)) if cache else _read(path)
+
+
+def locate(source: str | Path) -> Path:
+    """The file or folder that the user named, ``~`` resolved.
+
+    Raises:
+        MienError: there is none.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir() or path.is_file():
+        return path
+    problem = "is no file or folder" if path.exists() else "there is no such file or folder"
+    raise MienError(
+        f"{source}: {problem}; check the path, get FER2013 with `mien data fetch`, "
+        "or make a stand-in with `mien data draw`"
+    )
 
 
 def _read(path: Path) -> FaceSet:

@@ -1,0 +1,266 @@
+"""Pictures without labels, for pretraining: what is read, cut, left out and refused, and which sources they are."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from data_helpers import encode, noise, write_folder, write_zip
+from PIL import Image
+
+from mien.data import pictures as decoding
+from mien.data import unlabelled as reading
+from mien.data.faces import FaceSet
+from mien.data.read import read_faces
+from mien.data.unlabelled import is_labelled, read_for_pretraining, read_unlabelled
+from mien.errors import MienError
+
+PICTURE = encode(noise(0))
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("MIEN_CACHE", str(folder))
+    return folder
+
+
+def read(tmp_path: Path, members: dict[str, bytes], size: int = 6, **options: bool) -> FaceSet:
+    return read_unlabelled(write_folder(tmp_path / "faces", members), image_size=size, cache=False, **options)
+
+
+def header_alone(width: int, height: int) -> bytes:
+    """A PNG file that claims a size and holds no pixels."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+        + chunk(b"IDAT", b"")
+    )
+
+
+BROKEN = {
+    "empty": (b"", "is empty"),
+    "text": (b"hello", "is not a picture"),
+    "cut": (encode(noise(3, side=48))[:900], "truncated or broken"),
+    "cut photo": (encode(noise(3, side=400, channels=3), "JPEG")[:20000], "truncated or broken"),
+    "deep": (encode(np.zeros((6, 6), np.uint16)), "I;16"),
+    "transparent": (encode(noise(1, channels=4)), "transparent parts"),
+    "large": (header_alone(8193, 1), "8193x1 pixels, expected at most 8192x8192"),
+    "bomb": (header_alone(60000, 60000), "more pixels than any"),
+}
+
+
+class TestPictures:
+    @pytest.mark.parametrize("container", ["folder", "zip"])
+    def test_flat_and_nested_pictures_are_all_training(self, tmp_path: Path, container: str) -> None:
+        names = ["1.png", "anna/2.PNG", "anna/deep/er/3.png", "ben/4.png"]
+        members = {name: encode(noise(seed)) for seed, name in enumerate(names)}
+        source = write_folder(tmp_path / "f", members) if container == "folder" else write_zip(tmp_path / "z", members)
+        faces = read_unlabelled(source, image_size=6)
+        assert faces.ids.tolist() == names and faces.names == ("face",)
+        assert faces.labels.tolist() == [0] * 4 and faces.labels.dtype == np.int64
+        assert faces.splits.tolist() == ["train"] * 4 and faces.warnings == ()
+        assert faces.images.dtype == np.uint8 and faces.is_grey
+        assert all((faces.images[seed] == noise(seed)).all() for seed in range(4))
+        assert faces.source == str(source) and len(faces.fingerprint) == 64
+
+    def test_the_square_is_cut_from_the_centre(self, tmp_path: Path) -> None:
+        square = noise(1)
+        wide = np.hstack([np.full((6, 2), 255, np.uint8), square, np.full((6, 2), 255, np.uint8)])
+        faces = read(tmp_path, {"high.png": encode(wide.T), "wide.png": encode(wide)})
+        assert (faces.images[0] == square.T).all() and (faces.images[1] == square).all()
+
+    def test_an_odd_margin_is_halved_between_two_pixels(self, tmp_path: Path) -> None:
+        # Columns 0, 100, 200: the square of side 2 lies half a pixel in, and sees 50 and 150.
+        faces = read(tmp_path, {"1.png": encode(np.tile(np.array([0, 100, 200], np.uint8), (2, 1)))}, size=2)
+        assert faces.images[0].tolist() == [[50, 150]] * 2
+
+    def test_sizes_are_mixed_and_details_averaged(self, tmp_path: Path) -> None:
+        checks = np.indices((64, 64)).sum(0) % 2 * 255
+        members = {
+            "checks.png": encode(checks.astype(np.uint8)),
+            "photo.jpg": encode(np.full((300, 400), 90, np.uint8), "JPEG"),
+            "small.png": encode(np.full((2, 2), 7, np.uint8)),
+        }
+        faces = read(tmp_path, members, size=8)
+        assert faces.images.shape == (3, 8, 8)
+        # Nearest neighbours would give 0 or 255.
+        assert np.abs(faces.images[0].astype(int) - 127.5).max() < 3
+        assert (faces.images[1] == 90).all() and (faces.images[2] == 7).all()
+
+    def test_one_colour_picture_makes_the_set_colour(self, tmp_path: Path) -> None:
+        grey, colour = noise(5), noise(6, channels=3)
+        saved_as_colour = np.repeat(grey[..., None], 3, axis=2)
+        members = {"1.png": encode(grey), "2.png": encode(saved_as_colour)}
+        assert read(tmp_path, members).is_grey
+        faces = read(tmp_path, {**members, "3.png": encode(colour)})
+        assert faces.images.shape == (3, 6, 6, 3)
+        assert (faces.images[0] == grey[..., None]).all() and (faces.images[2] == colour).all()
+
+    def test_a_large_jpeg_is_decoded_small(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        decoded: list[tuple[int, int]] = []
+        original = decoding._opaque
+
+        def noted(image: Image.Image, where: str) -> Image.Image:
+            decoded.append(image.size)
+            return original(image, where)
+
+        monkeypatch.setattr(decoding, "_opaque", noted)
+        ramp = np.tile(np.linspace(0, 255, 640).astype(np.uint8), (480, 1))
+        faces = read(tmp_path, {"a.jpg": encode(ramp, "JPEG")}, size=24)
+        # An eighth: its height of 60 still is over 2 * 24.
+        assert decoded == [(80, 60)]
+        # The square holds columns 80 to 560 of the ramp, 20 a pixel of the result.
+        expected = (80 + 20 * (np.arange(24) + 0.5)) * 255 / 640
+        assert np.abs(faces.images[0, 12, 1:-1] - expected[1:-1]).max() < 3
+
+    def test_a_sideways_photo_is_turned(self, tmp_path: Path) -> None:
+        sideways = Image.Exif()
+        sideways[0x0112] = 6
+        wide = np.hstack([noise(5), noise(5)[:, :2]])
+        upright = read(tmp_path, {"1.png": encode(wide)}).images[0]
+        faces = read(tmp_path, {"1.png": encode(wide, exif=sideways)})
+        assert (faces.images[0] == np.rot90(upright, -1)).all()
+
+
+class TestBroken:
+    @pytest.mark.parametrize("kind", BROKEN)
+    def test_one_is_told_with_the_remedy(self, tmp_path: Path, kind: str) -> None:
+        data, told = BROKEN[kind]
+        with pytest.raises(MienError) as error:
+            read(tmp_path, {"a/1.png": PICTURE, "a/2.png": data})
+        assert "a/2.png: " in str(error.value) and told in str(error.value)
+        assert str(error.value).endswith("leave such pictures out with --skip-broken")
+
+    def test_they_can_be_left_out_and_are_counted(self, tmp_path: Path) -> None:
+        good = {f"{seed}.png": encode(noise(seed, channels=3)) for seed in range(3)}
+        bad = {f"bad/{kind}.jpg": data for kind, (data, _) in BROKEN.items()}
+        faces = read(tmp_path, {**good, **bad, "notes.txt": b"x", ".DS_Store": b"x"}, skip_broken=True)
+        assert faces.ids.tolist() == list(good)
+        assert all((faces.images[seed] == noise(seed, channels=3)).all() for seed in range(3))
+        others, broken = faces.warnings
+        assert others == "left out 1 file(s) that are no pictures, the first is notes.txt"
+        assert broken.startswith("left out 8 of 11 pictures that cannot be read, the first is ")
+        assert "bad/bomb.jpg: has more pixels" in broken
+
+    def test_members_of_a_damaged_archive_can_be_left_out(self, tmp_path: Path) -> None:
+        source = write_zip(tmp_path / "faces.zip", {"1.png": PICTURE, "2.png": encode(noise(2))})
+        data = bytearray(source.read_bytes())
+        start = data.index(b"2.png") + len("2.png")
+        data[start : start + 20] = bytes(20)
+        source.write_bytes(data)
+        with pytest.raises(MienError, match=r"2\.png: cannot be read from the archive.*--skip-broken"):
+            read_unlabelled(source, image_size=6)
+        faces = read_unlabelled(source, image_size=6, skip_broken=True)
+        assert faces.ids.tolist() == ["1.png"] and "left out 1 of 2 pictures" in faces.warnings[0]
+
+    def test_nothing_but_broken_ones(self, tmp_path: Path) -> None:
+        with pytest.raises(MienError, match=r"faces: none of its 2 pictures can be read, the first is .*1\.png: is em"):
+            read(tmp_path, {"1.png": b"", "2.png": b"hello"}, skip_broken=True)
+
+    @pytest.mark.parametrize("members", [{}, {"notes.txt": b"x"}, {"a/": b""}])
+    def test_no_picture(self, tmp_path: Path, members: dict[str, bytes]) -> None:
+        with pytest.raises(MienError, match="faces: holds no picture; give a folder or zip"):
+            read(tmp_path, members)
+
+    @pytest.mark.parametrize("skip", [False, True])
+    def test_an_archive_that_climbs_out_is_refused_whole(self, tmp_path: Path, skip: bool) -> None:
+        source = write_zip(tmp_path / "faces.zip", {"1.png": PICTURE, "../2.png": PICTURE})
+        for attempt in (read_unlabelled, read_for_pretraining):
+            with pytest.raises(MienError, match="climbs out of the archive"):
+                attempt(source, image_size=6, skip_broken=skip)
+
+    def test_a_missing_source(self, tmp_path: Path) -> None:
+        for attempt in (read_unlabelled, read_for_pretraining):
+            with pytest.raises(MienError, match="nowhere: there is no such file or folder"):
+                attempt(tmp_path / "nowhere", image_size=6)
+
+
+class TestCache:
+    def test_each_way_of_reading_is_kept_by_itself(
+        self, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        decoded: list[int] = []
+        original = reading.decode_resized
+
+        def noted(data: bytes, where: str, size: int) -> np.ndarray:
+            decoded.append(size)
+            return original(data, where, size)
+
+        monkeypatch.setattr(reading, "decode_resized", noted)
+        source = write_folder(tmp_path / "faces", {"1.png": PICTURE, "2.png": encode(noise(2))})
+        for _ in range(2):
+            assert read_unlabelled(source, image_size=6).image_size == 6
+            assert read_unlabelled(source, image_size=4).image_size == 4
+            assert len(read_unlabelled(source, image_size=6, skip_broken=True)) == 2
+        assert decoded == [6, 6, 4, 4, 6, 6] and len(list(cache.iterdir())) == 3
+        (source / "3.png").write_bytes(encode(noise(3)))
+        assert len(read_unlabelled(source, image_size=6)) == 3 and len(decoded) == 9
+
+    def test_what_was_left_out_is_told_again(self, tmp_path: Path) -> None:
+        source = write_folder(tmp_path / "faces", {"1.png": PICTURE, "2.png": b""})
+        first = read_unlabelled(source, image_size=6, skip_broken=True)
+        again = read_unlabelled(source, image_size=6, skip_broken=True)
+        assert first.warnings == again.warnings and "left out 1 of 2" in again.warnings[0]
+        with pytest.raises(MienError, match=r"2\.png: is empty"):
+            read_unlabelled(source, image_size=6)
+
+    def test_the_labelled_reading_of_a_source_is_another(self, tmp_path: Path) -> None:
+        source = write_folder(tmp_path / "faces", {"calm/1.png": PICTURE, "glad/2.png": encode(noise(2))})
+        assert read_unlabelled(source, image_size=6).names == ("face",)
+        assert read_faces(source).names == ("calm", "glad")
+        assert read_unlabelled(source, image_size=6).names == ("face",)
+
+
+class TestWhichReader:
+    @pytest.mark.parametrize(
+        ("paths", "labelled"),
+        [
+            (["train/sad/1.png", "test/sad/2.png"], True),
+            (["Val/sad/1.png"], True),
+            (["top/train/sad/1.png", "top/PrivateTest/sad/2.png", "stray.png"], True),
+            (["sad/Training_1.png"], True),
+            (["PrivateTest_1.png", "mine.png"], True),
+            (["fer2013.csv"], True),
+            (["inside/icml_face_data.CSV", "readme.txt"], True),
+            (["1.png", "2.png"], False),
+            (["anna/1.png", "ben/2.png"], False),
+            (["people/anna/1.png", "people/ben/2.png", "people/ben/holiday/3.png"], False),
+            (["train/1.png", "test/2.png"], False),
+            (["holiday/train/station/1.png", "anna/home/2.png"], False),
+            (["attributes.csv", "1.png"], False),
+            (["readme.txt"], False),
+            ([], False),
+        ],
+    )
+    def test_names_decide(self, tmp_path: Path, paths: list[str], labelled: bool) -> None:
+        members = dict.fromkeys(paths, b"not decoded")
+        assert is_labelled(write_folder(tmp_path / "faces", members)) is labelled
+        assert is_labelled(write_zip(tmp_path / "faces.zip", members)) is labelled
+
+    def test_a_csv_file_is_labelled(self, tmp_path: Path) -> None:
+        table = tmp_path / "fer2013.csv"
+        table.write_text("not read")
+        assert is_labelled(table)
+
+    def test_a_source_with_splits_keeps_them_and_its_size(self, tmp_path: Path) -> None:
+        source = write_folder(tmp_path / "faces", {"train/sad/1.png": PICTURE, "test/sad/2.png": PICTURE})
+        faces = read_for_pretraining(source, 48, False)
+        assert faces.splits.tolist() == ["test", "train"] and faces.names == ("sad",) and faces.image_size == 6
+
+    def test_others_are_brought_to_the_size(self, tmp_path: Path) -> None:
+        source = write_folder(tmp_path / "faces", {"anna/1.png": PICTURE, "2.png": b""})
+        faces = read_for_pretraining(source, 4, True)
+        assert faces.names == ("face",) and faces.images.shape == (1, 4, 4)
+
+    def test_nothing_is_left_out_of_a_source_with_splits(self, tmp_path: Path) -> None:
+        source = write_folder(tmp_path / "faces", {"train/sad/1.png": PICTURE})
+        with pytest.raises(MienError, match=r"--skip-broken: .*faces is a data set with .*, expected a folder or zip"):
+            read_for_pretraining(source, 6, True)
