@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import synthetic_faces
 
+from mien.data.twins import groups, thumbnails
+from mien.errors import MienError
 from mien.evaluation.calibration import (
     STATED_ACCURACY,
     apply_threshold,
@@ -18,6 +23,9 @@ from mien.evaluation.calibration import (
     softmax,
     threshold_for,
 )
+from mien.model.classifier import Classifier
+from mien.training import calibrate as calibrate_module
+from mien.training.calibrate import calibrate_model
 
 
 def two_classes(confidences: list[float], right: list[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -183,3 +191,69 @@ def test_quality_is_what_the_scores_measure() -> None:
     assert quality(probabilities, labels) == pytest.approx(
         {"ece": (2 * 0.45 + 2 * 0.4) / 4, "nll": -(math.log(0.95) + math.log(0.05) + 2 * math.log(0.6)) / 4}
     )
+
+
+FACES = synthetic_faces({"train": 4, "validation": 60})
+
+
+@pytest.fixture
+def trained(mae_folder: Path, tmp_path: Path) -> Path:
+    """A run folder whose model has a random head that is far too sure."""
+    import torch
+
+    from mien.model.backbone import build
+    from mien.model.head import head
+
+    torch.manual_seed(0)
+    network, preprocessing = build(str(mae_folder), FACES.names, grey=True)
+    for parameter in head(network).parameters():
+        torch.nn.init.normal_(parameter, std=5)
+    meta = {"names": list(FACES.names), "metrics": {"accuracy": 0.5, "loss": 9.0}}
+    Classifier(network, preprocessing, FACES.names).save(
+        tmp_path / "run" / "model", meta, thumbnails(FACES.part("train").images)
+    )
+    return tmp_path / "run"
+
+
+def answers(run: Path) -> np.ndarray:
+    return Classifier.load(run / "model").logits(FACES.part("validation").images, quiet=True)
+
+
+def test_the_temperature_becomes_part_of_the_head_once(trained: Path) -> None:
+    validation, before = FACES.part("validation"), answers(trained)
+    told = calibrate_model(trained, validation, "cpu")
+    meta = json.loads((trained / "model" / "meta.json").read_text())
+    record = meta["calibration"]
+    temperature = record["temperature"]
+    assert temperature > 2
+    assert record == calibrate(before, validation.labels, groups(thumbnails(validation.images)))
+    assert answers(trained) == pytest.approx(before / temperature, abs=1e-4)
+    assert meta["metrics"] == {"accuracy": 0.5, "loss": 9.0}
+    assert json.loads((trained / "meta.json").read_text()) == meta
+    assert f"temperature {temperature:.3f}, ECE {record['ece_before']:.4f}" in told
+    kept = Classifier.load(trained / "model").train_thumbnails()
+    assert kept is not None and kept.shape == (4, 12, 12)
+    scaled = (trained / "model" / "model.safetensors").read_bytes()
+    assert calibrate_model(trained, validation, "cpu") == told
+    assert (trained / "model" / "model.safetensors").read_bytes() == scaled
+
+
+def test_an_interrupted_end_is_made_up_for(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise MienError("the disk is full")
+
+    before = answers(trained)
+    with monkeypatch.context() as patch:
+        patch.setattr("mien.model.classifier.write_json", full)
+        with pytest.raises(MienError, match="the disk is full"):
+            calibrate_model(trained, FACES.part("validation"), "cpu")
+    assert (answers(trained) == before).all(), "the model is as it was"
+    with monkeypatch.context() as patch:
+        patch.setattr(calibrate_module, "write_json", full)
+        with pytest.raises(MienError, match="the disk is full"):
+            calibrate_model(trained, FACES.part("validation"), "cpu")
+    scaled = answers(trained)
+    assert (scaled != before).any() and not (trained / "meta.json").exists()
+    calibrate_model(trained, FACES.part("validation"), "cpu")
+    assert (answers(trained) == scaled).all()
+    assert "calibration" in json.loads((trained / "meta.json").read_text())
