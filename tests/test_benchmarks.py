@@ -1,0 +1,80 @@
+"""The benchmarks: that their counts are right and that they run; no test depends on a time."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+
+
+def load(name: str) -> ModuleType:
+    """A script of benchmarks/ as a module."""
+    specification = importlib.util.spec_from_file_location(f"benchmark_{name}", FOLDER / f"{name}.py")
+    assert specification and specification.loader
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[specification.name] = module  # where dataclasses look for it
+    specification.loader.exec_module(module)
+    return module
+
+
+presets: Any = load("presets")
+
+
+def setup() -> Any:
+    return presets.Setup("nano", batch_size=2, seconds=0.0, threads=torch.get_num_threads(), device="cpu")
+
+
+def row(preset: str, rate: float) -> dict[str, Any]:
+    measured = {name: rate for name in presets.RATES} | {f"{name}_memory": 10.0 for name in presets.RATES}
+    return {"preset": preset, "parameters": 1234567, "gflop": 0.5, **measured}
+
+
+class TestPresets:
+    def test_nano_by_hand(self) -> None:
+        tokens, width, pixels = 37, 128, 8 * 8
+        patches = 2 * 36 * pixels * width
+        # Queries, keys, values and output are four width x width layers, the MLP is eight.
+        layers = 2 * tokens * 12 * width**2
+        attention = 2 * 2 * tokens**2 * width
+        head = 2 * width * 7
+        size = presets.size_of("nano")
+        assert size["gflop"] * 1e9 == pytest.approx(patches + 6 * (layers + attention) + head, rel=1e-12)
+        assert size["parameters"] == 1_203_975
+
+    def test_base_is_vit_b(self) -> None:
+        block = 12 * 768**2 + 13 * 768
+        embeddings = (36 + 1) * 768 + 768 + 65 * 768
+        assert presets.size_of("base")["parameters"] == 12 * block + embeddings + 2 * 768 + 7 * 768 + 7
+
+    def test_training_and_prediction_run(self) -> None:
+        found = presets.training(setup()) | presets.prediction(setup())
+        assert set(found) == {"training", "training_memory", "prediction", "prediction_memory"}
+        assert found["training"] > 0 and found["prediction"] > 0
+
+    @pytest.mark.slow
+    def test_onnx_answers_as_torch_does_or_is_refused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        pytest.importorskip("onnxscript")
+        monkeypatch.setattr(presets, "PARITY", -1.0)
+        with pytest.raises(ValueError, match=r"nano: ONNX Runtime's logits are off by (0\.0e\+00|\d\.\de-0[5-9]),"):
+            presets.export(setup(), tmp_path / "nano.onnx")
+        monkeypatch.undo()
+        assert presets.onnx_prediction(setup(), tmp_path / "nano.onnx")["onnxruntime"] > 0
+
+    def test_ratios_refer_to_tiny(self) -> None:
+        rows = presets.with_ratios([row("nano", 30.0), row("tiny", 20.0)])
+        assert [found["training_ratio"] for found in rows] == [1.5, 1.0]
+        assert "training_ratio" not in presets.with_ratios([row("nano", 30.0)])[0]
+
+    def test_the_table_is_markdown(self) -> None:
+        head, line, first, second = presets.table(presets.with_ratios([row("nano", 30.0), row("tiny", 20.0)])).split(
+            "\n"
+        )
+        assert head.count("|") == line.count("|") == first.count("|") == second.count("|") == 10
+        assert first.startswith("| nano | 1,234,567 | 0.500 | 30.0 (1.50x) |") and second.endswith("| 10 | 10 | 10 |")
