@@ -19,6 +19,7 @@ from mien.data.faces import SPLITS
 from mien.data.read import read_faces
 from mien.labels import positions
 from mien.model.classifier import Classifier
+from mien.model.networks import as_vit
 
 
 class Mask:
@@ -26,7 +27,7 @@ class Mask:
 
     def __init__(self, classifier: Classifier) -> None:
         self.ratio = 0.0
-        classifier.network.vit.embeddings.register_forward_hook(self._hide)
+        as_vit(classifier.network).vit.embeddings.register_forward_hook(self._hide)
 
     def _hide(self, module: torch.nn.Module, inputs: object, tokens: torch.Tensor) -> torch.Tensor:
         batch, count, width = tokens.shape

@@ -12,7 +12,7 @@ import pytest
 import torch
 from conftest import synthetic_faces
 from safetensors.torch import load_file, save_file
-from transformers import ViTMAEModel, pipeline
+from transformers import ViTForImageClassification, ViTMAEModel, pipeline
 
 from mien.config import FreezeConfig, TrainConfig
 from mien.errors import MienError
@@ -20,6 +20,8 @@ from mien.model.backbone import build
 from mien.model.channels import to_colour, to_grey
 from mien.model.classifier import Classifier
 from mien.model.freezing import check_freezing, freeze, frozen_units, table, training_mode, units
+from mien.model.head import head
+from mien.model.networks import as_vit
 from mien.model.preprocessing import LUMA, Preprocessing
 from mien.model.presets import sincos_positions
 from mien.training.optim import build_optimizer
@@ -27,10 +29,15 @@ from mien.training.optim import build_optimizer
 NAMES = ("calm", "glad", "sour")
 
 
+def build_vit(backbone: str, names: tuple[str, ...], *, grey: bool) -> tuple[ViTForImageClassification, Preprocessing]:
+    network, preprocessing = build(backbone, names, grey=grey)
+    return as_vit(network), preprocessing
+
+
 def saved(folder: Path, backbone: str, grey: bool = True) -> Classifier:
     torch.manual_seed(1)
     network, preprocessing = build(backbone, NAMES, grey=grey)
-    torch.nn.init.normal_(next(network.classifier.parameters()))
+    torch.nn.init.normal_(head(network).weight)
     classifier = Classifier(network.eval(), preprocessing, NAMES)
     classifier.save(folder, {"command": "test"})
     return classifier
@@ -38,7 +45,7 @@ def saved(folder: Path, backbone: str, grey: bool = True) -> Classifier:
 
 class TestMasking:
     def test_cls_equals_the_masked_autoencoders_with_masking_off(self, mae_folder: Path) -> None:
-        network, _ = build(str(mae_folder), NAMES, grey=False)
+        network, _ = build_vit(str(mae_folder), NAMES, grey=False)
         mae = ViTMAEModel.from_pretrained(mae_folder, mask_ratio=0.0).eval()
         pixels = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
@@ -54,7 +61,7 @@ class TestMasking:
         assert not torch.allclose(first, second, atol=1e-5)
 
     def test_two_calls_agree_bit_for_bit(self, mae_folder: Path) -> None:
-        network, preprocessing = build(str(mae_folder), NAMES, grey=True)
+        network, preprocessing = build_vit(str(mae_folder), NAMES, grey=True)
         classifier = Classifier(network.eval(), preprocessing, NAMES)
         images = synthetic_faces({"train": 6}).images
         assert np.array_equal(classifier.logits(images), classifier.logits(images))
@@ -66,13 +73,13 @@ class TestBackbone:
         [("nano", 1_203_975), ("tiny", 5_359_879), ("small", 21_359_623), ("base", 85_140_487)],
     )
     def test_presets(self, preset: str, parameters: int) -> None:
-        network, preprocessing = build(preset, tuple("abcdefg"), grey=True)
+        network, preprocessing = build_vit(preset, tuple("abcdefg"), grey=True)
         assert preprocessing.image_size == 48
         assert sum(p.numel() for p in network.parameters()) == parameters
 
     def test_positions_are_fixed(self, mae_folder: Path) -> None:
         for backbone in ("nano", str(mae_folder)):
-            network, _ = build(backbone, NAMES, grey=True)
+            network, _ = build_vit(backbone, NAMES, grey=True)
             assert not network.vit.embeddings.position_embeddings.requires_grad
 
     def test_sincos_positions_by_hand(self) -> None:
@@ -122,8 +129,8 @@ class TestBackbone:
 
 class TestChannels:
     def test_grey_network_answers_as_the_colour_one_on_grey_pictures(self, mae_folder: Path) -> None:
-        colour, preprocessing = build(str(mae_folder), NAMES, grey=False)
-        grey, _ = build(str(mae_folder), NAMES, grey=True)
+        colour, preprocessing = build_vit(str(mae_folder), NAMES, grey=False)
+        grey, _ = build_vit(str(mae_folder), NAMES, grey=True)
         grey.load_state_dict(
             {name: value for name, value in colour.state_dict().items() if "projection" not in name}, strict=False
         )
@@ -135,7 +142,7 @@ class TestChannels:
         assert torch.allclose(one, three, atol=1e-5)
 
     def test_there_and_back_again(self, mae_folder: Path) -> None:
-        network, preprocessing = build(str(mae_folder), NAMES, grey=True)
+        network, preprocessing = build_vit(str(mae_folder), NAMES, grey=True)
         before = network.vit.embeddings.patch_embeddings.projection.weight.clone()
         to_colour(network, preprocessing)
         to_grey(network, preprocessing)
@@ -163,7 +170,7 @@ class TestFreezing:
         assert [frozen_units(config, epoch) for epoch in (1, 2, 3)] == expected
 
     def test_frozen_is_in_no_optimizer_and_stores_no_activations(self, mae_folder: Path) -> None:
-        network, _ = build(str(mae_folder), NAMES, grey=True)
+        network, _ = build_vit(str(mae_folder), NAMES, grey=True)
         freeze(network, 3)
         training_mode(network, 3)
         optimizer = build_optimizer(network, TrainConfig(data="", out="", backbone=str(mae_folder)).resolved())
@@ -180,19 +187,19 @@ class TestFreezing:
         assert all(p.grad is None for p in frozen)
 
     def test_random_weights_are_not_frozen_unasked(self) -> None:
-        network, _ = build("nano", NAMES, grey=True)
+        network, _ = build_vit("nano", NAMES, grey=True)
         with pytest.raises(MienError, match="weights are random"):
             check_freezing(FreezeConfig(blocks=2), network, fresh=True)
         check_freezing(FreezeConfig(blocks=2, random_weights=True), network, fresh=True)
 
     def test_more_blocks_than_there_are(self) -> None:
-        network, _ = build("nano", NAMES, grey=True)
+        network, _ = build_vit("nano", NAMES, grey=True)
         with pytest.raises(MienError, match="expected at most 6"):
             check_freezing(FreezeConfig(blocks=7), network, fresh=False)
 
     def test_rates(self, mae_folder: Path) -> None:
         config = TrainConfig(data="", out="", backbone=str(mae_folder), layer_decay=0.5).resolved()
-        network: Any = build(str(mae_folder), NAMES, grey=True)[0]
+        network: Any = build_vit(str(mae_folder), NAMES, grey=True)[0]
         freeze(network, 2)
         groups = build_optimizer(network, config).param_groups
         text = table(network, groups)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import re
 import types
 from argparse import SUPPRESS, ArgumentError
@@ -125,6 +126,9 @@ def settings_parser(schema: type, command: str, description: str, flags: dict[st
     for action in parser._actions:
         if action.dest in groups:
             action.help = SUPPRESS  # jsonargparse takes a file for a whole group; --config does that here
+        if f"--{action.dest}+" in action.option_strings:
+            action.option_strings = [f"--{action.dest}"]  # words after one option are the list here
+            action.metavar = f"{action.dest.upper()} ..."
     return parser
 
 
@@ -158,13 +162,15 @@ def _typed(arguments: Sequence[str], settings: Settings, flags: set[str]) -> tup
             continue
         name, equals, text = token[2:].partition("=")
         name = name.replace("-", "_")
-        value: str | None = text if equals else None
-        if name in flags and value is None:
+        kind = settings.fields.get(name)
+        if name in flags and not equals:
             settings.flags.add(name)
             continue
-        if value is None and tokens and not tokens[0].startswith("--"):
-            value = tokens.pop(0)
-        if value is None and settings.fields.get(name) is bool:
+        words = [text] if equals else []
+        while tokens and not tokens[0].startswith("--") and (not words or get_origin(kind) is list):
+            words.append(tokens.pop(0))
+        value = _joined(words) if get_origin(kind) is list else next(iter(words), None)
+        if value is None and kind is bool:
             value = "true"
         if name in flags:
             settings.problems.append(f"--{name}: takes no value, got {value!r}")
@@ -176,6 +182,13 @@ def _typed(arguments: Sequence[str], settings: Settings, flags: set[str]) -> tup
         else:
             values.append(Value(name, value, f"--{name}", typed=True))
     return files, values
+
+
+def _joined(words: Sequence[str]) -> str | None:
+    """Words that are the items of a list as the list that they make; a list that was typed as one stays as it is."""
+    if len(words) == 1 and words[0].startswith("["):
+        return words[0]
+    return json.dumps(list(words)) if words else None
 
 
 def _accept(given: Value, settings: Settings, parser: ArgumentParser) -> None:
@@ -281,5 +294,9 @@ def _expected(kind: Any) -> str:
         return " or ".join(str(choice) for choice in get_args(kind))
     if get_origin(kind) in (Union, types.UnionType):
         return " or ".join(_expected(part) for part in get_args(kind))
+    if get_origin(kind) is list:
+        return f"a list, each item {_expected(get_args(kind)[0])}"
+    if get_origin(kind) is dict:
+        return 'names and values like {"depth": 2}'
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", types.NoneType: "null"}
     return words.get(kind, str(kind))

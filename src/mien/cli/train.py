@@ -18,6 +18,8 @@ Examples:
   mien train --data archive.zip --backbone tiny --out runs/first --epochs 40
   mien train --config configs/baseline.yaml --data archive.zip --out runs/baseline --augment.rotation 5
   mien train --data archive.zip --out runs/first --resume
+  mien train --data archive.zip --out runs/teacher --backbone timm:resnet18 --augment.mixup 0.2
+  mien train --data archive.zip --out runs/taught --backbone runs/mae/model --teacher runs/teacher/model
   mien train --config configs/demo.yaml --print_config
   torchrun --nproc_per_node 2 -m mien train --data archive.zip --out runs/two
 """

@@ -8,8 +8,10 @@ from typing import Any, Protocol
 from mien.config.augment import AugmentConfig
 from mien.config.problems import ABOVE_ZERO, AT_LEAST_ONE, AT_LEAST_ZERO, LARGEST_SEED, SHARE, Problems
 
-WITHOUT_EFFECT_ON_WEIGHTS: frozenset[str] = frozenset({"out", "data", "device", "tensorboard", "checkpoint_seconds"})
-"""Fields that may differ between a run and its resumption: the data is compared by its fingerprint instead."""
+WITHOUT_EFFECT_ON_WEIGHTS: frozenset[str] = frozenset(
+    {"out", "data", "teacher", "device", "tensorboard", "checkpoint_seconds"}
+)
+"""Fields that may differ between a run and its resumption: data and teachers are compared by their fingerprints."""
 
 
 class RunConfig(Protocol):

@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from mien.config.augment import AugmentConfig
-from mien.config.problems import ABOVE_ZERO, AT_LEAST_ONE, SHARE_BELOW_ONE, Problems
+from mien.config.problems import ABOVE_ZERO, AT_LEAST_ONE, SHARE, SHARE_BELOW_ONE, Problems
 from mien.config.run import check_run
+
+TIMM = "timm:"
+"""What a backbone of timm starts with."""
+
+SET_BY_MIEN: dict[str, str] = {
+    "img_size": "image_size",
+    "in_chans": "data",
+    "num_classes": "data",
+    "drop_path_rate": "drop_path",
+    "pretrained": "backbone",
+}
+"""Arguments of ``timm.create_model`` that do not belong in ``network_args``, and the field that decides each."""
 
 PRESETS: tuple[str, ...] = ("nano", "tiny", "small", "base")
 
@@ -32,14 +44,33 @@ class FreezeConfig:
 
 
 @dataclass(frozen=True)
+class DistillConfig:
+    """How much is learnt from teachers, where there are any (Hinton et al. 2015, arXiv:1503.02531, section 2).
+
+    Attributes:
+        weight: share of the loss that the teachers have, in [0, 1]; the labels have the rest.
+        temperature: both sides' logits are divided by it, which lets the teachers' smaller probabilities count.
+    """
+
+    weight: float = 0.5
+    temperature: float = 2.0
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """Everything that decides a training run. The same configuration and seed give the same weights.
 
     Attributes:
         data: archive.zip, an unpacked folder, a folder with a sub-folder a class, or a FER2013 CSV file.
         out: the folder of the run; the model lands in OUT/model.
-        backbone: a fresh preset (nano, tiny, small, base), a Hugging Face id of a ViTMAE (facebook/vit-mae-base), or a
-            folder that holds one.
+        backbone: a fresh preset (nano, tiny, small, base), a Hugging Face id of a ViTMAE (facebook/vit-mae-base), a
+            folder that holds one, or a network of timm: timm:resnet18 with random weights, timm:resnet18.a1_in1k with
+            the pretrained weights of that tag.
+        image_size: side of the pictures that the network reads, in pixels; by default the preset's or checkpoint's own,
+            and the data's for a timm network. A ViTMAE's positions are resampled.
+        patch_size: side of a patch of a preset or ViTMAE, in pixels; by default its own. A ViTMAE's patch embedding is
+            resampled (Beyer et al. 2023, FlexiViT).
+        network_args: arguments of timm.create_model for a timm network, as YAML or JSON, like {"layers": [1, 1, 1, 1]}.
         epochs: passes over the training images.
         batch_size: images a step, over all processes together.
         lr: peak learning rate of the encoder; by default 3e-5 for a pretrained backbone and 1e-3 for a fresh one.
@@ -65,6 +96,9 @@ class TrainConfig:
         precision: auto (bf16 on a GPU that has it, else fp32), fp32 or bf16.
         checkpoint_seconds: seconds between two saved states within an epoch; each epoch's end is saved too.
         tensorboard: also write OUT/tensorboard.
+        teacher: model folders of trained classifiers to learn from as well (distillation); they see the same augmented
+            pictures, and their probabilities are averaged.
+        distill: how much is learnt from the teachers.
         freeze: what of the encoder is kept as it came.
         augment: augmentation of training images.
     """
@@ -72,6 +106,9 @@ class TrainConfig:
     data: str
     out: str
     backbone: str = "tiny"
+    image_size: int | None = None
+    patch_size: int | None = None
+    network_args: dict[str, Any] | None = None
     epochs: int = 30
     batch_size: int = 64
     lr: float | None = None
@@ -93,6 +130,8 @@ class TrainConfig:
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     checkpoint_seconds: float = 300.0
     tensorboard: bool = False
+    teacher: list[str] = field(default_factory=list)
+    distill: DistillConfig = field(default_factory=DistillConfig)
     freeze: FreezeConfig = field(default_factory=FreezeConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
@@ -103,7 +142,7 @@ class TrainConfig:
         problems.raise_if_any()
 
     def _check(self, problems: Problems) -> None:
-        check, f = problems.check, self.freeze
+        check, f, d = problems.check, self.freeze, self.distill
         check("epochs", self.epochs, self.epochs >= 1, AT_LEAST_ONE)
         check("head_lr", self.head_lr, self.head_lr is None or self.head_lr > 0, ABOVE_ZERO)
         check("warmup_epochs", self.warmup_epochs, 0 <= self.warmup_epochs <= self.epochs, "between 0 and epochs")
@@ -111,8 +150,13 @@ class TrainConfig:
         check("label_smoothing", self.label_smoothing, 0 <= self.label_smoothing < 1, SHARE_BELOW_ONE)
         check("drop_path", self.drop_path, 0 <= self.drop_path < 1, "a rate in [0, 1)")
         check("ema", self.ema, 0 <= self.ema < 1, "a decay in [0, 1)")
+        check("image_size", self.image_size, self.image_size is None or self.image_size >= 1, AT_LEAST_ONE)
+        check("patch_size", self.patch_size, self.patch_size is None or self.patch_size >= 1, AT_LEAST_ONE)
         check("small_size", self.small_size, self.small_size is None or self.small_size >= 1, AT_LEAST_ONE)
         check("small_until", self.small_until, 0 <= self.small_until < 1, SHARE_BELOW_ONE)
+        check("teacher", self.teacher, all(self.teacher), "the names of model folders")
+        check("distill.weight", d.weight, 0 <= d.weight <= 1, SHARE)
+        check("distill.temperature", d.temperature, d.temperature > 0, ABOVE_ZERO)
         check("freeze.blocks", f.blocks, f.blocks is None or f.blocks >= 0, "a whole number of at least 0")
         check("freeze.release_epoch", f.release_epoch, f.release_epoch is None or f.release_epoch >= 2, "at least 2")
         check(
@@ -120,15 +164,36 @@ class TrainConfig:
         )
         if self.augment.mixes and self.batch_size % 2:
             problems.add(f"batch_size: got {self.batch_size}, expected an even number where mixup or cutmix is on")
+        if self.is_timm:
+            self._check_timm(problems)
+        elif self.network_args is not None:
+            problems.add(f"network_args: got {self.network_args} for {self.backbone}, expected a backbone timm:NAME")
+
+    def _check_timm(self, problems: Problems) -> None:
+        """What a timm network does not take, or takes from other fields."""
+        if self.backbone == TIMM:
+            problems.add(f"backbone: got {TIMM!r}, expected a name after it, like timm:resnet18")
+        if self.patch_size is not None:
+            problems.add(f"patch_size: got {self.patch_size} for {self.backbone}, expected it in network_args")
+        if self.freeze.blocks:
+            problems.add(f"freeze.blocks: got {self.freeze.blocks} for {self.backbone}, expected 0: only ViTs freeze")
+        for name in sorted(SET_BY_MIEN.keys() & (self.network_args or {}).keys()):
+            problems.add(f"network_args: got {name}, which {SET_BY_MIEN[name]} decides, expected others")
+
+    @property
+    def is_timm(self) -> bool:
+        """Whether the backbone is a network of timm."""
+        return self.backbone.startswith(TIMM)
 
     @property
     def is_fresh(self) -> bool:
-        """Whether the backbone is a preset with random weights rather than a pretrained one."""
-        return self.backbone in PRESETS
+        """Whether the backbone is a preset, or a timm network without a tag: its weights are random."""
+        return self.backbone in PRESETS or (self.is_timm and "." not in self.backbone)
 
     def resolved(self) -> TrainConfig:
         """The configuration with every default that depends on the backbone filled in."""
         lr = self.lr if self.lr is not None else (1e-3 if self.is_fresh else 3e-5)
         head_lr = self.head_lr if self.head_lr is not None else (lr if self.is_fresh else 5 * lr)
-        blocks = self.freeze.blocks if self.freeze.blocks is not None else (0 if self.is_fresh else 4)
+        by_default = 0 if self.is_fresh or self.is_timm else 4
+        blocks = self.freeze.blocks if self.freeze.blocks is not None else by_default
         return dataclasses.replace(self, lr=lr, head_lr=head_lr, freeze=dataclasses.replace(self.freeze, blocks=blocks))

@@ -7,16 +7,22 @@ visible, the same answer each time.
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 from transformers import ViTConfig, ViTForImageClassification, ViTMAEConfig
 
+from mien.config.train import TIMM
 from mien.errors import MienError
 from mien.model.channels import to_colour, to_grey
 from mien.model.loading import load_network
+from mien.model.networks import Network, as_vit, fix_positions
 from mien.model.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from mien.model.presets import FER2013_MEAN, FER2013_STD, SHAPES, initialise
+from mien.model.regularise import add_drop_path
+from mien.model.resample import check_sizes, resample
+from mien.model.timm_backbone import build_timm
 
 HEAD_KEYS: frozenset[str] = frozenset({"classifier.weight", "classifier.bias"})
 SHARED_FIELDS: tuple[str, ...] = (
@@ -35,32 +41,61 @@ SHARED_FIELDS: tuple[str, ...] = (
 """What a ViTMAE's configuration and a ViT's have in common."""
 
 
-def build(backbone: str, names: tuple[str, ...], *, grey: bool) -> tuple[ViTForImageClassification, Preprocessing]:
+def build(
+    backbone: str,
+    names: tuple[str, ...],
+    *,
+    grey: bool,
+    image_size: int | None = None,
+    patch_size: int | None = None,
+    network_args: dict[str, Any] | None = None,
+    drop_path: float = 0.0,
+) -> tuple[Network, Preprocessing]:
     """A network with a new head, ready to be trained.
 
     Args:
-        backbone: a preset's name, a Hugging Face id of a ViTMAE, or a folder that holds one.
+        backbone: a preset's name, a Hugging Face id of a ViTMAE, a folder that holds one, or timm:NAME.
         names: the classes, in the order of the logits.
         grey: whether the training images have one channel; the network then reads one channel too.
+        image_size: height and width of the pictures, in pixels; by default the backbone's own.
+        patch_size: height and width of a ViT's patches, in pixels; by default its own.
+        network_args: further arguments of ``timm.create_model``.
+        drop_path: stochastic depth rate of the last block, in [0, 1).
 
     Raises:
-        MienError: the checkpoint is missing, foreign, incomplete, or out of reach.
+        MienError: the checkpoint is missing, foreign, incomplete, or out of reach, or a size does not fit.
     """
+    if backbone.startswith(TIMM):
+        return build_timm(
+            backbone, names, grey=grey, image_size=image_size, arguments=network_args, drop_path=drop_path
+        )
     if backbone in SHAPES:
-        network = ViTForImageClassification(_named(SHAPES[backbone].config(1 if grey else 3), names))
-        initialise(network, SHAPES[backbone])
-        preprocessing = Preprocessing(SHAPES[backbone].image_size, (FER2013_MEAN,) * 3, (FER2013_STD,) * 3)
+        network, preprocessing = _from_preset(backbone, names, grey, image_size, patch_size)
     else:
-        network, preprocessing = _from_mae(backbone, names)
+        network, preprocessing = _from_mae(backbone, names, image_size, patch_size)
         if grey and network.config.num_channels == 3:
             to_grey(network, preprocessing)
         elif not grey and network.config.num_channels == 1:
             to_colour(network, preprocessing)
-    network.vit.embeddings.position_embeddings.requires_grad_(False)
+    fix_positions(network)
+    add_drop_path(network, drop_path)
     return network, preprocessing
 
 
-def _from_mae(source: str, names: tuple[str, ...]) -> tuple[ViTForImageClassification, Preprocessing]:
+def _from_preset(
+    preset: str, names: tuple[str, ...], grey: bool, image_size: int | None, patch_size: int | None
+) -> tuple[ViTForImageClassification, Preprocessing]:
+    own = SHAPES[preset]
+    shape = dataclasses.replace(own, image_size=image_size or own.image_size, patch_size=patch_size or own.patch_size)
+    check_sizes(shape.image_size, shape.patch_size)
+    network = ViTForImageClassification(_named(shape.config(1 if grey else 3), names))
+    initialise(network)
+    return network, Preprocessing(shape.image_size, (FER2013_MEAN,) * 3, (FER2013_STD,) * 3)
+
+
+def _from_mae(
+    source: str, names: tuple[str, ...], image_size: int | None, patch_size: int | None
+) -> tuple[ViTForImageClassification, Preprocessing]:
     config = _mae_config(source)
     shared = {name: getattr(config, name) for name in SHARED_FIELDS}
     try:
@@ -68,7 +103,10 @@ def _from_mae(source: str, names: tuple[str, ...]) -> tuple[ViTForImageClassific
     except (OSError, RuntimeError, ValueError) as error:
         raise _unreachable(source, error) from error
     assert_keys(source, info)
-    return network, _mae_preprocessing(source, config)
+    preprocessing = _mae_preprocessing(source, config)
+    size = image_size or preprocessing.image_size
+    resampled = resample(as_vit(network), size, patch_size or _square(source, config, "patch_size"))
+    return resampled, dataclasses.replace(preprocessing, image_size=size)
 
 
 def assert_keys(source: str, info: dict[str, Any]) -> None:
@@ -94,8 +132,8 @@ def _mae_config(source: str) -> ViTMAEConfig:
     if not folder.exists() and (folder.is_absolute() or source.startswith(".") or source.count("/") != 1):
         presets = ", ".join(SHAPES)
         raise MienError(
-            f"--backbone {source}: no such folder, and neither a preset ({presets}) nor a hub id like "
-            "facebook/vit-mae-base"
+            f"--backbone {source}: no such folder, and neither a preset ({presets}), nor a hub id like "
+            "facebook/vit-mae-base, nor timm:NAME"
         )
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise MienError(f"--backbone {source}: holds no config.json; give the folder of a ViTMAE checkpoint")
@@ -110,13 +148,18 @@ def _mae_config(source: str) -> ViTMAEConfig:
 
 
 def _mae_preprocessing(source: str, config: ViTMAEConfig) -> Preprocessing:
-    folder, size = Path(source), config.image_size
-    if not isinstance(size, int):
-        raise MienError(f"--backbone {source}: expected a square image_size in config.json, got {size}")
+    folder, size = Path(source), _square(source, config, "image_size")
     if (folder / "preprocessor_config.json").is_file():
         saved = Preprocessing.load(folder)
         return Preprocessing(size, saved.mean, saved.std)
     return Preprocessing(size, IMAGENET_MEAN, IMAGENET_STD)
+
+
+def _square(source: str, config: ViTMAEConfig, field: str) -> int:
+    side = getattr(config, field)
+    if not isinstance(side, int):
+        raise MienError(f"--backbone {source}: expected a square {field} in config.json, got {side}")
+    return side
 
 
 def _named(config: ViTConfig, names: tuple[str, ...]) -> ViTConfig:

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import ViTConfig, ViTForImageClassification
 
 from mien.errors import MienError
 from mien.files import atomic_folder, read_json, write_json
 from mien.model.channels import to_colour
 from mien.model.loading import load_network
+from mien.model.networks import MODEL_TYPES, Network, logits, num_channels
 from mien.model.preprocessing import Preprocessing, tensor
 from mien.progress import progress
 
@@ -27,13 +27,14 @@ class Classifier:
     """A network that reads expressions off face crops.
 
     Attributes:
-        network: transformers' ViT with a linear head on [CLS], in evaluation mode.
+        network: transformers' ViT with a linear head on [CLS], or its wrapper around a network of timm, in evaluation
+            mode.
         preprocessing: size and normalisation of its input.
         names: the classes, in the order of the logits.
         folder: where it was read from, if anywhere.
     """
 
-    network: ViTForImageClassification
+    network: Network
     preprocessing: Preprocessing
     names: tuple[str, ...]
     folder: Path | None = None
@@ -63,11 +64,9 @@ class Classifier:
         with progress("reading faces", len(images), "images", quiet=quiet) as advance:
             for start in range(0, len(images), batch_size):
                 batch = tensor(images[start : start + batch_size]).to(self.device)
-                pixels = self.preprocessing(batch, self.network.config.num_channels)
+                pixels = self.preprocessing(batch, num_channels(self.network))
                 pixels = pixels.flip(-1) if flip else pixels
-                resized = pixels.shape[-1] != self.network.config.image_size
-                logits = self.network(pixel_values=pixels, interpolate_pos_encoding=resized).logits
-                parts.append(logits.float().cpu().numpy())
+                parts.append(logits(self.network, pixels).float().cpu().numpy())
                 advance(len(batch))
         return np.concatenate(parts)
 
@@ -82,7 +81,7 @@ class Classifier:
         from safetensors.numpy import save_file
 
         network = copy.deepcopy(self.network).cpu().float()
-        if network.config.num_channels == 1:
+        if num_channels(network) == 1:
             to_colour(network, self.preprocessing)
         with atomic_folder(folder) as temporary:
             network.save_pretrained(temporary)
@@ -101,14 +100,14 @@ class Classifier:
         """
         folder = model_folder(folder)
         config = read_json(folder / "config.json")
-        if config.get("model_type") != "vit":
-            found = config.get("model_type", "no model_type")
+        found = config.get("model_type", "no model_type")
+        if found not in MODEL_TYPES:
             raise MienError(
-                f"{folder}: is of another architecture ({found}), expected a ViT classifier (vit); give a folder that "
-                "`mien train` wrote"
+                f"{folder}: is of another architecture ({found}), expected a classifier ({' or '.join(MODEL_TYPES)}); "
+                "give a folder that `mien train` wrote"
             )
         preprocessing = Preprocessing.load(folder)
-        network = _read_network(folder)
+        network = _read_network(folder, found)
         labels = {int(index): str(name) for index, name in (network.config.id2label or {}).items()}
         names = tuple(labels[index] for index in sorted(labels))
         return cls(network.eval().to(device), preprocessing, names, folder)
@@ -141,11 +140,11 @@ def model_folder(path: Path) -> Path:
     raise MienError(f"{path}: {what}; give a model folder that `mien train` wrote, like runs/first/model")
 
 
-def _read_network(folder: Path) -> ViTForImageClassification:
+def _read_network(folder: Path, model_type: str) -> Network:
     if not (folder / "model.safetensors").is_file():
         raise MienError(f"{folder}: the weights are missing (model.safetensors); copy the whole folder again")
     try:
-        network, info = load_network(folder, ViTConfig.from_pretrained(folder))
+        network, info = load_network(folder, MODEL_TYPES[model_type][0].from_pretrained(folder))
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise MienError(f"{folder}: the weights cannot be read ({reason}); copy the whole folder again") from error

@@ -2,24 +2,17 @@
 
 The encoder counts as a stack of units: the embeddings, then each block. Freezing keeps a prefix of the stack: nothing,
 or the embeddings and the first k blocks. Frozen parameters are in no optimizer and hold no gradient; since nothing
-below them needs one either, the frozen prefix runs without storing activations.
+below them needs one either, the frozen prefix runs without storing activations. A timm network is no such stack and
+trains whole.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
-from transformers import ViTForImageClassification
-
 from mien.config import FreezeConfig
 from mien.errors import MienError
-
-
-def units(network: ViTForImageClassification) -> list[tuple[str, nn.Module]]:
-    """The parts that can be frozen, from the input up: embeddings, block 0, block 1, ..."""
-    blocks = [(f"block {index}", layer) for index, layer in enumerate(network.vit.layers)]
-    return [("embeddings", network.vit.embeddings), *blocks]
+from mien.model.networks import Network, fix_positions, parts, units
 
 
 def frozen_units(config: FreezeConfig, epoch: int) -> int:
@@ -40,13 +33,13 @@ def frozen_units(config: FreezeConfig, epoch: int) -> int:
     return max(0, whole - 1 - (epoch - config.release_epoch))
 
 
-def check_freezing(config: FreezeConfig, network: ViTForImageClassification, *, fresh: bool) -> None:
+def check_freezing(config: FreezeConfig, network: Network, *, fresh: bool) -> None:
     """Refuses what cannot be meant.
 
     Raises:
         MienError: more blocks than there are; random weights would be frozen without being asked for by name.
     """
-    depth = len(network.vit.layers)
+    depth = max(0, len(units(network)) - 1)
     if config.blocks and config.blocks > depth:
         raise MienError(f"freeze.blocks: got {config.blocks}, expected at most {depth}, the blocks of this backbone")
     if config.blocks and fresh and not config.random_weights:
@@ -56,22 +49,22 @@ def check_freezing(config: FreezeConfig, network: ViTForImageClassification, *, 
         )
 
 
-def freeze(network: ViTForImageClassification, count: int) -> None:
+def freeze(network: Network, count: int) -> None:
     """Freezes the first ``count`` units and makes the rest trainable; fixed positions never train."""
     network.requires_grad_(True)
     for _, unit in units(network)[:count]:
         unit.requires_grad_(False)
-    network.vit.embeddings.position_embeddings.requires_grad_(False)
+    fix_positions(network)
 
 
-def training_mode(network: ViTForImageClassification, count: int) -> None:
+def training_mode(network: Network, count: int) -> None:
     """Training mode for what trains; the first ``count`` units stay in evaluation mode (no drop path)."""
     network.train()
     for _, unit in units(network)[:count]:
         unit.eval()
 
 
-def table(network: ViTForImageClassification, groups: list[dict[str, Any]]) -> str:
+def table(network: Network, groups: list[dict[str, Any]]) -> str:
     """What is frozen, what trains, and at which peak rate, a line a part.
 
     Args:
@@ -79,10 +72,8 @@ def table(network: ViTForImageClassification, groups: list[dict[str, Any]]) -> s
         groups: the optimizer's parameter groups, before the first step of the schedule.
     """
     rates = {id(p): group["lr"] * group.get("lr_scale", 1.0) for group in groups for p in group["params"]}
-    parts = [*units(network), ("norm", network.vit.layernorm), ("head", network.classifier)]
     lines = [f"{'part':<12} {'parameters':>12}  {'state':<8} {'peak rate':>10}"]
-    for name, module in parts:
-        parameters = list(module.parameters())
+    for name, parameters in parts(network):
         count = sum(p.numel() for p in parameters)
         trained = [rates[id(p)] for p in parameters if p.requires_grad]
         state, rate = ("trains", f"{max(trained):.2e}") if trained else ("frozen", "-")

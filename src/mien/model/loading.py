@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, cast
 
-from transformers import ViTConfig, ViTForImageClassification
 from transformers.utils import logging
 
+from mien.model.networks import MODEL_TYPES, Network, NetworkConfig
 
-def load_network(source: str | Path, config: ViTConfig) -> tuple[ViTForImageClassification, dict[str, Any]]:
-    """Fills a ViT classifier from a checkpoint.
+
+def load_network(source: str | Path, config: NetworkConfig) -> tuple[Network, dict[str, Any]]:
+    """Fills a classifier from a checkpoint.
 
     Args:
         source: a folder or a hub id.
@@ -24,8 +25,8 @@ def load_network(source: str | Path, config: ViTConfig) -> tuple[ViTForImageClas
     logging.disable_progress_bar()
     try:
         return cast(
-            tuple[ViTForImageClassification, dict[str, Any]],
-            ViTForImageClassification.from_pretrained(
+            tuple[Network, dict[str, Any]],
+            MODEL_TYPES[config.model_type][1].from_pretrained(
                 source, config=config, use_safetensors=True, output_loading_info=True
             ),
         )

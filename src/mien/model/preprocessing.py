@@ -67,10 +67,25 @@ class Preprocessing:
         Grey images are repeated over three channels; colour images become luma where the network reads one.
         """
         planes = images.unsqueeze(1) if images.ndim == 3 else images.movedim(-1, 1)
-        floats = self.resize(planes).float() / 255
+        return self.read(self.resize(planes).float() / 255, num_channels)
+
+    def read(self, floats: torch.Tensor, num_channels: int) -> torch.Tensor:
+        """float32 [B, 1 or 3, S, S] in [0, 1] to float32 [B, num_channels, S, S], normalised."""
         if num_channels == 3:
             return self.normalise(floats.expand(-1, 3, -1, -1))
         return self.normalise(floats if floats.shape[1] == 1 else to_luma(floats))
+
+    def denormalise(self, pixels: torch.Tensor) -> torch.Tensor:
+        """What ``normalise`` gave, turned back: float32 [B, C, S, S], in [0, 1] where it came from there."""
+        if pixels.shape[1] == 1:
+            return pixels * self.grey_std + self.grey_mean
+        mean, std = (torch.tensor(values, device=pixels.device).view(1, 3, 1, 1) for values in (self.mean, self.std))
+        return pixels * std + mean
+
+    def to_images(self, pixels: torch.Tensor) -> np.ndarray:
+        """What ``normalise`` gives, turned back: float32 [B, C, S, S] to uint8 [B, S, S] (grey) or [B, S, S, 3]."""
+        images = (self.denormalise(pixels) * 255).round().clamp(0, 255).byte().movedim(1, -1).cpu().numpy()
+        return images[..., 0] if images.shape[-1] == 1 else images
 
     def processor(self) -> ViTImageProcessor:
         """The same preprocessing as transformers' image processor, for three-channel input."""

@@ -1,8 +1,9 @@
-"""Fine-tuning: from labelled faces, a ViTMAE encoder and a linear head to a model folder."""
+"""Fine-tuning: from labelled faces and a ViTMAE encoder, or a timm network, to a model folder."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
@@ -10,11 +11,11 @@ from typing import cast
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast
 from timm.scheduler import CosineLRScheduler
 from timm.utils import ModelEmaV3
 from torch import nn
 from torch.nn import functional as F
-from transformers import ViTForImageClassification
 
 from mien.config import TrainConfig, to_dict
 from mien.data.faces import SPLITS, FaceSet
@@ -25,14 +26,15 @@ from mien.files import write_json
 from mien.model.backbone import build
 from mien.model.classifier import Classifier
 from mien.model.freezing import check_freezing, freeze, frozen_units, table, training_mode
+from mien.model.networks import Network, logits, num_channels
 from mien.model.preprocessing import tensor
 from mien.progress import progress
 from mien.training.augment import Augment, random_table
 from mien.training.batches import build_mixup, class_weights, local_rows, seed_step, shuffled, soft_targets
 from mien.training.device import gather_rows, on_main, resolve_precision, start_accelerator
+from mien.training.distil import Distillation, Teacher, check_teachers, load_teachers, teacher_state
 from mien.training.history import epoch_line, write_curves
 from mien.training.optim import build_optimizer, build_schedule, moments, restore_moments
-from mien.training.regularise import add_drop_path
 from mien.training.resolution import check_small_size, epoch_size, shrink
 from mien.training.run import Parts, Run, open_run, prepare_faces
 from mien.training.state import Saved
@@ -57,13 +59,23 @@ def train(config: TrainConfig, *, resume: bool = False, command: str = "") -> Pa
     accelerator = start_accelerator(config)
     faces = prepare_faces(read_faces(config.data), config)
     saved = open_run(config, faces.fingerprint, resume)
+    teachers = load_teachers(config.teacher, faces.names, accelerator.device)
+    if saved:
+        check_teachers(teachers, saved)
     torch.manual_seed(config.seed)
-    network, preprocessing = build(config.backbone, faces.names, grey=faces.is_grey)
+    network, preprocessing = build(
+        config.backbone,
+        faces.names,
+        grey=faces.is_grey,
+        image_size=config.image_size or (faces.image_size if config.is_timm else None),
+        patch_size=config.patch_size,
+        network_args=config.network_args,
+        drop_path=config.drop_path,
+    )
     check_freezing(config.freeze, network, fresh=config.is_fresh)
     check_small_size(config, network, preprocessing.image_size)
-    add_drop_path(network, config.drop_path)
     classifier = Classifier(network.to(accelerator.device), preprocessing, faces.names)
-    FineTuning(config, classifier, faces, accelerator, saved, command).fit()
+    FineTuning(config, classifier, faces, accelerator, saved, command, teachers).fit()
     accelerator.wait_for_everyone()
     return Path(config.out) / "model"
 
@@ -88,6 +100,7 @@ class FineTuning:
         accelerator: device, precision and processes.
         saved: the state to go on from, or None.
         command: the command line, for ``meta.json``.
+        teachers: classifiers to learn from as well, on the device.
     """
 
     def __init__(
@@ -98,6 +111,7 @@ class FineTuning:
         accelerator: Accelerator,
         saved: Saved | None = None,
         command: str = "",
+        teachers: Sequence[Teacher] = (),
     ) -> None:
         self.config, self.classifier, self.faces, self.accelerator = config, classifier, faces, accelerator
         self.network, self.command = classifier.network, command
@@ -107,10 +121,12 @@ class FineTuning:
         self.images = tensor(self.train_set.images).to(accelerator.device)
         self.labels = torch.from_numpy(self.train_set.labels).to(accelerator.device)
         self.steps = len(self.images) // config.batch_size
-        self.augment = Augment(config.augment, classifier.preprocessing, self.network.config.num_channels)
+        self.augment = Augment(config.augment, classifier.preprocessing, num_channels(self.network))
         self.mix = build_mixup(config, len(faces.names))
         self.weights = class_weights(self.train_set).to(accelerator.device) if config.class_weights else None
         self.precision = resolve_precision(config.precision, accelerator.device)
+        self.teachers = teachers
+        self.distil = Distillation(config.distill, teachers, classifier.preprocessing, self.precision)
         self.average = ModelEmaV3(self.network, decay=config.ema, use_warmup=True) if config.ema else None
         self.moments = saved.part("moments") if saved else {}
         if saved:
@@ -174,20 +190,23 @@ class FineTuning:
                 advance(config.batch_size, note)
 
     def loss(self, model: nn.Module, pixels: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Cross-entropy against smoothed, or mixed, targets; weighted by class where that is asked for."""
-        pixels = shrink(pixels, self.image_size(self.state.epoch))
+        """Cross-entropy against smoothed, or mixed, targets, weighted by class where that is asked for; and teachers.
+
+        Pictures are mixed at full size, so that teachers see at full size what the student may see smaller.
+        """
         if self.mix is not None:
             pixels, targets = self.mix(pixels, labels)
         else:
             targets = soft_targets(labels, len(self.faces.names), self.config.label_smoothing)
         with torch.autocast(pixels.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            logits = model(pixel_values=pixels, interpolate_pos_encoding=True).logits
-        return F.cross_entropy(logits.float(), targets, weight=self.weights)
+            answers = logits(model, shrink(pixels, self.image_size(self.state.epoch)))
+        loss = F.cross_entropy(answers.float(), targets, weight=self.weights)
+        return self.distil(loss, answers, pixels) if self.teachers else loss
 
     def finish_epoch(self, epoch: int, stage: Stage) -> None:
         """Evaluates, keeps the best weights, writes history and state."""
         state, config = self.state, self.config
-        judged = self.network if self.average is None else cast(ViTForImageClassification, self.average.module)
+        judged = self.network if self.average is None else cast(Network, self.average.module)
         size = self.image_size(epoch)
         row = {"epoch": epoch, "loss": state.loss_sum / self.steps, **self.validate(judged, size), "image_size": size}
         row["lr"] = max(group["lr"] for group in stage.optimizer.param_groups)
@@ -206,19 +225,21 @@ class FineTuning:
         """Height and width of the pictures in an epoch, in pixels."""
         return epoch_size(self.config, self.classifier.preprocessing.image_size, epoch)
 
-    def validate(self, network: ViTForImageClassification, size: int) -> dict[str, float]:
+    def validate(self, network: Network, size: int) -> dict[str, float]:
         """Scores a network on the validation split at an image size; every process reads its share."""
+        # Each process has its own running statistics of batch norm; those of the first are judged and kept.
+        broadcast(list(network.buffers()))
         preprocessing = replace(self.classifier.preprocessing, image_size=size)
         judge = Classifier(network, preprocessing, self.classifier.names)
         rank, processes = self.accelerator.process_index, self.accelerator.num_processes
         share = torch.from_numpy(judge.logits(self.validation.images[rank::processes], quiet=True))
-        logits = gather_rows(self.accelerator, share, len(self.validation)).cpu()
+        answers = gather_rows(self.accelerator, share, len(self.validation)).cpu()
         labels = torch.from_numpy(self.validation.labels)
-        accuracy, macro_f1 = accuracy_and_macro_f1(logits.argmax(1).numpy(), labels.numpy(), logits.shape[1])
-        loss = F.cross_entropy(logits, labels).item()
+        accuracy, macro_f1 = accuracy_and_macro_f1(answers.argmax(1).numpy(), labels.numpy(), answers.shape[1])
+        loss = F.cross_entropy(answers, labels).item()
         return {"val_loss": loss, "val_accuracy": float(accuracy), "val_macro_f1": float(macro_f1)}
 
-    def save_model(self, network: ViTForImageClassification, row: dict[str, float]) -> None:
+    def save_model(self, network: Network, row: dict[str, float]) -> None:
         """Writes ``OUT/model`` and, beside it, ``OUT/meta.json``."""
         meta = {
             "command": self.command,
@@ -227,6 +248,7 @@ class FineTuning:
                         "loss": row["val_loss"], "epoch": row["epoch"]},
             "data": {"source": self.faces.source, "fingerprint": self.faces.fingerprint,
                      "images": {name: len(self.faces.part(name)) for name in SPLITS if self.faces.has(name)}},
+            "teachers": {str(teacher.classifier.folder): teacher.sha256 for teacher in self.teachers},
             "config": to_dict(self.config),
             "versions": versions(),
         }  # fmt: skip
@@ -245,8 +267,9 @@ class FineTuning:
         self.run.save(lambda: self.parts(stage))
 
     def parts(self, stage: Stage) -> Parts:
-        """The tensors of the state: weights, moments, and the averaged weights."""
+        """The tensors of the state: weights, moments, the averaged weights, and the teachers' fingerprints."""
         parts = {"network": self.network.state_dict(), "moments": moments(self.network, stage.optimizer)}
+        parts["teachers"] = teacher_state(self.teachers)
         if self.average is not None:
             parts["average"] = self.average.module.state_dict()
         return parts

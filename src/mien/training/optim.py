@@ -7,40 +7,35 @@ from typing import Any
 import torch
 from timm.optim import param_groups_layer_decay
 from timm.scheduler import CosineLRScheduler
-from transformers import ViTForImageClassification
 
 from mien.config import TrainConfig
+from mien.model.head import head
+from mien.model.networks import Network, layered
 
-NO_DECAY: tuple[str, ...] = ("vit.embeddings.cls_token", "vit.embeddings.position_embeddings")
-"""Exempt from weight decay beside every bias and norm."""
 
-
-def parameter_groups(network: ViTForImageClassification, config: TrainConfig) -> list[dict[str, Any]]:
+def parameter_groups(network: Network, config: TrainConfig) -> list[dict[str, Any]]:
     """The trainable parameters, grouped by layer and by whether weight decay applies; the head with its own rate.
 
     Args:
         network: after ``mien.model.freezing.freeze``; frozen parameters come into no group.
         config: with every default resolved.
     """
-    network.__dict__["group_matcher"] = _group_matcher  # where timm looks for it
+    module, exempt = layered(network)
     groups = param_groups_layer_decay(
-        network, weight_decay=config.weight_decay, no_weight_decay_list=NO_DECAY, layer_decay=config.layer_decay
+        module, weight_decay=config.weight_decay, no_weight_decay_list=exempt, layer_decay=config.layer_decay
     )
-    head = {id(parameter) for parameter in network.classifier.parameters()}
+    last = {id(parameter) for parameter in head(network).parameters()}
+    found = []
     for group in groups:
-        group["lr"] = config.head_lr if id(group["params"][0]) in head else config.lr
-    return groups
+        # timm may put the norm before the head into one group with it.
+        for rate, is_head in ((config.lr, False), (config.head_lr, True)):
+            parameters = [parameter for parameter in group["params"] if (id(parameter) in last) is is_head]
+            if parameters:
+                found.append({**group, "params": parameters, "lr": rate})
+    return found
 
 
-def _group_matcher(coarse: bool) -> dict[str, Any]:
-    """Which layer a parameter belongs to, as timm's own ViT tells it; the final norm goes with the last block."""
-    return {
-        "stem": r"^vit\.embeddings",
-        "blocks": [(r"^vit\.layers\.(\d+)", None), (r"^vit\.layernorm", (99999,))],
-    }
-
-
-def build_optimizer(network: ViTForImageClassification, config: TrainConfig) -> torch.optim.AdamW:
+def build_optimizer(network: Network, config: TrainConfig) -> torch.optim.AdamW:
     """AdamW (Loshchilov and Hutter 2019) over ``parameter_groups``."""
     device = next(network.parameters()).device
     groups = parameter_groups(network, config)

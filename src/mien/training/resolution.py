@@ -1,18 +1,18 @@
 """Progressive resizing: small pictures first, full size at the end.
 
-Half the side means a quarter of the patches and of the work, and fewer places to learn. The network is the same: the
-fixed positions are interpolated to the smaller grid. (Tan and Le 2021, arXiv:2104.00298, section 4.2; for ViTs Touvron
-et al. 2022, arXiv:2204.07118.)
+Half the side means a quarter of the patches and of the work, and fewer places to learn. The network is the same; a
+ViT's fixed positions are interpolated to the smaller grid. (Tan and Le 2021, arXiv:2104.00298, section 4.2; for ViTs
+Touvron et al. 2022, arXiv:2204.07118.)
 """
 
 from __future__ import annotations
 
 import torch
 from torch.nn import functional as F
-from transformers import ViTForImageClassification
 
 from mien.config import TrainConfig
 from mien.errors import MienError
+from mien.model.networks import Network, reads, sizes
 
 
 def epoch_size(config: TrainConfig, full_size: int, epoch: int) -> int:
@@ -22,17 +22,15 @@ def epoch_size(config: TrainConfig, full_size: int, epoch: int) -> int:
     return config.small_size
 
 
-def check_small_size(config: TrainConfig, network: ViTForImageClassification, full_size: int) -> None:
+def check_small_size(config: TrainConfig, network: Network, full_size: int) -> None:
     """Refuses a size that the network cannot read.
 
     Raises:
-        MienError: ``small_size`` is no multiple of the patch size below the full size.
+        MienError: ``small_size`` is not below the full size, or no size that the network reads.
     """
-    size, (patch_size, _) = config.small_size, network.vit.embeddings.patch_embeddings.patch_size
-    if size is not None and (size % patch_size or size >= full_size):
-        raise MienError(
-            f"small_size: got {size}, expected a multiple of {patch_size} (a patch of this backbone) below {full_size}"
-        )
+    size = config.small_size
+    if size is not None and (size >= full_size or not reads(network, size)):
+        raise MienError(f"small_size: got {size}, expected {sizes(network)} below {full_size}")
 
 
 def shrink(pixels: torch.Tensor, size: int) -> torch.Tensor:

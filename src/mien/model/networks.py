@@ -1,0 +1,158 @@
+"""The two kinds of network that a classifier may hold, transformers' ViT and timm's, and all in which they differ."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from timm.layers import Conv2dSame
+from torch import nn
+from transformers import TimmWrapperConfig, TimmWrapperForImageClassification, ViTConfig, ViTForImageClassification
+
+from mien.errors import MienError
+from mien.model.head import head
+
+Network = ViTForImageClassification | TimmWrapperForImageClassification
+NetworkConfig = ViTConfig | TimmWrapperConfig
+
+MODEL_TYPES: dict[str, tuple[type[NetworkConfig], type[Network]]] = {
+    "vit": (ViTConfig, ViTForImageClassification),
+    "timm_wrapper": (TimmWrapperConfig, TimmWrapperForImageClassification),
+}
+"""What ``model_type`` of a ``config.json`` stands for."""
+
+NO_DECAY: tuple[str, ...] = ("vit.embeddings.cls_token", "vit.embeddings.position_embeddings")
+"""Of a ViT, exempt from weight decay beside every bias and norm."""
+
+
+def as_vit(network: nn.Module) -> ViTForImageClassification:
+    """The network, where it is a ViT.
+
+    Raises:
+        MienError: it is a timm network.
+    """
+    if not isinstance(network, ViTForImageClassification):
+        raise MienError(f"got a {type(network).__name__}, expected a ViT; give a model of a preset or of a ViTMAE")
+    return network
+
+
+def logits(model: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
+    """Runs a network, or what ``Accelerator.prepare_model`` made of it.
+
+    Args:
+        model: the network, or a wrapper that holds it as ``module``.
+        pixels: float32 [B, C, S, S], normalised. A ViT interpolates its positions where S is not its own size.
+
+    Returns:
+        [B, classes], float32, or what autocast makes of it.
+    """
+    network = getattr(model, "module", model)
+    options = {"interpolate_pos_encoding": True} if isinstance(network, ViTForImageClassification) else {}
+    found: torch.Tensor = model(pixel_values=pixels, **options).logits
+    return found
+
+
+def num_channels(network: Network) -> int:
+    """1 or 3, the channels of the pictures that the network reads."""
+    if isinstance(network, ViTForImageClassification):
+        return int(network.config.num_channels)
+    return int((network.config.model_args or {}).get("in_chans", 3))
+
+
+def set_channels(network: Network, count: int) -> None:
+    """Notes in the network's configuration that its first convolutions read ``count`` channels now."""
+    if isinstance(network, ViTForImageClassification):
+        network.vit.embeddings.patch_embeddings.num_channels = network.config.num_channels = count
+    else:
+        network.config.model_args = {**(network.config.model_args or {}), "in_chans": count}
+
+
+def first_convolutions(network: Network) -> list[nn.Module]:
+    """The layers that read the pixels, as timm's ``pretrained_cfg`` names them, or the patch embedding of a ViT."""
+    if isinstance(network, ViTForImageClassification):
+        return [network.vit.embeddings.patch_embeddings.projection]
+    names = network.timm_model.pretrained_cfg.get("first_conv") or ()
+    return [network.timm_model.get_submodule(name) for name in ((names,) if isinstance(names, str) else names)]
+
+
+def channels_can_change(network: Network) -> bool:
+    """Whether other channels come down to other weights of the first convolutions.
+
+    Not so where a layer rearranges the pixels before it, or normalises its weights in each forward pass.
+    """
+    try:
+        count, layers = num_channels(network), first_convolutions(network)
+    except AttributeError:  # network_args gave the network another beginning than timm's name for it says
+        return False
+    plain = [type(layer) in (nn.Conv2d, Conv2dSame) and layer.in_channels == count for layer in layers]
+    return bool(plain) and all(plain)
+
+
+def fix_positions(network: Network) -> None:
+    """Keeps a ViTMAE's sine-cosine positions from training; a timm network learns its own."""
+    if isinstance(network, ViTForImageClassification):
+        network.vit.embeddings.position_embeddings.requires_grad_(False)
+
+
+def units(network: Network) -> list[tuple[str, nn.Module]]:
+    """The parts that can be frozen, from the input up: embeddings, block 0, block 1, ...; none of a timm network."""
+    if not isinstance(network, ViTForImageClassification):
+        return []
+    blocks = [(f"block {index}", layer) for index, layer in enumerate(network.vit.layers)]
+    return [("embeddings", network.vit.embeddings), *blocks]
+
+
+def parts(network: Network) -> list[tuple[str, list[nn.Parameter]]]:
+    """Every parameter once, by the part it belongs to, from the input up; the head comes last."""
+    if isinstance(network, ViTForImageClassification):
+        modules = [*units(network), ("norm", network.vit.layernorm)]
+        named = [(name, parameter) for name, module in modules for parameter in module.parameters()]
+    else:
+        named = [(name.partition(".")[0], value) for name, value in network.timm_model.named_parameters()]
+    last = {id(parameter) for parameter in head(network).parameters()}
+    found: dict[str, list[nn.Parameter]] = {}
+    for name, parameter in named:
+        if id(parameter) not in last:
+            found.setdefault(name, []).append(parameter)
+    return [*found.items(), ("head", list(head(network).parameters()))]
+
+
+def layered(network: Network) -> tuple[nn.Module, list[str]]:
+    """What timm's layer decay takes: a module with a ``group_matcher``, and names exempt from weight decay."""
+    if isinstance(network, ViTForImageClassification):
+        network.__dict__["group_matcher"] = _group_matcher
+        return network, list(NO_DECAY)
+    inner = network.timm_model
+    return inner, sorted(inner.no_weight_decay()) if hasattr(inner, "no_weight_decay") else []
+
+
+def _group_matcher(coarse: bool) -> dict[str, Any]:
+    """Which layer a parameter belongs to, as timm's own ViT tells it; the final norm goes with the last block."""
+    return {
+        "stem": r"^vit\.embeddings",
+        "blocks": [(r"^vit\.layers\.(\d+)", None), (r"^vit\.layernorm", (99999,))],
+    }
+
+
+@torch.no_grad()
+def reads(network: Network, size: int) -> bool:
+    """Whether the network reads pictures of a size: a multiple of a ViT's patch; a timm network is tried."""
+    if isinstance(network, ViTForImageClassification):
+        return size % cast(int, network.config.patch_size) == 0
+    inner, training = network.timm_model, network.training
+    try:
+        inner.eval()(torch.zeros(1, num_channels(network), size, size, device=network.device))
+    except Exception:  # timm's networks refuse a size in many ways: assertions, shapes that differ, empty maps
+        return False
+    finally:
+        inner.train(training)
+    return True
+
+
+def sizes(network: Network) -> str:
+    """Which sizes ``reads`` is true of, in words."""
+    if isinstance(network, ViTForImageClassification):
+        return f"a multiple of {network.config.patch_size} (a patch of this backbone)"
+    fixed = bool(network.timm_model.pretrained_cfg.get("fixed_input_size"))
+    hint = ' (one alone, unless it takes {"dynamic_img_size": true} in network_args)' if fixed else ""
+    return f"a size that {network.config.architecture} reads{hint}"

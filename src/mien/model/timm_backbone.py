@@ -1,0 +1,162 @@
+"""A network of timm behind transformers' wrapper, so that its folder opens in other tools as a ViT's does."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+import timm
+from torch import nn
+from transformers import TimmWrapperConfig, TimmWrapperForImageClassification
+
+from mien.config.train import TIMM
+from mien.errors import MienError
+from mien.model.head import head
+from mien.model.networks import channels_can_change, reads
+from mien.model.preprocessing import Preprocessing
+from mien.model.presets import FER2013_MEAN, FER2013_STD
+
+
+def build_timm(
+    backbone: str,
+    names: tuple[str, ...],
+    *,
+    grey: bool,
+    image_size: int | None = None,
+    arguments: dict[str, Any] | None = None,
+    drop_path: float = 0.0,
+) -> tuple[TimmWrapperForImageClassification, Preprocessing]:
+    """A timm network with a new head, ready to be trained, started as timm starts it.
+
+    Args:
+        backbone: ``timm:NAME`` for random weights, ``timm:NAME.TAG`` for the pretrained weights of that tag.
+        names: the classes, in the order of the logits.
+        grey: whether the training images have one channel; the network then reads one channel too, unless it
+            rearranges its input, and reads the grey picture three times.
+        image_size: height and width of the pictures, in pixels; by default timm's for this network.
+        arguments: further arguments of ``timm.create_model``.
+        drop_path: stochastic depth rate; see ``TrainConfig.drop_path``.
+
+    Raises:
+        MienError: there is no such network, it does not take the arguments or the size, its weights are out of reach,
+            or it does not end in a linear layer.
+    """
+    architecture, _, tag = backbone.removeprefix(TIMM).partition(".")
+    _check_name(backbone, architecture, tag)
+    default = timm.get_pretrained_cfg(architecture)
+    size = image_size or (default.input_size if default else (3, 224, 224))[-1]
+    kept = dict(arguments or {})
+    extra = {"num_classes": len(names)} | ({"drop_path_rate": drop_path} if drop_path else {})
+    if default is not None and default.fixed_input_size and _takes_size(backbone, architecture, kept, size):
+        kept["img_size"] = size
+    if grey:
+        kept["in_chans"] = 1
+    network = _wrapped(backbone, architecture, names, kept, extra, size)
+    if grey and not channels_can_change(network):
+        del kept["in_chans"]
+        network = _wrapped(backbone, architecture, names, kept, extra, size)
+    if tag:
+        network.timm_model = _pretrained(backbone, {**kept, **extra})
+    head(network)
+    if not reads(network, size):
+        raise MienError(
+            f"image_size: got {size}, which {architecture} does not read; give another --image-size, or --network-args "
+            "that suit this size"
+        )
+    return network, _preprocessing(network, size, pretrained=bool(tag), grey=grey)
+
+
+def _check_name(backbone: str, architecture: str, tag: str) -> None:
+    if not timm.is_model(architecture):
+        close = difflib.get_close_matches(architecture, timm.list_models(), n=1)
+        hint = f"did you mean {TIMM}{close[0]}?" if close else "timm.list_models() names them all"
+        raise MienError(f"--backbone {backbone}: timm {timm.__version__} has no such network; {hint}")
+    tags = [name.partition(".")[2] for name in timm.list_pretrained(f"{architecture}.*")]
+    if tag and tag not in tags:
+        known = f"there is {', '.join(tags)}" if tags else "there are none"
+        raise MienError(f"--backbone {backbone}: timm {timm.__version__} has no weights of the tag {tag}; {known}")
+
+
+def _takes_size(backbone: str, architecture: str, arguments: dict[str, Any], size: int) -> bool:
+    """Whether the network is built for a size; some that read one size only do not take another."""
+    try:
+        _create(backbone, architecture, {**arguments, "img_size": size})
+    except MienError as error:
+        if isinstance(error.__cause__, TypeError) and "img_size" in str(error.__cause__):
+            return False
+        raise
+    return True
+
+
+def _create(backbone: str, architecture: str, arguments: dict[str, Any]) -> nn.Module:
+    try:
+        return timm.create_model(architecture, **arguments)
+    except Exception as error:  # whatever the network's own code makes of arguments that it cannot use
+        raise MienError(
+            f"--backbone {backbone}: cannot be built ({_reason(error)}); change --network-args or --image-size"
+        ) from error
+
+
+def _wrapped(
+    backbone: str,
+    architecture: str,
+    names: tuple[str, ...],
+    kept: dict[str, Any],
+    extra: dict[str, Any],
+    size: int,
+) -> TimmWrapperForImageClassification:
+    """The network in transformers' wrapper; ``kept`` goes into the configuration, ``extra`` matters in training."""
+    inner = _create(backbone, architecture, {**kept, **extra})
+    config = TimmWrapperConfig(
+        architecture=architecture,
+        model_args=dict(kept),
+        id2label=dict(enumerate(names)),
+        label2id={name: index for index, name in enumerate(names)},
+    )
+    wrapper = TimmWrapperForImageClassification(config)
+    # The wrapper draws the weights of every layer anew from one normal distribution; timm's own start is kept instead.
+    wrapper.timm_model = inner
+    return wrapper
+
+
+def _pretrained(backbone: str, arguments: dict[str, Any]) -> nn.Module:
+    """The network with the weights of a tag; timm sums the first convolution over red, green and blue for grey."""
+    try:
+        return timm.create_model(backbone.removeprefix(TIMM), pretrained=True, **arguments)
+    except Exception as error:  # no connection, or weights that do not fit: timm and the hub have many errors for it
+        raise MienError(
+            f"--backbone {backbone}: the pretrained weights could not be fetched, or do not fit ({_reason(error)}); "
+            "where there is a connection, run it once and copy the hub's cache (HF_HOME) here, or give "
+            f"{backbone.partition('.')[0]}, whose weights are random"
+        ) from error
+
+
+def _preprocessing(
+    network: TimmWrapperForImageClassification, size: int, *, pretrained: bool, grey: bool
+) -> Preprocessing:
+    """FER2013's statistics for random weights, the weights' own for pretrained ones; also noted as timm notes them.
+
+    For grey pictures every channel has the luma of these, so that a grey picture stays grey.
+    """
+    preprocessing = Preprocessing(size, (FER2013_MEAN,) * 3, (FER2013_STD,) * 3)
+    if pretrained:
+        own = network.timm_model.pretrained_cfg
+        preprocessing = Preprocessing(size, tuple(own["mean"]), tuple(own["std"]))
+    if grey and pretrained:
+        preprocessing = Preprocessing(size, (preprocessing.grey_mean,) * 3, (preprocessing.grey_std,) * 3)
+    network.config.pretrained_cfg = {
+        "input_size": [3, size, size],
+        "mean": list(preprocessing.mean),
+        "std": list(preprocessing.std),
+        "interpolation": "bilinear",
+        "crop_pct": 1.0,
+        "crop_mode": "squash",
+    }
+    # transformers reads it in config.json, and prepares pictures as preprocessor_config.json says, not as timm does:
+    # timm's resizing differs by up to a grey level.
+    network.config.image_processor_type = type(preprocessing.processor()).__name__
+    return preprocessing
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
