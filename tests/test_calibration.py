@@ -257,3 +257,24 @@ def test_an_interrupted_end_is_made_up_for(trained: Path, monkeypatch: pytest.Mo
     calibrate_model(trained, FACES.part("validation"), "cpu")
     assert (answers(trained) == scaled).all()
     assert "calibration" in json.loads((trained / "meta.json").read_text())
+
+
+def test_training_ends_with_it_and_resuming_changes_nothing(
+    mae_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from mien.config import TrainConfig
+    from mien.training import finetune
+
+    monkeypatch.setattr(finetune, "read_faces", lambda source: synthetic_faces({"train": 24, "validation": 12}))
+    config = TrainConfig(
+        data="synthetic", out=str(tmp_path / "run"), backbone=str(mae_folder), epochs=1, batch_size=12, device="cpu"
+    )
+    weights = finetune.train(config) / "model.safetensors"
+    told, scaled = capsys.readouterr().out.splitlines()[-1], weights.read_bytes()
+    meta = json.loads((tmp_path / "run" / "meta.json").read_text())
+    assert told.startswith(f"calibrated on validation: temperature {meta['calibration']['temperature']:.3f}")
+    assert meta["calibration"]["n"] == 12
+    assert meta == json.loads((weights.parent / "meta.json").read_text())
+    finetune.train(config, resume=True)
+    assert capsys.readouterr().out.splitlines()[-1] == told
+    assert weights.read_bytes() == scaled

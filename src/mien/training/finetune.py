@@ -31,6 +31,7 @@ from mien.model.preprocessing import tensor
 from mien.progress import progress
 from mien.training.augment import Augment, random_table
 from mien.training.batches import build_mixup, class_weights, local_rows, seed_step, shuffled, soft_targets
+from mien.training.calibrate import calibrate_model
 from mien.training.device import gather_rows, on_main, resolve_precision, start_accelerator
 from mien.training.distil import Distillation, Teacher, check_teachers, load_teachers, teacher_state
 from mien.training.history import epoch_line, write_curves
@@ -135,7 +136,7 @@ class FineTuning:
                 self.average.module.load_state_dict(saved.part("average"))
 
     def fit(self) -> None:
-        """Trains from where the state stands to the last epoch."""
+        """Trains from where the state stands to the last epoch, and calibrates the model that was kept."""
         stage: Stage | None = None
         for epoch in range(self.state.epoch, self.config.epochs + 1):
             frozen = frozen_units(self.config.freeze, epoch)
@@ -145,6 +146,7 @@ class FineTuning:
             self.finish_epoch(epoch, stage)
         if on_main():
             write_curves(self.out, self.state.history)
+            print(calibrate_model(self.out, self.validation, self.accelerator.device), flush=True)
 
     def enter_stage(self, frozen: int, former: Stage | None) -> Stage:
         """Freezes the first ``frozen`` units and rebuilds the optimizer around the rest; moments carry over."""
