@@ -262,13 +262,12 @@ def test_an_interrupted_end_is_made_up_for(trained: Path, monkeypatch: pytest.Mo
 def test_training_ends_with_it_and_resuming_changes_nothing(
     mae_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from mien.config import TrainConfig
+    from mien.config import FreezeConfig, TrainConfig
     from mien.training import finetune
 
     monkeypatch.setattr(finetune, "read_faces", lambda source: synthetic_faces({"train": 24, "validation": 12}))
-    config = TrainConfig(
-        data="synthetic", out=str(tmp_path / "run"), backbone=str(mae_folder), epochs=1, batch_size=12, device="cpu"
-    )
+    config = TrainConfig(data="synthetic", out=str(tmp_path / "run"), backbone=str(mae_folder), epochs=1,
+                         batch_size=12, device="cpu", freeze=FreezeConfig(blocks=1))  # fmt: skip
     weights = finetune.train(config) / "model.safetensors"
     told, scaled = capsys.readouterr().out.splitlines()[-1], weights.read_bytes()
     meta = json.loads((tmp_path / "run" / "meta.json").read_text())
