@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import yaml
 
 from mien.cli import main
 from mien.cli.settings import field_types, read_settings, settings_parser
-from mien.config import AugmentConfig, FreezeConfig, TrainConfig, differences, to_dict
+from mien.config import AugmentConfig, FreezeConfig, PretrainConfig, TrainConfig, differences, to_dict
 from mien.errors import MienError
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
@@ -77,6 +78,28 @@ def test_a_later_file_wins_over_an_earlier_one(tmp_path: Path) -> None:
     assert (config.epochs, config.seed) == (8, 5)
 
 
+def test_a_list_is_the_words_after_its_option(tmp_path: Path) -> None:
+    assert read(*GIVEN, "--teacher", "runs/a", "runs/b c", "--epochs", "3").teacher == ["runs/a", "runs/b c"]
+    assert read(*GIVEN, "--teacher=runs/a", "runs/b").teacher == ["runs/a", "runs/b"]
+    assert read(*GIVEN, "--teacher", '["runs/a"]').teacher == ["runs/a"]
+    path = recipe(tmp_path, "teacher: [runs/a, runs/b]\n")
+    assert read(*GIVEN, "--config", path).teacher == ["runs/a", "runs/b"]
+    assert read(*GIVEN, "--config", path, "--teacher", "[]").teacher == []
+    assert read(*GIVEN, "--config", path, "--teacher", "12").teacher == ["12"]
+
+
+def test_network_args_are_yaml_or_json(tmp_path: Path) -> None:
+    expected = {"layers": [1, 1, 1, 1], "block": "basic", "drop_rate": 0.1, "deep": True, "none": None}
+    text = "{layers: [1, 1, 1, 1], block: basic, drop_rate: 0.1, deep: true, none: null}"
+    given = [*GIVEN, "--backbone", "timm:resnet18"]
+    assert read(*given, "--network-args", json.dumps(expected)).network_args == expected
+    assert read(*given, "--network-args", text).network_args == expected
+    assert read(*given, "--config", recipe(tmp_path, f"network_args: {text}\n")).network_args == expected
+    lines = "network_args:\n  layers: [1, 1, 1, 1]\n  block: basic\n"
+    nested = read(*given, "--config", recipe(tmp_path, lines)).network_args
+    assert nested == {"layers": [1, 1, 1, 1], "block": "basic"}
+
+
 def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
     assert read(*GIVEN, "--config", recipe(tmp_path, "# nothing yet\n")) == read(*GIVEN)
 
@@ -132,6 +155,15 @@ def test_everything_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
         (["--lr"], "--lr: a value is missing"),
         (["--lr", "-1"], "--lr: got -1.0, expected a number above 0"),
         (["--epochs", "many", "--warmup-epochs", "40"], "--epochs: got 'many', expected a whole number"),
+        (["--teacher"], "--teacher: a value is missing"),
+        (["--network-args", "3"], "--network_args: got '3', expected names and values like {\"depth\": 2} or null"),
+        (["--network-args", '{"depth"'], "--network_args: got '{\"depth\"', expected names and values"),
+        (["--network-args", "{depth: 2}"], "--network_args: got {'depth': 2} for tiny, expected a backbone timm:NAME"),
+        (["--backbone", "timm:"], "--backbone: got 'timm:', expected a name after it, like timm:resnet18"),
+        (["--image-size", "0"], "--image_size: got 0, expected a whole number of at least 1"),
+        (["--distill.weight", "1.5"], "--distill.weight: got 1.5, expected a share in [0, 1]"),
+        (["--distill.temperature", "0"], "--distill.temperature: got 0.0, expected a number above 0"),
+        (["--epochs", "3", "4"], "'4': no option stands in front of it"),
     ],
 )
 def test_each_problem_is_told_once(arguments: list[str], told: str) -> None:
@@ -147,6 +179,9 @@ def test_each_problem_is_told_once(arguments: list[str], told: str) -> None:
         ("epochs: !!python/object:os.system 3\n", r"recipe\.yaml line 1 column 9: is not YAML"),
         ("- epochs\n", r"recipe\.yaml: expected lines like `epochs: 30`, got something else"),
         ("data: 2024-99-99\n", r"recipe\.yaml: cannot be read \(month must be in 1\.\.12"),
+        ("teacher: runs/a\n", r"recipe\.yaml line 1: teacher: got 'runs/a', expected a list, each item text"),
+        ("teacher: [1]\n", r"line 1: teacher: got \[1\], expected a list, each item text"),
+        ("teacher: [a, '']\n", r"line 1: teacher: got \['a', ''\], expected the names of model folders"),
         ("data: 2024\n", r"recipe\.yaml line 1: data: got 2024, expected text"),
         ("augment:\n  flip: 0\n  flip: 1\n", r"line 3: augment\.flip: is given twice, first on line 2"),
     ],
@@ -165,7 +200,8 @@ def test_a_missing_or_binary_file_is_told(tmp_path: Path) -> None:
 
 
 def test_printed_configuration_reads_back_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = [*GIVEN, "--lr", "3e-5", "--freeze.blocks", "2", "--augment.mixup", "0.25", "--backbone", "null"]
+    arguments = [*GIVEN, "--lr", "3e-5", "--freeze.blocks", "2", "--augment.mixup", "0.25", "--backbone", "null",
+                 "--teacher", "a", "b"]  # fmt: skip
     with pytest.raises(SystemExit) as left:
         main(["train", *arguments, "--print_config"])
     assert left.value.code == 0
@@ -193,13 +229,16 @@ def test_help_of_train_tells_every_field(capsys: pytest.CaptureFixture[str]) -> 
         assert f"--{name} " in told
     assert "largest rotation either way, in degrees" in told
     assert "--freeze CONFIG" not in told
+    assert "--teacher TEACHER ... " in told and "--teacher+" not in told
     assert told.index("Examples:") < told.index("options:")
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_shipped_recipes_parse(path: Path) -> None:
-    config = read(*GIVEN, "--config", str(path))
-    assert config != TrainConfig(data=config.data, out=config.out), "a recipe that says nothing"
+    schema = PretrainConfig if path.name.startswith("pretrain") else TrainConfig
+    parser = settings_parser(schema, "mien", "", {})
+    config = read_settings(schema, parser, [*GIVEN, "--config", str(path)])[0]
+    assert config != schema(data=config.data, out=config.out), "a recipe that says nothing"
     header = path.read_text(encoding="utf-8").split("\n\n")[0]
     assert re.search(r"^#   (mien|make) ", header, re.MULTILINE), "the header names the command"
 
@@ -235,6 +274,8 @@ def test_mixing_needs_an_even_batch() -> None:
         ("tiny", 0.5, (0.5, 0.5, 0)),
         ("facebook/vit-mae-base", None, (3e-5, 1.5e-4, 4)),
         ("some/folder", 1e-4, (1e-4, 5e-4, 4)),
+        ("timm:resnet18", None, (1e-3, 1e-3, 0)),
+        ("timm:resnet18.a1_in1k", None, (3e-5, 1.5e-4, 0)),
     ],
 )
 def test_defaults_depend_on_the_backbone(backbone: str, lr: float | None, expected: tuple[float, float, int]) -> None:
