@@ -235,9 +235,11 @@ def test_help_of_train_tells_every_field(capsys: pytest.CaptureFixture[str]) -> 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_shipped_recipes_parse(path: Path) -> None:
-    schema = PretrainConfig if path.name.startswith("pretrain") else TrainConfig
+    schema: type[PretrainConfig] | type[TrainConfig] = (
+        PretrainConfig if path.name.startswith("pretrain") else TrainConfig
+    )
     parser = settings_parser(schema, "mien", "", {})
-    config = read_settings(schema, parser, [*GIVEN, "--config", str(path)])[0]
+    config: PretrainConfig | TrainConfig = read_settings(schema, parser, [*GIVEN, "--config", str(path)])[0]
     assert config != schema(data=config.data, out=config.out), "a recipe that says nothing"
     header = path.read_text(encoding="utf-8").split("\n\n")[0]
     assert re.search(r"^#   (mien|make) ", header, re.MULTILINE), "the header names the command"

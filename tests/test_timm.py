@@ -36,7 +36,7 @@ from mien.training.finetune import train
 from mien.training.optim import build_optimizer
 
 NAMES = ("calm", "glad", "sour")
-RESNET = {"channels": [8, 8, 16, 16], "layers": [1, 1, 1, 1]}
+RESNET: dict[str, Any] = {"channels": [8, 8, 16, 16], "layers": [1, 1, 1, 1]}
 CNN = ("timm:resnet10t", RESNET)
 VIT = ("timm:test_vit", {"patch_size": 8})
 HYBRID = ("timm:mobilevit_xxs", None)
