@@ -257,6 +257,8 @@ def test_reports_of_several_models_have_names_of_their_own() -> None:
     assert report_folders(out, [Path("runs/a/model")]) == [out]
     folders = [Path("runs/a/model"), Path("runs/b"), Path("other/a/model"), Path("a")]
     assert report_folders(out, folders) == [out / "a", out / "b", out / "a-again-1", out / "a-again-2"]
+    taken = report_folders(out, [Path("average"), Path("runs/average/model")])
+    assert taken == [out / "average-again-1", out / "average-again-2"], "average is the report of the average"
 
 
 def test_history_is_read_beside_the_model_of_a_run(tmp_path: Path) -> None:
@@ -324,7 +326,66 @@ def test_evaluate_over_several_models_gives_mean_and_deviation(
     second = json.loads((out / f"{model.name}-again-1" / "metrics.json").read_text())
     assert first["accuracy"] == second["accuracy"] == pytest.approx(summary["whole"]["accuracy"]["mean"])
     assert summary["whole"]["accuracy"]["std"] == 0
-    assert "2 runs, mean" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "2 runs, mean" in told and f"report: {out / 'average' / 'report.html'}" in told
+    assert (out / "summary.txt").read_text() in told
+    average = json.loads((out / "average" / "metrics.json").read_text())
+    assert (average["averaged"], average["models"]) == (2, models)
+    assert average["nll"] == pytest.approx(first["nll"]) == pytest.approx(summary["average"]["whole"]["nll"])
+    assert [pair["models"] for pair in summary["pairs"]] == [
+        models, [models[0], "average of 2 models"], [models[1], "average of 2 models"],
+    ]  # fmt: skip
+    assert {(pair["b"], pair["c"], pair["p"]) for pair in summary["pairs"]} == {(0, 0, 1.0)}
+    assert (average["calibration"]["cross_fitted"], average["calibration"]["temperatures"]) == (True, [None, None])
+
+
+def save_untrained(run: Path, names: tuple[str, ...], meta: dict[str, Any]) -> Path:
+    """A run folder with an untrained nano classifier of these classes."""
+    from mien.model.backbone import build
+    from mien.model.classifier import Classifier
+
+    network, preprocessing = build("nano", names, grey=True)
+    Classifier(network, preprocessing, names).save(run / "model", meta)
+    return run
+
+
+def test_models_of_other_classes_are_not_evaluated_together(
+    drawn: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from mien.labels import FER2013
+
+    other = save_untrained(tmp_path / "other", (*FER2013, "contempt"), {})
+    capsys.readouterr()
+    arguments = ["--data", str(drawn), "--split", "test", "--out", str(tmp_path / "out")]
+    assert main(["evaluate", str(model), str(other), *arguments]) == 2
+    assert "neutral, contempt, unlike" in one_line(capsys.readouterr().err)
+    assert not (tmp_path / "out").exists()
+
+
+def test_models_that_validated_on_different_pictures_have_no_average(
+    drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from mien.data.read import read_faces
+    from mien.labels import FER2013
+
+    folder = tmp_path / "faces"
+    with zipfile.ZipFile(drawn) as archive:
+        archive.extractall(folder, [name for name in archive.namelist() if name.startswith("train/")])
+    models = []
+    for seed in (1, 2):
+        meta = {
+            "config": {"validation_fraction": 0.2, "seed": seed},
+            "data": {"fingerprint": read_faces(folder).fingerprint},
+        }
+        models.append(str(save_untrained(tmp_path / str(seed), FER2013, meta)))
+    out = tmp_path / "out"
+    assert main(["evaluate", *models, "--data", str(folder), "--split", "validation", "--out", str(out)]) == 0
+    assert (
+        "no average and no tests of pairs: the models were validated on different pictures" in capsys.readouterr().out
+    )
+    summary = json.loads((out / "summary.json").read_text())
+    assert (summary["average"], summary["pairs"], summary["runs"]) == (None, None, 2)
+    assert {entry.name for entry in out.iterdir()} == {"1", "2", "summary.json", "summary.txt"}
 
 
 def test_evaluate_finds_the_validation_part_that_training_cut(

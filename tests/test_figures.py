@@ -15,6 +15,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
+from mien.evaluation.calibration import apply_threshold, risk_coverage
 from mien.evaluation.figures import (
     DARK,
     LIGHT,
@@ -25,6 +26,7 @@ from mien.evaluation.figures import (
     picture_sheet,
     png,
     reliability_diagram,
+    risk_coverage_curve,
 )
 from mien.evaluation.metrics import reliability, score
 
@@ -43,6 +45,12 @@ def history(epochs: int) -> list[dict[str, Any]]:
     ]
 
 
+def answers(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Ever less sure answers, from 0.9 to 0.6, of which every third is wrong."""
+    confidence = np.linspace(0.9, 0.6, count)
+    return np.stack([confidence, 1 - confidence], axis=1), (np.arange(count) % 3 == 2).astype(int)
+
+
 def texts(figure: Figure) -> list[str]:
     figure.canvas.draw_idle()
     drawn = [text.get_text() for axes in figure.axes for text in axes.texts]
@@ -57,6 +65,7 @@ def make_all(theme: Theme) -> dict[str, Figure]:
         "confusion": confusion_matrix(found["confusion"], NAMES, theme=theme),
         "bars": per_class_bars(found["per_class"], theme=theme),
         "reliability": reliability_diagram(bins, theme=theme),
+        "risk": risk_coverage_curve(risk_coverage(*answers(30)), apply_threshold(*answers(30), 0.7), theme=theme),
         "sheet": picture_sheet(images, ["a $b$, read as\nc"] * 5, theme=theme),
         "curves": curves(history(4), theme=theme),
     }
@@ -95,6 +104,26 @@ def test_bars_say_what_has_no_pictures() -> None:
 def test_the_reliability_diagram_says_its_error() -> None:
     bins = reliability(np.array([[0.9, 0.1], [0.6, 0.4]]), np.array([0, 1]))
     assert "calibration error (ECE) 0.350" in texts(reliability_diagram(bins))
+
+
+def test_the_risk_is_drawn_from_ten_answers_on() -> None:
+    figure = risk_coverage_curve(risk_coverage(*answers(30)))
+    line = figure.axes[0].lines[0]
+    assert np.asarray(line.get_xdata()) == pytest.approx(np.arange(10, 31) / 30)
+    assert np.asarray(line.get_ydata())[[0, -1]] == pytest.approx([7 / 10, 20 / 30])
+    assert figure.axes[0].get_ylim()[0] < 20 / 30
+    assert any(text.startswith("area under the risk (AURC) 0.") for text in texts(figure))
+
+
+@pytest.mark.parametrize(("threshold", "marks"), [(0.7, ["sure: from 70.0 % certainty on"]), (0.95, []), (None, [])])
+def test_the_sure_answers_are_marked(threshold: float | None, marks: list[str]) -> None:
+    sure = None if threshold is None else apply_threshold(*answers(30), threshold)
+    figure = risk_coverage_curve(risk_coverage(*answers(30)), sure)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["share read right", *marks]
+
+
+def test_the_risk_of_a_single_answer_draws() -> None:
+    assert png(risk_coverage_curve(risk_coverage(*answers(1))), dpi=30)
 
 
 def test_curves_mark_the_best_epoch() -> None:

@@ -20,7 +20,10 @@ from mien.data.twins import thumbnails
 from mien.errors import MienError
 from mien.evaluation import figures
 from mien.evaluation import report as report_module
-from mien.evaluation.evaluate import Evaluation, compare_runs, comparison_table, evaluate
+from mien.evaluation.average import average
+from mien.evaluation.calibration import calibrate, cross_fitted, quality, softmax
+from mien.evaluation.compare import average_scores, compare_runs, comparison_table, paired_tests
+from mien.evaluation.evaluate import Evaluation, evaluate
 from mien.evaluation.report import FILES, refuse_foreign, write_report
 from mien.evaluation.template import Blocks, Markup
 
@@ -172,7 +175,7 @@ def test_the_folder_holds_every_file_and_the_numbers(tmp_path: Path, monkeypatch
     write_report(out, result, command="mien evaluate runs/first", history=HISTORY)
     assert {entry.name for entry in out.iterdir()} == FILES
     metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
-    assert list(metrics)[:6] == ["split", "tta", "views", "model", "data", "n"]
+    assert list(metrics)[:8] == ["split", "tta", "views", "model", "models", "averaged", "data", "n"]
     wanted = {"accuracy", "balanced_accuracy", "macro_f1", "ece", "nll", "per_class", "confusion", "ci95", "clean"}
     assert wanted <= set(metrics)
     assert metrics["command"] == "mien evaluate runs/first"
@@ -332,6 +335,7 @@ def run(accuracy: float, clean: float | None = None, **changes: Any) -> dict[str
         "tta": False,
         "views": 1,
         "model": "m",
+        "averaged": 1,
         "data": {"fingerprint": "f"},
         **scores,
         "clean": None if clean is None else dict.fromkeys(scores, clean),
@@ -372,6 +376,194 @@ def test_one_run_has_no_deviation() -> None:
 def test_runs_that_cannot_be_compared_are_refused(runs: list[dict[str, Any]], told: str) -> None:
     with pytest.raises(MienError, match=told):
         compare_runs(runs)
+
+
+META = {
+    "calibration": {"temperature": 4.0, "uncertain": {"stated_accuracy": 0.8, "threshold": 0.7}},
+    "data": {"fingerprint": "abc123"},
+}
+
+
+def scaled(split: str, meta: dict[str, Any] | None = META, tta: bool = False) -> Evaluation:
+    """Forty pictures of two classes, three of four read right, with a probability of 3 / 4: T = 4 from ln 81."""
+    classifier = Fixed(("angry", "happy"), np.tile([math.log(3), 0.0], (40, 1)))
+    data = faces([0, 0, 0, 1] * 10, ("angry", "happy"), split)
+    return evaluate(classifier, data, split, train_thumbnails=None, meta=meta, tta=tta, model="runs/first")
+
+
+def test_on_test_nothing_is_fitted() -> None:
+    calibration = scaled("test").metrics()["calibration"]
+    assert (calibration["temperatures"], calibration["cross_fitted"]) == ([4.0], False)
+    assert calibration["before"]["ece"] == pytest.approx(81 / 82 - 3 / 4)
+    assert calibration["before"]["nll"] == pytest.approx(0.75 * math.log(82 / 81) + 0.25 * math.log(82))
+    assert calibration["after"]["ece"] == pytest.approx(0, abs=1e-6)
+    assert scaled("test", None).metrics()["calibration"] is None
+
+
+@pytest.mark.parametrize("tta", [False, True])
+def test_on_validation_scaling_is_cross_fitted(tta: bool) -> None:
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 3, 60)
+    answers = (generator.normal(0, 2, (60, 3)) + np.eye(3)[labels]).astype(np.float32)
+    data = faces(labels.tolist(), split="validation")
+    result = evaluate(Fixed(NAMES, answers), data, "validation", train_thumbnails=None, tta=tta)
+    temperatures = cross_fitted(answers, labels)
+    assert temperatures is not None
+    found = result.metrics()["calibration"]
+    assert (found["temperatures"], found["cross_fitted"]) == ([None], True)
+    assert found["before"] == pytest.approx(quality(softmax(answers), labels))
+    assert found["after"] == pytest.approx(quality(softmax(answers / temperatures[:, None]), labels))
+    record = calibrate(answers, labels)
+    folded = Fixed(NAMES, answers / record["temperature"])
+    meta = {"calibration": record, "data": {"fingerprint": "abc123"}}
+    again = evaluate(folded, data, "validation", train_thumbnails=None, tta=tta, meta=meta).metrics()["calibration"]
+    assert again["temperatures"] == [record["temperature"]]
+    assert again["before"] == pytest.approx(found["before"], abs=1e-5)
+    assert again["after"] == pytest.approx(found["after"], abs=1e-5)
+    assert again["after"]["ece"] == pytest.approx(record["ece_after"], abs=1e-5)
+
+
+def test_the_validation_split_of_other_data_is_measured_as_it_is() -> None:
+    other = {**META, "data": {"fingerprint": "elsewhere"}}
+    assert scaled("validation", other).metrics()["calibration"]["cross_fitted"] is False
+    assert scaled("validation").metrics()["calibration"]["cross_fitted"] is True
+
+
+def test_the_threshold_of_the_model_is_tried_here() -> None:
+    found = scaled("test").metrics()["risk_coverage"]
+    assert found["uncertain"] == {"stated_accuracy": 0.8, "threshold": 0.7, "coverage": 1.0, "accuracy": 0.75}
+    assert found["points"][0] == {"coverage": 1.0, "accuracy": 0.75}
+    assert found["aurc"] == pytest.approx(0.25), "equally sure answers are in no order"
+    never = {"calibration": {"temperature": 1.0, "uncertain": {"stated_accuracy": 0.8, "threshold": None}}}
+    assert scaled("test", never).metrics()["risk_coverage"]["uncertain"] == {
+        "stated_accuracy": 0.8,
+        "threshold": None,
+        "coverage": 0.0,
+        "accuracy": None,
+    }
+    assert scaled("test", None).metrics()["risk_coverage"]["uncertain"] is None
+
+
+def threshold(value: float | None) -> dict[str, Any]:
+    return {"calibration": {"temperature": 4.0, "uncertain": {"stated_accuracy": 0.8, "threshold": value}}}
+
+
+@pytest.mark.parametrize(
+    ("split", "meta", "told"),
+    [
+        ("validation", META, "divided by a temperature of 4.00"),
+        ("validation", META, "the second number is cross-fitted"),
+        ("test", META, "calibration error is 23.8 points without that and 0.0 points with it. Nothing was fitted on"),
+        ("validation", None, "No temperature is folded into the weights here"),
+        ("test", None, "the certainty is as training left it"),
+        ("test", META, "below 70.0\u202f% are called uncertain: from there on, at least 80\u202f% of the validation"),
+        ("test", META, "Here, 40 of 40 answers (100.0\u202f%) are that sure, and 75.0\u202f% of these are right"),
+        ("test", threshold(0.9), "Here, no answer is that sure"),
+        ("test", threshold(None), "every answer of this model is to be called uncertain"),
+        ("test", None, "came without a threshold"),
+    ],
+)
+def test_the_page_says_how_sure_it_is(split: str, meta: dict[str, Any] | None, told: str, tmp_path: Path) -> None:
+    write_report(tmp_path / "out", scaled(split, meta))
+    text = page_of(tmp_path / "out").text.replace("\n", " ")
+    assert "How sure it is" in text
+    assert told in text
+
+
+def three() -> list[Evaluation]:
+    """Two pictures, one of each class, read by three models, one of which counts the classes the other way round."""
+    data = faces([0, 1], ("angry", "happy"))
+    answers = [[[0.6, 0.4], [0.8, 0.2]], [[0.5, 0.5], [0.3, 0.7]], [[0.7, 0.3], [0.9, 0.1]]]
+    orders = [("angry", "happy"), ("angry", "happy"), ("happiness", "anger")]
+    known = [thumbnails(data.images[:1]), thumbnails(data.images[1:]), thumbnails(data.images[:1])]
+    return [
+        evaluate(Fixed(names, np.log(given)), data, "test", train_thumbnails=thumbs, model=f"runs/{letter}", meta=META)
+        for names, given, thumbs, letter in zip(orders, answers, known, "abc", strict=True)
+    ]
+
+
+def test_probabilities_are_averaged_by_the_names_of_the_classes() -> None:
+    together = average(three())
+    assert together.names == ("angry", "happy")
+    assert together.probabilities == pytest.approx(np.array([[1.4 / 3, 1.6 / 3], [1.2 / 3, 1.8 / 3]]))
+    metrics = together.metrics()
+    assert (metrics["averaged"], metrics["models"]) == (3, ["runs/a", "runs/b", "runs/c"])
+    assert (metrics["model"], metrics["accuracy"]) == ("average of 3 models", 0.5)
+    assert metrics["calibration"]["temperatures"] == [4.0] * 3
+    assert metrics["risk_coverage"]["uncertain"] is None, "no threshold was fitted for the average"
+
+
+def test_a_twin_of_any_model_is_a_twin_of_the_average() -> None:
+    found = three()
+    assert [None if one.twins is None else one.twins.tolist() for one in found] == [
+        [True, False],
+        [False, True],
+        [True, False],
+    ]
+    assert average(found[::2]).metrics()["twins"]["n"] == 1
+    assert average(found).clean_reason == "every picture of this split has a twin in training"
+    unknown = evaluate(Fixed(("angry", "happy"), np.eye(2)), faces([0, 1], ("angry", "happy")), "test",
+                       train_thumbnails=None)  # fmt: skip
+    assert average([found[0], unknown]).metrics()["twins"] is None
+
+
+def test_models_that_cannot_be_averaged_are_refused() -> None:
+    one = three()[0]
+    more = evaluate(Fixed(("angry", "happy", "sad"), np.eye(3)[:2]), faces([0, 1], ("angry", "happy")), "test",
+                    train_thumbnails=None, model="runs/d")  # fmt: skip
+    with pytest.raises(MienError, match=r"runs/d: knows the classes angry, happy, sad, unlike runs/a \(angry, happy\)"):
+        average([one, more])
+    other = evaluate(Fixed(("angry", "happy"), np.eye(2)[[0]]), faces([0], ("angry", "happy")), "test",
+                     train_thumbnails=None)  # fmt: skip
+    with pytest.raises(MienError, match="other pictures than the rest"):
+        average([one, other])
+    twice = evaluate(Fixed(("angry", "happy"), np.eye(2)), faces([0, 1], ("angry", "happy")), "test",
+                     train_thumbnails=None, tta=True)  # fmt: skip
+    with pytest.raises(MienError, match="mirror image"):
+        average([one, twice])
+
+
+@pytest.mark.parametrize(
+    ("tta", "told"), [(False, "the mean of 3 readings, one by each of the 3 models"), (True, "the mean of 6 readings")]
+)
+def test_the_page_of_an_average_says_so(tta: bool, told: str, tmp_path: Path) -> None:
+    data = faces([0, 1, 2, 0])
+    models = [
+        evaluate(
+            Fixed(NAMES, logits([0, 1, 2, read])), data, "test", train_thumbnails=None, tta=tta, model=f"runs/{read}"
+        )
+        for read in (0, 1, 2)
+    ]
+    write_report(tmp_path / "out", average(models))
+    text = page_of(tmp_path / "out").text.replace("\n", " ")
+    assert "This is an average of 3 models, not the score of a single one" in text
+    assert "the probabilities of runs/0, runs/1 and runs/2 were averaged" in text
+    assert "Evaluation on the test split, average of 3 models" in text
+    assert told in text
+    write_report(tmp_path / "single", models[0])
+    assert "average of" not in page_of(tmp_path / "single").text
+
+
+def test_models_are_paired_picture_by_picture() -> None:
+    data = faces([0, 1, 2, 0])
+    reads = {"a": [0, 1, 2, 0], "b": [0, 1, 2, 1], "c": [1, 0, 0, 0]}
+    found = [
+        evaluate(Fixed(NAMES, logits(read)), data, "test", train_thumbnails=None, model=name)
+        for name, read in reads.items()
+    ]
+    assert paired_tests(found) == [
+        {"models": ["a", "b"], "b": 1, "c": 0, "p": 1.0},
+        {"models": ["a", "c"], "b": 3, "c": 0, "p": 0.25},
+        {"models": ["b", "c"], "b": 3, "c": 1, "p": 0.625},
+    ]
+    together = average(found)
+    compared = compare_runs([one.metrics() for one in found])
+    table = comparison_table({**compared, "pairs": paired_tests(found), "average": average_scores(together)})
+    assert "a against c: 3 pictures are read right by the first alone, 0 by the second alone, p = 0.25" in table
+    assert re.search(r"^ +whole +average, whole$", table, re.MULTILINE)
+    assert re.search(r"^accuracy +66\.67 ± 38\.19 % +100\.00 %$", table, re.MULTILINE)
+    with pytest.raises(MienError, match="differ in averaged"):
+        compare_runs([found[0].metrics(), together.metrics()])
 
 
 def test_blocks_escape_text_and_keep_markup() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from mien.model.classifier import Classifier
 
 DESCRIPTION = """\
-Scores a classifier on a split and writes a report; several classifiers (seeds) also give mean and deviation.
+Scores a classifier on a split and writes a report. Several classifiers get a report each, one of their average (the
+mean of their probabilities, in OUT/average), and a summary: mean, deviation, and McNemar's test of each pair.
 Every score is given twice: on the whole split, and on the pictures that have no near-identical twin in training.
 
 Examples:
@@ -29,6 +31,8 @@ Examples:
 """
 
 SPLITS = ("train", "validation", "test")
+AVERAGE = "average"
+"""In the folder of several reports: the report of the average, which no model's report is called."""
 
 
 def run(arguments: list[str]) -> int:
@@ -53,57 +57,98 @@ def run(arguments: list[str]) -> int:
         )
     command = shlex.join(["mien", "evaluate", *arguments])
 
-    from mien.data.read import read_faces
-    from mien.data.twins import thumbnails
-    from mien.evaluation.evaluate import compare_runs, comparison_table, evaluate
-    from mien.evaluation.report import PAGE, refuse_foreign, write_report
-    from mien.model.classifier import Classifier, model_folder
-    from mien.training.device import resolve_device
+    from mien.evaluation.average import average, same_pictures
+    from mien.evaluation.report import refuse_foreign
+    from mien.model.classifier import model_folder
 
     folders = [model_folder(path) for path in given.models]
     reports = report_folders(given.out, folders)
-    for report in reports:
+    several = len(folders) > 1
+    for report in [*reports, *([given.out / AVERAGE] if several else [])]:
         refuse_foreign(report)
+    evaluations = read_models(given, folders)
+    for folder, report, evaluation in zip(folders, reports, evaluations, strict=True):
+        tell(evaluation, report, command, run_history(folder))
+    if several:
+        together = average(evaluations) if same_pictures(evaluations) else None
+        if together is not None:
+            tell(together, given.out / AVERAGE, command)
+        summarise(given.out, evaluations, together)
+    return 0
+
+
+def read_models(given: Namespace, folders: list[Path]) -> list[Evaluation]:
+    """What each model makes of the split, each read once, one after the other.
+
+    Raises:
+        MienError: a model or the data cannot be read, or the models know different classes.
+    """
+    from mien.data.read import read_faces
+    from mien.data.twins import thumbnails
+    from mien.evaluation.average import same_classes
+    from mien.evaluation.evaluate import evaluate
+    from mien.model.classifier import Classifier
+    from mien.training.device import resolve_device
+
     device = resolve_device(given.device)
     faces = read_faces(given.data)
     known = thumbnails(read_faces(given.train_data).part("train").images) if given.train_data else None
-    runs: list[dict[str, Any]] = []
-    for path, folder, report in zip(given.models, folders, reports, strict=True):
+    evaluations: list[Evaluation] = []
+    for path, folder in zip(given.models, folders, strict=True):
         classifier = Classifier.load(folder, device)
+        if evaluations:
+            same_classes(evaluations[0].names, evaluations[0].model, classifier.names, str(path))
         data = as_trained(faces, classifier, given.split)
-        evaluation = evaluate(
-            classifier,
-            data,
-            given.split,
-            train_thumbnails=known if known is not None else trained_on(data, classifier),
-            tta=given.tta,
-            batch_size=given.batch_size,
-            model=str(path),
+        evaluations.append(
+            evaluate(
+                classifier,
+                data,
+                given.split,
+                train_thumbnails=known if known is not None else trained_on(data, classifier),
+                tta=given.tta,
+                batch_size=given.batch_size,
+                model=str(path),
+                meta=classifier.meta(),
+            )
         )
-        write_report(report, evaluation, command=command, history=run_history(folder))
-        runs.append(evaluation.metrics(command))
-        print(headline(evaluation))
-        print(f"  report: {report / PAGE}")
-    if len(runs) > 1:
-        comparison = compare_runs(runs)
-        table = comparison_table(comparison)
-        write_json(given.out / "summary.json", comparison)
-        write_text(given.out / "summary.txt", table + "\n")
-        print(f"{table}\nsummary: {given.out / 'summary.json'}")
-    return 0
+    return evaluations
+
+
+def tell(evaluation: Evaluation, report: Path, command: str, history: list[dict[str, float]] | None = None) -> None:
+    """Writes a report and prints its headline."""
+    from mien.evaluation.report import PAGE, write_report
+
+    write_report(report, evaluation, command=command, history=history)
+    print(headline(evaluation))
+    print(f"  report: {report / PAGE}")
+
+
+def summarise(out: Path, evaluations: list[Evaluation], together: Evaluation | None) -> None:
+    """Writes ``summary.json`` and ``summary.txt`` over several models and prints the latter."""
+    from mien.evaluation.compare import average_scores, compare_runs, comparison_table, paired_tests
+
+    comparison = compare_runs([evaluation.metrics() for evaluation in evaluations])
+    comparison["average"] = None if together is None else average_scores(together)
+    comparison["pairs"] = None if together is None else paired_tests([*evaluations, together])
+    table = comparison_table(comparison)
+    if together is None:
+        table += "\nno average and no tests of pairs: the models were validated on different pictures"
+    write_json(out / "summary.json", comparison)
+    write_text(out / "summary.txt", table + "\n")
+    print(f"{table}\nsummary: {out / 'summary.json'}")
 
 
 def report_folders(out: Path, folders: list[Path]) -> list[Path]:
     """Where each model's report goes: ``out`` itself for one, ``out/NAME`` for several, the names told apart."""
     if len(folders) == 1:
         return [out]
-    names: list[str] = []
+    names = [AVERAGE]
     for folder in folders:
         resolved = folder.resolve()
         name = resolved.parent.name if resolved.name == "model" else resolved.name
         count = sum(taken == name or taken.startswith(f"{name}-again-") for taken in names)
         names.append(f"{name}-again-{count}" if count else name)
-    return [out / name for name in names]
+    return [out / name for name in names[1:]]
 
 
 def as_trained(faces: FaceSet, classifier: Classifier, split: str) -> FaceSet:

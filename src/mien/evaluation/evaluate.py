@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
 from mien.data.faces import FaceSet
-from mien.data.twins import has_twin, thumbnails
+from mien.data.twins import groups, has_twin, thumbnails
 from mien.errors import MienError
+from mien.evaluation.calibration import (
+    POINTS,
+    Threshold,
+    apply_threshold,
+    cross_fitted,
+    quality,
+    risk_coverage,
+    softmax,
+)
 from mien.evaluation.metrics import score
 from mien.labels import positions
 from mien.versions import versions
-
-COMPARED: tuple[str, ...] = ("accuracy", "macro_f1", "balanced_accuracy", "ece", "nll")
-"""The scores that are averaged over several runs."""
 
 
 class Reads(Protocol):
@@ -34,8 +39,26 @@ class Reads(Protocol):
 
 
 @dataclass(frozen=True)
+class Scaling:
+    """What temperature scaling did, or would do, to how sure the answers are.
+
+    Attributes:
+        temperatures: of each model, None where none is folded into its head.
+        before: float64 [N, C], probabilities with the temperatures taken out again.
+        after: float64 [N, C], probabilities with the temperature of each picture found on the half of the split that
+            does not hold it, where ``cross_fitted`` is set; elsewhere as the models answer.
+        cross_fitted: whether this is the split on which temperatures are fitted.
+    """
+
+    temperatures: tuple[float | None, ...]
+    before: np.ndarray
+    after: np.ndarray
+    cross_fitted: bool
+
+
+@dataclass(frozen=True)
 class Evaluation:
-    """What a classifier made of one split.
+    """What a classifier, or the average of several, made of one split.
 
     Attributes:
         split: ``train``, ``validation`` or ``test``.
@@ -48,12 +71,14 @@ class Evaluation:
         whole: ``mien.evaluation.metrics.score`` of the whole split.
         clean: the same of the pictures without a twin in training; None where there are none or it is unknown.
         clean_reason: why ``clean`` is None.
-        views: pictures averaged into one answer, 1, or 2 where the mirror image was read too.
-        model: which classifier it was, in words.
+        views: readings of a picture by each model, 1, or 2 where the mirror image was read too.
+        models: which classifier it was, in words; several where their probabilities were averaged.
         source: where the data came from.
         fingerprint: the data's fingerprint.
-        seed: of the bootstrap intervals.
+        seed: of the bootstrap intervals, and of the halves of ``scaling``.
         warnings: what a careful person would want to know.
+        scaling: what temperature scaling does; None where there is none to tell of.
+        uncertain: ``stated_accuracy`` and ``threshold`` that came with the model (``calibration.calibrate``), or None.
     """
 
     split: str
@@ -67,23 +92,40 @@ class Evaluation:
     clean: dict[str, Any] | None
     clean_reason: str | None
     views: int
-    model: str
+    models: tuple[str, ...]
     source: str
     fingerprint: str
     seed: int
     warnings: tuple[str, ...] = ()
+    scaling: Scaling | None = None
+    uncertain: Mapping[str, Any] | None = None
 
     @property
     def tta(self) -> bool:
         """Whether the mirror image was averaged in (test-time augmentation)."""
         return self.views > 1
 
+    @property
+    def model(self) -> str:
+        """Which classifier it was, in words."""
+        return self.models[0] if len(self.models) == 1 else f"average of {len(self.models)} models"
+
+    @property
+    def right(self) -> np.ndarray:
+        """bool [N], which pictures are read as they are labelled."""
+        return self.probabilities.argmax(axis=1) == self.labels
+
     def twin_scores(self) -> dict[str, Any] | None:
         """Number and accuracy (null where there are none) of the pictures with a twin in training."""
         if self.twins is None:
             return None
-        right = (self.probabilities.argmax(axis=1) == self.labels)[self.twins]
+        right = self.right[self.twins]
         return {"n": len(right), "accuracy": float(right.mean()) if len(right) else None}
+
+    def sure(self) -> Threshold | None:
+        """Coverage and accuracy of the answers that the model's own threshold calls sure; None without a threshold."""
+        threshold = self.uncertain["threshold"] if self.uncertain else None
+        return None if threshold is None else apply_threshold(self.probabilities, self.labels, threshold)
 
     def metrics(self, command: str = "") -> dict[str, Any]:
         """The content of ``metrics.json``: what was evaluated, the scores, the same without twins, how to repeat it."""
@@ -92,16 +134,41 @@ class Evaluation:
             "tta": self.tta,
             "views": self.views,
             "model": self.model,
+            "models": list(self.models),
+            "averaged": len(self.models),
             "data": {"source": self.source, "fingerprint": self.fingerprint},
             **self.whole,
             "clean": self.clean,
             "clean_reason": self.clean_reason,
             "twins": self.twin_scores(),
+            "calibration": self._calibration(),
+            "risk_coverage": self._risk_coverage(),
             "warnings": list(self.warnings),
             "seed": self.seed,
             "command": command,
             "versions": versions(),
         }
+
+    def _calibration(self) -> dict[str, Any] | None:
+        if self.scaling is None:
+            return None
+        return {
+            "temperatures": list(self.scaling.temperatures),
+            "cross_fitted": self.scaling.cross_fitted,
+            "before": quality(self.scaling.before, self.labels),
+            "after": quality(self.scaling.after, self.labels),
+        }
+
+    def _risk_coverage(self) -> dict[str, Any]:
+        curve, sure = risk_coverage(self.probabilities, self.labels), self.sure()
+        uncertain = self.uncertain and {
+            "stated_accuracy": self.uncertain["stated_accuracy"],
+            "threshold": sure.threshold if sure else None,
+            "coverage": sure.coverage if sure else 0.0,
+            "accuracy": sure.accuracy if sure else None,
+        }
+        points = [{"coverage": coverage, "accuracy": curve.accuracy_at(coverage)} for coverage in POINTS]
+        return {"aurc": curve.aurc, "points": points, "uncertain": uncertain}
 
 
 def evaluate(
@@ -114,6 +181,7 @@ def evaluate(
     batch_size: int = 256,
     seed: int = 0,
     model: str = "",
+    meta: Mapping[str, Any] | None = None,
     quiet: bool = False,
 ) -> Evaluation:
     """Reads every picture of a split once (or with its mirror image) and scores the answers.
@@ -126,34 +194,28 @@ def evaluate(
             have a twin among them; None where they are not known.
         tta: average the probabilities of the picture and of its mirror image.
         batch_size: pictures a forward pass.
-        seed: of the bootstrap intervals.
+        seed: of the bootstrap intervals and of the halves by which scaling is measured.
         model: which classifier it is, in words, for the report.
+        meta: the model's ``meta.json``, of which ``calibration`` and the data's fingerprint are read.
         quiet: show no progress.
 
     Raises:
         MienError: the data has no such split or a class that the classifier does not know, or an answer is NaN.
     """
-    part = faces.part(split)
+    part, meta = faces.part(split), meta or {}
     order = np.array(positions(part.names, classifier.names, f"{faces.source}: the model cannot score this data"))
     labels = order[part.labels].astype(np.int64)
-    probabilities = np.mean(
-        [
-            _softmax(classifier.logits(part.images, batch_size=batch_size, flip=flip, quiet=quiet), model)
-            for flip in ((False, True) if tta else (False,))
-        ],
-        axis=0,
-    )
-    names = tuple(classifier.names)
-    whole = score(probabilities, labels, names, seed=seed)
-    twins, clean, reason = None, None, None
-    if train_thumbnails is None or not len(train_thumbnails):
-        reason = "the pictures that the model was trained on are not known; give the training data too"
-    else:
-        twins = has_twin(thumbnails(part.images), train_thumbnails)
-        if twins.all():
-            reason = "every picture of this split has a twin in training"
-        else:
-            clean = score(probabilities[~twins], labels[~twins], names, seed=seed)
+    readings = [
+        _checked(classifier.logits(part.images, batch_size=batch_size, flip=flip, quiet=quiet), model)
+        for flip in ((False, True) if tta else (False,))
+    ]
+    record = meta.get("calibration") or {}
+    # Where the temperature was fitted on these very pictures, or where none was fitted yet.
+    fits_here = split == "validation" and (not record or meta.get("data", {}).get("fingerprint") == faces.fingerprint)
+    thumbs, names, probabilities = thumbnails(part.images), tuple(classifier.names), _mean_softmax(readings)
+    known = train_thumbnails is not None and len(train_thumbnails)
+    twins = has_twin(thumbs, train_thumbnails) if train_thumbnails is not None and known else None
+    whole, clean, reason = score_parts(probabilities, labels, names, twins, seed)
     return Evaluation(
         split=split,
         names=names,
@@ -166,84 +228,62 @@ def evaluate(
         clean=clean,
         clean_reason=reason,
         views=2 if tta else 1,
-        model=model,
+        models=(model,),
         source=faces.source,
         fingerprint=faces.fingerprint,
         seed=seed,
         warnings=(*faces.warnings, *_absent(whole)),
+        scaling=_scaling(readings, labels, groups(thumbs) if fits_here else None, record.get("temperature"), seed),
+        uncertain=record.get("uncertain"),
     )
 
 
-def compare_runs(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Mean and sample standard deviation (n - 1; null for one run) over the ``metrics.json`` of several seeds.
-
-    Returns:
-        ``split, tta, runs, models``, ``whole`` and ``clean`` (null where a run has none), both
-        ``{score: {"mean", "std", "values"}}``.
-
-    Raises:
-        MienError: there is no run, or the runs differ in what was evaluated.
-    """
-    if not runs:
-        raise MienError("no run to compare; give at least one")
-    try:
-        for field in ("split", "views"):
-            found = sorted({str(run[field]) for run in runs})
-            if len(found) > 1:
-                raise MienError(f"the runs differ in {field} ({', '.join(found)}); compare runs evaluated in one way")
-        if len({run["data"]["fingerprint"] for run in runs}) > 1:
-            raise MienError("the runs were evaluated on different data; compare runs evaluated on the same data")
-        cleans = [run["clean"] for run in runs]
-        return {
-            "split": runs[0]["split"],
-            "tta": runs[0]["tta"],
-            "runs": len(runs),
-            "models": [run["model"] for run in runs],
-            "whole": _spread(runs),
-            "clean": None if None in cleans else _spread(cleans),
-        }
-    except KeyError as error:
-        raise MienError(f"a run has no {error} in its metrics; evaluate it again") from error
-
-
-def comparison_table(comparison: dict[str, Any]) -> str:
-    """``compare_runs`` as lines of text: shares in percent, the likelihood in nats."""
-    views = ", picture and mirror image averaged" if comparison["tta"] else ""
-    parts = [part for part in ("whole", "clean") if comparison[part]]
-    count = comparison["runs"]
-    title = f"{comparison['split']}, {count} {'run' if count == 1 else 'runs'}, mean ± standard deviation{views}"
-    lines = [title, " " * 20 + "".join(f"{part:>18}" for part in parts)]
-    for name in COMPARED:
-        scale, unit = (1, "  ") if name == "nll" else (100, " %")
-        digits = 4 if name == "nll" else 2
-        cells = []
-        for part in parts:
-            mean, std = comparison[part][name]["mean"], comparison[part][name]["std"]
-            spread = "" if std is None else f" ± {scale * std:.{digits}f}"
-            cells.append(f"{scale * mean:.{digits}f}{spread}{unit}".rjust(18))
-        lines.append(f"{name:20}{''.join(cells)}".rstrip())
-    return "\n".join(lines)
-
-
-def _softmax(logits: np.ndarray, model: str) -> np.ndarray:
-    """Probabilities, float64 [N, C], of logits [N, C]."""
-    if not np.isfinite(logits).all():
-        row = int(np.flatnonzero(~np.isfinite(logits).all(axis=1))[0])
-        raise MienError(f"{model or 'the model'}: answers NaN or infinity for picture {row}; its weights are damaged")
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    exponents = np.exp(shifted)
-    return exponents / exponents.sum(axis=1, keepdims=True)
+def score_parts(
+    probabilities: np.ndarray, labels: np.ndarray, names: Sequence[str], twins: np.ndarray | None, seed: int
+) -> tuple[dict[str, Any], dict[str, Any] | None, str | None]:
+    """``whole``, ``clean`` and ``clean_reason`` of an ``Evaluation``, whose other fields the arguments are."""
+    whole = score(probabilities, labels, names, seed=seed)
+    if twins is None:
+        return whole, None, "the pictures that the model was trained on are not known; give the training data too"
+    if twins.all():
+        return whole, None, "every picture of this split has a twin in training"
+    return whole, score(probabilities[~twins], labels[~twins], names, seed=seed), None
 
 
 def _absent(whole: dict[str, Any]) -> list[str]:
-    absent = [name for name, values in whole["per_class"].items() if values["support"] == 0]
-    return [f"no picture of {', '.join(absent)}: left out of the means over classes"] if absent else []
+    names = [name for name, values in whole["per_class"].items() if values["support"] == 0]
+    return [f"no picture of {', '.join(names)}: left out of the means over classes"] if names else []
 
 
-def _spread(scores: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    spread = {}
-    for name in COMPARED:
-        values = [float(part[name]) for part in scores]
-        std = statistics.stdev(values) if len(values) > 1 else None
-        spread[name] = {"mean": statistics.fmean(values), "std": std, "values": values}
-    return spread
+def _scaling(
+    readings: Sequence[np.ndarray],
+    labels: np.ndarray,
+    twins: np.ndarray | None,
+    temperature: float | None,
+    seed: int,
+) -> Scaling | None:
+    """What scaling does to logits [N, C] of each view; ``twins``, int64 [N], where it is to be cross-fitted here."""
+    raw = [logits * (temperature or 1.0) for logits in readings]
+    if twins is not None:
+        found = cross_fitted(raw[0], labels, twins, seed)
+        if found is None:
+            return None
+        after = _mean_softmax([logits / found[:, None] for logits in raw])
+    elif temperature is None:
+        return None
+    else:
+        after = _mean_softmax(readings)
+    return Scaling((temperature,), _mean_softmax(raw), after, cross_fitted=twins is not None)
+
+
+def _mean_softmax(readings: Sequence[np.ndarray]) -> np.ndarray:
+    """float64 [N, C], the mean probabilities over views, of the logits [N, C] of each."""
+    return np.mean([softmax(logits) for logits in readings], axis=0)
+
+
+def _checked(logits: np.ndarray, model: str) -> np.ndarray:
+    """The logits as float64 [N, C], where they are numbers."""
+    if not np.isfinite(logits).all():
+        row = int(np.flatnonzero(~np.isfinite(logits).all(axis=1))[0])
+        raise MienError(f"{model or 'the model'}: answers NaN or infinity for picture {row}; its weights are damaged")
+    return logits.astype(np.float64)

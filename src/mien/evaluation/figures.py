@@ -19,6 +19,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
+from mien.evaluation.calibration import RiskCoverage, Threshold
 from mien.evaluation.metrics import Reliability
 
 TEXT_SIZE = 12.5
@@ -62,7 +63,7 @@ def confusion_matrix(confusion: Sequence[Sequence[int]], names: Sequence[str], *
     counts = np.asarray(confusion)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = max(4.8, 1.6 + 0.74 * len(names))
-    figure = _figure((side + 0.3, side), theme)
+    figure = blank_figure((side + 0.3, side), theme)
     axes = _axes(figure.add_subplot(), theme)
     shading = LinearSegmentedColormap.from_list("share", [theme.paper, theme.strongest])
     axes.imshow(shares, cmap=shading, vmin=0, vmax=1, aspect="equal")
@@ -92,7 +93,7 @@ def per_class_bars(per_class: Mapping[str, Mapping[str, Any]], *, theme: Theme =
     """F1 as a bar a class, with markers for precision and recall; undefined numbers (None) are left out."""
     names = list(per_class)
     places = np.arange(len(names))
-    figure = _figure((6.6, 1.5 + 0.52 * len(names)), theme)
+    figure = blank_figure((6.6, 1.5 + 0.52 * len(names)), theme)
     axes = _axes(figure.add_subplot(), theme)
     values = {key: np.array([_or_nan(per_class[name][key]) for name in names]) for key in ("f1", "precision", "recall")}
     axes.barh(places, values["f1"], height=0.62, color=theme.first, label="F1")
@@ -123,7 +124,7 @@ def reliability_diagram(bins: Reliability, *, theme: Theme = LIGHT) -> Figure:
 
     Bars of fewer than ``FEW`` pictures are pale.
     """
-    figure = _figure((6.6, 6.6), theme)
+    figure = blank_figure((6.6, 6.6), theme)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     width = float(bins.edges[1] - bins.edges[0])
     centres = (bins.edges[:-1] + bins.edges[1:]) / 2
@@ -176,11 +177,51 @@ def reliability_diagram(bins: Reliability, *, theme: Theme = LIGHT) -> Figure:
     return figure
 
 
+def risk_coverage_curve(curve: RiskCoverage, sure: Threshold | None = None, *, theme: Theme = LIGHT) -> Figure:
+    """Accuracy of the surest answers over the share of pictures that is answered.
+
+    Args:
+        curve: drawn from ``FEW`` answers on, where there are more.
+        sure: the answers that the model's own threshold calls sure; marked where there are any.
+        theme: the colours.
+    """
+    figure = blank_figure((6.6, 4.6), theme)
+    axes = _axes(figure.add_subplot(), theme)
+    enough = curve.coverage * curve.count >= min(FEW, curve.count)
+    shown, marked = curve.accuracy[enough], "no threshold"
+    axes.plot(curve.coverage[enough], shown, color=theme.first, linewidth=2.4, label="share read right")
+    axes.plot(1, shown[-1], "o", color=theme.first, markersize=7, clip_on=False)
+    lowest = float(shown.min())
+    if sure is not None and sure.accuracy is not None:
+        mark: dict[str, Any] = {"markersize": 10, "markeredgecolor": theme.paper, "markeredgewidth": 1.2}
+        marked = f"sure: from {100 * sure.threshold:.1f} % certainty on"
+        axes.plot(sure.coverage, sure.accuracy, "D", color=theme.second, label=marked, clip_on=False, **mark)
+        axes.vlines(sure.coverage, 0, sure.accuracy, color=theme.second, linewidth=1.4, linestyle=(0, (4, 3)))
+        lowest = min(lowest, sure.accuracy)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(max(0.0, math.floor(10 * lowest - 0.5) / 10), 1.01)
+    axes.set_xlabel("coverage: share of pictures answered, the surest first")
+    axes.set_ylabel("accuracy of these")
+    axes.set_title(
+        f"area under the risk (AURC) {curve.aurc:.3f}",
+        loc="left",
+        color=theme.ink,
+        fontsize=TEXT_SIZE + 1,
+        fontweight="bold",
+    )
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
+        axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    axes.grid(color=theme.grid)
+    _legend(figure, axes, theme, ("share read right", marked))
+    return figure
+
+
 def picture_sheet(images: np.ndarray, captions: Sequence[str], *, columns: int = 4, theme: Theme = LIGHT) -> Figure:
     """At least one picture, uint8 [N, S, S] or [N, S, S, 3], in rows of ``columns``, each above its caption."""
     columns = min(columns, len(images))
     rows = math.ceil(len(images) / columns)
-    figure = _figure((2.1 * columns, 2.75 * rows), theme)
+    figure = blank_figure((2.1 * columns, 2.75 * rows), theme)
     for place, (image, caption) in enumerate(zip(images, captions, strict=True)):
         axes = figure.add_subplot(rows, columns, place + 1)
         axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
@@ -191,30 +232,46 @@ def picture_sheet(images: np.ndarray, captions: Sequence[str], *, columns: int =
     return figure
 
 
-def curves(history: Sequence[Mapping[str, Any]], *, theme: Theme = LIGHT) -> Figure:
+SCORES: dict[str, str] = {"val_accuracy": "accuracy", "val_macro_f1": "macro-F1"}
+"""What fine-tuning measures on validation, by the column of its history."""
+
+PROBES: dict[str, str] = {"linear_accuracy": "linear probe", "knn_accuracy": "k-NN"}
+"""What pretraining measures on validation, by the column of its history."""
+
+
+def curves(history: Sequence[Mapping[str, Any]], *, scores: Mapping[str, str] = SCORES, theme: Theme = LIGHT) -> Figure:
     """Loss, validation scores and learning rate over the epochs.
 
     Args:
-        history: a mapping an epoch with ``epoch`` and any of ``loss, val_loss, val_accuracy, val_macro_f1`` (shares in
-            [0, 1]) and ``lr``; what is missing, None or NaN is left out.
+        history: a mapping an epoch with ``epoch`` and any of ``loss, val_loss, lr`` and the names of ``scores`` (shares
+            in [0, 1]); what is missing, None or NaN is left out.
+        scores: the columns to show as validation scores, and what they are called; the best of the first is marked.
         theme: the colours.
     """
     epochs = [float(row["epoch"]) for row in history]
     rates = _series(history, "lr")
     panels = [("loss", {"loss": "training", "val_loss": "validation"})]
-    panels.append(("validation", {"val_accuracy": "accuracy", "val_macro_f1": "macro-F1"}))
+    panels.append(("validation", dict(scores)))
     panels += [("learning rate", {"lr": ""})] if np.isfinite(rates).any() else []
-    figure = _figure((6.6, 2.7 * len(panels)), theme)
+    figure = blank_figure((6.6, 2.7 * len(panels)), theme)
     grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=[3, 3, 1.5][: len(panels)])[:, 0]
     for axes, (title, lines) in zip(grid, panels, strict=True):
         _axes(axes, theme)
         styles = ((theme.first, "o", "-"), (theme.second, "D", "--"))
         for (key, label), (colour, marker, dash) in zip(lines.items(), styles, strict=False):
             values = _series(history, key)
-            if np.isfinite(values).any():
+            measured = np.isfinite(values)
+            if measured.any():
                 shown = marker if len(epochs) <= 40 and key != "lr" else ("o" if len(epochs) == 1 else "")
                 axes.plot(
-                    epochs, values, dash, color=colour, marker=shown, markersize=5, linewidth=2, label=label or None
+                    np.array(epochs)[measured],
+                    values[measured],
+                    dash,
+                    color=colour,
+                    marker=shown,
+                    markersize=5,
+                    linewidth=2,
+                    label=label or None,
                 )
         axes.set_ylabel(title)
         axes.grid(color=theme.grid)
@@ -226,7 +283,8 @@ def curves(history: Sequence[Mapping[str, Any]], *, theme: Theme = LIGHT) -> Fig
         grid[2].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     grid[-1].set_xlabel("epoch")
     grid[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
-    _mark_best(grid[1], epochs, _series(history, "val_accuracy"), theme)
+    key, label = next(iter(scores.items()))
+    _mark_best(grid[1], epochs, _series(history, key), label, theme)
     for axes, corner in zip(grid, ("upper right", "lower right"), strict=False):
         if axes.get_legend_handles_labels()[0]:
             axes.legend(loc=corner, frameon=False, fontsize=TEXT_SIZE, labelcolor=theme.ink)
@@ -240,7 +298,7 @@ def png(figure: Figure, dpi: int = DPI) -> bytes:
     return buffer.getvalue()
 
 
-def _figure(size: tuple[float, float], theme: Theme) -> Figure:
+def blank_figure(size: tuple[float, float], theme: Theme) -> Figure:
     layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1)
     return Figure(figsize=size, facecolor=theme.paper, layout=layout)
 
@@ -278,14 +336,14 @@ def _legend(figure: Figure, axes: Axes, theme: Theme, order: Sequence[str]) -> N
     )
 
 
-def _mark_best(axes: Axes, epochs: Sequence[float], accuracy: np.ndarray, theme: Theme) -> None:
-    """A ring and a word at the epoch of the highest validation accuracy."""
+def _mark_best(axes: Axes, epochs: Sequence[float], accuracy: np.ndarray, label: str, theme: Theme) -> None:
+    """A ring and a word at the epoch of the highest validation score."""
     if not np.isfinite(accuracy).any():
         return
     best = int(np.nanargmax(accuracy))
     axes.plot(epochs[best], accuracy[best], "o", markersize=13, markeredgewidth=2, color=theme.ink, fillstyle="none")
     axes.set_title(
-        f"best accuracy: {100 * accuracy[best]:.1f} % at epoch {epochs[best]:g}",
+        f"best {label}: {100 * accuracy[best]:.1f} % at epoch {epochs[best]:g}",
         loc="left",
         color=theme.ink,
         fontsize=TEXT_SIZE,

@@ -13,13 +13,15 @@ from matplotlib.figure import Figure
 
 from mien.errors import MienError
 from mien.evaluation import figures
+from mien.evaluation.calibration import risk_coverage
 from mien.evaluation.evaluate import Evaluation
 from mien.evaluation.metrics import (
     classification_report_text,
     reliability,
     surest_mistakes,
 )
-from mien.evaluation.page import GENERATOR, Drawn, percent, render
+from mien.evaluation.page import GENERATOR, render
+from mien.evaluation.pieces import Drawn, percent
 from mien.files import atomic_folder, write_json
 
 PAGE = "report.html"
@@ -32,6 +34,7 @@ FILES: frozenset[str] = frozenset(
         "confusion.png",
         "per_class.png",
         "reliability.png",
+        "risk_coverage.png",
         "mistakes.png",
         "curves.png",
     }
@@ -96,10 +99,12 @@ def refuse_foreign(out: Path) -> None:
 def _draw(evaluation: Evaluation, history: Sequence[Mapping[str, Any]] | None) -> dict[str, Drawn]:
     whole = evaluation.whole
     bins = reliability(evaluation.probabilities, evaluation.labels)
+    curve, sure = risk_coverage(evaluation.probabilities, evaluation.labels), evaluation.sure()
     makers: dict[str, Callable[[figures.Theme], Figure]] = {
         "confusion": lambda theme: figures.confusion_matrix(whole["confusion"], evaluation.names, theme=theme),
         "per_class": lambda theme: figures.per_class_bars(whole["per_class"], theme=theme),
         "reliability": lambda theme: figures.reliability_diagram(bins, theme=theme),
+        "risk_coverage": lambda theme: figures.risk_coverage_curve(curve, sure, theme=theme),
     }
     if history:
         makers["curves"] = lambda theme: figures.curves(history, theme=theme)
