@@ -44,12 +44,21 @@ def quick_figures(monkeypatch: pytest.MonkeyPatch) -> None:
 class Fixed:
     """A classifier whose answers are given: logits of the pictures, and of their mirror images."""
 
-    def __init__(self, names: tuple[str, ...], logits: np.ndarray, mirrored: np.ndarray | None = None) -> None:
-        self.names = names
+    def __init__(
+        self,
+        names: tuple[str, ...],
+        logits: np.ndarray,
+        mirrored: np.ndarray | None = None,
+        meta: dict[str, Any] | None = None,
+    ) -> None:
+        self.names, self.told = names, meta or {}
         self.answers = {False: logits, True: logits if mirrored is None else mirrored}
 
     def logits(self, images: np.ndarray, *, batch_size: int, flip: bool = False, quiet: bool = False) -> np.ndarray:
         return self.answers[flip].astype(np.float32)
+
+    def meta(self) -> dict[str, Any]:
+        return self.told
 
 
 def faces(labels: list[int], names: tuple[str, ...] = NAMES, split: str = "test") -> FaceSet:
@@ -386,9 +395,9 @@ META = {
 
 def scaled(split: str, meta: dict[str, Any] | None = META, tta: bool = False) -> Evaluation:
     """Forty pictures of two classes, three of four read right, with a probability of 3 / 4: T = 4 from ln 81."""
-    classifier = Fixed(("angry", "happy"), np.tile([math.log(3), 0.0], (40, 1)))
+    classifier = Fixed(("angry", "happy"), np.tile([math.log(3), 0.0], (40, 1)), meta=meta)
     data = faces([0, 0, 0, 1] * 10, ("angry", "happy"), split)
-    return evaluate(classifier, data, split, train_thumbnails=None, meta=meta, tta=tta, model="runs/first")
+    return evaluate(classifier, data, split, train_thumbnails=None, tta=tta, model="runs/first")
 
 
 def test_on_test_nothing_is_fitted() -> None:
@@ -414,9 +423,9 @@ def test_on_validation_scaling_is_cross_fitted(tta: bool) -> None:
     assert found["before"] == pytest.approx(quality(softmax(answers), labels))
     assert found["after"] == pytest.approx(quality(softmax(answers / temperatures[:, None]), labels))
     record = calibrate(answers, labels)
-    folded = Fixed(NAMES, answers / record["temperature"])
     meta = {"calibration": record, "data": {"fingerprint": "abc123"}}
-    again = evaluate(folded, data, "validation", train_thumbnails=None, tta=tta, meta=meta).metrics()["calibration"]
+    folded = Fixed(NAMES, answers / record["temperature"], meta=meta)
+    again = evaluate(folded, data, "validation", train_thumbnails=None, tta=tta).metrics()["calibration"]
     assert again["temperatures"] == [record["temperature"]]
     assert again["before"] == pytest.approx(found["before"], abs=1e-5)
     assert again["after"] == pytest.approx(found["after"], abs=1e-5)
@@ -442,6 +451,13 @@ def test_the_threshold_of_the_model_is_tried_here() -> None:
         "accuracy": None,
     }
     assert scaled("test", None).metrics()["risk_coverage"]["uncertain"] is None
+
+
+def test_an_average_says_when_only_some_models_are_scaled(tmp_path: Path) -> None:
+    write_report(tmp_path / "out", average([scaled("validation"), scaled("validation", None)]))
+    assert "Only some of these models carry a temperature" in page_of(tmp_path / "out").text
+    write_report(tmp_path / "test", average([scaled("test"), scaled("test")]))
+    assert "divided by temperatures of 4.00 and 4.00, each its own" in page_of(tmp_path / "test").text
 
 
 def threshold(value: float | None) -> dict[str, Any]:
@@ -477,7 +493,7 @@ def three() -> list[Evaluation]:
     orders = [("angry", "happy"), ("angry", "happy"), ("happiness", "anger")]
     known = [thumbnails(data.images[:1]), thumbnails(data.images[1:]), thumbnails(data.images[:1])]
     return [
-        evaluate(Fixed(names, np.log(given)), data, "test", train_thumbnails=thumbs, model=f"runs/{letter}", meta=META)
+        evaluate(Fixed(names, np.log(given), meta=META), data, "test", train_thumbnails=thumbs, model=f"runs/{letter}")
         for names, given, thumbs, letter in zip(orders, answers, known, "abc", strict=True)
     ]
 

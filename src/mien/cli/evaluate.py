@@ -108,7 +108,6 @@ def read_models(given: Namespace, folders: list[Path]) -> list[Evaluation]:
                 tta=given.tta,
                 batch_size=given.batch_size,
                 model=str(path),
-                meta=classifier.meta(),
             )
         )
     return evaluations

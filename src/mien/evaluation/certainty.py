@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mien.evaluation.evaluate import Evaluation, Scaling
+from mien.evaluation.evaluate import Evaluation
 from mien.evaluation.figures import FEW
 from mien.evaluation.metrics import BINS
 from mien.evaluation.pieces import Drawn, decimals, figure_panel, listed, part_row, percent
@@ -68,13 +68,15 @@ def _scaling(blocks: Blocks, evaluation: Evaluation, measured: Mapping[str, Any]
         part_row(blocks, title, [(decimals(before[key]), ""), (decimals(after[key]), "")])
         for title, key in (("calibration error (ECE)", "ece"), ("negative log-likelihood, in nats", "nll"))
     ]
-    folded = all(temperature is not None for temperature in evaluation.scaling.temperatures)
+    known = [temperature for temperature in evaluation.scaling.temperatures if temperature is not None]
+    if len(known) == len(evaluation.models):
+        how = blocks.fill("scaling_folded", temperature=_temperatures(known))
+    else:
+        how = blocks.fill("scaling_some" if known else "scaling_would")
     kind = "cross_fitted" if measured["cross_fitted"] else "measured"
     return blocks.fill(
         "scaling",
-        how=blocks.fill("scaling_folded", temperature=_temperatures(evaluation.scaling))
-        if folded
-        else blocks.fill("scaling_would"),
+        how=how,
         measured=blocks.fill(f"scaling_{kind}"),
         before=_points(before["ece"]),
         after=_points(after["ece"]),
@@ -82,8 +84,8 @@ def _scaling(blocks: Blocks, evaluation: Evaluation, measured: Mapping[str, Any]
     )
 
 
-def _temperatures(scaling: Scaling) -> str:
-    values = [f"{temperature:.2f}" for temperature in scaling.temperatures if temperature is not None]
+def _temperatures(known: Sequence[float]) -> str:
+    values = [f"{temperature:.2f}" for temperature in known]
     return f"a temperature of {values[0]}" if len(values) == 1 else f"temperatures of {listed(values)}, each its own"
 
 

@@ -37,6 +37,10 @@ class Reads(Protocol):
         """float32 [N, C] of uint8 [N, S, S] or [N, S, S, 3], of their mirror images where ``flip`` is set."""
         ...
 
+    def meta(self) -> dict[str, Any]:
+        """The model's ``meta.json``, of which ``calibration`` and the data's fingerprint are read; may be empty."""
+        ...
+
 
 @dataclass(frozen=True)
 class Scaling:
@@ -181,7 +185,6 @@ def evaluate(
     batch_size: int = 256,
     seed: int = 0,
     model: str = "",
-    meta: Mapping[str, Any] | None = None,
     quiet: bool = False,
 ) -> Evaluation:
     """Reads every picture of a split once (or with its mirror image) and scores the answers.
@@ -196,13 +199,12 @@ def evaluate(
         batch_size: pictures a forward pass.
         seed: of the bootstrap intervals and of the halves by which scaling is measured.
         model: which classifier it is, in words, for the report.
-        meta: the model's ``meta.json``, of which ``calibration`` and the data's fingerprint are read.
         quiet: show no progress.
 
     Raises:
         MienError: the data has no such split or a class that the classifier does not know, or an answer is NaN.
     """
-    part, meta = faces.part(split), meta or {}
+    part, meta = faces.part(split), classifier.meta()
     order = np.array(positions(part.names, classifier.names, f"{faces.source}: the model cannot score this data"))
     labels = order[part.labels].astype(np.int64)
     readings = [
