@@ -113,7 +113,7 @@ class TestTeachers:
     def test_classes_are_matched_by_name(self, tmp_path: Path) -> None:
         folder = write_teacher(tmp_path / "t", ("sour", "odd", "calm", "glad"))
         (teacher,) = load_teachers([str(folder)], NAMES, CPU)
-        assert teacher.columns == [2, 3, 0]
+        assert teacher.columns.tolist() == [2, 3, 0]
         images = synthetic_faces({"train": 4}, size=16).images
         expected = softmax(teacher.classifier.logits(images)[:, [2, 3, 0]] / 2.0)
         found = distillation(teacher).probabilities(STUDENT(tensor(images), 1)).numpy()
@@ -180,7 +180,7 @@ class TestTraining:
         train(small(tmp_path / "run", mae_folder, teacher, distill=DistillConfig(0.3, 4.0), epochs=1))
         assert (teacher / "model.safetensors").read_bytes() == before
         meta = json.loads((tmp_path / "run" / "model" / "meta.json").read_text())
-        assert meta["teachers"] == {str(teacher): loaded.sha256} and len(loaded.sha256) == 64
+        assert meta["teachers"] == [{"folder": str(teacher), "sha256": loaded.sha256}] and len(loaded.sha256) == 64
         assert meta["config"]["distill"] == {"weight": 0.3, "temperature": 4.0}
 
     def test_teachers_change_the_weights(self, faces: FaceSet, mae_folder: Path, tmp_path: Path) -> None:
@@ -236,5 +236,5 @@ class TestTraining:
         shape = {"channels": [8, 8, 16, 16], "layers": [1, 1, 1, 1]}
         train(small(tmp_path / "teacher", Path("timm:resnet10t"), network_args=shape, epochs=1))
         train(small(tmp_path / "run", mae_folder, tmp_path / "teacher", epochs=1, precision="bf16"))
-        (name,) = json.loads((tmp_path / "run" / "meta.json").read_text())["teachers"]
-        assert name == str(tmp_path / "teacher" / "model")
+        (taught_by,) = json.loads((tmp_path / "run" / "meta.json").read_text())["teachers"]
+        assert taught_by["folder"] == str(tmp_path / "teacher" / "model")

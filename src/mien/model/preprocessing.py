@@ -46,7 +46,7 @@ class Preprocessing:
         return sum(weight * value for weight, value in zip(LUMA, self.std, strict=True))
 
     def resize(self, images: torch.Tensor) -> torch.Tensor:
-        """uint8 [B, C, H, W] to uint8 [B, C, S, S], bilinear with antialiasing, as the saved image processor does."""
+        """[B, C, H, W], uint8 or float32, to [B, C, S, S], bilinear with antialiasing, as the saved image processor."""
         if images.shape[-2:] == (self.image_size, self.image_size):
             return images
         size = [self.image_size, self.image_size]

@@ -29,12 +29,12 @@ class Teacher:
 
     Attributes:
         classifier: in evaluation mode, on the student's device.
-        columns: for each of the student's classes the teacher's, matched by name.
+        columns: int64 [C], for each of the student's classes the teacher's, matched by name; on the device.
         sha256: hexadecimal, of the file of its weights.
     """
 
     classifier: Classifier
-    columns: list[int]
+    columns: torch.Tensor
     sha256: str
 
 
@@ -55,7 +55,7 @@ def load_teachers(folders: Sequence[str], names: tuple[str, ...], device: torch.
         classifier = Classifier.load(folder, device)
         classifier.network.requires_grad_(False)
         where = f"--teacher {given}: cannot teach the classes {', '.join(names)}"
-        columns = positions(names, classifier.names, where)
+        columns = torch.tensor(positions(names, classifier.names, where), device=device)
         with open(folder / "model.safetensors", "rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         teachers.append(Teacher(classifier, columns, sha256))

@@ -250,7 +250,7 @@ class FineTuning:
                         "loss": row["val_loss"], "epoch": row["epoch"]},
             "data": {"source": self.faces.source, "fingerprint": self.faces.fingerprint,
                      "images": {name: len(self.faces.part(name)) for name in SPLITS if self.faces.has(name)}},
-            "teachers": {str(teacher.classifier.folder): teacher.sha256 for teacher in self.teachers},
+            "teachers": [{"folder": str(t.classifier.folder), "sha256": t.sha256} for t in self.teachers],
             "config": to_dict(self.config),
             "versions": versions(),
         }  # fmt: skip
