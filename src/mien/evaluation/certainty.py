@@ -66,7 +66,7 @@ def _scaling(blocks: Blocks, evaluation: Evaluation, measured: Mapping[str, Any]
     before, after = measured["before"], measured["after"]
     rows = [
         part_row(blocks, title, [(decimals(before[key]), ""), (decimals(after[key]), "")])
-        for title, key in (("calibration error (ECE)", "ece"), ("negative log-likelihood, in nats", "nll"))
+        for title, key in (("calibration error (ECE)", "ece"), ("loss (NLL), in nats", "nll"))
     ]
     known = [temperature for temperature in evaluation.scaling.temperatures if temperature is not None]
     if len(known) == len(evaluation.models):
