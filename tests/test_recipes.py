@@ -38,8 +38,12 @@ def test_baseline_takes_steps_and_releases_what_was_frozen(
     assert all(math.isfinite(row["loss"]) for row in history)
 
 
-def test_demo_trains(archive: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    arguments = ["train", "--config", str(CONFIGS / "demo.yaml"), "--data", str(archive), "--out", str(run)]
-    assert main([*arguments, "--epochs", "1", "--batch-size", "32", "--warmup-epochs", "0", "--device", "cpu"]) == 0
+def test_demo_pretrains_and_goes_on_from_there(archive: Path, tmp_path: Path) -> None:
+    run, source = tmp_path / "run", ["--data", str(archive), "--device", "cpu"]
+    smaller = ["--epochs", "1", "--batch-size", "32"]
+    recipe = ["--config", str(CONFIGS / "pretrain-demo.yaml"), "--out", str(run / "mae"), *smaller]
+    assert main(["pretrain", *recipe, *source]) == 0
+    assert (run / "mae" / "reconstructions.png").is_file()
+    recipe = ["--config", str(CONFIGS / "demo.yaml"), "--out", str(run), *smaller, "--warmup-epochs", "0"]
+    assert main(["train", *recipe, "--backbone", str(run / "mae" / "model"), *source]) == 0
     assert (run / "model" / "model.safetensors").is_file()

@@ -13,12 +13,14 @@ from pathlib import Path
 from mien.cli import main
 
 CONFIG = Path("configs/demo.yaml")
+PRETRAIN_CONFIG = Path("configs/pretrain-demo.yaml")
 RUN = Path("runs/demo")
+PRETRAINING = RUN / "mae"
 REPORT = Path("reports/demo")
 
 
 def demo() -> int:
-    """Draws faces, trains on them, evaluates, reads one picture, and tells where everything lies.
+    """Draws faces, pretrains, fine-tunes, evaluates, reads one picture, and tells where everything lies.
 
     What an earlier demo left in ``runs/demo`` and ``reports/demo`` is removed first.
 
@@ -30,11 +32,14 @@ def demo() -> int:
         shutil.rmtree(folder, ignore_errors=True)
     archive = RUN.parent / "demo-faces.zip"
     picture = RUN / "face.png"
+    source = ["--data", str(archive)]
+    backbone = ["--backbone", str(PRETRAINING / "model")]
     stages: list[list[str]] = [
         ["data", "draw", "--out", str(archive), "--force"],
         ["data", "inspect", str(archive)],
-        ["train", "--config", str(CONFIG), "--data", str(archive), "--out", str(RUN)],
-        ["evaluate", str(RUN), "--data", str(archive), "--split", "test", "--out", str(REPORT)],
+        ["pretrain", "--config", str(PRETRAIN_CONFIG), *source, "--out", str(PRETRAINING)],
+        ["train", "--config", str(CONFIG), *backbone, *source, "--out", str(RUN)],
+        ["evaluate", str(RUN), *source, "--split", "test", "--out", str(REPORT)],
         ["predict", str(picture), "--model", str(RUN / "model"), "--json"],
     ]
     for stage in stages:
@@ -49,6 +54,7 @@ def demo() -> int:
     print(
         f"accuracy  {metrics['accuracy']:.2%} of {metrics['n']:,} test faces (chance: {1 / len(metrics['names']):.0%})"
     )
+    print(f"pictures  {PRETRAINING / 'reconstructions.png'}: what the autoencoder saw and made of faces")
     print(f"report    {REPORT / 'report.html'}")
     print(f"model     {RUN / 'model'}")
     return 0

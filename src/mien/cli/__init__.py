@@ -24,13 +24,15 @@ Mien: facial expression recognition with Vision Transformers, and numbers that a
 Examples:
   mien data draw --out drawn.zip                                      draw faces to try things with
   mien data inspect archive.zip                                       tell what a data set holds
-  mien train --data archive.zip --backbone tiny --out runs/first      train a classifier
+  mien pretrain --data archive.zip --preset tiny --out runs/mae       make a masked autoencoder from faces
+  mien train --data archive.zip --backbone runs/mae/model --out runs/first
   mien train --config configs/baseline.yaml --data archive.zip --out runs/baseline --epochs 40
   mien evaluate runs/first --data archive.zip --split validation --out reports/first
   mien predict face.jpg --model runs/first/model --json
 
 Commands:
   data       inspect, fetch or draw a data set
+  pretrain   make a masked autoencoder from faces, without labels
   train      train a classifier, or go on with one (--resume)
   evaluate   score one or several classifiers on a split, with a report to read
   predict    read the expression of face crops
@@ -39,7 +41,7 @@ Commands:
 An answer is a guess about how a face looks, not about what a person feels.
 """
 
-COMMANDS: tuple[str, ...] = ("data", "train", "evaluate", "predict")
+COMMANDS: tuple[str, ...] = ("data", "pretrain", "train", "evaluate", "predict")
 
 EXTRAS: dict[str, str] = {
     **dict.fromkeys(["torch", "torchvision", "transformers", "timm", "accelerate", "safetensors"], "train"),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import nn
-from transformers import ViTConfig, ViTForImageClassification
+from transformers import ViTConfig, ViTForImageClassification, ViTMAEModel, ViTModel
 
 from mien.config import PRESETS
 
@@ -19,17 +20,22 @@ class Preset:
     """The shape of a plain ViT encoder.
 
     Attributes:
-        image_size: height and width of the input, in pixels.
         patch_size: height and width of a patch, in pixels.
         hidden_size: width of the residual stream.
         depth: number of blocks.
         heads: attention heads a block.
+        decoder_size: width of the decoder in pretraining. Small sets want small decoders (MAE-Lite, Wang et al. 2023,
+            arXiv:2205.14443).
+        decoder_depth: number of its blocks.
+        image_size: height and width of the input, in pixels.
     """
 
     patch_size: int
     hidden_size: int
     depth: int
     heads: int
+    decoder_size: int
+    decoder_depth: int
     image_size: int = 48
 
     def config(self, num_channels: int) -> ViTConfig:
@@ -49,10 +55,10 @@ SHAPES: dict[str, Preset] = dict(
     zip(
         PRESETS,
         (
-            Preset(patch_size=8, hidden_size=128, depth=6, heads=2),
-            Preset(patch_size=6, hidden_size=192, depth=12, heads=3),
-            Preset(patch_size=4, hidden_size=384, depth=12, heads=6),
-            Preset(patch_size=6, hidden_size=768, depth=12, heads=12),
+            Preset(patch_size=8, hidden_size=128, depth=6, heads=2, decoder_size=64, decoder_depth=1),
+            Preset(patch_size=6, hidden_size=192, depth=12, heads=3, decoder_size=96, decoder_depth=1),
+            Preset(patch_size=4, hidden_size=384, depth=12, heads=6, decoder_size=192, decoder_depth=2),
+            Preset(patch_size=6, hidden_size=768, depth=12, heads=12, decoder_size=256, decoder_depth=4),
         ),
         strict=True,
     )
@@ -81,20 +87,31 @@ def sincos_positions(grid: int, width: int) -> torch.Tensor:
 
 
 @torch.no_grad()
-def initialise(network: ViTForImageClassification, preset: Preset) -> None:
-    """Starts a fresh classifier as He et al. 2022 do: Xavier weights, fixed sine-cosine positions; a head of zeros."""
-    vit = network.vit
-    for module in vit.layers.modules():
-        if isinstance(module, nn.Linear):
-            nn.init.xavier_uniform_(module.weight)
-            module.bias.zero_()
-    projection = vit.embeddings.patch_embeddings.projection
-    nn.init.xavier_uniform_(projection.weight.view(preset.hidden_size, -1))
-    for parameter in projection.parameters():
-        if parameter.ndim == 1:
-            parameter.zero_()
-    grid = preset.image_size // preset.patch_size
-    vit.embeddings.position_embeddings.copy_(sincos_positions(grid, preset.hidden_size))
-    nn.init.trunc_normal_(vit.embeddings.cls_token, std=0.02)
+def initialise(network: ViTForImageClassification) -> None:
+    """Starts a fresh classifier: the encoder as He et al. 2022 do, a head of zeros."""
+    initialise_encoder(network.vit)
     for parameter in network.classifier.parameters():
         parameter.zero_()
+
+
+@torch.no_grad()
+def initialise_encoder(vit: ViTModel | ViTMAEModel) -> None:
+    """Xavier weights, fixed sine-cosine positions, a normal [CLS] (He et al. 2022, appendix A.1)."""
+    embeddings = vit.embeddings
+    xavier(vit.layers)
+    projection = embeddings.patch_embeddings.projection
+    width = len(projection.weight)
+    nn.init.xavier_uniform_(projection.weight.view(width, -1))
+    if projection.bias is not None:
+        projection.bias.zero_()
+    grid = math.isqrt(embeddings.position_embeddings.shape[1] - 1)
+    embeddings.position_embeddings.copy_(sincos_positions(grid, width))
+    nn.init.trunc_normal_(embeddings.cls_token, std=0.02)
+
+
+def xavier(module: nn.Module) -> None:
+    """Xavier-uniform weights and zero biases for every linear layer within."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)

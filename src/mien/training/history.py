@@ -7,8 +7,11 @@ import io
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from mien.errors import MienError
 from mien.files import atomic_file, write_text
+from mien.model.preprocessing import Preprocessing
 
 
 def epoch_line(row: dict[str, Any], epochs: int, best: bool) -> str:
@@ -18,6 +21,16 @@ def epoch_line(row: dict[str, Any], epochs: int, best: bool) -> str:
         f"validation: accuracy {row['val_accuracy']:.2%}, "
         f"macro-F1 {row['val_macro_f1']:.4f}, loss {row['val_loss']:.4f}  lr {row['lr']:.2e}  "
         f"{row['images_per_second']:,.0f} images/s{'  best so far' if best else ''}"
+    )
+
+
+def pretraining_line(row: dict[str, Any], epochs: int | None) -> str:
+    """One epoch of pretraining in one line; ``epochs`` is None where steps or minutes decide."""
+    judged = {"val_loss": "validation loss {:.4f}", "knn_accuracy": "k-NN {:.1%}", "linear_accuracy": "linear {:.1%}"}
+    found = [text.format(row[name]) for name, text in judged.items() if row[name] is not None]
+    return (
+        f"epoch {row['epoch']:>3}{f'/{epochs}' if epochs else ''}  loss {row['loss']:.4f}  "
+        f"{', '.join(found)}{'  ' if found else ''}lr {row['lr']:.2e}  {row['images_per_second']:,.0f} images/s"
     )
 
 
@@ -39,19 +52,40 @@ def read_history(out: Path) -> list[dict[str, float]]:
     path = out / "history.csv"
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+            return [{name: float(value or "nan") for name, value in row.items()} for row in csv.DictReader(file)]
     except FileNotFoundError as error:
         raise MienError(f"{path}: no such file; give the folder of a run") from error
     except (TypeError, ValueError) as error:
         raise MienError(f"{path}: is not the history of a run ({error}); copy the run again") from error
 
 
-def write_curves(out: Path, history: list[dict[str, Any]]) -> None:
+def write_curves(out: Path, history: list[dict[str, Any]], *, pretraining: bool = False) -> None:
     """Draws loss and validation scores over the epochs as ``curves.png``."""
-    from mien.evaluation.figures import curves, png
+    from mien.evaluation.figures import PROBES, SCORES, curves, png
 
     with atomic_file(out / "curves.png") as temporary:
-        temporary.write_bytes(png(curves(history)))
+        temporary.write_bytes(png(curves(history, scores=PROBES if pretraining else SCORES)))
+
+
+def write_reconstructions(
+    out: Path, preprocessing: Preprocessing, pixels: torch.Tensor, merged: torch.Tensor, hidden: torch.Tensor
+) -> None:
+    """Draws faces, what the encoder saw of them, and what the decoder made of it, as ``reconstructions.png``.
+
+    Args:
+        out: the folder of the run.
+        preprocessing: by which the pixels were normalised.
+        pixels: float32 [B, C, S, S], normalised.
+        merged: float32 [B, C, S, S], the reconstruction, visible patches as they are.
+        hidden: float32 [B, 1, S, S], 1 where the encoder saw nothing.
+    """
+    from mien.evaluation.figures import png
+    from mien.evaluation.reconstruction import reconstructions
+
+    originals, results = (preprocessing.to_images(batch) for batch in (pixels, merged))
+    figure = reconstructions(originals, hidden[:, 0].cpu().numpy() > 0, results)
+    with atomic_file(out / "reconstructions.png") as temporary:
+        temporary.write_bytes(png(figure))
 
 
 def write_tensorboard(out: Path, row: dict[str, Any]) -> None:
@@ -66,5 +100,5 @@ def write_tensorboard(out: Path, row: dict[str, Any]) -> None:
         raise MienError("--tensorboard: tensorboard is not installed; pip install 'mien[tensorboard]'") from error
     with SummaryWriter(str(out / "tensorboard")) as writer:
         for name, value in row.items():
-            if name != "epoch":
+            if name != "epoch" and value is not None:
                 writer.add_scalar(name, value, row["epoch"])

@@ -1,0 +1,146 @@
+"""The masked autoencoder (He et al. 2022, arXiv:2111.06377): an encoder of a preset's shape with a small decoder.
+
+It is transformers' ``ViTMAEForPreTraining``, so that its folder opens there and serves ``mien train`` as a backbone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import ViTMAEConfig, ViTMAEForPreTraining
+
+from mien.config import PretrainConfig
+from mien.errors import MienError
+from mien.files import atomic_folder, write_json
+from mien.model.preprocessing import Preprocessing
+from mien.model.presets import (
+    FER2013_MEAN,
+    FER2013_STD,
+    SHAPES,
+    initialise_encoder,
+    sincos_positions,
+    xavier,
+)
+
+DECODER_HEAD = 32
+"""Width of an attention head of the decoder."""
+
+
+def build_autoencoder(config: PretrainConfig, *, grey: bool) -> tuple[ViTMAEForPreTraining, Preprocessing]:
+    """A fresh autoencoder, started as He et al. 2022 do (appendix A.1), from torch's global random state.
+
+    Args:
+        config: preset, size, mask ratio, decoder.
+        grey: whether the pictures have one channel; the network then reads one channel too.
+
+    Raises:
+        MienError: the image size is no multiple of the patch size, or the mask would hide everything or nothing.
+    """
+    shape = SHAPES[config.preset]
+    size = config.image_size or shape.image_size
+    if size % shape.patch_size:
+        raise MienError(
+            f"image_size: got {size}, expected a multiple of {shape.patch_size}, a patch of {config.preset}"
+        )
+    patches = (size // shape.patch_size) ** 2
+    if not 0 < int(patches * (1 - config.mask_ratio)) < patches:
+        raise MienError(f"mask_ratio: got {config.mask_ratio}, expected some of the {patches} patches to stay visible")
+    width = config.decoder_size or shape.decoder_size
+    network = ViTMAEForPreTraining(
+        ViTMAEConfig(
+            image_size=size,
+            patch_size=shape.patch_size,
+            num_channels=1 if grey else 3,
+            hidden_size=shape.hidden_size,
+            num_hidden_layers=shape.depth,
+            num_attention_heads=shape.heads,
+            intermediate_size=4 * shape.hidden_size,
+            decoder_hidden_size=width,
+            decoder_num_hidden_layers=config.decoder_depth or shape.decoder_depth,
+            decoder_num_attention_heads=width // DECODER_HEAD,
+            decoder_intermediate_size=4 * width,
+            mask_ratio=config.mask_ratio,
+            norm_pix_loss=config.norm_pix,
+        )
+    )
+    initialise_encoder(network.vit)
+    _initialise_decoder(network)
+    return network, Preprocessing(size, (FER2013_MEAN,) * 3, (FER2013_STD,) * 3)
+
+
+def count_patches(network: ViTMAEForPreTraining) -> int:
+    """Patches of a picture."""
+    return int(network.vit.embeddings.patch_embeddings.num_patches)
+
+
+@contextmanager
+def every_patch_visible(network: ViTMAEForPreTraining) -> Iterator[None]:
+    """Turns masking off for a while; transformers reads the ratio anew in every forward pass."""
+    ratio = network.config.mask_ratio
+    network.config.mask_ratio = 0.0
+    try:
+        yield
+    finally:
+        network.config.mask_ratio = ratio
+
+
+@torch.inference_mode()
+def reconstruct(
+    network: ViTMAEForPreTraining, pixels: torch.Tensor, noise: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the decoder makes of the hidden patches.
+
+    Where the network predicts normalised patches, each is given back the mean and deviation of the true one, which the
+    network does not know: contrast and brightness of a patch are then the picture's own.
+
+    Args:
+        network: in evaluation mode.
+        pixels: float32 [B, C, S, S], normalised.
+        noise: float32 [B, patches]; the patches with the lowest values stay visible.
+
+    Returns:
+        float32 [B, C, S, S] with the visible patches as they are and the hidden ones as predicted; and float32
+        [B, 1, S, S], 1 where a pixel was hidden.
+    """
+    output = network(pixel_values=pixels, noise=noise)
+    patches, predicted, hidden = network.patchify(pixels), output.logits.float(), output.mask.unsqueeze(-1)
+    if network.config.norm_pix_loss:
+        variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
+        predicted = predicted * (variance + 1e-6).sqrt() + mean
+    size = (pixels.shape[-2], pixels.shape[-1])
+    merged = network.unpatchify(torch.where(hidden > 0, predicted, patches), size)
+    mask = network.unpatchify(hidden.expand_as(patches), size)[:, :1]
+    return merged, mask
+
+
+def save_autoencoder(
+    network: ViTMAEForPreTraining, preprocessing: Preprocessing, folder: Path, meta: dict[str, Any]
+) -> None:
+    """Writes the folder that ``ViTMAEForPreTraining.from_pretrained`` and ``mien train --backbone`` open, atomically.
+
+    Args:
+        network: on any device.
+        preprocessing: size and normalisation of its input.
+        folder: replaced as a whole.
+        meta: how the network came about; JSON-ready.
+    """
+    weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    with atomic_folder(folder) as temporary:
+        network.save_pretrained(temporary, state_dict=weights)
+        preprocessing.processor().save_pretrained(temporary)
+        write_json(temporary / "meta.json", meta)
+
+
+@torch.no_grad()
+def _initialise_decoder(network: ViTMAEForPreTraining) -> None:
+    decoder = network.decoder
+    xavier(decoder)
+    nn.init.normal_(decoder.mask_token, std=0.02)
+    # transformers 5 leaves zeros here in a fresh network: the decoder could not tell one hidden patch from another.
+    grid = round(count_patches(network) ** 0.5)
+    decoder.decoder_pos_embed.copy_(sincos_positions(grid, decoder.decoder_pos_embed.shape[-1]))

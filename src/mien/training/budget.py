@@ -1,0 +1,76 @@
+"""How long a run lasts: so many steps, or so many minutes, with a learning rate that follows either to its end."""
+
+from __future__ import annotations
+
+import torch
+from accelerate import Accelerator
+from timm.scheduler import CosineLRScheduler
+
+LOOKS_EVERY = 20
+"""Steps between two looks at the clock, after the first few steps: in between, a GPU never waits for the host."""
+
+TICKS = 100_000
+"""Fineness of the schedule: a run, however long, is cut into so many ticks."""
+
+
+class Budget:
+    """What is spent of a run.
+
+    By steps, what is spent is a function of the step alone. By minutes, it is what the clock said at the last look, and
+    in between each step counts as long as the steps before it took on average.
+
+    Args:
+        steps: the number of updates, or None where minutes decide.
+        minutes: the number of minutes, or None where updates decide.
+    """
+
+    def __init__(self, steps: int | None, minutes: float | None) -> None:
+        if (steps is None) == (minutes is None):
+            raise ValueError("expected either steps or minutes")
+        self.steps, self.minutes = steps, minutes
+        self.looked_at, self.share, self.share_a_step = 0, 0.0, 0.0
+
+    def look(self, update: int, seconds: float, accelerator: Accelerator) -> None:
+        """Looks at the clock after an update, where it is time to; to be called by every process after each update.
+
+        Args:
+            update: the first is 1.
+            seconds: of training so far.
+            accelerator: of this run; the processes agree on a mean.
+        """
+        if self.minutes is None or (self.looked_at >= LOOKS_EVERY and update < self.looked_at + LOOKS_EVERY):
+            return
+        mean = accelerator.reduce(torch.tensor(seconds, device=accelerator.device), "mean").item()
+        share = mean / (60 * self.minutes)
+        if update > self.looked_at:
+            self.share_a_step = (share - self.share) / (update - self.looked_at)
+        self.looked_at, self.share = update, share
+
+    def spent(self, updates: int) -> float:
+        """The share of the run that is over after so many updates, in [0, 1]."""
+        if self.steps is not None:
+            return min(1.0, updates / self.steps)
+        return min(1.0, self.share + max(0, updates - self.looked_at) * self.share_a_step)
+
+    def ticks(self, update: int) -> int:
+        """Where the schedule stands at an update (the first is 1), in [0, ``TICKS``]."""
+        return round(self.spent(update) * TICKS)
+
+
+def build_schedule(optimizer: torch.optim.Optimizer, lr: float, *, min_lr: float, warmup: float) -> CosineLRScheduler:
+    """Linear warm-up, then one cosine (Loshchilov and Hutter 2017) over ``TICKS``.
+
+    Args:
+        optimizer: whose groups are driven.
+        lr: the peak.
+        min_lr: the end, as a share of the peak.
+        warmup: share of the run that warms up.
+    """
+    return CosineLRScheduler(
+        optimizer,
+        t_initial=TICKS,
+        lr_min=min_lr * lr,
+        warmup_t=round(warmup * TICKS),
+        warmup_lr_init=0.0,
+        t_in_epochs=False,
+    )

@@ -1,0 +1,260 @@
+"""Pretraining: from faces without labels to a masked autoencoder whose encoder ``mien train`` goes on with."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from timm.optim import param_groups_weight_decay
+from torch import nn
+from transformers import ViTMAEForPreTraining
+
+from mien.config import PretrainConfig, to_dict
+from mien.data.faces import SPLITS, FaceSet
+from mien.data.unlabelled import read_for_pretraining
+from mien.evaluation.probe import probe
+from mien.model.mae import build_autoencoder, count_patches, reconstruct, save_autoencoder
+from mien.model.preprocessing import Preprocessing, tensor
+from mien.model.presets import SHAPES
+from mien.progress import progress
+from mien.training.augment import Augment, random_table
+from mien.training.batches import local_rows, seed_step, shuffled
+from mien.training.budget import Budget, build_schedule
+from mien.training.device import on_main, resolve_precision, start_accelerator
+from mien.training.history import pretraining_line, write_curves, write_reconstructions
+from mien.training.optim import moments, restore_moments
+from mien.training.run import Parts, Run, open_run, prepare_faces
+from mien.training.state import Saved
+from mien.versions import versions
+
+NO_DECAY: tuple[str, ...] = ("vit.embeddings.cls_token", "decoder.mask_token")
+"""Exempt from weight decay beside every bias and norm."""
+
+BETAS = (0.9, 0.95)
+"""AdamW's decay rates (He et al. 2022, table 8)."""
+
+SHOWN = 8
+"""Validation faces in the figure of reconstructions."""
+
+
+def mask_noise(count: int, patches: int, seed: int, epoch: int) -> torch.Tensor:
+    """What decides the masks of an epoch, float32 [count, patches] in [0, 1): the lowest values stay visible."""
+    generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, epoch, 0x3A5))))
+    return torch.from_numpy(generator.random((count, patches), dtype=np.float32))
+
+
+def pretrain(config: PretrainConfig, *, resume: bool = False, command: str = "") -> Path:
+    """Trains a masked autoencoder and writes its folder.
+
+    Args:
+        config: see ``PretrainConfig``.
+        resume: go on from the state that ``config.out`` holds.
+        command: the command line, for ``meta.json``.
+
+    Returns:
+        ``config.out/model``: the last weights, which ``mien train --backbone`` takes.
+
+    Raises:
+        MienError: anything that the user can mend; what was trained until then is kept.
+    """
+    config = config.resolved()
+    accelerator = start_accelerator(config)
+    size = config.image_size or SHAPES[config.preset].image_size
+    faces = prepare_faces(read_for_pretraining(config.data, size, config.skip_broken), config)
+    saved = open_run(config, faces.fingerprint, resume)
+    torch.manual_seed(config.seed)
+    network, preprocessing = build_autoencoder(config, grey=faces.is_grey)
+    if on_main():
+        for warning in faces.warnings:
+            print(f"warning: {warning}", file=sys.stderr, flush=True)
+    Pretraining(config, network.to(accelerator.device), preprocessing, faces, accelerator, saved, command).fit()
+    accelerator.wait_for_everyone()
+    return Path(config.out) / "model"
+
+
+class Pretraining:
+    """A pretraining run under way. By steps or epochs, everything random is a function of the seed and the step.
+
+    Args:
+        config: with every default resolved.
+        network: on the device; trained in place.
+        preprocessing: of its input.
+        faces: with a train and a validation split; labels are used by the probes alone.
+        accelerator: device, precision and processes.
+        saved: the state to go on from, or None.
+        command: the command line, for ``meta.json``.
+    """
+
+    def __init__(
+        self,
+        config: PretrainConfig,
+        network: ViTMAEForPreTraining,
+        preprocessing: Preprocessing,
+        faces: FaceSet,
+        accelerator: Accelerator,
+        saved: Saved | None = None,
+        command: str = "",
+    ) -> None:
+        self.config, self.network, self.preprocessing = config, network, preprocessing
+        self.faces, self.accelerator, self.command = faces, accelerator, command
+        self.run = Run(config, faces.fingerprint, accelerator, saved)
+        self.out, self.state = self.run.out, self.run.state
+        self.images = tensor(faces.part("train").images).to(accelerator.device)
+        self.steps = len(self.images) // config.batch_size
+        self.augment = Augment(config.augment, preprocessing, network.config.num_channels)
+        self.precision = resolve_precision(config.precision, accelerator.device)
+        rate = config.lr or 0.0
+        groups = param_groups_weight_decay(network, config.weight_decay, no_weight_decay_list=NO_DECAY)
+        fused = accelerator.device.type in ("cpu", "cuda")
+        self.optimizer = torch.optim.AdamW(groups, lr=rate, betas=BETAS, fused=fused)
+        self.schedule = build_schedule(self.optimizer, rate, min_lr=config.min_lr, warmup=config.warmup)
+        self.budget = self.build_budget()
+        if saved:
+            network.load_state_dict(saved.part("network"))
+            restore_moments(network, self.optimizer, saved.part("moments"))
+        self.model = self.compiled(accelerator.prepare_model(network))
+
+    def build_budget(self) -> Budget:
+        """By minutes, by steps, or by epochs, whichever of these the configuration names first."""
+        config = self.config
+        if config.minutes is None:
+            return Budget(config.steps or config.epochs * self.steps, None)
+        budget = Budget(None, config.minutes)
+        budget.look(self.updates, self.run.seconds, self.accelerator)
+        return budget
+
+    def compiled(self, model: nn.Module) -> Callable[..., Any]:
+        """The network compiled, where that is asked for, or helps: on a GPU."""
+        wanted = self.config.compile
+        on_gpu = self.accelerator.device.type == "cuda"
+        return torch.compile(model) if wanted == "on" or (wanted == "auto" and on_gpu) else model
+
+    @property
+    def updates(self) -> int:
+        """Updates done so far."""
+        return (self.state.epoch - 1) * self.steps + self.state.step
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the budget is spent."""
+        return self.budget.spent(self.updates) >= 1.0
+
+    def fit(self) -> None:
+        """Trains from where the state stands until the budget is spent."""
+        while not self.is_over:
+            self.train_epoch(self.state.epoch)
+            self.finish_epoch(self.state.epoch)
+        if on_main():
+            self.save_model()
+            write_curves(self.out, self.state.history, pretraining=True)
+
+    def train_epoch(self, epoch: int) -> None:
+        """One pass over the training images, or what is left of it or of the budget."""
+        config, state, device = self.config, self.state, self.accelerator.device
+        count = len(self.images)
+        order = shuffled(count, config.seed, epoch).to(device)
+        random = random_table(count, config.seed, epoch).to(device)
+        noise = mask_noise(count, count_patches(self.network), config.seed, epoch).to(device)
+        self.network.train()
+        loss_sum = torch.tensor(state.loss_sum, device=device)
+        done, total, note = state.step * config.batch_size, self.steps * config.batch_size, ""
+        with progress(f"epoch {epoch}", total, "images", done=done, quiet=not on_main()) as advance:
+            while state.step < self.steps and not self.is_over:
+                seed_step(config.seed, self.updates + 1, self.accelerator.process_index)
+                self.schedule.step_update(self.budget.ticks(self.updates + 1))
+                rows = local_rows(order, state.step, self.accelerator, config.batch_size)
+                loss = self.loss(self.augment(self.images[rows], random[rows]), noise[rows])
+                self.accelerator.backward(loss)
+                if config.clip_grad:
+                    self.accelerator.clip_grad_norm_(self.network.parameters(), config.clip_grad)
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+                loss_sum += loss.detach()
+                state.step += 1
+                self.budget.look(self.updates, self.run.seconds, self.accelerator)
+                if self.run.looks_at(state.step, self.steps) or self.is_over:
+                    due = self.run.check(loss_sum)
+                    note = f"loss {state.loss_sum / state.step:.4f}"
+                    if due and state.step < self.steps:
+                        self.run.save(self.parts)
+                advance(config.batch_size, note)
+
+    def loss(self, pixels: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """Mean squared error over the hidden patches (He et al. 2022, section 3)."""
+        with torch.autocast(pixels.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            loss: torch.Tensor = self.model(pixel_values=pixels, noise=noise).loss
+        return loss
+
+    def finish_epoch(self, epoch: int) -> None:
+        """Probes where it is time to, and writes history, figure and state."""
+        config, state, over = self.config, self.state, self.is_over
+        due = bool(config.probe_epochs) and (epoch % config.probe_epochs == 0 or over)
+        row: dict[str, Any] = {"epoch": epoch, "loss": state.loss_sum / state.step}
+        row |= {"val_loss": None, "knn_accuracy": None, "linear_accuracy": None}
+        if on_main() and due:
+            row |= self.judge()
+        row["lr"] = max(group["lr"] for group in self.optimizer.param_groups)
+        before = state.history[-1]["images"] if state.history else 0
+        row["images"] = before + state.step * config.batch_size
+        self.run.finish_epoch(row, row["images"] - before)
+        if on_main():
+            self.run.tell(pretraining_line(row, None if config.minutes or config.steps else config.epochs))
+        self.run.save(self.parts)
+        if on_main() and due and not over:
+            self.save_model()
+
+    @torch.inference_mode()
+    def judge(self) -> dict[str, float]:
+        """Loss on validation faces under fixed masks, and the probes where there are labels; redraws the figure."""
+        config, device = self.config, self.accelerator.device
+        self.network.eval()
+        validation = self.sample("validation")
+        noise = mask_noise(len(validation), count_patches(self.network), config.seed, 0).to(device)
+        total = 0.0
+        for start in range(0, len(validation), config.batch_size):
+            batch = slice(start, start + config.batch_size)
+            pixels = self.pixels(validation.images[batch])
+            total += float(self.network(pixel_values=pixels, noise=noise[batch]).loss) * len(pixels)
+        # Evenly spaced: folders list a class after the other.
+        rows = np.linspace(0, len(validation) - 1, min(SHOWN, len(validation))).astype(int)
+        shown = self.pixels(validation.images[rows])
+        write_reconstructions(self.out, self.preprocessing, shown, *reconstruct(self.network, shown, noise[rows]))
+        scores = {"val_loss": total / len(validation)}
+        if len(self.faces.names) > 1:
+            found = probe(self.network, self.preprocessing, self.sample("train"), validation)
+            scores |= {"knn_accuracy": found.knn, "linear_accuracy": found.linear}
+        return scores
+
+    def sample(self, split: str) -> FaceSet:
+        """The same ``probe_images`` faces of a split each time, or all where there are fewer."""
+        part = self.faces.part(split)
+        chosen = np.random.default_rng(self.config.seed).permutation(len(part))[: self.config.probe_images]
+        return part.select(np.sort(chosen))
+
+    def pixels(self, images: np.ndarray) -> torch.Tensor:
+        """uint8 faces as the network reads them, on the device, not augmented."""
+        return self.preprocessing(tensor(images).to(self.accelerator.device), self.network.config.num_channels)
+
+    def parts(self) -> Parts:
+        """The tensors of the state: weights and moments."""
+        return {"network": self.network.state_dict(), "moments": moments(self.network, self.optimizer)}
+
+    def save_model(self) -> None:
+        """Writes ``OUT/model``."""
+        last = self.state.history[-1]
+        meta = {
+            "command": self.command,
+            "metrics": {"split": "validation", **{k: last[k] for k in ("val_loss", "knn_accuracy", "linear_accuracy")}},
+            "training": {k: last[k] for k in ("epoch", "images", "loss", "seconds", "images_per_second")},
+            "data": {"source": self.faces.source, "fingerprint": self.faces.fingerprint,
+                     "images": {name: len(self.faces.part(name)) for name in SPLITS if self.faces.has(name)},
+                     "warnings": list(self.faces.warnings)},
+            "config": to_dict(self.config),
+            "versions": versions(),
+        }  # fmt: skip
+        save_autoencoder(self.network, self.preprocessing, self.out / "model", meta)
