@@ -27,8 +27,8 @@ from mien.config import FreezeConfig, PretrainConfig, TrainConfig
 from mien.data.drawn import draw_faces, write_archive
 from mien.data.faces import FaceSet
 from mien.errors import MienError
+from mien.evaluation.figures import reconstructions
 from mien.evaluation.probe import features, probe
-from mien.evaluation.reconstruction import reconstructions
 from mien.model.backbone import build
 from mien.model.mae import build_autoencoder, reconstruct
 from mien.model.presets import sincos_positions

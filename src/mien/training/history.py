@@ -79,8 +79,7 @@ def write_reconstructions(
         merged: float32 [B, C, S, S], the reconstruction, visible patches as they are.
         hidden: float32 [B, 1, S, S], 1 where the encoder saw nothing.
     """
-    from mien.evaluation.figures import png
-    from mien.evaluation.reconstruction import reconstructions
+    from mien.evaluation.figures import png, reconstructions
 
     originals, results = (preprocessing.to_images(batch) for batch in (pixels, merged))
     figure = reconstructions(originals, hidden[:, 0].cpu().numpy() > 0, results)

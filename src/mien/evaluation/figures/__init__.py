@@ -5,6 +5,7 @@ Figures are made without pyplot, so that no global state is touched and none nee
 
 from mien.evaluation.figures.certainty import FEW, reliability_diagram, risk_coverage_curve
 from mien.evaluation.figures.classes import confusion_matrix, per_class_bars, picture_sheet
+from mien.evaluation.figures.reconstruction import reconstructions
 from mien.evaluation.figures.style import DARK, LIGHT, SMALL_SIZE, TEXT_SIZE, Theme, blank_figure, png
 from mien.evaluation.figures.training import PROBES, SCORES, curves
 
@@ -23,6 +24,7 @@ __all__ = [
     "per_class_bars",
     "picture_sheet",
     "png",
+    "reconstructions",
     "reliability_diagram",
     "risk_coverage_curve",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
-from mien.evaluation.figures import LIGHT, TEXT_SIZE, Theme, blank_figure
+from mien.evaluation.figures.style import LIGHT, TEXT_SIZE, Theme, blank_figure
 
 ROWS: tuple[str, ...] = ("face", "what the\nencoder saw", "what the\ndecoder made")
 HIDDEN_SHADE = 0.82
