@@ -62,6 +62,15 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def recover_folder(path: Path) -> None:
+    """Clears up after an ``atomic_folder`` that was killed: the former folder comes back where no new one had come."""
+    for leftover in sorted(path.parent.glob(f".{path.name}.*")):
+        if leftover.suffix == ".old" and not path.exists():
+            os.replace(leftover, path)
+        else:
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes UTF-8 text atomically."""
     with atomic_file(path) as temporary:

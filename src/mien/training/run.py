@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from mien.config import RunConfig
 from mien.data.faces import FaceSet
 from mien.data.split import cut_validation
 from mien.errors import MienError
+from mien.files import recover_folder
 from mien.training.device import on_main
 from mien.training.history import write_history, write_tensorboard
 from mien.training.state import Progress, Saved, load_state, save_state, state_path
@@ -36,8 +36,7 @@ def open_run(config: RunConfig, fingerprint: str, resume: bool) -> Saved | None:
     """
     out = Path(config.out)
     if resume:
-        for leftover in out.glob(".model.*"):
-            shutil.rmtree(leftover, ignore_errors=True)
+        recover_folder(out / "model")
         return load_state(out, config, fingerprint)
     if state_path(out).exists() or (out / "model").exists():
         raise MienError(f"--out {out}: already holds a run; continue it with --resume, or choose another folder")
