@@ -45,7 +45,7 @@ COMMANDS: tuple[str, ...] = ("data", "pretrain", "train", "evaluate", "predict")
 
 EXTRAS: dict[str, str] = {
     **dict.fromkeys(["torch", "torchvision", "transformers", "timm", "accelerate", "safetensors"], "train"),
-    **dict.fromkeys(["jsonargparse", "yaml", "sklearn", "matplotlib", "rich"], "train"),
+    **dict.fromkeys(["jsonargparse", "yaml", "sklearn", "scipy", "matplotlib", "rich"], "train"),
     "kagglehub": "kaggle",
     "tensorboard": "tensorboard",
 }
