@@ -23,7 +23,6 @@ from mien.model.freezing import check_freezing, freeze, frozen_units, table, tra
 from mien.model.head import head
 from mien.model.networks import as_vit
 from mien.model.preprocessing import LUMA, Preprocessing
-from mien.model.presets import sincos_positions
 from mien.training.optim import build_optimizer
 
 NAMES = ("calm", "glad", "sour")
@@ -81,12 +80,6 @@ class TestBackbone:
         for backbone in ("nano", str(mae_folder)):
             network, _ = build_vit(backbone, NAMES, grey=True)
             assert not network.vit.embeddings.position_embeddings.requires_grad
-
-    def test_sincos_positions_by_hand(self) -> None:
-        table = sincos_positions(2, 4)[0]
-        # Patch (row 1, column 0): columns encode sin 0, cos 0; rows sin 1, cos 1.
-        assert torch.allclose(table[0], torch.zeros(4))
-        assert torch.allclose(table[3], torch.tensor([0.0, 1.0, np.sin(1.0), np.cos(1.0)], dtype=torch.float32))
 
     def test_missing_encoder_weights(self, mae_folder: Path, tmp_path: Path) -> None:
         folder = shutil.copytree(mae_folder, tmp_path / "mae")

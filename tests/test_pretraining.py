@@ -31,7 +31,7 @@ from mien.evaluation.figures import reconstructions
 from mien.evaluation.probe import features, probe
 from mien.model.backbone import build
 from mien.model.mae import build_autoencoder, reconstruct
-from mien.model.presets import sincos_positions
+from mien.model.start import positions
 from mien.training import finetune, run
 from mien.training import pretrain as pretraining
 from mien.training.budget import TICKS, Budget
@@ -101,10 +101,10 @@ def steady_clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class TestAutoencoder:
-    def test_starts_as_the_paper_does(self) -> None:
+    def test_starts_with_positions_for_encoder_and_decoder(self) -> None:
         network, _ = build_autoencoder(PretrainConfig(data="", out="", preset="nano"), grey=True)
-        assert torch.equal(network.vit.embeddings.position_embeddings, sincos_positions(6, 128))
-        assert torch.equal(network.decoder.decoder_pos_embed, sincos_positions(6, 64))
+        assert torch.equal(network.vit.embeddings.position_embeddings, positions(6, 128))
+        assert torch.equal(network.decoder.decoder_pos_embed, positions(6, 64))
         assert not network.vit.embeddings.position_embeddings.requires_grad
         assert not network.decoder.decoder_pos_embed.requires_grad
         assert network.decoder.mask_token.std() > 0
@@ -211,7 +211,7 @@ class TestRun:
         assert meta["metrics"]["linear_accuracy"] == float(rows[-1]["linear_accuracy"])
         network, told = cast(Any, ViTMAEForPreTraining.from_pretrained(folder, output_loading_info=True))
         assert not told["missing_keys"] and not told["unexpected_keys"]
-        assert torch.equal(network.decoder.decoder_pos_embed, sincos_positions(2, 32))
+        assert torch.equal(network.decoder.decoder_pos_embed, positions(2, 32))
 
     def test_fine_tuning_goes_on_from_it(self, faces: FaceSet, tmp_path: Path) -> None:
         folder = pretrain(short(tmp_path / "mae", epochs=1, probe_epochs=0))

@@ -16,8 +16,8 @@ from mien.model.backbone import build
 from mien.model.classifier import Classifier
 from mien.model.head import head
 from mien.model.networks import as_vit
-from mien.model.presets import sincos_positions
 from mien.model.resample import resample
+from mien.model.start import positions
 
 NAMES = ("calm", "glad", "sour")
 
@@ -85,7 +85,7 @@ class TestSizes:
 
     def test_presets_are_built_at_the_size(self) -> None:
         network = vit("nano", 40, 10)
-        assert torch.equal(network.vit.embeddings.position_embeddings, sincos_positions(4, 128))
+        assert torch.equal(network.vit.embeddings.position_embeddings, positions(4, 128))
 
     @pytest.mark.parametrize("backbone", ["nano", "mae"])
     def test_a_size_that_patches_do_not_fill(self, backbone: str, mae_folder: Path) -> None:

@@ -19,9 +19,10 @@ from mien.model.channels import to_colour, to_grey
 from mien.model.loading import load_network
 from mien.model.networks import Network, as_vit, fix_positions
 from mien.model.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
-from mien.model.presets import FER2013_MEAN, FER2013_STD, SHAPES, initialise
+from mien.model.presets import FER2013_MEAN, FER2013_STD, SHAPES
 from mien.model.regularise import add_drop_path
 from mien.model.resample import check_sizes, resample
+from mien.model.start import initialise
 from mien.model.timm_backbone import build_timm
 
 HEAD_KEYS: frozenset[str] = frozenset({"classifier.weight", "classifier.bias"})

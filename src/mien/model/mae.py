@@ -18,21 +18,15 @@ from mien.config import PretrainConfig
 from mien.errors import MienError
 from mien.files import atomic_folder, write_json
 from mien.model.preprocessing import Preprocessing
-from mien.model.presets import (
-    FER2013_MEAN,
-    FER2013_STD,
-    SHAPES,
-    initialise_encoder,
-    sincos_positions,
-    xavier,
-)
+from mien.model.presets import FER2013_MEAN, FER2013_STD, SHAPES
+from mien.model.start import initialise_encoder, positions, xavier
 
 DECODER_HEAD = 32
 """Width of an attention head of the decoder."""
 
 
 def build_autoencoder(config: PretrainConfig, *, grey: bool) -> tuple[ViTMAEForPreTraining, Preprocessing]:
-    """A fresh autoencoder, started as He et al. 2022 do (appendix A.1), from torch's global random state.
+    """A fresh autoencoder, from torch's global random state; its encoder starts as a fresh classifier's does.
 
     Args:
         config: preset, size, mask ratio, decoder.
@@ -143,4 +137,4 @@ def _initialise_decoder(network: ViTMAEForPreTraining) -> None:
     nn.init.normal_(decoder.mask_token, std=0.02)
     # transformers 5 leaves zeros here in a fresh network: the decoder could not tell one hidden patch from another.
     grid = round(count_patches(network) ** 0.5)
-    decoder.decoder_pos_embed.copy_(sincos_positions(grid, decoder.decoder_pos_embed.shape[-1]))
+    decoder.decoder_pos_embed.copy_(positions(grid, decoder.decoder_pos_embed.shape[-1]))

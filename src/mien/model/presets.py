@@ -1,13 +1,10 @@
-"""Fresh encoders at the size of a FER2013 face, and how their weights start."""
+"""The shapes of fresh encoders, at the size of a FER2013 face."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-import torch
-from torch import nn
-from transformers import ViTConfig, ViTForImageClassification, ViTMAEModel, ViTModel
+from transformers import ViTConfig
 
 from mien.config import PRESETS
 
@@ -63,55 +60,3 @@ SHAPES: dict[str, Preset] = dict(
         strict=True,
     )
 )
-
-
-def sincos_positions(grid: int, width: int) -> torch.Tensor:
-    """Fixed two-dimensional sine-cosine positions, zero for [CLS] (He et al. 2022, appendix A.1).
-
-    Args:
-        grid: patches along each side.
-        width: width of the encoder, a multiple of 4.
-
-    Returns:
-        float32 [1, grid * grid + 1, width]; the first half of the width encodes columns, the second rows.
-    """
-    frequencies = 1.0 / 10000 ** (torch.arange(width // 4, dtype=torch.float64) / (width / 4))
-    rows, columns = torch.meshgrid(torch.arange(grid), torch.arange(grid), indexing="ij")
-
-    def encode(position: torch.Tensor) -> torch.Tensor:
-        angles = position.reshape(-1, 1).double() * frequencies
-        return torch.cat([angles.sin(), angles.cos()], dim=1)
-
-    table = torch.cat([encode(columns), encode(rows)], dim=1)
-    return torch.cat([torch.zeros(1, width, dtype=table.dtype), table]).float()[None]
-
-
-@torch.no_grad()
-def initialise(network: ViTForImageClassification) -> None:
-    """Starts a fresh classifier: the encoder as He et al. 2022 do, a head of zeros."""
-    initialise_encoder(network.vit)
-    for parameter in network.classifier.parameters():
-        parameter.zero_()
-
-
-@torch.no_grad()
-def initialise_encoder(vit: ViTModel | ViTMAEModel) -> None:
-    """Xavier weights, fixed sine-cosine positions, a normal [CLS] (He et al. 2022, appendix A.1)."""
-    embeddings = vit.embeddings
-    xavier(vit.layers)
-    projection = embeddings.patch_embeddings.projection
-    width = len(projection.weight)
-    nn.init.xavier_uniform_(projection.weight.view(width, -1))
-    if projection.bias is not None:
-        projection.bias.zero_()
-    grid = math.isqrt(embeddings.position_embeddings.shape[1] - 1)
-    embeddings.position_embeddings.copy_(sincos_positions(grid, width))
-    nn.init.trunc_normal_(embeddings.cls_token, std=0.02)
-
-
-def xavier(module: nn.Module) -> None:
-    """Xavier-uniform weights and zero biases for every linear layer within."""
-    for layer in module.modules():
-        if isinstance(layer, nn.Linear):
-            nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)
