@@ -272,7 +272,7 @@ def test_mixing_needs_an_even_batch() -> None:
 @pytest.mark.parametrize(
     ("backbone", "lr", "expected"),
     [
-        ("tiny", None, (1e-3, 1e-3, 0)),
+        ("tiny", None, (3e-4, 3e-4, 0)),
         ("tiny", 0.5, (0.5, 0.5, 0)),
         ("facebook/vit-mae-base", None, (3e-5, 1.5e-4, 4)),
         ("some/folder", 1e-4, (1e-4, 5e-4, 4)),

@@ -73,7 +73,8 @@ class TrainConfig:
         network_args: arguments of timm.create_model for a timm network, as YAML or JSON, like {"layers": [1, 1, 1, 1]}.
         epochs: passes over the training images.
         batch_size: images a step, over all processes together.
-        lr: peak learning rate of the encoder; by default 3e-5 for a pretrained backbone and 1e-3 for a fresh one.
+        lr: peak learning rate of the encoder; by default 3e-5 for a pretrained backbone, 3e-4 for a fresh preset, and
+            1e-3 for a fresh timm network.
         head_lr: peak learning rate of the classification head; by default 1.5e-4 for a pretrained backbone, or lr.
         min_lr: learning rate at the end of the cosine, as a share of the peak, in [0, 1].
         warmup_epochs: epochs of linear warm-up; may be a fraction.
@@ -192,7 +193,8 @@ class TrainConfig:
 
     def resolved(self) -> TrainConfig:
         """The configuration with every default that depends on the backbone filled in."""
-        lr = self.lr if self.lr is not None else (1e-3 if self.is_fresh else 3e-5)
+        fresh_lr = 1e-3 if self.is_timm else 3e-4
+        lr = self.lr if self.lr is not None else (fresh_lr if self.is_fresh else 3e-5)
         head_lr = self.head_lr if self.head_lr is not None else (lr if self.is_fresh else 5 * lr)
         by_default = 0 if self.is_fresh or self.is_timm else 4
         blocks = self.freeze.blocks if self.freeze.blocks is not None else by_default
