@@ -20,6 +20,7 @@ from accelerate import Accelerator
 from conftest import synthetic_faces
 from PIL import Image
 from safetensors.torch import load_file
+from training_helpers import Stop, same, stop_after, weights
 from transformers import ViTMAEForPreTraining
 
 from mien.cli import main
@@ -66,33 +67,9 @@ def short(out: Path, **changes: object) -> PretrainConfig:
     return PretrainConfig(data="synthetic", out=str(out), **values)  # type: ignore[arg-type]
 
 
-def weights(out: Path) -> dict[str, torch.Tensor]:
-    return load_file(out / "model" / "model.safetensors")
-
-
-def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
-
-
 def history(out: Path) -> list[dict[str, str]]:
     with (out / "history.csv").open(encoding="utf-8") as file:
         return list(csv.DictReader(file))
-
-
-class Stop(Exception):
-    """Stands for a process that ends without a word."""
-
-
-def stop_after(updates: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ends training just before the update after ``updates``."""
-    original = pretraining.seed_step
-
-    def stopping(seed: int, update: int, process: int) -> None:
-        if update > updates:
-            raise Stop
-        original(seed, update, process)
-
-    monkeypatch.setattr(pretraining, "seed_step", stopping)
 
 
 def steady_clock(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,7 +248,7 @@ class TestResume:
         config = short(tmp_path / "stopped", checkpoint_seconds=1e-6, probe_epochs=2)
         pretrain(replace(config, out=str(tmp_path / "whole")))
         with monkeypatch.context() as patch:
-            stop_after(updates, patch)
+            stop_after(pretraining, updates, patch)
             with pytest.raises(Stop):
                 pretrain(config)
         pretrain(config, resume=True)
@@ -285,7 +262,7 @@ class TestResume:
         steady_clock(monkeypatch)
         config = short(tmp_path / "run", minutes=0.05, probe_epochs=0)
         with monkeypatch.context() as patch:
-            stop_after(5, patch)
+            stop_after(pretraining, 5, patch)
             with pytest.raises(Stop):
                 pretrain(config)
         pretrain(config, resume=True)

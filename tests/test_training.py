@@ -20,6 +20,7 @@ import torch
 from conftest import synthetic_faces
 from PIL import Image
 from safetensors.torch import load_file
+from training_helpers import Stop, same, stop_after, weights
 
 from mien.config import AugmentConfig, FreezeConfig, TrainConfig
 from mien.data.faces import FaceSet
@@ -55,30 +56,6 @@ def small(out: Path, backbone: Path, **changes: object) -> TrainConfig:
         **changes,
     }
     return TrainConfig(data="synthetic", out=str(out), backbone=str(backbone), **values)  # type: ignore[arg-type]
-
-
-def weights(out: Path) -> dict[str, torch.Tensor]:
-    return load_file(out / "model" / "model.safetensors")
-
-
-def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
-
-
-class Stop(Exception):
-    """Stands for a process that ends without a word."""
-
-
-def stop_after(updates: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ends training just before the update after ``updates``."""
-    original = finetune.seed_step
-
-    def stopping(seed: int, update: int, process: int) -> None:
-        if update > updates:
-            raise Stop
-        original(seed, update, process)
-
-    monkeypatch.setattr(finetune, "seed_step", stopping)
 
 
 class TestRun:
@@ -196,7 +173,7 @@ class TestResume:
         train(small(tmp_path / "whole", mae_folder, **options))
         stopped = small(tmp_path / "stopped", mae_folder, **options)
         with monkeypatch.context() as patch:
-            stop_after(updates, patch)
+            stop_after(finetune, updates, patch)
             with pytest.raises(Stop):
                 train(stopped)
         train(stopped, resume=True)
@@ -290,7 +267,7 @@ class TestBaseline:
             TrainConfig, settings_parser(TrainConfig, "mien train", "", {}), arguments + small_enough
         )
         assert (config.lr, config.head_lr, config.freeze.blocks, config.freeze.release_epoch) == (3e-5, 1.5e-4, 4, 11)
-        stop_after(8, monkeypatch)
+        stop_after(finetune, 8, monkeypatch)
         with pytest.raises(Stop):
             train(config)
         assert "epoch   1/80" in capsys.readouterr().out
@@ -309,7 +286,7 @@ class TestBaseline:
         self, faces: FaceSet, mae_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(run, "STEPS_BETWEEN_CHECKS", 1)
-        stop_after(1, monkeypatch)
+        stop_after(finetune, 1, monkeypatch)
         with pytest.raises(Stop):
             train(small(tmp_path / "run", mae_folder, checkpoint_seconds=1e-6, ema=0.999))
         state = load_file(tmp_path / "run" / "state.safetensors")

@@ -26,7 +26,7 @@ def local_rows(order: torch.Tensor, step: int, accelerator: Accelerator, batch_s
 
 
 def seed_step(seed: int, update: int, process: int) -> None:
-    """Seeds drop path, token dropping and mixing for one step of one process."""
+    """Seeds drop path and mixing for one step of one process."""
     value = int(np.random.SeedSequence((seed, update, process)).generate_state(1)[0])
     torch.manual_seed(value)
     np.random.seed(value)

@@ -1,0 +1,36 @@
+"""What the tests of both kinds of run need: their weights, and runs that end without a word."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    """The weights of the model that a run left."""
+    return load_file(out / "model" / "model.safetensors")
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    """Whether two sets of tensors agree bit for bit."""
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+class Stop(Exception):
+    """Stands for a process that ends without a word."""
+
+
+def stop_after(loop: ModuleType, updates: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ends training just before the update after ``updates``; ``loop`` is the module whose loop it is."""
+    original = vars(loop)["seed_step"]
+
+    def stopping(seed: int, update: int, process: int) -> None:
+        if update > updates:
+            raise Stop
+        original(seed, update, process)
+
+    monkeypatch.setattr(loop, "seed_step", stopping)
