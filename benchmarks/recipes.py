@@ -2,18 +2,21 @@
 
 Every arm trains one preset for the same number of epochs, so that it sees the same number of images:
 
-    scratch      fresh weights
+    scratch      fresh weights, by Muon
+    adamw        fresh weights, by AdamW at its own rate
     pretrained   the encoder of a masked autoencoder, nothing frozen (k = 0)
     frozen 4     the same, with the embeddings and blocks 0-3 frozen to the end
     frozen 8     the same, with the embeddings and blocks 0-7
-    distilled    fresh weights, taught by a small convolutional network as well
-    both         pretrained and taught
+    distilled    fresh weights, taught by the answers of a small convolutional network as well
+    hints        fresh weights, taught by its answers and by its feature maps
+    both         pretrained, and taught by answers and maps
 
 The autoencoder and the teacher are made first, once for all seeds, unless folders are given. All scores are of the last
 averaged weights on the validation split, single view. Differences to the first arm are tested on the same pictures
-(McNemar 1947), over all seeds together. What is there already is not made again, and what was interrupted goes on.
+(McNemar 1947), over all seeds together. What is there already is not made again, and what was interrupted goes on, so
+that two seeds may be made side by side, and a last call makes the table.
 
-    python benchmarks/recipes.py --data archive.zip --out runs/recipes --preset tiny --epochs 2 --seeds 0 1
+    python benchmarks/recipes.py --data archive.zip --out runs/recipes --image-size 24 --epochs 1 --seeds 0 1
 """
 
 from __future__ import annotations
@@ -21,15 +24,17 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
+import shlex
 import statistics
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from mien.config import PRESETS, FreezeConfig, PretrainConfig, TrainConfig
+from mien.config import PRESETS, DistillConfig, FreezeConfig, PretrainConfig, TrainConfig
 from mien.data.faces import FaceSet
 from mien.data.read import read_faces
 from mien.data.split import cut_validation
@@ -43,7 +48,10 @@ from mien.training.pretrain import pretrain
 from mien.training.state import state_path
 from mien.versions import versions
 
-ARMS: tuple[str, ...] = ("scratch", "pretrained", "frozen 4", "frozen 8", "distilled", "both")
+ARMS: tuple[str, ...] = ("scratch", "adamw", "pretrained", "frozen 4", "frozen 8", "distilled", "hints", "both")
+PRETRAINED: frozenset[str] = frozenset({"pretrained", "frozen 4", "frozen 8", "both"})
+TAUGHT: frozenset[str] = frozenset({"distilled", "hints", "both"})
+HINTS: frozenset[str] = frozenset({"hints", "both"})
 TEACHER: dict[str, Any] = {
     "backbone": "timm:resnet18",
     "network_args": {"channels": [48, 96, 192, 384], "layers": [1, 1, 1, 1]},
@@ -54,20 +62,23 @@ TEACHER: dict[str, Any] = {
 
 def settings(arm: str, given: argparse.Namespace, seed: int) -> TrainConfig:
     """The run of an arm."""
-    pretrained = arm not in ("scratch", "distilled")
-    taught = arm in ("distilled", "both")
+    pretrained, by_adamw = arm in PRETRAINED, arm == "adamw"
     blocks = int(arm.removeprefix("frozen ")) if arm.startswith("frozen") else 0
     return TrainConfig(
         data=given.data,
         out=str(given.out / f"{arm.replace(' ', '-')}-{seed}"),
         backbone=str(given.autoencoder / "model") if pretrained else given.preset,
+        image_size=None if pretrained else given.image_size,
         epochs=given.epochs,
         batch_size=given.batch_size,
-        lr=given.lr,
-        head_lr=given.lr,
+        optimizer="adamw" if by_adamw else "muon",
+        lr=given.adamw_lr if by_adamw else given.lr,
+        head_lr=1e-3,
         warmup_epochs=min(1.0, given.epochs / 10),
         layer_decay=given.layer_decay if pretrained else 1.0,
-        teacher=[str(given.teacher / "model")] if taught else [],
+        ema=given.ema,
+        teacher=[str(given.teacher / "model")] if arm in TAUGHT else [],
+        distill=DistillConfig(features=3.0 if arm in HINTS else 0.0),
         freeze=FreezeConfig(blocks=blocks),
         seed=seed,
         device=given.device,
@@ -125,11 +136,14 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--epochs", type=int, default=2, help="of every arm (2)")
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--lr", type=float, default=5e-4)
+    parser.add_argument("--image-size", type=int, help="of every network but the teacher (the preset's own)")
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--lr", type=float, default=1e-3, help="of every arm but adamw (1e-3)")
+    parser.add_argument("--adamw-lr", type=float, default=4e-4, help="of the arm adamw (4e-4)")
     parser.add_argument("--layer-decay", type=float, default=0.8, help="of pretrained arms (0.8)")
+    parser.add_argument("--ema", type=float, default=0.98, help="decay of the averaged weights (0.98)")
     parser.add_argument("--autoencoder", type=Path, help="the run of an autoencoder in place of one made here")
-    parser.add_argument("--pretrain-epochs", type=int, default=20)
+    parser.add_argument("--pretrain-epochs", type=int, default=10)
     parser.add_argument("--teacher", type=Path, help="the run of a teacher in place of one made here")
     parser.add_argument("--teacher-epochs", type=int, default=12)
     parser.add_argument("--device", default="auto")
@@ -139,21 +153,22 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     """Makes what is missing, then prints the table and one line of JSON, which also lands in OUT/results.json."""
     given = parse()
-    command = f"python benchmarks/recipes.py --preset {given.preset} --epochs {given.epochs}"
+    command = shlex.join(["python", *sys.argv])
     arms = set(given.arms)
     if given.autoencoder is None:
         given.autoencoder = given.out / "autoencoder"
-        if arms - {"scratch", "distilled"}:
+        if arms & PRETRAINED:
             make(
                 PretrainConfig(
-                    data=given.data, out=str(given.autoencoder), preset=given.preset, epochs=given.pretrain_epochs,
-                    batch_size=64, lr=5e-4, device=given.device,
+                    data=given.data, out=str(given.autoencoder), preset=given.preset, image_size=given.image_size,
+                    epochs=given.pretrain_epochs, batch_size=given.batch_size, optimizer="muon", lr=given.lr,
+                    device=given.device,
                 ),
                 command,
             )  # fmt: skip
     if given.teacher is None:
         given.teacher = given.out / "teacher"
-        if arms & {"distilled", "both"}:
+        if arms & TAUGHT:
             config = TrainConfig(data=given.data, out=str(given.teacher), epochs=given.teacher_epochs, image_size=64,
                                  device=given.device, **TEACHER)  # fmt: skip
             make(config, command)
@@ -175,7 +190,8 @@ def main() -> None:
         first = first or right
         results.append({"arm": arm, "runs": runs, "gain": gain, "test": test})
         print(table(results), flush=True)
-    about = {"preset": given.preset, "epochs": given.epochs, "seeds": given.seeds, "cores": os.cpu_count()}
+    about = {"command": command, "preset": given.preset, "image_size": given.image_size, "epochs": given.epochs,
+             "seeds": given.seeds, "threads": torch.get_num_threads()}  # fmt: skip
     images = given.epochs * (len(faces.part("train")) // given.batch_size) * given.batch_size
     pretraining = read_json(given.autoencoder / "model" / "meta.json")["training"] if given.autoencoder.exists() else {}
     record = {**about, "images_seen": images, "pretraining": pretraining, "results": results, "versions": versions()}

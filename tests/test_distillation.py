@@ -181,7 +181,7 @@ class TestTraining:
         assert (teacher / "model.safetensors").read_bytes() == before
         meta = json.loads((tmp_path / "run" / "model" / "meta.json").read_text())
         assert meta["teachers"] == [{"folder": str(teacher), "sha256": loaded.sha256}] and len(loaded.sha256) == 64
-        assert meta["config"]["distill"] == {"weight": 0.3, "temperature": 4.0}
+        assert meta["config"]["distill"] == {"weight": 0.3, "temperature": 4.0, "features": 0.0}
 
     def test_teachers_change_the_weights(self, faces: FaceSet, mae_folder: Path, tmp_path: Path) -> None:
         teacher = write_teacher(tmp_path / "teacher")

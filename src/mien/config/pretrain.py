@@ -37,7 +37,8 @@ class PretrainConfig:
         minutes: minutes of training in place of epochs; the schedule follows the clock and ends annealed. Such a run
             can be resumed, but does not repeat bit for bit.
         batch_size: images a step, over all processes together.
-        lr: peak learning rate; by default 1e-3 * sqrt(batch_size / 1024).
+        optimizer: adamw, or muon for the weight matrices between patch embedding and prediction, as in ``TrainConfig``.
+        lr: peak learning rate; by default 1e-3 * sqrt(batch_size / 1024), or 1e-3 by muon.
         min_lr: learning rate at the end of the cosine, as a share of the peak, in [0, 1].
         warmup: share of the run that warms up linearly, in [0, 1).
         weight_decay: decoupled weight decay; norms, biases, positions, [CLS] and the mask token are exempt.
@@ -68,6 +69,7 @@ class PretrainConfig:
     steps: int | None = None
     minutes: float | None = None
     batch_size: int = 256
+    optimizer: Literal["adamw", "muon"] = "adamw"
     lr: float | None = None
     min_lr: float = 0.0
     warmup: float = 0.05
@@ -115,4 +117,5 @@ class PretrainConfig:
         """The configuration with the learning rate filled in."""
         if self.lr is not None:
             return self
-        return dataclasses.replace(self, lr=1e-3 * math.sqrt(self.batch_size / 1024))
+        scale = 1.0 if self.optimizer == "muon" else math.sqrt(self.batch_size / 1024)
+        return dataclasses.replace(self, lr=1e-3 * scale)

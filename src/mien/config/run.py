@@ -24,6 +24,8 @@ class RunConfig(Protocol):
     @property
     def batch_size(self) -> int: ...
     @property
+    def optimizer(self) -> str: ...
+    @property
     def lr(self) -> float | None: ...
     @property
     def min_lr(self) -> float: ...
@@ -51,6 +53,7 @@ def check_run(config: RunConfig, problems: Problems) -> None:
     """Adds every shared field that is out of its range."""
     check, c = problems.check, config
     check("batch_size", c.batch_size, c.batch_size >= 1, AT_LEAST_ONE)
+    check("optimizer", c.optimizer, c.optimizer in ("adamw", "muon"), "adamw or muon")
     check("lr", c.lr, c.lr is None or c.lr > 0, ABOVE_ZERO)
     check("min_lr", c.min_lr, 0 <= c.min_lr <= 1, SHARE)
     check("weight_decay", c.weight_decay, c.weight_decay >= 0, AT_LEAST_ZERO)

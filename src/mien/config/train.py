@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from mien.config.augment import AugmentConfig
-from mien.config.problems import ABOVE_ZERO, AT_LEAST_ONE, SHARE, SHARE_BELOW_ONE, Problems
+from mien.config.problems import ABOVE_ZERO, AT_LEAST_ONE, AT_LEAST_ZERO, SHARE, SHARE_BELOW_ONE, Problems
 from mien.config.run import check_run
 
 TIMM = "timm:"
@@ -50,10 +50,13 @@ class DistillConfig:
     Attributes:
         weight: share of the loss that the teachers have, in [0, 1]; the labels have the rest.
         temperature: both sides' logits are divided by it, which lets the teachers' smaller probabilities count.
+        features: weight of the distance between the patches of a ViT after its middle block and the feature maps of
+            teachers that are CNNs, added to the loss; 0 turns it off (Romero et al. 2015, arXiv:1412.6550).
     """
 
     weight: float = 0.5
     temperature: float = 2.0
+    features: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -73,8 +76,10 @@ class TrainConfig:
         network_args: arguments of timm.create_model for a timm network, as YAML or JSON, like {"layers": [1, 1, 1, 1]}.
         epochs: passes over the training images.
         batch_size: images a step, over all processes together.
-        lr: peak learning rate of the encoder; by default 3e-5 for a pretrained backbone, 3e-4 for a fresh preset, and
-            1e-3 for a fresh timm network.
+        optimizer: adamw, or muon, which moves the weight matrices between patch embedding and head along their
+            orthogonalised momentum (Jordan et al. 2024) and the rest by AdamW; fresh networks learn faster by it.
+        lr: peak learning rate of the encoder; by default 3e-5 for a pretrained backbone, 3e-4 for a fresh preset (1e-3
+            by muon), and 1e-3 for a fresh timm network.
         head_lr: peak learning rate of the classification head; by default 1.5e-4 for a pretrained backbone, or lr.
         min_lr: learning rate at the end of the cosine, as a share of the peak, in [0, 1].
         warmup_epochs: epochs of linear warm-up; may be a fraction.
@@ -112,6 +117,7 @@ class TrainConfig:
     network_args: dict[str, Any] | None = None
     epochs: int = 30
     batch_size: int = 64
+    optimizer: Literal["adamw", "muon"] = "adamw"
     lr: float | None = None
     head_lr: float | None = None
     min_lr: float = 0.01
@@ -158,11 +164,14 @@ class TrainConfig:
         check("teacher", self.teacher, all(self.teacher), "the names of model folders")
         check("distill.weight", d.weight, 0 <= d.weight <= 1, SHARE)
         check("distill.temperature", d.temperature, d.temperature > 0, ABOVE_ZERO)
+        check("distill.features", d.features, d.features >= 0, AT_LEAST_ZERO)
         check("freeze.blocks", f.blocks, f.blocks is None or f.blocks >= 0, "a whole number of at least 0")
         check("freeze.release_epoch", f.release_epoch, f.release_epoch is None or f.release_epoch >= 2, "at least 2")
         check(
             "freeze.gradual", f.gradual, not f.gradual or f.release_epoch is not None, "freeze.release_epoch beside it"
         )
+        if d.features and not self.teacher:
+            problems.add(f"distill.features: got {d.features} without a teacher, expected 0, or --teacher FOLDER")
         if self.augment.mixes and self.batch_size % 2:
             problems.add(f"batch_size: got {self.batch_size}, expected an even number where mixup or cutmix is on")
         if self.is_timm:
@@ -174,6 +183,8 @@ class TrainConfig:
         """What a timm network does not take, or takes from other fields."""
         if self.backbone == TIMM:
             problems.add(f"backbone: got {TIMM!r}, expected a name after it, like timm:resnet18")
+        if self.distill.features:
+            problems.add(f"distill.features: got {self.distill.features} for {self.backbone}, expected 0: only ViTs")
         if self.patch_size is not None:
             problems.add(f"patch_size: got {self.patch_size} for {self.backbone}, expected it in network_args")
         if self.freeze.blocks:
@@ -193,7 +204,7 @@ class TrainConfig:
 
     def resolved(self) -> TrainConfig:
         """The configuration with every default that depends on the backbone filled in."""
-        fresh_lr = 1e-3 if self.is_timm else 3e-4
+        fresh_lr = 1e-3 if self.is_timm or self.optimizer == "muon" else 3e-4
         lr = self.lr if self.lr is not None else (fresh_lr if self.is_fresh else 3e-5)
         head_lr = self.head_lr if self.head_lr is not None else (lr if self.is_fresh else 5 * lr)
         by_default = 0 if self.is_fresh or self.is_timm else 4

@@ -52,6 +52,12 @@ def logits(model: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
     return found
 
 
+def logits_and_states(model: nn.Module, pixels: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+    """As ``logits``, for a ViT, and its states [B, 1 + patches, width]: before the first block and after each."""
+    found = model(pixel_values=pixels, interpolate_pos_encoding=True, output_hidden_states=True)
+    return found.logits, found.hidden_states
+
+
 def num_channels(network: Network) -> int:
     """1 or 3, the channels of the pictures that the network reads."""
     if isinstance(network, ViTForImageClassification):
@@ -68,11 +74,17 @@ def set_channels(network: Network, count: int) -> None:
 
 
 def first_convolutions(network: Network) -> list[nn.Module]:
-    """The layers that read the pixels, as timm's ``pretrained_cfg`` names them, or the patch embedding of a ViT."""
+    """The layers that read the pixels: the patch embedding of a ViT, or what timm's ``pretrained_cfg`` names.
+
+    None where ``network_args`` gave a timm network another beginning than that.
+    """
     if isinstance(network, ViTForImageClassification):
         return [network.vit.embeddings.patch_embeddings.projection]
     names = network.timm_model.pretrained_cfg.get("first_conv") or ()
-    return [network.timm_model.get_submodule(name) for name in ((names,) if isinstance(names, str) else names)]
+    try:
+        return [network.timm_model.get_submodule(name) for name in ((names,) if isinstance(names, str) else names)]
+    except AttributeError:
+        return []
 
 
 def channels_can_change(network: Network) -> bool:
@@ -80,10 +92,7 @@ def channels_can_change(network: Network) -> bool:
 
     Not so where a layer rearranges the pixels before it, or normalises its weights in each forward pass.
     """
-    try:
-        count, layers = num_channels(network), first_convolutions(network)
-    except AttributeError:  # network_args gave the network another beginning than timm's name for it says
-        return False
+    count, layers = num_channels(network), first_convolutions(network)
     plain = [type(layer) in (nn.Conv2d, Conv2dSame) and layer.in_channels == count for layer in layers]
     return bool(plain) and all(plain)
 

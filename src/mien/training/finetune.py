@@ -26,7 +26,7 @@ from mien.files import write_json
 from mien.model.backbone import build
 from mien.model.classifier import Classifier
 from mien.model.freezing import check_freezing, freeze, frozen_units, table, training_mode
-from mien.model.networks import Network, logits, num_channels
+from mien.model.networks import Network, logits, logits_and_states, num_channels
 from mien.model.preprocessing import tensor
 from mien.progress import progress
 from mien.training.augment import Augment, random_table
@@ -34,6 +34,7 @@ from mien.training.batches import build_mixup, class_weights, local_rows, seed_s
 from mien.training.calibrate import calibrate_model
 from mien.training.device import gather_rows, on_main, resolve_precision, start_accelerator
 from mien.training.distil import Distillation, Teacher, check_teachers, load_teachers, teacher_state
+from mien.training.hints import Hints
 from mien.training.history import epoch_line, write_curves
 from mien.training.optim import build_optimizer, build_schedule, moments, restore_moments
 from mien.training.resolution import check_small_size, epoch_size, shrink
@@ -128,6 +129,7 @@ class FineTuning:
         self.precision = resolve_precision(config.precision, accelerator.device)
         self.teachers = teachers
         self.distil = Distillation(config.distill, teachers, classifier.preprocessing, self.precision)
+        self.hints = Hints(self.network, teachers) if config.distill.features else None
         self.average = ModelEmaV3(self.network, decay=config.ema, use_warmup=True) if config.ema else None
         self.moments = saved.part("moments") if saved else {}
         if saved:
@@ -200,10 +202,17 @@ class FineTuning:
             pixels, targets = self.mix(pixels, labels)
         else:
             targets = soft_targets(labels, len(self.faces.names), self.config.label_smoothing)
+        seen = shrink(pixels, self.image_size(self.state.epoch))
+        states: tuple[torch.Tensor, ...] = ()
         with torch.autocast(pixels.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            answers = logits(model, shrink(pixels, self.image_size(self.state.epoch)))
+            if self.hints is None:
+                answers = logits(model, seen)
+            else:
+                answers, states = logits_and_states(model, seen)
         loss = F.cross_entropy(answers.float(), targets, weight=self.weights)
-        return self.distil(loss, answers, pixels) if self.teachers else loss
+        if self.teachers:
+            loss = self.distil(loss, answers, pixels)
+        return loss if self.hints is None else loss + self.config.distill.features * self.hints(states)
 
     def finish_epoch(self, epoch: int, stage: Stage) -> None:
         """Evaluates, keeps the best weights, writes history and state."""

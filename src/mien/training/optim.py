@@ -1,16 +1,22 @@
-"""Optimizer and schedule: AdamW in layer-wise groups, linear warm-up and cosine annealing per step."""
+"""Optimizer and schedule: AdamW or Muon in layer-wise groups, linear warm-up and cosine annealing per step."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from timm.optim import param_groups_layer_decay
 from timm.scheduler import CosineLRScheduler
+from torch import nn
 
 from mien.config import TrainConfig
 from mien.model.head import head
-from mien.model.networks import Network, layered
+from mien.model.networks import Network, first_convolutions, layered
+from mien.training.muon import Muon
+
+STATE: tuple[str, ...] = ("step", "exp_avg", "exp_avg_sq", "momentum")
+"""What an optimizer keeps of a parameter: the first three AdamW, the last Muon."""
 
 
 def parameter_groups(network: Network, config: TrainConfig) -> list[dict[str, Any]]:
@@ -36,10 +42,43 @@ def parameter_groups(network: Network, config: TrainConfig) -> list[dict[str, An
 
 
 def build_optimizer(network: Network, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW (Loshchilov and Hutter 2019) over ``parameter_groups``."""
+    """AdamW or Muon, as the configuration says, over ``parameter_groups``."""
+    ends = [*first_convolutions(network), head(network)]
+    return start_optimizer(config.optimizer, network, parameter_groups(network, config), ends, config.lr or 0.0)
+
+
+def start_optimizer(
+    name: str,
+    network: nn.Module,
+    groups: list[dict[str, Any]],
+    ends: Iterable[nn.Module],
+    lr: float,
+    betas: tuple[float, float] = (0.9, 0.999),
+) -> torch.optim.AdamW:
+    """AdamW (Loshchilov and Hutter 2019) over parameter groups, or ``Muon``, for the matrices between both ends.
+
+    Args:
+        name: adamw or muon.
+        network: whose parameters are in the groups.
+        groups: as for AdamW.
+        ends: the layers that read pixels and those that answer; they stay with AdamW, as vectors and tokens do.
+        lr: for the groups that name none.
+        betas: of AdamW.
+    """
     device = next(network.parameters()).device
-    groups = parameter_groups(network, config)
-    return torch.optim.AdamW(groups, lr=config.lr or 0.0, fused=device.type in ("cpu", "cuda"))
+    fused = device.type in ("cpu", "cuda")
+    if name == "adamw":
+        return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=fused)
+    at_ends = set(ends)
+    layers = [layer for layer in network.modules() if isinstance(layer, nn.Linear | nn.Conv2d) and layer not in at_ends]
+    inner = {id(layer.weight) for layer in layers if getattr(layer, "groups", 1) == 1}
+    split = []
+    for group in groups:
+        for muon in (True, False):
+            parameters = [parameter for parameter in group["params"] if (id(parameter) in inner) is muon]
+            if parameters:
+                split.append({**group, "params": parameters, "muon": muon})
+    return Muon(split, lr=lr, betas=betas, fused=fused)
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig, steps_per_epoch: int) -> CosineLRScheduler:
@@ -54,8 +93,9 @@ def build_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig, steps_
     )
 
 
-def moments(network: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """The optimizer's state by parameter name: ``NAME/exp_avg``, ``NAME/exp_avg_sq``, ``NAME/step``."""
+def moments(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """The optimizer's state by parameter name: ``NAME/exp_avg``, ``NAME/exp_avg_sq``, ``NAME/step``, or
+    ``NAME/momentum``."""
     return {
         f"{name}/{key}": value
         for name, parameter in network.named_parameters()
@@ -63,11 +103,11 @@ def moments(network: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[
     }
 
 
-def restore_moments(network: torch.nn.Module, optimizer: torch.optim.Optimizer, saved: dict[str, torch.Tensor]) -> None:
+def restore_moments(network: nn.Module, optimizer: torch.optim.Optimizer, saved: dict[str, torch.Tensor]) -> None:
     """Puts the state that ``moments`` gave into a new optimizer; parameters that had none start afresh."""
     fused = {id(p): bool(group.get("fused")) for group in optimizer.param_groups for p in group["params"]}
     for name, parameter in network.named_parameters():
-        state = {key: saved[f"{name}/{key}"] for key in ("step", "exp_avg", "exp_avg_sq") if f"{name}/{key}" in saved}
+        state = {key: saved[f"{name}/{key}"] for key in STATE if f"{name}/{key}" in saved}
         if state and id(parameter) in fused:
             # Only the fused kernels keep the step counter on the device.
             optimizer.state[parameter] = {

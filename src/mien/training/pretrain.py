@@ -27,7 +27,7 @@ from mien.training.batches import local_rows, seed_step, shuffled
 from mien.training.budget import Budget, build_schedule
 from mien.training.device import on_main, resolve_precision, start_accelerator
 from mien.training.history import pretraining_line, write_curves, write_reconstructions
-from mien.training.optim import moments, restore_moments
+from mien.training.optim import moments, restore_moments, start_optimizer
 from mien.training.run import Parts, Run, open_run, prepare_faces
 from mien.training.state import Saved
 from mien.versions import versions
@@ -110,8 +110,8 @@ class Pretraining:
         self.precision = resolve_precision(config.precision, accelerator.device)
         rate = config.lr or 0.0
         groups = param_groups_weight_decay(network, config.weight_decay, no_weight_decay_list=NO_DECAY)
-        fused = accelerator.device.type in ("cpu", "cuda")
-        self.optimizer = torch.optim.AdamW(groups, lr=rate, betas=BETAS, fused=fused)
+        ends = [network.vit.embeddings.patch_embeddings.projection, network.decoder.decoder_pred]
+        self.optimizer = start_optimizer(config.optimizer, network, groups, ends, rate, BETAS)
         self.schedule = build_schedule(self.optimizer, rate, min_lr=config.min_lr, warmup=config.warmup)
         self.budget = self.build_budget()
         if saved:

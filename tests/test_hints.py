@@ -1,0 +1,166 @@
+"""Learning from the feature maps of teachers: the distance by hand, what it moves, and who can teach."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import torch
+from conftest import synthetic_faces
+from torch.nn import functional as F
+from training_helpers import Stop, same, stop_after, weights
+
+from mien.config import TrainConfig
+from mien.config.train import DistillConfig
+from mien.data.faces import FaceSet
+from mien.errors import MienError
+from mien.model.backbone import build
+from mien.model.classifier import Classifier
+from mien.model.networks import logits_and_states
+from mien.training import finetune
+from mien.training.distil import Teacher, load_teachers
+from mien.training.finetune import train
+from mien.training.hints import Hints
+
+NAMES = ("calm", "glad", "sour")
+CPU = torch.device("cpu")
+SHAPE = {"channels": [8, 8, 16, 16], "layers": [1, 1, 1, 1]}
+
+
+def write_teacher(folder: Path, backbone: str = "timm:resnet10t", **changes: Any) -> Path:
+    torch.manual_seed(0)
+    given = {"image_size": 32, "network_args": SHAPE, **changes}
+    network, preprocessing = build(backbone, NAMES, grey=True, **given)
+    Classifier(network.eval(), preprocessing, NAMES).save(folder, {})
+    return folder
+
+
+@pytest.fixture
+def teacher(tmp_path: Path) -> Teacher:
+    (found,) = load_teachers([str(write_teacher(tmp_path / "teacher"))], NAMES, CPU)
+    return found
+
+
+@pytest.fixture
+def faces(monkeypatch: pytest.MonkeyPatch) -> FaceSet:
+    found = synthetic_faces({"train": 24, "validation": 9}, size=32)
+    monkeypatch.setattr(finetune, "read_faces", lambda source: found)
+    return found
+
+
+def settings(out: Path, *teachers: Path, **changes: Any) -> TrainConfig:
+    given = {"backbone": "nano", "image_size": 32, "epochs": 2, "batch_size": 8, "warmup_epochs": 0.0, "device": "cpu",
+             "distill": DistillConfig(features=2.0)}  # fmt: skip
+    return TrainConfig(data="faces", out=str(out), teacher=[str(t) for t in teachers], **{**given, **changes})
+
+
+class TestDistance:
+    def student(self) -> Any:
+        torch.manual_seed(1)
+        return build("nano", NAMES, grey=True, image_size=32)[0]
+
+    def test_by_hand(self, teacher: Teacher) -> None:
+        student = self.student()
+        hints = Hints(student, [teacher])
+        maps: list[torch.Tensor] = []
+        inner = cast(Any, teacher.classifier.network).timm_model
+        # Of maps with 8, 8, 4, 2 and 1 places a side at 32 px, the deepest of at least 4.
+        inner.layer2.register_forward_hook(lambda module, inputs, output: maps.append(output))
+        pixels = torch.randn(6, 3, 32, 32)
+        with torch.no_grad():
+            teacher.classifier.network(pixel_values=pixels)
+            states = logits_and_states(student, pixels[:, :1])[1]
+            found = hints(states)
+        assert len(states) == 7 and hints.block == 3
+        target = (maps[0] - maps[0].mean((0, 2, 3), keepdim=True)) / (maps[0].std((0, 2, 3), keepdim=True) + 1e-3)
+        target = target.flatten(2).mT  # 4 x 4 places, as the student has patches
+        target = F.layer_norm(target, target.shape[-1:])
+        mine = F.layer_norm(states[3][:, 1:], (128,)) @ hints.projections[0]
+        cosine = (mine * target).sum(-1) / mine.norm(dim=-1) / target.norm(dim=-1)
+        assert found.item() == pytest.approx(1 - cosine.mean().item(), abs=1e-5)
+
+    def test_maps_come_to_the_students_grid(self, teacher: Teacher) -> None:
+        student = self.student()
+        hints = Hints(student, [teacher])
+        with torch.no_grad():
+            teacher.classifier.network(pixel_values=torch.randn(2, 3, 32, 32))
+            for size, places in ((16, 4), (48, 36)):
+                states = logits_and_states(student, torch.randn(2, 1, size, size))[1]
+                assert states[0].shape[1] == 1 + places
+                assert 0 < hints(states).item() < 2
+
+    def test_the_projection_is_orthonormal_and_the_same_each_time(self, teacher: Teacher) -> None:
+        one, other = (Hints(self.student(), [teacher]).projections[0] for _ in range(2))
+        assert torch.equal(one, other)
+        assert torch.allclose(one.T @ one, torch.eye(one.shape[1]), atol=1e-5)
+
+    def test_it_moves_the_blocks_up_to_the_middle_alone(self, teacher: Teacher) -> None:
+        student = self.student()
+        hints = Hints(student, [teacher])
+        pixels = torch.randn(2, 3, 32, 32)
+        teacher.classifier.network(pixel_values=pixels)
+        hints(logits_and_states(student, pixels[:, :1])[1]).backward()
+        moved = [layer.mlp.fc1.weight.grad is not None for layer in student.vit.layers]
+        assert moved == [True] * 3 + [False] * 3
+        assert all(p.grad is None for p in teacher.classifier.network.parameters())
+
+
+class TestWhoTeaches:
+    def test_a_vit_has_no_maps(self, tmp_path: Path, faces: FaceSet) -> None:
+        folder = write_teacher(tmp_path / "vit", "nano", network_args=None)
+        with pytest.raises(MienError, match=r"--teacher .*vit: has no feature maps for distill\.features; give a CNN"):
+            train(settings(tmp_path / "run", folder))
+        assert not (tmp_path / "run").exists()
+
+    def test_nor_has_a_vit_of_timm(self, tmp_path: Path, faces: FaceSet) -> None:
+        shape = {"depth": 1, "embed_dim": 32, "num_heads": 2, "patch_size": 8}
+        folder = write_teacher(tmp_path / "vit", "timm:vit_tiny_patch16_224", network_args=shape)
+        with pytest.raises(MienError, match=r"has no feature maps for distill\.features"):
+            train(settings(tmp_path / "run", folder))
+
+    def test_nobody_is_refused(self) -> None:
+        with pytest.raises(MienError, match=r"distill\.features: got 2\.0 without a teacher, expected 0"):
+            settings(Path("run"))
+        with pytest.raises(MienError, match=r"distill\.features: got -1\.0, expected a number of at least 0"):
+            settings(Path("run"), Path("t"), distill=DistillConfig(features=-1.0))
+
+    def test_only_vits_learn_from_maps(self) -> None:
+        with pytest.raises(MienError, match=r"distill\.features: got 2\.0 for timm:resnet18, expected 0: only ViTs"):
+            settings(Path("run"), Path("t"), backbone="timm:resnet18")
+
+
+class TestRuns:
+    def test_patches_come_closer_to_the_maps(self, tmp_path: Path, faces: FaceSet) -> None:
+        folder = write_teacher(tmp_path / "teacher")
+        losses: dict[float, float] = {}
+        for weight in (0.0, 5.0):
+            seen: list[float] = []
+            measure = Hints.__call__
+
+            def noting(self: Hints, states: tuple[torch.Tensor, ...]) -> torch.Tensor:
+                found = measure(self, states)  # noqa: B023
+                seen.append(found.item())  # noqa: B023
+                return found if weight else 0 * found  # noqa: B023
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(Hints, "__call__", noting)
+                distill = DistillConfig(weight=0.0, features=weight or 1.0)
+                train(settings(tmp_path / str(weight), folder, epochs=4, optimizer="muon", distill=distill))
+            losses[weight] = sum(seen[-3:]) / 3
+        assert losses[5.0] < 0.8 * losses[0.0]
+
+    def test_resumes_bit_for_bit(self, tmp_path: Path, faces: FaceSet, monkeypatch: pytest.MonkeyPatch) -> None:
+        folder = write_teacher(tmp_path / "teacher")
+        train(settings(tmp_path / "whole", folder))
+        with monkeypatch.context() as patch:
+            stop_after(finetune, 4, patch)
+            with pytest.raises(Stop):
+                train(settings(tmp_path / "parts", folder))
+        train(settings(tmp_path / "parts", folder), resume=True)
+        assert same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+
+    def test_the_model_is_a_plain_vit(self, tmp_path: Path, faces: FaceSet) -> None:
+        train(settings(tmp_path / "run", write_teacher(tmp_path / "teacher"), epochs=1))
+        train(settings(tmp_path / "plain", epochs=1, distill=DistillConfig()))
+        assert weights(tmp_path / "run").keys() == weights(tmp_path / "plain").keys()
