@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import sys
 from pathlib import Path
@@ -25,6 +26,7 @@ def load(name: str) -> ModuleType:
 
 
 presets: Any = load("presets")
+recipes: Any = load("recipes")
 
 
 def setup() -> Any:
@@ -78,3 +80,43 @@ class TestPresets:
         )
         assert head.count("|") == line.count("|") == first.count("|") == second.count("|") == 10
         assert first.startswith("| nano | 1,234,567 | 0.500 | 30.0 (1.50x) |") and second.endswith("| 10 | 10 | 10 |")
+
+
+class TestRecipes:
+    @pytest.fixture
+    def given(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+        command = ["recipes.py", "--data", "archive.zip", "--out", str(tmp_path), "--image-size", "24"]
+        monkeypatch.setattr(sys, "argv", command)
+        parsed = recipes.parse()
+        parsed.autoencoder, parsed.teacher = tmp_path / "autoencoder", tmp_path / "teacher"
+        return parsed
+
+    def test_arms_differ_in_what_they_are_named_for_alone(self, given: Any) -> None:
+        arms = {arm: dataclasses.asdict(recipes.settings(arm, given, 1).resolved()) for arm in recipes.ARMS}
+        changed = {
+            arm: {name for name in arms["scratch"] if config[name] != arms["scratch"][name]} - {"out"}
+            for arm, config in arms.items()
+        }
+        pretrained = {"backbone", "image_size", "layer_decay"}
+        assert changed == {
+            "scratch": set(),
+            "adamw": {"optimizer", "lr"},
+            "pretrained": pretrained,
+            "frozen 4": pretrained | {"freeze"},
+            "frozen 8": pretrained | {"freeze"},
+            "distilled": {"teacher"},
+            "hints": {"teacher", "distill"},
+            "both": pretrained | {"teacher", "distill"},
+        }
+        assert [arms[f"frozen {k}"]["freeze"]["blocks"] for k in (4, 8)] == [4, 8]
+
+    def test_the_table_gives_means_and_the_paired_test(self) -> None:
+        def run(accuracy: float) -> dict[str, float]:
+            return {"accuracy": accuracy, "macro_f1": 0.4, "ece": 0.05, "images_per_second": 100.0}
+
+        found = recipes.table([
+            {"arm": "scratch", "runs": [run(0.40), run(0.42)], "gain": 0.0, "test": None},
+            {"arm": "hints", "runs": [run(0.50), run(0.54)], "gain": 0.11, "test": {"p": 0.0012}},
+        ]).splitlines()  # fmt: skip
+        assert found[2] == "| scratch | 41.00% ± 1.41% | 0.400 | 0.050 | 100 | - |"
+        assert found[3] == "| hints | 52.00% ± 2.83% | 0.400 | 0.050 | 100 | +11.00%, 0.0012 |"
