@@ -202,11 +202,11 @@ def trained(mae_folder: Path, tmp_path: Path) -> Path:
     import torch
 
     from mien.model.backbone import build
-    from mien.model.head import head
+    from mien.model.head import heads
 
     torch.manual_seed(0)
     network, preprocessing = build(str(mae_folder), FACES.names, grey=True)
-    for parameter in head(network).parameters():
+    for parameter in heads(network)[0].parameters():
         torch.nn.init.normal_(parameter, std=5)
     meta = {"names": list(FACES.names), "metrics": {"accuracy": 0.5, "loss": 9.0}}
     Classifier(network, preprocessing, FACES.names).save(

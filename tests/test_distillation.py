@@ -21,7 +21,7 @@ from mien.data.faces import FaceSet
 from mien.errors import MienError
 from mien.model.backbone import build
 from mien.model.classifier import Classifier
-from mien.model.head import head
+from mien.model.head import heads
 from mien.model.preprocessing import Preprocessing, tensor
 from mien.training import finetune, run
 from mien.training.distil import Distillation, Teacher, load_teachers, soft_divergence
@@ -36,7 +36,7 @@ def write_teacher(folder: Path, names: tuple[str, ...] = NAMES, seed: int = 0, i
     """A model folder with one block and a head that gives answers far from even."""
     torch.manual_seed(seed)
     network, preprocessing = build("nano", names, grey=True, image_size=image_size)
-    torch.nn.init.normal_(head(network).weight)
+    torch.nn.init.normal_(heads(network)[0].weight)
     Classifier(network.eval(), preprocessing, names).save(folder, {})
     return folder
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import timm
 import torch
@@ -9,7 +11,7 @@ from torch import nn
 from transformers import ViTConfig, ViTForImageClassification
 
 from mien.errors import MienError
-from mien.model.head import head, scale_head
+from mien.model.head import heads, scale_head
 
 
 class Wrapper(nn.Module):
@@ -31,7 +33,7 @@ def vit() -> ViTForImageClassification:
 def test_the_logits_are_divided_bias_included() -> None:
     torch.manual_seed(0)
     network, pixels = vit(), torch.randn(2, 3, 16, 16)
-    nn.init.normal_(head(network).bias)
+    nn.init.normal_(network.classifier.bias)
     with torch.no_grad():
         before = network(pixel_values=pixels).logits
         scale_head(network, 2.5)
@@ -42,8 +44,31 @@ def test_the_logits_are_divided_bias_included() -> None:
 
 def test_the_head_of_a_timm_network_is_found() -> None:
     network = Wrapper(timm.create_model("resnet18", num_classes=3))
-    assert head(network) is network.timm_model.fc
-    assert head(network).out_features == 3
+    assert heads(network) == [network.timm_model.fc]
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "count"),
+    [
+        ("resnetv2_18", {"channels": [16, 16, 32, 32]}, 1),  # a convolution
+        ("repvit_m0_9", {"embed_dim": [16, 16, 32, 32], "depth": [1, 1, 1, 1], "distillation": True}, 2),
+        ("efficientformer_l1", {"embed_dims": [16, 16, 32, 32], "depths": [1, 1, 1, 2]}, 2),
+        ("caformer_s18", {}, 1),  # an MLP
+    ],
+)
+def test_heads_of_other_kinds(name: str, arguments: dict[str, Any], count: int) -> None:
+    torch.manual_seed(0)
+    size = 224 if name == "efficientformer_l1" else 64
+    network, pixels = Wrapper(timm.create_model(name, num_classes=3, **arguments)).eval(), torch.randn(2, 3, size, size)
+    assert len(heads(network)) == count
+    with torch.no_grad():
+        for layer in heads(network):
+            nn.init.normal_(layer.weight)
+        before = network.timm_model(pixels)
+        scale_head(network, 2.5)
+        assert torch.allclose(network.timm_model(pixels), before / 2.5, atol=1e-5)
+    assert before.shape == (2, 3)
+    assert before.abs().max() > 0.1
 
 
 @pytest.mark.parametrize(
@@ -55,7 +80,7 @@ def test_the_head_of_a_timm_network_is_found() -> None:
 )
 def test_other_heads_are_refused(network: nn.Module, told: str) -> None:
     with pytest.raises(MienError, match=told):
-        head(network)
+        heads(network)[0]
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, float("inf"), float("nan")])

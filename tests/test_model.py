@@ -20,7 +20,7 @@ from mien.model.backbone import build
 from mien.model.channels import to_colour, to_grey
 from mien.model.classifier import Classifier
 from mien.model.freezing import check_freezing, freeze, frozen_units, table, training_mode, units
-from mien.model.head import head
+from mien.model.head import heads
 from mien.model.networks import as_vit
 from mien.model.preprocessing import LUMA, Preprocessing
 from mien.training.optim import build_optimizer
@@ -36,7 +36,7 @@ def build_vit(backbone: str, names: tuple[str, ...], *, grey: bool) -> tuple[ViT
 def saved(folder: Path, backbone: str, grey: bool = True) -> Classifier:
     torch.manual_seed(1)
     network, preprocessing = build(backbone, NAMES, grey=grey)
-    torch.nn.init.normal_(head(network).weight)
+    torch.nn.init.normal_(heads(network)[0].weight)
     classifier = Classifier(network.eval(), preprocessing, NAMES)
     classifier.save(folder, {"command": "test"})
     return classifier

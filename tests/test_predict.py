@@ -13,7 +13,7 @@ from PIL import Image
 
 from mien.model.backbone import build
 from mien.model.classifier import Classifier
-from mien.model.head import head
+from mien.model.head import heads
 from mien.recognition.predict import predict, read_picture
 
 NAMES = ("calm", "glad", "sour")
@@ -23,7 +23,7 @@ NAMES = ("calm", "glad", "sour")
 def classifier() -> Classifier:
     torch.manual_seed(0)
     network, preprocessing = build("nano", NAMES, grey=False)
-    torch.nn.init.normal_(head(network).weight)
+    torch.nn.init.normal_(heads(network)[0].weight)
     return Classifier(network.eval(), preprocessing, NAMES)
 
 

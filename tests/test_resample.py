@@ -14,7 +14,7 @@ from transformers import ViTForImageClassification
 from mien.errors import MienError
 from mien.model.backbone import build
 from mien.model.classifier import Classifier
-from mien.model.head import head
+from mien.model.head import heads
 from mien.model.networks import as_vit
 from mien.model.resample import resample
 from mien.model.start import positions
@@ -98,7 +98,7 @@ class TestSizes:
 
 def test_the_folder_opens_at_the_new_size(mae_folder: Path, tmp_path: Path) -> None:
     network, preprocessing = build(str(mae_folder), NAMES, grey=True, image_size=48, patch_size=12)
-    torch.nn.init.normal_(head(network).weight)
+    torch.nn.init.normal_(heads(network)[0].weight)
     trained = Classifier(network.eval(), preprocessing, NAMES)
     trained.save(tmp_path / "model", {})
     loaded = Classifier.load(tmp_path / "model")

@@ -10,7 +10,7 @@ from torch import nn
 from transformers import TimmWrapperConfig, TimmWrapperForImageClassification, ViTConfig, ViTForImageClassification
 
 from mien.errors import MienError
-from mien.model.head import head
+from mien.model.head import heads
 
 Network = ViTForImageClassification | TimmWrapperForImageClassification
 NetworkConfig = ViTConfig | TimmWrapperConfig
@@ -118,12 +118,13 @@ def parts(network: Network) -> list[tuple[str, list[nn.Parameter]]]:
         named = [(name, parameter) for name, module in modules for parameter in module.parameters()]
     else:
         named = [(name.partition(".")[0], value) for name, value in network.timm_model.named_parameters()]
-    last = {id(parameter) for parameter in head(network).parameters()}
+    answering = [parameter for layer in heads(network) for parameter in layer.parameters()]
+    last = {id(parameter) for parameter in answering}
     found: dict[str, list[nn.Parameter]] = {}
     for name, parameter in named:
         if id(parameter) not in last:
             found.setdefault(name, []).append(parameter)
-    return [*found.items(), ("head", list(head(network).parameters()))]
+    return [*found.items(), ("head", answering)]
 
 
 def layered(network: Network) -> tuple[nn.Module, list[str]]:

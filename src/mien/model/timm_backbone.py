@@ -11,7 +11,7 @@ from transformers import TimmWrapperConfig, TimmWrapperForImageClassification
 
 from mien.config.train import TIMM
 from mien.errors import MienError
-from mien.model.head import head
+from mien.model.head import heads
 from mien.model.networks import channels_can_change, reads
 from mien.model.preprocessing import Preprocessing
 from mien.model.presets import FER2013_MEAN, FER2013_STD
@@ -57,7 +57,7 @@ def build_timm(
         network = _wrapped(backbone, architecture, names, kept, extra, size)
     if tag:
         network.timm_model = _pretrained(backbone, {**kept, **extra})
-    head(network)
+    heads(network)
     if not reads(network, size):
         raise MienError(
             f"image_size: got {size}, which {architecture} does not read; give another --image-size, or --network-args "

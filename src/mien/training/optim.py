@@ -11,7 +11,7 @@ from timm.scheduler import CosineLRScheduler
 from torch import nn
 
 from mien.config import TrainConfig
-from mien.model.head import head
+from mien.model.head import heads
 from mien.model.networks import Network, first_convolutions, layered
 from mien.training.muon import Muon
 
@@ -30,7 +30,7 @@ def parameter_groups(network: Network, config: TrainConfig) -> list[dict[str, An
     groups = param_groups_layer_decay(
         module, weight_decay=config.weight_decay, no_weight_decay_list=exempt, layer_decay=config.layer_decay
     )
-    last = {id(parameter) for parameter in head(network).parameters()}
+    last = {id(parameter) for layer in heads(network) for parameter in layer.parameters()}
     found = []
     for group in groups:
         # timm may put the norm before the head into one group with it.
@@ -43,7 +43,7 @@ def parameter_groups(network: Network, config: TrainConfig) -> list[dict[str, An
 
 def build_optimizer(network: Network, config: TrainConfig) -> torch.optim.AdamW:
     """AdamW or Muon, as the configuration says, over ``parameter_groups``."""
-    ends = [*first_convolutions(network), head(network)]
+    ends = [*first_convolutions(network), *heads(network)]
     return start_optimizer(config.optimizer, network, parameter_groups(network, config), ends, config.lr or 0.0)
 
 
