@@ -130,6 +130,14 @@ def test_curves_mark_the_best_epoch() -> None:
     assert "best accuracy: 50.0 % at epoch 2" in texts(curves(history(4)))
 
 
+def test_curves_mark_the_best_epoch_that_is_kept_where_pictures_grow() -> None:
+    rows = [{**row, "image_size": 24 if row["epoch"] < 3 else 48} for row in history(4)]
+    words = texts(curves(rows))
+    assert not any("at epoch 2" in word for word in words)
+    assert any("at epoch 3" in word or "at epoch 4" in word for word in words)
+    assert {"24 px", "48 px"} <= set(words)
+
+
 @pytest.mark.parametrize(
     "rows",
     [

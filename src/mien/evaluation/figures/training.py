@@ -23,9 +23,11 @@ def curves(history: Sequence[Mapping[str, Any]], *, scores: Mapping[str, str] = 
     """Loss, validation scores and learning rate over the epochs.
 
     Args:
-        history: a mapping an epoch with ``epoch`` and any of ``loss, val_loss, lr`` and the names of ``scores`` (shares
-            in [0, 1]); what is missing, None or NaN is left out.
-        scores: the columns to show as validation scores, and what they are called; the best of the first is marked.
+        history: a mapping an epoch with ``epoch`` and any of ``loss, val_loss, lr, image_size`` (pixels) and the names
+            of ``scores`` (shares in [0, 1]); what is missing, None or NaN is left out. A line shows where the size of
+            the pictures changes.
+        scores: the columns to show as validation scores, and what they are called; the best of the first is marked,
+            among the epochs at the last size, as only these are kept.
         theme: the colours.
     """
     epochs = [float(row["epoch"]) for row in history]
@@ -64,7 +66,11 @@ def curves(history: Sequence[Mapping[str, Any]], *, scores: Mapping[str, str] = 
     grid[-1].set_xlabel("epoch")
     grid[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
     key, label = next(iter(scores.items()))
-    _mark_best(grid[1], epochs, _series(history, key), label, theme)
+    sizes = _series(history, "image_size")
+    kept = ~(sizes < sizes[-1])
+    _mark_best(grid[1], epochs, np.where(kept, _series(history, key), np.nan), label, theme)
+    if not kept.all():
+        _mark_sizes(grid, epochs[int(np.flatnonzero(~kept)[-1])] + 0.5, sizes, theme)
     for axes, corner in zip(grid, ("upper right", "lower right"), strict=False):
         if axes.get_legend_handles_labels()[0]:
             axes.legend(loc=corner, frameon=False, fontsize=TEXT_SIZE, labelcolor=theme.ink)
@@ -83,6 +89,23 @@ def _mark_best(axes: Axes, epochs: Sequence[float], accuracy: np.ndarray, label:
         color=theme.ink,
         fontsize=TEXT_SIZE,
     )
+
+
+def _mark_sizes(grid: Sequence[Axes], epoch: float, sizes: np.ndarray, theme: Theme) -> None:
+    """A line through all panels where the pictures grow, and both sizes beside it in the first."""
+    for axes in grid:
+        axes.axvline(epoch, color=theme.faint, linewidth=1, linestyle=":")
+    for text, side, shift in ((f"{sizes[0]:g} px", "right", -5), (f"{sizes[-1]:g} px", "left", 5)):
+        grid[0].annotate(
+            text,
+            (epoch, 0.02),
+            xycoords=("data", "axes fraction"),
+            xytext=(shift, 0),
+            textcoords="offset points",
+            ha=side,
+            color=theme.faint,
+            fontsize=TEXT_SIZE,
+        )
 
 
 def _series(history: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:
