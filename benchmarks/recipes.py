@@ -11,10 +11,11 @@ Every arm trains one preset for the same number of epochs, so that it sees the s
     hints        fresh weights, taught by its answers and by its feature maps
     both         pretrained, and taught by answers and maps
 
-The autoencoder and the teacher are made first, once for all seeds, unless folders are given. All scores are of the last
-averaged weights on the validation split, single view. Differences to the first arm are tested on the same pictures
-(McNemar 1947), over all seeds together. What is there already is not made again, and what was interrupted goes on, so
-that two seeds may be made side by side, and a last call makes the table.
+The autoencoder and the teacher are made first, once for all seeds, unless folders are given. All scores are single
+view, on the validation split, which also chose the best epoch; ECE is cross-fitted. Differences to the first arm are
+tested on the same pictures (McNemar 1947), over all seeds together. What is there already is not made again, and what
+was interrupted goes on, so that arms may be made side by side (their rates are then those of a shared machine), and a
+last call makes the table.
 
     python benchmarks/recipes.py --data archive.zip --out runs/recipes --image-size 24 --epochs 1 --seeds 0 1
 """
@@ -34,14 +35,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from mien.config import PRESETS, DistillConfig, FreezeConfig, PretrainConfig, TrainConfig
+from mien.config import PRESETS, DistillConfig, FreezeConfig, PretrainConfig, TrainConfig, differences, to_dict
 from mien.data.faces import FaceSet
 from mien.data.read import read_faces
 from mien.data.split import cut_validation
+from mien.errors import MienError
 from mien.evaluation.calibration import softmax
 from mien.evaluation.metrics import mcnemar, score
 from mien.files import read_json, write_json
 from mien.model.classifier import Classifier
+from mien.model.presets import SHAPES
 from mien.training.finetune import train
 from mien.training.history import read_history
 from mien.training.pretrain import pretrain
@@ -86,9 +89,18 @@ def settings(arm: str, given: argparse.Namespace, seed: int) -> TrainConfig:
 
 
 def make(config: TrainConfig | PretrainConfig, command: str) -> Path:
-    """The model folder of a run, trained, gone on with, or as it lies there."""
+    """The model folder of a run, trained, gone on with, or as it lies there.
+
+    Raises:
+        MienError: what lies there was made with other settings.
+    """
     out = Path(config.out)
-    if not (out / "done").is_file():
+    if (out / "done").is_file():
+        made = read_json(out / "model" / "meta.json")["config"]
+        told = differences(made, to_dict(config.resolved()))
+        if told:
+            raise MienError(f"{out}: was made with other settings ({'; '.join(told)}); choose another --out")
+    else:
         started = state_path(out).is_file()
         if isinstance(config, TrainConfig):
             train(config, resume=started, command=command)
@@ -104,10 +116,21 @@ def judge(folder: Path, validation: FaceSet) -> tuple[dict[str, Any], np.ndarray
     probabilities = softmax(classifier.logits(validation.images, quiet=True))
     scores = score(probabilities, validation.labels, validation.names)
     rate = statistics.median(row["images_per_second"] for row in read_history(folder.parent))
-    names = ("accuracy", "macro_f1", "ece")
-    return {**{name: scores[name] for name in names}, "images_per_second": rate}, (
-        probabilities.argmax(1) == validation.labels
-    )
+    found = {name: scores[name] for name in ("accuracy", "macro_f1")}
+    found |= {"ece": classifier.meta()["calibration"]["ece_after"], "images_per_second": rate}
+    return found, probabilities.argmax(1) == validation.labels
+
+
+def check_size(given: argparse.Namespace) -> None:
+    """Holds an autoencoder to the size of the other arms.
+
+    Raises:
+        MienError: it reads pictures of another size.
+    """
+    own, wanted = read_json(given.autoencoder / "model" / "config.json")["image_size"], given.image_size
+    wanted = wanted or SHAPES[given.preset].image_size
+    if own != wanted:
+        raise MienError(f"--autoencoder {given.autoencoder}: reads {own} px, expected {wanted}, as the other arms")
 
 
 def table(results: Sequence[dict[str, Any]]) -> str:
@@ -172,6 +195,8 @@ def main() -> None:
             config = TrainConfig(data=given.data, out=str(given.teacher), epochs=given.teacher_epochs, image_size=64,
                                  device=given.device, **TEACHER)  # fmt: skip
             make(config, command)
+    if arms & PRETRAINED:
+        check_size(given)
     faces = read_faces(given.data)
     results: list[dict[str, Any]] = []
     first: list[np.ndarray] = []
@@ -193,7 +218,7 @@ def main() -> None:
     about = {"command": command, "preset": given.preset, "image_size": given.image_size, "epochs": given.epochs,
              "seeds": given.seeds, "threads": torch.get_num_threads()}  # fmt: skip
     images = given.epochs * (len(faces.part("train")) // given.batch_size) * given.batch_size
-    pretraining = read_json(given.autoencoder / "model" / "meta.json")["training"] if given.autoencoder.exists() else {}
+    pretraining = read_json(given.autoencoder / "model" / "meta.json")["training"] if arms & PRETRAINED else {}
     record = {**about, "images_seen": images, "pretraining": pretraining, "results": results, "versions": versions()}
     example = dataclasses.asdict(settings(given.arms[0], given, given.seeds[0]))
     write_json(given.out / "results.json", {**record, "config_of_the_first": example})
@@ -201,4 +226,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except MienError as error:
+        print(f"recipes: {error}", file=sys.stderr)
+        sys.exit(2)

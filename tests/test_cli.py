@@ -117,6 +117,21 @@ def test_without_a_command_help_is_printed(capsys: pytest.CaptureFixture[str]) -
         (["evaluate", "m", "--data", "x", "--split", "all", "--out", "y"], "--split: invalid choice: 'all'"),
         (["evaluate", "m", "--split", "test", "--out", "y"], "required: --data"),
         (["predict", "face.png"], "required: --model"),
+        (["predict", "a.png", "--model", "m", "b.png", "--bogus", "x"], "error: unknown option --bogus; see"),
+        (["data", "draw", "stray", "--out", "x.zip"], "error: unexpected argument 'stray'; see"),
+        (["data", "draw", "--train", "-5", "--out", "x.zip"], "--train: got '-5', expected a whole number"),
+        (
+            ["data", "draw", "--train", "many", "--validaton", "7", "--test", "few", "--seed=x"],
+            "error: unknown option --validaton, did you mean --validation?; "
+            "--train: got 'many', expected a whole number of at least 0; "
+            "--test: got 'few', expected a whole number of at least 0; "
+            "--seed: got 'x', expected a whole number of at least 0; "
+            "the following arguments are required: --out; see `mien data draw --help`",
+        ),
+        (
+            ["evaluate", "m", "--split", "all", "--batch-size", "0", "--data", "x", "--out", "y"],
+            "(choose from 'train', 'validation', 'test'); --batch-size: got '0', expected a whole number of at least 1",
+        ),
     ],
 )
 def test_mistakes_are_told_on_one_line(
@@ -128,6 +143,21 @@ def test_mistakes_are_told_on_one_line(
     assert told in one_line(captured.err)
     assert captured.out == ""
     assert list(tmp_path.iterdir()) == []
+
+
+def test_words_may_stand_on_both_sides_of_options() -> None:
+    parser = Parser("mien x", "x")
+    parser.add_argument("words", nargs="*")
+    parser.add_argument("--model")
+    parser.add_argument("--json", action="store_true")
+    for arguments, words in (
+        (["a", "--model", "m", "b", "--json", "c"], ["a", "b", "c"]),
+        (["--json", "a", "--model=m", "b"], ["a", "b"]),
+        (["a", "--model", "m", "--", "-b", "--json"], ["a", "-b", "--json"]),
+        (["--model", "m"], []),
+    ):
+        given = parser.parse(arguments)
+        assert (given.words, given.model) == (words, "m")
 
 
 def raising(error: BaseException) -> types.SimpleNamespace:
@@ -314,6 +344,31 @@ def test_evaluate_writes_a_report(drawn: Path, model: Path, tmp_path: Path, caps
     assert not (out / "summary.json").exists()
 
 
+def test_evaluate_takes_a_table_with_a_test_split_alone(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    generator = np.random.default_rng(0)
+    rows = [f"{row % 7},{' '.join(map(str, generator.integers(0, 256, 48 * 48)))},PrivateTest" for row in range(14)]
+    table = tmp_path / "private.csv"
+    table.write_text("\n".join(["emotion,pixels,Usage", *rows]) + "\n")
+    out = tmp_path / "report"
+    assert main(["evaluate", str(model), "--data", str(table), "--split", "test", "--out", str(out)]) == 0
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert (metrics["split"], metrics["n"], metrics["clean"]) == ("test", 14, None)
+    assert "clean: not known" in capsys.readouterr().out
+    assert main(["evaluate", str(model), "--data", str(table), "--split", "train", "--out", str(out)]) == 2
+    assert "has no train split" in one_line(capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("command", ["train", "pretrain"])
+def test_the_example_of_resume_repeats_the_whole_command(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    resumed = [line for line in lines if line.startswith("mien ") and line.endswith(" --resume")]
+    assert resumed and all(line.removesuffix(" --resume") in lines for line in resumed)
+
+
 def test_evaluate_over_several_models_gives_mean_and_deviation(
     drawn: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -413,6 +468,27 @@ def test_evaluate_finds_the_validation_part_that_training_cut(
     assert {row.split(",")[0] for row in rows} == expected
 
 
+def test_an_unwritable_place_is_told_before_any_work(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def read_faces(source: str) -> None:
+        raise AssertionError("the data is read first")
+
+    monkeypatch.setattr("mien.data.read.read_faces", read_faces)
+    monkeypatch.setattr("mien.data.drawn.draw_faces", lambda *_: read_faces(""))
+    taken = tmp_path / "taken"
+    taken.write_text("mine")
+    arguments = ["evaluate", "--data", "d.zip", "--split", "test", "--out"]
+    for command in (
+        ["data", "draw", "--out", str(taken / "drawn.zip")],
+        [*arguments, str(taken / "report"), str(model)],
+        [*arguments, str(taken), str(model), str(model)],
+    ):
+        assert main(command) == 2
+        assert f"{taken}: cannot be made, as {taken} is in its way" in one_line(capsys.readouterr().err)
+    assert taken.read_text() == "mine"
+
+
 def test_evaluate_never_replaces_what_is_no_report(
     drawn: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -437,7 +513,46 @@ def test_predict_gives_a_record_for_every_picture(
     records = [json.loads(line) for line in captured.out.splitlines()]
     assert [(record["input"], record["status"]) for record in records] == [(str(broken), "error"), (str(face), "ok")]
     assert sum(records[1]["emotions"].values()) == pytest.approx(1)
-    assert one_line(captured.err) == "mien: 1 of 2 pictures could not be read"
+    told = one_line(captured.err)
+    assert told == f"mien: 1 of 2 pictures could not be read, the first is {records[0]['error']}"
+    assert "broken picture" in told and told.endswith("; replace or remove the file")
     assert main(["predict", str(face), "--model", str(model)]) == 0
     label, score = records[1]["label"], records[1]["score"]
     assert capsys.readouterr().out.startswith(f"{face}: {label} {score:.0%} (")
+    assert main(["predict", str(face), "--model", str(model), str(face), "--json"]) == 0
+    assert capsys.readouterr().out.count("\n") == 2
+
+
+def test_predict_without_a_readable_picture_is_a_mistake(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing, text = tmp_path / "missing.png", tmp_path / "text.png"
+    text.write_text("no picture")
+    assert main(["predict", str(missing), "--model", str(model), "--json"]) == 2
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["status"] == "error"
+    told = one_line(captured.err)
+    assert told == f"mien: error: {missing}: cannot be read (No such file or directory); check the file and its rights"
+    assert main(["predict", str(missing), str(text), "--model", str(model)]) == 2
+    captured = capsys.readouterr()
+    assert len(captured.out.splitlines()) == 2
+    assert f"mien: error: 2 of 2 pictures could not be read, the first is {missing}: " in one_line(captured.err)
+
+
+def test_predict_refuses_damaged_weights(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import torch
+    from PIL import Image
+
+    from mien.model.classifier import Classifier
+
+    classifier = Classifier.load(model)
+    with torch.no_grad():
+        next(classifier.network.parameters()).fill_(float("nan"))
+    classifier.save(tmp_path / "damaged", {})
+    Image.new("L", (48, 48), 90).save(tmp_path / "face.png")
+    capsys.readouterr()
+    assert main(["predict", str(tmp_path / "face.png"), "--model", str(tmp_path / "damaged"), "--json"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert f"mien: error: {tmp_path / 'damaged'}: " in one_line(captured.err)
+    assert "its weights are damaged" in captured.err

@@ -14,6 +14,7 @@ import pytest
 import torch
 from conftest import synthetic_faces
 from safetensors.torch import load_file
+from training_helpers import Stop, stop_after
 
 from mien.config import AugmentConfig, FreezeConfig, TrainConfig
 from mien.config.train import DistillConfig
@@ -199,16 +200,9 @@ class TestTraining:
         options = {"checkpoint_seconds": 1e-6, "augment": AugmentConfig(mixup=0.2), "small_size": 16}
         monkeypatch.setattr(run, "STEPS_BETWEEN_CHECKS", 1)
         train(small(tmp_path / "whole", mae_folder, teacher, **options))
-        original = finetune.seed_step
-
-        def stopping(seed: int, update: int, process: int) -> None:
-            if update > 3:
-                raise KeyboardInterrupt
-            original(seed, update, process)
-
         with monkeypatch.context() as patch:
-            patch.setattr(finetune, "seed_step", stopping)
-            with pytest.raises(KeyboardInterrupt):
+            stop_after(finetune, 3, patch)
+            with pytest.raises(Stop):
                 train(small(tmp_path / "stopped", mae_folder, teacher, **options))
         moved = shutil.copytree(teacher, tmp_path / "moved")
         train(small(tmp_path / "stopped", mae_folder, moved, **options), resume=True)

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
+import resource
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors import SafetensorError
+from safetensors.numpy import save_file
 
 from mien.errors import MienError
-from mien.files import atomic_file, atomic_folder, recover_folder
+from mien.files import (
+    atomic_file,
+    atomic_folder,
+    ensure_writable,
+    read_json_object,
+    recover_folder,
+    remove_leftovers,
+)
 
 
 def fill(folder: Path, text: str) -> None:
@@ -60,8 +73,46 @@ def test_a_kill_between_the_two_renames_loses_nothing(tmp_path: Path, monkeypatc
 
 def test_leftovers_of_a_killed_writer_go(tmp_path: Path) -> None:
     fill(tmp_path / "model", "old")
-    (tmp_path / ".model.abc").mkdir()
+    (tmp_path / ".model.ab_12xyz.tmp").mkdir()
+    (tmp_path / ".model.ab_12xyz.tmp.old").mkdir()
     recover_folder(tmp_path / "model")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["model"]
+    assert (tmp_path / "model" / "said").read_text() == "old"
+
+
+def test_what_is_named_otherwise_is_no_leftover(tmp_path: Path) -> None:
+    names = [".report.d", ".report.settings", ".report.other.ab_12xyz.tmp", "report.ab_12xyz.tmp"]
+    for name in names:
+        (tmp_path / name).mkdir()
+    (tmp_path / ".notes.tmp").write_text("")
+    recover_folder(tmp_path / "report")
+    remove_leftovers(tmp_path)
+    assert {entry.name for entry in tmp_path.iterdir()} == {*names, ".notes.tmp"}
+
+
+def test_files_of_a_killed_writer_go(tmp_path: Path) -> None:
+    with atomic_file(tmp_path / "state") as temporary:
+        temporary.write_text("half")
+        (tmp_path / temporary.name.replace(str(os.getpid()), "1")).write_text("half")
+    remove_leftovers(tmp_path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["state"]
+    remove_leftovers(tmp_path / "nowhere")
+
+
+def test_a_second_rename_that_fails_keeps_the_former_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(tmp_path / "model", "old")
+    original, calls = os.replace, []
+
+    def replace(source: Path, target: Path) -> None:
+        calls.append(target)
+        if len(calls) == 2:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        original(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(MienError, match="Input/output error"):
+        fill(tmp_path / "model", "new")
+    assert (tmp_path / "model" / "said").read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["model"]
 
 
@@ -69,3 +120,72 @@ def test_a_place_that_is_a_file_is_told(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("")
     with pytest.raises(MienError, match="cannot be written"):
         fill(tmp_path / "runs" / "model", "new")
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), r"\(No space left on device\); free some space or choose"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), r"\(Disk quota exceeded\); free some space or choose"),
+        (OSError(errno.EACCES, "Permission denied"), r"\(Permission denied\); choose another place"),
+        (SafetensorError("I/O error: disk full (os error 28)"), r"\(No space left on device\); free some space"),
+        (SafetensorError("failed to write whole buffer"), r"\(failed to write whole buffer\); choose another place"),
+    ],
+)
+def test_the_remedy_is_that_of_the_trouble(error: Exception, told: str, tmp_path: Path) -> None:
+    fill(tmp_path / "model", "old")
+    (tmp_path / "file").write_text("old")
+    with pytest.raises(MienError, match=f"model: cannot be written {told}"), atomic_folder(tmp_path / "model"):
+        raise error
+    with pytest.raises(MienError, match=f"file: cannot be written {told}"), atomic_file(tmp_path / "file"):
+        raise error
+    assert (tmp_path / "model" / "said").read_text() == (tmp_path / "file").read_text() == "old"
+    assert {entry.name for entry in tmp_path.iterdir()} == {"model", "file"}
+
+
+def test_weights_that_do_not_fit_are_told(tmp_path: Path) -> None:
+    fill(tmp_path / "model", "old")
+    former = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, former[1]))
+    try:
+        with pytest.raises(MienError, match=r"model: cannot be written \(File too large\)"):  # noqa: SIM117
+            with atomic_folder(tmp_path / "model") as temporary:
+                save_file({"weights": np.zeros(10_000, np.float32)}, temporary / "model.safetensors")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, former)
+    assert (tmp_path / "model" / "said").read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["model"]
+
+
+class TestEnsureWritable:
+    def test_what_exists_and_what_can_be_made_pass(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        ensure_writable(tmp_path)
+        ensure_writable(tmp_path / "runs" / "first")
+        monkeypatch.chdir(tmp_path)
+        ensure_writable(Path("runs") / "first")
+        assert not list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize("below", [[], ["first"], ["first", "model"]])
+    def test_a_file_in_the_way(self, below: list[str], tmp_path: Path) -> None:
+        (tmp_path / "runs").write_text("")
+        with pytest.raises(MienError, match=r"cannot be made, as .*runs is in its way and is no folder; choose"):
+            ensure_writable((tmp_path / "runs").joinpath(*below))
+
+    def test_a_link_to_nowhere(self, tmp_path: Path) -> None:
+        (tmp_path / "runs").symlink_to(tmp_path / "nowhere")
+        with pytest.raises(MienError, match="runs is in its way"):
+            ensure_writable(tmp_path / "runs" / "first")
+
+    def test_a_folder_that_may_only_be_read(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        # The superuser may write anywhere, so that the system's answer is replaced.
+        monkeypatch.setattr(os, "access", lambda place, mode: place != tmp_path)
+        with pytest.raises(MienError, match=f"first: cannot be written, as you may not write to {tmp_path}; choose"):
+            ensure_writable(tmp_path / "runs" / "first")
+
+
+@pytest.mark.parametrize(("value", "kind"), [([], "list"), ("said", "str"), (None, "NoneType")])
+def test_json_that_is_no_object_is_told(value: object, kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "meta.json"
+    path.write_text(json.dumps(value))
+    with pytest.raises(MienError, match=f"meta.json: expected a JSON object, got {kind}; copy the whole folder again"):
+        read_json_object(path)

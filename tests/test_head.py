@@ -33,7 +33,7 @@ def vit() -> ViTForImageClassification:
 def test_the_logits_are_divided_bias_included() -> None:
     torch.manual_seed(0)
     network, pixels = vit(), torch.randn(2, 3, 16, 16)
-    nn.init.normal_(network.classifier.bias)
+    nn.init.normal_(network.get_parameter("classifier.bias"))
     with torch.no_grad():
         before = network(pixel_values=pixels).logits
         scale_head(network, 2.5)

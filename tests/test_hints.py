@@ -11,8 +11,7 @@ from conftest import synthetic_faces
 from torch.nn import functional as F
 from training_helpers import Stop, same, stop_after, weights
 
-from mien.config import TrainConfig
-from mien.config.train import DistillConfig
+from mien.config import DistillConfig, FreezeConfig, TrainConfig
 from mien.data.faces import FaceSet
 from mien.errors import MienError
 from mien.model.backbone import build
@@ -119,8 +118,16 @@ class TestWhoTeaches:
         with pytest.raises(MienError, match=r"has no feature maps for distill\.features"):
             train(settings(tmp_path / "run", folder))
 
+    def test_what_is_frozen_cannot_learn(self, tmp_path: Path, faces: FaceSet) -> None:
+        folder = write_teacher(tmp_path / "teacher")
+        frozen = FreezeConfig(blocks=3, random_weights=True)
+        with pytest.raises(MienError, match=r"the first 3 blocks, of which freeze\.blocks 3 leaves none; freeze fewer"):
+            train(settings(tmp_path / "run", folder, freeze=frozen))
+        released = FreezeConfig(blocks=3, release_epoch=2, random_weights=True)
+        train(settings(tmp_path / "run", folder, freeze=released))
+
     def test_nobody_is_refused(self) -> None:
-        with pytest.raises(MienError, match=r"distill\.features: got 2\.0 without a teacher, expected 0"):
+        with pytest.raises(MienError, match=r"distill: got DistillConfig\(.*features=2\.0\) without a teacher"):
             settings(Path("run"))
         with pytest.raises(MienError, match=r"distill\.features: got -1\.0, expected a number of at least 0"):
             settings(Path("run"), Path("t"), distill=DistillConfig(features=-1.0))

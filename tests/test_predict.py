@@ -11,10 +11,12 @@ import torch
 from conftest import synthetic_faces
 from PIL import Image
 
+from mien.data.pictures import LARGEST_FILE, read_picture
+from mien.errors import MienError
 from mien.model.backbone import build
 from mien.model.classifier import Classifier
 from mien.model.head import heads
-from mien.recognition.predict import predict, read_picture
+from mien.recognition.predict import predict
 
 NAMES = ("calm", "glad", "sour")
 
@@ -52,15 +54,62 @@ def test_a_bad_file_is_a_record_and_order_is_kept(classifier: Classifier, tmp_pa
     assert [record["input"] for record in records] == [str(path) for path in paths]
     assert "b.jpg" in records[1]["error"] and "not a picture" in records[1]["error"]
     assert "truncated" in records[2]["error"]
-    assert records[4]["error"].endswith("No such file or directory")
+    assert records[3]["error"].startswith(f"{paths[3]}: is empty")
+    assert "No such file or directory" in records[4]["error"]
     assert records[0]["emotions"] == records[5]["emotions"]
 
 
-@pytest.mark.parametrize("mode", ["RGBA", "P", "CMYK", "1", "LA"])
-def test_any_mode_becomes_rgb(mode: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "CMYK", "1", "L", "LA"])
+def test_any_mode_becomes_rgb_or_grey(mode: str, tmp_path: Path) -> None:
     kind = "jpg" if mode == "CMYK" else "png"
     Image.new("RGB", (5, 4), (200, 100, 50)).convert(mode).save(tmp_path / f"face.{kind}")
-    assert read_picture(tmp_path / f"face.{kind}").shape == (4, 5, 3)
+    pixels = read_picture(tmp_path / f"face.{kind}")
+    assert (pixels.shape, pixels.dtype) == ((4, 5) if mode in ("1", "L", "LA") else (4, 5, 3), np.uint8)
+
+
+def eps() -> bytes:
+    """A file that Pillow would hand to an interpreter of PostScript."""
+    stream = io.BytesIO()
+    Image.new("RGB", (8, 8), (200, 100, 50)).save(stream, "EPS")
+    return stream.getvalue()
+
+
+def png(picture: Image.Image) -> bytes:
+    stream = io.BytesIO()
+    picture.save(stream, "PNG")
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (png(Image.fromarray(np.full((8, 8), 30000, np.uint16))), "pixels of kind I;16, expected 8-bit grey or colour"),
+        (png(Image.new("RGBA", (8, 8), (200, 100, 50, 0))), "has transparent parts, expected an opaque picture"),
+        (png(Image.new("LA", (8, 8), (200, 128))), "has transparent parts"),
+        (eps(), "is not a picture that can be read, expected JPEG, PNG, BMP, WEBP, TIFF or PPM; replace"),
+        (bytes(LARGEST_FILE + 1), "is larger than 32 MiB"),
+    ],
+    ids=["16 bits", "transparent", "half transparent", "EPS", "too large"],
+)
+def test_a_picture_that_would_be_misread_is_refused(
+    data: bytes, told: str, classifier: Classifier, tmp_path: Path
+) -> None:
+    path = tmp_path / "face.png"
+    path.write_bytes(data)
+    (record,) = predict([path], classifier)
+    assert (record["status"], record["label"], record["score"], record["emotions"]) == ("error", None, None, {})
+    assert record["error"].startswith(f"{path}: ") and told in record["error"]
+
+
+@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
+def test_answers_that_are_no_numbers_are_refused(
+    broken: float, classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("L", (8, 8), 90).save(tmp_path / "face.png")
+    answers = np.array([[0.5, broken, 1.0]], np.float32)
+    monkeypatch.setattr(Classifier, "logits", lambda *_, **__: answers)
+    with pytest.raises(MienError, match=r"face\.png with NaN or infinity, expected numbers; its weights are damaged"):
+        predict([tmp_path / "face.png"], classifier)
 
 
 def test_a_rotated_photo_is_read_upright(tmp_path: Path) -> None:
@@ -73,5 +122,5 @@ def test_a_rotated_photo_is_read_upright(tmp_path: Path) -> None:
 
 def test_a_huge_picture_is_not_decoded(tmp_path: Path) -> None:
     Image.new("1", (9000, 2)).save(tmp_path / "wide.png")
-    with pytest.raises(ValueError, match="9000x2 pixels, expected at most 8192"):
+    with pytest.raises(MienError, match="9000x2 pixels, expected at most 8192x8192"):
         read_picture(tmp_path / "wide.png")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import html
 import json
 import math
 import re
@@ -276,6 +277,16 @@ def test_odd_names_are_escaped(tmp_path: Path) -> None:
     assert "&lt;script&gt;alert(&quot;1&quot;)&lt;/script&gt;" in text
     assert "a &amp; b" in text
     assert "${page}" in page_of(tmp_path / "out").text
+
+
+def test_the_page_holds_the_classification_report_as_text(tmp_path: Path) -> None:
+    write_report(tmp_path / "out", evaluated(("<angry>", "a & b", "sad")))
+    report = (tmp_path / "out" / "classification_report.txt").read_text(encoding="utf-8")
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert f"<pre>{html.escape(report)}</pre>" in page
+    assert "&lt;angry&gt;" in page and "<angry>" not in page
+    assert report in page_of(tmp_path / "out").text
+    assert "<summary>The same scores as text, to copy</summary>" in page
 
 
 def test_a_perfect_classifier_has_no_sheet_of_mistakes(tmp_path: Path) -> None:

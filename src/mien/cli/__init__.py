@@ -63,8 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments after the program's name; by default the process's own.
 
     Returns:
-        The exit code: 0 done, 1 an error of Mien itself, 2 an error of what was given, 3 some pictures could not be
-        read, 130 interrupted.
+        The exit code: 0 done, 1 an error of Mien itself, 2 an error of what was given, 3 some pictures, though not
+        all, could not be read, 130 interrupted.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments

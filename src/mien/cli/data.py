@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mien.cli.parser import Parser, pick, whole_number
 from mien.errors import MienError
+from mien.files import ensure_writable
 
 HELP = """\
 Inspects, fetches or draws a data set.
@@ -69,6 +70,7 @@ def _draw(arguments: list[str]) -> None:
         raise MienError(f"--out: got {out}, expected a name that ends in .zip")
     if out.exists() and not given.force:
         raise MienError(f"{out}: exists; give another name, or --force to replace it")
+    ensure_writable(out.parent)
 
     from mien.data.drawn import draw_faces, write_archive
 

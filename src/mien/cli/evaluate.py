@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mien.cli.parser import Parser, whole_number
 from mien.cli.quiet import hide_bars
 from mien.errors import MienError
-from mien.files import write_json, write_text
+from mien.files import ensure_writable, write_json, write_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,6 +66,7 @@ def run(arguments: list[str]) -> int:
     several = len(folders) > 1
     for report in [*reports, *([given.out / AVERAGE] if several else [])]:
         refuse_foreign(report)
+        ensure_writable(report.resolve().parent)
     evaluations = read_models(given, folders)
     for folder, report, evaluation in zip(folders, reports, evaluations, strict=True):
         tell(evaluation, report, command, run_history(folder))

@@ -21,22 +21,20 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, prog: str, description: str, **options: Any) -> None:
         options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(prog=prog, description=description, allow_abbrev=False, **options)
+        self._problems: list[str] = []
 
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
-        """Parses the arguments of one command.
+        """Parses the arguments of one command; words without an option may stand anywhere.
 
         Raises:
-            MienError: an option is unknown, is missing or has a wrong value.
+            MienError: every option that is unknown or has a wrong value, and what is missing.
         """
         known = self.option_names()
-        spelled = [with_dashes(argument, known) for argument in arguments]
-        namespace, unknown = self.parse_known_args(spelled)
-        if unknown:
-            # A word after an unknown option is most likely its value, and needs no remark of its own.
-            formers = [None, *unknown[:-1]]
-            pairs = zip(unknown, formers, strict=True)
-            told = [_unknown(word, known) for word, former in pairs if not _is_value(word, former)]
-            raise MienError(f"{'; '.join(told)}; see `{self.prog} --help`")
+        options, words, self._problems = self._sorted([with_dashes(argument, known) for argument in arguments])
+        namespace, unexpected = self.parse_known_args([*options, *(["--", *words] if words else [])])
+        self._problems += [f"unexpected argument {word!r}" for word in unexpected if word != "--"]
+        if self._problems:
+            raise MienError(f"{'; '.join(self._problems)}; see `{self.prog} --help`")
         return namespace
 
     def option_names(self) -> list[str]:
@@ -44,8 +42,47 @@ class Parser(argparse.ArgumentParser):
         return [name for name in self._option_string_actions if name.startswith("--")]
 
     def error(self, message: str) -> NoReturn:
-        """Raises the one-line error that ``argparse`` would print after its usage."""
-        raise MienError(f"{message.removeprefix('argument ')}; see `{self.prog} --help`")
+        """Raises the one-line error that ``argparse`` would print after its usage, after what else was wrong."""
+        problems = [*self._problems, message.removeprefix("argument ")]
+        raise MienError(f"{'; '.join(problems)}; see `{self.prog} --help`")
+
+    def _sorted(self, arguments: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
+        """The known options with their values, the words that belong to none, and a remark on each unknown option."""
+        options: list[str] = []
+        words: list[str] = []
+        problems: list[str] = []
+        kept: list[str] | None = None  # where a word goes that may be the value of the option in front of it
+        for position, argument in enumerate(arguments):
+            if argument == "--":
+                return options, [*words, *arguments[position + 1 :]], problems
+            if self._parse_optional(argument) is None:
+                (words if kept is None else kept).append(argument)
+                kept = None
+                continue
+            name, equals, _ = argument.partition("=")
+            action = self._option_string_actions.get(name)
+            if action is not None:
+                options.append(argument)
+                kept = options if not equals and action.nargs != 0 else None
+            else:
+                # A word after an unknown option is most likely its value, and needs no remark of its own.
+                problems.append(_unknown(name, self.option_names()))
+                kept = [] if not equals else None
+        return options, words, problems
+
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        """The value of an option; a wrong one is noted, so that the others are looked at too."""
+        try:
+            return super()._get_value(action, arg_string)
+        except argparse.ArgumentError as error:
+            self._problems.append(str(error).removeprefix("argument "))
+            return None
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        try:
+            super()._check_value(action, value)
+        except argparse.ArgumentError as error:
+            self._problems.append(str(error).removeprefix("argument "))
 
 
 def with_dashes(argument: str, known: Sequence[str]) -> str:
@@ -84,13 +121,6 @@ def pick(word: str, commands: Iterable[str], prog: str) -> str:
     raise MienError(f"no command {word!r}; {hint} see `{prog} --help`")
 
 
-def _is_value(word: str, former: str | None) -> bool:
-    return former is not None and former.startswith("-") and "=" not in former and not word.startswith("-")
-
-
-def _unknown(argument: str, known: Sequence[str]) -> str:
-    if not argument.startswith("-"):
-        return f"unexpected argument {argument!r}"
-    name = argument.partition("=")[0]
+def _unknown(name: str, known: Sequence[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1)
     return f"unknown option {name}" + (f", did you mean {close[0]}?" if close else "")

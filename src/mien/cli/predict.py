@@ -9,6 +9,7 @@ from typing import Any
 
 from mien.cli.parser import Parser
 from mien.cli.quiet import hide_bars
+from mien.errors import MienError
 
 DESCRIPTION = """\
 Reads the expression of each picture; for now, a picture is one cropped face.
@@ -18,14 +19,20 @@ Examples:
   mien predict face.jpg --model runs/first
   mien predict faces/*.png --model runs/first/model --json > answers.jsonl
 
-Exit code 0: every picture was read; 3: some could not be, each is named.
+Pictures are JPEG, PNG, BMP, WebP, TIFF or PPM files, 8 bits deep and opaque, of at most 8192 pixels a side.
+Exit code 0: every picture was read; 3: some could not be; 2: none could be. The output tells why for each of them,
+stderr for the first.
 """
 
 SOME_FAILED = 3
 
 
 def run(arguments: list[str]) -> int:
-    """Runs ``mien predict``; returns the exit code."""
+    """Runs ``mien predict``; returns the exit code.
+
+    Raises:
+        MienError: an argument is wrong, the model cannot be used, or no picture could be read.
+    """
     parser = Parser("mien predict", DESCRIPTION)
     parser.add_argument("pictures", nargs="+", type=Path, metavar="PICTURE", help="a cropped face: JPEG, PNG, ...")
     parser.add_argument("--model", type=Path, required=True, metavar="FOLDER", help="what `mien train` wrote")
@@ -41,11 +48,15 @@ def run(arguments: list[str]) -> int:
     records = predict(given.pictures, Classifier.load(given.model, resolve_device(given.device)))
     for record in records:
         print(json.dumps(record, ensure_ascii=False) if given.json else _line(record))
-    failed = sum(record["status"] != "ok" for record in records)
-    if failed:
-        sys.stdout.flush()
-        print(f"mien: {failed} of {len(records)} pictures could not be read", file=sys.stderr)
-    return SOME_FAILED if failed else 0
+    reasons = [record["error"] for record in records if record["status"] != "ok"]
+    if not reasons:
+        return 0
+    sys.stdout.flush()
+    told = f"{len(reasons)} of {len(records)} pictures could not be read, the first is {reasons[0]}"
+    if len(reasons) == len(records):
+        raise MienError(told if len(records) > 1 else reasons[0])
+    print(f"mien: {told}", file=sys.stderr)
+    return SOME_FAILED
 
 
 def _line(record: dict[str, Any]) -> str:

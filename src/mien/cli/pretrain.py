@@ -16,8 +16,8 @@ the command line; dashes and underscores are alike.
 
 Examples:
   mien pretrain --data archive.zip --preset tiny --out runs/mae --epochs 100
-  mien pretrain --data photos/ --preset small --out runs/mae --minutes 60 --skip-broken
-  mien pretrain --data archive.zip --out runs/mae --resume
+  mien pretrain --data archive.zip --preset tiny --out runs/mae --epochs 100 --resume
+  mien pretrain --data photos/ --preset small --out runs/photos --minutes 60 --skip-broken
   torchrun --nproc_per_node 2 -m mien pretrain --data archive.zip --out runs/two
 """
 

@@ -16,8 +16,8 @@ Every field can stand in a YAML file (--config) and be overridden on the command
 
 Examples:
   mien train --data archive.zip --backbone tiny --out runs/first --epochs 40
+  mien train --data archive.zip --backbone tiny --out runs/first --epochs 40 --resume
   mien train --config configs/baseline.yaml --data archive.zip --out runs/baseline --augment.rotation 5
-  mien train --data archive.zip --out runs/first --resume
   mien train --data archive.zip --out runs/teacher --backbone timm:resnet18 --augment.mixup 0.2
   mien train --data archive.zip --out runs/taught --backbone runs/mae/model --teacher runs/teacher/model
   mien train --config configs/demo.yaml --print_config

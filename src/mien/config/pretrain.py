@@ -34,8 +34,8 @@ class PretrainConfig:
         decoder_depth: blocks of the decoder; by default the preset's own.
         epochs: passes over the training images, where neither steps nor minutes are given.
         steps: optimizer steps in place of epochs.
-        minutes: minutes of training in place of epochs; the schedule follows the clock and ends annealed. Such a run
-            can be resumed, but does not repeat bit for bit.
+        minutes: minutes of training in place of epochs, probes between epochs included and the last one not; the
+            schedule follows the clock and ends annealed. Such a run can be resumed, but does not repeat bit for bit.
         batch_size: images a step, over all processes together.
         optimizer: adamw, or muon for the weight matrices between patch embedding and prediction, as in ``TrainConfig``.
         lr: peak learning rate; by default 1e-3 * sqrt(batch_size / 1024), or 1e-3 by muon.

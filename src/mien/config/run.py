@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any, Protocol
 
 from mien.config.augment import AugmentConfig
@@ -12,6 +13,10 @@ WITHOUT_EFFECT_ON_WEIGHTS: frozenset[str] = frozenset(
     {"out", "data", "teacher", "device", "tensorboard", "checkpoint_seconds"}
 )
 """Fields that may differ between a run and its resumption: data and teachers are compared by their fingerprints."""
+
+
+DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+"""What a device may be called; whether this machine has it is seen when a run starts."""
 
 
 class RunConfig(Protocol):
@@ -60,6 +65,7 @@ def check_run(config: RunConfig, problems: Problems) -> None:
     check("clip_grad", c.clip_grad, c.clip_grad >= 0, AT_LEAST_ZERO)
     check("validation_fraction", c.validation_fraction, 0 < c.validation_fraction <= 0.5, "a share in (0, 0.5]")
     check("seed", c.seed, 0 <= c.seed <= LARGEST_SEED, f"a whole number from 0 to {LARGEST_SEED}")
+    check("device", c.device, DEVICE.fullmatch(c.device) is not None, "auto, cpu, cuda, cuda:N or mps")
     check("precision", c.precision, c.precision in ("auto", "fp32", "bf16"), "auto, fp32 or bf16")
     check("checkpoint_seconds", c.checkpoint_seconds, c.checkpoint_seconds > 0, ABOVE_ZERO)
     c.augment.check(problems)

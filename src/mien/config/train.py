@@ -170,8 +170,8 @@ class TrainConfig:
         check(
             "freeze.gradual", f.gradual, not f.gradual or f.release_epoch is not None, "freeze.release_epoch beside it"
         )
-        if d.features and not self.teacher:
-            problems.add(f"distill.features: got {d.features} without a teacher, expected 0, or --teacher FOLDER")
+        if d != DistillConfig() and not self.teacher:
+            problems.add(f"distill: got {d} without a teacher, expected nothing, or --teacher FOLDER")
         if self.augment.mixes and self.batch_size % 2:
             problems.add(f"batch_size: got {self.batch_size}, expected an even number where mixup or cutmix is on")
         if self.is_timm:

@@ -12,7 +12,7 @@ import numpy as np
 import mien
 from mien.evaluation.certainty import certainty
 from mien.evaluation.evaluate import Evaluation
-from mien.evaluation.metrics import BINS, most_confused
+from mien.evaluation.metrics import BINS, classification_report_text, most_confused
 from mien.evaluation.pieces import (
     NARROW_SPACE,
     UNDEFINED,
@@ -80,6 +80,7 @@ def render(
         views=_views(blocks, evaluation),
         bars=figure_panel(blocks, drawn["per_class"], "bars", alt={"best": best, "worst": worst}),
         class_rows=blocks.each("class_row", _class_rows(whole)),
+        class_report=classification_report_text(evaluation.probabilities, evaluation.labels, names),
         confused=blocks.fill(
             "list", items=list_items(blocks, [text.replace(" %", f"{NARROW_SPACE}%") for text in confused])
         )

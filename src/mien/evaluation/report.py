@@ -22,7 +22,7 @@ from mien.evaluation.metrics import (
 )
 from mien.evaluation.page import GENERATOR, render
 from mien.evaluation.pieces import Drawn, percent
-from mien.files import atomic_folder, write_json
+from mien.files import atomic_folder, recover_folder, write_json
 
 PAGE = "report.html"
 FILES: frozenset[str] = frozenset(
@@ -59,6 +59,7 @@ def write_report(
     Raises:
         MienError: ``out`` holds something that is not a former report, or cannot be written.
     """
+    recover_folder(out.resolve())
     refuse_foreign(out)
     metrics = evaluation.metrics(command)
     drawn = _draw(evaluation, history)

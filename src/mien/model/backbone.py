@@ -118,6 +118,7 @@ def assert_keys(source: str, info: dict[str, Any]) -> None:
     """
     missing = set(info["missing_keys"]) - HEAD_KEYS
     foreign = {key for key in info["unexpected_keys"] if not key.startswith("decoder.")}
+    foreign |= HEAD_KEYS - set(info["missing_keys"])  # an autoencoder has no head
     mismatched = [str(key) for key in info.get("mismatched_keys", ())]
     problems = [
         f"{len(keys)} {what} (first: {sorted(keys)[0]})"
@@ -137,7 +138,8 @@ def _mae_config(source: str) -> ViTMAEConfig:
             "facebook/vit-mae-base, nor timm:NAME"
         )
     if folder.is_dir() and not (folder / "config.json").is_file():
-        raise MienError(f"--backbone {source}: holds no config.json; give the folder of a ViTMAE checkpoint")
+        raise MienError(f"--backbone {source}: holds no config.json; give the folder of a ViTMAE checkpoint, like "
+            "runs/mae/model")
     try:
         values, _ = ViTMAEConfig.get_config_dict(source)
     except OSError as error:

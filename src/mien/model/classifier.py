@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from mien.data.twins import SIDE
 from mien.errors import MienError
-from mien.files import atomic_folder, read_json, write_json
+from mien.files import atomic_folder, read_json_object, write_json
 from mien.model.channels import to_colour
 from mien.model.loading import load_network
 from mien.model.networks import MODEL_TYPES, Network, logits, num_channels
@@ -99,9 +100,8 @@ class Classifier:
                 foreign or of another shape.
         """
         folder = model_folder(folder)
-        config = read_json(folder / "config.json")
-        found = config.get("model_type", "no model_type")
-        if found not in MODEL_TYPES:
+        found = read_json_object(folder / "config.json").get("model_type", "no model_type")
+        if not isinstance(found, str) or found not in MODEL_TYPES:
             raise MienError(
                 f"{folder}: is of another architecture ({found}), expected a classifier ({' or '.join(MODEL_TYPES)}); "
                 "give a folder that `mien train` wrote"
@@ -113,18 +113,37 @@ class Classifier:
         return cls(network.eval().to(device), preprocessing, names, folder)
 
     def meta(self) -> dict[str, Any]:
-        """``meta.json`` of the folder that the classifier was read from; empty where there is none."""
+        """``meta.json`` of the folder that the classifier was read from; empty where there is none.
+
+        Raises:
+            MienError: the file is damaged.
+        """
         if self.folder is None or not (self.folder / "meta.json").is_file():
             return {}
-        return read_json(self.folder / "meta.json")
+        return read_json_object(self.folder / "meta.json")
 
     def train_thumbnails(self) -> np.ndarray | None:
-        """uint8 [M, 12, 12], the thumbnails of the training images that the folder carries, or None."""
+        """uint8 [M, 12, 12], the thumbnails of the training images that the folder carries, or None.
+
+        Raises:
+            MienError: the file is damaged.
+        """
+        from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
         if self.folder is None or not (self.folder / FINGERPRINTS).is_file():
             return None
-        return load_file(self.folder / FINGERPRINTS)["thumbnails"]
+        path = self.folder / FINGERPRINTS
+        try:
+            found = load_file(path)["thumbnails"]
+        except (SafetensorError, KeyError, OSError) as error:
+            raise MienError(f"{path}: is damaged ({error}); copy the whole folder again, or remove the file") from error
+        if found.dtype != np.uint8 or found.shape[1:] != (SIDE, SIDE):
+            raise MienError(
+                f"{path}: expected thumbnails of {SIDE}x{SIDE}, got {found.dtype} {list(found.shape)}; copy the whole "
+                "folder again, or remove the file"
+            )
+        return found
 
 
 def model_folder(path: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -57,9 +58,7 @@ class Preprocessing:
         # In place where that is safe: at 224 px, a second copy of a batch costs as much time as the arithmetic.
         if images.shape[1] == 1:
             return (images - self.grey_mean).div_(self.grey_std)
-        mean = torch.tensor(self.mean, device=images.device).view(1, 3, 1, 1)
-        std = torch.tensor(self.std, device=images.device).view(1, 3, 1, 1)
-        return (images - mean).div_(std)
+        return (images - constant(self.mean, images.device)).div_(constant(self.std, images.device))
 
     def __call__(self, images: torch.Tensor, num_channels: int) -> torch.Tensor:
         """uint8 [B, H, W] (grey) or [B, H, W, 3] (RGB) to the float32 [B, num_channels, S, S] that a network reads.
@@ -79,8 +78,7 @@ class Preprocessing:
         """What ``normalise`` gave, turned back: float32 [B, C, S, S], in [0, 1] where it came from there."""
         if pixels.shape[1] == 1:
             return pixels * self.grey_std + self.grey_mean
-        mean, std = (torch.tensor(values, device=pixels.device).view(1, 3, 1, 1) for values in (self.mean, self.std))
-        return pixels * std + mean
+        return pixels * constant(self.std, pixels.device) + constant(self.mean, pixels.device)
 
     def to_images(self, pixels: torch.Tensor) -> np.ndarray:
         """What ``normalise`` gives, turned back: float32 [B, C, S, S] to uint8 [B, S, S] (grey) or [B, S, S, 3]."""
@@ -120,7 +118,14 @@ class Preprocessing:
 
 def to_luma(images: torch.Tensor) -> torch.Tensor:
     """float32 [B, 3, H, W] to its luma, float32 [B, 1, H, W], unrounded."""
-    return (images * torch.tensor(LUMA, device=images.device).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    return (images * constant(LUMA, images.device)).sum(1, keepdim=True)
+
+
+@lru_cache
+def constant(values: tuple[float, float, float], device: torch.device) -> torch.Tensor:
+    """A constant a channel, float32 [1, 3, 1, 1], brought to a device once: each time it would wait for the host."""
+    with torch.inference_mode(False):  # the first to ask may be reading, the next training
+        return torch.tensor(values, device=device).view(1, 3, 1, 1)
 
 
 def tensor(images: np.ndarray) -> torch.Tensor:

@@ -96,8 +96,8 @@ class Augment:
         if self.config.erasing == 0:
             return pixels
         size = pixels.shape[-1]
-        area = torch.lerp(*_pair(ERASED_AREA, random), random[:, AREA])
-        aspect = torch.lerp(*_pair([math.log(v) for v in ERASED_ASPECT], random), random[:, ASPECT]).exp()
+        area = _between(ERASED_AREA, random[:, AREA])
+        aspect = _between((math.log(ERASED_ASPECT[0]), math.log(ERASED_ASPECT[1])), random[:, ASPECT]).exp()
         height, width = (area * aspect).sqrt().clamp(max=1), (area / aspect).sqrt().clamp(max=1)
         top, left = (1 - height) * random[:, ERASE_Y], (1 - width) * random[:, ERASE_X]
         centre = (torch.arange(size, device=pixels.device) + 0.5) / size
@@ -113,6 +113,7 @@ def _signed(uniform: torch.Tensor) -> torch.Tensor:
     return 2 * uniform - 1
 
 
-def _pair(bounds: tuple[float, float] | list[float], like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _between(bounds: tuple[float, float], uniform: torch.Tensor) -> torch.Tensor:
+    """[0, 1) to [low, high)."""
     low, high = bounds
-    return torch.tensor(low, device=like.device), torch.tensor(high, device=like.device)
+    return low + (high - low) * uniform

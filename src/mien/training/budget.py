@@ -6,6 +6,8 @@ import torch
 from accelerate import Accelerator
 from timm.scheduler import CosineLRScheduler
 
+from mien.training.optim import warmup_and_cosine
+
 LOOKS_EVERY = 20
 """Steps between two looks at the clock, after the first few steps: in between, a GPU never waits for the host."""
 
@@ -30,19 +32,22 @@ class Budget:
         self.steps, self.minutes = steps, minutes
         self.looked_at, self.share, self.share_a_step = 0, 0.0, 0.0
 
-    def look(self, update: int, seconds: float, accelerator: Accelerator) -> None:
+    def look(self, update: int, seconds: float, accelerator: Accelerator, *, after_a_pause: bool = False) -> None:
         """Looks at the clock after an update, where it is time to; to be called by every process after each update.
 
         Args:
             update: the first is 1.
             seconds: of training so far.
             accelerator: of this run; the processes agree on a mean.
+            after_a_pause: something else than steps took time since the last look, which says nothing of their pace.
         """
-        if self.minutes is None or (self.looked_at >= LOOKS_EVERY and update < self.looked_at + LOOKS_EVERY):
+        if self.minutes is None:
+            return
+        if not after_a_pause and self.looked_at >= LOOKS_EVERY and update < self.looked_at + LOOKS_EVERY:
             return
         mean = accelerator.reduce(torch.tensor(seconds, device=accelerator.device), "mean").item()
         share = mean / (60 * self.minutes)
-        if update > self.looked_at:
+        if update > self.looked_at and not after_a_pause:
             self.share_a_step = (share - self.share) / (update - self.looked_at)
         self.looked_at, self.share = update, share
 
@@ -66,11 +71,4 @@ def build_schedule(optimizer: torch.optim.Optimizer, lr: float, *, min_lr: float
         min_lr: the end, as a share of the peak.
         warmup: share of the run that warms up.
     """
-    return CosineLRScheduler(
-        optimizer,
-        t_initial=TICKS,
-        lr_min=min_lr * lr,
-        warmup_t=round(warmup * TICKS),
-        warmup_lr_init=0.0,
-        t_in_epochs=False,
-    )
+    return warmup_and_cosine(optimizer, TICKS, round(warmup * TICKS), min_lr * lr)

@@ -59,8 +59,9 @@ def train(config: TrainConfig, *, resume: bool = False, command: str = "") -> Pa
     """
     config = config.resolved()
     accelerator = start_accelerator(config)
-    faces = prepare_faces(read_faces(config.data), config)
-    saved = open_run(config, faces.fingerprint, resume)
+    with accelerator.main_process_first():  # which fills the cache, and mends the folder
+        faces = prepare_faces(read_faces(config.data), config)
+        saved = open_run(config, faces.fingerprint, resume)
     teachers = load_teachers(config.teacher, faces.names, accelerator.device)
     if saved:
         check_teachers(teachers, saved)
@@ -129,7 +130,8 @@ class FineTuning:
         self.precision = resolve_precision(config.precision, accelerator.device)
         self.teachers = teachers
         self.distil = Distillation(config.distill, teachers, classifier.preprocessing, self.precision)
-        self.hints = Hints(self.network, teachers) if config.distill.features else None
+        frozen = (config.freeze.blocks or 0) if config.freeze.release_epoch is None else 0
+        self.hints = Hints(self.network, teachers, frozen) if config.distill.features else None
         self.average = ModelEmaV3(self.network, decay=config.ema, use_warmup=True) if config.ema else None
         self.moments = saved.part("moments") if saved else {}
         if saved:
@@ -216,7 +218,7 @@ class FineTuning:
 
     def finish_epoch(self, epoch: int, stage: Stage) -> None:
         """Evaluates, keeps the best weights, writes history and state."""
-        state, config = self.state, self.config
+        state, config, trained = self.state, self.config, self.run.seconds
         judged = self.network if self.average is None else cast(Network, self.average.module)
         size = self.image_size(epoch)
         row = {"epoch": epoch, "loss": state.loss_sum / self.steps, **self.validate(judged, size), "image_size": size}
@@ -225,7 +227,7 @@ class FineTuning:
         best = full and row["val_accuracy"] > state.best_accuracy
         if best:
             state.best_accuracy, state.best_epoch = row["val_accuracy"], epoch
-        self.run.finish_epoch(row, self.steps * config.batch_size)
+        self.run.finish_epoch(row, self.steps * config.batch_size, trained)
         if on_main():
             if best:
                 self.save_model(judged, row)

@@ -26,16 +26,25 @@ SMALLEST_MAP = 4
 class Hints:
     """The distance between the patches of a student and the maps of its teachers.
 
+    Maps are normalised over the pictures of a process. Where a teacher has more channels than the student is wide, the
+    student follows a projection of them.
+
     Args:
         network: the student, a ViT.
         teachers: timm networks with feature maps, on the student's device.
+        frozen: how many blocks of the student are frozen to the end.
 
     Raises:
-        MienError: the student is no ViT, or a teacher has no such map.
+        MienError: the student is no ViT, all that could learn is frozen, or a teacher has no such map.
     """
 
-    def __init__(self, network: Network, teachers: Sequence[Teacher]) -> None:
+    def __init__(self, network: Network, teachers: Sequence[Teacher], frozen: int = 0) -> None:
         self.block = len(as_vit(network).vit.layers) // 2
+        if frozen >= self.block:
+            raise MienError(
+                f"distill.features: the feature maps teach the first {self.block} blocks, of which freeze.blocks "
+                f"{frozen} leaves none; freeze fewer, or give --freeze.release-epoch"
+            )
         self.maps = [TeacherMap(teacher) for teacher in teachers]
         width = as_vit(network).config.hidden_size
         self.projections = [_projection(width, taught.channels, network.device) for taught in self.maps]
@@ -72,14 +81,14 @@ class TeacherMap:
             if "module" in stage and size // stage["reduction"] >= SMALLEST_MAP
         ]
         if inner is None or not found:
-            raise MienError(f"{where}; give a CNN of timm (timm:NAME), or distill.features 0")
+            raise MienError(f"{where}; give a CNN (timm:NAME), or distill.features 0")
         self.channels = int(found[-1]["num_chs"])
         self.last = torch.zeros(0)
         inner.get_submodule(found[-1]["module"]).register_forward_hook(self._take)
         with torch.no_grad():
             network(pixel_values=torch.zeros(1, num_channels(network), size, size, device=network.device))
         if self.last.ndim != 4 or self.last.shape[1] != self.channels:
-            raise MienError(f"{where} [channels, height, width]; give a CNN of timm (timm:NAME), or distill.features 0")
+            raise MienError(f"{where} [channels, height, width]; give a CNN (timm:NAME), or distill.features 0")
 
     def _take(self, module: nn.Module, inputs: Any, output: torch.Tensor) -> None:
         self.last = output
@@ -96,7 +105,7 @@ class TeacherMap:
 
 
 def _projection(width: int, channels: int, device: torch.device) -> torch.Tensor:
-    """Random orthonormal columns, or rows, the same in every run: float32 [width, channels]."""
+    """Orthonormal columns, or rows where these are fewer, the same in every run: float32 [width, channels]."""
     found = torch.empty(width, channels)
     nn.init.orthogonal_(found, generator=torch.Generator().manual_seed(0))
     return found.to(device)

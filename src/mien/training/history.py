@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import io
 from pathlib import Path
 from typing import Any
@@ -87,16 +88,20 @@ def write_reconstructions(
         temporary.write_bytes(png(figure))
 
 
-def write_tensorboard(out: Path, row: dict[str, Any]) -> None:
-    """Adds an epoch to ``OUT/tensorboard``.
+def require_tensorboard() -> None:
+    """Checks, before any work, that ``write_tensorboard`` will find what it needs.
 
     Raises:
         MienError: tensorboard is not installed.
     """
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise MienError("--tensorboard: tensorboard is not installed; pip install 'mien[tensorboard]'") from error
+    if importlib.util.find_spec("tensorboard") is None:
+        raise MienError("--tensorboard: tensorboard is not installed; pip install 'mien[tensorboard]'")
+
+
+def write_tensorboard(out: Path, row: dict[str, Any]) -> None:
+    """Adds an epoch to ``OUT/tensorboard``; ``require_tensorboard`` tells beforehand whether it can."""
+    from torch.utils.tensorboard import SummaryWriter
+
     with SummaryWriter(str(out / "tensorboard")) as writer:
         for name, value in row.items():
             if name != "epoch" and value is not None:

@@ -61,7 +61,8 @@ def start_optimizer(
         name: adamw or muon.
         network: whose parameters are in the groups.
         groups: as for AdamW.
-        ends: the layers that read pixels and those that answer; they stay with AdamW, as vectors and tokens do.
+        ends: the layers that read pixels, as far as they are known, and those that answer; they stay with AdamW, as
+            vectors and tokens do.
         lr: for the groups that name none.
         betas: of AdamW.
     """
@@ -83,12 +84,19 @@ def start_optimizer(
 
 def build_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig, steps_per_epoch: int) -> CosineLRScheduler:
     """Linear warm-up, then one cosine down to ``min_lr`` times the peak (Loshchilov and Hutter 2017), by steps."""
+    steps, warmup = config.epochs * steps_per_epoch, round(config.warmup_epochs * steps_per_epoch)
+    return warmup_and_cosine(optimizer, steps, warmup, config.min_lr * (config.lr or 0.0))
+
+
+def warmup_and_cosine(optimizer: torch.optim.Optimizer, steps: int, warmup: int, end: float) -> CosineLRScheduler:
+    """The rate rises from 0 to the peak, which is that of the optimizer's groups, and falls to ``end`` at ``steps``."""
     return CosineLRScheduler(
         optimizer,
-        t_initial=config.epochs * steps_per_epoch,
-        lr_min=config.min_lr * (config.lr or 0.0),
-        warmup_t=round(config.warmup_epochs * steps_per_epoch),
+        t_initial=max(1, steps - warmup),
+        lr_min=end,
+        warmup_t=warmup,
         warmup_lr_init=0.0,
+        warmup_prefix=True,
         t_in_epochs=False,
     )
 

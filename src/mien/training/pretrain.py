@@ -65,8 +65,9 @@ def pretrain(config: PretrainConfig, *, resume: bool = False, command: str = "")
     config = config.resolved()
     accelerator = start_accelerator(config)
     size = config.image_size or SHAPES[config.preset].image_size
-    faces = prepare_faces(read_for_pretraining(config.data, size, config.skip_broken), config)
-    saved = open_run(config, faces.fingerprint, resume)
+    with accelerator.main_process_first():  # which fills the cache, and mends the folder
+        faces = prepare_faces(read_for_pretraining(config.data, size, config.skip_broken), config)
+        saved = open_run(config, faces.fingerprint, resume)
     torch.manual_seed(config.seed)
     network, preprocessing = build_autoencoder(config, grey=faces.is_grey)
     if on_main():
@@ -139,6 +140,12 @@ class Pretraining:
         """Updates done so far."""
         return (self.state.epoch - 1) * self.steps + self.state.step
 
+    def steps_of(self, epoch: int) -> int:
+        """Steps of an epoch, as far as is known before it: a budget of steps may cut it short."""
+        if self.config.steps is None:
+            return self.steps
+        return min(self.steps, self.config.steps - (epoch - 1) * self.steps)
+
     @property
     def is_over(self) -> bool:
         """Whether the budget is spent."""
@@ -146,7 +153,7 @@ class Pretraining:
 
     def fit(self) -> None:
         """Trains from where the state stands until the budget is spent."""
-        while not self.is_over:
+        while not self.is_over or self.state.step:  # an epoch that the budget cut short is still to be finished
             self.train_epoch(self.state.epoch)
             self.finish_epoch(self.state.epoch)
         if on_main():
@@ -162,7 +169,7 @@ class Pretraining:
         noise = mask_noise(count, count_patches(self.network), config.seed, epoch).to(device)
         self.network.train()
         loss_sum = torch.tensor(state.loss_sum, device=device)
-        done, total, note = state.step * config.batch_size, self.steps * config.batch_size, ""
+        done, total, note = state.step * config.batch_size, self.steps_of(epoch) * config.batch_size, ""
         with progress(f"epoch {epoch}", total, "images", done=done, quiet=not on_main()) as advance:
             while state.step < self.steps and not self.is_over:
                 seed_step(config.seed, self.updates + 1, self.accelerator.process_index)
@@ -180,6 +187,7 @@ class Pretraining:
                 if self.run.looks_at(state.step, self.steps) or self.is_over:
                     due = self.run.check(loss_sum)
                     note = f"loss {state.loss_sum / state.step:.4f}"
+                    note += f", {self.budget.spent(self.updates):.0%} of the time" if config.minutes else ""
                     if due and state.step < self.steps:
                         self.run.save(self.parts)
                 advance(config.batch_size, note)
@@ -192,7 +200,7 @@ class Pretraining:
 
     def finish_epoch(self, epoch: int) -> None:
         """Probes where it is time to, and writes history, figure and state."""
-        config, state, over = self.config, self.state, self.is_over
+        config, state, over, trained = self.config, self.state, self.is_over, self.run.seconds
         due = bool(config.probe_epochs) and (epoch % config.probe_epochs == 0 or over)
         row: dict[str, Any] = {"epoch": epoch, "loss": state.loss_sum / state.step}
         row |= {"val_loss": None, "knn_accuracy": None, "linear_accuracy": None}
@@ -201,12 +209,14 @@ class Pretraining:
         row["lr"] = max(group["lr"] for group in self.optimizer.param_groups)
         before = state.history[-1]["images"] if state.history else 0
         row["images"] = before + state.step * config.batch_size
-        self.run.finish_epoch(row, row["images"] - before)
+        self.run.finish_epoch(row, row["images"] - before, trained)
         if on_main():
             self.run.tell(pretraining_line(row, None if config.minutes or config.steps else config.epochs))
         self.run.save(self.parts)
         if on_main() and due and not over:
             self.save_model()
+        if not over:
+            self.budget.look(self.updates, self.run.seconds, self.accelerator, after_a_pause=True)
 
     @torch.inference_mode()
     def judge(self) -> dict[str, float]:
@@ -220,6 +230,7 @@ class Pretraining:
             batch = slice(start, start + config.batch_size)
             pixels = self.pixels(validation.images[batch])
             total += float(self.network(pixel_values=pixels, noise=noise[batch]).loss) * len(pixels)
+        self.run.require_finite("the validation loss", total / len(validation))
         # Evenly spaced: folders list a class after the other.
         rows = np.linspace(0, len(validation) - 1, min(SHOWN, len(validation))).astype(int)
         shown = self.pixels(validation.images[rows])

@@ -16,9 +16,9 @@ from mien.config import RunConfig
 from mien.data.faces import FaceSet
 from mien.data.split import cut_validation
 from mien.errors import MienError
-from mien.files import recover_folder
+from mien.files import ensure_writable, recover_folder, remove_leftovers
 from mien.training.device import on_main
-from mien.training.history import write_history, write_tensorboard
+from mien.training.history import require_tensorboard, write_history, write_tensorboard
 from mien.training.state import Progress, Saved, load_state, save_state, state_path
 
 STEPS_BETWEEN_CHECKS = 20
@@ -29,18 +29,28 @@ Parts = dict[str, dict[str, torch.Tensor]]
 
 
 def open_run(config: RunConfig, fingerprint: str, resume: bool) -> Saved | None:
-    """The state to go on from, or None for a new run.
+    """The state to go on from, or None for a new run; what a killed run left half-written goes.
 
     Raises:
-        MienError: a run is there and is not to be resumed, or cannot be.
+        MienError: a run is there and is not to be resumed, or cannot be; the folder cannot be written to; or something
+            that the configuration asks for is not installed.
     """
     out = Path(config.out)
-    if resume:
-        recover_folder(out / "model")
-        return load_state(out, config, fingerprint)
-    if state_path(out).exists() or (out / "model").exists():
+    ensure_writable(out)
+    if config.tensorboard:
+        require_tensorboard()
+    has_state = state_path(out).exists()
+    if (out / "model").exists() and not has_state:
+        raise MienError(
+            f"--out {out}: holds a model but no {state_path(out).name}, as its run ended before it first saved one, or "
+            "it was removed; such a run cannot be resumed: remove the folder, or choose another --out"
+        )
+    if has_state and not resume:
         raise MienError(f"--out {out}: already holds a run; continue it with --resume, or choose another folder")
-    return None
+    if on_main():
+        recover_folder(out / "model")
+        remove_leftovers(out)
+    return load_state(out, config, fingerprint) if resume else None
 
 
 def prepare_faces(faces: FaceSet, config: RunConfig) -> FaceSet:
@@ -96,22 +106,44 @@ class Run:
         both = torch.stack([loss_sum, torch.full_like(loss_sum, float(due))])
         state = self.state
         state.loss_sum, anybody_due = self.accelerator.reduce(both, "mean").tolist()
-        if math.isfinite(state.loss_sum):
-            return anybody_due > 0
+        self.require_finite("the loss", state.loss_sum)
+        return anybody_due > 0
+
+    def require_finite(self, what: str, value: float) -> None:
+        """Stops training where a number, named by ``what``, is NaN or infinite.
+
+        Raises:
+            MienError: it is; the last saved state is from before.
+        """
+        if math.isfinite(value):
+            return
         kept = (
             f"the last good state is kept in {self.out}" if state_path(self.out).exists() else "no state was saved yet"
         )
         raise MienError(
-            f"the loss became {state.loss_sum} in epoch {state.epoch}, step {state.step}: training stopped, {kept}; "
+            f"{what} became {value} in epoch {self.state.epoch}, step {self.state.step}: training stopped, {kept}; "
             "start anew in another --out with a lower --lr or --precision fp32"
         )
 
-    def finish_epoch(self, row: dict[str, Any], images: int) -> None:
-        """Completes the row of an epoch that saw so many images with time and rate, and turns to the next epoch."""
+    def finish_epoch(self, row: dict[str, Any], images: int, trained: float) -> None:
+        """Completes the row of an epoch with time and rate, and turns to the next epoch.
+
+        Args:
+            row: what was measured.
+            images: how many were seen.
+            trained: ``seconds`` when the last step was done, so that the rate is that of training alone.
+
+        Raises:
+            MienError: a loss is NaN or infinite, as after a last update that broke the weights; to be called before
+                anything of the epoch is saved.
+        """
         state = self.state
-        row["seconds"] = round(self.seconds, 1)
+        self.require_finite("the loss", row["loss"])
+        if row["val_loss"] is not None:
+            self.require_finite("the validation loss", row["val_loss"])
+        row["seconds"] = round(self.seconds, 2)
         before = state.history[-1]["seconds"] if state.history else 0.0
-        row["images_per_second"] = round(images / max(row["seconds"] - before, 1e-9), 1)
+        row["images_per_second"] = round(images / max(trained - before, 0.01), 1)
         state.history.append(row)
         state.epoch, state.step, state.loss_sum = state.epoch + 1, 0, 0.0
 
@@ -123,9 +155,17 @@ class Run:
         print(line, flush=True)
 
     def save(self, parts: Callable[[], Parts]) -> None:
-        """Writes the state, from the main process."""
+        """Writes the state, from the main process.
+
+        Raises:
+            MienError: a weight or a moment is NaN or infinite, or the disk is full; the former state is still there.
+        """
         now = time.monotonic()
         self.state.seconds += now - self.clock
         self.clock = now
         if on_main():
-            save_state(self.out, self.config, self.fingerprint, self.state, parts())
+            found = parts()
+            for name, tensor in ((name, tensor) for part in found.values() for name, tensor in part.items()):
+                if tensor.is_floating_point() and not tensor.isfinite().all():
+                    self.require_finite(name, float(tensor[~tensor.isfinite()][0]))
+            save_state(self.out, self.config, self.fingerprint, self.state, found)

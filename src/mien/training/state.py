@@ -66,15 +66,12 @@ def save_state(
     """Writes the state of a run, atomically.
 
     Raises:
-        MienError: the disk is full; the former state is still there.
+        MienError: the state cannot be written, as where the disk is full; the former one is still there.
     """
     tensors = {f"{part}/{name}": t.detach().cpu().contiguous() for part, ts in parts.items() for name, t in ts.items()}
     header = {"config": to_dict(config), "fingerprint": fingerprint, "progress": asdict(progress)}
     with atomic_file(state_path(out)) as temporary:
-        try:
-            save_file(tensors, temporary, metadata={"mien": json.dumps(header)})
-        except SafetensorError as error:
-            raise OSError(str(error)) from error
+        save_file(tensors, temporary, metadata={"mien": json.dumps(header)})
 
 
 def load_state(out: Path, config: RunConfig, fingerprint: str) -> Saved:
@@ -90,13 +87,14 @@ def load_state(out: Path, config: RunConfig, fingerprint: str) -> Saved:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {})["mien"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, KeyError, OSError, json.JSONDecodeError) as error:
+        saved, told, progress = header["config"], header["fingerprint"], Progress(**header["progress"])
+    except (SafetensorError, KeyError, TypeError, OSError, json.JSONDecodeError) as error:
         raise MienError(f"{path}: is damaged or no state of a run ({error}); start anew in another --out") from error
-    changed = differences(header["config"], to_dict(config))
+    changed = differences(saved, to_dict(config))
     if changed:
         raise MienError(
             f"--resume: the configuration differs from the run in {out}: {'; '.join(changed)}; give the same"
         )
-    if header["fingerprint"] != fingerprint:
+    if told != fingerprint:
         raise MienError(f"--resume: the data differs from what the run in {out} was trained on; give the same --data")
-    return Saved(Progress(**header["progress"]), tensors)
+    return Saved(progress, tensors)

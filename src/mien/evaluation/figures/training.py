@@ -70,7 +70,7 @@ def curves(history: Sequence[Mapping[str, Any]], *, scores: Mapping[str, str] = 
     kept = ~(sizes < sizes[-1])
     _mark_best(grid[1], epochs, np.where(kept, _series(history, key), np.nan), label, theme)
     if not kept.all():
-        _mark_sizes(grid, epochs[int(np.flatnonzero(~kept)[-1])] + 0.5, sizes, theme)
+        _mark_sizes(list(grid), epochs[int(np.flatnonzero(~kept)[-1])] + 0.5, sizes, theme)
     for axes, corner in zip(grid, ("upper right", "lower right"), strict=False):
         if axes.get_legend_handles_labels()[0]:
             axes.legend(loc=corner, frameon=False, fontsize=TEXT_SIZE, labelcolor=theme.ink)
