@@ -196,6 +196,9 @@ def headline(evaluation: Evaluation) -> str:
         lines.append(f"  clean: not known, {evaluation.clean_reason}")
     else:
         lines.append(f"  clean: {_scores(clean)} ({clean['n']:,} pictures without a twin in training)")
+    cross_fitted = evaluation.cross_fitted_ece()
+    if cross_fitted is not None:
+        lines.append(f"  the temperature was fitted on these pictures: ECE {cross_fitted:.4f} cross-fitted")
     return "\n".join([*lines, *(f"  warning: {warning}" for warning in evaluation.warnings)])
 
 

@@ -10,6 +10,7 @@ import warnings
 def hide_remarks() -> None:
     """Hides advice and warnings of the libraries; to be called before they are imported."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # no line for each try to reach the hub
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if not sys.warnoptions:
         warnings.filterwarnings(

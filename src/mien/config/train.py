@@ -170,8 +170,10 @@ class TrainConfig:
         check(
             "freeze.gradual", f.gradual, not f.gradual or f.release_epoch is not None, "freeze.release_epoch beside it"
         )
-        if d != DistillConfig() and not self.teacher:
-            problems.add(f"distill: got {d} without a teacher, expected nothing, or --teacher FOLDER")
+        if not self.teacher:
+            given = [field.name for field in dataclasses.fields(d) if getattr(d, field.name) != field.default]
+            told = ", ".join(f"distill.{name}" for name in given)
+            check("teacher", self.teacher, not told, f"the folder of one beside {told}")
         if self.augment.mixes and self.batch_size % 2:
             problems.add(f"batch_size: got {self.batch_size}, expected an even number where mixup or cutmix is on")
         if self.is_timm:

@@ -153,6 +153,12 @@ class Evaluation:
             "versions": versions(),
         }
 
+    def cross_fitted_ece(self) -> float | None:
+        """Where the temperature was fitted on these very pictures: ECE with each half scaled by the other's."""
+        if self.scaling is None or not self.scaling.cross_fitted:
+            return None
+        return float(quality(self.scaling.after, self.labels)["ece"])
+
     def _calibration(self) -> dict[str, Any] | None:
         if self.scaling is None:
             return None

@@ -73,7 +73,7 @@ def render(
             commonest=commonest,
             baseline=percent(whole["per_class"][commonest]["support"] / whole["n"]),
         ),
-        cards=blocks.each("card", _cards(whole)),
+        cards=blocks.each("card", _cards(evaluation)),
         warnings=blocks.fill("warnings", items=list_items(blocks, evaluation.warnings)) if evaluation.warnings else "",
         twins=_twins(blocks, evaluation),
         purpose=blocks.fill(f"purpose_{evaluation.split}"),
@@ -109,8 +109,9 @@ def _views(blocks: Blocks, evaluation: Evaluation) -> Markup:
     return blocks.fill(f"views_{kind}_{evaluation.views}", count=len(evaluation.models), readings=readings)
 
 
-def _cards(whole: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _cards(evaluation: Evaluation) -> list[dict[str, Any]]:
     """The headline numbers; field names of the block ``card``."""
+    whole, cross_fitted = evaluation.whole, evaluation.cross_fitted_ece()
     interval = whole["ci95"]
     return [
         {
@@ -134,7 +135,7 @@ def _cards(whole: Mapping[str, Any]) -> list[dict[str, Any]]:
         {
             "title": "Calibration error",
             "number": decimals(whole["ece"]),
-            "range": "0 is best",
+            "range": "0 is best" if cross_fitted is None else f"cross-fitted {decimals(cross_fitted)}",
             "means": f"gap between how sure and how right it is (ECE, {BINS} bins)",
         },
     ]

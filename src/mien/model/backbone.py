@@ -138,8 +138,9 @@ def _mae_config(source: str) -> ViTMAEConfig:
             "facebook/vit-mae-base, nor timm:NAME"
         )
     if folder.is_dir() and not (folder / "config.json").is_file():
-        raise MienError(f"--backbone {source}: holds no config.json; give the folder of a ViTMAE checkpoint, like "
-            "runs/mae/model")
+        raise MienError(
+            f"--backbone {source}: holds no config.json; give the folder of a ViTMAE checkpoint, like runs/mae/model"
+        )
     try:
         values, _ = ViTMAEConfig.get_config_dict(source)
     except OSError as error:
