@@ -255,15 +255,6 @@ class TestFolder:
         with pytest.raises(MienError, match=r"1 weights are missing \(first: classifier.bias\)"):
             Classifier.load(tmp_path / "model")
 
-    def test_a_head_is_foreign(self, mae_folder: Path, tmp_path: Path) -> None:
-        folder = shutil.copytree(mae_folder, tmp_path / "mae")
-        weights = load_file(folder / "model.safetensors")
-        width = json.loads((folder / "config.json").read_text())["hidden_size"]
-        weights["classifier.weight"], weights["classifier.bias"] = torch.ones(len(NAMES), width), torch.ones(len(NAMES))
-        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-        with pytest.raises(MienError, match=r"2 foreign weights \(first: classifier.bias\)"):
-            build(str(folder), NAMES, grey=True)
-
     def test_foreign_weights(self, tmp_path: Path) -> None:
         saved(tmp_path / "model", "nano")
         weights = load_file(tmp_path / "model" / "model.safetensors")
