@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import json
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -11,6 +12,9 @@ from typing import Any
 
 import pytest
 import torch
+
+from mien.data.drawn import draw_faces, write_archive
+from mien.errors import MienError
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 
@@ -120,3 +124,24 @@ class TestRecipes:
         ]).splitlines()  # fmt: skip
         assert found[2] == "| scratch | 41.00% ± 1.41% | 0.400 | 0.050 | 100 | - |"
         assert found[3] == "| hints | 52.00% ± 2.83% | 0.400 | 0.050 | 100 | +11.00%, 0.0012 |"
+
+    def test_arms_are_made_once_and_with_the_same_settings(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        write_archive(tmp_path / "drawn.zip", draw_faces(70, 14, 14, seed=0))
+        command = ["recipes.py", "--data", str(tmp_path / "drawn.zip"), "--out", str(tmp_path / "out"), "--seeds", "0",
+                   "--preset", "nano", "--image-size", "16", "--batch-size", "16", "--teacher-epochs", "1",
+                   "--pretrain-epochs", "1", "--device", "cpu", "--arms", "scratch", "hints", "frozen 4"]  # fmt: skip
+        monkeypatch.setattr(sys, "argv", [*command, "--epochs", "1"])
+        recipes.main()
+        record = json.loads((tmp_path / "out" / "results.json").read_text())
+        assert [row["arm"] for row in record["results"]] == ["scratch", "hints", "frozen 4"]
+        assert record["images_seen"] == 64 and record["pretraining"]["epoch"] == 1
+        assert record["results"][0]["test"] is None and record["results"][1]["test"]["p"] <= 1
+        assert "epoch   1/1" in capsys.readouterr().out
+        recipes.main()
+        assert "epoch   1/1" not in capsys.readouterr().out
+        assert json.loads((tmp_path / "out" / "results.json").read_text())["results"] == record["results"]
+        monkeypatch.setattr(sys, "argv", [*command, "--epochs", "2"])
+        with pytest.raises(MienError, match=r"scratch-0: was made with other settings \(epochs: 1 -> 2"):
+            recipes.main()
