@@ -14,7 +14,11 @@ import pytest
 import torch
 
 from mien.data.drawn import draw_faces, write_archive
+from mien.data.read import read_faces
 from mien.errors import MienError
+from mien.labels import FER2013
+from mien.model.backbone import build
+from mien.model.classifier import Classifier
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 
@@ -31,6 +35,8 @@ def load(name: str) -> ModuleType:
 
 presets: Any = load("presets")
 recipes: Any = load("recipes")
+input_pipeline: Any = load("input_pipeline")
+masked_inputs: Any = load("masked_inputs")
 
 
 def setup() -> Any:
@@ -145,3 +151,35 @@ class TestRecipes:
         monkeypatch.setattr(sys, "argv", [*command, "--epochs", "2"])
         with pytest.raises(MienError, match=r"scratch-0: was made with other settings \(epochs: 1 -> 2"):
             recipes.main()
+
+
+def test_the_input_pipeline_is_measured_beside_torchvision(tmp_path: Path) -> None:
+    input_pipeline.write_noise(tmp_path, 140)
+    found = input_pipeline.measure(tmp_path, read_faces(tmp_path, cache=False), 48, rounds=1)
+    assert found["ratio"] == pytest.approx(found["mien"] / found["torchvision"], abs=0.02)
+    assert found["target"] == 5
+
+
+def test_masked_inputs_hide_what_they_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(0)
+    network, preprocessing = build("nano", FER2013, grey=True)
+    torch.nn.init.normal_(network.get_parameter("classifier.weight"))
+    classifier = Classifier(network.eval(), preprocessing, FER2013)
+    classifier.save(tmp_path / "model", {})
+    write_archive(tmp_path / "drawn.zip", draw_faces(14, 70, 14, seed=0))
+    monkeypatch.setattr(
+        sys, "argv", ["masked_inputs.py", str(tmp_path / "model"), "--data", str(tmp_path / "drawn.zip")]
+    )
+    masked_inputs.main()
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    faces = read_faces(str(tmp_path / "drawn.zip")).part("validation")
+    order = torch.tensor([FER2013.index(name) for name in faces.names])
+    right = classifier.logits(faces.images, quiet=True).argmax(1) == order[torch.from_numpy(faces.labels)].numpy()
+    assert told["visible"] == pytest.approx(right.mean())
+    assert told["changed"] > 0 and len(told["masked"]) == 2
+    mask = masked_inputs.Mask(classifier)
+    mask.ratio = 0.75
+    states = classifier.network(pixel_values=torch.zeros(1, 1, 48, 48), output_hidden_states=True).hidden_states
+    assert states[0].shape[1] == 1 + 9  # of 36 patches
