@@ -272,6 +272,17 @@ class TestBaseline:
             train(config)
         assert "epoch   1/80" in capsys.readouterr().out
 
+    @pytest.mark.parametrize(
+        ("backbone", "told"),
+        [
+            ("tinny", "--backbone tinny: no such folder, and neither a preset"),
+            ("timm:resnet1", "--backbone timm:resnet1: timm .* has no such network"),
+        ],
+    )
+    def test_a_wrong_backbone_is_told_before_the_data_is_read(self, backbone: str, told: str, tmp_path: Path) -> None:
+        with pytest.raises(MienError, match=told):
+            train(TrainConfig(data=str(tmp_path / "nothing"), out=str(tmp_path / "run"), backbone=backbone))
+
     def test_the_schedule_by_hand(self, mae_folder: Path) -> None:
         network, _ = build(str(mae_folder), ("a", "b"), grey=True)
         config = TrainConfig(data="", out="", backbone=str(mae_folder), epochs=10, warmup_epochs=2, min_lr=0.0)

@@ -23,7 +23,7 @@ from mien.model.presets import FER2013_MEAN, FER2013_STD, SHAPES
 from mien.model.regularise import add_drop_path
 from mien.model.resample import check_sizes, resample
 from mien.model.start import initialise
-from mien.model.timm_backbone import build_timm
+from mien.model.timm_backbone import build_timm, check_name
 
 HEAD_KEYS: frozenset[str] = frozenset({"classifier.weight", "classifier.bias"})
 SHARED_FIELDS: tuple[str, ...] = (
@@ -129,7 +129,19 @@ def assert_keys(source: str, info: dict[str, Any]) -> None:
         raise MienError(f"{source}: is not a complete ViTMAE checkpoint: {', '.join(problems)}; give another backbone")
 
 
-def _mae_config(source: str) -> ViTMAEConfig:
+def check_backbone(backbone: str) -> None:
+    """Refuses, before anything is read, what can be no backbone; ``build`` sees the rest.
+
+    Raises:
+        MienError: timm has no such network, or it is neither a preset nor a ViTMAE's folder nor a hub id.
+    """
+    if backbone.startswith(TIMM):
+        check_name(backbone)
+    elif backbone not in SHAPES:
+        _check_folder(backbone)
+
+
+def _check_folder(source: str) -> None:
     folder = Path(source)
     if not folder.exists() and (folder.is_absolute() or source.startswith(".") or source.count("/") != 1):
         presets = ", ".join(SHAPES)
@@ -141,6 +153,10 @@ def _mae_config(source: str) -> ViTMAEConfig:
         raise MienError(
             f"--backbone {source}: holds no config.json; give the folder of a ViTMAE checkpoint, like runs/mae/model"
         )
+
+
+def _mae_config(source: str) -> ViTMAEConfig:
+    _check_folder(source)
     try:
         values, _ = ViTMAEConfig.get_config_dict(source)
     except OSError as error:

@@ -41,8 +41,8 @@ def build_timm(
         MienError: there is no such network, it does not take the arguments or the size, its weights are out of reach,
             or it does not end in a linear layer.
     """
+    check_name(backbone)
     architecture, _, tag = backbone.removeprefix(TIMM).partition(".")
-    _check_name(backbone, architecture, tag)
     default = timm.get_pretrained_cfg(architecture)
     size = image_size or (default.input_size if default else (3, 224, 224))[-1]
     kept = dict(arguments or {})
@@ -66,7 +66,13 @@ def build_timm(
     return network, _preprocessing(network, size, pretrained=bool(tag), grey=grey)
 
 
-def _check_name(backbone: str, architecture: str, tag: str) -> None:
+def check_name(backbone: str) -> None:
+    """Holds ``timm:NAME`` or ``timm:NAME.TAG`` to what timm knows.
+
+    Raises:
+        MienError: there is no such network, or no weights of that tag.
+    """
+    architecture, _, tag = backbone.removeprefix(TIMM).partition(".")
     if not timm.is_model(architecture):
         close = difflib.get_close_matches(architecture, timm.list_models(), n=1)
         hint = f"did you mean {TIMM}{close[0]}?" if close else "timm.list_models() names them all"

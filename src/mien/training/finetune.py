@@ -23,7 +23,7 @@ from mien.data.read import read_faces
 from mien.data.twins import thumbnails
 from mien.evaluation.metrics import accuracy_and_macro_f1
 from mien.files import write_json
-from mien.model.backbone import build
+from mien.model.backbone import build, check_backbone
 from mien.model.classifier import Classifier
 from mien.model.freezing import check_freezing, freeze, frozen_units, table, training_mode
 from mien.model.networks import Network, logits, logits_and_states, num_channels
@@ -58,6 +58,7 @@ def train(config: TrainConfig, *, resume: bool = False, command: str = "") -> Pa
         MienError: anything that the user can mend; what was trained until then is kept.
     """
     config = config.resolved()
+    check_backbone(config.backbone)
     accelerator = start_accelerator(config)
     with accelerator.main_process_first():  # which fills the cache, and mends the folder
         faces = prepare_faces(read_faces(config.data), config)
