@@ -12,7 +12,7 @@ import numpy as np
 import mien
 from mien.evaluation.certainty import certainty
 from mien.evaluation.evaluate import Evaluation
-from mien.evaluation.metrics import BINS, classification_report_text, most_confused
+from mien.evaluation.metrics import BINS, most_confused
 from mien.evaluation.pieces import (
     NARROW_SPACE,
     UNDEFINED,
@@ -40,6 +40,7 @@ def render(
     drawn: Mapping[str, Drawn],
     mistakes: np.ndarray,
     history: Sequence[Mapping[str, Any]] | None,
+    class_report: str,
 ) -> str:
     """The whole of ``report.html``.
 
@@ -50,6 +51,7 @@ def render(
             ``curves``.
         mistakes: int64 [K], positions of the pictures to show as mistakes.
         history: the training run by epochs, as ``mien.evaluation.figures.curves`` takes it.
+        class_report: precision, recall and F1 by class, as text.
     """
     blocks = Blocks("mien.evaluation", "report.html")
     whole, names = evaluation.whole, evaluation.names
@@ -80,7 +82,7 @@ def render(
         views=_views(blocks, evaluation),
         bars=figure_panel(blocks, drawn["per_class"], "bars", alt={"best": best, "worst": worst}),
         class_rows=blocks.each("class_row", _class_rows(whole)),
-        class_report=classification_report_text(evaluation.probabilities, evaluation.labels, names),
+        class_report=class_report,
         confused=blocks.fill(
             "list", items=list_items(blocks, [text.replace(" %", f"{NARROW_SPACE}%") for text in confused])
         )

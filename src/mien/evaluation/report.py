@@ -64,7 +64,6 @@ def write_report(
     metrics = evaluation.metrics(command)
     drawn = _draw(evaluation, history)
     mistakes = surest_mistakes(evaluation.probabilities, evaluation.labels, MISTAKES)
-    page = render(evaluation, metrics, drawn, mistakes, history)
     with atomic_folder(out.resolve()) as folder:
         write_json(folder / "metrics.json", metrics)
         (folder / "predictions.csv").write_text(_predictions(evaluation), encoding="utf-8")
@@ -75,6 +74,7 @@ def write_report(
         if len(mistakes):
             sheet = figures.picture_sheet(evaluation.images[mistakes], _captions(evaluation, mistakes))
             (folder / "mistakes.png").write_bytes(figures.png(sheet))
+        page = render(evaluation, metrics, drawn, mistakes, history, text)
         (folder / PAGE).write_text(page, encoding="utf-8")
 
 

@@ -31,13 +31,20 @@ def parameter_groups(network: Network, config: TrainConfig) -> list[dict[str, An
         module, weight_decay=config.weight_decay, no_weight_decay_list=exempt, layer_decay=config.layer_decay
     )
     last = {id(parameter) for layer in heads(network) for parameter in layer.parameters()}
+    # timm may put the norm before the head into one group with it.
+    return _split(groups, last, {"lr": config.lr}, {"lr": config.head_lr})
+
+
+def _split(
+    groups: list[dict[str, Any]], chosen: set[int], others: dict[str, Any], those: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Each group in two: with ``those`` values for the parameters of the chosen ids, with ``others`` for the rest."""
     found = []
     for group in groups:
-        # timm may put the norm before the head into one group with it.
-        for rate, is_head in ((config.lr, False), (config.head_lr, True)):
-            parameters = [parameter for parameter in group["params"] if (id(parameter) in last) is is_head]
+        for values, is_chosen in ((others, False), (those, True)):
+            parameters = [parameter for parameter in group["params"] if (id(parameter) in chosen) is is_chosen]
             if parameters:
-                found.append({**group, "params": parameters, "lr": rate})
+                found.append({**group, "params": parameters, **values})
     return found
 
 
@@ -73,13 +80,7 @@ def start_optimizer(
     at_ends = set(ends)
     layers = [layer for layer in network.modules() if isinstance(layer, nn.Linear | nn.Conv2d) and layer not in at_ends]
     inner = {id(layer.weight) for layer in layers if getattr(layer, "groups", 1) == 1}
-    split = []
-    for group in groups:
-        for muon in (True, False):
-            parameters = [parameter for parameter in group["params"] if (id(parameter) in inner) is muon]
-            if parameters:
-                split.append({**group, "params": parameters, "muon": muon})
-    return Muon(split, lr=lr, betas=betas, fused=fused)
+    return Muon(_split(groups, inner, {"muon": False}, {"muon": True}), lr=lr, betas=betas, fused=fused)
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig, steps_per_epoch: int) -> CosineLRScheduler:
