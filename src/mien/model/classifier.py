@@ -15,7 +15,7 @@ from mien.errors import MienError
 from mien.files import atomic_folder, read_json_object, write_json
 from mien.model.channels import to_colour
 from mien.model.loading import load_network
-from mien.model.networks import MODEL_TYPES, Network, logits, num_channels
+from mien.model.networks import MODEL_TYPES, Network, lay_out, logits, num_channels
 from mien.model.preprocessing import Preprocessing, tensor
 from mien.progress import progress
 
@@ -110,7 +110,7 @@ class Classifier:
         network = _read_network(folder, found)
         labels = {int(index): str(name) for index, name in (network.config.id2label or {}).items()}
         names = tuple(labels[index] for index in sorted(labels))
-        return cls(network.eval().to(device), preprocessing, names, folder)
+        return cls(lay_out(network.eval().to(device)), preprocessing, names, folder)
 
     def meta(self) -> dict[str, Any]:
         """``meta.json`` of the folder that the classifier was read from; empty where there is none.

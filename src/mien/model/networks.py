@@ -58,6 +58,16 @@ def logits_and_states(model: nn.Module, pixels: torch.Tensor) -> tuple[torch.Ten
     return found.logits, found.hidden_states
 
 
+def lay_out(network: Network) -> Network:
+    """Keeps the channels of a pixel side by side in memory, where convolutions are fastest; the same network.
+
+    A ViT has one convolution alone, and stays as it is.
+    """
+    if not isinstance(network, ViTForImageClassification):
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network
+
+
 def num_channels(network: Network) -> int:
     """1 or 3, the channels of the pictures that the network reads."""
     if isinstance(network, ViTForImageClassification):

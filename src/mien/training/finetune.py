@@ -26,7 +26,7 @@ from mien.files import write_json
 from mien.model.backbone import build, check_backbone
 from mien.model.classifier import Classifier
 from mien.model.freezing import check_freezing, freeze, frozen_units, table, training_mode
-from mien.model.networks import Network, logits, logits_and_states, num_channels
+from mien.model.networks import Network, lay_out, logits, logits_and_states, num_channels
 from mien.model.preprocessing import tensor
 from mien.progress import progress
 from mien.training.augment import Augment, random_table
@@ -78,7 +78,7 @@ def train(config: TrainConfig, *, resume: bool = False, command: str = "") -> Pa
     )
     check_freezing(config.freeze, network, fresh=config.is_fresh)
     check_small_size(config, network, preprocessing.image_size)
-    classifier = Classifier(network.to(accelerator.device), preprocessing, faces.names)
+    classifier = Classifier(lay_out(network.to(accelerator.device)), preprocessing, faces.names)
     FineTuning(config, classifier, faces, accelerator, saved, command, teachers).fit()
     accelerator.wait_for_everyone()
     return Path(config.out) / "model"

@@ -121,5 +121,7 @@ def restore_moments(network: nn.Module, optimizer: torch.optim.Optimizer, saved:
             # Only the fused kernels keep the step counter on the device.
             optimizer.state[parameter] = {
                 key: value.to("cpu" if key == "step" and not fused[id(parameter)] else parameter.device).clone()
+                if key == "step"
+                else torch.empty_like(parameter).copy_(value)  # laid out in memory as its parameter
                 for key, value in state.items()
             }
