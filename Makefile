@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 READY := $(VENV)/.ready
 BIN := $(VENV)/bin
+DATA ?= archive.zip
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint check benchmark clean
+.PHONY: help venv demo model test lint check benchmark clean
 
 help:  ## tell what there is
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -21,6 +22,9 @@ $(READY): pyproject.toml requirements.txt constraints.txt
 
 demo: $(READY)  ## the whole path on drawn faces: data, training, report, prediction (minutes, no download)
 	$(BIN)/python -m mien.demo
+
+model: $(READY)  ## make the shipped model again from DATA=archive.zip (hours; goes on where it was stopped)
+	$(BIN)/python -m mien.remake --data "$(DATA)"
 
 test: $(READY)  ## the tests; MIEN_FER2013=archive.zip adds those on real data
 	$(BIN)/python -m pytest

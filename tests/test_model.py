@@ -69,7 +69,7 @@ class TestMasking:
 class TestBackbone:
     @pytest.mark.parametrize(
         ("preset", "parameters"),
-        [("nano", 1_203_975), ("tiny", 5_359_879), ("small", 21_359_623), ("base", 85_140_487)],
+        [("nano", 1_203_975), ("mini", 3_580_423), ("tiny", 5_359_879), ("small", 21_359_623), ("base", 85_140_487)],
     )
     def test_presets(self, preset: str, parameters: int) -> None:
         network, preprocessing = build_vit(preset, tuple("abcdefg"), grey=True)

@@ -121,7 +121,7 @@ class TestConfig:
         with pytest.raises(MienError) as told:
             PretrainConfig(data="", out="", preset="huge", mask_ratio=1.0, steps=3, minutes=2.0, decoder_size=40)
         assert str(told.value).split("; ") == [
-            "preset: got 'huge', expected nano or tiny or small or base",
+            "preset: got 'huge', expected nano or mini or tiny or small or base",
             "mask_ratio: got 1.0, expected a share in (0, 1)",
             "decoder_size: got 40, expected a multiple of 32",
             "steps: got 3 beside minutes 2.0, expected one of the two",

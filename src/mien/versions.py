@@ -1,9 +1,11 @@
-"""Which software made an artefact."""
+"""Which software, and what machine, made an artefact."""
 
 from __future__ import annotations
 
+import os
 import platform
 from importlib import metadata
+from pathlib import Path
 
 import mien
 
@@ -19,3 +21,16 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+def machine() -> dict[str, str | int]:
+    """``processor``, as the system names it, and ``cores``, those that this process may run on."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return {"processor": _processor(Path("/proc/cpuinfo")), "cores": cores}
+
+
+def _processor(told: Path) -> str:
+    """The first model name of Linux's ``cpuinfo``, else what Python knows."""
+    lines = told.read_text(encoding="utf-8").splitlines() if told.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return (names[0] if names else platform.processor()) or platform.machine()

@@ -35,13 +35,16 @@ Commands:
   pretrain   make a masked autoencoder from faces, without labels
   train      train a classifier, or go on with one (--resume)
   evaluate   score one or several classifiers on a split, with a report to read
-  predict    read the expression of face crops
+  predict    read the expressions of faces in photos, folders, films or a camera
+  export     write a classifier as ONNX, and prove that it answers the same
+  pack       make a folder for others of a classifier: half precision, ONNX, scores, no faces
+  card       write the model card of a packed classifier
 
 `mien COMMAND --help` tells more. Everywhere: --debug shows the traceback of an error, --version the version.
 An answer is a guess about how a face looks, not about what a person feels.
 """
 
-COMMANDS: tuple[str, ...] = ("data", "pretrain", "train", "evaluate", "predict")
+COMMANDS: tuple[str, ...] = ("data", "pretrain", "train", "evaluate", "predict", "export", "pack", "card")
 
 EXTRAS: dict[str, str] = {
     **dict.fromkeys(["torch", "torchvision", "transformers", "timm", "accelerate", "safetensors"], "train"),

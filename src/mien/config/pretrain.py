@@ -26,7 +26,7 @@ class PretrainConfig:
         data: FER2013 in any of its forms, another labelled set (labels are not used), or a folder or zip of pictures of
             faces, of any size and in any folders.
         out: the folder of the run; the autoencoder lands in OUT/model.
-        preset: shape of the encoder (nano, tiny, small, base).
+        preset: shape of the encoder (nano, mini, tiny, small, base).
         image_size: side of the pictures in pixels, a multiple of the preset's patch size; by default the preset's own.
         mask_ratio: share of the patches that the encoder does not see, in (0, 1).
         norm_pix: predict each patch normalised by its own mean and deviation (He et al. 2022, section 4).

@@ -22,7 +22,7 @@ SET_BY_MIEN: dict[str, str] = {
 }
 """Arguments of ``timm.create_model`` that do not belong in ``network_args``, and the field that decides each."""
 
-PRESETS: tuple[str, ...] = ("nano", "tiny", "small", "base")
+PRESETS: tuple[str, ...] = ("nano", "mini", "tiny", "small", "base")
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,9 @@ class TrainConfig:
     Attributes:
         data: archive.zip, an unpacked folder, a folder with a sub-folder a class, or a FER2013 CSV file.
         out: the folder of the run; the model lands in OUT/model.
-        backbone: a fresh preset (nano, tiny, small, base), a Hugging Face id of a ViTMAE (facebook/vit-mae-base), a
-            folder that holds one, or a network of timm: timm:resnet18 with random weights, timm:resnet18.a1_in1k with
-            the pretrained weights of that tag.
+        backbone: a fresh preset (nano, mini, tiny, small, base), a Hugging Face id of a ViTMAE
+            (facebook/vit-mae-base), a folder that holds one, or a network of timm: timm:resnet18 with random weights,
+            timm:resnet18.a1_in1k with the pretrained weights of that tag.
         image_size: side of the pictures that the network reads, in pixels; by default the preset's or checkpoint's own,
             and the data's for a timm network. A ViTMAE's positions are resampled.
         patch_size: side of a patch of a preset or ViTMAE, in pixels; by default its own. A ViTMAE's patch embedding is

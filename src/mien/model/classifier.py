@@ -71,13 +71,17 @@ class Classifier:
                 advance(len(batch))
         return np.concatenate(parts)
 
-    def save(self, folder: Path, meta: dict[str, Any], thumbnails: np.ndarray | None = None) -> None:
+    def save(
+        self, folder: Path, meta: dict[str, Any], thumbnails: np.ndarray | None = None, *, half: bool = False
+    ) -> None:
         """Writes the model folder, atomically: weights, configuration, preprocessing, ``meta.json``, fingerprints.
 
         Args:
             folder: replaced as a whole.
             meta: how the model came about; JSON-ready.
             thumbnails: uint8 [M, 12, 12] of the training images (``mien.data.twins``).
+            half: write the weights in half precision. The configuration still asks for float32, in which every tool
+                then computes: on a CPU, half precision is slow.
         """
         from safetensors.numpy import save_file
 
@@ -85,7 +89,10 @@ class Classifier:
         if num_channels(network) == 1:
             to_colour(network, self.preprocessing)
         with atomic_folder(folder) as temporary:
-            network.save_pretrained(temporary)
+            (network.half() if half else network).save_pretrained(temporary)
+            if half:
+                config = read_json_object(temporary / "config.json")
+                write_json(temporary / "config.json", {**config, "dtype": "float32"})
             self.preprocessing.processor().save_pretrained(temporary)
             write_json(temporary / "meta.json", meta)
             if thumbnails is not None:

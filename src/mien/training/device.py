@@ -10,6 +10,7 @@ from accelerate.state import AcceleratorState
 
 from mien.config import RunConfig
 from mien.errors import MienError
+from mien.versions import machine
 
 
 def resolve_device(name: str) -> torch.device:
@@ -31,6 +32,12 @@ def resolve_device(name: str) -> torch.device:
         here = ", ".join(f"{count} {kind}" for kind, count in present.items() if count)
         raise MienError(f"--device: got {name}, which this machine does not have (it has: {here}); use auto or cpu")
     return device
+
+
+def machine_of(device: torch.device) -> dict[str, str | int]:
+    """``processor``, ``cores``, and the ``gpu`` where that is the device, for ``meta.json``."""
+    gpu = {"gpu": torch.cuda.get_device_name(device)} if device.type == "cuda" else {}
+    return {**machine(), **gpu}
 
 
 def resolve_precision(name: str, device: torch.device) -> str:

@@ -32,7 +32,7 @@ from mien.progress import progress
 from mien.training.augment import Augment, random_table
 from mien.training.batches import build_mixup, class_weights, local_rows, seed_step, shuffled, soft_targets
 from mien.training.calibrate import calibrate_model
-from mien.training.device import gather_rows, on_main, resolve_precision, start_accelerator
+from mien.training.device import gather_rows, machine_of, on_main, resolve_precision, start_accelerator
 from mien.training.distil import Distillation, Teacher, check_teachers, load_teachers, teacher_state
 from mien.training.hints import Hints
 from mien.training.history import epoch_line, write_curves
@@ -264,6 +264,7 @@ class FineTuning:
                      "images": {name: len(self.faces.part(name)) for name in SPLITS if self.faces.has(name)}},
             "teachers": [{"folder": str(t.classifier.folder), "sha256": t.sha256} for t in self.teachers],
             "config": to_dict(self.config),
+            "machine": machine_of(self.accelerator.device),
             "versions": versions(),
         }  # fmt: skip
         classifier = Classifier(network, self.classifier.preprocessing, self.classifier.names)

@@ -25,7 +25,7 @@ from mien.progress import progress
 from mien.training.augment import Augment, random_table
 from mien.training.batches import local_rows, seed_step, shuffled
 from mien.training.budget import Budget, build_schedule
-from mien.training.device import on_main, resolve_precision, start_accelerator
+from mien.training.device import machine_of, on_main, resolve_precision, start_accelerator
 from mien.training.history import pretraining_line, write_curves, write_reconstructions
 from mien.training.optim import moments, restore_moments, start_optimizer
 from mien.training.run import Parts, Run, open_run, prepare_faces
@@ -266,6 +266,7 @@ class Pretraining:
                      "images": {name: len(self.faces.part(name)) for name in SPLITS if self.faces.has(name)},
                      "warnings": list(self.faces.warnings)},
             "config": to_dict(self.config),
+            "machine": machine_of(self.accelerator.device),
             "versions": versions(),
         }  # fmt: skip
         save_autoencoder(self.network, self.preprocessing, self.out / "model", meta)

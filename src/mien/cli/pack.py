@@ -1,0 +1,41 @@
+"""``mien pack``: makes a folder for others of a trained classifier: half precision, ONNX, scores, and no faces."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from mien.cli.parser import Parser
+from mien.cli.quiet import hide_bars
+from mien.files import ensure_writable
+
+DESCRIPTION = """\
+Makes of a trained classifier a folder for others: weights in half precision, their ONNX, and a meta.json with how the
+halved weights score, on what data, and which runs they came from. Thumbnails of training faces are left out.
+`mien card OUT` writes the model card from it.
+
+Examples:
+  mien pack runs/first --data archive.zip --out packed
+  mien pack runs/first --data archive.zip --out packed --splits validation test
+"""
+
+
+def run(arguments: list[str]) -> int:
+    """Runs ``mien pack``; returns the exit code."""
+    parser = Parser("mien pack", DESCRIPTION)
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run, or a model folder, that `mien train` wrote")
+    parser.add_argument("--data", required=True, metavar="SOURCE", help="archive.zip, a folder, or a FER2013 CSV file")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="the folder to write")
+    parser.add_argument(
+        "--splits", nargs="+", choices=("validation", "test"), default=["validation"], help="scored (validation)"
+    )
+    given = parser.parse(arguments)
+    hide_bars()
+    ensure_writable(given.out)
+
+    from mien.data.read import read_faces
+    from mien.export.pack import pack
+
+    command = shlex.join(["mien", "pack", *arguments])
+    print(f"packed: {pack(given.run, given.out, read_faces(given.data), splits=given.splits, command=command)}")
+    return 0

@@ -1,0 +1,139 @@
+"""How a classifier does on pictures that are worse than those it was made with: dark, blurred, tilted, half covered.
+
+After the common corruptions of Hendrycks and Dietterich (2019, arXiv:1903.12261), at one strength each and with
+coverings as by a mask or sunglasses; strengths are shares of the picture's side, so that they mean the same at every
+size.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from mien.data.faces import FaceSet
+from mien.errors import MienError
+from mien.evaluation.evaluate import Reads
+from mien.evaluation.metrics import accuracy_and_macro_f1
+from mien.labels import positions
+
+Change = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+"""From uint8 [S, S] or [S, S, 3] to the same shape, with a source of random numbers of its own."""
+
+
+def _scaled(share: float, around: float) -> Change:
+    """Distances from the grey value ``around`` (0 to 255), multiplied."""
+
+    def change(image: np.ndarray, _: np.random.Generator) -> np.ndarray:
+        return _grey(around + share * (image.astype(np.float32) - around))
+
+    return change
+
+
+def _blurred(image: np.ndarray, _: np.random.Generator) -> np.ndarray:
+    return cv2.GaussianBlur(image, (0, 0), image.shape[0] / 32)
+
+
+def _noisy(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    return _grey(image + random.normal(0, 20, image.shape))
+
+
+def _coarse(image: np.ndarray, _: np.random.Generator) -> np.ndarray:
+    side = image.shape[0]
+    small = cv2.resize(image, (max(1, side // 2), max(1, side // 2)), interpolation=cv2.INTER_AREA)
+    return cv2.resize(small, (side, side), interpolation=cv2.INTER_LINEAR)
+
+
+def _compressed(image: np.ndarray, _: np.random.Generator) -> np.ndarray:
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, "JPEG", quality=20)
+    return np.asarray(Image.open(stream))
+
+
+def _tilted(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    centre = (image.shape[0] - 1) / 2
+    matrix = cv2.getRotationMatrix2D((centre, centre), random.choice([-15.0, 15.0]), 1.0)
+    return cv2.warpAffine(image, matrix, image.shape[:2], flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
+def _shifted(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    right, down = random.choice([-1, 1], 2) * round(image.shape[0] / 10)
+    matrix = np.array([[1, 0, right], [0, 1, down]], np.float32)
+    return cv2.warpAffine(image, matrix, image.shape[:2], flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)
+
+
+def _covered(top: float, bottom: float) -> Change:
+    """Rows between two shares of the height, painted in the mean of the picture."""
+
+    def change(image: np.ndarray, _: np.random.Generator) -> np.ndarray:
+        found = image.copy()
+        side = image.shape[0]
+        found[round(top * side) : round(bottom * side)] = image.mean(axis=(0, 1))
+        return found
+
+    return change
+
+
+CHANGES: dict[str, tuple[str, Change]] = {
+    "dark": ("at half the brightness", _scaled(0.5, 0.0)),
+    "bright": ("halfway to white", _scaled(0.5, 255.0)),
+    "flat": ("at half the contrast", _scaled(0.5, 128.0)),
+    "blurred": ("by a Gaussian, its deviation 1/32 of the side", _blurred),
+    "noisy": ("Gaussian, its deviation 20 grey levels", _noisy),
+    "coarse": ("at half the resolution", _coarse),
+    "compressed": ("JPEG of quality 20", _compressed),
+    "tilted": ("by 15 degrees to either side", _tilted),
+    "shifted": ("by a tenth of the side, both ways", _shifted),
+    "eyes covered": ("rows from 0.2 to 0.45 of the height in one grey", _covered(0.2, 0.45)),
+    "mouth covered": ("rows from 0.6 to 1 of the height in one grey", _covered(0.6, 1.0)),
+}
+"""What is done to the pictures, by name: in words, and how."""
+
+
+def robustness(
+    classifier: Reads, faces: FaceSet, split: str, *, seed: int = 0, batch_size: int = 256
+) -> list[dict[str, Any]]:
+    """Accuracy and macro-F1 on a split whose pictures were changed, one change after the other.
+
+    Args:
+        classifier: labels are matched to it by name.
+        faces: the data; ``split`` alone is read.
+        split: ``train``, ``validation`` or ``test``.
+        seed: of noise and directions, the same pictures for every model.
+        batch_size: pictures a forward pass.
+
+    Returns:
+        A row a change, the unchanged pictures first as ``none``: ``change``, ``how``, ``accuracy``, ``macro_f1``.
+
+    Raises:
+        MienError: the data has no such split or a class that the classifier does not know.
+    """
+    part = faces.part(split)
+    order = np.array(positions(part.names, classifier.names, f"{faces.source}: the model cannot score this data"))
+    labels = order[part.labels].astype(np.int64)
+    rows = []
+    for name, (how, change) in {"none": ("as they are", _same), **CHANGES}.items():
+        images = changed(part.images, change, seed)
+        logits = classifier.logits(images, batch_size=batch_size, quiet=True)
+        if not np.isfinite(logits).all():
+            raise MienError(f"the model answers pictures changed by {name!r} with NaN or infinity; train it anew")
+        accuracy, macro_f1 = accuracy_and_macro_f1(logits.argmax(axis=1), labels, len(classifier.names))
+        rows.append({"change": name, "how": how, "accuracy": accuracy, "macro_f1": macro_f1})
+    return rows
+
+
+def changed(images: np.ndarray, change: Change, seed: int) -> np.ndarray:
+    """uint8 [N, S, S] or [N, S, S, 3] with a change made to every picture, each from a seed of its own."""
+    return np.stack([change(image, np.random.default_rng([seed, row])) for row, image in enumerate(images)])
+
+
+def _same(image: np.ndarray, _: np.random.Generator) -> np.ndarray:
+    return image
+
+
+def _grey(values: np.ndarray) -> np.ndarray:
+    return np.clip(np.rint(values), 0, 255).astype(np.uint8)

@@ -1,0 +1,230 @@
+"""The model card: what a packed classifier is, how it scores and what it must not be used for, from its ``meta.json``.
+
+The headings follow Mitchell et al. (2019, arXiv:1810.03993). Every number comes out of the record; what the record does
+not hold is said to be missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from mien.errors import MienError
+from mien.labels import FER2013
+
+TITLES: dict[str, str] = {
+    "train": "training split",
+    "validation": "validation split (FER2013: PublicTest), by which epoch, temperature and settings were chosen",
+    "test": "test split (FER2013: PrivateTest), scored once, by which nothing was chosen",
+}
+
+OF_FER2013 = """\
+The official splits: Training trains, PublicTest selects and is called so, PrivateTest is scored once a release. No
+picture of the last two, and no copy of one, was trained on."""
+
+USES = """\
+## Intended uses
+
+Research and teaching on facial expression recognition; sorting or describing one's own pictures; games and art with the
+consent of everybody in the picture. The answer names how a face *looks* in a picture to those who labelled the training
+data. It is a guess, and wrong as often as the tables say.
+
+## Uses that it must not have
+
+- Deciding anything about a person: hiring, schooling, insurance, credit, policing, border control, health.
+- Inferring what somebody feels, intends or suffers from. Faces do not show it reliably (Barrett et al. 2019).
+- Watching people at work or in class, or anybody without consent. In the European Union, inferring emotions at the
+  workplace and in education is prohibited (Regulation 2024/1689, article 5).
+- Identifying people: it was not made for it, and its embeddings are not to be used as a person's signature.
+"""
+
+LIMITS = """\
+## Limits and bias
+
+FER2013 was gathered by web search, and its labels are noisy: people reach 65 % on it, give or take 5 (Goodfellow et al.
+2013). It does not say who is in the pictures, so how the model does by age, sex or skin tone could not be measured.
+Expect it to be worse on faces that are turned, small, covered, very young or very old, and on expressions held back.
+"""
+
+LICENCE = """\
+## Licences
+
+Code and weights: MIT. FER2013 (Goodfellow et al. 2013, arXiv:1307.0414) has terms of its own, and its pictures belong
+to others: it was gathered for research; whether weights made from it may be used commercially is for you to find out.
+The folder holds no picture and no thumbnail of a face, and no weights from anybody else: none of Meta's ViTMAE, none of
+another package.
+"""
+
+
+def card(meta: Mapping[str, Any], name: str = "Mien") -> str:
+    """The card, in Markdown.
+
+    Args:
+        meta: ``meta.json`` of a folder that ``mien pack`` wrote.
+        name: of the model, for the title.
+
+    Raises:
+        MienError: the record has no ``release``: the folder was not packed.
+    """
+    release = meta.get("release")
+    if not isinstance(release, Mapping):
+        raise MienError("meta.json has no `release`, of which the card is made; give a folder that `mien pack` wrote")
+    names = list(meta["names"])
+    parts = [
+        _head(name, meta, release),
+        _use(names),
+        USES,
+        _scores(release["scores"]),
+        _robustness(release["robustness"]),
+        LIMITS,
+        _data(meta),
+        _origin(release["origin"]),
+        LICENCE,
+    ]
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _head(name: str, meta: Mapping[str, Any], release: Mapping[str, Any]) -> str:
+    shape = release["architecture"]
+    kind = shape.get("architecture") or "plain Vision Transformer, every patch visible, linear head on [CLS]"
+    facts: list[tuple[str, Any]] = [
+        ("network", kind),
+        ("parameters", f"{shape['parameters']:,}"),
+        ("input", f"one upright face, {shape.get('image_size', '?')}x{shape.get('image_size', '?')} pixels, grey"),
+    ]
+    if shape.get("model_type") == "vit":
+        facts.append(
+            (
+                "shape",
+                f"{shape['num_hidden_layers']} blocks, {shape['hidden_size']} wide, {shape['num_attention_heads']} "
+                f"heads, patches of {shape['patch_size']} pixels",
+            )
+        )
+    facts += [
+        ("weights", f"{release['files']['model.safetensors'] / 1e6:.1f} MB, half precision; computed in float32"),
+        ("SHA-256", f"`{release['sha256']}`"),
+        ("packed by", f"Mien {release['mien']}, `{release['command'] or 'mien pack'}`"),
+    ]
+    front = "---\nlicense: mit\npipeline_tag: image-classification\nlibrary_name: transformers\n---\n"
+    said = f"# {name}: facial expressions, {len(meta['names'])} classes\n"
+    return "\n".join([front, said, _table(["", ""], facts)])
+
+
+def _use(names: Sequence[str]) -> str:
+    return f"""\
+It reads {", ".join(names[:-1])} or {names[-1]} off a cropped face, with calibrated probabilities.
+
+    mien predict photo.jpg
+
+    from transformers import pipeline
+    print(pipeline("image-classification", model="this folder")("face.png"))
+"""
+
+
+def _scores(scores: Mapping[str, Mapping[str, Any]]) -> str:
+    parts = ["## Scores\n"]
+    for split, found in scores.items():
+        title = TITLES.get(split, split)
+        parts.append(f"On the {title}: {found['n']:,} pictures, one view each.\n")
+        rows = [_score_row("whole split", found)]
+        clean = found.get("clean")
+        if clean:
+            rows.append(_score_row(f"its clean part ({clean['n']:,} without a twin in training)", clean))
+        heads = ["", "accuracy (95 %)", "macro-F1 (95 %)", "balanced accuracy", "ECE, 15 bins"]
+        parts.append(_table(heads, rows))
+        tta = found["tta"]
+        low, high = tta["ci95"]["accuracy"]
+        parts.append(
+            f"With the mirror image averaged in: {tta['accuracy']:.2%} ({low:.2%} to {high:.2%}), macro-F1 "
+            f"{tta['macro_f1']:.3f}. {_calibration(found)}\n"
+        )
+        per_class = [
+            (name, *(_number(values[key]) for key in ("precision", "recall", "f1")), f"{values['support']:,}")
+            for name, values in found["per_class"].items()
+        ]
+        parts.append(_table(["expression", "precision", "recall", "F1", "pictures"], per_class))
+    return "\n".join(parts)
+
+
+def _score_row(name: str, found: Mapping[str, Any]) -> tuple[str, ...]:
+    accuracy, macro = found["ci95"]["accuracy"], found["ci95"]["macro_f1"]
+    return (
+        name,
+        f"{found['accuracy']:.2%} ({accuracy[0]:.2%} to {accuracy[1]:.2%})",
+        f"{found['macro_f1']:.3f} ({macro[0]:.3f} to {macro[1]:.3f})",
+        f"{found['balanced_accuracy']:.2%}",
+        f"{found['ece']:.3f}",
+    )
+
+
+def _calibration(found: Mapping[str, Any]) -> str:
+    cross, calibration = found.get("cross_fitted_ece"), found.get("calibration")
+    told = []
+    if cross is not None and calibration:
+        told.append(
+            f"ECE is {calibration['before']['ece']:.3f} before temperature scaling and {cross:.3f} after, cross-fitted"
+        )
+    sure = (found.get("risk_coverage") or {}).get("uncertain") or {}
+    if sure.get("threshold") is not None and sure.get("accuracy") is not None:
+        told.append(
+            f"answers of at least {sure['threshold']:.2f} count as sure: {sure['coverage']:.0%} of the pictures, of "
+            f"which {sure['accuracy']:.1%} are right"
+        )
+    return "; ".join(told)[:1].upper() + "; ".join(told)[1:] + "." if told else ""
+
+
+def _robustness(found: Mapping[str, Any]) -> str:
+    if not found["rows"]:
+        return "## Robustness\n\nNot measured: the data had no validation split.\n"
+    first = found["rows"][0]["accuracy"]
+    rows = [
+        (row["change"], row["how"], f"{row['accuracy']:.2%}", f"{100 * (row['accuracy'] - first):+.1f}")
+        for row in found["rows"]
+    ]
+    heads = ["pictures", "how they were changed", "accuracy", "points"]
+    table = _table(heads, rows)
+    return f"## Robustness\n\nThe {found['split']} split with its pictures made worse, one view:\n\n{table}"
+
+
+def _data(meta: Mapping[str, Any]) -> str:
+    data = meta["data"]
+    counts = ", ".join(f"{name} {count:,}" for name, count in data["images"].items())
+    protocol = f" {OF_FER2013}" if set(meta["names"]) == set(FER2013) else ""
+    return f"""\
+## Data and protocol
+
+{data["source"]}, fingerprint `{data["fingerprint"][:16]}`: {counts}.{protocol} Some pictures have a near-identical
+twin in the training split; scores without these stand beside those of the whole split.
+"""
+
+
+def _origin(stages: Sequence[Mapping[str, Any]]) -> str:
+    rows = []
+    for stage in stages:
+        metrics = stage.get("metrics") or {}
+        score = metrics.get("accuracy", metrics.get("linear_accuracy"))
+        machine = stage.get("machine") or {}
+        cores = f"{machine['processor']}, {machine['cores']} cores" if machine else "not noted"
+        hardware = machine.get("gpu") or cores
+        kind = "" if "accuracy" in metrics or score is None else " (linear probe)"
+        rows.append(
+            (
+                stage["role"],
+                f"`{stage['command'] or 'not noted'}`",
+                "?" if stage["epochs"] is None else f"{stage['epochs']}",
+                "?" if stage["seconds"] is None else f"{stage['seconds'] / 60:.0f}",
+                hardware,
+                "" if score is None else f"{score:.2%}{kind}",
+            )
+        )
+    heads = ["run", "command", "epochs", "minutes", "hardware", "validation accuracy"]
+    return f"## How it was made\n\n{_table(heads, rows)}"
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    lines = [f"| {' | '.join(heads)} |", f"|{'|'.join('---' for _ in heads)}|"]
+    return "\n".join([*lines, *(f"| {' | '.join(str(cell) for cell in row)} |" for row in rows)]) + "\n"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

@@ -1,0 +1,142 @@
+"""Packing a trained classifier for others: half-precision weights, their ONNX, and the record that the card is made of.
+
+What is packed is what is scored: the weights are halved first, read back, and measured as a user will run them. No
+picture of a face, and no thumbnail of one, goes into the folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import mien
+from mien.data.faces import FaceSet
+from mien.data.twins import thumbnails
+from mien.errors import MienError
+from mien.evaluation.evaluate import evaluate
+from mien.evaluation.robustness import robustness
+from mien.files import atomic_folder, read_json_object, write_json
+from mien.model.classifier import Classifier, model_folder
+from mien.model.networks import Network
+from mien.training.history import read_history
+
+LARGEST_WEIGHTS = 25 * 2**20
+"""Bytes of half-precision weights that a package may carry."""
+
+ROBUSTNESS_SPLIT = "validation"
+
+
+def pack(run: Path, out: Path, faces: FaceSet, *, splits: Sequence[str] = ("validation",), command: str = "") -> Path:
+    """Writes a folder that ``mien predict``, ``mien evaluate`` and ``transformers.pipeline`` open.
+
+    It holds ``config.json``, ``model.safetensors`` in half precision, ``preprocessor_config.json``, ``model.onnx`` and
+    ``meta.json``: that of the run, and as ``release`` what was packed, how it scores, and the runs that it came from.
+
+    Args:
+        run: the folder of a run, or its model folder.
+        out: the folder, written whole or not at all.
+        faces: the data on which it is scored; its training split tells which pictures have twins.
+        splits: those that are scored, of ``train``, ``validation`` and ``test``.
+        command: the command line, for ``meta.json``.
+
+    Returns:
+        ``out``.
+
+    Raises:
+        MienError: the run is none, its weights are too large to ship, or the data lacks a split.
+    """
+    from mien.export.onnx_model import write_onnx
+
+    for split in splits:
+        faces.part(split)
+    trained = Classifier.load(run)
+    with atomic_folder(out) as temporary:
+        trained.save(temporary, trained.meta(), half=True)
+        weights = temporary / "model.safetensors"
+        if weights.stat().st_size > LARGEST_WEIGHTS:
+            raise MienError(
+                f"{run}: its weights take {weights.stat().st_size / 2**20:.1f} MiB in half precision, expected at most "
+                f"{LARGEST_WEIGHTS >> 20}; distil it into a smaller preset"
+            )
+        packed = Classifier.load(temporary)
+        known = thumbnails(faces.part("train").images) if faces.has("train") else None
+        scores = {split: scores_on(packed, faces, split, known, str(run)) for split in splits}
+        write_onnx(packed, temporary / "model.onnx")
+        meta = packed.meta()
+        meta["release"] = {
+            "mien": mien.__version__,
+            "command": command,
+            "architecture": architecture(packed.network),
+            "files": {path.name: path.stat().st_size for path in sorted(temporary.iterdir())},
+            "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+            "scores": scores,
+            "robustness": {
+                "split": ROBUSTNESS_SPLIT,
+                "rows": robustness(packed, faces, ROBUSTNESS_SPLIT) if faces.has(ROBUSTNESS_SPLIT) else [],
+            },
+            "origin": origin(trained.folder or run),
+        }
+        write_json(temporary / "meta.json", meta)
+    return out
+
+
+def scores_on(
+    classifier: Classifier, faces: FaceSet, split: str, known: np.ndarray | None, model: str
+) -> dict[str, Any]:
+    """``metrics.json`` of a split, and as ``tta`` accuracy and macro-F1 with the mirror image averaged in."""
+    single, mirrored = (
+        evaluate(classifier, faces, split, train_thumbnails=known, tta=tta, model=model, quiet=True)
+        for tta in (False, True)
+    )
+    both = {name: mirrored.whole[name] for name in ("accuracy", "macro_f1", "ci95")}
+    return {**single.metrics(), "cross_fitted_ece": single.cross_fitted_ece(), "tta": both}
+
+
+def architecture(network: Network) -> dict[str, Any]:
+    """What kind of network it is, with its number of parameters."""
+    config = network.config.to_dict()
+    fields = ("model_type", "architecture", "image_size", "patch_size", "hidden_size", "num_hidden_layers")
+    found = {name: config[name] for name in (*fields, "num_attention_heads") if config.get(name) is not None}
+    return {**found, "parameters": sum(parameter.numel() for parameter in network.parameters())}
+
+
+def origin(folder: Path) -> list[dict[str, Any]]:
+    """The runs behind a model, as far as their folders are at hand: pretraining, teachers, fine-tuning.
+
+    Args:
+        folder: the model folder.
+
+    Returns:
+        For each run ``role``, ``command``, ``metrics``, ``machine`` (null where it was not written down), ``seconds``
+        and ``epochs`` (null where the history is not at hand).
+    """
+    meta = read_json_object(folder / "meta.json")
+    config = meta.get("config", {})
+    before = [("pretraining", str(config.get("backbone", "")))] + [
+        ("teacher", str(name)) for name in config.get("teacher") or []
+    ]
+    found = []
+    for role, name in before:
+        try:
+            at = model_folder(Path(name))
+        except MienError:
+            continue  # a preset, a hub id, or a folder that is gone
+        found.append(_stage(role, at, read_json_object(at / "meta.json") if (at / "meta.json").is_file() else {}))
+    return [*found, _stage("fine-tuning", folder, meta)]
+
+
+def _stage(role: str, folder: Path, meta: Mapping[str, Any]) -> dict[str, Any]:
+    run = folder.resolve().parent
+    history = read_history(run) if (run / "history.csv").is_file() else None
+    return {
+        "role": role,
+        "command": meta.get("command"),
+        "metrics": meta.get("metrics"),
+        "machine": meta.get("machine"),
+        "seconds": history[-1]["seconds"] if history else None,
+        "epochs": int(history[-1]["epoch"]) if history else None,
+    }

@@ -1,0 +1,107 @@
+"""The model card: every number in it stands in the record."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mien.cli import main
+from mien.errors import MienError
+from mien.evaluation.metrics import score
+from mien.export.card import card
+
+NAMES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+
+
+def record() -> dict[str, Any]:
+    """A ``meta.json`` as ``mien pack`` writes it, of a model that reads 6 of 7 pictures right."""
+    labels = np.arange(7)
+    probabilities = np.full((7, 7), 0.05)
+    probabilities[labels, labels] = 0.7
+    probabilities[0, [0, 1]] = 0.05, 0.7
+    scores = score(probabilities, labels, NAMES)
+    found = {
+        **scores,
+        "clean": score(probabilities[1:], labels[1:], NAMES),
+        "calibration": {"before": {"ece": 0.123}, "after": {"ece": 0.02}},
+        "cross_fitted_ece": 0.019,
+        "risk_coverage": {"uncertain": {"threshold": 0.61, "coverage": 0.5, "accuracy": 0.81}},
+        "tta": {"accuracy": 0.9, "macro_f1": 0.88, "ci95": {"accuracy": [0.8, 1.0]}},
+    }
+    return {
+        "names": list(NAMES),
+        "data": {"source": "archive.zip", "fingerprint": "ab" * 32, "images": {"train": 28709, "validation": 3589}},
+        "release": {
+            "mien": "1.2.3",
+            "command": "mien pack runs/a --data archive.zip --out packed",
+            "architecture": {"model_type": "vit", "image_size": 48, "patch_size": 8, "hidden_size": 192,
+                             "num_hidden_layers": 8, "num_attention_heads": 3, "parameters": 3580423},
+            "files": {"model.safetensors": 7160846},
+            "sha256": "c0ffee",
+            "scores": {"validation": found},
+            "robustness": {"split": "validation", "rows": [
+                {"change": "none", "how": "as they are", "accuracy": 0.85, "macro_f1": 0.8},
+                {"change": "dark", "how": "at half the brightness", "accuracy": 0.80, "macro_f1": 0.7},
+            ]},
+            "origin": [
+                {"role": "pretraining", "command": "mien pretrain --data archive.zip", "epochs": 20, "seconds": 1200.0,
+                 "metrics": {"linear_accuracy": 0.35}, "machine": {"processor": "EPYC", "cores": 2}},
+                {"role": "fine-tuning", "command": None, "epochs": None, "seconds": None, "metrics": None,
+                 "machine": None},
+            ],
+        },
+    }  # fmt: skip
+
+
+def test_scores_come_with_split_interval_and_clean_part() -> None:
+    text = card(record())
+    assert "by which epoch, temperature and settings were chosen: 7 pictures, one view each" in text
+    low, high = record()["release"]["scores"]["validation"]["ci95"]["accuracy"]
+    assert f"| whole split | 85.71% ({low:.2%} to {high:.2%}) |" in text
+    assert "| its clean part (6 without a twin in training) | 100.00% (100.00% to 100.00%) |" in text
+    assert "With the mirror image averaged in: 90.00% (80.00% to 100.00%), macro-F1 0.880." in text
+    assert "ECE is 0.123 before temperature scaling and 0.019 after, cross-fitted" in text
+    assert "answers of at least 0.61 count as sure: 50% of the pictures, of which 81.0% are right" in text
+
+
+def test_each_class_and_each_change_has_its_row() -> None:
+    text = card(record())
+    assert "| angry | - | 0.000 | 0.000 | 1 |" in text and "| happy | 1.000 | 1.000 | 1.000 | 1 |" in text
+    assert "| none | as they are | 85.00% | +0.0 |" in text
+    assert "| dark | at half the brightness | 80.00% | -5.0 |" in text
+
+
+def test_where_it_came_from_and_what_is_not_known() -> None:
+    text = card(record())
+    assert (
+        "| pretraining | `mien pretrain --data archive.zip` | 20 | 20 | EPYC, 2 cores | 35.00% (linear probe) |" in text
+    )
+    assert "| fine-tuning | `not noted` | ? | ? | not noted |  |" in text
+
+
+def test_uses_limits_and_licences_are_told() -> None:
+    text = card(record(), "Face")
+    assert text.startswith("---\nlicense: mit\n") and "# Face: facial expressions, 7 classes" in text
+    for said in ("Uses that it must not have", "2024/1689", "FER2013 (Goodfellow et al. 2013", "none of Meta's ViTMAE"):
+        assert said in text
+    assert "3,580,423" in text and "7.2 MB, half precision" in text and "`c0ffee`" in text
+
+
+def test_other_data_is_not_called_fer2013s_splits() -> None:
+    other = record()
+    other["names"] = ["calm", "glad"]
+    assert "PublicTest selects" in card(record()) and "PublicTest selects" not in card(other)
+
+
+def test_a_model_that_was_not_packed_has_no_card(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(MienError, match=r"has no `release`.*`mien pack`"):
+        card({"names": list(NAMES)})
+    (tmp_path / "meta.json").write_text(json.dumps(record()), encoding="utf-8")
+    assert main(["card", str(tmp_path), "--out", str(tmp_path / "CARD.md")]) == 0
+    assert (tmp_path / "CARD.md").read_text(encoding="utf-8") == card(record())
+    assert main(["card", str(tmp_path / "missing")]) == 2
+    assert "no such file" in capsys.readouterr().err

@@ -1,0 +1,77 @@
+"""The shipped model made again, in miniature: every stage, and once more over what is done."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from mien import remake
+from mien.data.drawn import draw_faces, write_archive
+from mien.data.read import read_faces
+from mien.model.classifier import FINGERPRINTS, Classifier
+
+MINIATURE = {
+    "teacher.yaml": "backbone: timm:resnet18\nnetwork_args: {channels: [8, 8, 8, 8], layers: [1, 1, 1, 1]}\n"
+    "image_size: 32\nepochs: 1\nbatch_size: 32\nwarmup_epochs: 0\ndevice: cpu\n",
+    "mae.yaml": "preset: nano\nepochs: 1\nbatch_size: 32\nprobe_epochs: 0\ndevice: cpu\n",
+    "student.yaml": "epochs: 1\nbatch_size: 32\nwarmup_epochs: 0\nfreeze: {blocks: 0}\ndevice: cpu\n",
+}
+
+
+def test_stages_are_the_commands_of_the_readme(tmp_path: Path) -> None:
+    (tmp_path / "mae").mkdir()
+    (tmp_path / "mae" / "state.safetensors").touch()
+    teacher, mae, student, evaluate, pack, card = remake.stages("archive.zip", tmp_path)
+    assert [stage[0] for stage in (teacher, mae, student, evaluate, pack, card)] == [
+        "train", "pretrain", "train", "evaluate", "pack", "card",
+    ]  # fmt: skip
+    assert "--resume" in mae and "--resume" not in teacher
+    assert student[student.index("--backbone") + 1] == str(tmp_path / "mae" / "model")
+    assert student[student.index("--teacher") + 1] == str(tmp_path / "teacher")
+    assert evaluate[evaluate.index("--split") + 1] == "validation"
+
+
+def test_the_recipe_is_there() -> None:
+    folder = Path(__file__).parents[1] / remake.CONFIGS
+    assert {settings for _, _, settings in remake.STAGES} == {path.name for path in folder.iterdir()}
+
+
+@pytest.mark.slow
+def test_the_whole_path_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, out = tmp_path / "drawn.zip", tmp_path / "model"
+    write_archive(data, draw_faces(70, 35, 14, seed=0))
+    configs = tmp_path / "configs"
+    configs.mkdir()
+    for name, text in MINIATURE.items():
+        (configs / name).write_text(text, encoding="utf-8")
+    monkeypatch.setattr(remake, "CONFIGS", configs)
+    assert remake.remake(str(data), out) == 0
+    packed = out / "packed"
+    weights = load_file(packed / "model.safetensors")
+    assert {str(tensor.dtype) for tensor in weights.values()} == {"torch.float16"}
+    assert json.loads((packed / "config.json").read_text(encoding="utf-8"))["dtype"] == "float32"
+    assert (packed / "model.onnx").is_file() and not (packed / FINGERPRINTS).exists()
+    classifier = Classifier.load(packed)
+    assert {parameter.dtype.is_floating_point for parameter in classifier.network.parameters()} == {True}
+    assert str(next(classifier.network.parameters()).dtype) == "torch.float32"
+    release = classifier.meta()["release"]
+    assert [stage["role"] for stage in release["origin"]] == ["pretraining", "teacher", "fine-tuning"]
+    faces = read_faces(str(data)).part("validation")
+    order = [classifier.names.index(name) for name in faces.names]
+    right = classifier.logits(faces.images, quiet=True)[:, order].argmax(1) == faces.labels
+    assert release["scores"]["validation"]["accuracy"] == pytest.approx(float(right.mean()))
+    assert f"{right.mean():.2%}" in (out / "MODEL_CARD.md").read_text(encoding="utf-8")
+    before = (out / "student" / "model" / "model.safetensors").read_bytes()
+    assert remake.remake(str(data), out) == 0
+    assert (out / "student" / "model" / "model.safetensors").read_bytes() == before
+
+
+def test_it_is_run_from_the_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert remake.run(["--data", "archive.zip"]) == 2
+    assert "run this from the folder of the project" in capsys.readouterr().err

@@ -1,0 +1,81 @@
+"""Pictures made worse, and a classifier whose answers a person can foretell."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import synthetic_faces
+
+from mien.errors import MienError
+from mien.evaluation.robustness import CHANGES, changed, robustness
+
+
+class ByBrightness:
+    """Reads the mean brightness: below 90 is calm, below 150 glad, above sour."""
+
+    names = ("calm", "glad", "sour")
+
+    def logits(self, images: np.ndarray, **_: Any) -> np.ndarray:
+        level = np.digitize(images.reshape(len(images), -1).mean(axis=1), [90, 150])
+        return np.eye(3, dtype=np.float32)[level]
+
+    def meta(self) -> dict[str, Any]:
+        return {}
+
+
+def one(change: str, image: np.ndarray, seed: int = 0) -> np.ndarray:
+    return changed(image[None], CHANGES[change][1], seed)[0]
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (16, 16, 3)])
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_keeps_shape_and_kind(change: str, shape: tuple[int, ...]) -> None:
+    image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    before = image.copy()
+    found = one(change, image)
+    assert (found.shape, found.dtype) == (shape, np.uint8)
+    assert not np.array_equal(found, before) and np.array_equal(image, before)
+
+
+def test_brightness_and_contrast_by_hand() -> None:
+    image = np.array([[0, 100], [200, 255]], np.uint8)
+    assert one("dark", image).tolist() == [[0, 50], [100, 128]]
+    assert one("bright", image).tolist() == [[128, 178], [228, 255]]
+    assert one("flat", image).tolist() == [[64, 114], [164, 192]]
+
+
+def test_a_covered_band_is_one_grey_and_the_rest_as_before() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (20, 20), dtype=np.uint8)
+    found = one("mouth covered", image)
+    assert np.array_equal(found[:12], image[:12]) and len(np.unique(found[12:])) == 1
+    eyes = one("eyes covered", image)
+    assert len(np.unique(eyes[4:9])) == 1 and np.array_equal(eyes[9:], image[9:])
+
+
+def test_a_shift_moves_by_a_tenth() -> None:
+    image = np.zeros((20, 20), np.uint8)
+    image[10, 10] = 255
+    (row,), (column,) = np.nonzero(one("shifted", image))
+    assert (abs(row - 10), abs(column - 10)) == (2, 2)
+
+
+def test_the_same_seed_gives_the_same_noise_and_another_another() -> None:
+    image = np.full((8, 8), 128, np.uint8)
+    assert np.array_equal(one("noisy", image, 1), one("noisy", image, 1))
+    assert not np.array_equal(one("noisy", image, 1), one("noisy", image, 2))
+
+
+def test_rows_tell_what_a_change_costs() -> None:
+    rows = {row["change"]: row for row in robustness(ByBrightness(), synthetic_faces({"validation": 30}), "validation")}
+    assert list(rows) == ["none", *CHANGES]
+    assert rows["none"]["accuracy"] == 1.0 and rows["coarse"]["accuracy"] == 1.0
+    # Halved, 60, 120 and 180 are 30, 60 and 90: the first two read as calm, the last as calm or glad.
+    assert rows["dark"]["accuracy"] == pytest.approx(1 / 3)
+
+
+def test_answers_that_are_no_numbers_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ByBrightness, "logits", lambda *_, **__: np.full((6, 3), np.nan, np.float32))
+    with pytest.raises(MienError, match="'none' with NaN or infinity"):
+        robustness(ByBrightness(), synthetic_faces({"validation": 6}), "validation")
