@@ -49,7 +49,7 @@ def pack(run: Path, out: Path, faces: FaceSet, *, splits: Sequence[str] = ("vali
     Raises:
         MienError: the run is none, its weights are too large to ship, or the data lacks a split.
     """
-    from mien.export.onnx_model import write_onnx
+    from mien.export.onnx_model import onnx_model
 
     for split in splits:
         faces.part(split)
@@ -65,7 +65,7 @@ def pack(run: Path, out: Path, faces: FaceSet, *, splits: Sequence[str] = ("vali
         packed = Classifier.load(temporary)
         known = thumbnails(faces.part("train").images) if faces.has("train") else None
         scores = {split: scores_on(packed, faces, split, known, str(run)) for split in splits}
-        write_onnx(packed, temporary / "model.onnx")
+        (temporary / "model.onnx").write_bytes(onnx_model(Classifier.load(temporary)).SerializeToString())
         meta = packed.meta()
         meta["release"] = {
             "mien": mien.__version__,

@@ -15,7 +15,7 @@ from mien.errors import MienError
 from mien.files import atomic_folder, read_json_object, write_json
 from mien.model.channels import to_colour
 from mien.model.loading import load_network
-from mien.model.networks import MODEL_TYPES, Network, lay_out, logits, num_channels
+from mien.model.networks import MODEL_TYPES, Network, first_convolutions, lay_out, logits, num_channels
 from mien.model.preprocessing import Preprocessing, tensor
 from mien.progress import progress
 
@@ -80,8 +80,9 @@ class Classifier:
             folder: replaced as a whole.
             meta: how the model came about; JSON-ready.
             thumbnails: uint8 [M, 12, 12] of the training images (``mien.data.twins``).
-            half: write the weights in half precision. The configuration still asks for float32, in which every tool
-                then computes: on a CPU, half precision is slow.
+            half: write the weights in half precision, but for the layers that read the pixels, whose channels would
+                no longer add up to the luma. The configuration still asks for float32, in which every tool then
+                computes: on a CPU, half precision is slow.
         """
         from safetensors.numpy import save_file
 
@@ -89,7 +90,9 @@ class Classifier:
         if num_channels(network) == 1:
             to_colour(network, self.preprocessing)
         with atomic_folder(folder) as temporary:
-            (network.half() if half else network).save_pretrained(temporary)
+            if half:
+                _halve(network)
+            network.save_pretrained(temporary)
             if half:
                 config = read_json_object(temporary / "config.json")
                 write_json(temporary / "config.json", {**config, "dtype": "float32"})
@@ -151,6 +154,13 @@ class Classifier:
                 "folder again, or remove the file"
             )
         return found
+
+
+def _halve(network: Network) -> None:
+    kept = {id(parameter) for layer in first_convolutions(network) for parameter in layer.parameters()}
+    for parameter in network.parameters():
+        if id(parameter) not in kept:
+            parameter.data = parameter.data.half()
 
 
 def model_folder(path: Path) -> Path:
