@@ -2,7 +2,7 @@
 
 ``transformers.ViTMAEModel`` hides 75 % of the patches in every forward pass, also in evaluation. A notebook that takes
 it as it comes therefore tests on a quarter of each face. This measures a classifier of ours in both ways, and how many
-answers change from one masked call to the next.
+answers change from one masked call to the next. The arm ``masked`` of recipes.py trains in that way too.
 
     python benchmarks/masked_inputs.py runs/first --data archive.zip
 """
@@ -11,9 +11,14 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from torch import nn
+from torch.nn.modules.module import register_module_forward_hook
+from transformers.models.vit.modeling_vit import ViTEmbeddings
 
 from mien.data.faces import SPLITS
 from mien.data.read import read_faces
@@ -21,21 +26,39 @@ from mien.labels import positions
 from mien.model.classifier import Classifier
 from mien.model.networks import as_vit
 
+MASK_RATIO = 0.75
+"""Share of the patches that ``transformers.ViTMAEConfig`` hides unless told otherwise."""
 
-class Mask:
-    """Hides a random share of the patches from the encoder, as ``ViTMAEEmbeddings.random_masking`` does."""
 
-    def __init__(self, classifier: Classifier) -> None:
-        self.ratio = 0.0
-        as_vit(classifier.network).vit.embeddings.register_forward_hook(self._hide)
+def hide(tokens: torch.Tensor, ratio: float) -> torch.Tensor:
+    """Keeps [CLS] and a random share of the patches, as ``ViTMAEEmbeddings.random_masking`` does.
 
-    def _hide(self, module: torch.nn.Module, inputs: object, tokens: torch.Tensor) -> torch.Tensor:
-        batch, count, width = tokens.shape
-        if self.ratio == 0:
-            return tokens
-        kept = torch.rand(batch, count - 1).argsort(dim=1)[:, : int((count - 1) * (1 - self.ratio))] + 1
-        index = torch.cat([torch.zeros(batch, 1, dtype=torch.int64), kept], dim=1)
-        return tokens.gather(1, index.unsqueeze(-1).expand(-1, -1, width))
+    Args:
+        tokens: [B, 1 + patches, width], [CLS] first.
+        ratio: share of the patches that go, in [0, 1].
+
+    Returns:
+        [B, 1 + kept, width], other patches for each picture, from torch's global random state.
+    """
+    batch, count, width = tokens.shape
+    noise = torch.rand(batch, count - 1, device=tokens.device)
+    kept = noise.argsort(dim=1)[:, : int((count - 1) * (1 - ratio))] + 1
+    index = torch.cat([torch.zeros(batch, 1, dtype=torch.int64, device=tokens.device), kept], dim=1)
+    return tokens.gather(1, index.unsqueeze(-1).expand(-1, -1, width))
+
+
+@contextmanager
+def hidden_patches(ratio: float = MASK_RATIO) -> Iterator[None]:
+    """While it lasts, every ViT of this process sees but a share of the patches, in training and in evaluation."""
+
+    def take(module: nn.Module, inputs: object, output: torch.Tensor) -> torch.Tensor:
+        return hide(output, ratio) if isinstance(module, ViTEmbeddings) and ratio > 0 else output
+
+    handle = register_module_forward_hook(take)  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def main() -> None:
@@ -44,18 +67,18 @@ def main() -> None:
     parser.add_argument("model", type=Path, help="a model folder or the folder of a run")
     parser.add_argument("--data", required=True)
     parser.add_argument("--split", default="validation", choices=SPLITS)
-    parser.add_argument("--mask-ratio", type=float, default=0.75)
+    parser.add_argument("--mask-ratio", type=float, default=MASK_RATIO)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     torch.manual_seed(given.seed)
     classifier = Classifier.load(given.model)
+    as_vit(classifier.network)
     part = read_faces(given.data).part(given.split)
     labels = torch.tensor(positions(part.names, classifier.names, given.data))[torch.from_numpy(part.labels)].numpy()
-    mask = Mask(classifier)
     answers = []
     for ratio in (0.0, given.mask_ratio, given.mask_ratio):
-        mask.ratio = ratio
-        answers.append(classifier.logits(part.images).argmax(axis=1))
+        with hidden_patches(ratio):
+            answers.append(classifier.logits(part.images).argmax(axis=1))
     accuracies = [float((answer == labels).mean()) for answer in answers]
     changed = float((answers[1] != answers[2]).mean())
     print(f"{given.split}, {len(labels):,} pictures, {given.model}")

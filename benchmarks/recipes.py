@@ -1,124 +1,121 @@
-"""What pretraining, teachers and freezing are worth: the same small budget for each, on the same data, seed by seed.
+"""What each part is worth: the same small budget for each, on the same data, seed by seed; a row for each.
 
-Every arm trains one preset for the same number of epochs, so that it sees the same number of images:
+Every arm sees the same number of images:
 
-    scratch      fresh weights, by Muon
-    adamw        fresh weights, by AdamW at its own rate
-    pretrained   the encoder of a masked autoencoder, nothing frozen (k = 0)
-    frozen 4     the same, with the embeddings and blocks 0-3 frozen to the end
-    frozen 8     the same, with the embeddings and blocks 0-7
-    distilled    fresh weights, taught by the answers of a small convolutional network as well
-    hints        fresh weights, taught by its answers and by its feature maps
-    both         pretrained, and taught by answers and maps
+    scratch        fresh weights, by Muon
+    adamw          fresh weights, by AdamW at its own rate
+    pretrained     the encoder of a masked autoencoder, nothing frozen (k = 0)
+    frozen 4       the same, with the embeddings and blocks 0-3 frozen to the end
+    frozen 8       the same, with the embeddings and blocks 0-7 (of `mini` all blocks: norm and head are left)
+    released 4     as frozen 4 in the first half of the epochs, whole in the second
+    masked         pretrained, three quarters of the patches hidden in training, in choosing the epoch and in the score,
+                   as transformers.ViTMAEModel does unasked; and the same network read with every patch visible
+    distilled      fresh weights, taught by the answers of a small convolutional network as well
+    hints          fresh weights, taught by its answers and by its feature maps
+    both           pretrained, and taught by answers and maps
+    averaged       the best of these again (masked left out), each picture and its mirror image averaged; trains nothing
+    teacher        the teacher alone, with the budget that it had
+    preset NAME    scratch, of another preset (that of --preset is scratch itself)
 
-The autoencoder and the teacher are made first, once for all seeds, unless folders are given. All scores are single
-view, on the validation split, which also chose the best epoch; ECE is cross-fitted. Differences to the first arm are
-tested on the same pictures (McNemar 1947), over all seeds together. What is there already is not made again, and what
-was interrupted goes on, so that arms may be made side by side (their rates are then those of a shared machine), and a
-last call makes the table.
+The autoencoder and the teacher are made first, once for all seeds, unless folders are given. All scores but `averaged`
+are single view, on the validation split, which also chose the best epoch. The interval is a bootstrap over pictures, of
+one seed (the mean of its ends over the seeds); the deviation is over seeds; clean leaves out pictures with a twin in
+training; ECE is cross-fitted. Differences to the first arm are tested on the same pictures (McNemar 1947), over all
+seeds together. What is there already is not made again, and what was interrupted goes on, so that arms may be made side
+by side (their rates are then those of a shared machine), and a last call makes the table.
 
-    python benchmarks/recipes.py --data archive.zip --out runs/recipes --image-size 24 --epochs 1 --seeds 0 1
+    python benchmarks/recipes.py --data archive.zip --out runs/recipes --image-size 24 --epochs 2 --seeds 0 1
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import shlex
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+from arms import AVERAGED, TEACHER, TRAINED, add_options, folder_of, head, judge, make, settings, teacher_config, told
 
-from mien.config import PRESETS, DistillConfig, FreezeConfig, PretrainConfig, TrainConfig, differences, to_dict
+from mien.config import PretrainConfig, to_dict
 from mien.data.faces import FaceSet
 from mien.data.read import read_faces
 from mien.data.split import cut_validation
 from mien.errors import MienError
-from mien.evaluation.calibration import softmax
-from mien.evaluation.metrics import mcnemar, score
+from mien.evaluation.metrics import mcnemar
 from mien.files import read_json, write_json
-from mien.model.classifier import Classifier
 from mien.model.presets import SHAPES
-from mien.training.finetune import train
-from mien.training.history import read_history
-from mien.training.pretrain import pretrain
-from mien.training.state import state_path
 from mien.versions import versions
 
-ARMS: tuple[str, ...] = ("scratch", "adamw", "pretrained", "frozen 4", "frozen 8", "distilled", "hints", "both")
-PRETRAINED: frozenset[str] = frozenset({"pretrained", "frozen 4", "frozen 8", "both"})
-TAUGHT: frozenset[str] = frozenset({"distilled", "hints", "both"})
-HINTS: frozenset[str] = frozenset({"hints", "both"})
-TEACHER: dict[str, Any] = {
-    "backbone": "timm:resnet18",
-    "network_args": {"channels": [48, 96, 192, 384], "layers": [1, 1, 1, 1]},
-    "lr": 2e-3,
-}
-"""A residual network of 2.8 million parameters."""
+Found = list[tuple[dict[str, Any], np.ndarray]]
+"""Of each run of a row: its scores, and bool [N], which pictures it read right."""
+
+ARMS: tuple[str, ...] = (*[name for name in TRAINED if not name.startswith("preset")], AVERAGED, TEACHER,
+                         *[name for name in TRAINED if name.startswith("preset")])  # fmt: skip
+DEFAULT: tuple[str, ...] = tuple(name for name in ARMS if name not in ("preset small", "preset base"))
+"""The two largest presets take hours on a processor."""
+
+SEEN_WHOLE = "masked, then read whole"
+"""The row of the arm ``masked`` in which every patch is visible."""
 
 
-def settings(arm: str, given: argparse.Namespace, seed: int) -> TrainConfig:
-    """The run of an arm."""
-    pretrained, by_adamw = arm in PRETRAINED, arm == "adamw"
-    blocks = int(arm.removeprefix("frozen ")) if arm.startswith("frozen") else 0
-    return TrainConfig(
-        data=given.data,
-        out=str(given.out / f"{arm.replace(' ', '-')}-{seed}"),
-        backbone=str(given.autoencoder / "model") if pretrained else given.preset,
-        image_size=None if pretrained else given.image_size,
-        epochs=given.epochs,
-        batch_size=given.batch_size,
-        optimizer="adamw" if by_adamw else "muon",
-        lr=given.adamw_lr if by_adamw else given.lr,
-        head_lr=1e-3,
-        warmup_epochs=min(1.0, given.epochs / 10),
-        layer_decay=given.layer_decay if pretrained else 1.0,
-        ema=given.ema,
-        teacher=[str(given.teacher / "model")] if arm in TAUGHT else [],
-        distill=DistillConfig(features=3.0 if arm in HINTS else 0.0),
-        freeze=FreezeConfig(blocks=blocks),
-        seed=seed,
-        device=given.device,
-    )
+def main() -> None:
+    """Makes what is missing, then prints the table and one line of JSON, which also lands in OUT/results.json."""
+    given = parse()
+    prepare(given)
+    faces = read_faces(given.data)
+    images = given.epochs * (len(parted(faces, given, given.seeds[0]).part("train")) // given.batch_size)
+    about = {**head(given, faces), "images_seen": images * given.batch_size, "epochs": given.epochs,
+             "seeds": given.seeds, "command": shlex.join(["python", *sys.argv])}  # fmt: skip
+    results: list[dict[str, Any]] = []
+    first: list[np.ndarray] = []
+    for name, arm, found in measured(given, faces):
+        right = [hits for _, hits in found]
+        first = first or right
+        result = {"arm": name, "command": alone(sys.argv, arm), "runs": [scores for scores, _ in found]}
+        results.append({**result, **compared(first, right)})
+        print(table(results), flush=True)
+    of_training = [name for name in given.arms if name in TRAINED]
+    uses = any(TRAINED[name].pretrained for name in of_training)
+    pretraining = read_json(given.autoencoder / "model" / "meta.json")["training"] if uses else {}
+    record = {**about, "pretraining": pretraining, "results": results, "versions": versions()}
+    configs = {name: to_dict(settings(name, given, given.seeds[0])) for name in of_training}
+    write_json(given.out / "results.json", {**record, "configs": configs})
+    print(f"\n{opening(about)}\n\n{table(results)}\n\n{commands(results)}\n")
+    print(json.dumps({"benchmark": "recipes", **record}))
 
 
-def make(config: TrainConfig | PretrainConfig, command: str) -> Path:
-    """The model folder of a run, trained, gone on with, or as it lies there.
+def prepare(given: argparse.Namespace) -> None:
+    """Makes the autoencoder and the teacher, where an arm needs them and no folder is given.
 
     Raises:
-        MienError: what lies there was made with other settings.
+        MienError: an arm cannot be made as it is asked for, told before anything is trained.
     """
-    out = Path(config.out)
-    if (out / "done").is_file():
-        made = read_json(out / "model" / "meta.json")["config"]
-        told = differences(made, to_dict(config.resolved()))
-        if told:
-            raise MienError(f"{out}: was made with other settings ({'; '.join(told)}); choose another --out")
-    else:
-        started = state_path(out).is_file()
-        if isinstance(config, TrainConfig):
-            train(config, resume=started, command=command)
-        else:
-            pretrain(config, resume=started, command=command)
-        (out / "done").touch()
-    return out / "model"
-
-
-def judge(folder: Path, validation: FaceSet) -> tuple[dict[str, Any], np.ndarray]:
-    """Scores of a model, and bool [N], which pictures it read right."""
-    classifier = Classifier.load(folder)
-    probabilities = softmax(classifier.logits(validation.images, quiet=True))
-    scores = score(probabilities, validation.labels, validation.names)
-    rate = statistics.median(row["images_per_second"] for row in read_history(folder.parent))
-    found = {name: scores[name] for name in ("accuracy", "macro_f1")}
-    found |= {"ece": classifier.meta()["calibration"]["ece_after"], "images_per_second": rate}
-    return found, probabilities.argmax(1) == validation.labels
+    trained = [name for name in given.arms if name in TRAINED]
+    if AVERAGED in given.arms and not averageable(trained):
+        raise MienError(f"--arms {AVERAGED}: reads an arm again that stands beside it; give --arms scratch {AVERAGED}")
+    pretrained = any(TRAINED[name].pretrained for name in trained)
+    taught = TEACHER in given.arms or any(TRAINED[name].taught for name in trained)
+    own_autoencoder, own_teacher = given.autoencoder is None, given.teacher is None
+    given.autoencoder = given.autoencoder or given.out / "autoencoder"
+    given.teacher = given.teacher or given.out / "teacher"
+    for name in trained:
+        settings(name, given, given.seeds[0])
+    if pretrained and own_autoencoder:
+        config = PretrainConfig(
+            data=given.data, out=str(given.autoencoder), preset=given.preset, image_size=given.image_size,
+            epochs=given.pretrain_epochs, batch_size=given.batch_size, optimizer="muon", lr=given.lr,
+            device=given.device,
+        )  # fmt: skip
+        make(config, shlex.join(["python", *sys.argv]))
+    if taught and own_teacher:
+        make(teacher_config(given), shlex.join(["python", *sys.argv]))
+    if pretrained:
+        check_size(given)
 
 
 def check_size(given: argparse.Namespace) -> None:
@@ -133,96 +130,135 @@ def check_size(given: argparse.Namespace) -> None:
         raise MienError(f"--autoencoder {given.autoencoder}: reads {own} px, expected {wanted}, as the other arms")
 
 
+def measured(given: argparse.Namespace, faces: FaceSet) -> Iterator[tuple[str, str, Found]]:
+    """Each row: its name, the words after ``--arms`` that make it, and its runs."""
+    made: dict[str, Found] = {}
+
+    def run(name: str) -> Found:
+        made[name] = made.get(name) or trained(name, given, faces)
+        return made[name]
+
+    def again(name: str, tta: bool) -> Found:
+        folders = [(folder_of(name, given, seed) / "model", parted(faces, given, seed)) for seed in given.seeds]
+        return [judge(folder, data, device=given.device, tta=tta) for folder, data in folders]
+
+    for name in given.arms:
+        if name == TEACHER:
+            yield (
+                name,
+                name,
+                [judge(given.teacher / "model", parted(faces, given, given.seeds[0]), device=given.device)],
+            )
+        elif name == AVERAGED:
+            best = max(averageable(given.arms), key=lambda other: mean([scores for scores, _ in run(other)]))
+            yield f"{name}: {best}", f"{best}\n{name}", again(best, tta=True)
+        else:
+            yield name, name, run(name)
+            if TRAINED[name].masked:
+                yield SEEN_WHOLE, name, again(name, tta=False)
+
+
+def trained(name: str, given: argparse.Namespace, faces: FaceSet) -> Found:
+    """An arm, made and judged with each seed."""
+    found = []
+    for seed in given.seeds:
+        with TRAINED[name].hiding():
+            folder = make(settings(name, given, seed), alone(sys.argv, name))
+            found.append(judge(folder, parted(faces, given, seed), device=given.device, seed=seed))
+    return found
+
+
+def parted(faces: FaceSet, given: argparse.Namespace, seed: int) -> FaceSet:
+    """The data with the validation split that a run of this seed has."""
+    if faces.has("validation"):
+        return faces
+    return cut_validation(faces, settings("scratch", given, seed).validation_fraction, seed)
+
+
+def averageable(names: Sequence[str]) -> list[str]:
+    """The arms of which ``averaged`` takes the best."""
+    return [name for name in names if name in TRAINED and not TRAINED[name].masked and TRAINED[name].preset is None]
+
+
+def mean(runs: Sequence[dict[str, Any]]) -> float:
+    """The accuracy of an arm over its seeds."""
+    return statistics.fmean(run["accuracy"] for run in runs)
+
+
+def compared(first: Sequence[np.ndarray], right: Sequence[np.ndarray]) -> dict[str, Any]:
+    """``gain`` in accuracy over the first row, and the paired ``test``: null for that row, and for fewer runs."""
+    gain = float(np.concatenate(right).mean() - np.concatenate(first).mean())
+    paired = first is not right and len(first) == len(right)
+    return {"gain": gain, "test": mcnemar(np.concatenate(first), np.concatenate(right)) if paired else None}
+
+
 def table(results: Sequence[dict[str, Any]]) -> str:
-    """The results as Markdown: means over the seeds, deviation of the accuracy, and the paired test."""
-    lines = ["| arm | accuracy | macro-F1 | ECE | images/s | against the first: gain, p |", "|---|---|---|---|---|---|"]
-    for row in results:
+    """The results as Markdown: means over the seeds, interval and deviation of the accuracy, and the paired test."""
+    lines = [
+        "| arm | accuracy (95 %) | clean | macro-F1 | ECE | images/s | parameters | against the first: gain, p |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for place, row in enumerate(results):
         runs = row["runs"]
-        mean = {name: statistics.fmean(run[name] for run in runs) for name in runs[0]}
+        low, high = (statistics.fmean(run["ci95"][end] for run in runs) for end in (0, 1))
         values = [run["accuracy"] for run in runs]
         spread = f" ± {statistics.stdev(values):.2%}" if len(values) > 1 else ""
         test = row["test"]
-        against = f"{row['gain']:+.2%}, {test['p']:.2g}" if test else "-"
-        lines.append(
-            f"| {row['arm']} | {mean['accuracy']:.2%}{spread} | {mean['macro_f1']:.3f} | {mean['ece']:.3f} "
-            f"| {mean['images_per_second']:.0f} | {against} |"
-        )
+        against = ", ".join([f"{row['gain']:+.2%}", *([f"{test['p']:.2g}"] if test else [])]) if place else "-"
+        columns = [row["arm"], f"{mean(runs):.2%} ({100 * low:.1f} to {100 * high:.1f}){spread}"]
+        columns += [_mean(runs, "clean", ".2%"), _mean(runs, "macro_f1", ".3f"), _mean(runs, "ece", ".3f")]
+        columns += [_mean(runs, "images_per_second", ",.0f"), f"{runs[0]['parameters']:,}", against]
+        lines.append(f"| {' | '.join(columns)} |")
     return "\n".join(lines)
+
+
+def _mean(runs: Sequence[dict[str, Any]], name: str, form: str) -> str:
+    values = [run[name] for run in runs]
+    return "-" if None in values else format(statistics.fmean(values), form)
+
+
+def opening(about: dict[str, Any]) -> str:
+    """What stands above the table: machine, data, and the budget of every arm."""
+    size = about["image_size"] or SHAPES[about["preset"]].image_size
+    return (
+        f"{told(about)}; {about['data']['source']}, validation, single view\n"
+        f"{about['preset']} at {size} px, batch {about['batch_size']}, {about['images_seen']:,} images seen by each "
+        f"({about['epochs']} epochs); seeds {', '.join(map(str, about['seeds']))}"
+    )
+
+
+def commands(results: Sequence[dict[str, Any]]) -> str:
+    """The command that makes each row alone."""
+    return "\n".join(f"{row['arm']}: {row['command']}" for row in results)
+
+
+def alone(argv: Sequence[str], arm: str) -> str:
+    """The command line with one arm in place of those given; several are told apart by line breaks."""
+    kept: list[str] = []
+    skipping = False
+    for word in argv:
+        skipping = word == "--arms" or (skipping and not word.startswith("--"))
+        if not skipping:
+            kept.append(word)
+    return shlex.join(["python", *kept, "--arms", *arm.split("\n")])
 
 
 def parse() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--preset", choices=PRESETS, default="tiny")
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    add_options(parser)
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(DEFAULT), metavar="ARM", help="which (most)")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--epochs", type=int, default=2, help="of every arm (2)")
-    parser.add_argument("--image-size", type=int, help="of every network but the teacher (the preset's own)")
-    parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--lr", type=float, default=1e-3, help="of every arm but adamw (1e-3)")
     parser.add_argument("--adamw-lr", type=float, default=4e-4, help="of the arm adamw (4e-4)")
     parser.add_argument("--layer-decay", type=float, default=0.8, help="of pretrained arms (0.8)")
-    parser.add_argument("--ema", type=float, default=0.98, help="decay of the averaged weights (0.98)")
     parser.add_argument("--autoencoder", type=Path, help="the run of an autoencoder in place of one made here")
     parser.add_argument("--pretrain-epochs", type=int, default=10)
     parser.add_argument("--teacher", type=Path, help="the run of a teacher in place of one made here")
     parser.add_argument("--teacher-epochs", type=int, default=12)
-    parser.add_argument("--device", default="auto")
     return parser.parse_args()
-
-
-def main() -> None:
-    """Makes what is missing, then prints the table and one line of JSON, which also lands in OUT/results.json."""
-    given = parse()
-    command = shlex.join(["python", *sys.argv])
-    arms = set(given.arms)
-    if given.autoencoder is None:
-        given.autoencoder = given.out / "autoencoder"
-        if arms & PRETRAINED:
-            make(
-                PretrainConfig(
-                    data=given.data, out=str(given.autoencoder), preset=given.preset, image_size=given.image_size,
-                    epochs=given.pretrain_epochs, batch_size=given.batch_size, optimizer="muon", lr=given.lr,
-                    device=given.device,
-                ),
-                command,
-            )  # fmt: skip
-    if given.teacher is None:
-        given.teacher = given.out / "teacher"
-        if arms & TAUGHT:
-            config = TrainConfig(data=given.data, out=str(given.teacher), epochs=given.teacher_epochs, image_size=64,
-                                 device=given.device, **TEACHER)  # fmt: skip
-            make(config, command)
-    if arms & PRETRAINED:
-        check_size(given)
-    faces = read_faces(given.data)
-    results: list[dict[str, Any]] = []
-    first: list[np.ndarray] = []
-    for arm in given.arms:
-        runs, right = [], []
-        for seed in given.seeds:
-            config = settings(arm, given, seed)
-            folder = make(config, command)
-            parted = faces if faces.has("validation") else cut_validation(faces, config.validation_fraction, seed)
-            scores, hits = judge(folder, parted.part("validation"))
-            runs.append(scores)
-            right.append(hits)
-        together = np.concatenate(right)
-        test = mcnemar(np.concatenate(first), together) if first else None
-        gain = float(together.mean() - np.concatenate(first).mean()) if first else 0.0
-        first = first or right
-        results.append({"arm": arm, "runs": runs, "gain": gain, "test": test})
-        print(table(results), flush=True)
-    about = {"command": command, "preset": given.preset, "image_size": given.image_size, "epochs": given.epochs,
-             "seeds": given.seeds, "threads": torch.get_num_threads()}  # fmt: skip
-    images = given.epochs * (len(faces.part("train")) // given.batch_size) * given.batch_size
-    pretraining = read_json(given.autoencoder / "model" / "meta.json")["training"] if arms & PRETRAINED else {}
-    record = {**about, "images_seen": images, "pretraining": pretraining, "results": results, "versions": versions()}
-    example = dataclasses.asdict(settings(given.arms[0], given, given.seeds[0]))
-    write_json(given.out / "results.json", {**record, "config_of_the_first": example})
-    print(json.dumps({"benchmark": "recipes", **record}))
 
 
 if __name__ == "__main__":

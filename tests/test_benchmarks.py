@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
-import importlib.util
+import importlib
 import json
 import sys
+from argparse import Namespace
+from itertools import pairwise
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from mien.data.drawn import draw_faces, write_archive
+from mien.data.faces import FaceSet
 from mien.data.read import read_faces
+from mien.data.twins import groups, thumbnails
 from mien.errors import MienError
 from mien.labels import FER2013
 from mien.model.backbone import build
@@ -23,20 +29,17 @@ from mien.model.classifier import Classifier
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 
 
-def load(name: str) -> ModuleType:
-    """A script of benchmarks/ as a module."""
-    specification = importlib.util.spec_from_file_location(f"benchmark_{name}", FOLDER / f"{name}.py")
-    assert specification and specification.loader
-    module = importlib.util.module_from_spec(specification)
-    sys.modules[specification.name] = module  # where dataclasses look for it
-    specification.loader.exec_module(module)
-    return module
+# The scripts find one another, as where they are started.
+sys.path.insert(0, str(FOLDER))
 
-
-presets: Any = load("presets")
-recipes: Any = load("recipes")
-input_pipeline: Any = load("input_pipeline")
-masked_inputs: Any = load("masked_inputs")
+presets: Any = importlib.import_module("presets")
+arms: Any = importlib.import_module("arms")
+recipes: Any = importlib.import_module("recipes")
+learning_curve: Any = importlib.import_module("learning_curve")
+power_law: Any = importlib.import_module("power_law")
+mistakes: Any = importlib.import_module("mistakes")
+input_pipeline: Any = importlib.import_module("input_pipeline")
+masked_inputs: Any = importlib.import_module("masked_inputs")
 
 
 def setup() -> Any:
@@ -102,10 +105,10 @@ class TestRecipes:
         return parsed
 
     def test_arms_differ_in_what_they_are_named_for_alone(self, given: Any) -> None:
-        arms = {arm: dataclasses.asdict(recipes.settings(arm, given, 1).resolved()) for arm in recipes.ARMS}
+        made = {arm: dataclasses.asdict(arms.settings(arm, given, 1).resolved()) for arm in arms.TRAINED}
         changed = {
-            arm: {name for name in arms["scratch"] if config[name] != arms["scratch"][name]} - {"out"}
-            for arm, config in arms.items()
+            arm: {name for name in made["scratch"] if config[name] != made["scratch"][name]} - {"out"}
+            for arm, config in made.items()
         }
         pretrained = {"backbone", "image_size", "layer_decay"}
         assert changed == {
@@ -114,22 +117,64 @@ class TestRecipes:
             "pretrained": pretrained,
             "frozen 4": pretrained | {"freeze"},
             "frozen 8": pretrained | {"freeze"},
+            "released 4": pretrained | {"freeze"},
+            "masked": pretrained,
             "distilled": {"teacher"},
             "hints": {"teacher", "distill"},
             "both": pretrained | {"teacher", "distill"},
+            "preset mini": set(),
+            **{f"preset {name}": {"backbone"} for name in ("nano", "tiny", "small", "base")},
         }
-        assert [arms[f"frozen {k}"]["freeze"]["blocks"] for k in (4, 8)] == [4, 8]
+        freezing = {arm: made[arm]["freeze"] for arm in ("frozen 4", "frozen 8", "released 4")}
+        assert [(each["blocks"], each["release_epoch"]) for each in freezing.values()] == [(4, None), (8, None), (4, 2)]
+        # The preset of all arms is not trained a second time.
+        assert made["preset mini"]["out"] == made["scratch"]["out"] != made["preset nano"]["out"]
 
-    def test_the_table_gives_means_and_the_paired_test(self) -> None:
-        def run(accuracy: float) -> dict[str, float]:
-            return {"accuracy": accuracy, "macro_f1": 0.4, "ece": 0.05, "images_per_second": 100.0}
+    @pytest.mark.parametrize(("epochs", "released"), [(2, 2), (3, 2), (4, 3), (8, 5)])
+    def test_blocks_are_released_half_way(self, given: Any, epochs: int, released: int) -> None:
+        given.epochs = epochs
+        assert arms.settings("released 4", given, 0).freeze.release_epoch == released
 
+    def test_what_cannot_be_made_is_told_at_once(self, given: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(recipes, "make", lambda *_: pytest.fail("something is trained"))
+        for changed, told in (
+            ({"arms": ["scratch", "released 4"], "epochs": 1}, "--epochs 1: released 4 .* give at least 2"),
+            ({"arms": ["scratch", "frozen 8"], "preset": "nano"}, "--preset nano: has 6 blocks, too few for frozen 8"),
+            ({"arms": ["masked", "averaged"]}, "--arms averaged: .* give --arms scratch averaged"),
+        ):
+            with pytest.raises(MienError, match=told):
+                recipes.prepare(Namespace(**{**vars(given), **changed}))
+
+    def test_the_table_gives_means_intervals_and_the_paired_test(self) -> None:
+        def run(accuracy: float, **other: Any) -> dict[str, Any]:
+            return {"accuracy": accuracy, "ci95": [accuracy - 0.02, accuracy + 0.01], "clean": 0.3, "macro_f1": 0.4,
+                    "ece": 0.05, "images_per_second": 1234.0, "parameters": 3580423, **other}  # fmt: skip
+
+        unknown = {"clean": None, "ece": None, "images_per_second": None}
         found = recipes.table([
             {"arm": "scratch", "runs": [run(0.40), run(0.42)], "gain": 0.0, "test": None},
             {"arm": "hints", "runs": [run(0.50), run(0.54)], "gain": 0.11, "test": {"p": 0.0012}},
+            {"arm": "teacher", "runs": [run(0.60, **unknown)], "gain": 0.19, "test": None},
         ]).splitlines()  # fmt: skip
-        assert found[2] == "| scratch | 41.00% ± 1.41% | 0.400 | 0.050 | 100 | - |"
-        assert found[3] == "| hints | 52.00% ± 2.83% | 0.400 | 0.050 | 100 | +11.00%, 0.0012 |"
+        assert found[2:] == [
+            "| scratch | 41.00% (39.0 to 42.0) ± 1.41% | 30.00% | 0.400 | 0.050 | 1,234 | 3,580,423 | - |",
+            "| hints | 52.00% (50.0 to 53.0) ± 2.83% | 30.00% | 0.400 | 0.050 | 1,234 | 3,580,423 | +11.00%, 0.0012 |",
+            "| teacher | 60.00% (58.0 to 61.0) | - | 0.400 | - | - | 3,580,423 | +19.00% |",
+        ]
+        assert {line.count("|") for line in found} == {9}
+
+    def test_rows_are_tested_where_their_runs_pair(self) -> None:
+        first = [np.array([True, False, False, False]), np.array([True, True, False, False])]
+        better = [np.array([True, True, True, False])] * 2
+        assert recipes.compared(first, first) == {"gain": 0.0, "test": None}
+        assert recipes.compared(first, better) == {"gain": 0.375, "test": {"b": 0, "c": 3, "p": 0.25}}
+        assert recipes.compared(first, better[:1]) == {"gain": 0.375, "test": None}
+
+    def test_the_command_of_a_row_names_its_arm_alone(self) -> None:
+        given = ["benchmarks/recipes.py", "--arms", "scratch", "frozen 4", "--epochs", "2", "--seeds", "0", "1"]
+        start = "python benchmarks/recipes.py --epochs 2 --seeds 0 1 --arms"
+        assert recipes.alone(given, "frozen 4") == f"{start} 'frozen 4'"
+        assert recipes.alone(given, "both\naveraged") == f"{start} both averaged"
 
     def test_arms_are_made_once_and_with_the_same_settings(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -137,20 +182,199 @@ class TestRecipes:
         write_archive(tmp_path / "drawn.zip", draw_faces(70, 14, 14, seed=0))
         command = ["recipes.py", "--data", str(tmp_path / "drawn.zip"), "--out", str(tmp_path / "out"), "--seeds", "0",
                    "--preset", "nano", "--image-size", "16", "--batch-size", "16", "--teacher-epochs", "1",
-                   "--pretrain-epochs", "1", "--device", "cpu", "--arms", "scratch", "hints", "frozen 4"]  # fmt: skip
+                   "--pretrain-epochs", "1", "--device", "cpu", "--arms", "scratch", "hints", "masked", "averaged",
+                   "teacher", "preset nano"]  # fmt: skip
         monkeypatch.setattr(sys, "argv", [*command, "--epochs", "1"])
         recipes.main()
         record = json.loads((tmp_path / "out" / "results.json").read_text())
-        assert [row["arm"] for row in record["results"]] == ["scratch", "hints", "frozen 4"]
-        assert record["images_seen"] == 64 and record["pretraining"]["epoch"] == 1
+        rows = {row["arm"]: row["runs"][0] for row in record["results"]}
+        again = next(name for name in rows if name.startswith("averaged"))
+        best = max(("scratch", "hints"), key=lambda name: rows[name]["accuracy"])
+        assert again == f"averaged: {best}"
+        assert list(rows) == ["scratch", "hints", "masked", recipes.SEEN_WHOLE, again, "teacher", "preset nano"]
+        assert rows["preset nano"] == rows["scratch"]
+        assert rows[again]["images_per_second"] is None and rows[again]["parameters"] == rows[best]["parameters"]
+        assert all(run["ci95"][0] <= run["accuracy"] <= run["ci95"][1] for run in rows.values())
+        assert record["images_seen"] == 64 and record["pretraining"]["epoch"] == 1 and record["machine"]["cores"] > 0
         assert record["results"][0]["test"] is None and record["results"][1]["test"]["p"] <= 1
-        assert "epoch   1/1" in capsys.readouterr().out
+        assert record["results"][4]["command"].endswith(f"--arms {best} averaged")
+        told = capsys.readouterr().out
+        assert "epoch   1/1" in told and "nano at 16 px, batch 16, 64 images seen by each" in told
         recipes.main()
         assert "epoch   1/1" not in capsys.readouterr().out
         assert json.loads((tmp_path / "out" / "results.json").read_text())["results"] == record["results"]
         monkeypatch.setattr(sys, "argv", [*command, "--epochs", "2"])
         with pytest.raises(MienError, match=r"scratch-0: was made with other settings \(epochs: 1 -> 2"):
             recipes.main()
+
+
+class TestLearningCurve:
+    def test_places_keep_groups_together_and_classes_in_proportion(self) -> None:
+        labels = np.repeat([0, 1], [40, 8])
+        group = np.arange(48)
+        group[[1, 2, 3]] = 0  # four twins of the first class
+        group = np.unique(group, return_inverse=True)[1]
+        found = learning_curve.places(labels, group, seed=3)
+        assert found.min() == 0 and found.max() < 1 and len(set(found[:4])) == 1
+        shares = [found < share for share in (0.125, 0.25, 0.5, 1.0)]
+        assert all((larger >= smaller).all() for smaller, larger in pairwise(shares))
+        for share, taken in zip((0.125, 0.25, 0.5, 1.0), shares, strict=True):
+            first, second = taken[:40].sum(), taken[40:].sum()
+            assert abs(first - 40 * share) <= 3 and second == 8 * share
+        assert (learning_curve.places(labels, group, seed=3) == found).all()
+        assert (learning_curve.places(labels, group, seed=4) != found).any()
+
+    def test_a_share_is_read_back_as_it_was_drawn(self, tmp_path: Path) -> None:
+        drawn = draw_faces(70, 14, 7, seed=0)
+        images = drawn.images.copy()
+        train = np.flatnonzero(drawn.splits == "train")
+        images[train[1]] = images[train[0]]
+        faces = dataclasses.replace(drawn, images=images)
+        half = learning_curve.share_of(faces, 0.5, seed=0)
+        read = read_faces(learning_curve.written(tmp_path / "half.zip", half), cache=False)
+        assert read.fingerprint == half.fingerprint and not read.has("test")
+        assert len(read.part("train")) in (35, 36, 37) and set(read.part("train").class_counts().values()) <= {5, 6}
+        assert len(read.part("validation")) == 14
+        whole = learning_curve.share_of(faces, 1.0, seed=0).part("train")
+        assert len(whole) == 70 and groups(thumbnails(whole.images)).max() == 68
+        written = (tmp_path / "half.zip").stat().st_mtime_ns
+        learning_curve.written(tmp_path / "half.zip", half)
+        assert (tmp_path / "half.zip").stat().st_mtime_ns == written
+
+    def test_every_share_takes_the_same_steps(self, tmp_path: Path) -> None:
+        given = Namespace(out=tmp_path, preset="nano", image_size=None, epochs=6, batch_size=128, lr=1e-3, ema=0.98,
+                          teacher=None, seed=0, device="cpu")  # fmt: skip
+        found = [learning_curve.settings(given, images / 28709, images, 28709) for images in (3589, 7177, 14355, 28709)]
+        assert [each.epochs for each in found] == [48, 24, 12, 6]  # of 28, 56, 112 and 224 steps
+        assert [each.warmup_epochs / each.epochs for each in found] == pytest.approx([0.1] * 4)
+        with pytest.raises(MienError, match=r"--shares 0\.001: gives 28 images, fewer than --batch-size 128"):
+            learning_curve.settings(given, 0.001, 28, 28709)
+
+    def test_a_power_law_is_found_again(self) -> None:
+        counts = np.array([3600.0, 7200.0, 14400.0, 28800.0])
+        accuracy = 0.8 - 3.0 * counts**-0.3
+        right = np.arange(20000)[None] < np.rint(20000 * accuracy)[:, None]
+        law = power_law.fit(counts, right)
+        assert law["a"] == pytest.approx(0.8, abs=0.01) and law["c"] == pytest.approx(0.3, abs=0.02)
+        gain = 3.0 * (28800.0**-0.3 - 57600.0**-0.3)
+        assert law["twice"]["images"] == 57600 and law["twice"]["gain"] == pytest.approx(gain, abs=5e-4)
+        assert law["twice"]["gain_ci95"][0] < gain < law["twice"]["gain_ci95"][1]
+        points = [{"images": 14400, "clean": 0.63}, {"images": 28800, "clean": 0.6623}]
+        assert power_law.in_words(points, law).startswith("from 14,400 to 28,800 images: +3.2 points")
+        assert "twice the images (57,600) would bring +2.6 points" in power_law.in_words(points, law)
+
+    @pytest.mark.parametrize(
+        ("accuracy", "reason"),
+        [
+            ([0.3, 0.4, 0.5], "3 points"),
+            ([0.3, 0.4, 0.4, 0.5], "does not rise"),
+            ([0.3, 0.35, 0.45, 0.65], "no power law"),
+            ([0.3, 0.45, 0.46, 0.56], "misses the points by 2.45%, more than chance"),
+        ],
+    )
+    def test_no_law_is_fitted_where_it_makes_no_sense(self, accuracy: list[float], reason: str) -> None:
+        right = np.arange(1000)[None] < np.rint(1000 * np.array(accuracy))[:, None]
+        law = power_law.fit(1000.0 * 2.0 ** np.arange(len(accuracy)), right)
+        assert reason in law["reason"] and "twice" not in law
+        assert power_law.in_words([], law) == f"no power law is fitted: {law['reason']}"
+
+    def test_it_runs_and_goes_on_from_what_is_there(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        write_archive(tmp_path / "drawn.zip", draw_faces(140, 14, 7, seed=0))
+        out = tmp_path / "out"
+        command = ["learning_curve.py", "--data", str(tmp_path / "drawn.zip"), "--out", str(out), "--preset", "nano",
+                   "--image-size", "16", "--batch-size", "32", "--device", "cpu", "--epochs", "1"]  # fmt: skip
+        monkeypatch.setattr(sys, "argv", [*command, "--shares", "0.5", "1"])
+        learning_curve.main()
+        record = json.loads((out / "learning_curve.json").read_text())
+        assert [(point["images"], point["epochs"], point["images_seen"]) for point in record["points"]] == [
+            (70, 2, 128),
+            (140, 1, 128),
+        ]
+        assert record["law"]["reason"].startswith("2 points")
+        with Image.open(out / "learning_curve.png") as picture:
+            assert picture.width > 500
+        assert "epoch   1/2" in capsys.readouterr().out
+        learning_curve.main()
+        assert "epoch   1/2" not in capsys.readouterr().out
+        assert json.loads((out / "learning_curve.json").read_text())["points"] == record["points"]
+        monkeypatch.setattr(sys, "argv", [*command, "--shares", "0.5", "1", "--seed", "1"])
+        with pytest.raises(MienError, match=r"share-0\.5: was made with other settings"):
+            learning_curve.main()
+
+
+class TestMistakes:
+    @pytest.fixture
+    def data(self, tmp_path: Path) -> Path:
+        """Drawn faces; the first three of validation have a twin in training, two of these with another label."""
+        drawn = draw_faces(14, 35, 7, seed=0)
+        images = drawn.images.copy()
+        train, validation = (np.flatnonzero(drawn.splits == split) for split in ("train", "validation"))
+        same, *others = [
+            np.flatnonzero(drawn.labels[train] == label)[0] for label in (drawn.labels[validation[0]], 1, 5)
+        ]
+        for row, other in zip(validation, (same, *others), strict=False):
+            images[train[other]] = images[row]
+        write_archive(tmp_path / "drawn.zip", dataclasses.replace(drawn, images=images))
+        return tmp_path / "drawn.zip"
+
+    @pytest.fixture
+    def model(self, tmp_path: Path) -> Path:
+        torch.manual_seed(0)
+        network, preprocessing = build("nano", FER2013, grey=True)
+        torch.nn.init.normal_(network.get_parameter("classifier.weight"))
+        Classifier(network.eval(), preprocessing, FER2013).save(tmp_path / "model", {})
+        return tmp_path / "model"
+
+    def test_labels_of_twins_are_told(self, data: Path) -> None:
+        faces: FaceSet = read_faces(data, cache=False)
+        validation = faces.part("validation")
+        found = mistakes.twin_labels(validation.images, faces.part("train"))
+        own = faces.names[validation.labels[0]]
+        assert found[:3] == [(own,), (faces.names[1],), (faces.names[5],)]
+        assert set(found[3:]) == {()}
+
+    def test_the_surest_are_shown_with_all_that_is_known_of_them(
+        self,
+        data: Path,
+        model: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        monkeypatch.setattr(mistakes, "PER_SHEET", 6)
+        out = tmp_path / "sheet"
+        command = ["mistakes.py", str(model), "--data", str(data), "--out", str(out), "--count", "8", "--device", "cpu"]
+        monkeypatch.setattr(sys, "argv", command)
+        mistakes.main()
+        told = json.loads(capsys.readouterr().out.splitlines()[-1])
+        with (out / "mistakes.csv").open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert [row["number"] for row in rows] == [str(number) for number in range(1, 9)]
+        sure = [float(row["probability"]) for row in rows]
+        assert sure == sorted(sure, reverse=True)
+        faces = read_faces(data).part("validation")
+        labels = dict(zip(faces.ids, faces.labels, strict=True))
+        assert all(row["label"] == faces.names[labels[row["id"]]] != row["reading"] for row in rows)
+        assert all(float(row["p_label"]) < float(row["probability"]) and row["verdict"] == "" for row in rows)
+        assert all((row["twin"] == "yes") == bool(row["twin_labels"]) for row in rows)
+        assert told["shown"]["mistakes"] == 8 and told["all"]["mistakes"] == round((1 - told["accuracy"]) * 35)
+        assert sorted(path.name for path in out.glob("*.png")) == ["mistakes-1.png", "mistakes-2.png"]
+        assert "most frequent confusions:" in (out / "classes.txt").read_text()
+        with pytest.raises(MienError, match=r"mistakes.csv: is there already, perhaps with verdicts"):
+            mistakes.main()
+
+    def test_a_caption_names_the_other_label_of_a_twin(self) -> None:
+        found = mistakes.Mistake(3, "test/fear/PublicTest_7.jpg", "fear", "sad", 0.876, 0.1, True, ("fear", "sad"))
+        assert found.caption() == "3. fear, read as\nsad, 88%\nPublicTest_7\ntwin: sad"
+        alike = dataclasses.replace(found, twin_labels=("fear",))
+        assert alike.caption().endswith("twin: same label")
+        alone = dataclasses.replace(found, twins=False, twin_labels=())
+        assert alone.caption().endswith("PublicTest_7")
+        assert mistakes.counts([found, alike, alone]) == {
+            "mistakes": 3, "with_twin": 2, "twin_of_other_label": 1, "twin_labelled_as_read": 1
+        }  # fmt: skip
 
 
 def test_the_input_pipeline_is_measured_beside_torchvision(tmp_path: Path) -> None:
@@ -179,7 +403,25 @@ def test_masked_inputs_hide_what_they_say(
     right = classifier.logits(faces.images, quiet=True).argmax(1) == order[torch.from_numpy(faces.labels)].numpy()
     assert told["visible"] == pytest.approx(right.mean())
     assert told["changed"] > 0 and len(told["masked"]) == 2
-    mask = masked_inputs.Mask(classifier)
-    mask.ratio = 0.75
-    states = classifier.network(pixel_values=torch.zeros(1, 1, 48, 48), output_hidden_states=True).hidden_states
-    assert states[0].shape[1] == 1 + 9  # of 36 patches
+
+
+def test_patches_are_hidden_for_a_while_in_every_vit() -> None:
+    network, _ = build("nano", FER2013, grey=True)
+    pixels = torch.zeros(1, 1, 48, 48)
+
+    def tokens() -> int:
+        return int(network(pixel_values=pixels, output_hidden_states=True).hidden_states[0].shape[1])
+
+    with masked_inputs.hidden_patches():
+        assert tokens() == 1 + 9  # of 36 patches
+    assert tokens() == 1 + 36
+    with masked_inputs.hidden_patches(0.0):
+        assert tokens() == 1 + 36
+
+
+def test_cls_stays_and_no_patch_is_seen_twice() -> None:
+    numbered = torch.arange(17.0).view(1, 17, 1).expand(64, 17, 2)
+    kept = masked_inputs.hide(numbered, 0.75)[..., 0]
+    assert kept.shape == (64, 5) and (kept[:, 0] == 0).all()
+    assert all(len(set(row)) == 5 for row in kept.tolist())
+    assert len({tuple(sorted(row)) for row in kept.tolist()}) > 40  # another choice for nearly every picture

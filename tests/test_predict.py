@@ -1,126 +1,421 @@
-"""Reading face crops: a record for every picture, in order, and errors that name the file."""
+"""``mien predict``: a record for every picture and frame, files that are never left in half, and honest exit codes."""
 
 from __future__ import annotations
 
+import csv
 import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import pytest
-import torch
-from conftest import synthetic_faces
 from PIL import Image
+from recognition_helpers import SIDE, Bright, Mean, bomb, encoded, picture
 
-from mien.data.pictures import LARGEST_FILE, read_picture
+import mien
+from mien.cli import main
 from mien.errors import MienError
-from mien.model.backbone import build
-from mien.model.classifier import Classifier
-from mien.model.head import heads
-from mien.recognition.predict import predict
 
-NAMES = ("calm", "glad", "sour")
+KEYS = ["input", "status", "error", "width", "height", "frame", "time_s", "faces"]
 
 
-@pytest.fixture(scope="module")
-def classifier() -> Classifier:
-    torch.manual_seed(0)
-    network, preprocessing = build("nano", NAMES, grey=False)
-    torch.nn.init.normal_(heads(network)[0].weight)
-    return Classifier(network.eval(), preprocessing, NAMES)
+@pytest.fixture(autouse=True)
+def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mean:
+    """The command works in a folder of its own, with a detector and an engine that a person can follow."""
+    engine = Mean()
+    monkeypatch.setattr("mien.recognition.detection.detector", lambda name: Bright())
+    monkeypatch.setattr("mien.recognition.engines.engine", lambda *_: engine)
+    monkeypatch.chdir(tmp_path)
+    return engine
 
 
-def test_probabilities_are_those_of_the_classifier(classifier: Classifier, tmp_path: Path) -> None:
-    image = synthetic_faces({"train": 1}, size=48).images[0]
-    Image.fromarray(image).save(tmp_path / "face.png")
-    (record,) = predict([tmp_path / "face.png"], classifier)
-    expected = torch.from_numpy(classifier.logits(image[None])[0]).softmax(0).tolist()
-    assert record["status"] == "ok" and record["error"] is None
-    assert list(record["emotions"].values()) == pytest.approx(expected, abs=1e-6)
-    assert sum(record["emotions"].values()) == pytest.approx(1)
-    assert record["label"] == NAMES[int(np.argmax(expected))]
-    assert record["score"] == max(record["emotions"].values())
+def save(name: str, levels: list[int]) -> None:
+    path = Path(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(encoded(picture(levels)))
 
 
-def test_a_bad_file_is_a_record_and_order_is_kept(classifier: Classifier, tmp_path: Path) -> None:
-    Image.fromarray(np.full((30, 20), 90, np.uint8)).save(tmp_path / "a.png")
-    (tmp_path / "b.jpg").write_text("not a picture")
-    whole = io.BytesIO()
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 48), dtype=np.uint8)).save(whole, "JPEG")
-    (tmp_path / "c.jpg").write_bytes(whole.getvalue()[:-400])
-    (tmp_path / "d.png").write_bytes(b"")
-    paths = [tmp_path / name for name in ("a.png", "b.jpg", "c.jpg", "d.png", "missing.png", "a.png")]
-    records = predict(paths, classifier)
-    assert [record["status"] for record in records] == ["ok", "error", "error", "error", "error", "ok"]
-    assert [record["input"] for record in records] == [str(path) for path in paths]
-    assert "b.jpg" in records[1]["error"] and "not a picture" in records[1]["error"]
-    assert "truncated" in records[2]["error"]
-    assert records[3]["error"].startswith(f"{paths[3]}: is empty")
-    assert "No such file or directory" in records[4]["error"]
-    assert records[0]["emotions"] == records[5]["emotions"]
+def film(name: str, levels: list[int], rate: float = 10) -> None:
+    """A film with a square in every frame, as bright as is said; 0 is a frame without a face."""
+    path = Path(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"MJPG"), rate, (96, 96))
+    assert writer.isOpened()
+    for level in levels:
+        writer.write(np.dstack([picture([level], side=32)] * 3))
+    writer.release()
 
 
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "CMYK", "1", "L", "LA"])
-def test_any_mode_becomes_rgb_or_grey(mode: str, tmp_path: Path) -> None:
-    kind = "jpg" if mode == "CMYK" else "png"
-    Image.new("RGB", (5, 4), (200, 100, 50)).convert(mode).save(tmp_path / f"face.{kind}")
-    pixels = read_picture(tmp_path / f"face.{kind}")
-    assert (pixels.shape, pixels.dtype) == ((4, 5) if mode in ("1", "L", "LA") else (4, 5, 3), np.uint8)
+def predict(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, list[str], list[str]]:
+    """Exit code, lines of stdout, lines of stderr."""
+    capsys.readouterr()
+    code = main(["predict", *arguments])
+    captured = capsys.readouterr()
+    return code, captured.out.splitlines(), captured.err.splitlines()
 
 
-def eps() -> bytes:
-    """A file that Pillow would hand to an interpreter of PostScript."""
-    stream = io.BytesIO()
-    Image.new("RGB", (8, 8), (200, 100, 50)).save(stream, "EPS")
-    return stream.getvalue()
+def test_json_gives_a_record_for_every_input(capsys: pytest.CaptureFixture[str], engine: Mean) -> None:
+    save("photos/a.png", [255, 204])
+    save("photos/more/b.png", [])
+    save("c.png", [153])
+    code, out, err = predict(capsys, "photos", "*.png", "--json")
+    records = [json.loads(line) for line in out]
+    assert (code, err) == (0, [])
+    assert [list(record) for record in records] == [KEYS] * 3
+    assert [record["input"] for record in records] == ["photos/a.png", "photos/more/b.png", "c.png"]
+    assert [record["status"] for record in records] == ["ok", "no_face", "ok"]
+    assert [records[0][key] for key in ("width", "height", "frame", "time_s")] == [40, 24, None, None]
+    face = records[0]["faces"][1]
+    assert face == {
+        "box": [24, 8, 8, 8], "label": "glad", "score": pytest.approx(0.8), "uncertain": True,
+        "emotions": {"calm": pytest.approx(0.2), "glad": pytest.approx(0.8)}, "detector_score": 8,
+    }  # fmt: skip
+    assert engine.batches == [3]
 
 
-def png(picture: Image.Image) -> bytes:
-    stream = io.BytesIO()
-    picture.save(stream, "PNG")
-    return stream.getvalue()
+def test_lines_for_a_person(capsys: pytest.CaptureFixture[str]) -> None:
+    save("a.png", [255, 204])
+    save("b.png", [])
+    assert predict(capsys, "a.png", "b.png") == (
+        0,
+        [
+            "a.png: glad 100% (calm 0%), 8x8 px at 8,8",
+            "a.png: glad 80%, uncertain (calm 20%), 8x8 px at 24,8",
+            "b.png: no face",
+        ],
+        [],
+    )
+
+
+def test_a_bad_file_never_ends_the_run(capsys: pytest.CaptureFixture[str]) -> None:
+    save("whole.png", [255])
+    files = {
+        "empty.jpg": b"",
+        "text.jpg": b"not a picture",
+        "cut.jpg": encoded(np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8), "JPEG")[:-900],
+        "bomb.png": bomb(packed=False),
+        "film.mp4": b"not a film",
+    }
+    for name, data in files.items():
+        Path(name).write_bytes(data)
+    Path("hollow").mkdir()
+    given = [*files, "missing.png", "*.tif", "hollow", "whole.png"]
+    code, out, err = predict(capsys, *given, "--json")
+    records = [json.loads(line) for line in out]
+    assert code == 3
+    assert [record["input"] for record in records] == given
+    assert [record["status"] for record in records] == ["error"] * 8 + ["ok"]
+    reasons = ["is empty", "not a picture", "truncated", "8192x8192", "not a film", "No such", "no file", "no picture"]
+    for record, told in zip(records[:-1], reasons, strict=True):
+        assert record["error"].startswith(f"{record['input']}: ") and told in record["error"]
+        assert record["faces"] == []
+    assert err == [f"mien: 8 of 9 could not be read, the first is {records[0]['error']}"]
+    code, out, err = predict(capsys, *given)
+    assert (code, out[0]) == (3, f"error: {records[0]['error']}")
+    assert out[-1] == "whole.png: glad 100% (calm 0%), 8x8 px at 8,8"
+
+
+def test_it_is_3_also_when_nothing_could_be_read(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = predict(capsys, "missing.png", "--json")
+    assert (code, len(out), len(err)) == (3, 1, 1)
+    assert err[0].startswith("mien: 1 of 1 could not be read, the first is missing.png: cannot be read (No such file")
 
 
 @pytest.mark.parametrize(
-    ("data", "told"),
+    ("arguments", "told"),
     [
-        (png(Image.fromarray(np.full((8, 8), 30000, np.uint16))), "pixels of kind I;16, expected 8-bit grey or colour"),
-        (png(Image.new("RGBA", (8, 8), (200, 100, 50, 0))), "has transparent parts, expected an opaque picture"),
-        (png(Image.new("LA", (8, 8), (200, 128))), "has transparent parts"),
-        (eps(), "is not a picture that can be read, expected JPEG, PNG, BMP, WEBP, TIFF or PPM; replace"),
-        (bytes(LARGEST_FILE + 1), "is larger than 32 MiB"),
+        ([], "PATH is missing: give pictures, films or folders, or --camera N"),
+        (["a.png", "--csv", "b.png"], "--csv: got b.png, expected a name that ends in .csv"),
+        (["a.png", "--parquet", "b.csv"], "--parquet: got b.csv, expected a name that ends in .parquet"),
+        (["a.png", "--timeline", "b.gif"], "--timeline: got b.gif, expected a name that ends in .png"),
+        (["a.png", "--csv", "a.csv", "--json"], "not allowed with argument"),
+        (["a.png", "--csv", "a.csv", "--format", "fer"], "--format: prints JSON, and goes neither with --csv nor"),
+        (["a.png", "--format", "rmn"], "--format: invalid choice: 'rmn'"),
+        (["a.png", "--every", "0"], "--every: got '0', expected a whole number of at least 1"),
+        (["a.png", "--smoothing", "-1"], "--smoothing: got '-1', expected a number of seconds"),
+        (["a.png", "--smoothing", "nan"], "--smoothing: got 'nan', expected a number of seconds"),
+        (["a.png", "--batch-size", "none"], "--batch-size: got 'none'"),
+        (["--camera", "-1"], "--camera: got '-1'"),
+        (["a.png", "--video-out", "b.mp4"], "--video-out: needs exactly one film or camera, got 0"),
+        (["a.mp4", "b.mp4", "--timeline", "b.png"], "--timeline: needs exactly one film or camera, got 2"),
+        (["a.mp4", "--video-out", "b.gif"], "b.gif: cannot be written as a film, expected a name that ends in .mp4"),
+        (["film.mp4", "--video-out", "film.mp4"], "--video-out: film.mp4 is the film itself; give another name"),
+        (["a.png", "--csv", "film.mp4/x.csv"], "film.mp4 is in its way and is no folder"),
+        (["a.png", "--annotate", "film.mp4"], "film.mp4 is in its way and is no folder"),
     ],
-    ids=["16 bits", "transparent", "half transparent", "EPS", "too large"],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_a_picture_that_would_be_misread_is_refused(
-    data: bytes, told: str, classifier: Classifier, tmp_path: Path
+def test_a_wrong_command_is_2_and_writes_nothing(
+    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = tmp_path / "face.png"
-    path.write_bytes(data)
-    (record,) = predict([path], classifier)
-    assert (record["status"], record["label"], record["score"], record["emotions"]) == ("error", None, None, {})
-    assert record["error"].startswith(f"{path}: ") and told in record["error"]
+    Path("film.mp4").touch()
+    code, out, err = predict(capsys, *arguments)
+    assert (code, out, len(err)) == (2, [], 1)
+    assert err[0].startswith("mien: error: ") and told in err[0]
+    assert [path.name for path in Path.cwd().iterdir()] == ["film.mp4"]
 
 
-@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
-def test_answers_that_are_no_numbers_are_refused(
-    broken: float, classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_model_that_cannot_be_used_is_2(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*given: Any) -> None:
+        raise MienError(f"{given[0]}: is no model")
+
+    monkeypatch.setattr("mien.recognition.engines.engine", fail)
+    save("a.png", [255])
+    Path("old.csv").write_text("kept")
+    assert predict(capsys, "a.png", "--model", "nowhere", "--csv", "old.csv") == (
+        2, [], ["mien: error: nowhere: is no model"],
+    )  # fmt: skip
+    assert Path("old.csv").read_text() == "kept"
+
+
+def test_options_reach_the_recognizer(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Any] = []
+    engine = Mean()
+
+    def engine_of(*arguments: Any) -> Mean:
+        given.extend(arguments)
+        return engine
+
+    def detector_of(name: str) -> Bright:
+        given.append(name)
+        return Bright()
+
+    monkeypatch.setattr("mien.recognition.engines.engine", engine_of)
+    monkeypatch.setattr("mien.recognition.detection.detector", detector_of)
+    save("a.png", [140, 150, 160])
+    options = ["--model", "m", "--engine", "torch", "--device", "cuda:1", "--detector", "none", "--batch-size", "2"]
+    assert predict(capsys, "a.png", *options)[0] == 0
+    assert {Path("m"), "torch", "cuda:1", "none"} <= set(given)
+    assert engine.batches == [2, 1]
+
+
+@pytest.mark.parametrize("told_by_engine", [True, False])
+def test_a_broken_model_is_2(
+    told_by_engine: bool, capsys: pytest.CaptureFixture[str], engine: Mean, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Image.new("L", (8, 8), 90).save(tmp_path / "face.png")
-    answers = np.array([[0.5, broken, 1.0]], np.float32)
-    monkeypatch.setattr(Classifier, "logits", lambda *_, **__: answers)
-    with pytest.raises(MienError, match=r"face\.png with NaN or infinity, expected numbers; its weights are damaged"):
-        predict([tmp_path / "face.png"], classifier)
+    def fail(crops: np.ndarray) -> None:
+        raise MienError("m: answers NaN; its weights are damaged")
+
+    engine.answer = float("nan")
+    if told_by_engine:
+        monkeypatch.setattr(engine, "read", fail)
+    save("a.png", [255])
+    film("b.avi", [255])
+    for name in ("a.png", "b.avi"):
+        code, out, err = predict(capsys, name, "--json")
+        assert (code, out, len(err)) == (2, [], 1) and "its weights are damaged" in err[0]
 
 
-def test_a_rotated_photo_is_read_upright(tmp_path: Path) -> None:
-    picture = Image.new("L", (6, 3))
-    exif = picture.getexif()
-    exif[0x0112] = 6
-    picture.save(tmp_path / "face.jpg", exif=exif)
-    assert read_picture(tmp_path / "face.jpg").shape == (6, 3)
+@pytest.mark.parametrize(
+    ("name", "first", "keys"),
+    [("fer", "box", ["box", "emotions"]), ("deepface", "region", ["emotion", "dominant_emotion", "region"])],
+)
+def test_other_shapes(name: str, first: str, keys: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    save("a.png", [255, 204])
+    save("b.png", [])
+    code, out, err = predict(capsys, "a.png", "b.png", "missing.png", "--format", name)
+    found = [json.loads(line) for line in out]
+    assert (code, len(found), found[1], found[2]) == (3, 2 + 1, [], None)
+    assert [list(face)[: len(keys)] for face in found[0]] == [keys] * 2
+    assert first in found[0][0]
+    assert len(err) == 2 and err[0].startswith("mien: missing.png: cannot be read")
+    assert err[1].startswith("mien: 1 of 3 could not be read")
 
 
-def test_a_huge_picture_is_not_decoded(tmp_path: Path) -> None:
-    Image.new("1", (9000, 2)).save(tmp_path / "wide.png")
-    with pytest.raises(MienError, match="9000x2 pixels, expected at most 8192x8192"):
-        read_picture(tmp_path / "wide.png")
+def test_the_shape_of_hugging_face(capsys: pytest.CaptureFixture[str]) -> None:
+    save("a.png", [204])
+    _, out, _ = predict(capsys, "a.png", "--format", "hf")
+    scores = [{"label": "glad", "score": pytest.approx(0.8)}, {"label": "calm", "score": pytest.approx(0.2)}]
+    assert json.loads(out[0]) == [scores]
+
+
+def test_csv(capsys: pytest.CaptureFixture[str]) -> None:
+    save("a.png", [255, 204])
+    code, out, err = predict(capsys, "a.png", "missing.png", "--csv", "new/faces.csv")
+    assert (code, out, len(err)) == (3, ["new/faces.csv: 2 records, 2 faces"], 1)
+    with Path("new/faces.csv").open(newline="") as file:
+        read = list(csv.DictReader(file))
+    assert [(row["input"], row["status"], row["label"]) for row in read] == [
+        ("a.png", "ok", "glad"), ("a.png", "ok", "glad"), ("missing.png", "error", ""),
+    ]  # fmt: skip
+    assert float(read[1]["emotion_calm"]) == pytest.approx(0.2)
+
+
+def test_annotated_copies_never_replace_anything(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a/x.png", "b/x.png", "a/y.gif"):
+        save(name, [255])
+    Path("a/y.gif").write_bytes(encoded(picture([255]), "GIF"))
+    Path("broken.png").write_bytes(b"")
+    assert predict(capsys, "a", "b", "broken.png", "--annotate", "marked")[0] == 3
+    assert sorted(os.listdir("marked")) == ["x-2.png", "x.png", "y.gif.png"]
+    with Image.open("marked/x-2.png") as image:
+        assert (image.mode, image.size) == ("RGB", (3 * SIDE, 3 * SIDE))
+    originals = {path: path.read_bytes() for path in Path("a").iterdir()}
+    assert predict(capsys, "a", "--annotate", "a")[0] == 0
+    assert sorted(os.listdir("a")) == ["x-2.png", "x.png", "y.gif", "y.gif.png"]
+    assert all(path.read_bytes() == data for path, data in originals.items())
+
+
+def test_a_film_has_a_record_for_every_frame(capsys: pytest.CaptureFixture[str]) -> None:
+    film("film.avi", [255, 255, 0, 255])
+    save("a.png", [255])
+    code, out, err = predict(capsys, "a.png", "film.avi", "a.png", "--json", "--smoothing", "0")
+    records = [json.loads(line) for line in out]
+    assert (code, err) == (0, [])
+    assert [(record["input"], record["frame"]) for record in records] == [
+        ("a.png", None), *[("film.avi", frame) for frame in range(4)], ("a.png", None),
+    ]  # fmt: skip
+    assert [record["time_s"] for record in records[1:5]] == pytest.approx([0, 0.1, 0.2, 0.3])
+    assert [record["status"] for record in records[1:5]] == ["ok", "ok", "no_face", "ok"]
+    assert [face["id"] for record in records[1:5] for face in record["faces"]] == [0, 0, 0]
+    assert "id" not in records[0]["faces"][0]
+    _, out, _ = predict(capsys, "film.avi", "--every", "3")
+    assert [line.split(":")[0] for line in out] == ["film.avi frame 0 (0.00 s)", "film.avi frame 3 (0.30 s)"]
+    assert out[0].startswith("film.avi frame 0 (0.00 s): face 0, glad ")
+
+
+def frames_of(path: str) -> int:
+    capture = cv2.VideoCapture(path)
+    count = 0
+    while capture.read()[0]:
+        count += 1
+    return count
+
+
+def test_films_are_written_with_boxes(capsys: pytest.CaptureFixture[str]) -> None:
+    film("film.avi", [255] * 6)
+    assert predict(capsys, "film.avi", "--video-out", "out/boxes.mp4", "--timeline", "time.png", "--every", "2")[0] == 0
+    assert frames_of("out/boxes.mp4") == 3
+    with Image.open("time.png") as image:
+        assert image.width == 1600
+    Path("bad.mp4").write_bytes(b"no film")
+    code, out, _ = predict(capsys, "bad.mp4", "film.avi", "--annotate", "marked")
+    assert (code, len(out)) == (3, 7)
+    assert os.listdir("marked") == ["film.avi"] and frames_of("marked/film.avi") == 6
+
+
+def test_a_film_that_is_none_leaves_no_figure(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("bad.mp4").write_bytes(b"no film")
+    code, out, err = predict(capsys, "bad.mp4", "--timeline", "time.png", "--video-out", "out.mp4")
+    assert (code, len(out), len(err)) == (3, 1, 1)
+    assert os.listdir(".") == ["bad.mp4"]
+
+
+def test_a_camera_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    if Path("/dev/video97").exists():
+        pytest.skip("there is a camera 97")
+    code, out, _ = predict(capsys, "--camera", "97", "--json")
+    (record,) = [json.loads(line) for line in out]
+    assert (code, record["input"], record["status"]) == (3, "camera 97", "error")
+    assert record["error"].startswith("camera 97: cannot be opened")
+
+
+def test_a_name_that_stdout_cannot_show(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    name = os.fsdecode(b"caf\xe9.png")
+    save(name, [255])
+    save("\u0142.png", [255])
+    for encoding in ("utf-8", "ascii"):
+        stdout = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", stdout)
+            assert main(["predict", name, "\u0142.png", "--json"]) == 0
+            assert main(["predict", name, "\u0142.png"]) == 0
+        written = stdout.detach().getvalue().decode(encoding).splitlines()
+        assert [json.loads(line)["input"] for line in written[:2]] == [name, "\u0142.png"]
+        assert written[2].startswith("caf\\udce9.png: glad")
+
+
+INTERRUPTED = """
+import sys
+sys.path[:0] = {paths!r}
+from recognition_helpers import Bright, Mean
+from mien.cli import main
+from mien.recognition import detection, engines
+import time
+class Slow(Mean):
+    def read(self, crops):
+        time.sleep(0.02)
+        return super().read(crops)
+detection.detector, engines.engine = (lambda name: Bright()), (lambda *_: Slow())
+sys.exit(main(["predict", *sys.argv[1:]]))
+"""
+
+
+@pytest.mark.parametrize("output", ["--json", "--csv"])
+def test_ctrl_c_leaves_whole_records(output: str) -> None:
+    save("a.png", [255])
+    code = INTERRUPTED.format(paths=[str(Path(__file__).parent), str(Path(mien.__file__).parents[1])])
+    target = Path("faces.csv" if output == "--csv" else "faces.jsonl")
+    arguments = ["a.png"] * 2000 + ["--batch-size", "1", output] + (["faces.csv"] if output == "--csv" else [])
+    with (Path("faces.jsonl") if output == "--json" else Path("told")).open("wb") as stdout:
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, *arguments], stdout=stdout, stderr=subprocess.PIPE, text=True
+        )
+        deadline = time.monotonic() + 60
+        while not (target.exists() and target.stat().st_size > 2000):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (130, "mien: interrupted\n")
+    text = target.read_text()
+    assert text.endswith("\n")
+    if output == "--json":
+        records = [json.loads(line) for line in text.splitlines()]
+        assert 0 < len(records) < 2000 and all(record["status"] == "ok" for record in records)
+    else:
+        found = list(csv.DictReader(io.StringIO(text)))
+        assert 0 < len(found) < 2000 and all(row["emotion_glad"] == "1.0" for row in found)
+
+
+@pytest.mark.parametrize("where", ["reading", "telling"])
+def test_ctrl_c_ends_a_film_properly(
+    where: str, capsys: pytest.CaptureFixture[str], engine: Mean, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    film("film.avi", [255] * 24)
+    read, told = engine.read, []
+
+    def interrupted(crops: np.ndarray) -> Any:
+        if len(engine.batches) == 2:
+            raise KeyboardInterrupt
+        return read(crops)
+
+    def rows(record: Any) -> list[dict[str, Any]]:
+        told.append(record.frame)
+        if record.frame == 9:
+            signal.raise_signal(signal.SIGINT)  # is held back until the row is written
+        return [{"input": record.input, "frame": record.frame}]
+
+    if where == "reading":
+        monkeypatch.setattr(engine, "read", interrupted)
+    else:
+        monkeypatch.setattr("mien.recognition.formats.rows", rows)
+    outputs = ["--csv", "film.csv", "--video-out", "out.mp4", "--timeline", "out.png"]
+    code, _, err = predict(capsys, "film.avi", *outputs)
+    assert (code, err) == (130, ["mien: interrupted"])
+    frames = 16 if where == "reading" else 10  # two batches of 8, or all up to the row that was being written
+    assert len(Path("film.csv").read_text().splitlines()) == 1 + frames
+    assert frames_of("out.mp4") == frames
+    assert sorted(os.listdir(".")) == ["film.avi", "film.csv", "out.mp4", "out.png"]
+
+
+def test_ctrl_c_waits_for_the_record_that_is_being_written() -> None:
+    from mien.cli.interrupts import Interrupts
+
+    interrupts, done = Interrupts(), []
+    with pytest.raises(KeyboardInterrupt), interrupts.watched():
+        with interrupts.held():
+            signal.raise_signal(signal.SIGINT)
+            done.append("written")
+        done.append("not reached")
+    assert done == ["written"]
+    with pytest.raises(KeyboardInterrupt), interrupts.watched():
+        signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

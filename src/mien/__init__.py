@@ -1,3 +1,25 @@
 """Mien: facial expression recognition with Vision Transformers, and numbers that anybody can check."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mien.recognition.recognizer import Recognizer
+
+__all__ = ["Recognizer", "__version__"]
+
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """``mien.Recognizer``, loaded when it is asked for: ``import mien`` and ``mien --help`` stay quick."""
+    if name == "Recognizer":
+        from mien.recognition.recognizer import Recognizer
+
+        return Recognizer
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), "Recognizer"])

@@ -40,7 +40,7 @@ def demo() -> int:
         ["pretrain", "--config", str(PRETRAIN_CONFIG), *source, "--out", str(PRETRAINING)],
         ["train", "--config", str(CONFIG), *backbone, *source, "--out", str(RUN)],
         ["evaluate", str(RUN), *source, "--split", "test", "--out", str(REPORT)],
-        ["predict", str(picture), "--model", str(RUN / "model"), "--json"],
+        ["predict", str(picture), "--model", str(RUN / "model"), "--detector", "none", "--json"],
     ]
     for stage in stages:
         if stage[0] == "predict":

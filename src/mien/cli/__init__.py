@@ -28,7 +28,7 @@ Examples:
   mien train --data archive.zip --backbone runs/mae/model --out runs/first
   mien train --config configs/baseline.yaml --data archive.zip --out runs/baseline --epochs 40
   mien evaluate runs/first --data archive.zip --split validation --out reports/first
-  mien predict face.jpg --model runs/first/model --json
+  mien predict photo.jpg --model runs/first --json
 
 Commands:
   data       inspect, fetch or draw a data set
@@ -50,6 +50,9 @@ EXTRAS: dict[str, str] = {
     **dict.fromkeys(["torch", "torchvision", "transformers", "timm", "accelerate", "safetensors"], "train"),
     **dict.fromkeys(["jsonargparse", "yaml", "sklearn", "scipy", "matplotlib", "rich"], "train"),
     "kagglehub": "kaggle",
+    "onnx": "export",
+    "onnxscript": "export",
+    "pyarrow": "parquet",
     "tensorboard": "tensorboard",
 }
 """Which extra of the package brings an optional module."""
@@ -66,8 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments after the program's name; by default the process's own.
 
     Returns:
-        The exit code: 0 done, 1 an error of Mien itself, 2 an error of what was given, 3 some pictures, though not
-        all, could not be read, 130 interrupted.
+        The exit code: 0 done, 1 an error of Mien itself, 2 an error of what was given, 3 some pictures
+        could not be read, 130 interrupted.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments

@@ -1,8 +1,9 @@
-"""``mien data``: inspect, fetch or draw a data set."""
+"""``mien data``: inspect, fetch or draw a data set, or cut one out of photos."""
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 from mien.cli.parser import Parser, pick, whole_number
@@ -10,14 +11,15 @@ from mien.errors import MienError
 from mien.files import ensure_writable
 
 HELP = """\
-Inspects, fetches or draws a data set.
+Inspects, fetches or draws a data set, or cuts one out of photos.
 
 Examples:
   mien data inspect archive.zip --json
   mien data fetch --out archive.zip
   mien data draw --out drawn.zip --train 4000 --validation 1000 --test 1000
+  mien data crop photos/ --out faces
 
-`mien data inspect|fetch|draw --help` tells more.
+`mien data inspect|fetch|draw|crop --help` tells more.
 """
 
 
@@ -26,7 +28,7 @@ def run(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(HELP, end="")
         return 0
-    commands = {"inspect": _inspect, "fetch": _fetch, "draw": _draw}
+    commands = {"inspect": _inspect, "fetch": _fetch, "draw": _draw, "crop": _crop}
     commands[pick(arguments[0], commands, "mien data")](arguments[1:])
     return 0
 
@@ -77,3 +79,37 @@ def _draw(arguments: list[str]) -> None:
     faces = draw_faces(given.train, given.validation, given.test, given.seed)
     write_archive(out, faces)
     print(f"{out}: {len(faces):,} drawn faces")
+
+
+def _crop(arguments: list[str]) -> None:
+    from mien.recognition.training_set import WHICH
+
+    parser = Parser(
+        "mien data crop",
+        "Cuts the faces out of photos, a folder a class, and writes them as a set that `mien train` reads.",
+    )
+    parser.add_argument("source", type=Path, metavar="PHOTOS", help="CLASS/FILE or SPLIT/CLASS/FILE, a folder or a zip")
+    parser.add_argument("--out", type=Path, required=True, metavar="SET", help="the folder to write; it must not exist")
+    parser.add_argument("--size", type=whole_number(8), default=48, metavar="N", help="pixels a side of a crop (48)")
+    parser.add_argument("--colour", action="store_true", help="keep the colours; by default crops are grey")
+    parser.add_argument(
+        "--faces",
+        choices=WHICH,
+        default="largest",
+        help="of a photo with several: the largest, all, or only where one is",
+    )
+    parser.add_argument("--detector", default="haar", metavar="D", help="haar, yunet or yunet:FILE.onnx (haar)")
+    given = parser.parse(arguments)
+    ensure_writable(given.out.parent)
+
+    from mien.recognition.detection import detector
+    from mien.recognition.training_set import crop_set
+
+    records = crop_set(
+        given.source, given.out, detector(given.detector), size=given.size, grey=not given.colour, which=given.faces
+    )
+    for record in records:
+        if record.reason:
+            print(f"mien: left out {record.reason}", file=sys.stderr)
+    crops, photos = sum(len(record.crops) for record in records), sum(bool(record.crops) for record in records)
+    print(f"{given.out}: {crops:,} faces of {photos:,} photos, {len(records) - photos:,} photos left out")

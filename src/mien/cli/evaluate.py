@@ -38,7 +38,7 @@ AVERAGE = "average"
 def run(arguments: list[str]) -> int:
     """Runs ``mien evaluate``; returns the exit code."""
     parser = Parser("mien evaluate", DESCRIPTION)
-    parser.add_argument("models", nargs="*", type=Path, metavar="MODEL", help="a model folder or the folder of a run")
+    parser.add_argument("models", nargs="*", type=Path, metavar="MODEL", help="model folders or folders of runs (the shipped weights)")
     parser.add_argument("--data", required=True, metavar="SOURCE", help="archive.zip, a folder, or a FER2013 CSV file")
     parser.add_argument("--split", required=True, choices=SPLITS, help="validation to choose, test once at the end")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder of the report")
@@ -50,11 +50,7 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda, cuda:N or mps (auto)")
     given = parser.parse(arguments)
     hide_bars()
-    if not given.models:
-        raise MienError(
-            "MODEL is missing: give a model folder or the folder of a run that `mien train` wrote, like runs/first; "
-            "no model comes with Mien yet"
-        )
+    given.models = given.models or [shipped()]
     command = shlex.join(["mien", "evaluate", *arguments])
 
     from mien.evaluation.average import average, same_pictures
@@ -76,6 +72,20 @@ def run(arguments: list[str]) -> int:
             tell(together, given.out / AVERAGE, command)
         summarise(given.out, evaluations, together)
     return 0
+
+
+def shipped() -> Path:
+    """The folder of the weights that come with this installation.
+
+    Raises:
+        MienError: none do.
+    """
+    from mien.recognition.models import find
+
+    folder = find(None).folder
+    if folder is None:
+        raise MienError("MODEL is missing, and no weights to evaluate come with this installation; give a run's folder")
+    return folder
 
 
 def read_models(given: Namespace, folders: list[Path]) -> list[Evaluation]:

@@ -1,27 +1,46 @@
-"""``mien predict``: reads the expression of face crops."""
+"""``mien predict``: reads the faces in pictures, folders, films and what a camera sees."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mien.cli.parser import Parser
+from mien.cli.interrupts import Interrupts
+from mien.cli.parser import Parser, whole_number
 from mien.cli.quiet import hide_bars
 from mien.errors import MienError
+from mien.files import ensure_writable
+from mien.progress import progress
+
+if TYPE_CHECKING:
+    from mien.recognition.inputs import Film, Input
+    from mien.recognition.recognizer import Recognizer
+    from mien.recognition.results import Face, Recognition
 
 DESCRIPTION = """\
-Reads the expression of each picture; for now, a picture is one cropped face.
+Finds the faces in pictures and films and reads their expressions.
 The answer is a guess about how a face looks, not about what a person feels.
 
 Examples:
-  mien predict face.jpg --model runs/first
-  mien predict faces/*.png --model runs/first/model --json > answers.jsonl
+  mien predict photo.jpg
+  mien predict photos/ --json > faces.jsonl
+  mien predict photos/ --csv faces.csv --annotate marked/
+  mien predict 'photos/**/*.jpg' --format deepface
+  mien predict crops/ --detector none --model runs/first --json
+  mien predict film.mp4 --every 5 --csv film.csv --timeline film.png --video-out marked.mp4
+  mien predict --camera 0 --json
 
-Pictures are JPEG, PNG, BMP, WebP, TIFF or PPM files, 8 bits deep and opaque, of at most 8192 pixels a side.
-Exit code 0: every picture was read; 3: some could not be; 2: none could be. The output tells why for each of them,
-stderr for the first.
+Pictures are JPEG, PNG, WebP, TIFF, BMP, GIF or PPM files of at most 8192 pixels a side. One record is told for every
+picture and every frame, in order, also for one that cannot be read: its status is ok, no_face or error.
+Exit code 0: all were read; 3: some, or all, could not be; 2: the command itself is wrong; 130: Ctrl-C, with every
+record whole that was told until then.
 """
 
 SOME_FAILED = 3
@@ -31,38 +50,246 @@ def run(arguments: list[str]) -> int:
     """Runs ``mien predict``; returns the exit code.
 
     Raises:
-        MienError: an argument is wrong, the model cannot be used, or no picture could be read.
+        MienError: an argument is wrong, the model cannot be used, or an output cannot be written.
     """
-    parser = Parser("mien predict", DESCRIPTION)
-    parser.add_argument("pictures", nargs="+", type=Path, metavar="PICTURE", help="a cropped face: JPEG, PNG, ...")
-    parser.add_argument("--model", type=Path, required=True, metavar="FOLDER", help="what `mien train` wrote")
-    parser.add_argument("--json", action="store_true", help="print one JSON object a line, in the order given")
-    parser.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda, cuda:N or mps (auto)")
-    given = parser.parse(arguments)
+    given = _parser().parse(arguments)
+    _check(given)
     hide_bars()
+    if not sys.warnoptions:
+        warnings.filterwarnings("ignore", module=r"PIL\b")  # the records tell what is wrong with a picture
 
-    from mien.model.classifier import Classifier
-    from mien.recognition.predict import predict
-    from mien.training.device import resolve_device
+    from mien.recognition.inputs import Film, expand
+    from mien.recognition.recognizer import Recognizer
 
-    records = predict(given.pictures, Classifier.load(given.model, resolve_device(given.device)))
-    for record in records:
-        print(json.dumps(record, ensure_ascii=False) if given.json else _line(record))
-    reasons = [record["error"] for record in records if record["status"] != "ok"]
-    if not reasons:
-        return 0
+    inputs = expand(given.paths, given.annotate)
+    inputs += [Film(given.camera)] if given.camera is not None else []
+    _check_films([found for found in inputs if isinstance(found, Film)], given)
+    recognizer = Recognizer(
+        given.model,
+        detector=given.detector,
+        engine=given.engine,
+        device=given.device,
+        batch_size=given.batch_size,
+    )
+    tally = _Tally()
+    _read(recognizer, inputs, given, tally)
+    if given.csv or given.parquet:
+        print(f"{given.csv or given.parquet}: {tally.records:,} records, {tally.faces:,} faces")
     sys.stdout.flush()
-    told = f"{len(reasons)} of {len(records)} pictures could not be read, the first is {reasons[0]}"
-    if len(reasons) == len(records):
-        raise MienError(told if len(records) > 1 else reasons[0])
-    print(f"mien: {told}", file=sys.stderr)
+    if not tally.failed:
+        return 0
+    print(f"mien: {tally.failed} of {tally.records} could not be read, the first is {tally.reason}", file=sys.stderr)
     return SOME_FAILED
 
 
-def _line(record: dict[str, Any]) -> str:
-    """A record for a person: the surest expression, and what else it might be."""
-    if record["status"] != "ok":
-        return f"{record['status']}: {record['error']}"
-    ranked = sorted(record["emotions"].items(), key=lambda item: -item[1])
+def _parser() -> Parser:
+    parser = Parser("mien predict", DESCRIPTION)
+    add = parser.add_argument
+    add("paths", nargs="*", metavar="PATH", help="pictures, films, folders of them, or patterns such as '**/*.jpg'")
+    add("--camera", type=whole_number(0), metavar="N", help="read what camera N sees, until Ctrl-C")
+    add(
+        "--model",
+        type=Path,
+        metavar="MODEL",
+        help="a folder that `mien train` wrote, or an .onnx file (the shipped one)",
+    )
+    add("--detector", default="haar", metavar="D", help="haar, yunet, yunet:FILE, or none for face crops (haar)")
+    outputs = parser.add_mutually_exclusive_group()
+    outputs.add_argument("--json", action="store_true", help="print one JSON object a line")
+    outputs.add_argument("--csv", type=Path, metavar="FILE.csv", help="write a row a face")
+    outputs.add_argument(
+        "--parquet", type=Path, metavar="FILE.parquet", help="the same as Parquet; needs mien[parquet]"
+    )
+    add("--format", choices=("fer", "deepface", "hf"), help="print, a line an input, what that tool would give")
+    add(
+        "--annotate",
+        type=Path,
+        metavar="DIR",
+        help="write copies with boxes and labels, never over a file that is there",
+    )
+    add("--every", type=whole_number(1), default=1, metavar="N", help="read every Nth frame of a film (1)")
+    add(
+        "--smoothing",
+        type=_seconds,
+        metavar="S",
+        help="seconds over which a film's answers are smoothed, 0: not (0.25)",
+    )
+    add("--video-out", type=Path, metavar="FILE", help="write the film with boxes and labels")
+    add("--timeline", type=Path, metavar="FILE.png", help="draw how the probabilities go through the film")
+    add("--engine", default="auto", metavar="E", help="auto, onnx or torch (auto)")
+    add("--device", default="auto", metavar="D", help="auto, cpu, cuda or cuda:N (auto)")
+    add("--batch-size", type=whole_number(1), default=64, metavar="N", help="faces read at once, at most (64)")
+    return parser
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a number of seconds, 0 for none")
+    return value
+
+
+def _check(given: argparse.Namespace) -> None:
+    """Tells every wrong combination before anything is read."""
+    problems = []
+    if not given.paths and given.camera is None:
+        problems.append("PATH is missing: give pictures, films or folders, or --camera N")
+    # Without this, `--csv a.jpg b.jpg` would write over a picture.
+    named = [
+        ("--csv", given.csv, ".csv"),
+        ("--parquet", given.parquet, ".parquet"),
+        ("--timeline", given.timeline, ".png"),
+    ]
+    for option, path, suffix in named:
+        if path is not None and path.suffix.lower() != suffix:
+            problems.append(f"{option}: got {path}, expected a name that ends in {suffix}")
+    if given.format and (given.csv or given.parquet):
+        problems.append("--format: prints JSON, and goes neither with --csv nor with --parquet")
+    if problems:
+        raise MienError(f"{'; '.join(problems)}; see `mien predict --help`")
+    for path in (given.csv, given.parquet, given.video_out, given.timeline):
+        if path is not None:
+            ensure_writable(path.parent)
+    if given.annotate is not None:
+        ensure_writable(given.annotate)
+    if given.parquet is not None:
+        from mien.recognition.formats import ensure_pyarrow
+
+        ensure_pyarrow()
+
+
+def _check_films(films: Sequence[Film], given: argparse.Namespace) -> None:
+    from mien.recognition.video import check_film
+
+    if given.video_out is not None:
+        check_film(given.video_out)
+    for option, path in (("--video-out", given.video_out), ("--timeline", given.timeline)):
+        if path is not None and len(films) != 1:
+            raise MienError(f"{option}: needs exactly one film or camera, got {len(films)}; give them one by one")
+        if path is not None and path.exists() and any(_is_same(path, film) for film in films):
+            raise MienError(f"{option}: {path} is the film itself; give another name")
+
+
+def _is_same(path: Path, film: Film) -> bool:
+    return isinstance(film.source, Path) and film.source.exists() and path.samefile(film.source)
+
+
+@dataclass
+class _Tally:
+    """What has been told so far."""
+
+    records: int = 0
+    faces: int = 0
+    failed: int = 0
+    reason: str = ""
+
+    def add(self, record: Recognition) -> None:
+        self.records += 1
+        self.faces += len(record.faces)
+        if record.status == "error":
+            self.failed += 1
+            self.reason = self.reason or str(record.error)
+
+
+def _read(recognizer: Recognizer, inputs: Sequence[Input], given: argparse.Namespace, tally: _Tally) -> None:
+    """Reads all inputs and tells every record as soon as it is there."""
+    from mien.recognition.copies import Copies
+    from mien.recognition.reading import FilmSettings, read_inputs
+    from mien.recognition.tracking import SMOOTHING_S
+
+    smoothing = SMOOTHING_S if given.smoothing is None else given.smoothing
+    settings = FilmSettings(given.every, smoothing, given.video_out, given.timeline)
+    copies = Copies(given.annotate) if given.annotate is not None else None
+    interrupts = Interrupts()
+    # Lines on the same terminal show by themselves how far it is.
+    hidden = not sys.stderr.isatty() or (sys.stdout.isatty() and not (given.csv or given.parquet))
+    total = 0 if hidden else sum(map(_length, inputs))
+    with (
+        interrupts.watched(),
+        _output(given, recognizer.names) as tell,
+        progress("predict", total, "pictures", quiet=hidden) as advance,
+        # Closed before the rest: a film that is being written is ended properly after Ctrl-C.
+        closing(read_inputs(recognizer, inputs, settings, copies)) as records,
+    ):
+        for record in records:
+            with interrupts.held():
+                tell(record)
+                tally.add(record)
+            advance(1 if record.frame is None else given.every)
+
+
+def _length(found: Input) -> int:
+    """How many records an input will have, as far as can be known before it is read."""
+    from mien.recognition import frames
+    from mien.recognition.inputs import Film
+
+    if not isinstance(found, Film) or isinstance(found.source, int):
+        return 1
+    try:
+        return frames.about(found.source).frames or 1
+    except MienError:
+        return 1
+
+
+def _output(given: argparse.Namespace, names: Sequence[str]) -> AbstractContextManager[Callable[[Recognition], None]]:
+    """What is done with every record, as a block that opens and closes the file where there is one."""
+    from mien.recognition.formats import FORMATS, csv_table, parquet_table
+
+    if given.csv is not None:
+        return csv_table(given.csv, names)
+    if given.parquet is not None:
+        return parquet_table(given.parquet, names)
+    if given.format is not None:
+        shape = FORMATS[given.format]
+        return nullcontext(lambda record: _print_shaped(record, shape))
+    return nullcontext(_print_json if given.json else _print_lines)
+
+
+def _print_json(record: Recognition) -> None:
+    _print(json.dumps(record.record(), ensure_ascii=not _fits(record.input), allow_nan=False))
+
+
+def _print_shaped(record: Recognition, shape: Callable[[Recognition], list[Any]]) -> None:
+    """A line in the shape of another tool; these have none for what cannot be read, so it is null, and told aside."""
+    if record.status == "error":
+        print(f"mien: {record.error}", file=sys.stderr)
+    found = None if record.status == "error" else shape(record)
+    _print(json.dumps(found, ensure_ascii=False, allow_nan=False))
+
+
+def _print_lines(record: Recognition) -> None:
+    """A line a face, for a person."""
+    where = record.input if record.frame is None else f"{record.input} frame {record.frame} ({record.time_s:.2f} s)"
+    if record.status == "error":
+        lines = [f"error: {record.error}" if record.frame is None else f"{where}: error: {record.error}"]
+    else:
+        lines = [f"{where}: {_told(face)}" for face in record.faces] or [f"{where}: no face"]
+    encoding = sys.stdout.encoding or "utf-8"
+    _print("\n".join(lines).encode(encoding, "backslashreplace").decode(encoding))
+
+
+def _told(face: Face) -> str:
+    """The surest expression, what else it might be, and where the face is."""
+    ranked = sorted(face.probabilities.items(), key=lambda item: -item[1])
     others = ", ".join(f"{name} {share:.0%}" for name, share in ranked[1:3])
-    return f"{record['input']}: {record['label']} {record['score']:.0%} ({others})"
+    left, top, width, height = (round(value) for value in face.box)
+    number = "" if face.id is None else f"face {face.id}, "
+    doubt = ", uncertain" if face.uncertain else ""
+    return f"{number}{face.label} {face.score:.0%}{doubt} ({others}), {width}x{height} px at {left},{top}"
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def _fits(text: str) -> bool:
+    """Whether stdout can show a text; a file name may hold bytes that are no UTF-8, a terminal may know few letters."""
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
+from mien.errors import MienError
 from mien.recognition.results import Box
+
+DETECTORS: tuple[str, ...] = ("haar", "yunet", "none")
+"""The names that ``detector`` knows."""
 
 
 @dataclass(frozen=True)
@@ -39,3 +44,114 @@ class Detector(Protocol):
     def detect(self, picture: np.ndarray) -> list[Detection]:
         """The faces of a picture, uint8 [H, W] (grey) or [H, W, 3] (RGB), upright, from left to right."""
         ...
+
+
+class WholePicture:
+    """No detector: every picture is a crop of one face already."""
+
+    name = "none"
+    margin = 0.0
+
+    def detect(self, picture: np.ndarray) -> list[Detection]:
+        """One face that fills the picture, uint8 [H, W] or [H, W, 3].
+
+        Raises:
+            MienError: the array is no picture.
+        """
+        check(picture)
+        height, width = picture.shape[:2]
+        return [Detection((0.0, 0.0, float(width), float(height)), None)]
+
+
+def detector(name: str, **options: Any) -> Detector:
+    """The detector of a name.
+
+    Args:
+        name: ``haar``; ``yunet``, whose model is downloaded, or ``yunet:FILE.onnx``; ``none`` for face crops.
+        options: of the detector's class: ``mien.recognition.haar.Haar`` or ``mien.recognition.yunet.YuNet``.
+
+    Raises:
+        MienError: there is no such detector or option, or its model cannot be had.
+    """
+    kind, separator, file = name.partition(":")
+    if kind not in DETECTORS or (separator and (kind != "yunet" or not file)):
+        raise MienError(f"detector {name!r}: is not known, expected haar, yunet, yunet:FILE.onnx or none; choose one")
+    if separator:
+        options = {"model": file, **options}
+    try:
+        return _make(kind, options)
+    except TypeError as error:
+        raise MienError(
+            f"detector {name!r}: does not take the options {', '.join(sorted(options))} ({error}); leave them out"
+        ) from error
+
+
+def check(picture: np.ndarray) -> None:
+    """Checks that an array is a picture.
+
+    Raises:
+        MienError: it is not uint8 [H, W] or [H, W, 3] with at least one pixel.
+    """
+    if not isinstance(picture, np.ndarray):
+        raise MienError(f"picture: is a {type(picture).__name__}, expected a uint8 array [H, W] or [H, W, 3]")
+    right_shape = picture.ndim == 2 or (picture.ndim == 3 and picture.shape[2] == 3)
+    if picture.dtype != np.uint8 or not right_shape or not picture.size:
+        raise MienError(
+            f"picture: is {picture.dtype} {list(picture.shape)}, expected uint8 [H, W] or [H, W, 3] with pixels in it; "
+            "convert it"
+        )
+
+
+def apart(found: Sequence[Detection], union: float = 0.3, nested: float = 0.6) -> list[Detection]:
+    """Leaves one box where several are about the same face, the one with the highest score.
+
+    Args:
+        found: detections that all have a score.
+        union: the intersection over union, in [0, 1], above which two boxes are about one face.
+        nested: the share of the smaller one that lies within the other, in [0, 1], above which they are too.
+
+    Returns:
+        Those that stay, from left to right, then from top to bottom.
+    """
+    kept: list[Detection] = []
+    for candidate in sorted(found, key=lambda one: -(one.score or 0.0)):
+        box = candidate.box
+        if not any(
+            overlap(box, other.box) > union
+            or _shared(box, other.box) > nested * min(box[2] * box[3], other.box[2] * other.box[3])
+            for other in kept
+        ):
+            kept.append(candidate)
+    return sorted(kept, key=lambda one: one.box[:2])
+
+
+def overlap(one: Box, other: Box) -> float:
+    """Intersection over union of two boxes, in [0, 1]."""
+    common = _shared(one, other)
+    return common / (one[2] * one[3] + other[2] * other[3] - common) if common else 0.0
+
+
+def within(box: Sequence[float], width: int, height: int) -> Box:
+    """The part of a box, left, top, width and height, that lies in a picture of ``width`` x ``height`` pixels."""
+    left, top = max(0.0, float(box[0])), max(0.0, float(box[1]))
+    right, bottom = min(float(width), float(box[0] + box[2])), min(float(height), float(box[1] + box[3]))
+    return left, top, max(0.0, right - left), max(0.0, bottom - top)
+
+
+def _make(kind: str, options: dict[str, Any]) -> Detector:
+    if kind == "none":
+        return WholePicture(**options)
+    if kind == "yunet":
+        from mien.recognition.yunet import YuNet
+
+        return YuNet(**options)
+    from mien.recognition.haar import Haar
+
+    return Haar(**options)
+
+
+def _shared(one: Box, other: Box) -> float:
+    """The area in pixels that two boxes have in common."""
+    across = min(one[0] + one[2], other[0] + other[2]) - max(one[0], other[0])
+    down = min(one[1] + one[3], other[1] + other[3]) - max(one[1], other[1])
+    return max(0.0, across) * max(0.0, down)

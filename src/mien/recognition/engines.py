@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
+
+from mien.errors import MienError
+from mien.recognition.models import find
+
+KINDS: tuple[str, ...] = ("auto", "onnx", "torch")
+BATCH = 64
+"""Crops a forward pass; from about eight on, a larger batch is no faster and takes more memory."""
+
+INPUT, OUTPUTS = "faces", ["probabilities", "embedding"]
+"""The names in an exported file."""
 
 
 @dataclass(frozen=True)
@@ -52,3 +64,169 @@ class Engine(Protocol):
     def read(self, crops: np.ndarray) -> Answers:
         """Reads crops, uint8 [N, S, S] or [N, S, S, 3]; N may be 0."""
         ...
+
+
+class OnnxEngine:
+    """ONNX Runtime on a file of ``mien export``; needs the base install alone.
+
+    Args:
+        path: the file.
+        device: auto (a GPU where this ONNX Runtime can use one), cpu, cuda or cuda:N.
+        threads: within an operation; None takes as many as there are cores.
+
+    Raises:
+        MienError: the file is damaged or was not written by ``mien export``, or there is no such device.
+    """
+
+    def __init__(self, path: str | Path, device: str = "auto", threads: int | None = None) -> None:
+        self.path = Path(path)
+        self._session = _session(self.path, device, threads)
+        self.metadata = _metadata(self.path, self._session)
+        self.names: tuple[str, ...] = tuple(self.metadata["names"])
+        self.image_size: int = self.metadata["image_size"]
+        self.grey: bool = self.metadata["grey"]
+        self.threshold: float | None = self.metadata["threshold"]
+        self.stated_accuracy: float | None = self.metadata["stated_accuracy"]
+
+    def read(self, crops: np.ndarray) -> Answers:
+        """Reads crops; see ``Engine``.
+
+        Raises:
+            MienError: the crops are of another kind or size, or an answer is NaN or infinity.
+        """
+        crops = check_crops(crops, self.image_size, self.grey)
+        return joined([self._session.run(OUTPUTS, {INPUT: batch}) for batch in batches(crops)], len(crops), self.path)
+
+
+def engine(model: str | Path | None, kind: str = "auto", device: str = "auto", threads: int | None = None) -> Engine:
+    """The engine for a model.
+
+    Args:
+        model: as ``mien.recognition.models.find`` takes it; None means the shipped weights.
+        kind: onnx, torch, or auto: ONNX Runtime where the model is there as ONNX, else torch.
+        device: auto, cpu, cuda or cuda:N; mps too for torch.
+        threads: within an operation; None leaves it to the library.
+
+    Raises:
+        MienError: there is no such model, it is not there in the form that was asked for, torch is needed and not
+            installed, or there is no such device.
+    """
+    if kind not in KINDS:
+        raise MienError(f"--engine: got {kind}, expected {', '.join(KINDS[:-1])} or {KINDS[-1]}")
+    files = find(model)
+    if files.onnx is not None and kind != "torch":
+        return OnnxEngine(files.onnx, device, threads)
+    if files.folder is None:
+        raise MienError(f"{files.onnx}: is ONNX, which torch does not read; leave out --engine torch, or give the "
+                        "folder that `mien train` wrote")  # fmt: skip
+    if kind == "onnx":
+        raise MienError(f"{files.folder}: holds no model.onnx; write one with `mien export {files.folder} --out DIR`, "
+                        "and give DIR")  # fmt: skip
+    try:
+        from mien.recognition.torch_engine import TorchEngine
+    except ModuleNotFoundError as error:
+        raise MienError(
+            f"{files.folder}: needs {error.name}, which is not installed; pip install 'mien[train]' brings it, or "
+            "give a folder that `mien export` wrote"
+        ) from error
+    return TorchEngine.load(files.folder, device, threads)
+
+
+def check_crops(crops: np.ndarray, image_size: int, grey: bool) -> np.ndarray:
+    """The crops as a network reads them, contiguous; grey ones are repeated for a network that sees colour.
+
+    Raises:
+        MienError: they are of another type or shape.
+    """
+    shape = (image_size, image_size)
+    if crops.dtype == np.uint8 and not grey and crops.shape[1:] == shape:
+        crops = np.repeat(crops[..., None], 3, axis=3)
+    wanted = shape if grey else (*shape, 3)
+    if crops.dtype != np.uint8 or crops.shape[1:] != wanted:
+        expected = f"uint8 [N, {', '.join(map(str, wanted))}]"
+        raise MienError(
+            f"the crops are {crops.dtype} {list(crops.shape)}, expected {expected}; convert and resize them first"
+        )
+    return np.ascontiguousarray(crops)
+
+
+def batches(crops: np.ndarray) -> list[np.ndarray]:
+    """The crops, at most ``BATCH`` at once; one black crop where there are none, as not every network reads nothing."""
+    if not len(crops):
+        return [np.zeros((1, *crops.shape[1:]), crops.dtype)]
+    return [crops[start : start + BATCH] for start in range(0, len(crops), BATCH)]
+
+
+def joined(parts: list[Any], count: int, where: str | Path) -> Answers:
+    """The answers to ``batches`` of ``count`` crops, each probabilities and embeddings, as one.
+
+    Raises:
+        MienError: one is NaN or infinity.
+    """
+    probabilities, embeddings = (np.concatenate(values) for values in zip(*parts, strict=True))
+    if not np.isfinite(probabilities).all():
+        raise MienError(f"{where}: answers NaN or infinity, expected numbers; its weights are damaged: copy the whole "
+                        "again, or train anew")  # fmt: skip
+    return Answers(probabilities[:count], embeddings[:count])
+
+
+def _session(path: Path, device: str, threads: int | None) -> Any:
+    import onnxruntime
+
+    providers = _providers(device, onnxruntime.get_available_providers())
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what is wrong is told by the exception
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    if not path.is_file():
+        raise MienError(f"{path}: no such file; give a file that `mien export` wrote")
+    try:
+        session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=providers)
+    except OSError as error:
+        raise MienError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+    except Exception as error:  # ONNX Runtime has a class of its own for each of its codes, none of them public
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise MienError(
+            f"{path}: is no ONNX file that can be read ({reason}); copy it again, or write it with `mien export`"
+        ) from error
+    wanted = providers[0] if isinstance(providers[0], str) else providers[0][0]
+    if session.get_providers()[0] != wanted and device != "auto":
+        raise MienError(f"--device: got {device}, which ONNX Runtime could not start; use cpu, or check the driver")
+    return session
+
+
+def _providers(device: str, available: list[str]) -> list[Any]:
+    """What ONNX Runtime is to run on, in its words."""
+    kind, _, number = device.partition(":")
+    if kind not in ("auto", "cpu", "cuda") or (number and (kind != "cuda" or not number.isdecimal())):
+        raise MienError(f"--device: got {device}, expected auto, cpu, cuda or cuda:N for a model in ONNX")
+    cuda = "CUDAExecutionProvider"
+    if kind == "cuda" and cuda not in available:
+        raise MienError(
+            f"--device: got {device}, which the installed ONNX Runtime cannot use; use cpu, or install onnxruntime-gpu "
+            "in place of onnxruntime"
+        )
+    if kind == "cpu" or cuda not in available:
+        return ["CPUExecutionProvider"]
+    return [(cuda, {"device_id": number or "0"}), "CPUExecutionProvider"]
+
+
+def _metadata(path: Path, session: Any) -> dict[str, Any]:
+    """What ``mien export`` noted in the file, held to the shapes of its input and outputs."""
+    try:
+        found = {key: json.loads(value) for key, value in session.get_modelmeta().custom_metadata_map.items()}
+        (faces,), outputs = session.get_inputs(), {output.name: output for output in session.get_outputs()}
+        size, colours = found["image_size"], [] if found["grey"] else [3]
+        fits = (faces.name, faces.type, faces.shape[1:]) == (INPUT, "tensor(uint8)", [size, size, *colours])
+        fits &= outputs["probabilities"].shape[1:] == [len(found["names"])] and "embedding" in outputs
+        fits &= {"threshold", "stated_accuracy"} <= set(found)
+    except (KeyError, ValueError, TypeError) as error:
+        raise _foreign(path) from error
+    if not fits:
+        raise _foreign(path)
+    return found
+
+
+def _foreign(path: Path) -> MienError:
+    return MienError(f"{path}: is an ONNX file of another kind, expected one that `mien export` wrote; export the "
+                     "model with it")  # fmt: skip

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
+from PIL import Image
+
+from mien.errors import MienError
 
 Box = tuple[float, float, float, float]
 """Left, top, width and height in pixels of the upright picture; the origin is its top left corner."""
@@ -91,3 +94,17 @@ class Recognition:
             "time_s": self.time_s,
             "faces": [face.record() for face in self.faces],
         }
+
+    def annotated(self) -> Image.Image:
+        """A copy of the picture with a box around every face, and what its look was read as; mode RGB.
+
+        Raises:
+            MienError: the picture could not be read, or its pixels were not kept (``Recognizer.stream`` without
+                ``keep_pixels``, the frames of a film).
+        """
+        if self.pixels is None:
+            reason = self.error or "its pixels were not kept; read it with Recognizer.recognize"
+            raise MienError(f"{self.input}: cannot be drawn on: {reason}")
+        from mien.recognition.draw import annotated
+
+        return Image.fromarray(annotated(self.pixels, self.faces))

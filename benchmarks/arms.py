@@ -1,0 +1,221 @@
+"""What recipes.py and learning_curve.py have in common: arms, their settings, and how one is made and judged."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from masked_inputs import hidden_patches
+
+from mien.cli.evaluate import trained_on
+from mien.config import PRESETS, DistillConfig, FreezeConfig, PretrainConfig, TrainConfig, differences, to_dict
+from mien.data.faces import FaceSet
+from mien.errors import MienError
+from mien.evaluation.evaluate import evaluate
+from mien.files import read_json
+from mien.model.classifier import Classifier
+from mien.model.presets import SHAPES
+from mien.training.device import machine_of, resolve_device
+from mien.training.finetune import train
+from mien.training.history import read_history
+from mien.training.pretrain import pretrain
+from mien.training.state import state_path
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What sets a run apart from one that trains fresh weights by Muon.
+
+    Attributes:
+        optimizer: muon or adamw.
+        pretrained: whether it starts from the encoder of the masked autoencoder.
+        blocks: how many blocks are frozen, the embeddings with them.
+        released: whether these train in the second half of the epochs.
+        masked: whether three quarters of the patches are hidden, in training and in evaluation.
+        taught: whether it learns from the teacher's answers.
+        features: weight of the teacher's feature maps in the loss.
+        preset: its own preset, where it does not take that of the others.
+    """
+
+    optimizer: str = "muon"
+    pretrained: bool = False
+    blocks: int = 0
+    released: bool = False
+    masked: bool = False
+    taught: bool = False
+    features: float = 0.0
+    preset: str | None = None
+
+    def hiding(self) -> AbstractContextManager[None]:
+        """Within it, this arm's networks see what they are to see."""
+        return hidden_patches() if self.masked else nullcontext()
+
+
+TRAINED: dict[str, Arm] = {
+    "scratch": Arm(),
+    "adamw": Arm(optimizer="adamw"),
+    "pretrained": Arm(pretrained=True),
+    "frozen 4": Arm(pretrained=True, blocks=4),
+    "frozen 8": Arm(pretrained=True, blocks=8),
+    "released 4": Arm(pretrained=True, blocks=4, released=True),
+    "masked": Arm(pretrained=True, masked=True),
+    "distilled": Arm(taught=True),
+    "hints": Arm(taught=True, features=3.0),
+    "both": Arm(pretrained=True, taught=True, features=3.0),
+    **{f"preset {name}": Arm(preset=name) for name in PRESETS},
+}
+"""The arms that train a network."""
+
+AVERAGED, TEACHER = "averaged", "teacher"
+"""The arms that read with what is there already."""
+
+TEACHER_SETTINGS: dict[str, Any] = {
+    "backbone": "timm:resnet18",
+    "network_args": {"channels": [48, 96, 192, 384], "layers": [1, 1, 1, 1]},
+    "image_size": 64,
+    "lr": 2e-3,
+}
+"""A residual network of 2.8 million parameters."""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options that decide how every arm is trained."""
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--preset", choices=PRESETS, default="mini", help="of every network but the teacher (mini)")
+    parser.add_argument("--image-size", type=int, help="of every network but the teacher (the preset's own)")
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--lr", type=float, default=1e-3, help="of every arm by Muon (1e-3)")
+    parser.add_argument("--ema", type=float, default=0.98, help="decay of the averaged weights (0.98)")
+    parser.add_argument("--device", default="auto")
+
+
+def settings(name: str, given: argparse.Namespace, seed: int) -> TrainConfig:
+    """The run of an arm.
+
+    Raises:
+        MienError: there are too few epochs to release anything, or too few blocks to freeze.
+    """
+    arm, depth = TRAINED[name], SHAPES[given.preset].depth
+    if arm.released and given.epochs < 2:
+        raise MienError(f"--epochs {given.epochs}: {name} releases blocks half-way; give at least 2")
+    if arm.blocks > depth:
+        raise MienError(f"--preset {given.preset}: has {depth} blocks, too few for {name}; leave it out of --arms")
+    by_adamw = arm.optimizer == "adamw"
+    return TrainConfig(
+        data=given.data,
+        out=str(folder_of(name, given, seed)),
+        backbone=str(given.autoencoder / "model") if arm.pretrained else arm.preset or given.preset,
+        image_size=None if arm.pretrained else given.image_size,
+        epochs=given.epochs,
+        batch_size=given.batch_size,
+        optimizer="adamw" if by_adamw else "muon",
+        lr=given.adamw_lr if by_adamw else given.lr,
+        head_lr=1e-3,
+        warmup_epochs=min(1.0, given.epochs / 10),
+        layer_decay=given.layer_decay if arm.pretrained else 1.0,
+        ema=given.ema,
+        teacher=[str(given.teacher / "model")] if arm.taught else [],
+        distill=DistillConfig(features=arm.features),
+        freeze=FreezeConfig(blocks=arm.blocks, release_epoch=given.epochs // 2 + 1 if arm.released else None),
+        seed=seed,
+        device=given.device,
+    )
+
+
+def folder_of(name: str, given: argparse.Namespace, seed: int) -> Path:
+    """The folder of an arm's run; that of ``scratch`` serves its preset's arm too."""
+    place = "scratch" if TRAINED[name].preset == given.preset else name.replace(" ", "-")
+    return Path(given.out / f"{place}-{seed}")
+
+
+def make(config: TrainConfig | PretrainConfig, command: str) -> Path:
+    """The model folder of a run, trained, gone on with, or as it lies there.
+
+    Raises:
+        MienError: what lies there was made with other settings.
+    """
+    out = Path(config.out)
+    if (out / "done").is_file():
+        made = read_json(out / "model" / "meta.json")["config"]
+        told = differences(made, to_dict(config.resolved()))
+        if told:
+            raise MienError(f"{out}: was made with other settings ({'; '.join(told)}); choose another --out")
+    else:
+        started = state_path(out).is_file()
+        if isinstance(config, TrainConfig):
+            train(config, resume=started, command=command)
+        else:
+            pretrain(config, resume=started, command=command)
+        (out / "done").touch()
+    return out / "model"
+
+
+def judge(
+    folder: Path,
+    faces: FaceSet,
+    *,
+    device: str = "auto",
+    tta: bool = False,
+    seed: int = 0,
+    train_thumbnails: np.ndarray | None = None,
+) -> tuple[dict[str, Any], np.ndarray]:
+    """What a run's model is worth on validation.
+
+    Args:
+        folder: its model folder.
+        faces: the data, with its validation split.
+        device: where pictures are read.
+        tta: average the probabilities of a picture and of its mirror image.
+        seed: of what is hidden, where something is.
+        train_thumbnails: uint8 [M, 12, 12], among which twins are looked for; by default of what the model learnt from.
+
+    Returns:
+        ``accuracy`` and its ``ci95``, ``clean`` and ``clean_ci95`` (the same without the pictures that have a twin),
+        ``macro_f1``, ``ece`` (cross-fitted), ``images_per_second`` (the median of the run's epochs; null where nothing
+        was trained for this), ``parameters`` (as the folder holds them, its patch embedding reading colour); and bool
+        [N], which pictures were read right.
+    """
+    torch.manual_seed(seed)
+    classifier = Classifier.load(folder, resolve_device(device))
+    thumbs = trained_on(faces, classifier) if train_thumbnails is None else train_thumbnails
+    found = evaluate(classifier, faces, "validation", train_thumbnails=thumbs, tta=tta, quiet=True)
+    rate = None if tta else statistics.median(row["images_per_second"] for row in read_history(folder.parent))
+    scores = {
+        "accuracy": found.whole["accuracy"],
+        "ci95": found.whole["ci95"]["accuracy"],
+        "clean": found.clean["accuracy"] if found.clean else None,
+        "clean_ci95": found.clean["ci95"]["accuracy"] if found.clean else None,
+        "macro_f1": found.whole["macro_f1"],
+        "ece": found.cross_fitted_ece(),
+        "images_per_second": rate,
+        "parameters": sum(parameter.numel() for parameter in classifier.network.parameters()),
+    }
+    return scores, found.right
+
+
+def head(given: argparse.Namespace, faces: FaceSet) -> dict[str, Any]:
+    """Where and on what the arms were made: ``machine``, ``data``, ``preset``, ``image_size``, ``batch_size``."""
+    machine = {**machine_of(resolve_device(given.device)), "threads": torch.get_num_threads()}
+    data = {"source": faces.source, "fingerprint": faces.fingerprint, "training": len(faces.part("train"))}
+    return {"machine": machine, "data": data, "preset": given.preset, "image_size": given.image_size,
+            "batch_size": given.batch_size}  # fmt: skip
+
+
+def told(about: dict[str, Any]) -> str:
+    """The machine in words."""
+    machine = about["machine"]
+    place = f"{machine['gpu']}, " if "gpu" in machine else ""
+    return f"{place}{machine['processor']}, {machine['cores']} cores, {machine['threads']} threads"
+
+
+def teacher_config(given: argparse.Namespace) -> TrainConfig:
+    """The run of the teacher that is made where none is given."""
+    config = TrainConfig(data=given.data, out=str(given.teacher), epochs=given.teacher_epochs, device=given.device)
+    return replace(config, **TEACHER_SETTINGS)

@@ -1,0 +1,211 @@
+"""Mien beside ``fer``, on the same pictures in one run: speed, faces found, accuracy, first answer, size on disk.
+
+``fer`` lives in an environment of its own, as its TensorFlow and our libraries do not go together; its interpreter is
+given. A fresh install of fer 25.10.3 does not start, as it does not keep OpenCV below 5 nor setuptools below 82:
+
+    python -m venv fer && fer/bin/pip install fer==25.10.3 "setuptools<80"
+    fer/bin/pip uninstall -y opencv-contrib-python && fer/bin/pip install "opencv-python-headless>=4.14,<5"
+    python benchmarks/beside_fer.py --fer fer/bin/python --data archive.zip
+
+Both get decoded pictures in the channel order they ask for. The two take turns, round by round; times are medians after
+warm-up. "Whole pictures" are scikit-image's portrait (one face, public domain) and a collage of twelve of it. The first
+answer is a fresh process from its start to the faces of a portrait. Believe the ratios before the numbers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from fer_side import median_seconds
+from skimage import data
+
+from mien.data.read import read_faces
+from mien.evaluation.metrics import mcnemar, score
+from mien.labels import FER2013
+from mien.recognition.recognizer import Recognizer
+from mien.versions import machine, versions
+
+SIZES: tuple[int, ...] = (256, 512, 1024, 2048)
+FIRST = {
+    "fer": "from fer.fer import FER\nfaces = FER().detect_emotions(picture[..., ::-1].copy())",
+    "mien": "from mien import Recognizer\nfaces = Recognizer({model!r}).recognize(picture, color='rgb').faces",
+}
+"""What a fresh process runs."""
+
+
+def pictures() -> dict[str, np.ndarray]:
+    """Portraits of several sizes and a collage of twelve, uint8 [H, W, 3], RGB; their names tell how many faces."""
+    portrait = data.astronaut()
+    found = {
+        f"picture-1-{size}": cv2.resize(
+            portrait, (size, size), interpolation=cv2.INTER_AREA if size < len(portrait) else cv2.INTER_CUBIC
+        )
+        for size in SIZES
+    }
+    return {**found, "picture-12-collage": np.tile(portrait, (3, 4, 1))}
+
+
+def ours(recognizer: Recognizer, folder: Path, rounds: int) -> dict[str, Any]:
+    """As ``fer_side.main``, by Mien."""
+    found: dict[str, Any] = {"pictures": {}}
+    for path in sorted(folder.glob("picture-*.npy")):
+        picture = np.load(path)
+        faces = recognizer.recognize(picture, color="bgr").faces
+        seconds = median_seconds(lambda picture=picture: recognizer.recognize(picture, color="bgr"), rounds)
+        boxes = [list(face.box) for face in faces]
+        found["pictures"][path.stem] = {"seconds": seconds, "faces": len(faces), "boxes": boxes}
+    engine, size = recognizer.engine, recognizer.engine.image_size
+    crops = np.stack(
+        [cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA) for crop in np.load(folder / "crops.npy")]
+    )
+    crops = crops if engine.grey else np.repeat(crops[..., None], 3, axis=-1)
+    found["crops"] = {
+        str(count): median_seconds(lambda count=count: engine.read(crops[:count]), 5 * rounds) / count
+        for count in (1, 64)
+    }
+    return found
+
+
+def theirs(python: Path, folder: Path, rounds: int) -> dict[str, Any]:
+    """What ``fer_side.py`` says in the other environment."""
+    script = Path(__file__).with_name("fer_side.py")
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": ""}
+    done = subprocess.run(
+        [python, script, folder, str(rounds)], capture_output=True, text=True, env=environment, check=False
+    )
+    if done.returncode:
+        raise SystemExit(f"beside_fer: {python} could not run fer: {done.stderr.strip().splitlines()[-1]}")
+    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return found
+
+
+def first_answer(python: str | Path, code: str, folder: Path, runs: int) -> float:
+    """Median seconds from the start of a process to the faces of a portrait."""
+    whole = f"import numpy\npicture = numpy.load({str(folder / 'picture-1-512.npy')!r})\n{code}\nassert len(faces)"
+    times = []
+    for _ in range(runs):
+        started = time.perf_counter()
+        subprocess.run(
+            [python, "-c", whole], check=True, capture_output=True, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+        )
+        times.append(time.perf_counter() - started)
+    return statistics.median(times)
+
+
+def megabytes(python: str | Path) -> float:
+    """Size on disk of the environment that an interpreter belongs to."""
+    root = Path(python).absolute().parent.parent
+    return sum(path.lstat().st_size for path in root.rglob("*") if path.is_file() and not path.is_symlink()) / 1e6
+
+
+def accuracies(recognizer: Recognizer, faces: Any, folder: Path) -> dict[str, Any]:
+    """Both on the validation faces, paired."""
+    theirs = np.load(folder / "fer-probabilities.npy")
+    theirs /= theirs.sum(axis=1, keepdims=True)
+    order = [FER2013.index(name) for name in faces.names]  # fer's classes come in FER2013's own order
+    engine = recognizer.engine
+    images = faces.images if engine.grey else np.repeat(faces.images[..., None], 3, axis=-1)
+    own = engine.read(images).probabilities.astype(np.float64)
+    own = own[:, [engine.names.index(name) for name in faces.names]]
+    both = {
+        name: score(found / found.sum(axis=1, keepdims=True), faces.labels, faces.names)
+        for name, found in (("fer", theirs[:, order]), ("mien", own))
+    }
+    right = [found.argmax(axis=1) == faces.labels for found in (own, theirs[:, order])]
+    kept = ("accuracy", "macro_f1", "ece", "ci95")
+    return {**{name: {key: values[key] for key in kept} for name, values in both.items()}, "mcnemar": mcnemar(*right)}
+
+
+def table(record: dict[str, Any]) -> str:
+    """The comparison as Markdown."""
+    lines = ["| | fer | Mien | ratio |", "|---|---:|---:|---:|"]
+    for name, pair in record["pictures"].items():
+        _, expected, size = name.split("-")
+        a, b = pair["fer"], pair["mien"]
+        counts = f"({a['faces']} and {b['faces']} faces, {expected} there)"
+        first, second = a["seconds"], b["seconds"]
+        lines.append(f"| {size} {counts} | {1000 * first:.1f} ms | {1000 * second:.1f} ms | {first / second:.2f} |")
+    for count, pair in record["crops"].items():
+        a, b = pair["fer"], pair["mien"]
+        lines.append(f"| a crop, {count} at once | {1000 * a:.3f} ms | {1000 * b:.3f} ms | {a / b:.2f} |")
+    a, b = (record["first_answer"][name] for name in ("fer", "mien"))
+    lines.append(f"| first answer | {a:.2f} s | {b:.2f} s | {a / b:.2f} |")
+    if record.get("accuracy"):
+        a, b = record["accuracy"]["fer"], record["accuracy"]["mien"]
+        lines.append(f"| accuracy, validation | {a['accuracy']:.2%} | {b['accuracy']:.2%} | |")
+        lines.append(f"| macro-F1 | {a['macro_f1']:.3f} | {b['macro_f1']:.3f} | |")
+        lines.append(f"| ECE | {a['ece']:.3f} | {b['ece']:.3f} | |")
+    if record.get("megabytes"):
+        a, b = (record["megabytes"][name] for name in ("fer", "mien"))
+        lines.append(f"| install | {a:,.0f} MB | {b:,.0f} MB | {a / b:.1f} |")
+    return "\n".join(lines)
+
+
+def merged(rounds: list[dict[str, Any]]) -> dict[str, Any]:
+    """The rounds of one side: the median over them of every time, the counts of the first."""
+    first = rounds[0]
+    return {
+        "pictures": {
+            name: {**found, "seconds": statistics.median(one["pictures"][name]["seconds"] for one in rounds)}
+            for name, found in first["pictures"].items()
+        },
+        "crops": {count: statistics.median(one["crops"][count] for one in rounds) for count in first["crops"]},
+    }
+
+
+def main() -> None:
+    """Prints the table and one line of JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--fer", type=Path, required=True, help="the Python interpreter where fer is installed")
+    parser.add_argument("--model", help="what Mien reads with (the shipped weights)")
+    parser.add_argument("--data", help="FER2013, for the accuracy of both on its validation split")
+    parser.add_argument("--wheel", type=Path, help="the interpreter of an environment with Mien's base install alone")
+    parser.add_argument("--rounds", type=int, default=3, help="how often the two take turns (3)")
+    parser.add_argument("--calls", type=int, default=5, help="timed calls a picture and round (5)")
+    given = parser.parse_args()
+    faces = read_faces(given.data).part("validation") if given.data else None
+    recognizer = Recognizer(given.model)
+    sides: dict[str, list[dict[str, Any]]] = {"fer": [], "mien": []}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for stem, picture in pictures().items():
+            np.save(folder / f"{stem}.npy", picture[..., ::-1])
+        noise = np.random.default_rng(0).integers(0, 256, (64, 48, 48), dtype=np.uint8)
+        np.save(folder / "crops.npy", noise if faces is None else faces.images[:64])
+        if faces is not None:
+            np.save(folder / "labelled.npy", faces.images)
+        for _ in range(given.rounds):
+            sides["fer"].append(theirs(given.fer, folder, given.calls))
+            sides["mien"].append(ours(recognizer, folder, given.calls))
+        by_side = {side: merged(rounds) for side, rounds in sides.items()}
+        own = given.wheel or sys.executable
+        first = {"fer": FIRST["fer"], "mien": FIRST["mien"].format(model=given.model)}
+        record = {
+            "command": shlex.join(["python", *sys.argv]),
+            **{part: {key: {side: by_side[side][part][key] for side in by_side} for key in by_side["fer"][part]}
+               for part in ("pictures", "crops")},
+            "first_answer": {"fer": first_answer(given.fer, first["fer"], folder, given.rounds),
+                             "mien": first_answer(own, first["mien"], folder, given.rounds)},
+            "accuracy": None if faces is None else accuracies(recognizer, faces, folder),
+            "megabytes": {"fer": megabytes(given.fer), "mien": megabytes(given.wheel)} if given.wheel else None,
+            "machine": machine(),
+            "versions": versions(),
+        }  # fmt: skip
+    print(table(record))
+    print(json.dumps({"benchmark": "beside_fer", **record}))
+
+
+if __name__ == "__main__":
+    main()

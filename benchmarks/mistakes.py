@@ -1,0 +1,222 @@
+"""The surest mistakes of a classifier, to be looked at one by one: which of them are mistakes of the label?
+
+OUT/mistakes-1.png, and so on, hold the wrongly read pictures of which the classifier was surest, numbered, and
+OUT/mistakes.csv a line for each: label, reading, probability, id, whether near-identical pictures in Training ("twins")
+exist and which labels those have, and an empty column ``verdict`` to fill in. A twin that is labelled as the picture
+was read speaks for a wrong label without any looking. OUT/classes.txt has the scores by class and the most frequent
+confusions.
+
+The sheets show the very faces of the data: they are for looking at, stay under --out, and belong neither into a
+repository nor into a report that goes to others. A label says how a face looked to somebody, and so does a verdict.
+
+    python benchmarks/mistakes.py runs/first --data archive.zip --out runs/mistakes
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from mien.cli.evaluate import as_trained, trained_on
+from mien.data.faces import FaceSet
+from mien.data.read import read_faces
+from mien.data.twins import has_twin, thumbnails
+from mien.errors import MienError
+from mien.evaluation.evaluate import Evaluation, evaluate
+from mien.evaluation.figures import picture_sheet, png
+from mien.evaluation.metrics import classification_report_text, most_confused, surest_mistakes
+from mien.files import atomic_file, ensure_writable, write_text
+from mien.model.classifier import Classifier
+from mien.training.device import resolve_device
+
+PER_SHEET, COLUMNS = 30, 6
+SHOWN_SIZE = 192
+"""Pictures are enlarged to so many pixels: smooth, a small face is easier to read than by its squares."""
+
+SHEET_DPI = 110
+CONFUSIONS = 12
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A picture that was read otherwise than it is labelled.
+
+    Attributes:
+        number: its place on the sheets, from 1.
+        id: as the data has it.
+        label: the class that the data says.
+        reading: the class that the classifier says.
+        probability: of the reading, in [0, 1].
+        of_label: probability of the label, in [0, 1].
+        twins: whether Training holds a near-identical picture; None where Training is not known.
+        twin_labels: the labels of these.
+    """
+
+    number: int
+    id: str
+    label: str
+    reading: str
+    probability: float
+    of_label: float
+    twins: bool | None
+    twin_labels: tuple[str, ...]
+
+    @property
+    def other_labels(self) -> tuple[str, ...]:
+        """The labels of its twins that differ from its own."""
+        return tuple(name for name in self.twin_labels if name != self.label)
+
+    def caption(self) -> str:
+        """What stands below it on a sheet."""
+        lines = [f"{self.number}. {self.label}, read as", f"{self.reading}, {self.probability:.0%}", Path(self.id).stem]
+        if self.twins:
+            lines.append(f"twin: {', '.join(self.other_labels) or 'same label'}")
+        return "\n".join(lines)
+
+
+def mistakes_of(found: Evaluation, train: FaceSet | None, count: int) -> list[Mistake]:
+    """The surest mistakes of an evaluation, surest first.
+
+    Args:
+        found: of the pictures, with ``twins``.
+        train: the labelled pictures among which twins are looked for; None where they are not at hand.
+        count: how many, at most.
+    """
+    rows = surest_mistakes(found.probabilities, found.labels, count)
+    labels = twin_labels(found.images[rows], train) if train is not None else [()] * len(rows)
+    mistakes = []
+    for number, (row, names) in enumerate(zip(rows, labels, strict=True), 1):
+        values, label = found.probabilities[row], int(found.labels[row])
+        mistakes.append(
+            Mistake(
+                number=number,
+                id=str(found.ids[row]),
+                label=found.names[label],
+                reading=found.names[int(values.argmax())],
+                probability=float(values.max()),
+                of_label=float(values[label]),
+                twins=None if found.twins is None else bool(found.twins[row]),
+                twin_labels=names,
+            )
+        )
+    return mistakes
+
+
+def twin_labels(images: np.ndarray, train: FaceSet) -> list[tuple[str, ...]]:
+    """For each picture, uint8 [N, S, S] or [N, S, S, 3], the labels of its twins in a set, each once."""
+    thumbs, others = thumbnails(images), thumbnails(train.images)
+    shared = [has_twin(thumbs, others[train.labels == label]) for label in range(len(train.names))]
+    return [tuple(name for name, held in zip(train.names, row, strict=True) if held) for row in np.array(shared).T]
+
+
+def sheets(images: np.ndarray, mistakes: Sequence[Mistake]) -> list[bytes]:
+    """PNG files of ``PER_SHEET`` mistakes each, whose pictures are uint8 [N, S, S] or [N, S, S, 3]."""
+    size = (SHOWN_SIZE, SHOWN_SIZE)
+    shown = [cv2.resize(image, size, interpolation=cv2.INTER_CUBIC) for image in images]
+    found = []
+    for start in range(0, len(mistakes), PER_SHEET):
+        captions = [mistake.caption() for mistake in mistakes[start : start + PER_SHEET]]
+        figure = picture_sheet(np.stack(shown[start : start + PER_SHEET]), captions, columns=COLUMNS)
+        found.append(png(figure, dpi=SHEET_DPI))
+    return found
+
+
+def as_csv(mistakes: Sequence[Mistake]) -> str:
+    """A line for each mistake, and an empty column for what the eye says."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["number", "id", "label", "reading", "probability", "p_label", "twin", "twin_labels", "verdict"])
+    for each in mistakes:
+        twin = "" if each.twins is None else ("yes" if each.twins else "no")
+        numbers = [f"{each.probability:.4f}", f"{each.of_label:.4f}"]
+        writer.writerow(
+            [each.number, each.id, each.label, each.reading, *numbers, twin, " ".join(each.twin_labels), ""]
+        )
+    return text.getvalue()
+
+
+def classes(found: Evaluation) -> str:
+    """Scores by class, and the most frequent confusions."""
+    lines = most_confused(found.whole["confusion"], found.names, CONFUSIONS)
+    report = classification_report_text(found.probabilities, found.labels, found.names)
+    return "\n".join([report, "most frequent confusions:", *(f"  {line}" for line in lines)]) + "\n"
+
+
+def counts(mistakes: Sequence[Mistake]) -> dict[str, int]:
+    """How many mistakes there are, with twins, with a twin of another label, with a twin labelled as was read."""
+    return {
+        "mistakes": len(mistakes),
+        "with_twin": sum(bool(each.twins) for each in mistakes),
+        "twin_of_other_label": sum(bool(each.other_labels) for each in mistakes),
+        "twin_labelled_as_read": sum(each.reading in each.twin_labels for each in mistakes),
+    }
+
+
+def told(name: str, found: dict[str, int]) -> str:
+    """The counts in a line."""
+    return (
+        f"{name}: {found['mistakes']:,}; with a twin in Training {found['with_twin']:,}, with one of another label "
+        f"{found['twin_of_other_label']:,}, with one labelled as was read {found['twin_labelled_as_read']:,}"
+    )
+
+
+def look(given: argparse.Namespace) -> dict[str, Any]:
+    """Writes sheets and tables into ``--out``, prints the tables, and gives the figures as one dictionary."""
+    table = given.out / "mistakes.csv"
+    if table.exists():
+        raise MienError(f"{table}: is there already, perhaps with verdicts; choose another --out, or remove it")
+    ensure_writable(given.out)
+    classifier = Classifier.load(given.model, resolve_device(given.device))
+    faces = as_trained(read_faces(given.data), classifier, "validation")
+    known = trained_on(faces, classifier)
+    found = evaluate(classifier, faces, "validation", train_thumbnails=known, model=str(given.model))
+    train = faces.part("train") if faces.has("train") else None
+    every = mistakes_of(found, train, len(found.labels))
+    surest = every[: given.count]
+    if not surest:
+        raise MienError(f"{given.model}: makes no mistake on {given.data}; there is nothing to look at")
+    pages = sheets(found.images[surest_mistakes(found.probabilities, found.labels, given.count)], surest)
+    for number, page in enumerate(pages, 1):
+        with atomic_file(given.out / f"mistakes-{number}.png") as temporary:
+            temporary.write_bytes(page)
+    write_text(table, as_csv(surest))
+    write_text(given.out / "classes.txt", classes(found))
+    print(classes(found))
+    numbers = {"all": counts(every), "shown": counts(surest)}
+    print(told("all mistakes", numbers["all"]))
+    print(told(f"the surest, {surest[0].probability:.1%} to {surest[-1].probability:.1%}", numbers["shown"]))
+    print(f"sheets and table: {given.out}")
+    return {"model": str(given.model), "n": len(found.labels), "accuracy": found.whole["accuracy"], **numbers,
+            "per_class": found.whole["per_class"]}  # fmt: skip
+
+
+def main() -> None:
+    """Looks for mistakes on validation, and prints one line of JSON at the end."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path, help="a model folder or the folder of a run")
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--out", type=Path, required=True, help="a folder that nobody else reads")
+    parser.add_argument("--count", type=int, default=60, help="mistakes to show (60)")
+    parser.add_argument("--device", default="auto")
+    given = parser.parse_args()
+    if given.count < 1:
+        parser.error(f"--count: got {given.count}, expected at least 1")
+    print(json.dumps({"benchmark": "mistakes", **look(given)}))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except MienError as error:
+        print(f"mistakes: {error}", file=sys.stderr)
+        sys.exit(2)

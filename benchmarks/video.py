@@ -1,0 +1,204 @@
+"""How fast a film is read, and that memory does not grow with its length.
+
+The film is generated: 640x480 at 25 frames/s, a portrait (scikit-image's, in the public domain) that moves over a
+textured ground, one face of about 105 px in every frame. Reading its frames alone, without looking for faces, is the
+baseline: the ratio is how much longer the whole takes. Beside it stand the parts by themselves, so that one sees what
+bounds the whole: detection of every frame, the network on one face a frame, and drawing the boxes and writing the film.
+Rates are those of the fastest of some rounds, after a warm-up; the processor time of all threads beside them depends
+less on what else the machine does. Memory is the peak of a fresh process over what it holds
+after its first hundred frames, for films of several lengths.
+
+    python benchmarks/video.py --model runs/first
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import re
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from importlib import metadata
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from mien.recognition.frames import frames
+from mien.recognition.video import BATCH, Reader, recognize_film, write_annotated
+
+WIDTH, HEIGHT, RATE = 640, 480, 25.0
+TARGET = 25.0
+"""Frames a second that are to be reached."""
+
+_WARM = 100
+
+
+def write_film(path: Path, count: int) -> None:
+    """Writes the film: a portrait that sways over a textured ground."""
+    from skimage import data
+
+    portrait = data.astronaut()[:330, 40:420, ::-1]
+    generator = np.random.default_rng(0)
+    ground = np.zeros((HEIGHT, WIDTH, 3))
+    for cell in (4, 16, 64):
+        noise = generator.uniform(-40, 40, (HEIGHT // cell, WIDTH // cell, 3))
+        ground += cv2.resize(noise, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
+    still = np.clip(128 + ground, 0, 255).astype(np.uint8)
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), RATE, (WIDTH, HEIGHT))
+    for index in range(count):
+        angle = 2 * np.pi * index / 200
+        left, top = round(130 + 125 * np.sin(angle)), round(75 + 70 * np.cos(1.7 * angle))
+        frame = still.copy()
+        frame[top : top + portrait.shape[0], left : left + portrait.shape[1]] = portrait
+        writer.write(frame)
+    writer.release()
+
+
+def speed(recognizer: Any, film: Path, count: int, rounds: int, scratch: Path) -> dict[str, float]:
+    """Frames a second of the whole and of its parts, and how well the face was followed."""
+    from mien.recognition.framing import cut
+
+    records = list(recognize_film(recognizer, film))
+    found = [len(record.faces) for record in records]
+    pictures = [frame.pixels for frame in frames(film) if frame.pixels is not None][:_WARM]
+    face = next(face for record in records for face in record.faces)
+    margin, size, grey = recognizer.detector.margin, recognizer.engine.image_size, recognizer.engine.grey
+    crops = np.stack([cut(pictures[0], face.box, margin, size, grey)] * BATCH)
+
+    def written() -> None:
+        with write_annotated(scratch / "annotated.mp4", RATE) as write:
+            for record in recognize_film(recognizer, film, keep_pixels=True):
+                write(record)
+
+    parts: dict[str, tuple[Callable[[], object], int]] = {
+        "reading": (lambda: _drain(frames(film)), count),
+        "recognition": (lambda: _drain(recognize_film(recognizer, film)), count),
+        "with_film": (written, count),
+        "detection": (lambda: [recognizer.detector.detect(pixels) for pixels in pictures], len(pictures)),
+        "network": (lambda: [recognizer.engine.read(crops) for _ in range(8)], 8 * BATCH),
+    }
+    times: dict[str, list[float]] = {name: [] for name in parts}
+    busy: dict[str, list[float]] = {name: [] for name in parts}
+    for _ in range(rounds):
+        for name, (work, _) in parts.items():  # in turns, so that all of them see the same machine
+            started, before = time.perf_counter(), time.process_time()
+            work()
+            times[name].append(time.perf_counter() - started)
+            busy[name].append(time.process_time() - before)
+    rates = {name: units / min(times[name]) for name, (_, units) in parts.items()}
+    return {
+        **rates,
+        **{f"{name}_cpu_ms": 1000 * min(busy[name]) / units for name, (_, units) in parts.items()},
+        "ratio": rates["reading"] / rates["recognition"],
+        "target": TARGET,
+        "frames": count,
+        "frames_with_one_face": sum(number == 1 for number in found) / len(found),
+        "ids": len({face.id for record in records for face in record.faces}),
+    }
+
+
+def memory(options: dict[str, Any], film: Path) -> float:
+    """By how many MiB the peak of this process rises after the first frames of a film, to its end."""
+    before = 0.0
+    for record in recognize_film(load(options), film):
+        if record.frame == _WARM:
+            before = _resident("VmHWM")
+    return _resident("VmHWM") - before
+
+
+def load(options: dict[str, Any]) -> Reader:
+    """The recognizer that is measured."""
+    from mien.recognition.recognizer import Recognizer
+
+    cv2.setNumThreads(options["threads"])
+    return Recognizer(options["model"], detector=options["detector"], threads=options["threads"])
+
+
+def table(rates: dict[str, float], grown: dict[int, float]) -> str:
+    """What was measured, as Markdown."""
+    lines = ["| part | frames/s | ms a frame | processor time, ms |", "|---|---:|---:|---:|"]
+    names = {
+        "reading": "reading the film alone (baseline)",
+        "recognition": f"**reading, finding, following, recognising** (target {rates['target']:.0f})",
+        "with_film": "the same, with boxes, written as a film",
+        "detection": "detection by itself",
+        "network": f"the network by itself, {BATCH} faces at once",
+    }
+    lines += [
+        f"| {name} | {rates[key]:,.1f} | {1000 / rates[key]:.1f} | {rates[f'{key}_cpu_ms']:.1f} |"
+        for key, name in names.items()
+    ]
+    lines += ["", "| frames | minutes of film | growth of peak memory, MiB |", "|---:|---:|---:|"]
+    lines += [f"| {count:,} | {count / RATE / 60:.1f} | {mebibytes:.1f} |" for count, mebibytes in grown.items()]
+    return "\n".join(lines)
+
+
+def _drain(records: Any) -> None:
+    for _ in records:
+        pass
+
+
+def _resident(field: str) -> float:
+    """MiB of this process in memory now (VmRSS) or at its peak (VmHWM)."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return float(re.search(rf"{field}:\s+(\d+) kB", status).group(1)) / 1024  # type: ignore[union-attr]
+
+
+def _in_fresh_process(function: Callable[..., float], *arguments: object) -> float:
+    with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def _processor() -> str:
+    information = Path("/proc/cpuinfo")
+    model = re.search(r"model name\s*: (.+)", information.read_text(encoding="utf-8")) if information.exists() else None
+    return model.group(1) if model else platform.processor()
+
+
+def main() -> int:
+    """Prints what was measured where and how, two Markdown tables, and one line of JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", help="a model folder or an .onnx file (the shipped weights)")
+    parser.add_argument("--detector", default="haar", help="haar, yunet or yunet:FILE (haar)")
+    parser.add_argument("--threads", type=int, default=2, help="threads of detector and network (2)")
+    parser.add_argument("--frames", type=int, default=500, help="frames of the film whose speed is measured (500)")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each part is measured (3)")
+    parser.add_argument("--lengths", type=int, nargs="*", default=[500, 2000, 8000], help="frames, for memory")
+    given = parser.parse_args()
+    if not Path("/proc/self/status").exists():
+        parser.error("needs Linux")
+    options = {"model": given.model, "detector": given.detector, "threads": given.threads}
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        write_film(scratch / "film.mp4", given.frames)
+        rates = speed(load(options), scratch / "film.mp4", given.frames, given.rounds, scratch)
+        grown = {}
+        for count in given.lengths:
+            print(f"measuring memory over {count:,} frames", file=sys.stderr, flush=True)
+            write_film(scratch / "long.mp4", count)
+            grown[count] = _in_fresh_process(memory, options, scratch / "long.mp4")
+    about = {
+        "benchmark": "video",
+        "command": shlex.join(["python", *sys.argv]),
+        "hardware": _processor(),
+        **options,
+        "size": f"{WIDTH}x{HEIGHT}",
+        "versions": {name: metadata.version(name) for name in ("opencv-python-headless", "onnxruntime", "numpy")},
+        "frames with exactly one face": f"{rates['frames_with_one_face']:.1%}, {rates['ids']:.0f} ids",
+    }
+    for name, value in about.items():
+        print(f"{name}: {value}")
+    print(f"\n{table(rates, grown)}\n\n{json.dumps({**about, **rates, 'memory': grown})}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

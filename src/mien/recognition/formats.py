@@ -1,0 +1,177 @@
+"""The records in other shapes: as the users of other tools know them, and as tables."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from mien.errors import MienError
+from mien.files import atomic_file
+from mien.recognition.results import Face, Recognition
+
+_ROWS_AT_ONCE = 4096
+
+
+def fer(record: Recognition) -> list[dict[str, Any]]:
+    """The faces as ``FER().detect_emotions`` gives them: ``box`` as [x, y, w, h] in whole pixels, and ``emotions``."""
+    return [{"box": _whole_box(face), "emotions": dict(face.probabilities)} for face in record.faces]
+
+
+def deepface(record: Recognition) -> list[dict[str, Any]]:
+    """The faces as ``DeepFace.analyze(actions=["emotion"])`` gives them; emotions are in percent.
+
+    ``face_confidence`` is the detector's score on its own scale, and 0 where the detector has none; eyes are not looked
+    for.
+    """
+    return [
+        {
+            "emotion": {name: 100 * value for name, value in face.probabilities.items()},
+            "dominant_emotion": face.label,
+            "region": {**dict(zip("xywh", _whole_box(face), strict=True)), "left_eye": None, "right_eye": None},
+            "face_confidence": face.detector_score or 0.0,
+        }
+        for face in record.faces
+    ]
+
+
+def hf(record: Recognition) -> list[list[dict[str, Any]]]:
+    """For every face what ``transformers.pipeline("image-classification")`` gives: ``label`` and ``score``, surest
+    first."""
+    return [
+        [{"label": name, "score": value} for name, value in sorted(face.probabilities.items(), key=lambda kv: -kv[1])]
+        for face in record.faces
+    ]
+
+
+FORMATS: dict[str, Callable[[Recognition], list[Any]]] = {"fer": fer, "deepface": deepface, "hf": hf}
+"""The shapes of other tools, by the tool."""
+
+
+def columns(names: Sequence[str]) -> list[str]:
+    """The columns of a table of faces, for a model that tells these expressions apart."""
+    told = ["input", "status", "error", "width", "height", "frame", "time_s"]
+    of_face = ["face", "id", "box_x", "box_y", "box_w", "box_h", "label", "score", "uncertain", "detector_score"]
+    return [*told, *of_face, *(f"emotion_{name}" for name in names)]
+
+
+def rows(record: Recognition) -> list[dict[str, Any]]:
+    """A row for every face of a record, or one without a face where it has none; what is missing is None.
+
+    ``face`` counts the faces of a picture from 0.
+    """
+    told = {key: value for key, value in record.record().items() if key != "faces"}
+    told = {key: _encodable(value) if isinstance(value, str) else value for key, value in told.items()}
+    return [{**told, **_of_face(index, face)} for index, face in enumerate(record.faces)] or [told]
+
+
+Add = Callable[[Recognition], None]
+"""Takes the records of a run, one after the other."""
+
+
+@contextmanager
+def csv_table(path: Path, names: Sequence[str]) -> Iterator[Add]:
+    """A CSV file (UTF-8, a header line); each record is on disk as soon as it is added.
+
+    Args:
+        path: the file, replaced where it exists.
+        names: the expressions that the model tells apart.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header = columns(names)
+    with path.open("w", encoding="utf-8", newline="") as file:
+
+        def write(values: list[dict[str, Any]]) -> None:
+            # The rows of a record go out in one piece: an interruption leaves all of them or none.
+            text = io.StringIO()
+            csv.DictWriter(text, header, restval="", lineterminator="\n").writerows(values)
+            file.write(text.getvalue())
+            file.flush()
+
+        write([dict(zip(header, header, strict=True))])
+        yield lambda record: write(rows(record))
+
+
+def ensure_pyarrow() -> None:
+    """Checks that Parquet files can be written.
+
+    Raises:
+        MienError: pyarrow is not installed.
+    """
+    if find_spec("pyarrow") is None:
+        raise MienError("Parquet needs pyarrow, which is not installed; pip install 'mien[parquet]' brings it")
+
+
+@contextmanager
+def parquet_table(path: Path, names: Sequence[str]) -> Iterator[Add]:
+    """A Parquet file, which takes its place when the block ends; after Ctrl-C too, with the records until then.
+
+    Args:
+        path: the file, replaced where it exists.
+        names: the expressions that the model tells apart.
+
+    Raises:
+        MienError: it cannot be written, or pyarrow is not installed.
+    """
+    ensure_pyarrow()
+    import pyarrow
+    from pyarrow.parquet import ParquetWriter
+
+    whole, real, text = pyarrow.int64(), pyarrow.float64(), pyarrow.string()
+    kinds = dict.fromkeys(["width", "height", "frame", "face", "id"], whole) | {"uncertain": pyarrow.bool_()}
+    kinds |= dict.fromkeys(["input", "status", "error", "label"], text)
+    schema = pyarrow.schema([(name, kinds.get(name, real)) for name in columns(names)])
+    waiting: list[dict[str, Any]] = []
+    interruption: KeyboardInterrupt | None = None
+
+    def flush() -> None:
+        writer.write_table(pyarrow.Table.from_pylist(waiting, schema))
+        waiting.clear()
+
+    def add(record: Recognition) -> None:
+        waiting.extend(rows(record))
+        if len(waiting) >= _ROWS_AT_ONCE:
+            flush()
+
+    with atomic_file(path) as temporary, ParquetWriter(temporary, schema) as writer:
+        try:
+            yield add
+        except KeyboardInterrupt as error:
+            interruption = error
+        flush()
+    if interruption is not None:
+        raise interruption
+
+
+def _whole_box(face: Face) -> list[int]:
+    return [round(value) for value in face.box]
+
+
+def _of_face(index: int, face: Face) -> dict[str, Any]:
+    return {
+        "face": index,
+        "id": face.id,
+        **{f"box_{side}": round(value, 1) for side, value in zip("xywh", face.box, strict=True)},
+        "label": face.label,
+        "score": face.score,
+        "uncertain": face.uncertain,
+        "detector_score": face.detector_score,
+        **{f"emotion_{name}": value for name, value in face.probabilities.items()},
+    }
+
+
+def _encodable(text: str) -> str:
+    """Text as it can be written: a file name on disk may hold bytes that are no UTF-8."""
+    return os.fsencode(text).decode("utf-8", "backslashreplace") if _is_odd(text) else text
+
+
+def _is_odd(text: str) -> bool:
+    return any("\ud800" <= letter <= "\udfff" for letter in text)

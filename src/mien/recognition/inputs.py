@@ -1,0 +1,100 @@
+"""From what was typed after `mien predict` to the pictures and films that it names, in order."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mien.data.archive import is_junk, walk
+from mien.errors import MienError
+from mien.recognition import frames, pictures
+
+FILMS: tuple[str, ...] = tuple(suffix for suffix in frames.SUFFIXES if suffix not in pictures.SUFFIXES)
+"""File-name endings that make a file a film, in lower case; of an animated picture, the first frame is read."""
+
+
+@dataclass(frozen=True)
+class Film:
+    """A film file or, by its number, a camera."""
+
+    source: Path | int
+
+    @property
+    def name(self) -> str:
+        """How records name it."""
+        return f"camera {self.source}" if isinstance(self.source, int) else str(self.source)
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """A word that names nothing that could be read.
+
+    Attributes:
+        word: as it was typed.
+        reason: why, in one line.
+    """
+
+    word: str
+    reason: str
+
+
+Input = Path | Film | Nothing
+"""A picture file, a film or a camera, or a word that names neither."""
+
+
+def expand(words: Sequence[str], leave_out: Path | None = None) -> list[Input]:
+    """The files that words name: each file itself, what a folder holds, what a pattern fits.
+
+    Folders are looked through to the bottom, in alphabetical order, for files whose names end as those of pictures and
+    films do. A word with ``*``, ``?`` or ``[`` that is no file is a pattern, in which ``**`` stands for any folders. A
+    file is a film where its name ends like one; any other is taken for a picture. A file that is named twice comes
+    twice.
+
+    Args:
+        words: files, folders and patterns.
+        leave_out: a folder within the others that is not looked into, as it is where results go.
+    """
+    return [found for word in words for found in _expand(word, leave_out)]
+
+
+def _expand(word: str, leave_out: Path | None) -> list[Input]:
+    path = Path(word)
+    if os.path.isdir(path):
+        return _in_folder(path, leave_out)
+    if os.path.lexists(path) or not glob.has_magic(word):
+        return [_file(path)]
+    found: list[Input] = []
+    for match in sorted(glob.glob(word, recursive=True)):
+        if not os.path.isdir(match):
+            found.append(_file(Path(match)))
+        elif "**" not in word:  # with **, what is in the folder is named by itself
+            found += _in_folder(Path(match), leave_out)
+    return found or [Nothing(word, f"{word}: no file has such a name; check the pattern")]
+
+
+def _in_folder(folder: Path, leave_out: Path | None) -> list[Input]:
+    try:
+        files = list(_files(folder, leave_out))
+    except MienError as error:
+        return [Nothing(str(folder), str(error))]
+    suffixes = {*pictures.SUFFIXES, *FILMS}
+    found: list[Input] = [_file(path) for path in files if path.suffix.lower() in suffixes]
+    if found:
+        return found
+    seen = f"; its {len(files):,} files have other endings than .jpg, .png, .mp4 and the like" if files else ""
+    return [Nothing(str(folder), f"{folder}: holds no picture and no film{seen}; check the path")]
+
+
+def _files(folder: Path, leave_out: Path | None) -> Iterator[Path]:
+    barred = None if leave_out is None else os.path.realpath(leave_out)
+    for place, children, names in walk(folder):
+        children[:] = [name for name in children if not is_junk(name) and os.path.realpath(place / name) != barred]
+        if os.path.realpath(place) != barred or place == folder:
+            yield from (place / name for name in names if not is_junk(name))
+
+
+def _file(path: Path) -> Path | Film:
+    return Film(path) if path.suffix.lower() in FILMS else path

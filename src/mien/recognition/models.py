@@ -1,0 +1,66 @@
+"""What the path of a model means: an ONNX file, an exported folder, a folder of training, or the shipped weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mien.errors import MienError
+
+SHIPPED = Path(__file__).parents[1] / "weights"
+"""Where an installation carries weights, if it does."""
+
+ONNX_FILES: tuple[str, ...] = ("model.onnx", "model.int8.onnx")
+"""What ``mien export`` writes, in the order in which a folder's are preferred."""
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """The forms in which a model is there; at least one.
+
+    Attributes:
+        onnx: an ONNX file of ``mien export``.
+        folder: a folder of ``mien train``, for PyTorch.
+    """
+
+    onnx: Path | None
+    folder: Path | None
+
+
+def find(path: str | Path | None) -> ModelFiles:
+    """Finds a model.
+
+    Args:
+        path: an ``.onnx`` file, a folder that holds ``model.onnx`` or ``model.int8.onnx``, a folder of ``mien train``
+            (``config.json`` and ``model.safetensors``), a run's folder with one of these in ``model/``, or None for
+            the weights of this installation.
+
+    Raises:
+        MienError: there is no such path, or it holds no model.
+    """
+    if path is None:
+        shipped = _in_folder(SHIPPED)
+        if shipped is None:
+            raise MienError("no weights are shipped in this installation; give --model, a folder that `mien train` or "
+                            "`mien export` wrote")  # fmt: skip
+        return shipped
+    given = Path(path).expanduser()
+    if given.is_file():
+        if given.suffix.lower() == ".onnx":
+            return ModelFiles(given, None)
+        raise MienError(
+            f"{path}: is a file, expected a folder that `mien train` wrote, or an .onnx file of `mien export`"
+        )
+    found = _in_folder(given) or _in_folder(given / "model")
+    if found is None:
+        what = "holds neither model.onnx nor config.json and model.safetensors" if given.is_dir() else "no such folder"
+        raise MienError(
+            f"{path}: {what}; give a folder that `mien train` or `mien export` wrote, like runs/first/model"
+        )
+    return found
+
+
+def _in_folder(folder: Path) -> ModelFiles | None:
+    onnx = next((folder / name for name in ONNX_FILES if (folder / name).is_file()), None)
+    trained = all((folder / name).is_file() for name in ("config.json", "model.safetensors"))
+    return ModelFiles(onnx, folder if trained else None) if onnx or trained else None

@@ -1,0 +1,229 @@
+"""From anything that a person may hand over as a picture to its upright pixels: lenient to kinds, strict to damage.
+
+A data set is read with more distrust (``mien.data.pictures``): there, a transparent or 16-bit picture is a mistake that
+would spoil a training; here it is somebody's photo.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import cv2
+import numpy as np
+from PIL import ExifTags, Image, ImageCms, ImageOps
+
+from mien.data.archive import LARGEST_FILE, open_file
+from mien.data.pictures import LARGEST_PHOTO
+from mien.data.pictures import SUFFIXES as DATA_SUFFIXES
+from mien.errors import MienError
+
+Color = Literal["rgb", "bgr", "gray"]
+"""How the last axis of an array is to be read."""
+
+SUFFIXES: tuple[str, ...] = (*DATA_SUFFIXES, ".gif", ".jfif")
+"""File-name endings that make a file of a folder a picture, in lower case."""
+
+_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM", "GIF")
+_WIDE = ("I", "I;16", "I;16L", "I;16B", "I;16N")
+_WIDEST = 65535
+_WHITE = (255, 255, 255, 255)
+
+
+def check_color(given: Any, color: str | None) -> None:
+    """Checks how a caller says that an array is to be read.
+
+    Args:
+        given: what is to be recognised.
+        color: ``rgb``, ``bgr``, ``gray`` or None.
+
+    Raises:
+        MienError: the word is unknown, or is missing where an array may be RGB as well as BGR.
+    """
+    if color is not None and color not in get_args(Color):
+        raise MienError(f"color: got {color!r}, expected one of {', '.join(map(repr, get_args(Color)))}")
+    if color is None and isinstance(given, np.ndarray) and given.ndim == 3 and given.shape[2] in (3, 4):
+        raise MienError(
+            f"color: is missing for an array {list(given.shape)}, whose first channel may be red or blue; "
+            "say color='bgr' for one from OpenCV, color='rgb' for one from Pillow, imageio or scikit-image"
+        )
+
+
+def read(given: Any, where: str, color: str | None = None) -> np.ndarray:
+    """The pixels of a picture.
+
+    EXIF orientation is applied; of an animated file the first frame is read; transparent parts become white; 16-bit
+    grey is divided by 257; palettes, CMYK, YCbCr, HSV and Lab become RGB.
+
+    Args:
+        given: a path, the bytes of a file, a PIL image, or a uint8 array [H, W] (grey), [H, W, 1], [H, W, 3] or
+            [H, W, 4] (with transparency last).
+        where: how a message names it.
+        color: the order of an array's channels; files and PIL images know their own.
+
+    Returns:
+        uint8 [H, W] (grey) or [H, W, 3] (RGB), of at most ``LARGEST_PHOTO`` pixels a side.
+
+    Raises:
+        MienError: it cannot be read, in one line.
+    """
+    if isinstance(given, np.ndarray):
+        return _from_array(given, where, color)
+    if isinstance(given, Image.Image):
+        with _told(where):
+            _check_size(given.size, where)
+            return _pixels(given, where)
+    if isinstance(given, bytes | bytearray | memoryview):
+        return _decode(bytes(given), where)
+    if isinstance(given, str | os.PathLike):
+        return _decode(_bytes_of(Path(os.fsdecode(given)), where), where)
+    hint = "; cv2.imread gives None where it cannot read a file: hand over its path" if given is None else ""
+    kind = "None" if given is None else f"a {type(given).__name__}"
+    raise MienError(f"{where}: is {kind}, expected a path, bytes, a PIL image or a NumPy array{hint}")
+
+
+def _bytes_of(path: Path, where: str) -> bytes:
+    try:
+        with open_file(path) as stream:
+            data = stream.read(LARGEST_FILE + 1)
+    except (OSError, ValueError) as error:  # a name that is too long, or holds a NUL
+        reason = getattr(error, "strerror", None) or error
+        raise MienError(f"{where}: cannot be read ({reason}); check the path") from error
+    if len(data) > LARGEST_FILE:
+        raise MienError(f"{where}: is larger than {LARGEST_FILE >> 20} MiB, expected a picture; make it smaller")
+    return data
+
+
+def _decode(data: bytes, where: str) -> np.ndarray:
+    if not data:
+        raise MienError(f"{where}: is empty; replace or remove the file")
+    with _told(where), Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        _check_size(image.size, where)  # before anything is decoded
+        return _pixels(image, where)
+
+
+@contextmanager
+def _told(where: str) -> Iterator[None]:
+    """What goes wrong in Pillow, told as a MienError."""
+    try:
+        yield
+    except MienError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise MienError(
+            f"{where}: has more pixels than can be read, expected at most {LARGEST_PHOTO}x{LARGEST_PHOTO}; make it "
+            "smaller"
+        ) from error
+    except Image.UnidentifiedImageError as error:
+        raise MienError(
+            f"{where}: is not a picture that can be read, expected {', '.join(_FORMATS[:-1])} or {_FORMATS[-1]}; "
+            "replace the file, or save it as one of these"
+        ) from error
+    except Exception as error:  # Pillow's decoders raise many kinds on broken data: OSError, SyntaxError, struct.error.
+        raise MienError(f"{where}: is a truncated or broken picture ({error}); replace or remove it") from error
+
+
+def _check_size(size: tuple[int, int], where: str) -> None:
+    width, height = size
+    if not width or not height:
+        raise MienError(f"{where}: is {width}x{height} pixels, expected at least one; replace it")
+    if max(size) > LARGEST_PHOTO:
+        raise MienError(
+            f"{where}: is {width}x{height} pixels, expected at most {LARGEST_PHOTO}x{LARGEST_PHOTO}; make it smaller"
+        )
+
+
+def _pixels(image: Image.Image, where: str) -> np.ndarray:
+    """uint8 [H, W] or [H, W, 3] of an image of any mode, upright; one that is grey in all but name is grey."""
+    image.load()
+    upright = ImageOps.exif_transpose(image) if _is_turned(image) else image
+    if upright.mode in _WIDE:
+        return _from_wide(np.asarray(upright), where)
+    if upright.mode == "F":
+        raise MienError(
+            f"{where}: has pixels of kind F (floats without a known range), expected 8 or 16 bits; save it as such"
+        )
+    if upright.has_transparency_data:
+        upright = Image.alpha_composite(Image.new("RGBA", upright.size, _WHITE), _with_alpha(upright))
+    if upright.mode in ("1", "L", "LA", "La"):
+        return np.asarray(upright.convert("L"))
+    pixels = np.asarray(_from_lab(upright) if upright.mode == "LAB" else upright.convert("RGB"))
+    # A colour photo shows itself in a few pixels; only what may be grey is looked at whole.
+    return np.ascontiguousarray(pixels[..., 0]) if _is_grey(pixels[::16, ::16]) and _is_grey(pixels) else pixels
+
+
+def _is_grey(pixels: np.ndarray) -> bool:
+    return bool((pixels == pixels[..., :1]).all())
+
+
+def _is_turned(image: Image.Image) -> bool:
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+    except Exception:  # Damaged EXIF data, of which Pillow raises many kinds, is no reason to refuse the pixels.
+        return False
+
+
+def _with_alpha(image: Image.Image) -> Image.Image:
+    """The image in mode RGBA; Pillow has no direct way there from premultiplied grey."""
+    return (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+
+
+def _from_lab(image: Image.Image) -> Image.Image:
+    converted = ImageCms.profileToProfile(
+        image, ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), outputMode="RGB"
+    )
+    if converted is None:
+        raise ValueError("Lab pixels cannot be converted")
+    return converted
+
+
+def _from_wide(values: np.ndarray, where: str) -> np.ndarray:
+    """uint8 [H, W] of grey values with 16 bits, the full range."""
+    wide = values.astype(np.int64)
+    if wide.min() < 0 or wide.max() > _WIDEST:
+        raise MienError(
+            f"{where}: has grey values from {wide.min()} to {wide.max()}, expected 0 to {_WIDEST}; save it with 8 or "
+            "16 bits"
+        )
+    return ((wide + 128) // 257).astype(np.uint8)
+
+
+def _from_array(array: np.ndarray, where: str, color: str | None) -> np.ndarray:
+    if array.dtype != np.uint8:
+        raise MienError(f"{where}: {_wrong_type(array)}")
+    channels = {"gray": (1,), "rgb": (3, 4), "bgr": (3, 4)}.get(color or "", (1, 3, 4))
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in channels):
+        expected = "[H, W]" if color == "gray" else "[H, W] (grey) or [H, W, 3] (colour)"
+        as_color = f" with color={color!r}" if color else ""
+        raise MienError(f"{where}: is an array {list(array.shape)}, expected {expected}{as_color}")
+    _check_size((array.shape[1], array.shape[0]), where)
+    if array.ndim == 2 or array.shape[2] == 1:
+        return np.array(array.reshape(array.shape[:2]))
+    # A copy in any case: what the result keeps must not change when the caller goes on with her array.
+    pixels = np.array(array[..., :3])
+    if color == "bgr":
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)  # ten times as fast as turning the axis round
+    if array.shape[2] == 3:
+        return pixels
+    alpha = array[..., 3:].astype(np.uint16)
+    return ((pixels * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+
+
+def _wrong_type(array: np.ndarray) -> str:
+    """What is wrong with an array that is not uint8, and what to do."""
+    if np.issubdtype(array.dtype, np.floating):
+        if np.isnan(array).any():
+            return f"is a {array.dtype} array with NaN, expected uint8 in 0 to 255; find out where the NaN come from"
+        return (
+            f"is a {array.dtype} array, expected uint8 in 0 to 255; where values are in 0 to 1 give "
+            "(255 * x).round().astype('uint8')"
+        )
+    if array.dtype == np.uint16:
+        return (
+            "is a uint16 array, expected uint8 in 0 to 255; where values fill 16 bits give (x // 257).astype('uint8')"
+        )
+    return f"is a {array.dtype} array, expected uint8 in 0 to 255; give x.astype('uint8') where that loses nothing"

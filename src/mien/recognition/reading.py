@@ -1,0 +1,137 @@
+"""A record for every picture and every frame of any number of inputs, in order, with memory for one batch."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mien.errors import MienError
+from mien.recognition import frames, video
+from mien.recognition.copies import Copies
+from mien.recognition.inputs import Film, Input, Nothing
+from mien.recognition.recognizer import BrokenModelError, Recognizer
+from mien.recognition.results import Recognition
+from mien.recognition.timeline import Timeline
+from mien.recognition.tracking import SMOOTHING_S
+
+
+@dataclass(frozen=True)
+class FilmSettings:
+    """How films are read.
+
+    Attributes:
+        every: read each ``every``-th frame alone.
+        smoothing: time constant of the smoothing of probabilities, in seconds; 0 for none.
+        video_out: where the film is written with boxes, where there is one film.
+        timeline: where its timeline is drawn, where there is one film.
+    """
+
+    every: int = 1
+    smoothing: float = SMOOTHING_S
+    video_out: Path | None = None
+    timeline: Path | None = None
+
+
+def read_inputs(
+    recognizer: Recognizer, inputs: Sequence[Input], films: FilmSettings, copies: Copies | None = None
+) -> Generator[Recognition, None, None]:
+    """Reads inputs one after the other; pictures that follow each other share batches.
+
+    Args:
+        recognizer: reads the pictures.
+        inputs: what to read.
+        films: how films are read.
+        copies: where annotated copies go, of films too; None writes none.
+
+    Yields:
+        A record for every picture and every frame, in order, without pixels; one with status ``error`` for what cannot
+        be read.
+
+    Raises:
+        MienError: an output cannot be written, or the model answers with NaN.
+    """
+    for kind, group in itertools.groupby(inputs, type):
+        if issubclass(kind, Path):
+            yield from _of_pictures(recognizer, group, copies)
+            continue
+        for given in group:
+            if isinstance(given, Nothing):
+                yield Recognition(given.word, "error", given.reason)
+            elif isinstance(given, Film):
+                yield from _of_film(recognizer, given, films, copies)
+
+
+def _of_pictures(recognizer: Recognizer, paths: Iterator[Input], copies: Copies | None) -> Iterator[Recognition]:
+    for record in recognizer.stream(paths, keep_pixels=copies is not None):
+        if copies is not None and record.pixels is not None:
+            copies.add(record)
+        yield replace(record, pixels=None)
+
+
+def _of_film(
+    recognizer: Recognizer, film: Film, settings: FilmSettings, copies: Copies | None
+) -> Iterator[Recognition]:
+    """The records of a film or a camera, which is written with boxes on the way where that is wanted."""
+    places = [] if settings.video_out is None else [settings.video_out]
+    if copies is not None:
+        places.append(copies.place(Path(film.name).name, tuple(video.CODECS), ".mp4"))
+    try:
+        rate = frames.about(film.source).rate / settings.every if places else 1.0
+    except MienError as error:
+        yield Recognition(film.name, "error", str(error))
+        return
+    records = video.recognize_film(
+        recognizer, film.source, every=settings.every, smoothing=settings.smoothing, keep_pixels=bool(places)
+    )
+    seen = False
+    try:
+        with ExitStack() as stack:
+            writers: list[Callable[[Recognition], None]] = []
+            if settings.timeline is not None:
+                writers.append(stack.enter_context(_timeline(settings.timeline, film, settings.smoothing)))
+            writers += [stack.enter_context(video.write_annotated(place, rate)) for place in places]
+            for record in _to_the_end(records, film):
+                seen = seen or record.pixels is not None
+                for write in writers:
+                    write(record)
+                yield replace(record, pixels=None)
+    except MienError as error:
+        if seen or isinstance(error, BrokenModelError):
+            raise
+        # Nothing could be written, as no frame could be decoded: the records have told that.
+
+
+@contextmanager
+def _timeline(path: Path, film: Film, smoothing: float) -> Iterator[Callable[[Recognition], None]]:
+    """Collects the frames of a film, and draws them when the block ends; after Ctrl-C too, what was read until then."""
+    collected = Timeline(Path(film.name).name, smoothing)
+    interruption: BaseException | None = None
+    frames_read = 0
+
+    def add(record: Recognition) -> None:
+        nonlocal frames_read
+        if record.time_s is not None:
+            collected.add(record)
+            frames_read += 1
+
+    try:
+        yield add
+    except (KeyboardInterrupt, GeneratorExit) as error:
+        interruption = error
+    if frames_read:
+        collected.save(path)
+    if interruption is not None:
+        raise interruption
+
+
+def _to_the_end(records: Iterator[Recognition], film: Film) -> Iterator[Recognition]:
+    """The records of a film; where it cannot be read on, the last one tells why."""
+    try:
+        yield from records
+    except BrokenModelError:
+        raise
+    except MienError as error:
+        yield Recognition(film.name, "error", str(error))

@@ -1,0 +1,224 @@
+"""The one class that most users need: from a photo, however it is handed over, to the faces in it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeAlias, overload
+
+import numpy as np
+from PIL import Image
+
+from mien.errors import MienError
+from mien.recognition import detection, engines, framing
+from mien.recognition.detection import Detection, Detector
+from mien.recognition.engines import Engine
+from mien.recognition.pictures import check_color, read
+from mien.recognition.results import Face, Recognition
+
+Picture: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | np.ndarray
+"""What may be handed over as one picture."""
+
+_MOST_BYTES = 64 * 2**20
+
+
+class BrokenModelError(MienError):
+    """The model cannot answer, or answers with NaN or infinity: no input is to blame, and none can be read."""
+
+
+class Recognizer:
+    """Finds faces in pictures and reads how they look.
+
+    What comes out is a guess about how a face looks in a picture, not about what the person feels.
+
+    Args:
+        model: a folder that `mien train` or `mien export` wrote, or an .onnx file; by default the shipped weights.
+        detector: ``haar``, ``yunet`` or ``yunet:FILE.onnx``, ``none`` for pictures that are face crops already, or an
+            object with the interface of ``mien.recognition.detection.Detector``.
+        engine: ``auto``, ``onnx``, ``torch``, or an object with the interface of ``mien.recognition.engines.Engine``,
+            beside which ``model``, ``device`` and ``threads`` are of no use.
+        device: where the network runs: ``auto``, ``cpu``, ``cuda``, ``cuda:N``.
+        threads: processor threads of the network; by default as many as there are cores.
+        batch_size: how many faces the network reads at once, at most.
+
+    Raises:
+        MienError: an option has a value that does not exist, or the model or the detector cannot be loaded.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | None = None,
+        *,
+        detector: str | Detector = "haar",
+        engine: str | Engine = "auto",
+        device: str = "auto",
+        threads: int | None = None,
+        batch_size: int = 64,
+    ) -> None:
+        _check_count("batch_size", batch_size)
+        if threads is not None:
+            _check_count("threads", threads)
+        self.batch_size = batch_size
+        self.detector: Detector = detection.detector(detector) if isinstance(detector, str) else detector
+        self.engine: Engine = (
+            engines.engine(None if model is None else Path(model), engine, device, threads)
+            if isinstance(engine, str)
+            else engine
+        )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The expressions that the model tells apart."""
+        return self.engine.names
+
+    @overload
+    def recognize(self, given: Picture, color: str | None = None) -> Recognition: ...
+
+    @overload
+    def recognize(self, given: list[Any] | tuple[Any, ...], color: str | None = None) -> list[Recognition]: ...
+
+    def recognize(self, given: Any, color: str | None = None) -> Recognition | list[Recognition]:
+        """Reads a picture, or a list of them, whose faces then go through the network together.
+
+        Args:
+            given: a path, the bytes of a file, a PIL image, a uint8 array [H, W] (grey) or [H, W, 3] (colour), or a
+                list or tuple of such. See ``mien.recognition.pictures.read`` for what becomes of EXIF orientation,
+                transparency, 16 bits, CMYK, palettes and animated files.
+            color: ``rgb``, ``bgr`` or ``gray``: the channels of arrays. Colour arrays need it; files and PIL images
+                know their own.
+
+        Returns:
+            A record for a picture; for a list, a list of the same length and order. A picture that cannot be read is a
+            record with status ``error``, never an exception. The pixels are kept, for ``annotated()``: read many large
+            files with ``stream``.
+
+        Raises:
+            MienError: ``color`` is no such word, or is missing for a colour array.
+            BrokenModelError (a MienError): the model answers with NaN.
+        """
+        if isinstance(given, list | tuple):
+            for one in given:  # all before the first is read, as it is the call that is wrong, and not a picture
+                check_color(one, color)
+            return list(self.stream(given, color, keep_pixels=True))
+        (record,) = self.stream([given], color, keep_pixels=True)
+        return record
+
+    def stream(
+        self, pictures: Iterable[Any], color: str | None = None, *, keep_pixels: bool = False
+    ) -> Iterator[Recognition]:
+        """Reads any number of pictures in batches, with memory for one batch.
+
+        Args:
+            pictures: as ``recognize`` takes them; a generator is asked for the next one only when it is its turn.
+            color: as in ``recognize``.
+            keep_pixels: whether the records keep the pixels, for ``annotated()``.
+
+        Yields:
+            A record for every picture, in order.
+
+        Raises:
+            MienError: as ``recognize``.
+        """
+        waiting: list[_Found] = []
+        crops = size = 0
+        for index, given in enumerate(pictures):
+            check_color(given, color)
+            where = os.fsdecode(given) if isinstance(given, str | os.PathLike) else f"picture {index}"
+            found = self._find(given, where, color, keep_pixels)
+            waiting.append(found)
+            crops += len(found.crops)
+            size += found.size
+            if crops >= self.batch_size or len(waiting) >= self.batch_size or size >= _MOST_BYTES:
+                yield from self._read(waiting)
+                waiting, crops, size = [], 0, 0
+        yield from self._read(waiting)
+
+    def _find(self, given: Any, where: str, color: str | None, keep_pixels: bool) -> _Found:
+        """The faces of a picture, cut out, not yet read."""
+        try:
+            pixels = read(given, where, color)
+            detections = self.detector.detect(pixels)
+        except MienError as error:
+            return _Found(Recognition(where, "error", str(error)), [], [])
+        height, width = pixels.shape[:2]
+        record = Recognition(
+            where,
+            "ok" if detections else "no_face",
+            width=width,
+            height=height,
+            pixels=pixels if keep_pixels else None,
+        )
+        margin, size, grey = self.detector.margin, self.engine.image_size, self.engine.grey
+        crops = [framing.cut(pixels, found.box, margin, size, grey) for found in detections]
+        return _Found(record, detections, crops)
+
+    def _read(self, waiting: Sequence[_Found]) -> Iterator[Recognition]:
+        """What the network makes of the faces of several pictures, all in one go."""
+        crops = [crop for found in waiting for crop in found.crops]
+        probabilities: list[np.ndarray] = []
+        embeddings: list[np.ndarray] = []
+        for start in range(0, len(crops), self.batch_size):
+            try:
+                answers = self.engine.read(np.stack(crops[start : start + self.batch_size]))
+            except MienError as error:
+                raise BrokenModelError(str(error)) from error
+            probabilities += list(answers.probabilities.astype(np.float64))
+            embeddings += list(answers.embeddings)
+        first = 0
+        for found in waiting:
+            rows = range(first, first + len(found.crops))
+            first = rows.stop
+            faces = tuple(
+                self._face(found.record.input, detection, crop, probabilities[row], embeddings[row])
+                for row, detection, crop in zip(rows, found.detections, found.crops, strict=True)
+            )
+            yield replace(found.record, faces=faces)
+
+    def _face(
+        self, where: str, detection: Detection, crop: np.ndarray, probabilities: np.ndarray, embedding: np.ndarray
+    ) -> Face:
+        if not np.isfinite(probabilities).all():
+            raise BrokenModelError(
+                f"the model answers {where} with NaN or infinity, expected numbers; its weights are damaged: copy the "
+                "whole folder again, or train anew"
+            )
+        best = int(probabilities.argmax())
+        score, threshold = float(probabilities[best]), self.engine.threshold
+        return Face(
+            box=detection.box,
+            label=self.names[best],
+            score=score,
+            probabilities=dict(zip(self.names, probabilities.tolist(), strict=True)),
+            uncertain=None if threshold is None else score < threshold,
+            detector_score=detection.score,
+            crop=crop,
+            embedding=embedding,
+        )
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A picture whose faces were found and wait to be read.
+
+    Attributes:
+        record: the record to be, still without faces.
+        detections: where they are.
+        crops: uint8 [S, S] or [S, S, 3] each.
+    """
+
+    record: Recognition
+    detections: Sequence[Detection]
+    crops: Sequence[np.ndarray]
+
+    @property
+    def size(self) -> int:
+        """Bytes that it holds while it waits."""
+        pixels = self.record.pixels
+        return sum(crop.nbytes for crop in self.crops) + (0 if pixels is None else pixels.nbytes)
+
+
+def _check_count(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise MienError(f"{name}: got {value!r}, expected a whole number of at least 1")

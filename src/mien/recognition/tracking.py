@@ -1,0 +1,185 @@
+"""Following faces from frame to frame, and smoothing what is read from them over time.
+
+Boxes are joined to tracks by overlap and distance, where a track is expected by its constant velocity: the nearest pair
+first, as in SORT (Bewley et al. 2016, section 3) but without Kalman filter and Hungarian method, which few faces do not
+need.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mien.recognition.results import Box, Face
+
+SMOOTHING_S = 0.25
+"""Time constant of the smoothing, in seconds: a change is followed to 63 % after so long, to 95 % after three times."""
+
+PATIENCE_S = 0.5
+"""How long a face may be out of sight and keep its id, in seconds."""
+
+PATIENCE_UPDATES = 2
+"""In how many looks on end a face may be missing and keep its id, where they are far apart in time."""
+
+FARTHEST = 1.0
+"""How far a face may be from where it was expected, in sides of its box."""
+
+LARGEST_RATIO = 2.0
+"""How much larger or smaller a face may be than when it was last seen."""
+
+_VELOCITY_S = 0.15
+
+
+@dataclass
+class _Track:
+    """A face that is followed.
+
+    Attributes:
+        id: its number.
+        box: where it was last seen.
+        velocity: of the middle of the box, in pixels a second: right, down; None after the first look.
+        seen_s: when it was last seen.
+        missed: in how many looks it has been missing since.
+        probabilities: float64 [C], smoothed.
+    """
+
+    id: int
+    box: Box
+    velocity: tuple[float, float] | None
+    seen_s: float
+    missed: int
+    probabilities: np.ndarray
+
+    def expected(self, time_s: float) -> Box:
+        """Where it should be by now, if it goes on as it went."""
+        left, top, width, height = self.box
+        right, down = self.velocity or (0.0, 0.0)
+        passed = time_s - self.seen_s
+        return left + right * passed, top + down * passed, width, height
+
+
+class Tracker:
+    """Gives the faces of a film ids that stay, and smooths their probabilities.
+
+    With the time ``dt`` since a face was last seen, its probabilities p become
+    p + (1 - exp(-dt / smoothing)) (new - p): the same at any frame rate.
+
+    Args:
+        smoothing: the time constant in seconds; 0 leaves probabilities as they are read.
+        threshold: the probability in [0, 1] below which an answer is uncertain; None where the model has none.
+
+    Raises:
+        ValueError: ``smoothing`` is negative or no number.
+    """
+
+    def __init__(self, smoothing: float = SMOOTHING_S, threshold: float | None = None) -> None:
+        if not (math.isfinite(smoothing) and smoothing >= 0):
+            raise ValueError(f"smoothing: expected seconds, 0 or more, got {smoothing}")
+        self.smoothing = smoothing
+        self.threshold = threshold
+        self._tracks: list[_Track] = []
+        self._next = 0
+
+    def update(self, faces: Sequence[Face], time_s: float) -> tuple[Face, ...]:
+        """The faces of the next frame, in the same order, with id and smoothed probabilities.
+
+        ``label``, ``score`` and ``uncertain`` follow from these; box, crop and embedding are those of the frame. An id
+        is given once: a face that was away for longer than the patience comes back with a new one.
+
+        Args:
+            faces: what was read in the frame; the same expressions each time.
+            time_s: when the frame is shown, in seconds; later than the one before.
+        """
+        joined = _join([track.expected(time_s) for track in self._tracks], [face.box for face in faces])
+        followed = []
+        for index, face in enumerate(faces):
+            read = np.array(list(face.probabilities.values()), np.float64)
+            if index in joined:
+                track = self._tracks[joined[index]]
+                self._follow(track, face.box, read, time_s)
+            else:
+                track = _Track(self._next, face.box, None, time_s, -1, read)
+                self._tracks.append(track)
+                self._next += 1
+            track.missed = -1  # this look counts for every track below
+            followed.append(self._smoothed(face, track))
+        for track in self._tracks:
+            track.missed += 1
+        self._tracks = [
+            track
+            for track in self._tracks
+            if track.missed <= PATIENCE_UPDATES or time_s - track.seen_s <= PATIENCE_S + 1e-9
+        ]
+        return tuple(followed)
+
+    def _follow(self, track: _Track, box: Box, read: np.ndarray, time_s: float) -> None:
+        passed = max(time_s - track.seen_s, 1e-6)
+        (across, down), (former_across, former_down) = _middle(box), _middle(track.box)
+        velocity = ((across - former_across) / passed, (down - former_down) / passed)
+        if track.velocity is not None:
+            # Boxes tremble by a pixel or two, which in a 25th of a second looks like speed.
+            share = 1 - math.exp(-passed / _VELOCITY_S)
+            velocity = (
+                track.velocity[0] + share * (velocity[0] - track.velocity[0]),
+                track.velocity[1] + share * (velocity[1] - track.velocity[1]),
+            )
+        share = 1 - math.exp(-passed / self.smoothing) if self.smoothing else 1.0
+        track.probabilities = track.probabilities + share * (read - track.probabilities)
+        track.box, track.velocity, track.seen_s = box, velocity, time_s
+
+    def _smoothed(self, face: Face, track: _Track) -> Face:
+        if not self.smoothing:
+            return replace(face, id=track.id)
+        names = list(face.probabilities)
+        best = int(track.probabilities.argmax())
+        score = float(track.probabilities[best])
+        return replace(
+            face,
+            id=track.id,
+            label=names[best],
+            score=score,
+            probabilities=dict(zip(names, track.probabilities.tolist(), strict=True)),
+            uncertain=None if self.threshold is None else score < self.threshold,
+        )
+
+
+def _join(expected: Sequence[Box], boxes: Sequence[Box]) -> dict[int, int]:
+    """Which track each box belongs to: a pair is joined if neither has a nearer partner that is still free."""
+    pairs = [
+        (apart, row, column)
+        for row, one in enumerate(expected)
+        for column, other in enumerate(boxes)
+        if (apart := _apart(one, other)) is not None
+    ]
+    joined: dict[int, int] = {}
+    for _, row, column in sorted(pairs):
+        if column not in joined and row not in joined.values():
+            joined[column] = row
+    return joined
+
+
+def _apart(one: Box, other: Box) -> float | None:
+    """How badly two boxes fit: what they lack in overlap, and how far apart they are in sides; None: not at all."""
+    side, other_side = (math.sqrt(max(box[2] * box[3], 1e-9)) for box in (one, other))
+    if max(side, other_side) > LARGEST_RATIO * min(side, other_side):
+        return None
+    (across, down), (other_across, other_down) = _middle(one), _middle(other)
+    distance = math.hypot(across - other_across, down - other_down) / ((side + other_side) / 2)
+    return None if distance > FARTHEST else 1 - overlap(one, other) + distance
+
+
+def overlap(one: Box, other: Box) -> float:
+    """Intersection over union of two boxes, in [0, 1]."""
+    width = min(one[0] + one[2], other[0] + other[2]) - max(one[0], other[0])
+    height = min(one[1] + one[3], other[1] + other[3]) - max(one[1], other[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    both = width * height
+    return both / (one[2] * one[3] + other[2] * other[3] - both)
+
+
+def _middle(box: Box) -> tuple[float, float]:
+    return box[0] + box[2] / 2, box[1] + box[3] / 2

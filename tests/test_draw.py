@@ -1,0 +1,114 @@
+"""Boxes on pictures: where they are, what they look like, and what has no room."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from mien.recognition import draw
+from mien.recognition.draw import COLOURS, annotated, colour_of
+from mien.recognition.results import Box, Face
+
+
+def face(box: Box, label: str = "happy", score: float = 0.93, uncertain: bool | None = False) -> Face:
+    return Face(box, label, score, {label: score}, uncertain)
+
+
+def has(pixels: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
+    """Where a picture has a colour, bool [H, W]."""
+    return (pixels == np.array(colour, np.uint8)).all(axis=2)
+
+
+@pytest.mark.parametrize("ground", [0, 128, 255])
+def test_the_box_has_the_colour_of_the_expression_and_a_dark_rim(ground: int) -> None:
+    before = np.full((200, 300), ground, np.uint8)
+    after = annotated(before, [face((100, 80, 60, 50), "sad")])
+    assert after.shape == (200, 300, 3) and after.dtype == np.uint8 and (before == ground).all()
+    assert (after[80, 100:160] == COLOURS["sad"]).all()
+    assert (after[129, 100:160] == COLOURS["sad"]).all()
+    assert (after[80:130, 100] == COLOURS["sad"]).all() and (after[80:130, 159] == COLOURS["sad"]).all()
+    assert (after[130, 100:160] < 40).all() and (after[82:128, 102:158] == ground).all()
+
+
+def test_an_uncertain_face_has_a_dashed_box_and_a_question_mark(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+    pen_text = draw.ImageDraw.ImageDraw.text
+
+    def text(self: object, at: object, said: str, **options: object) -> None:
+        written.append(said)
+        pen_text(self, at, said, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(draw.ImageDraw.ImageDraw, "text", text)
+    ground = np.zeros((200, 300, 3), np.uint8)
+    certain = annotated(ground, [face((100, 80, 60, 60))])
+    unsure = annotated(ground, [face((100, 80, 60, 60), uncertain=True, score=0.412)])
+    unknown = annotated(ground, [face((100, 80, 60, 60), uncertain=None)])
+    assert written == ["happy 93%", "happy? 41%", "happy 93%"]
+    assert has(certain, COLOURS["happy"])[80, 100:160].all() and has(unknown, COLOURS["happy"])[80, 100:160].all()
+    assert 20 <= has(unsure, COLOURS["happy"])[80, 100:160].sum() <= 40
+
+
+def test_nothing_to_draw_is_a_copy() -> None:
+    before = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+    after = annotated(before, [])
+    assert (after == before).all() and not np.shares_memory(after, before)
+    assert (annotated(before[..., 0], []) == before[..., :1]).all()
+
+
+@pytest.mark.parametrize("side", [1, 2, 3, 8, 24, 48, 96])
+@pytest.mark.parametrize("label", ["surprise", "a very long name of an expression"])
+def test_any_size_is_drawn_and_most_of_the_picture_stays_visible(side: int, label: str) -> None:
+    after = annotated(np.full((side, side), 200, np.uint8), [face((0, 0, side, side), label, uncertain=True)])
+    assert after.shape == (side, side, 3)
+    if side >= 24:
+        assert (after == 200).all(axis=2).mean() > 0.4
+
+
+@pytest.mark.parametrize(
+    "box", [(0, 0, 50, 50), (250, 0, 50, 50), (0, 150, 50, 50), (250, 150, 50, 50), (140, 90, 2, 2), (0, 0, 300, 200),
+            (299, 199, 1, 1), (0.4, 0.4, 0.2, 0.2)]
+)  # fmt: skip
+def test_plates_stay_in_the_picture(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    plates = plates_of([face(box)], (200, 300), monkeypatch)
+    ((left, top, right, bottom),) = plates
+    assert 0 <= left < right < 300 and 0 <= top < bottom < 200
+
+
+def plates_of(faces: list[Face], shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """Where the plates of faces come to stand."""
+    found: list[tuple[int, ...]] = []
+    plate = draw._plate
+
+    def noting(
+        pen: object, one: Face, area: object, others: object, taken: list[tuple[int, ...]], size: object
+    ) -> None:
+        plate(pen, one, area, others, taken, size)  # type: ignore[arg-type]
+        found[:] = taken
+
+    monkeypatch.setattr(draw, "_plate", noting)
+    annotated(np.zeros(shape, np.uint8), faces)
+    return found
+
+
+def test_plates_of_many_faces_do_not_cover_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    faces = [face((40 + 150 * column, 30 + 110 * row, 50, 50)) for column in range(4) for row in range(4)]
+    faces += [face((60 + 150 * column, 40 + 110 * row, 50, 50), "surprise") for column in range(4) for row in range(4)]
+    plates = plates_of(faces, (480, 640), monkeypatch)
+    assert len(plates) == 32
+    for one, other in itertools.combinations(plates, 2):
+        assert one[0] > other[2] or other[0] > one[2] or one[1] > other[3] or other[1] > one[3]
+
+
+def test_colours_are_distinct_and_the_same_each_time() -> None:
+    assert len(set(COLOURS.values())) == 7
+    assert colour_of("contempt") == colour_of("contempt") and len(colour_of("glad")) == 3
+
+
+def test_the_portrait_is_boxed_and_otherwise_as_it_was() -> None:
+    portrait = pytest.importorskip("skimage.data").astronaut()
+    after = annotated(portrait, [face((175, 60, 105, 105))])
+    changed = (after != portrait).any(axis=2)
+    assert changed[60:165, 175].all() and not changed[200:].any() and not changed[:, 300:].any()
+    assert 0.004 < changed.mean() < 0.02

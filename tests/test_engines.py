@@ -1,0 +1,204 @@
+"""Engines: which one a path means, what they refuse, and that both answer the same."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("onnx")
+
+import onnx
+from onnx import TensorProto, helper
+
+from mien.errors import MienError
+from mien.export.onnx_model import onnx_model
+from mien.model.backbone import build
+from mien.model.classifier import Classifier
+from mien.model.head import heads
+from mien.recognition import engines, models
+from mien.recognition.engines import OnnxEngine, engine
+from mien.recognition.models import ModelFiles, find
+
+ROOT = Path(__file__).parents[1]
+NAMES = ("calm", "glad", "sour")
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with a model that is there for PyTorch and, in ``onnx``, for ONNX Runtime."""
+    torch.manual_seed(0)
+    network, preprocessing = build("nano", NAMES, grey=True, image_size=24)
+    torch.nn.init.normal_(heads(network)[0].weight, std=0.2)
+    run = tmp_path_factory.mktemp("run")
+    uncertain = {"threshold": 0.55, "stated_accuracy": 0.8, "coverage": 0.4}
+    Classifier(network.eval(), preprocessing, NAMES).save(run / "model", {"calibration": {"uncertain": uncertain}})
+    (run / "onnx").mkdir()
+    onnx.save(onnx_model(Classifier.load(run / "model")), run / "onnx" / "model.onnx")
+    return run
+
+
+def crops(count: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, 24, 24), dtype=np.uint8)
+
+
+def test_both_engines_answer_the_same(run_folder: Path) -> None:
+    by_onnx, by_torch = engine(run_folder / "onnx", "onnx", "cpu", 1), engine(run_folder, "torch", "cpu")
+    assert type(by_onnx).__name__ == "OnnxEngine" and type(by_torch).__name__ == "TorchEngine"
+    for field in ("names", "image_size", "grey", "threshold", "stated_accuracy"):
+        assert getattr(by_onnx, field) == getattr(by_torch, field)
+    assert (by_onnx.names, by_onnx.threshold, by_onnx.stated_accuracy) == (NAMES, 0.55, 0.8)
+    for count in (0, 1, 70):  # more than a batch
+        found, expected = by_onnx.read(crops(count)), by_torch.read(crops(count))
+        assert found.probabilities.shape == expected.probabilities.shape == (count, 3)
+        assert found.embeddings.shape == expected.embeddings.shape == (count, 128)
+        assert found.probabilities.dtype == found.embeddings.dtype == np.float32
+        assert np.abs(found.probabilities - expected.probabilities).max(initial=0) < 1e-5
+        assert np.abs(found.embeddings - expected.embeddings).max(initial=0) < 1e-4
+        assert found.probabilities.sum(1) == pytest.approx(np.ones(count), abs=1e-5)
+
+
+def test_a_face_is_read_the_same_in_any_company(run_folder: Path) -> None:
+    reader = OnnxEngine(run_folder / "onnx/model.onnx", threads=1)
+    together = reader.read(crops(70)).probabilities
+    alone = np.concatenate([reader.read(crop[None]).probabilities for crop in crops(70)[[0, 63, 64, 69]]])
+    assert np.abs(together[[0, 63, 64, 69]] - alone).max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    "given",
+    [np.zeros((2, 24, 24), np.float32), np.zeros((2, 24, 25), np.uint8), np.zeros((2, 24, 24, 3), np.uint8),
+     np.zeros((24, 24), np.uint8)],
+    ids=["floats", "another size", "colour", "one alone"],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", ["onnx", "torch"])
+def test_other_crops_are_refused(given: np.ndarray, kind: str, run_folder: Path) -> None:
+    reader = engine(run_folder / "onnx" if kind == "onnx" else run_folder, kind, "cpu")
+    with pytest.raises(MienError, match=r"the crops are .*, expected uint8 \[N, 24, 24\]; convert and resize"):
+        reader.read(given)
+
+
+def test_grey_crops_are_repeated_for_a_network_that_sees_colour() -> None:
+    found = engines.check_crops(crops(2), 24, grey=False)
+    assert found.shape == (2, 24, 24, 3) and (found == crops(2)[..., None]).all()
+
+
+def test_what_a_path_means(run_folder: Path, tmp_path: Path) -> None:
+    file = run_folder / "onnx/model.onnx"
+    assert find(run_folder) == find(run_folder / "model") == ModelFiles(None, run_folder / "model")
+    assert find(str(run_folder / "onnx")) == find(file) == ModelFiles(file, None)
+    both = tmp_path / "both"
+    both.mkdir()
+    for name in ("config.json", "model.safetensors", "model.int8.onnx"):
+        (both / name).write_text("{}")
+    assert find(both) == ModelFiles(both / "model.int8.onnx", both)
+    (both / "model.onnx").write_text("")
+    assert find(both) == ModelFiles(both / "model.onnx", both)
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("missing", "missing: no such folder; give a folder that `mien train` or `mien export` wrote"),
+        ("empty", "empty: holds neither model.onnx nor config.json and model.safetensors"),
+        ("notes.txt", "notes.txt: is a file, expected a folder"),
+        (None, "no weights are shipped in this installation; give --model"),
+    ],
+)
+def test_no_model_is_told(path: str | None, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "SHIPPED", tmp_path / "weights")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes.txt").write_text("")
+    with pytest.raises(MienError, match=told):
+        find(None if path is None else tmp_path / path)
+
+
+def test_shipped_weights_are_the_default(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "SHIPPED", run_folder / "onnx")
+    assert engine(None).names == NAMES
+
+
+def foreign(path: Path) -> Path:
+    """A sound ONNX file that mien did not write."""
+    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
+    output = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [value], [output])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9), path)
+    return path
+
+
+def test_damaged_and_foreign_files_are_told_on_one_line(run_folder: Path, tmp_path: Path) -> None:
+    whole = (run_folder / "onnx/model.onnx").read_bytes()
+    path = tmp_path / "model.onnx"
+    for data in (b"", b"not an ONNX file", whole[: len(whole) // 2]):
+        path.write_bytes(data)
+        with pytest.raises(MienError, match=r"model\.onnx: is (no|an) ONNX file") as caught:
+            OnnxEngine(path)
+        assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
+    with pytest.raises(MienError, match="is an ONNX file of another kind, expected one that `mien export` wrote"):
+        OnnxEngine(foreign(path))
+    changed = onnx.load(run_folder / "onnx/model.onnx")
+    about = {entry.key: entry.value for entry in changed.metadata_props}
+    helper.set_model_props(changed, about | {"names": '["calm", "glad"]'})
+    onnx.save(changed, path)
+    with pytest.raises(MienError, match="of another kind"):
+        OnnxEngine(path)
+
+
+def test_answers_that_are_no_numbers_are_refused(run_folder: Path, tmp_path: Path) -> None:
+    model = onnx.load(run_folder / "onnx/model.onnx")
+    (bias,) = (weight for weight in model.graph.initializer if weight.name == "head.bias")
+    bias.CopyFrom(onnx.numpy_helper.from_array(np.full(3, np.nan, np.float32), "head.bias"))
+    onnx.save(model, tmp_path / "model.onnx")
+    with pytest.raises(MienError, match=r"model\.onnx: answers NaN or infinity, expected numbers"):
+        OnnxEngine(tmp_path / "model.onnx").read(crops(1))
+
+
+@pytest.mark.parametrize(
+    ("kind", "device", "told"),
+    [
+        ("onnx", "cpu:1", "--device: got cpu:1, expected auto, cpu, cuda or cuda:N"),
+        ("onnx", "tpu", "--device: got tpu, expected auto, cpu, cuda or cuda:N"),
+        ("torch", "cpu", "is ONNX, which torch does not read"),
+        ("tensorflow", "cpu", "--engine: got tensorflow, expected auto, onnx or torch"),
+    ],
+)
+def test_what_there_is_not_is_told(kind: str, device: str, told: str, run_folder: Path) -> None:
+    with pytest.raises(MienError, match=told):
+        engine(run_folder / "onnx", kind, device)
+
+
+def test_a_model_of_training_has_to_be_exported_for_onnx(run_folder: Path) -> None:
+    with pytest.raises(MienError, match=r"holds no model.onnx; write one with `mien export .*model --out DIR`"):
+        engine(run_folder, "onnx")
+
+
+def test_a_gpu_is_used_only_where_onnx_runtime_can(run_folder: Path) -> None:
+    with pytest.raises(MienError, match="got cuda, which the installed ONNX Runtime cannot use; use cpu, or install"):
+        engines._providers("cuda", ["CPUExecutionProvider"])
+    both = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    assert engines._providers("cpu", both) == ["CPUExecutionProvider"]
+    assert engines._providers("cuda:1", both)[0] == ("CUDAExecutionProvider", {"device_id": "1"})
+    assert engines._providers("auto", both)[0] == ("CUDAExecutionProvider", {"device_id": "0"})
+
+
+def test_reading_by_onnx_loads_no_torch(run_folder: Path) -> None:
+    code = (
+        "import sys, numpy as np; from mien.recognition.engines import engine; "
+        f"print(engine({str(run_folder / 'onnx')!r}).read(np.zeros((1, 24, 24), np.uint8)).probabilities.shape); "
+        "print([name for name in ('torch', 'transformers', 'timm', 'onnx', 'mien.model') if name in sys.modules])"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=120)
+    assert done.stdout == "(1, 3)\n[]\n", done.stdout + done.stderr
+
+
+def test_without_torch_a_model_of_training_says_what_to_do(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mien.recognition.torch_engine", None)
+    with pytest.raises(MienError, match=r"not installed; pip install 'mien\[train\]' brings it, or give a folder that"):
+        engine(run_folder)

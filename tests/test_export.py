@@ -1,0 +1,263 @@
+"""Export to ONNX: exact weights, the same answers as PyTorch, and nothing written that does not hold its tolerance."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import synthetic_faces
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxscript")
+
+import onnx
+
+from mien.cli.export import run
+from mien.data.faces import FaceSet
+from mien.errors import MienError
+from mien.export import export as exporting
+from mien.export import parity
+from mien.export.export import export
+from mien.export.luma import grey_weights, reads_luma
+from mien.export.onnx_model import onnx_model
+from mien.export.parity import Comparison, Parity, choose, crops_of
+from mien.model.backbone import build
+from mien.model.channels import to_colour
+from mien.model.classifier import Classifier
+from mien.model.head import heads
+from mien.recognition.engines import OnnxEngine
+from mien.recognition.torch_engine import TorchEngine
+
+NAMES = ("calm", "glad", "sour")
+META = {"calibration": {"uncertain": {"threshold": 0.6, "stated_accuracy": 0.8}}}
+
+
+def classifier_of(backbone: str, *, grey: bool, **options: Any) -> Classifier:
+    """A classifier whose every weight counts: biases and [CLS] start at zero, a trained network has none such."""
+    torch.manual_seed(0)
+    network: Any
+    network, preprocessing = build(backbone, NAMES, grey=grey, **options)
+    if backbone == "nano":  # two blocks are one that is not the last, and the last
+        network.vit.layers = network.vit.layers[:2]
+        network.config.num_hidden_layers = 2
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+        torch.nn.init.normal_(heads(network)[0].weight, std=0.2)
+    return Classifier(network.eval(), replace(preprocessing, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3)), NAMES)
+
+
+CNN = {"image_size": 32, "network_args": {"channels": [8, 8, 16, 16], "layers": [1, 1, 1, 1]}}
+
+
+@pytest.fixture(scope="module")
+def grey_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A grey ViT as `mien train` saves it, with three channels."""
+    folder = tmp_path_factory.mktemp("run") / "model"
+    classifier_of("nano", grey=True, image_size=24).save(folder, META)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(grey_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("exported") / "first"
+    export(grey_folder, out)
+    return out
+
+
+def faces() -> FaceSet:
+    return synthetic_faces({"train": 60, "validation": 90}, names=NAMES, size=24)
+
+
+def test_a_grey_network_saved_in_colour_is_grey_again() -> None:
+    classifier = classifier_of("nano", grey=True, image_size=24)
+    projection = classifier.network.get_parameter("vit.embeddings.patch_embeddings.projection.weight")
+    before = projection.detach().clone()
+    to_colour(classifier.network, classifier.preprocessing)
+    found = grey_weights(classifier.network, classifier.preprocessing)
+    assert found is not None and found[0].shape == before.shape
+    assert torch.allclose(found[0], before.double(), rtol=2**-22, atol=0)
+
+
+def test_a_network_that_sees_colour_is_told_from_it() -> None:
+    classifier = classifier_of("nano", grey=True, image_size=24)
+    to_colour(classifier.network, classifier.preprocessing)
+    projection = classifier.network.get_parameter("vit.embeddings.patch_embeddings.projection.weight")
+    with torch.no_grad():
+        projection[0, 0, 0, 0] *= 1.00001
+    assert not reads_luma(classifier.network, classifier.preprocessing)
+    assert not reads_luma(classifier_of("nano", grey=False).network, classifier.preprocessing)
+
+
+@pytest.mark.parametrize(
+    ("kind", "grey"),
+    [("vit", True), ("vit", False), ("vit of another size", True), ("vit without gelu", False), ("cnn", True)],
+)
+def test_onnx_answers_as_torch(kind: str, grey: bool, tmp_path: Path) -> None:
+    if kind == "cnn":
+        classifier = classifier_of("timm:resnet18", grey=grey, **CNN)
+    else:
+        classifier = classifier_of("nano", grey=grey, image_size=24)
+    if kind == "vit of another size":  # positions of 3x3 patches, read at 4x4
+        classifier = replace(classifier, preprocessing=replace(classifier.preprocessing, image_size=32))
+    if kind == "vit without gelu":
+        network: Any = classifier.network
+        network.config.hidden_act = "relu"
+        for layer in network.vit.layers:
+            layer.mlp.activation_fn = torch.nn.ReLU()
+    if grey and kind == "cnn":
+        classifier.save(tmp_path / "model", META)
+        classifier = Classifier.load(tmp_path / "model")
+    engine = TorchEngine(classifier)
+    size = engine.image_size
+    assert engine.grey == grey
+    rng = np.random.default_rng(0)
+    crops = rng.integers(0, 256, (5, size, size) if grey else (5, size, size, 3), dtype=np.uint8)
+    expected = engine.read(crops)
+    onnx.save(onnx_model(classifier), tmp_path / "model.onnx")
+    found = OnnxEngine(tmp_path / "model.onnx").read(crops)
+    assert np.ptp(expected.probabilities, axis=0).max() > 1e-3, "answers that do not differ prove nothing"
+    assert np.abs(found.probabilities - expected.probabilities).max() < 1e-5
+    assert np.abs(found.embeddings - expected.embeddings).max() < 1e-4
+    logits = torch.from_numpy(classifier.logits(crops, quiet=True)) if not (grey and kind == "cnn") else None
+    if logits is not None:
+        assert np.abs(found.probabilities - logits.softmax(1).numpy()).max() < 1e-5
+
+
+def test_the_file_says_what_it_is(exported: Path, grey_folder: Path) -> None:
+    engine = OnnxEngine(exported / "model.onnx")
+    assert (engine.names, engine.image_size, engine.grey) == (NAMES, 24, True)
+    assert (engine.threshold, engine.stated_accuracy) == (0.6, 0.8)
+    about = engine.metadata
+    assert about["mean"] == [0.4, 0.5, 0.6] and about["std"] == [0.2, 0.25, 0.3]
+    assert len(about["weights_sha256"]) == len(about["meta_sha256"]) == 64
+    assert {node.domain for node in onnx.load(exported / "model.onnx").graph.node} == {""}
+    assert OnnxEngine(exported / "model.onnx").read(np.zeros((0, 24, 24), np.uint8)).embeddings.shape == (0, 128)
+
+
+def test_the_report_holds_each_engine_to_torch(exported: Path) -> None:
+    report = json.loads((exported / "parity.json").read_text())
+    assert set(report["engines"]) == {"PyTorch", "ONNX"} and report["pictures"]["n"] == 256
+    assert report["engines"]["PyTorch"]["largest_difference"] == 0 and report["engines"]["PyTorch"]["rate_ratio"] == 1
+    assert report["engines"]["ONNX"]["largest_difference"] <= report["tolerance"] == 1e-4
+    assert report["engines"]["ONNX"]["agreement"] == 1 and report["engines"]["ONNX"]["accuracy"] is None
+    assert {path.name for path in exported.iterdir()} == {"model.onnx", "parity.json"}
+
+
+def test_int8_is_measured_on_the_split(grey_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parity, "MOST_LOST", 100.0)
+    done = export(grey_folder, tmp_path / "out", faces=faces(), int8=True, threads=1)
+    told = done.report["int8"]
+    assert set(told["candidates"]) == {"static", "dynamic"} and told["way"] in told["reason"]
+    assert told["points_lost"] == pytest.approx(
+        100 * (done.report["engines"]["PyTorch"]["accuracy"] - done.report["engines"]["ONNX int8"]["accuracy"])
+    )
+    assert 0 < done.report["engines"]["ONNX int8"]["mean_difference"] < 0.05
+    files = done.report["files"]
+    assert files["model.int8.onnx"] < 0.4 * files["model.onnx"]
+    assert "ONNX int8" in done.table and "90" in str(done.report["pictures"]["n"])
+    assert OnnxEngine(tmp_path / "out/model.int8.onnx").names == NAMES
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+
+
+def parity_of(accuracy: float, difference: float = 0.0) -> Parity:
+    return Parity(difference, difference, 0.0, 1.0, accuracy, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("static", "dynamic", "chosen"),
+    [(0.70, 0.69, "static"), (0.699, 0.6995, "static"), (0.69, 0.70, "dynamic"), (0.7, 0.7, "static")],
+    ids=["static loses less", "within noise", "dynamic loses less", "equal"],
+)
+def test_the_way_to_int8_that_loses_less_is_taken(static: float, dynamic: float, chosen: str) -> None:
+    way, reason = choose({"static": parity_of(static), "dynamic": parity_of(dynamic)}, parity_of(0.70))
+    assert way == chosen
+    assert f"static {70 - 100 * static:+.2f}" in reason
+
+
+def test_what_does_not_hold_its_tolerance_is_not_written(
+    grey_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(MienError, match=r"differ from PyTorch's by up to .*, expected at most 1.0e-12; nothing was"):
+        export(grey_folder, out, tolerance=1e-12)
+    monkeypatch.setattr(parity, "MOST_LOST", -200.0)
+    with pytest.raises(MienError, match=r"int8 loses .* points of accuracy .* expected a loss of at most"):
+        export(grey_folder, out, faces=faces(), int8=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failure_leaves_the_former_export(
+    exported: Path, grey_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "model.onnx").write_bytes((exported / "model.onnx").read_bytes())
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(exporting, "write_json", full)
+    with pytest.raises(MienError, match=r"cannot be written .*; free some space"):
+        export(grey_folder, out)
+    assert [path.name for path in out.iterdir()] == ["model.onnx"]
+    assert (out / "model.onnx").read_bytes() == (exported / "model.onnx").read_bytes()
+
+
+def test_a_folder_with_other_files_is_not_replaced(grey_folder: Path) -> None:
+    with pytest.raises(MienError, match=r"holds config.json, which no export wrote; choose another --out"):
+        export(grey_folder, grey_folder)
+    assert (grey_folder / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["{model}", "--out", "{out}", "--int8"], "--int8: needs --data"),
+        (["{model}", "--out", "{out}", "--tolerance", "0"], "--tolerance: got '0', expected a number above 0"),
+        (["{model}"], "the following arguments are required: --out"),
+        (["{out}/missing", "--out", "{out}/x"], "missing: no such folder"),
+        (["{model}", "--out", "{model}/config.json"], "is in its way"),
+    ],
+)
+def test_wrong_arguments_are_told(arguments: list[str], told: str, grey_folder: Path, tmp_path: Path) -> None:
+    given = [argument.format(model=grey_folder, out=tmp_path / "out") for argument in arguments]
+    with pytest.raises(MienError, match=told):
+        run(given)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_tells_what_it_wrote(grey_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([str(grey_folder.parent), "--out", str(tmp_path / "out"), "--threads", "1"]) == 0
+    told = capsys.readouterr().out
+    assert "256 pictures (random crops, no faces), against PyTorch" in told
+    assert told.endswith(f"{tmp_path / 'out'}: model.onnx, parity.json\n")
+
+
+def test_crops_are_those_that_evaluation_reads() -> None:
+    classifier = classifier_of("nano", grey=True, image_size=24)
+    images = faces().images[:5, :20, :20]
+    crops = crops_of(images, classifier.preprocessing, grey=True)
+    expected = torch.from_numpy(classifier.logits(images, quiet=True)).softmax(1).numpy()
+    assert crops.shape == (5, 24, 24)
+    assert np.abs(TorchEngine(classifier).read(crops).probabilities - expected).max() < 1e-6
+    colour = np.zeros((2, 24, 24, 3), np.uint8) + np.array([200, 100, 50], np.uint8)
+    assert (
+        crops_of(colour, classifier.preprocessing, grey=True) == round(0.299 * 200 + 0.587 * 100 + 0.114 * 50)
+    ).all()
+    assert crops_of(images, classifier.preprocessing, grey=False).shape == (5, 24, 24, 3)
+
+
+def test_a_comparison_counts_what_a_person_counts(exported: Path) -> None:
+    engine = OnnxEngine(exported / "model.onnx", threads=1)
+    crops = faces().images[:10]
+    labels = engine.read(crops).probabilities.argmax(1)
+    wrong = (labels[:4] + 1) % 3
+    found = Comparison(engine, crops, np.concatenate([wrong, labels[4:]])).reference
+    assert (found.accuracy, found.agreement, found.largest_difference) == (0.6, 1.0, 0.0)
+    assert found.rate > 0

@@ -1,0 +1,137 @@
+"""The shapes of other tools, and tables."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mien.errors import MienError
+from mien.recognition.formats import Add, columns, csv_table, deepface, fer, hf, parquet_table, rows
+from mien.recognition.results import Face, Recognition
+
+NAMES = ("happy", "sad", "neutral")
+HAPPY = Face((10.4, 20.0, 30.6, 40.0), "happy", 0.75, dict(zip(NAMES, (0.75, 0.05, 0.2), strict=True)), False, 7.5)
+SAD = Face((1.0, 2.0, 3.0, 4.0), "sad", 0.5, dict(zip(NAMES, (0.25, 0.5, 0.25), strict=True)), None, None, id=3)
+TWO = Recognition("photo.jpg", "ok", None, 640, 480, (HAPPY, SAD))
+NONE = Recognition("film.mp4", "no_face", None, 64, 48, (), 5, 0.2)
+BROKEN = Recognition("broken.jpg", "error", 'broken.jpg: is "no" picture, really')
+
+
+def test_the_shape_of_fer() -> None:
+    assert fer(TWO) == [
+        {"box": [10, 20, 31, 40], "emotions": {"happy": 0.75, "sad": 0.05, "neutral": 0.2}},
+        {"box": [1, 2, 3, 4], "emotions": {"happy": 0.25, "sad": 0.5, "neutral": 0.25}},
+    ]
+    assert fer(NONE) == []
+
+
+def test_the_shape_of_deepface() -> None:
+    first, second = deepface(TWO)
+    assert first == {
+        "emotion": {"happy": 75.0, "sad": 5.0, "neutral": 20.0},
+        "dominant_emotion": "happy",
+        "region": {"x": 10, "y": 20, "w": 31, "h": 40, "left_eye": None, "right_eye": None},
+        "face_confidence": 7.5,
+    }
+    assert second["face_confidence"] == 0
+    assert deepface(NONE) == []
+
+
+def test_the_shape_of_hugging_face() -> None:
+    first, second = hf(TWO)
+    assert [found["label"] for found in first] == ["happy", "neutral", "sad"]
+    assert second[0] == {"label": "sad", "score": 0.5}
+    assert hf(NONE) == []
+
+
+def test_a_row_a_face_and_one_where_there_is_none() -> None:
+    first, second = rows(TWO)
+    assert (first["input"], first["face"], first["label"], first["box_w"], first["emotion_neutral"]) == (
+        "photo.jpg", 0, "happy", 30.6, 0.2,
+    )  # fmt: skip
+    assert (second["face"], second["id"], second["uncertain"], second["detector_score"]) == (1, 3, None, None)
+    (none,) = rows(NONE)
+    assert none == {"input": "film.mp4", "status": "no_face", "error": None, "width": 64, "height": 48, "frame": 5,
+                    "time_s": 0.2}  # fmt: skip
+    assert set(first) == set(columns(NAMES))
+
+
+def test_csv(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "faces.csv"
+    with csv_table(path, NAMES) as add:
+        for count, record in ((3, TWO), (4, NONE), (5, BROKEN)):
+            add(record)
+            assert len(path.read_text().splitlines()) == count  # on disk at once
+    with path.open(newline="") as file:
+        read = list(csv.DictReader(file))
+    assert list(read[0]) == columns(NAMES)
+    assert [row["status"] for row in read] == ["ok", "ok", "no_face", "error"]
+    assert (read[0]["score"], read[0]["uncertain"], read[1]["uncertain"]) == ("0.75", "False", "")
+    assert read[2]["label"] == "" and read[3]["error"] == BROKEN.error
+
+
+def test_file_names_that_are_no_utf8(tmp_path: Path) -> None:
+    odd = Recognition("ph\udce9to.jpg", "no_face", None, 1, 1)
+    with csv_table(tmp_path / "faces.csv", NAMES) as add:
+        add(odd)
+    assert "ph\\xe9to.jpg,no_face" in (tmp_path / "faces.csv").read_text()
+
+
+Table = Callable[[Path, tuple[str, ...]], AbstractContextManager[Add]]
+
+
+@pytest.mark.parametrize("table", [csv_table, parquet_table])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MienError])
+def test_what_is_left_after_an_interruption(table: Table, error: type[BaseException], tmp_path: Path) -> None:
+    if table is parquet_table:
+        parquet = pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "faces.table"
+    with pytest.raises(error), table(path, NAMES) as add:
+        add(TWO)
+        add(NONE)
+        raise error("stop")
+    assert sorted(file.name for file in tmp_path.iterdir()) in (["faces.table"], [])
+    if table is csv_table:
+        assert len(path.read_text().splitlines()) == 4
+    elif error is KeyboardInterrupt:
+        assert parquet.read_table(path).num_rows == 3
+    else:
+        assert not path.exists()
+
+
+def test_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    monkeypatch.setattr("mien.recognition.formats._ROWS_AT_ONCE", 3)
+    path = tmp_path / "faces.parquet"
+    with parquet_table(path, NAMES) as add:
+        for record in (TWO, NONE, BROKEN):
+            add(record)
+    read = parquet.read_table(path)
+    assert read.column_names == columns(NAMES)
+    assert parquet.ParquetFile(path).num_row_groups == 2  # written on the way, so that memory stays flat
+    first, second, third, fourth = read.to_pylist()
+    assert (first["score"], first["uncertain"], first["width"]) == (0.75, False, 640)
+    assert (second["uncertain"], second["id"]) == (None, 3)
+    assert (third["frame"], third["time_s"], third["label"]) == (5, 0.2, None)
+    assert fourth["error"] == BROKEN.error
+
+
+def test_parquet_needs_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def find_spec(name: str) -> None:
+        assert name == "pyarrow"
+
+    monkeypatch.setattr("mien.recognition.formats.find_spec", find_spec)
+    with pytest.raises(MienError, match=r"pyarrow, which is not installed; pip install 'mien\[parquet\]' brings it"):
+        parquet_table(tmp_path / "faces.parquet", NAMES).__enter__()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_shape_is_json() -> None:
+    shapes: list[Any] = [fer(TWO), deepface(TWO), hf(TWO), TWO.record()]
+    assert json.loads(json.dumps(shapes, allow_nan=False)) == shapes

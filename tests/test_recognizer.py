@@ -1,0 +1,258 @@
+"""The recognizer: one record for every picture, faces of all pictures in one batch, nothing heavier than it must be."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from recognition_helpers import SIDE, Mean, bomb, encoded, picture, recognizer
+
+import mien
+from mien.errors import MienError
+from mien.recognition.recognizer import BrokenModelError, Recognizer
+
+
+def test_a_picture_gives_its_faces() -> None:
+    pixels = picture([255, 204])
+    result = recognizer().recognize(pixels)
+    assert (result.input, result.status, result.error) == ("picture 0", "ok", None)
+    assert (result.width, result.height) == (5 * SIDE, 3 * SIDE)
+    assert result.pixels is not None and np.array_equal(result.pixels, pixels)
+    first, second = result.faces
+    assert (first.box, second.box) == ((8, 8, 8, 8), (24, 8, 8, 8))
+    assert (first.label, first.score, first.uncertain, first.detector_score) == ("glad", 1.0, False, 8.0)
+    assert second.probabilities == pytest.approx({"calm": 0.2, "glad": 0.8})
+    assert second.label == "glad" and second.score == second.probabilities["glad"]
+    assert second.uncertain  # 0.8 is below the threshold of 0.9
+    assert second.crop is not None and second.crop.tolist() == [[204] * SIDE] * SIDE
+    assert second.embedding is not None and second.embedding.tolist() == [204]
+
+
+@pytest.mark.parametrize(("threshold", "uncertain"), [(None, None), (0.5, False), (0.75, False), (0.7500001, True)])
+def test_answers_below_the_threshold_are_uncertain(threshold: float | None, uncertain: bool | None) -> None:
+    (face,) = recognizer(Mean(threshold=threshold, answer=0.75)).recognize(picture()).faces
+    assert (face.score, face.uncertain) == (0.75, uncertain)
+
+
+def test_every_way_to_hand_a_picture_over_gives_the_same(tmp_path: Path) -> None:
+    pixels = np.dstack([picture([255]), picture([150]), picture([0])])
+    path = tmp_path / "photo.png"
+    path.write_bytes(encoded(pixels))
+    ways: list[tuple[Any, str | None]] = [
+        (path, None), (str(path), None), (path.read_bytes(), None), (Image.fromarray(pixels), None), (pixels, "rgb"),
+        (pixels[..., ::-1], "bgr"),
+    ]  # fmt: skip
+    reader = recognizer(Mean(grey=False))
+    for given, color in ways:
+        result = reader.recognize(given, color)
+        assert result.input == (str(path) if isinstance(given, str | os.PathLike) else "picture 0")
+        (face,) = result.faces
+        assert face.embedding is not None and face.embedding.tolist() == [255, 150, 0]
+
+
+def test_a_list_gives_as_many_records_in_the_same_order(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(encoded(picture([200])))
+    engine = Mean()
+    given = [path, picture([130, 140, 150]), b"", picture([]), str(tmp_path / "missing.jpg"), None, picture([250])]
+    results = recognizer(engine).recognize(given)
+    assert [result.status for result in results] == ["ok", "ok", "error", "no_face", "error", "error", "ok"]
+    assert [result.input for result in results] == [
+        str(path), "picture 1", "picture 2", "picture 3", str(tmp_path / "missing.jpg"), "picture 5", "picture 6",
+    ]  # fmt: skip
+    means = [[face.embedding[0] for face in result.faces if face.embedding is not None] for result in results]
+    assert means == [[200], [130, 140, 150], [], [], [], [], [250]]
+    assert engine.batches == [5]
+    assert recognizer().recognize([]) == []
+    assert len(recognizer().recognize((picture(), picture()))) == 2
+
+
+def test_faces_are_read_in_batches_of_the_size_that_was_asked_for() -> None:
+    engine = Mean()
+    levels = [140, 150, 160, 170, 180]
+    results = recognizer(engine, batch_size=2).recognize([picture(levels), picture([190])])
+    assert engine.batches == [2, 2, 1, 1]
+    assert [face.embedding[0] for result in results for face in result.faces if face.embedding is not None] == [
+        *levels, 190,
+    ]  # fmt: skip
+
+
+def test_a_picture_without_a_face_is_never_shown_to_the_network() -> None:
+    engine = Mean()
+    result = recognizer(engine).recognize(picture([]))
+    assert (result.status, result.faces, result.width, result.height) == ("no_face", (), SIDE, 3 * SIDE)
+    assert engine.batches == []
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (b"", "picture 0: is empty"),
+        (b"some text", "picture 0: is not a picture that can be read"),
+        (encoded(np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8), "JPEG")[:-900], "truncated"),
+        (bomb(packed=False), "at most 8192x8192"),
+        (np.full((4, 4), np.nan), "NaN"),
+        (np.zeros((4, 4, 4, 3), np.uint8), "is an array [4, 4, 4, 3]"),
+        (np.zeros((4, 4), np.int64), "is a int64 array"),
+        (np.zeros((0, 0), np.uint8), "is 0x0 pixels"),
+        ("nowhere/photo.jpg", "nowhere/photo.jpg: cannot be read"),
+        (object(), "picture 0: is a object"),
+    ],
+    ids=["empty", "text", "truncated", "bomb", "NaN", "shape", "dtype", "no pixel", "missing", "no picture at all"],
+)
+def test_a_bad_picture_is_a_record(given: Any, told: str) -> None:
+    result = recognizer().recognize(given)
+    assert (result.status, result.width, result.height, result.faces, result.pixels) == ("error", None, None, (), None)
+    assert result.error is not None and told in result.error and "\n" not in result.error
+    assert result.record()["error"] == result.error
+    with pytest.raises(MienError, match="cannot be drawn on"):
+        result.annotated()
+
+
+def test_one_pixel_is_a_picture() -> None:
+    assert recognizer().recognize(np.zeros((1, 1), np.uint8)).status == "no_face"
+    assert recognizer().recognize(np.full((1, 1), 255, np.uint8)).faces[0].box == (0, 0, 1, 1)
+
+
+def test_a_wrong_call_is_told_before_anything_is_read() -> None:
+    engine = Mean()
+    colour = np.dstack([picture()] * 3)
+    for given in (colour, [picture(), colour], (colour,)):
+        with pytest.raises(MienError, match="color: is missing for an array"):
+            recognizer(engine).recognize(given)
+        with pytest.raises(MienError, match="color: got 'RGB', expected one of 'rgb', 'bgr', 'gray'"):
+            recognizer(engine).recognize(given, "RGB")
+    assert engine.batches == []
+
+
+@pytest.mark.parametrize("answer", [float("nan"), float("inf")])
+def test_a_broken_model_is_no_bad_picture(answer: float) -> None:
+    with pytest.raises(BrokenModelError, match=r"answers picture 0 with NaN or infinity, .* weights are damaged"):
+        recognizer(Mean(answer=answer)).recognize(picture())
+
+
+@pytest.mark.parametrize("wrong", [0, -1, True, 1.5, "8"])
+@pytest.mark.parametrize("option", ["batch_size", "threads"])
+def test_counts_are_whole_numbers(option: str, wrong: Any) -> None:
+    with pytest.raises(MienError, match=f"{option}: got {wrong!r}, expected a whole number of at least 1"):
+        recognizer(**{option: wrong})
+
+
+def test_a_stream_asks_for_no_more_than_a_batch() -> None:
+    asked = []
+
+    def pictures() -> Iterator[np.ndarray]:
+        for index in range(100):
+            asked.append(index)
+            yield picture([200]) if index % 2 else picture([])
+
+    records = recognizer(batch_size=4).stream(pictures())
+    assert asked == []
+    seen = [next(records).status for _ in range(3)]
+    assert (seen, asked) == (["no_face", "ok", "no_face"], [0, 1, 2, 3])
+    rest = list(records)
+    assert len(rest) == 97 and len(asked) == 100
+    assert [record.input for record in rest[-2:]] == ["picture 98", "picture 99"]
+    assert all(record.pixels is None for record in rest)
+    with pytest.raises(MienError, match="picture 99: cannot be drawn on: its pixels were not kept; read it with"):
+        rest[-1].annotated()
+
+
+def test_kept_pixels_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mien.recognition.recognizer._MOST_BYTES", 2 * picture([200]).nbytes)
+    engine = Mean()
+    list(recognizer(engine).stream([picture([200])] * 6, keep_pixels=True))
+    assert engine.batches == [2, 2, 2]
+    engine.batches.clear()
+    list(recognizer(engine).stream([picture([200])] * 6))
+    assert engine.batches == [3, 3] or engine.batches == [6]
+
+
+def test_annotated_marks_the_face_and_leaves_the_record_alone() -> None:
+    pixels = picture([255], side=60)
+    result = recognizer().recognize(pixels)
+    drawn = result.annotated()
+    assert (drawn.mode, drawn.size) == ("RGB", (180, 180))
+    marked = (np.asarray(drawn) != pixels[..., None]).any(axis=2)
+    assert marked.any() and not marked[80:100, 80:100].any()
+    assert result.pixels is not None and np.array_equal(result.pixels, pixels)
+    assert np.array_equal(np.asarray(recognizer().recognize(picture([])).annotated()), np.dstack([picture([])] * 3))
+
+
+def test_results_are_frozen_and_travel() -> None:
+    result = recognizer().recognize(picture())
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        result.status = "error"  # type: ignore[misc]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        result.faces[0].label = "sad"  # type: ignore[misc]
+    assert pickle.loads(pickle.dumps(result)) == result
+
+
+def test_a_portrait_is_found_however_it_comes(tmp_path: Path) -> None:
+    data = pytest.importorskip("skimage.data")
+    portrait = data.astronaut()
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    on_its_side = encoded(np.rot90(portrait), "PNG", exif=turned)
+    reader = Recognizer(detector="haar", engine=Mean(grey=False))
+    ways = reader.recognize([portrait, Image.fromarray(portrait), on_its_side, data.chelsea()], "rgb")
+    assert [result.status for result in ways] == ["ok", "ok", "ok", "no_face"]
+    assert {(result.width, result.height) for result in ways[:3]} == {(512, 512)}
+    boxes = [face.box for result in ways[:3] for face in result.faces]
+    assert len(boxes) == 3 and len(set(boxes)) == 1
+    left, top, width, height = boxes[0]
+    assert 150 < left < 200 and 40 < top < 90 and 80 < width < 140 and 80 < height < 140
+    (face,) = reader.recognize(portrait[..., ::-1], "bgr").faces
+    assert face == ways[0].faces[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"model": "nowhere"}, "nowhere: no such folder"),
+        ({"model": "."}, r"\.: holds neither model\.onnx nor config\.json"),
+        ({"model": "photo.jpg"}, "photo.jpg: is a file, expected a folder"),
+        ({"engine": "tf"}, "got tf, expected auto, onnx or torch"),
+        ({"detector": "mtcnn"}, "detector 'mtcnn': is not known, expected haar, yunet, yunet:FILE.onnx or none"),
+    ],
+    ids=["no folder", "no model", "a picture", "engine", "detector"],
+)
+def test_options_that_do_not_exist_are_told(
+    options: dict[str, Any], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("photo.jpg").write_bytes(encoded(picture(), "JPEG"))
+    with pytest.raises(MienError, match=told):
+        Recognizer(**options)
+
+
+def python(code: str) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(Path(mien.__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_importing_stays_light() -> None:
+    names = ["torch", "transformers", "rich", "cv2", "onnxruntime", "numpy", "PIL"]
+    loaded = f"print([name for name in {names!r} if name in sys.modules])"
+    told = python(
+        f"import sys, mien; {loaded}; mien.Recognizer; {loaded}; print('Recognizer' in dir(mien))"
+    ).splitlines()
+    assert told[0] == "[]"
+    assert not {"torch", "transformers", "rich"} & set(eval(told[1]))
+    assert told[2] == "True"
+
+
+def test_there_is_nothing_else_to_import() -> None:
+    with pytest.raises(AttributeError, match="module 'mien' has no attribute 'Recogniser'"):
+        mien.Recogniser  # noqa: B018

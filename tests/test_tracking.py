@@ -1,0 +1,136 @@
+"""Following faces: ids that stay, and smoothing that does not depend on the frame rate."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from mien.recognition.results import Box, Face
+from mien.recognition.tracking import PATIENCE_S, Tracker, overlap
+
+
+def face(left: float, top: float = 0.0, side: float = 40.0, happy: float = 0.75) -> Face:
+    """A face that is happy or sad."""
+    probabilities = {"happy": happy, "sad": 1 - happy}
+    label = max(probabilities, key=lambda name: probabilities[name])
+    return Face((left, top, side, side), label, probabilities[label], probabilities, False, 1.0)
+
+
+def ids(faces: tuple[Face, ...]) -> list[int | None]:
+    return [one.id for one in faces]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        ((0, 0, 4, 4), (0, 0, 4, 4), 1.0),
+        ((0, 0, 4, 4), (2, 0, 4, 4), 8 / 24),
+        ((0, 0, 4, 4), (4, 0, 4, 4), 0.0),
+        ((0, 0, 4, 4), (1, 1, 2, 2), 4 / 16),
+    ],
+)
+def test_overlap_by_hand(one: Box, other: Box, expected: float) -> None:
+    assert overlap(one, other) == overlap(other, one) == pytest.approx(expected)
+
+
+def test_two_faces_keep_their_ids_in_whatever_order_they_come() -> None:
+    tracker = Tracker(0)
+    assert ids(tracker.update([face(0), face(100)], 0.0)) == [0, 1]
+    assert ids(tracker.update([face(98), face(2)], 0.04)) == [1, 0]
+    assert ids(tracker.update([face(96)], 0.08)) == [1]
+    assert ids(tracker.update([face(6), face(300), face(94)], 0.12)) == [0, 2, 1]
+
+
+def test_faces_that_cross_go_on_where_their_speed_takes_them() -> None:
+    tracker = Tracker(0)
+    for frame in range(20):
+        # They pass each other at frame 10, 12 pixels above and below; one alone is seen there.
+        right, left = face(10 * frame, 0), face(200 - 10 * frame, 12)
+        seen = [right] if frame == 10 else [right, left]
+        followed = tracker.update(seen, frame / 25)
+        assert ids(followed) == ([0] if frame == 10 else [0, 1]), frame
+
+
+def test_a_face_out_of_sight_comes_back_where_it_would_be() -> None:
+    tracker = Tracker(0)
+    for frame in range(10):
+        tracker.update([face(20 * frame)], frame / 25)
+    for frame in range(10, 20):
+        assert tracker.update([], frame / 25) == ()
+    # 11 frames on it is 220 pixels further, which no still box would be joined with.
+    assert ids(tracker.update([face(20 * 20)], 20 / 25)) == [0]
+
+
+def test_patience_ends_and_an_id_is_given_once() -> None:
+    tracker = Tracker(0)
+    times = [0.0, 0.1, 0.2, 0.3, 0.4]
+    for time_s in times:
+        tracker.update([face(0)], time_s)
+    for step in range(1, 8):
+        tracker.update([], 0.4 + 0.1 * step)  # 0.7 s
+    assert ids(tracker.update([face(0)], 1.2)) == [1]
+    assert PATIENCE_S == 0.5
+
+
+def test_looks_that_are_far_apart_have_patience_too() -> None:
+    tracker = Tracker(0)
+    tracker.update([face(0)], 0)
+    for time_s in (10, 20):
+        tracker.update([], time_s)
+    assert ids(tracker.update([face(1)], 30)) == [0]
+    for time_s in (40, 50, 60):
+        tracker.update([], time_s)
+    assert ids(tracker.update([face(1)], 70)) == [1]
+
+
+def test_a_box_of_another_size_or_place_is_another_face() -> None:
+    tracker = Tracker(0)
+    tracker.update([face(0, side=40)], 0)
+    assert ids(tracker.update([face(-25, -25, side=90)], 0.04)) == [1]
+    assert ids(tracker.update([face(60, side=40)], 0.08)) == [2]
+
+
+@pytest.mark.parametrize("rate", [5, 25, 100])
+def test_smoothing_is_of_time_and_not_of_frames(rate: int) -> None:
+    tracker = Tracker(0.25, threshold=0.6)
+    tracker.update([face(0, happy=1.0)], 0)
+    for frame in range(1, rate + 1):
+        (followed,) = tracker.update([face(0, happy=0.0)], frame / rate)
+    # After a second, or four time constants, e^-4 of what was before is left.
+    assert followed.probabilities["happy"] == pytest.approx(math.exp(-4))
+    assert sum(followed.probabilities.values()) == pytest.approx(1)
+
+
+def test_label_score_and_uncertain_follow_from_the_smoothed_ones() -> None:
+    tracker = Tracker(0.25, threshold=0.6)
+    tracker.update([face(0, happy=1.0)], 0)
+    (followed,) = tracker.update([face(0, happy=0.2)], 0.25 * math.log(2))
+    # Half of the way from 1.0 to 0.2; by itself the frame is sad, 0.8, and certain.
+    assert followed.probabilities == pytest.approx({"happy": 0.6, "sad": 0.4})
+    assert (followed.label, followed.score) == ("happy", pytest.approx(0.6))
+    (followed,) = tracker.update([face(0, happy=0.3)], 0.5 * math.log(2))
+    assert (followed.label, followed.score, followed.uncertain) == ("sad", pytest.approx(0.55), True)
+    assert followed.detector_score == 1.0
+
+
+def test_without_smoothing_or_threshold_nothing_is_changed() -> None:
+    tracker = Tracker(0, threshold=0.99)
+    tracker.update([face(0, happy=1.0)], 0)
+    (followed,) = tracker.update([face(0, happy=0.2)], 0.04)
+    assert followed.probabilities == {"happy": 0.2, "sad": 0.8} and followed.uncertain is False
+    tracker = Tracker()
+    assert tracker.update([face(0)], 0)[0].uncertain is None
+
+
+@pytest.mark.parametrize("smoothing", [-0.1, math.inf, math.nan])
+def test_a_time_that_is_none_is_refused(smoothing: float) -> None:
+    with pytest.raises(ValueError, match="expected seconds, 0 or more"):
+        Tracker(smoothing)
+
+
+def test_what_is_gone_is_forgotten() -> None:
+    tracker = Tracker(0)
+    for frame in range(1000):
+        tracker.update([face(100 * frame)], frame / 25)
+    assert len(tracker._tracks) <= PATIENCE_S * 25 + 2
