@@ -1,0 +1,167 @@
+"""How well and how fast faces are found, beside the detector of `fer` 25.10.3 on the same pictures.
+
+`fer` (MIT licence) asks OpenCV's cascade frontalface_default at full resolution, with a scale factor of 1.1, five
+neighbours and a smallest face of 50 px (`FER.__init__` and `FER.find_faces`); the same call is made here. The pictures
+are composites (``scenes.py``): faces of FER2013's validation split at known places, 40 to 400 px, tilted up to 20
+degrees, in textures, objects and noise, some without any face; and portraits of 220 to 1600 px, tilted as well. A face
+counts as found where a box and its frame have an intersection over union of at least 0.4; every other box is wrong.
+Not every picture of FER2013 is a face seen from the front, so that nobody finds all. Thresholds were set on composites
+of Training faces with other seeds; the textures are the same.
+
+    python benchmarks/detectors.py --data archive.zip
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+from cv2.data import haarcascades
+from scenes import Scene, collage, portrait, scenes
+
+from mien.data.read import read_faces
+from mien.recognition.detection import detector, overlap
+from mien.recognition.results import Box
+
+Finder = Callable[[np.ndarray], list[Box]]
+"""From a picture, uint8 [H, W, 3] (RGB), to the boxes of its faces."""
+
+SIZES: tuple[tuple[int, int], ...] = ((40, 64), (64, 100), (100, 160), (160, 250), (250, 1000))
+TILTS: tuple[tuple[int, int], ...] = ((0, 7), (7, 14), (14, 21))
+
+
+def fer_finder() -> Finder:
+    """The detector of `fer` with its own defaults."""
+    cascade = cv2.CascadeClassifier(haarcascades + "haarcascade_frontalface_default.xml")
+
+    def find(picture: np.ndarray) -> list[Box]:
+        grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+        found = cascade.detectMultiScale(
+            grey, scaleFactor=1.1, minNeighbors=5, flags=cv2.CASCADE_SCALE_IMAGE, minSize=(50, 50)
+        )
+        return [tuple(map(float, box)) for box in found]  # type: ignore[misc]
+
+    return find
+
+
+def mien_finder(name: str) -> Finder:
+    """A detector of ours."""
+    ours = detector(name)
+    return lambda picture: [found.box for found in ours.detect(picture)]
+
+
+def matches(scene: Scene, boxes: Sequence[Box], least: float = 0.4) -> tuple[list[bool], int]:
+    """Which faces were found, and how many boxes are wrong; a face takes one box, the best first."""
+    pairs = sorted(
+        ((overlap(box, face.box), row, column) for row, box in enumerate(boxes) for column, face in
+         enumerate(scene.faces)),
+        reverse=True,
+    )  # fmt: skip
+    taken: set[int] = set()
+    found = [False] * len(scene.faces)
+    for value, row, column in pairs:
+        if value >= least and row not in taken and not found[column]:
+            taken.add(row)
+            found[column] = True
+    return found, len(boxes) - len(taken)
+
+
+def score(made: Sequence[Scene], find: Finder) -> dict[str, Any]:
+    """Precision, recall by kind, size and tilt (each as found and all), wrong boxes, and milliseconds a picture."""
+    sizes: dict[str, list[int]] = {f"{low}-{high}": [0, 0] for low, high in SIZES}
+    tilts: dict[str, list[int]] = {f"{low}-{high}": [0, 0] for low, high in TILTS}
+    kinds: dict[str, list[int]] = {}
+    wrong, seconds = 0, 0.0
+    for scene in made:
+        started = time.perf_counter()
+        boxes = find(scene.pixels)
+        seconds += time.perf_counter() - started
+        found, mistaken = matches(scene, boxes)
+        wrong += mistaken
+        for face, hit in zip(scene.faces, found, strict=True):
+            counts = [kinds.setdefault(scene.kind, [0, 0])]
+            counts += [sizes[f"{low}-{high}"] for low, high in SIZES if low <= face.box[2] < high]
+            counts += [tilts[f"{low}-{high}"] for low, high in TILTS if low <= abs(face.tilt) < high]
+            for count in counts:
+                count[0] += hit
+                count[1] += 1
+    right = sum(count[0] for count in kinds.values())
+    precision = right / (right + wrong) if right + wrong else None
+    told = {"right": right, "wrong": wrong, "precision": precision, "kinds": kinds, "sizes": sizes, "tilts": tilts}
+    return {**told, "ms": 1000 * seconds / max(len(made), 1)}
+
+
+def whole_pictures(finders: dict[str, Finder], rounds: int) -> list[dict[str, Any]]:
+    """Faces found and the least time of some rounds, in milliseconds, for the portrait by size and for a collage.
+
+    The finders take turns, so that a busy machine is unkind to both.
+    """
+    pictures = {f"portrait, {side} px": portrait(side) for side in (256, 512, 1024, 2048)}
+    pictures["collage of twelve, 2048x1536 px"] = collage(512)
+    pictures["collage of twelve, 1024x768 px"] = collage(256)
+    rows = []
+    for name, scene in pictures.items():
+        row: dict[str, Any] = {"picture": name, "faces": len(scene.faces)}
+        times: dict[str, list[float]] = {finder: [] for finder in finders}
+        for _ in range(rounds + 1):
+            for finder, find in finders.items():
+                started = time.perf_counter()
+                found = find(scene.pixels)
+                times[finder].append(1000 * (time.perf_counter() - started))
+                row[finder] = {"boxes": len(found), "right": sum(matches(scene, found)[0])}
+        for finder, taken in times.items():
+            row[finder]["ms"] = min(taken[1:])
+        rows.append(row)
+    return rows
+
+
+def show(results: dict[str, dict[str, Any]], rows: Sequence[dict[str, Any]]) -> None:
+    """Prints the tables."""
+    names = list(results)
+    print(f"{'':34}" + "".join(f"{name:>22}" for name in names))
+    precisions = [result["precision"] for result in results.values()]
+    print(f"{'precision':34}" + "".join(f"{'no box' if one is None else f'{one:.1%}':>22}" for one in precisions))
+    print(f"{'wrong boxes':34}" + "".join(f"{result['wrong']:22}" for result in results.values()))
+    for part, unit in (("kinds", ""), ("sizes", " px"), ("tilts", " degrees")):
+        for band in results[names[0]][part]:
+            cells = ""
+            for result in results.values():
+                hit, count = result[part][band]
+                cells += f"{f'{hit}/{count} = {hit / count:.1%}' if count else 'none':>22}"
+            print(f"{f'recall, {band}{unit}':34}{cells}")
+    print(f"{'ms a picture':34}" + "".join(f"{result['ms']:22.1f}" for result in results.values()))
+    for row in rows:
+        told = [f"{row[name]['boxes']} in {row[name]['ms']:.1f} ms" for name in names]
+        cells = "".join(f"{text:>22}" for text in told)
+        print(f"{row['picture']:34}{cells}")
+
+
+def main() -> None:
+    """Prints the tables, and one line of JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--detector", default="haar", help="haar, or yunet:FILE.onnx (haar)")
+    parser.add_argument("--scenes", type=int, default=200, help="how many composites and portraits (200)")
+    parser.add_argument("--rounds", type=int, default=5, help="how often the whole pictures are timed (5)")
+    parser.add_argument("--threads", type=int, default=2, help="threads of OpenCV (2)")
+    parser.add_argument("--split", default="validation", choices=("train", "validation"))
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    cv2.setNumThreads(given.threads)
+    made = scenes(read_faces(given.data).part(given.split).images, given.scenes, given.seed)
+    finders = {given.detector: mien_finder(given.detector), "fer": fer_finder()}
+    results = {name: score(made, find) for name, find in finders.items()}
+    rows = whole_pictures(finders, given.rounds)
+    print(f"{len(made)} pictures with {sum(len(scene.faces) for scene in made)} faces, {given.threads} threads")
+    show(results, rows)
+    record = {"threads": given.threads, "seed": given.seed, "scenes": len(made), "split": given.split}
+    print(json.dumps({"benchmark": "detectors", **record, "results": results, "whole": rows}))
+
+
+if __name__ == "__main__":
+    main()

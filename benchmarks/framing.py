@@ -1,0 +1,96 @@
+"""How FER2013 frames faces, in units of a detector's boxes: the margin that each detector carries.
+
+FER2013's faces fill their pictures, so that a detector has no room for a box around them. Each Training face is
+enlarged, its edge is repeated around it, and the detector looks for it there. Where it finds exactly one box, the box
+is held against the frame of the face: how long its side is, and how far its centre lies from the frame's. The medians
+are told with bootstrap intervals (95 %). The margin is the share of the box's side by which the frame is larger on
+every side: half of (frame / box - 1).
+
+    python benchmarks/framing.py --data archive.zip
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+import cv2
+import numpy as np
+
+from mien.data.read import read_faces
+from mien.recognition.detection import Detector, detector
+
+
+def boxes(faces: np.ndarray, finder: Detector, side: int) -> np.ndarray:
+    """What a detector finds around faces.
+
+    Args:
+        faces: uint8 [N, 48, 48].
+        finder: the detector.
+        side: height and width in pixels to which each face is enlarged; half of it is added on every side.
+
+    Returns:
+        float64 [M, 3] for the M faces around which there is exactly one box: its side, and how far right and how far
+        down its centre lies from the frame's, all as shares of the frame's side.
+    """
+    found = []
+    room = side // 2
+    for face in faces:
+        large = cv2.resize(face, (side, side), interpolation=cv2.INTER_CUBIC)
+        there = finder.detect(cv2.copyMakeBorder(large, room, room, room, room, cv2.BORDER_REPLICATE))
+        if len(there) == 1:
+            left, top, width, height = there[0].box
+            centre = left + width / 2 - room - side / 2, top + height / 2 - room - side / 2
+            found.append((max(width, height) / side, centre[0] / side, centre[1] / side))
+    return np.array(found, np.float64).reshape(-1, 3)
+
+
+def framing(found: np.ndarray, seed: int = 0) -> dict[str, list[float]]:
+    """Margin and offsets with their intervals, as shares of the box's side.
+
+    Args:
+        found: as ``boxes`` gives it.
+        seed: of the bootstrap.
+
+    Returns:
+        ``margin``, ``right`` and ``down`` (where the frame's centre lies from the box's), each as median, lower and
+        upper end of the interval.
+    """
+    values = np.stack([(1 / found[:, 0] - 1) / 2, -found[:, 1] / found[:, 0], -found[:, 2] / found[:, 0]])
+    generator = np.random.default_rng(seed)
+    again = [np.median(values[:, generator.integers(0, len(found), len(found))], axis=1) for _ in range(1000)]
+    lower, upper = np.percentile(again, [2.5, 97.5], axis=0)
+    medians = np.median(values, axis=1)
+    return {
+        name: [float(medians[row]), float(lower[row]), float(upper[row])]
+        for row, name in enumerate(("margin", "right", "down"))
+    }
+
+
+def main() -> None:
+    """Prints what was found, and one line of JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--detector", default="haar", help="haar, or yunet:FILE.onnx (haar)")
+    parser.add_argument("--faces", type=int, default=1500, help="how many Training faces, drawn at random (1500)")
+    parser.add_argument("--side", type=int, default=120, help="pixels to which a face is enlarged (120)")
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    faces = read_faces(given.data).part("train").images
+    chosen = np.random.default_rng(given.seed).permutation(len(faces))[: given.faces]
+    found = boxes(faces[chosen], detector(given.detector), given.side)
+    if not len(found):
+        raise SystemExit(f"{given.detector} found a face around none of {len(chosen)} pictures")
+    told = framing(found)
+    share = len(found) / len(chosen)
+    quarters = np.percentile(found[:, 0], [25, 50, 75])
+    print(f"{given.detector}, {len(chosen):,} Training faces at {given.side} px: one box around {share:.1%} of them")
+    print(f"side of the box as a share of the frame's, quartiles: {', '.join(f'{value:.3f}' for value in quarters)}")
+    for name, (median, lower, upper) in told.items():
+        print(f"{name:8}{median:+.3f} ({lower:+.3f} to {upper:+.3f}) of the box's side")
+    record = {"detector": given.detector, "n": len(chosen), "found": len(found), "side": given.side, **told}
+    print(json.dumps({"benchmark": "framing", "seed": given.seed, **record}))
+
+
+if __name__ == "__main__":
+    main()
