@@ -109,7 +109,7 @@ def test_without_a_command_help_is_printed(capsys: pytest.CaptureFixture[str]) -
     ("arguments", "told"),
     [
         (["trian"], "mien: error: no command 'trian'; did you mean train?"),
-        (["zzz"], "mien: error: no command 'zzz'; there is data, pretrain, train, evaluate, predict, export, pack, card;"),
+        (["zzz"], "mien: error: no command 'zzz'; there is data, pretrain, train, evaluate, predict, explain, export, pack, card;"),
         (["data", "darw"], "mien: error: no command 'darw'; did you mean draw?"),
         (["data", "draw", "--trian", "3", "--out", "x.zip"], "unknown option --trian, did you mean --train?"),
         (["data", "draw", "--out", "x.zip", "--train", "many"], "--train: got 'many', expected a whole number"),

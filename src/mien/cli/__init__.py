@@ -36,6 +36,7 @@ Commands:
   train      train a classifier, or go on with one (--resume)
   evaluate   score one or several classifiers on a split, with a report to read
   predict    read the expressions of faces in photos, folders, films or a camera
+  explain    show what of a face an answer depends on
   export     write a classifier as ONNX, and prove that it answers the same
   pack       make a folder for others of a classifier: half precision, ONNX, scores, no faces
   card       write the model card of a packed classifier
@@ -44,7 +45,7 @@ Commands:
 An answer is a guess about how a face looks, not about what a person feels.
 """
 
-COMMANDS: tuple[str, ...] = ("data", "pretrain", "train", "evaluate", "predict", "export", "pack", "card")
+COMMANDS: tuple[str, ...] = ("data", "pretrain", "train", "evaluate", "predict", "explain", "export", "pack", "card")
 
 EXTRAS: dict[str, str] = {
     **dict.fromkeys(["torch", "torchvision", "transformers", "timm", "accelerate", "safetensors"], "train"),

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 import numpy as np
 from PIL import Image
@@ -17,6 +17,9 @@ from mien.recognition.detection import Detection, Detector
 from mien.recognition.engines import Engine
 from mien.recognition.pictures import check_color, read
 from mien.recognition.results import Face, Recognition
+
+if TYPE_CHECKING:
+    from mien.recognition.explain import Explanation
 
 Picture: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | np.ndarray
 """What may be handed over as one picture."""
@@ -104,6 +107,16 @@ class Recognizer:
             return list(self.stream(given, color, keep_pixels=True))
         (record,) = self.stream([given], color, keep_pixels=True)
         return record
+
+    def explain(self, face: Face, method: str = "auto", label: str | None = None) -> Explanation:
+        """What of a face the answer depends on; see ``mien.recognition.explain.explain``.
+
+        Raises:
+            MienError: the face has no crop, the method or the label is unknown, or the method needs torch and a ViT.
+        """
+        from mien.recognition.explain import explain
+
+        return explain(face, self.engine, method, label)
 
     def stream(
         self, pictures: Iterable[Any], color: str | None = None, *, keep_pixels: bool = False

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from mien.recognition.detection import overlap
 from mien.recognition.results import Box, Face
 
 SMOOTHING_S = 0.25
@@ -169,16 +170,6 @@ def _apart(one: Box, other: Box) -> float | None:
     (across, down), (other_across, other_down) = _middle(one), _middle(other)
     distance = math.hypot(across - other_across, down - other_down) / ((side + other_side) / 2)
     return None if distance > FARTHEST else 1 - overlap(one, other) + distance
-
-
-def overlap(one: Box, other: Box) -> float:
-    """Intersection over union of two boxes, in [0, 1]."""
-    width = min(one[0] + one[2], other[0] + other[2]) - max(one[0], other[0])
-    height = min(one[1] + one[3], other[1] + other[3]) - max(one[1], other[1])
-    if width <= 0 or height <= 0:
-        return 0.0
-    both = width * height
-    return both / (one[2] * one[3] + other[2] * other[3] - both)
 
 
 def _middle(box: Box) -> tuple[float, float]:

@@ -1,0 +1,238 @@
+"""Which explanation tells the truth: deletion and insertion (Petsiuk et al. 2018, arXiv:1806.07421, section 4.3).
+
+Deletion hides the pixels of a face in mean grey, those that an explanation holds for the most relevant first, and
+follows the probability of the expression that was read: the faster it falls, the better. Insertion starts from the face
+blurred beyond recognition and brings the pixels back in the same order: the faster it rises, the better. Each gives the
+area under the curve, and ``gain`` is insertion less deletion. Compared are
+
+    random       a random number a patch
+    attention    what [CLS] attends to in the last block
+    rollout      attention rollout (Abnar and Zuidema 2020)
+    gradient     attention weighted by gradients (Chefer et al. 2021)
+    occlusion    what `mien explain` does, and variants of it: grey in place of blur, other sizes of squares
+
+In all of these but the last, the pixels of a patch go together. Intervals are bootstrapped over faces; each method is
+compared with random, with raw attention and with occlusion on the same faces (a sign test on the gain).
+
+    python benchmarks/explanations.py runs/first --data archive.zip --faces 200 --figure explanations.png
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from mien.data.faces import SPLITS
+from mien.data.read import read_faces
+from mien.evaluation.figures.style import LIGHT, TEXT_SIZE, blank_figure, legend_above, png, style_axes
+from mien.model.classifier import Classifier
+from mien.model.networks import as_vit
+from mien.progress import progress
+from mien.recognition.attention import ATTENTION
+from mien.recognition.explain import Reader, enlarged, filled, occlusion, reader
+
+Map = Callable[[np.ndarray, int, np.random.Generator], np.ndarray]
+"""A face, uint8 [S, S] or [S, S, 3], the position of a label, and a source of chance, to relevance [S, S]."""
+
+SCORES: tuple[str, ...] = ("deletion", "insertion", "gain")
+AGAINST: tuple[str, ...] = ("random", "attention", "occlusion")
+DEFAULT: tuple[str, ...] = ("random", "attention", "rollout", "gradient", "occlusion")
+
+
+def methods(classifier: Classifier) -> dict[str, Map]:
+    """Every method by name; the variants of occlusion say in what they differ from the first."""
+    read, patch_size = reader(classifier), cast(int, as_vit(classifier.network).config.patch_size)
+    patches = classifier.preprocessing.image_size // patch_size
+
+    def attention(name: str) -> Map:
+        return lambda face, label, _: enlarged(ATTENTION[name](classifier, face, label), len(face))
+
+    def hidden(**options: Any) -> Map:
+        return lambda face, label, _: occlusion(face, read, label, **options)
+
+    return {
+        "random": lambda face, _, chance: enlarged(chance.random((patches, patches)), len(face)),
+        **{name: attention(name) for name in ATTENTION},
+        "occlusion": hidden(),
+        "occlusion, grey": hidden(fill="grey"),
+        "occlusion, 1/6": hidden(windows=(1 / 6,)),
+        "occlusion, 1/3": hidden(windows=(1 / 3,)),
+        "occlusion, 1/6 and 1/4": hidden(windows=(1 / 6, 1 / 4)),
+    }
+
+
+def curves(face: np.ndarray, relevance: np.ndarray, read: Reader, label: int, steps: int) -> np.ndarray:
+    """Probability of a label while a face is hidden, and while it comes back.
+
+    Args:
+        face: uint8 [S, S] or [S, S, 3].
+        relevance: [S, S]; pixels with more go (and come) first, equal ones row by row.
+        read: the network.
+        label: position of the label.
+        steps: into how many equal shares the pixels are divided.
+
+    Returns:
+        float64 [2, steps + 1]: deletion, insertion.
+    """
+    order = np.argsort(-relevance.ravel(), kind="stable")
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order))
+    chosen = [(rank < round(step * len(order) / steps)).reshape(relevance.shape) for step in range(steps + 1)]
+    deleted, inserted = ([face.copy() for _ in chosen] for _ in SCORES[:2])
+    grey, blurred = filled(face, "grey"), filled(face, "blur")
+    for step, here in enumerate(chosen):
+        deleted[step][here] = grey[here]
+        inserted[step][~here] = blurred[~here]
+    found: np.ndarray = read(np.stack(deleted + inserted))[:, label].astype(np.float64).reshape(2, steps + 1)
+    return found
+
+
+def areas(found: np.ndarray) -> np.ndarray:
+    """Areas under curves [..., 2, steps + 1] as [..., 3], in the order of ``SCORES``; the first two lie in [0, 1]."""
+    area = ((found[..., 1:] + found[..., :-1]) / 2).mean(axis=-1)
+    return np.concatenate([area, area[..., 1:] - area[..., :1]], axis=-1)
+
+
+def interval(values: np.ndarray, seed: int, resamples: int = 2000) -> list[float]:
+    """The 95 % percentile bootstrap of a mean (Efron 1979), over faces."""
+    drawn = np.random.default_rng(seed).integers(0, len(values), (resamples, len(values)))
+    return [float(value) for value in np.percentile(values[drawn].mean(axis=1), [2.5, 97.5])]
+
+
+def sign_test(differences: np.ndarray) -> float:
+    """The two-sided probability of as many differences of one sign, if both were equally likely; 0 is left out."""
+    above, below = int((differences > 0).sum()), int((differences < 0).sum())
+    tail = sum(math.comb(above + below, k) for k in range(min(above, below) + 1))
+    return min(1.0, 2 * tail / 2 ** (above + below))
+
+
+def summary(found: dict[str, np.ndarray], seed: int) -> list[dict[str, Any]]:
+    """A row a method: means with intervals, and the paired comparison with those of ``AGAINST`` that were run.
+
+    Args:
+        found: for each method float64 [N, 2, steps + 1].
+        seed: of the bootstrap.
+    """
+    scored = {name: areas(values) for name, values in found.items()}
+    rows = []
+    for name, values in scored.items():
+        row: dict[str, Any] = {"method": name}
+        for column, score in enumerate(SCORES):
+            row[score] = {"mean": float(values[:, column].mean()), "ci95": interval(values[:, column], seed)}
+        for other in AGAINST:
+            if other in scored and other != name:
+                more = values[:, 2] - scored[other][:, 2]
+                better = float((more > 0).mean())
+                row[f"against {other}"] = {
+                    "mean": float(more.mean()), "ci95": interval(more, seed), "better": better, "p": sign_test(more)
+                }  # fmt: skip
+        rows.append(row)
+    return rows
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The rows in Markdown."""
+    heads = ["method", "deletion (lower is better)", "insertion (higher)", "gain"]
+    heads += [f"over {other}, p" for other in AGAINST]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for row in rows:
+        cells = [_cell(row[score]) for score in SCORES]
+        pairs = [row.get(f"against {other}") for other in AGAINST]
+        cells += [f"{pair['mean']:+.3f}, {pair['p']:.1g}" if pair else "" for pair in pairs]
+        lines.append(f"| {row['method']} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _cell(score: dict[str, Any]) -> str:
+    low, high = score["ci95"]
+    return f"{score['mean']:.3f} ({low:.3f} to {high:.3f})"
+
+
+def draw(found: dict[str, np.ndarray]) -> Figure:
+    """Both mean curves of each method; variants of occlusion are left out."""
+    lines: dict[str, dict[str, Any]] = {
+        "random": {"color": LIGHT.faint, "linestyle": (0, (1, 1.5)), "linewidth": 2},
+        "attention": {"color": LIGHT.faint, "linewidth": 2},
+        "rollout": {"color": LIGHT.ink, "linestyle": (0, (5, 2)), "linewidth": 2},
+        "gradient": {"color": LIGHT.second, "linewidth": 2.4},
+        "occlusion": {"color": LIGHT.first, "linewidth": 3},
+    }
+    shown = [name for name in lines if name in found]
+    figure = blank_figure((11.0, 4.8), LIGHT)
+    panels = figure.subplots(1, 2, sharey=True)
+    titles = ("deletion: lower is better", "insertion: higher is better")
+    shares = ("share of the face hidden in grey", "share of the blurred face brought back")
+    for side, axes in enumerate(panels):
+        style_axes(axes, LIGHT)
+        for name in shown:
+            mean = found[name][:, side].mean(axis=0)
+            axes.plot(np.linspace(0, 1, len(mean)), mean, label=name, **lines[name])
+        axes.set_xlim(0, 1)
+        axes.set_xlabel(shares[side])
+        axes.set_title(titles[side], loc="left", color=LIGHT.ink, fontsize=TEXT_SIZE + 1, fontweight="bold")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
+        axes.grid(color=LIGHT.grid)
+    panels[0].set_ylim(bottom=0)  # after all lines are there: the panels share it
+    panels[0].set_ylabel("probability of the expression read")
+    legend_above(figure, panels[0], LIGHT, shown)
+    return figure
+
+
+def measure(
+    classifier: Classifier, faces: np.ndarray, names: list[str], steps: int, seed: int
+) -> dict[str, np.ndarray]:
+    """For each method the curves of all faces, float64 [N, 2, steps + 1]."""
+    known, read, chance = methods(classifier), reader(classifier), np.random.default_rng(seed)
+    found: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    with progress("explaining", len(faces), "faces") as advance:
+        for face in faces:
+            label = int(read(face[None])[0].argmax())
+            for name in names:
+                found[name].append(curves(face, known[name](face, label, chance), read, label, steps))
+            advance()
+    return {name: np.stack(values) for name, values in found.items()}
+
+
+def main() -> None:
+    """Prints the table and a line of JSON, and draws the figure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path, help="a folder with a ViT, or the folder of a run")
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--split", default="validation", choices=SPLITS)
+    parser.add_argument("--faces", type=int, default=200, help="how many, drawn at random")
+    parser.add_argument("--steps", type=int, default=16, help="shares in which the pixels go and come")
+    parser.add_argument("--methods", nargs="+", default=list(DEFAULT), help="names as above, or all")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--figure", type=Path, help="where to draw the mean curves, a PNG file")
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    classifier = Classifier.load(given.model)
+    known = methods(classifier)
+    names = list(known) if given.methods == ["all"] else given.methods
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        parser.error(f"--methods: no {', '.join(unknown)}; there is {'; '.join(known)}")
+    part = read_faces(given.data).part(given.split)
+    rows = np.random.default_rng(given.seed).permutation(len(part))[: given.faces]
+    found = measure(classifier, part.images[rows], names, given.steps, given.seed)
+    results = summary(found, given.seed)
+    print(f"{len(rows):,} faces of {given.split}, {given.model}, {given.steps} steps\n{table(results)}")
+    if given.figure is not None:
+        given.figure.write_bytes(png(draw(found)))
+    report = {"model": str(given.model), "split": given.split, "n": len(rows), "steps": given.steps, "seed": given.seed}
+    print(json.dumps({"benchmark": "explanations", **report, "results": results}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""``mien explain``: shows what of each face in a photo an answer depends on."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mien.cli.parser import Parser
+from mien.cli.quiet import hide_bars
+from mien.errors import MienError
+from mien.files import ensure_writable
+
+if TYPE_CHECKING:
+    from mien.recognition.recognizer import Recognizer
+    from mien.recognition.results import Face
+
+DESCRIPTION = """\
+Shows what of each face in a photo the answer depends on: orange speaks for the expression, blue against it.
+It explains the network's guess about how a face looks; it tells nothing about what the person feels.
+
+Examples:
+  mien explain photo.jpg --out heat.png
+  mien explain photo.jpg --out heat.png --label sad
+  mien explain crop.png --out heat.png --detector none --model runs/first --method gradient
+
+The picture that is written holds each face, from left to right and in rows of three, as the network read it beside its
+heat map. Colours are scaled to the strongest part of each face: they tell where, not how much. Methods: occlusion hides
+squares of the face and reads it again each time; rollout and gradient look into a Vision Transformer, and need torch
+and a model folder that `mien train` wrote; auto is occlusion, which came out best under benchmarks/explanations.py.
+Exit code 0: written; 2: the photo cannot be read, holds no face, or the command is wrong.
+"""
+
+
+def run(arguments: list[str]) -> int:
+    """Runs ``mien explain``; returns the exit code.
+
+    Raises:
+        MienError: an argument is wrong, the model cannot be used, the photo cannot be read or holds no face, or the
+            picture cannot be written.
+    """
+    given = _parser().parse(arguments)
+    _check(given)
+    hide_bars()
+
+    from mien.recognition.explain import TORCH_METHODS, explain, save
+    from mien.recognition.models import find
+    from mien.recognition.recognizer import Recognizer
+
+    engine = "torch" if given.method in TORCH_METHODS else "auto"
+    if engine == "torch" and find(given.model).folder is None:
+        raise MienError(
+            f"--method {given.method}: looks into the network, for which ONNX is not enough; give --model, a folder "
+            "that `mien train` wrote, or take the method occlusion"
+        )
+    recognizer = Recognizer(given.model, detector=given.detector, engine=engine, device=given.device)
+    if given.label is not None and given.label not in recognizer.names:
+        raise MienError(f"--label: got {given.label!r}, expected one of {', '.join(recognizer.names)}")
+    faces = _faces(recognizer, given.photo)
+    save([explain(face, recognizer.engine, given.method, given.label) for face in faces], given.out)
+    told = ", ".join(f"{face.label} {face.score:.0%}" for face in faces)
+    print(f"{given.out}: {len(faces)} {'face' if len(faces) == 1 else 'faces'} ({told})")
+    return 0
+
+
+def _parser() -> Parser:
+    parser = Parser("mien explain", DESCRIPTION)
+    add = parser.add_argument
+    add("photo", type=Path, metavar="PHOTO", help="a picture with one face or several")
+    add("--out", type=Path, required=True, metavar="FILE.png", help="where to write the heat maps, .png or .jpg")
+    add(
+        "--model",
+        type=Path,
+        metavar="MODEL",
+        help="a folder of `mien train`, or an .onnx file (the shipped one)",
+    )
+    add("--detector", default="haar", metavar="D", help="haar, yunet, yunet:FILE, or none for face crops (haar)")
+    add("--method", default="auto", choices=("auto", "occlusion", "rollout", "gradient"), help="how (auto)")
+    add("--label", metavar="L", help="the expression to explain, such as sad (the likeliest of each face)")
+    add("--device", default="auto", metavar="D", help="auto, cpu, cuda or cuda:N (auto)")
+    return parser
+
+
+def _check(given: argparse.Namespace) -> None:
+    from mien.recognition.explain import check_name
+
+    check_name(given.out)
+    ensure_writable(given.out.parent)
+    if given.out.exists() and given.photo.exists() and given.out.samefile(given.photo):
+        raise MienError(f"--out: {given.out} is the photo itself; give another name")
+
+
+def _faces(recognizer: Recognizer, photo: Path) -> tuple[Face, ...]:
+    record = recognizer.recognize(photo)
+    if record.status == "error":
+        raise MienError(str(record.error))
+    if not record.faces:
+        raise MienError(f"{photo}: no face was found, expected one; for a face crop give --detector none")
+    return record.faces

@@ -1,0 +1,445 @@
+"""Explanations: occlusion against an engine whose answers are known, attention against hand-computed blocks."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import math
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import recognition_helpers
+import torch
+from PIL import Image
+from transformers import ViTConfig, ViTForImageClassification
+
+from mien.cli import explain as command
+from mien.errors import MienError
+from mien.model.backbone import build
+from mien.model.classifier import Classifier
+from mien.model.networks import as_vit
+from mien.model.preprocessing import Preprocessing
+from mien.recognition import attention as attention_module
+from mien.recognition import heat
+from mien.recognition import recognizer as recognizer_module
+from mien.recognition.attention import ATTENTION, gradient, propagated, raw_attention, rolled_out, rollout
+from mien.recognition.engines import Answers
+from mien.recognition.explain import Explanation, enlarged, explain, filled, occlusion, reader, save
+from mien.recognition.heat import CAPTION, colours, overlay, sheet
+from mien.recognition.results import Face
+
+NAMES = ("calm", "glad", "sour")
+SIZE = 16
+PLACE = (slice(8, 12), slice(4, 8))
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+explanations: Any = importlib.import_module("explanations")
+
+
+class Corner:
+    """Takes the mean of one square for the probability of ``glad``, from 0.1 (black) to 0.9 (white)."""
+
+    names = ("calm", "glad")
+    grey = True
+    threshold = stated_accuracy = None
+    image_size = SIZE
+
+    def __init__(self, answer: float | None = None, place: tuple[slice, slice] = PLACE) -> None:
+        self.answer, self.place = answer, place
+        self.batches: list[int] = []
+
+    def read(self, crops: np.ndarray) -> Answers:
+        self.batches.append(len(crops))
+        glad = 0.1 + 0.8 * crops[:, *self.place].mean(axis=(1, 2)) / 255
+        glad = glad if self.answer is None else np.full(len(crops), self.answer)
+        return Answers(np.stack([1 - glad, glad], 1).astype(np.float32), np.zeros((len(crops), 1), np.float32))
+
+
+def crop() -> np.ndarray:
+    """uint8 [16, 16], black, with the square that the engine looks at in white; the mean grey is 16."""
+    pixels = np.zeros((SIZE, SIZE), np.uint8)
+    pixels[PLACE] = 255
+    return pixels
+
+
+def face(pixels: np.ndarray | None, label: str = "glad") -> Face:
+    return Face((0.0, 0.0, 16.0, 16.0), label, 0.9, {"calm": 0.1, "glad": 0.9}, crop=pixels)
+
+
+@pytest.fixture(scope="module")
+def vit() -> Classifier:
+    """Two blocks of two heads, four patches; its weights are large, so that attention is far from even."""
+    torch.manual_seed(0)
+    config = ViTConfig(
+        image_size=SIZE, patch_size=8, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16,
+        id2label=dict(enumerate(NAMES)), label2id={name: index for index, name in enumerate(NAMES)},
+    )  # fmt: skip
+    network = ViTForImageClassification(config).eval()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.5 * torch.randn_like(parameter))
+    return Classifier(network, Preprocessing(SIZE, (0.5,) * 3, (0.25,) * 3), NAMES)
+
+
+def noise(seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (SIZE, SIZE), dtype=np.uint8)
+
+
+class TestOcclusion:
+    def test_by_hand(self) -> None:
+        """Squares of 4 px in steps of 2, filled with the mean grey, 16."""
+
+        def drop(hidden: float) -> float:
+            """The fall of the log-odds when a share of the square that counts is hidden."""
+            glad = 0.1 + 0.8 * (255 * (1 - hidden) + 16 * hidden) / 255
+            return math.log(0.9 / 0.1) - math.log(glad / (1 - glad))
+
+        found = occlusion(crop(), reader(Corner()), 1, windows=(1 / 4,), fill="grey")
+        assert found.shape == (SIZE, SIZE) and found.dtype == np.float32
+        # The pixel at 9, 5 lies under four squares: one hides everything, two half of it, one a quarter.
+        assert found[9, 5] == pytest.approx((drop(1) + 2 * drop(1 / 2) + drop(1 / 4)) / 4, abs=1e-5)
+        # Squares that touch the place begin at rows 6 to 10: no pixel above row 6 or below row 13 is under one.
+        assert (np.abs(found[[5, 14]]) < 1e-6).all() and (found[6:14, 2:10] > 0).all()
+        assert found[PLACE].min() > np.delete(found.ravel(), np.arange(256).reshape(16, 16)[PLACE].ravel()).max()
+
+    def test_what_speaks_for_one_speaks_against_the_other(self) -> None:
+        for_glad, for_calm = (occlusion(crop(), reader(Corner()), label) for label in (1, 0))
+        assert for_glad == pytest.approx(-for_calm, abs=1e-5)
+
+    @pytest.mark.parametrize("colour", [False, True])
+    def test_the_default_finds_the_place(self, colour: bool) -> None:
+        engine = Corner(place=(slice(30, 40), slice(9, 21)))
+        pixels = np.random.default_rng(0).integers(0, 90, (48, 48), dtype=np.uint8)
+        pixels[engine.place] += 150
+        given = np.repeat(pixels[..., None], 3, axis=2) if colour else pixels
+        read = (lambda crops: engine.read(crops[..., 0]).probabilities) if colour else reader(engine)
+        found = occlusion(given, read, 1)
+        row, column = np.unravel_index(found.argmax(), found.shape)
+        assert 30 <= row < 40 and 9 <= column < 21
+        near = found[22:48, 1:29].clip(min=0).sum() / found.clip(min=0).sum()
+        assert near > 0.95 and max(engine.batches) <= 64
+
+    def test_every_pixel_weighs_the_same(self) -> None:
+        """An engine that falls by one nat whatever is hidden gives 1 everywhere, at the edges too."""
+        pixels = noise()
+
+        def read(crops: np.ndarray) -> np.ndarray:
+            changed = (crops != pixels).any(axis=(1, 2))
+            glad = 1 / (1 + np.exp(np.where(changed, 1.0, 0.0)))
+            return np.stack([1 - glad, glad], 1)
+
+        assert occlusion(pixels, read, 1) == pytest.approx(np.ones((SIZE, SIZE)), abs=1e-6)
+
+    def test_sure_answers_stay_finite(self) -> None:
+        assert (occlusion(crop(), reader(Corner(answer=1.0)), 1) == 0).all()
+
+    def test_fills(self) -> None:
+        assert (filled(crop(), "grey") == 16).all()
+        colour = np.stack([crop(), np.full((SIZE, SIZE), 7, np.uint8), crop()], axis=2)
+        assert (filled(colour, "grey") == (16, 7, 16)).all() and filled(colour, "blur").shape == (SIZE, SIZE, 3)
+        assert filled(crop(), "blur").max() < 128
+
+
+class TestAttention:
+    def test_rollout_by_hand(self) -> None:
+        first, second = torch.tensor([[[0.5, 0.5], [0, 1]]]), torch.tensor([[[1, 0], [0.25, 0.75]]])
+        # Each is mixed half and half with the identity: [[.75, .25], [0, 1]], then [[1, 0], [.125, .875]].
+        assert rolled_out([first, second]).tolist() == [[0.75, 0.25], [0.09375, 0.90625]]
+
+    def test_relevance_by_hand(self) -> None:
+        attentions = [torch.tensor([[[0.5, 0.5], [0, 1]]] * 2), torch.tensor([[[1, 0], [0.25, 0.75]]] * 2)]
+        none = torch.zeros(2, 2)
+        gradients = [torch.stack([torch.tensor([[2.0, -1], [1, 1]]), none]),
+                     torch.stack([torch.tensor([[1.0, 4], [4, -1]]), none])]  # fmt: skip
+        # Of the first block, half of the identity stays (the other head has none): 1.5 on the diagonal. The second
+        # adds [[.5, 0], [.5, 0]] times that.
+        assert propagated(attentions, gradients).tolist() == [[2.25, 0], [0.75, 1.5]]
+
+    def test_of_a_network(self, vit: Classifier) -> None:
+        with attention_module._eager(as_vit(vit.network)), torch.no_grad():
+            pixels = vit.preprocessing(torch.from_numpy(noise()[None]), 3)
+            blocks = [block[0] for block in vit.network(pixel_values=pixels, output_attentions=True).attentions]
+        assert [list(block.shape) for block in blocks] == [[2, 5, 5], [2, 5, 5]]
+        assert raw_attention(vit, noise(), 0) == pytest.approx(blocks[1][:, 0, 1:].mean(0).reshape(2, 2).numpy())
+        flow = rolled_out(blocks)
+        assert flow.sum(1).tolist() == pytest.approx([1] * 5, abs=1e-6)
+        assert rollout(vit, noise(), 0) == pytest.approx(flow[0, 1:].reshape(2, 2).numpy())
+
+    @pytest.mark.parametrize("label", [0, 1, 2])
+    def test_gradients_are_those_of_the_label(self, label: int, vit: Classifier) -> None:
+        network: Any = copy.deepcopy(vit.network)
+        network.set_attn_implementation("eager")
+        seen: list[torch.Tensor] = []
+
+        def keep(module: torch.nn.Module, given: object, found: tuple[torch.Tensor, torch.Tensor]) -> None:
+            found[1].retain_grad()
+            seen.append(found[1])
+
+        for layer in network.vit.layers:
+            layer.attention.register_forward_hook(keep)
+        pixels = vit.preprocessing(torch.from_numpy(noise()[None]), 3)
+        network(pixel_values=pixels).logits[0, label].backward()
+        relevance = np.eye(5)
+        for block in seen:
+            assert block.grad is not None
+            relevance += (block * block.grad)[0].detach().numpy().clip(min=0).mean(axis=0) @ relevance
+        found = gradient(vit, noise(), label)
+        assert found.dtype == np.float32 and (found >= 0).all() and found.max() > 1e-3
+        assert found == pytest.approx(relevance[0, 1:].reshape(2, 2), abs=1e-5)
+
+    def test_a_patch_lands_where_it_is(self, vit: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
+        rows = torch.zeros(1, 2, 5, 5)
+        rows[:, :, 0, 2] = 1  # [CLS] looks at the second patch alone: above, at the right
+        monkeypatch.setattr(attention_module, "_attend", lambda *_, **__: (torch.zeros(3), [rows, rows]))
+        found = enlarged(raw_attention(vit, noise(), 0), SIZE)
+        assert found.shape == (SIZE, SIZE)
+        assert (
+            np.unravel_index(found.argmax(), found.shape) == (0, 8) and (found[:8, 8:] == 1).all() and found.sum() == 64
+        )
+
+    def test_the_network_stays_as_it_was(self, vit: Classifier) -> None:
+        before, kind = vit.logits(noise()[None], quiet=True), vit.network.config._attn_implementation
+        with torch.inference_mode():
+            for method in ATTENTION.values():
+                method(vit, noise(), 1)
+        assert vit.network.config._attn_implementation == kind != "eager"
+        assert all(parameter.grad is None for parameter in vit.network.parameters())
+        assert (vit.logits(noise()[None], quiet=True) == before).all()
+
+    def test_frozen_weights_are_no_hindrance(self, vit: Classifier) -> None:
+        free = gradient(vit, noise(), 1)
+        vit.network.requires_grad_(False)
+        frozen = gradient(vit, noise(), 1)
+        vit.network.requires_grad_(True)
+        assert frozen == pytest.approx(free)
+
+    def test_a_network_without_tokens_is_refused(self) -> None:
+        small = {"channels": [4, 4, 4, 4], "layers": [1, 1, 1, 1]}
+        network, preprocessing = build("timm:resnet18", NAMES, grey=True, image_size=32, network_args=small)
+        with pytest.raises(MienError, match=r"\(resnet18\), expected a ViT; use the method occlusion"):
+            rollout(Classifier(network.eval(), preprocessing, NAMES), noise(), 0)
+
+
+class TestExplain:
+    def test_auto_is_occlusion_of_the_label_that_was_read(self) -> None:
+        found = explain(face(crop()), Corner())
+        assert (found.method, found.label) == ("occlusion", "glad") and found.crop is not None
+        assert (found.relevance == occlusion(crop(), reader(Corner()), 1)).all()
+        other = explain(face(crop()), Corner(), "occlusion", "calm")
+        assert other.label == "calm" and other.relevance == pytest.approx(-found.relevance, abs=1e-5)
+
+    @pytest.mark.parametrize("method", ["rollout", "gradient"])
+    def test_methods_that_look_inside(self, method: str, vit: Classifier) -> None:
+        engine: Any = SimpleNamespace(names=NAMES, classifier=vit)
+        found = explain(face(noise()), engine, method)
+        assert found.method == method and found.relevance.shape == (SIZE, SIZE)
+        assert (found.relevance == enlarged(ATTENTION[method](vit, noise(), 1), SIZE)).all()
+        assert (explain(face(noise()), vit, method).relevance == found.relevance).all()
+
+    def test_a_classifier_is_read_like_an_engine(self, vit: Classifier) -> None:
+        answers = reader(vit)(noise()[None])
+        expected = torch.from_numpy(vit.logits(noise()[None], quiet=True)).softmax(1).numpy()
+        assert answers == pytest.approx(expected, abs=1e-6)
+
+    @pytest.mark.parametrize(
+        ("options", "told"),
+        [
+            ({"method": "magic"}, "method: got 'magic', expected one of auto, occlusion, rollout, gradient"),
+            ({"label": "bored"}, "label: got 'bored', expected one that the model knows: calm, glad"),
+            ({"method": "rollout"}, r"method rollout: needs torch and a model folder with model\.safetensors"),
+            ({"method": "gradient"}, "or take the method occlusion"),
+        ],
+    )
+    def test_what_cannot_be_done_is_told(self, options: dict[str, str], told: str) -> None:
+        with pytest.raises(MienError, match=told):
+            explain(face(crop()), Corner(), **options)
+
+    def test_a_face_without_a_crop_is_refused(self) -> None:
+        with pytest.raises(MienError, match="the face keeps no crop"):
+            explain(face(None), Corner())
+
+    def test_answers_that_are_no_numbers_are_refused(self) -> None:
+        with pytest.raises(MienError, match="answers with NaN or infinity"):
+            explain(face(crop()), Corner(answer=float("nan")))
+
+    def test_occlusion_loads_no_torch(self) -> None:
+        code = (
+            "import sys, test_explain_fake as fake\n"
+            "from mien.recognition.explain import explain\n"
+            "explain(fake.face, fake.engine).overlay()\n"
+            "print([name for name in ('torch', 'transformers', 'matplotlib') if name in sys.modules])"
+        )
+        fake = (
+            "import numpy as np\nfrom types import SimpleNamespace\nfrom mien.recognition.results import Face\n"
+            "read = lambda crops: SimpleNamespace(probabilities=np.full((len(crops), 2), .5))\n"
+            "engine = SimpleNamespace(names=('calm', 'glad'), read=read)\n"
+            "face = Face((0, 0, 8, 8), 'glad', .5, {}, crop=np.zeros((8, 8), np.uint8))\n"
+        )
+        code = code.replace("import sys, test_explain_fake as fake\n", f"import sys\n{fake}").replace("fake.", "")
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "src")}
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=60)
+        assert done.stdout == "[]\n", done.stdout + done.stderr
+
+
+class TestPicture:
+    def test_colours(self) -> None:
+        light = np.full(5, 0.7)
+        blue, pale_blue, ground, pale, orange = colours(np.array([-1, -0.5, 0, 0.5, 1]), light).astype(int)
+        assert ground[0] == ground[1] == ground[2]
+        assert orange[0] > orange[1] > orange[2] and blue[2] > blue[1] > blue[0]
+        assert orange[2] < pale[2] < ground[2] and blue[0] < pale_blue[0] < ground[0]
+
+    @pytest.mark.parametrize("sign", [1, -1])
+    def test_equal_steps_look_equally_large(self, sign: int) -> None:
+        shades = heat._to_lab(colours(sign * np.linspace(0, 1, 5), np.full(5, 0.7)))
+        steps = np.linalg.norm(np.diff(shades, axis=0), axis=1)
+        assert steps == pytest.approx(np.full(4, steps.mean()), rel=0.05)
+        assert heat._to_rgb(heat._to_lab(np.array([230, 97, 0]))).tolist() == [230, 97, 0]
+        assert heat._to_lab(np.array([255, 255, 255])) == pytest.approx([1, 0, 0], abs=1e-3)
+
+    def test_heat_stands_where_the_relevance_is(self) -> None:
+        found = explain(face(crop()), Corner())
+        picture = np.asarray(found.overlay()).astype(int)
+        side = 384  # sixteen pixels enlarged 24 times, behind a margin of 16
+        warm = picture[..., 0] - picture[..., 2]
+        inside = warm[16 : 16 + side, 16 : 16 + side]
+        row, column = np.unravel_index(inside.argmax(), inside.shape)
+        assert 8 * 24 <= row < 12 * 24 and 4 * 24 <= column < 8 * 24
+        assert abs(inside[: 4 * 24, 12 * 24 :]).max() <= 2
+
+    @pytest.mark.parametrize("size", [1, 8, 48, 224, 500])
+    @pytest.mark.parametrize("colour", [False, True])
+    def test_any_size(self, size: int, colour: bool) -> None:
+        shape = (size, size, 3) if colour else (size, size)
+        given = Explanation(np.zeros((size, size), np.float32), "glad", "occlusion", np.full(shape, 200, np.uint8))
+        picture = overlay(given)
+        assert picture.mode == "RGB" and 300 < picture.width < 520
+        assert len(CAPTION) == 2 and picture.height > picture.width
+
+    def test_faces_stand_in_rows_of_three(self) -> None:
+        one = explain(face(crop()), Corner())
+        single, four = sheet([one]), sheet([one] * 4)
+        assert (four.width, four.height) == (3 * single.width, 2 * single.height)
+        assert np.asarray(four)[single.height :, single.width :].min() == 255
+
+    def test_saved_as_a_picture(self, tmp_path: Path) -> None:
+        found = explain(face(crop()), Corner())
+        found.save(tmp_path / "heat.png")
+        with Image.open(tmp_path / "heat.png") as picture:
+            assert picture.format == "PNG" and (np.asarray(picture) == np.asarray(sheet([found]))).all()
+        save([found, found], tmp_path / "heat.JPG")
+        assert Image.open(tmp_path / "heat.JPG").format == "JPEG"
+        with pytest.raises(MienError, match=r"heat\.gif: has another ending than \.png, \.jpg, \.jpeg"):
+            found.save(tmp_path / "heat.gif")
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["heat.JPG", "heat.png"]
+
+
+class TestCommand:
+    @pytest.fixture(autouse=True)
+    def bright(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A recognizer of bright squares, whose network takes the mean of a crop."""
+        if "vit" not in request.fixturenames:
+            monkeypatch.setattr(recognizer_module, "Recognizer", lambda *_, **__: recognition_helpers.recognizer())
+
+    def photo(self, path: Path, levels: tuple[int, ...] = (250, 140)) -> str:
+        Image.fromarray(recognition_helpers.picture(levels)).save(path)
+        return str(path)
+
+    def test_every_face_is_in_the_picture(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        out = tmp_path / "new" / "heat.png"
+        assert command.run([self.photo(tmp_path / "photo.png"), "--out", str(out)]) == 0
+        assert capsys.readouterr().out == f"{out}: 2 faces (glad 98%, glad 55%)\n"
+        with Image.open(out) as picture:
+            assert picture.width == 2 * (2 * 384 + 3 * 16)
+
+    @pytest.mark.parametrize(
+        ("options", "told"),
+        [
+            (["--label", "bored"], "--label: got 'bored', expected one of calm, glad"),
+            (["--out", "heat.txt"], r"heat\.txt: has another ending than"),
+            (["--method", "magic"], "--method: invalid choice: 'magic'"),
+        ],
+    )
+    def test_what_is_wrong_is_told(self, options: list[str], told: str, tmp_path: Path) -> None:
+        given = [self.photo(tmp_path / "photo.png"), "--out", str(tmp_path / "heat.png"), *options]
+        with pytest.raises(MienError, match=told):
+            command.run(given)
+        assert [path.name for path in tmp_path.iterdir()] == ["photo.png"]
+
+    def test_methods_that_look_inside_need_more_than_onnx(self, tmp_path: Path) -> None:
+        (tmp_path / "model.onnx").touch()
+        given = [self.photo(tmp_path / "photo.png"), "--out", str(tmp_path / "heat.png")]
+        with pytest.raises(MienError, match="--method gradient: looks into the network, for which ONNX is not enough"):
+            command.run([*given, "--model", str(tmp_path / "model.onnx"), "--method", "gradient"])
+
+    def test_photos_that_cannot_be_explained(self, tmp_path: Path) -> None:
+        out = ["--out", str(tmp_path / "heat.png")]
+        with pytest.raises(MienError, match=r"dark\.png: no face was found, expected one"):
+            command.run([self.photo(tmp_path / "dark.png", (0,)), *out])
+        with pytest.raises(MienError, match=r"missing\.png"):
+            command.run([str(tmp_path / "missing.png"), *out])
+        photo = self.photo(tmp_path / "photo.png")
+        with pytest.raises(MienError, match=r"--out: .*photo\.png is the photo itself"):
+            command.run([photo, "--out", photo])
+        assert not (tmp_path / "heat.png").exists()
+
+    @pytest.mark.parametrize("method", ["auto", "gradient"])
+    def test_with_a_model_folder(self, method: str, vit: Classifier, tmp_path: Path) -> None:
+        vit.save(tmp_path / "model", {})
+        Image.fromarray(noise()).save(tmp_path / "crop.png")
+        given = [
+            str(tmp_path / "crop.png"),
+            "--detector",
+            "none",
+            "--model",
+            str(tmp_path / "model"),
+            "--device",
+            "cpu",
+        ]
+        assert command.run([*given, "--method", method, "--out", str(tmp_path / "heat.jpg")]) == 0
+        assert Image.open(tmp_path / "heat.jpg").size[0] == 2 * 384 + 3 * 16
+
+
+class TestBenchmark:
+    def test_curves_by_hand(self) -> None:
+        """The square that counts goes first: after one sixteenth of the pixels nothing is left of it."""
+        relevance = np.zeros((SIZE, SIZE))
+        relevance[PLACE] = 1
+        deletion, insertion = explanations.curves(crop(), relevance, reader(Corner()), 1, 16)
+        hidden = 0.1 + 0.8 * 16 / 255  # in mean grey
+        assert deletion == pytest.approx([0.9] + [hidden] * 16, abs=1e-6)
+        blurred = 0.1 + 0.8 * filled(crop(), "blur")[PLACE].mean() / 255
+        assert insertion == pytest.approx([blurred] + [0.9] * 16, abs=1e-6)
+        area = explanations.areas(np.stack([deletion, insertion]))
+        assert area[:2] == pytest.approx([(15.5 * hidden + 0.45) / 16, (15.5 * 0.9 + blurred / 2) / 16], abs=1e-6)
+        assert area[2] == pytest.approx(area[1] - area[0])
+
+    def test_statistics_by_hand(self) -> None:
+        assert explanations.sign_test(np.array([1, 2, 3, 4, -1.0, 0])) == pytest.approx(2 * 6 / 32)
+        assert explanations.sign_test(np.zeros(3)) == 1
+        assert explanations.interval(np.full(5, 0.25), 0) == [0.25, 0.25]
+
+    def test_runs_and_ranks(
+        self, vit: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        found = explanations.measure(vit, np.stack([noise(0), noise(1)]), ["random", "attention", "occlusion"], 4, 0)
+        assert {name: values.shape for name, values in found.items()} == dict.fromkeys(found, (2, 2, 5))
+        rows = explanations.summary(found, 0)
+        assert [row["method"] for row in rows] == ["random", "attention", "occlusion"]
+        gains = [row["gain"]["mean"] for row in rows]
+        assert rows[2]["against random"]["mean"] == pytest.approx(gains[2] - gains[0])
+        assert explanations.table(rows).count("\n") == 4
+        found["occlusion"][:, 1, 2] = 0.99
+        panels = explanations.draw(found).axes
+        assert [len(axes.lines) for axes in panels] == [3, 3]
+        assert all(axes.get_ylim()[0] == 0 and axes.get_ylim()[1] >= 0.99 for axes in panels)
+        known = explanations.methods(replace(vit))
+        for name, method in known.items():
+            assert method(noise(), 0, np.random.default_rng(0)).shape == (SIZE, SIZE), name
