@@ -25,7 +25,7 @@ from cv2.data import haarcascades
 from scenes import Scene, collage, portrait, scenes
 
 from mien.data.read import read_faces
-from mien.recognition.detection import detector, overlap
+from mien.recognition.detection.detectors import detector, overlap
 from mien.recognition.results import Box
 
 Finder = Callable[[np.ndarray], list[Box]]

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from mien.data.read import read_faces
-from mien.recognition.detection import Detector, detector
+from mien.recognition.detection.detectors import Detector, detector
 
 
 def boxes(faces: np.ndarray, finder: Detector, side: int) -> np.ndarray:

@@ -31,8 +31,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from mien.recognition.frames import frames
-from mien.recognition.video import BATCH, Reader, recognize_film, write_annotated
+from mien.recognition.film.film import BATCH, Reader, recognize_film, write_annotated
+from mien.recognition.inputs.frames import frames
 
 WIDTH, HEIGHT, RATE = 640, 480, 25.0
 TARGET = 25.0
@@ -64,7 +64,7 @@ def write_film(path: Path, count: int) -> None:
 
 def speed(recognizer: Any, film: Path, count: int, rounds: int, scratch: Path) -> dict[str, float]:
     """Frames a second of the whole and of its parts, and how well the face was followed."""
-    from mien.recognition.framing import cut
+    from mien.recognition.detection.framing import cut
 
     records = list(recognize_film(recognizer, film))
     found = [len(record.faces) for record in records]

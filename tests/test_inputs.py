@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mien.recognition.inputs import FILMS, Film, Input, Nothing, expand
+from mien.recognition.inputs.paths import FILMS, Film, Input, Nothing, expand
 
 
 @pytest.fixture

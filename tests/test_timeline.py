@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from mien.errors import MienError
-from mien.recognition import timeline
-from mien.recognition.draw import COLOURS
+from mien.recognition.film import timeline
+from mien.recognition.film.timeline import LARGEST_BINS, Timeline
+from mien.recognition.output.draw import COLOURS
 from mien.recognition.results import Face, Recognition
-from mien.recognition.timeline import LARGEST_BINS, Timeline
 
 NAMES = tuple(COLOURS)
 LEFT, RIGHT = timeline._LEFT, timeline._WIDTH - timeline._RIGHT

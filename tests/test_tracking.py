@@ -6,9 +6,9 @@ import math
 
 import pytest
 
-from mien.recognition.detection import overlap
+from mien.recognition.detection.detectors import overlap
+from mien.recognition.film.tracking import PATIENCE_S, Tracker
 from mien.recognition.results import Box, Face
-from mien.recognition.tracking import PATIENCE_S, Tracker
 
 
 def face(left: float, top: float = 0.0, side: float = 40.0, happy: float = 0.75) -> Face:

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from mien.errors import MienError
-from mien.recognition import frames as reading
-from mien.recognition.draw import COLOURS
-from mien.recognition.engines import Answers
-from mien.recognition.frames import about, frames
+from mien.recognition.engines.engines import Answers
+from mien.recognition.film.film import _Film, check_film, recognize_film, write_annotated
+from mien.recognition.inputs import frames as reading
+from mien.recognition.inputs.frames import about, frames
+from mien.recognition.output.draw import COLOURS
 from mien.recognition.results import Face, Recognition
-from mien.recognition.video import _Film, check_film, recognize_film, write_annotated
 
 WIDTH, HEIGHT, BITS = 96, 64, 12
 NAMES = ("happy", "sad")

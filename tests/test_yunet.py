@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from mien.errors import MienError
-from mien.recognition import yunet
-from mien.recognition.detection import Detection, detector
+from mien.recognition.detection import yunet
+from mien.recognition.detection.detectors import Detection, detector
 
 
 class FakeYuNet:

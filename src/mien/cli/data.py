@@ -102,7 +102,7 @@ def _crop(arguments: list[str]) -> None:
     given = parser.parse(arguments)
     ensure_writable(given.out.parent)
 
-    from mien.recognition.detection import detector
+    from mien.recognition.detection.detectors import detector
     from mien.recognition.training_set import crop_set
 
     records = crop_set(

@@ -38,7 +38,9 @@ AVERAGE = "average"
 def run(arguments: list[str]) -> int:
     """Runs ``mien evaluate``; returns the exit code."""
     parser = Parser("mien evaluate", DESCRIPTION)
-    parser.add_argument("models", nargs="*", type=Path, metavar="MODEL", help="model folders or folders of runs (the shipped weights)")
+    parser.add_argument(
+        "models", nargs="*", type=Path, metavar="MODEL", help="model folders or folders of runs (the shipped weights)"
+    )
     parser.add_argument("--data", required=True, metavar="SOURCE", help="archive.zip, a folder, or a FER2013 CSV file")
     parser.add_argument("--split", required=True, choices=SPLITS, help="validation to choose, test once at the end")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder of the report")
@@ -80,7 +82,7 @@ def shipped() -> Path:
     Raises:
         MienError: none do.
     """
-    from mien.recognition.models import find
+    from mien.recognition.engines.models import find
 
     folder = find(None).folder
     if folder is None:

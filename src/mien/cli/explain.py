@@ -43,8 +43,8 @@ def run(arguments: list[str]) -> int:
     _check(given)
     hide_bars()
 
-    from mien.recognition.explain import TORCH_METHODS, explain, save
-    from mien.recognition.models import find
+    from mien.recognition.engines.models import find
+    from mien.recognition.explanation.explain import TORCH_METHODS, explain, save
     from mien.recognition.recognizer import Recognizer
 
     engine = "torch" if given.method in TORCH_METHODS else "auto"
@@ -82,7 +82,7 @@ def _parser() -> Parser:
 
 
 def _check(given: argparse.Namespace) -> None:
-    from mien.recognition.explain import check_name
+    from mien.recognition.explanation.explain import check_name
 
     check_name(given.out)
     ensure_writable(given.out.parent)

@@ -20,7 +20,7 @@ from mien.files import ensure_writable
 from mien.progress import progress
 
 if TYPE_CHECKING:
-    from mien.recognition.inputs import Film, Input
+    from mien.recognition.inputs.paths import Film, Input
     from mien.recognition.recognizer import Recognizer
     from mien.recognition.results import Face, Recognition
 
@@ -58,7 +58,7 @@ def run(arguments: list[str]) -> int:
     if not sys.warnoptions:
         warnings.filterwarnings("ignore", module=r"PIL\b")  # the records tell what is wrong with a picture
 
-    from mien.recognition.inputs import Film, expand
+    from mien.recognition.inputs.paths import Film, expand
     from mien.recognition.recognizer import Recognizer
 
     inputs = expand(given.paths, given.annotate)
@@ -156,13 +156,13 @@ def _check(given: argparse.Namespace) -> None:
     if given.annotate is not None:
         ensure_writable(given.annotate)
     if given.parquet is not None:
-        from mien.recognition.formats import ensure_pyarrow
+        from mien.recognition.output.formats import ensure_pyarrow
 
         ensure_pyarrow()
 
 
 def _check_films(films: Sequence[Film], given: argparse.Namespace) -> None:
-    from mien.recognition.video import check_film
+    from mien.recognition.film.film import check_film
 
     if given.video_out is not None:
         check_film(given.video_out)
@@ -196,9 +196,9 @@ class _Tally:
 
 def _read(recognizer: Recognizer, inputs: Sequence[Input], given: argparse.Namespace, tally: _Tally) -> None:
     """Reads all inputs and tells every record as soon as it is there."""
-    from mien.recognition.copies import Copies
+    from mien.recognition.film.tracking import SMOOTHING_S
+    from mien.recognition.output.copies import Copies
     from mien.recognition.reading import FilmSettings, read_inputs
-    from mien.recognition.tracking import SMOOTHING_S
 
     smoothing = SMOOTHING_S if given.smoothing is None else given.smoothing
     settings = FilmSettings(given.every, smoothing, given.video_out, given.timeline)
@@ -223,8 +223,8 @@ def _read(recognizer: Recognizer, inputs: Sequence[Input], given: argparse.Names
 
 def _length(found: Input) -> int:
     """How many records an input will have, as far as can be known before it is read."""
-    from mien.recognition import frames
-    from mien.recognition.inputs import Film
+    from mien.recognition.inputs import frames
+    from mien.recognition.inputs.paths import Film
 
     if not isinstance(found, Film) or isinstance(found.source, int):
         return 1
@@ -236,7 +236,7 @@ def _length(found: Input) -> int:
 
 def _output(given: argparse.Namespace, names: Sequence[str]) -> AbstractContextManager[Callable[[Recognition], None]]:
     """What is done with every record, as a block that opens and closes the file where there is one."""
-    from mien.recognition.formats import FORMATS, csv_table, parquet_table
+    from mien.recognition.output.formats import FORMATS, csv_table, parquet_table
 
     if given.csv is not None:
         return csv_table(given.csv, names)

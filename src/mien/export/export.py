@@ -19,9 +19,9 @@ from mien.export.onnx_model import metadata, onnx_model
 from mien.files import atomic_folder, ensure_writable, recover_folder, write_json
 from mien.labels import positions
 from mien.model.classifier import Classifier
-from mien.recognition.engines import OnnxEngine
-from mien.recognition.models import ONNX_FILES
-from mien.recognition.torch_engine import TorchEngine
+from mien.recognition.engines.engines import OnnxEngine
+from mien.recognition.engines.models import ONNX_FILES
+from mien.recognition.engines.torch_engine import TorchEngine
 from mien.versions import versions
 
 MODEL, MODEL_INT8 = ONNX_FILES

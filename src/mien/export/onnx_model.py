@@ -17,7 +17,7 @@ from mien.export.vit_graph import EMBEDDING, INPUT, OPSET, PROBABILITIES, can_be
 from mien.model.classifier import Classifier
 from mien.model.networks import first_convolutions, num_channels, set_channels
 from mien.model.preprocessing import Preprocessing
-from mien.recognition.torch_engine import Reading, certainty
+from mien.recognition.engines.torch_engine import Reading, certainty
 
 
 def onnx_model(classifier: Classifier) -> onnx.ModelProto:

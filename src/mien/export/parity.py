@@ -13,7 +13,7 @@ import torch
 from mien.errors import MienError
 from mien.export.int8 import STATIC
 from mien.model.preprocessing import Preprocessing, tensor, to_luma
-from mien.recognition.engines import BATCH, Answers, Engine
+from mien.recognition.engines.engines import BATCH, Answers, Engine
 
 TOLERANCE = 1e-4
 """Largest difference of a float32 file's probabilities from PyTorch's."""

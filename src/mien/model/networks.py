@@ -64,7 +64,7 @@ def lay_out(network: Network) -> Network:
     A ViT has one convolution alone, and stays as it is.
     """
     if not isinstance(network, ViTForImageClassification):
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        nn.Module.to(network, memory_format=torch.channels_last)
     return network
 
 

@@ -9,13 +9,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mien.errors import MienError
-from mien.recognition import frames, video
-from mien.recognition.copies import Copies
-from mien.recognition.inputs import Film, Input, Nothing
+from mien.recognition.film.film import CODECS, recognize_film, write_annotated
+from mien.recognition.film.timeline import Timeline
+from mien.recognition.film.tracking import SMOOTHING_S
+from mien.recognition.inputs import frames
+from mien.recognition.inputs.paths import Film, Input, Nothing
+from mien.recognition.output.copies import Copies
 from mien.recognition.recognizer import BrokenModelError, Recognizer
 from mien.recognition.results import Recognition
-from mien.recognition.timeline import Timeline
-from mien.recognition.tracking import SMOOTHING_S
 
 
 @dataclass(frozen=True)
@@ -77,13 +78,13 @@ def _of_film(
     """The records of a film or a camera, which is written with boxes on the way where that is wanted."""
     places = [] if settings.video_out is None else [settings.video_out]
     if copies is not None:
-        places.append(copies.place(Path(film.name).name, tuple(video.CODECS), ".mp4"))
+        places.append(copies.place(Path(film.name).name, tuple(CODECS), ".mp4"))
     try:
         rate = frames.about(film.source).rate / settings.every if places else 1.0
     except MienError as error:
         yield Recognition(film.name, "error", str(error))
         return
-    records = video.recognize_film(
+    records = recognize_film(
         recognizer, film.source, every=settings.every, smoothing=settings.smoothing, keep_pixels=bool(places)
     )
     seen = False
@@ -92,7 +93,7 @@ def _of_film(
             writers: list[Callable[[Recognition], None]] = []
             if settings.timeline is not None:
                 writers.append(stack.enter_context(_timeline(settings.timeline, film, settings.smoothing)))
-            writers += [stack.enter_context(video.write_annotated(place, rate)) for place in places]
+            writers += [stack.enter_context(write_annotated(place, rate)) for place in places]
             for record in _to_the_end(records, film):
                 seen = seen or record.pixels is not None
                 for write in writers:

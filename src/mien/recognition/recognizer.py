@@ -12,14 +12,15 @@ import numpy as np
 from PIL import Image
 
 from mien.errors import MienError
-from mien.recognition import detection, engines, framing
-from mien.recognition.detection import Detection, Detector
-from mien.recognition.engines import Engine
-from mien.recognition.pictures import check_color, read
+from mien.recognition.detection import detectors, framing
+from mien.recognition.detection.detectors import Detection, Detector
+from mien.recognition.engines import engines
+from mien.recognition.engines.engines import Engine
+from mien.recognition.inputs.pictures import check_color, read
 from mien.recognition.results import Face, Recognition
 
 if TYPE_CHECKING:
-    from mien.recognition.explain import Explanation
+    from mien.recognition.explanation.explain import Explanation
 
 Picture: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | np.ndarray
 """What may be handed over as one picture."""
@@ -39,9 +40,10 @@ class Recognizer:
     Args:
         model: a folder that `mien train` or `mien export` wrote, or an .onnx file; by default the shipped weights.
         detector: ``haar``, ``yunet`` or ``yunet:FILE.onnx``, ``none`` for pictures that are face crops already, or an
-            object with the interface of ``mien.recognition.detection.Detector``.
-        engine: ``auto``, ``onnx``, ``torch``, or an object with the interface of ``mien.recognition.engines.Engine``,
-            beside which ``model``, ``device`` and ``threads`` are of no use.
+            object with the interface of ``mien.recognition.detection.detectors.Detector``.
+        engine: ``auto``, ``onnx``, ``torch``, or an object with the interface of
+            ``mien.recognition.engines.engines.Engine``, beside which ``model``, ``device`` and ``threads`` are of no
+            use.
         device: where the network runs: ``auto``, ``cpu``, ``cuda``, ``cuda:N``.
         threads: processor threads of the network; by default as many as there are cores.
         batch_size: how many faces the network reads at once, at most.
@@ -64,7 +66,7 @@ class Recognizer:
         if threads is not None:
             _check_count("threads", threads)
         self.batch_size = batch_size
-        self.detector: Detector = detection.detector(detector) if isinstance(detector, str) else detector
+        self.detector: Detector = detectors.detector(detector) if isinstance(detector, str) else detector
         self.engine: Engine = (
             engines.engine(None if model is None else Path(model), engine, device, threads)
             if isinstance(engine, str)
@@ -87,8 +89,8 @@ class Recognizer:
 
         Args:
             given: a path, the bytes of a file, a PIL image, a uint8 array [H, W] (grey) or [H, W, 3] (colour), or a
-                list or tuple of such. See ``mien.recognition.pictures.read`` for what becomes of EXIF orientation,
-                transparency, 16 bits, CMYK, palettes and animated files.
+                list or tuple of such. See ``mien.recognition.inputs.pictures.read`` for what becomes of EXIF
+                orientation, transparency, 16 bits, CMYK, palettes and animated files.
             color: ``rgb``, ``bgr`` or ``gray``: the channels of arrays. Colour arrays need it; files and PIL images
                 know their own.
 
@@ -109,12 +111,12 @@ class Recognizer:
         return record
 
     def explain(self, face: Face, method: str = "auto", label: str | None = None) -> Explanation:
-        """What of a face the answer depends on; see ``mien.recognition.explain.explain``.
+        """What of a face the answer depends on; see ``mien.recognition.explanation.explain.explain``.
 
         Raises:
             MienError: the face has no crop, the method or the label is unknown, or the method needs torch and a ViT.
         """
-        from mien.recognition.explain import explain
+        from mien.recognition.explanation.explain import explain
 
         return explain(face, self.engine, method, label)
 

@@ -14,9 +14,9 @@ from mien.data.folders import has_splits, list_pictures
 from mien.errors import MienError
 from mien.files import atomic_folder
 from mien.progress import progress
-from mien.recognition.detection import Detection, Detector
-from mien.recognition.framing import cut
-from mien.recognition.pictures import read
+from mien.recognition.detection.detectors import Detection, Detector
+from mien.recognition.detection.framing import cut
+from mien.recognition.inputs.pictures import read
 
 WHICH: tuple[str, ...] = ("largest", "all", "only")
 """What to take of a photo with several faces: the largest, all of them, or nothing."""

@@ -14,7 +14,7 @@ from mien.export.luma import reads_luma
 from mien.model.classifier import Classifier
 from mien.model.networks import Network, num_channels
 from mien.model.preprocessing import tensor
-from mien.recognition.engines import Answers, batches, check_crops, joined
+from mien.recognition.engines.engines import Answers, batches, check_crops, joined
 from mien.training.device import resolve_device
 
 
@@ -79,7 +79,7 @@ class TorchEngine:
 
     @torch.inference_mode()
     def read(self, crops: np.ndarray) -> Answers:
-        """Reads crops; see ``mien.recognition.engines.Engine``.
+        """Reads crops; see ``mien.recognition.engines.engines.Engine``.
 
         Raises:
             MienError: the crops are of another kind or size, or an answer is NaN or infinity.

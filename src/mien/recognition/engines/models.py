@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mien.errors import MienError
 
-SHIPPED = Path(__file__).parents[1] / "weights"
+SHIPPED = Path(__file__).parents[2] / "weights"
 """Where an installation carries weights, if it does."""
 
 ONNX_FILES: tuple[str, ...] = ("model.onnx", "model.int8.onnx")

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mien.recognition.detection import Detection, apart, check, overlap, within
+from mien.recognition.detection.detectors import Detection, apart, check, overlap, within
 from mien.recognition.results import Box
 
 MARGIN = 0.022

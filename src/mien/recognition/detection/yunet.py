@@ -13,7 +13,7 @@ import numpy as np
 
 from mien.errors import MienError
 from mien.files import atomic_file
-from mien.recognition.detection import Detection, apart, check, within
+from mien.recognition.detection.detectors import Detection, apart, check, within
 
 REPOSITORY = "opencv/face_detection_yunet"
 FILE = "face_detection_yunet_2023mar.onnx"

@@ -15,11 +15,11 @@ import numpy as np
 
 from mien.errors import MienError
 from mien.files import atomic_file
-from mien.recognition.draw import annotated
-from mien.recognition.engines import Engine
-from mien.recognition.frames import Frame, frames, silence
+from mien.recognition.engines.engines import Engine
+from mien.recognition.film.tracking import SMOOTHING_S, Tracker
+from mien.recognition.inputs.frames import Frame, frames, silence
+from mien.recognition.output.draw import annotated
 from mien.recognition.results import Recognition
-from mien.recognition.tracking import SMOOTHING_S, Tracker
 
 BATCH = 8
 """How many frames of a film are read together; a camera's are read one by one, so that answers come at once."""
@@ -61,7 +61,7 @@ def recognize_film(
     """Reads the faces of a film or of a camera, with memory for one batch of frames, however long it is.
 
     Every frame has its record: one that cannot be decoded has status ``error``. Faces are followed: ``Face.id`` is the
-    same from frame to frame, and probabilities are smoothed over time (``mien.recognition.tracking``), from which
+    same from frame to frame, and probabilities are smoothed over time (``mien.recognition.film.tracking``), from which
     ``label``, ``score`` and ``uncertain`` follow.
 
     Args:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mien.recognition.detection import overlap
+from mien.recognition.detection.detectors import overlap
 from mien.recognition.results import Box, Face
 
 SMOOTHING_S = 0.25

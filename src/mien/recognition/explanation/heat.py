@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
-from mien.recognition.draw import font
-from mien.recognition.explain import Explanation
+from mien.recognition.explanation.explain import Explanation
+from mien.recognition.output.draw import font
 
 SIDE = 384
 """Height and width of an enlarged crop, in pixels, as near as a whole multiple comes for small crops."""

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from mien.errors import MienError
-from mien.recognition.models import find
+from mien.recognition.engines.models import find
 
 KINDS: tuple[str, ...] = ("auto", "onnx", "torch")
 BATCH = 64
@@ -102,7 +102,7 @@ def engine(model: str | Path | None, kind: str = "auto", device: str = "auto", t
     """The engine for a model.
 
     Args:
-        model: as ``mien.recognition.models.find`` takes it; None means the shipped weights.
+        model: as ``mien.recognition.engines.models.find`` takes it; None means the shipped weights.
         kind: onnx, torch, or auto: ONNX Runtime where the model is there as ONNX, else torch.
         device: auto, cpu, cuda or cuda:N; mps too for torch.
         threads: within an operation; None leaves it to the library.
@@ -123,7 +123,7 @@ def engine(model: str | Path | None, kind: str = "auto", device: str = "auto", t
         raise MienError(f"{files.folder}: holds no model.onnx; write one with `mien export {files.folder} --out DIR`, "
                         "and give DIR")  # fmt: skip
     try:
-        from mien.recognition.torch_engine import TorchEngine
+        from mien.recognition.engines.torch_engine import TorchEngine
     except ModuleNotFoundError as error:
         raise MienError(
             f"{files.folder}: needs {error.name}, which is not installed; pip install 'mien[train]' brings it, or "

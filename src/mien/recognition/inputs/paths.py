@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mien.data.archive import is_junk, walk
 from mien.errors import MienError
-from mien.recognition import frames, pictures
+from mien.recognition.inputs import frames, pictures
 
 FILMS: tuple[str, ...] = tuple(suffix for suffix in frames.SUFFIXES if suffix not in pictures.SUFFIXES)
 """File-name endings that make a file a film, in lower case; of an animated picture, the first frame is read."""

@@ -1,6 +1,6 @@
 """Explanations that look into a Vision Transformer: attention, attention rollout, and attention weighted by gradients.
 
-They need torch and a model folder with its weights; ``mien.recognition.explain`` works without either.
+They need torch and a model folder with its weights; ``mien.recognition.explanation.explain`` works without either.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ def detector(name: str, **options: Any) -> Detector:
 
     Args:
         name: ``haar``; ``yunet``, whose model is downloaded, or ``yunet:FILE.onnx``; ``none`` for face crops.
-        options: of the detector's class: ``mien.recognition.haar.Haar`` or ``mien.recognition.yunet.YuNet``.
+        options: of the detector's class, ``Haar`` or ``YuNet`` in the modules beside this one.
 
     Raises:
         MienError: there is no such detector or option, or its model cannot be had.
@@ -142,10 +142,10 @@ def _make(kind: str, options: dict[str, Any]) -> Detector:
     if kind == "none":
         return WholePicture(**options)
     if kind == "yunet":
-        from mien.recognition.yunet import YuNet
+        from mien.recognition.detection.yunet import YuNet
 
         return YuNet(**options)
-    from mien.recognition.haar import Haar
+    from mien.recognition.detection.haar import Haar
 
     return Haar(**options)
 

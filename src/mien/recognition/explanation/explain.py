@@ -1,7 +1,7 @@
 """What of a face an answer depends on: hide a part, read again, and see how much surer or less sure the answer becomes.
 
 Occlusion (Zeiler and Fergus 2014, arXiv:1311.2901, section 4.2) needs nothing but the network's answers, so it works
-with every engine. What looks into the network itself is in ``mien.recognition.attention`` and needs torch.
+with every engine. What looks into the network itself is in ``mien.recognition.explanation.attention`` and needs torch.
 ``benchmarks/explanations.py`` measures which of them tells the truth best.
 """
 
@@ -18,7 +18,7 @@ from PIL import Image
 
 from mien.errors import MienError
 from mien.files import atomic_file
-from mien.recognition.engines import Engine
+from mien.recognition.engines.engines import Engine
 from mien.recognition.results import Face
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Explanation:
 
     def overlay(self) -> Image.Image:
         """The enlarged crop with the relevance as colour, a legend and a caption; mode RGB."""
-        from mien.recognition.heat import overlay
+        from mien.recognition.explanation.heat import overlay
 
         return overlay(self)
 
@@ -114,7 +114,7 @@ def save(explanations: Sequence[Explanation], path: Path) -> None:
     Raises:
         MienError: as ``Explanation.save``.
     """
-    from mien.recognition.heat import sheet
+    from mien.recognition.explanation.heat import sheet
 
     check_name(path)
     with atomic_file(path) as temporary:
@@ -242,6 +242,6 @@ def _by_attention(crop: np.ndarray, engine: Engine | Classifier, method: str, la
             f"method {method}: needs torch and a model folder with model.safetensors, got an engine without "
             "(Recognizer(FOLDER, engine='torch') has both); or take the method occlusion"
         )
-    from mien.recognition.attention import ATTENTION
+    from mien.recognition.explanation.attention import ATTENTION
 
     return enlarged(ATTENTION[method](classifier, crop, label), len(crop))

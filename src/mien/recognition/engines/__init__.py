@@ -1,0 +1,1 @@
+"""From face crops to probabilities, by ONNX Runtime or torch."""

@@ -1,0 +1,1 @@
+"""What may be handed over: pictures of any kind, paths, films and cameras."""

@@ -1,0 +1,1 @@
+"""What comes out: annotated pictures, tables, the shapes of other tools."""
