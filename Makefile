@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 DATA ?= archive.zip
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo model test lint check benchmark clean
+.PHONY: help venv demo model wheel test lint check benchmark clean
 
 help:  ## tell what there is
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -25,6 +25,10 @@ demo: $(READY)  ## the whole path on drawn faces: data, training, report, predic
 
 model: $(READY)  ## make the shipped model again from DATA=archive.zip (hours; goes on where it was stopped)
 	$(BIN)/python -m mien.remake --data "$(DATA)"
+
+wheel: $(READY)  ## dist/mien-VERSION-py3-none-any.whl
+	rm -rf build dist
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
 
 test: $(READY)  ## the tests; MIEN_FER2013=archive.zip adds those on real data
 	$(BIN)/python -m pytest

@@ -5,8 +5,8 @@ textured ground, one face of about 105 px in every frame. Reading its frames alo
 baseline: the ratio is how much longer the whole takes. Beside it stand the parts by themselves, so that one sees what
 bounds the whole: detection of every frame, the network on one face a frame, and drawing the boxes and writing the film.
 Rates are those of the fastest of some rounds, after a warm-up; the processor time of all threads beside them depends
-less on what else the machine does. Memory is the peak of a fresh process over what it holds
-after its first hundred frames, for films of several lengths.
+less on what else the machine does. Memory is the peak of a fresh process over what it holds after its first hundred
+frames, for films of several lengths.
 
     python benchmarks/video.py --model runs/first
 """
@@ -15,13 +15,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import re
 import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from importlib import metadata
 from multiprocessing import get_context
@@ -33,6 +32,7 @@ import numpy as np
 
 from mien.recognition.film.film import BATCH, Reader, recognize_film, write_annotated
 from mien.recognition.inputs.frames import frames
+from mien.versions import machine
 
 WIDTH, HEIGHT, RATE = 640, 480, 25.0
 TARGET = 25.0
@@ -105,7 +105,7 @@ def speed(recognizer: Any, film: Path, count: int, rounds: int, scratch: Path) -
     }
 
 
-def memory(options: dict[str, Any], film: Path) -> float:
+def memory(options: Mapping[str, Any], film: Path) -> float:
     """By how many MiB the peak of this process rises after the first frames of a film, to its end."""
     before = 0.0
     for record in recognize_film(load(options), film):
@@ -114,7 +114,12 @@ def memory(options: dict[str, Any], film: Path) -> float:
     return _resident("VmHWM") - before
 
 
-def load(options: dict[str, Any]) -> Reader:
+def peak_of(options: Mapping[str, Any], film: Path) -> float:
+    """``memory`` of a fresh process."""
+    return _in_fresh_process(memory, options, film)
+
+
+def load(options: Mapping[str, Any]) -> Reader:
     """The recognizer that is measured."""
     from mien.recognition.recognizer import Recognizer
 
@@ -157,12 +162,6 @@ def _in_fresh_process(function: Callable[..., float], *arguments: object) -> flo
         return pool.submit(function, *arguments).result()
 
 
-def _processor() -> str:
-    information = Path("/proc/cpuinfo")
-    model = re.search(r"model name\s*: (.+)", information.read_text(encoding="utf-8")) if information.exists() else None
-    return model.group(1) if model else platform.processor()
-
-
 def main() -> int:
     """Prints what was measured where and how, two Markdown tables, and one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -184,11 +183,11 @@ def main() -> int:
         for count in given.lengths:
             print(f"measuring memory over {count:,} frames", file=sys.stderr, flush=True)
             write_film(scratch / "long.mp4", count)
-            grown[count] = _in_fresh_process(memory, options, scratch / "long.mp4")
+            grown[count] = peak_of(options, scratch / "long.mp4")
     about = {
         "benchmark": "video",
         "command": shlex.join(["python", *sys.argv]),
-        "hardware": _processor(),
+        "hardware": machine(),
         **options,
         "size": f"{WIDTH}x{HEIGHT}",
         "versions": {name: metadata.version(name) for name in ("opencv-python-headless", "onnxruntime", "numpy")},
