@@ -14,30 +14,35 @@ from mien.data.drawn import draw_faces, write_archive
 from mien.data.read import read_faces
 from mien.model.classifier import FINGERPRINTS, Classifier
 
+TEACHER = (
+    "backbone: timm:resnet18\nnetwork_args: {channels: [8, 8, 8, 8], layers: [1, 1, 1, 1]}\n"
+    "image_size: 32\nepochs: 1\nbatch_size: 32\nwarmup_epochs: 0\ndevice: cpu\n"
+)
 MINIATURE = {
-    "teacher.yaml": "backbone: timm:resnet18\nnetwork_args: {channels: [8, 8, 8, 8], layers: [1, 1, 1, 1]}\n"
-    "image_size: 32\nepochs: 1\nbatch_size: 32\nwarmup_epochs: 0\ndevice: cpu\n",
-    "mae.yaml": "preset: nano\nepochs: 1\nbatch_size: 32\nprobe_epochs: 0\ndevice: cpu\n",
-    "student.yaml": "epochs: 1\nbatch_size: 32\nwarmup_epochs: 0\nfreeze: {blocks: 0}\ndevice: cpu\n",
+    "teacher": TEACHER,
+    "second-teacher": TEACHER,
+    "mae": "preset: nano\nepochs: 1\nbatch_size: 32\nprobe_epochs: 0\ndevice: cpu\n",
+    "student": "epochs: 1\nbatch_size: 32\nwarmup_epochs: 0\nfreeze: {blocks: 0}\ndevice: cpu\n",
 }
 
 
-def test_stages_are_the_commands_of_the_readme(tmp_path: Path) -> None:
+def test_each_run_goes_on_from_those_before_it(tmp_path: Path) -> None:
     (tmp_path / "mae").mkdir()
     (tmp_path / "mae" / "state.safetensors").touch()
-    teacher, mae, student, evaluate, pack, card = remake.stages("archive.zip", tmp_path)
-    assert [stage[0] for stage in (teacher, mae, student, evaluate, pack, card)] == [
-        "train", "pretrain", "train", "evaluate", "pack", "card",
+    teacher, second, mae, student, *rest = remake.commands("archive.zip", tmp_path)
+    assert [command[0] for command in (teacher, second, mae, student, *rest)] == [
+        "train", "train", "pretrain", "train", "evaluate", "pack", "card",
     ]  # fmt: skip
     assert "--resume" in mae and "--resume" not in teacher
+    assert second[second.index("--teacher") + 1 :] == [str(tmp_path / "teacher")]
     assert student[student.index("--backbone") + 1] == str(tmp_path / "mae" / "model")
-    assert student[student.index("--teacher") + 1] == str(tmp_path / "teacher")
-    assert evaluate[evaluate.index("--split") + 1] == "validation"
+    assert student[student.index("--teacher") + 1 :] == [str(tmp_path / "teacher"), str(tmp_path / "second-teacher")]
+    assert rest[0][rest[0].index("--split") + 1] == "validation"
 
 
 def test_the_recipe_is_there() -> None:
     folder = Path(__file__).parents[1] / remake.CONFIGS
-    assert {settings for _, _, settings in remake.STAGES} == {path.name for path in folder.iterdir()}
+    assert {stage.name for stage in remake.STAGES} == {path.stem for path in folder.iterdir()}
 
 
 @pytest.mark.slow
@@ -47,7 +52,7 @@ def test_the_whole_path_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     configs = tmp_path / "configs"
     configs.mkdir()
     for name, text in MINIATURE.items():
-        (configs / name).write_text(text, encoding="utf-8")
+        (configs / f"{name}.yaml").write_text(text, encoding="utf-8")
     monkeypatch.setattr(remake, "CONFIGS", configs)
     assert remake.remake(str(data), out) == 0
     packed = out / "packed"
@@ -60,7 +65,7 @@ def test_the_whole_path_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert {parameter.dtype.is_floating_point for parameter in classifier.network.parameters()} == {True}
     assert str(next(classifier.network.parameters()).dtype) == "torch.float32"
     release = classifier.meta()["release"]
-    assert [stage["role"] for stage in release["origin"]] == ["pretraining", "teacher", "fine-tuning"]
+    assert [stage["role"] for stage in release["origin"]] == ["pretraining", "teacher", "teacher", "fine-tuning"]
     faces = read_faces(str(data)).part("validation")
     order = [classifier.names.index(name) for name in faces.names]
     right = classifier.logits(faces.images, quiet=True)[:, order].argmax(1) == faces.labels

@@ -11,44 +11,69 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from mien.cli import main
 from mien.training.state import state_path
 
 CONFIGS = Path("configs/model")
-STAGES: tuple[tuple[str, str, str], ...] = (
-    ("train", "teacher", "teacher.yaml"),
-    ("pretrain", "mae", "mae.yaml"),
-    ("train", "student", "student.yaml"),
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A run on the way to the shipped model.
+
+    Attributes:
+        command: train or pretrain.
+        name: of its folder below OUT, and of its settings in ``CONFIGS``.
+        backbone: the run whose encoder it goes on from, if any.
+        teachers: the runs that it learns from as well.
+    """
+
+    command: str
+    name: str
+    backbone: str | None = None
+    teachers: tuple[str, ...] = ()
+
+
+STAGES: tuple[Stage, ...] = (
+    Stage("train", "teacher"),
+    Stage("train", "second-teacher", teachers=("teacher",)),
+    Stage("pretrain", "mae"),
+    Stage("train", "student", backbone="mae", teachers=("teacher", "second-teacher")),
 )
-"""Command, folder below OUT, and settings of each run, in order."""
+"""In order."""
 
 
-def stages(data: str, out: Path) -> list[list[str]]:
+def commands(data: str, out: Path) -> list[list[str]]:
     """The commands, from the data to the card; a run that has a state is resumed."""
-    commands = []
-    for command, name, settings in STAGES:
-        run = out / name
-        arguments = ["--config", str(CONFIGS / settings), "--data", data, "--out", str(run)]
-        if name == "student":
-            arguments += ["--backbone", str(out / "mae" / "model"), "--teacher", str(out / "teacher")]
-        commands.append([command, *arguments, *(["--resume"] if state_path(run).exists() else [])])
-    student, packed, report = out / "student", out / "packed", out / "report"
+    student, packed, report = out / STAGES[-1].name, out / "packed", out / "report"
     return [
-        *commands,
+        *(run_of(stage, data, out) for stage in STAGES),
         ["evaluate", str(student), "--data", data, "--split", "validation", "--out", str(report)],
         ["pack", str(student), "--data", data, "--out", str(packed)],
         ["card", str(packed), "--out", str(out / "MODEL_CARD.md")],
     ]
 
 
+def run_of(stage: Stage, data: str, out: Path) -> list[str]:
+    """The command of a run."""
+    folder = out / stage.name
+    found = [stage.command, "--config", str(CONFIGS / f"{stage.name}.yaml"), "--data", data, "--out", str(folder)]
+    if stage.backbone:
+        found += ["--backbone", str(out / stage.backbone / "model")]
+    if stage.teachers:
+        found += ["--teacher", *(str(out / name) for name in stage.teachers)]
+    return [*found, *(["--resume"] if state_path(folder).exists() else [])]
+
+
 def remake(data: str, out: Path) -> int:
-    """Runs the stages; returns the exit code of the first that failed, or 0."""
+    """Runs the commands; returns the exit code of the first that failed, or 0."""
     started = time.monotonic()
-    for stage in stages(data, out):
-        print(f"\n$ mien {shlex.join(stage)}", flush=True)
-        code = main(stage)
+    for command in commands(data, out):
+        print(f"\n$ mien {shlex.join(command)}", flush=True)
+        code = main(command)
         if code:
             return code
     print(f"\nDone in {time.monotonic() - started:.0f} s; the model is in {out / 'packed'}.")
