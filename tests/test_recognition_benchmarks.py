@@ -1,0 +1,104 @@
+"""The benchmarks of recognition: that they count right and run; no test depends on a time."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from recognition_helpers import recognizer
+
+from mien.evaluation.figures import png
+
+pytest.importorskip("skimage.data")
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+
+beside_fer: Any = importlib.import_module("beside_fer")
+fer_side: Any = importlib.import_module("fer_side")
+scaling: Any = importlib.import_module("scaling")
+video: Any = importlib.import_module("video")
+
+
+def side(seconds: float, faces: int) -> dict[str, Any]:
+    return {
+        "pictures": {"picture-1-256": {"seconds": seconds, "faces": faces, "boxes": []}},
+        "crops": {"1": seconds / 10, "64": seconds / 100},
+    }
+
+
+def test_the_median_over_the_rounds_counts() -> None:
+    found = beside_fer.merged([side(0.03, 1), side(0.01, 1), side(0.02, 1)])
+    assert found["pictures"]["picture-1-256"] == {"seconds": 0.02, "faces": 1, "boxes": []}
+    assert found["crops"] == {"1": pytest.approx(0.002), "64": pytest.approx(0.0002)}
+
+
+def test_the_table_tells_ratios_and_how_many_faces_there_are() -> None:
+    fer, mien = side(0.02, 2), side(0.01, 1)
+    record = {
+        "pictures": {
+            "picture-1-256": {"fer": fer["pictures"]["picture-1-256"], "mien": mien["pictures"]["picture-1-256"]}
+        },
+        "crops": {"1": {"fer": 0.0005, "mien": 0.002}},
+        "first_answer": {"fer": 3.0, "mien": 1.5},
+        "accuracy": None,
+        "megabytes": {"fer": 8000.0, "mien": 400.0},
+    }
+    rows = beside_fer.table(record).splitlines()[2:]
+    assert rows == [
+        "| 256 (2 and 1 faces, 1 there) | 20.0 ms | 10.0 ms | 2.00 |",
+        "| a crop, 1 at once | 0.500 ms | 2.000 ms | 0.25 |",
+        "| first answer | 3.00 s | 1.50 s | 2.00 |",
+        "| install | 8,000 MB | 400 MB | 20.0 |",
+    ]
+
+
+def test_pictures_hold_what_their_names_say() -> None:
+    found = beside_fer.pictures()
+    assert {name: picture.shape for name, picture in found.items()} == {
+        "picture-1-256": (256, 256, 3), "picture-1-512": (512, 512, 3), "picture-1-1024": (1024, 1024, 3),
+        "picture-1-2048": (2048, 2048, 3), "picture-12-collage": (1536, 2048, 3),
+    }  # fmt: skip
+    assert np.array_equal(found["picture-12-collage"][512:1024, 512:1024], found["picture-1-512"])
+
+
+def test_faces_reach_fer_as_its_own_code_prepares_them() -> None:
+    crops = np.stack([np.zeros((48, 48), np.uint8), np.full((48, 48), 255, np.uint8)])
+    found = fer_side.inputs(crops)
+    assert (found.shape, found.dtype) == ((2, 64, 64), np.float32)
+    assert found[0].min() == found[0].max() == -1.0 and found[1].min() == found[1].max() == 1.0
+
+
+def test_our_side_counts_and_times_every_picture(tmp_path: Path) -> None:
+    white = np.zeros((40, 60, 3), np.uint8)
+    white[5:15, 5:15] = 255
+    np.save(tmp_path / "picture-1-60.npy", white)
+    np.save(tmp_path / "crops.npy", np.zeros((64, 48, 48), np.uint8))
+    found = beside_fer.ours(recognizer(), tmp_path, 1)
+    assert found["pictures"]["picture-1-60"]["faces"] == 1 and set(found["crops"]) == {"1", "64"}
+
+
+def test_an_install_is_measured_without_its_links(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").symlink_to("/usr/bin/env")
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "a.so").write_bytes(bytes(2_000_000))
+    assert beside_fer.megabytes(tmp_path / "bin" / "python") == pytest.approx(2.0)
+
+
+def test_the_figure_of_scaling_is_drawn_and_rates_are_positive() -> None:
+    rates = scaling.over_batch(recognizer(), 1)
+    assert tuple(rates) == scaling.BATCHES and min(rates.values()) > 0
+    drawn = png(scaling.draw(rates, {128: 70.0, 512: 30.0, 2048: 10.0}, {0.3: 0.1, 5.3: 0.4}))
+    assert drawn.startswith(b"\x89PNG")
+
+
+def test_the_film_has_as_many_frames_as_it_is_said_to(tmp_path: Path) -> None:
+    video.write_film(tmp_path / "film.mp4", 12)
+    reader = recognizer()
+    records = list(video.recognize_film(reader, tmp_path / "film.mp4"))
+    assert [record.frame for record in records] == list(range(12))
+    assert json.dumps([record.record() for record in records])
