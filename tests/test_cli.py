@@ -577,3 +577,12 @@ def test_evaluate_without_a_model_takes_the_shipped_weights_where_there_are_any(
         (tmp_path / "weights" / name).write_text("{}", encoding="utf-8")
     assert main(arguments) == 2
     assert "missing.zip" in capsys.readouterr().err
+
+
+def test_an_option_of_several_words_takes_those_that_it_knows() -> None:
+    parser = Parser("mien test", "")
+    parser.add_argument("run")
+    parser.add_argument("--splits", nargs="+", choices=("validation", "test"))
+    for words in (["a", "--splits", "validation", "test"], ["--splits", "validation", "test", "a"]):
+        given = parser.parse(words)
+        assert (given.run, given.splits) == ("a", ["validation", "test"])

@@ -20,6 +20,7 @@ from mien.files import (
     ensure_writable,
     read_json_object,
     recover_folder,
+    refuse_others,
     remove_leftovers,
 )
 
@@ -189,3 +190,12 @@ def test_json_that_is_no_object_is_told(value: object, kind: str, tmp_path: Path
     path.write_text(json.dumps(value))
     with pytest.raises(MienError, match=f"meta.json: expected a JSON object, got {kind}; copy the whole folder again"):
         read_json_object(path)
+
+
+def test_only_files_of_a_known_kind_may_be_lost(tmp_path: Path) -> None:
+    refuse_others(tmp_path / "new", {"a.txt"}, "export")
+    (tmp_path / "a.txt").touch()
+    refuse_others(tmp_path, {"a.txt"}, "export")
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(MienError, match="holds photos, which no export wrote; choose another --out"):
+        refuse_others(tmp_path, {"a.txt"}, "export")

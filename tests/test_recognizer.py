@@ -99,7 +99,7 @@ def test_a_picture_without_a_face_is_never_shown_to_the_network() -> None:
         (b"", "picture 0: is empty"),
         (b"some text", "picture 0: is not a picture that can be read"),
         (encoded(np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8), "JPEG")[:-900], "truncated"),
-        (bomb(packed=False), "at most 8192x8192"),
+        (bomb(packed=False), "at most 134 million"),
         (np.full((4, 4), np.nan), "NaN"),
         (np.zeros((4, 4, 4, 3), np.uint8), "is an array [4, 4, 4, 3]"),
         (np.zeros((4, 4), np.int64), "is a int64 array"),
@@ -256,3 +256,11 @@ def test_importing_stays_light() -> None:
 def test_there_is_nothing_else_to_import() -> None:
     with pytest.raises(AttributeError, match="module 'mien' has no attribute 'Recogniser'"):
         mien.Recogniser  # noqa: B018
+
+
+def test_a_record_waits_for_others_no_longer_than_it_is_told_to() -> None:
+    engine = Mean()
+    reader = recognizer(engine)
+    assert len(list(reader.stream([picture()] * 3, patience=0))) == 3 and engine.batches == [1, 1, 1]
+    engine.batches.clear()
+    assert len(reader.recognize([picture()] * 3)) == 3 and engine.batches == [3]

@@ -84,7 +84,7 @@ def test_splits_and_colours_are_kept_and_names_told_apart(tmp_path: Path) -> Non
 
 def test_nothing_is_written_where_nothing_was_found(tmp_path: Path) -> None:
     source, out = write_folder(tmp_path / "photos", {"sad/tall.png": photo(30)}), tmp_path / "set"
-    with pytest.raises(MienError, match="no face was found in 1 photos"):
+    with pytest.raises(MienError, match="no face was found in 1 files"):
         crop_set(source, out, Halves())
     assert not out.exists()
     out.mkdir()
@@ -93,10 +93,15 @@ def test_nothing_is_written_where_nothing_was_found(tmp_path: Path) -> None:
 
 
 def test_the_command_tells_what_was_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    members = {"happy/a.png": encode(noise(0, 30)), "sad/b.png": encode(noise(1, 30)), "sad/c.png": b""}
+    members = {
+        "happy/a.png": encode(noise(0, 30)),
+        "sad/b.png": encode(noise(1, 30)),
+        "sad/c.png": b"",
+        "sad/d.heic": b"x",
+    }
     source, out = write_folder(tmp_path / "photos", members), tmp_path / "set"
     assert main(["data", "crop", str(source), "--out", str(out), "--detector", "none", "--size", "24"]) == 0
     told = capsys.readouterr()
-    assert told.out == f"{out}: 2 faces of 2 photos, 1 photos left out\n"
-    assert "mien: left out" in told.err and "c.png: is empty" in told.err
+    assert told.out == f"{out}: 2 faces of 2 photos, 2 files left out\n"
+    assert "mien: left out" in told.err and "c.png: is empty" in told.err and "d.heic: is no picture" in told.err
     assert main(["data", "crop", str(source), "--out", str(out)]) == 2

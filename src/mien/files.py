@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -94,6 +94,26 @@ def ensure_writable(folder: Path) -> None:
         raise MienError(f"{folder}: cannot be made, as {place} is in its way and is no folder; choose another place")
     if not os.access(place, os.W_OK | os.X_OK):
         raise MienError(f"{folder}: cannot be written, as you may not write to {place}; choose another place")
+
+
+def refuse_others(folder: Path, known: Iterable[str], wrote: str) -> None:
+    """Makes sure, before any work, that a folder can be written, and that only files of a known kind are lost by it.
+
+    Args:
+        folder: that is to be replaced as a whole.
+        known: names of the files that may be lost.
+        wrote: what writes such files, for the message.
+
+    Raises:
+        MienError: it holds something else, or cannot be written.
+    """
+    recover_folder(folder)
+    ensure_writable(folder)
+    others = sorted({entry.name for entry in folder.iterdir()} - set(known)) if folder.is_dir() else []
+    if others:
+        raise MienError(
+            f"{folder}: holds {others[0]}, which no {wrote} wrote; choose another --out, or empty the folder"
+        )
 
 
 def write_text(path: Path, text: str) -> None:

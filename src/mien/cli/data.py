@@ -112,4 +112,4 @@ def _crop(arguments: list[str]) -> None:
         if record.reason:
             print(f"mien: left out {record.reason}", file=sys.stderr)
     crops, photos = sum(len(record.crops) for record in records), sum(bool(record.crops) for record in records)
-    print(f"{given.out}: {crops:,} faces of {photos:,} photos, {len(records) - photos:,} photos left out")
+    print(f"{given.out}: {crops:,} faces of {photos:,} photos, {len(records) - photos:,} files left out")

@@ -44,9 +44,8 @@ def run(arguments: list[str]) -> int:
     hide_bars()
 
     from mien.data.read import read_faces
-    from mien.export.export import check_out, export
+    from mien.export.export import export
 
-    check_out(given.out)
     done = export(
         given.model,
         given.out,

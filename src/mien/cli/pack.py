@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mien.cli.parser import Parser
 from mien.cli.quiet import hide_bars
-from mien.files import ensure_writable
+from mien.files import refuse_others
 
 DESCRIPTION = """\
 Makes of a trained classifier a folder for others: weights in half precision, their ONNX, and a meta.json with how the
@@ -31,10 +31,11 @@ def run(arguments: list[str]) -> int:
     )
     given = parser.parse(arguments)
     hide_bars()
-    ensure_writable(given.out)
 
     from mien.data.read import read_faces
-    from mien.export.pack import pack
+    from mien.export.pack import FILES, pack
+
+    refuse_others(given.out, FILES, "pack")  # before the data is read
 
     command = shlex.join(["mien", "pack", *arguments])
     print(f"packed: {pack(given.run, given.out, read_faces(given.data), splits=given.splits, command=command)}")

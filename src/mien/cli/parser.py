@@ -51,16 +51,21 @@ class Parser(argparse.ArgumentParser):
         options: list[str] = []
         words: list[str] = []
         problems: list[str] = []
+        known: argparse.Action | None = None  # the option in front
+        taking: argparse.Action | None = None  # the same, as long as nothing but its values came after it
         kept: list[str] | None = None  # where a word goes that may be the value of the option in front of it
         for position, argument in enumerate(arguments):
             if argument == "--":
                 return options, [*words, *arguments[position + 1 :]], problems
             if self._parse_optional(argument) is None:
-                (words if kept is None else kept).append(argument)
-                kept = None
+                # Of an option that takes several of a few words, these may follow one another.
+                several = known is not None and known.nargs == "+" and argument in (known.choices or ())
+                target = options if several and known is taking else kept
+                (words if target is None else target).append(argument)
+                taking, kept = (known if target is options else None), None
                 continue
             name, equals, _ = argument.partition("=")
-            action = self._option_string_actions.get(name)
+            action = known = taking = self._option_string_actions.get(name)
             if action is not None:
                 options.append(argument)
                 kept = options if not equals and action.nargs != 0 else None

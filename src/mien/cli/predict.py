@@ -37,8 +37,8 @@ Examples:
   mien predict film.mp4 --every 5 --csv film.csv --timeline film.png --video-out marked.mp4
   mien predict --camera 0 --json
 
-Pictures are JPEG, PNG, WebP, TIFF, BMP, GIF or PPM files of at most 8192 pixels a side. One record is told for every
-picture and every frame, in order, also for one that cannot be read: its status is ok, no_face or error.
+Pictures are JPEG, PNG, WebP, AVIF, TIFF, BMP, GIF or PPM files of at most 134 million pixels. A record is told for
+every picture and every frame, in order, also for one that cannot be read: its status is ok, no_face or error.
 Exit code 0: all were read; 3: some, or all, could not be; 2: the command itself is wrong; 130: Ctrl-C, with every
 record whole that was told until then.
 """
@@ -146,6 +146,8 @@ def _check(given: argparse.Namespace) -> None:
     for option, path, suffix in named:
         if path is not None and path.suffix.lower() != suffix:
             problems.append(f"{option}: got {path}, expected a name that ends in {suffix}")
+        if path is not None and path.is_dir():
+            problems.append(f"{option}: {path} is a folder, expected the name of a file")
     if given.format and (given.csv or given.parquet):
         problems.append("--format: prints JSON, and goes neither with --csv nor with --parquet")
     if problems:
@@ -191,7 +193,7 @@ class _Tally:
         self.faces += len(record.faces)
         if record.status == "error":
             self.failed += 1
-            self.reason = self.reason or str(record.error)
+            self.reason = self.reason or _reason(record)
 
 
 def _read(recognizer: Recognizer, inputs: Sequence[Input], given: argparse.Namespace, tally: _Tally) -> None:
@@ -248,6 +250,14 @@ def _output(given: argparse.Namespace, names: Sequence[str]) -> AbstractContextM
     return nullcontext(_print_json if given.json else _print_lines)
 
 
+def _reason(record: Recognition) -> str:
+    """Why an input, or a frame of a film, could not be read, with its name."""
+    reason = str(record.error)
+    if record.frame is not None:
+        return f"{record.input} frame {record.frame}: {reason}"
+    return reason if record.input in reason else f"{record.input}: {reason}"
+
+
 def _print_json(record: Recognition) -> None:
     _print(json.dumps(record.record(), ensure_ascii=not _fits(record.input), allow_nan=False))
 
@@ -255,7 +265,7 @@ def _print_json(record: Recognition) -> None:
 def _print_shaped(record: Recognition, shape: Callable[[Recognition], list[Any]]) -> None:
     """A line in the shape of another tool; these have none for what cannot be read, so it is null, and told aside."""
     if record.status == "error":
-        print(f"mien: {record.error}", file=sys.stderr)
+        print(f"mien: {_reason(record)}", file=sys.stderr)
     found = None if record.status == "error" else shape(record)
     _print(json.dumps(found, ensure_ascii=False, allow_nan=False))
 

@@ -16,7 +16,7 @@ from mien.errors import MienError
 from mien.export import parity
 from mien.export.int8 import CALIBRATION, quantised
 from mien.export.onnx_model import metadata, onnx_model
-from mien.files import atomic_folder, ensure_writable, recover_folder, write_json
+from mien.files import atomic_folder, refuse_others, write_json
 from mien.labels import positions
 from mien.model.classifier import Classifier
 from mien.recognition.engines.engines import OnnxEngine
@@ -82,7 +82,7 @@ def export(
     """
     if int8 and faces is None:
         raise MienError("--int8: needs --data, on which its loss of accuracy is measured; give the data set")
-    check_out(out)
+    refuse_others(out, {*ONNX_FILES, REPORT}, "export")
     engine = TorchEngine.load(model, "cpu", threads)
     pictures = _pictures(engine, faces, split)
     with atomic_folder(out) as temporary:
@@ -106,22 +106,6 @@ def export(
     files = report["files"]
     sizes = {FLOAT: files[MODEL]} | ({INT8: files[MODEL_INT8]} if int8 else {})
     return Exported(report, parity.table(found, sizes))
-
-
-def check_out(out: Path) -> None:
-    """Makes sure that a folder can be written, and that nothing but an earlier export is lost by it.
-
-    Raises:
-        MienError: it holds something else, or cannot be written.
-    """
-    recover_folder(out)
-    ensure_writable(out)
-    if out.is_dir():
-        others = sorted({entry.name for entry in out.iterdir()} - {*ONNX_FILES, REPORT})
-        if others:
-            raise MienError(
-                f"{out}: holds {others[0]}, which no export wrote; choose another --out, or empty the folder"
-            )
 
 
 def _pictures(engine: TorchEngine, faces: FaceSet | None, split: str) -> _Pictures:

@@ -19,13 +19,22 @@ from mien.data.twins import thumbnails
 from mien.errors import MienError
 from mien.evaluation.evaluate import evaluate
 from mien.evaluation.robustness import robustness
-from mien.files import atomic_folder, read_json_object, write_json
+from mien.export.onnx_model import onnx_model
+from mien.export.parity import TOLERANCE, Comparison, check_float, crops_of
+from mien.files import atomic_folder, read_json_object, refuse_others, write_json
 from mien.model.classifier import Classifier, model_folder
 from mien.model.networks import Network
+from mien.recognition.engines.engines import OnnxEngine
+from mien.recognition.engines.torch_engine import TorchEngine
 from mien.training.history import read_history
 
 LARGEST_WEIGHTS = 25 * 2**20
 """Bytes of half-precision weights that a package may carry."""
+
+FILES: frozenset[str] = frozenset(
+    {"config.json", "model.safetensors", "preprocessor_config.json", "model.onnx", "meta.json"}
+)
+"""Everything that a packed folder holds."""
 
 ROBUSTNESS_SPLIT = "validation"
 
@@ -47,10 +56,10 @@ def pack(run: Path, out: Path, faces: FaceSet, *, splits: Sequence[str] = ("vali
         ``out``.
 
     Raises:
-        MienError: the run is none, its weights are too large to ship, or the data lacks a split.
+        MienError: the run is none, its weights are too large to ship, the data lacks a split, ``out`` holds something
+            else, or the ONNX file answers other than the weights.
     """
-    from mien.export.onnx_model import onnx_model
-
+    refuse_others(out, FILES, "pack")
     for split in splits:
         faces.part(split)
     trained = Classifier.load(run)
@@ -65,7 +74,7 @@ def pack(run: Path, out: Path, faces: FaceSet, *, splits: Sequence[str] = ("vali
         packed = Classifier.load(temporary)
         known = thumbnails(faces.part("train").images) if faces.has("train") else None
         scores = {split: scores_on(packed, faces, split, known, str(run)) for split in splits}
-        (temporary / "model.onnx").write_bytes(onnx_model(Classifier.load(temporary)).SerializeToString())
+        difference = write_onnx(temporary, faces.part(splits[0]))
         meta = packed.meta()
         meta["release"] = {
             "mien": mien.__version__,
@@ -74,6 +83,7 @@ def pack(run: Path, out: Path, faces: FaceSet, *, splits: Sequence[str] = ("vali
             "files": {path.name: path.stat().st_size for path in sorted(temporary.iterdir())},
             "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
             "scores": scores,
+            "onnx": {"split": splits[0], "largest_difference": difference, "tolerance": TOLERANCE},
             "robustness": {
                 "split": ROBUSTNESS_SPLIT,
                 "rows": robustness(packed, faces, ROBUSTNESS_SPLIT) if faces.has(ROBUSTNESS_SPLIT) else [],
@@ -82,6 +92,23 @@ def pack(run: Path, out: Path, faces: FaceSet, *, splits: Sequence[str] = ("vali
         }
         write_json(temporary / "meta.json", meta)
     return out
+
+
+def write_onnx(folder: Path, faces: FaceSet) -> float:
+    """Writes ``model.onnx`` into a model folder, and holds it to the weights there.
+
+    Returns:
+        The largest difference of a probability between the two on ``faces``.
+
+    Raises:
+        MienError: it is larger than ``TOLERANCE``.
+    """
+    (folder / "model.onnx").write_bytes(onnx_model(Classifier.load(folder)).SerializeToString())
+    engine = TorchEngine.load(folder, "cpu", None)
+    crops = crops_of(faces.images, engine.classifier.preprocessing, engine.grey)
+    found = Comparison(engine, crops, None).parity(OnnxEngine(folder / "model.onnx", "cpu", None))
+    check_float(found, TOLERANCE, str(folder))
+    return float(found.largest_difference)
 
 
 def scores_on(

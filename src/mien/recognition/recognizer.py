@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -106,7 +108,7 @@ class Recognizer:
         if isinstance(given, list | tuple):
             for one in given:  # all before the first is read, as it is the call that is wrong, and not a picture
                 check_color(one, color)
-            return list(self.stream(given, color, keep_pixels=True))
+            return list(self.stream(given, color, keep_pixels=True, patience=math.inf))
         (record,) = self.stream([given], color, keep_pixels=True)
         return record
 
@@ -121,7 +123,12 @@ class Recognizer:
         return explain(face, self.engine, method, label)
 
     def stream(
-        self, pictures: Iterable[Any], color: str | None = None, *, keep_pixels: bool = False
+        self,
+        pictures: Iterable[Any],
+        color: str | None = None,
+        *,
+        keep_pixels: bool = False,
+        patience: float = 1.0,
     ) -> Iterator[Recognition]:
         """Reads any number of pictures in batches, with memory for one batch.
 
@@ -129,6 +136,7 @@ class Recognizer:
             pictures: as ``recognize`` takes them; a generator is asked for the next one only when it is its turn.
             color: as in ``recognize``.
             keep_pixels: whether the records keep the pixels, for ``annotated()``.
+            patience: how long a record may wait for others that are read together with it, in seconds.
 
         Yields:
             A record for every picture, in order.
@@ -138,6 +146,7 @@ class Recognizer:
         """
         waiting: list[_Found] = []
         crops = size = 0
+        started = time.monotonic()
         for index, given in enumerate(pictures):
             check_color(given, color)
             where = os.fsdecode(given) if isinstance(given, str | os.PathLike) else f"picture {index}"
@@ -145,9 +154,10 @@ class Recognizer:
             waiting.append(found)
             crops += len(found.crops)
             size += found.size
-            if crops >= self.batch_size or len(waiting) >= self.batch_size or size >= _MOST_BYTES:
+            full = crops >= self.batch_size or len(waiting) >= self.batch_size or size >= _MOST_BYTES
+            if full or time.monotonic() - started >= patience:
                 yield from self._read(waiting)
-                waiting, crops, size = [], 0, 0
+                waiting, crops, size, started = [], 0, 0, time.monotonic()
         yield from self._read(waiting)
 
     def _find(self, given: Any, where: str, color: str | None, keep_pixels: bool) -> _Found:

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from mien.data.archive import open_entries
-from mien.data.folders import has_splits, list_pictures
+from mien.data.folders import has_splits, is_picture, list_pictures
 from mien.errors import MienError
 from mien.files import atomic_folder
 from mien.progress import progress
@@ -54,7 +54,7 @@ def crop_set(
         which: one of ``WHICH``.
 
     Returns:
-        A record for every photo, in alphabetical order.
+        A record for every file, in alphabetical order; those that are no photos by their names come last.
 
     Raises:
         MienError: ``out`` exists, the source has another layout, or not one face was found.
@@ -74,8 +74,13 @@ def crop_set(
                 written = tuple(_write(temporary, folder, path, found))
                 records.append(Cropped(path, written, reason))
                 advance(1)
+        records += [
+            Cropped(path, (), f"{entries.where(path)}: is no picture by its name; save it as .jpg or .png")
+            for path in entries.files()
+            if not is_picture(path)
+        ]
         if not any(record.crops for record in records):
-            raise MienError(f"{source}: no face was found in {len(records):,} photos, the first {records[0].reason}")
+            raise MienError(f"{source}: no face was found in {len(records):,} files, the first {records[0].reason}")
     return records
 
 

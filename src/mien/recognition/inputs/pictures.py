@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,17 +19,19 @@ import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageOps
 
 from mien.data.archive import LARGEST_FILE, open_file
-from mien.data.pictures import LARGEST_PHOTO
 from mien.data.pictures import SUFFIXES as DATA_SUFFIXES
 from mien.errors import MienError
 
 Color = Literal["rgb", "bgr", "gray"]
 """How the last axis of an array is to be read."""
 
-SUFFIXES: tuple[str, ...] = (*DATA_SUFFIXES, ".gif", ".jfif")
-"""File-name endings that make a file of a folder a picture, in lower case."""
+SUFFIXES: tuple[str, ...] = (*DATA_SUFFIXES, ".gif", ".jfif", ".avif", ".heic", ".heif", ".jp2")
+"""File-name endings that make a file of a folder a picture, in lower case; the last three are told as errors."""
 
-_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM", "GIF")
+MOST_PIXELS = 2**27
+"""Pixels of the largest photo that is read, 134 million, checked before anything is decoded."""
+
+_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM", "GIF", "AVIF")
 _WIDE = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 _WIDEST = 65535
 _WHITE = (255, 255, 255, 255)
@@ -66,7 +69,7 @@ def read(given: Any, where: str, color: str | None = None) -> np.ndarray:
         color: the order of an array's channels; files and PIL images know their own.
 
     Returns:
-        uint8 [H, W] (grey) or [H, W, 3] (RGB), of at most ``LARGEST_PHOTO`` pixels a side.
+        uint8 [H, W] (grey) or [H, W, 3] (RGB), of at most ``MOST_PIXELS`` pixels.
 
     Raises:
         MienError: it cannot be read, in one line.
@@ -101,9 +104,15 @@ def _bytes_of(path: Path, where: str) -> bytes:
 def _decode(data: bytes, where: str) -> np.ndarray:
     if not data:
         raise MienError(f"{where}: is empty; replace or remove the file")
-    with _told(where), Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+    with _told(where), _opened(data) as image:
         _check_size(image.size, where)  # before anything is decoded
         return _pixels(image, where)
+
+
+def _opened(data: bytes) -> Image.Image:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is checked here, and told
+        return Image.open(io.BytesIO(data), formats=_FORMATS)
 
 
 @contextmanager
@@ -115,7 +124,7 @@ def _told(where: str) -> Iterator[None]:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise MienError(
-            f"{where}: has more pixels than can be read, expected at most {LARGEST_PHOTO}x{LARGEST_PHOTO}; make it "
+            f"{where}: has more pixels than can be read, expected at most {MOST_PIXELS / 1e6:.0f} million; make it "
             "smaller"
         ) from error
     except Image.UnidentifiedImageError as error:
@@ -131,9 +140,9 @@ def _check_size(size: tuple[int, int], where: str) -> None:
     width, height = size
     if not width or not height:
         raise MienError(f"{where}: is {width}x{height} pixels, expected at least one; replace it")
-    if max(size) > LARGEST_PHOTO:
+    if width * height > MOST_PIXELS:
         raise MienError(
-            f"{where}: is {width}x{height} pixels, expected at most {LARGEST_PHOTO}x{LARGEST_PHOTO}; make it smaller"
+            f"{where}: is {width}x{height} pixels, expected at most {MOST_PIXELS / 1e6:.0f} million; make it smaller"
         )
 
 

@@ -1,0 +1,93 @@
+"""A packed model: what it holds, what it may not overwrite, and that its ONNX answers as its weights do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import synthetic_faces
+
+from mien.cli import main
+from mien.data.drawn import draw_faces, write_archive
+from mien.errors import MienError
+from mien.export import pack as packing
+from mien.export.pack import FILES, pack
+from mien.files import read_json_object
+from mien.labels import FER2013
+from mien.model.backbone import build
+from mien.model.classifier import FINGERPRINTS, Classifier
+from mien.recognition.engines.engines import OnnxEngine
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model folder of a classifier of drawn faces with random weights, and thumbnails in it."""
+    torch.manual_seed(0)
+    network, preprocessing = build("nano", FER2013, grey=True)
+    torch.nn.init.normal_(network.get_parameter("classifier.weight"), std=0.1)
+    folder = tmp_path_factory.mktemp("run") / "model"
+    meta = {"names": list(FER2013), "command": "mien train", "metrics": None, "config": {},
+            "data": {"source": "drawn.zip", "fingerprint": "0" * 64, "images": {"train": 7}}}  # fmt: skip
+    Classifier(network.eval(), preprocessing, FER2013).save(folder, meta, np.zeros((7, 12, 12), np.uint8))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("drawn") / "drawn.zip"
+    write_archive(path, draw_faces(14, 14, 14, seed=0))
+    return path
+
+
+def test_what_is_packed_is_what_is_scored_and_holds_no_face(run: Path, archive: Path, tmp_path: Path) -> None:
+    out = tmp_path / "packed"
+    command = ["pack", str(run), "--data", str(archive), "--out", str(out), "--splits", "validation", "test"]
+    assert main(command) == 0
+    assert {path.name for path in out.iterdir()} == FILES and not (out / FINGERPRINTS).exists()
+    release = read_json_object(out / "meta.json")["release"]
+    assert list(release["scores"]) == ["validation", "test"]
+    assert release["onnx"]["split"] == "validation" and release["onnx"]["largest_difference"] <= 1e-4
+    faces = draw_faces(14, 14, 14, seed=0).part("test")
+    found = OnnxEngine(out / "model.onnx", "cpu", 1).read(faces.images).probabilities.argmax(axis=1)
+    order = [FER2013.index(name) for name in faces.names]
+    right = found == np.array(order)[faces.labels]
+    assert release["scores"]["test"]["accuracy"] == pytest.approx(float(right.mean()))
+    assert main(command) == 0  # over an earlier one
+    assert main(["card", str(out), "--out", str(tmp_path / "CARD.md")]) == 0
+    assert f"{right.mean():.2%}" in (tmp_path / "CARD.md").read_text(encoding="utf-8")
+
+
+def test_nothing_else_is_lost(run: Path, archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "photos").mkdir()
+    assert main(["pack", str(run), "--data", str(archive), "--out", str(tmp_path)]) == 2
+    assert "holds photos, which no pack wrote" in capsys.readouterr().err and (tmp_path / "photos").is_dir()
+
+
+def test_an_onnx_file_that_answers_otherwise_is_not_packed(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faces = draw_faces(14, 14, 14, seed=0)
+    original = packing.onnx_model
+
+    def other(classifier: Classifier) -> object:
+        with torch.no_grad():
+            classifier.network.get_parameter("classifier.bias")[0] += 0.5
+        return original(classifier)
+
+    monkeypatch.setattr(packing, "onnx_model", other)
+    with pytest.raises(MienError, match="probabilities differ from PyTorch's"):
+        pack(run, tmp_path / "packed", faces)
+    assert not (tmp_path / "packed").exists()
+
+
+def test_a_model_that_is_too_large_is_refused(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packing, "LARGEST_WEIGHTS", 2**20)
+    with pytest.raises(MienError, match=r"take 2\.\d MiB in half precision, expected at most 1; distil"):
+        pack(run, tmp_path / "packed", draw_faces(14, 14, 14, seed=0))
+
+
+def test_a_split_that_is_missing_is_told_first(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(MienError, match="test"):
+        pack(run, tmp_path / "packed", synthetic_faces({"train": 6, "validation": 6}), splits=("test",))
