@@ -29,7 +29,7 @@ from typing import Any
 import cv2
 import numpy as np
 from fer_side import median_seconds
-from skimage import data
+from scenes import collage, portrait
 
 from mien.data.read import read_faces
 from mien.evaluation.metrics import mcnemar, score
@@ -47,14 +47,8 @@ FIRST = {
 
 def pictures() -> dict[str, np.ndarray]:
     """Portraits of several sizes and a collage of twelve, uint8 [H, W, 3], RGB; their names tell how many faces."""
-    portrait = data.astronaut()
-    found = {
-        f"picture-1-{size}": cv2.resize(
-            portrait, (size, size), interpolation=cv2.INTER_AREA if size < len(portrait) else cv2.INTER_CUBIC
-        )
-        for size in SIZES
-    }
-    return {**found, "picture-12-collage": np.tile(portrait, (3, 4, 1))}
+    found = {f"picture-1-{side}": portrait(side).pixels for side in SIZES}
+    return {**found, "picture-12-collage": collage(512).pixels}
 
 
 def ours(recognizer: Recognizer, folder: Path, rounds: int) -> dict[str, Any]:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import re
 import shlex
 import statistics
@@ -42,6 +41,7 @@ from mien.config import PRESETS
 from mien.labels import FER2013
 from mien.model.backbone import build
 from mien.model.presets import SHAPES
+from mien.training.device import machine_of
 from mien.versions import versions
 
 REFERENCE = "tiny"
@@ -254,13 +254,6 @@ def _in_fresh_process(function: Callable[..., dict[str, float]], *arguments: obj
         return pool.submit(function, *arguments).result()
 
 
-def _machine(device: str) -> str:
-    information = Path("/proc/cpuinfo")
-    model = re.search(r"model name\s*: (.+)", information.read_text(encoding="utf-8")) if information.exists() else None
-    cpu = model.group(1) if model else platform.processor()
-    return f"{torch.cuda.get_device_name()}, {cpu}" if device == "cuda" else cpu
-
-
 def main() -> int:
     """Prints what was measured where and how, a Markdown table, and one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -281,7 +274,7 @@ def main() -> int:
     about = {
         "benchmark": "presets",
         "command": shlex.join(["python", *sys.argv]),
-        "hardware": _machine(device),
+        "hardware": machine_of(torch.device(device)),
         "device": device,
         "threads": given.threads,
         "batch_size": batch_size,

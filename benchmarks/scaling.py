@@ -18,12 +18,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from fer_side import median_seconds
 from matplotlib.figure import Figure
-from skimage import data
-from video import RATE, load, peak_of, write_film
+from scenes import portrait
+from video import RATE, add_options, load, options_of, peak_of, write_film
 
 from mien.evaluation.figures import png
 from mien.evaluation.figures.style import LIGHT, TEXT_SIZE, blank_figure, style_axes
@@ -49,10 +48,9 @@ def over_size(recognizer: Any, calls: int) -> dict[int, float]:
     Raises:
         ValueError: not exactly one face was found in one of them.
     """
-    portrait, found = data.astronaut(), {}
+    found = {}
     for side in SIDES:
-        way = cv2.INTER_AREA if side < len(portrait) else cv2.INTER_CUBIC
-        picture = cv2.resize(portrait, (side, side), interpolation=way)
+        picture = portrait(side).pixels
         faces = len(recognizer.recognize(picture, color="rgb").faces)
         if faces != 1:
             raise ValueError(f"{side} px: {faces} faces were found, expected 1")
@@ -94,14 +92,12 @@ def draw(faces: Mapping[int, float], pictures: Mapping[int, float], memory: Mapp
 def main() -> None:
     """Prints three tables and one line of JSON, and draws the figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", help="a model folder or an .onnx file (the shipped weights)")
-    parser.add_argument("--detector", default="haar", help="haar, yunet or yunet:FILE (haar)")
-    parser.add_argument("--threads", type=int, default=2, help="threads of detector and network (2)")
+    add_options(parser)
     parser.add_argument("--calls", type=int, default=7, help="timed calls of each (7)")
     parser.add_argument("--lengths", type=int, nargs="+", default=list(LENGTHS), help="frames of the films")
     parser.add_argument("--out", type=Path, required=True, help="folder for scaling.json and scaling.png")
     given = parser.parse_args()
-    options = {"model": given.model, "detector": given.detector, "threads": given.threads}
+    options = options_of(given)
     recognizer = load(options)
     faces, pictures = over_batch(recognizer, given.calls), over_size(recognizer, given.calls)
     memory = over_length(options, given.lengths)

@@ -119,6 +119,18 @@ def peak_of(options: Mapping[str, Any], film: Path) -> float:
     return _in_fresh_process(memory, options, film)
 
 
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What ``load`` is told."""
+    parser.add_argument("--model", help="a model folder or an .onnx file (the shipped weights)")
+    parser.add_argument("--detector", default="haar", help="haar, yunet or yunet:FILE (haar)")
+    parser.add_argument("--threads", type=int, default=2, help="threads of detector and network (2)")
+
+
+def options_of(given: argparse.Namespace) -> dict[str, Any]:
+    """The options of ``add_options``, as ``load`` takes them."""
+    return {"model": given.model, "detector": given.detector, "threads": given.threads}
+
+
 def load(options: Mapping[str, Any]) -> Reader:
     """The recognizer that is measured."""
     from mien.recognition.recognizer import Recognizer
@@ -165,16 +177,14 @@ def _in_fresh_process(function: Callable[..., float], *arguments: object) -> flo
 def main() -> int:
     """Prints what was measured where and how, two Markdown tables, and one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", help="a model folder or an .onnx file (the shipped weights)")
-    parser.add_argument("--detector", default="haar", help="haar, yunet or yunet:FILE (haar)")
-    parser.add_argument("--threads", type=int, default=2, help="threads of detector and network (2)")
+    add_options(parser)
     parser.add_argument("--frames", type=int, default=500, help="frames of the film whose speed is measured (500)")
     parser.add_argument("--rounds", type=int, default=3, help="how often each part is measured (3)")
     parser.add_argument("--lengths", type=int, nargs="*", default=[500, 2000, 8000], help="frames, for memory")
     given = parser.parse_args()
     if not Path("/proc/self/status").exists():
         parser.error("needs Linux")
-    options = {"model": given.model, "detector": given.detector, "threads": given.threads}
+    options = options_of(given)
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         write_film(scratch / "film.mp4", given.frames)

@@ -23,13 +23,13 @@ from mien.errors import MienError
 from mien.export import export as exporting
 from mien.export import parity
 from mien.export.export import export
-from mien.export.luma import grey_weights, reads_luma
 from mien.export.onnx_model import onnx_model
 from mien.export.parity import Comparison, Parity, choose, crops_of
 from mien.model.backbone import build
 from mien.model.channels import to_colour
 from mien.model.classifier import Classifier
 from mien.model.head import heads
+from mien.model.luma import grey_weights, reads_luma
 from mien.recognition.engines.engines import OnnxEngine
 from mien.recognition.engines.torch_engine import TorchEngine
 

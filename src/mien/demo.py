@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import shlex
 import shutil
 import sys
 import time
 import zipfile
 from pathlib import Path
 
-from mien.cli import main
+from mien.cli import run_all
 
 CONFIG = Path("configs/demo.yaml")
 PRETRAIN_CONFIG = Path("configs/pretrain-demo.yaml")
@@ -40,15 +39,14 @@ def demo() -> int:
         ["pretrain", "--config", str(PRETRAIN_CONFIG), *source, "--out", str(PRETRAINING)],
         ["train", "--config", str(CONFIG), *backbone, *source, "--out", str(RUN)],
         ["evaluate", str(RUN), *source, "--split", "test", "--out", str(REPORT)],
-        ["predict", str(picture), "--model", str(RUN / "model"), "--detector", "none", "--json"],
     ]
-    for stage in stages:
-        if stage[0] == "predict":
-            _take_picture(archive, picture)
-        print(f"\n$ mien {shlex.join(stage)}", flush=True)
-        code = main(stage)
-        if code:
-            return code
+    code = run_all(stages)
+    if code:
+        return code
+    _take_picture(archive, picture)
+    code = run_all([["predict", str(picture), "--model", str(RUN / "model"), "--detector", "none", "--json"]])
+    if code:
+        return code
     metrics = json.loads((REPORT / "metrics.json").read_text(encoding="utf-8"))
     print(f"\nDrawn faces, a stand-in for real ones; done in {time.monotonic() - started:.0f} s.")
     print(

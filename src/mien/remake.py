@@ -7,14 +7,13 @@ where it stopped; one that is done passes by at once.
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mien.cli import main
+from mien.cli import run_all
 from mien.training.state import state_path
 
 CONFIGS = Path("configs/model")
@@ -71,11 +70,9 @@ def run_of(stage: Stage, data: str, out: Path) -> list[str]:
 def remake(data: str, out: Path) -> int:
     """Runs the commands; returns the exit code of the first that failed, or 0."""
     started = time.monotonic()
-    for command in commands(data, out):
-        print(f"\n$ mien {shlex.join(command)}", flush=True)
-        code = main(command)
-        if code:
-            return code
+    code = run_all(commands(data, out))
+    if code:
+        return code
     print(f"\nDone in {time.monotonic() - started:.0f} s; the model is in {out / 'packed'}.")
     return 0
 

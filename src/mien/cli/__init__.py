@@ -9,9 +9,10 @@ from __future__ import annotations
 import errno
 import importlib
 import os
+import shlex
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from mien import __version__
 from mien.cli.parser import pick
@@ -90,6 +91,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         line, code = _told(error)
         print(f"mien: {line}", file=sys.stderr)
         return code
+
+
+def run_all(commands: Iterable[Sequence[str]]) -> int:
+    """Runs commands one after the other, each told first; returns the exit code of the first that failed, or 0."""
+    for command in commands:
+        print(f"\n$ mien {shlex.join(command)}", flush=True)
+        code = main(command)
+        if code:
+            return code
+    return 0
 
 
 def _run(arguments: list[str]) -> int:

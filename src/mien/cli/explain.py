@@ -44,7 +44,7 @@ def run(arguments: list[str]) -> int:
     hide_bars()
 
     from mien.recognition.engines.models import find
-    from mien.recognition.explanation.explain import TORCH_METHODS, explain, save
+    from mien.recognition.explanation.explain import TORCH_METHODS, save
     from mien.recognition.recognizer import Recognizer
 
     engine = "torch" if given.method in TORCH_METHODS else "auto"
@@ -57,7 +57,7 @@ def run(arguments: list[str]) -> int:
     if given.label is not None and given.label not in recognizer.names:
         raise MienError(f"--label: got {given.label!r}, expected one of {', '.join(recognizer.names)}")
     faces = _faces(recognizer, given.photo)
-    save([explain(face, recognizer.engine, given.method, given.label) for face in faces], given.out)
+    save([recognizer.explain(face, given.method, given.label) for face in faces], given.out)
     told = ", ".join(f"{face.label} {face.score:.0%}" for face in faces)
     print(f"{given.out}: {len(faces)} {'face' if len(faces) == 1 else 'faces'} ({told})")
     return 0

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mien.cli.parser import Parser, whole_number
 from mien.cli.quiet import hide_bars
+from mien.files import refuse_others
 
 DESCRIPTION = """\
 Writes a classifier as ONNX: uint8 face crops in, calibrated probabilities and an embedding out, with the preprocessing
@@ -44,7 +45,9 @@ def run(arguments: list[str]) -> int:
     hide_bars()
 
     from mien.data.read import read_faces
-    from mien.export.export import export
+    from mien.export.export import FILES, export
+
+    refuse_others(given.out, FILES, "export")  # before the data is read
 
     done = export(
         given.model,

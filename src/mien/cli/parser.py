@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import Any, NoReturn
 
 from mien.errors import MienError
@@ -51,21 +51,20 @@ class Parser(argparse.ArgumentParser):
         options: list[str] = []
         words: list[str] = []
         problems: list[str] = []
-        known: argparse.Action | None = None  # the option in front
-        taking: argparse.Action | None = None  # the same, as long as nothing but its values came after it
+        more: Container[str] = ()  # further values that the option in front of it takes
         kept: list[str] | None = None  # where a word goes that may be the value of the option in front of it
         for position, argument in enumerate(arguments):
             if argument == "--":
                 return options, [*words, *arguments[position + 1 :]], problems
             if self._parse_optional(argument) is None:
-                # Of an option that takes several of a few words, these may follow one another.
-                several = known is not None and known.nargs == "+" and argument in (known.choices or ())
-                target = options if several and known is taking else kept
-                (words if target is None else target).append(argument)
-                taking, kept = (known if target is options else None), None
+                target = kept if kept is not None else options if argument in more else words
+                target.append(argument)
+                more, kept = more if target is options else (), None
                 continue
             name, equals, _ = argument.partition("=")
-            action = known = taking = self._option_string_actions.get(name)
+            action = self._option_string_actions.get(name)
+            # Of an option that takes several of a few words, these may follow one another.
+            more = tuple(action.choices or ()) if action is not None and action.nargs == "+" else ()
             if action is not None:
                 options.append(argument)
                 kept = options if not equals and action.nargs != 0 else None

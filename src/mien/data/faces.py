@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from mien.errors import MienError
+from mien.labels import positions
 
 SPLITS: tuple[str, ...] = ("train", "validation", "test")
 
@@ -74,6 +75,15 @@ class FaceSet:
             present = ", ".join(name for name in SPLITS if self.has(name))
             raise MienError(f"{self.source}: has no {split} split (it holds: {present}); give data that has one")
         return self.select(self.splits == split)
+
+    def labels_in(self, names: Sequence[str]) -> np.ndarray:
+        """The labels as positions in a model's classes, int64 [N]; classes are matched by name.
+
+        Raises:
+            MienError: the model lacks a class of the set.
+        """
+        order = positions(self.names, names, f"{self.source}: the model cannot score this data")
+        return np.array(order, np.int64)[self.labels]
 
     def class_counts(self) -> dict[str, int]:
         """Images of each class, in the order of ``names``."""

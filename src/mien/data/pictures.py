@@ -6,12 +6,10 @@ import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from mien.data.archive import LARGEST_FILE, open_file
 from mien.errors import MienError
 
 SUFFIXES: tuple[str, ...] = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
@@ -47,26 +45,6 @@ def decode(data: bytes, where: str, expected: int | None = None) -> np.ndarray:
         _check_shape(image.size, where, expected)
         image.load()
         return _pixels(_opaque(_upright(image), where))
-
-
-def read_picture(path: str | Path) -> np.ndarray:
-    """Reads a picture file of any shape, with the same distrust as a data set's.
-
-    Returns:
-        uint8 [H, W] for a grey picture, also for one saved in colour whose three channels are equal; else uint8
-        [H, W, 3], RGB. Upright.
-
-    Raises:
-        MienError: the file cannot be read, is larger than ``LARGEST_FILE``, is no picture, cut short, larger than
-            ``LARGEST_PHOTO``, 16 bits deep, or has transparent parts.
-    """
-    with open_file(Path(path)) as stream:
-        data = stream.read(LARGEST_FILE + 1)
-    if len(data) > LARGEST_FILE:
-        raise MienError(f"{path}: is larger than {LARGEST_FILE >> 20} MiB, expected a picture; make it smaller")
-    with _opened(data, str(path), LARGEST_PHOTO) as image:
-        image.load()
-        return _pixels(_opaque(_upright(image), str(path)))
 
 
 def decode_resized(data: bytes, where: str, size: int) -> np.ndarray:

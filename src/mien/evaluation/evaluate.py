@@ -21,7 +21,6 @@ from mien.evaluation.calibration import (
     softmax,
 )
 from mien.evaluation.metrics import score
-from mien.labels import positions
 from mien.versions import versions
 
 
@@ -211,8 +210,7 @@ def evaluate(
         MienError: the data has no such split or a class that the classifier does not know, or an answer is NaN.
     """
     part, meta = faces.part(split), classifier.meta()
-    order = np.array(positions(part.names, classifier.names, f"{faces.source}: the model cannot score this data"))
-    labels = order[part.labels].astype(np.int64)
+    labels = part.labels_in(classifier.names)
     readings = [
         _checked(classifier.logits(part.images, batch_size=batch_size, flip=flip, quiet=quiet), model)
         for flip in ((False, True) if tta else (False,))

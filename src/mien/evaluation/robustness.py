@@ -19,7 +19,6 @@ from mien.data.faces import FaceSet
 from mien.errors import MienError
 from mien.evaluation.evaluate import Reads
 from mien.evaluation.metrics import accuracy_and_macro_f1
-from mien.labels import positions
 
 Change = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 """From uint8 [S, S] or [S, S, 3] to the same shape, with a source of random numbers of its own."""
@@ -113,8 +112,7 @@ def robustness(
         MienError: the data has no such split or a class that the classifier does not know.
     """
     part = faces.part(split)
-    order = np.array(positions(part.names, classifier.names, f"{faces.source}: the model cannot score this data"))
-    labels = order[part.labels].astype(np.int64)
+    labels = part.labels_in(classifier.names)
     rows = []
     for name, (how, change) in {"none": ("as they are", _same), **CHANGES}.items():
         images = changed(part.images, change, seed)

@@ -17,7 +17,6 @@ from mien.export import parity
 from mien.export.int8 import CALIBRATION, quantised
 from mien.export.onnx_model import metadata, onnx_model
 from mien.files import atomic_folder, refuse_others, write_json
-from mien.labels import positions
 from mien.model.classifier import Classifier
 from mien.recognition.engines.engines import OnnxEngine
 from mien.recognition.engines.models import ONNX_FILES
@@ -26,6 +25,9 @@ from mien.versions import versions
 
 MODEL, MODEL_INT8 = ONNX_FILES
 REPORT = "parity.json"
+FILES: frozenset[str] = frozenset({*ONNX_FILES, REPORT})
+"""Everything that an export holds."""
+
 TORCH, FLOAT, INT8 = "PyTorch", "ONNX", "ONNX int8"
 
 
@@ -82,7 +84,7 @@ def export(
     """
     if int8 and faces is None:
         raise MienError("--int8: needs --data, on which its loss of accuracy is measured; give the data set")
-    refuse_others(out, {*ONNX_FILES, REPORT}, "export")
+    refuse_others(out, FILES, "export")
     engine = TorchEngine.load(model, "cpu", threads)
     pictures = _pictures(engine, faces, split)
     with atomic_folder(out) as temporary:
@@ -114,14 +116,13 @@ def _pictures(engine: TorchEngine, faces: FaceSet | None, split: str) -> _Pictur
         crops = parity.random_crops(engine.image_size, grey)
         return _Pictures(crops, None, None, {"source": "random crops, no faces", "split": None, "n": len(crops)})
     part = faces.part(split)
-    order = np.array(positions(part.names, engine.names, f"{faces.source}: the model cannot score this data"))
     about = {"source": faces.source, "fingerprint": faces.fingerprint, "split": split, "n": len(part)}
     crops, calibration = parity.crops_of(part.images, preprocessing, grey), None
     if faces.has("train"):
         train = np.flatnonzero(faces.splits == "train")
         chosen = np.sort(np.random.default_rng(0).permutation(train)[:CALIBRATION])
         calibration = parity.crops_of(faces.images[chosen], preprocessing, grey)
-    return _Pictures(crops, order[part.labels].astype(np.int64), calibration, about)
+    return _Pictures(crops, part.labels_in(engine.names), calibration, about)
 
 
 def _int8(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,10 @@ import torch
 from torch import nn
 
 import mien
-from mien.export.luma import grey_weights, reads_luma
 from mien.export.vit_graph import EMBEDDING, INPUT, OPSET, PROBABILITIES, can_be_written, normalisation, vit_graph
+from mien.files import sha256_of
 from mien.model.classifier import Classifier
+from mien.model.luma import grey_weights, reads_luma
 from mien.model.networks import first_convolutions, num_channels, set_channels
 from mien.model.preprocessing import Preprocessing
 from mien.recognition.engines.torch_engine import Reading, certainty
@@ -23,7 +23,7 @@ from mien.recognition.engines.torch_engine import Reading, certainty
 def onnx_model(classifier: Classifier) -> onnx.ModelProto:
     """A classifier as ONNX.
 
-    The input ``faces`` is uint8 [N, S, S], luma, where the network reads luma alone (``mien.export.luma``), else
+    The input ``faces`` is uint8 [N, S, S], luma, where the network reads luma alone (``mien.model.luma``), else
     uint8 [N, S, S, 3], RGB. The outputs are ``probabilities``, float32 [N, C], calibrated as the classifier is, and
     ``embedding``, float32 [N, D]: the [CLS] vector after the last norm, or what a timm network pools before its head.
     N may be 0. ``metadata`` is noted in it, each value as JSON.
@@ -114,4 +114,4 @@ def _traced(classifier: Classifier) -> onnx.ModelProto:
 
 
 def _sha256(path: Path | None) -> str | None:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path is not None and path.is_file() else None
+    return sha256_of(path) if path is not None and path.is_file() else None

@@ -6,7 +6,6 @@ picture of a face, and no thumbnail of one, goes into the folder.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from mien.evaluation.evaluate import evaluate
 from mien.evaluation.robustness import robustness
 from mien.export.onnx_model import onnx_model
 from mien.export.parity import TOLERANCE, Comparison, check_float, crops_of
-from mien.files import atomic_folder, read_json_object, refuse_others, write_json
+from mien.files import atomic_folder, read_json_object, refuse_others, sha256_of, write_json
 from mien.model.classifier import Classifier, model_folder
 from mien.model.networks import Network
 from mien.recognition.engines.engines import OnnxEngine
@@ -81,7 +80,7 @@ def pack(run: Path, out: Path, faces: FaceSet, *, splits: Sequence[str] = ("vali
             "command": command,
             "architecture": architecture(packed.network),
             "files": {path.name: path.stat().st_size for path in sorted(temporary.iterdir())},
-            "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+            "sha256": sha256_of(weights),
             "scores": scores,
             "onnx": {"split": splits[0], "largest_difference": difference, "tolerance": TOLERANCE},
             "robustness": {

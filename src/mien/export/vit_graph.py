@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 from transformers import ViTConfig, ViTForImageClassification
 
-from mien.export.luma import grey_weights
+from mien.model.luma import grey_weights
 from mien.model.preprocessing import Preprocessing
 
 OPSET = 20

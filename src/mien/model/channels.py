@@ -46,11 +46,17 @@ def to_colour(network: Network, preprocessing: Preprocessing) -> None:
         network: one for which ``mien.model.networks.channels_can_change``.
         preprocessing: by which its pictures are normalised.
     """
-    share = torch.tensor(LUMA) * torch.tensor(preprocessing.std) / preprocessing.grey_std
+    share = luma_shares(preprocessing)
     for layer in first_convolutions(network):
         convolution = cast(nn.Conv2d, layer)
         _replace(convolution, convolution.weight.double().cpu() * share.view(1, 3, 1, 1))
     set_channels(network, 3)
+
+
+def luma_shares(preprocessing: Preprocessing) -> torch.Tensor:
+    """float64 [3], by what ``to_colour`` multiplies a grey weight for red, green and blue."""
+    # In float32, as in every model that was saved; the shares sum to 1.
+    return (torch.tensor(LUMA) * torch.tensor(preprocessing.std) / preprocessing.grey_std).double()
 
 
 def _replace(convolution: nn.Conv2d, weight: torch.Tensor) -> None:

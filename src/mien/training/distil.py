@@ -6,7 +6,6 @@ keeps the share of the gradient that w names, whatever T is (Hinton et al. 2015,
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch.nn import functional as F
 
 from mien.config.train import DistillConfig
 from mien.errors import MienError
+from mien.files import sha256_of
 from mien.labels import positions
 from mien.model.classifier import Classifier, model_folder
 from mien.model.networks import logits, num_channels
@@ -56,9 +56,7 @@ def load_teachers(folders: Sequence[str], names: tuple[str, ...], device: torch.
         classifier.network.requires_grad_(False)
         where = f"--teacher {given}: cannot teach the classes {', '.join(names)}"
         columns = torch.tensor(positions(names, classifier.names, where), device=device)
-        with open(folder / "model.safetensors", "rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        teachers.append(Teacher(classifier, columns, sha256))
+        teachers.append(Teacher(classifier, columns, sha256_of(folder / "model.safetensors")))
     return teachers
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from mien.export.luma import reads_luma
 from mien.model.classifier import Classifier
+from mien.model.luma import reads_luma
 from mien.model.networks import Network, num_channels
 from mien.model.preprocessing import tensor
 from mien.recognition.engines.engines import Answers, batches, check_crops, joined

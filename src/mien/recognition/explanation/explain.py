@@ -17,8 +17,9 @@ import numpy as np
 from PIL import Image
 
 from mien.errors import MienError
+from mien.evaluation.calibration import softmax
 from mien.files import atomic_file
-from mien.recognition.engines.engines import Engine
+from mien.recognition.engines.engines import BATCH, Engine
 from mien.recognition.results import Face
 
 if TYPE_CHECKING:
@@ -42,7 +43,6 @@ None of 1/6, 1/3 and averages with them measured better in ``benchmarks/explanat
 FILLS: tuple[str, ...] = ("blur", "grey")
 """What a hidden square shows: the crop, blurred beyond recognition, or the crop's mean grey (or colour)."""
 
-_BATCH = 64
 _LEAST = 1e-6
 _KINDS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 
@@ -136,7 +136,7 @@ def reader(engine: Engine | Classifier) -> Reader:
     read = getattr(engine, "read", None)
     if read is not None:
         return lambda crops: np.asarray(read(crops).probabilities)
-    return lambda crops: _softmax(engine.logits(crops, batch_size=_BATCH, quiet=True))  # type: ignore[union-attr]
+    return lambda crops: softmax(engine.logits(crops, batch_size=BATCH, quiet=True))  # type: ignore[union-attr]
 
 
 def occlusion(
@@ -208,8 +208,8 @@ def _read_hidden(
 ) -> np.ndarray:
     """float64 [len(places)], the label's log-odds with each place hidden."""
     found = []
-    for start in range(0, len(places), _BATCH):
-        batch = places[start : start + _BATCH]
+    for start in range(0, len(places), BATCH):
+        batch = places[start : start + BATCH]
         crops = np.repeat(crop[None], len(batch), axis=0)
         for row, place in enumerate(batch):
             crops[row][place] = hidden[place]
@@ -225,12 +225,6 @@ def _log_odds(probabilities: np.ndarray, label: int) -> np.ndarray:
         )
     clipped = probabilities[:, label].astype(np.float64).clip(_LEAST, 1 - _LEAST)
     found: np.ndarray = np.log(clipped) - np.log1p(-clipped)
-    return found
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    found: np.ndarray = powers / powers.sum(axis=1, keepdims=True)
     return found
 
 

@@ -7,17 +7,12 @@ from typing import cast
 import torch
 from torch import nn
 
+from mien.model.channels import luma_shares
 from mien.model.networks import Network, first_convolutions, num_channels
-from mien.model.preprocessing import LUMA, Preprocessing
+from mien.model.preprocessing import Preprocessing
 
 _ROUNDING = 2.0**-22
 """Four roundings of a float32: what a product and its sum over three channels may be off by, as a share."""
-
-
-def luma_shares(preprocessing: Preprocessing) -> torch.Tensor:
-    """float64 [3], by what ``mien.model.channels.to_colour`` multiplies a grey weight for red, green and blue."""
-    # The same float32 arithmetic as there; the shares sum to 1.
-    return (torch.tensor(LUMA) * torch.tensor(preprocessing.std) / preprocessing.grey_std).double()
 
 
 @torch.no_grad()
