@@ -111,6 +111,21 @@ class TestTeachers:
         assert not torch.allclose(one, two, atol=0.01)
         assert torch.allclose(distillation(*teachers).probabilities(pixels), (one + two) / 2)
 
+    def test_mirror_images_are_averaged_with_the_pictures(self, tmp_path: Path) -> None:
+        (teacher,) = load_teachers([str(write_teacher(tmp_path / "t"))], NAMES, CPU)
+        pixels = STUDENT(tensor(synthetic_faces({"train": 4}, size=16).images), 1)
+        plain = distillation(teacher)
+        expected = (plain.probabilities(pixels) + plain.probabilities(pixels.flip(-1))) / 2
+        seen: list[torch.Tensor] = []
+        teacher.classifier.network.register_forward_pre_hook(
+            lambda module, args, options: seen.append(options["pixel_values"]), with_kwargs=True
+        )
+        both = Distillation(DistillConfig(mirror=True), [teacher], STUDENT, "fp32")
+        assert torch.allclose(both.probabilities(pixels), expected, atol=1e-6)
+        assert not torch.allclose(expected, plain.probabilities(pixels), atol=1e-4)
+        # Hints follow the map of the picture itself, which is what is read last.
+        assert torch.equal(seen[0], seen[1].flip(-1)) and torch.equal(seen[1], seen[2])
+
     def test_classes_are_matched_by_name(self, tmp_path: Path) -> None:
         folder = write_teacher(tmp_path / "t", ("sour", "odd", "calm", "glad"))
         (teacher,) = load_teachers([str(folder)], NAMES, CPU)
@@ -182,7 +197,7 @@ class TestTraining:
         assert (teacher / "model.safetensors").read_bytes() == before
         meta = json.loads((tmp_path / "run" / "model" / "meta.json").read_text())
         assert meta["teachers"] == [{"folder": str(teacher), "sha256": loaded.sha256}] and len(loaded.sha256) == 64
-        assert meta["config"]["distill"] == {"weight": 0.3, "temperature": 4.0, "features": 0.0}
+        assert meta["config"]["distill"] == {"weight": 0.3, "temperature": 4.0, "features": 0.0, "mirror": False}
 
     def test_teachers_change_the_weights(self, faces: FaceSet, mae_folder: Path, tmp_path: Path) -> None:
         teacher = write_teacher(tmp_path / "teacher")

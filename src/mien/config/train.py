@@ -52,11 +52,13 @@ class DistillConfig:
         temperature: both sides' logits are divided by it, which lets the teachers' smaller probabilities count.
         features: weight of the distance between the patches of a ViT after its middle block and the feature maps of
             teachers that are CNNs, added to the loss; 0 turns it off (Romero et al. 2015, arXiv:1412.6550).
+        mirror: teachers read the mirror image of each picture too, and their answers to both are averaged.
     """
 
     weight: float = 0.5
     temperature: float = 2.0
     features: float = 0.0
+    mirror: bool = False
 
 
 @dataclass(frozen=True)

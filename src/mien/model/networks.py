@@ -10,6 +10,7 @@ from torch import nn
 from transformers import TimmWrapperConfig, TimmWrapperForImageClassification, ViTConfig, ViTForImageClassification
 
 from mien.errors import MienError
+from mien.model import face_cnn  # noqa: F401 - timm knows it from here on
 from mien.model.head import heads
 
 Network = ViTForImageClassification | TimmWrapperForImageClassification

@@ -64,7 +64,7 @@ class Distillation:
     """The teachers' part of the loss.
 
     Args:
-        config: weight and temperature.
+        config: weight and temperature, and whether mirror images are read.
         teachers: at least one.
         student: by which the pictures that the student sees are normalised.
         precision: bf16 or fp32, in which the teachers compute.
@@ -94,14 +94,17 @@ class Distillation:
     def probabilities(self, pixels: torch.Tensor) -> torch.Tensor:
         """What the teachers make of the student's pictures, float32 [B, C] at the temperature, averaged."""
         faces = self.student.denormalise(pixels)
-        found = [self._logits(teacher, faces) for teacher in self.teachers]
+        found = [values for teacher in self.teachers for values in self._logits(teacher, faces)]
         return torch.stack([(values / self.config.temperature).softmax(1) for values in found]).mean(0)
 
-    def _logits(self, teacher: Teacher, faces: torch.Tensor) -> torch.Tensor:
+    def _logits(self, teacher: Teacher, faces: torch.Tensor) -> list[torch.Tensor]:
+        """float32 [B, C] of the pictures, and before it of their mirror images where these are read too."""
         preprocessing, network = teacher.classifier.preprocessing, teacher.classifier.network
         view = preprocessing.read(preprocessing.resize(faces), num_channels(network))
+        # The picture itself comes last: ``Hints`` follows the map of what a teacher read last.
+        views = [view.flip(-1), view] if self.config.mirror else [view]
         with torch.autocast(faces.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            return logits(network, view).float()[:, teacher.columns]
+            return [logits(network, one).float()[:, teacher.columns] for one in views]
 
 
 def soft_divergence(probabilities: torch.Tensor, student_logits: torch.Tensor, temperature: float) -> torch.Tensor:

@@ -1,0 +1,130 @@
+"""A small residual network for pictures of 48 px, registered with timm: ``timm:face_cnn``.
+
+timm's networks halve a picture four or five times, which suits 224 px; on FER2013 they have to read it enlarged, and
+learn slowly. This one reads it as it is, in three stages of 24, 12 and 6 places a side. It is a teacher, not the model
+that reads faces: other tools open its folder once ``mien.model`` has been imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from torch import nn
+
+NAME = "face_cnn"
+"""What timm knows the network as."""
+
+default_cfgs = generate_default_cfgs(
+    {
+        NAME: {
+            "input_size": (1, 48, 48),
+            "num_classes": 7,
+            "first_conv": "stem.0",
+            "classifier": "head",
+            "interpolation": "bilinear",
+        }
+    }
+)
+
+
+class FaceCNN(nn.Module):
+    """A convolution and a pooling, then stages of residual blocks with a pooling between two (He et al. 2016).
+
+    Args:
+        num_classes: how many logits it gives.
+        in_chans: channels of the pictures.
+        stem_width: channels of the first convolution.
+        channels: of each stage.
+        layers: residual blocks of each stage.
+        drop_rate: dropout before the head, in [0, 1).
+
+    Raises:
+        ValueError: ``channels`` and ``layers`` differ in length.
+    """
+
+    pretrained_cfg: dict[str, Any]
+
+    def __init__(
+        self,
+        num_classes: int = 7,
+        in_chans: int = 1,
+        stem_width: int = 32,
+        channels: Sequence[int] = (64, 128, 256),
+        layers: Sequence[int] = (1, 1, 1),
+        drop_rate: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if len(channels) != len(layers):
+            raise ValueError(
+                f"channels, layers: got {len(channels)} and {len(layers)} stages, expected as many of each"
+            )
+        self.num_classes = num_classes
+        self.num_features = channels[-1]
+        self.stem = nn.Sequential(*_convolution(in_chans, stem_width, 3), nn.ReLU(inplace=True), nn.MaxPool2d(2))
+        stages: list[nn.Module] = []
+        self.feature_info: list[dict[str, Any]] = []
+        width = stem_width
+        for index, (wider, depth) in enumerate(zip(channels, layers, strict=True)):
+            pooling = [nn.MaxPool2d(2)] if index else []
+            blocks = [Residual(width if first == 0 else wider, wider) for first in range(depth)]
+            stages.append(nn.Sequential(*pooling, *blocks))
+            self.feature_info.append({"num_chs": wider, "reduction": 2 ** (index + 1), "module": f"stages.{index}"})
+            width = wider
+        self.stages = nn.Sequential(*stages)
+        self.drop = nn.Dropout(drop_rate)
+        self.head = nn.Linear(width, num_classes)
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, mode="fan_out")
+
+    def get_classifier(self) -> nn.Module:
+        """The head, as timm's networks name it."""
+        return self.head
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Which layer a parameter belongs to, as timm's layer decay asks."""
+        return {"stem": r"^stem", "blocks": [(r"^stages\.(\d+)", None)]}
+
+    def forward_features(self, pixels: torch.Tensor) -> torch.Tensor:
+        """The last map: float [B, C, S, S] to [B, channels of the last stage, S / 8, S / 8]."""
+        found: torch.Tensor = self.stages(self.stem(pixels))
+        return found
+
+    def forward_head(self, found: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
+        """The logits [B, classes] of a map, or with ``pre_logits`` its mean over places [B, channels]."""
+        pooled = self.drop(found.mean((2, 3)))
+        return pooled if pre_logits else self.head(pooled)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """float [B, C, S, S], normalised, to logits [B, classes]."""
+        return self.forward_head(self.forward_features(pixels))
+
+
+class Residual(nn.Module):
+    """Two convolutions of 3x3 beside the input (or, where the width changes, a convolution of 1x1 of it)."""
+
+    def __init__(self, width: int, wider: int) -> None:
+        super().__init__()
+        self.first = nn.Sequential(*_convolution(width, wider, 3))
+        self.second = nn.Sequential(*_convolution(wider, wider, 3))
+        self.beside = nn.Identity() if width == wider else nn.Sequential(*_convolution(width, wider, 1))
+        self.activation = nn.ReLU(inplace=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[B, width, S, S] to [B, wider, S, S]."""
+        found: torch.Tensor = self.activation(self.beside(x) + self.second(self.activation(self.first(x))))
+        return found
+
+
+def _convolution(width: int, wider: int, side: int) -> tuple[nn.Module, nn.Module]:
+    return nn.Conv2d(width, wider, side, padding=side // 2, bias=False), nn.BatchNorm2d(wider)
+
+
+@register_model
+def face_cnn(pretrained: bool = False, **arguments: Any) -> nn.Module:
+    """A ``FaceCNN`` as ``timm.create_model`` builds it; there are no pretrained weights."""
+    built: nn.Module = build_model_with_cfg(FaceCNN, NAME, pretrained, **arguments)
+    return built
