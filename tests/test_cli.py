@@ -25,7 +25,7 @@ from mien.errors import MienError
 
 HEAVY = ("torch", "transformers", "timm", "accelerate", "onnxruntime", "jsonargparse", "yaml", "numpy", "cv2")
 ONLY_WITH_TRAIN = ("torch", "torchvision", "transformers", "timm", "accelerate", "jsonargparse", "sklearn")
-ALSO_ONLY_WITH_TRAIN = ("matplotlib", "rich", "safetensors", "yaml")
+ALSO_ONLY_WITH_TRAIN = ("matplotlib", "safetensors", "yaml")
 
 
 @pytest.fixture

@@ -107,7 +107,7 @@ def test_what_a_path_means(run_folder: Path, tmp_path: Path) -> None:
         ("missing", "missing: no such folder; give a folder that `mien train` or `mien export` wrote"),
         ("empty", "empty: holds neither model.onnx nor config.json and model.safetensors"),
         ("notes.txt", "notes.txt: is a file, expected a folder"),
-        (None, "no weights are shipped in this installation; give --model"),
+        (None, "no weights are shipped in this installation; give a model"),
     ],
 )
 def test_no_model_is_told(path: str | None, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,10 +162,10 @@ def test_answers_that_are_no_numbers_are_refused(run_folder: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     ("kind", "device", "told"),
     [
-        ("onnx", "cpu:1", "--device: got cpu:1, expected auto, cpu, cuda or cuda:N"),
-        ("onnx", "tpu", "--device: got tpu, expected auto, cpu, cuda or cuda:N"),
+        ("onnx", "cpu:1", "device: got cpu:1, expected auto, cpu, cuda or cuda:N"),
+        ("onnx", "tpu", "device: got tpu, expected auto, cpu, cuda or cuda:N"),
         ("torch", "cpu", "is ONNX, which torch does not read"),
-        ("tensorflow", "cpu", "--engine: got tensorflow, expected auto, onnx or torch"),
+        ("tensorflow", "cpu", "engine: got tensorflow, expected auto, onnx or torch"),
     ],
 )
 def test_what_there_is_not_is_told(kind: str, device: str, told: str, run_folder: Path) -> None:

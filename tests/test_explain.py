@@ -264,6 +264,8 @@ class TestExplain:
     def test_a_face_without_a_crop_is_refused(self) -> None:
         with pytest.raises(MienError, match="the face keeps no crop"):
             explain(face(None), Corner())
+        with pytest.raises(MienError, match=r"face: is a list, expected a Face, such as result\.faces\[0\]"):
+            explain([face(crop())], Corner())  # type: ignore[arg-type]
 
     def test_answers_that_are_no_numbers_are_refused(self) -> None:
         with pytest.raises(MienError, match="answers with NaN or infinity"):

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mien.recognition.inputs.paths import FILMS, Film, Input, Nothing, expand
+from mien.recognition.inputs.paths import Film, Input, Nothing, expand
+from mien.recognition.inputs.pictures import FILMS
 
 
 @pytest.fixture

@@ -167,7 +167,7 @@ NAN = np.full((4, 4), np.nan, np.float32)
         (np.broadcast_to(np.uint8(1), (12_000, 12_000)), None, "x: is 12000x12000 pixels, expected at most"),
         (Image.new("L", (0, 3)), None, "x: is 0x3 pixels"),
         (None, None, "x: is None, expected a path, .*; cv2.imread gives None where it cannot read a file"),
-        (7, None, "x: is a int, expected a path, bytes, a PIL image or a NumPy array"),
+        (7, None, "x: is a int, expected a path, bytes, a PIL image, a NumPy array, or a list of these"),
         ("no\0name", None, "x: cannot be read"),
         ("a" * 5000, None, "x: cannot be read"),
     ],
@@ -190,7 +190,7 @@ def test_a_bomb_is_not_unpacked(tmp_path: Path) -> None:
 def test_files_that_cannot_be_opened(tmp_path: Path) -> None:
     with pytest.raises(MienError, match=r"missing\.png: cannot be read \(No such file"):
         read(tmp_path / "missing.png", "x")
-    with pytest.raises(MienError, match="is no regular file"):
+    with pytest.raises(MienError, match="x: is a folder, expected a picture"):
         read(tmp_path, "x")
     os.mkfifo(tmp_path / "pipe.jpg")
     with pytest.raises(MienError, match="is no regular file"):  # and does not wait for somebody to write

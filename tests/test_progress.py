@@ -9,7 +9,6 @@ import time
 
 import pytest
 
-from mien import progress as module
 from mien.progress import progress
 
 
@@ -80,7 +79,6 @@ def test_quiet_shows_nothing(terminal: bool, clock: Clock, monkeypatch: pytest.M
 
 
 def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("rich")
     stream = Terminal()
     monkeypatch.setattr(sys, "stderr", stream)
     for name, value in (("TERM", "xterm"), ("COLUMNS", "120")):
@@ -92,13 +90,3 @@ def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     told = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", stream.getvalue())
     assert "training" in told and "30/40" in told and "images/s" in told and "loss 1.25" in told
     assert stream.getvalue() != told, "drawn with the terminal's own codes"
-
-
-def test_a_terminal_without_rich_gets_plain_lines(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    stream = Terminal()
-    monkeypatch.setattr(sys, "stderr", stream)
-    monkeypatch.setattr(module, "find_spec", lambda name: None)
-    with progress("training", 60, "images") as advance:
-        clock.now += 30
-        advance(30)
-    assert stream.getvalue() == "training: 30/60 images, 1/s, 30 s left\n"

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -188,8 +189,36 @@ def test_annotated_marks_the_face_and_leaves_the_record_alone() -> None:
     assert np.array_equal(np.asarray(recognizer().recognize(picture([])).annotated()), np.dstack([picture([])] * 3))
 
 
+def test_a_folder_a_film_and_a_generator_are_told_where_they_belong(tmp_path: Path) -> None:
+    film = tmp_path / "film.mp4"
+    film.write_bytes(b"\0" * 100)
+    for given, told in (
+        (tmp_path, "is a folder, expected a picture; give a list of its files"),
+        (film, "is a film, expected a picture; read it with Recognizer.recognize_film or `mien predict`"),
+        (iter([]), "is a list_iterator, expected a path, bytes, a PIL image, a NumPy array, or a list of these"),
+    ):
+        assert told in str(recognizer().recognize(given).error)  # type: ignore[call-overload]
+
+
+def test_a_film_has_a_record_for_every_frame(tmp_path: Path) -> None:
+    path = tmp_path / "film.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 64))
+    for _ in range(6):
+        writer.write(cv2.cvtColor(np.pad(np.full((32, 32), 255, np.uint8), 16), cv2.COLOR_GRAY2BGR))
+    writer.release()
+    reader = recognizer()
+    records = list(reader.recognize_film(path, every=2, keep_pixels=True))
+    assert [(record.frame, record.time_s) for record in records] == [(0, 0.0), (2, 0.2), (4, 0.4)]
+    assert all(record.status == "ok" and [face.id for face in record.faces] == [0] for record in records)
+    assert records[0].annotated().size == (64, 64)
+    assert reader.stated_accuracy == 0.8
+    with pytest.raises(MienError, match=r"nowhere\.mp4"):
+        list(reader.recognize_film("nowhere.mp4"))
+
+
 def test_results_are_frozen_and_travel() -> None:
     result = recognizer().recognize(picture())
+    assert len({result.faces[0], recognizer().recognize(picture()).faces[0]}) == 1
     with pytest.raises(dataclasses.FrozenInstanceError):
         result.status = "error"  # type: ignore[misc]
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -223,8 +252,11 @@ def test_a_portrait_is_found_however_it_comes(tmp_path: Path) -> None:
         ({"model": "photo.jpg"}, "photo.jpg: is a file, expected a folder"),
         ({"engine": "tf"}, "got tf, expected auto, onnx or torch"),
         ({"detector": "mtcnn"}, "detector 'mtcnn': is not known, expected haar, yunet, yunet:FILE.onnx or none"),
+        ({"detector": None}, r"detector: got None, expected haar, yunet, .* or an object with detect\(\)"),
+        ({"model": 3}, "model: got 3, expected the path of a folder or of an .onnx file"),
+        ({"engine": 3}, r"engine: got 3, expected auto, onnx, torch, or an object with read\(\)"),
     ],
-    ids=["no folder", "no model", "a picture", "engine", "detector"],
+    ids=["no folder", "no model", "a picture", "engine", "detector", "no detector", "a number", "no engine"],
 )
 def test_options_that_do_not_exist_are_told(
     options: dict[str, Any], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar with rate and time left on a terminal, plain lines elsewhere (or without rich)."""
+"""Progress of long work: a bar with rate and time left on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from typing import Protocol
 
 SECONDS_BETWEEN_LINES = 30.0
@@ -31,7 +30,7 @@ def progress(title: str, total: int, unit: str, *, done: int = 0, quiet: bool = 
     """
     if quiet:
         yield _silent
-    elif sys.stderr.isatty() and find_spec("rich") is not None:
+    elif sys.stderr.isatty():
         with _bar(title, total, unit, done) as advance:
             yield advance
     else:

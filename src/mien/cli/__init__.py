@@ -50,14 +50,14 @@ COMMANDS: tuple[str, ...] = ("data", "pretrain", "train", "evaluate", "predict",
 
 EXTRAS: dict[str, str] = {
     **dict.fromkeys(["torch", "torchvision", "transformers", "timm", "accelerate", "safetensors"], "train"),
-    **dict.fromkeys(["jsonargparse", "yaml", "sklearn", "scipy", "matplotlib", "rich"], "train"),
+    **dict.fromkeys(["jsonargparse", "yaml", "sklearn", "scipy", "matplotlib"], "train"),
     "kagglehub": "kaggle",
-    "onnx": "export",
-    "onnxscript": "export",
+    "onnx": "train,export",
+    "onnxscript": "train,export",
     "pyarrow": "parquet",
     "tensorboard": "tensorboard",
 }
-"""Which extra of the package brings an optional module."""
+"""Which extras of the package bring an optional module, and what it needs beside it."""
 
 INTERRUPTED = 130
 FAILED = 2

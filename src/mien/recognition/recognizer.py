@@ -69,16 +69,22 @@ class Recognizer:
             _check_count("threads", threads)
         self.batch_size = batch_size
         self.detector: Detector = detectors.detector(detector) if isinstance(detector, str) else detector
-        self.engine: Engine = (
-            engines.engine(None if model is None else Path(model), engine, device, threads)
-            if isinstance(engine, str)
-            else engine
-        )
+        if not callable(getattr(self.detector, "detect", None)):
+            raise MienError(f"detector: got {detector!r}, expected {detectors.KNOWN}, or an object with detect()")
+        self.engine: Engine = engines.engine(model, engine, device, threads) if isinstance(engine, str) else engine
+        if not callable(getattr(self.engine, "read", None)):
+            raise MienError(f"engine: got {engine!r}, expected auto, onnx, torch, or an object with read()")
 
     @property
     def names(self) -> tuple[str, ...]:
         """The expressions that the model tells apart."""
         return self.engine.names
+
+    @property
+    def stated_accuracy(self) -> float | None:
+        """The share of answers that are not ``uncertain`` that validation had right, in [0, 1]; None where the model
+        has no threshold."""
+        return self.engine.stated_accuracy
 
     @overload
     def recognize(self, given: Picture, color: str | None = None) -> Recognition: ...
@@ -111,6 +117,39 @@ class Recognizer:
             return list(self.stream(given, color, keep_pixels=True, patience=math.inf))
         (record,) = self.stream([given], color, keep_pixels=True)
         return record
+
+    def recognize_film(
+        self,
+        source: str | os.PathLike[str] | int,
+        *,
+        every: int = 1,
+        smoothing: float | None = None,
+        keep_pixels: bool = False,
+    ) -> Iterator[Recognition]:
+        """Reads a film or a camera, with memory for a few frames, however long it is.
+
+        Args:
+            source: a film file, or the number of a camera.
+            every: give each ``every``-th frame alone.
+            smoothing: time constant in seconds over which probabilities are smoothed; 0 gives every frame as it was
+                read by itself; by default ``mien.recognition.film.tracking.SMOOTHING_S``.
+            keep_pixels: whether the records keep their picture, for ``annotated()``.
+
+        Yields:
+            A record for every frame, in order, with ``frame`` and ``time_s``; ``Face.id`` follows a face from frame to
+            frame. See ``mien.recognition.film.film.recognize_film``.
+
+        Raises:
+            MienError: the film or the camera cannot be read at all.
+            BrokenModelError (a MienError): the model answers with NaN.
+            ValueError: ``every`` is below 1, or ``smoothing`` below 0.
+        """
+        from mien.recognition.film.film import recognize_film
+        from mien.recognition.film.tracking import SMOOTHING_S
+
+        place = source if isinstance(source, int) else Path(source)
+        constant = SMOOTHING_S if smoothing is None else smoothing
+        return recognize_film(self, place, every=every, smoothing=constant, keep_pixels=keep_pixels)
 
     def explain(self, face: Face, method: str = "auto", label: str | None = None) -> Explanation:
         """What of a face the answer depends on; see ``mien.recognition.explanation.explain.explain``.

@@ -35,7 +35,7 @@ class Face:
     box: Box
     label: str
     score: float
-    probabilities: Mapping[str, float]
+    probabilities: Mapping[str, float] = field(hash=False)
     uncertain: bool | None = None
     detector_score: float | None = None
     crop: np.ndarray | None = field(default=None, repr=False, compare=False)

@@ -26,11 +26,11 @@ def resolve_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise MienError(f"--device: got {name}, expected auto, cpu, cuda, cuda:N or mps") from error
+        raise MienError(f"device: got {name}, expected auto, cpu, cuda, cuda:N or mps") from error
     present = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
     if (device.index or 0) >= present.get(device.type, 0):
         here = ", ".join(f"{count} {kind}" for kind, count in present.items() if count)
-        raise MienError(f"--device: got {name}, which this machine does not have (it has: {here}); use auto or cpu")
+        raise MienError(f"device: got {name}, which this machine does not have (it has: {here}); use auto or cpu")
     return device
 
 

@@ -12,6 +12,7 @@ from mien.errors import MienError
 from mien.recognition.results import Box
 
 DETECTORS: tuple[str, ...] = ("haar", "yunet", "none")
+KNOWN = "haar, yunet, yunet:FILE.onnx or none"
 """The names that ``detector`` knows."""
 
 
@@ -75,7 +76,7 @@ def detector(name: str, **options: Any) -> Detector:
     """
     kind, separator, file = name.partition(":")
     if kind not in DETECTORS or (separator and (kind != "yunet" or not file)):
-        raise MienError(f"detector {name!r}: is not known, expected haar, yunet, yunet:FILE.onnx or none; choose one")
+        raise MienError(f"detector {name!r}: is not known, expected {KNOWN}; choose one")
     if separator:
         options = {"model": file, **options}
     try:

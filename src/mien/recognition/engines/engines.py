@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -98,7 +99,9 @@ class OnnxEngine:
         return joined([self._session.run(OUTPUTS, {INPUT: batch}) for batch in batches(crops)], len(crops), self.path)
 
 
-def engine(model: str | Path | None, kind: str = "auto", device: str = "auto", threads: int | None = None) -> Engine:
+def engine(
+    model: str | os.PathLike[str] | None, kind: str = "auto", device: str = "auto", threads: int | None = None
+) -> Engine:
     """The engine for a model.
 
     Args:
@@ -112,13 +115,13 @@ def engine(model: str | Path | None, kind: str = "auto", device: str = "auto", t
             installed, or there is no such device.
     """
     if kind not in KINDS:
-        raise MienError(f"--engine: got {kind}, expected {', '.join(KINDS[:-1])} or {KINDS[-1]}")
+        raise MienError(f"engine: got {kind}, expected {', '.join(KINDS[:-1])} or {KINDS[-1]}")
     files = find(model)
     if files.onnx is not None and kind != "torch":
         return OnnxEngine(files.onnx, device, threads)
     if files.folder is None:
-        raise MienError(f"{files.onnx}: is ONNX, which torch does not read; leave out --engine torch, or give the "
-                        "folder that `mien train` wrote")  # fmt: skip
+        raise MienError(f"{files.onnx}: is ONNX, which torch does not read; leave out the engine torch, or give "
+                        "the folder that `mien train` wrote")  # fmt: skip
     if kind == "onnx":
         raise MienError(f"{files.folder}: holds no model.onnx; write one with `mien export {files.folder} --out DIR`, "
                         "and give DIR")  # fmt: skip
@@ -191,7 +194,7 @@ def _session(path: Path, device: str, threads: int | None) -> Any:
         ) from error
     wanted = providers[0] if isinstance(providers[0], str) else providers[0][0]
     if session.get_providers()[0] != wanted and device != "auto":
-        raise MienError(f"--device: got {device}, which ONNX Runtime could not start; use cpu, or check the driver")
+        raise MienError(f"device: got {device}, which ONNX Runtime could not start; use cpu, or check the driver")
     return session
 
 
@@ -199,11 +202,11 @@ def _providers(device: str, available: list[str]) -> list[Any]:
     """What ONNX Runtime is to run on, in its words."""
     kind, _, number = device.partition(":")
     if kind not in ("auto", "cpu", "cuda") or (number and (kind != "cuda" or not number.isdecimal())):
-        raise MienError(f"--device: got {device}, expected auto, cpu, cuda or cuda:N for a model in ONNX")
+        raise MienError(f"device: got {device}, expected auto, cpu, cuda or cuda:N for a model in ONNX")
     cuda = "CUDAExecutionProvider"
     if kind == "cuda" and cuda not in available:
         raise MienError(
-            f"--device: got {device}, which the installed ONNX Runtime cannot use; use cpu, or install onnxruntime-gpu "
+            f"device: got {device}, which the installed ONNX Runtime cannot use; use cpu, or install onnxruntime-gpu "
             "in place of onnxruntime"
         )
     if kind == "cpu" or cuda not in available:

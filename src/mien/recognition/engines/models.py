@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +28,7 @@ class ModelFiles:
     folder: Path | None
 
 
-def find(path: str | Path | None) -> ModelFiles:
+def find(path: str | os.PathLike[str] | None) -> ModelFiles:
     """Finds a model.
 
     Args:
@@ -36,14 +37,16 @@ def find(path: str | Path | None) -> ModelFiles:
             the weights of this installation.
 
     Raises:
-        MienError: there is no such path, or it holds no model.
+        MienError: it is no path, there is none such, or it holds no model.
     """
     if path is None:
         shipped = _in_folder(SHIPPED)
         if shipped is None:
-            raise MienError("no weights are shipped in this installation; give --model, a folder that `mien train` or "
-                            "`mien export` wrote")  # fmt: skip
+            raise MienError("no weights are shipped in this installation; give a model: a folder that `mien train` "
+                            "or `mien export` wrote")  # fmt: skip
         return shipped
+    if not isinstance(path, str | os.PathLike):
+        raise MienError(f"model: got {path!r}, expected the path of a folder or of an .onnx file")
     given = Path(path).expanduser()
     if given.is_file():
         if given.suffix.lower() == ".onnx":

@@ -92,9 +92,11 @@ def explain(face: Face, engine: Engine | Classifier, method: str = "auto", label
         label: the expression to explain; by default the face's own.
 
     Raises:
-        MienError: the face has no crop, the method or the label is unknown, the method needs what the engine does not
-            have, or the network answers with NaN.
+        MienError: it is no face, it has no crop, the method or the label is unknown, the method needs what the engine
+            does not have, or the network answers with NaN.
     """
+    if not isinstance(face, Face):
+        raise MienError(f"face: is a {type(face).__name__}, expected a Face, such as result.faces[0]")
     if method not in METHODS:
         raise MienError(f"method: got {method!r}, expected one of {', '.join(METHODS)}")
     if face.crop is None:

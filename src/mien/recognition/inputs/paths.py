@@ -10,10 +10,7 @@ from pathlib import Path
 
 from mien.data.archive import is_junk, walk
 from mien.errors import MienError
-from mien.recognition.inputs import frames, pictures
-
-FILMS: tuple[str, ...] = tuple(suffix for suffix in frames.SUFFIXES if suffix not in pictures.SUFFIXES)
-"""File-name endings that make a file a film, in lower case; of an animated picture, the first frame is read."""
+from mien.recognition.inputs.pictures import FILMS, SUFFIXES
 
 
 @dataclass(frozen=True)
@@ -80,7 +77,7 @@ def _in_folder(folder: Path, leave_out: Path | None) -> list[Input]:
         files = list(_files(folder, leave_out))
     except MienError as error:
         return [Nothing(str(folder), str(error))]
-    suffixes = {*pictures.SUFFIXES, *FILMS}
+    suffixes = {*SUFFIXES, *FILMS}
     found: list[Input] = [_file(path) for path in files if path.suffix.lower() in suffixes]
     if found:
         return found

@@ -21,12 +21,16 @@ from PIL import ExifTags, Image, ImageCms, ImageOps
 from mien.data.archive import LARGEST_FILE, open_file
 from mien.data.pictures import SUFFIXES as DATA_SUFFIXES
 from mien.errors import MienError
+from mien.recognition.inputs.frames import SUFFIXES as FILM_SUFFIXES
 
 Color = Literal["rgb", "bgr", "gray"]
 """How the last axis of an array is to be read."""
 
 SUFFIXES: tuple[str, ...] = (*DATA_SUFFIXES, ".gif", ".jfif", ".avif", ".heic", ".heif", ".jp2")
 """File-name endings that make a file of a folder a picture, in lower case; the last three are told as errors."""
+
+FILMS: tuple[str, ...] = tuple(suffix for suffix in FILM_SUFFIXES if suffix not in SUFFIXES)
+"""File-name endings that make a file a film, in lower case; of an animated picture, the first frame is read."""
 
 MOST_PIXELS = 2**27
 """Pixels of the largest photo that is read, 134 million, checked before anything is decoded."""
@@ -83,10 +87,25 @@ def read(given: Any, where: str, color: str | None = None) -> np.ndarray:
     if isinstance(given, bytes | bytearray | memoryview):
         return _decode(bytes(given), where)
     if isinstance(given, str | os.PathLike):
-        return _decode(_bytes_of(Path(os.fsdecode(given)), where), where)
+        path = Path(os.fsdecode(given))
+        _check_path(path, where)
+        return _decode(_bytes_of(path, where), where)
     hint = "; cv2.imread gives None where it cannot read a file: hand over its path" if given is None else ""
     kind = "None" if given is None else f"a {type(given).__name__}"
-    raise MienError(f"{where}: is {kind}, expected a path, bytes, a PIL image or a NumPy array{hint}")
+    raise MienError(f"{where}: is {kind}, expected a path, bytes, a PIL image, a NumPy array, or a list "
+                    f"of these{hint}")  # fmt: skip
+
+
+def _check_path(path: Path, where: str) -> None:
+    """Tells a folder and a film, which are read another way."""
+    if os.path.isdir(path):  # no error for a name that is too long
+        raise MienError(
+            f"{where}: is a folder, expected a picture; give a list of its files, or read it with `mien predict`"
+        )
+    if path.suffix.lower() in FILMS:
+        raise MienError(
+            f"{where}: is a film, expected a picture; read it with Recognizer.recognize_film or `mien predict`"
+        )
 
 
 def _bytes_of(path: Path, where: str) -> bytes:
