@@ -23,7 +23,7 @@ $(READY): pyproject.toml requirements.txt constraints.txt
 demo: $(READY)  ## the whole path on drawn faces: data, training, report, prediction (minutes, no download)
 	$(BIN)/python -m mien.demo
 
-model: $(READY)  ## make the shipped model again from DATA=archive.zip (hours; goes on where it was stopped)
+model: $(READY)  ## make the shipped models again from DATA=archive.zip (hours; goes on where it was stopped)
 	$(BIN)/python -m mien.remake --data "$(DATA)"
 
 wheel: $(READY)  ## dist/mien-VERSION-py3-none-any.whl

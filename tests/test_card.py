@@ -40,7 +40,9 @@ def record() -> dict[str, Any]:
             "command": "mien pack runs/a --data archive.zip --out packed",
             "architecture": {"model_type": "vit", "image_size": 48, "patch_size": 8, "hidden_size": 192,
                              "num_hidden_layers": 8, "num_attention_heads": 3, "parameters": 3580423},
-            "files": {"model.safetensors": 7160846},
+            "files": {"model.safetensors": 7160846, "model.onnx": 14400000, "model.int8.onnx": 3700000},
+            "onnx": {"split": "validation", "int8": {"points_lost": 0.08},
+                     "engines": {"ONNX": {"largest_difference": 1.8e-6}, "ONNX int8": {"accuracy": 0.8492}}},
             "sha256": "c0ffee",
             "scores": {"validation": found},
             "robustness": {"split": "validation", "rows": [
@@ -55,6 +57,15 @@ def record() -> dict[str, Any]:
             ],
         },
     }  # fmt: skip
+
+
+def test_the_onnx_files_are_told_with_what_they_lose() -> None:
+    text = card(record())
+    assert "| ONNX | 14.4 MB; a probability differs from PyTorch's by at most 2e-06 (validation) |" in text
+    assert "| ONNX in int8 | 3.7 MB; accuracy 84.92% (validation), +0.08 points lost |" in text
+    without = record()
+    without["release"]["onnx"]["int8"] = None
+    assert "int8" not in card(without)
 
 
 def test_scores_come_with_split_interval_and_clean_part() -> None:

@@ -572,9 +572,10 @@ def test_evaluate_without_a_model_takes_the_shipped_weights_where_there_are_any(
     monkeypatch.setattr("mien.recognition.engines.models.SHIPPED", tmp_path / "weights")
     assert main(arguments) == 2
     assert "no weights are shipped in this installation" in capsys.readouterr().err
-    (tmp_path / "weights").mkdir()
+    shipped = tmp_path / "weights" / "mini"
+    shipped.mkdir(parents=True)
     for name in ("config.json", "model.safetensors"):
-        (tmp_path / "weights" / name).write_text("{}", encoding="utf-8")
+        (shipped / name).write_text("{}", encoding="utf-8")
     assert main(arguments) == 2
     assert "missing.zip" in capsys.readouterr().err
 

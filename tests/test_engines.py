@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -118,9 +119,28 @@ def test_no_model_is_told(path: str | None, told: str, tmp_path: Path, monkeypat
         find(None if path is None else tmp_path / path)
 
 
-def test_shipped_weights_are_the_default(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models, "SHIPPED", run_folder / "onnx")
+def test_shipped_weights_are_the_default_and_have_names(
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = tmp_path / "weights"
+    for name in (models.DEFAULT, "nano"):
+        (weights / name).mkdir(parents=True)
+        shutil.copyfile(run_folder / "onnx" / "model.onnx", weights / name / "model.onnx")
+    (weights / "nano" / "model.int8.onnx").write_bytes(b"")
+    (weights / "notes").mkdir()
+    monkeypatch.setattr(models, "SHIPPED", weights)
+    monkeypatch.chdir(tmp_path)
     assert engine(None).names == NAMES
+    assert list(models.shipped()) == [models.DEFAULT, "nano", "nano-int8"]
+    assert find("nano").onnx == weights / "nano" / "model.onnx"
+    assert find("nano-int8") == ModelFiles(weights / "nano" / "model.int8.onnx", None)
+    with pytest.raises(
+        MienError, match=r"huge: no such folder, and no model of this installation \(mini, nano, nano-int8"
+    ):
+        find("huge")
+    (tmp_path / "nano").mkdir()  # what is there is meant
+    with pytest.raises(MienError, match="nano: holds neither"):
+        find("nano")
 
 
 def foreign(path: Path) -> Path:

@@ -12,7 +12,7 @@ from conftest import synthetic_faces
 from mien.cli import main
 from mien.data.drawn import draw_faces, write_archive
 from mien.errors import MienError
-from mien.export import pack as packing
+from mien.export import export as exporting
 from mien.export.pack import FILES, pack
 from mien.files import read_json_object
 from mien.labels import FER2013
@@ -43,12 +43,12 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_what_is_packed_is_what_is_scored_and_holds_no_face(run: Path, archive: Path, tmp_path: Path) -> None:
     out = tmp_path / "packed"
-    command = ["pack", str(run), "--data", str(archive), "--out", str(out), "--splits", "validation", "test"]
+    command = ["pack", str(run), "--data", str(archive), "--out", str(out), "--splits", "validation", "test", "--int8"]
     assert main(command) == 0
     assert {path.name for path in out.iterdir()} == FILES and not (out / FINGERPRINTS).exists()
     release = read_json_object(out / "meta.json")["release"]
     assert list(release["scores"]) == ["validation", "test"]
-    assert release["onnx"]["split"] == "validation" and release["onnx"]["largest_difference"] <= 1e-4
+    assert release["onnx"]["split"] == "validation" and release["onnx"]["engines"]["ONNX"]["largest_difference"] <= 1e-4
     faces = draw_faces(14, 14, 14, seed=0).part("test")
     found = OnnxEngine(out / "model.onnx", "cpu", 1).read(faces.images).probabilities.argmax(axis=1)
     order = [FER2013.index(name) for name in faces.names]
@@ -69,21 +69,21 @@ def test_an_onnx_file_that_answers_otherwise_is_not_packed(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     faces = draw_faces(14, 14, 14, seed=0)
-    original = packing.onnx_model
+    original = exporting.onnx_model
 
     def other(classifier: Classifier) -> object:
         with torch.no_grad():
             classifier.network.get_parameter("classifier.bias")[0] += 0.5
         return original(classifier)
 
-    monkeypatch.setattr(packing, "onnx_model", other)
+    monkeypatch.setattr(exporting, "onnx_model", other)
     with pytest.raises(MienError, match="probabilities differ from PyTorch's"):
         pack(run, tmp_path / "packed", faces)
     assert not (tmp_path / "packed").exists()
 
 
 def test_a_model_that_is_too_large_is_refused(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packing, "LARGEST_WEIGHTS", 2**20)
+    monkeypatch.setattr("mien.export.pack.LARGEST_WEIGHTS", 2**20)
     with pytest.raises(MienError, match=r"take 2\.\d MiB in half precision, expected at most 1; distil"):
         pack(run, tmp_path / "packed", draw_faces(14, 14, 14, seed=0))
 

@@ -22,6 +22,7 @@ MINIATURE = {
     "teacher": TEACHER,
     "second-teacher": TEACHER,
     "mae": "preset: nano\nepochs: 1\nbatch_size: 32\nprobe_epochs: 0\ndevice: cpu\n",
+    "nano": "backbone: nano\nepochs: 1\nbatch_size: 32\nwarmup_epochs: 0\ndevice: cpu\ndistill: {features: 1}\n",
     "student": "epochs: 1\nbatch_size: 32\nwarmup_epochs: 0\nfreeze: {blocks: 0}\ndevice: cpu\n",
 }
 
@@ -29,14 +30,15 @@ MINIATURE = {
 def test_each_run_goes_on_from_those_before_it(tmp_path: Path) -> None:
     (tmp_path / "mae").mkdir()
     (tmp_path / "mae" / "state.safetensors").touch()
-    teacher, second, mae, student, *rest = remake.commands("archive.zip", tmp_path)
-    assert [command[0] for command in (teacher, second, mae, student, *rest)] == [
-        "train", "train", "pretrain", "train", "evaluate", "pack", "card",
+    teacher, second, mae, student, nano, *rest = remake.commands("archive.zip", tmp_path)
+    assert [command[0] for command in (teacher, second, mae, student, nano, *rest)] == [
+        "train", "train", "pretrain", "train", "train", "evaluate", "pack", "card", "evaluate", "pack", "card",
     ]  # fmt: skip
     assert "--resume" in mae and "--resume" not in teacher
     assert second[second.index("--teacher") + 1 :] == [str(tmp_path / "teacher")]
     assert student[student.index("--backbone") + 1] == str(tmp_path / "mae" / "model")
     assert student[student.index("--teacher") + 1 :] == [str(tmp_path / "teacher"), str(tmp_path / "second-teacher")]
+    assert nano[nano.index("--teacher") + 1] == str(tmp_path / "student")
     assert rest[0][rest[0].index("--split") + 1] == "validation"
 
 
@@ -55,12 +57,13 @@ def test_the_whole_path_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         (configs / f"{name}.yaml").write_text(text, encoding="utf-8")
     monkeypatch.setattr(remake, "CONFIGS", configs)
     assert remake.remake(str(data), out) == 0
-    packed = out / "packed"
+    assert {path.name for path in (out / "packed").iterdir()} == set(remake.SHIPPED)
+    packed = out / "packed" / "mini"
     weights = load_file(packed / "model.safetensors")
     single = {name for name, tensor in weights.items() if tensor.dtype != torch.float16}
     assert single == {name for name in weights if "patch_embeddings.projection" in name}
     assert json.loads((packed / "config.json").read_text(encoding="utf-8"))["dtype"] == "float32"
-    assert (packed / "model.onnx").is_file() and not (packed / FINGERPRINTS).exists()
+    assert (packed / "model.int8.onnx").is_file() and not (packed / FINGERPRINTS).exists()
     classifier = Classifier.load(packed)
     assert {parameter.dtype.is_floating_point for parameter in classifier.network.parameters()} == {True}
     assert str(next(classifier.network.parameters()).dtype) == "torch.float32"
@@ -70,7 +73,7 @@ def test_the_whole_path_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     order = [classifier.names.index(name) for name in faces.names]
     right = classifier.logits(faces.images, quiet=True)[:, order].argmax(1) == faces.labels
     assert release["scores"]["validation"]["accuracy"] == pytest.approx(float(right.mean()))
-    assert f"{right.mean():.2%}" in (out / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert f"{right.mean():.2%}" in (out / "MODEL_CARD-mini.md").read_text(encoding="utf-8")
     before = (out / "student" / "model" / "model.safetensors").read_bytes()
     assert remake.remake(str(data), out) == 0
     assert (out / "student" / "model" / "model.safetensors").read_bytes() == before

@@ -1,4 +1,4 @@
-"""The shipped model, made again from ``archive.zip``: ``python -m mien.remake``.
+"""The shipped models, made again from ``archive.zip``: ``python -m mien.remake``.
 
 The stages are commands that a person could type, each with a file of ``configs/model``. One that was stopped goes on
 where it stopped; one that is done passes by at once.
@@ -21,7 +21,7 @@ CONFIGS = Path("configs/model")
 
 @dataclass(frozen=True)
 class Stage:
-    """A run on the way to the shipped model.
+    """A run on the way to the shipped models.
 
     Attributes:
         command: train or pretrain.
@@ -41,19 +41,25 @@ STAGES: tuple[Stage, ...] = (
     Stage("train", "second-teacher", teachers=("teacher",)),
     Stage("pretrain", "mae"),
     Stage("train", "student", backbone="mae", teachers=("teacher", "second-teacher")),
+    Stage("train", "nano", teachers=("student", "teacher", "second-teacher")),
 )
 """In order."""
 
+SHIPPED: dict[str, str] = {"mini": "student", "nano": "nano"}
+"""The models that come with the package, and the runs that they are."""
+
 
 def commands(data: str, out: Path) -> list[list[str]]:
-    """The commands, from the data to the card; a run that has a state is resumed."""
-    student, packed, report = out / STAGES[-1].name, out / "packed", out / "report"
-    return [
-        *(run_of(stage, data, out) for stage in STAGES),
-        ["evaluate", str(student), "--data", data, "--split", "validation", "--out", str(report)],
-        ["pack", str(student), "--data", data, "--out", str(packed)],
-        ["card", str(packed), "--out", str(out / "MODEL_CARD.md")],
-    ]
+    """The commands, from the data to the cards; a run that has a state is resumed."""
+    found = [run_of(stage, data, out) for stage in STAGES]
+    for name, run in SHIPPED.items():
+        packed = out / "packed" / name
+        found += [
+            ["evaluate", str(out / run), "--data", data, "--split", "validation", "--out", str(out / "reports" / name)],
+            ["pack", str(out / run), "--data", data, "--out", str(packed), "--int8"],
+            ["card", str(packed), "--name", f"Mien {name}", "--out", str(out / f"MODEL_CARD-{name}.md")],
+        ]
+    return found
 
 
 def run_of(stage: Stage, data: str, out: Path) -> list[str]:
@@ -73,13 +79,13 @@ def remake(data: str, out: Path) -> int:
     code = run_all(commands(data, out))
     if code:
         return code
-    print(f"\nDone in {time.monotonic() - started:.0f} s; the model is in {out / 'packed'}.")
+    print(f"\nDone in {time.monotonic() - started:.0f} s; the models are in {out / 'packed'}.")
     return 0
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Reads the command line."""
-    parser = argparse.ArgumentParser(prog="python -m mien.remake", description="Makes the shipped model again.")
+    parser = argparse.ArgumentParser(prog="python -m mien.remake", description="Makes the shipped models again.")
     parser.add_argument("--data", default="archive.zip", help="FER2013 (archive.zip)")
     parser.add_argument("--out", type=Path, default=Path("runs/model"), help="folder of the runs (runs/model)")
     given = parser.parse_args(arguments)

@@ -39,7 +39,11 @@ def run(arguments: list[str]) -> int:
     """Runs ``mien evaluate``; returns the exit code."""
     parser = Parser("mien evaluate", DESCRIPTION)
     parser.add_argument(
-        "models", nargs="*", type=Path, metavar="MODEL", help="model folders or folders of runs (the shipped weights)"
+        "models",
+        nargs="*",
+        type=Path,
+        metavar="MODEL",
+        help="runs, model folders, or names of shipped models (mini)",
     )
     parser.add_argument("--data", required=True, metavar="SOURCE", help="archive.zip, a folder, or a FER2013 CSV file")
     parser.add_argument("--split", required=True, choices=SPLITS, help="validation to choose, test once at the end")
@@ -52,7 +56,7 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda, cuda:N or mps (auto)")
     given = parser.parse(arguments)
     hide_bars()
-    given.models = given.models or [shipped()]
+    given.models = [at_hand(path) for path in given.models or [None]]
     command = shlex.join(["mien", "evaluate", *arguments])
 
     from mien.evaluation.average import average, same_pictures
@@ -76,17 +80,20 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-def shipped() -> Path:
-    """The folder of the weights that come with this installation.
+def at_hand(model: Path | None) -> Path:
+    """The folder of a model that comes with this installation, by its name or by default; others as they are.
 
     Raises:
-        MienError: none do.
+        MienError: none is named, and none comes with it.
     """
-    from mien.recognition.engines.models import find
+    from mien.recognition.engines.models import find, shipped
 
-    folder = find(None).folder
+    if model is not None and (model.exists() or str(model) not in shipped()):
+        return model
+    folder = find(model).folder
     if folder is None:
-        raise MienError("MODEL is missing, and no weights to evaluate come with this installation; give a run's folder")
+        wrong = "MODEL is missing, and no weights to evaluate" if model is None else f"{model}: nothing but its ONNX"
+        raise MienError(f"{wrong} comes with this installation; give a run's folder")
     return folder
 
 

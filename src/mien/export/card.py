@@ -102,12 +102,35 @@ def _head(name: str, meta: Mapping[str, Any], release: Mapping[str, Any]) -> str
         )
     facts += [
         ("weights", f"{release['files']['model.safetensors'] / 1e6:.1f} MB, half precision; computed in float32"),
+        *_onnx(release["onnx"], release["files"]),
         ("SHA-256", f"`{release['sha256']}`"),
         ("packed by", f"Mien {release['mien']}, `{release['command'] or 'mien pack'}`"),
     ]
     front = "---\nlicense: mit\npipeline_tag: image-classification\nlibrary_name: transformers\n---\n"
     said = f"# {name}: facial expressions, {len(meta['names'])} classes\n"
     return "\n".join([front, said, _table(["", ""], facts)])
+
+
+def _onnx(found: Mapping[str, Any], files: Mapping[str, int]) -> list[tuple[str, str]]:
+    """The ONNX files, and by how much they differ from the weights in PyTorch."""
+    engines, split = found["engines"], found["split"]
+    told = [
+        (
+            "ONNX",
+            f"{files['model.onnx'] / 1e6:.1f} MB; a probability differs from PyTorch's by at most "
+            f"{engines['ONNX']['largest_difference']:.0e} ({split})",
+        )
+    ]
+    if found["int8"]:
+        small = engines["ONNX int8"]
+        told.append(
+            (
+                "ONNX in int8",
+                f"{files['model.int8.onnx'] / 1e6:.1f} MB; accuracy {small['accuracy']:.2%} ({split}), "
+                f"{found['int8']['points_lost']:+.2f} points lost",
+            )
+        )
+    return told
 
 
 def _use(names: Sequence[str]) -> str:

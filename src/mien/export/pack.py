@@ -6,6 +6,7 @@ picture of a face, and no thumbnail of one, goes into the folder.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,37 +19,45 @@ from mien.data.twins import thumbnails
 from mien.errors import MienError
 from mien.evaluation.evaluate import evaluate
 from mien.evaluation.robustness import robustness
-from mien.export.onnx_model import onnx_model
-from mien.export.parity import TOLERANCE, Comparison, check_float, crops_of
+from mien.export.export import export
 from mien.files import atomic_folder, read_json_object, refuse_others, sha256_of, write_json
 from mien.model.classifier import Classifier, model_folder
 from mien.model.networks import Network
-from mien.recognition.engines.engines import OnnxEngine
-from mien.recognition.engines.torch_engine import TorchEngine
+from mien.recognition.engines.models import ONNX_FILES
 from mien.training.history import read_history
 
 LARGEST_WEIGHTS = 25 * 2**20
 """Bytes of half-precision weights that a package may carry."""
 
 FILES: frozenset[str] = frozenset(
-    {"config.json", "model.safetensors", "preprocessor_config.json", "model.onnx", "meta.json"}
+    {"config.json", "model.safetensors", "preprocessor_config.json", "meta.json", *ONNX_FILES}
 )
-"""Everything that a packed folder holds."""
+"""Everything that a packed folder may hold."""
 
 ROBUSTNESS_SPLIT = "validation"
 
 
-def pack(run: Path, out: Path, faces: FaceSet, *, splits: Sequence[str] = ("validation",), command: str = "") -> Path:
+def pack(
+    run: Path,
+    out: Path,
+    faces: FaceSet,
+    *,
+    splits: Sequence[str] = ("validation",),
+    int8: bool = False,
+    command: str = "",
+) -> Path:
     """Writes a folder that ``mien predict``, ``mien evaluate`` and ``transformers.pipeline`` open.
 
-    It holds ``config.json``, ``model.safetensors`` in half precision, ``preprocessor_config.json``, ``model.onnx`` and
-    ``meta.json``: that of the run, and as ``release`` what was packed, how it scores, and the runs that it came from.
+    It holds ``config.json``, ``model.safetensors`` in half precision, ``preprocessor_config.json``, ``model.onnx``,
+    ``model.int8.onnx`` where asked for, and ``meta.json``: that of the run, and as ``release`` what was packed, how it
+    scores, and the runs that it came from.
 
     Args:
         run: the folder of a run, or its model folder.
         out: the folder, written whole or not at all.
         faces: the data on which it is scored; its training split tells which pictures have twins.
         splits: those that are scored, of ``train``, ``validation`` and ``test``.
+        int8: write an int8 file too, calibrated on the training split.
         command: the command line, for ``meta.json``.
 
     Returns:
@@ -56,7 +65,7 @@ def pack(run: Path, out: Path, faces: FaceSet, *, splits: Sequence[str] = ("vali
 
     Raises:
         MienError: the run is none, its weights are too large to ship, the data lacks a split, ``out`` holds something
-            else, or the ONNX file answers other than the weights.
+            else, or an ONNX file answers other than the weights.
     """
     refuse_others(out, FILES, "pack")
     for split in splits:
@@ -73,7 +82,7 @@ def pack(run: Path, out: Path, faces: FaceSet, *, splits: Sequence[str] = ("vali
         packed = Classifier.load(temporary)
         known = thumbnails(faces.part("train").images) if faces.has("train") else None
         scores = {split: scores_on(packed, faces, split, known, str(run)) for split in splits}
-        difference = write_onnx(temporary, faces.part(splits[0]))
+        parity = write_onnx(temporary, faces, splits[0], int8=int8)
         meta = packed.meta()
         meta["release"] = {
             "mien": mien.__version__,
@@ -82,7 +91,7 @@ def pack(run: Path, out: Path, faces: FaceSet, *, splits: Sequence[str] = ("vali
             "files": {path.name: path.stat().st_size for path in sorted(temporary.iterdir())},
             "sha256": sha256_of(weights),
             "scores": scores,
-            "onnx": {"split": splits[0], "largest_difference": difference, "tolerance": TOLERANCE},
+            "onnx": parity,
             "robustness": {
                 "split": ROBUSTNESS_SPLIT,
                 "rows": robustness(packed, faces, ROBUSTNESS_SPLIT) if faces.has(ROBUSTNESS_SPLIT) else [],
@@ -93,21 +102,22 @@ def pack(run: Path, out: Path, faces: FaceSet, *, splits: Sequence[str] = ("vali
     return out
 
 
-def write_onnx(folder: Path, faces: FaceSet) -> float:
-    """Writes ``model.onnx`` into a model folder, and holds it to the weights there.
+def write_onnx(folder: Path, faces: FaceSet, split: str, *, int8: bool) -> dict[str, Any]:
+    """Writes the ONNX files into a model folder, held to the weights there.
 
     Returns:
-        The largest difference of a probability between the two on ``faces``.
+        What was found meanwhile: ``split``, ``tolerance``, ``engines`` and ``int8`` of ``parity.json``.
 
     Raises:
-        MienError: it is larger than ``TOLERANCE``.
+        MienError: they do not hold what ``mien.export.export.export`` asks of them.
     """
-    (folder / "model.onnx").write_bytes(onnx_model(Classifier.load(folder)).SerializeToString())
-    engine = TorchEngine.load(folder, "cpu", None)
-    crops = crops_of(faces.images, engine.classifier.preprocessing, engine.grey)
-    found = Comparison(engine, crops, None).parity(OnnxEngine(folder / "model.onnx", "cpu", None))
-    check_float(found, TOLERANCE, str(folder))
-    return float(found.largest_difference)
+    exported = folder / "exported"
+    report = export(folder, exported, faces=faces, split=split, int8=int8).report
+    for name in ONNX_FILES:
+        if (exported / name).is_file():
+            (exported / name).replace(folder / name)
+    shutil.rmtree(exported)
+    return {"split": split, **{name: report[name] for name in ("tolerance", "engines", "int8")}}
 
 
 def scores_on(

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional as F
+from transformers import ViTForImageClassification
 
 from mien.errors import MienError
 from mien.model.networks import Network, as_vit, num_channels
@@ -31,11 +32,11 @@ class Hints:
 
     Args:
         network: the student, a ViT.
-        teachers: timm networks with feature maps, on the student's device.
+        teachers: on the student's device; those that are ViTs give no hints.
         frozen: how many blocks of the student are frozen to the end.
 
     Raises:
-        MienError: the student is no ViT, all that could learn is frozen, or a teacher has no such map.
+        MienError: the student is no ViT, all that could learn is frozen, a teacher has no such map, or all are ViTs.
     """
 
     def __init__(self, network: Network, teachers: Sequence[Teacher], frozen: int = 0) -> None:
@@ -45,7 +46,10 @@ class Hints:
                 f"distill.features: the feature maps teach the first {self.block} blocks, of which freeze.blocks "
                 f"{frozen} leaves none; freeze fewer, or give --freeze.release-epoch"
             )
-        self.maps = [TeacherMap(teacher) for teacher in teachers]
+        convolutional = [one for one in teachers if not isinstance(one.classifier.network, ViTForImageClassification)]
+        if not convolutional:
+            raise MienError("distill.features: every --teacher is a ViT; give a CNN (timm:NAME), or distill.features 0")
+        self.maps = [TeacherMap(teacher) for teacher in convolutional]
         width = as_vit(network).config.hidden_size
         self.projections = [_projection(width, taught.channels, network.device) for taught in self.maps]
 

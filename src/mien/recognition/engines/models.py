@@ -9,7 +9,10 @@ from pathlib import Path
 from mien.errors import MienError
 
 SHIPPED = Path(__file__).parents[2] / "weights"
-"""Where an installation carries weights, if it does."""
+"""Where an installation carries weights, if it does: a folder a model."""
+
+DEFAULT = "mini"
+"""The one of them that reads where none is named."""
 
 ONNX_FILES: tuple[str, ...] = ("model.onnx", "model.int8.onnx")
 """What ``mien export`` writes, in the order in which a folder's are preferred."""
@@ -32,22 +35,24 @@ def find(path: str | os.PathLike[str] | None) -> ModelFiles:
     """Finds a model.
 
     Args:
-        path: an ``.onnx`` file, a folder that holds ``model.onnx`` or ``model.int8.onnx``, a folder of ``mien train``
-            (``config.json`` and ``model.safetensors``), a run's folder with one of these in ``model/``, or None for
-            the weights of this installation.
+        path: the name of a model that this installation carries (``mini``, ``nano``; ``mini-int8`` and ``nano-int8``
+            for their int8 form), where no file or folder is called so; an ``.onnx`` file; a folder that holds
+            ``model.onnx`` or ``model.int8.onnx``; a folder of ``mien train`` (``config.json`` and
+            ``model.safetensors``); a run's folder with one of these in ``model/``; or None for ``DEFAULT``.
 
     Raises:
         MienError: it is no path, there is none such, or it holds no model.
     """
     if path is None:
-        shipped = _in_folder(SHIPPED)
-        if shipped is None:
+        if DEFAULT not in shipped():
             raise MienError("no weights are shipped in this installation; give a model: a folder that `mien train` "
                             "or `mien export` wrote")  # fmt: skip
-        return shipped
+        return shipped()[DEFAULT]
     if not isinstance(path, str | os.PathLike):
         raise MienError(f"model: got {path!r}, expected the path of a folder or of an .onnx file")
     given = Path(path).expanduser()
+    if not given.exists() and str(path) in shipped():
+        return shipped()[str(path)]
     if given.is_file():
         if given.suffix.lower() == ".onnx":
             return ModelFiles(given, None)
@@ -57,9 +62,24 @@ def find(path: str | os.PathLike[str] | None) -> ModelFiles:
     found = _in_folder(given) or _in_folder(given / "model")
     if found is None:
         what = "holds neither model.onnx nor config.json and model.safetensors" if given.is_dir() else "no such folder"
+        what += (
+            f", and no model of this installation ({', '.join(shipped())})" if shipped() and not given.is_dir() else ""
+        )
         raise MienError(
             f"{path}: {what}; give a folder that `mien train` or `mien export` wrote, like runs/first/model"
         )
+    return found
+
+
+def shipped() -> dict[str, ModelFiles]:
+    """The models that this installation carries, by name; ``NAME-int8`` is the int8 form of ``NAME``."""
+    found: dict[str, ModelFiles] = {}
+    for folder in sorted(SHIPPED.iterdir()) if SHIPPED.is_dir() else []:
+        files = _in_folder(folder)
+        if files is not None:
+            found[folder.name] = files
+        if (folder / ONNX_FILES[1]).is_file():
+            found[f"{folder.name}-int8"] = ModelFiles(folder / ONNX_FILES[1], None)
     return found
 
 
