@@ -5,11 +5,12 @@ given. A fresh install of fer 25.10.3 does not start, as it does not keep OpenCV
 
     python -m venv fer && fer/bin/pip install fer==25.10.3 "setuptools<80"
     fer/bin/pip uninstall -y opencv-contrib-python && fer/bin/pip install "opencv-python-headless>=4.14,<5"
-    python benchmarks/beside_fer.py --fer fer/bin/python --data archive.zip
+    python benchmarks/beside_fer.py --fer fer/bin/python --data archive.zip --models mini mini-int8 nano nano-int8
 
-Both get decoded pictures in the channel order they ask for. The two take turns, round by round; times are medians after
-warm-up. "Whole pictures" are scikit-image's portrait (one face, public domain) and a collage of twelve of it. The first
-answer is a fresh process from its start to the faces of a portrait. Believe the ratios before the numbers.
+Pictures are read by the first of our models, face crops by each. Both sides get decoded pictures in the channel order
+they ask for. The two take turns, round by round; times are medians after warm-up. "Whole pictures" are scikit-image's
+portrait (one face, public domain) and a collage of twelve of it. The first answer is a fresh process from its start to
+the faces of a portrait. Believe the ratios before the numbers.
 """
 
 from __future__ import annotations
@@ -51,25 +52,29 @@ def pictures() -> dict[str, np.ndarray]:
     return {**found, "picture-12-collage": collage(512).pixels}
 
 
-def ours(recognizer: Recognizer, folder: Path, rounds: int) -> dict[str, Any]:
-    """As ``fer_side.main``, by Mien."""
+def ours(recognizer: Recognizer, folder: Path, rounds: int, *, whole: bool = True) -> dict[str, Any]:
+    """As ``fer_side.main``, by Mien; ``whole``: whole pictures too, not crops alone."""
     found: dict[str, Any] = {"pictures": {}}
-    for path in sorted(folder.glob("picture-*.npy")):
+    for path in sorted(folder.glob("picture-*.npy")) if whole else []:
         picture = np.load(path)
         faces = recognizer.recognize(picture, color="bgr").faces
         seconds = median_seconds(lambda picture=picture: recognizer.recognize(picture, color="bgr"), rounds)
         boxes = [list(face.box) for face in faces]
         found["pictures"][path.stem] = {"seconds": seconds, "faces": len(faces), "boxes": boxes}
-    engine, size = recognizer.engine, recognizer.engine.image_size
-    crops = np.stack(
-        [cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA) for crop in np.load(folder / "crops.npy")]
-    )
-    crops = crops if engine.grey else np.repeat(crops[..., None], 3, axis=-1)
+    crops = fitted(np.load(folder / "crops.npy"), recognizer)
     found["crops"] = {
-        str(count): median_seconds(lambda count=count: engine.read(crops[:count]), 5 * rounds) / count
+        str(count): median_seconds(lambda count=count: recognizer.engine.read(crops[:count]), 5 * rounds) / count
         for count in (1, 64)
     }
     return found
+
+
+def fitted(crops: np.ndarray, recognizer: Recognizer) -> np.ndarray:
+    """Grey crops, uint8 [N, S, S], as the recognizer's network takes them."""
+    size = recognizer.engine.image_size
+    if crops.shape[1:] != (size, size):
+        crops = np.stack([cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA) for crop in crops])
+    return crops if recognizer.engine.grey else np.repeat(crops[..., None], 3, axis=-1)
 
 
 def theirs(python: Path, folder: Path, rounds: int) -> dict[str, Any]:
@@ -104,22 +109,21 @@ def megabytes(python: str | Path) -> float:
     return sum(path.lstat().st_size for path in root.rglob("*") if path.is_file() and not path.is_symlink()) / 1e6
 
 
-def accuracies(recognizer: Recognizer, faces: Any, folder: Path) -> dict[str, Any]:
-    """Both on the validation faces, paired."""
+def accuracies(recognizers: dict[str, Recognizer], faces: Any, folder: Path) -> dict[str, Any]:
+    """Everybody on the validation faces, each of ours paired with fer."""
     theirs = np.load(folder / "fer-probabilities.npy")
-    theirs /= theirs.sum(axis=1, keepdims=True)
     order = [FER2013.index(name) for name in faces.names]  # fer's classes come in FER2013's own order
-    engine = recognizer.engine
-    images = faces.images if engine.grey else np.repeat(faces.images[..., None], 3, axis=-1)
-    own = engine.read(images).probabilities.astype(np.float64)
-    own = own[:, [engine.names.index(name) for name in faces.names]]
-    both = {
-        name: score(found / found.sum(axis=1, keepdims=True), faces.labels, faces.names)
-        for name, found in (("fer", theirs[:, order]), ("mien", own))
-    }
-    right = [found.argmax(axis=1) == faces.labels for found in (own, theirs[:, order])]
+    answers = {"fer": theirs[:, order]}
+    for name, recognizer in recognizers.items():
+        own = recognizer.engine.read(fitted(faces.images, recognizer)).probabilities.astype(np.float64)
+        answers[name] = own[:, [recognizer.names.index(one) for one in faces.names]]
     kept = ("accuracy", "macro_f1", "ece", "ci95")
-    return {**{name: {key: values[key] for key in kept} for name, values in both.items()}, "mcnemar": mcnemar(*right)}
+    found: dict[str, Any] = {}
+    for name, values in answers.items():
+        scores = score(values / values.sum(axis=1, keepdims=True), faces.labels, faces.names)
+        right, base = (one.argmax(axis=1) == faces.labels for one in (values, answers["fer"]))
+        found[name] = {key: scores[key] for key in kept} | ({} if name == "fer" else {"mcnemar": mcnemar(right, base)})
+    return found
 
 
 def table(record: dict[str, Any]) -> str:
@@ -131,19 +135,24 @@ def table(record: dict[str, Any]) -> str:
         counts = f"({a['faces']} and {b['faces']} faces, {expected} there)"
         first, second = a["seconds"], b["seconds"]
         lines.append(f"| {size} {counts} | {1000 * first:.1f} ms | {1000 * second:.1f} ms | {first / second:.2f} |")
-    for count, pair in record["crops"].items():
-        a, b = pair["fer"], pair["mien"]
-        lines.append(f"| a crop, {count} at once | {1000 * a:.3f} ms | {1000 * b:.3f} ms | {a / b:.2f} |")
+    for model, counts in record["crops"].items():
+        for count, pair in counts.items():
+            a, b = pair["fer"], pair["mien"]
+            lines.append(f"| a crop, {count} at once, {model} | {1000 * a:.3f} ms | {1000 * b:.3f} ms | {a / b:.2f} |")
     a, b = (record["first_answer"][name] for name in ("fer", "mien"))
     lines.append(f"| first answer | {a:.2f} s | {b:.2f} s | {a / b:.2f} |")
-    if record.get("accuracy"):
-        a, b = record["accuracy"]["fer"], record["accuracy"]["mien"]
-        lines.append(f"| accuracy, validation | {a['accuracy']:.2%} | {b['accuracy']:.2%} | |")
-        lines.append(f"| macro-F1 | {a['macro_f1']:.3f} | {b['macro_f1']:.3f} | |")
-        lines.append(f"| ECE | {a['ece']:.3f} | {b['ece']:.3f} | |")
-    if record.get("megabytes"):
-        a, b = (record["megabytes"][name] for name in ("fer", "mien"))
-        lines.append(f"| install | {a:,.0f} MB | {b:,.0f} MB | {a / b:.1f} |")
+    accuracy = dict(record.get("accuracy") or {})
+    base = accuracy.pop("fer", None)
+    for model, own in accuracy.items():
+        lines += [
+            f"| accuracy, validation, {model} | {base['accuracy']:.2%} | {own['accuracy']:.2%} | |",
+            f"| macro-F1, {model} | {base['macro_f1']:.3f} | {own['macro_f1']:.3f} | |",
+            f"| ECE, {model} | {base['ece']:.3f} | {own['ece']:.3f} | |",
+        ]
+    sizes = dict(record.get("megabytes") or {})
+    own = sizes.pop("mien", None)
+    for tool, size in sizes.items() if own else ():
+        lines.append(f"| install, {tool} | {size:,.0f} MB | {own:,.0f} MB | {size / own:.1f} |")
     return "\n".join(lines)
 
 
@@ -163,15 +172,17 @@ def main() -> None:
     """Prints the table and one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fer", type=Path, required=True, help="the Python interpreter where fer is installed")
-    parser.add_argument("--model", help="what Mien reads with (the shipped weights)")
+    parser.add_argument("--models", nargs="+", default=["mini"], help="what Mien reads with, names or paths (mini)")
+    parser.add_argument("--deepface", type=Path, help="the interpreter where deepface is installed, for its size alone")
     parser.add_argument("--data", help="FER2013, for the accuracy of both on its validation split")
     parser.add_argument("--wheel", type=Path, help="the interpreter of an environment with Mien's base install alone")
     parser.add_argument("--rounds", type=int, default=3, help="how often the two take turns (3)")
     parser.add_argument("--calls", type=int, default=5, help="timed calls a picture and round (5)")
     given = parser.parse_args()
     faces = read_faces(given.data).part("validation") if given.data else None
-    recognizer = Recognizer(given.model)
-    sides: dict[str, list[dict[str, Any]]] = {"fer": [], "mien": []}
+    recognizers = {name: Recognizer(name) for name in given.models}
+    main_model = given.models[0]
+    sides: dict[str, list[dict[str, Any]]] = {name: [] for name in ("fer", *recognizers)}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for stem, picture in pictures().items():
@@ -182,18 +193,24 @@ def main() -> None:
             np.save(folder / "labelled.npy", faces.images)
         for _ in range(given.rounds):
             sides["fer"].append(theirs(given.fer, folder, given.calls))
-            sides["mien"].append(ours(recognizer, folder, given.calls))
+            for model, recognizer in recognizers.items():
+                sides[model].append(ours(recognizer, folder, given.calls, whole=model == main_model))
         by_side = {side: merged(rounds) for side, rounds in sides.items()}
         own = given.wheel or sys.executable
-        first = {"fer": FIRST["fer"], "mien": FIRST["mien"].format(model=given.model)}
+        first = {"fer": FIRST["fer"], "mien": FIRST["mien"].format(model=main_model)}
+        installs = {"fer": given.fer, "deepface": given.deepface, "mien": given.wheel}
+        base = by_side["fer"]
         record = {
             "command": shlex.join(["python", *sys.argv]),
-            **{part: {key: {side: by_side[side][part][key] for side in by_side} for key in by_side["fer"][part]}
-               for part in ("pictures", "crops")},
+            "pictures": {name: {"fer": found, "mien": by_side[main_model]["pictures"][name]}
+                         for name, found in base["pictures"].items()},
+            "crops": {model: {count: {"fer": seconds, "mien": by_side[model]["crops"][count]}
+                              for count, seconds in base["crops"].items()} for model in recognizers},
             "first_answer": {"fer": first_answer(given.fer, first["fer"], folder, given.rounds),
                              "mien": first_answer(own, first["mien"], folder, given.rounds)},
-            "accuracy": None if faces is None else accuracies(recognizer, faces, folder),
-            "megabytes": {"fer": megabytes(given.fer), "mien": megabytes(given.wheel)} if given.wheel else None,
+            "accuracy": None if faces is None else accuracies(recognizers, faces, folder),
+            "megabytes": {name: megabytes(python) for name, python in installs.items() if python}
+                         if given.wheel else None,
             "machine": machine(),
             "versions": versions(),
         }  # fmt: skip

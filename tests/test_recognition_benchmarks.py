@@ -6,6 +6,7 @@ import importlib
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 from recognition_helpers import recognizer
 
 from mien.evaluation.figures import png
+from mien.labels import FER2013
 
 pytest.importorskip("skimage.data")
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
@@ -42,17 +44,25 @@ def test_the_table_tells_ratios_and_how_many_faces_there_are() -> None:
         "pictures": {
             "picture-1-256": {"fer": fer["pictures"]["picture-1-256"], "mien": mien["pictures"]["picture-1-256"]}
         },
-        "crops": {"1": {"fer": 0.0005, "mien": 0.002}},
+        "crops": {"mini": {"1": {"fer": 0.0005, "mien": 0.002}}, "nano": {"1": {"fer": 0.0005, "mien": 0.0005}}},
         "first_answer": {"fer": 3.0, "mien": 1.5},
-        "accuracy": None,
-        "megabytes": {"fer": 8000.0, "mien": 400.0},
+        "accuracy": {
+            "fer": {"accuracy": 0.65, "macro_f1": 0.6, "ece": 0.1},
+            "mini": {"accuracy": 0.7, "macro_f1": 0.65, "ece": 0.02},
+        },
+        "megabytes": {"fer": 8000.0, "deepface": 2000.0, "mien": 400.0},
     }
     rows = beside_fer.table(record).splitlines()[2:]
     assert rows == [
         "| 256 (2 and 1 faces, 1 there) | 20.0 ms | 10.0 ms | 2.00 |",
-        "| a crop, 1 at once | 0.500 ms | 2.000 ms | 0.25 |",
+        "| a crop, 1 at once, mini | 0.500 ms | 2.000 ms | 0.25 |",
+        "| a crop, 1 at once, nano | 0.500 ms | 0.500 ms | 1.00 |",
         "| first answer | 3.00 s | 1.50 s | 2.00 |",
-        "| install | 8,000 MB | 400 MB | 20.0 |",
+        "| accuracy, validation, mini | 65.00% | 70.00% | |",
+        "| macro-F1, mini | 0.600 | 0.650 | |",
+        "| ECE, mini | 0.100 | 0.020 | |",
+        "| install, fer | 8,000 MB | 400 MB | 20.0 |",
+        "| install, deepface | 2,000 MB | 400 MB | 5.0 |",
     ]
 
 
@@ -79,6 +89,33 @@ def test_our_side_counts_and_times_every_picture(tmp_path: Path) -> None:
     np.save(tmp_path / "crops.npy", np.zeros((64, 48, 48), np.uint8))
     found = beside_fer.ours(recognizer(), tmp_path, 1)
     assert found["pictures"]["picture-1-60"]["faces"] == 1 and set(found["crops"]) == {"1", "64"}
+    assert beside_fer.ours(recognizer(), tmp_path, 1, whole=False)["pictures"] == {}
+
+
+def test_everybody_is_scored_on_the_same_faces(tmp_path: Path) -> None:
+    class Reader:
+        """Takes dark crops for angry and bright ones for happy, in an order of its own and at another size."""
+
+        names = tuple(reversed(FER2013))
+        engine: Any = None
+
+        def __init__(self) -> None:
+            self.engine, self.image_size, self.grey = self, 24, False
+
+        def read(self, crops: np.ndarray) -> Any:
+            assert crops.shape[1:] == (24, 24, 3)
+            found = np.full((len(crops), 7), 0.05)
+            for row, bright in enumerate(crops.mean(axis=(1, 2, 3)) > 128):
+                found[row, self.names.index("happy" if bright else "angry")] = 0.7
+            return SimpleNamespace(probabilities=found)
+
+    images = np.stack([np.full((48, 48), level, np.uint8) for level in (0, 255, 0, 255)])
+    labels = np.array([FER2013.index(name) for name in ("angry", "happy", "angry", "sad")])
+    np.save(tmp_path / "fer-probabilities.npy", np.tile(np.eye(7)[0] * 0.5 + 0.01, (4, 1)))
+    faces = SimpleNamespace(images=images, labels=labels, names=FER2013)
+    found = beside_fer.accuracies({"ours": Reader()}, faces, tmp_path)
+    assert found["fer"]["accuracy"] == 0.5 and found["ours"]["accuracy"] == 0.75
+    assert "mcnemar" in found["ours"]
 
 
 def test_an_install_is_measured_without_its_links(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import tracemalloc
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -367,6 +368,14 @@ class TestAnnotated:
         red, _, blue = pixels[55, 25:45].mean(axis=0)
         assert COLOURS["sad"] == (72, 132, 220) and blue - red > 50  # lossy, on grey ground, and one pixel wide
         assert [entry.name for entry in path.parent.iterdir()] == [name]
+
+    def test_a_slow_camera_gives_a_film_that_lasts_as_long(self, tmp_path: Path) -> None:
+        path = tmp_path / "out.avi"
+        with write_annotated(path, 25, live=True) as write:
+            for record, time_s in zip(records(4), (0.0, 0.2, 0.24, 0.36), strict=True):
+                write(replace(record, time_s=time_s))
+        shown = [number_of(row.pixels) for row in frames(path) if row.pixels is not None]
+        assert shown == [0] * 5 + [1] + [2] * 3 + [3]
 
     def test_after_ctrl_c_what_was_written_can_be_played(self, tmp_path: Path) -> None:
         path = tmp_path / "out.mp4"

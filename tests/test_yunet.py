@@ -108,14 +108,26 @@ def test_the_hub_gives_the_model_where_its_client_is_installed(monkeypatch: pyte
 def test_without_the_client_the_model_is_fetched_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     served = tmp_path / "served" / "resolve" / "main" / yunet.FILE
     served.parent.mkdir(parents=True)
-    served.write_bytes(b"network")
+    served.write_bytes(b"\x08network")
     monkeypatch.setattr(yunet, "find_spec", lambda name: None)
     monkeypatch.setattr(yunet, "PAGE", (tmp_path / "served").as_uri())
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     path = yunet.download()
-    assert path.read_bytes() == b"network" and path.is_relative_to(tmp_path / "home")
+    assert path.read_bytes() == b"\x08network" and path.is_relative_to(tmp_path / "home")
     served.unlink()
     assert yunet.download() == path
+
+
+def test_the_page_of_a_proxy_is_not_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    served = tmp_path / "served" / "resolve" / "main" / yunet.FILE
+    served.parent.mkdir(parents=True)
+    served.write_text("<html>sign in</html>")
+    monkeypatch.setattr(yunet, "find_spec", lambda name: None)
+    monkeypatch.setattr(yunet, "PAGE", (tmp_path / "served").as_uri())
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    with pytest.raises(MienError, match="answered with something else than its model; download"):
+        yunet.download()
+    assert not list(tmp_path.glob("home/**/*.onnx"))
 
 
 def test_a_download_that_fails_is_told_with_the_way_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -87,13 +87,13 @@ def _of_film(
     records = recognize_film(
         recognizer, film.source, every=settings.every, smoothing=settings.smoothing, keep_pixels=bool(places)
     )
-    seen = False
+    seen, live = False, isinstance(film.source, int)
     try:
         with ExitStack() as stack:
             writers: list[Callable[[Recognition], None]] = []
             if settings.timeline is not None:
                 writers.append(stack.enter_context(_timeline(settings.timeline, film, settings.smoothing)))
-            writers += [stack.enter_context(write_annotated(place, rate)) for place in places]
+            writers += [stack.enter_context(write_annotated(place, rate, live=live)) for place in places]
             for record in _to_the_end(records, film):
                 seen = seen or record.pixels is not None
                 for write in writers:

@@ -18,6 +18,9 @@ from mien.recognition.detection.detectors import Detection, apart, check, within
 REPOSITORY = "opencv/face_detection_yunet"
 FILE = "face_detection_yunet_2023mar.onnx"
 PAGE = f"https://huggingface.co/{REPOSITORY}"
+_ONNX = b"\x08"
+"""What every ONNX file begins with, the field of its version; a page of a proxy does not."""
+
 LARGEST_SIDE = 1024
 """Longer side in pixels of what the network sees; larger pictures are made smaller."""
 
@@ -132,6 +135,9 @@ def _fetch(target: Path) -> Path:
     if not target.is_file():
         with urllib.request.urlopen(f"{PAGE}/resolve/main/{FILE}", timeout=30) as answer:
             content = answer.read()
+        if not content.startswith(_ONNX):
+            raise MienError(f"yunet: {PAGE} answered with something else than its model; download {FILE} by hand and "
+                            f"give it as yunet:{FILE}")  # fmt: skip
         with atomic_file(target) as temporary:
             temporary.write_bytes(content)
     return target

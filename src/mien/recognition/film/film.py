@@ -120,7 +120,7 @@ def check_film(path: Path) -> None:
 
 
 @contextmanager
-def write_annotated(path: Path, rate: float) -> Iterator[Write]:
+def write_annotated(path: Path, rate: float, *, live: bool = False) -> Iterator[Write]:
     """A film with a box around every face, written beside its place and moved there when the block ends.
 
         with write_annotated(Path("out.mp4"), about(source).rate / every) as write:
@@ -134,6 +134,8 @@ def write_annotated(path: Path, rate: float) -> Iterator[Write]:
     Args:
         path: a name that ends in .mp4 or .avi.
         rate: frames a second, in [0.01, 1000].
+        live: show a frame until the time of the next one, by repeating it: a camera gives fewer frames than its rate
+            says where they are read more slowly, and the film is to last as long as what it shows.
 
     Raises:
         MienError: the name ends otherwise, the rate is out of range, the film cannot be written, or nothing was written
@@ -149,7 +151,7 @@ def write_annotated(path: Path, rate: float) -> Iterator[Write]:
     with atomic_file(path) as temporary:
         # OpenCV takes the container from the ending of the name.
         unfinished = temporary.with_name(temporary.name + path.suffix.lower())
-        film = _Film(unfinished, path, rate)
+        film = _Film(unfinished, path, rate, live)
         try:
             try:
                 yield film.write
@@ -169,8 +171,8 @@ def write_annotated(path: Path, rate: float) -> Iterator[Write]:
 class _Film:
     """A film that is being written; ``path`` is how messages name it."""
 
-    def __init__(self, file: Path, path: Path, rate: float) -> None:
-        self.file, self.path, self.rate = file, path, rate
+    def __init__(self, file: Path, path: Path, rate: float, live: bool = False) -> None:
+        self.file, self.path, self.rate, self.live = file, path, rate, live
         self.count = 0
         self.owed = 0
         self.writer: cv2.VideoWriter | None = None
@@ -178,6 +180,9 @@ class _Film:
         self.last: np.ndarray | None = None
 
     def write(self, record: Recognition) -> None:
+        if self.live and self.last is not None:
+            for _ in range(round((record.time_s or 0.0) * self.rate) - self.count):
+                self._put(self.last)
         if record.pixels is not None:
             self.last = self._fitted(annotated(record.pixels, record.faces))
         elif record.status != "error":
