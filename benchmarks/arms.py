@@ -76,12 +76,15 @@ AVERAGED, TEACHER = "averaged", "teacher"
 """The arms that read with what is there already."""
 
 TEACHER_SETTINGS: dict[str, Any] = {
-    "backbone": "timm:resnet18",
-    "network_args": {"channels": [48, 96, 192, 384], "layers": [1, 1, 1, 1]},
-    "image_size": 64,
+    "backbone": "timm:face_cnn",
+    "batch_size": 128,
+    "optimizer": "muon",
+    "network_args": {"drop_rate": 0.3},
+    "image_size": 48,
     "lr": 2e-3,
+    "weight_decay": 0.1,
 }
-"""A residual network of 2.8 million parameters."""
+"""The residual network that teaches the shipped model, of 1.2 million parameters."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mien.cli.parser import Parser
+from mien.cli.parser import Parser, add_reading_options
 from mien.cli.quiet import hide_bars
 from mien.errors import MienError
 from mien.files import ensure_writable
@@ -68,16 +68,9 @@ def _parser() -> Parser:
     add = parser.add_argument
     add("photo", type=Path, metavar="PHOTO", help="a picture with one face or several")
     add("--out", type=Path, required=True, metavar="FILE.png", help="where to write the heat maps, .png or .jpg")
-    add(
-        "--model",
-        type=Path,
-        metavar="MODEL",
-        help="a folder of `mien train`, or an .onnx file (the shipped one)",
-    )
-    add("--detector", default="haar", metavar="D", help="haar, yunet, yunet:FILE, or none for face crops (haar)")
+    add_reading_options(parser)
     add("--method", default="auto", choices=("auto", "occlusion", "rollout", "gradient"), help="how (auto)")
     add("--label", metavar="L", help="the expression to explain, such as sad (the likeliest of each face)")
-    add("--device", default="auto", metavar="D", help="auto, cpu, cuda or cuda:N (auto)")
     return parser
 
 

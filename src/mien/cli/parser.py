@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 from collections.abc import Container, Iterable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from mien.errors import MienError
@@ -109,6 +110,20 @@ def whole_number(least: int) -> Any:
         return value
 
     return parse
+
+
+def add_reading_options(parser: argparse.ArgumentParser) -> None:
+    """``--model``, ``--detector`` and ``--device``: with what faces are found and read."""
+    parser.add_argument(
+        "--model",
+        type=Path,
+        metavar="MODEL",
+        help="mini, nano, mini-int8 or nano-int8, which are shipped, a folder of `mien train`, or an .onnx file (mini)",
+    )
+    parser.add_argument(
+        "--detector", default="haar", metavar="D", help="haar, yunet, yunet:FILE, or none for face crops (haar)"
+    )
+    parser.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda or cuda:N (auto)")
 
 
 def pick(word: str, commands: Iterable[str], prog: str) -> str:

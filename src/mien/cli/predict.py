@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mien.cli.interrupts import Interrupts
-from mien.cli.parser import Parser, whole_number
+from mien.cli.parser import Parser, add_reading_options, whole_number
 from mien.cli.quiet import hide_bars
 from mien.errors import MienError
 from mien.files import ensure_writable
@@ -87,13 +87,7 @@ def _parser() -> Parser:
     add = parser.add_argument
     add("paths", nargs="*", metavar="PATH", help="pictures, films, folders of them, or patterns such as '**/*.jpg'")
     add("--camera", type=whole_number(0), metavar="N", help="read what camera N sees, until Ctrl-C")
-    add(
-        "--model",
-        type=Path,
-        metavar="MODEL",
-        help="a folder that `mien train` wrote, or an .onnx file (the shipped one)",
-    )
-    add("--detector", default="haar", metavar="D", help="haar, yunet, yunet:FILE, or none for face crops (haar)")
+    add_reading_options(parser)
     outputs = parser.add_mutually_exclusive_group()
     outputs.add_argument("--json", action="store_true", help="print one JSON object a line")
     outputs.add_argument("--csv", type=Path, metavar="FILE.csv", help="write a row a face")
@@ -117,7 +111,6 @@ def _parser() -> Parser:
     add("--video-out", type=Path, metavar="FILE", help="write the film with boxes and labels")
     add("--timeline", type=Path, metavar="FILE.png", help="draw how the probabilities go through the film")
     add("--engine", default="auto", metavar="E", help="auto, onnx or torch (auto)")
-    add("--device", default="auto", metavar="D", help="auto, cpu, cuda or cuda:N (auto)")
     add("--batch-size", type=whole_number(1), default=64, metavar="N", help="faces read at once, at most (64)")
     return parser
 
