@@ -15,7 +15,7 @@ from mien.errors import MienError
 from mien.model.backbone import build
 from mien.model.classifier import Classifier
 from mien.model.face_cnn import FaceCNN
-from mien.training.distil import load_teachers
+from mien.training.distil import half_mirrored, load_teachers
 from mien.training.hints import TeacherMap
 
 NAMES = ("calm", "glad", "sour")
@@ -77,3 +77,12 @@ class TestFolder:
         teacher.classifier.logits(synthetic_faces({"train": 5}, size=48).images)
         assert found.last.shape == (5, 12, 6, 6)
         assert found.read(6).shape == (5, 36, 12)
+
+    def test_the_map_of_a_mirrored_picture_is_turned_back(self, tmp_path: Path) -> None:
+        saved(tmp_path / "m")
+        (teacher,) = load_teachers([str(tmp_path / "m")], NAMES, torch.device("cpu"))
+        plain, turned = TeacherMap(teacher), TeacherMap(teacher, mirror=True)
+        plain.last = torch.randn(5, 12, 6, 6)
+        turned.last = half_mirrored(plain.last)
+        assert torch.equal(turned.read(6), plain.read(6))
+        assert not torch.equal(turned.last, plain.last)

@@ -38,10 +38,9 @@ class Stage:
 
 STAGES: tuple[Stage, ...] = (
     Stage("train", "teacher"),
-    Stage("train", "second-teacher", teachers=("teacher",)),
     Stage("pretrain", "mae"),
-    Stage("train", "student", backbone="mae", teachers=("teacher", "second-teacher")),
-    Stage("train", "nano", teachers=("student", "teacher", "second-teacher")),
+    Stage("train", "student", backbone="mae", teachers=("teacher",)),
+    Stage("train", "nano", teachers=("student", "teacher")),
 )
 """In order."""
 

@@ -52,7 +52,8 @@ class DistillConfig:
         temperature: both sides' logits are divided by it, which lets the teachers' smaller probabilities count.
         features: weight of the distance between the patches of a ViT after its middle block and the feature maps of
             teachers that are CNNs, added to the loss; 0 turns it off (Romero et al. 2015, arXiv:1412.6550).
-        mirror: teachers read the mirror image of each picture too, and their answers to both are averaged.
+        mirror: teachers read every second picture mirrored. Over the epochs a student so learns the average of their
+            answers to a face and to its mirror image, which is better than either, in the time of one.
     """
 
     weight: float = 0.5

@@ -64,7 +64,7 @@ class Distillation:
     """The teachers' part of the loss.
 
     Args:
-        config: weight and temperature, and whether mirror images are read.
+        config: weight and temperature, and whether every second picture is read mirrored.
         teachers: at least one.
         student: by which the pictures that the student sees are normalised.
         precision: bf16 or fp32, in which the teachers compute.
@@ -94,17 +94,22 @@ class Distillation:
     def probabilities(self, pixels: torch.Tensor) -> torch.Tensor:
         """What the teachers make of the student's pictures, float32 [B, C] at the temperature, averaged."""
         faces = self.student.denormalise(pixels)
-        found = [values for teacher in self.teachers for values in self._logits(teacher, faces)]
+        found = [self._logits(teacher, faces) for teacher in self.teachers]
         return torch.stack([(values / self.config.temperature).softmax(1) for values in found]).mean(0)
 
-    def _logits(self, teacher: Teacher, faces: torch.Tensor) -> list[torch.Tensor]:
-        """float32 [B, C] of the pictures, and before it of their mirror images where these are read too."""
+    def _logits(self, teacher: Teacher, faces: torch.Tensor) -> torch.Tensor:
         preprocessing, network = teacher.classifier.preprocessing, teacher.classifier.network
         view = preprocessing.read(preprocessing.resize(faces), num_channels(network))
-        # The picture itself comes last: ``Hints`` follows the map of what a teacher read last.
-        views = [view.flip(-1), view] if self.config.mirror else [view]
+        view = half_mirrored(view) if self.config.mirror else view
         with torch.autocast(faces.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            return [logits(network, one).float()[:, teacher.columns] for one in views]
+            return logits(network, view).float()[:, teacher.columns]
+
+
+def half_mirrored(batch: torch.Tensor) -> torch.Tensor:
+    """Every second picture, or map, [B, C, H, W], turned left to right; once more, and all are as they were."""
+    found = batch.clone()
+    found[1::2] = batch[1::2].flip(-1)
+    return found
 
 
 def soft_divergence(probabilities: torch.Tensor, student_logits: torch.Tensor, temperature: float) -> torch.Tensor:

@@ -132,7 +132,9 @@ class FineTuning:
         self.teachers = teachers
         self.distil = Distillation(config.distill, teachers, classifier.preprocessing, self.precision)
         frozen = (config.freeze.blocks or 0) if config.freeze.release_epoch is None else 0
-        self.hints = Hints(self.network, teachers, frozen) if config.distill.features else None
+        self.hints = (
+            Hints(self.network, teachers, frozen, mirror=config.distill.mirror) if config.distill.features else None
+        )
         self.average = ModelEmaV3(self.network, decay=config.ema, use_warmup=True) if config.ema else None
         self.moments = saved.part("moments") if saved else {}
         if saved:

@@ -18,7 +18,7 @@ from transformers import ViTForImageClassification
 
 from mien.errors import MienError
 from mien.model.networks import Network, as_vit, num_channels
-from mien.training.distil import Teacher
+from mien.training.distil import Teacher, half_mirrored
 
 SMALLEST_MAP = 4
 """A teacher's deepest map with at least so many places along a side is followed."""
@@ -34,12 +34,14 @@ class Hints:
         network: the student, a ViT.
         teachers: on the student's device; those that are ViTs give no hints.
         frozen: how many blocks of the student are frozen to the end.
+        mirror: whether the teachers read every second picture mirrored (``DistillConfig.mirror``); its map is turned
+            back.
 
     Raises:
         MienError: the student is no ViT, all that could learn is frozen, a teacher has no such map, or all are ViTs.
     """
 
-    def __init__(self, network: Network, teachers: Sequence[Teacher], frozen: int = 0) -> None:
+    def __init__(self, network: Network, teachers: Sequence[Teacher], frozen: int = 0, *, mirror: bool = False) -> None:
         self.block = len(as_vit(network).vit.layers) // 2
         if frozen >= self.block:
             raise MienError(
@@ -49,7 +51,7 @@ class Hints:
         convolutional = [one for one in teachers if not isinstance(one.classifier.network, ViTForImageClassification)]
         if not convolutional:
             raise MienError("distill.features: every --teacher is a ViT; give a CNN (timm:NAME), or distill.features 0")
-        self.maps = [TeacherMap(teacher) for teacher in convolutional]
+        self.maps = [TeacherMap(teacher, mirror) for teacher in convolutional]
         width = as_vit(network).config.hidden_size
         self.projections = [_projection(width, taught.channels, network.device) for taught in self.maps]
 
@@ -75,7 +77,8 @@ class Hints:
 class TeacherMap:
     """The feature map of a teacher that a student follows, taken down whenever the teacher reads pictures."""
 
-    def __init__(self, teacher: Teacher) -> None:
+    def __init__(self, teacher: Teacher, mirror: bool = False) -> None:
+        self.mirror = mirror
         where = f"--teacher {teacher.classifier.folder}: has no feature maps for distill.features"
         network, size = teacher.classifier.network, teacher.classifier.preprocessing.image_size
         inner = getattr(network, "timm_model", None)
@@ -99,7 +102,7 @@ class TeacherMap:
 
     def read(self, grid: int) -> torch.Tensor:
         """The map, float32 [B, grid * grid, channels], normalised by channel over the batch and then by place."""
-        found = self.last.float()
+        found = (half_mirrored(self.last) if self.mirror else self.last).float()
         deviation, mean = torch.std_mean(found, dim=(0, 2, 3), keepdim=True)
         found = (found - mean) / (deviation + 1e-3)
         if found.shape[-1] != grid:
