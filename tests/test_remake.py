@@ -20,6 +20,7 @@ TEACHER = (
 )
 MINIATURE = {
     "teacher": TEACHER,
+    "second-teacher": TEACHER,
     "mae": "preset: nano\nepochs: 1\nbatch_size: 32\nprobe_epochs: 0\ndevice: cpu\n",
     "nano": "backbone: nano\nepochs: 1\nbatch_size: 32\nwarmup_epochs: 0\ndevice: cpu\ndistill: {features: 1}\n",
     "student": "epochs: 1\nbatch_size: 32\nwarmup_epochs: 0\nfreeze: {blocks: 0}\ndevice: cpu\n",
@@ -29,14 +30,15 @@ MINIATURE = {
 def test_each_run_goes_on_from_those_before_it(tmp_path: Path) -> None:
     (tmp_path / "mae").mkdir()
     (tmp_path / "mae" / "state.safetensors").touch()
-    teacher, mae, student, nano, *rest = remake.commands("archive.zip", tmp_path)
-    assert [command[0] for command in (teacher, mae, student, nano, *rest)] == [
-        "train", "pretrain", "train", "train", "evaluate", "pack", "card", "evaluate", "pack", "card",
+    teacher, second, mae, student, nano, *rest = remake.commands("archive.zip", tmp_path)
+    assert [command[0] for command in (teacher, second, mae, student, nano, *rest)] == [
+        "train", "train", "pretrain", "train", "train", "evaluate", "pack", "card", "evaluate", "pack", "card",
     ]  # fmt: skip
     assert "--resume" in mae and "--resume" not in teacher
     assert student[student.index("--backbone") + 1] == str(tmp_path / "mae" / "model")
-    assert student[student.index("--teacher") + 1 :] == [str(tmp_path / "teacher")]
-    assert nano[nano.index("--teacher") + 1 :] == [str(tmp_path / "student"), str(tmp_path / "teacher")]
+    assert student[student.index("--teacher") + 1 :] == [str(tmp_path / "teacher"), str(tmp_path / "second-teacher")]
+    assert second[second.index("--teacher") + 1 :] == [str(tmp_path / "teacher")]
+    assert nano[nano.index("--teacher") + 1 :] == [str(tmp_path / "student"), str(tmp_path / "second-teacher")]
     assert rest[0][rest[0].index("--split") + 1] == "validation"
 
 
@@ -66,7 +68,7 @@ def test_the_whole_path_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert {parameter.dtype.is_floating_point for parameter in classifier.network.parameters()} == {True}
     assert str(next(classifier.network.parameters()).dtype) == "torch.float32"
     release = classifier.meta()["release"]
-    assert [stage["role"] for stage in release["origin"]] == ["pretraining", "teacher", "fine-tuning"]
+    assert [stage["role"] for stage in release["origin"]] == ["pretraining", "teacher", "teacher", "fine-tuning"]
     faces = read_faces(str(data)).part("validation")
     order = [classifier.names.index(name) for name in faces.names]
     right = classifier.logits(faces.images, quiet=True)[:, order].argmax(1) == faces.labels

@@ -38,9 +38,10 @@ class Stage:
 
 STAGES: tuple[Stage, ...] = (
     Stage("train", "teacher"),
+    Stage("train", "second-teacher", teachers=("teacher",)),
     Stage("pretrain", "mae"),
-    Stage("train", "student", backbone="mae", teachers=("teacher",)),
-    Stage("train", "nano", teachers=("student", "teacher")),
+    Stage("train", "student", backbone="mae", teachers=("teacher", "second-teacher")),
+    Stage("train", "nano", teachers=("student", "second-teacher")),
 )
 """In order."""
 
