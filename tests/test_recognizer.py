@@ -192,12 +192,13 @@ def test_annotated_marks_the_face_and_leaves_the_record_alone() -> None:
 def test_a_folder_a_film_and_a_generator_are_told_where_they_belong(tmp_path: Path) -> None:
     film = tmp_path / "film.mp4"
     film.write_bytes(b"\0" * 100)
-    for given, told in (
+    cases: list[tuple[Any, str]] = [
         (tmp_path, "is a folder, expected a picture; give a list of its files"),
         (film, "is a film, expected a picture; read it with Recognizer.recognize_film or `mien predict`"),
         (iter([]), "is a list_iterator, expected a path, bytes, a PIL image, a NumPy array, or a list of these"),
-    ):
-        assert told in str(recognizer().recognize(given).error)  # type: ignore[call-overload]
+    ]
+    for given, told in cases:
+        assert told in str(recognizer().recognize(given).error)
 
 
 def test_a_film_has_a_record_for_every_frame(tmp_path: Path) -> None:
