@@ -77,7 +77,6 @@ AVERAGED, TEACHER = "averaged", "teacher"
 
 TEACHER_SETTINGS: dict[str, Any] = {
     "backbone": "timm:face_cnn",
-    "batch_size": 128,
     "optimizer": "muon",
     "network_args": {"drop_rate": 0.3},
     "image_size": 48,
