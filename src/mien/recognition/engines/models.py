@@ -43,16 +43,17 @@ def find(path: str | os.PathLike[str] | None) -> ModelFiles:
     Raises:
         MienError: it is no path, there is none such, or it holds no model.
     """
+    known = shipped()
     if path is None:
-        if DEFAULT not in shipped():
+        if DEFAULT not in known:
             raise MienError("no weights are shipped in this installation; give a model: a folder that `mien train` "
                             "or `mien export` wrote")  # fmt: skip
-        return shipped()[DEFAULT]
+        return known[DEFAULT]
     if not isinstance(path, str | os.PathLike):
         raise MienError(f"model: got {path!r}, expected the path of a folder or of an .onnx file")
     given = Path(path).expanduser()
-    if not given.exists() and str(path) in shipped():
-        return shipped()[str(path)]
+    if not given.exists() and str(path) in known:
+        return known[str(path)]
     if given.is_file():
         if given.suffix.lower() == ".onnx":
             return ModelFiles(given, None)
@@ -61,10 +62,9 @@ def find(path: str | os.PathLike[str] | None) -> ModelFiles:
         )
     found = _in_folder(given) or _in_folder(given / "model")
     if found is None:
-        what = "holds neither model.onnx nor config.json and model.safetensors" if given.is_dir() else "no such folder"
-        what += (
-            f", and no model of this installation ({', '.join(shipped())})" if shipped() and not given.is_dir() else ""
-        )
+        what = "no such folder" + (f", and no model of this installation ({', '.join(known)})" if known else "")
+        if given.is_dir():
+            what = "holds neither model.onnx nor config.json and model.safetensors"
         raise MienError(
             f"{path}: {what}; give a folder that `mien train` or `mien export` wrote, like runs/first/model"
         )
