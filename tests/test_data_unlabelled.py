@@ -53,7 +53,7 @@ BROKEN = {
     "deep": (encode(np.zeros((6, 6), np.uint16)), "I;16"),
     "transparent": (encode(noise(1, channels=4)), "transparent parts"),
     "large": (header_alone(8193, 1), "8193x1 pixels, expected at most 8192x8192"),
-    "bomb": (header_alone(60000, 60000), "more pixels than any"),
+    "bomb": (header_alone(60000, 60000), "more pixels than can be read"),
 }
 
 

@@ -76,6 +76,21 @@ def to_dict(config: Any) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
+def with_defaults(old: dict[str, Any], kind: type[Any]) -> dict[str, Any]:
+    """``old``, and at their defaults the fields of ``kind`` that it does not know as they came after it was written.
+
+    The default of a new field is what was done before there was one.
+    """
+    found = dict(old)
+    for field in dataclasses.fields(kind):
+        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        if dataclasses.is_dataclass(default) and not isinstance(default, type):
+            found[field.name] = with_defaults(old.get(field.name, {}), type(default))
+        elif default is not dataclasses.MISSING:
+            found.setdefault(field.name, default)
+    return found
+
+
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
     """The fields, as ``name: old -> new``, that decide the weights and differ between two configurations."""
     found: list[str] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -97,29 +97,44 @@ def _opened(data: bytes, where: str, limit: int) -> Iterator[Image.Image]:
     """A picture of at most ``limit`` pixels a side, not yet decoded; what goes wrong within is told as a MienError."""
     if not data:
         raise MienError(f"{where}: is empty; replace or remove the file")
+    with failures_told(where, _FORMATS, f"{limit}x{limit}"), warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            if max(image.size) > limit:
+                width, height = image.size
+                raise MienError(
+                    f"{where}: is {width}x{height} pixels, expected at most {limit}x{limit}; make it smaller"
+                )
+            yield image
+
+
+@contextmanager
+def failures_told(where: str, formats: Sequence[str], most: str) -> Iterator[None]:
+    """What goes wrong in Pillow within, told as a MienError.
+
+    Args:
+        where: how a message names the picture.
+        formats: Pillow's names of those that are read, two or more.
+        most: the size that is allowed, in words.
+
+    Raises:
+        MienError: whatever was raised, in one line.
+    """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-                if max(image.size) > limit:
-                    width, height = image.size
-                    raise MienError(
-                        f"{where}: is {width}x{height} pixels, expected at most {limit}x{limit}; make it smaller"
-                    )
-                yield image
+        yield
     except MienError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise MienError(
-            f"{where}: has more pixels than any picture of a face, expected at most {limit}x{limit}; remove the file"
+            f"{where}: has more pixels than can be read, expected at most {most}; make it smaller"
         ) from error
     except Image.UnidentifiedImageError as error:
-        formats = f"{', '.join(_FORMATS[:-1])} or {_FORMATS[-1]}"
         raise MienError(
-            f"{where}: is not a picture that can be read, expected {formats}; replace or remove the file"
+            f"{where}: is not a picture that can be read, expected {', '.join(formats[:-1])} or {formats[-1]}; "
+            "replace or remove it, or save it as one of these"
         ) from error
     except Exception as error:  # Pillow's decoders raise many kinds on broken data: OSError, SyntaxError, struct.error.
-        raise MienError(f"{where}: is a truncated or broken picture ({error}); replace or remove the file") from error
+        raise MienError(f"{where}: is a truncated or broken picture ({error}); replace or remove it") from error
 
 
 def _check_shape(size: tuple[int, int], where: str, expected: int | None) -> None:

@@ -9,8 +9,7 @@ from __future__ import annotations
 import io
 import os
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -20,6 +19,7 @@ from PIL import ExifTags, Image, ImageCms, ImageOps
 
 from mien.data.archive import LARGEST_FILE, open_file
 from mien.data.pictures import SUFFIXES as DATA_SUFFIXES
+from mien.data.pictures import failures_told
 from mien.errors import MienError
 from mien.recognition.inputs.frames import SUFFIXES as FILM_SUFFIXES
 
@@ -35,6 +35,7 @@ FILMS: tuple[str, ...] = tuple(suffix for suffix in FILM_SUFFIXES if suffix not 
 MOST_PIXELS = 2**27
 """Pixels of the largest photo that is read, 134 million, checked before anything is decoded."""
 
+_MOST = f"{MOST_PIXELS / 1e6:.0f} million"
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM", "GIF", "AVIF")
 _WIDE = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 _WIDEST = 65535
@@ -134,25 +135,8 @@ def _opened(data: bytes) -> Image.Image:
         return Image.open(io.BytesIO(data), formats=_FORMATS)
 
 
-@contextmanager
-def _told(where: str) -> Iterator[None]:
-    """What goes wrong in Pillow, told as a MienError."""
-    try:
-        yield
-    except MienError:
-        raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise MienError(
-            f"{where}: has more pixels than can be read, expected at most {MOST_PIXELS / 1e6:.0f} million; make it "
-            "smaller"
-        ) from error
-    except Image.UnidentifiedImageError as error:
-        raise MienError(
-            f"{where}: is not a picture that can be read, expected {', '.join(_FORMATS[:-1])} or {_FORMATS[-1]}; "
-            "replace the file, or save it as one of these"
-        ) from error
-    except Exception as error:  # Pillow's decoders raise many kinds on broken data: OSError, SyntaxError, struct.error.
-        raise MienError(f"{where}: is a truncated or broken picture ({error}); replace or remove it") from error
+def _told(where: str) -> AbstractContextManager[None]:
+    return failures_told(where, _FORMATS, _MOST)
 
 
 def _check_size(size: tuple[int, int], where: str) -> None:
@@ -160,9 +144,7 @@ def _check_size(size: tuple[int, int], where: str) -> None:
     if not width or not height:
         raise MienError(f"{where}: is {width}x{height} pixels, expected at least one; replace it")
     if width * height > MOST_PIXELS:
-        raise MienError(
-            f"{where}: is {width}x{height} pixels, expected at most {MOST_PIXELS / 1e6:.0f} million; make it smaller"
-        )
+        raise MienError(f"{where}: is {width}x{height} pixels, expected at most {_MOST}; make it smaller")
 
 
 def _pixels(image: Image.Image, where: str) -> np.ndarray:
