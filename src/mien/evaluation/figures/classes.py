@@ -54,7 +54,7 @@ def confusion_matrix(confusion: Sequence[Sequence[int]], names: Sequence[str], *
 
 
 def per_class_bars(per_class: Mapping[str, Mapping[str, Any]], *, theme: Theme = LIGHT) -> Figure:
-    """F1 as a bar a class, with markers for precision and recall; undefined numbers (None) are left out."""
+    """F1 as a bar a class and in figures beside it, with markers for precision and recall; None is left out."""
     names = list(per_class)
     places = np.arange(len(names))
     figure = blank_figure((6.6, 1.5 + 0.52 * len(names)), theme)
@@ -71,8 +71,8 @@ def per_class_bars(per_class: Mapping[str, Mapping[str, Any]], *, theme: Theme =
     axes.plot(values["precision"], places - 0.15, marker="D", color=theme.second, label="precision", **edge)
     axes.plot(values["recall"], places + 0.15, marker="o", color=theme.ink, label="recall", **edge)
     for place, value in enumerate(values["f1"]):
-        text, colour = (f"{value:.2f}", theme.on_strongest) if value > 0.12 else (_said(value), theme.ink)
-        axes.text(0.015 if value > 0.12 else 0.135, place, text, va="center", color=colour, fontsize=TEXT_SIZE)
+        axes.text(1.035, place, _said(value), va="center", color=theme.ink, fontsize=TEXT_SIZE)
+    axes.text(1.035, -0.62, "F1", va="center", color=theme.faint, fontsize=SMALL_SIZE)
     labels = [f"{name}  ({per_class[name]['support']:,})" for name in names]
     axes.set_yticks(places, labels, parse_math=False)
     axes.invert_yaxis()

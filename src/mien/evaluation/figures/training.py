@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from mien.evaluation.figures.style import LIGHT, TEXT_SIZE, Theme, blank_figure, or_nan, style_axes
 
@@ -60,7 +60,7 @@ def curves(history: Sequence[Mapping[str, Any]], *, scores: Mapping[str, str] = 
         axes.yaxis.set_major_locator(MaxNLocator(5 if title != "learning rate" else 3))
     grid[0].set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
     grid[0].set_ylim(bottom=min(0.0, *grid[0].get_ylim()))
-    grid[1].yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
+    grid[1].yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
     if len(panels) > 2:
         grid[2].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     grid[-1].set_xlabel("epoch")
