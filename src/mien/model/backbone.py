@@ -141,6 +141,11 @@ def check_backbone(backbone: str) -> None:
         _check_folder(backbone)
 
 
+def is_hub_id(backbone: str) -> bool:
+    """Whether ``build`` asks the Hugging Face hub for it; without a connection, it tries for a minute or more."""
+    return not (backbone.startswith(TIMM) or backbone in SHAPES or Path(backbone).exists())
+
+
 def _check_folder(source: str) -> None:
     folder = Path(source)
     if not folder.exists() and (folder.is_absolute() or source.startswith(".") or source.count("/") != 1):

@@ -23,7 +23,7 @@ from mien.data.read import read_faces
 from mien.data.twins import thumbnails
 from mien.evaluation.metrics import accuracy_and_macro_f1
 from mien.files import write_json
-from mien.model.backbone import build, check_backbone
+from mien.model.backbone import build, check_backbone, is_hub_id
 from mien.model.classifier import Classifier
 from mien.model.freezing import check_freezing, freeze, frozen_units, table, training_mode
 from mien.model.networks import Network, lay_out, logits, logits_and_states, num_channels
@@ -67,6 +67,8 @@ def train(config: TrainConfig, *, resume: bool = False, command: str = "") -> Pa
     if saved:
         check_teachers(teachers, saved)
     torch.manual_seed(config.seed)
+    if on_main() and is_hub_id(config.backbone):
+        print(f"reading {config.backbone} from the Hugging Face hub or its cache", file=sys.stderr, flush=True)
     network, preprocessing = build(
         config.backbone,
         faces.names,
