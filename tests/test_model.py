@@ -81,6 +81,41 @@ class TestBackbone:
             network, _ = build_vit(backbone, NAMES, grey=True)
             assert not network.vit.embeddings.position_embeddings.requires_grad
 
+    @pytest.mark.parametrize("of_the_run", [False, True])
+    def test_a_classifier_goes_on_with_its_head(self, tmp_path: Path, of_the_run: bool) -> None:
+        before = saved(tmp_path / "run" / "model", "nano")
+        network, preprocessing = build_vit(str(tmp_path / ("run" if of_the_run else "run/model")), NAMES, grey=True)
+        after = Classifier(network.eval(), preprocessing, NAMES)
+        images = synthetic_faces({"train": 5}).images
+        assert np.allclose(before.logits(images), after.logits(images), atol=1e-4)
+        assert not network.vit.embeddings.position_embeddings.requires_grad
+
+    def test_its_head_follows_the_order_of_the_classes(self, tmp_path: Path) -> None:
+        before = saved(tmp_path / "model", "nano")
+        names = ("sour", "calm", "glad")
+        network, preprocessing = build_vit(str(tmp_path / "model"), names, grey=True)
+        images = synthetic_faces({"train": 5}).images
+        found = Classifier(network.eval(), preprocessing, names).logits(images)
+        assert np.allclose(before.logits(images)[:, [2, 0, 1]], found, atol=1e-4)
+        assert network.config.id2label == {0: "sour", 1: "calm", 2: "glad"}
+
+    def test_other_classes_get_a_new_head(self, tmp_path: Path) -> None:
+        before = as_vit(saved(tmp_path / "model", "nano").network)
+        network, _ = build_vit(str(tmp_path / "model"), ("calm", "glad"), grey=True)
+        assert heads(network)[0].weight.shape == (2, before.config.hidden_size) and network.num_labels == 2
+        assert heads(network)[0].weight.std() < 0.1 < heads(before)[0].weight.std()
+        assert torch.equal(network.vit.layernorm.weight, before.vit.layernorm.weight)
+
+    def test_a_classifier_at_another_size(self, tmp_path: Path) -> None:
+        saved(tmp_path / "model", "nano")
+        network, preprocessing = build(str(tmp_path / "model"), NAMES, grey=True, image_size=24)
+        assert preprocessing.image_size == as_vit(network).config.image_size == 24
+
+    def test_a_cnn_cannot_go_on(self, tmp_path: Path) -> None:
+        saved(tmp_path / "model", "timm:face_cnn")
+        with pytest.raises(MienError, match="expected a ViT"):
+            build(str(tmp_path / "model"), NAMES, grey=True)
+
     def test_missing_encoder_weights(self, mae_folder: Path, tmp_path: Path) -> None:
         folder = shutil.copytree(mae_folder, tmp_path / "mae")
         weights = load_file(folder / "model.safetensors")

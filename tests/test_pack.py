@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +14,8 @@ from mien.cli import main
 from mien.data.drawn import draw_faces, write_archive
 from mien.errors import MienError
 from mien.export import export as exporting
-from mien.export.pack import FILES, pack
-from mien.files import read_json_object
+from mien.export.pack import FILES, origin, pack
+from mien.files import read_json_object, write_json
 from mien.labels import FER2013
 from mien.model.backbone import build
 from mien.model.classifier import FINGERPRINTS, Classifier
@@ -91,3 +92,26 @@ def test_a_model_that_is_too_large_is_refused(run: Path, tmp_path: Path, monkeyp
 def test_a_split_that_is_missing_is_told_first(run: Path, tmp_path: Path) -> None:
     with pytest.raises(MienError, match="test"):
         pack(run, tmp_path / "packed", synthetic_faces({"train": 6, "validation": 6}), splits=("test",))
+
+
+def test_the_runs_behind_a_model_are_told_once_each(tmp_path: Path) -> None:
+    runs: dict[str, tuple[str, dict[str, Any]]] = {
+        "mae": ("vit_mae", {"backbone": "nano"}),
+        "cnn": ("timm_wrapper", {"backbone": "timm:face_cnn", "teacher": []}),
+        "first": ("vit", {"backbone": "mae/model", "teacher": ["cnn"]}),
+        "second": ("vit", {"backbone": "first", "teacher": ["cnn", "first/model", "gone"]}),
+    }
+    for name, (kind, config) in runs.items():
+        config = {
+            key: [str(tmp_path / one) for one in value] if isinstance(value, list) else str(tmp_path / value)
+            for key, value in config.items()
+        }
+        write_json(tmp_path / name / "model" / "config.json", {"model_type": kind})
+        write_json(tmp_path / name / "model" / "meta.json", {"command": name, "config": config})
+    stages = [(stage["role"], stage["command"]) for stage in origin(tmp_path / "second" / "model")]
+    assert stages == [
+        ("pretraining", "mae"),
+        ("teacher", "cnn"),
+        ("earlier fine-tuning", "first"),
+        ("fine-tuning", "second"),
+    ]

@@ -70,8 +70,9 @@ class TrainConfig:
         data: archive.zip, an unpacked folder, a folder with a sub-folder a class, or a FER2013 CSV file.
         out: the folder of the run; the model lands in OUT/model.
         backbone: a fresh preset (nano, mini, tiny, small, base), a Hugging Face id of a ViTMAE
-            (facebook/vit-mae-base), a folder that holds one, or a network of timm: timm:resnet18 with random weights,
-            timm:resnet18.a1_in1k with the pretrained weights of that tag.
+            (facebook/vit-mae-base), a folder that holds one, the folder of a run, whose ViT then goes on (a head of the
+            same classes is kept), or a network of timm: timm:resnet18 with random weights, timm:resnet18.a1_in1k with
+            the pretrained weights of that tag.
         image_size: side of the pictures that the network reads, in pixels; by default the preset's or checkpoint's own,
             and the data's for a timm network. A ViTMAE's positions are resampled.
         patch_size: side of a patch of a preset or ViTMAE, in pixels; by default its own. A ViTMAE's patch embedding is

@@ -141,28 +141,35 @@ def architecture(network: Network) -> dict[str, Any]:
 
 
 def origin(folder: Path) -> list[dict[str, Any]]:
-    """The runs behind a model, as far as their folders are at hand: pretraining, teachers, fine-tuning.
+    """The runs behind a model, as far as their folders are at hand, each once and after those that it builds on.
 
     Args:
         folder: the model folder.
 
     Returns:
-        For each run ``role``, ``command``, ``metrics``, ``machine`` (null where it was not written down), ``seconds``
-        and ``epochs`` (null where the history is not at hand).
+        For each run ``role`` (pretraining, teacher, earlier fine-tuning, fine-tuning), ``command``, ``metrics``,
+        ``machine`` (null where it was not written down), ``seconds`` and ``epochs`` (null where the history is not at
+        hand).
     """
-    meta = read_json_object(folder / "meta.json")
+    found: dict[Path, dict[str, Any]] = {}
+    _trace(folder, "fine-tuning", found)
+    return list(found.values())
+
+
+def _trace(folder: Path, role: str, found: dict[Path, dict[str, Any]]) -> None:
+    """Adds the runs that a model builds on to ``found``, by their folders, and then its own."""
+    meta = read_json_object(folder / "meta.json") if (folder / "meta.json").is_file() else {}
     config = meta.get("config", {})
-    before = [("pretraining", str(config.get("backbone", "")))] + [
-        ("teacher", str(name)) for name in config.get("teacher") or []
-    ]
-    found = []
-    for role, name in before:
+    before = [("", str(config.get("backbone", "")))] + [("teacher", str(name)) for name in config.get("teacher") or []]
+    for kind, name in before:
         try:
             at = model_folder(Path(name))
         except MienError:
             continue  # a preset, a hub id, or a folder that is gone
-        found.append(_stage(role, at, read_json_object(at / "meta.json") if (at / "meta.json").is_file() else {}))
-    return [*found, _stage("fine-tuning", folder, meta)]
+        is_autoencoder = read_json_object(at / "config.json").get("model_type") == "vit_mae"
+        if at.resolve() not in found:
+            _trace(at, kind or ("pretraining" if is_autoencoder else "earlier fine-tuning"), found)
+    found[folder.resolve()] = _stage(role, folder, meta)
 
 
 def _stage(role: str, folder: Path, meta: Mapping[str, Any]) -> dict[str, Any]:

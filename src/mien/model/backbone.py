@@ -1,4 +1,4 @@
-"""From a ViTMAE checkpoint, or from nothing, to a classifier that sees every patch.
+"""From a ViTMAE checkpoint, a trained classifier, or from nothing, to a classifier that sees every patch.
 
 ``transformers.ViTMAEModel`` hides three quarters of the patches in every forward pass, evaluation included. The
 classifier is therefore a ``ViTForImageClassification`` filled from the MAE's encoder: the same weights, every patch
@@ -11,13 +11,17 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from torch import nn
 from transformers import ViTConfig, ViTForImageClassification, ViTMAEConfig
 
 from mien.config.train import TIMM
 from mien.errors import MienError
+from mien.files import read_json_object
+from mien.labels import canonical, positions
 from mien.model.channels import to_colour, to_grey
+from mien.model.classifier import Classifier
 from mien.model.loading import load_network
-from mien.model.networks import Network, as_vit, fix_positions
+from mien.model.networks import MODEL_TYPES, Network, as_vit, fix_positions
 from mien.model.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from mien.model.presets import FER2013_MEAN, FER2013_STD, SHAPES
 from mien.model.regularise import add_drop_path
@@ -52,10 +56,11 @@ def build(
     network_args: dict[str, Any] | None = None,
     drop_path: float = 0.0,
 ) -> tuple[Network, Preprocessing]:
-    """A network with a new head, ready to be trained.
+    """A network, ready to be trained, with a new head unless it is a classifier of the same classes.
 
     Args:
-        backbone: a preset's name, a Hugging Face id of a ViTMAE, a folder that holds one, or timm:NAME.
+        backbone: a preset's name, a Hugging Face id of a ViTMAE, a folder that holds one, the folder of a run or of a
+            trained classifier, or timm:NAME. A classifier keeps its head where its classes are ``names``.
         names: the classes, in the order of the logits.
         grey: whether the training images have one channel; the network then reads one channel too.
         image_size: height and width of the pictures, in pixels; by default the backbone's own.
@@ -73,7 +78,10 @@ def build(
     if backbone in SHAPES:
         network, preprocessing = _from_preset(backbone, names, grey, image_size, patch_size)
     else:
-        network, preprocessing = _from_mae(backbone, names, image_size, patch_size)
+        _check_folder(backbone)
+        source = _inner(backbone)
+        start = _from_classifier if _is_classifier(source) else _from_mae
+        network, preprocessing = start(source, names, image_size, patch_size)
         if grey and network.config.num_channels == 3:
             to_grey(network, preprocessing)
         elif not grey and network.config.num_channels == 1:
@@ -105,9 +113,38 @@ def _from_mae(
         raise _unreachable(source, error) from error
     assert_keys(source, info)
     preprocessing = _mae_preprocessing(source, config)
+    return _resized(as_vit(network), preprocessing, image_size, patch_size or _square(source, config, "patch_size"))
+
+
+def _from_classifier(
+    source: str, names: tuple[str, ...], image_size: int | None, patch_size: int | None
+) -> tuple[ViTForImageClassification, Preprocessing]:
+    classifier = Classifier.load(Path(source))
+    network = as_vit(classifier.network)
+    network.classifier = _head_for(network, classifier.names, names)
+    network.num_labels = len(names)
+    _named(network.config, names)
+    size = patch_size or _square(source, network.config, "patch_size")
+    return _resized(network, classifier.preprocessing, image_size, size)
+
+
+def _head_for(network: ViTForImageClassification, own: tuple[str, ...], names: tuple[str, ...]) -> nn.Linear:
+    """The head of a classifier with its rows in the order of ``names``, or a new one where the classes are others."""
+    head = nn.Linear(network.config.hidden_size, len(names))
+    if {canonical(name) for name in own} == {canonical(name) for name in names}:
+        order = positions(names, own, "")
+        head.load_state_dict({name: value[order] for name, value in network.classifier.state_dict().items()})
+    else:
+        nn.init.trunc_normal_(head.weight, std=network.config.initializer_range)
+        nn.init.zeros_(head.bias)
+    return head
+
+
+def _resized(
+    network: ViTForImageClassification, preprocessing: Preprocessing, image_size: int | None, patch_size: int
+) -> tuple[ViTForImageClassification, Preprocessing]:
     size = image_size or preprocessing.image_size
-    resampled = resample(as_vit(network), size, patch_size or _square(source, config, "patch_size"))
-    return resampled, dataclasses.replace(preprocessing, image_size=size)
+    return resample(network, size, patch_size), dataclasses.replace(preprocessing, image_size=size)
 
 
 def assert_keys(source: str, info: dict[str, Any]) -> None:
@@ -154,14 +191,27 @@ def _check_folder(source: str) -> None:
             f"--backbone {source}: no such folder, and neither a preset ({presets}), nor a hub id like "
             "facebook/vit-mae-base, nor timm:NAME"
         )
-    if folder.is_dir() and not (folder / "config.json").is_file():
+    if folder.is_dir() and not (Path(_inner(source)) / "config.json").is_file():
         raise MienError(
-            f"--backbone {source}: holds no config.json; give the folder of a ViTMAE checkpoint, like runs/mae/model"
+            f"--backbone {source}: holds no config.json; give a run, like runs/mae or runs/first, or the folder of a "
+            "ViTMAE checkpoint"
         )
 
 
+def _inner(source: str) -> str:
+    """The model folder where ``source`` is that of a run."""
+    folder = Path(source)
+    inner = folder / "model"
+    return str(inner) if (inner / "config.json").is_file() and not (folder / "config.json").is_file() else source
+
+
+def _is_classifier(source: str) -> bool:
+    """Whether it is a folder on this machine that ``mien train`` wrote, or one of its kind."""
+    config = Path(source) / "config.json"
+    return config.is_file() and read_json_object(config).get("model_type") in MODEL_TYPES
+
+
 def _mae_config(source: str) -> ViTMAEConfig:
-    _check_folder(source)
     try:
         values, _ = ViTMAEConfig.get_config_dict(source)
     except OSError as error:
@@ -180,7 +230,7 @@ def _mae_preprocessing(source: str, config: ViTMAEConfig) -> Preprocessing:
     return Preprocessing(size, IMAGENET_MEAN, IMAGENET_STD)
 
 
-def _square(source: str, config: ViTMAEConfig, field: str) -> int:
+def _square(source: str, config: ViTMAEConfig | ViTConfig, field: str) -> int:
     side = getattr(config, field)
     if not isinstance(side, int):
         raise MienError(f"--backbone {source}: expected a square {field} in config.json, got {side}")
