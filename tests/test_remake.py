@@ -24,21 +24,23 @@ MINIATURE = {
     "mae": "preset: nano\nepochs: 1\nbatch_size: 32\nprobe_epochs: 0\ndevice: cpu\n",
     "nano": "backbone: nano\nepochs: 1\nbatch_size: 32\nwarmup_epochs: 0\ndevice: cpu\ndistill: {features: 1}\n",
     "student": "epochs: 1\nbatch_size: 32\nwarmup_epochs: 0\nfreeze: {blocks: 0}\ndevice: cpu\n",
+    "mini": "epochs: 1\nbatch_size: 32\nwarmup_epochs: 0\nfreeze: {blocks: 0}\ndevice: cpu\n",
 }
 
 
 def test_each_run_goes_on_from_those_before_it(tmp_path: Path) -> None:
     (tmp_path / "mae").mkdir()
     (tmp_path / "mae" / "state.safetensors").touch()
-    teacher, second, mae, student, nano, *rest = remake.commands("archive.zip", tmp_path)
-    assert [command[0] for command in (teacher, second, mae, student, nano, *rest)] == [
-        "train", "train", "pretrain", "train", "train", "evaluate", "pack", "card", "evaluate", "pack", "card",
+    teacher, second, mae, student, mini, nano, *rest = remake.commands("archive.zip", tmp_path)
+    assert [command[0] for command in (teacher, second, mae, student, mini, nano, *rest)] == [
+        "train", "train", "pretrain", "train", "train", "train", "evaluate", "pack", "card", "evaluate", "pack", "card",
     ]  # fmt: skip
     assert "--resume" in mae and "--resume" not in teacher
     assert student[student.index("--backbone") + 1] == str(tmp_path / "mae" / "model")
     assert student[student.index("--teacher") + 1 :] == [str(tmp_path / "teacher"), str(tmp_path / "second-teacher")]
     assert second[second.index("--teacher") + 1 :] == [str(tmp_path / "teacher")]
-    assert nano[nano.index("--teacher") + 1 :] == [str(tmp_path / "student"), str(tmp_path / "second-teacher")]
+    assert mini[mini.index("--backbone") + 1] == str(tmp_path / "student" / "model")
+    assert nano[nano.index("--teacher") + 1 :] == [str(tmp_path / "mini"), str(tmp_path / "second-teacher")]
     assert rest[0][rest[0].index("--split") + 1] == "validation"
 
 

@@ -41,22 +41,23 @@ STAGES: tuple[Stage, ...] = (
     Stage("train", "second-teacher", teachers=("teacher",)),
     Stage("pretrain", "mae"),
     Stage("train", "student", backbone="mae", teachers=("teacher", "second-teacher")),
-    Stage("train", "nano", teachers=("student", "second-teacher")),
+    Stage("train", "mini", backbone="student", teachers=("teacher", "second-teacher", "student")),
+    Stage("train", "nano", teachers=("mini", "second-teacher")),
 )
 """In order."""
 
-SHIPPED: dict[str, str] = {"mini": "student", "nano": "nano"}
-"""The models that come with the package, and the runs that they are."""
+SHIPPED: tuple[str, ...] = ("mini", "nano")
+"""The runs whose models come with the package."""
 
 
 def commands(data: str, out: Path) -> list[list[str]]:
     """The commands, from the data to the cards; a run that has a state is resumed."""
     found = [run_of(stage, data, out) for stage in STAGES]
-    for name, run in SHIPPED.items():
-        packed = out / "packed" / name
+    for name in SHIPPED:
+        run, packed, report = str(out / name), out / "packed" / name, str(out / "reports" / name)
         found += [
-            ["evaluate", str(out / run), "--data", data, "--split", "validation", "--out", str(out / "reports" / name)],
-            ["pack", str(out / run), "--data", data, "--out", str(packed), "--int8"],
+            ["evaluate", run, "--data", data, "--split", "validation", "--out", report],
+            ["pack", run, "--data", data, "--out", str(packed), "--int8"],
             ["card", str(packed), "--name", f"Mien {name}", "--out", str(out / f"MODEL_CARD-{name}.md")],
         ]
     return found
