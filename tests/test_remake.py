@@ -70,15 +70,16 @@ def test_the_whole_path_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert {parameter.dtype.is_floating_point for parameter in classifier.network.parameters()} == {True}
     assert str(next(classifier.network.parameters()).dtype) == "torch.float32"
     release = classifier.meta()["release"]
-    assert [stage["role"] for stage in release["origin"]] == ["pretraining", "teacher", "teacher", "fine-tuning"]
+    roles = [stage["role"] for stage in release["origin"]]
+    assert roles == ["pretraining", "teacher", "teacher", "earlier fine-tuning", "fine-tuning"]
     faces = read_faces(str(data)).part("validation")
     order = [classifier.names.index(name) for name in faces.names]
     right = classifier.logits(faces.images, quiet=True)[:, order].argmax(1) == faces.labels
     assert release["scores"]["validation"]["accuracy"] == pytest.approx(float(right.mean()))
     assert f"{right.mean():.2%}" in (out / "MODEL_CARD-mini.md").read_text(encoding="utf-8")
-    before = (out / "student" / "model" / "model.safetensors").read_bytes()
+    before = (out / "mini" / "model" / "model.safetensors").read_bytes()
     assert remake.remake(str(data), out) == 0
-    assert (out / "student" / "model" / "model.safetensors").read_bytes() == before
+    assert (out / "mini" / "model" / "model.safetensors").read_bytes() == before
 
 
 def test_it_is_run_from_the_project(
