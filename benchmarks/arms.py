@@ -14,16 +14,7 @@ import torch
 from masked_inputs import hidden_patches
 
 from mien.cli.evaluate import trained_on
-from mien.config import (
-    PRESETS,
-    DistillConfig,
-    FreezeConfig,
-    PretrainConfig,
-    TrainConfig,
-    differences,
-    to_dict,
-    with_defaults,
-)
+from mien.config import PRESETS, DistillConfig, FreezeConfig, PretrainConfig, TrainConfig, differences
 from mien.data.faces import FaceSet
 from mien.errors import MienError
 from mien.evaluation.evaluate import evaluate
@@ -155,7 +146,7 @@ def make(config: TrainConfig | PretrainConfig, command: str) -> Path:
     out = Path(config.out)
     if (out / "done").is_file():
         made = read_json(out / "model" / "meta.json")["config"]
-        told = differences(with_defaults(made, type(config)), to_dict(config.resolved()))
+        told = differences(made, config.resolved())
         if told:
             raise MienError(f"{out}: was made with other settings ({'; '.join(told)}); choose another --out")
     else:

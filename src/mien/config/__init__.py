@@ -2,7 +2,7 @@
 
 from mien.config.augment import AugmentConfig
 from mien.config.pretrain import PretrainConfig
-from mien.config.run import RunConfig, differences, to_dict, with_defaults
+from mien.config.run import RunConfig, differences, to_dict
 from mien.config.train import PRESETS, DistillConfig, FreezeConfig, TrainConfig
 
 __all__ = [
@@ -15,5 +15,4 @@ __all__ = [
     "TrainConfig",
     "differences",
     "to_dict",
-    "with_defaults",
 ]

@@ -76,7 +76,17 @@ def to_dict(config: Any) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
-def with_defaults(old: dict[str, Any], kind: type[Any]) -> dict[str, Any]:
+def differences(old: dict[str, Any], config: RunConfig) -> list[str]:
+    """The fields, as ``name: old -> new``, that decide the weights and differ between a configuration and an older one.
+
+    Args:
+        old: as ``to_dict`` gave it; fields that came after it was written stand at their defaults.
+        config: what is asked for now.
+    """
+    return _differences(_with_defaults(old, type(config)), to_dict(config))
+
+
+def _with_defaults(old: dict[str, Any], kind: type[Any]) -> dict[str, Any]:
     """``old``, and at their defaults the fields of ``kind`` that it does not know as they came after it was written.
 
     The default of a new field is what was done before there was one.
@@ -85,21 +95,20 @@ def with_defaults(old: dict[str, Any], kind: type[Any]) -> dict[str, Any]:
     for field in dataclasses.fields(kind):
         default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
         if dataclasses.is_dataclass(default) and not isinstance(default, type):
-            found[field.name] = with_defaults(old.get(field.name, {}), type(default))
+            found[field.name] = _with_defaults(old.get(field.name, {}), type(default))
         elif default is not dataclasses.MISSING:
             found.setdefault(field.name, default)
     return found
 
 
-def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    """The fields, as ``name: old -> new``, that decide the weights and differ between two configurations."""
+def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
     found: list[str] = []
     for name in sorted(set(old) | set(new)):
         if not prefix and name in WITHOUT_EFFECT_ON_WEIGHTS:
             continue
         before, after = old.get(name), new.get(name)
         if isinstance(before, dict) and isinstance(after, dict):
-            found += differences(before, after, f"{prefix}{name}.")
+            found += _differences(before, after, f"{prefix}{name}.")
         elif before != after:
             found.append(f"{prefix}{name}: {before} -> {after}")
     return found

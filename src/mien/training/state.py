@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from mien.config import RunConfig, differences, to_dict, with_defaults
+from mien.config import RunConfig, differences, to_dict
 from mien.errors import MienError
 from mien.files import atomic_file
 
@@ -90,7 +90,7 @@ def load_state(out: Path, config: RunConfig, fingerprint: str) -> Saved:
         saved, told, progress = header["config"], header["fingerprint"], Progress(**header["progress"])
     except (SafetensorError, KeyError, TypeError, OSError, json.JSONDecodeError) as error:
         raise MienError(f"{path}: is damaged or no state of a run ({error}); start anew in another --out") from error
-    changed = differences(with_defaults(saved, type(config)), to_dict(config))
+    changed = differences(saved, config)
     if changed:
         raise MienError(
             f"--resume: the configuration differs from the run in {out}: {'; '.join(changed)}; give the same"
