@@ -96,6 +96,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lr", type=float, default=1e-3, help="of every arm by Muon (1e-3)")
     parser.add_argument("--ema", type=float, default=0.98, help="decay of the averaged weights (0.98)")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto", help="of all training (auto)")
 
 
 def settings(name: str, given: argparse.Namespace, seed: int) -> TrainConfig:
@@ -128,6 +129,7 @@ def settings(name: str, given: argparse.Namespace, seed: int) -> TrainConfig:
         freeze=FreezeConfig(blocks=arm.blocks, release_epoch=given.epochs // 2 + 1 if arm.released else None),
         seed=seed,
         device=given.device,
+        precision=given.precision,
     )
 
 
@@ -203,11 +205,12 @@ def judge(
 
 
 def head(given: argparse.Namespace, faces: FaceSet) -> dict[str, Any]:
-    """Where and on what the arms were made: ``machine``, ``data``, ``preset``, ``image_size``, ``batch_size``."""
+    """Where and on what the arms were made: ``machine``, ``data``, ``preset``, ``image_size``, ``batch_size``,
+    ``precision``."""
     machine = {**machine_of(resolve_device(given.device)), "threads": torch.get_num_threads()}
     data = {"source": faces.source, "fingerprint": faces.fingerprint, "training": len(faces.part("train"))}
     return {"machine": machine, "data": data, "preset": given.preset, "image_size": given.image_size,
-            "batch_size": given.batch_size}  # fmt: skip
+            "batch_size": given.batch_size, "precision": given.precision}  # fmt: skip
 
 
 def told(about: dict[str, Any]) -> str:
@@ -220,4 +223,4 @@ def told(about: dict[str, Any]) -> str:
 def teacher_config(given: argparse.Namespace) -> TrainConfig:
     """The run of the teacher that is made where none is given."""
     config = TrainConfig(data=given.data, out=str(given.teacher), epochs=given.teacher_epochs, device=given.device)
-    return replace(config, **TEACHER_SETTINGS)
+    return replace(config, precision=given.precision, **TEACHER_SETTINGS)

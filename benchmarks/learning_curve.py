@@ -121,6 +121,7 @@ def settings(given: argparse.Namespace, share: float, images: int, all_images: i
         teacher=[str(given.teacher / "model")] if given.teacher else [],
         seed=given.seed,
         device=given.device,
+        precision=given.precision,
     )
 
 

@@ -109,7 +109,7 @@ def prepare(given: argparse.Namespace) -> None:
         config = PretrainConfig(
             data=given.data, out=str(given.autoencoder), preset=given.preset, image_size=given.image_size,
             epochs=given.pretrain_epochs, batch_size=given.batch_size, optimizer="muon", lr=given.lr,
-            device=given.device,
+            device=given.device, precision=given.precision,
         )  # fmt: skip
         make(config, shlex.join(["python", *sys.argv]))
     if taught and own_teacher:
@@ -222,8 +222,9 @@ def opening(about: dict[str, Any]) -> str:
     size = about["image_size"] or SHAPES[about["preset"]].image_size
     return (
         f"{told(about)}; {about['data']['source']}, validation, single view\n"
-        f"{about['preset']} at {size} px, batch {about['batch_size']}, {about['images_seen']:,} images seen by each "
-        f"({about['epochs']} epochs); seeds {', '.join(map(str, about['seeds']))}"
+        f"{about['preset']} at {size} px, batch {about['batch_size']}, precision {about['precision']}, "
+        f"{about['images_seen']:,} images seen by each ({about['epochs']} epochs); "
+        f"seeds {', '.join(map(str, about['seeds']))}"
     )
 
 

@@ -243,7 +243,7 @@ class TestLearningCurve:
 
     def test_every_share_takes_the_same_steps(self, tmp_path: Path) -> None:
         given = Namespace(out=tmp_path, preset="nano", image_size=None, epochs=6, batch_size=128, lr=1e-3, ema=0.98,
-                          teacher=None, seed=0, device="cpu")  # fmt: skip
+                          precision="auto", teacher=None, seed=0, device="cpu")  # fmt: skip
         found = [learning_curve.settings(given, images / 28709, images, 28709) for images in (3589, 7177, 14355, 28709)]
         assert [each.epochs for each in found] == [48, 24, 12, 6]  # of 28, 56, 112 and 224 steps
         assert [each.warmup_epochs / each.epochs for each in found] == pytest.approx([0.1] * 4)

@@ -21,7 +21,7 @@ from mien.model.channels import to_colour, to_grey
 from mien.model.classifier import Classifier
 from mien.model.freezing import check_freezing, freeze, frozen_units, table, training_mode, units
 from mien.model.head import heads
-from mien.model.networks import as_vit
+from mien.model.networks import as_vit, lay_out, logits
 from mien.model.preprocessing import LUMA, Preprocessing
 from mien.training.optim import build_optimizer
 
@@ -249,6 +249,24 @@ class TestFreezing:
         assert decays[id(network.vit.layers[2].mlp.fc1.weight)] == 0.05
         assert decays[id(network.vit.layers[2].mlp.fc1.bias)] == 0
         assert decays[id(network.vit.layers[2].layernorm_before.weight)] == 0
+
+
+class TestLayOut:
+    def test_a_vit_answers_the_same_and_its_file_says_nothing_of_it(self, tmp_path: Path) -> None:
+        network = as_vit(saved(tmp_path / "as-built", "nano").network)
+        pixels = torch.randn(3, 1, 48, 48)
+        with torch.no_grad():
+            before = logits(network, pixels)
+            assert lay_out(network).config._attn_implementation == "eager"
+            assert torch.allclose(logits(network, pixels), before, atol=1e-4)
+        network.save_pretrained(tmp_path / "laid-out")
+        configs = [json.loads((tmp_path / name / "config.json").read_text()) for name in ("as-built", "laid-out")]
+        assert configs[0].keys() == configs[1].keys()
+
+    def test_a_convolution_keeps_the_channels_side_by_side(self) -> None:
+        network, _ = build("timm:resnet10t", NAMES, grey=True, image_size=32)
+        filters = next(weight for weight in lay_out(network).parameters() if weight.ndim == 4 and weight.shape[1] > 1)
+        assert filters.is_contiguous(memory_format=torch.channels_last)
 
 
 class TestFolder:

@@ -79,6 +79,19 @@ class TestStep:
         assert torch.allclose(one, other, atol=1e-7)
         assert not torch.allclose(marked, other, atol=1e-3)
 
+    def test_a_step_in_bfloat16_is_nearly_the_same(self) -> None:
+        torch.manual_seed(0)
+        gradient = torch.randn(48, 96)
+        steps = []
+        for dtype in (torch.float32, torch.bfloat16):
+            parameter = nn.Parameter(torch.zeros(48, 96))
+            parameter.grad = gradient.clone()
+            Muon([{"params": [parameter], "muon": True}], dtype=dtype, lr=0.01).step()
+            steps.append(parameter.detach())
+        single, half = steps
+        assert torch.cosine_similarity(single.flatten(), half.flatten(), dim=0) > 0.99
+        assert not torch.equal(single, half)
+
     def test_weight_decay_is_decoupled(self) -> None:
         parameter = nn.Parameter(torch.ones(4, 4))
         parameter.grad = torch.zeros(4, 4)
@@ -112,6 +125,12 @@ class TestWhatMovesHow:
         assert "timm_model.classifier.weight" not in found
         assert "timm_model.blocks.1.0.conv_pw.weight" in found
         assert "timm_model.blocks.1.0.conv_dw.weight" not in found  # a filter a channel is no matrix
+
+    @pytest.mark.parametrize(("precision", "dtype"), [("auto", torch.float32), ("bf16", torch.bfloat16)])
+    def test_steps_are_computed_in_the_precision_of_the_run(self, precision: str, dtype: torch.dtype) -> None:
+        network, _ = build("nano", NAMES, grey=True)
+        optimizer = build_optimizer(network, settings(Path("unused"), precision=precision).resolved())
+        assert isinstance(optimizer, Muon) and optimizer.dtype is dtype
 
     def test_adamw_stays_adamw(self) -> None:
         layer = nn.Linear(3, 3)

@@ -23,7 +23,6 @@ MINIATURE = {
     "second-teacher": TEACHER,
     "mae": "preset: nano\nepochs: 1\nbatch_size: 32\nprobe_epochs: 0\ndevice: cpu\n",
     "nano": "backbone: nano\nepochs: 1\nbatch_size: 32\nwarmup_epochs: 0\ndevice: cpu\ndistill: {features: 1}\n",
-    "student": "epochs: 1\nbatch_size: 32\nwarmup_epochs: 0\nfreeze: {blocks: 0}\ndevice: cpu\n",
     "mini": "epochs: 1\nbatch_size: 32\nwarmup_epochs: 0\nfreeze: {blocks: 0}\ndevice: cpu\n",
 }
 
@@ -31,15 +30,14 @@ MINIATURE = {
 def test_each_run_goes_on_from_those_before_it(tmp_path: Path) -> None:
     (tmp_path / "mae").mkdir()
     (tmp_path / "mae" / "state.safetensors").touch()
-    teacher, second, mae, student, mini, nano, *rest = remake.commands("archive.zip", tmp_path)
-    assert [command[0] for command in (teacher, second, mae, student, mini, nano, *rest)] == [
-        "train", "train", "pretrain", "train", "train", "train", "evaluate", "pack", "card", "evaluate", "pack", "card",
+    teacher, second, mae, mini, nano, *rest = remake.commands("archive.zip", tmp_path)
+    assert [command[0] for command in (teacher, second, mae, mini, nano, *rest)] == [
+        "train", "train", "pretrain", "train", "train", "evaluate", "pack", "card", "evaluate", "pack", "card",
     ]  # fmt: skip
     assert "--resume" in mae and "--resume" not in teacher
-    assert student[student.index("--backbone") + 1] == str(tmp_path / "mae" / "model")
-    assert student[student.index("--teacher") + 1 :] == [str(tmp_path / "teacher"), str(tmp_path / "second-teacher")]
+    assert mini[mini.index("--backbone") + 1] == str(tmp_path / "mae" / "model")
+    assert mini[mini.index("--teacher") + 1 :] == [str(tmp_path / "teacher"), str(tmp_path / "second-teacher")]
     assert second[second.index("--teacher") + 1 :] == [str(tmp_path / "teacher")]
-    assert mini[mini.index("--backbone") + 1] == str(tmp_path / "student" / "model")
     assert nano[nano.index("--teacher") + 1 :] == [str(tmp_path / "mini"), str(tmp_path / "second-teacher")]
     assert rest[0][rest[0].index("--split") + 1] == "validation"
 
@@ -71,7 +69,7 @@ def test_the_whole_path_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert str(next(classifier.network.parameters()).dtype) == "torch.float32"
     release = classifier.meta()["release"]
     roles = [stage["role"] for stage in release["origin"]]
-    assert roles == ["pretraining", "teacher", "teacher", "earlier fine-tuning", "fine-tuning"]
+    assert roles == ["pretraining", "teacher", "teacher", "fine-tuning"]
     faces = read_faces(str(data)).part("validation")
     order = [classifier.names.index(name) for name in faces.names]
     right = classifier.logits(faces.images, quiet=True)[:, order].argmax(1) == faces.labels

@@ -40,8 +40,7 @@ STAGES: tuple[Stage, ...] = (
     Stage("train", "teacher"),
     Stage("train", "second-teacher", teachers=("teacher",)),
     Stage("pretrain", "mae"),
-    Stage("train", "student", backbone="mae", teachers=("teacher", "second-teacher")),
-    Stage("train", "mini", backbone="student", teachers=("teacher", "second-teacher", "student")),
+    Stage("train", "mini", backbone="mae", teachers=("teacher", "second-teacher")),
     Stage("train", "nano", teachers=("mini", "second-teacher")),
 )
 """In order."""

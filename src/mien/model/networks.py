@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from timm.layers import Conv2dSame
 from torch import nn
-from transformers import TimmWrapperConfig, TimmWrapperForImageClassification, ViTConfig, ViTForImageClassification
+from transformers import (
+    TimmWrapperConfig,
+    TimmWrapperForImageClassification,
+    ViTConfig,
+    ViTForImageClassification,
+    ViTMAEForPreTraining,
+)
 
 from mien.errors import MienError
 from mien.model import face_cnn  # noqa: F401 - timm knows it from here on
@@ -15,6 +21,7 @@ from mien.model.head import heads
 
 Network = ViTForImageClassification | TimmWrapperForImageClassification
 NetworkConfig = ViTConfig | TimmWrapperConfig
+N = TypeVar("N", ViTForImageClassification, TimmWrapperForImageClassification, Network, ViTMAEForPreTraining)
 
 MODEL_TYPES: dict[str, tuple[type[NetworkConfig], type[Network]]] = {
     "vit": (ViTConfig, ViTForImageClassification),
@@ -59,13 +66,16 @@ def logits_and_states(model: nn.Module, pixels: torch.Tensor) -> tuple[torch.Ten
     return found.logits, found.hidden_states
 
 
-def lay_out(network: Network) -> Network:
-    """Keeps the channels of a pixel side by side in memory, where convolutions are fastest; the same network.
+def lay_out(network: N) -> N:
+    """The same network, computed in the way that is fastest where it is.
 
-    A ViT has one convolution alone, and stays as it is.
+    Convolutions want the channels of a pixel side by side in memory. The attention of a ViT is written out on a CPU:
+    over the few patches of a face torch's fused one takes twice as long there in bf16, backward above all (LOG.md).
     """
-    if not isinstance(network, ViTForImageClassification):
+    if isinstance(network, TimmWrapperForImageClassification):
         nn.Module.to(network, memory_format=torch.channels_last)
+    elif network.device.type == "cpu":
+        network.set_attn_implementation("eager")
     return network
 
 

@@ -19,7 +19,16 @@ class Muon(torch.optim.AdamW):
     A matrix [out, in] moves by ``lr * sqrt(max(out, in))`` times its momentum with all singular values made one. The
     root mean square of the entries of such a step is ``lr``, as it is at most in AdamW, so one rate serves both (Liu et
     al. 2025, arXiv:2502.16982, section 2.2). Convolutions count as matrices [out, in * height * width].
+
+    Args:
+        groups: as for AdamW; those marked ``muon`` hold matrices and convolutions alone.
+        dtype: in which a momentum is orthogonalised; bfloat16 is enough, where the processor is fast in it.
+        options: of AdamW.
     """
+
+    def __init__(self, groups: list[dict[str, Any]], *, dtype: torch.dtype = torch.float32, **options: Any) -> None:
+        super().__init__(groups, **options)
+        self.dtype = dtype
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -45,10 +54,8 @@ class Muon(torch.optim.AdamW):
             shapes.setdefault(wanted.shape, []).append((parameter, wanted))
             parameter.grad = None  # AdamW passes by what has no gradient
         for shape, members in shapes.items():
-            # bfloat16 is enough here, and slow on most CPUs.
-            dtype = torch.bfloat16 if members[0][1].is_cuda else torch.float32
             stacked = torch.stack([wanted for _, wanted in members])
-            steps = zeropower_via_newtonschulz(stacked, STEPS, COEFFICIENTS, dtype=dtype)
+            steps = zeropower_via_newtonschulz(stacked, STEPS, COEFFICIENTS, dtype=self.dtype)
             for (parameter, _), step in zip(members, steps, strict=True):
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
                 step = step.to(parameter.dtype).view_as(parameter)

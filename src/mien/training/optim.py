@@ -13,6 +13,7 @@ from torch import nn
 from mien.config import TrainConfig
 from mien.model.head import heads
 from mien.model.networks import Network, first_convolutions, layered
+from mien.training.device import resolve_precision
 from mien.training.muon import Muon
 
 STATE: tuple[str, ...] = ("step", "exp_avg", "exp_avg_sq", "momentum")
@@ -50,8 +51,9 @@ def _split(
 
 def build_optimizer(network: Network, config: TrainConfig) -> torch.optim.AdamW:
     """AdamW or Muon, as the configuration says, over ``parameter_groups``."""
-    ends = [*first_convolutions(network), *heads(network)]
-    return start_optimizer(config.optimizer, network, parameter_groups(network, config), ends, config.lr or 0.0)
+    ends, groups = [*first_convolutions(network), *heads(network)], parameter_groups(network, config)
+    precision = resolve_precision(config.precision, network.device)
+    return start_optimizer(config.optimizer, network, groups, ends, config.lr or 0.0, precision=precision)
 
 
 def start_optimizer(
@@ -61,6 +63,7 @@ def start_optimizer(
     ends: Iterable[nn.Module],
     lr: float,
     betas: tuple[float, float] = (0.9, 0.999),
+    precision: str = "fp32",
 ) -> torch.optim.AdamW:
     """AdamW (Loshchilov and Hutter 2019) over parameter groups, or ``Muon``, for the matrices between both ends.
 
@@ -72,6 +75,7 @@ def start_optimizer(
             vectors and tokens do.
         lr: for the groups that name none.
         betas: of AdamW.
+        precision: bf16 or fp32, in which muon computes its steps.
     """
     device = next(network.parameters()).device
     fused = device.type in ("cpu", "cuda")
@@ -80,7 +84,8 @@ def start_optimizer(
     at_ends = set(ends)
     layers = [layer for layer in network.modules() if isinstance(layer, nn.Linear | nn.Conv2d) and layer not in at_ends]
     inner = {id(layer.weight) for layer in layers if getattr(layer, "groups", 1) == 1}
-    return Muon(_split(groups, inner, {"muon": False}, {"muon": True}), lr=lr, betas=betas, fused=fused)
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    return Muon(_split(groups, inner, {"muon": False}, {"muon": True}), dtype=dtype, lr=lr, betas=betas, fused=fused)
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig, steps_per_epoch: int) -> CosineLRScheduler:

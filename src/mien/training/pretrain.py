@@ -19,6 +19,7 @@ from mien.data.faces import SPLITS, FaceSet
 from mien.data.unlabelled import read_for_pretraining
 from mien.evaluation.probe import probe
 from mien.model.mae import build_autoencoder, count_patches, reconstruct, save_autoencoder
+from mien.model.networks import lay_out
 from mien.model.preprocessing import Preprocessing, tensor
 from mien.model.presets import SHAPES
 from mien.progress import progress
@@ -73,7 +74,9 @@ def pretrain(config: PretrainConfig, *, resume: bool = False, command: str = "")
     if on_main():
         for warning in faces.warnings:
             print(f"warning: {warning}", file=sys.stderr, flush=True)
-    Pretraining(config, network.to(accelerator.device), preprocessing, faces, accelerator, saved, command).fit()
+    Pretraining(
+        config, lay_out(network.to(accelerator.device)), preprocessing, faces, accelerator, saved, command
+    ).fit()
     accelerator.wait_for_everyone()
     return Path(config.out) / "model"
 
@@ -112,7 +115,7 @@ class Pretraining:
         rate = config.lr or 0.0
         groups = param_groups_weight_decay(network, config.weight_decay, no_weight_decay_list=NO_DECAY)
         ends = [network.vit.embeddings.patch_embeddings.projection, network.decoder.decoder_pred]
-        self.optimizer = start_optimizer(config.optimizer, network, groups, ends, rate, BETAS)
+        self.optimizer = start_optimizer(config.optimizer, network, groups, ends, rate, BETAS, self.precision)
         self.schedule = build_schedule(self.optimizer, rate, min_lr=config.min_lr, warmup=config.warmup)
         self.budget = self.build_budget()
         if saved:
