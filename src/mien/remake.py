@@ -40,7 +40,7 @@ STAGES: tuple[Stage, ...] = (
     Stage("train", "teacher"),
     Stage("train", "second-teacher", teachers=("teacher",)),
     Stage("pretrain", "mae"),
-    Stage("train", "mini", backbone="mae", teachers=("teacher", "second-teacher")),
+    Stage("train", "mini", backbone="mae", teachers=("second-teacher",)),
     Stage("train", "nano", teachers=("mini", "second-teacher")),
 )
 """In order."""

@@ -1,0 +1,80 @@
+"""The models that come with the package: small, pretrained as promised, and as good as their cards say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import skimage.data
+from PIL import Image
+from transformers import pipeline
+
+from mien import Recognizer
+from mien.data.read import read_faces
+from mien.evaluation.evaluate import evaluate
+from mien.export.pack import FILES, LARGEST_WEIGHTS
+from mien.model.classifier import Classifier
+from mien.recognition.engines.models import DEFAULT, SHIPPED
+from mien.remake import SHIPPED as NAMES
+
+ALL_WEIGHTS = 40 * 2**20
+"""Bytes of every file of weights together."""
+
+ROOT = Path(__file__).parents[1]
+CARDS = {"mini": ROOT / "MODEL_CARD.md", "nano": ROOT / "MODEL_CARD-nano.md"}
+
+
+def meta(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((SHIPPED / name / "meta.json").read_text(encoding="utf-8"))
+    return found
+
+
+def test_they_are_there_and_small() -> None:
+    assert {path.name for path in SHIPPED.iterdir()} == set(NAMES) and DEFAULT in NAMES
+    files = [path for path in SHIPPED.rglob("*") if path.is_file()]
+    assert {path.name for path in files} == FILES
+    assert all(path.stat().st_size <= LARGEST_WEIGHTS for path in files)
+    assert sum(path.stat().st_size for path in files) <= ALL_WEIGHTS
+
+
+def test_the_default_was_a_masked_autoencoder_first() -> None:
+    roles = [stage["role"] for stage in meta(DEFAULT)["release"]["origin"]]
+    assert "pretraining" in roles and roles[-1] == "fine-tuning"
+    config = json.loads((SHIPPED / DEFAULT / "config.json").read_text(encoding="utf-8"))
+    assert config["architectures"] == ["ViTForImageClassification"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_engine_and_the_pipeline_give_the_same_answer(name: str) -> None:
+    picture = Image.fromarray(skimage.data.astronaut())
+    (face,) = Recognizer(name).recognize(picture).faces
+    x, y, width, height = face.box
+    crop = picture.convert("L").crop((x, y, x + width, y + height)).resize((48, 48))
+    told = pipeline("image-classification", model=str(SHIPPED / name), top_k=7)(crop)
+    (by_onnx,) = Recognizer(name, detector="none").recognize(crop).faces
+    assert {answer["label"] for answer in told} == set(by_onnx.probabilities)
+    for answer in told:
+        assert by_onnx.probabilities[answer["label"]] == pytest.approx(answer["score"], abs=2e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_card_tells_what_is_measured(name: str, fer2013: Path) -> None:
+    faces = read_faces(str(fer2013))
+    found = evaluate(Classifier.load(SHIPPED / name), faces, "validation", train_thumbnails=None, quiet=True)
+    told = meta(name)["release"]["scores"]["validation"]
+    pictures = len(faces.part("validation"))
+    assert found.whole["accuracy"] == pytest.approx(told["accuracy"], abs=2.5 / pictures)  # another processor rounds
+    assert f"{told['accuracy']:.2%}" in CARDS[name].read_text(encoding="utf-8")
+
+
+def test_int8_loses_little_on_real_faces(fer2013: Path) -> None:
+    part = read_faces(str(fer2013)).part("validation")
+    right = {}
+    for name in (DEFAULT, f"{DEFAULT}-int8"):
+        results = Recognizer(name, detector="none").recognize(list(part.images))
+        labels = [result.faces[0].label for result in results]
+        right[name] = np.mean([label == part.names[index] for label, index in zip(labels, part.labels, strict=True)])
+    assert right[DEFAULT] - right[f"{DEFAULT}-int8"] <= 0.003 + 1 / len(part)
