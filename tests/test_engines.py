@@ -175,7 +175,7 @@ def test_answers_that_are_no_numbers_are_refused(run_folder: Path, tmp_path: Pat
     (bias,) = (weight for weight in model.graph.initializer if weight.name == "head.bias")
     bias.CopyFrom(onnx.numpy_helper.from_array(np.full(3, np.nan, np.float32), "head.bias"))
     onnx.save(model, tmp_path / "model.onnx")
-    with pytest.raises(MienError, match=r"model\.onnx: answers NaN or infinity, expected numbers"):
+    with pytest.raises(MienError, match=r"model\.onnx: answers with NaN or infinity, expected numbers"):
         OnnxEngine(tmp_path / "model.onnx").read(crops(1))
 
 

@@ -136,7 +136,7 @@ def test_a_split_that_the_data_lacks_is_refused() -> None:
 def test_answers_that_are_not_numbers_are_refused() -> None:
     broken = logits([0, 1])
     broken[1, 2] = np.nan
-    with pytest.raises(MienError, match="NaN or infinity for picture 1"):
+    with pytest.raises(MienError, match="answers picture 1 with NaN or infinity"):
         evaluate(Fixed(NAMES, broken), faces([0, 1]), "test", train_thumbnails=None)
 
 

@@ -187,14 +187,6 @@ class TestResume:
         with pytest.raises(MienError, match=r"seed: 0 -> 5; .*configuration|configuration differs .* seed: 0 -> 5"):
             train(replace(config, seed=5), resume=True)
 
-    def test_tells_that_the_hub_is_asked(
-        self, faces: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-        with pytest.raises(MienError, match="hub could not be reached"):
-            train(small(tmp_path / "run", Path("nobody/no-such-model")))
-        assert capsys.readouterr().err == "reading nobody/no-such-model from the Hugging Face hub or its cache\n"
-
     def test_other_data_is_refused(
         self, faces: FaceSet, mae_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -218,6 +210,14 @@ class TestResume:
 
 
 class TestTrouble:
+    def test_tells_that_the_hub_is_asked(
+        self, faces: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        with pytest.raises(MienError, match="hub could not be reached"):
+            train(small(tmp_path / "run", Path("nobody/no-such-model")))
+        assert capsys.readouterr().err == "reading nobody/no-such-model from the Hugging Face hub or its cache\n"
+
     def test_nan_stops_and_keeps_the_last_good_state(
         self, faces: FaceSet, mae_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -1,6 +1,9 @@
-"""The one exception that a user is meant to read."""
+"""The one exception that a user is meant to read, and a sentence that several of them end with."""
 
 from __future__ import annotations
+
+NO_NUMBERS = "NaN or infinity, expected numbers; its weights are damaged: copy the whole folder again, or train anew"
+"""What a model answers that cannot be used, and what to do about it."""
 
 
 class MienError(Exception):

@@ -10,7 +10,7 @@ import numpy as np
 
 from mien.data.faces import FaceSet
 from mien.data.twins import groups, has_twin, thumbnails
-from mien.errors import MienError
+from mien.errors import NO_NUMBERS, MienError
 from mien.evaluation.calibration import (
     POINTS,
     Threshold,
@@ -291,5 +291,5 @@ def _checked(logits: np.ndarray, model: str) -> np.ndarray:
     """The logits as float64 [N, C], where they are numbers."""
     if not np.isfinite(logits).all():
         row = int(np.flatnonzero(~np.isfinite(logits).all(axis=1))[0])
-        raise MienError(f"{model or 'the model'}: answers NaN or infinity for picture {row}; its weights are damaged")
+        raise MienError(f"{model or 'the model'}: answers picture {row} with {NO_NUMBERS}")
     return logits.astype(np.float64)

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from mien.data.faces import FaceSet
-from mien.errors import MienError
+from mien.errors import NO_NUMBERS, MienError
 from mien.evaluation.evaluate import Reads
 from mien.evaluation.metrics import accuracy_and_macro_f1
 
@@ -118,7 +118,7 @@ def robustness(
         images = changed(part.images, change, seed)
         logits = classifier.logits(images, batch_size=batch_size, quiet=True)
         if not np.isfinite(logits).all():
-            raise MienError(f"the model answers pictures changed by {name!r} with NaN or infinity; train it anew")
+            raise MienError(f"the model answers pictures changed by {name!r} with {NO_NUMBERS}")
         accuracy, macro_f1 = accuracy_and_macro_f1(logits.argmax(axis=1), labels, len(classifier.names))
         rows.append({"change": name, "how": how, "accuracy": accuracy, "macro_f1": macro_f1})
     return rows

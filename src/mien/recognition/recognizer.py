@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, overload
 import numpy as np
 from PIL import Image
 
-from mien.errors import MienError
+from mien.errors import NO_NUMBERS, MienError
 from mien.recognition.detection import detectors, framing
 from mien.recognition.detection.detectors import Detection, Detector
 from mien.recognition.engines import engines
@@ -244,10 +244,7 @@ class Recognizer:
         self, where: str, detection: Detection, crop: np.ndarray, probabilities: np.ndarray, embedding: np.ndarray
     ) -> Face:
         if not np.isfinite(probabilities).all():
-            raise BrokenModelError(
-                f"the model answers {where} with NaN or infinity, expected numbers; its weights are damaged: copy the "
-                "whole folder again, or train anew"
-            )
+            raise BrokenModelError(f"the model answers {where} with {NO_NUMBERS}")
         best = int(probabilities.argmax())
         score, threshold = float(probabilities[best]), self.engine.threshold
         return Face(

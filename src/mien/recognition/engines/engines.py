@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from mien.errors import MienError
+from mien.errors import NO_NUMBERS, MienError
 from mien.recognition.engines.models import find
 
 KINDS: tuple[str, ...] = ("auto", "onnx", "torch")
@@ -168,8 +168,7 @@ def joined(parts: list[Any], count: int, where: str | Path) -> Answers:
     """
     probabilities, embeddings = (np.concatenate(values) for values in zip(*parts, strict=True))
     if not np.isfinite(probabilities).all():
-        raise MienError(f"{where}: answers NaN or infinity, expected numbers; its weights are damaged: copy the whole "
-                        "again, or train anew")  # fmt: skip
+        raise MienError(f"{where}: answers with {NO_NUMBERS}")
     return Answers(probabilities[:count], embeddings[:count])
 
 

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from mien.errors import MienError
+from mien.errors import NO_NUMBERS, MienError
 from mien.evaluation.calibration import softmax
 from mien.files import atomic_file
 from mien.recognition.engines.engines import BATCH, Engine
@@ -221,10 +221,7 @@ def _read_hidden(
 
 def _log_odds(probabilities: np.ndarray, label: int) -> np.ndarray:
     if not np.isfinite(probabilities).all():
-        raise MienError(
-            "the model answers with NaN or infinity, expected numbers; its weights are damaged: copy the whole folder "
-            "again, or train anew"
-        )
+        raise MienError(f"the model answers with {NO_NUMBERS}")
     clipped = probabilities[:, label].astype(np.float64).clip(_LEAST, 1 - _LEAST)
     found: np.ndarray = np.log(clipped) - np.log1p(-clipped)
     return found
