@@ -199,7 +199,7 @@ class TestRecipes:
         assert record["results"][0]["test"] is None and record["results"][1]["test"]["p"] <= 1
         assert record["results"][4]["command"].endswith(f"--arms {best} averaged")
         told = capsys.readouterr().out
-        assert "epoch   1/1" in told and "nano at 16 px, batch 16, 64 images seen by each" in told
+        assert "epoch   1/1" in told and "nano at 16 px, batch 16, precision auto, 64 images seen by each" in told
         recipes.main()
         assert "epoch   1/1" not in capsys.readouterr().out
         assert json.loads((tmp_path / "out" / "results.json").read_text())["results"] == record["results"]
