@@ -16,7 +16,7 @@ from mien import Recognizer
 from mien.data.read import read_faces
 from mien.evaluation.evaluate import evaluate
 from mien.export.pack import FILES, LARGEST_WEIGHTS
-from mien.model.classifier import Classifier
+from mien.model.classifier import FINGERPRINTS, Classifier
 from mien.recognition.engines.models import DEFAULT, SHIPPED
 from mien.remake import SHIPPED as MADE
 
@@ -80,3 +80,11 @@ def test_int8_loses_little_on_real_faces(fer2013: Path) -> None:
         labels = [result.faces[0].label for result in results]
         right[name] = np.mean([label == part.names[index] for label, index in zip(labels, part.labels, strict=True)])
     assert right[DEFAULT] - right[f"{DEFAULT}-int8"] <= 0.003 + 1 / len(part)
+
+
+def test_the_cnn_that_taught_it_is_as_good_as_it_says(fer2013: Path) -> None:
+    folder = ROOT / "teachers" / "face_cnn"
+    teacher = Classifier.load(folder)
+    found = evaluate(teacher, read_faces(str(fer2013)), "validation", train_thumbnails=None, quiet=True)
+    assert found.whole["accuracy"] == pytest.approx(teacher.meta()["metrics"]["accuracy"], abs=5 / len(found.labels))
+    assert not (folder / FINGERPRINTS).exists()
