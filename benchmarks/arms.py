@@ -222,5 +222,6 @@ def told(about: dict[str, Any]) -> str:
 
 def teacher_config(given: argparse.Namespace) -> TrainConfig:
     """The run of the teacher that is made where none is given."""
-    config = TrainConfig(data=given.data, out=str(given.teacher), epochs=given.teacher_epochs, device=given.device)
-    return replace(config, precision=given.precision, **TEACHER_SETTINGS)
+    config = TrainConfig(data=given.data, out=str(given.teacher), epochs=given.teacher_epochs, device=given.device,
+                         precision=given.precision)  # fmt: skip
+    return replace(config, **TEACHER_SETTINGS)

@@ -46,7 +46,7 @@ STAGES: tuple[Stage, ...] = (
 """In order."""
 
 SHIPPED: tuple[str, ...] = ("mini", "nano")
-"""The runs whose models come with the package."""
+"""The runs whose models are packed; ``src/mien/weights`` holds those that come with the package."""
 
 
 def commands(data: str, out: Path) -> list[list[str]]:
