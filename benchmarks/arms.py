@@ -83,7 +83,7 @@ TEACHER_SETTINGS: dict[str, Any] = {
     "lr": 2e-3,
     "weight_decay": 0.1,
 }
-"""The residual network that teaches the shipped model, of 1.2 million parameters."""
+"""The first teacher of the shipped model, a residual network of 1.2 million parameters."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -60,8 +60,8 @@ class TestPresets:
         attention = 2 * 2 * tokens**2 * width
         head = 2 * width * 7
         size = presets.size_of("nano")
-        assert size["gflop"] * 1e9 == pytest.approx(patches + 6 * (layers + attention) + head, rel=1e-12)
-        assert size["parameters"] == 1_203_975
+        assert size["gflop"] * 1e9 == pytest.approx(patches + 4 * (layers + attention) + head, rel=1e-12)
+        assert size["parameters"] == 807_431
 
     def test_base_is_vit_b(self) -> None:
         block = 12 * 768**2 + 13 * 768
@@ -139,7 +139,7 @@ class TestRecipes:
         monkeypatch.setattr(recipes, "make", lambda *_: pytest.fail("something is trained"))
         for changed, told in (
             ({"arms": ["scratch", "released 4"], "epochs": 1}, "--epochs 1: released 4 .* give at least 2"),
-            ({"arms": ["scratch", "frozen 8"], "preset": "nano"}, "--preset nano: has 6 blocks, too few for frozen 8"),
+            ({"arms": ["scratch", "frozen 8"], "preset": "nano"}, "--preset nano: has 4 blocks, too few for frozen 8"),
             ({"arms": ["masked", "averaged"]}, "--arms averaged: .* give --arms scratch averaged"),
         ):
             with pytest.raises(MienError, match=told):

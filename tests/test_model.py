@@ -69,7 +69,7 @@ class TestMasking:
 class TestBackbone:
     @pytest.mark.parametrize(
         ("preset", "parameters"),
-        [("nano", 1_203_975), ("mini", 3_580_423), ("tiny", 5_359_879), ("small", 21_359_623), ("base", 85_140_487)],
+        [("nano", 807_431), ("mini", 3_580_423), ("tiny", 5_359_879), ("small", 21_359_623), ("base", 85_140_487)],
     )
     def test_presets(self, preset: str, parameters: int) -> None:
         network, preprocessing = build_vit(preset, tuple("abcdefg"), grey=True)
@@ -229,9 +229,15 @@ class TestFreezing:
             check_freezing(FreezeConfig(blocks=2), network, fresh=True)
         check_freezing(FreezeConfig(blocks=2, random_weights=True), network, fresh=True)
 
+    def test_not_all_of_it_unasked(self) -> None:
+        network, _ = build_vit("nano", NAMES, grey=True)
+        with pytest.raises(MienError, match=r"would freeze all 4 blocks of this backbone; say --freeze\.blocks 2, or 0"):
+            check_freezing(FreezeConfig(blocks=4), network, fresh=False, by_default=True)
+        check_freezing(FreezeConfig(blocks=4), network, fresh=False)
+
     def test_more_blocks_than_there_are(self) -> None:
         network, _ = build_vit("nano", NAMES, grey=True)
-        with pytest.raises(MienError, match="expected at most 6"):
+        with pytest.raises(MienError, match="expected at most 4"):
             check_freezing(FreezeConfig(blocks=7), network, fresh=False)
 
     def test_rates(self, mae_folder: Path) -> None:

@@ -106,7 +106,7 @@ class TestWhatMovesHow:
         found = in_muon(build_optimizer(network, config), network)
         expected = {name for name, p in network.named_parameters() if name.startswith("vit.layers") and p.ndim == 2}
         assert found == expected
-        assert len(found) == 6 * 6
+        assert len(found) == 4 * 6
 
     def test_a_layers_rate_and_decay_are_kept(self) -> None:
         network, _ = build("nano", NAMES, grey=True)
@@ -114,7 +114,7 @@ class TestWhatMovesHow:
         optimizer = build_optimizer(network, config)
         groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
         scales = [groups[id(layer.mlp.fc1.weight)]["lr_scale"] for layer in network.vit.layers]  # type: ignore[union-attr]
-        assert scales == pytest.approx([0.5**k for k in range(6, 0, -1)])
+        assert scales == pytest.approx([0.5**k for k in range(4, 0, -1)])
         assert all(group["weight_decay"] == 0.2 for group in optimizer.param_groups if group["muon"])
 
     def test_of_a_convolutional_network_all_but_its_ends(self) -> None:

@@ -85,7 +85,7 @@ def test_an_onnx_file_that_answers_otherwise_is_not_packed(
 
 def test_a_model_that_is_too_large_is_refused(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mien.export.pack.LARGEST_WEIGHTS", 2**20)
-    with pytest.raises(MienError, match=r"take 2\.\d MiB in half precision, expected at most 1; distil"):
+    with pytest.raises(MienError, match=r"take 1\.\d MiB in half precision, expected at most 1; distil"):
         pack(run, tmp_path / "packed", draw_faces(14, 14, 14, seed=0))
 
 
@@ -108,10 +108,33 @@ def test_the_runs_behind_a_model_are_told_once_each(tmp_path: Path) -> None:
         }
         write_json(tmp_path / name / "model" / "config.json", {"model_type": kind})
         write_json(tmp_path / name / "model" / "meta.json", {"command": name, "config": config})
-    stages = [(stage["role"], stage["command"]) for stage in origin(tmp_path / "second" / "model")]
+    found = origin(tmp_path / "second" / "model")
+    stages = [(stage["role"], stage["command"]) for stage in found]
     assert stages == [
         ("pretraining", "mae"),
         ("teacher", "cnn"),
         ("earlier fine-tuning", "first"),
         ("fine-tuning", "second"),
     ]
+    # "nano" and "timm:face_cnn" stand in the configuration of these as paths that are not there.
+    assert [stage["weights_from"] is None for stage in found] == [False, False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("backbone", "expected"),
+    [("nano", None), ("timm:face_cnn", None), ("timm:resnet18.a1_in1k", "timm:resnet18.a1_in1k"),
+     ("facebook/vit-mae-base", "facebook/vit-mae-base")],
+)  # fmt: skip
+def test_weights_that_no_run_made_are_told(tmp_path: Path, backbone: str, expected: str | None) -> None:
+    write_json(tmp_path / "a" / "model" / "config.json", {"model_type": "vit"})
+    write_json(tmp_path / "a" / "model" / "meta.json", {"command": "a", "config": {"backbone": backbone}})
+    (stage,) = origin(tmp_path / "a" / "model")
+    assert stage["weights_from"] == expected
+
+
+def test_a_folder_without_a_record_is_of_others(tmp_path: Path) -> None:
+    write_json(tmp_path / "vit-mae-base" / "config.json", {"model_type": "vit_mae"})
+    write_json(tmp_path / "a" / "model" / "config.json", {"model_type": "vit"})
+    config = {"backbone": str(tmp_path / "vit-mae-base")}
+    write_json(tmp_path / "a" / "model" / "meta.json", {"command": "a", "config": config})
+    assert [stage["weights_from"] for stage in origin(tmp_path / "a" / "model")] == ["vit-mae-base", None]

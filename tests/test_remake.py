@@ -18,27 +18,36 @@ TEACHER = (
     "backbone: timm:resnet18\nnetwork_args: {channels: [8, 8, 8, 8], layers: [1, 1, 1, 1]}\n"
     "image_size: 32\nepochs: 1\nbatch_size: 32\nwarmup_epochs: 0\ndevice: cpu\n"
 )
+AUTOENCODER = "preset: nano\nepochs: 1\nbatch_size: 32\nprobe_epochs: 0\ndevice: cpu\n"
+STUDENT = "epochs: 1\nbatch_size: 32\nwarmup_epochs: 0\nfreeze: {blocks: 0}\ndevice: cpu\n"
 MINIATURE = {
-    "teacher": TEACHER,
-    "second-teacher": TEACHER,
-    "mae": "preset: nano\nepochs: 1\nbatch_size: 32\nprobe_epochs: 0\ndevice: cpu\n",
-    "nano": "backbone: nano\nepochs: 1\nbatch_size: 32\nwarmup_epochs: 0\ndevice: cpu\ndistill: {features: 1}\n",
-    "mini": "epochs: 1\nbatch_size: 32\nwarmup_epochs: 0\nfreeze: {blocks: 0}\ndevice: cpu\n",
+    **dict.fromkeys(("teacher", "second-teacher", "third-teacher"), TEACHER),
+    **dict.fromkeys(("mae", "nano-mae"), AUTOENCODER),
+    **dict.fromkeys(("student", "mini"), STUDENT),
+    "nano": STUDENT + "distill: {features: 1}\n",
 }
 
 
 def test_each_run_goes_on_from_those_before_it(tmp_path: Path) -> None:
     (tmp_path / "mae").mkdir()
     (tmp_path / "mae" / "state.safetensors").touch()
-    teacher, second, mae, mini, nano, *rest = remake.commands("archive.zip", tmp_path)
-    assert [command[0] for command in (teacher, second, mae, mini, nano, *rest)] == [
-        "train", "train", "pretrain", "train", "train", "evaluate", "pack", "card", "evaluate", "pack", "card",
+    commands = remake.commands("archive.zip", tmp_path)
+    runs, rest = dict(zip([stage.name for stage in remake.STAGES], commands, strict=False)), commands[8:]
+    assert [command[0] for command in runs.values()] == [
+        "train", "train", "pretrain", "train", "train", "train", "pretrain", "train",
     ]  # fmt: skip
-    assert "--resume" in mae and "--resume" not in teacher
-    assert mini[mini.index("--backbone") + 1] == str(tmp_path / "mae" / "model")
-    assert mini[mini.index("--teacher") + 1 :] == [str(tmp_path / "second-teacher")]
-    assert second[second.index("--teacher") + 1 :] == [str(tmp_path / "teacher")]
-    assert nano[nano.index("--teacher") + 1 :] == [str(tmp_path / "mini"), str(tmp_path / "second-teacher")]
+    assert [command[0] for command in rest] == ["evaluate", "pack", "card"] * 2
+    assert "--resume" in runs["mae"] and "--resume" not in runs["teacher"]
+
+    def given(name: str, option: str) -> list[str]:
+        following = runs[name][runs[name].index(option) + 1 :]
+        return [str(Path(path).relative_to(tmp_path)) for path in following if path.startswith(str(tmp_path))]
+
+    assert given("student", "--backbone") == ["mae/model", "second-teacher"]
+    assert given("mini", "--backbone") == ["student/model", "third-teacher"]
+    assert given("nano", "--backbone") == ["nano-mae/model", "second-teacher"]
+    assert given("second-teacher", "--teacher") == ["teacher"]
+    assert given("third-teacher", "--teacher") == ["student", "second-teacher"]
     assert rest[0][rest[0].index("--split") + 1] == "validation"
 
 
@@ -69,7 +78,7 @@ def test_the_whole_path_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert str(next(classifier.network.parameters()).dtype) == "torch.float32"
     release = classifier.meta()["release"]
     roles = [stage["role"] for stage in release["origin"]]
-    assert roles == ["pretraining", "teacher", "teacher", "fine-tuning"]
+    assert roles == ["pretraining", "teacher", "teacher", "earlier fine-tuning", "teacher", "fine-tuning"]
     faces = read_faces(str(data)).part("validation")
     order = [classifier.names.index(name) for name in faces.names]
     right = classifier.logits(faces.images, quiet=True)[:, order].argmax(1) == faces.labels

@@ -1,7 +1,7 @@
 """The shipped models, made again from ``archive.zip``: ``python -m mien.remake``.
 
-The stages are commands that a person could type, each with a file of ``configs/model``. One that was stopped goes on
-where it stopped; one that is done passes by at once.
+The stages are commands that a person could type, each with a file of ``configs/model``. A run that was stopped
+goes on where it stopped; one that is done passes by at once, and is scored and packed again.
 """
 
 from __future__ import annotations
@@ -40,8 +40,11 @@ STAGES: tuple[Stage, ...] = (
     Stage("train", "teacher"),
     Stage("train", "second-teacher", teachers=("teacher",)),
     Stage("pretrain", "mae"),
-    Stage("train", "mini", backbone="mae", teachers=("second-teacher",)),
-    Stage("train", "nano", teachers=("mini", "second-teacher")),
+    Stage("train", "student", backbone="mae", teachers=("second-teacher",)),
+    Stage("train", "third-teacher", teachers=("student", "second-teacher")),
+    Stage("train", "mini", backbone="student", teachers=("third-teacher",)),
+    Stage("pretrain", "nano-mae"),
+    Stage("train", "nano", backbone="nano-mae", teachers=("second-teacher",)),
 )
 """In order."""
 

@@ -32,7 +32,7 @@ Examples:
   mien predict photo.jpg --model runs/first --json
 
 Commands:
-  data       inspect, fetch or draw a data set
+  data       inspect, fetch or draw a data set, or make one of your own photos
   pretrain   make a masked autoencoder from faces, without labels
   train      train a classifier, or go on with one (--resume)
   evaluate   score one or several classifiers on a split, with a report to read

@@ -118,7 +118,8 @@ def add_reading_options(parser: argparse.ArgumentParser) -> None:
         "--model",
         type=Path,
         metavar="MODEL",
-        help="mini or mini-int8, which are shipped, a folder of `mien train`, or an .onnx file (mini)",
+        help="mini, nano, mini-int8 or nano-int8, which are shipped, a folder of `mien train` or `mien export`, or an "
+        ".onnx file (mini)",
     )
     parser.add_argument(
         "--detector", default="haar", metavar="D", help="haar, yunet, yunet:FILE, or none for face crops (haar)"

@@ -25,13 +25,18 @@ SET_BY_MIEN: dict[str, str] = {
 PRESETS: tuple[str, ...] = ("nano", "mini", "tiny", "small", "base")
 
 
+def is_fresh(backbone: str) -> bool:
+    """Whether a backbone is a preset, or a timm network without a tag: its weights are random."""
+    return backbone in PRESETS or (backbone.startswith(TIMM) and "." not in backbone)
+
+
 @dataclass(frozen=True)
 class FreezeConfig:
     """What of the encoder is kept as it came.
 
     Attributes:
         blocks: the embeddings and this many first blocks are frozen; 0 freezes nothing. By default 4 for a pretrained
-            backbone and 0 for a fresh one.
+            backbone (which must have more) and 0 for a fresh one.
         release_epoch: from this epoch on (1 is the first) nothing is frozen any more; by default frozen to the end.
         gradual: with release_epoch, release one block an epoch from the top, the embeddings last.
         random_weights: allow freezing a fresh backbone, whose weights are random.
@@ -84,7 +89,7 @@ class TrainConfig:
             orthogonalised momentum (Jordan et al. 2024) and the rest by AdamW; fresh networks learn faster by it.
         lr: peak learning rate of the encoder; by default 3e-5 for a pretrained backbone, 3e-4 for a fresh preset (1e-3
             by muon), and 1e-3 for a fresh timm network.
-        head_lr: peak learning rate of the classification head; by default 1.5e-4 for a pretrained backbone, or lr.
+        head_lr: peak learning rate of the classification head; by default five times lr for a pretrained backbone, or lr.
         min_lr: learning rate at the end of the cosine, as a share of the peak, in [0, 1].
         warmup_epochs: epochs of linear warm-up; may be a fraction.
         weight_decay: decoupled weight decay; norms, biases, positions and [CLS] are exempt.
@@ -205,8 +210,8 @@ class TrainConfig:
 
     @property
     def is_fresh(self) -> bool:
-        """Whether the backbone is a preset, or a timm network without a tag: its weights are random."""
-        return self.backbone in PRESETS or (self.is_timm and "." not in self.backbone)
+        """Whether its weights are random at the start."""
+        return is_fresh(self.backbone)
 
     def resolved(self) -> TrainConfig:
         """The configuration with every default that depends on the backbone filled in."""

@@ -19,8 +19,11 @@ TITLES: dict[str, str] = {
 }
 
 OF_FER2013 = """\
-The official splits: Training trains, PublicTest selects and is called so, PrivateTest is scored once a release. No
-picture of the last two, and no copy of one, was trained on."""
+The official splits: Training trains, PublicTest selects, PrivateTest is kept for the release. No picture of the last
+two was trained on, and no altered copy of one was made."""
+
+TRAINING_OF_FER2013 = 28_709
+"""Pictures of its Training split, by which the official splits are known from others with the same expressions."""
 
 USES = """\
 ## Intended uses
@@ -51,9 +54,10 @@ LICENCE = """\
 
 Code and weights: MIT. FER2013 (Goodfellow et al. 2013, arXiv:1307.0414) has terms of its own, and its pictures belong
 to others: it was gathered for research; whether weights made from it may be used commercially is for you to find out.
-The folder holds no picture and no thumbnail of a face, and no weights from anybody else: none of Meta's ViTMAE, none of
-another package.
+The folder holds no picture and no thumbnail of a face.
 """
+
+OWN = "All its weights were made by the runs above from random ones: none are Meta's ViTMAE, none another package's."
 
 
 def card(meta: Mapping[str, Any], name: str = "Mien") -> str:
@@ -77,9 +81,9 @@ def card(meta: Mapping[str, Any], name: str = "Mien") -> str:
         _scores(release["scores"]),
         _robustness(release["robustness"]),
         LIMITS,
-        _data(meta),
+        _data(meta, release["scores"]),
         _origin(release["origin"]),
-        LICENCE,
+        LICENCE + _owners(release["origin"]),
     ]
     return "\n".join(parts).rstrip() + "\n"
 
@@ -106,7 +110,8 @@ def _head(name: str, meta: Mapping[str, Any], release: Mapping[str, Any]) -> str
         ("SHA-256", f"`{release['sha256']}`"),
         ("packed by", f"Mien {release['mien']}, `{release['command'] or 'mien pack'}`"),
     ]
-    front = "---\nlicense: mit\npipeline_tag: image-classification\nlibrary_name: transformers\n---\n"
+    terms = "other" if _others(release["origin"]) else "mit"
+    front = f"---\nlicense: {terms}\npipeline_tag: image-classification\nlibrary_name: transformers\n---\n"
     said = f"# {name}: facial expressions, {len(meta['names'])} classes\n"
     return "\n".join([front, said, _table(["", ""], facts)])
 
@@ -137,10 +142,10 @@ def _use(names: Sequence[str]) -> str:
     return f"""\
 It reads {", ".join(names[:-1])} or {names[-1]} off a cropped face, with calibrated probabilities.
 
-    mien predict photo.jpg
+    mien predict photo.jpg --model this/folder
 
     from transformers import pipeline
-    print(pipeline("image-classification", model="this folder")("face.png"))
+    print(pipeline("image-classification", model="this/folder")("face.png"))
 """
 
 
@@ -153,19 +158,24 @@ def _scores(scores: Mapping[str, Mapping[str, Any]]) -> str:
         clean = found.get("clean")
         if clean:
             rows.append(_score_row(f"its clean part ({clean['n']:,} without a twin in training)", clean))
-        heads = ["", "accuracy (95 %)", "macro-F1 (95 %)", "balanced accuracy", "ECE, 15 bins"]
+        heads = ["", "accuracy (95 %)", "macro-F1 (95 %)", "balanced accuracy", "ECE, 15 bins, temperature fitted on this split"]
         parts.append(_table(heads, rows))
         tta = found["tta"]
         low, high = tta["ci95"]["accuracy"]
+        without = tta.get("clean")
         parts.append(
             f"With the mirror image averaged in: {tta['accuracy']:.2%} ({low:.2%} to {high:.2%}), macro-F1 "
-            f"{tta['macro_f1']:.3f}. {_calibration(found)}\n"
+            f"{tta['macro_f1']:.3f}"
+            + (f"; on the clean part {without['accuracy']:.2%}, {without['macro_f1']:.3f}" if without else "")
+            + f". {_calibration(found)}\n"
         )
         per_class = [
             (name, *(_number(values[key]) for key in ("precision", "recall", "f1")), f"{values['support']:,}")
             for name, values in found["per_class"].items()
         ]
         parts.append(_table(["expression", "precision", "recall", "F1", "pictures"], per_class))
+    if "test" not in scores:
+        parts.append("The test split has not been scored.\n")
     return "\n".join(parts)
 
 
@@ -191,7 +201,7 @@ def _calibration(found: Mapping[str, Any]) -> str:
     if sure.get("threshold") is not None and sure.get("accuracy") is not None:
         told.append(
             f"answers of at least {sure['threshold']:.2f} count as sure: {sure['coverage']:.0%} of the pictures, of "
-            f"which {sure['accuracy']:.1%} are right"
+            f"which {sure['accuracy']:.1%} are right (the bound was fitted on the same pictures)"
         )
     return "; ".join(told)[:1].upper() + "; ".join(told)[1:] + "." if told else ""
 
@@ -209,16 +219,31 @@ def _robustness(found: Mapping[str, Any]) -> str:
     return f"## Robustness\n\nThe {found['split']} split with its pictures made worse, one view:\n\n{table}"
 
 
-def _data(meta: Mapping[str, Any]) -> str:
+def _data(meta: Mapping[str, Any], scores: Mapping[str, Mapping[str, Any]]) -> str:
     data = meta["data"]
     counts = ", ".join(f"{name} {count:,}" for name, count in data["images"].items())
-    protocol = f" {OF_FER2013}" if set(meta["names"]) == set(FER2013) else ""
-    return f"""\
-## Data and protocol
+    is_fer2013 = set(meta["names"]) == set(FER2013) and data["images"].get("train") == TRAINING_OF_FER2013
+    lines = [f"{data['source']}, fingerprint `{data['fingerprint'][:16]}`: {counts}."]
+    lines += [OF_FER2013] if is_fer2013 else []
+    for split, found in scores.items():
+        if found.get("clean"):
+            twins = found["n"] - found["clean"]["n"]
+            lines.append(
+                f"{twins:,} of the {found['n']:,} pictures of the {split} split ({twins / found['n']:.1%}) have a "
+                "near-identical one in the training split: the clean part is without them."
+            )
+    return "## Data and protocol\n\n" + "\n".join(lines) + "\n"
 
-{data["source"]}, fingerprint `{data["fingerprint"][:16]}`: {counts}.{protocol} Some pictures have a near-identical
-twin in the training split; scores without these stand beside those of the whole split.
-"""
+
+def _others(stages: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Those weights that a run began with and that no run made, each once."""
+    return list(dict.fromkeys(stage["weights_from"] for stage in stages if stage["weights_from"]))
+
+
+def _owners(stages: Sequence[Mapping[str, Any]]) -> str:
+    others = _others(stages)
+    told = f"It was made from weights of others, whose terms hold too: {', '.join(others)}." if others else OWN
+    return f"\n{told}\n"
 
 
 def _origin(stages: Sequence[Mapping[str, Any]]) -> str:

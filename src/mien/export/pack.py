@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 import mien
+from mien.config.train import is_fresh
 from mien.data.faces import FaceSet
 from mien.data.twins import thumbnails
 from mien.errors import MienError
@@ -123,13 +124,21 @@ def write_onnx(folder: Path, faces: FaceSet, split: str, *, int8: bool) -> dict[
 def scores_on(
     classifier: Classifier, faces: FaceSet, split: str, known: np.ndarray | None, model: str
 ) -> dict[str, Any]:
-    """``metrics.json`` of a split, and as ``tta`` accuracy and macro-F1 with the mirror image averaged in."""
+    """``metrics.json`` of a split, and as ``tta`` accuracy and macro-F1 with the mirror image averaged in.
+
+    Both are given on the whole split and, as ``clean``, without twins (null where those are not known).
+    """
     single, mirrored = (
         evaluate(classifier, faces, split, train_thumbnails=known, tta=tta, model=model, quiet=True)
         for tta in (False, True)
     )
-    both = {name: mirrored.whole[name] for name in ("accuracy", "macro_f1", "ci95")}
-    return {**single.metrics(), "cross_fitted_ece": single.cross_fitted_ece(), "tta": both}
+    kept = ("accuracy", "macro_f1", "ci95")
+    whole, clean = (found and {name: found[name] for name in kept} for found in (mirrored.whole, mirrored.clean))
+    return {
+        **single.metrics(),
+        "cross_fitted_ece": single.cross_fitted_ece(),
+        "tta": {**(whole or {}), "clean": clean},
+    }
 
 
 def architecture(network: Network) -> dict[str, Any]:
@@ -149,7 +158,8 @@ def origin(folder: Path) -> list[dict[str, Any]]:
     Returns:
         For each run ``role`` (pretraining, teacher, earlier fine-tuning, fine-tuning), ``command``, ``metrics``,
         ``machine`` (null where it was not written down), ``seconds`` and ``epochs`` (null where the history is not at
-        hand).
+        hand), and ``weights_from``: whose weights it began with, null where it began with random ones or those of
+        another run that is told.
     """
     found: dict[Path, dict[str, Any]] = {}
     _trace(folder, "fine-tuning", found)
@@ -160,24 +170,30 @@ def _trace(folder: Path, role: str, found: dict[Path, dict[str, Any]]) -> None:
     """Adds the runs that a model builds on to ``found``, by their folders, and then its own."""
     meta = read_json_object(folder / "meta.json") if (folder / "meta.json").is_file() else {}
     config = meta.get("config", {})
-    before = [("", str(config.get("backbone", "")))] + [("teacher", str(name)) for name in config.get("teacher") or []]
-    for kind, name in before:
+    start = str(config.get("backbone", config.get("preset", folder.name)))
+    weights_from = None if is_fresh(start) else start
+    before = [("", start)] if weights_from else []
+    before += [("teacher", str(name)) for name in config.get("teacher") or []]
+    for kind, name in before if config else []:
         try:
             at = model_folder(Path(name))
         except MienError:
-            continue  # a preset, a hub id, or a folder that is gone
+            continue  # a hub id, or a folder that is gone
+        if not kind:
+            weights_from = None
         is_autoencoder = read_json_object(at / "config.json").get("model_type") == "vit_mae"
         if at.resolve() not in found:
             _trace(at, kind or ("pretraining" if is_autoencoder else "earlier fine-tuning"), found)
-    found[folder.resolve()] = _stage(role, folder, meta)
+    found[folder.resolve()] = _stage(role, folder, meta, weights_from)
 
 
-def _stage(role: str, folder: Path, meta: Mapping[str, Any]) -> dict[str, Any]:
+def _stage(role: str, folder: Path, meta: Mapping[str, Any], weights_from: str | None) -> dict[str, Any]:
     run = folder.resolve().parent
     history = read_history(run) if (run / "history.csv").is_file() else None
     return {
         "role": role,
         "command": meta.get("command"),
+        "weights_from": weights_from,
         "metrics": meta.get("metrics"),
         "machine": meta.get("machine"),
         "seconds": history[-1]["seconds"] if history else None,

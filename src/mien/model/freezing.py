@@ -33,13 +33,24 @@ def frozen_units(config: FreezeConfig, epoch: int) -> int:
     return max(0, whole - 1 - (epoch - config.release_epoch))
 
 
-def check_freezing(config: FreezeConfig, network: Network, *, fresh: bool) -> None:
+def check_freezing(config: FreezeConfig, network: Network, *, fresh: bool, by_default: bool = False) -> None:
     """Refuses what cannot be meant.
 
+    Args:
+        config: with ``blocks`` resolved to a number.
+        network: what would be frozen.
+        fresh: its weights are random.
+        by_default: nobody said how many blocks; then at least one stays free.
+
     Raises:
-        MienError: more blocks than there are; random weights would be frozen without being asked for by name.
+        MienError: more blocks than there are, or all of them unasked; random weights would be frozen without being asked for by name.
     """
     depth = max(0, len(units(network)) - 1)
+    if by_default and config.blocks and config.blocks >= depth:
+        raise MienError(
+            f"freeze.blocks: {config.blocks} by default would freeze all {depth} blocks of this backbone; say "
+            f"--freeze.blocks {depth // 2}, or 0 to train it whole"
+        )
     if config.blocks and config.blocks > depth:
         raise MienError(f"freeze.blocks: got {config.blocks}, expected at most {depth}, the blocks of this backbone")
     if config.blocks and fresh and not config.random_weights:

@@ -52,7 +52,7 @@ SHAPES: dict[str, Preset] = dict(
     zip(
         PRESETS,
         (
-            Preset(patch_size=8, hidden_size=128, depth=6, heads=2, decoder_size=64, decoder_depth=1),
+            Preset(patch_size=8, hidden_size=128, depth=4, heads=2, decoder_size=64, decoder_depth=1),
             Preset(patch_size=8, hidden_size=192, depth=8, heads=3, decoder_size=96, decoder_depth=1),
             Preset(patch_size=6, hidden_size=192, depth=12, heads=3, decoder_size=96, decoder_depth=1),
             Preset(patch_size=4, hidden_size=384, depth=12, heads=6, decoder_size=192, decoder_depth=2),

@@ -57,6 +57,7 @@ def train(config: TrainConfig, *, resume: bool = False, command: str = "") -> Pa
     Raises:
         MienError: anything that the user can mend; what was trained until then is kept.
     """
+    by_default = config.freeze.blocks is None
     config = config.resolved()
     check_backbone(config.backbone)
     accelerator = start_accelerator(config)
@@ -78,7 +79,7 @@ def train(config: TrainConfig, *, resume: bool = False, command: str = "") -> Pa
         network_args=config.network_args,
         drop_path=config.drop_path,
     )
-    check_freezing(config.freeze, network, fresh=config.is_fresh)
+    check_freezing(config.freeze, network, fresh=config.is_fresh, by_default=by_default)
     check_small_size(config, network, preprocessing.image_size)
     classifier = Classifier(lay_out(network.to(accelerator.device)), preprocessing, faces.names)
     FineTuning(config, classifier, faces, accelerator, saved, command, teachers).fit()
