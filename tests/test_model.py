@@ -231,7 +231,9 @@ class TestFreezing:
 
     def test_not_all_of_it_unasked(self) -> None:
         network, _ = build_vit("nano", NAMES, grey=True)
-        with pytest.raises(MienError, match=r"would freeze all 4 blocks of this backbone; say --freeze\.blocks 2, or 0"):
+        with pytest.raises(
+            MienError, match=r"would freeze all 4 blocks of this backbone; say --freeze\.blocks 2, or 0"
+        ):
             check_freezing(FreezeConfig(blocks=4), network, fresh=False, by_default=True)
         check_freezing(FreezeConfig(blocks=4), network, fresh=False)
 

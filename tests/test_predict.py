@@ -310,6 +310,34 @@ def test_films_are_written_with_boxes(capsys: pytest.CaptureFixture[str]) -> Non
     assert os.listdir("marked") == ["film.avi"] and frames_of("marked/film.avi") == 6
 
 
+def test_few_frames_of_a_long_film_are_written_slowly(capsys: pytest.CaptureFixture[str]) -> None:
+    """25 frames a second and each 3,000th: less than the slowest film that can be written."""
+    film("film.avi", [255] * 4, rate=25)
+    out = ["--every", "3000", "--video-out", "out.mp4", "--annotate", "marked", "--json"]
+    code, told, err = predict(capsys, "film.avi", *out)
+    assert (code, len(told), err) == (0, 1, [])
+    assert frames_of("out.mp4") == frames_of("marked/film.avi") == 1
+
+
+def test_the_two_copies_of_a_film_do_not_meet(capsys: pytest.CaptureFixture[str]) -> None:
+    film("film.avi", [255] * 3)
+    assert predict(capsys, "film.avi", "--annotate", "marked", "--video-out", "marked/film.avi")[0] == 0
+    assert {name: frames_of(f"marked/{name}") for name in os.listdir("marked")} == {"film.avi": 3, "film-2.avi": 3}
+
+
+def test_a_figure_that_cannot_be_written_is_told(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise MienError("time.png: cannot be written (No space left on device); free some space")
+
+    monkeypatch.setattr("mien.recognition.film.timeline.Timeline.save", full)
+    film("film.avi", [255] * 3)
+    code, _, err = predict(capsys, "film.avi", "--timeline", "time.png", "--csv", "rows.csv")
+    assert (code, err) == (2, ["mien: error: time.png: cannot be written (No space left on device); free some space"])
+    assert len(Path("rows.csv").read_text().splitlines()) == 4
+
+
 def test_a_film_that_is_none_leaves_no_figure(capsys: pytest.CaptureFixture[str]) -> None:
     Path("bad.mp4").write_bytes(b"no film")
     code, out, err = predict(capsys, "bad.mp4", "--timeline", "time.png", "--video-out", "out.mp4")

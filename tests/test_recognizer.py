@@ -178,6 +178,13 @@ def test_kept_pixels_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
     assert engine.batches == [3, 3] or engine.batches == [6]
 
 
+def test_the_faces_of_a_list_are_one_batch_however_large_or_many_the_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mien.recognition.recognizer._MOST_BYTES", 1)
+    engine = Mean()
+    recognizer(engine, batch_size=4).recognize([picture([200]), *[picture([])] * 9, picture([210])])
+    assert engine.batches == [2]
+
+
 def test_annotated_marks_the_face_and_leaves_the_record_alone() -> None:
     pixels = picture([255], side=60)
     result = recognizer().recognize(pixels)

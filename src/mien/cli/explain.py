@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,6 +53,11 @@ def run(arguments: list[str]) -> int:
         raise MienError(
             f"--method {given.method}: looks into the network, for which ONNX is not enough; give --model, a folder "
             "that `mien train` wrote, or take the method occlusion"
+        )
+    if engine == "torch" and find_spec("torch") is None:
+        raise MienError(
+            f"--method {given.method}: needs torch, which is not installed; pip install 'mien[train]' brings it, or "
+            "take the method occlusion"
         )
     recognizer = Recognizer(given.model, detector=given.detector, engine=engine, device=given.device)
     if given.label is not None and given.label not in recognizer.names:

@@ -32,7 +32,7 @@ def run(arguments: list[str]) -> int:
         MienError: an argument is wrong, the model or the data cannot be used, or a file does not hold its tolerance.
     """
     parser = Parser("mien export", DESCRIPTION)
-    parser.add_argument("model", type=Path, metavar="MODEL", help="a folder that `mien train` wrote")
+    parser.add_argument("model", type=Path, metavar="MODEL", help="a run, or the name of a shipped model")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write")
     parser.add_argument("--int8", action="store_true", help="write an int8 file too; needs --data")
     parser.add_argument("--data", metavar="DATA", help="archive.zip, a folder, or a FER2013 CSV file")
@@ -44,13 +44,14 @@ def run(arguments: list[str]) -> int:
     given = parser.parse(arguments)
     hide_bars()
 
+    from mien.cli.evaluate import at_hand
     from mien.data.read import read_faces
     from mien.export.export import FILES, export
 
     refuse_others(given.out, FILES, "export")  # before the data is read
 
     done = export(
-        given.model,
+        at_hand(given.model),
         given.out,
         faces=None if given.data is None else read_faces(given.data),
         split=given.split,

@@ -89,7 +89,8 @@ class TrainConfig:
             orthogonalised momentum (Jordan et al. 2024) and the rest by AdamW; fresh networks learn faster by it.
         lr: peak learning rate of the encoder; by default 3e-5 for a pretrained backbone, 3e-4 for a fresh preset (1e-3
             by muon), and 1e-3 for a fresh timm network.
-        head_lr: peak learning rate of the classification head; by default five times lr for a pretrained backbone, or lr.
+        head_lr: peak learning rate of the classification head; by default five times lr for a pretrained backbone,
+            or lr.
         min_lr: learning rate at the end of the cosine, as a share of the peak, in [0, 1].
         warmup_epochs: epochs of linear warm-up; may be a fraction.
         weight_decay: decoupled weight decay; norms, biases, positions and [CLS] are exempt.

@@ -158,7 +158,13 @@ def _scores(scores: Mapping[str, Mapping[str, Any]]) -> str:
         clean = found.get("clean")
         if clean:
             rows.append(_score_row(f"its clean part ({clean['n']:,} without a twin in training)", clean))
-        heads = ["", "accuracy (95 %)", "macro-F1 (95 %)", "balanced accuracy", "ECE, 15 bins, temperature fitted on this split"]
+        heads = [
+            "",
+            "accuracy (95 %)",
+            "macro-F1 (95 %)",
+            "balanced accuracy",
+            "ECE, 15 bins, temperature fitted on this split",
+        ]
         parts.append(_table(heads, rows))
         tta = found["tta"]
         low, high = tta["ci95"]["accuracy"]

@@ -84,7 +84,7 @@ def choose(candidates: Mapping[str, Parity], reference: Parity) -> tuple[str, st
     told = " and ".join(f"{name} {loss:+.2f}" for name, loss in losses.items())
     if len(losses) == 1:
         return best, f"points lost: {told}; the only way open to this network and data"
-    if losses.get(STATIC, np.inf) - losses[best] <= _NOISE:
+    if losses.get(STATIC, np.inf) <= min(losses[best] + _NOISE, MOST_LOST):
         return STATIC, f"points lost: {told}; no worse up to {_NOISE}, and its answers do not depend on the batch"
     return best, f"points lost: {told}"
 

@@ -43,7 +43,8 @@ def check_freezing(config: FreezeConfig, network: Network, *, fresh: bool, by_de
         by_default: nobody said how many blocks; then at least one stays free.
 
     Raises:
-        MienError: more blocks than there are, or all of them unasked; random weights would be frozen without being asked for by name.
+        MienError: more blocks than there are, or all of them unasked; random weights would be frozen without being
+            asked for by name.
     """
     depth = max(0, len(units(network)) - 1)
     if by_default and config.blocks and config.blocks >= depth:

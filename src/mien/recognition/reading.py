@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mien.errors import MienError
-from mien.recognition.film.film import CODECS, recognize_film, write_annotated
+from mien.recognition.film.film import CODECS, FASTEST, SLOWEST, NoFrameError, recognize_film, write_annotated
 from mien.recognition.film.timeline import Timeline
 from mien.recognition.film.tracking import SMOOTHING_S
 from mien.recognition.inputs import frames
@@ -78,16 +78,17 @@ def _of_film(
     """The records of a film or a camera, which is written with boxes on the way where that is wanted."""
     places = [] if settings.video_out is None else [settings.video_out]
     if copies is not None:
-        places.append(copies.place(Path(film.name).name, tuple(CODECS), ".mp4"))
+        places.append(copies.place(Path(film.name).name, tuple(CODECS), ".mp4", not_at=settings.video_out))
     try:
-        rate = frames.about(film.source).rate / settings.every if places else 1.0
+        rate = frames.about(film.source).rate / settings.every if places else SLOWEST
     except MienError as error:
         yield Recognition(film.name, "error", str(error))
         return
     records = recognize_film(
         recognizer, film.source, every=settings.every, smoothing=settings.smoothing, keep_pixels=bool(places)
     )
-    seen, live = False, isinstance(film.source, int)
+    rate = min(max(rate, SLOWEST), FASTEST)
+    live = isinstance(film.source, int)
     try:
         with ExitStack() as stack:
             writers: list[Callable[[Recognition], None]] = []
@@ -95,14 +96,11 @@ def _of_film(
                 writers.append(stack.enter_context(_timeline(settings.timeline, film, settings.smoothing)))
             writers += [stack.enter_context(write_annotated(place, rate, live=live)) for place in places]
             for record in _to_the_end(records, film):
-                seen = seen or record.pixels is not None
                 for write in writers:
                     write(record)
                 yield replace(record, pixels=None)
-    except MienError as error:
-        if seen or isinstance(error, BrokenModelError):
-            raise
-        # Nothing could be written, as no frame could be decoded: the records have told that.
+    except NoFrameError:
+        pass  # The records have told that no frame could be decoded.
 
 
 @contextmanager

@@ -176,7 +176,8 @@ class Recognizer:
             pictures: as ``recognize`` takes them; a generator is asked for the next one only when it is its turn.
             color: as in ``recognize``.
             keep_pixels: whether the records keep the pixels, for ``annotated()``.
-            patience: how long a record may wait for others that are read together with it, in seconds.
+            patience: how long a record may wait for others that are read together with it, in seconds; where it is
+                infinite, all wait until there are faces for a batch, however much memory their pixels take.
 
         Yields:
             A record for every picture, in order.
@@ -194,7 +195,9 @@ class Recognizer:
             waiting.append(found)
             crops += len(found.crops)
             size += found.size
-            full = crops >= self.batch_size or len(waiting) >= self.batch_size or size >= _MOST_BYTES
+            full = crops >= self.batch_size
+            if patience < math.inf:
+                full = full or len(waiting) >= self.batch_size or size >= _MOST_BYTES
             if full or time.monotonic() - started >= patience:
                 yield from self._read(waiting)
                 waiting, crops, size, started = [], 0, 0, time.monotonic()

@@ -27,7 +27,12 @@ BATCH = 8
 CODECS: dict[str, str] = {".mp4": "mp4v", ".avi": "MJPG"}
 """What annotated films may be: MPEG-4 in MP4, or MJPEG in AVI."""
 
-_RATES = (0.01, 1000.0)
+SLOWEST, FASTEST = 0.01, 1000.0
+"""Frames a second between which annotated films may be."""
+
+
+class NoFrameError(MienError):
+    """Not a single frame of a film could be decoded."""
 
 
 class Reader(Protocol):
@@ -138,14 +143,14 @@ def write_annotated(path: Path, rate: float, *, live: bool = False) -> Iterator[
             says where they are read more slowly, and the film is to last as long as what it shows.
 
     Raises:
-        MienError: the name ends otherwise, the rate is out of range, the film cannot be written, or nothing was written
-            into it.
+        MienError: the name ends otherwise, the rate is out of range, or the film cannot be written.
+        NoFrameError (a MienError): nothing was written into it, or nothing but frames that could not be decoded.
     """
     check_film(path)
-    if not _RATES[0] <= rate <= _RATES[1]:
+    if not SLOWEST <= rate <= FASTEST:
         raise MienError(
-            f"{path}: cannot be written as a film of {rate:g} frames a second, expected {_RATES[0]:g} to "
-            f"{_RATES[1]:g}; leave out fewer frames"
+            f"{path}: cannot be written as a film of {rate:g} frames a second, expected {SLOWEST:g} to "
+            f"{FASTEST:g}; leave out fewer frames"
         )
     interrupted: BaseException | None = None
     with atomic_file(path) as temporary:
@@ -199,14 +204,16 @@ class _Film:
         """Ends the film, and checks that all of it is on the disk: OpenCV does not tell when one is full.
 
         Raises:
-            MienError: no frame was written, or some are missing.
+            NoFrameError: no frame was written.
+            MienError: some are missing.
         """
         self.release()
         if self.count == 0:
-            raise MienError(f"{self.path}: was not written, as no frame could be decoded")
-        capture = cv2.VideoCapture(str(self.file.absolute()), cv2.CAP_FFMPEG)
-        held = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        capture.release()
+            raise NoFrameError(f"{self.path}: was not written, as no frame could be decoded")
+        with silence():
+            capture = cv2.VideoCapture(str(self.file.absolute()), cv2.CAP_FFMPEG)
+            held = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+            capture.release()
         if held != self.count:
             raise self._unwritable(f"holds {held} of {self.count} frames; free some space or choose another place")
 

@@ -45,19 +45,23 @@ class Copies:
             record.annotated().save(temporary, format=_KINDS[path.suffix.lower()], quality=_QUALITY)
         return path
 
-    def place(self, name: str, kinds: tuple[str, ...] = tuple(_KINDS), otherwise: str = ".png") -> Path:
+    def place(
+        self, name: str, kinds: tuple[str, ...] = tuple(_KINDS), otherwise: str = ".png", not_at: Path | None = None
+    ) -> Path:
         """A path in the folder that is not taken, for a file of a name.
 
         Args:
             name: of the original.
             kinds: the endings that can be written.
             otherwise: what is put behind a name with another ending.
+            not_at: a path that is taken, though nothing is there yet.
         """
         name = name if Path(name).suffix.lower() in kinds else name + otherwise
         stem, suffix = Path(name).stem, Path(name).suffix
         count = self._counts.get(name, 0) + 1
         path = self.folder / (name if count == 1 else f"{stem}-{count}{suffix}")
-        while os.path.lexists(path):
+        taken = None if not_at is None else not_at.absolute()
+        while os.path.lexists(path) or path.absolute() == taken:
             count += 1
             path = self.folder / f"{stem}-{count}{suffix}"
         self._counts[name] = count
