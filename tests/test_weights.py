@@ -93,14 +93,15 @@ def test_the_card_tells_what_is_measured(name: str, fer2013: Path) -> None:
     assert f"{told['accuracy']:.2%}" in CARDS[name].read_text(encoding="utf-8")
 
 
-def test_int8_loses_little_on_real_faces(fer2013: Path) -> None:
+@pytest.mark.parametrize("name", NAMES)
+def test_int8_loses_little_on_real_faces(name: str, fer2013: Path) -> None:
     part = read_faces(str(fer2013)).part("validation")
     right = {}
-    for name in (DEFAULT, f"{DEFAULT}-int8"):
-        results = Recognizer(name, detector="none").recognize(list(part.images))
+    for form in (name, f"{name}-int8"):
+        results = Recognizer(form, detector="none").recognize(list(part.images))
         labels = [result.faces[0].label for result in results]
-        right[name] = np.mean([label == part.names[index] for label, index in zip(labels, part.labels, strict=True)])
-    assert right[DEFAULT] - right[f"{DEFAULT}-int8"] <= MOST_LOST / 100
+        right[form] = np.mean([label == part.names[index] for label, index in zip(labels, part.labels, strict=True)])
+    assert right[name] - right[f"{name}-int8"] <= MOST_LOST / 100
 
 
 def test_the_cnn_that_taught_it_is_as_good_as_it_says(fer2013: Path) -> None:
