@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mien.errors import MienError
+from mien.recognition.engines.models import DEFAULT, shipped
 
 
 class Parser(argparse.ArgumentParser):
@@ -118,8 +119,8 @@ def add_reading_options(parser: argparse.ArgumentParser) -> None:
         "--model",
         type=Path,
         metavar="MODEL",
-        help="mini, nano, mini-int8 or nano-int8, which are shipped, a folder of `mien train` or `mien export`, or an "
-        ".onnx file (mini)",
+        help=f"{', '.join(shipped())}, which come with it, a folder of `mien train` or `mien export`, or an .onnx file "
+        f"({DEFAULT})",
     )
     parser.add_argument(
         "--detector", default="haar", metavar="D", help="haar, yunet, yunet:FILE, or none for face crops (haar)"

@@ -40,8 +40,8 @@ class Recognizer:
     What comes out is a guess about how a face looks in a picture, not about what the person feels.
 
     Args:
-        model: ``mini``, ``nano``, ``mini-int8`` or ``nano-int8``, which come with the package, a folder that
-            `mien train` or `mien export` wrote, or an .onnx file; by default ``mini``.
+        model: the name of a model that comes with the package (``mini``, or ``mini-int8`` for its int8 form), a folder
+            that `mien train` or `mien export` wrote, or an .onnx file; by default ``mini``.
         detector: ``haar``, ``yunet`` or ``yunet:FILE.onnx``, ``none`` for pictures that are face crops already, or an
             object with the interface of ``mien.recognition.detection.detectors.Detector``.
         engine: ``auto``, ``onnx``, ``torch``, or an object with the interface of
