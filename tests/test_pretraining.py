@@ -214,6 +214,11 @@ class TestRun:
         assert preprocessing.image_size == 16 and network.config.num_channels == 1
         config = TrainConfig(data="synthetic", out=str(tmp_path / "run"), backbone=str(folder), epochs=1, batch_size=12,
                              device="cpu")  # fmt: skip
+        with pytest.raises(
+            MienError, match=r"would freeze all 4 blocks of this backbone; say --freeze\.blocks 2, or 0"
+        ):
+            finetune.train(config)
+        config = replace(config, freeze=FreezeConfig(blocks=2))
         assert (finetune.train(config) / "model.safetensors").is_file()
 
     def test_labels_are_not_used(self, faces: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
