@@ -132,13 +132,12 @@ def scores_on(
         evaluate(classifier, faces, split, train_thumbnails=known, tta=tta, model=model, quiet=True)
         for tta in (False, True)
     )
-    kept = ("accuracy", "macro_f1", "ci95")
-    whole, clean = (found and {name: found[name] for name in kept} for found in (mirrored.whole, mirrored.clean))
-    return {
-        **single.metrics(),
-        "cross_fitted_ece": single.cross_fitted_ece(),
-        "tta": {**(whole or {}), "clean": clean},
-    }
+
+    def kept(found: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: found[name] for name in ("accuracy", "macro_f1", "ci95")}
+
+    both = {**kept(mirrored.whole), "clean": kept(mirrored.clean) if mirrored.clean else None}
+    return {**single.metrics(), "cross_fitted_ece": single.cross_fitted_ece(), "tta": both}
 
 
 def architecture(network: Network) -> dict[str, Any]:
