@@ -64,6 +64,7 @@ TRAINED: dict[str, Arm] = {
     "frozen 4": Arm(pretrained=True, blocks=4),
     "frozen 8": Arm(pretrained=True, blocks=8),
     "released 4": Arm(pretrained=True, blocks=4, released=True),
+    "released 8": Arm(pretrained=True, blocks=8, released=True),
     "masked": Arm(pretrained=True, masked=True),
     "distilled": Arm(taught=True),
     "hints": Arm(taught=True, features=3.0),

@@ -7,7 +7,7 @@ Every arm sees the same number of images:
     pretrained     the encoder of a masked autoencoder, nothing frozen (k = 0)
     frozen 4       the same, with the embeddings and blocks 0-3 frozen to the end
     frozen 8       the same, with the embeddings and blocks 0-7 (of `mini` all blocks: norm and head are left)
-    released 4     as frozen 4 in the first half of the epochs, whole in the second
+    released 4     as frozen 4 in the first half of the epochs, whole in the second; so does released 8
     masked         pretrained, three quarters of the patches hidden in training, in choosing the epoch and in the score,
                    as transformers.ViTMAEModel does unasked; and the same network read with every patch visible
     distilled      fresh weights, taught by the answers of a small convolutional network as well

@@ -118,6 +118,7 @@ class TestRecipes:
             "frozen 4": pretrained | {"freeze"},
             "frozen 8": pretrained | {"freeze"},
             "released 4": pretrained | {"freeze"},
+            "released 8": pretrained | {"freeze"},
             "masked": pretrained,
             "distilled": {"teacher"},
             "hints": {"teacher", "distill"},
@@ -125,8 +126,8 @@ class TestRecipes:
             "preset mini": set(),
             **{f"preset {name}": {"backbone"} for name in ("nano", "tiny", "small", "base")},
         }
-        freezing = {arm: made[arm]["freeze"] for arm in ("frozen 4", "frozen 8", "released 4")}
-        assert [(each["blocks"], each["release_epoch"]) for each in freezing.values()] == [(4, None), (8, None), (4, 2)]
+        freezing = [made[arm]["freeze"] for arm in ("frozen 4", "frozen 8", "released 4", "released 8")]
+        assert [(each["blocks"], each["release_epoch"]) for each in freezing] == [(4, None), (8, None), (4, 2), (8, 2)]
         # The preset of all arms is not trained a second time.
         assert made["preset mini"]["out"] == made["scratch"]["out"] != made["preset nano"]["out"]
 

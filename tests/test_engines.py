@@ -207,6 +207,11 @@ def test_a_gpu_is_used_only_where_onnx_runtime_can(run_folder: Path) -> None:
     assert engines._providers("auto", both)[0] == ("CUDAExecutionProvider", {"device_id": "0"})
 
 
+def test_threads_rest_between_answers(run_folder: Path) -> None:
+    options = OnnxEngine(run_folder / "onnx/model.onnx")._session.get_session_options()
+    assert options.get_session_config_entry("session.force_spinning_stop") == "1"
+
+
 def test_reading_by_onnx_loads_no_torch(run_folder: Path) -> None:
     code = (
         "import sys, numpy as np; from mien.recognition.engines.engines import engine; "

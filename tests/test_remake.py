@@ -24,7 +24,7 @@ MINIATURE = {
     **dict.fromkeys(("teacher", "second-teacher", "third-teacher"), TEACHER),
     **dict.fromkeys(("mae", "nano-mae"), AUTOENCODER),
     **dict.fromkeys(("student", "mini"), STUDENT),
-    "nano": STUDENT + "distill: {features: 1}\n",
+    **dict.fromkeys(("nano-student", "nano"), STUDENT + "distill: {features: 1}\n"),
 }
 
 
@@ -32,9 +32,9 @@ def test_each_run_goes_on_from_those_before_it(tmp_path: Path) -> None:
     (tmp_path / "mae").mkdir()
     (tmp_path / "mae" / "state.safetensors").touch()
     commands = remake.commands("archive.zip", tmp_path)
-    runs, rest = dict(zip([stage.name for stage in remake.STAGES], commands, strict=False)), commands[8:]
+    runs, rest = dict(zip([stage.name for stage in remake.STAGES], commands, strict=False)), commands[9:]
     assert [command[0] for command in runs.values()] == [
-        "train", "train", "pretrain", "train", "train", "train", "pretrain", "train",
+        "train", "train", "pretrain", "train", "train", "train", "pretrain", "train", "train",
     ]  # fmt: skip
     assert [command[0] for command in rest] == ["evaluate", "pack", "card"] * 2
     assert "--resume" in runs["mae"] and "--resume" not in runs["teacher"]
@@ -45,7 +45,8 @@ def test_each_run_goes_on_from_those_before_it(tmp_path: Path) -> None:
 
     assert given("student", "--backbone") == ["mae/model", "second-teacher"]
     assert given("mini", "--backbone") == ["student/model", "third-teacher"]
-    assert given("nano", "--backbone") == ["nano-mae/model", "second-teacher"]
+    assert given("nano-student", "--backbone") == ["nano-mae/model", "second-teacher"]
+    assert given("nano", "--backbone") == ["nano-student/model", "third-teacher", "mini"]
     assert given("second-teacher", "--teacher") == ["teacher"]
     assert given("third-teacher", "--teacher") == ["student", "second-teacher"]
     assert rest[0][rest[0].index("--split") + 1] == "validation"

@@ -44,7 +44,8 @@ STAGES: tuple[Stage, ...] = (
     Stage("train", "third-teacher", teachers=("student", "second-teacher")),
     Stage("train", "mini", backbone="student", teachers=("third-teacher",)),
     Stage("pretrain", "nano-mae"),
-    Stage("train", "nano", backbone="nano-mae", teachers=("second-teacher",)),
+    Stage("train", "nano-student", backbone="nano-mae", teachers=("second-teacher",)),
+    Stage("train", "nano", backbone="nano-student", teachers=("third-teacher", "mini")),
 )
 """In order."""
 

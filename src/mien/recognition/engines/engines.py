@@ -178,6 +178,8 @@ def _session(path: Path, device: str, threads: int | None) -> Any:
     providers = _providers(device, onnxruntime.get_available_providers())
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what is wrong is told by the exception
+    # Its threads wait for more by turning; left turning, they take the cores from the search for the next face.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     if threads is not None:
         options.intra_op_num_threads = threads
     if not path.is_file():
