@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -107,7 +107,6 @@ class Haar:
         """
         self.threshold = threshold
         self._lock = threading.Lock()
-        self._beside = ThreadPoolExecutor(1, "mien-haar")
         self._quick, self._second, self._third = (
             _cascade(f"haarcascade_frontalface_{name}.xml") for name in ("alt2", "alt", "default")
         )
@@ -190,15 +189,14 @@ class Haar:
         if not boxes:
             return _Look(0.0, place)
         # A patch is too small for OpenCV to share it out among the cores, so the last two cascades look side by side.
-        third = self._beside.submit(hits, self._third)
+        beside = _begun(lambda: hits(self._third))
         quick = hits(self._quick)
+        third = beside.result()
         agreed = (count + 0.5) * (len(boxes) + 0.5) * (len(quick) + 0.5)
-        if agreed < 1:
+        product = agreed * (0.5 * len(third) + 0.5)
+        if min(agreed, product) < 1:
             return _Look(0.0, place)
-        product = agreed * (0.5 * len(third.result()) + 0.5)
-        if product < 1:
-            return _Look(0.0, place)
-        boxes += quick + third.result()
+        boxes += quick + third
         left, top, side, _ = np.mean(boxes, axis=0)
         x, y = back @ (left + side / 2, top + side / 2, 1.0)
         return _Look(float(product**0.25), _Place(float(x), float(y), float(side * np.hypot(*back[:, 0]))))
@@ -285,6 +283,20 @@ def _clusters(raw: np.ndarray, least: float = 0.4) -> list[tuple[np.ndarray, int
         found.append((first, int(near.sum())))
         left = left[~near]
     return sorted(found, key=lambda one: -one[1])
+
+
+def _begun(call: Callable[[], list[Any]]) -> Future[list[Any]]:
+    """A call on a thread of its own. (A pool of threads stops where the main thread ends, and is lost in a fork.)"""
+    found: Future[list[Any]] = Future()
+
+    def run() -> None:
+        try:
+            found.set_result(call())
+        except BaseException as error:  # it is raised where the result is asked for
+            found.set_exception(error)
+
+    threading.Thread(target=run, name="mien-haar", daemon=True).start()
+    return found
 
 
 def _cascade(name: str) -> Any:
