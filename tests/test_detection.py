@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -126,17 +123,6 @@ def test_a_face_that_is_known_is_not_looked_at_again(finder: haar.Haar, monkeypa
     found = finder._search(grey, search)
     assert len(found) == 1
     assert finder._search(grey, search, found) == []
-
-
-def test_a_thread_goes_on_finding_when_the_main_one_has_ended(tmp_path: Path) -> None:
-    np.save(tmp_path / "portrait.npy", astronaut(256))
-    code = (
-        "import threading, numpy as np; from mien.recognition.detection.haar import Haar; "
-        f"finder, picture, main = Haar(), np.load({str(tmp_path / 'portrait.npy')!r}), threading.main_thread(); "
-        "threading.Thread(target=lambda: (main.join(), print(len(finder.detect(picture))))).start()"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-    assert done.stdout == "1\n", done.stderr
 
 
 def test_one_detector_serves_several_threads(finder: haar.Haar) -> None:

@@ -207,9 +207,19 @@ def test_a_gpu_is_used_only_where_onnx_runtime_can(run_folder: Path) -> None:
     assert engines._providers("auto", both)[0] == ("CUDAExecutionProvider", {"device_id": "0"})
 
 
-def test_threads_rest_between_answers(run_folder: Path) -> None:
+@pytest.mark.parametrize("count", [0, 1, 2, 5, 70, 200])
+@pytest.mark.parametrize("threads", [1, 2, 3, None])
+def test_crops_are_shared_out_among_threads_in_order(count: int, threads: int | None, run_folder: Path) -> None:
+    alone, shared = (OnnxEngine(run_folder / "onnx/model.onnx", threads=many) for many in (1, threads))
+    found, expected = shared.read(crops(count)), alone.read(crops(count))
+    assert len(found.probabilities) == len(found.embeddings) == count
+    assert np.abs(found.probabilities - expected.probabilities).max(initial=0) < 1e-5
+    assert np.abs(found.embeddings - expected.embeddings).max(initial=0) < 1e-4
+
+
+def test_no_thread_of_onnx_runtime_waits_between_answers(run_folder: Path) -> None:
     options = OnnxEngine(run_folder / "onnx/model.onnx")._session.get_session_options()
-    assert options.get_session_config_entry("session.force_spinning_stop") == "1"
+    assert options.intra_op_num_threads == 1
 
 
 def test_reading_by_onnx_loads_no_torch(run_folder: Path) -> None:

@@ -48,7 +48,7 @@ class Recognizer:
             ``mien.recognition.engines.engines.Engine``, beside which ``model``, ``device`` and ``threads`` are of no
             use.
         device: where the network runs: ``auto``, ``cpu``, ``cuda``, ``cuda:N``.
-        threads: processor threads of the network; by default as many as there are cores.
+        threads: processor threads that share the faces of a batch; by default one a core, at most 8.
         batch_size: how many faces the network reads at once, at most.
 
     Raises:

@@ -12,6 +12,7 @@ import numpy as np
 
 from mien.errors import NO_NUMBERS, MienError
 from mien.recognition.engines.models import find
+from mien.threads import cores, side_by_side
 
 KINDS: tuple[str, ...] = ("auto", "onnx", "torch")
 BATCH = 64
@@ -73,7 +74,7 @@ class OnnxEngine:
     Args:
         path: the file.
         device: auto (a GPU where this ONNX Runtime can use one), cpu, cuda or cuda:N.
-        threads: within an operation; None takes as many as there are cores.
+        threads: that share the crops of a call on a processor; None takes one a core, at most 8.
 
     Raises:
         MienError: the file is damaged or was not written by ``mien export``, or there is no such device.
@@ -81,7 +82,9 @@ class OnnxEngine:
 
     def __init__(self, path: str | Path, device: str = "auto", threads: int | None = None) -> None:
         self.path = Path(path)
-        self._session = _session(self.path, device, threads)
+        self._session = _session(self.path, device)
+        on_processor = self._session.get_providers()[0] == "CPUExecutionProvider"
+        self._threads = (threads or cores()) if on_processor else 1
         self.metadata = _metadata(self.path, self._session)
         self.names: tuple[str, ...] = tuple(self.metadata["names"])
         self.image_size: int = self.metadata["image_size"]
@@ -96,7 +99,12 @@ class OnnxEngine:
             MienError: the crops are of another kind or size, or an answer is NaN or infinity.
         """
         crops = check_crops(crops, self.image_size, self.grey)
-        return joined([self._session.run(OUTPUTS, {INPUT: batch}) for batch in batches(crops)], len(crops), self.path)
+        parts = side_by_side(self._read, batches(crops, self._threads), self._threads)
+        return joined(parts, len(crops), self.path)
+
+    def _read(self, batch: np.ndarray) -> list[np.ndarray]:
+        found: list[np.ndarray] = self._session.run(OUTPUTS, {INPUT: batch})
+        return found
 
 
 def engine(
@@ -153,11 +161,15 @@ def check_crops(crops: np.ndarray, image_size: int, grey: bool) -> np.ndarray:
     return np.ascontiguousarray(crops)
 
 
-def batches(crops: np.ndarray) -> list[np.ndarray]:
-    """The crops, at most ``BATCH`` at once; one black crop where there are none, as not every network reads nothing."""
+def batches(crops: np.ndarray, threads: int = 1) -> list[np.ndarray]:
+    """The crops in parts of at most ``BATCH``, one a thread at least where there are as many crops.
+
+    Where there are none, it is one black crop, as not every network reads nothing.
+    """
     if not len(crops):
         return [np.zeros((1, *crops.shape[1:]), crops.dtype)]
-    return [crops[start : start + BATCH] for start in range(0, len(crops), BATCH)]
+    size = min(BATCH, -(-len(crops) // threads))
+    return [crops[start : start + size] for start in range(0, len(crops), size)]
 
 
 def joined(parts: list[Any], count: int, where: str | Path) -> Answers:
@@ -172,16 +184,15 @@ def joined(parts: list[Any], count: int, where: str | Path) -> Answers:
     return Answers(probabilities[:count], embeddings[:count])
 
 
-def _session(path: Path, device: str, threads: int | None) -> Any:
+def _session(path: Path, device: str) -> Any:
     import onnxruntime
 
     providers = _providers(device, onnxruntime.get_available_providers())
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what is wrong is told by the exception
-    # Its threads wait for more by turning; left turning, they take the cores from the search for the next face.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    if threads is not None:
-        options.intra_op_num_threads = threads
+    # Its own threads would share out every layer, and turn in wait for the next one: that takes the cores from the
+    # search for the next face. Several crops are shared out whole instead.
+    options.intra_op_num_threads = 1
     if not path.is_file():
         raise MienError(f"{path}: no such file; give a file that `mien export` wrote")
     try:
