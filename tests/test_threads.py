@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
 
 import pytest
 
-from mien.threads import begun, cores, side_by_side
+from mien.threads import MOST, begun, cores, side_by_side
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 20])
@@ -33,6 +34,25 @@ def test_what_is_raised_anywhere_is_raised_here(wrong: int) -> None:
         side_by_side(call, range(5), 2)
     with pytest.raises(ValueError, match="part"):
         begun(lambda: call(wrong)).result()
+
+
+def test_threads_are_kept_and_no_more_than_a_few() -> None:
+    side_by_side(abs, range(64), 8)
+    for _ in range(50):
+        side_by_side(abs, range(8), 2)
+    assert sum(thread.name == "mien" for thread in threading.enumerate()) <= MOST
+    assert side_by_side(abs, range(64), 64) == list(range(64))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_a_forked_process_has_threads_of_its_own() -> None:
+    code = (
+        "import os; from mien.threads import side_by_side; side_by_side(abs, [1, 2], 2); child = os.fork()\n"
+        "os.write(1, f'{side_by_side(abs, [-1, -2], 2)}\\n'.encode())\n"
+        "if child: assert os.waitpid(child, 0)[1] == 0"
+    )
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "[1, 2]\n" * 2, done.stderr
 
 
 def test_there_is_a_core() -> None:

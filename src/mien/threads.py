@@ -1,7 +1,8 @@
-"""Work side by side on a processor: calls on threads of their own, for libraries that let go of Python meanwhile.
+"""Work side by side on a processor: calls on other threads, for libraries that let go of Python meanwhile.
 
-Not by ``concurrent.futures.ThreadPoolExecutor``: a pool takes no work any more once the main thread has ended, though a
-camera may be read by another one, and its threads are lost in a fork.
+Not by ``concurrent.futures.ThreadPoolExecutor``: it takes no work any more once the main thread has ended, though a
+camera may be read by another one, and its threads are lost in a fork. Not by a new thread a call: OpenCV keeps a
+kilobyte of each that it has ever seen.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
-from typing import TypeVar
+from queue import SimpleQueue
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 MOST = 8
-"""Threads that are worth starting for a little work."""
+"""Threads that are worth having for a little work."""
 
 
 def cores() -> int:
@@ -26,18 +28,55 @@ def cores() -> int:
     return min(allowed, MOST)
 
 
+class _Workers:
+    """Threads that wait for calls; they are started when they are needed, and end with the process."""
+
+    def __init__(self) -> None:
+        self._calls: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
+        self._free = threading.Semaphore(0)
+        self._lock = threading.Lock()
+        self._started = 0
+
+    def begin(self, call: Callable[[], R]) -> Future[R]:
+        found: Future[R] = Future()
+        self._calls.put((found, call))
+        if not self._free.acquire(blocking=False):
+            with self._lock:
+                wanted = self._started < MOST
+                self._started += wanted
+            if wanted:
+                threading.Thread(target=self._work, name="mien", daemon=True).start()
+        return found
+
+    def _work(self) -> None:
+        while True:
+            found, call = self._calls.get()
+            try:
+                found.set_result(call())
+            except BaseException as error:
+                found.set_exception(error)
+            del found, call
+            self._free.release()
+
+
+_workers = _Workers()
+
+
+def _afresh() -> None:
+    global _workers
+    _workers = _Workers()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_afresh)
+
+
 def begun(call: Callable[[], R]) -> Future[R]:
-    """A call on a thread of its own; what it raises is raised where the result is asked for."""
-    found: Future[R] = Future()
+    """A call on another thread; what it raises is raised where the result is asked for.
 
-    def run() -> None:
-        try:
-            found.set_result(call())
-        except BaseException as error:
-            found.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
-    return found
+    The call must not wait for another one that is begun so: there are ``MOST`` threads for all.
+    """
+    return _workers.begin(call)
 
 
 def side_by_side(call: Callable[[T], R], parts: Sequence[T], threads: int) -> list[R]:
