@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,6 +62,7 @@ def test_what_names_nothing_is_told(folder: Path) -> None:
     for word, told in (
         ("empty", "empty: holds no picture and no film; check the path"),
         ("photos/*.tif", "photos/*.tif: no file has such a name; check the pattern"),
+        ("", "an empty word names no file; check the command line"),
     ):
         assert expand([word]) == [Nothing(word, told)]
     (folder / "empty" / "notes.txt").touch()
@@ -77,6 +79,9 @@ def test_where_results_go_is_not_read(folder: Path) -> None:
     (folder / "photos" / "marked" / "b.jpg").touch()
     assert names(expand(["photos"], leave_out=Path("photos/marked"))) == IN_PHOTOS
     assert "photos/marked/b.jpg" in names(expand(["photos"]))
+    for word in ("photos/**", "photos/**/*.jpg", "photos/*"):
+        assert not [name for name in names(expand([word], leave_out=Path("photos/marked"))) if "marked" in name]
+    assert names(expand(["photos/marked/*"], leave_out=Path("photos/marked"))) == ["photos/marked/b.jpg"]
     # Copies may go into the very folder that holds the originals.
     assert names(expand(["photos/more"], leave_out=folder / "photos/more")) == IN_PHOTOS[3:]
 
@@ -93,6 +98,20 @@ def test_a_folder_that_cannot_be_listed_is_told(folder: Path) -> None:
         pytest.skip("root lists everything")
     (found,) = expand(["locked"])
     assert isinstance(found, Nothing) and "cannot be listed" in found.reason
+
+
+def test_a_folder_within_that_cannot_be_listed_leaves_the_rest(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = os.scandir
+
+    def guarded(path: Any) -> Any:
+        if os.fspath(path).endswith("deep"):
+            raise PermissionError(13, "Permission denied", os.fspath(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    *rest, last = expand(["photos"])
+    assert isinstance(last, Nothing) and "photos/more/deep: cannot be listed (Permission denied)" in last.reason
+    assert names(rest) == [name for name in IN_PHOTOS if "deep" not in name]
 
 
 def test_of_animated_pictures_the_first_frame_is_read() -> None:

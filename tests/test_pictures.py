@@ -203,8 +203,30 @@ def test_files_that_cannot_be_opened(tmp_path: Path) -> None:
             read(locked, "x")
     with (tmp_path / "large.png").open("wb") as file:
         file.truncate(LARGEST_FILE + 1)
-    with pytest.raises(MienError, match="x: is larger than 32 MiB"):
+    with pytest.raises(MienError, match="x: is larger than 1 GiB"):
         read(tmp_path / "large.png", "x")
+
+
+def test_a_large_file_without_compression_is_read(tmp_path: Path) -> None:
+    Image.new("RGB", (4000, 3000), (9, 9, 9)).save(tmp_path / "large.bmp")
+    assert (tmp_path / "large.bmp").stat().st_size > 2**25
+    assert read(tmp_path / "large.bmp", "x").shape == (3000, 4000)
+
+
+def test_an_empty_path_is_told() -> None:
+    with pytest.raises(MienError, match="the path is empty, expected that of a picture"):
+        read("", "")
+
+
+def test_grey_of_32_bits_that_fits_in_8_is_taken_as_it_is() -> None:
+    values = np.array([[0, 90, 255]], np.int32)
+    assert read(Image.fromarray(values, "I"), "x").tolist() == values.tolist()
+
+
+def test_transparent_grey_of_16_bits_is_white() -> None:
+    image = Image.fromarray(np.array([[0, 257 * 90]], np.uint16))
+    image.info["transparency"] = 0
+    assert read(image, "x").tolist() == [[255, 90]]
 
 
 def test_the_order_of_channels_must_be_said() -> None:

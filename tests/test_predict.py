@@ -155,7 +155,7 @@ def test_it_is_3_also_when_nothing_could_be_read(capsys: pytest.CaptureFixture[s
         (["a.png", "--video-out", "b.mp4"], "--video-out: needs exactly one film or camera, got 0"),
         (["a.mp4", "b.mp4", "--timeline", "b.png"], "--timeline: needs exactly one film or camera, got 2"),
         (["a.mp4", "--video-out", "b.gif"], "b.gif: cannot be written as a film, expected a name that ends in .mp4"),
-        (["film.mp4", "--video-out", "film.mp4"], "--video-out: film.mp4 is the film itself; give another name"),
+        (["film.mp4", "--video-out", "film.mp4"], "--video-out: film.mp4 is one of the inputs, and would be written"),
         (["a.png", "--csv", "film.mp4/x.csv"], "film.mp4 is in its way and is no folder"),
         (["a.png", "--annotate", "film.mp4"], "film.mp4 is in its way and is no folder"),
     ],
@@ -336,6 +336,22 @@ def test_a_figure_that_cannot_be_written_is_told(
     code, _, err = predict(capsys, "film.avi", "--timeline", "time.png", "--csv", "rows.csv")
     assert (code, err) == (2, ["mien: error: time.png: cannot be written (No space left on device); free some space"])
     assert len(Path("rows.csv").read_text().splitlines()) == 4
+
+
+def test_no_input_is_written_over(capsys: pytest.CaptureFixture[str]) -> None:
+    film("film.avi", [255] * 3)
+    save("photo.png", [255])
+    before = Path("photo.png").read_bytes()
+    for words in (["photo.png"], ["."]):
+        code, out, err = predict(capsys, "film.avi", *words, "--timeline", "photo.png")
+        assert (code, out, len(err)) == (2, [], 1) and Path("photo.png").read_bytes() == before
+    assert predict(capsys, "photo.png", "--timeline", "other.png")[0] == 2
+
+
+def test_an_error_is_one_line_whatever_the_name(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("a  b\nc.jpg").touch()
+    code, _, err = predict(capsys, "a  b\nc.jpg", "--csv", "rows.csv")
+    assert code == 3 and len(err) == 1 and "a  b c.jpg: is empty" in err[0]
 
 
 def test_a_film_that_is_none_leaves_no_figure(capsys: pytest.CaptureFixture[str]) -> None:

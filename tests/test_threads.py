@@ -6,10 +6,11 @@ import os
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
-from mien.threads import MOST, begun, cores, side_by_side
+from mien.threads import MOST, cores, side_by_side
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 20])
@@ -32,8 +33,20 @@ def test_what_is_raised_anywhere_is_raised_here(wrong: int) -> None:
 
     with pytest.raises(ValueError, match=f"part {wrong}"):
         side_by_side(call, range(5), 2)
-    with pytest.raises(ValueError, match="part"):
-        begun(lambda: call(wrong)).result()
+
+
+def test_no_call_goes_on_after_one_of_them_failed() -> None:
+    ended: list[int] = []
+
+    def call(part: int) -> None:
+        if not part:
+            raise KeyboardInterrupt
+        time.sleep(0.2)
+        ended.append(part)
+
+    with pytest.raises(KeyboardInterrupt):
+        side_by_side(call, (0, 1), 2)
+    assert ended == [1]
 
 
 def test_threads_are_kept_and_no_more_than_a_few() -> None:

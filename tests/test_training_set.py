@@ -92,6 +92,12 @@ def test_nothing_is_written_where_nothing_was_found(tmp_path: Path) -> None:
         crop_set(source, out, Halves())
 
 
+def test_a_class_without_a_face_leaves_no_empty_folder(tmp_path: Path) -> None:
+    source = write_folder(tmp_path / "photos", {"happy/a.png": photo(60), "sad/tall.png": photo(30)})
+    crop_set(source, tmp_path / "set", Halves())
+    assert [path.name for path in (tmp_path / "set").iterdir()] == ["happy"]
+
+
 def test_the_command_tells_what_was_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     members = {
         "happy/a.png": encode(noise(0, 30)),

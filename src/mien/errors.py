@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 NO_NUMBERS = "NaN or infinity, expected numbers; its weights are damaged: copy the whole folder again, or train anew"
 """What a model answers that cannot be used, and what to do about it."""
+
+
+def one_line(text: str) -> str:
+    """A text without its line breaks; other space is left as it is, as names of files may hold it."""
+    return re.sub(r"\s*[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]\s*", " ", text).strip()
 
 
 class MienError(Exception):
@@ -14,4 +21,4 @@ class MienError(Exception):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))
+        super().__init__(one_line(message))

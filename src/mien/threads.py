@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from functools import partial
 from queue import SimpleQueue
 from typing import Any, TypeVar
@@ -71,23 +71,21 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_afresh)
 
 
-def begun(call: Callable[[], R]) -> Future[R]:
-    """A call on another thread; what it raises is raised where the result is asked for.
-
-    The call must not wait for another one that is begun so: there are ``MOST`` threads for all.
-    """
-    return _workers.begin(call)
-
-
 def side_by_side(call: Callable[[T], R], parts: Sequence[T], threads: int) -> list[R]:
-    """A call for each part, on as many threads, this one among them; the results in order."""
+    """A call for each part, on as many threads, this one among them; the results in order.
+
+    All calls have ended when it returns or raises, after Ctrl-C too. They must not ask for threads themselves: there
+    are ``MOST`` for all.
+    """
     lanes = min(threads, len(parts))
-    if lanes <= 1:
-        return [call(part) for part in parts]
 
     def lane(start: int) -> list[R]:
         return [call(part) for part in parts[start::lanes]]
 
-    others = [begun(partial(lane, start)) for start in range(1, lanes)]
-    found = [lane(0), *(other.result() for other in others)]
+    others = [_workers.begin(partial(lane, start)) for start in range(1, lanes)]
+    try:
+        found = [lane(0)] if parts else []
+    finally:
+        wait(others)
+    found += [other.result() for other in others]
     return [found[place % lanes][place // lanes] for place in range(len(parts))]

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 from mien.cli.interrupts import Interrupts
 from mien.cli.parser import Parser, add_reading_options, whole_number
 from mien.cli.quiet import hide_bars
-from mien.errors import MienError
+from mien.errors import MienError, one_line
 from mien.files import ensure_writable
 from mien.progress import progress
 
 if TYPE_CHECKING:
-    from mien.recognition.inputs.paths import Film, Input
+    from mien.recognition.inputs.paths import Input
     from mien.recognition.recognizer import Recognizer
     from mien.recognition.results import Face, Recognition
 
@@ -63,7 +63,7 @@ def run(arguments: list[str]) -> int:
 
     inputs = expand(given.paths, given.annotate)
     inputs += [Film(given.camera)] if given.camera is not None else []
-    _check_films([found for found in inputs if isinstance(found, Film)], given)
+    _check_outputs(inputs, given)
     recognizer = Recognizer(
         given.model,
         detector=given.detector,
@@ -156,20 +156,27 @@ def _check(given: argparse.Namespace) -> None:
         ensure_pyarrow()
 
 
-def _check_films(films: Sequence[Film], given: argparse.Namespace) -> None:
+def _check_outputs(inputs: Sequence[Input], given: argparse.Namespace) -> None:
+    """Tells what would be written over an input, and what needs one film."""
     from mien.recognition.film.film import check_film
+    from mien.recognition.inputs.paths import Film
 
     if given.video_out is not None:
         check_film(given.video_out)
-    for option, path in (("--video-out", given.video_out), ("--timeline", given.timeline)):
-        if path is not None and len(films) != 1:
-            raise MienError(f"{option}: needs exactly one film or camera, got {len(films)}; give them one by one")
-        if path is not None and path.exists() and any(_is_same(path, film) for film in films):
-            raise MienError(f"{option}: {path} is the film itself; give another name")
+    films = sum(isinstance(found, Film) for found in inputs)
+    for option in ("video_out", "timeline", "csv", "parquet"):
+        path, name = getattr(given, option), f"--{option.replace('_', '-')}"
+        if path is not None and option in ("video_out", "timeline") and films != 1:
+            raise MienError(f"{name}: needs exactly one film or camera, got {films}; give them one by one")
+        if path is not None and path.exists() and any(_is_same(path, found) for found in inputs):
+            raise MienError(f"{name}: {path} is one of the inputs, and would be written over; give another name")
 
 
-def _is_same(path: Path, film: Film) -> bool:
-    return isinstance(film.source, Path) and film.source.exists() and path.samefile(film.source)
+def _is_same(path: Path, found: Input) -> bool:
+    from mien.recognition.inputs.paths import Film
+
+    source = found.source if isinstance(found, Film) else found
+    return isinstance(source, Path) and source.exists() and path.samefile(source)
 
 
 @dataclass
@@ -201,7 +208,7 @@ def _read(recognizer: Recognizer, inputs: Sequence[Input], given: argparse.Names
     interrupts = Interrupts()
     # Lines on the same terminal show by themselves how far it is.
     hidden = not sys.stderr.isatty() or (sys.stdout.isatty() and not (given.csv or given.parquet))
-    total = 0 if hidden else sum(map(_length, inputs))
+    total = 0 if hidden else sum(_length(found, given.every) for found in inputs)
     with (
         interrupts.watched(),
         _output(given, recognizer.names) as tell,
@@ -213,10 +220,10 @@ def _read(recognizer: Recognizer, inputs: Sequence[Input], given: argparse.Names
             with interrupts.held():
                 tell(record)
                 tally.add(record)
-            advance(1 if record.frame is None else given.every)
+            advance(1)
 
 
-def _length(found: Input) -> int:
+def _length(found: Input, every: int) -> int:
     """How many records an input will have, as far as can be known before it is read."""
     from mien.recognition.inputs import frames
     from mien.recognition.inputs.paths import Film
@@ -224,7 +231,7 @@ def _length(found: Input) -> int:
     if not isinstance(found, Film) or isinstance(found.source, int):
         return 1
     try:
-        return frames.about(found.source).frames or 1
+        return max(1, -(-(frames.about(found.source).frames or 1) // every))
     except MienError:
         return 1
 
@@ -246,9 +253,10 @@ def _output(given: argparse.Namespace, names: Sequence[str]) -> AbstractContextM
 def _reason(record: Recognition) -> str:
     """Why an input, or a frame of a film, could not be read, with its name."""
     reason = str(record.error)
+    where = one_line(record.input)
     if record.frame is not None:
-        return f"{record.input} frame {record.frame}: {reason}"
-    return reason if record.input in reason else f"{record.input}: {reason}"
+        return f"{where} frame {record.frame}: {reason}"
+    return reason if where in reason else f"{where}: {reason}"
 
 
 def _print_json(record: Recognition) -> None:

@@ -6,7 +6,7 @@ import os
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO, Protocol
@@ -205,17 +205,24 @@ def open_file(path: Path) -> Iterator[IO[bytes]]:
         raise MienError(f"{path}: cannot be read ({error.strerror or error}); check the file and its rights") from error
 
 
-def walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+def walk(
+    root: Path, unlisted: Callable[[str, MienError], None] | None = None
+) -> Iterator[tuple[Path, list[str], list[str]]]:
     """As ``os.walk``, in alphabetical order, into linked folders too, but into none twice.
+
+    Args:
+        root: where to begin.
+        unlisted: is told of each folder that cannot be listed, by its name and why; without it, the first one ends all.
 
     Raises:
         MienError: a folder cannot be listed.
     """
 
     def fail(error: OSError) -> None:
-        raise MienError(
-            f"{error.filename}: cannot be listed ({error.strerror}); check the rights of the folder"
-        ) from error
+        told = MienError(f"{error.filename}: cannot be listed ({error.strerror}); check the rights of the folder")
+        if unlisted is None:
+            raise told from error
+        unlisted(str(error.filename), told)
 
     seen: set[str] = set()
     for folder, children, names in os.walk(root, followlinks=True, onerror=fail):

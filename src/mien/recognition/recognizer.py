@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, SupportsIndex, TypeAlias, overload
 
 import numpy as np
 from PIL import Image
@@ -68,6 +68,8 @@ class Recognizer:
         _check_count("batch_size", batch_size)
         if threads is not None:
             _check_count("threads", threads)
+        if not isinstance(device, str):
+            raise MienError(f"device: got {device!r}, expected auto, cpu, cuda or cuda:N, as text")
         self.batch_size = batch_size
         self.detector: Detector = detectors.detector(detector) if isinstance(detector, str) else detector
         if not callable(getattr(self.detector, "detect", None)):
@@ -148,9 +150,11 @@ class Recognizer:
         from mien.recognition.film.film import recognize_film
         from mien.recognition.film.tracking import SMOOTHING_S
 
-        place = source if isinstance(source, int) else Path(source)
+        if not isinstance(source, str | os.PathLike | SupportsIndex):
+            raise MienError(f"source: is a {type(source).__name__}, expected a film file or the number of a camera")
+        place = source.__index__() if isinstance(source, SupportsIndex) else Path(source)
         constant = SMOOTHING_S if smoothing is None else smoothing
-        return recognize_film(self, place, every=every, smoothing=constant, keep_pixels=keep_pixels)
+        return recognize_film(self, place, every=every.__index__(), smoothing=constant, keep_pixels=keep_pixels)
 
     def explain(self, face: Face, method: str = "auto", label: str | None = None) -> Explanation:
         """What of a face the answer depends on; see ``mien.recognition.explanation.explain.explain``.

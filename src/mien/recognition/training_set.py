@@ -108,7 +108,8 @@ def _area(face: Detection) -> float:
 def _write(out: Path, folder: PurePosixPath, path: str, crops: list[np.ndarray]) -> Iterator[str]:
     """Writes the crops of a photo, named after it; the names that were written, within ``out``."""
     place = out / folder
-    place.mkdir(parents=True, exist_ok=True)
+    if crops:  # an empty folder of a class would be no set
+        place.mkdir(parents=True, exist_ok=True)
     stem = PurePosixPath(path).stem
     for number, crop in enumerate(crops):
         name = stem if len(crops) == 1 else f"{stem}-{number + 1}"

@@ -18,7 +18,7 @@ import numpy as np
 
 from mien.recognition.detection.detectors import Detection, apart, check, overlap, within
 from mien.recognition.results import Box
-from mien.threads import begun
+from mien.threads import side_by_side
 
 MARGIN = 0.022
 """By what share of a box's side FER2013's frame is larger on every side.
@@ -188,9 +188,7 @@ class Haar:
         if not boxes:
             return _Look(0.0, place)
         # A patch is too small for OpenCV to share it out among the cores, so the last two cascades look side by side.
-        beside = begun(lambda: hits(self._third))
-        quick = hits(self._quick)
-        third = beside.result()
+        quick, third = side_by_side(hits, (self._quick, self._third), 2)
         agreed = (count + 0.5) * (len(boxes) + 0.5) * (len(quick) + 0.5)
         product = agreed * (0.5 * len(third) + 0.5)
         if min(agreed, product) < 1:

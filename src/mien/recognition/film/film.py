@@ -214,7 +214,7 @@ class _Film:
             capture = cv2.VideoCapture(str(self.file.absolute()), cv2.CAP_FFMPEG)
             held = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
             capture.release()
-        if held != self.count:
+        if held < self.count:  # one more may be there than was counted, after Ctrl-C
             raise self._unwritable(f"holds {held} of {self.count} frames; free some space or choose another place")
 
     def release(self) -> None:

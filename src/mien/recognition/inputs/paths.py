@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mien.data.archive import is_junk, walk
-from mien.errors import MienError
 from mien.recognition.inputs.pictures import FILMS, SUFFIXES
 
 
@@ -52,19 +52,24 @@ def expand(words: Sequence[str], leave_out: Path | None = None) -> list[Input]:
 
     Args:
         words: files, folders and patterns.
-        leave_out: a folder within the others that is not looked into, as it is where results go.
+        leave_out: a folder within the others that is not looked into, as it is where results go, unless it is named.
     """
     return [found for word in words for found in _expand(word, leave_out)]
 
 
 def _expand(word: str, leave_out: Path | None) -> list[Input]:
+    if not word:
+        return [Nothing(word, "an empty word names no file; check the command line")]
     path = Path(word)
     if os.path.isdir(path):
         return _in_folder(path, leave_out)
     if os.path.lexists(path) or not glob.has_magic(word):
         return [_file(path)]
     found: list[Input] = []
+    named = os.path.dirname(re.split(r"[*?[]", word)[0])
     for match in sorted(glob.glob(word, recursive=True)):
+        if leave_out is not None and _within(match, leave_out) and not _within(named, leave_out):
+            continue
         if not os.path.isdir(match):
             found.append(_file(Path(match)))
         elif "**" not in word:  # with **, what is in the folder is named by itself
@@ -72,22 +77,24 @@ def _expand(word: str, leave_out: Path | None) -> list[Input]:
     return found or [Nothing(word, f"{word}: no file has such a name; check the pattern")]
 
 
+def _within(path: str, folder: Path) -> bool:
+    return Path(os.path.realpath(path or ".")).is_relative_to(os.path.realpath(folder))
+
+
 def _in_folder(folder: Path, leave_out: Path | None) -> list[Input]:
-    try:
-        files = list(_files(folder, leave_out))
-    except MienError as error:
-        return [Nothing(str(folder), str(error))]
+    unlisted: list[Input] = []
+    files = list(_files(folder, leave_out, unlisted))
     suffixes = {*SUFFIXES, *FILMS}
-    found: list[Input] = [_file(path) for path in files if path.suffix.lower() in suffixes]
+    found = [*(_file(path) for path in files if path.suffix.lower() in suffixes), *unlisted]
     if found:
         return found
     seen = f"; its {len(files):,} files have other endings than .jpg, .png, .mp4 and the like" if files else ""
     return [Nothing(str(folder), f"{folder}: holds no picture and no film{seen}; check the path")]
 
 
-def _files(folder: Path, leave_out: Path | None) -> Iterator[Path]:
+def _files(folder: Path, leave_out: Path | None, unlisted: list[Input]) -> Iterator[Path]:
     barred = None if leave_out is None else os.path.realpath(leave_out)
-    for place, children, names in walk(folder):
+    for place, children, names in walk(folder, lambda name, error: unlisted.append(Nothing(name, str(error)))):
         children[:] = [name for name in children if not is_junk(name) and os.path.realpath(place / name) != barred]
         if os.path.realpath(place) != barred or place == folder:
             yield from (place / name for name in names if not is_junk(name))

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageOps
 
-from mien.data.archive import LARGEST_FILE, open_file
+from mien.data.archive import open_file
 from mien.data.pictures import SUFFIXES as DATA_SUFFIXES
 from mien.data.pictures import failures_told
 from mien.errors import MienError
@@ -34,6 +34,9 @@ FILMS: tuple[str, ...] = tuple(suffix for suffix in FILM_SUFFIXES if suffix not 
 
 MOST_PIXELS = 2**27
 """Pixels of the largest photo that is read, 134 million, checked before anything is decoded."""
+
+LARGEST_FILE = 2**30
+"""Bytes of the largest file that is read: a photo of ``MOST_PIXELS`` without any compression takes half of it."""
 
 _MOST = f"{MOST_PIXELS / 1e6:.0f} million"
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM", "GIF", "AVIF")
@@ -65,7 +68,7 @@ def read(given: Any, where: str, color: str | None = None) -> np.ndarray:
     """The pixels of a picture.
 
     EXIF orientation is applied; of an animated file the first frame is read; transparent parts become white; 16-bit
-    grey is divided by 257; palettes, CMYK, YCbCr, HSV and Lab become RGB.
+    grey is divided by 257, 32-bit grey is not where it fits in 8; palettes, CMYK, YCbCr, HSV and Lab become RGB.
 
     Args:
         given: a path, the bytes of a file, a PIL image, or a uint8 array [H, W] (grey), [H, W, 1], [H, W, 3] or
@@ -88,7 +91,10 @@ def read(given: Any, where: str, color: str | None = None) -> np.ndarray:
     if isinstance(given, bytes | bytearray | memoryview):
         return _decode(bytes(given), where)
     if isinstance(given, str | os.PathLike):
-        path = Path(os.fsdecode(given))
+        name = os.fsdecode(given)
+        if not name:
+            raise MienError("the path is empty, expected that of a picture; check where it comes from")
+        path = Path(name)
         _check_path(path, where)
         return _decode(_bytes_of(path, where), where)
     hint = "; cv2.imread gives None where it cannot read a file: hand over its path" if given is None else ""
@@ -112,12 +118,13 @@ def _check_path(path: Path, where: str) -> None:
 def _bytes_of(path: Path, where: str) -> bytes:
     try:
         with open_file(path) as stream:
-            data = stream.read(LARGEST_FILE + 1)
+            size = os.fstat(stream.fileno()).st_size
+            data = stream.read() if size <= LARGEST_FILE else b""
     except (OSError, ValueError) as error:  # a name that is too long, or holds a NUL
         reason = getattr(error, "strerror", None) or error
         raise MienError(f"{where}: cannot be read ({reason}); check the path") from error
-    if len(data) > LARGEST_FILE:
-        raise MienError(f"{where}: is larger than {LARGEST_FILE >> 20} MiB, expected a picture; make it smaller")
+    if size > LARGEST_FILE:
+        raise MienError(f"{where}: is larger than {LARGEST_FILE >> 30} GiB, expected a picture; make it smaller")
     return data
 
 
@@ -152,7 +159,7 @@ def _pixels(image: Image.Image, where: str) -> np.ndarray:
     image.load()
     upright = ImageOps.exif_transpose(image) if _is_turned(image) else image
     if upright.mode in _WIDE:
-        return _from_wide(np.asarray(upright), where)
+        return _from_wide(upright, where)
     if upright.mode == "F":
         raise MienError(
             f"{where}: has pixels of kind F (floats without a known range), expected 8 or 16 bits; save it as such"
@@ -191,15 +198,18 @@ def _from_lab(image: Image.Image) -> Image.Image:
     return converted
 
 
-def _from_wide(values: np.ndarray, where: str) -> np.ndarray:
-    """uint8 [H, W] of grey values with 16 bits, the full range."""
-    wide = values.astype(np.int64)
+def _from_wide(image: Image.Image, where: str) -> np.ndarray:
+    """uint8 [H, W] of grey values with 16 bits, the full range; of 32 bits, what fits in 8 is taken as it is."""
+    wide = np.asarray(image).astype(np.int64)
     if wide.min() < 0 or wide.max() > _WIDEST:
         raise MienError(
             f"{where}: has grey values from {wide.min()} to {wide.max()}, expected 0 to {_WIDEST}; save it with 8 or "
             "16 bits"
         )
-    return ((wide + 128) // 257).astype(np.uint8)
+    if "transparency" in image.info:
+        wide[wide == image.info["transparency"]] = _WIDEST
+    of_8_bits = image.mode == "I" and wide.max() <= 255
+    return (wide if of_8_bits else (wide + 128) // 257).astype(np.uint8)
 
 
 def _from_array(array: np.ndarray, where: str, color: str | None) -> np.ndarray:
