@@ -222,6 +222,10 @@ def test_a_film_has_a_record_for_every_frame(tmp_path: Path) -> None:
     assert reader.stated_accuracy == 0.8
     with pytest.raises(MienError, match=r"nowhere\.mp4"):
         list(reader.recognize_film("nowhere.mp4"))
+    with pytest.raises(MienError, match="source: is a NoneType, expected a film file or the number of a camera"):
+        reader.recognize_film(None)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="float"):
+        list(reader.recognize_film(path, every=1.5))  # type: ignore[arg-type]
 
 
 def test_results_are_frozen_and_travel() -> None:
@@ -263,8 +267,9 @@ def test_a_portrait_is_found_however_it_comes(tmp_path: Path) -> None:
         ({"detector": None}, r"detector: got None, expected haar, yunet, .* or an object with detect\(\)"),
         ({"model": 3}, "model: got 3, expected the path of a folder or of an .onnx file"),
         ({"engine": 3}, r"engine: got 3, expected auto, onnx, torch, or an object with read\(\)"),
+        ({"device": 0}, "device: got 0, expected auto, cpu, cuda or cuda:N, as text"),
     ],
-    ids=["no folder", "no model", "a picture", "engine", "detector", "no detector", "a number", "no engine"],
+    ids=["no folder", "no model", "a picture", "engine", "detector", "no detector", "a number", "no engine", "device"],
 )
 def test_options_that_do_not_exist_are_told(
     options: dict[str, Any], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

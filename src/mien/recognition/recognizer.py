@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -152,9 +153,9 @@ class Recognizer:
 
         if not isinstance(source, str | os.PathLike | SupportsIndex):
             raise MienError(f"source: is a {type(source).__name__}, expected a film file or the number of a camera")
-        place = source.__index__() if isinstance(source, SupportsIndex) else Path(source)
+        place = operator.index(source) if isinstance(source, SupportsIndex) else Path(source)
         constant = SMOOTHING_S if smoothing is None else smoothing
-        return recognize_film(self, place, every=every.__index__(), smoothing=constant, keep_pixels=keep_pixels)
+        return recognize_film(self, place, every=operator.index(every), smoothing=constant, keep_pixels=keep_pixels)
 
     def explain(self, face: Face, method: str = "auto", label: str | None = None) -> Explanation:
         """What of a face the answer depends on; see ``mien.recognition.explanation.explain.explain``.
