@@ -22,10 +22,14 @@ MOST = 8
 """Threads that are worth having for a little work."""
 
 
+def all_cores() -> int:
+    """The number of cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def cores() -> int:
     """The number of cores that this process may use, at most ``MOST``."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(allowed, MOST)
+    return min(all_cores(), MOST)
 
 
 class _Workers:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from importlib import metadata
 from pathlib import Path
 
 import mien
+from mien.threads import all_cores
 
 LIBRARIES: tuple[str, ...] = ("torch", "torchvision", "transformers", "timm", "accelerate", "scikit-learn", "numpy")
 
@@ -25,8 +25,7 @@ def versions() -> dict[str, str]:
 
 def machine() -> dict[str, str | int]:
     """``processor``, as the system names it, and ``cores``, those that this process may run on."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return {"processor": _processor(Path("/proc/cpuinfo")), "cores": cores}
+    return {"processor": _processor(Path("/proc/cpuinfo")), "cores": all_cores()}
 
 
 def _processor(told: Path) -> str:
