@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from mien.cli.parser import Parser, whole_number
 from mien.cli.quiet import hide_bars
 from mien.errors import MienError
-from mien.files import ensure_writable, write_json, write_text
+from mien.files import ensure_writable, refuse_inputs, write_json, write_text
+from mien.locks import claim
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,17 +67,19 @@ def run(arguments: list[str]) -> int:
     folders = [model_folder(path) for path in given.models]
     reports = report_folders(given.out, folders)
     several = len(folders) > 1
-    for report in [*reports, *([given.out / AVERAGE] if several else [])]:
-        refuse_foreign(report)
-        ensure_writable(report.resolve().parent)
-    evaluations = read_models(given, folders)
-    for folder, report, evaluation in zip(folders, reports, evaluations, strict=True):
-        tell(evaluation, report, command, run_history(folder))
-    if several:
-        together = average(evaluations) if same_pictures(evaluations) else None
-        if together is not None:
-            tell(together, given.out / AVERAGE, command)
-        summarise(given.out, evaluations, together)
+    refuse_inputs(given.out, [*folders, Path(given.data)])
+    with claim(given.out):
+        for report in [*reports, *([given.out / AVERAGE] if several else [])]:
+            refuse_foreign(report)
+            ensure_writable(report.resolve().parent)
+        evaluations = read_models(given, folders)
+        for folder, report, evaluation in zip(folders, reports, evaluations, strict=True):
+            tell(evaluation, report, command, run_history(folder))
+        if several:
+            together = average(evaluations) if same_pictures(evaluations) else None
+            if together is not None:
+                tell(together, given.out / AVERAGE, command)
+            summarise(given.out, evaluations, together)
     return 0
 
 

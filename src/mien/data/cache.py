@@ -124,7 +124,7 @@ def store(path: Path, mark: str, faces: FaceSet, way: str = "") -> None:
         file = cache_file(path, way)
         # Faces of people: for this user's eyes.
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with atomic_file(file) as temporary, temporary.open("wb") as stream:
+        with atomic_file(file, private=True) as temporary, temporary.open("wb") as stream:
             np.savez(stream, about=np.array(json.dumps(about)), **arrays)
     except (MienError, OSError, RuntimeError, UnicodeError) as error:
         _tell(f"{faces.source} was read, but its cache was not kept ({error}); set MIEN_CACHE to a folder with space")

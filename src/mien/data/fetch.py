@@ -44,7 +44,10 @@ def fetch(destination: Path) -> Path:
         raise MienError(f"Kaggle did not give {HANDLE} ({error}); {_by_hand(target)}") from error
     entries = FolderEntries(folder)
     listing = list_pictures(entries)
-    with atomic_file(target) as temporary, zipfile.ZipFile(temporary, "w", strict_timestamps=False) as archive:
+    with (
+        atomic_file(target, spare_newcomer=True) as temporary,
+        zipfile.ZipFile(temporary, "w", strict_timestamps=False) as archive,
+    ):
         for path in listing.paths:
             archive.write(folder / path, path)
     return target

@@ -59,12 +59,12 @@ def write_report(
     Raises:
         MienError: ``out`` holds something that is not a former report, or cannot be written.
     """
-    recover_folder(out.resolve())
+    recover_folder(out)
     refuse_foreign(out)
     metrics = evaluation.metrics(command)
     drawn = _draw(evaluation, history)
     mistakes = surest_mistakes(evaluation.probabilities, evaluation.labels, MISTAKES)
-    with atomic_folder(out.resolve()) as folder:
+    with atomic_folder(out, check=refuse_foreign) as folder:
         write_json(folder / "metrics.json", metrics)
         (folder / "predictions.csv").write_text(_predictions(evaluation), encoding="utf-8")
         text = classification_report_text(evaluation.probabilities, evaluation.labels, evaluation.names)

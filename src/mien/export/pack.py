@@ -21,7 +21,15 @@ from mien.errors import MienError
 from mien.evaluation.evaluate import evaluate
 from mien.evaluation.robustness import robustness
 from mien.export.export import export
-from mien.files import atomic_folder, read_json_object, refuse_others, sha256_of, write_json
+from mien.files import (
+    atomic_folder,
+    read_json_object,
+    refuse_inputs,
+    refuse_others,
+    refuse_unknown,
+    sha256_of,
+    write_json,
+)
 from mien.model.classifier import Classifier, model_folder
 from mien.model.networks import Network
 from mien.recognition.engines.models import ONNX_FILES
@@ -68,12 +76,13 @@ def pack(
         MienError: the run is none, its weights are too large to ship, the data lacks a split, ``out`` holds something
             else, or an ONNX file answers other than the weights.
     """
+    refuse_inputs(out, [model_folder(run)])
     refuse_others(out, FILES, "pack")
     for split in splits:
         faces.part(split)
     trained = Classifier.load(run)
-    with atomic_folder(out) as temporary:
-        trained.save(temporary, trained.meta(), half=True)
+    with atomic_folder(out, check=lambda former: refuse_unknown(former, FILES, "pack")) as temporary:
+        trained.write(temporary, trained.meta(), half=True)
         weights = temporary / "model.safetensors"
         if weights.stat().st_size > LARGEST_WEIGHTS:
             raise MienError(

@@ -84,22 +84,28 @@ class Classifier:
                 no longer add up to the luma. The configuration still asks for float32, in which every tool then
                 computes: on a CPU, half precision is slow.
         """
+        with atomic_folder(folder) as temporary:
+            self.write(temporary, meta, thumbnails, half=half)
+
+    def write(
+        self, folder: Path, meta: dict[str, Any], thumbnails: np.ndarray | None = None, *, half: bool = False
+    ) -> None:
+        """Writes the files of ``save`` into a folder that exists, one after the other."""
         from safetensors.numpy import save_file
 
         network = copy.deepcopy(self.network).cpu().float()
         if num_channels(network) == 1:
             to_colour(network, self.preprocessing)
-        with atomic_folder(folder) as temporary:
-            if half:
-                _halve(network)
-            network.save_pretrained(temporary)
-            if half:
-                config = read_json_object(temporary / "config.json")
-                write_json(temporary / "config.json", {**config, "dtype": "float32"})
-            self.preprocessing.processor().save_pretrained(temporary)
-            write_json(temporary / "meta.json", meta)
-            if thumbnails is not None:
-                save_file({"thumbnails": np.ascontiguousarray(thumbnails)}, temporary / FINGERPRINTS)
+        if half:
+            _halve(network)
+        network.save_pretrained(folder)
+        if half:
+            config = read_json_object(folder / "config.json")
+            write_json(folder / "config.json", {**config, "dtype": "float32"})
+        self.preprocessing.processor().save_pretrained(folder)
+        write_json(folder / "meta.json", meta)
+        if thumbnails is not None:
+            save_file({"thumbnails": np.ascontiguousarray(thumbnails)}, folder / FINGERPRINTS)
 
     @classmethod
     def load(cls, folder: Path, device: str | torch.device = "cpu") -> Classifier:

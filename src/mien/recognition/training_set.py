@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -12,7 +13,7 @@ from PIL import Image
 from mien.data.archive import open_entries
 from mien.data.folders import has_splits, is_picture, list_pictures
 from mien.errors import MienError
-from mien.files import atomic_folder
+from mien.files import atomic_folder, refuse_inputs
 from mien.progress import progress
 from mien.recognition.detection.detectors import Detection, Detector
 from mien.recognition.detection.framing import cut
@@ -61,7 +62,8 @@ def crop_set(
     """
     if which not in WHICH:
         raise MienError(f"which: got {which!r}, expected {', '.join(WHICH)}")
-    if out.exists():
+    refuse_inputs(out, [source])
+    if os.path.lexists(out):
         raise MienError(f"{out}: exists; choose another name, or remove it")
     records = []
     with open_entries(source) as entries, atomic_folder(out) as temporary:

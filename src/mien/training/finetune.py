@@ -23,6 +23,7 @@ from mien.data.read import read_faces
 from mien.data.twins import thumbnails
 from mien.evaluation.metrics import accuracy_and_macro_f1
 from mien.files import write_json
+from mien.locks import holds_out
 from mien.model.backbone import build, check_backbone, is_hub_id
 from mien.model.classifier import Classifier
 from mien.model.freezing import check_freezing, freeze, frozen_units, table, training_mode
@@ -43,6 +44,7 @@ from mien.training.state import Saved
 from mien.versions import versions
 
 
+@holds_out
 def train(config: TrainConfig, *, resume: bool = False, command: str = "") -> Path:
     """Trains a classifier and writes its model folder.
 

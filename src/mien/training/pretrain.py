@@ -18,6 +18,7 @@ from mien.config import PretrainConfig, to_dict
 from mien.data.faces import SPLITS, FaceSet
 from mien.data.unlabelled import read_for_pretraining
 from mien.evaluation.probe import probe
+from mien.locks import holds_out
 from mien.model.mae import build_autoencoder, count_patches, reconstruct, save_autoencoder
 from mien.model.networks import lay_out
 from mien.model.preprocessing import Preprocessing, tensor
@@ -49,6 +50,7 @@ def mask_noise(count: int, patches: int, seed: int, epoch: int) -> torch.Tensor:
     return torch.from_numpy(generator.random((count, patches), dtype=np.float32))
 
 
+@holds_out
 def pretrain(config: PretrainConfig, *, resume: bool = False, command: str = "") -> Path:
     """Trains a masked autoencoder and writes its folder.
 

@@ -153,7 +153,7 @@ def write_annotated(path: Path, rate: float, *, live: bool = False) -> Iterator[
             f"{FASTEST:g}; leave out fewer frames"
         )
     interrupted: BaseException | None = None
-    with atomic_file(path) as temporary:
+    with atomic_file(path, spare_newcomer=True) as temporary:
         # OpenCV takes the container from the ending of the name.
         unfinished = temporary.with_name(temporary.name + path.suffix.lower())
         film = _Film(unfinished, path, rate, live)

@@ -41,7 +41,7 @@ class Copies:
             MienError: the record keeps no pixels, or the folder cannot be written to.
         """
         path = self.place(Path(record.input).name)
-        with atomic_file(path) as temporary:
+        with atomic_file(path, spare_newcomer=True) as temporary:
             record.annotated().save(temporary, format=_KINDS[path.suffix.lower()], quality=_QUALITY)
         return path
 

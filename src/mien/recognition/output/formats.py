@@ -141,7 +141,7 @@ def parquet_table(path: Path, names: Sequence[str]) -> Iterator[Add]:
         if len(waiting) >= _ROWS_AT_ONCE:
             flush()
 
-    with atomic_file(path) as temporary, ParquetWriter(temporary, schema) as writer:
+    with atomic_file(path, spare_newcomer=True) as temporary, ParquetWriter(temporary, schema) as writer:
         try:
             yield add
         except KeyboardInterrupt as error:
