@@ -16,6 +16,7 @@ from typing import Any
 
 from mien.errors import MienError
 from mien.locks import claim, clear_files, ensure_writable, is_at, is_temporary, temporary_file, temporary_folder
+from mien.text import encodable
 
 LARGEST_JSON = 64 * 2**20
 """Bytes of a JSON file that is read; the largest that Mien writes holds some hundred thousand."""
@@ -180,14 +181,17 @@ def refuse_unknown(folder: Path, known: Iterable[str], wrote: str) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes UTF-8 text atomically."""
+    """Writes UTF-8 text atomically; bytes of file names that are none are escaped."""
     with atomic_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(encodable(text), encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
     """Writes indented JSON atomically; NaN and infinity are refused, as JSON has no such numbers."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    if encodable(text) != text:  # a name that is not UTF-8: JSON's own escapes keep it as it is
+        text = json.dumps(value, indent=2, allow_nan=False)
+    write_text(path, text + "\n")
 
 
 def read_json(path: Path) -> Any:

@@ -18,6 +18,7 @@ from mien import __version__
 from mien.cli.parser import pick
 from mien.cli.quiet import hide_remarks
 from mien.errors import MienError
+from mien.text import shown
 
 HELP = """\
 Mien: facial expression recognition with Vision Transformers, and numbers that anybody can check.
@@ -89,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if debug:
             traceback.print_exc()
         line, code = _told(error)
-        print(f"mien: {line}", file=sys.stderr)
+        print(f"mien: {shown(line)}", file=sys.stderr)
         return code
 
 

@@ -8,6 +8,7 @@ from mien.cli.parser import Parser
 from mien.export.card import card
 from mien.files import read_json_object, refuse_inputs, write_text
 from mien.recognition.engines.models import ONNX_FILES
+from mien.text import shown
 
 PACKED = ("meta.json", "config.json", "preprocessor_config.json", "model.safetensors", *ONNX_FILES)
 """What a packed folder is made of, over which no card is written."""
@@ -35,5 +36,5 @@ def run(arguments: list[str]) -> int:
         print(text, end="")
     else:
         write_text(given.out, text)
-        print(f"card: {given.out}")
+        print(f"card: {shown(given.out)}")
     return 0

@@ -12,6 +12,7 @@ from mien.cli.quiet import hide_bars
 from mien.errors import MienError
 from mien.files import ensure_writable, refuse_inputs, write_json, write_text
 from mien.locks import claim
+from mien.text import encodable, shown, shown_lines
 
 if TYPE_CHECKING:
     import numpy as np
@@ -130,7 +131,7 @@ def read_models(given: Namespace, folders: list[Path]) -> list[Evaluation]:
                 train_thumbnails=known if known is not None else trained_on(data, classifier),
                 tta=given.tta,
                 batch_size=given.batch_size,
-                model=str(path),
+                model=encodable(str(path)),
             )
         )
     return evaluations
@@ -141,8 +142,8 @@ def tell(evaluation: Evaluation, report: Path, command: str, history: list[dict[
     from mien.evaluation.report import PAGE, write_report
 
     write_report(report, evaluation, command=command, history=history)
-    print(headline(evaluation))
-    print(f"  report: {report / PAGE}")
+    print(shown_lines(headline(evaluation)))
+    print(f"  report: {shown(report / PAGE)}")
 
 
 def summarise(out: Path, evaluations: list[Evaluation], together: Evaluation | None) -> None:
@@ -157,7 +158,7 @@ def summarise(out: Path, evaluations: list[Evaluation], together: Evaluation | N
         table += "\nno average and no tests of pairs: the models were validated on different pictures"
     write_json(out / "summary.json", comparison)
     write_text(out / "summary.txt", table + "\n")
-    print(f"{table}\nsummary: {out / 'summary.json'}")
+    print(f"{shown_lines(table)}\nsummary: {shown(out / 'summary.json')}")
 
 
 def report_folders(out: Path, folders: list[Path]) -> list[Path]:

@@ -11,6 +11,7 @@ from mien.cli.parser import Parser, whole_number
 from mien.cli.quiet import hide_bars
 from mien.files import refuse_inputs, refuse_others
 from mien.locks import claim
+from mien.text import shown
 
 DESCRIPTION = """\
 Writes a classifier as ONNX: uint8 face crops in, calibrated probabilities and an embedding out, with the preprocessing
@@ -65,11 +66,11 @@ def run(arguments: list[str]) -> int:
             command=shlex.join(["mien", "export", *arguments]),
         )
     about = done.report["pictures"]
-    split = f"{about['split']} split of {about['source']}" if about["split"] else about["source"]
+    split = f"{about['split']} split of {shown(about['source'])}" if about["split"] else about["source"]
     print(f"{done.table}\n\n{about['n']:,} pictures ({split}), against PyTorch")
     if done.report["int8"]:
         print(f"int8 is {done.report['int8']['way']}: {done.report['int8']['reason']}")
-    print(f"{given.out}: {', '.join(done.report['files'])}, parity.json")
+    print(f"{shown(given.out)}: {', '.join(done.report['files'])}, parity.json")
     return 0
 
 

@@ -9,6 +9,7 @@ from mien.cli.parser import Parser
 from mien.cli.quiet import hide_bars
 from mien.files import refuse_inputs, refuse_others
 from mien.locks import claim
+from mien.text import shown
 
 DESCRIPTION = """\
 Makes of a trained classifier a folder for others: weights in half precision, their ONNX, and a meta.json with how the
@@ -43,5 +44,6 @@ def run(arguments: list[str]) -> int:
     with claim(given.out):  # and refused before the data is read
         refuse_others(given.out, FILES, "pack")
         faces = read_faces(given.data)
-        print(f"packed: {pack(given.run, given.out, faces, splits=given.splits, int8=given.int8, command=command)}")
+        pack(given.run, given.out, faces, splits=given.splits, int8=given.int8, command=command)
+        print(f"packed: {shown(given.out)}")
     return 0

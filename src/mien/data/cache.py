@@ -19,6 +19,7 @@ from mien.data.archive import walk
 from mien.data.faces import FaceSet
 from mien.errors import MienError
 from mien.files import atomic_file
+from mien.text import encodable, shown
 
 FORMAT = 1
 """Raise it when readers or the file's layout change: older files are then ignored."""
@@ -99,7 +100,7 @@ def load(path: Path, mark: str, source: str, way: str = "") -> FaceSet | None:
             splits=splits,
             ids=ids,
             names=tuple(about["names"]),
-            source=source,
+            source=encodable(source),
             fingerprint=about["fingerprint"],
             warnings=tuple(about["warnings"]),
         )
@@ -139,4 +140,4 @@ def _state(path: Path) -> str:
 
 
 def _tell(message: str) -> None:
-    print(f"warning: {' '.join(message.split())}", file=sys.stderr)
+    print(f"warning: {shown(' '.join(message.split()))}", file=sys.stderr)

@@ -23,6 +23,7 @@ from mien.evaluation.metrics import (
 from mien.evaluation.page import GENERATOR, render
 from mien.evaluation.pieces import Drawn, percent
 from mien.files import atomic_folder, recover_folder, write_json
+from mien.text import csv_path, csv_text, shown
 
 PAGE = "report.html"
 FILES: frozenset[str] = frozenset(
@@ -118,15 +119,19 @@ def _draw(evaluation: Evaluation, history: Sequence[Mapping[str, Any]] | None) -
 
 
 def _predictions(evaluation: Evaluation) -> str:
-    """One line a picture: its id, label, reading, whether it has a twin in training, and every probability."""
+    """One line a picture: its id, label, reading, whether it has a twin in training, and every probability.
+
+    No cell is a formula to a spreadsheet, by the rule of ``mien.recognition.output.formats.csv_table``.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["id", "label", "prediction", "twin", *(f"p_{name}" for name in evaluation.names)])
+    writer.writerow(["id", "label", "prediction", "twin", *(shown(f"p_{name}") for name in evaluation.names)])
     read = evaluation.probabilities.argmax(axis=1)
     for row, probabilities in enumerate(evaluation.probabilities):
         twin = "" if evaluation.twins is None else ("yes" if evaluation.twins[row] else "no")
         label, prediction = evaluation.names[evaluation.labels[row]], evaluation.names[read[row]]
-        writer.writerow([evaluation.ids[row], label, prediction, twin, *(f"{value:.7f}" for value in probabilities)])
+        cells = [csv_path(str(evaluation.ids[row])), csv_text(label), csv_text(prediction), twin]
+        writer.writerow([*cells, *(f"{value:.7f}" for value in probabilities)])
     return text.getvalue()
 
 

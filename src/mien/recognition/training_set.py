@@ -18,6 +18,7 @@ from mien.progress import progress
 from mien.recognition.detection.detectors import Detection, Detector
 from mien.recognition.detection.framing import cut
 from mien.recognition.inputs.pictures import read
+from mien.text import safe_stem
 
 WHICH: tuple[str, ...] = ("largest", "all", "only")
 """What to take of a photo with several faces: the largest, all of them, or nothing."""
@@ -109,10 +110,11 @@ def _area(face: Detection) -> float:
 
 def _write(out: Path, folder: PurePosixPath, path: str, crops: list[np.ndarray]) -> Iterator[str]:
     """Writes the crops of a photo, named after it; the names that were written, within ``out``."""
-    place = out / folder
+    place, stem = out / folder, safe_stem(PurePosixPath(path).stem)
+    if not place.resolve().is_relative_to(out.resolve()):
+        raise MienError(f"{path}: would be written outside the set, as {folder}; rename its folder")
     if crops:  # an empty folder of a class would be no set
         place.mkdir(parents=True, exist_ok=True)
-    stem = PurePosixPath(path).stem
     for number, crop in enumerate(crops):
         name = stem if len(crops) == 1 else f"{stem}-{number + 1}"
         again = 1

@@ -24,6 +24,7 @@ from mien.model.networks import lay_out
 from mien.model.preprocessing import Preprocessing, tensor
 from mien.model.presets import SHAPES
 from mien.progress import progress
+from mien.text import shown
 from mien.training.augment import Augment, random_table
 from mien.training.batches import local_rows, seed_step, shuffled
 from mien.training.budget import Budget, build_schedule
@@ -75,7 +76,7 @@ def pretrain(config: PretrainConfig, *, resume: bool = False, command: str = "")
     network, preprocessing = build_autoencoder(config, grey=faces.is_grey)
     if on_main():
         for warning in faces.warnings:
-            print(f"warning: {warning}", file=sys.stderr, flush=True)
+            print(f"warning: {shown(warning)}", file=sys.stderr, flush=True)
     Pretraining(
         config, lay_out(network.to(accelerator.device)), preprocessing, faces, accelerator, saved, command
     ).fit()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -14,6 +13,7 @@ from typing import Any
 from mien.errors import MienError
 from mien.files import atomic_file
 from mien.recognition.results import Face, Recognition
+from mien.text import csv_path, csv_text, encodable
 
 _ROWS_AT_ONCE = 4096
 
@@ -66,7 +66,7 @@ def rows(record: Recognition) -> list[dict[str, Any]]:
     ``face`` counts the faces of a picture from 0.
     """
     told = {key: value for key, value in record.record().items() if key != "faces"}
-    told = {key: _encodable(value) if isinstance(value, str) else value for key, value in told.items()}
+    told = {key: encodable(value) if isinstance(value, str) else value for key, value in told.items()}
     return [{**told, **_of_face(index, face)} for index, face in enumerate(record.faces)] or [told]
 
 
@@ -77,6 +77,9 @@ Add = Callable[[Recognition], None]
 @contextmanager
 def csv_table(path: Path, names: Sequence[str]) -> Iterator[Add]:
     """A CSV file (UTF-8, a header line); each record is on disk as soon as it is added.
+
+    No cell is a formula to a spreadsheet: a path that begins with ``=``, ``+``, ``-`` or ``@`` has ``./`` in front,
+    any other text an apostrophe; control characters and line breaks are escaped. JSON and Parquet hold all as it is.
 
     Args:
         path: the file, replaced where it exists.
@@ -92,7 +95,7 @@ def csv_table(path: Path, names: Sequence[str]) -> Iterator[Add]:
         def write(values: list[dict[str, Any]]) -> None:
             # The rows of a record go out in one piece: an interruption leaves all of them or none.
             text = io.StringIO()
-            csv.DictWriter(text, header, restval="", lineterminator="\n").writerows(values)
+            csv.DictWriter(text, header, restval="", lineterminator="\n").writerows(map(_csv_cells, values))
             file.write(text.getvalue())
             file.flush()
 
@@ -168,10 +171,8 @@ def _of_face(index: int, face: Face) -> dict[str, Any]:
     }
 
 
-def _encodable(text: str) -> str:
-    """Text as it can be written: a file name on disk may hold bytes that are no UTF-8."""
-    return os.fsencode(text).decode("utf-8", "backslashreplace") if _is_odd(text) else text
-
-
-def _is_odd(text: str) -> bool:
-    return any("\ud800" <= letter <= "\udfff" for letter in text)
+def _csv_cells(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: (csv_path if key == "input" else csv_text)(value) if isinstance(value, str) else value
+        for key, value in row.items()
+    }
