@@ -1,7 +1,9 @@
 """Decoded sets kept on disk, so that the second start is immediate.
 
 One uncompressed .npz a source and way of reading it, under ``$MIEN_CACHE`` or ``~/.cache/mien``. A cache never fails a
-command: what is broken or cannot be written is told on stderr, and the source is read.
+command: what is broken or cannot be written is told on stderr, and the source is read. As it decides what is trained on
+and scored, only files of this user are taken, from a folder to which nobody else may write, with content that has the
+fingerprint that was kept.
 """
 
 from __future__ import annotations
@@ -9,14 +11,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
 from mien.data.archive import walk
-from mien.data.faces import FaceSet
+from mien.data.faces import SPLITS, FaceSet, fingerprint_of
 from mien.errors import MienError
 from mien.files import atomic_file
 from mien.text import encodable, shown
@@ -24,6 +29,7 @@ from mien.text import encodable, shown
 FORMAT = 1
 """Raise it when readers or the file's layout change: older files are then ignored."""
 
+_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 _ARRAYS = ("images", "labels", "splits", "ids")
 
 
@@ -87,14 +93,15 @@ def load(path: Path, mark: str, source: str, way: str = "") -> FaceSet | None:
     """
     try:
         file = cache_file(path, way)
-        with np.load(file, allow_pickle=False) as stored:
+        if not file.parent.is_dir():
+            return None
+        _check_folder(file.parent)
+        with _opened(file) as stream, np.load(stream, allow_pickle=False) as stored:
             about = json.loads(str(stored["about"]))
             if (about["format"], about["stamp"]) != (FORMAT, mark):
                 return None
             images, labels, splits, ids = (stored[name] for name in _ARRAYS)
-        if not len(images) == len(labels) == len(splits) == len(ids):
-            raise ValueError("arrays of different lengths")
-        return FaceSet(
+        faces = FaceSet(
             images=images,
             labels=labels,
             splits=splits,
@@ -104,6 +111,8 @@ def load(path: Path, mark: str, source: str, way: str = "") -> FaceSet | None:
             fingerprint=about["fingerprint"],
             warnings=tuple(about["warnings"]),
         )
+        _check_content(faces)
+        return faces
     except FileNotFoundError:
         return None
     except Exception as error:  # A broken file fails in many ways: BadZipFile, ValueError, KeyError, OSError.
@@ -125,10 +134,74 @@ def store(path: Path, mark: str, faces: FaceSet, way: str = "") -> None:
         file = cache_file(path, way)
         # Faces of people: for this user's eyes.
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _check_folder(file.parent)
+        if "MIEN_CACHE" not in os.environ:
+            file.parent.chmod(0o700)  # our own folder, which something else may have made first
         with atomic_file(file, private=True) as temporary, temporary.open("wb") as stream:
             np.savez(stream, about=np.array(json.dumps(about)), **arrays)
     except (MienError, OSError, RuntimeError, UnicodeError) as error:
         _tell(f"{faces.source} was read, but its cache was not kept ({error}); set MIEN_CACHE to a folder with space")
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuses a folder in which somebody else could put a cache for us.
+
+    Raises:
+        MienError: it belongs to another user, or others may write to it.
+    """
+    state = folder.stat()
+    if state.st_uid != _user(state) or state.st_mode & _BY_OTHERS:
+        raise MienError(
+            f"{folder} belongs to another user, or others may write to it; set MIEN_CACHE to a folder of your own, or "
+            f"take their rights away: chmod go-w {folder}"
+        )
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[IO[bytes]]:
+    """A cache file that this user wrote.
+
+    Raises:
+        MienError: it is no regular file, belongs to another user, or others may write to it.
+        OSError: it cannot be opened.
+    """
+    number = os.open(file, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+    with os.fdopen(number, "rb") as stream:
+        state = os.fstat(number)
+        if not stat.S_ISREG(state.st_mode) or state.st_uid != _user(state) or state.st_mode & _BY_OTHERS:
+            raise MienError(f"{file} is no regular file, belongs to another user, or others may write to it")
+        yield stream
+
+
+def _user(state: os.stat_result) -> int:
+    """Who this process works for; on Windows, where files carry no such number, their own."""
+    return os.geteuid() if hasattr(os, "geteuid") else state.st_uid
+
+
+def _check_content(faces: FaceSet) -> None:
+    """Holds a cached set to what a reader gives, down to the last pixel.
+
+    Raises:
+        ValueError: something is of another type, shape or range, or the fingerprint is another.
+    """
+    images, labels, names = faces.images, faces.labels, faces.names
+    count, shape = len(faces.ids) if faces.ids.ndim == 1 else -1, images.shape
+    fits = {
+        "images": images.dtype == np.uint8 and len(shape) in (3, 4) and shape[0] == count > 0 and min(shape) > 0,
+        "sides": shape[1:2] == shape[2:3] and shape[3:] in ((), (3,)),
+        "labels": labels.dtype == np.int64 and labels.shape == (count,),
+        "splits": faces.splits.dtype.kind == "U" and faces.splits.shape == (count,),
+        "ids": faces.ids.dtype.kind == "U",
+        "names": all(isinstance(name, str) and name for name in names) and 0 < len(names) == len(set(names)),
+        "warnings": all(isinstance(warning, str) for warning in faces.warnings),
+    }
+    wrong = [name for name, fine in fits.items() if not fine]
+    if wrong:
+        raise ValueError(f"its {', '.join(wrong)} are not what a reader gives")
+    if labels.min() < 0 or labels.max() >= len(names) or not set(faces.splits.tolist()) <= set(SPLITS):
+        raise ValueError("a label or a split is out of range")
+    if faces.fingerprint != fingerprint_of(images, labels, faces.splits.tolist(), names):
+        raise ValueError("its content is not what was kept")
 
 
 def _state(path: Path) -> str:
