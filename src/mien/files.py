@@ -22,7 +22,7 @@ LARGEST_JSON = 64 * 2**20
 """Bytes of a JSON file that is read; the largest that Mien writes holds some hundred thousand."""
 
 __all__ = [
-    "atomic_file", "atomic_folder", "ensure_writable", "read_json", "read_json_object", "recover_folder",
+    "atomic_file", "atomic_folder", "ensure_writable", "expanded", "read_json", "read_json_object", "recover_folder",
     "refuse_inputs", "refuse_others", "refuse_unknown", "remove_leftovers", "sha256_of", "write_json", "write_text",
 ]  # fmt: skip
 
@@ -223,6 +223,18 @@ def read_json_object(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise MienError(f"{path}: expected a JSON object, got {type(value).__name__}; copy the whole folder again")
     return value
+
+
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """A path with ``~`` and ``~user`` resolved.
+
+    Raises:
+        MienError: there is no such user, or this one has no home.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise MienError(f"{path}: its home folder is not known ({error}); give the whole path") from error
 
 
 def sha256_of(path: Path) -> str:

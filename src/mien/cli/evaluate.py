@@ -181,11 +181,19 @@ def as_trained(faces: FaceSet, classifier: Classifier, split: str) -> FaceSet:
     """
     from mien.data.split import cut_validation
 
-    meta = classifier.meta()
-    same = meta.get("data", {}).get("fingerprint") == faces.fingerprint
-    if split == "test" or faces.has("validation") or not same:
+    if split == "test" or faces.has("validation"):
         return faces
-    return cut_validation(faces, meta["config"]["validation_fraction"], meta["config"]["seed"])
+    meta = classifier.meta()
+    try:
+        if meta.get("data", {}).get("fingerprint") != faces.fingerprint:
+            return faces
+        fraction, seed = float(meta["config"]["validation_fraction"]), int(meta["config"]["seed"])
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+        raise MienError(
+            f"{classifier.folder}/meta.json: its data or config is not as `mien train` wrote it "
+            f"({type(error).__name__}: {error}); copy the whole folder again"
+        ) from error
+    return cut_validation(faces, fraction, seed)
 
 
 def trained_on(faces: FaceSet, classifier: Classifier) -> np.ndarray | None:

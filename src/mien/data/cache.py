@@ -23,7 +23,7 @@ import numpy as np
 from mien.data.archive import walk
 from mien.data.faces import SPLITS, FaceSet, fingerprint_of
 from mien.errors import MienError
-from mien.files import atomic_file
+from mien.files import atomic_file, expanded
 from mien.text import encodable, shown
 
 FORMAT = 1
@@ -75,7 +75,7 @@ def cached(path: Path, source: str, read: Callable[[], FaceSet], way: str = "") 
 def cache_file(path: Path, way: str = "") -> Path:
     """Where the decoded form of the source at the absolute ``path``, read in this way, is kept."""
     root = os.environ.get("MIEN_CACHE")
-    folder = Path(root).expanduser() if root else Path.home() / ".cache" / "mien"
+    folder = expanded(root) if root else Path.home() / ".cache" / "mien"
     # No path holds a NUL, so no other source and way give the same text.
     text = f"{path}\0{way}" if way else str(path)
     key = hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:24]

@@ -74,6 +74,15 @@ def card(meta: Mapping[str, Any], name: str = "Mien") -> str:
     release = meta.get("release")
     if not isinstance(release, Mapping):
         raise MienError("meta.json has no `release`, of which the card is made; give a folder that `mien pack` wrote")
+    try:
+        return _card(meta, release, name)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise MienError(
+            f"meta.json is not as `mien pack` wrote it ({type(error).__name__}: {error}); pack the run again"
+        ) from error
+
+
+def _card(meta: Mapping[str, Any], release: Mapping[str, Any], name: str) -> str:
     names = list(meta["names"])
     parts = [
         _head(name, meta, release),

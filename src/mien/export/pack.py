@@ -177,7 +177,11 @@ def origin(folder: Path) -> list[dict[str, Any]]:
 def _trace(folder: Path, role: str, found: dict[Path, dict[str, Any]]) -> None:
     """Adds the runs that a model builds on to ``found``, by their folders, and then its own."""
     meta = read_json_object(folder / "meta.json") if (folder / "meta.json").is_file() else {}
+    # Noted before what it came from: a run that was trained anew under its name may come from one that came from it.
+    found[folder.resolve()] = {}
     config = meta.get("config", {})
+    if not isinstance(config, dict) or not isinstance(config.get("teacher") or [], list):
+        raise MienError(f"{folder}/meta.json: its config is not as `mien train` wrote it; copy the whole folder again")
     start = str(config.get("backbone", config.get("preset", folder.name)))
     weights_from = None if is_fresh(start) else start
     before = [("", start)] if weights_from else []
@@ -192,6 +196,7 @@ def _trace(folder: Path, role: str, found: dict[Path, dict[str, Any]]) -> None:
         is_autoencoder = read_json_object(at / "config.json").get("model_type") == "vit_mae"
         if at.resolve() not in found:
             _trace(at, kind or ("pretraining" if is_autoencoder else "earlier fine-tuning"), found)
+    del found[folder.resolve()]  # what it came from stands before it
     found[folder.resolve()] = _stage(role, folder, meta, weights_from)
 
 

@@ -20,6 +20,7 @@ from mien.files import read_json_object
 from mien.labels import canonical, positions
 from mien.model.channels import to_colour, to_grey
 from mien.model.classifier import Classifier
+from mien.model.configuration import read_mae_config
 from mien.model.loading import load_network
 from mien.model.networks import MODEL_TYPES, Network, as_vit, fix_positions
 from mien.model.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
@@ -212,6 +213,8 @@ def _is_classifier(source: str) -> bool:
 
 
 def _mae_config(source: str) -> ViTMAEConfig:
+    if Path(source).is_dir():
+        return read_mae_config(Path(source))
     try:
         values, _ = ViTMAEConfig.get_config_dict(source)
     except OSError as error:

@@ -14,8 +14,9 @@ from mien.data.twins import SIDE
 from mien.errors import MienError
 from mien.files import atomic_folder, read_json_object, write_json
 from mien.model.channels import to_colour
+from mien.model.configuration import read_config
 from mien.model.loading import load_network
-from mien.model.networks import MODEL_TYPES, Network, first_convolutions, lay_out, logits, num_channels
+from mien.model.networks import Network, NetworkConfig, first_convolutions, lay_out, logits, num_channels
 from mien.model.preprocessing import Preprocessing, tensor
 from mien.progress import progress
 
@@ -109,23 +110,18 @@ class Classifier:
 
     @classmethod
     def load(cls, folder: Path, device: str | torch.device = "cpu") -> Classifier:
-        """Reads a model folder. Only safetensors are read; nothing is unpickled.
+        """Reads a model folder. Only ``model.safetensors`` is read, whatever the configuration says; nothing is
+        unpickled and no host is asked.
 
         Raises:
-            MienError: the folder is missing or is no model, its architecture is another, or weights are missing,
-                foreign or of another shape.
+            MienError: the folder is missing or is no model, its architecture is another, a setting is out of its range,
+                or weights are missing, foreign or of another shape.
         """
         folder = model_folder(folder)
-        found = read_json_object(folder / "config.json").get("model_type", "no model_type")
-        if not isinstance(found, str) or found not in MODEL_TYPES:
-            raise MienError(
-                f"{folder}: is of another architecture ({found}), expected a classifier ({' or '.join(MODEL_TYPES)}); "
-                "give a folder that `mien train` wrote"
-            )
+        config = read_config(folder)
         preprocessing = Preprocessing.load(folder)
-        network = _read_network(folder, found)
-        labels = {int(index): str(name) for index, name in (network.config.id2label or {}).items()}
-        names = tuple(labels[index] for index in sorted(labels))
+        network = _read_network(folder, config)
+        names = tuple(config.id2label[index] for index in range(len(config.id2label)))
         return cls(lay_out(network.eval().to(device)), preprocessing, names, folder)
 
     def meta(self) -> dict[str, Any]:
@@ -182,11 +178,11 @@ def model_folder(path: Path) -> Path:
     raise MienError(f"{path}: {what}; give a model folder that `mien train` wrote, like runs/first/model")
 
 
-def _read_network(folder: Path, model_type: str) -> Network:
+def _read_network(folder: Path, config: NetworkConfig) -> Network:
     if not (folder / "model.safetensors").is_file():
         raise MienError(f"{folder}: the weights are missing (model.safetensors); copy the whole folder again")
     try:
-        network, info = load_network(folder, MODEL_TYPES[model_type][0].from_pretrained(folder))
+        network, info = load_network(folder, config)
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise MienError(f"{folder}: the weights cannot be read ({reason}); copy the whole folder again") from error

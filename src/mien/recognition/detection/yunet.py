@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mien.errors import MienError
-from mien.files import atomic_file
+from mien.files import atomic_file, expanded
 from mien.recognition.detection.detectors import Detection, apart, check, within
 
 REPOSITORY = "opencv/face_detection_yunet"
@@ -49,7 +49,7 @@ class YuNet:
         if not 0 < score <= 1:
             raise MienError(f"yunet: the score is {score}, expected a number above 0 and up to 1")
         self.margin = margin
-        self._network = load(Path(model).expanduser() if model is not None else download(), score)
+        self._network = load(expanded(model) if model is not None else download(), score)
         # The network keeps the size of its input: two threads must not set it at once.
         self._lock = threading.Lock()
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from mien.errors import MienError
 from mien.model.classifier import Classifier
 from mien.model.luma import reads_luma
 from mien.model.networks import Network, num_channels
@@ -75,7 +76,13 @@ class TorchEngine:
         if threads is not None:
             torch.set_num_threads(threads)
         classifier = Classifier.load(folder, resolve_device(device))
-        return cls(classifier, *certainty(classifier.meta()))
+        try:
+            return cls(classifier, *certainty(classifier.meta()))
+        except (AttributeError, TypeError, ValueError) as error:
+            raise MienError(
+                f"{classifier.folder}/meta.json: calibration: expected a threshold and a stated accuracy from 0 to 1; "
+                "copy the whole folder again"
+            ) from error
 
     @torch.inference_mode()
     def read(self, crops: np.ndarray) -> Answers:
@@ -91,11 +98,19 @@ class TorchEngine:
             pixels = self.classifier.preprocessing(tensor(batch).to(device), channels)
             probabilities, embedding = self._reading(pixels)
             parts.append((probabilities.float().cpu().numpy(), embedding.float().cpu().numpy()))
-        return joined(parts, len(crops), self.classifier.folder or "the model")
+        return joined(parts, len(crops), self.classifier.folder or "the model", len(self.names))
 
 
 def certainty(meta: Mapping[str, Any]) -> tuple[float | None, float | None]:
-    """Threshold and stated accuracy of a model's ``meta.json``; None where validation gave none."""
+    """Threshold and stated accuracy of a model's ``meta.json``; None where validation gave none.
+
+    Raises:
+        AttributeError, TypeError, ValueError: they are of another kind, or not in [0, 1].
+    """
     found = (meta.get("calibration") or {}).get("uncertain") or {}
     threshold, stated = found.get("threshold"), found.get("stated_accuracy")
-    return (None, None) if threshold is None or stated is None else (float(threshold), float(stated))
+    if threshold is None or stated is None:
+        return None, None
+    if not all(type(value) in (int, float) and 0 <= value <= 1 for value in (threshold, stated)):
+        raise ValueError(f"threshold {threshold!r}, stated accuracy {stated!r}")
+    return float(threshold), float(stated)
