@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
-from mien.data.archive import open_entries
+from mien.data.archive import LARGEST_PHOTO, Entries, open_entries
 from mien.data.folders import has_splits, is_picture, list_pictures
 from mien.errors import MienError
 from mien.files import atomic_folder, refuse_inputs
@@ -73,7 +73,7 @@ def crop_set(
         with progress("cropping faces", len(listing.paths), "photos") as advance:
             for path, name, split in zip(listing.paths, listing.classes, listing.splits, strict=True):
                 folder = PurePosixPath(split, name) if by_split else PurePosixPath(name)
-                found, reason = _faces(entries.read(path), entries.where(path), detector, which, size, grey)
+                found, reason = _faces(entries, path, detector, which, size, grey)
                 written = tuple(_write(temporary, folder, path, found))
                 records.append(Cropped(path, written, reason))
                 advance(1)
@@ -88,11 +88,12 @@ def crop_set(
 
 
 def _faces(
-    data: bytes, where: str, detector: Detector, which: str, size: int, grey: bool
+    entries: Entries, path: str, detector: Detector, which: str, size: int, grey: bool
 ) -> tuple[list[np.ndarray], str | None]:
     """The crops of a photo, or why there are none."""
+    where = entries.where(path)
     try:
-        picture = read(data, where, None)
+        picture = read(entries.read(path, LARGEST_PHOTO), where, None)
         found = detector.detect(picture)
     except MienError as error:
         return [], str(error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -90,14 +90,23 @@ def csv_table(path: Path, names: Sequence[str]) -> Iterator[Add]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     header = columns(names)
-    with path.open("w", encoding="utf-8", newline="") as file:
+    with path.open("wb", buffering=0) as file:
+        whole = 0
 
         def write(values: list[dict[str, Any]]) -> None:
-            # The rows of a record go out in one piece: an interruption leaves all of them or none.
+            # The rows of a record go out in one piece: an interruption or a full disk leaves all of them or none.
+            nonlocal whole
             text = io.StringIO()
             csv.DictWriter(text, header, restval="", lineterminator="\n").writerows(map(_csv_cells, values))
-            file.write(text.getvalue())
-            file.flush()
+            data = memoryview(text.getvalue().encode("utf-8", "backslashreplace"))
+            try:
+                while data:
+                    data = data[file.write(data) :]
+            except OSError:
+                with suppress(OSError):  # a pipe has no end to cut
+                    file.truncate(whole)
+                raise
+            whole = file.tell() if file.seekable() else 0
 
         write([dict(zip(header, header, strict=True))])
         yield lambda record: write(rows(record))
