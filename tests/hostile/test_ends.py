@@ -71,9 +71,11 @@ class TestSignals:
         monkeypatch.setattr("mien.recognition.recognizer.Recognizer", build)
         out = tmp_path / "out"
         out.mkdir()
-        options = {"csv": ["--csv", out / "a.csv"], "parquet": ["--parquet", out / "a.parquet"],
-                   "annotate": ["--annotate", out], "json": ["--json"]}[output]  # fmt: skip
-        assert mien("predict", photos(tmp_path / "photos"), *options) == SIGNALS[number]
+        choices: dict[str, list[object]] = {
+            "csv": ["--csv", out / "a.csv"], "parquet": ["--parquet", out / "a.parquet"],
+            "annotate": ["--annotate", out], "json": ["--json"],
+        }  # fmt: skip
+        assert mien("predict", photos(tmp_path / "photos"), *choices[output]) == SIGNALS[number]
         captured = capsys.readouterr()
         wanted = "interrupted" if number == signal.SIGINT else f"ended by {number.name}"
         assert captured.err.splitlines()[-1] == f"mien: {wanted}" and captured.err.count("\n") == 1
@@ -108,7 +110,12 @@ class TestSignals:
 
     def test_ctrl_c_before_the_command_stands(self, monkeypatch: pytest.MonkeyPatch) -> None:
         seen: list[Any] = []
-        monkeypatch.setattr("mien.cli.main", lambda: seen.append(signal.getsignal(signal.SIGINT)) or 0)
+
+        def main() -> int:
+            seen.append(signal.getsignal(signal.SIGINT))
+            return 0
+
+        monkeypatch.setattr("mien.cli.main", main)
         former = signal.getsignal(signal.SIGINT)
         try:
             assert entry.run() == 0

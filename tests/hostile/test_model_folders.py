@@ -337,8 +337,8 @@ def network(
     values = [
         numpy_helper.from_array(np.array([1, 2], np.int64), "axes"),
         numpy_helper.from_array(np.array([1], np.int64), "one"),
-        numpy_helper.from_array(np.float32(0), "zero"),
-        numpy_helper.from_array(np.float32(embedding), "offset"),
+        numpy_helper.from_array(np.array(0, np.float32), "zero"),
+        numpy_helper.from_array(np.array(embedding, np.float32), "offset"),
         numpy_helper.from_array(np.array([[0.25, 0.75]], np.float32) if rows is None else rows, "rows"),
     ]
     if rows is not None and (len(rows) != 1 or rows.dtype.kind == "O"):

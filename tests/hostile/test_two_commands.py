@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -158,7 +159,7 @@ class TestEveryStop:
     def test_what_a_command_in_a_folder_of_a_run_finds(self, tmp_path: Path) -> None:
         with claim(tmp_path / "run", inside=True):
             for below in ("model", "model/deeper", "."):
-                error = in_a_thread(lambda below=below: atomic_folder(tmp_path / "run" / below).__enter__())
+                error = in_a_thread(partial(atomic_folder(tmp_path / "run" / below).__enter__))
                 assert "is being written by another command" in str(error), below
 
 

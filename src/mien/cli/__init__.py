@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = [argument for argument in arguments if argument != "--debug"]
     if not debug:
         hide_remarks()
-    _open_missing_streams()
+    _prepare_streams()
     try:
         with ended_by_signals():
             return _run(arguments)
@@ -99,11 +99,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
 
 
-def _open_missing_streams() -> None:
-    """Gives a process that was started with a closed stdout or stderr (``>&-``, services) one that leads nowhere."""
+def _prepare_streams() -> None:
+    """Makes printing safe: a closed stdout or stderr (``>&-``, services) becomes one that leads nowhere."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - until the process ends
+        if hasattr(getattr(sys, name), "reconfigure"):
+            getattr(sys, name).reconfigure(errors="backslashreplace")  # letters that a terminal does not know
 
 
 def run_all(commands: Iterable[Sequence[str]]) -> int:

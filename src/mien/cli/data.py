@@ -43,7 +43,8 @@ def _inspect(arguments: list[str]) -> None:
     from mien.data.read import read_faces
 
     report = inspect(read_faces(given.source))
-    print(json_shown(report, indent=2) if given.json else describe(report))
+    plain = (sys.stdout.encoding or "utf-8").lower() not in ("utf-8", "utf8")
+    print(json_shown(report, ascii_only=plain, indent=2) if given.json else describe(report))
 
 
 def _fetch(arguments: list[str]) -> None:

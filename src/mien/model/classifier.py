@@ -121,7 +121,7 @@ class Classifier:
         config = read_config(folder)
         preprocessing = Preprocessing.load(folder)
         network = _read_network(folder, config)
-        names = tuple(config.id2label[index] for index in range(len(config.id2label)))
+        names = tuple(str(name) for name in (config.id2label or {}).values())  # in order, by read_config
         return cls(lay_out(network.eval().to(device)), preprocessing, names, folder)
 
     def meta(self) -> dict[str, Any]:
