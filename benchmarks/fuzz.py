@@ -63,11 +63,12 @@ def _encoded(kind: str, rng: random.Random, **options: Any) -> bytes:
 
 def sound_picture(rng: random.Random) -> bytes:
     """A small picture of any kind that is read."""
-    kind, options = rng.choice(
-        [("PNG", {}), ("JPEG", {}), ("JPEG", {"progressive": True, "exif": b"Exif\0\0II*\0\x08\0\0\0\0\0"}),
-         ("GIF", {}), ("WEBP", {}), ("WEBP", {"lossless": True}), ("TIFF", {"compression": "tiff_lzw"}), ("TIFF", {}),
-         ("BMP", {}), ("PPM", {}), ("AVIF", {})]
-    )  # fmt: skip
+    kinds: list[tuple[str, dict[str, Any]]] = [
+        ("PNG", {}), ("JPEG", {}), ("JPEG", {"progressive": True, "exif": b"Exif\0\0II*\0\x08\0\0\0\0\0"}), ("GIF", {}),
+        ("WEBP", {}), ("WEBP", {"lossless": True}), ("TIFF", {"compression": "tiff_lzw"}), ("TIFF", {}), ("BMP", {}),
+        ("PPM", {}), ("AVIF", {}),
+    ]  # fmt: skip
+    kind, options = rng.choice(kinds)
     return _encoded(kind, rng, **options)
 
 
@@ -139,7 +140,7 @@ def spoil(data: bytes, rng: random.Random) -> bytes:
 
 def spoil_json(value: Any, rng: random.Random) -> Any:
     """A JSON value with one of its parts, at any depth, replaced, removed or added."""
-    odd = [None, True, -1, 0, 1e308, 2**70, "", "../../evil", "\x1b[2J", "x" * 5000, [], {}, [[]] * 3, "hf-hub:a/b",
+    odd: list[Any] = [None, True, -1, 0, 1e308, 2**70, "", "../../evil", "\x1b[2J", "x" * 5000, [], {}, [[]] * 3, "hf-hub:a/b",
            {"a": 1}, float("nan")]  # fmt: skip
     if isinstance(value, dict) and value and rng.random() < 0.8:
         name = rng.choice(sorted(value))

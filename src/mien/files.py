@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from typing import Any
 
 from mien.errors import MienError
 from mien.locks import claim, clear_files, ensure_writable, is_at, is_temporary, temporary_file, temporary_folder
+from mien.publish import exchange, identity, link_or_spare, open_to_readers, rename_or_spare, spare, umask
 from mien.text import encodable
 
 LARGEST_JSON = 64 * 2**20
@@ -27,7 +27,6 @@ __all__ = [
 ]  # fmt: skip
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_Identity = tuple[int, ...] | None
 
 # The folders in which this process has looked for what killed writers left.
 _cleared: set[str] = set()
@@ -51,16 +50,16 @@ def atomic_file(path: Path, *, private: bool = False, spare_newcomer: bool = Fal
         if not is_temporary(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
             _clear_once(path.parent)
-        before = _identity(path)
+        before = identity(path)
         with temporary_file(path.parent) as (temporary, _):
             yield temporary
             if not stat.S_ISREG(os.lstat(temporary).st_mode):
                 raise MienError(f"{path}: its temporary file was replaced by something else; choose another place")
-            temporary.chmod(0o600 if private else 0o666 & ~_umask())
+            temporary.chmod(0o600 if private else 0o666 & ~umask())
             if spare_newcomer and before is None:
-                _link_or_spare(temporary, path)
-            elif spare_newcomer and _identity(path) != before:
-                _spare(temporary, path)
+                link_or_spare(temporary, path)
+            elif spare_newcomer and identity(path) != before:
+                spare(temporary, path)
             else:
                 os.replace(temporary, path)
     except Exception as error:
@@ -90,7 +89,7 @@ def atomic_folder(path: Path, *, check: Callable[[Path], None] | None = None) ->
         if not is_temporary(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
         with claim(path):
-            before = _identity(path)
+            before = identity(path)
             if before is not None and not path.is_dir():
                 raise MienError(f"{path}: is a file, expected a folder or nothing; choose another place")
             with temporary_folder(path) as (temporary, number):
@@ -100,11 +99,11 @@ def atomic_folder(path: Path, *, check: Callable[[Path], None] | None = None) ->
                         f"{path}: its temporary folder {temporary.name} was removed or replaced while it was written; "
                         "nothing was written; run the command again"
                     )
-                _open_to_readers(temporary)
+                open_to_readers(temporary)
                 if before is None:
-                    _rename_or_spare(temporary, path)
+                    rename_or_spare(temporary, path)
                 else:
-                    _exchange(path, temporary, before, check)
+                    exchange(path, temporary, before, check)
     except Exception as error:
         if _is_of_writing(error):
             raise _unwritable(path, error) from error
@@ -123,8 +122,8 @@ def recover_folder(path: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Removes the temporary files that an ``atomic_file`` in a folder left when it was killed."""
-    clear_files(folder)
+    """Removes the temporary files that an ``atomic_file`` in the folder of a run left when it was killed."""
+    clear_files(folder, of_a_run=True)
 
 
 def refuse_inputs(out: Path, inputs: Iterable[Path | None], option: str = "--out", *, may_hold: bool = False) -> None:
@@ -249,94 +248,6 @@ def _clear_once(folder: Path) -> None:
     if real not in _cleared:
         _cleared.add(real)
         clear_files(folder)
-
-
-def _identity(path: Path) -> _Identity:
-    """Which file, with which content, or which folder stands at a path; None if there is nothing."""
-    try:
-        state = os.lstat(path)
-    except OSError:
-        return None
-    if stat.S_ISDIR(state.st_mode):
-        return state.st_dev, state.st_ino
-    return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns
-
-
-def _exchange(path: Path, new: Path, before: _Identity, check: Callable[[Path], None] | None) -> None:
-    """Puts a folder in the place of another; where that fails, the other stays."""
-    if _identity(path) != before:
-        _spare(new, path)
-    old = new.with_name(f"{new.name}.old")
-    os.rename(path, old)
-    try:
-        if check is not None:
-            check(old)
-        os.rename(new, path)
-    except (OSError, MienError) as error:
-        os.rename(old, path)
-        if isinstance(error, MienError):
-            raise MienError(str(error).replace(str(old), str(path))) from error
-        raise
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _rename_or_spare(new: Path, path: Path) -> None:
-    """Renames a folder to a path where none was; rename(2) refuses to put it over a file or a folder with content."""
-    try:
-        os.rename(new, path)
-    except OSError as error:
-        if not os.path.lexists(path):
-            raise
-        _spare(new, path, error)
-
-
-def _link_or_spare(new: Path, path: Path) -> None:
-    """Gives a file its name where there was none; link(2) refuses to replace what has come to be there."""
-    try:
-        os.link(new, path, follow_symlinks=False)
-    except FileExistsError as error:
-        _spare(new, path, error)
-    except OSError:  # a file system without hard links
-        if os.path.lexists(path):
-            _spare(new, path)
-        os.rename(new, path)
-
-
-def _spare(new: Path, path: Path, cause: Exception | None = None) -> None:
-    """Puts what was written beside a newcomer.
-
-    Raises:
-        MienError: in any case, to tell where it is.
-    """
-    number = 2
-    while os.path.lexists(place := path.with_name(f"{path.stem}-{number}{path.suffix}")):
-        number += 1
-    os.rename(new, place)
-    raise MienError(
-        f"{path}: came to be while this command ran, and is left as it is; the result is in {place}"
-    ) from cause
-
-
-def _open_to_readers(folder: Path) -> None:
-    """Gives a folder and all in it the modes of new files: mkdtemp and safetensors make them for their owner alone."""
-    mask = _umask()
-    for place, folders, files in os.walk(folder):
-        for name in folders:
-            os.chmod(os.path.join(place, name), 0o777 & ~mask)
-        for name in files:
-            os.chmod(os.path.join(place, name), 0o666 & ~mask)
-    folder.chmod(0o777 & ~mask)
-
-
-def _umask() -> int:
-    """The permissions that new files of this process are not given."""
-    try:
-        with open("/proc/self/status", encoding="ascii", errors="replace") as file:
-            return int(next(line.split()[1] for line in file if line.startswith("Umask:")), 8)
-    except (OSError, StopIteration):
-        mask = os.umask(0o077)  # elsewhere it can only be read by setting it
-        os.umask(mask)
-        return mask
 
 
 def _is_of_writing(error: Exception) -> bool:

@@ -170,9 +170,14 @@ def clear_folder(path: Path) -> None:
                     shutil.rmtree(leftover, ignore_errors=True)
 
 
-def clear_files(folder: Path) -> None:
-    """Removes the temporary files in a folder that a killed writer left; those that are being written stay."""
-    for leftover in _named(folder, rf"{_FILE.pattern}|\..+\.[0-9]+\.tmp"):
+def clear_files(folder: Path, *, of_a_run: bool = False) -> None:
+    """Removes the temporary files in a folder that a killed writer left; those that are being written stay.
+
+    Args:
+        folder: any folder: only names that nobody else gives are looked at.
+        of_a_run: the folder is that of a run, where the names that earlier versions gave are cleared too.
+    """
+    for leftover in _named(folder, _FILE.pattern + (r"|\..+\.[0-9]+\.tmp" if of_a_run else "")):
         with suppress(OSError), _dead(leftover) as dead:
             if dead:
                 leftover.unlink()

@@ -239,8 +239,9 @@ def test_odd_surroundings(changes: dict[str, str | None], tmp_path: Path) -> Non
                                               enumerate(("happy", "грусть"))})  # fmt: skip
     if changes.get("HOME") is None and "HOME" in changes:
         environment["MIEN_CACHE"] = str(tmp_path / "cache")  # else root's own home would get one
-    for extra in ([], ["--json"]):
-        command = [sys.executable, "-m", "mien", "data", "inspect", source, *extra]
+    options: list[list[str]] = [[], ["--json"]]
+    for extra in options:
+        command = [sys.executable, "-m", "mien", "data", "inspect", str(source), *extra]
         done = subprocess.run(command, env=environment, capture_output=True, timeout=60)
         assert done.returncode == 0 and b"Traceback" not in done.stderr, done.stderr
     assert set(json.loads(done.stdout)["splits"]["train"]["classes"]) == {"happy", "грусть"}

@@ -317,11 +317,12 @@ class TestProcesses:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
         assert subprocess.run([sys.executable, "-c", code, tmp_path], env=environment).returncode == -signal.SIGKILL
         assert len(list(tmp_path.iterdir())) == 3  # the folder, the file and the lock
+        (tmp_path / ".theirs.123.tmp").touch()  # of another program: only ours are known by their names
         with atomic_folder(tmp_path / "set") as folder:
             (folder / "whole").write_text("whole")
         with atomic_file(tmp_path / "b.csv") as file:
             file.write_text("whole")
-        assert {entry.name for entry in tmp_path.iterdir()} == {"set", "b.csv"}
+        assert {entry.name for entry in tmp_path.iterdir()} == {"set", "b.csv", ".theirs.123.tmp"}
 
 
 def test_a_lock_that_vanished_does_not_let_two_in(tmp_path: Path) -> None:

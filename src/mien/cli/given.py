@@ -11,6 +11,9 @@ import yaml
 
 from mien.errors import MienError
 
+_LONGEST_KEY = 80
+"""Letters of a key; the longest field has some 20."""
+
 _DEEPEST = 20
 """Levels of a YAML file; settings have three at most."""
 
@@ -97,7 +100,7 @@ def _walk(
 ) -> Iterator[Value]:
     first: dict[str, int] = {}
     for key_node, node in mapping.value:
-        key = prefix + str(loader.construct_object(key_node, deep=True))
+        key = prefix + str(loader.construct_object(key_node, deep=True))[:_LONGEST_KEY]
         line = key_node.start_mark.line + 1
         where = f"{path} line {line}: {key}"
         if key in first:

@@ -39,8 +39,9 @@ Examples:
 
 Pictures are JPEG, PNG, WebP, AVIF, TIFF, BMP, GIF or PPM files of at most 134 million pixels. A record is told for
 every picture and every frame, in order, also for one that cannot be read: its status is ok, no_face or error.
-Exit code 0: all were read; 3: some, or all, could not be; 2: the command itself is wrong; 130: Ctrl-C, with every
-record whole that was told until then.
+In a CSV file no cell is a formula: a path that begins with =, +, - or @ has ./ in front, other text an apostrophe.
+Exit code 0: all were read; 3: some, or all, could not be; 2: the command itself is wrong; 130: Ctrl-C (143: SIGTERM,
+129: SIGHUP), with every record whole that was told until then.
 """
 
 SOME_FAILED = 3
