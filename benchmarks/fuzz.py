@@ -140,8 +140,10 @@ def spoil(data: bytes, rng: random.Random) -> bytes:
 
 def spoil_json(value: Any, rng: random.Random) -> Any:
     """A JSON value with one of its parts, at any depth, replaced, removed or added."""
-    odd: list[Any] = [None, True, -1, 0, 1e308, 2**70, "", "../../evil", "\x1b[2J", "x" * 5000, [], {}, [[]] * 3, "hf-hub:a/b",
-           {"a": 1}, float("nan")]  # fmt: skip
+    odd: list[Any] = [
+        None, True, -1, 0, 1e308, 2**70, "", "../../evil", "\x1b[2J", "x" * 5000, [], {}, [[]] * 3, "hf-hub:a/b",
+        {"a": 1}, float("nan"),
+    ]  # fmt: skip
     if isinstance(value, dict) and value and rng.random() < 0.8:
         name = rng.choice(sorted(value))
         if rng.random() < 0.15:
