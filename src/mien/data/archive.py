@@ -47,11 +47,11 @@ class Entries(Protocol):
     def folders(self) -> list[str]:
         """Every folder that is told, empty ones too, in alphabetical order."""
 
-    def read(self, path: str, limit: int = LARGEST_FILE) -> bytes:
+    def read(self, path: str, limit: int | None = None) -> bytes:
         """The bytes of a picture.
 
         Raises:
-            MienError: the file cannot be read or is larger than ``limit`` bytes.
+            MienError: the file cannot be read or is larger than ``limit`` bytes (by default ``LARGEST_FILE``).
         """
 
     def open(self, path: str) -> AbstractContextManager[IO[bytes]]:
@@ -127,8 +127,8 @@ class ZipEntries:
         implied = {parent for path in self._members for parent in _parents(path)}
         return sorted(path for path in self._folders | implied if not is_junk(path))
 
-    def read(self, path: str, limit: int = LARGEST_FILE) -> bytes:
-        with self._open(path, limit) as stream:
+    def read(self, path: str, limit: int | None = None) -> bytes:
+        with self._open(path, limit or LARGEST_FILE) as stream:
             # Without a number zipfile would unpack all there is before it cuts at the declared size.
             return stream.read(self.size(path) + 1)
 
@@ -181,9 +181,9 @@ class FolderEntries:
     def folders(self) -> list[str]:
         return sorted(path for path in self._folders if not is_junk(path))
 
-    def read(self, path: str, limit: int = LARGEST_FILE) -> bytes:
-        with self._open(path, limit) as stream:
-            return stream.read(limit)
+    def read(self, path: str, limit: int | None = None) -> bytes:
+        with self._open(path, limit or LARGEST_FILE) as stream:
+            return stream.read(limit or LARGEST_FILE)
 
     def open(self, path: str) -> AbstractContextManager[IO[bytes]]:
         return open_file(self._root / path)
