@@ -57,10 +57,10 @@ def _compressed(image: np.ndarray, _: np.random.Generator) -> np.ndarray:
 
 def _tilted(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
     side = image.shape[0]
-    # Turned about the middle by 15 degrees, a corner lies less than a fifth of the side outside; edge pixels go on there.
-    room = math.ceil(side / 5)
-    turned = Image.fromarray(_extended(image, room)).rotate(random.choice([-15.0, 15.0]), Image.Resampling.BILINEAR)
-    return np.asarray(turned)[room : room + side, room : room + side]
+    room = math.ceil(side / 5)  # turned about the middle by 15 degrees, a corner lies an eighth of the side outside
+    extended = Image.fromarray(_extended(image, room))
+    turned = np.asarray(extended.rotate(random.choice([-15.0, 15.0]), Image.Resampling.BILINEAR))
+    return turned[room : room + side, room : room + side]
 
 
 def _shifted(image: np.ndarray, random: np.random.Generator) -> np.ndarray:

@@ -28,7 +28,8 @@ _GAP, _TEXT, _BAR = 16, 14, 12
 _FOR, _AGAINST = (230, 97, 0), (38, 84, 190)
 _STRONGEST = 0.85
 _OUTLINED = 0.5
-_LINE = 2
+_LINE = 3
+"""Width of an outline in pixels."""
 _MOST_COLUMNS = 3
 _SMOOTHING = 1 / 24
 
@@ -104,16 +105,19 @@ def _heat(explanation: Explanation) -> np.ndarray:
 
 
 def _outline(values: np.ndarray) -> np.ndarray:
-    """A line two pixels wide along the edge of what is ``_OUTLINED`` or stronger, as opacity in [0, 1].
+    """A smooth line around what is ``_OUTLINED`` or stronger, as opacity, float [S, S] in [0, 1].
 
     Args:
-        values: float [S, S] in [-1, 1]. Beyond the picture they are 0, which closes the lines at its border.
+        values: float [S, S] in [-1, 1].
     """
-    room = np.pad(values, 1)
-    down, right = np.gradient(room)
+    down, right = (np.gradient(values, axis=axis) if len(values) > 1 else np.zeros_like(values) for axis in (0, 1))
     # To first order the edge lies this many pixels away; where nothing changes there is none near.
-    distance = np.abs(room - _OUTLINED) / np.maximum(np.hypot(down, right), 1e-6)
-    return np.clip(_LINE / 2 + 0.5 - distance, 0, 1)[1:-1, 1:-1]
+    distance = np.abs(values - _OUTLINED) / np.maximum(np.hypot(down, right), 1e-6)
+    opacity: np.ndarray = np.clip(_LINE / 2 + 0.5 - distance, 0, 1)
+    inside = np.zeros(values.shape, bool)
+    inside[_LINE // 2 : -_LINE // 2, _LINE // 2 : -_LINE // 2] = True
+    opacity[~inside & (values >= _OUTLINED)] = 1  # closes the line along the border of the picture
+    return opacity
 
 
 def _scaled(relevance: np.ndarray) -> np.ndarray:
