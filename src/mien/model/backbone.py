@@ -217,7 +217,8 @@ def classes_of(backbone: str) -> tuple[str, ...]:
     source = _inner(backbone)
     if backbone.startswith(TIMM) or backbone in SHAPES or not _is_classifier(source):
         return ()
-    labels = read_json_object(Path(source) / "config.json").get("id2label") or {}
+    config = read_json_object(Path(source) / "config.json")
+    labels = config.get("id2label") or dict(enumerate(config.get("label_names") or ()))  # of a ViT; of a timm network
     return tuple(str(labels[index]) for index in sorted(labels, key=int))
 
 
@@ -262,6 +263,8 @@ def _square(source: str, config: ViTMAEConfig | ViTConfig, field: str) -> int:
 def _named(config: C, names: tuple[str, ...]) -> C:
     config.id2label = dict(enumerate(names))
     config.label2id = {name: index for index, name in enumerate(names)}
+    if hasattr(config, "label_names"):  # a timm wrapper that was read from a folder writes these
+        config.label_names = list(names)
     return config
 
 
