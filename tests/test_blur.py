@@ -30,11 +30,11 @@ def test_a_point_becomes_a_bell_of_the_same_weight() -> None:
 
 def test_whole_numbers_are_rounded() -> None:
     assert (gaussian_blur(np.full((9, 9), 7, np.uint8), 2.0) == 7).all()
-    step = np.repeat(np.uint8([[0, 255]]), 8, axis=0).repeat(4, axis=1)
+    step = np.tile(np.array([0, 255], np.uint8), (8, 1)).repeat(4, axis=1)
     assert gaussian_blur(step, 1.0).dtype == np.uint8
     assert (gaussian_blur(step, 1.0) == np.rint(gaussian_blur(step.astype(float), 1.0))).all()
 
 
 def test_a_picture_smaller_than_the_bell() -> None:
     assert (gaussian_blur(np.full((1, 1), 9, np.uint8), 3.0) == 9).all()
-    assert gaussian_blur(np.uint8([[0, 10], [20, 30]]), 4.0).shape == (2, 2)
+    assert gaussian_blur(np.array([[0, 10], [20, 30]], np.uint8), 4.0).shape == (2, 2)
