@@ -70,6 +70,8 @@ class Sketch:
         """Paints every shape on ``canvas`` (mode L) in place, as seen under ``pose``."""
         lengths = [len(points) for points in self._points]
         points = _project(np.concatenate(self._points), np.repeat(self._reliefs, lengths), pose)
+        filled = np.array([not width for _, width in self._paints])
+        points = _grown(points, np.array(lengths), np.where(filled, _SPREAD / 2, 0.0))
         # x0, y0, x1, y1, ... of all shapes, one after the other, as Pillow takes them.
         numbers = np.rint(points).astype(np.int64).ravel().tolist()
         pen = ImageDraw.Draw(canvas)
@@ -82,7 +84,6 @@ class Sketch:
                 pen.line(shape, level, round(width * pose.scale) + _SPREAD)
             else:
                 pen.polygon(shape, level)
-                pen.line(shape + shape[:2], level, _SPREAD)
 
 
 def shade(tone: float, amount: float) -> float:
@@ -114,6 +115,26 @@ def _project(points: np.ndarray, relief: np.ndarray, pose: Pose) -> np.ndarray:
     columns = turned * cos - nodded * sin + middle + pose.shift[0]
     rows = turned * sin + nodded * cos + middle + pose.shift[1]
     return curve(columns, rows)
+
+
+def _grown(points: np.ndarray, lengths: np.ndarray, amounts: np.ndarray) -> np.ndarray:
+    """Closed shapes, one after the other, with every point moved outwards, at right angles to its neighbours' line.
+
+    Args:
+        points: float [N, 2].
+        lengths: int [K], points of each shape.
+        amounts: float [K], how far its points move.
+    """
+    ends = np.cumsum(lengths)
+    starts = ends - lengths
+    after, before = np.arange(1, len(points) + 1), np.arange(-1, len(points) - 1)
+    after[ends - 1], before[starts] = starts, ends - 1
+    x, y = points.T
+    # Twice the area under the sign of the direction in which the outline runs.
+    area = np.add.reduceat(x * y[after] - x[after] * y, starts)
+    along_x, along_y = x[after] - x[before], y[after] - y[before]
+    share = np.repeat(amounts * np.sign(area), lengths) / np.maximum(np.hypot(along_x, along_y), 1e-9)
+    return curve(x + share * along_y, y - share * along_x)
 
 
 def backdrop(rng: np.random.Generator) -> Image.Image:
