@@ -116,7 +116,7 @@ class TestTimm:
             ({"image_size": 1}, "image_size: got 1, expected a size that face_cnn reads"),
         ):
             with pytest.raises(MienError, match=message):
-                build(str(folder), NAMES, grey=True, **options)  # type: ignore[arg-type]
+                build(str(folder), NAMES, grey=True, **options)
         network, preprocessing = build(str(folder), NAMES, grey=True, image_size=40)
         assert preprocessing.image_size == 40 and network.config.pretrained_cfg["input_size"] == [3, 40, 40]
 
@@ -153,6 +153,22 @@ class TestStart:
         before = weights(tmp_path / "run")
         train(config, resume=True)
         assert same(before, weights(tmp_path / "run"))
+
+    @pytest.mark.parametrize(("right", "epoch"), [([6, 7, 7], 0), ([6, 8, 7], 1), ([6, 7, 8], 2), ([6, 8, 9], 2)])
+    def test_one_picture_more_is_not_enough(
+        self, right: list[int], epoch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        classifier(tmp_path / "model", "nano")
+        faces = synthetic_faces({"train": 24, "validation": 9}, names=("sour", "calm"))
+        monkeypatch.setattr(finetune, "read_faces", lambda source: faces)
+        scores = iter(right)
+        monkeypatch.setattr(
+            finetune.FineTuning,
+            "validate",
+            lambda *_: {"val_loss": 1.0, "val_accuracy": next(scores) / 9, "val_macro_f1": 0.5},
+        )
+        train(small(tmp_path / "run", tmp_path / "model", epochs=2))
+        assert json.loads((tmp_path / "run" / "meta.json").read_text())["metrics"]["epoch"] == epoch
 
     def test_a_run_that_ends_in_its_first_epoch_can_be_resumed(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -45,6 +45,10 @@ from mien.training.run import Parts, Run, fit_batch, open_run, prepare_faces
 from mien.training.state import Saved
 from mien.versions import versions
 
+LEAST_GAIN = 2
+"""Validation pictures that an epoch must read right beyond those of the classifier that goes on, to be kept in its
+place. One more of nine is luck as often as not (LOG.md); of thousands it makes no difference."""
+
 
 def train(config: TrainConfig, *, resume: bool = False, command: str = "") -> Path:
     """Trains a classifier and writes its model folder.
@@ -202,6 +206,12 @@ class FineTuning:
         """Whether the network answers from the start, as it is a classifier of all the classes of the data."""
         return {canonical(name) for name in self.faces.names} <= {canonical(name) for name in self.former}
 
+    @property
+    def margin(self) -> float:
+        """By how much an epoch must be better to replace the best: the start, by almost ``LEAST_GAIN`` pictures."""
+        start_is_kept = self.state.best_epoch == 0 and self.state.best_accuracy >= 0
+        return (LEAST_GAIN - 0.5) / len(self.validation) if start_is_kept else 0.0
+
     def judge_start(self, stage: Stage) -> None:
         """Scores the classifier as it came and keeps it, as epoch 0, until an epoch does better on validation."""
         scores = self.validate(self.network, self.classifier.preprocessing.image_size)
@@ -275,7 +285,7 @@ class FineTuning:
         row = {"epoch": epoch, "loss": state.loss_sum / self.steps, **self.validate(judged, size), "image_size": size}
         row["lr"] = max(group["lr"] for group in stage.optimizer.param_groups)
         full = size == self.classifier.preprocessing.image_size
-        best = full and row["val_accuracy"] > state.best_accuracy
+        best = full and row["val_accuracy"] > state.best_accuracy + self.margin
         if best:
             state.best_accuracy, state.best_epoch = row["val_accuracy"], epoch
         self.run.finish_epoch(row, self.steps * config.batch_size, trained)
