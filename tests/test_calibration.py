@@ -13,9 +13,12 @@ from conftest import synthetic_faces
 from mien.data.twins import groups, thumbnails
 from mien.errors import MienError
 from mien.evaluation.calibration import (
+    LEAST_FOR_TEMPERATURE,
+    LEAST_FOR_THRESHOLD,
     STATED_ACCURACY,
     apply_threshold,
     calibrate,
+    calibrate_if_enough,
     cross_fitted,
     fit_temperature,
     quality,
@@ -62,7 +65,7 @@ def test_where_no_temperature_is_best_it_is_one(labels: list[int]) -> None:
 
 
 def test_temperature_of_answers_worse_than_chance_is_bounded() -> None:
-    assert fit_temperature(*same_answer(1.0, 1, 3)) == pytest.approx(20, rel=1e-3)
+    assert fit_temperature(*same_answer(1.0, 1, 3)) == pytest.approx(5, rel=1e-3)
 
 
 def test_each_half_gets_the_temperature_of_the_other() -> None:
@@ -193,7 +196,46 @@ def test_quality_is_what_the_scores_measure() -> None:
     )
 
 
-FACES = synthetic_faces({"train": 4, "validation": 60})
+def of_count(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Answers that are three times too sure, and labels drawn from what they should have been."""
+    generator = np.random.default_rng(1)
+    logits = generator.normal(0, 2, (count, 7))
+    return 3 * logits, np.array([generator.choice(7, p=row) for row in softmax(logits)], np.int64)
+
+
+@pytest.mark.parametrize("count", [0, 3, LEAST_FOR_TEMPERATURE - 1])
+def test_few_pictures_fit_nothing(count: int) -> None:
+    record = calibrate_if_enough(*of_count(count))
+    assert (record["temperature"], record["uncertain"], record["n"]) == (1.0, None, count)
+    assert record["nll_after"] is None and (record["nll_before"] is None) == (count == 0)
+    assert record.keys() == calibrate(*of_count(8)).keys()
+
+
+def test_a_threshold_takes_more_pictures_than_a_temperature() -> None:
+    some = calibrate_if_enough(*of_count(LEAST_FOR_TEMPERATURE))
+    assert 2 < some["temperature"] < 4 and some["uncertain"] is None
+    many = of_count(LEAST_FOR_THRESHOLD)
+    assert calibrate_if_enough(*many) == calibrate(*many) and calibrate(*many)["uncertain"]["threshold"] > 0
+
+
+@pytest.mark.parametrize(
+    ("count", "end"),
+    [
+        (12, "not calibrated: 12 validation pictures are fewer than 100; the temperature stays 1, and no answer is "
+             "marked as uncertain"),
+        (120, "; no answer is marked as uncertain, as that takes 300 pictures and there are 120"),
+    ],
+)  # fmt: skip
+def test_a_model_of_few_pictures_says_so(trained: Path, count: int, end: str) -> None:
+    before = answers(trained)
+    few = synthetic_faces({"validation": count})
+    assert calibrate_model(trained, few, "cpu").endswith(end)
+    record = json.loads((trained / "meta.json").read_text())["calibration"]
+    assert record["uncertain"] is None
+    assert answers(trained) == pytest.approx(before / record["temperature"], abs=1e-4)
+
+
+FACES = synthetic_faces({"train": 4, "validation": LEAST_FOR_THRESHOLD})
 
 
 @pytest.fixture
@@ -271,8 +313,8 @@ def test_training_ends_with_it_and_resuming_changes_nothing(
     weights = finetune.train(config) / "model.safetensors"
     told, scaled = capsys.readouterr().out.splitlines()[-1], weights.read_bytes()
     meta = json.loads((tmp_path / "run" / "meta.json").read_text())
-    assert told.startswith(f"calibrated on validation: temperature {meta['calibration']['temperature']:.3f}")
-    assert meta["calibration"]["n"] == 12
+    assert told.startswith("not calibrated: 12 validation pictures are fewer than 100; the temperature stays 1")
+    assert meta["calibration"]["n"] == 12 and meta["calibration"]["temperature"] == 1
     assert meta == json.loads((weights.parent / "meta.json").read_text())
     finetune.train(config, resume=True)
     assert capsys.readouterr().out.splitlines()[-1] == told

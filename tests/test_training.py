@@ -250,10 +250,6 @@ class TestTrouble:
         assert not list((tmp_path / "run").glob("*.tmp")) and not (tmp_path / "run" / "state.safetensors").exists()
         assert (tmp_path / "whole" / "state.safetensors").read_bytes() == before
 
-    def test_batch_larger_than_the_set(self, faces: FaceSet, mae_folder: Path, tmp_path: Path) -> None:
-        with pytest.raises(MienError, match="expected at most 48"):
-            train(small(tmp_path / "run", mae_folder, batch_size=64))
-
     def test_a_device_that_is_not_there(self, faces: FaceSet, mae_folder: Path, tmp_path: Path) -> None:
         with pytest.raises(MienError, match="does not have"):
             train(small(tmp_path / "run", mae_folder, device="cuda:99"))

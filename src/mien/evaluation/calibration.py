@@ -21,7 +21,16 @@ STATED_ACCURACY = 0.8
 POINTS: tuple[float, ...] = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
 """The coverages at which reports give the accuracy."""
 
-_LARGEST_TEMPERATURE = 20.0
+LEAST_FOR_TEMPERATURE = 100
+"""Pictures below which no temperature is fitted. From 100 it is within a fifth of that of all 3,589 pictures in 95 % of
+the draws (LOG.md), and the loss that it adds by chance is below 0.005; from 10 it is off by more than half, from 3 by
+four times."""
+
+LEAST_FOR_THRESHOLD = 300
+"""Pictures below which no threshold of uncertain answers is fitted. From 300, at least 75 % of the sure answers are
+right instead of 80 % in 97.5 % of the draws; from 100 as few as 71 %."""
+
+_LARGEST_TEMPERATURE = 5.0
 
 
 @dataclass(frozen=True)
@@ -87,7 +96,7 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
         labels: int64 [N], positions of the true classes.
 
     Returns:
-        A number in [0.05, 20]; 1 where no finite temperature is best, as every answer is right or all logits are equal.
+        A number in [0.2, 5]; 1 where no finite temperature is best, as every answer is right or all logits are equal.
     """
     from scipy.optimize import minimize_scalar
     from scipy.special import log_softmax
@@ -224,3 +233,28 @@ def quality(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
         "ece": reliability(probabilities, labels).ece,
         "nll": negative_log_likelihood(probabilities, labels),
     }
+
+
+def calibrate_if_enough(
+    logits: np.ndarray, labels: np.ndarray, groups: np.ndarray | None = None, seed: int = 0
+) -> dict[str, Any]:
+    """``calibrate``, but fits nothing to fewer pictures than it takes.
+
+    Args:
+        logits: as ``calibrate``.
+        labels: as ``calibrate``.
+        groups: as ``calibrate``.
+        seed: as ``calibrate``.
+
+    Returns:
+        As ``calibrate``. Below ``LEAST_FOR_TEMPERATURE`` pictures ``temperature`` is 1, and ``ece_after`` and
+        ``nll_after`` are null; below ``LEAST_FOR_THRESHOLD`` ``uncertain`` is null: no answer is called sure or
+        uncertain.
+    """
+    count = len(labels)
+    if count < LEAST_FOR_TEMPERATURE:
+        before = quality(softmax(logits), labels) if count else dict.fromkeys(("ece", "nll"))
+        scores = {f"{name}_before": before[name] for name in before} | {f"{name}_after": None for name in before}
+        return {"temperature": 1.0, "split": "validation", "n": count, **scores, "uncertain": None}
+    record = calibrate(logits, labels, groups, seed)
+    return record if count >= LEAST_FOR_THRESHOLD else {**record, "uncertain": None}

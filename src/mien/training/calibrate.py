@@ -9,7 +9,7 @@ import torch
 
 from mien.data.faces import FaceSet
 from mien.data.twins import groups, thumbnails
-from mien.evaluation.calibration import calibrate
+from mien.evaluation.calibration import LEAST_FOR_TEMPERATURE, LEAST_FOR_THRESHOLD, calibrate_if_enough
 from mien.files import write_json
 from mien.model.classifier import Classifier
 from mien.model.head import scale_head
@@ -21,6 +21,7 @@ def calibrate_model(out: Path, validation: FaceSet, device: str | torch.device) 
     ``meta.json`` gains ``calibration`` (``mien.evaluation.calibration.calibrate``). Its ``metrics`` and the history of
     the run stay as they are: accuracy and F1 do not change, and the losses are those before scaling. The folder is
     replaced as a whole, weights and record together, so that a run that is interrupted here and resumed folds once.
+    Of fewer pictures than ``LEAST_FOR_TEMPERATURE`` nothing is fitted.
 
     Args:
         out: the folder of the run, with its model.
@@ -38,7 +39,7 @@ def calibrate_model(out: Path, validation: FaceSet, device: str | torch.device) 
     meta = classifier.meta()
     if "calibration" not in meta:
         logits = classifier.logits(validation.images, quiet=True)
-        meta["calibration"] = calibrate(logits, validation.labels, groups(thumbnails(validation.images)))
+        meta["calibration"] = calibrate_if_enough(logits, validation.labels, groups(thumbnails(validation.images)))
         scale_head(classifier.network, meta["calibration"]["temperature"])
         classifier.save(folder, meta, classifier.train_thumbnails())
     # After the model, so that a run that stops in between catches up here when it is resumed.
@@ -47,10 +48,21 @@ def calibrate_model(out: Path, validation: FaceSet, device: str | torch.device) 
 
 
 def _told(record: dict[str, Any]) -> str:
-    threshold, stated = record["uncertain"]["threshold"], record["uncertain"]["stated_accuracy"]
+    count = record["n"]
+    if count < LEAST_FOR_TEMPERATURE:
+        return (
+            f"not calibrated: {count:,} validation pictures are fewer than {LEAST_FOR_TEMPERATURE}; the temperature "
+            "stays 1, and no answer is marked as uncertain"
+        )
     if record["ece_after"] is None:
         brought = "not measured, as validation cannot be halved"
     else:
         brought = f"ECE {record['ece_before']:.4f} -> {record['ece_after']:.4f} (cross-fitted)"
-    sure = f"no threshold gives {stated:.0%} right" if threshold is None else f"uncertain below {threshold:.2f}"
+    uncertain = record["uncertain"]
+    if uncertain is None:
+        sure = f"no answer is marked as uncertain, as that takes {LEAST_FOR_THRESHOLD} pictures and there are {count:,}"
+    elif uncertain["threshold"] is None:
+        sure = f"no threshold gives {uncertain['stated_accuracy']:.0%} right"
+    else:
+        sure = f"uncertain below {uncertain['threshold']:.2f}"
     return f"calibrated on validation: temperature {record['temperature']:.3f}, {brought}; {sure}"
