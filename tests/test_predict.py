@@ -10,18 +10,20 @@ import signal
 import subprocess
 import sys
 import time
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
+from film_helpers import write
 from PIL import Image
 from recognition_helpers import SIDE, Bright, Mean, bomb, encoded, picture
 
 import mien
 from mien.cli import main
 from mien.errors import MienError
+from mien.recognition.inputs.frames import frames
 
 KEYS = ["input", "status", "error", "width", "height", "frame", "time_s", "faces"]
 
@@ -46,11 +48,8 @@ def film(name: str, levels: list[int], rate: float = 10) -> None:
     """A film with a square in every frame, as bright as is said; 0 is a frame without a face."""
     path = Path(name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"MJPG"), rate, (96, 96))
-    assert writer.isOpened()
-    for level in levels:
-        writer.write(np.dstack([picture([level], side=32)] * 3))
-    writer.release()
+    shown = (np.dstack([picture([level], side=32)] * 3) for level in levels)
+    write(path, shown, "mjpeg", rate=Fraction(rate), pixels="yuvj420p")
 
 
 def predict(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, list[str], list[str]]:
@@ -291,11 +290,7 @@ def test_a_film_has_a_record_for_every_frame(capsys: pytest.CaptureFixture[str])
 
 
 def frames_of(path: str) -> int:
-    capture = cv2.VideoCapture(path)
-    count = 0
-    while capture.read()[0]:
-        count += 1
-    return count
+    return sum(frame.pixels is not None for frame in frames(path))
 
 
 def test_films_are_written_with_boxes(capsys: pytest.CaptureFixture[str]) -> None:
