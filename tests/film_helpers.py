@@ -17,7 +17,7 @@ from av.video.stream import VideoStream
 from skimage import data
 
 WIDTH, HEIGHT, BITS = 96, 64, 12
-SOUND_RATE = 44_100
+SOUND_RATE = 48_000
 
 
 def picture(number: int, seed: int = 0) -> np.ndarray:

@@ -42,6 +42,8 @@ _OPTIONS = {"format_whitelist": CONTAINERS, "protocol_whitelist": "none"}
 _BUFFER = 1 << 18
 # The clock of these containers runs on from any time: they are cut out of a broadcast or a disc.
 _RUNNING_CLOCKS = ("mpegts", "mpeg")
+# These may begin in the middle of a film, with pictures that build on others that are not there.
+_PIECES = (*_RUNNING_CLOCKS, "mpegvideo", "m4v", "h264", "hevc", "obu")
 # A demuxer that fails so often on end, without a packet between, is given up.
 _FAILURES = 100
 # A clock that is set back by more than this has started again, as where two recordings are joined.
@@ -78,7 +80,7 @@ def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
             raise MienError(f"{path}: is empty; replace or remove the file")
         file.seek(0)
         try:
-            container = av.open(_Bytes(file), container_options=_OPTIONS, buffer_size=_BUFFER)
+            container = av.open(_Bytes(file), "r", container_options=_OPTIONS, buffer_size=_BUFFER)
         except (av.FFmpegError, ValueError) as error:
             raise MienError(f"{path}: {_what_is_wrong(path)}") from error
         with container:
@@ -160,7 +162,7 @@ def _decoded(container: InputContainer, stream: VideoStream) -> Iterator[tuple[f
     if container.format.name == "avi" and stream.codec_context.has_b_frames:
         yield from _decoded_in_order(container, stream)
         return
-    losses = _Losses()
+    losses = _Losses(whole=container.format.name not in _PIECES)
     guess = _TimeGuess()
     base = stream.time_base or Fraction(1, 1000)
     for packet in _packets(container, stream):
@@ -215,26 +217,34 @@ def _packets(container: InputContainer, stream: VideoStream) -> Iterator[av.Pack
 
 
 class _Losses:
-    """Which packets gave no picture because they, or those that they build on, are damaged."""
+    """Which packets gave no picture because they, or those that they build on, are damaged.
 
-    def __init__(self) -> None:
-        self._started = False
+    Args:
+        whole: whether the film has its beginning; of a piece of one, what comes before the first key frame has nothing
+            to build on, and is not shown, which is no damage.
+    """
+
+    def __init__(self, whole: bool) -> None:
+        self._started = whole
         self._damaged = False
+        self._restart: int | None = None
         self._awaited: set[int] = set()
         self._broken: set[int] = set()
 
     def sent(self, packet: av.Packet, failed: bool) -> bool:
         """Takes a packet into account; returns whether it is lost and has no time to wait for."""
-        # What comes before the first key frame of a piece of a broadcast has nothing to build on: no damage.
         self._started = self._started or packet.is_keyframe
         if not self._started or packet.is_discard:
             return False
-        # After damage a decoder may give nothing, without a word, until the next picture that stands for itself.
-        self._damaged = failed or (self._damaged and not packet.is_keyframe)
         time = packet.pts if packet.pts is not None else packet.dts
+        # After damage a decoder may give nothing, without a word, until the next key frame, and also of the pictures
+        # that come after that one in the file and are shown before it.
+        if packet.is_keyframe and self._damaged:
+            self._restart = time
+        self._damaged = failed or (self._damaged and not packet.is_keyframe)
         if time is None:
             return failed
-        if self._damaged:
+        if self._damaged or (self._restart is not None and time < self._restart):
             self._awaited.add(time)
         if packet.is_corrupt:
             self._broken.add(time)

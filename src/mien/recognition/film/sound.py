@@ -21,8 +21,7 @@ _COPIED = {
 }
 _ENCODED = {".mp4": ("aac", "fltp"), ".avi": ("pcm_s16le", "s16")}
 _USUAL_RATE, _RATES = 48_000, (48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000)
-# Sound is read ahead of the pictures by so much, in seconds.
-_AHEAD_S = 0.5
+_LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
 
 
 class Sound:
@@ -55,14 +54,14 @@ class Sound:
         while self._tracks:
             if self._next is None:
                 self._next = next(self._packets, None)
-            if self._next is None or (time_s is not None and self._next[0] > time_s + _AHEAD_S):
+            if self._next is None or (time_s is not None and self._next[0] > time_s):
                 return
             packet, self._next = self._next[1], None
             self._output.mux(self._tracks[packet.stream_index].packets(packet))
 
     def finish(self, end_s: float | None) -> None:
         """Writes the sound up to the end of a film in seconds, or all that is left, and closes the source."""
-        self.until(None if end_s is None else end_s - _AHEAD_S)
+        self.until(end_s)
         for track in self._tracks.values():
             self._output.mux(track.rest())
         self.close()
@@ -139,7 +138,8 @@ def _track(stream: AudioStream, output: OutputContainer, kind: str, say: Callabl
     rate = stream.codec_context.sample_rate
     new = output.add_stream(name, rate=rate if rate in _RATES else _USUAL_RATE)
     assert isinstance(new, AudioStream)
-    new.codec_context.layout = stream.codec_context.layout
+    # AVI and others tell the number of channels alone.
+    new.codec_context.layout = _LAYOUTS.get(stream.codec_context.layout.nb_channels, "stereo")
     new.codec_context.time_base = Fraction(1, new.codec_context.sample_rate)
     say(f"its sound ({_name(stream)}) was encoded anew as {name}, as {kind[1:].upper()} does not hold it well")
     return _NewTrack(stream, new, form)

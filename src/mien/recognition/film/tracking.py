@@ -32,7 +32,7 @@ FARTHEST = 1.0
 LARGEST_RATIO = 2.0
 """How much larger or smaller a face may be than when it was last seen."""
 
-LIKENESS = 0.5
+LIKENESS = 0.6
 """Correlation with the crop of the last look, after the best small move, below which a face is another one."""
 
 LOOKS_S = 0.3
@@ -105,17 +105,17 @@ class Tracker:
             faces: what was read in the frame; the same expressions each time.
             time_s: when the frame is shown, in seconds; later than the one before.
         """
-        looks = [_look(face.crop) for face in faces]
+        looks = [look(face.crop) for face in faces]
         joined = self._join(faces, looks, time_s)
         followed = []
-        for index, (face, look) in enumerate(zip(faces, looks, strict=True)):
+        for index, face in enumerate(faces):
             read = np.array(list(face.probabilities.values()), np.float64)
             if index in joined:
                 track = self._tracks[joined[index]]
                 self._follow(track, face.box, read, time_s)
-                track.look = look
+                track.look = looks[index]
             else:
-                track = _Track(self._next, face.box, None, time_s, -1, read, look)
+                track = _Track(self._next, face.box, None, time_s, -1, read, looks[index])
                 self._tracks.append(track)
                 self._next += 1
             track.missed = -1  # this look counts for every track below
@@ -140,22 +140,14 @@ class Tracker:
             expected = track.expected(time_s)
             for column, face in enumerate(faces):
                 distance = _apart(expected, face.box)
-                if distance is not None and not self._is_another(track, looks[column], time_s):
+                recent = time_s - track.seen_s <= LOOKS_S + 1e-9
+                if distance is not None and not (recent and is_another(track.look, looks[column])):
                     pairs.append((distance, row, column))
         joined: dict[int, int] = {}
         for _, row, column in sorted(pairs):
             if column not in joined and row not in joined.values():
                 joined[column] = row
         return joined
-
-    def _is_another(self, track: _Track, look: np.ndarray | None, time_s: float) -> bool:
-        """Whether a face in the place of a track looks like another one, as after a cut between shots that are framed
-        alike."""
-        if look is None or track.look is None or time_s - track.seen_s > LOOKS_S + 1e-9:
-            return False
-        if min(look.std(), track.look.std()) < _FLAT:
-            return False  # what is of one colour is like nothing
-        return likeness(track.look, look, _MOVES) < LIKENESS
 
     def _follow(self, track: _Track, box: Box, read: np.ndarray, time_s: float) -> None:
         passed = max(time_s - track.seen_s, 1e-6)
@@ -188,8 +180,9 @@ class Tracker:
         )
 
 
-def _look(crop: np.ndarray | None) -> np.ndarray | None:
-    """float32 [16, 16] in 0 to 255: the mean grey of the cells of a crop, uint8 [S, S] or [S, S, 3]."""
+def look(crop: np.ndarray | None) -> np.ndarray | None:
+    """float32 [16, 16] in 0 to 255: the mean grey of the cells of a crop, uint8 [S, S] or [S, S, 3]; None for one that
+    is not there or smaller."""
     if crop is None or min(crop.shape[:2]) < _LOOK:
         return None
     grey = crop.astype(np.float32) if crop.ndim == 2 else crop.mean(axis=2, dtype=np.float32)
@@ -197,6 +190,16 @@ def _look(crop: np.ndarray | None) -> np.ndarray | None:
     sums = np.add.reduceat(np.add.reduceat(grey, edges[0][:-1], axis=0), edges[1][:-1], axis=1)
     cells: np.ndarray = sums / np.outer(np.diff(edges[0]), np.diff(edges[1])).astype(np.float32)
     return cells
+
+
+def is_another(before: np.ndarray | None, after: np.ndarray | None) -> bool:
+    """Whether two looks in the same place are of different faces, as after a cut between shots that are framed alike.
+
+    `python benchmarks/cuts.py` measures how often this is right.
+    """
+    if before is None or after is None or min(before.std(), after.std()) < _FLAT:
+        return False  # what is of one colour is like nothing
+    return likeness(before, after, _MOVES) < LIKENESS
 
 
 def _apart(one: Box, other: Box) -> float | None:
