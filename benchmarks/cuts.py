@@ -1,9 +1,9 @@
 """How often a cut in a film is noticed, and how often something else is taken for one.
 
 Shots are cut out of scikit-image's pictures (640x480, with a little noise): a cut goes from one to another; pans,
-zooms, shakes, flashes, fades, dissolves and what passes by stay in one, by so much from one frame to the next. Faces are
-those of scikit-image (a hundred of 25x25 pixels, LFW): another one in the same place, and the same one after the box
-trembled, the head tilted, the light changed or a hand came up, all of it within one frame.
+zooms, shakes, flashes, fades, dissolves and what passes by stay in one, by so much from one frame to the next. Faces
+are those of scikit-image (a hundred of 25x25 pixels, LFW): another one in the same place, and the same one after the
+box trembled, the head tilted, the light changed or a hand came up, all of it within one frame.
 
     python benchmarks/cuts.py
 """

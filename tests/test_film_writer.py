@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
+from typing import Literal
 
 import av
 import numpy as np
@@ -31,7 +32,7 @@ def copied(source: Path, path: Path, every: int = 1, stop: int | None = None, au
         for row in frames(source, every):
             if stop is not None and row.index >= stop:
                 raise KeyboardInterrupt
-            status = "error" if row.pixels is None else "no_face"
+            status: Literal["no_face", "error"] = "error" if row.pixels is None else "no_face"
             add(Recognition("film", status, row.reason, frame=row.index, time_s=row.time_s, pixels=row.pixels))
     return told
 
@@ -48,7 +49,7 @@ def tone(path: Path) -> tuple[float, float, float]:
 
 def kinds(path: Path) -> dict[str, str]:
     with av.open(str(path)) as film:
-        return {stream.type: stream.codec_context.codec.canonical_name for stream in film.streams}  # type: ignore[union-attr]
+        return {stream.type: stream.codec_context.codec.canonical_name for stream in film.streams}
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import numpy as np
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
 
-    from mien.recognition.film.decoder import Shown
+    from mien.recognition.film.deinterlacer import Shown
 
 ROWS, COLUMNS = 24, 32
 """Cells of the small picture."""

@@ -14,7 +14,8 @@ from av.video.stream import VideoStream
 
 from mien.errors import MienError
 from mien.recognition.film.cuts import marked
-from mien.recognition.film.decoder import Shown, opened, origin_of, rate_of, shown
+from mien.recognition.film.decoder import opened, origin_of, rate_of, shown
+from mien.recognition.film.deinterlacer import Shown
 from mien.recognition.film.missing import lacking
 from mien.recognition.film.pixels import Developer
 
