@@ -83,7 +83,8 @@ def run(arguments: list[str]) -> int:
     if tally.failed:
         _say(f"{tally.failed} of {tally.records} could not be read, the first is {tally.reason}")
     if neither:
-        _say(f"left out {neither.total():,} files that hold neither a picture nor a film: {counted(neither)}")
+        files = "1 file that holds" if neither.total() == 1 else f"{neither.total():,} files that hold"
+        _say(f"left out {files} neither a picture nor a film: {counted(neither)}")
     return SOME_FAILED if tally.failed else 0
 
 
