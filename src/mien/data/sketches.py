@@ -19,7 +19,7 @@ from mien.data.twins import cell_sums, comparable
 BITS = 256
 """Of a sketch."""
 
-AGREEMENT = 198
+AGREEMENT = 224
 """Bits in which a view of a picture has to agree with a sketch to be called its twin, roughly."""
 
 _CELLS, _ORDERS = 12, (4, 9)

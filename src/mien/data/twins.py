@@ -151,7 +151,9 @@ def _pairs(pictures: np.ndarray, others: np.ndarray | None) -> np.ndarray:
         pairs = np.concatenate([pairs, _blank_pairs(pictures, others)])
     else:
         # Equal pictures are set aside first: ten copies of one would fill its candidates.
-        _, first, same = np.unique(pictures.reshape(len(pictures), -1), axis=0, return_index=True, return_inverse=True)
+        _, first, same = np.unique(
+            pictures.reshape(len(pictures), SIDE**2), axis=0, return_index=True, return_inverse=True
+        )
         copies = np.stack([first[same.reshape(-1)], np.arange(len(pictures))], axis=1)
         first = np.sort(first)
         different = pictures[first]
@@ -179,7 +181,7 @@ def _aligned(pictures: np.ndarray, others: np.ndarray, pairs: np.ndarray) -> np.
 def _blank_pairs(pictures: np.ndarray, others: np.ndarray | None = None) -> np.ndarray:
     """int64 [P, 2]: blank pictures, each with the first blank one of the others, or of the set itself."""
     blank, partners = (
-        np.empty(0, np.int64) if part is None else np.flatnonzero(np.ptp(part.reshape(len(part), -1), axis=1) == 0)
+        np.empty(0, np.int64) if part is None else np.flatnonzero(np.ptp(part, axis=(1, 2)) == 0)
         for part in (pictures, others)
     )
     if others is None:

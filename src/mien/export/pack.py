@@ -16,7 +16,7 @@ import numpy as np
 import mien
 from mien.config.train import is_fresh
 from mien.data.faces import FaceSet
-from mien.data.sketches import Sketches
+from mien.data.sketches import Sketches, sketch
 from mien.errors import MienError
 from mien.evaluation.clean import trained_on
 from mien.evaluation.evaluate import evaluate
@@ -80,7 +80,7 @@ def pack(
     if calibrate:
         record = recalibrated(trained, faces, command)
     with atomic_folder(out) as temporary:
-        trained.save(temporary, record, _own_sketches(trained, out), half=True)
+        trained.save(temporary, record, _own_sketches(trained, out, faces), half=True)
         weights = temporary / "model.safetensors"
         if weights.stat().st_size > LARGEST_WEIGHTS:
             raise MienError(
@@ -110,11 +110,14 @@ def pack(
     return out
 
 
-def _own_sketches(trained: Classifier, out: Path) -> Sketches | None:
-    """The sketches that the folder is to carry: none where it finds them beside itself."""
+def _own_sketches(trained: Classifier, out: Path, faces: FaceSet) -> Sketches | None:
+    """The sketches that the folder is to carry: none if it finds them beside itself, or if there are none to be had."""
     fingerprint = str(trained.meta().get("data", {}).get("fingerprint", ""))
     shared = out.resolve().parent / SHARED_FINGERPRINTS.format(fingerprint[:16])
-    return None if shared.is_file() else trained.sketches()
+    if shared.is_file():
+        return None
+    training = trained_on(faces, trained)
+    return sketch(training) if isinstance(training, np.ndarray) else training
 
 
 def write_onnx(folder: Path, faces: FaceSet, split: str, *, int8: bool) -> dict[str, Any]:

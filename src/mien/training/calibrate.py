@@ -86,9 +86,10 @@ def _told(record: dict[str, Any]) -> str:
         brought = "not measured, as validation cannot be halved"
     else:
         brought = f"ECE {record['ece_before']:.4f} -> {record['ece_after']:.4f} (cross-fitted)"
-    sure = f"uncertain below {threshold:.2f}"
     if threshold is None:
         sure = f"no threshold promises {stated:.0%} right, so every answer is marked uncertain"
+    else:
+        sure = f"uncertain below {threshold:.2f}"
     pictures = f"{record['n']:,} validation pictures"
     if record.get("twins_left_out"):
         pictures += f" without a twin in training ({record['twins_left_out']:,} have one)"
