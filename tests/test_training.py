@@ -82,8 +82,8 @@ class TestRun:
         validation = faces.part("validation")
         loaded = Classifier.load(folder)
         assert (loaded.logits(validation.images).argmax(1) == validation.labels).mean() == pytest.approx(best)
-        thumbnails = loaded.train_thumbnails()
-        assert thumbnails is not None and thumbnails.shape == (48, 12, 12)
+        sketches = loaded.sketches()
+        assert sketches is not None and sketches.codes.shape == (48, 32)
 
     def test_repeats_bit_for_bit(self, faces: FaceSet, mae_folder: Path, tmp_path: Path) -> None:
         for name in ("one", "two"):

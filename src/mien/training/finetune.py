@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast
@@ -20,7 +19,7 @@ from torch.nn import functional as F
 from mien.config import TrainConfig, to_dict
 from mien.data.faces import SPLITS, FaceSet
 from mien.data.read import read_faces
-from mien.data.twins import thumbnails
+from mien.data.sketches import Sketches, sketch
 from mien.errors import MienError
 from mien.evaluation.metrics import accuracy_and_macro_f1
 from mien.files import write_json
@@ -185,7 +184,9 @@ class FineTuning:
             self.finish_epoch(epoch, stage)
         if on_main():
             write_curves(self.out, self.state.history)
-            print(calibrate_model(self.out, self.validation, self.accelerator.device), flush=True)
+            print(
+                calibrate_model(self.out, self.validation, self.train_set.images, self.accelerator.device), flush=True
+            )
 
     def enter_stage(self, frozen: int, former: Stage | None) -> Stage:
         """Freezes the first ``frozen`` units and rebuilds the optimizer around the rest; moments carry over."""
@@ -328,14 +329,14 @@ class FineTuning:
             "versions": versions(),
         }  # fmt: skip
         classifier = Classifier(network, self.classifier.preprocessing, self.classifier.names)
-        classifier.save(self.out / "model", meta, self.train_thumbnails())
+        classifier.save(self.out / "model", meta, self.sketches())
         write_json(self.out / "meta.json", meta)
 
-    def train_thumbnails(self) -> np.ndarray:
-        """uint8 [N, 12, 12], computed once."""
-        if not hasattr(self, "_thumbnails"):
-            self._thumbnails = thumbnails(self.train_set.images)
-        return self._thumbnails
+    def sketches(self) -> Sketches:
+        """Of the training images, computed once."""
+        if not hasattr(self, "_sketches"):
+            self._sketches = sketch(self.train_set.images)
+        return self._sketches
 
     def save_state(self, stage: Stage) -> None:
         """Writes the state of the run, from the main process."""
