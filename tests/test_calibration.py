@@ -285,7 +285,7 @@ def test_a_threshold_takes_more_pictures_than_a_temperature() -> None:
 def test_a_model_of_few_pictures_says_so(trained: Path, count: int, end: str) -> None:
     before = answers(trained)
     few = synthetic_faces({"validation": count})
-    assert calibrate_model(trained, few, TRAINING, "cpu").endswith(end)
+    assert calibrate_model(trained, few, TRAINING[:0], "cpu").endswith(end)
     record = json.loads((trained / "meta.json").read_text())["calibration"]
     assert record["uncertain"] is None
     assert answers(trained) == pytest.approx(before / record["temperature"], abs=1e-4)

@@ -335,5 +335,5 @@ def calibrate_if_enough(
 
 
 def _clean_rows(count: int, twins: np.ndarray | None) -> np.ndarray:
-    """int64: the rows of the pictures without a twin in training; all rows where that is not known, or all are twins."""
+    """int64: rows of the pictures without a twin in training; all rows if that is not known or all are twins."""
     return np.arange(count) if twins is None or twins.all() else np.flatnonzero(~twins)
