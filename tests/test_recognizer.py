@@ -245,7 +245,7 @@ def test_a_portrait_is_found_however_it_comes(tmp_path: Path) -> None:
     turned = Image.Exif()
     turned[0x0112] = 6
     on_its_side = encoded(np.rot90(portrait), "PNG", exif=turned)
-    reader = Recognizer(detector="haar", engine=Mean(grey=False))
+    reader = Recognizer(detector="yunet", engine=Mean(grey=False))
     ways = reader.recognize([portrait, Image.fromarray(portrait), on_its_side, data.chelsea()], "rgb")
     assert [result.status for result in ways] == ["ok", "ok", "ok", "no_face"]
     assert {(result.width, result.height) for result in ways[:3]} == {(512, 512)}
@@ -264,8 +264,8 @@ def test_a_portrait_is_found_however_it_comes(tmp_path: Path) -> None:
         ({"model": "."}, r"\.: holds neither model\.onnx nor config\.json"),
         ({"model": "photo.jpg"}, "photo.jpg: is a file, expected a folder"),
         ({"engine": "tf"}, "got tf, expected auto, onnx or torch"),
-        ({"detector": "mtcnn"}, "detector 'mtcnn': is not known, expected haar, yunet, yunet:FILE.onnx or none"),
-        ({"detector": None}, r"detector: got None, expected haar, yunet, .* or an object with detect\(\)"),
+        ({"detector": "mtcnn"}, "detector 'mtcnn': is not known, expected yunet, yunet:FILE.onnx or none"),
+        ({"detector": None}, r"detector: got None, expected yunet, .* or an object with detect\(\)"),
         ({"model": 3}, "model: got 3, expected the path of a folder or of an .onnx file"),
         ({"engine": 3}, r"engine: got 3, expected auto, onnx, torch, or an object with read\(\)"),
         ({"device": 0}, "device: got 0, expected auto, cpu, cuda or cuda:N, as text"),

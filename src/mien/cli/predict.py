@@ -71,6 +71,7 @@ def run(arguments: list[str]) -> int:
     recognizer = Recognizer(
         given.model,
         detector=given.detector,
+        min_face=given.min_face,
         engine=given.engine,
         device=given.device,
         batch_size=given.batch_size,
