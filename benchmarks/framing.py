@@ -14,8 +14,8 @@ from __future__ import annotations
 import argparse
 import json
 
-import cv2
 import numpy as np
+from PIL import Image
 
 from mien.data.read import read_faces
 from mien.recognition.detection.detectors import Detector, detector
@@ -36,8 +36,8 @@ def boxes(faces: np.ndarray, finder: Detector, side: int) -> np.ndarray:
     found = []
     room = side // 2
     for face in faces:
-        large = cv2.resize(face, (side, side), interpolation=cv2.INTER_CUBIC)
-        there = finder.detect(cv2.copyMakeBorder(large, room, room, room, room, cv2.BORDER_REPLICATE))
+        large = np.asarray(Image.fromarray(face).resize((side, side), Image.Resampling.BICUBIC))
+        there = finder.detect(np.pad(large, room, mode="edge"))
         if len(there) == 1:
             left, top, width, height = there[0].box
             centre = left + width / 2 - room - side / 2, top + height / 2 - room - side / 2
@@ -71,7 +71,7 @@ def main() -> None:
     """Prints what was found, and one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True)
-    parser.add_argument("--detector", default="haar", help="haar, or yunet:FILE.onnx (haar)")
+    parser.add_argument("--detector", default="yunet", help="yunet, or yunet:FILE.onnx (yunet)")
     parser.add_argument("--faces", type=int, default=1500, help="how many Training faces, drawn at random (1500)")
     parser.add_argument("--side", type=int, default=120, help="pixels to which a face is enlarged (120)")
     parser.add_argument("--seed", type=int, default=0)

@@ -74,7 +74,7 @@ def sound_picture(rng: random.Random) -> bytes:
 
 @lru_cache(maxsize=1)
 def _film() -> bytes:
-    from mien.recognition.film.film import write_annotated
+    from mien.recognition.film.writer import write_annotated
     from mien.recognition.results import Recognition
 
     with tempfile.TemporaryDirectory() as folder:

@@ -20,7 +20,7 @@ from PIL import Image
 from mien.data.drawn import draw_faces, write_archive
 from mien.data.faces import FaceSet
 from mien.data.read import read_faces
-from mien.data.twins import groups, thumbnails
+from mien.data.twins import groups
 from mien.errors import MienError
 from mien.labels import FER2013
 from mien.model.backbone import build
@@ -237,7 +237,7 @@ class TestLearningCurve:
         assert len(read.part("train")) in (35, 36, 37) and set(read.part("train").class_counts().values()) <= {5, 6}
         assert len(read.part("validation")) == 14
         whole = learning_curve.share_of(faces, 1.0, seed=0).part("train")
-        assert len(whole) == 70 and groups(thumbnails(whole.images)).max() == 68
+        assert len(whole) == 70 and groups(whole.images).max() == 68
         written = (tmp_path / "half.zip").stat().st_mtime_ns
         learning_curve.written(tmp_path / "half.zip", half)
         assert (tmp_path / "half.zip").stat().st_mtime_ns == written

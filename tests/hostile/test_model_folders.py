@@ -240,6 +240,12 @@ METAS: dict[str, Any] = {
     "threshold text": {"calibration": {"uncertain": {"threshold": "high", "stated_accuracy": 0.9}}},
     "threshold list": {"calibration": {"uncertain": {"threshold": [0.5], "stated_accuracy": 0.9}}},
     "threshold 7": {"calibration": {"uncertain": {"threshold": 7, "stated_accuracy": 0.9}}},
+    "temperature text": {"calibration": {"temperature": "hot"}},
+    "temperature 0": {"calibration": {"temperature": 0}},
+    "temperature true": {"calibration": {"temperature": True}},
+    "data a list": {"data": [1]},
+    "data null": {"data": None},
+    "fingerprint a number": {"data": {"fingerprint": 1}},
     "accuracy NaN": {"calibration": {"uncertain": {"threshold": 0.5, "stated_accuracy": float("nan")}}},
 }
 

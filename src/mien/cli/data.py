@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from mien.cli.parser import Parser, pick, whole_number
+from mien.cli.parser import Parser, add_detector_options, pick, whole_number
 from mien.errors import MienError
 from mien.files import ensure_writable
 from mien.text import json_shown, shown
@@ -99,16 +99,15 @@ def _crop(arguments: list[str]) -> None:
         default="largest",
         help="of a photo with several: the largest, all, or only where one is",
     )
-    parser.add_argument("--detector", default="haar", metavar="D", help="haar, yunet or yunet:FILE.onnx (haar)")
+    add_detector_options(parser, "yunet or yunet:FILE.onnx")
     given = parser.parse(arguments)
     ensure_writable(given.out.parent)
 
     from mien.recognition.detection.detectors import detector
     from mien.recognition.training_set import crop_set
 
-    records = crop_set(
-        given.source, given.out, detector(given.detector), size=given.size, grey=not given.colour, which=given.faces
-    )
+    finder = detector(given.detector, **({} if given.min_face is None else {"min_face": given.min_face}))
+    records = crop_set(given.source, given.out, finder, size=given.size, grey=not given.colour, which=given.faces)
     for record in records:
         if record.reason:
             print(f"mien: left out {shown(record.reason)}", file=sys.stderr)

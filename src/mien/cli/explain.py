@@ -60,7 +60,9 @@ def run(arguments: list[str]) -> int:
             f"--method {given.method}: needs torch, which is not installed; pip install 'mien[train]' brings it, or "
             "take the method occlusion"
         )
-    recognizer = Recognizer(given.model, detector=given.detector, engine=engine, device=given.device)
+    recognizer = Recognizer(
+        given.model, detector=given.detector, min_face=given.min_face, engine=engine, device=given.device
+    )
     if given.label is not None and given.label not in recognizer.names:
         raise MienError(f"--label: got {given.label!r}, expected one of {', '.join(recognizer.names)}")
     faces = _faces(recognizer, given.photo)

@@ -113,8 +113,19 @@ def whole_number(least: int) -> Any:
     return parse
 
 
+def add_detector_options(parser: argparse.ArgumentParser, names: str) -> None:
+    """``--detector``, of whose values ``names`` tells, and ``--min-face``."""
+    parser.add_argument("--detector", default="yunet", metavar="D", help=f"{names} (yunet)")
+    parser.add_argument(
+        "--min-face",
+        type=whole_number(8),
+        metavar="PIXELS",
+        help="side of the smallest face that is looked for (24); half of it takes four times as long in large pictures",
+    )
+
+
 def add_reading_options(parser: argparse.ArgumentParser) -> None:
-    """``--model``, ``--detector`` and ``--device``: with what faces are found and read."""
+    """``--model``, ``--detector``, ``--min-face`` and ``--device``: with what faces are found and read."""
     parser.add_argument(
         "--model",
         type=Path,
@@ -122,9 +133,7 @@ def add_reading_options(parser: argparse.ArgumentParser) -> None:
         help=f"{', '.join(shipped())}, which come with it, a folder of `mien train` or `mien export`, or an .onnx file "
         f"({DEFAULT})",
     )
-    parser.add_argument(
-        "--detector", default="haar", metavar="D", help="haar, yunet, yunet:FILE, or none for face crops (haar)"
-    )
+    add_detector_options(parser, "yunet, yunet:FILE.onnx, or none for face crops")
     parser.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda or cuda:N (auto)")
 
 

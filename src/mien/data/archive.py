@@ -25,7 +25,7 @@ LARGEST_PHOTO = 2**30
 DEEPEST, LONGEST_PATH = 32, 4096
 """Folders around a member of an archive, and bytes of its path, beyond which the archive is refused."""
 
-_JUNK_NAMES = frozenset({"__macosx", "thumbs.db", "desktop.ini"})
+_JUNK_NAMES = frozenset({"__macosx", "@eadir", "thumbs.db", "desktop.ini"})
 _BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, OSError)
 _METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
 _ENCRYPTED = 1
@@ -83,7 +83,7 @@ def open_entries(path: Path) -> Iterator[Entries]:
 
 
 def is_junk(path: str) -> bool:
-    """Whether a file is one that operating systems leave behind: ``__MACOSX/``, dotfiles, Thumbs.db, desktop.ini."""
+    """Whether a file is one that operating systems leave behind: ``__MACOSX/``, ``@eaDir/``, dotfiles, Thumbs.db."""
     return any(part.startswith(".") or part.lower() in _JUNK_NAMES for part in path.split("/"))
 
 

@@ -9,6 +9,7 @@ fingerprint that was kept.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import stat
@@ -30,6 +31,7 @@ FORMAT = 1
 """Raise it when readers or the file's layout change: older files are then ignored."""
 
 _BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
+_DIGEST = hashlib.sha256().digest_size
 _ARRAYS = ("images", "labels", "splits", "ids")
 
 
@@ -72,14 +74,18 @@ def cached(path: Path, source: str, read: Callable[[], FaceSet], way: str = "") 
     return faces
 
 
+def cache_folder() -> Path:
+    """The folder of the cache: ``$MIEN_CACHE``, else ``~/.cache/mien``."""
+    root = os.environ.get("MIEN_CACHE")
+    return expanded(root) if root else Path.home() / ".cache" / "mien"
+
+
 def cache_file(path: Path, way: str = "") -> Path:
     """Where the decoded form of the source at the absolute ``path``, read in this way, is kept."""
-    root = os.environ.get("MIEN_CACHE")
-    folder = expanded(root) if root else Path.home() / ".cache" / "mien"
     # No path holds a NUL, so no other source and way give the same text.
     text = f"{path}\0{way}" if way else str(path)
     key = hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:24]
-    return folder / f"faces-{key}.npz"
+    return cache_folder() / f"faces-{key}.npz"
 
 
 def load(path: Path, mark: str, source: str, way: str = "") -> FaceSet | None:
@@ -131,16 +137,75 @@ def store(path: Path, mark: str, faces: FaceSet, way: str = "") -> None:
     }
     arrays = {name: getattr(faces, name) for name in _ARRAYS}
     try:
-        file = cache_file(path, way)
-        # Faces of people: for this user's eyes.
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _check_folder(file.parent)
-        if "MIEN_CACHE" not in os.environ:
-            file.parent.chmod(0o700)  # our own folder, which something else may have made first
-        with atomic_file(file, private=True) as temporary, temporary.open("wb") as stream:
+        with _written(cache_file(path, way)) as stream:
             np.savez(stream, about=np.array(json.dumps(about)), **arrays)
     except (MienError, OSError, RuntimeError, UnicodeError) as error:
         _tell(f"{faces.source} was read, but its cache was not kept ({error}); set MIEN_CACHE to a folder with space")
+
+
+def cached_array(name: str, compute: Callable[[], np.ndarray], fits: Callable[[np.ndarray], bool]) -> np.ndarray:
+    """An array that takes long to compute: from the cache if it is there, else computed and stored.
+
+    It is kept as .npy, with the SHA-256 of that behind it.
+
+    Args:
+        name: of the file, without its ending; it has to change whenever the result may.
+        compute: makes the array.
+        fits: whether an array may be what ``compute`` makes: type, shape, range. A cached one that does not fit is
+            made again.
+    """
+    try:
+        file = cache_folder() / f"{name}.npy"
+        if file.parent.is_dir():
+            _check_folder(file.parent)
+            with _opened(file) as stream:
+                return _array_from(stream, fits)
+    except FileNotFoundError:
+        pass
+    except Exception as error:  # As in ``load``: a broken file fails in many ways.
+        _tell(f"the cache of {name} cannot be read ({error}) and is made again")
+    array = compute()
+    try:
+        with _written(cache_folder() / f"{name}.npy") as stream:
+            content = io.BytesIO()
+            np.save(content, array, allow_pickle=False)
+            stream.write(content.getbuffer())
+            stream.write(hashlib.sha256(content.getbuffer()).digest())
+    except (MienError, OSError, RuntimeError, UnicodeError) as error:
+        _tell(f"the cache of {name} was not kept ({error}); set MIEN_CACHE to a folder with space")
+    return array
+
+
+def _array_from(stream: IO[bytes], fits: Callable[[np.ndarray], bool]) -> np.ndarray:
+    """The array of a file that ``cached_array`` wrote.
+
+    Raises:
+        ValueError: it is damaged, or does not fit.
+    """
+    content = stream.read()
+    content, digest = content[:-_DIGEST], content[-_DIGEST:]
+    if hashlib.sha256(content).digest() != digest:
+        raise ValueError("its content is not what was kept")
+    array: np.ndarray = np.load(io.BytesIO(content), allow_pickle=False)
+    if not isinstance(array, np.ndarray) or not fits(array):
+        raise ValueError("its content is not of the kind that was looked for")
+    return array
+
+
+@contextmanager
+def _written(file: Path) -> Iterator[IO[bytes]]:
+    """A cache file to be written, for this user's eyes: it holds, or tells of, faces of people.
+
+    Raises:
+        MienError: the folder belongs to another user, others may write to it, or the disk is full.
+        OSError: the folder cannot be made.
+    """
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _check_folder(file.parent)
+    if "MIEN_CACHE" not in os.environ:
+        file.parent.chmod(0o700)  # our own folder, which something else may have made first
+    with atomic_file(file, private=True) as temporary, temporary.open("wb") as stream:
+        yield stream
 
 
 def _check_folder(folder: Path) -> None:

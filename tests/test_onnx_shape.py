@@ -1,0 +1,48 @@
+"""ONNX files freed from their one size."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pytest
+
+from mien.recognition.detection import yunet_network
+from mien.recognition.detection.onnx_shape import any_size
+
+
+def test_the_network_takes_any_size_and_answers_the_same_at_its_own() -> None:
+    ort = pytest.importorskip("onnxruntime")
+    model = yunet_network.installed()
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    fixed, free = (ort.InferenceSession(content, options) for content in (model, any_size(model)))
+    assert fixed.get_inputs()[0].shape == [1, 3, 640, 640]
+    assert free.get_inputs()[0].shape == ["n", 3, "h", "w"]
+    pixels = np.random.default_rng(0).uniform(0, 255, (1, 3, 640, 640)).astype(np.float32)
+    for before, after in zip(fixed.run(None, {"input": pixels}), free.run(None, {"input": pixels}), strict=True):
+        assert np.array_equal(before, after)
+    names = [output.name for output in free.get_outputs()]
+    small = free.run(names, {"input": pixels[:, :, :96, :64]})
+    assert small[names.index("cls_8")].shape[1] == 12 * 8
+
+
+def test_onnx_itself_reads_what_was_written() -> None:
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load_from_string(any_size(yunet_network.installed()))
+    original = onnx.load_from_string(yunet_network.installed())
+    onnx.checker.check_model(model)
+    assert list(model.graph.node) == list(original.graph.node)
+    assert list(model.graph.initializer) == list(original.graph.initializer)
+    assert [output.name for output in model.graph.output] == [output.name for output in original.graph.output]
+
+
+def test_freeing_a_file_twice_changes_nothing() -> None:
+    freed = any_size(yunet_network.installed())
+    assert hashlib.sha256(any_size(freed)).digest() == hashlib.sha256(freed).digest()
+
+
+@pytest.mark.parametrize("content", [b"\x0a\xff", b"\xff" * 11, b"\x0b", b"\x3a\x05\x08"])
+def test_what_is_no_protocol_buffer_is_refused(content: bytes) -> None:
+    with pytest.raises(ValueError, match="it (ends in the middle|has a field)"):
+        any_size(content)
