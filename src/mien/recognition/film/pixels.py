@@ -48,7 +48,7 @@ class Developer:
         Raises:
             av.FFmpegError, ValueError: the kind of pixels cannot be converted.
         """
-        width = max(1, round(picture.width * self._aspect))
+        width = self.width(picture)
         converted = self._reformatter.reformat(
             picture, width=width, format="rgb24", interpolation=Interpolation.BICUBIC, threads=min(2, cores())
         )
@@ -57,6 +57,10 @@ class Developer:
             pixels = np.asarray(Image.fromarray(pixels).filter(self._toned(picture.color_trc)))
         matrix = _matrix(picture)
         return pixels if matrix is None else np.ascontiguousarray(_turned(pixels, matrix))
+
+    def width(self, picture: VideoFrame) -> int:
+        """Of a picture with square pixels, before it is turned."""
+        return max(1, round(picture.width * self._aspect))
 
     def _toned(self, transfer: int) -> ImageFilter.Color3DLUT:
         if transfer not in self._tones:
