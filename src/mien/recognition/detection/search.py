@@ -12,8 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-SMALLEST = 12.0
-"""Side in pixels that the smallest face has at least when it is looked for: YuNet finds real faces from there on."""
+SMALLEST = 13.0
+"""Side in pixels that the smallest face has at least when it is looked for: YuNet finds real faces from there on
+(``python benchmarks/limits.py``)."""
+
+SMALLEST_GREY = 24.0
+"""The same in a grey picture: without its colours it knows faces only when they are larger."""
 
 LARGEST_SMALLEST = 32.0
 """The same, at most: enlarging shows faces better that are blurred or cut out, but not beyond that."""
@@ -68,18 +72,19 @@ class Tile:
         return rows
 
 
-def plan(height: int, width: int, min_face: float) -> list[Tile]:
+def plan(height: int, width: int, min_face: float, grey: bool = False) -> list[Tile]:
     """The tiles in which to look for faces of at least ``min_face`` pixels, the finest search first.
 
     Args:
         height: of the picture, in pixels.
         width: the same.
         min_face: side in pixels of the smallest face that is to be found.
+        grey: whether the picture has no colours.
     """
     scale = min((PIXELS / (height * width)) ** 0.5, LARGEST_SMALLEST / min_face)
     if height * width < ENLARGED:
         scale = min(scale, 1.0)
-    scale = max(scale, SMALLEST / min_face)
+    scale = max(scale, (SMALLEST_GREY if grey else SMALLEST) / min_face)
     tiles: list[Tile] = []
     while max(height, width) * scale > COARSEST:
         tiles += _tiles(height, width, scale)

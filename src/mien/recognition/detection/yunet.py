@@ -82,9 +82,8 @@ class YuNet:
         """
         check(picture)
         height, width = picture.shape[:2]
-        parts = side_by_side(
-            lambda tile: self._first_look(picture, tile), plan(height, width, self.min_face), self._threads
-        )
+        tiles = plan(height, width, self.min_face, grey=picture.ndim == 2)
+        parts = side_by_side(lambda tile: self._first_look(picture, tile), tiles, self._threads)
         rows = suppressed(np.concatenate(parts))
         rows = rows[rows[:, 2:4].max(axis=1, initial=0) >= _TOLERANCE * self.min_face]
         sure = rows[:, 4] >= SURE
