@@ -134,8 +134,9 @@ def main() -> None:
     models = {}
     for name, probabilities in everything.items():
         models[name] = measured(probabilities, faces, twins, group)
-        if thresholds.get(name) is not None:
-            models[name]["sure"] = promise(probabilities, faces, ~twins, thresholds[name])
+        threshold = thresholds.get(name)
+        if threshold is not None:
+            models[name]["sure"] = promise(probabilities, faces, ~twins, threshold)
         if given.fer and name != "fer":
             right, base = (
                 values[~twins].argmax(axis=1) == faces.labels[~twins] for values in (probabilities, everything["fer"])
