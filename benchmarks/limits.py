@@ -56,13 +56,16 @@ def hit(finder: Detector, pixels: np.ndarray, frame: Box) -> bool:
     return False
 
 
-def small(finder: Detector, face: int, shape: tuple[int, int], generator: np.random.Generator) -> bool:
-    """Whether a face of a size is found somewhere in a grey picture of a shape."""
+def small(
+    finder: Detector, face: int, shape: tuple[int, int], generator: np.random.Generator, grey: bool = False
+) -> bool:
+    """Whether a face of a size is found somewhere in an empty picture of a shape, with its colours or without."""
     pixels, frame = portrait(face * generator.uniform(0.98, 1.02), generator.uniform(-10, 10), generator.random() < 0.5)
     canvas = np.full((*shape, 3), 120, np.uint8)
     side = min(pixels.shape[0], *shape)
     top, left = (int(generator.integers(0, length - side + 1)) for length in shape)
     canvas[top : top + side, left : left + side] = pixels[:side, :side]
+    canvas = np.asarray(Image.fromarray(canvas).convert("L")) if grey else canvas
     return hit(finder, canvas, (frame[0] + left, frame[1] + top, frame[2], frame[3]))
 
 
@@ -118,17 +121,20 @@ def main() -> None:
     shapes = {"640x480": (480, 640), "2048x1536": (1536, 2048), "16000x512": (512, 16000)}
     record = {
         "size": {
-            name: {face: share(lambda g, f=face, s=shape: small(finder, f, s, g), given.draws, given.seed)
-                   for face in SIZES}
+            f"{name}{' grey' if grey else ''}": {
+                face: share(lambda g, f=face, s=shape, k=grey: small(finder, f, s, g, k), given.draws, given.seed)
+                for face in SIZES
+            }
             for name, shape in shapes.items()
+            for grey in (False, True)
         },
         "tilt": {tilt: share(lambda g, t=tilt: tilted(finder, t, g), given.draws, given.seed) for tilt in TILTS},
         "cut": {part: share(lambda g, p=part: cut(finder, p, g), given.draws, given.seed) for part in SHARES},
     }  # fmt: skip
     for name, row in record["size"].items():
-        print(f"{name + ', face in px':26}" + "".join(f"{face:>5} {value:4.0%}" for face, value in row.items()))
+        print(f"{name + ', face in px':28}" + "".join(f"{face:>5} {value:4.0%}" for face, value in row.items()))
     for name, unit in (("tilt", "degrees"), ("cut", "share beyond an edge")):
-        print(f"{name + ', ' + unit:26}" + "".join(f"{key:>5} {value:4.0%}" for key, value in record[name].items()))
+        print(f"{name + ', ' + unit:28}" + "".join(f"{key:>5} {value:4.0%}" for key, value in record[name].items()))
     right, wrong = sideways(finder)
     print(f"a man from the side: found in {right} of 6 sizes of one picture, {wrong} wrong boxes")
     print(json.dumps({"benchmark": "limits", "seed": given.seed, "draws": given.draws, "sideways": right, **record}))

@@ -488,8 +488,8 @@ def test_an_average_says_when_only_some_models_are_scaled(tmp_path: Path) -> Non
     assert "divided by temperatures of 4.00 and 4.00, each its own" in page_of(tmp_path / "test").text
 
 
-def threshold(value: float | None) -> dict[str, Any]:
-    return {"calibration": {"temperature": 4.0, "uncertain": {"stated_accuracy": 0.8, "threshold": value}}}
+def threshold(value: float | None, **more: float) -> dict[str, Any]:
+    return {"calibration": {"temperature": 4.0, "uncertain": {"stated_accuracy": 0.8, "threshold": value, **more}}}
 
 
 @pytest.mark.parametrize(
@@ -500,8 +500,9 @@ def threshold(value: float | None) -> dict[str, Any]:
         ("test", META, "calibration error is 23.8 points without that and 0.0 points with it. Nothing was fitted on"),
         ("validation", None, "No temperature is folded into the weights here"),
         ("test", None, "the certainty is as training left it"),
-        ("test", META, "below 70.0\u202f% are called uncertain: From there on, at least 80\u202f% are to be right"),
+        ("test", META, "below 70.0\u202f% are called uncertain: from there on, at least 80\u202f% of the validation"),
         ("test", META, "Here, 40 of 40 answers (100.0\u202f%) are that sure, and 75.0\u202f% of these are right"),
+        ("test", threshold(0.7, confidence=0.95), "From there on, at least 80\u202f% are to be right"),
         ("test", threshold(0.9), "Here, no answer is that sure"),
         ("test", threshold(None), "every answer of this model is marked uncertain"),
         ("test", None, "came without a threshold"),

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from mien.recognition.detection import search
-from mien.recognition.detection.search import COARSEST, LONGEST, OVERLAP, SMALLEST, Tile, plan, resized
+from mien.recognition.detection.search import COARSEST, LONGEST, OVERLAP, SMALLEST, SMALLEST_GREY, Tile, plan, resized
 
 SIZES = [
     (1, 1),
@@ -28,9 +28,12 @@ def scale(tile: Tile) -> float:
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("min_face", [8, 24, 100])
-def test_a_face_of_any_size_is_whole_in_a_tile_that_shows_it_well(size: tuple[int, int], min_face: int) -> None:
+@pytest.mark.parametrize(("grey", "smallest"), [(False, SMALLEST), (True, SMALLEST_GREY)])
+def test_a_face_of_any_size_is_whole_in_a_tile_that_shows_it_well(
+    size: tuple[int, int], min_face: int, grey: bool, smallest: float
+) -> None:
     height, width = size
-    tiles = plan(height, width, min_face)
+    tiles = plan(height, width, min_face, grey)
     generator = np.random.default_rng(0)
     edges = np.array([(tile.left, tile.top, tile.right, tile.bottom, scale(tile)) for tile in tiles])
     largest = min(height, width)
@@ -42,8 +45,8 @@ def test_a_face_of_any_size_is_whole_in_a_tile_that_shows_it_well(size: tuple[in
         holds = (edges[:, 0] <= left) & (edges[:, 1] <= top)
         holds &= (edges[:, 2] >= left + side) & (edges[:, 3] >= top + side)
         seen = side * edges[holds, 4]
-        # The finest search shows it at SMALLEST at least, coarser ones never larger than YuNet knows.
-        assert any(0.98 * SMALLEST <= pixels <= 1.01 * COARSEST for pixels in seen), (side, left, top)
+        # The finest search shows it well, coarser ones never larger than YuNet knows.
+        assert any(0.98 * smallest <= pixels <= 1.01 * COARSEST for pixels in seen), (side, left, top)
 
 
 @pytest.mark.parametrize("size", SIZES)

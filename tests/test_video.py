@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 import tracemalloc
@@ -293,6 +294,19 @@ class TestRecords:
     def test_wrong_settings_are_refused_at_once(self, options: dict[str, Any], told: str, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=told):
             recognize_film(RedSquares(), numbered(tmp_path / "film.mp4", 1), **options)
+
+    def test_no_decoded_frame_waits_for_the_clean_up_of_python(self, tmp_path: Path) -> None:
+        """They are large and made outside of Python, so that what waits there would be many megabytes."""
+        path = numbered(tmp_path / "film.mp4", 300)
+        list(frames(path))
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in frames(path):
+                pass
+            assert gc.collect() < 100
+        finally:
+            gc.enable()
 
     def test_memory_does_not_grow_with_the_film(self, tmp_path: Path) -> None:
         path, count = tmp_path / "film.avi", 2000

@@ -116,9 +116,12 @@ class TestLargeFrames:
         recognizer = Recognizer("nano", detector=Whole())
         sizes: list[int] = []
         original = recognizer.recognize
-        monkeypatch.setattr(
-            recognizer, "recognize", lambda given, color: sizes.append(len(given)) or original(given, color)
-        )
+
+        def counted(given: list[np.ndarray], color: str) -> object:
+            sizes.append(len(given))
+            return original(given, color)
+
+        monkeypatch.setattr(recognizer, "recognize", counted)
         records = list(recognizer.recognize_film(films.numbered(tmp_path / "film.mp4", 7)))
         assert sizes == [2, 2, 2, 1] and [record.frame for record in records] == list(range(7))
 
@@ -199,7 +202,7 @@ class TestOneFilmEndsNothing:
                 def decode(self, packet: av.Packet | None) -> list[av.VideoFrame]:
                     return failing(self.stream.decode, packet)  # type: ignore[no-any-return]
 
-            monkeypatch.setattr(decoder, "_pictures_of", lambda stream, packet: pictures(Stream(stream), packet))  # type: ignore[arg-type]
+            monkeypatch.setattr(decoder, "_pictures_of", lambda stream, packet: pictures(Stream(stream), packet))
         recognizer = Recognizer("nano", detector="none")
         records = list(read_inputs(recognizer, [Film(path), tmp_path / "photo.png"], FilmSettings()))
         assert records[-1].status == "ok" and records[-1].input.endswith("photo.png")
@@ -236,9 +239,12 @@ class TestOneFilmEndsNothing:
             file.write(part * 100_000)
         reads: list[int] = []
         original = missing._number
-        monkeypatch.setattr(
-            missing, "_number", lambda *given, **options: reads.append(1) or original(*given, **options)
-        )
+
+        def counted(data: bytes, keep_marker: bool = False) -> tuple[int, int]:
+            reads.append(1)
+            return original(data, keep_marker)
+
+        monkeypatch.setattr(missing, "_number", counted)
         with path.open("rb") as file:
             parts = missing._mp4_parts(file, path.stat().st_size)
         assert missing.lacking(path) is None

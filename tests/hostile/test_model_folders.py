@@ -244,6 +244,7 @@ METAS: dict[str, Any] = {
     "temperature 0": {"calibration": {"temperature": 0}},
     "temperature true": {"calibration": {"temperature": True}},
     "data a list": {"data": [1]},
+    "release a list": {"release": [1]},
     "data null": {"data": None},
     "fingerprint a number": {"data": {"fingerprint": 1}},
     "accuracy NaN": {"calibration": {"uncertain": {"threshold": 0.5, "stated_accuracy": float("nan")}}},

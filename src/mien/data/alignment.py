@@ -127,10 +127,12 @@ def _search(source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 def _zoomed(pictures: np.ndarray, zoom: int) -> np.ndarray:
     """float32 [P, 17, 17], whole numbers: the middle of int32 [P, 24, 24], ``17 zoom / 1024`` pixels wide, bilinear."""
-    at = (_HALF - 1) * _ONE + (2 * np.arange(_SMALL) - _SMALL + 1) * zoom  # in 1/2048 pixel
+    along = 2 * np.arange(_SMALL, dtype=np.int32) - _SMALL + 1
+    at = ((_HALF - 1) * _ONE + along * zoom).astype(np.int32)  # in 1/2048 pixel
     low, share = at >> 11, ((at & 2047) >> 5).astype(np.int32)
     rows = pictures[:, low] * (64 - share)[:, None] + pictures[:, low + 1] * share[:, None]
-    return ((rows[:, :, low] * (64 - share) + rows[:, :, low + 1] * share + 2048) >> 12).astype(np.float32)
+    sums = (rows[:, :, low] * (64 - share) + rows[:, :, low + 1] * share).astype(np.int32)
+    return ((sums + 2048) >> 12).astype(np.float32)
 
 
 def _refine(source: np.ndarray, target: np.ndarray, place: np.ndarray) -> np.ndarray:
@@ -206,7 +208,7 @@ def _places(placing: np.ndarray, stride: int) -> tuple[np.ndarray, np.ndarray, n
     middle, last = (SIDE - 1) * _ONE, (SIDE - 1) * 2048 - 1
     down, right = (
         np.clip(middle + placing[:, axis, None] + placing[:, entry, None] * row + placing[:, entry + 1, None] * column,
-                0, last)
+                0, last).astype(np.int32)
         for axis, entry in ((0, 2), (1, 4))
     )  # fmt: skip
     begin = SIDE**2 * np.arange(len(placing))[:, None]

@@ -27,7 +27,7 @@ NEAREST = 6
 ALIKE = 0.75
 """Correlation at 8x8 pixels above which a picture is a candidate."""
 
-METHOD = 1
+METHOD = 2
 """Raise it when pairs may come out differently: pairs that were stored before are then ignored."""
 
 _CELLS = 8

@@ -20,8 +20,8 @@ TITLES: dict[str, str] = {
 }
 
 OF_FER2013 = """\
-The official splits: Training trains, PublicTest selects, PrivateTest is kept for the release. No picture of the last
-two was trained on, and no altered copy of one was made."""
+The official splits: Training trains, PublicTest selects, PrivateTest is kept for the release. No file of the last two
+was trained on, but many of their photographs stand in Training as well, cropped or tilted a little differently."""
 
 TRAINING_OF_FER2013 = 28_709
 """Pictures of its Training split, by which the official splits are known from others with the same expressions."""

@@ -12,8 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-SMALLEST = 12.0
-"""Side in pixels that the smallest face has at least when it is looked for: YuNet finds real faces from there on."""
+SMALLEST = 13.0
+"""Side in pixels that the smallest face has at least when it is looked for: YuNet finds real faces from there on
+(``python benchmarks/limits.py``)."""
+
+SMALLEST_GREY = 24.0
+"""The same in a grey picture: without its colours it knows faces only when they are larger."""
 
 LARGEST_SMALLEST = 32.0
 """The same, at most: enlarging shows faces better that are blurred or cut out, but not beyond that."""
@@ -30,8 +34,11 @@ STEP = 3.0
 COARSEST = 400
 """Longer side in pixels of the last, coarsest search, which is one tile, so that the largest face is whole in it."""
 
-OVERLAP = 96
+OVERLAP = 128
 """Pixels that neighbouring tiles share; a face that is larger than that is seen whole by the next coarser search."""
+
+ROOM = 0.1
+"""How much of a tile has to be seen around a face, as a share of the box's longer side, where the picture goes on."""
 
 LONGEST = 1024
 """Longest side of a tile, in pixels: what bounds the memory."""
@@ -59,6 +66,22 @@ class Tile:
         """The part in its size: uint8 [height, width] or [height, width, 3]."""
         return resized(picture[self.top : self.bottom, self.left : self.right], self.width, self.height)
 
+    def whole(self, rows: np.ndarray, height: int, width: int) -> np.ndarray:
+        """Of boxes in the tile, those of faces that are not cut off by an edge of the tile within the picture.
+
+        What is cut off is whole in a neighbour or at a coarser scale; here its box would be too small.
+
+        Args:
+            rows: float64 [N, 4 or more]: left, top, width, height in pixels of the tile.
+            height: of the picture, in pixels.
+            width: the same.
+        """
+        room = ROOM * rows[:, 2:4].max(axis=1, initial=0)
+        cut = (rows[:, 0] < room) & (self.left > 0) | (rows[:, 1] < room) & (self.top > 0)
+        cut |= (rows[:, 0] + rows[:, 2] > self.width - room) & (self.right < width)
+        cut |= (rows[:, 1] + rows[:, 3] > self.height - room) & (self.bottom < height)
+        return rows[~cut]
+
     def placed(self, rows: np.ndarray) -> np.ndarray:
         """Boxes in the tile, float64 [N, 5 or more] (left, top, width, height, ...), in pixels of the picture."""
         across, down = (self.right - self.left) / self.width, (self.bottom - self.top) / self.height
@@ -68,18 +91,19 @@ class Tile:
         return rows
 
 
-def plan(height: int, width: int, min_face: float) -> list[Tile]:
+def plan(height: int, width: int, min_face: float, grey: bool = False) -> list[Tile]:
     """The tiles in which to look for faces of at least ``min_face`` pixels, the finest search first.
 
     Args:
         height: of the picture, in pixels.
         width: the same.
         min_face: side in pixels of the smallest face that is to be found.
+        grey: whether the picture has no colours.
     """
     scale = min((PIXELS / (height * width)) ** 0.5, LARGEST_SMALLEST / min_face)
     if height * width < ENLARGED:
         scale = min(scale, 1.0)
-    scale = max(scale, SMALLEST / min_face)
+    scale = max(scale, (SMALLEST_GREY if grey else SMALLEST) / min_face)
     tiles: list[Tile] = []
     while max(height, width) * scale > COARSEST:
         tiles += _tiles(height, width, scale)

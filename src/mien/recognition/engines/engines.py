@@ -68,7 +68,7 @@ class Engine(Protocol):
 
     @property
     def stated_accuracy(self) -> float | None:
-        """The share of answers at or above ``threshold`` that validation had right, in [0, 1]."""
+        """The share in [0, 1] of the answers at or above ``threshold`` that is promised to be right."""
         ...
 
     def read(self, crops: np.ndarray) -> Answers:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -33,13 +34,13 @@ AHEAD = 3
 
 # A frame and its small picture, None for a frame that is lost.
 _Look: TypeAlias = "tuple[Shown, np.ndarray | None]"
-_SAMPLES = 4
+_SAMPLES = 2
 _BINS = 16
 _MOVES = [(down, right) for down in range(-2, 3) for right in range(-6, 7)]
 
 
 def thumbnail(picture: VideoFrame) -> np.ndarray:
-    """float32 [ROWS, COLUMNS]: the mean grey, 0 to 255, of 4x4 samples in each cell of a frame."""
+    """float32 [ROWS, COLUMNS]: the mean grey, 0 to 255, of 2x2 samples in each cell of a frame."""
     plane = picture.planes[0]
     bits = picture.format.components[0].bits
     if picture.format.is_rgb or picture.format.has_palette or not picture.format.is_planar or not 8 <= bits <= 16:
@@ -51,12 +52,18 @@ def thumbnail(picture: VideoFrame) -> np.ndarray:
 
 
 def reduced(grey: np.ndarray) -> np.ndarray:
-    """float32 [ROWS, COLUMNS]: the means of 4x4 samples in each cell of a grey picture [H, W]."""
-    height, width = grey.shape
+    """float32 [ROWS, COLUMNS]: the means of 2x2 samples in each cell of a grey picture [H, W]."""
+    rows, columns = _places(*grey.shape)
+    sampled = grey.take(rows, axis=0).take(columns, axis=1).astype(np.float32)
+    return (sampled[::2, ::2] + sampled[1::2, ::2] + sampled[::2, 1::2] + sampled[1::2, 1::2]) / _SAMPLES**2
+
+
+@lru_cache(maxsize=16)
+def _places(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """The rows [R] and columns [C] of the samples of a picture."""
     rows = (np.arange(ROWS * _SAMPLES) * 2 + 1) * height // (2 * ROWS * _SAMPLES)
     columns = (np.arange(COLUMNS * _SAMPLES) * 2 + 1) * width // (2 * COLUMNS * _SAMPLES)
-    sampled = grey[rows[:, None], columns].reshape(ROWS, _SAMPLES, COLUMNS, _SAMPLES)
-    return sampled.mean(axis=(1, 3), dtype=np.float32)
+    return rows, columns
 
 
 def differs(before: np.ndarray, after: np.ndarray) -> bool:
@@ -82,7 +89,7 @@ def likeness(first: np.ndarray, second: np.ndarray, moves: list[tuple[int, int]]
 
 def _levels_apart(before: np.ndarray, after: np.ndarray) -> float:
     """The share of cells, in [0, 1], that are at another level of grey, wherever they are."""
-    counts = [np.bincount((grey.ravel() / (256 / _BINS)).astype(np.intp), minlength=_BINS) for grey in (before, after)]
+    counts = [np.bincount(grey.ravel().astype(np.uint8) // (256 // _BINS), minlength=_BINS) for grey in (before, after)]
     return float(np.abs(counts[0] - counts[1]).sum()) / (2 * before.size)
 
 

@@ -19,6 +19,8 @@ _MOST_STRETCHED = 8
 # A smaller angle is none: FFmpeg's own limit.
 _SMALLEST_ANGLE = 1.0
 _ONE = 1 << 16
+# To start a second thread for so few pixels takes longer than it saves.
+_SMALL = 1_000_000
 # ITU-R BT.2408, 2.2: white of a page, in cd/m2; BT.2100: brightest value of PQ, and a usual display for HLG.
 _WHITE, _BRIGHTEST, _DISPLAY = 203.0, 10_000.0, 1000.0
 _GRID = 33
@@ -41,6 +43,8 @@ class Developer:
         # Kept from frame to frame: it prepares its tables once for each size and kind of pixels.
         self._reformatter = VideoReformatter()
         self._tones: dict[int, ImageFilter.Color3DLUT] = {}
+        self._rotation: int | None = None
+        self._matrix: tuple[float, float, float, float] | None = None
 
     def pixels(self, picture: VideoFrame) -> np.ndarray:
         """uint8 [H, W, 3], RGB, upright, with square pixels; frames that stand askew are on black.
@@ -49,14 +53,17 @@ class Developer:
             av.FFmpegError, ValueError: the kind of pixels cannot be converted.
         """
         width = self.width(picture)
+        threads = min(2, cores()) if width * picture.height > _SMALL else 1
         converted = self._reformatter.reformat(
-            picture, width=width, format="rgb24", interpolation=Interpolation.BICUBIC, threads=min(2, cores())
+            picture, width=width, format="rgb24", interpolation=Interpolation.BICUBIC, threads=threads
         )
         pixels = converted.to_ndarray()
         if picture.color_trc in _HIGH_RANGE:
             pixels = np.asarray(Image.fromarray(pixels).filter(self._toned(picture.color_trc)))
-        matrix = _matrix(picture)
-        return pixels if matrix is None else np.ascontiguousarray(_turned(pixels, matrix))
+        # PyAV holds a frame whose side data was asked for until Python's next great clean-up: 60 MB of frames.
+        if picture.rotation != self._rotation:
+            self._rotation, self._matrix = picture.rotation, _matrix(picture)
+        return pixels if self._matrix is None else np.ascontiguousarray(_turned(pixels, self._matrix))
 
     def width(self, picture: VideoFrame) -> int:
         """Of a picture with square pixels, before it is turned."""
