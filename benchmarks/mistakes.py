@@ -24,8 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
+from PIL import Image
 
 from mien.cli.evaluate import as_trained
 from mien.data.faces import FaceSet
@@ -124,7 +124,7 @@ def twin_labels(images: np.ndarray, train: FaceSet) -> list[tuple[str, ...]]:
 def sheets(images: np.ndarray, mistakes: Sequence[Mistake]) -> list[bytes]:
     """PNG files of ``PER_SHEET`` mistakes each, whose pictures are uint8 [N, S, S] or [N, S, S, 3]."""
     size = (SHOWN_SIZE, SHOWN_SIZE)
-    shown = [cv2.resize(image, size, interpolation=cv2.INTER_CUBIC) for image in images]
+    shown = [np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)) for image in images]
     found = []
     for start in range(0, len(mistakes), PER_SHEET):
         captions = [mistake.caption() for mistake in mistakes[start : start + PER_SHEET]]
