@@ -54,7 +54,7 @@ class Muon(torch.optim.AdamW):
         gradients = [parameter.grad for parameter in parameters]
         momenta = [self.state[parameter]["momentum"] for parameter in parameters]
         torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
-        ahead = torch._foreach_lerp(gradients, momenta, MOMENTUM)  # Nesterov's look ahead
+        ahead = list(torch._foreach_lerp(gradients, momenta, MOMENTUM))  # Nesterov's look ahead
         for parameter in parameters:
             parameter.grad = None  # AdamW passes by what has no gradient
         steps = self._orthogonalised(ahead)

@@ -134,10 +134,10 @@ def restore_moments(network: nn.Module, optimizer: torch.optim.Optimizer, saved:
 
 
 class WeightAverage(ModelEmaV3):
-    """timm's moving average of weights, in one operation a step where nothing but floats is averaged.
+    """timm's moving average of weights, in one operation a step if nothing but floats is averaged.
 
-    timm asks both networks for their ``state_dict`` at every step, which makes a tensor of every weight: 432 of the
-    3,564 operations of a step of `mini`. Weights keep their memory while a network is trained, so the list is made once.
+    timm asks both networks for their ``state_dict`` at every step, which makes a tensor of every weight. Weights keep
+    their memory while a network is trained, so the lists are made once.
     """
 
     _averages: list[torch.Tensor] | None = None
