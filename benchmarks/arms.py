@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from masked_inputs import hidden_patches
 
-from mien.cli.evaluate import trained_on
 from mien.config import PRESETS, DistillConfig, FreezeConfig, PretrainConfig, TrainConfig, differences
 from mien.data.faces import FaceSet
 from mien.errors import MienError
+from mien.evaluation.clean import trained_on
 from mien.evaluation.evaluate import evaluate
 from mien.files import read_json
 from mien.model.classifier import Classifier
@@ -169,7 +169,7 @@ def judge(
     device: str = "auto",
     tta: bool = False,
     seed: int = 0,
-    train_thumbnails: np.ndarray | None = None,
+    training_images: np.ndarray | None = None,
 ) -> tuple[dict[str, Any], np.ndarray]:
     """What a run's model is worth on validation.
 
@@ -179,7 +179,7 @@ def judge(
         device: where pictures are read.
         tta: average the probabilities of a picture and of its mirror image.
         seed: of what is hidden, where something is.
-        train_thumbnails: uint8 [M, 12, 12], among which twins are looked for; by default of what the model learnt from.
+        training_images: uint8 [M, S, S], among which twins are looked for; by default what the model learnt from.
 
     Returns:
         ``accuracy`` and its ``ci95``, ``clean`` and ``clean_ci95`` (the same without the pictures that have a twin),
@@ -189,8 +189,8 @@ def judge(
     """
     torch.manual_seed(seed)
     classifier = Classifier.load(folder, resolve_device(device))
-    thumbs = trained_on(faces, classifier) if train_thumbnails is None else train_thumbnails
-    found = evaluate(classifier, faces, "validation", train_thumbnails=thumbs, tta=tta, quiet=True)
+    training = trained_on(faces, classifier) if training_images is None else training_images
+    found = evaluate(classifier, faces, "validation", training=training, tta=tta, quiet=True)
     rate = None if tta else statistics.median(row["images_per_second"] for row in read_history(folder.parent))
     scores = {
         "accuracy": found.whole["accuracy"],

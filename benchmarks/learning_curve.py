@@ -1,7 +1,7 @@
 """What more training images would bring: accuracy on validation over the number of training images.
 
 The same fresh preset is trained on an eighth, a quarter, a half and all of Training. A smaller share lies within each
-larger one, has every class in its proportion, and keeps near-identical pictures (``mien.data.twins``) together: drawn
+larger one, has every class in its proportion, and keeps copies of a photograph (``mien.data.twins``) together: drawn
 one by one, twins would meet only in the large shares, whose pictures would then be worth less than their number says.
 
 Every share is trained for the same number of steps, the small ones for more epochs: arms of the same number of epochs
@@ -43,7 +43,7 @@ from mien.data.drawn import write_archive
 from mien.data.faces import FaceSet, fingerprint_of
 from mien.data.read import read_faces
 from mien.data.split import cut_validation
-from mien.data.twins import groups, has_twin, thumbnails
+from mien.data.twins import groups, has_twin
 from mien.errors import MienError
 from mien.evaluation.figures import png
 from mien.files import atomic_file, read_json, write_json
@@ -80,7 +80,7 @@ def share_of(faces: FaceSet, share: float, seed: int) -> FaceSet:
     """
     train = np.flatnonzero(faces.splits == "train")
     part = faces.select(train)
-    taken = train[places(part.labels, groups(thumbnails(part.images)), seed) < share]
+    taken = train[places(part.labels, groups(part.images), seed) < share]
     rows = np.concatenate([taken, np.flatnonzero(faces.splits == "validation")])
     prefix = {split: name for name, split in OFFICIAL_SPLITS.items()}
     ids = np.array([
@@ -151,8 +151,8 @@ def main() -> None:
     faces = read_faces(given.data)
     if not faces.has("validation"):
         faces = cut_validation(faces, 0.1, given.seed)
-    train, total = thumbnails(faces.part("train").images), len(faces.part("train"))
-    clean = ~has_twin(thumbnails(faces.part("validation").images), train)
+    train, total = faces.part("train").images, len(faces.part("train"))
+    clean = ~has_twin(faces.part("validation").images, train)
     if not clean.any():
         raise MienError(f"{given.data}: every picture of validation has a twin in training; give other data")
     points: list[dict[str, Any]] = []
@@ -166,7 +166,7 @@ def main() -> None:
         meta = read_json(folder / "meta.json")
         if meta["data"]["fingerprint"] != part.fingerprint:
             raise MienError(f"{config.out}: was trained on other pictures; choose another --out")
-        scores, hits = judge(folder, part, device=given.device, train_thumbnails=train)
+        scores, hits = judge(folder, part, device=given.device, training_images=train)
         seen = config.epochs * (images // given.batch_size) * given.batch_size
         point = {"share": share, "images": images, "classes": part.part("train").class_counts(), "images_seen": seen}
         points.append({**point, "epochs": config.epochs, "best_epoch": meta["metrics"]["epoch"], **scores})

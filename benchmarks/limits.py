@@ -95,7 +95,9 @@ def sideways(finder: Detector) -> tuple[int, int]:
 
     image, right, wrong = Image.fromarray(skimage.data.camera()), 0, 0
     for side in (256, 384, 512, 768, 1024, 1536):
-        boxes = [found.box for found in finder.detect(np.asarray(image.resize((side, side), Image.Resampling.BILINEAR)))]
+        boxes = [
+            found.box for found in finder.detect(np.asarray(image.resize((side, side), Image.Resampling.BILINEAR)))
+        ]
         about = [overlap(box, (0.376 * side, 0.2 * side, 0.16 * side, 0.19 * side)) > 0.3 for box in boxes]
         right, wrong = right + any(about), wrong + about.count(False)
     return right, wrong

@@ -1,10 +1,10 @@
 """The surest mistakes of a classifier, to be looked at one by one: which of them are mistakes of the label?
 
 OUT/mistakes-1.png, and so on, hold the wrongly read pictures of which the classifier was surest, numbered, and
-OUT/mistakes.csv a line for each: label, reading, probability, id, whether near-identical pictures in Training ("twins")
-exist and which labels those have, and an empty column ``verdict`` to fill in. A twin that is labelled as the picture
-was read speaks for a wrong label without any looking. OUT/classes.txt has the scores by class and the most frequent
-confusions.
+OUT/mistakes.csv a line for each: label, reading, probability, id, whether the same photograph stands in Training too
+(its "twins") and which labels it has there, and an empty column ``verdict`` to fill in. A twin that is labelled as the
+picture was read speaks for a wrong label without any looking. OUT/classes.txt has the scores by class and the most
+frequent confusions.
 
 The sheets show the very faces of the data: they are for looking at, stay under --out, and belong neither into a
 repository nor into a report that goes to others. A label says how a face looked to somebody, and so does a verdict.
@@ -24,14 +24,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
+from PIL import Image
 
-from mien.cli.evaluate import as_trained, trained_on
+from mien.cli.evaluate import as_trained
 from mien.data.faces import FaceSet
 from mien.data.read import read_faces
-from mien.data.twins import has_twin, thumbnails
+from mien.data.twins import twin_pairs
 from mien.errors import MienError
+from mien.evaluation.clean import trained_on
 from mien.evaluation.evaluate import Evaluation, evaluate
 from mien.evaluation.figures import picture_sheet, png
 from mien.evaluation.metrics import classification_report_text, most_confused, surest_mistakes
@@ -58,7 +59,7 @@ class Mistake:
         reading: the class that the classifier says.
         probability: of the reading, in [0, 1].
         of_label: probability of the label, in [0, 1].
-        twins: whether Training holds a near-identical picture; None where Training is not known.
+        twins: whether Training holds the same photograph; None where Training is not known.
         twin_labels: the labels of these.
     """
 
@@ -114,15 +115,16 @@ def mistakes_of(found: Evaluation, train: FaceSet | None, count: int) -> list[Mi
 
 def twin_labels(images: np.ndarray, train: FaceSet) -> list[tuple[str, ...]]:
     """For each picture, uint8 [N, S, S] or [N, S, S, 3], the labels of its twins in a set, each once."""
-    thumbs, others = thumbnails(images), thumbnails(train.images)
-    shared = [has_twin(thumbs, others[train.labels == label]) for label in range(len(train.names))]
-    return [tuple(name for name, held in zip(train.names, row, strict=True) if held) for row in np.array(shared).T]
+    labels: list[set[int]] = [set() for _ in images]
+    for row, other in twin_pairs(images, train.images):
+        labels[row].add(int(train.labels[other]))
+    return [tuple(train.names[label] for label in sorted(row)) for row in labels]
 
 
 def sheets(images: np.ndarray, mistakes: Sequence[Mistake]) -> list[bytes]:
     """PNG files of ``PER_SHEET`` mistakes each, whose pictures are uint8 [N, S, S] or [N, S, S, 3]."""
     size = (SHOWN_SIZE, SHOWN_SIZE)
-    shown = [cv2.resize(image, size, interpolation=cv2.INTER_CUBIC) for image in images]
+    shown = [np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)) for image in images]
     found = []
     for start in range(0, len(mistakes), PER_SHEET):
         captions = [mistake.caption() for mistake in mistakes[start : start + PER_SHEET]]
@@ -179,7 +181,7 @@ def look(given: argparse.Namespace) -> dict[str, Any]:
     classifier = Classifier.load(given.model, resolve_device(given.device))
     faces = as_trained(read_faces(given.data), classifier, "validation")
     known = trained_on(faces, classifier)
-    found = evaluate(classifier, faces, "validation", train_thumbnails=known, model=str(given.model))
+    found = evaluate(classifier, faces, "validation", training=known, model=str(given.model))
     train = faces.part("train") if faces.has("train") else None
     every = mistakes_of(found, train, len(found.labels))
     surest = every[: given.count]

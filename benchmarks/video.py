@@ -8,29 +8,39 @@ Rates are those of the fastest of some rounds, after a warm-up; the processor ti
 less on what else the machine does. Memory is the peak of a fresh process over what it holds after its first hundred
 frames, for films of several lengths.
 
+With ``--beside`` the same film is read by the code of another checkout too, in turns, each time in a fresh process:
+reading alone, and reading, finding, following and recognising; believe the ratios.
+
     python benchmarks/video.py --model runs/first
+    git worktree add old v0.5 && python benchmarks/video.py --beside old --rounds 5
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import shlex
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from fractions import Fraction
 from importlib import metadata
 from multiprocessing import get_context
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-import cv2
+import av
 import numpy as np
+from av.video.stream import VideoStream
+from PIL import Image
 
-from mien.recognition.film.film import BATCH, Reader, recognize_film, write_annotated
+from mien.recognition.film.film import BATCH, Reader, recognize_film
 from mien.recognition.inputs.frames import frames
 from mien.versions import machine
 
@@ -45,26 +55,78 @@ def write_film(path: Path, count: int) -> None:
     """Writes the film: a portrait that sways over a textured ground."""
     from skimage import data
 
-    portrait = data.astronaut()[:330, 40:420, ::-1]
+    portrait = data.astronaut()[:330, 40:420]
     generator = np.random.default_rng(0)
     ground = np.zeros((HEIGHT, WIDTH, 3))
     for cell in (4, 16, 64):
-        noise = generator.uniform(-40, 40, (HEIGHT // cell, WIDTH // cell, 3))
-        ground += cv2.resize(noise, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
+        noise = generator.uniform(-40, 40, (HEIGHT // cell, WIDTH // cell, 3)).astype(np.float32)
+        planes = [Image.fromarray(noise[..., channel]).resize((WIDTH, HEIGHT)) for channel in range(3)]
+        ground += np.dstack([np.asarray(plane) for plane in planes])
     still = np.clip(128 + ground, 0, 255).astype(np.uint8)
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), RATE, (WIDTH, HEIGHT))
-    for index in range(count):
-        angle = 2 * np.pi * index / 200
-        left, top = round(130 + 125 * np.sin(angle)), round(75 + 70 * np.cos(1.7 * angle))
-        frame = still.copy()
-        frame[top : top + portrait.shape[0], left : left + portrait.shape[1]] = portrait
-        writer.write(frame)
-    writer.release()
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("mpeg4", rate=Fraction(RATE), options={"qmin": "4", "qmax": "4"})
+        assert isinstance(stream, VideoStream)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        for index in range(count):
+            angle = 2 * np.pi * index / 200
+            left, top = round(130 + 125 * np.sin(angle)), round(75 + 70 * np.cos(1.7 * angle))
+            shown = still.copy()
+            shown[top : top + portrait.shape[0], left : left + portrait.shape[1]] = portrait
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(shown, "rgb24")))
+        output.mux(stream.encode(None))
+
+
+def pair(film: Path, options: Mapping[str, Any], rounds: int) -> dict[str, float]:
+    """Frames a second of reading alone and of the whole, each the fastest of some rounds, after a warm-up.
+
+    It runs under the code of any checkout that has ``frames`` and ``recognize_film``.
+    """
+    recognizer = load(options)
+    parts: dict[str, Callable[[], Any]] = {
+        "reading": lambda: frames(film),
+        "recognition": lambda: recognize_film(recognizer, film),
+    }
+    best = dict.fromkeys(parts, 0.0)
+    for round_ in range(rounds + 1):
+        for name, part in parts.items():
+            started = time.perf_counter()
+            count = sum(1 for _ in part())
+            if round_:
+                best[name] = max(best[name], count / (time.perf_counter() - started))
+    return best
+
+
+def beside(film: Path, checkout: Path, arguments: list[str], rounds: int) -> dict[str, dict[str, list[float]]]:
+    """``pair`` by the code of this checkout and of another one, in turns."""
+    places = {"here": Path(__file__).parents[1], "beside": checkout}
+    found: dict[str, dict[str, list[float]]] = {side: {"reading": [], "recognition": []} for side in places}
+    for _ in range(rounds):
+        for side, place in places.items():
+            done = subprocess.run(
+                [sys.executable, __file__, "--pair", str(film), *arguments],
+                env={**os.environ, "PYTHONPATH": str(place.absolute() / "src")},
+                stdout=subprocess.PIPE,
+                check=True,
+            )
+            for name, rate in json.loads(done.stdout).items():
+                found[side][name].append(rate)
+    return found
+
+
+def table_beside(found: dict[str, dict[str, list[float]]]) -> str:
+    """What ``beside`` found, as Markdown: medians, and the median of the ratios of the turns."""
+    lines = ["| frames/s | here | beside | ratio |", "|---|---:|---:|---:|"]
+    for name, text in (("reading", "reading alone"), ("recognition", "reading, finding, following, recognising")):
+        ours, theirs = found["here"][name], found["beside"][name]
+        ratio = median(one / other for one, other in zip(ours, theirs, strict=True))
+        lines.append(f"| {text} | {median(ours):,.1f} | {median(theirs):,.1f} | {ratio:.2f} |")
+    return "\n".join(lines)
 
 
 def speed(recognizer: Any, film: Path, count: int, rounds: int, scratch: Path) -> dict[str, float]:
     """Frames a second of the whole and of its parts, and how well the face was followed."""
     from mien.recognition.detection.framing import cut
+    from mien.recognition.film.writer import write_annotated
 
     records = list(recognize_film(recognizer, film))
     found = [len(record.faces) for record in records]
@@ -122,8 +184,8 @@ def peak_of(options: Mapping[str, Any], film: Path) -> float:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """What ``load`` is told."""
     parser.add_argument("--model", help="a model folder or an .onnx file (the shipped weights)")
-    parser.add_argument("--detector", default="haar", help="haar, yunet or yunet:FILE (haar)")
-    parser.add_argument("--threads", type=int, default=2, help="threads of detector and network (2)")
+    parser.add_argument("--detector", help="a detector of mien (the default one)")
+    parser.add_argument("--threads", type=int, default=2, help="threads of the network (2)")
 
 
 def options_of(given: argparse.Namespace) -> dict[str, Any]:
@@ -135,8 +197,8 @@ def load(options: Mapping[str, Any]) -> Reader:
     """The recognizer that is measured."""
     from mien.recognition.recognizer import Recognizer
 
-    cv2.setNumThreads(options["threads"])
-    return Recognizer(options["model"], detector=options["detector"], threads=options["threads"])
+    chosen = {} if options["detector"] is None else {"detector": options["detector"]}
+    return Recognizer(options["model"], threads=options["threads"], **chosen)
 
 
 def table(rates: dict[str, float], grown: dict[int, float]) -> str:
@@ -181,13 +243,26 @@ def main() -> int:
     parser.add_argument("--frames", type=int, default=500, help="frames of the film whose speed is measured (500)")
     parser.add_argument("--rounds", type=int, default=3, help="how often each part is measured (3)")
     parser.add_argument("--lengths", type=int, nargs="*", default=[500, 2000, 8000], help="frames, for memory")
+    parser.add_argument(
+        "--beside", type=Path, metavar="CHECKOUT", help="read by its code too, and measure nothing else"
+    )
+    parser.add_argument("--pair", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.pair is not None:
+        print(json.dumps(pair(given.pair, options_of(given), 2)))
+        return 0
     if not Path("/proc/self/status").exists():
         parser.error("needs Linux")
     options = options_of(given)
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         write_film(scratch / "film.mp4", given.frames)
+        if given.beside is not None:
+            arguments = [f"--{name}={value}" for name, value in options.items() if value is not None]
+            found = beside(scratch / "film.mp4", given.beside, arguments, given.rounds)
+            print(f"command: {shlex.join(['python', *sys.argv])}\nhardware: {machine()}\n\n{table_beside(found)}")
+            print(f"\n{json.dumps({'benchmark': 'video, beside', 'frames': given.frames, **found})}")
+            return 0
         rates = speed(load(options), scratch / "film.mp4", given.frames, given.rounds, scratch)
         grown = {}
         for count in given.lengths:
@@ -200,7 +275,7 @@ def main() -> int:
         "hardware": machine(),
         **options,
         "size": f"{WIDTH}x{HEIGHT}",
-        "versions": {name: metadata.version(name) for name in ("opencv-python-headless", "onnxruntime", "numpy")},
+        "versions": {name: metadata.version(name) for name in ("av", "onnxruntime", "numpy")},
         "frames with exactly one face": f"{rates['frames_with_one_face']:.1%}, {rates['ids']:.0f} ids",
     }
     for name, value in about.items():

@@ -10,12 +10,17 @@ import numpy as np
 import pytest
 from conftest import synthetic_faces
 
-from mien.data.twins import groups, thumbnails
+from mien.data.sketches import sketch
+from mien.data.twins import groups, has_twin
 from mien.errors import MienError
 from mien.evaluation.calibration import (
+    LEAST_FOR_TEMPERATURE,
+    LEAST_FOR_THRESHOLD,
     STATED_ACCURACY,
+    accuracy_interval,
     apply_threshold,
     calibrate,
+    calibrate_if_enough,
     cross_fitted,
     fit_temperature,
     quality,
@@ -62,7 +67,7 @@ def test_where_no_temperature_is_best_it_is_one(labels: list[int]) -> None:
 
 
 def test_temperature_of_answers_worse_than_chance_is_bounded() -> None:
-    assert fit_temperature(*same_answer(1.0, 1, 3)) == pytest.approx(20, rel=1e-3)
+    assert fit_temperature(*same_answer(1.0, 1, 3)) == pytest.approx(5, rel=1e-3)
 
 
 def test_each_half_gets_the_temperature_of_the_other() -> None:
@@ -118,33 +123,86 @@ def test_equally_sure_answers_count_together_whatever_their_order() -> None:
         assert curve.aurc == pytest.approx((1 / 3 + 1 / 3 + 1 / 3 + 1 / 4) / 4)
 
 
-def test_the_threshold_is_the_smallest_that_keeps_its_word() -> None:
-    # Above .7 four of five are right; the two below are wrong.
-    answers = two_classes([0.9, 0.85, 0.8, 0.75, 0.7, 0.6, 0.5], [1, 1, 0, 1, 1, 0, 0])
-    found = threshold_for(*answers, 0.8)
-    assert found is not None
-    assert (found.threshold, found.coverage, found.accuracy) == (0.7, 5 / 7, 0.8)
-    stricter = threshold_for(*answers, 0.81)
-    assert stricter is not None
-    assert (stricter.threshold, stricter.coverage, stricter.accuracy) == (0.85, 2 / 7, 1.0)
+def test_the_interval_of_an_accuracy_by_hand() -> None:
+    # All of n right: the lower end is .025^(1/n), or .05^(1/n) with all the risk there; none right: the mirror image.
+    assert accuracy_interval(10, 10) == pytest.approx((0.025**0.1, 1.0))
+    assert accuracy_interval(10, 10, one_sided=True) == pytest.approx((0.05**0.1, 1.0))
+    assert accuracy_interval(0, 10) == pytest.approx((0.0, 1 - 0.025**0.1))
+    # 80 of 100, Clopper and Pearson's tables: .7082 to .8733.
+    assert accuracy_interval(80, 100) == pytest.approx((0.7082, 0.8733), abs=1e-4)
+
+
+def answers_of(right: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Answers that are less and less sure, the first the surest; which of them are right."""
+    return two_classes(np.linspace(0.99, 0.51, len(right)).tolist(), right)
+
+
+def test_the_threshold_keeps_its_word_with_confidence() -> None:
+    # The first 200 are right, then every other one. Point accuracy is .8 at 332 answers, the lower bound fails sooner.
+    answers = answers_of([1] * 200 + [1, 0] * 100)
+    fitted = threshold_for(*answers, 0.8)
+    assert fitted is not None and fitted.accuracy is not None
+    count = round(fitted.coverage * 400)
+    assert count in range(40, 401, 10) and count < 332
+    lower = accuracy_interval(round(fitted.accuracy * count), count, one_sided=True)[0]
+    wider = apply_threshold(*answers, float(np.sort(answers[0].max(axis=1))[::-1][count + 9]))
+    assert lower >= 0.8 and wider.accuracy is not None
+    assert accuracy_interval(round(wider.accuracy * (count + 10)), count + 10, one_sided=True)[0] < 0.8
+
+
+def test_the_promise_is_broken_no_more_often_than_it_says() -> None:
+    # Three of four are right however sure the answer: any threshold breaks the promise of 80 %.
+    generator = np.random.default_rng(0)
+    broken = [
+        threshold_for(*answers_of((generator.random(300) < 0.75).astype(int).tolist()), 0.8) is not None
+        for _ in range(200)
+    ]
+    assert np.mean(broken) <= 0.05
 
 
 def test_a_threshold_takes_all_that_are_equally_sure() -> None:
-    # One of the two at .8 is wrong: neither can be had without the other.
-    found = threshold_for(*two_classes([0.9, 0.8, 0.8], [1, 1, 0]), 0.9)
-    assert found is not None
-    assert (found.threshold, found.coverage, found.accuracy) == (0.9, 1 / 3, 1.0)
+    fitted = threshold_for(*two_classes([0.9] * 40 + [0.6] * 10, [1] * 40 + [0] * 10), 0.8)
+    assert fitted is not None
+    assert (fitted.threshold, fitted.coverage, fitted.accuracy) == (0.9, 0.8, 1.0)
 
 
-def test_a_threshold_that_cannot_be_had() -> None:
-    answers = two_classes([0.9, 0.8], [0, 1])
-    assert threshold_for(*answers, 0.6) is None
+@pytest.mark.parametrize("right", [[1] * 29, [0, 1] * 30], ids=["too few pictures", "too often wrong"])
+def test_a_promise_that_cannot_be_made(right: list[int]) -> None:
+    answers = answers_of(right)
+    assert threshold_for(*answers, 0.8) is None
     assert calibrate(np.log(answers[0]), answers[1])["uncertain"] == {
         "stated_accuracy": STATED_ACCURACY,
+        "confidence": 0.95,
         "threshold": None,
         "coverage": 0.0,
         "accuracy": None,
+        "ci95": None,
     }
+
+
+def test_twins_of_training_are_left_out() -> None:
+    generator = np.random.default_rng(2)
+    labels = generator.integers(0, 3, 200)
+    logits = generator.normal(0, 1, (200, 3)) + 2 * np.eye(3)[labels]
+    twins = np.arange(200) < 60
+    logits[twins] += 20 * np.eye(3)[labels[twins]]
+    record = calibrate(logits, labels, np.arange(200), twins=twins)
+    assert (record["n"], record["twins_left_out"]) == (140, 60)
+    assert record["temperature"] == fit_temperature(logits[60:], labels[60:])
+    assert {**record, "twins_left_out": 0} == calibrate(logits[60:], labels[60:], np.arange(140))
+    # Where nothing else is left, twins have to do.
+    assert calibrate(logits, labels, twins=np.ones(200, bool))["n"] == 200
+
+
+def test_halves_are_fitted_on_clean_pictures_alone() -> None:
+    generator = np.random.default_rng(3)
+    labels = np.repeat([0, 1], 50)
+    logits = generator.normal(0, 1, (100, 2)) + 2 * np.eye(2)[labels]
+    clean = generator.random(100) < 0.7
+    spoilt = logits.copy()
+    spoilt[~clean] *= 100
+    first, second = (cross_fitted(values, labels, fitted_on=clean) for values in (logits, spoilt))
+    assert first is not None and second is not None and (first == second).all()
 
 
 def test_a_threshold_on_other_pictures() -> None:
@@ -159,7 +217,8 @@ def test_what_a_model_folder_is_told() -> None:
     logits, labels = same_answer(math.log(81), 30, 10)
     record = calibrate(logits, labels)
     assert list(record) == [
-        "temperature", "split", "n", "ece_before", "nll_before", "ece_after", "nll_after", "uncertain",
+        "temperature", "split", "n", "twins_left_out",
+        "ece_before", "nll_before", "ece_after", "nll_after", "uncertain",
     ]  # fmt: skip
     assert (record["split"], record["n"]) == ("validation", 40)
     assert record["temperature"] == pytest.approx(4, rel=1e-4)
@@ -172,7 +231,7 @@ def test_what_a_model_folder_is_told() -> None:
 
 
 def test_the_stored_threshold_survives_rounding() -> None:
-    logits, labels = same_answer(1.0, 9, 1)
+    logits, labels = same_answer(1.0, 90, 10)
     uncertain = calibrate(logits, labels)["uncertain"]
     assert (uncertain["coverage"], uncertain["accuracy"]) == (1.0, 0.9)
     assert uncertain["threshold"] < 0.9 and uncertain["threshold"] == pytest.approx(0.9, abs=1e-4)
@@ -193,7 +252,47 @@ def test_quality_is_what_the_scores_measure() -> None:
     )
 
 
-FACES = synthetic_faces({"train": 4, "validation": 60})
+def of_count(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Answers that are three times too sure, and labels drawn from what they should have been."""
+    generator = np.random.default_rng(1)
+    logits = generator.normal(0, 2, (count, 7))
+    return 3 * logits, np.array([generator.choice(7, p=row) for row in softmax(logits)], np.int64)
+
+
+@pytest.mark.parametrize("count", [0, 3, LEAST_FOR_TEMPERATURE - 1])
+def test_few_pictures_fit_nothing(count: int) -> None:
+    record = calibrate_if_enough(*of_count(count))
+    assert (record["temperature"], record["uncertain"], record["n"]) == (1.0, None, count)
+    assert record["nll_after"] is None and (record["nll_before"] is None) == (count == 0)
+    assert record.keys() == calibrate(*of_count(8)).keys()
+
+
+def test_a_threshold_takes_more_pictures_than_a_temperature() -> None:
+    some = calibrate_if_enough(*of_count(LEAST_FOR_TEMPERATURE))
+    assert 2 < some["temperature"] < 4 and some["uncertain"] is None
+    many = of_count(LEAST_FOR_THRESHOLD)
+    assert calibrate_if_enough(*many) == calibrate(*many) and calibrate(*many)["uncertain"]["threshold"] > 0
+
+
+@pytest.mark.parametrize(
+    ("count", "end"),
+    [
+        (12, "not calibrated: 12 validation pictures are fewer than 100; the temperature stays 1, and no answer is "
+             "marked as uncertain"),
+        (120, "; no answer is marked as uncertain, as that takes 300 pictures and there are 120"),
+    ],
+)  # fmt: skip
+def test_a_model_of_few_pictures_says_so(trained: Path, count: int, end: str) -> None:
+    before = answers(trained)
+    few = synthetic_faces({"validation": count})
+    assert calibrate_model(trained, few, TRAINING[:0], "cpu").endswith(end)
+    record = json.loads((trained / "meta.json").read_text())["calibration"]
+    assert record["uncertain"] is None
+    assert answers(trained) == pytest.approx(before / record["temperature"], abs=1e-4)
+
+
+FACES = synthetic_faces({"train": 4, "validation": LEAST_FOR_THRESHOLD + 10})
+TRAINING = FACES.part("train").images
 
 
 @pytest.fixture
@@ -210,7 +309,7 @@ def trained(mae_folder: Path, tmp_path: Path) -> Path:
         torch.nn.init.normal_(parameter, std=5)
     meta = {"names": list(FACES.names), "metrics": {"accuracy": 0.5, "loss": 9.0}}
     Classifier(network, preprocessing, FACES.names).save(
-        tmp_path / "run" / "model", meta, thumbnails(FACES.part("train").images)
+        tmp_path / "run" / "model", meta, sketch(FACES.part("train").images)
     )
     return tmp_path / "run"
 
@@ -221,20 +320,21 @@ def answers(run: Path) -> np.ndarray:
 
 def test_the_temperature_becomes_part_of_the_head_once(trained: Path) -> None:
     validation, before = FACES.part("validation"), answers(trained)
-    told = calibrate_model(trained, validation, "cpu")
+    told = calibrate_model(trained, validation, TRAINING, "cpu")
     meta = json.loads((trained / "model" / "meta.json").read_text())
     record = meta["calibration"]
     temperature = record["temperature"]
     assert temperature > 2
-    assert record == calibrate(before, validation.labels, groups(thumbnails(validation.images)))
+    twins = has_twin(validation.images, TRAINING)
+    assert record == calibrate(before, validation.labels, groups(validation.images), twins=twins)
     assert answers(trained) == pytest.approx(before / temperature, abs=1e-4)
     assert meta["metrics"] == {"accuracy": 0.5, "loss": 9.0}
     assert json.loads((trained / "meta.json").read_text()) == meta
     assert f"temperature {temperature:.3f}, ECE {record['ece_before']:.4f}" in told
-    kept = Classifier.load(trained / "model").train_thumbnails()
-    assert kept is not None and kept.shape == (4, 12, 12)
+    sketches = Classifier.load(trained / "model").sketches()
+    assert sketches is not None and sketches.codes.shape == (4, 32)
     scaled = (trained / "model" / "model.safetensors").read_bytes()
-    assert calibrate_model(trained, validation, "cpu") == told
+    assert calibrate_model(trained, validation, TRAINING, "cpu") == told
     assert (trained / "model" / "model.safetensors").read_bytes() == scaled
 
 
@@ -246,15 +346,15 @@ def test_an_interrupted_end_is_made_up_for(trained: Path, monkeypatch: pytest.Mo
     with monkeypatch.context() as patch:
         patch.setattr("mien.model.classifier.write_json", full)
         with pytest.raises(MienError, match="the disk is full"):
-            calibrate_model(trained, FACES.part("validation"), "cpu")
+            calibrate_model(trained, FACES.part("validation"), TRAINING, "cpu")
     assert (answers(trained) == before).all(), "the model is as it was"
     with monkeypatch.context() as patch:
         patch.setattr(calibrate_module, "write_json", full)
         with pytest.raises(MienError, match="the disk is full"):
-            calibrate_model(trained, FACES.part("validation"), "cpu")
+            calibrate_model(trained, FACES.part("validation"), TRAINING, "cpu")
     scaled = answers(trained)
     assert (scaled != before).any() and not (trained / "meta.json").exists()
-    calibrate_model(trained, FACES.part("validation"), "cpu")
+    calibrate_model(trained, FACES.part("validation"), TRAINING, "cpu")
     assert (answers(trained) == scaled).all()
     assert "calibration" in json.loads((trained / "meta.json").read_text())
 
@@ -271,8 +371,8 @@ def test_training_ends_with_it_and_resuming_changes_nothing(
     weights = finetune.train(config) / "model.safetensors"
     told, scaled = capsys.readouterr().out.splitlines()[-1], weights.read_bytes()
     meta = json.loads((tmp_path / "run" / "meta.json").read_text())
-    assert told.startswith(f"calibrated on validation: temperature {meta['calibration']['temperature']:.3f}")
-    assert meta["calibration"]["n"] == 12
+    assert told.startswith("not calibrated: 12 validation pictures are fewer than 100; the temperature stays 1")
+    assert meta["calibration"]["n"] == 12 and meta["calibration"]["temperature"] == 1
     assert meta == json.loads((weights.parent / "meta.json").read_text())
     finetune.train(config, resume=True)
     assert capsys.readouterr().out.splitlines()[-1] == told

@@ -29,7 +29,7 @@ def record() -> dict[str, Any]:
         "clean": score(probabilities[1:], labels[1:], NAMES),
         "calibration": {"before": {"ece": 0.123}, "after": {"ece": 0.02}},
         "cross_fitted_ece": 0.019,
-        "risk_coverage": {"uncertain": {"threshold": 0.61, "coverage": 0.5, "accuracy": 0.81}},
+        "cross_fitted_ece_clean": 0.021,
         "tta": {
             "accuracy": 0.9,
             "macro_f1": 0.88,
@@ -39,6 +39,11 @@ def record() -> dict[str, Any]:
     }
     return {
         "names": list(NAMES),
+        "calibration": {
+            "temperature": 1.25, "n": 6, "twins_left_out": 1,
+            "uncertain": {"stated_accuracy": 0.8, "confidence": 0.95, "threshold": 0.61, "coverage": 0.5,
+                          "accuracy": 0.83, "ci95": [0.805, 0.851]},
+        },
         "data": {"source": "archive.zip", "fingerprint": "ab" * 32, "images": {"train": 28709, "validation": 3589}},
         "release": {
             "mien": "1.2.3",
@@ -82,8 +87,7 @@ def test_scores_come_with_split_interval_and_clean_part() -> None:
     assert "| its clean part (6 without a twin in training) | 100.00% (100.00% to 100.00%) |" in text
     assert "With the mirror image averaged in: 90.00% (80.00% to 100.00%), macro-F1 0.880; on the clean" in text
     assert "on the clean part 89.00%, 0.870." in text
-    assert "ECE is 0.123 before temperature scaling and 0.019 after, cross-fitted" in text
-    assert "answers of at least 0.61 count as sure: 50% of the pictures, of which 81.0% are right (the bound" in text
+    assert "ECE is 0.123 before temperature scaling and 0.019 after, cross-fitted (clean part: 0.021)" in text
     assert "The test split has not been scored." in text
 
 
@@ -125,7 +129,24 @@ def test_other_data_is_not_called_fer2013s_splits() -> None:
 
 
 def test_twins_are_counted() -> None:
-    assert "1 of the 7 pictures of the validation split (14.3%) have a near-identical one" in card(record())
+    assert "1 of the 7 pictures of the validation split (14.3%) have a twin in the training split" in card(record())
+    rough = record()
+    rough["release"]["scores"]["validation"]["clean_is_approximate"] = True
+    assert "(6 without a twin in training, approximate)" in card(rough)
+
+
+def test_what_a_sure_answer_promises_comes_with_its_interval() -> None:
+    text = card(record())
+    assert "(1.250) and threshold of a sure answer were fitted on 6 validation pictures without a twin in" in text
+    assert "at least 0.61 count as sure: 50% of these pictures, of which 83.0% are right (95 %: 80.5% to 85.1%)" in text
+    assert "the promise is 80%, kept with 95% confidence." in text
+    never = record()
+    never["calibration"]["uncertain"] = {"stated_accuracy": 0.8, "threshold": None}
+    assert "At no threshold could 80% be promised: every answer is marked uncertain." in card(never)
+    older = record()
+    older["calibration"] = {"temperature": 1.1, "n": 7, "uncertain": {
+        "stated_accuracy": 0.8, "threshold": 0.5, "coverage": 0.9, "accuracy": 0.8}}  # fmt: skip
+    assert "fitted on 7 validation pictures. Answers of at least 0.50 count as sure: 90% of" in card(older)
 
 
 def test_weights_of_others_are_told() -> None:

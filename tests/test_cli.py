@@ -23,7 +23,7 @@ from mien.cli.evaluate import report_folders, run_history
 from mien.cli.parser import Parser, with_dashes
 from mien.errors import MienError
 
-HEAVY = ("torch", "transformers", "timm", "accelerate", "onnxruntime", "jsonargparse", "yaml", "numpy", "cv2")
+HEAVY = ("torch", "transformers", "timm", "accelerate", "onnxruntime", "jsonargparse", "yaml", "numpy", "cv2", "av")
 ONLY_WITH_TRAIN = ("torch", "torchvision", "transformers", "timm", "accelerate", "jsonargparse", "sklearn")
 ALSO_ONLY_WITH_TRAIN = ("matplotlib", "safetensors", "yaml")
 
@@ -342,11 +342,46 @@ def test_evaluate_writes_a_report(drawn: Path, model: Path, tmp_path: Path, caps
     told = capsys.readouterr().out
     metrics = json.loads((out / "metrics.json").read_text())
     assert (metrics["split"], metrics["n"], metrics["tta"]) == ("test", 14, True)
-    assert metrics["clean"]["n"] <= 14, "the training split of --data tells the twins"
+    assert metrics["clean"] is None, "nothing says that it was trained on this data"
+    assert "clean: not known, the pictures that the model was trained on are not at hand" in told
     assert f"whole: accuracy {metrics['accuracy']:.2%}" in told
     assert f"report: {out / 'report.html'}" in told
     assert "averaged" in told
     assert not (out / "summary.json").exists()
+
+
+def test_evaluate_knows_what_the_model_was_trained_on(
+    drawn: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def evaluated(meta: dict[str, Any], sketches: Any, split: str, *options: str) -> dict[str, Any]:
+        folder, out = tmp_path / "model", tmp_path / "report"
+        Classifier.load(model).save(folder, meta, sketches)
+        data = ["--data", str(drawn), "--split", split, "--out", str(out), *options]
+        assert main(["evaluate", str(folder), *data]) == 0
+        metrics: dict[str, Any] = json.loads((out / "metrics.json").read_text())
+        return metrics
+
+    from mien.data.read import read_faces
+    from mien.data.sketches import sketch
+    from mien.model.classifier import Classifier
+
+    faces = read_faces(drawn)
+    this = {"data": {"fingerprint": faces.fingerprint}}
+    exact = evaluated(this, None, "test")
+    assert exact["clean"]["n"] + exact["twins"]["n"] == 14 and not exact["clean_is_approximate"]
+    seen = evaluated(this, None, "train")
+    assert (seen["clean"], seen["clean_reason"]) == (None, "the model was trained on these very pictures")
+    other = {"data": {"fingerprint": "f" * 64}}
+    assert evaluated(other, None, "train")["twins"] is None, "the training split of other data says nothing"
+    given = evaluated(other, None, "train", "--train-data", str(drawn))
+    assert given["clean_reason"] == "the model was trained on these very pictures"
+    # Its sketches are of all pictures of this data, so that each is found again.
+    capsys.readouterr()
+    rough = evaluated(other, sketch(faces.images), "train")
+    assert rough["clean_is_approximate"] and rough["twins"]["n"] == rough["n"]
+    half = evaluated(other, sketch(faces.part("train").images[:3]), "train")
+    assert half["clean_is_approximate"] and 3 <= half["twins"]["n"] < half["n"]
+    assert "(approximate, by sketches: " in capsys.readouterr().out
 
 
 def test_evaluate_takes_a_table_with_a_test_split_alone(

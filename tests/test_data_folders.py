@@ -185,12 +185,12 @@ def test_two_spellings_of_a_class(tmp_path: Path) -> None:
     ],
 )
 def test_a_picture_of_another_size(tmp_path: Path, pixels: np.ndarray, told: str) -> None:
-    refused(tmp_path, {"a/1.png": PICTURE, "a/2.png": encode(pixels)}, "a/2.png", told, "crop or resize")
+    refused(tmp_path, {"a/1.png": PICTURE, "a/2.png": encode(pixels)}, "a/2.png", told, "mien data crop")
 
 
 def test_a_first_picture_that_is_not_square(tmp_path: Path) -> None:
     members = {"a/1.png": encode(np.zeros((6, 5), np.uint8))}
-    refused(tmp_path, members, "a/1.png", "is 5x6 pixels, expected a square", "crop or resize")
+    refused(tmp_path, members, "a/1.png", "is 5x6 pixels, expected a square", "mien data crop")
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP"])

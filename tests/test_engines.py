@@ -25,6 +25,7 @@ from mien.model.head import heads
 from mien.recognition.engines import engines, models
 from mien.recognition.engines.engines import OnnxEngine, engine
 from mien.recognition.engines.models import ModelFiles, find
+from mien.recognition.recognizer import Recognizer
 
 ROOT = Path(__file__).parents[1]
 NAMES = ("calm", "glad", "sour")
@@ -62,6 +63,20 @@ def test_both_engines_answer_the_same(run_folder: Path) -> None:
         assert np.abs(found.probabilities - expected.probabilities).max(initial=0) < 1e-5
         assert np.abs(found.embeddings - expected.embeddings).max(initial=0) < 1e-4
         assert found.probabilities.sum(1) == pytest.approx(np.ones(count), abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["onnx", "torch"])
+@pytest.mark.parametrize(("record", "uncertain"), [({"threshold": None, "stated_accuracy": 0.8}, True), (None, None)])
+def test_without_a_threshold_that_keeps_the_promise_every_answer_is_uncertain(
+    record: dict[str, float | None] | None, uncertain: bool | None, kind: str, run_folder: Path, tmp_path: Path
+) -> None:
+    classifier = Classifier.load(run_folder / "model")
+    classifier.save(tmp_path / "model", {"calibration": {"uncertain": record}} if record else {})
+    onnx.save(onnx_model(Classifier.load(tmp_path / "model")), tmp_path / "model.onnx")
+    recognizer = Recognizer(tmp_path / ("model.onnx" if kind == "onnx" else "model"), detector="none", device="cpu")
+    faces = [result.faces[0] for result in recognizer.recognize(list(crops(5)))]
+    assert [face.uncertain for face in faces] == [uncertain] * 5
+    assert recognizer.stated_accuracy == (record and 0.8)
 
 
 def test_a_face_is_read_the_same_in_any_company(run_folder: Path) -> None:

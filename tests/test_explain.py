@@ -321,6 +321,13 @@ class TestPicture:
         assert 8 * 24 <= row < 12 * 24 and 4 * 24 <= column < 8 * 24
         assert abs(inside[: 4 * 24, 12 * 24 :]).max() <= 2
 
+    def test_the_outline_runs_around_the_strong_part_and_along_the_border(self) -> None:
+        values = np.tile(np.linspace(0, 1, 101), (101, 1))  # half as strong as the strongest in column 50
+        line = heat._outline(values).round(3)
+        assert line[50].nonzero()[0].tolist() == [49, 50, 51, 100]
+        assert line[0, 50:].all() and line[-1, 50:].all() and not line[:, :49].any()
+        assert not heat._outline(np.full((9, 9), 0.4)).any()
+
     @pytest.mark.parametrize("size", [1, 8, 48, 224, 500])
     @pytest.mark.parametrize("colour", [False, True])
     def test_any_size(self, size: int, colour: bool) -> None:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from film_helpers import write
+from recognition_helpers import encoded, picture
 
-from mien.recognition.inputs.paths import Film, Input, Nothing, expand
-from mien.recognition.inputs.pictures import FILMS
+from mien.recognition.inputs.frames import frames
+from mien.recognition.inputs.paths import Film, Input, Nothing, counted, expand
+from mien.recognition.inputs.pictures import SUFFIXES
+from mien.recognition.inputs.sniff import FILM_SUFFIXES, Kind, kind_of_bytes
 
 
 @pytest.fixture
@@ -66,11 +72,11 @@ def test_what_names_nothing_is_told(folder: Path) -> None:
     ):
         assert expand([word]) == [Nothing(word, told)]
     (folder / "empty" / "notes.txt").touch()
+    (folder / "empty" / "words.dat").write_text("some words\n" * 100)
     (found,) = expand(["empty"])
     assert isinstance(found, Nothing)
     assert found.reason == (
-        "empty: holds no picture and no film; its 1 files have other endings than .jpg, .png, .mp4 and the like; "
-        "check the path"
+        "empty: holds no picture and no film; its 2 files hold something else (1 empty, 1 text); check the path"
     )
 
 
@@ -114,9 +120,76 @@ def test_a_folder_within_that_cannot_be_listed_leaves_the_rest(folder: Path, mon
     assert names(rest) == [name for name in IN_PHOTOS if "deep" not in name]
 
 
-def test_of_animated_pictures_the_first_frame_is_read() -> None:
-    assert ".gif" not in FILMS and {".mp4", ".avi", ".mov", ".mkv", ".webm"} <= set(FILMS)
-    assert names(expand(["moving.gif"])) == ["moving.gif"]
+def test_of_animated_pictures_the_first_frame_is_read(folder: Path) -> None:
+    assert not set(SUFFIXES) & set(FILM_SUFFIXES)
+    (folder / "moving.mp4").write_bytes(encoded(picture([255]), "GIF"))
+    assert names(expand(["moving.gif", "moving.mp4"])) == ["moving.gif", "moving.mp4"]
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """A film of every usual container, by FFmpeg's name of it."""
+    place = tmp_path_factory.mktemp("films")
+    kinds = {
+        "mp4": "libx264", "mov": "libx264", "avi": "mpeg4", "matroska": "libx264", "webm": "libvpx", "flv": "libx264",
+        "asf": "wmv2", "mpegts": "mpeg2video", "mpeg": "mpeg1video", "vob": "mpeg2video", "mpeg2video": "mpeg2video",
+        "h264": "libx264", "hevc": "libx265", "m4v": "mpeg4", "ivf": "libvpx", "mxf": "mpeg2video", "nut": "mpeg4",
+        "yuv4mpegpipe": "wrapped_avframe", "ogg": "libvpx", "dv": "dvvideo", "rm": "rv20",
+    }  # fmt: skip
+    made = {}
+    for form, codec in kinds.items():
+        size = (720, 576) if codec == "dvvideo" else (176, 144)
+        shown = [np.full((size[1], size[0], 3), 40 * index, np.uint8) for index in range(6)]
+        options = {"x265-params": "log-level=none"} if codec == "libx265" else {}
+        made[form] = write(place / form, shown, codec, form=form, options=options).read_bytes()
+    packets = range(0, len(made["mpegts"]), 188)
+    # As Blu-ray discs and AVCHD cameras write it: four bytes before each packet.
+    made["m2ts"] = b"".join(bytes(4) + made["mpegts"][start : start + 188] for start in packets)
+    made["joined in the middle of a packet"] = made["mpegts"][100:]
+    return made
+
+
+def test_what_is_a_film_its_content_tells(films: dict[str, bytes], folder: Path) -> None:
+    for form, data in films.items():
+        for name in ("film", "film.dat", "photo.jpg", "notes.txt"):
+            (folder / name).write_bytes(data)
+            (found,) = expand([name])
+            assert isinstance(found, Film), (form, name)
+            assert [frame.index for frame in frames(folder / name) if frame.pixels is not None][:5] == [0, 1, 2, 3, 4]
+
+
+def test_a_film_whose_beginning_is_lost_is_asked_of_ffmpeg(films: dict[str, bytes], folder: Path) -> None:
+    (folder / "rest").write_bytes(b"\x93\x01\xfe" * 300 + films["mpeg"])
+    assert names(expand(["rest"])) == ["film rest"]
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "AVIF"])
+def test_what_is_a_picture_its_content_tells(kind: str, folder: Path) -> None:
+    for name in ("picture", "film.mp4", "notes.txt"):
+        (folder / name).write_bytes(encoded(picture([255]), kind))
+        assert names(expand([name])) == [name]
+
+
+def test_in_a_folder_all_that_can_be_read_is_read_and_the_rest_is_counted(
+    films: dict[str, bytes], folder: Path
+) -> None:
+    files = {
+        "a": encoded(picture([255])), "b.dat": films["vob"], "c.MTS": films["m2ts"], "d.mp4": b"", "e.jpg": b"words",
+        "f.txt": b"words\n", "g.json": b"{}", "h.zip": b"PK\x03\x04" + bytes(30), "i.pdf": b"%PDF-1.7\n%\xe2\xe3",
+        "j.bin": bytes(range(256)) * 8, "k.mp3": b"ID3" + bytes(300), "l": b"", "m.npy": b"\x93NUMPY" + bytes(300),
+        "n.ans": b"\x1b[31mcolours\x1b[0m of a terminal\n" * 50, "o.m3u8": b"#EXTM3U\nfilm.mp4\n",
+    }  # fmt: skip
+    (folder / "mixed").mkdir()
+    for name, data in files.items():
+        (folder / "mixed" / name).write_bytes(data)
+    music = write(folder / "mixed" / "p.mka", [], "", form="matroska", sound="aac", sound_s=0.3)
+    assert kind_of_bytes(music.read_bytes()[:4096]) is Kind.FILM
+    neither: Counter[Kind] = Counter()
+    found = names(expand(["mixed"], neither=neither))
+    assert found == ["mixed/a", "film mixed/b.dat", "film mixed/c.MTS", "film mixed/d.mp4", "mixed/e.jpg"]
+    assert neither == {Kind.TEXT: 4, Kind.SOUND: 2, Kind.ARCHIVE: 1, Kind.DOCUMENT: 1, Kind.EMPTY: 1, Kind.OTHER: 1,
+                       Kind.UNKNOWN: 1}  # fmt: skip
+    assert counted(neither).startswith("4 text, 2 sound, 1 ")
 
 
 def test_cameras_have_a_name() -> None:

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import synthetic_faces
+from safetensors.numpy import load_file
 
 from mien.cli import main
 from mien.data.drawn import draw_faces, write_archive
+from mien.data.sketches import sketch
 from mien.errors import MienError
 from mien.export import export as exporting
 from mien.export.pack import FILES, origin, pack
@@ -24,14 +26,14 @@ from mien.recognition.engines.engines import OnnxEngine
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The model folder of a classifier of drawn faces with random weights, and thumbnails in it."""
+    """The model folder of a classifier of drawn faces with random weights, and sketches in it."""
     torch.manual_seed(0)
     network, preprocessing = build("nano", FER2013, grey=True)
     torch.nn.init.normal_(network.get_parameter("classifier.weight"), std=0.1)
     folder = tmp_path_factory.mktemp("run") / "model"
     meta = {"names": list(FER2013), "command": "mien train", "metrics": None, "config": {},
             "data": {"source": "drawn.zip", "fingerprint": "0" * 64, "images": {"train": 7}}}  # fmt: skip
-    Classifier(network.eval(), preprocessing, FER2013).save(folder, meta, np.zeros((7, 12, 12), np.uint8))
+    Classifier(network.eval(), preprocessing, FER2013).save(folder, meta, sketch(draw_faces(7, 0, 0, seed=1).images))
     return folder
 
 
@@ -46,7 +48,8 @@ def test_what_is_packed_is_what_is_scored_and_holds_no_face(run: Path, archive: 
     out = tmp_path / "packed"
     command = ["pack", str(run), "--data", str(archive), "--out", str(out), "--splits", "validation", "test", "--int8"]
     assert main(command) == 0
-    assert {path.name for path in out.iterdir()} == FILES and not (out / FINGERPRINTS).exists()
+    assert {path.name for path in out.iterdir()} == FILES
+    assert load_file(out / FINGERPRINTS)["codes"].shape == (7, 32)
     release = read_json_object(out / "meta.json")["release"]
     assert list(release["scores"]) == ["validation", "test"]
     assert release["onnx"]["split"] == "validation" and release["onnx"]["engines"]["ONNX"]["largest_difference"] <= 1e-4

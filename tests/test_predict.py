@@ -10,18 +10,21 @@ import signal
 import subprocess
 import sys
 import time
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import cv2
+import av
 import numpy as np
 import pytest
+from film_helpers import write
 from PIL import Image
 from recognition_helpers import SIDE, Bright, Mean, bomb, encoded, picture
 
 import mien
 from mien.cli import main
 from mien.errors import MienError
+from mien.recognition.inputs.frames import frames
 
 KEYS = ["input", "status", "error", "width", "height", "frame", "time_s", "faces"]
 
@@ -42,15 +45,12 @@ def save(name: str, levels: list[int]) -> None:
     path.write_bytes(encoded(picture(levels)))
 
 
-def film(name: str, levels: list[int], rate: float = 10) -> None:
+def film(name: str, levels: list[int], rate: float = 10, **options: Any) -> None:
     """A film with a square in every frame, as bright as is said; 0 is a frame without a face."""
     path = Path(name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"MJPG"), rate, (96, 96))
-    assert writer.isOpened()
-    for level in levels:
-        writer.write(np.dstack([picture([level], side=32)] * 3))
-    writer.release()
+    shown = (np.dstack([picture([level], side=32)] * 3) for level in levels)
+    write(path, shown, "mjpeg", rate=Fraction(rate), pixels="yuvj420p", **options)
 
 
 def predict(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, list[str], list[str]]:
@@ -291,11 +291,7 @@ def test_a_film_has_a_record_for_every_frame(capsys: pytest.CaptureFixture[str])
 
 
 def frames_of(path: str) -> int:
-    capture = cv2.VideoCapture(path)
-    count = 0
-    while capture.read()[0]:
-        count += 1
-    return count
+    return sum(frame.pixels is not None for frame in frames(path))
 
 
 def test_films_are_written_with_boxes(capsys: pytest.CaptureFixture[str]) -> None:
@@ -308,6 +304,31 @@ def test_films_are_written_with_boxes(capsys: pytest.CaptureFixture[str]) -> Non
     code, out, _ = predict(capsys, "bad.mp4", "film.avi", "--annotate", "marked")
     assert (code, len(out)) == (3, 7)
     assert os.listdir("marked") == ["film.avi"] and frames_of("marked/film.avi") == 6
+
+
+def test_sound_goes_along_and_can_be_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    film("film.avi", [255] * 10, sound="pcm_s16le", sound_s=1.0)
+    code, _, err = predict(capsys, "film.avi", "--video-out", "out.mp4", "--annotate", "marked")
+    assert code == 0
+    assert err == ["mien: out.mp4: its sound (pcm_s16le) was encoded anew as aac, as MP4 does not hold it well"]
+    assert predict(capsys, "film.avi", "--video-out", "silent.mp4", "--no-audio")[::2] == (0, [])
+    kinds = {}
+    for name in ("out.mp4", "marked/film.avi", "silent.mp4"):
+        with av.open(name) as made:
+            kinds[name] = [stream.type for stream in made.streams]
+    assert kinds == {"out.mp4": ["video", "audio"], "marked/film.avi": ["video", "audio"], "silent.mp4": ["video"]}
+
+
+def test_a_folder_is_read_by_content_and_the_last_line_counts_the_rest(capsys: pytest.CaptureFixture[str]) -> None:
+    film("mixed/film.avi", [255] * 2)
+    Path("mixed/film.avi").rename("mixed/film.dat")
+    save("mixed/photo.txt.png", [255])
+    Path("mixed/photo.txt.png").rename("mixed/photo.txt")
+    for name, data in {"notes.md": b"words", "old.zip": b"PK\x03\x04", "more.txt": b"words"}.items():
+        Path("mixed", name).write_bytes(data)
+    code, out, err = predict(capsys, "mixed", "--json")
+    assert [json.loads(line)["input"] for line in out] == ["mixed/film.dat"] * 2 + ["mixed/photo.txt"]
+    assert (code, err) == (0, ["mien: left out 3 files that hold neither a picture nor a film: 2 text, 1 archive"])
 
 
 def test_few_frames_of_a_long_film_are_written_slowly(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
+from film_helpers import numbered, write
 from PIL import Image
 from recognition_helpers import SIDE, Mean, bomb, encoded, picture, recognizer
 
@@ -199,9 +199,12 @@ def test_annotated_marks_the_face_and_leaves_the_record_alone() -> None:
 def test_a_folder_a_film_and_a_generator_are_told_where_they_belong(tmp_path: Path) -> None:
     film = tmp_path / "film.mp4"
     film.write_bytes(b"\0" * 100)
+    named = numbered(tmp_path / "film.avi", 2).rename(tmp_path / "photo.jpg")
     cases: list[tuple[Any, str]] = [
         (tmp_path, "is a folder, expected a picture; give a list of its files"),
         (film, "is a film, expected a picture; read it with Recognizer.recognize_film or `mien predict`"),
+        (named, "photo.jpg: is a film, expected a picture; read it with Recognizer.recognize_film or `mien predict`"),
+        (named.read_bytes(), "picture 0: is a film, expected a picture; read it with Recognizer.recognize_film"),
         (iter([]), "is a list_iterator, expected a path, bytes, a PIL image, a NumPy array, or a list of these"),
     ]
     for given, told in cases:
@@ -210,10 +213,8 @@ def test_a_folder_a_film_and_a_generator_are_told_where_they_belong(tmp_path: Pa
 
 def test_a_film_has_a_record_for_every_frame(tmp_path: Path) -> None:
     path = tmp_path / "film.avi"
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 64))
-    for _ in range(6):
-        writer.write(cv2.cvtColor(np.pad(np.full((32, 32), 255, np.uint8), 16), cv2.COLOR_GRAY2BGR))
-    writer.release()
+    square = np.dstack([np.pad(np.full((32, 32), 255, np.uint8), 16)] * 3)
+    write(path, [square] * 5, "mjpeg", rate=10, pixels="yuvj420p")
     reader = recognizer()
     records = list(reader.recognize_film(path, every=2, keep_pixels=True))
     assert [(record.frame, record.time_s) for record in records] == [(0, 0.0), (2, 0.2), (4, 0.4)]
@@ -288,7 +289,7 @@ def python(code: str) -> str:
 
 
 def test_importing_stays_light() -> None:
-    names = ["torch", "transformers", "rich", "cv2", "onnxruntime", "numpy", "PIL"]
+    names = ["torch", "transformers", "rich", "cv2", "av", "onnxruntime", "numpy", "PIL"]
     loaded = f"print([name for name in {names!r} if name in sys.modules])"
     told = python(
         f"import sys, mien; {loaded}; mien.Recognizer; {loaded}; print('Recognizer' in dir(mien))"

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from mien.data.faces import FaceSet
-from mien.data.twins import thumbnails
+from mien.data.sketches import sketch
 from mien.errors import MienError
 from mien.evaluation import figures
 from mien.evaluation import report as report_module
@@ -81,7 +81,7 @@ def logits(reads: list[int], classes: int = 3, certainty: float = 2.0) -> np.nda
 
 def evaluated(names: tuple[str, ...] = NAMES, split: str = "test", **options: Any) -> Evaluation:
     """Six pictures, four of them read right."""
-    options = {"train_thumbnails": None, **options}
+    options = {"training": None, **options}
     classifier = Fixed(names, logits([0, 1, 2, 0, 2, 1]))
     return evaluate(classifier, faces([0, 1, 2, 0, 1, 2], names, split), split, model="runs/first", **options)
 
@@ -115,7 +115,7 @@ def page_of(folder: Path) -> Page:
 def test_labels_are_matched_to_the_model_by_name() -> None:
     data = faces([0, 1, 2, 2])  # angry, happy, sad, sad
     model_names = ("Sadness", "angry", "contempt", "happy")
-    result = evaluate(Fixed(model_names, logits([1, 3, 0, 2], 4)), data, "test", train_thumbnails=None)
+    result = evaluate(Fixed(model_names, logits([1, 3, 0, 2], 4)), data, "test", training=None)
     assert result.names == model_names
     assert result.labels.tolist() == [1, 3, 0, 0]
     assert result.whole["accuracy"] == 0.75
@@ -125,34 +125,40 @@ def test_labels_are_matched_to_the_model_by_name() -> None:
 
 def test_a_class_that_the_model_does_not_know_is_refused() -> None:
     with pytest.raises(MienError, match=r"archive.zip: .*no class named sad; there is angry, happy"):
-        evaluate(Fixed(("angry", "happy"), logits([0], 2)), faces([2]), "test", train_thumbnails=None)
+        evaluate(Fixed(("angry", "happy"), logits([0], 2)), faces([2]), "test", training=None)
 
 
 def test_a_split_that_the_data_lacks_is_refused() -> None:
     with pytest.raises(MienError, match="has no validation split"):
-        evaluate(Fixed(NAMES, logits([0])), faces([0]), "validation", train_thumbnails=None)
+        evaluate(Fixed(NAMES, logits([0])), faces([0]), "validation", training=None)
 
 
 def test_answers_that_are_not_numbers_are_refused() -> None:
     broken = logits([0, 1])
     broken[1, 2] = np.nan
     with pytest.raises(MienError, match="answers picture 1 with NaN or infinity"):
-        evaluate(Fixed(NAMES, broken), faces([0, 1]), "test", train_thumbnails=None)
+        evaluate(Fixed(NAMES, broken), faces([0, 1]), "test", training=None)
 
 
 def test_mirror_images_are_averaged_only_when_asked_for() -> None:
     straight, mirrored = np.log([[0.5, 0.3, 0.2]]), np.log([[0.1, 0.7, 0.2]])
     classifier = Fixed(NAMES, straight, mirrored)
-    once = evaluate(classifier, faces([1]), "test", train_thumbnails=None)
-    twice = evaluate(classifier, faces([1]), "test", train_thumbnails=None, tta=True)
+    once = evaluate(classifier, faces([1]), "test", training=None)
+    twice = evaluate(classifier, faces([1]), "test", training=None, tta=True)
     assert once.probabilities == pytest.approx(np.array([[0.5, 0.3, 0.2]]))
     assert twice.probabilities == pytest.approx(np.array([[0.3, 0.5, 0.2]]))
     assert [(result.metrics()["tta"], result.metrics()["views"]) for result in (once, twice)] == [(False, 1), (True, 2)]
 
 
+def images_of(extra: int) -> np.ndarray:
+    """The pictures of six faces, and so many others."""
+    others = np.random.default_rng(9).integers(0, 256, (extra, *faces([0]).images.shape[1:]), dtype=np.uint8)
+    return np.concatenate([faces([0] * 6).images, others])
+
+
 def test_the_clean_part_leaves_out_twins() -> None:
     data = faces([0, 1, 2, 0, 1, 2])
-    result = evaluated(train_thumbnails=thumbnails(data.images[[0, 4]]))
+    result = evaluated(training=data.images[[0, 4]])
     assert result.twins is not None
     assert result.twins.tolist() == [True, False, False, False, True, False]
     metrics = result.metrics()
@@ -168,20 +174,31 @@ def test_without_training_pictures_the_clean_part_is_unknown() -> None:
     metrics = evaluated().metrics()
     assert metrics["clean"] is None
     assert metrics["twins"] is None
-    assert "training data" in metrics["clean_reason"]
+    assert "--train-data" in metrics["clean_reason"]
 
 
 def test_a_split_of_twins_alone_has_no_clean_part() -> None:
-    metrics = evaluated(train_thumbnails=thumbnails(faces([0] * 6).images)).metrics()
+    metrics = evaluated(training=images_of(1)).metrics()
     assert metrics["clean"] is None
     assert metrics["twins"]["n"] == 6
     assert metrics["clean_reason"] == "every picture of this split has a twin in training"
+    seen = evaluated(training=faces([0] * 6).images).metrics()
+    assert (seen["clean"], seen["twins"]["n"]) == (None, 6)
+    assert seen["clean_reason"] == "the model was trained on these very pictures"
+
+
+def test_sketches_give_an_approximate_clean_part(tmp_path: Path) -> None:
+    result = evaluated(training=sketch(faces([0] * 6).images[:2]))
+    metrics = result.metrics()
+    assert metrics["clean_is_approximate"] and metrics["twins"]["n"] >= 2
+    write_report(tmp_path / "out", result)
+    assert "a rough count, by sketches" in page_of(tmp_path / "out").text
 
 
 def test_the_folder_holds_every_file_and_the_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(figures, "png", REAL_PNG)
     out = tmp_path / "reports" / "first"
-    result = evaluated(train_thumbnails=thumbnails(faces([0] * 6).images[:1]))
+    result = evaluated(training=faces([0] * 6).images[:1])
     write_report(out, result, command="mien evaluate runs/first", history=HISTORY)
     assert {entry.name for entry in out.iterdir()} == FILES
     metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
@@ -199,7 +216,7 @@ def test_the_folder_holds_every_file_and_the_numbers(tmp_path: Path, monkeypatch
 
 
 def test_predictions_can_be_scored_again(tmp_path: Path) -> None:
-    result = evaluated(train_thumbnails=thumbnails(faces([0] * 6).images[:1]))
+    result = evaluated(training=faces([0] * 6).images[:1])
     write_report(tmp_path / "out", result)
     with (tmp_path / "out" / "predictions.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -222,7 +239,7 @@ def test_the_page_is_complete_in_itself(tmp_path: Path) -> None:
 
 
 def test_the_page_says_the_scores_in_words(tmp_path: Path) -> None:
-    result = evaluated(train_thumbnails=thumbnails(faces([0] * 6).images[:1]))
+    result = evaluated(training=faces([0] * 6).images[:1])
     write_report(tmp_path / "out", result, command="mien evaluate runs/first --data archive.zip")
     text = page_of(tmp_path / "out").text
     assert "66.7\u202f% of 6 faces were read as they are labelled" in text
@@ -254,18 +271,18 @@ def test_the_page_says_how_the_split_was_read(split: str, tta: bool, told: str, 
 def test_the_page_says_whether_certainty_can_be_believed(certainty: float, told: str, tmp_path: Path) -> None:
     # Four of six are right; a logit of ln 4 above two others is a probability of 4 / 6.
     classifier = Fixed(NAMES, logits([0, 1, 2, 0, 2, 1], certainty=certainty))
-    result = evaluate(classifier, faces([0, 1, 2, 0, 1, 2]), "test", train_thumbnails=None)
+    result = evaluate(classifier, faces([0, 1, 2, 0, 1, 2]), "test", training=None)
     write_report(tmp_path / "out", result)
     assert f"On the whole this one is {told}" in page_of(tmp_path / "out").text
 
 
 def test_the_page_says_why_twins_are_unknown_or_none(tmp_path: Path) -> None:
     write_report(tmp_path / "unknown", evaluated())
-    assert "could not be counted: the pictures that the model was trained on" in page_of(tmp_path / "unknown").text
+    assert "is not known: the pictures that the model was trained on" in page_of(tmp_path / "unknown").text
     others = np.random.default_rng(9).integers(0, 256, (3, 12, 12), dtype=np.uint8)
-    write_report(tmp_path / "none", evaluated(train_thumbnails=others))
-    assert "Here there are none" in page_of(tmp_path / "none").text
-    write_report(tmp_path / "all", evaluated(train_thumbnails=thumbnails(faces([0] * 6).images)))
+    write_report(tmp_path / "none", evaluated(training=others))
+    assert "Here none were found" in page_of(tmp_path / "none").text
+    write_report(tmp_path / "all", evaluated(training=images_of(1)))
     assert "6 of 6 pictures" in page_of(tmp_path / "all").text
 
 
@@ -291,7 +308,7 @@ def test_the_page_holds_the_classification_report_as_text(tmp_path: Path) -> Non
 
 def test_a_perfect_classifier_has_no_sheet_of_mistakes(tmp_path: Path) -> None:
     data = faces([0, 1, 2])
-    result = evaluate(Fixed(NAMES, logits([0, 1, 2])), data, "test", train_thumbnails=None)
+    result = evaluate(Fixed(NAMES, logits([0, 1, 2])), data, "test", training=None)
     write_report(tmp_path / "out", result)
     assert not (tmp_path / "out" / "mistakes.png").exists()
     assert page_of(tmp_path / "out").text.count("Every picture was read as it is labelled") == 2
@@ -408,7 +425,7 @@ def scaled(split: str, meta: dict[str, Any] | None = META, tta: bool = False) ->
     """Forty pictures of two classes, three of four read right, with a probability of 3 / 4: T = 4 from ln 81."""
     classifier = Fixed(("angry", "happy"), np.tile([math.log(3), 0.0], (40, 1)), meta=meta)
     data = faces([0, 0, 0, 1] * 10, ("angry", "happy"), split)
-    return evaluate(classifier, data, split, train_thumbnails=None, tta=tta, model="runs/first")
+    return evaluate(classifier, data, split, training=None, tta=tta, model="runs/first")
 
 
 def test_on_test_nothing_is_fitted() -> None:
@@ -426,7 +443,7 @@ def test_on_validation_scaling_is_cross_fitted(tta: bool) -> None:
     labels = generator.integers(0, 3, 60)
     answers = (generator.normal(0, 2, (60, 3)) + np.eye(3)[labels]).astype(np.float32)
     data = faces(labels.tolist(), split="validation")
-    result = evaluate(Fixed(NAMES, answers), data, "validation", train_thumbnails=None, tta=tta)
+    result = evaluate(Fixed(NAMES, answers), data, "validation", training=None, tta=tta)
     temperatures = cross_fitted(answers, labels)
     assert temperatures is not None
     found = result.metrics()["calibration"]
@@ -436,7 +453,7 @@ def test_on_validation_scaling_is_cross_fitted(tta: bool) -> None:
     record = calibrate(answers, labels)
     meta = {"calibration": record, "data": {"fingerprint": "abc123"}}
     folded = Fixed(NAMES, answers / record["temperature"], meta=meta)
-    again = evaluate(folded, data, "validation", train_thumbnails=None, tta=tta).metrics()["calibration"]
+    again = evaluate(folded, data, "validation", training=None, tta=tta).metrics()["calibration"]
     assert again["temperatures"] == [record["temperature"]]
     assert again["before"] == pytest.approx(found["before"], abs=1e-5)
     assert again["after"] == pytest.approx(found["after"], abs=1e-5)
@@ -471,8 +488,8 @@ def test_an_average_says_when_only_some_models_are_scaled(tmp_path: Path) -> Non
     assert "divided by temperatures of 4.00 and 4.00, each its own" in page_of(tmp_path / "test").text
 
 
-def threshold(value: float | None) -> dict[str, Any]:
-    return {"calibration": {"temperature": 4.0, "uncertain": {"stated_accuracy": 0.8, "threshold": value}}}
+def threshold(value: float | None, **more: float) -> dict[str, Any]:
+    return {"calibration": {"temperature": 4.0, "uncertain": {"stated_accuracy": 0.8, "threshold": value, **more}}}
 
 
 @pytest.mark.parametrize(
@@ -485,8 +502,9 @@ def threshold(value: float | None) -> dict[str, Any]:
         ("test", None, "the certainty is as training left it"),
         ("test", META, "below 70.0\u202f% are called uncertain: from there on, at least 80\u202f% of the validation"),
         ("test", META, "Here, 40 of 40 answers (100.0\u202f%) are that sure, and 75.0\u202f% of these are right"),
+        ("test", threshold(0.7, confidence=0.95), "From there on, at least 80\u202f% are to be right"),
         ("test", threshold(0.9), "Here, no answer is that sure"),
-        ("test", threshold(None), "every answer of this model is to be called uncertain"),
+        ("test", threshold(None), "every answer of this model is marked uncertain"),
         ("test", None, "came without a threshold"),
     ],
 )
@@ -502,9 +520,9 @@ def three() -> list[Evaluation]:
     data = faces([0, 1], ("angry", "happy"))
     answers = [[[0.6, 0.4], [0.8, 0.2]], [[0.5, 0.5], [0.3, 0.7]], [[0.7, 0.3], [0.9, 0.1]]]
     orders = [("angry", "happy"), ("angry", "happy"), ("happiness", "anger")]
-    known = [thumbnails(data.images[:1]), thumbnails(data.images[1:]), thumbnails(data.images[:1])]
+    known = [data.images[:1], data.images[1:], data.images[:1]]
     return [
-        evaluate(Fixed(names, np.log(given), meta=META), data, "test", train_thumbnails=thumbs, model=f"runs/{letter}")
+        evaluate(Fixed(names, np.log(given), meta=META), data, "test", training=thumbs, model=f"runs/{letter}")
         for names, given, thumbs, letter in zip(orders, answers, known, "abc", strict=True)
     ]
 
@@ -530,22 +548,22 @@ def test_a_twin_of_any_model_is_a_twin_of_the_average() -> None:
     assert average(found[::2]).metrics()["twins"]["n"] == 1
     assert average(found).clean_reason == "every picture of this split has a twin in training"
     unknown = evaluate(Fixed(("angry", "happy"), np.eye(2)), faces([0, 1], ("angry", "happy")), "test",
-                       train_thumbnails=None)  # fmt: skip
+                       training=None)  # fmt: skip
     assert average([found[0], unknown]).metrics()["twins"] is None
 
 
 def test_models_that_cannot_be_averaged_are_refused() -> None:
     one = three()[0]
     more = evaluate(Fixed(("angry", "happy", "sad"), np.eye(3)[:2]), faces([0, 1], ("angry", "happy")), "test",
-                    train_thumbnails=None, model="runs/d")  # fmt: skip
+                    training=None, model="runs/d")  # fmt: skip
     with pytest.raises(MienError, match=r"runs/d: knows the classes angry, happy, sad, unlike runs/a \(angry, happy\)"):
         average([one, more])
     other = evaluate(Fixed(("angry", "happy"), np.eye(2)[[0]]), faces([0], ("angry", "happy")), "test",
-                     train_thumbnails=None)  # fmt: skip
+                     training=None)  # fmt: skip
     with pytest.raises(MienError, match="other pictures than the rest"):
         average([one, other])
     twice = evaluate(Fixed(("angry", "happy"), np.eye(2)), faces([0, 1], ("angry", "happy")), "test",
-                     train_thumbnails=None, tta=True)  # fmt: skip
+                     training=None, tta=True)  # fmt: skip
     with pytest.raises(MienError, match="mirror image"):
         average([one, twice])
 
@@ -556,9 +574,7 @@ def test_models_that_cannot_be_averaged_are_refused() -> None:
 def test_the_page_of_an_average_says_so(tta: bool, told: str, tmp_path: Path) -> None:
     data = faces([0, 1, 2, 0])
     models = [
-        evaluate(
-            Fixed(NAMES, logits([0, 1, 2, read])), data, "test", train_thumbnails=None, tta=tta, model=f"runs/{read}"
-        )
+        evaluate(Fixed(NAMES, logits([0, 1, 2, read])), data, "test", training=None, tta=tta, model=f"runs/{read}")
         for read in (0, 1, 2)
     ]
     write_report(tmp_path / "out", average(models))
@@ -575,8 +591,7 @@ def test_models_are_paired_picture_by_picture() -> None:
     data = faces([0, 1, 2, 0])
     reads = {"a": [0, 1, 2, 0], "b": [0, 1, 2, 1], "c": [1, 0, 0, 0]}
     found = [
-        evaluate(Fixed(NAMES, logits(read)), data, "test", train_thumbnails=None, model=name)
-        for name, read in reads.items()
+        evaluate(Fixed(NAMES, logits(read)), data, "test", training=None, model=name) for name, read in reads.items()
     ]
     assert paired_tests(found) == [
         {"models": ["a", "b"], "b": 1, "c": 0, "p": 1.0},

@@ -23,6 +23,7 @@ from transformers import PreTrainedModel
 
 from mien.config import FreezeConfig, PretrainConfig
 from mien.data.faces import FaceSet
+from mien.data.sketches import Sketches
 from mien.errors import MienError
 from mien.evaluation.evaluate import Evaluation
 from mien.evaluation.report import write_report
@@ -33,6 +34,8 @@ from mien.training import finetune
 from mien.training.finetune import FineTuning, train
 from mien.training.run import Run, open_run
 from mien.training.state import state_path
+
+CODES, OFFSETS = np.zeros((3, 32), np.uint8), np.zeros(256, np.float32)
 
 
 @pytest.fixture
@@ -53,7 +56,7 @@ def classifier(mae_folder: Path) -> Classifier:
 @pytest.fixture
 def model(classifier: Classifier, tmp_path: Path) -> Path:
     """The folder of a classifier."""
-    classifier.save(tmp_path / "model", {"said": "old"}, np.zeros((3, 12, 12), np.uint8))
+    classifier.save(tmp_path / "model", {"said": "old"}, Sketches(CODES, OFFSETS))
     return tmp_path / "model"
 
 
@@ -75,9 +78,9 @@ class TestFullDisk:
     def test_so_do_its_fingerprints(self, classifier: Classifier, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("safetensors.numpy.save_file", full)
         with pytest.raises(MienError, match="No space left on device"):
-            classifier.save(model, {"said": "new"}, np.ones((3, 12, 12), np.uint8))
-        thumbnails = Classifier.load(model).train_thumbnails()
-        assert thumbnails is not None and not thumbnails.any()
+            classifier.save(model, {"said": "new"}, Sketches(CODES + 1, OFFSETS))
+        sketches = Classifier.load(model).sketches()
+        assert sketches is not None and not sketches.codes.any()
 
     def test_nothing_is_left_of_an_autoencoder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         config = PretrainConfig(data="", out="", preset="nano", image_size=16, mask_ratio=0.5, decoder_size=32)
@@ -213,7 +216,11 @@ class TestDamagedModel:
         [
             (lambda path: path.write_bytes(path.read_bytes()[:50]), "is damaged"),
             (lambda path: save_file({"other": np.zeros((3, 12, 12), np.uint8)}, path), "is damaged"),
-            (lambda path: save_file({"thumbnails": np.zeros((3, 8, 8), np.uint8)}, path), "expected thumbnails"),
+            (
+                lambda path: save_file({"codes": CODES[:, :8], "offsets": OFFSETS}, path),
+                "expected sketches of 32",
+            ),
+            (lambda path: save_file({"codes": CODES, "offsets": OFFSETS[:8]}, path), "expected sketches"),
         ],
     )
     def test_fingerprints(self, damage: Callable[[Path], object], told: str, model: Path) -> None:
@@ -221,7 +228,12 @@ class TestDamagedModel:
         with pytest.raises(
             MienError, match=f"{FINGERPRINTS}: {told} .*copy the whole folder again, or remove the file"
         ):
-            Classifier.load(model).train_thumbnails()
+            Classifier.load(model).sketches()
+
+    def test_thumbnails_of_an_older_version(self, model: Path) -> None:
+        save_file({"thumbnails": np.zeros((3, 12, 12), np.uint8)}, model / FINGERPRINTS)
+        with pytest.raises(MienError, match=r"holds thumbnails, as an older Mien wrote them.*remove the file"):
+            Classifier.load(model).sketches()
 
 
 def test_what_a_killed_report_left_goes(tmp_path: Path) -> None:

@@ -9,7 +9,17 @@ from PIL import Image
 from mien.recognition.detection import search
 from mien.recognition.detection.search import COARSEST, LONGEST, OVERLAP, SMALLEST, SMALLEST_GREY, Tile, plan, resized
 
-SIZES = [(1, 1), (48, 48), (300, 400), (480, 640), (1536, 2048), (512, 16000), (16000, 512), (9000, 12000), (8, 1 << 24)]
+SIZES = [
+    (1, 1),
+    (48, 48),
+    (300, 400),
+    (480, 640),
+    (1536, 2048),
+    (512, 16000),
+    (16000, 512),
+    (9000, 12000),
+    (8, 1 << 24),
+]
 
 
 def scale(tile: Tile) -> float:

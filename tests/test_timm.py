@@ -225,8 +225,8 @@ class TestTraining:
         loaded = Classifier.load(folder)
         validation = faces.part("validation")
         assert (loaded.logits(validation.images).argmax(1) == validation.labels).mean() == meta["metrics"]["accuracy"]
-        thumbnails = loaded.train_thumbnails()
-        assert thumbnails is not None and len(thumbnails) == 48
+        sketches = loaded.sketches()
+        assert sketches is not None and len(sketches) == 48
 
     @pytest.mark.parametrize("updates", [2, 4, 6])
     def test_goes_on_as_if_it_had_never_stopped(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from mien.recognition.detection.detectors import overlap
-from mien.recognition.film.tracking import PATIENCE_S, Tracker
+from mien.recognition.film.tracking import LOOKS_S, PATIENCE_S, Tracker
 from mien.recognition.results import Box, Face
 
 
@@ -128,6 +130,41 @@ def test_without_smoothing_or_threshold_nothing_is_changed() -> None:
 def test_a_time_that_is_none_is_refused(smoothing: float) -> None:
     with pytest.raises(ValueError, match="expected seconds, 0 or more"):
         Tracker(smoothing)
+
+
+def looking(pattern: int, left: float = 0.0, happy: float = 0.75, brightness: float = 1.0) -> Face:
+    """A face with a crop of its own."""
+    crop = np.random.default_rng(pattern).integers(0, 200, (6, 6)).repeat(8, axis=0).repeat(8, axis=1)
+    return replace(face(left, happy=happy), crop=(crop * brightness).astype(np.uint8))
+
+
+def test_another_face_in_the_same_place_gets_a_new_id_and_starts_unsmoothed() -> None:
+    tracker = Tracker(0.25)
+    for frame in range(5):
+        assert ids(tracker.update([looking(1, happy=1.0)], frame / 25)) == [0]
+    (cut,) = tracker.update([looking(2, happy=0.0)], 5 / 25)
+    assert cut.id == 1 and cut.probabilities["happy"] == 0
+    assert ids(tracker.update([looking(2, left=2.0)], 6 / 25)) == [1]
+    # The first one comes back, as after a flash: it is known again.
+    assert ids(tracker.update([looking(1)], 7 / 25)) == [0]
+
+
+def test_light_and_long_gaps_make_no_other_face() -> None:
+    tracker = Tracker(0)
+    tracker.update([looking(1)], 0.0)
+    assert ids(tracker.update([looking(1, brightness=0.3)], 0.04)) == [0]
+    # A head that was turned away for long may look different; where it is tells more.
+    assert ids(tracker.update([looking(2)], 0.04 + LOOKS_S + 0.01)) == [0]
+    flat = replace(face(0), crop=np.full((48, 48), 90, np.uint8))
+    assert ids(tracker.update([flat], 0.4)) == [0]
+
+
+def test_a_cut_forgets_everything() -> None:
+    tracker = Tracker(0.25)
+    tracker.update([face(0, happy=1.0)], 0.0)
+    tracker.forget()
+    (after,) = tracker.update([face(0, happy=0.0)], 0.04)
+    assert after.id == 1 and after.probabilities["happy"] == 0
 
 
 def test_what_is_gone_is_forgotten() -> None:

@@ -82,8 +82,8 @@ class TestRun:
         validation = faces.part("validation")
         loaded = Classifier.load(folder)
         assert (loaded.logits(validation.images).argmax(1) == validation.labels).mean() == pytest.approx(best)
-        thumbnails = loaded.train_thumbnails()
-        assert thumbnails is not None and thumbnails.shape == (48, 12, 12)
+        sketches = loaded.sketches()
+        assert sketches is not None and sketches.codes.shape == (48, 32)
 
     def test_repeats_bit_for_bit(self, faces: FaceSet, mae_folder: Path, tmp_path: Path) -> None:
         for name in ("one", "two"):
@@ -249,10 +249,6 @@ class TestTrouble:
             train(small(tmp_path / "run", mae_folder, epochs=1))
         assert not list((tmp_path / "run").glob("*.tmp")) and not (tmp_path / "run" / "state.safetensors").exists()
         assert (tmp_path / "whole" / "state.safetensors").read_bytes() == before
-
-    def test_batch_larger_than_the_set(self, faces: FaceSet, mae_folder: Path, tmp_path: Path) -> None:
-        with pytest.raises(MienError, match="expected at most 48"):
-            train(small(tmp_path / "run", mae_folder, batch_size=64))
 
     def test_a_device_that_is_not_there(self, faces: FaceSet, mae_folder: Path, tmp_path: Path) -> None:
         with pytest.raises(MienError, match="does not have"):

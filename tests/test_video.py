@@ -2,50 +2,45 @@
 
 from __future__ import annotations
 
-import struct
+import gc
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import cv2
+import av
 import numpy as np
 import pytest
+from film_helpers import (
+    HEIGHT,
+    WIDTH,
+    number_of,
+    numbered,
+    picture,
+    write,
+)
+from recognition_helpers import encoded
 
 from mien.errors import MienError
 from mien.recognition.engines.engines import Answers
-from mien.recognition.film.film import _Film, check_film, recognize_film, write_annotated
-from mien.recognition.inputs import frames as reading
+from mien.recognition.film import camera
+from mien.recognition.film.film import recognize_film
+from mien.recognition.film.reader import LOST, About
+from mien.recognition.film.writer import check_film, write_annotated
 from mien.recognition.inputs.frames import about, frames
 from mien.recognition.output.draw import COLOURS
 from mien.recognition.results import Face, Recognition
 
-WIDTH, HEIGHT, BITS = 96, 64, 12
 NAMES = ("happy", "sad")
 
 
-def picture(number: int, seed: int = 0) -> np.ndarray:
-    """A frame that holds its number, in black and white squares at its top, and a red square that moves; BGR."""
-    pixels = np.random.default_rng(seed + number).integers(60, 100, (HEIGHT, WIDTH, 3), dtype=np.uint8)
-    for bit in range(BITS):
-        pixels[:8, 8 * bit : 8 * bit + 8] = 255 * (number >> bit & 1)
-    left = number % 60
-    pixels[30:50, left : left + 20] = (0, 0, 255)
-    return pixels
-
-
-def number_of(pixels: np.ndarray) -> int:
-    return sum(int(pixels[2:6, 8 * bit + 2 : 8 * bit + 6].mean() > 128) << bit for bit in range(BITS))
-
-
-def film(path: Path, count: int, rate: float = 25.0, size: tuple[int, int] = (WIDTH, HEIGHT)) -> Path:
-    codec = {".mp4": "mp4v", ".avi": "MJPG", ".mkv": "mp4v"}[path.suffix]
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), rate, size)
-    for number in range(count):
-        writer.write(picture(number)[: size[1], : size[0]])
-    writer.release()
-    return path
+def numbers(path: Path, **options: Any) -> list[int]:
+    """The numbers in the frames of a film."""
+    return [number_of(row.pixels) for row in frames(path, **options) if row.pixels is not None]
 
 
 def damage(path: Path, first: int, count: int) -> Path:
@@ -104,49 +99,39 @@ class TestFrames:
     @pytest.mark.parametrize("name", ["film.mp4", "film.avi", "film.mkv", "a film: with % and #.mp4"])
     @pytest.mark.parametrize("rate", [25.0, 29.97])
     def test_every_frame_has_its_number_and_its_time(self, name: str, rate: float, tmp_path: Path) -> None:
-        path = film(tmp_path / name, 40, rate)
+        path = numbered(tmp_path / name, 40, rate=Fraction(rate).limit_denominator(1001))
         rows = list(frames(path))
         assert [row.index for row in rows] == [number_of(row.pixels) for row in rows if row.pixels is not None]
         assert [row.index for row in rows] == list(range(40))
         assert [row.time_s for row in rows] == pytest.approx([index / rate for index in range(40)], abs=1e-3)
-        assert about(path) == reading.About(pytest.approx(rate, rel=1e-3), 40, WIDTH, HEIGHT)  # type: ignore[arg-type]
+        told = about(path)
+        assert told.rate == pytest.approx(rate, rel=1e-3)
+        assert (told.frames, told.width, told.height) == (40, WIDTH, HEIGHT)
 
     def test_pixels_are_rgb(self, tmp_path: Path) -> None:
-        row = next(frames(film(tmp_path / "film.mp4", 3)))
+        row = next(frames(numbered(tmp_path / "film.mp4", 3)))
         assert row.pixels is not None and row.pixels.dtype == np.uint8 and row.pixels.shape == (HEIGHT, WIDTH, 3)
         red, green, blue = row.pixels[40, 10].tolist()
         assert red > 200 and green < 60 and blue < 60
 
     def test_every_seventh_keeps_its_number(self, tmp_path: Path) -> None:
-        rows = list(frames(film(tmp_path / "film.mp4", 40), every=7))
+        rows = list(frames(numbered(tmp_path / "film.mp4", 40), every=7))
         assert [row.index for row in rows] == [0, 7, 14, 21, 28, 35]
         assert [number_of(row.pixels) for row in rows if row.pixels is not None] == [0, 7, 14, 21, 28, 35]
         assert [row.time_s for row in rows] == pytest.approx([index / 25 for index in range(0, 40, 7)])
         with pytest.raises(ValueError, match="expected at least 1, got 0"):
             frames(tmp_path / "film.mp4", every=0)
 
-    def test_a_film_that_lies_on_its_side_is_read_upright(self, tmp_path: Path) -> None:
-        path = film(tmp_path / "film.mp4", 3)
-        data = bytearray(path.read_bytes())
-        # The matrix of the track's header, ISO 14496-12, 8.3.2: a quarter turn clockwise.
-        place = data.index(b"tkhd") + 4 + 4 + 20 + 16
-        data[place : place + 36] = struct.pack(">9i", 0, 1 << 16, 0, -(1 << 16), 0, 0, HEIGHT << 16, 0, 1 << 30)
-        path.write_bytes(data)
-        row = next(frames(path))
-        assert row.pixels is not None and row.pixels.shape == (WIDTH, HEIGHT, 3)
-        assert number_of(np.rot90(row.pixels)) == 0 and row.pixels[10, HEIGHT - 40, 0] > 180
-        assert (about(path).width, about(path).height) == (HEIGHT, WIDTH)
-
     @pytest.mark.parametrize(("first", "count"), [(5, 1), (30, 4), (0, 2), (78, 2), (79, 1)])
     def test_damaged_frames_have_rows_and_the_others_keep_their_numbers(
         self, first: int, count: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:
-        rows = list(frames(damage(film(tmp_path / "film.mp4", 80), first, count)))
+        rows = list(frames(damage(numbered(tmp_path / "film.mp4", 80), first, count)))
         assert [row.index for row in rows] == list(range(80))
         assert [row.time_s for row in rows] == pytest.approx([index / 25 for index in range(80)])
         lost = [row.index for row in rows if row.pixels is None]
         assert lost == list(range(first, first + count))
-        assert {rows[index].reason for index in lost} == {"the frame could not be decoded: the film is damaged here"}
+        assert {rows[index].reason for index in lost} == {LOST}
         # Every twelfth frame stands for itself, and ends the traces that damage leaves.
         traces = range(first, 12 * ((first + count - 1) // 12 + 1))
         for row in rows:
@@ -154,29 +139,14 @@ class TestFrames:
         assert capfd.readouterr().err == ""
 
     def test_a_film_that_was_cut_short_says_so_at_its_end(self, tmp_path: Path) -> None:
-        path = film(tmp_path / "film.avi", 30)
+        path = numbered(tmp_path / "film.avi", 30)
         data = path.read_bytes()
         path.write_bytes(data[: len(data) // 2])
         rows = list(frames(path))
         assert [row.index for row in rows] == list(range(len(rows))) and 10 < len(rows) < 20
-        assert all(row.pixels is not None for row in rows[:-1]) and rows[-1].pixels is None
+        # Of the last frame a half is there.
+        assert all(row.pixels is not None for row in rows[:-2]) and rows[-2].reason == LOST and rows[-1].pixels is None
         assert str(rows[-1].reason).startswith("the film is cut short: ")
-
-    def test_times_are_those_of_the_container(self) -> None:
-        class Capture:
-            """A decoder whose times are uneven, with one that goes back."""
-
-            times = iter([0.0, 30.0, 100.0, 90.0, 200.0])
-
-            def grab(self) -> bool:
-                self.now = next(self.times, None)
-                return self.now is not None
-
-            def get(self, name: int) -> float:
-                return 25.0 if name == cv2.CAP_PROP_FPS else self.now or 0.0
-
-        steps = reading._steps(Capture(), Path("/nowhere.mp4"))  # type: ignore[arg-type]
-        assert [next(steps) for _ in range(5)] == [(time, True) for time in (0.0, 30.0, 100.0, 140.0, 200.0)]
 
     @pytest.mark.parametrize(
         ("name", "data", "told"),
@@ -187,24 +157,25 @@ class TestFrames:
             ("text.txt", b"hello\n" * 100, "is not a film that can be read"),
             ("list.m3u8", b"#EXTM3U\n#EXTINF:10,\nfilm.mp4\n#EXT-X-ENDLIST\n", "is not a film that can be read"),
             ("list.ffconcat", b"ffconcat version 1.0\nfile film.mp4\n", "is not a film that can be read"),
-            ("picture.mp4", cv2.imencode(".png", picture(0))[1].tobytes(), "is not a film that can be read"),
-            (".", None, "cannot be read (Is a directory)"),
+            ("picture.mp4", encoded(picture(0)), "is not a film that can be read"),
+            (".", None, "is no regular file"),
         ],
     )
     def test_what_is_no_film_is_told_on_one_line(
         self, name: str, data: bytes | None, told: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:
-        film(tmp_path / "film.mp4", 3)
+        numbered(tmp_path / "film.mp4", 3)
         if data is not None:
             (tmp_path / name).write_bytes(data)
         for look in (about, lambda path: list(frames(path))):
             with pytest.raises(MienError) as caught:
                 look(tmp_path / name)
             assert str(caught.value).startswith(f"{tmp_path / name}: ") and told in str(caught.value)
+            assert "\n" not in str(caught.value)
         assert capfd.readouterr().err == ""
 
     def test_a_film_of_which_nothing_can_be_decoded(self, tmp_path: Path) -> None:
-        path = film(tmp_path / "film.mp4", 5)
+        path = numbered(tmp_path / "film.mp4", 5)
         data = bytearray(path.read_bytes())
         start = data.index(b"mdat") + 4
         end = data.rindex(b"moov") - 4
@@ -213,68 +184,72 @@ class TestFrames:
         assert [(row.index, row.pixels) for row in frames(path)] == [(index, None) for index in range(5)]
 
     def test_a_film_without_a_frame_is_refused(self, tmp_path: Path) -> None:
-        whole = film(tmp_path / "film.avi", 1).read_bytes()
+        whole = numbered(tmp_path / "film.avi", 1).read_bytes()
         (tmp_path / "film.avi").write_bytes(whole[: whole.index(b"movi") + 4])
         with pytest.raises(MienError, match=r"film\.avi: (holds no frame|is not a film)"):
             list(frames(tmp_path / "film.avi"))
 
 
-class Camera:
-    """A camera that needs a moment, gives three pictures, and is pulled out."""
-
-    def __init__(self, number: int, answers: str = "-+++") -> None:
-        self.answers = iter(answers)
-        self.taken = -1
-
-    def isOpened(self) -> bool:
-        return True
-
-    def grab(self) -> bool:
-        good = next(self.answers, "-") == "+"
-        self.taken += good
-        return good
-
-    def retrieve(self) -> tuple[bool, np.ndarray]:
-        return True, picture(self.taken)
-
-    def release(self) -> None: ...
-
-
 class TestCamera:
+    """FFmpeg's own test pattern stands in for a camera: it is opened and read as one."""
+
+    @pytest.fixture(autouse=True)
+    def pattern(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(camera, "_PAUSE_S", 0.0)
+        sources = {0: "testsrc2=size=96x64:rate=25:duration=0.12", 1: "testsrc2=size=96x64:rate=25:duration=0"}
+        system = camera._device
+        monkeypatch.setattr(
+            camera, "_device", lambda number: (sources[number], "lavfi", {}) if number in sources else system(number)
+        )
+
     def test_one_that_is_not_there(self, capfd: pytest.CaptureFixture[str]) -> None:
         for number in (97, -1, 200):
-            with pytest.raises(MienError, match=f"camera {number}: cannot be opened; check that it is there"):
-                next(frames(number))
+            for look in (about, lambda number: next(frames(number))):
+                with pytest.raises(MienError, match=f"camera {number}: cannot be opened; check that it is there"):
+                    look(number)
         assert capfd.readouterr().err == ""
 
-    def test_its_frames_are_numbered_and_its_end_is_told(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(reading.cv2, "VideoCapture", Camera)
-        monkeypatch.setattr(reading, "_PAUSE_S", 0.0)
+    def test_its_frames_are_numbered_and_its_end_is_told(self) -> None:
         rows = list(frames(0))
         assert [row.index for row in rows] == [0, 1, 2, 3] and rows[0].time_s == 0
         assert [row.time_s for row in rows] == sorted(row.time_s for row in rows)
-        assert [number_of(row.pixels) for row in rows if row.pixels is not None] == [0, 1, 2]
+        assert [None if row.pixels is None else row.pixels.shape for row in rows] == [(64, 96, 3)] * 3 + [None]
         assert rows[3].reason == "the camera gives no more pictures"
+        assert [row.index for row in frames(0, every=2)] == [0, 2, 3]
+        assert about(0) == About(25.0, None, 96, 64)
 
-    def test_one_that_gives_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(reading.cv2, "VideoCapture", lambda number: Camera(number, ""))
-        monkeypatch.setattr(reading, "_PAUSE_S", 0.0)
-        with pytest.raises(MienError, match="camera 0: gives no picture"):
-            list(frames(0))
+    def test_one_that_gives_nothing(self) -> None:
+        with pytest.raises(MienError, match="camera 1: gives no picture"):
+            list(frames(1))
 
-    def test_frames_are_read_one_by_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(reading.cv2, "VideoCapture", Camera)
-        monkeypatch.setattr(reading, "_PAUSE_S", 0.0)
-        recognizer = RedSquares()
+    def test_frames_are_read_one_by_one(self) -> None:
+        recognizer = Quick()
         records = list(recognize_film(recognizer, 0))
         assert recognizer.batches == [1, 1, 1]
         assert {record.input for record in records} == {"camera 0"}
         assert [record.status for record in records] == ["ok", "ok", "ok", "error"]
 
+    @pytest.mark.parametrize(
+        ("system", "device"),
+        [("linux", ("/dev/video3", "v4l2")), ("darwin", ("3", "avfoundation")), ("win32", ("video=Cam 3", "dshow"))],
+    )
+    def test_each_system_has_its_own_name_for_it(
+        self, system: str, device: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        class Device:
+            def __init__(self, name: str, kind: str) -> None:
+                self.name, self.media_types = name, [kind]
+
+        listed = [Device("Microphone", "audio"), *(Device(f"Cam {number}", "video") for number in range(4))]
+        monkeypatch.setattr(av.device, "enumerate_input_devices", lambda name: listed)
+        monkeypatch.setattr(camera.sys, "platform", system)
+        found = camera._device(3)
+        assert found is not None and found[:2] == device
+
 
 class TestRecords:
     def test_every_frame_has_its_record(self, tmp_path: Path) -> None:
-        path, recognizer = film(tmp_path / "film.mp4", 20), RedSquares()
+        path, recognizer = numbered(tmp_path / "film.mp4", 20), RedSquares()
         records = list(recognize_film(recognizer, path, smoothing=0))
         assert recognizer.batches == [8, 8, 4]
         assert [record.frame for record in records] == list(range(20))
@@ -288,19 +263,19 @@ class TestRecords:
             assert record.faces[0].box[0] == pytest.approx(index, abs=3)
 
     def test_batches_change_nothing(self, tmp_path: Path) -> None:
-        path = film(tmp_path / "film.mp4", 20)
+        path = numbered(tmp_path / "film.mp4", 20)
         one, many = (list(recognize_film(RedSquares(), path, batch=batch)) for batch in (1, 20))
         assert one == many
 
     def test_smoothing_and_threshold(self, tmp_path: Path) -> None:
-        records = list(recognize_film(RedSquares(), film(tmp_path / "film.mp4", 3), smoothing=0.25))
+        records = list(recognize_film(RedSquares(), numbered(tmp_path / "film.mp4", 3), smoothing=0.25))
         kept = float(np.exp(-0.04 / 0.25))
         happy = [1.0, kept, kept**2 + 1 - kept]
         assert [record.faces[0].probabilities["happy"] for record in records] == pytest.approx(happy)
         assert records[1].faces[0].label == "happy" and not records[1].faces[0].uncertain
 
     def test_damaged_frames_are_records_and_the_face_keeps_its_id(self, tmp_path: Path) -> None:
-        path = damage(film(tmp_path / "film.mp4", 80), 30, 4)
+        path = damage(numbered(tmp_path / "film.mp4", 80), 30, 4)
         records = list(recognize_film(RedSquares(), path, keep_pixels=True))
         assert [record.frame for record in records] == list(range(80))
         lost = [record for record in records if record.status == "error"]
@@ -318,15 +293,25 @@ class TestRecords:
     )
     def test_wrong_settings_are_refused_at_once(self, options: dict[str, Any], told: str, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=told):
-            recognize_film(RedSquares(), film(tmp_path / "film.mp4", 1), **options)
+            recognize_film(RedSquares(), numbered(tmp_path / "film.mp4", 1), **options)
+
+    def test_no_decoded_frame_waits_for_the_clean_up_of_python(self, tmp_path: Path) -> None:
+        """They are large and made outside of Python, so that what waits there would be many megabytes."""
+        path = numbered(tmp_path / "film.mp4", 300)
+        list(frames(path))
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in frames(path):
+                pass
+            assert gc.collect() < 100
+        finally:
+            gc.enable()
 
     def test_memory_does_not_grow_with_the_film(self, tmp_path: Path) -> None:
         path, count = tmp_path / "film.avi", 2000
-        writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 25, (WIDTH, HEIGHT))
         shown = [picture(number) for number in range(20)]
-        for number in range(count):
-            writer.write(shown[number % 20])
-        writer.release()
+        write(path, (shown[number % 20] for number in range(count)), "mjpeg", pixels="yuvj420p")
         held, peaks = [], []
         tracemalloc.start()
         try:
@@ -346,44 +331,38 @@ class TestRecords:
 
 def records(count: int, size: tuple[int, int] = (WIDTH, HEIGHT)) -> Iterator[Recognition]:
     for number in range(count):
-        pixels = picture(number)[: size[1], : size[0], ::-1]
+        pixels = picture(number)[: size[1], : size[0]]
         found = Face((20.0, 26.0, 30.0, 30.0), "sad", 0.9, {"happy": 0.1, "sad": 0.9}, False)
         yield Recognition("film", "ok", faces=(found,), frame=number, time_s=number / 25, pixels=pixels)
 
 
 class TestAnnotated:
     @pytest.mark.parametrize("name", ["out.mp4", "out.avi", "OUT.MP4"])
-    @pytest.mark.parametrize("rate", [25.0, 29.97, 0.01])
+    @pytest.mark.parametrize("rate", [25.0, 29.97, 0.02])
     def test_every_frame_is_written_once(self, name: str, rate: float, tmp_path: Path) -> None:
         path = tmp_path / "new" / name
-        with write_annotated(path, rate) as write:
+        with write_annotated(path, rate) as add:
             for record in records(30):
-                write(record)
+                add(replace(record, time_s=(record.frame or 0) / rate))
             assert not path.exists()
         rows = list(frames(path))
         assert [number_of(row.pixels) for row in rows if row.pixels is not None] == list(range(30))
-        assert about(path) == reading.About(pytest.approx(rate, rel=1e-3), 30, WIDTH, HEIGHT)  # type: ignore[arg-type]
+        told = about(path)
+        assert (told.width, told.height, len(rows)) == (WIDTH, HEIGHT, 30)
+        assert [row.time_s for row in rows] == pytest.approx([index / rate for index in range(30)], rel=1e-3)
         pixels = rows[0].pixels
         assert pixels is not None
         red, _, blue = pixels[55, 25:45].mean(axis=0)
-        assert COLOURS["sad"] == (72, 132, 220) and blue - red > 50  # lossy, on grey ground, and one pixel wide
+        assert COLOURS["sad"] == (72, 132, 220) and blue - red > 30  # lossy, on grey ground, and one pixel wide
         assert [entry.name for entry in path.parent.iterdir()] == [name]
-
-    def test_a_slow_camera_gives_a_film_that_lasts_as_long(self, tmp_path: Path) -> None:
-        path = tmp_path / "out.avi"
-        with write_annotated(path, 25, live=True) as write:
-            for record, time_s in zip(records(4), (0.0, 0.2, 0.24, 0.36), strict=True):
-                write(replace(record, time_s=time_s))
-        shown = [number_of(row.pixels) for row in frames(path) if row.pixels is not None]
-        assert shown == [0] * 5 + [1] + [2] * 3 + [3]
 
     def test_after_ctrl_c_what_was_written_can_be_played(self, tmp_path: Path) -> None:
         path = tmp_path / "out.mp4"
-        with pytest.raises(KeyboardInterrupt), write_annotated(path, 25) as write:
+        with pytest.raises(KeyboardInterrupt), write_annotated(path, 25) as add:
             for record in records(30):
                 if record.frame == 17:
                     raise KeyboardInterrupt
-                write(record)
+                add(record)
         assert [row.index for row in frames(path)] == list(range(17))
         assert list(tmp_path.iterdir()) == [path]
 
@@ -391,9 +370,9 @@ class TestAnnotated:
         path = tmp_path / "out.mp4"
         path.write_text("the former one")
         for error in (MienError("the model is broken"), RuntimeError("a fault")):
-            with pytest.raises(type(error)), write_annotated(path, 25) as write:
+            with pytest.raises(type(error)), write_annotated(path, 25) as add:
                 for record in records(5):
-                    write(record)
+                    add(record)
                 raise error
         with pytest.raises(KeyboardInterrupt), write_annotated(path, 25):
             raise KeyboardInterrupt
@@ -404,19 +383,19 @@ class TestAnnotated:
             return Recognition("film", "error", "damaged", frame=number, time_s=number / 25)
 
         first, second, third = records(3)
-        with write_annotated(tmp_path / "out.avi", 25) as write:
+        with write_annotated(tmp_path / "out.avi", 25) as add:
             for record in (lost(0), first, second, lost(3), third):
-                write(record)
+                add(record)
         shown = [row.pixels for row in frames(tmp_path / "out.avi")]
         assert len(shown) == 5 and shown[0] is not None and shown[0].max() < 10
         assert [number_of(pixels) for pixels in shown if pixels is not None] == [0, 0, 1, 1, 2]
 
     def test_odd_sides_lose_a_pixel(self, tmp_path: Path) -> None:
-        with write_annotated(tmp_path / "out.mp4", 25) as write:
+        with write_annotated(tmp_path / "out.mp4", 25) as add:
             for record in records(2, (95, 63)):
-                write(record)
+                add(record)
             for record in records(2):
-                write(record)
+                add(record)
         found = about(tmp_path / "out.mp4")
         assert (found.width, found.height, found.frames) == (94, 62, 4)
 
@@ -426,8 +405,8 @@ class TestAnnotated:
         (tmp_path / "file").write_text("")
 
         def tried(path: Path, record: Recognition, rate: float = 25) -> None:
-            with write_annotated(path, rate) as write:
-                write(record)
+            with write_annotated(path, rate) as add:
+                add(record)
 
         with pytest.raises(MienError, match="was not written, as no frame could be decoded"):
             tried(tmp_path / "out.mp4", Recognition("film", "error", "damaged", frame=0, time_s=0.0))
@@ -441,10 +420,25 @@ class TestAnnotated:
             tried(tmp_path / "out.mp4", Recognition("film", "no_face", frame=0, time_s=0.0))
         assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 
-    def test_a_full_disk_is_noticed(self, tmp_path: Path) -> None:
-        unfinished = _Film(tmp_path / "out.mp4", tmp_path / "out.mp4", 25)
-        for record in records(3):
-            unfinished.write(record)
-        unfinished.count += 1
-        with pytest.raises(MienError, match="holds 3 of 4 frames; free some space"):
-            unfinished.close()
+    def test_a_full_disk_is_told_and_leaves_nothing(self, tmp_path: Path) -> None:
+        """A limit on the size of files stands in for a disk that is full."""
+        code = f"""
+import resource
+from pathlib import Path
+from test_video import records
+from mien.errors import MienError
+from mien.recognition.film.writer import check_film, write_annotated
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+try:
+    with write_annotated(Path({str(tmp_path / "out.avi")!r}), 25) as write:
+        for record in records(200):
+            write(record)
+except MienError as error:
+    print(error)
+"""
+        place = Path(__file__).parent
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=place, timeout=120)
+        assert done.stdout == f"{tmp_path / 'out.avi'}: cannot be written (File too large); choose another place\n", (
+            done
+        )
+        assert list(tmp_path.iterdir()) == []

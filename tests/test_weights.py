@@ -17,10 +17,11 @@ from transformers import pipeline
 
 from mien import Recognizer
 from mien.data.read import read_faces
+from mien.evaluation.calibration import accuracy_interval
 from mien.evaluation.evaluate import evaluate
 from mien.export.pack import FILES, LARGEST_WEIGHTS
 from mien.export.parity import MOST_LOST
-from mien.model.classifier import FINGERPRINTS, Classifier
+from mien.model.classifier import FINGERPRINTS, SHARED_FINGERPRINTS, Classifier
 from mien.recognition.engines.models import DEFAULT, SHIPPED
 from mien.remake import SHIPPED as MADE
 
@@ -31,7 +32,7 @@ PICTURES = 3589
 """Of FER2013's validation split."""
 
 ROOT = Path(__file__).parents[1]
-NAMES = sorted(path.name for path in SHIPPED.iterdir())
+NAMES = sorted(path.name for path in SHIPPED.iterdir() if path.is_dir())
 CARDS = {"mini": ROOT / "MODEL_CARD.md", "nano": ROOT / "MODEL_CARD-nano.md"}
 
 
@@ -42,7 +43,7 @@ def meta(name: str) -> dict[str, Any]:
 
 def accuracy(folder: Path, archive: Path) -> float:
     """Of a model folder on FER2013's validation split, read by PyTorch."""
-    found = evaluate(Classifier.load(folder), read_faces(str(archive)), "validation", train_thumbnails=None, quiet=True)
+    found = evaluate(Classifier.load(folder), read_faces(str(archive)), "validation", training=None, quiet=True)
     return float(found.whole["accuracy"])
 
 
@@ -59,10 +60,33 @@ def test_reading_a_face_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_they_are_there_and_small() -> None:
     assert DEFAULT in NAMES and set(NAMES) <= set(MADE)
     files = [path for path in SHIPPED.rglob("*") if path.is_file()]
-    assert {path.name for path in files} == FILES
-    assert len(files) == len(NAMES) * len(FILES)
+    for name in NAMES:
+        assert {path.name for path in (SHIPPED / name).iterdir()} == FILES - {FINGERPRINTS}
+    (shared,) = (path for path in SHIPPED.iterdir() if path.is_file())
+    assert shared.name == SHARED_FINGERPRINTS.format(meta(DEFAULT)["data"]["fingerprint"][:16])
+    assert shared.stat().st_size < 1e6
+    assert len(files) == len(NAMES) * (len(FILES) - 1) + 1
     assert all(path.stat().st_size <= LARGEST_WEIGHTS for path in files)
     assert sum(path.stat().st_size for path in files) <= ALL_WEIGHTS
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_they_know_roughly_what_they_were_trained_on(name: str) -> None:
+    sketches = Classifier.load(SHIPPED / name).sketches()
+    assert sketches is not None and len(sketches) == meta(name)["data"]["images"]["train"] == 28709
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_they_promise_what_clean_pictures_allow(name: str) -> None:
+    record = meta(name)["calibration"]
+    assert (record["n"], record["twins_left_out"]) == (3589 - 995, 995)
+    uncertain = record["uncertain"]
+    sure = round(uncertain["coverage"] * record["n"])
+    right = round(uncertain["accuracy"] * sure)
+    assert accuracy_interval(right, sure, one_sided=True)[0] >= uncertain["stated_accuracy"] == 0.8
+    assert uncertain["ci95"] == pytest.approx(accuracy_interval(right, sure)) and uncertain["coverage"] > 0.3
+    assert Recognizer(name, detector="none").engine.threshold == uncertain["threshold"]
+    assert f"{uncertain['accuracy']:.1%} are right (95 %: " in CARDS[name].read_text(encoding="utf-8")
 
 
 def test_the_default_was_a_masked_autoencoder_first() -> None:

@@ -6,6 +6,7 @@ therefore ambiguous, so every artefact of Mien carries the names beside them.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable
 
 from mien.errors import MienError
@@ -26,8 +27,11 @@ ALIASES: dict[str, str] = {
 
 
 def canonical(name: str) -> str:
-    """The project's spelling of a class name: lower case, with the aliases of the seven resolved."""
-    cleaned = name.strip().lower()
+    """The project's spelling of a class name: lower case, composed Unicode, with the aliases of the seven resolved.
+
+    macOS and some archives decompose letters: "é" is then "e" and an accent (NFD). Both become the one letter (NFC).
+    """
+    cleaned = unicodedata.normalize("NFC", name.strip().lower())
     return ALIASES.get(cleaned, cleaned)
 
 
@@ -39,13 +43,17 @@ def class_order(names: Iterable[str]) -> tuple[str, ...]:
     Raises:
         MienError: two spellings of the same class stand side by side.
     """
-    given = [canonical(name) for name in names]
-    if len(set(given)) != len(given):
-        twice = sorted({name for name in given if given.count(name) > 1})
-        raise MienError(f"two spellings of the same class: {', '.join(twice)}; keep one of them")
-    if set(given) <= set(FER2013):
-        return tuple(name for name in FER2013 if name in given)
-    return tuple(sorted(given))
+    spellings: dict[str, list[str]] = {}
+    for name in names:
+        spellings.setdefault(canonical(name), []).append(name)
+    twice = {name: sorted(group) for name, group in spellings.items() if len(group) > 1}
+    if twice:
+        # In ASCII, as two spellings may differ in characters that look the same.
+        shown = "; ".join(f"{name} ({', '.join(map(ascii, group))})" for name, group in sorted(twice.items()))
+        raise MienError(f"two spellings of the same class: {shown}; keep one of them")
+    if spellings.keys() <= set(FER2013):
+        return tuple(name for name in FER2013 if name in spellings)
+    return tuple(sorted(spellings))
 
 
 def positions(wanted: Iterable[str], available: Iterable[str], where: str) -> list[int]:

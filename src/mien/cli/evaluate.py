@@ -13,8 +13,6 @@ from mien.errors import MienError
 from mien.files import ensure_writable, write_json, write_text
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from mien.data.faces import FaceSet
     from mien.evaluation.evaluate import Evaluation
     from mien.model.classifier import Classifier
@@ -22,7 +20,9 @@ if TYPE_CHECKING:
 DESCRIPTION = """\
 Scores a classifier on a split and writes a report. Several classifiers get a report each, one of their average (the
 mean of their probabilities, in OUT/average), and a summary: mean, deviation, and McNemar's test of each pair.
-Every score is given twice: on the whole split, and on the pictures that have no near-identical twin in training.
+Every score is given twice: on the whole split, and on its clean part, the pictures whose photograph is not in the
+model's training data too. Where that data is not at hand, the clean part is found roughly, by what the model folder
+holds, and called approximate.
 
 Examples:
   mien evaluate runs/first --data archive.zip --split validation --out reports/first
@@ -104,15 +104,15 @@ def read_models(given: Namespace, folders: list[Path]) -> list[Evaluation]:
         MienError: a model or the data cannot be read, or the models know different classes.
     """
     from mien.data.read import read_faces
-    from mien.data.twins import thumbnails
     from mien.evaluation.average import same_classes
+    from mien.evaluation.clean import trained_on
     from mien.evaluation.evaluate import evaluate
     from mien.model.classifier import Classifier
     from mien.training.device import resolve_device
 
     device = resolve_device(given.device)
     faces = read_faces(given.data)
-    known = thumbnails(read_faces(given.train_data).part("train").images) if given.train_data else None
+    known = read_faces(given.train_data).part("train").images if given.train_data else None
     evaluations: list[Evaluation] = []
     for path, folder in zip(given.models, folders, strict=True):
         classifier = Classifier.load(folder, device)
@@ -124,7 +124,7 @@ def read_models(given: Namespace, folders: list[Path]) -> list[Evaluation]:
                 classifier,
                 data,
                 given.split,
-                train_thumbnails=known if known is not None else trained_on(data, classifier),
+                training=known if known is not None else trained_on(data, classifier),
                 tta=given.tta,
                 batch_size=given.batch_size,
                 model=str(path),
@@ -184,16 +184,6 @@ def as_trained(faces: FaceSet, classifier: Classifier, split: str) -> FaceSet:
     return cut_validation(faces, meta["config"]["validation_fraction"], meta["config"]["seed"])
 
 
-def trained_on(faces: FaceSet, classifier: Classifier) -> np.ndarray | None:
-    """Thumbnails of what the classifier was trained on: as its folder tells, else the data's own training split."""
-    from mien.data.twins import thumbnails
-
-    own = classifier.train_thumbnails()
-    if own is None and faces.has("train"):
-        return thumbnails(faces.part("train").images)
-    return own
-
-
 def run_history(folder: Path) -> list[dict[str, float]] | None:
     """The epochs of the run that a model folder belongs to, where its ``history.csv`` lies beside it."""
     from mien.training.history import read_history
@@ -214,10 +204,12 @@ def headline(evaluation: Evaluation) -> str:
     if clean is None:
         lines.append(f"  clean: not known, {evaluation.clean_reason}")
     else:
-        lines.append(f"  clean: {_scores(clean)} ({clean['n']:,} pictures without a twin in training)")
-    cross_fitted = evaluation.cross_fitted_ece()
+        how = "approximate, by sketches: " if evaluation.approximate else ""
+        lines.append(f"  clean: {_scores(clean)} ({how}{clean['n']:,} pictures without a twin in training)")
+    cross_fitted, of_clean = evaluation.cross_fitted_ece(), evaluation.cross_fitted_ece(clean=True)
     if cross_fitted is not None:
-        lines.append(f"  the temperature was fitted on these pictures: ECE {cross_fitted:.4f} cross-fitted")
+        of_clean_too = "" if of_clean is None else f", clean {of_clean:.4f}"
+        lines.append(f"  the temperature was fitted on this split: ECE {cross_fitted:.4f}{of_clean_too} cross-fitted")
     return "\n".join([*lines, *(f"  warning: {warning}" for warning in evaluation.warnings)])
 
 

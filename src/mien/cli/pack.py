@@ -11,7 +11,7 @@ from mien.files import refuse_others
 
 DESCRIPTION = """\
 Makes of a trained classifier a folder for others: weights in half precision, their ONNX, and a meta.json with how the
-halved weights score, on what data, and which runs they came from. Thumbnails of training faces are left out.
+halved weights score, on what data, and which runs they came from.
 `mien card OUT` writes the model card from it.
 
 Examples:
@@ -30,6 +30,11 @@ def run(arguments: list[str]) -> int:
         "--splits", nargs="+", choices=("validation", "test"), default=["validation"], help="scored (validation)"
     )
     parser.add_argument("--int8", action="store_true", help="pack an int8 form too, if it loses 0.3 points at most")
+    parser.add_argument(
+        "--calibrate",
+        action="store_true",
+        help="fit temperature and threshold again, on validation pictures without a twin in training",
+    )
     given = parser.parse(arguments)
     hide_bars()
 
@@ -40,5 +45,14 @@ def run(arguments: list[str]) -> int:
 
     command = shlex.join(["mien", "pack", *arguments])
     faces = read_faces(given.data)
-    print(f"packed: {pack(given.run, given.out, faces, splits=given.splits, int8=given.int8, command=command)}")
+    out = pack(
+        given.run,
+        given.out,
+        faces,
+        splits=given.splits,
+        int8=given.int8,
+        calibrate=given.calibrate,
+        command=command,
+    )
+    print(f"packed: {out}")
     return 0

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from mien.progress import progress
 
 if TYPE_CHECKING:
     from mien.recognition.inputs.paths import Input
+    from mien.recognition.inputs.sniff import Kind
     from mien.recognition.recognizer import Recognizer
     from mien.recognition.results import Face, Recognition
 
@@ -37,8 +39,9 @@ Examples:
   mien predict film.mp4 --every 5 --csv film.csv --timeline film.png --video-out marked.mp4
   mien predict --camera 0 --json
 
-Pictures are JPEG, PNG, WebP, AVIF, TIFF, BMP, GIF or PPM files of at most 134 million pixels. A record is told for
-every picture and every frame, in order, also for one that cannot be read: its status is ok, no_face or error.
+Pictures are JPEG, PNG, WebP, AVIF, TIFF, BMP, GIF or PPM files of at most 134 million pixels, films what FFmpeg reads;
+what a file is, its content tells, not its name. A record is told for every picture and every frame, in order, also for
+one that cannot be read: its status is ok, no_face or error.
 Exit code 0: all were read; 3: some, or all, could not be; 2: the command itself is wrong; 130: Ctrl-C, with every
 record whole that was told until then.
 """
@@ -58,10 +61,11 @@ def run(arguments: list[str]) -> int:
     if not sys.warnoptions:
         warnings.filterwarnings("ignore", module=r"PIL\b")  # the records tell what is wrong with a picture
 
-    from mien.recognition.inputs.paths import Film, expand
+    from mien.recognition.inputs.paths import Film, counted, expand
     from mien.recognition.recognizer import Recognizer
 
-    inputs = expand(given.paths, given.annotate)
+    neither: Counter[Kind] = Counter()
+    inputs = expand(given.paths, given.annotate, neither)
     inputs += [Film(given.camera)] if given.camera is not None else []
     _check_outputs(inputs, given)
     recognizer = Recognizer(
@@ -77,10 +81,17 @@ def run(arguments: list[str]) -> int:
     if given.csv or given.parquet:
         print(f"{given.csv or given.parquet}: {tally.records:,} records, {tally.faces:,} faces")
     sys.stdout.flush()
-    if not tally.failed:
-        return 0
-    print(f"mien: {tally.failed} of {tally.records} could not be read, the first is {tally.reason}", file=sys.stderr)
-    return SOME_FAILED
+    if tally.failed:
+        _say(f"{tally.failed} of {tally.records} could not be read, the first is {tally.reason}")
+    if neither:
+        files = "1 file that holds" if neither.total() == 1 else f"{neither.total():,} files that hold"
+        _say(f"left out {files} neither a picture nor a film: {counted(neither)}")
+    return SOME_FAILED if tally.failed else 0
+
+
+def _say(text: str) -> None:
+    """Tells the person, beside what goes to stdout."""
+    print(f"mien: {text}", file=sys.stderr)
 
 
 def _parser() -> Parser:
@@ -109,7 +120,8 @@ def _parser() -> Parser:
         metavar="S",
         help="seconds over which a film's answers are smoothed, 0: not (0.25)",
     )
-    add("--video-out", type=Path, metavar="FILE", help="write the film with boxes and labels")
+    add("--video-out", type=Path, metavar="FILE", help="write the film with boxes and labels, and its sound")
+    add("--no-audio", action="store_true", help="leave the sound out of films with boxes")
     add("--timeline", type=Path, metavar="FILE.png", help="draw how the probabilities go through the film")
     add("--engine", default="auto", metavar="E", help="auto, onnx or torch (auto)")
     add("--batch-size", type=whole_number(1), default=64, metavar="N", help="faces read at once, at most (64)")
@@ -159,10 +171,11 @@ def _check(given: argparse.Namespace) -> None:
 
 def _check_outputs(inputs: Sequence[Input], given: argparse.Namespace) -> None:
     """Tells what would be written over an input, and what needs one film."""
-    from mien.recognition.film.film import check_film
     from mien.recognition.inputs.paths import Film
 
     if given.video_out is not None:
+        from mien.recognition.film.writer import check_film
+
         check_film(given.video_out)
     films = sum(isinstance(found, Film) for found in inputs)
     for option in ("video_out", "timeline", "csv", "parquet"):
@@ -204,7 +217,7 @@ def _read(recognizer: Recognizer, inputs: Sequence[Input], given: argparse.Names
     from mien.recognition.reading import FilmSettings, read_inputs
 
     smoothing = SMOOTHING_S if given.smoothing is None else given.smoothing
-    settings = FilmSettings(given.every, smoothing, given.video_out, given.timeline)
+    settings = FilmSettings(given.every, smoothing, given.video_out, given.timeline, audio=not given.no_audio, say=_say)
     copies = Copies(given.annotate) if given.annotate is not None else None
     interrupts = Interrupts()
     # Lines on the same terminal show by themselves how far it is.
@@ -226,11 +239,12 @@ def _read(recognizer: Recognizer, inputs: Sequence[Input], given: argparse.Names
 
 def _length(found: Input, every: int) -> int:
     """How many records an input will have, as far as can be known before it is read."""
-    from mien.recognition.inputs import frames
     from mien.recognition.inputs.paths import Film
 
     if not isinstance(found, Film) or isinstance(found.source, int):
         return 1
+    from mien.recognition.inputs import frames
+
     try:
         return max(1, -(-(frames.about(found.source).frames or 1) // every))
     except MienError:

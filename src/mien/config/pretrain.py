@@ -36,7 +36,7 @@ class PretrainConfig:
         steps: optimizer steps in place of epochs.
         minutes: minutes of training in place of epochs, probes between epochs included and the last one not; the
             schedule follows the clock and ends annealed. Such a run can be resumed, but does not repeat bit for bit.
-        batch_size: images a step, over all processes together.
+        batch_size: images a step, over all processes together; a smaller set is seen whole in every step.
         optimizer: adamw, or muon for the weight matrices between patch embedding and prediction, as in ``TrainConfig``.
         lr: peak learning rate; by default 1e-3 * sqrt(batch_size / 1024), or 1e-3 by muon.
         min_lr: learning rate at the end of the cosine, as a share of the peak, in [0, 1].
@@ -47,7 +47,7 @@ class PretrainConfig:
         probe_images: at most so many training faces teach the probes, and so many validation faces test them.
         skip_broken: leave out pictures of an unlabelled folder that cannot be read, and count them.
         validation_fraction: share of training images cut off as validation where the data has no validation split,
-            in (0, 0.5]; near-identical pictures stay on one side.
+            in (0, 0.5]; copies of a photograph stay on one side.
         seed: decides initial weights, order, augmentation and masks.
         device: auto, cpu, cuda, cuda:N or mps.
         precision: auto (bf16 on a GPU that has it, else fp32), fp32 or bf16.

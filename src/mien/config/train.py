@@ -75,16 +75,16 @@ class TrainConfig:
         data: archive.zip, an unpacked folder, a folder with a sub-folder a class, or a FER2013 CSV file.
         out: the folder of the run; the model lands in OUT/model.
         backbone: a fresh preset (nano, mini, tiny, small, base), a Hugging Face id of a ViTMAE
-            (facebook/vit-mae-base), a folder that holds one, the folder of a run, whose ViT then goes on (a head of the
-            same classes is kept), or a network of timm: timm:resnet18 with random weights, timm:resnet18.a1_in1k with
-            the pretrained weights of that tag.
+            (facebook/vit-mae-base), a folder that holds one, the folder of a run, whose network then goes on (classes
+            of the same name keep their rows of the head), or a network of timm: timm:resnet18 with random weights,
+            timm:resnet18.a1_in1k with the pretrained weights of that tag.
         image_size: side of the pictures that the network reads, in pixels; by default the preset's or checkpoint's own,
             and the data's for a timm network. A ViTMAE's positions are resampled.
         patch_size: side of a patch of a preset or ViTMAE, in pixels; by default its own. A ViTMAE's patch embedding is
             resampled (Beyer et al. 2023, FlexiViT).
         network_args: arguments of timm.create_model for a timm network, as YAML or JSON, like {"layers": [1, 1, 1, 1]}.
         epochs: passes over the training images.
-        batch_size: images a step, over all processes together.
+        batch_size: images a step, over all processes together; a smaller set is seen whole in every step.
         optimizer: adamw, or muon, which moves the weight matrices between patch embedding and head along their
             orthogonalised momentum (Jordan et al. 2024) and the rest by AdamW; fresh networks learn faster by it.
         lr: peak learning rate of the encoder; by default 3e-5 for a pretrained backbone, 3e-4 for a fresh preset (1e-3
@@ -106,7 +106,7 @@ class TrainConfig:
         ema: decay of the averaged weights that are evaluated and kept, in [0, 1); 0 turns averaging off. The decay is
             warmed up, so that the average does not remember the random start.
         validation_fraction: share of training images cut off as validation where the data has no validation split,
-            in (0, 0.5]; near-identical pictures stay on one side.
+            in (0, 0.5]; copies of a photograph stay on one side.
         seed: decides initial weights, order, augmentation and drop path.
         device: auto, cpu, cuda, cuda:N or mps.
         precision: auto (bf16 on a GPU that has it, else fp32), fp32 or bf16.

@@ -19,7 +19,7 @@ LARGEST_FILE = 32 * 2**20
 LARGEST_TABLE = 2 * 2**30
 """Bytes that a CSV file in an archive may hold, unpacked; fer2013.csv holds 0.3e9."""
 
-_JUNK_NAMES = frozenset({"__macosx", "thumbs.db", "desktop.ini"})
+_JUNK_NAMES = frozenset({"__macosx", "@eadir", "thumbs.db", "desktop.ini"})
 _BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, OSError)
 _METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
 _ENCRYPTED = 1
@@ -77,7 +77,7 @@ def open_entries(path: Path) -> Iterator[Entries]:
 
 
 def is_junk(path: str) -> bool:
-    """Whether a file is one that operating systems leave behind: ``__MACOSX/``, dotfiles, Thumbs.db, desktop.ini."""
+    """Whether a file is one that operating systems leave behind: ``__MACOSX/``, ``@eaDir/``, dotfiles, Thumbs.db."""
     return any(part.startswith(".") or part.lower() in _JUNK_NAMES for part in path.split("/"))
 
 

@@ -65,14 +65,18 @@ def cached(path: Path, source: str, read: Callable[[], FaceSet], way: str = "") 
     return faces
 
 
+def cache_folder() -> Path:
+    """The folder of the cache: ``$MIEN_CACHE``, else ``~/.cache/mien``."""
+    root = os.environ.get("MIEN_CACHE")
+    return Path(root).expanduser() if root else Path.home() / ".cache" / "mien"
+
+
 def cache_file(path: Path, way: str = "") -> Path:
     """Where the decoded form of the source at the absolute ``path``, read in this way, is kept."""
-    root = os.environ.get("MIEN_CACHE")
-    folder = Path(root).expanduser() if root else Path.home() / ".cache" / "mien"
     # No path holds a NUL, so no other source and way give the same text.
     text = f"{path}\0{way}" if way else str(path)
     key = hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:24]
-    return folder / f"faces-{key}.npz"
+    return cache_folder() / f"faces-{key}.npz"
 
 
 def load(path: Path, mark: str, source: str, way: str = "") -> FaceSet | None:
@@ -128,6 +132,30 @@ def store(path: Path, mark: str, faces: FaceSet, way: str = "") -> None:
             np.savez(stream, about=np.array(json.dumps(about)), **arrays)
     except (MienError, OSError, RuntimeError, UnicodeError) as error:
         _tell(f"{faces.source} was read, but its cache was not kept ({error}); set MIEN_CACHE to a folder with space")
+
+
+def cached_array(name: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
+    """An array that takes long to compute: from the cache if it is there, else computed and stored.
+
+    Args:
+        name: of the file, without its ending; it has to change whenever the result may.
+        compute: makes the array.
+    """
+    file = cache_folder() / f"{name}.npy"
+    try:
+        return np.load(file, allow_pickle=False)
+    except FileNotFoundError:
+        pass
+    except Exception as error:  # As in ``load``: a broken file fails in many ways.
+        _tell(f"{file} cannot be read ({error}) and is made again")
+    array = compute()
+    try:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with atomic_file(file) as temporary, temporary.open("wb") as stream:
+            np.save(stream, array)
+    except (MienError, OSError) as error:
+        _tell(f"{file} cannot be written ({error}); set MIEN_CACHE to a folder with space")
+    return array
 
 
 def _state(path: Path) -> str:

@@ -2,7 +2,8 @@
 
 Face coordinates have the middle of the head at (0, 0), x to the viewer's right, y down; the chin lies near y = 1. Tones
 are grey levels in [0, 255]. A ``Sketch`` collects shapes in these coordinates and turns them into pixels at once, which
-is several times faster than projecting each shape on its own.
+is several times faster than projecting each shape on its own. Shapes are painted without smooth edges on a canvas
+several times as fine as the picture, whose pixels are then averaged: whole numbers alone, so every machine draws alike.
 """
 
 from __future__ import annotations
@@ -10,16 +11,23 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
+from PIL import Image, ImageDraw
+
+from mien.data.blur import gaussian_blur
 
 IMAGE_SIZE = 48
 """Side of the pictures in pixels."""
 
-CANVAS = 2 * IMAGE_SIZE
-"""Side of the canvas in pixels; the pictures are its area averages."""
+FINENESS = 4
+"""Pixels of the canvas along each side of a pixel of the picture."""
 
-_SUBPIXEL_BITS = 4
+CANVAS = FINENESS * IMAGE_SIZE
+"""Side of the canvas in pixels."""
+
+_SPREAD = 3
+"""Pixels of the canvas by which ink spreads: every shape is that much wider, which keeps thin ones to be seen."""
+
 _TURN = np.linspace(0.0, 2.0 * math.pi, 32, endpoint=False)
 _CIRCLE = np.stack([np.cos(_TURN), np.sin(_TURN)], axis=1)
 _ROWS, _COLUMNS = np.mgrid[-1.0 : 1.0 : IMAGE_SIZE * 1j, -1.0 : 1.0 : IMAGE_SIZE * 1j].astype(np.float32)
@@ -58,21 +66,24 @@ class Sketch:
         self._reliefs.append(relief)
         self._paints.append((tone, width))
 
-    def paint(self, canvas: np.ndarray, pose: Pose) -> None:
-        """Paints every shape on ``canvas`` (uint8 [S, S]) in place, as seen under ``pose``."""
+    def paint(self, canvas: Image.Image, pose: Pose) -> None:
+        """Paints every shape on ``canvas`` (mode L) in place, as seen under ``pose``."""
         lengths = [len(points) for points in self._points]
         points = _project(np.concatenate(self._points), np.repeat(self._reliefs, lengths), pose)
-        fixed = np.rint(points * (1 << _SUBPIXEL_BITS)).astype(np.int32)
+        filled = np.array([not width for _, width in self._paints])
+        points = _grown(points, np.array(lengths), np.where(filled, _SPREAD / 2, 0.0))
+        # x0, y0, x1, y1, ... of all shapes, one after the other, as Pillow takes them.
+        numbers = np.rint(points).astype(np.int64).ravel().tolist()
+        pen = ImageDraw.Draw(canvas)
         start = 0
         for length, (tone, width) in zip(lengths, self._paints, strict=True):
-            shape = [fixed[start : start + length]]
-            start += length
-            level = min(max(tone, 0.0), 255.0)
+            shape = numbers[start : start + 2 * length]
+            start += 2 * length
+            level = round(min(max(tone, 0.0), 255.0))
             if width:
-                thickness = max(1, round(width * pose.scale))
-                cv2.polylines(canvas, shape, False, level, thickness, cv2.LINE_AA, _SUBPIXEL_BITS)
+                pen.line(shape, level, round(width * pose.scale) + _SPREAD)
             else:
-                cv2.fillPoly(canvas, shape, level, cv2.LINE_AA, _SUBPIXEL_BITS)
+                pen.polygon(shape, level)
 
 
 def shade(tone: float, amount: float) -> float:
@@ -106,17 +117,40 @@ def _project(points: np.ndarray, relief: np.ndarray, pose: Pose) -> np.ndarray:
     return curve(columns, rows)
 
 
-def backdrop(rng: np.random.Generator) -> np.ndarray:
-    """A plain, sloping or cluttered backdrop, uint8 [CANVAS, CANVAS]."""
+def _grown(points: np.ndarray, lengths: np.ndarray, amounts: np.ndarray) -> np.ndarray:
+    """Closed shapes, one after the other, with every point moved outwards, at right angles to its neighbours' line.
+
+    Args:
+        points: float [N, 2].
+        lengths: int [K], points of each shape.
+        amounts: float [K], how far its points move.
+    """
+    ends = np.cumsum(lengths)
+    starts = ends - lengths
+    after, before = np.arange(1, len(points) + 1), np.arange(-1, len(points) - 1)
+    after[ends - 1], before[starts] = starts, ends - 1
+    x, y = points.T
+    # Twice the area under the sign of the direction in which the outline runs.
+    area = np.add.reduceat(x * y[after] - x[after] * y, starts)
+    along_x, along_y = x[after] - x[before], y[after] - y[before]
+    share = np.repeat(amounts * np.sign(area), lengths) / np.maximum(np.hypot(along_x, along_y), 1e-9)
+    return curve(x + share * along_y, y - share * along_x)
+
+
+def backdrop(rng: np.random.Generator) -> Image.Image:
+    """A plain, sloping or cluttered backdrop, mode L, ``CANVAS`` pixels wide and high."""
     corners = rng.uniform(20.0, 235.0) + rng.normal(0.0, 25.0, (2, 2))
-    picture = cv2.resize(np.clip(corners, 0, 255).astype(np.uint8), (CANVAS, CANVAS), interpolation=cv2.INTER_LINEAR)
+    tones = Image.fromarray(np.clip(corners, 0, 255).astype(np.uint8))
+    slope = tones.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BILINEAR)
+    canvas = slope.resize((CANVAS, CANVAS), Image.Resampling.NEAREST)
+    pen = ImageDraw.Draw(canvas)
     for _ in range(int(rng.integers(0, 4))):
-        x, y, width, height, tone = (rng.random(5) * (CANVAS, CANVAS, 30, 60, 255)).tolist()
-        cv2.rectangle(picture, (int(x), int(y)), (int(x + width), int(y + height)), tone, cv2.FILLED)
-    return picture
+        x, y, width, height, tone = (rng.random(5) * (CANVAS, CANVAS, 60, 120, 255)).tolist()
+        pen.rectangle((int(x), int(y), int(x + width), int(y + height)), round(tone))
+    return canvas
 
 
-def occlude(canvas: np.ndarray, skin: float, pose: Pose, rng: np.random.Generator) -> None:
+def occlude(canvas: Image.Image, skin: float, pose: Pose, rng: np.random.Generator) -> None:
     """Sometimes puts a bar or a hand before a part of the face, in place."""
     kind = rng.random()
     if kind < 0.1:
@@ -125,43 +159,50 @@ def occlude(canvas: np.ndarray, skin: float, pose: Pose, rng: np.random.Generato
         _hand(canvas, skin, pose, rng)
 
 
-def _bar(canvas: np.ndarray, rng: np.random.Generator) -> None:
-    angle, offset, tone = rng.uniform(0.0, math.pi), rng.uniform(-40.0, 40.0), rng.uniform(0.0, 255.0)
+def _bar(canvas: Image.Image, rng: np.random.Generator) -> None:
+    angle, offset, tone = rng.uniform(0.0, math.pi), rng.uniform(-80.0, 80.0), rng.uniform(0.0, 255.0)
     along = np.array([math.cos(angle), math.sin(angle)])
     middle = CANVAS / 2 + offset * np.array([-along[1], along[0]])
     start, end = np.rint(middle - CANVAS * along).astype(int), np.rint(middle + CANVAS * along).astype(int)
-    cv2.line(canvas, start.tolist(), end.tolist(), tone, int(rng.integers(5, 12)), cv2.LINE_AA)
+    ImageDraw.Draw(canvas).line((*start.tolist(), *end.tolist()), round(tone), 2 * int(rng.integers(5, 12)))
 
 
-def _hand(canvas: np.ndarray, skin: float, pose: Pose, rng: np.random.Generator) -> None:
+def _hand(canvas: Image.Image, skin: float, pose: Pose, rng: np.random.Generator) -> None:
     """A palm that comes in from below or the side with four fingers on cheek, chin or forehead."""
     side = -1.0 if rng.random() < 0.5 else 1.0
     angle = rng.uniform(-0.5, 0.5)
     knuckles = np.array([side * rng.uniform(0.5, 0.9), rng.uniform(0.3, 0.9)])
     upward = np.array([-side * math.sin(0.5 + angle), -math.cos(0.5 + angle)])
     across = np.array([-upward[1], upward[0]])
-    skin, edge, scale = shade(skin, 0.06), shade(skin, 0.4), pose.scale
+    skin, edge, scale = round(shade(skin, 0.06)), round(shade(skin, 0.4)), pose.scale
     centre = CANVAS / 2 + np.array(pose.shift)
+    pen = ImageDraw.Draw(canvas)
 
-    def pixel(point: np.ndarray) -> list[int]:
-        return np.rint(centre + scale * point).astype(int).tolist()
+    def disc(point: np.ndarray, radius: float, tone: int) -> None:
+        x, y = np.rint(centre + scale * point).astype(int).tolist()
+        pen.circle((x, y), round(radius * scale), tone)
 
-    palm = knuckles - 0.3 * upward
-    cv2.circle(canvas, pixel(palm), int(0.32 * scale), skin, cv2.FILLED, cv2.LINE_AA)
+    def finger_in(root: np.ndarray, tip: np.ndarray, width: float, tone: int) -> None:
+        ends = np.rint(centre + scale * np.stack([root, tip])).astype(int).ravel().tolist()
+        pen.line(ends, tone, round(width * scale))
+        for end in (root, tip):
+            disc(end, width / 2, tone)
+
+    disc(knuckles - 0.3 * upward, 0.32, skin)
     for finger, length in enumerate((0.42, 0.52, 0.5, 0.38)):
         root = knuckles + (finger - 1.5) * 0.16 * across
         tip = root + length * upward
-        cv2.line(canvas, pixel(root), pixel(tip), edge, int(0.17 * scale), cv2.LINE_AA)
-        cv2.line(canvas, pixel(root), pixel(tip), skin, int(0.13 * scale), cv2.LINE_AA)
+        finger_in(root, tip, 0.17, edge)
+        finger_in(root, tip, 0.13, skin)
 
 
-def photograph(canvas: np.ndarray, negative: bool, rng: np.random.Generator) -> np.ndarray:
+def photograph(canvas: Image.Image, negative: bool, rng: np.random.Generator) -> np.ndarray:
     """What a poor camera makes of the canvas: light from a side, blur, exposure, sometimes a negative, and noise."""
-    picture: np.ndarray = cv2.resize(canvas, (IMAGE_SIZE, IMAGE_SIZE), interpolation=cv2.INTER_AREA).astype(np.float32)
+    picture = np.asarray(canvas.reduce(FINENESS)).astype(np.float32)
     angle, slope = rng.uniform(0.0, 2.0 * math.pi), rng.uniform(0.0, 0.4)
     picture *= 1.0 + slope * (math.cos(angle) * _COLUMNS + math.sin(angle) * _ROWS)
     if rng.random() < 0.35:
-        picture = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.4, 0.9))
+        picture = gaussian_blur(picture, rng.uniform(0.4, 0.9))
     contrast = rng.uniform(0.6, 1.1)
     picture = (picture - 128.0) * contrast + 128.0 + rng.uniform(-30.0, 30.0)
     if negative:

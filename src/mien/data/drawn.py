@@ -221,5 +221,5 @@ def _identity(rng: np.random.Generator, negative: bool) -> Identity:
 
 def _pose(rng: np.random.Generator) -> Pose:
     roll, yaw, pitch = (rng.normal(0.0, 1.0, 3) * (0.09, 0.15, 0.07)).tolist()
-    dx, dy = rng.uniform(-4.5, 4.5, 2).tolist()
-    return Pose(roll=roll, yaw=yaw, pitch=pitch, scale=float(rng.uniform(44.0, 52.0)), shift=(dx, dy))
+    dx, dy = rng.uniform(-9.0, 9.0, 2).tolist()
+    return Pose(roll=roll, yaw=yaw, pitch=pitch, scale=float(rng.uniform(88.0, 104.0)), shift=(dx, dy))

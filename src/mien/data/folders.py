@@ -61,6 +61,11 @@ class _Place:
     name: str
 
 
+def split_of_folder(name: str) -> str:
+    """The split that a folder's name stands for, whatever its case and the spaces around it; '' where it is none."""
+    return SPLIT_FOLDERS.get(name.strip().lower(), "")
+
+
 def is_picture(path: str) -> bool:
     """Whether a file's name ends as a picture's does."""
     return path.lower().endswith(SUFFIXES)
@@ -100,7 +105,7 @@ def list_pictures(entries: Entries) -> Listing:
     if not pictures:
         raise MienError(f"{entries.source}: holds no picture, {_EXPECTED}; check that this is the right place")
     depth = _depth_of_layout(pictures)
-    by_split = any(path.split("/")[depth].lower() in SPLIT_FOLDERS for path in pictures)
+    by_split = any(split_of_folder(path.split("/")[depth]) for path in pictures)
     places = [_place(entries, path, depth, by_split) for path in pictures]
     _check_folders(entries, pictures, depth, by_split)
     _check_spellings(entries, places)
@@ -126,7 +131,7 @@ def has_splits(pictures: list[str]) -> bool:
         return False
     depth = _depth_of_layout(deep)
     inner = [path.split("/")[depth:] for path in deep]
-    return any(len(parts) == 3 and parts[0].lower() in SPLIT_FOLDERS for parts in inner)
+    return any(len(parts) == 3 and split_of_folder(parts[0]) for parts in inner)
 
 
 def other_files(paths: list[str]) -> list[str]:
@@ -142,7 +147,7 @@ def _depth_of_layout(pictures: list[str]) -> int:
     depth = 0
     while shortest - depth > 2:
         first = split_paths[0][depth]
-        if first.lower() in SPLIT_FOLDERS or any(parts[depth] != first for parts in split_paths):
+        if split_of_folder(first) or any(parts[depth] != first for parts in split_paths):
             break
         depth += 1
     return depth
@@ -150,8 +155,8 @@ def _depth_of_layout(pictures: list[str]) -> int:
 
 def _place(entries: Entries, path: str, depth: int, by_split: bool) -> _Place:
     parts = path.split("/")[depth:]
-    if by_split and len(parts) == 3 and parts[0].lower() in SPLIT_FOLDERS:
-        return _Place(path, SPLIT_FOLDERS[parts[0].lower()], parts[1], parts[2])
+    if by_split and len(parts) == 3 and split_of_folder(parts[0]):
+        return _Place(path, split_of_folder(parts[0]), parts[1], parts[2])
     if not by_split and len(parts) == 2:
         return _Place(path, "", parts[0], parts[1])
     expected = f"SPLIT/CLASS/FILE with SPLIT one of {', '.join(SPLIT_FOLDERS)}" if by_split else "CLASS/FILE"
@@ -166,7 +171,7 @@ def _check_folders(entries: Entries, pictures: list[str], depth: int, by_split: 
         if folder in filled or parts[:depth] != top:
             continue
         inner = parts[depth:]
-        in_split = by_split and inner[0].lower() in SPLIT_FOLDERS
+        in_split = by_split and bool(split_of_folder(inner[0]))
         is_class = len(inner) == 2 if in_split else not by_split and len(inner) == 1
         if is_class or (in_split and len(inner) == 1):
             kind = f"class {inner[-1]}" if is_class else "split"

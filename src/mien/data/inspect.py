@@ -8,22 +8,31 @@ from typing import Any
 import numpy as np
 
 from mien.data.faces import SPLITS, FaceSet
-from mien.data.twins import has_twin, thumbnails
+from mien.data.twins import twin_pairs
 
 
 def inspect(faces: FaceSet) -> dict[str, Any]:
     """Counts a set and looks for what spoils a measurement.
 
     Returns:
-        ``{"splits": {"train": {"total": 28709, "classes": {"angry": 3995, ...}}, ...}, "warnings": [...]}`` with the
-        splits that are there. Warnings: what the reader noticed, pictures of one split with a near-identical one in
-        another, identical pictures with different labels, and blank pictures.
+        ``{"splits": {"train": {"total": 28709, "classes": {"angry": 3995, ...}}, ...}, "twins": [...], "warnings":
+        [...]}`` with the splits that are there. Twins (``mien.data.twins``): for each split ``of`` and each ``among``,
+        the split itself or an earlier one, how many pictures (``total``, and ``classes`` by their label) are the same
+        photograph as another one. Warnings: what the reader noticed, twins, identical pictures with different labels,
+        and blank pictures.
     """
     present = [split for split in SPLITS if faces.has(split)]
     parts = {split: faces.part(split) for split in present}
+    twins = _twins(parts)
     return {
         "splits": {split: {"total": len(part), "classes": part.class_counts()} for split, part in parts.items()},
-        "warnings": [*faces.warnings, *_twin_warnings(parts), *_conflict_warnings(faces), *_blank_warnings(faces)],
+        "twins": twins,
+        "warnings": [
+            *faces.warnings,
+            *_twin_warnings(twins, parts),
+            *_conflict_warnings(faces),
+            *_blank_warnings(faces),
+        ],
     }
 
 
@@ -39,19 +48,32 @@ def describe(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _twin_warnings(parts: dict[str, FaceSet]) -> list[str]:
-    thumbs = {split: thumbnails(part.images) for split, part in parts.items()}
-    told = []
-    for split in parts:
-        for earlier in list(parts)[: list(parts).index(split)]:
-            count = int(has_twin(thumbs[split], thumbs[earlier]).sum())
-            if count:
-                share = 100 * count / len(thumbs[split])
-                told.append(
-                    f"{count:,} of {len(thumbs[split]):,} {split} images ({share:.1f} %) have a near-identical image "
-                    f"in {earlier}"
-                )
-    return told
+def _twins(parts: dict[str, FaceSet]) -> list[dict[str, Any]]:
+    rows = []
+    for place, (split, part) in enumerate(parts.items()):
+        for among in list(parts)[: place + 1]:
+            pairs = twin_pairs(part.images, None if among == split else parts[among].images)
+            members = np.unique(pairs if among == split else pairs[:, 0])
+            counts = part.select(members).class_counts()
+            rows.append({"of": split, "among": among, "total": len(members), "classes": counts})
+    return rows
+
+
+def _twin_warnings(twins: list[dict[str, Any]], parts: dict[str, FaceSet]) -> list[str]:
+    warnings = []
+    for row in twins:
+        if row["total"]:
+            part = parts[row["of"]]
+            sizes = part.class_counts()
+            where = "another image of the split" if row["among"] == row["of"] else f"an image in {row['among']}"
+            shares = ", ".join(
+                f"{name} {100 * row['classes'][name] / sizes[name]:.0f} %" for name in sizes if sizes[name]
+            )
+            warnings.append(
+                f"{row['total']:,} of {len(part):,} {row['of']} images ({100 * row['total'] / len(part):.1f} %) are "
+                f"the same photograph as {where}; by class: {shares}"
+            )
+    return warnings
 
 
 def _conflict_warnings(faces: FaceSet) -> list[str]:
@@ -62,8 +84,10 @@ def _conflict_warnings(faces: FaceSet) -> list[str]:
     conflicts = [rows for rows in same.values() if len(set(faces.labels[rows].tolist())) > 1]
     if not conflicts:
         return []
-    rows = conflicts[0]
-    example = ", ".join(f"{faces.ids[row]} {faces.names[faces.labels[row]]}" for row in rows[:3])
+    rows = np.array(conflicts[0])
+    # One picture of each label: the first three might all have the same one.
+    shown = rows[np.sort(np.unique(faces.labels[rows], return_index=True)[1])]
+    example = ", ".join(f"{faces.ids[row]} {faces.names[faces.labels[row]]}" for row in shown)
     return [f"{len(conflicts):,} picture(s) occur more than once with different labels, the first: {example}"]
 
 

@@ -139,7 +139,7 @@ def failures_told(where: str, formats: Sequence[str], most: str) -> Iterator[Non
 
 def _check_shape(size: tuple[int, int], where: str, expected: int | None) -> None:
     width, height = size
-    remedy = "crop or resize all pictures to one square size"
+    remedy = "`mien data crop PHOTOS --out FACES` cuts the faces out of photos, all in one square size"
     if expected is not None and size != (expected, expected):
         raise MienError(
             f"{where}: is {width}x{height} pixels, expected {expected}x{expected} as the pictures before it; {remedy}"

@@ -1,4 +1,4 @@
-"""Cutting a validation split from training images, near-identical pictures kept on one side."""
+"""Cutting a validation split from training images, copies of a photograph kept on one side."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import replace
 import numpy as np
 
 from mien.data.faces import FaceSet
-from mien.data.twins import groups, thumbnails
+from mien.data.twins import groups
 from mien.errors import MienError
 
 
 def cut_validation(faces: FaceSet, fraction: float, seed: int) -> FaceSet:
     """Makes a share of the training images the validation split.
 
-    Twins (``mien.data.twins``) stay together: a random cut would leave one image in twelve of FER2013 with its twin on
+    Twins (``mien.data.twins``) stay together: a random cut would leave one image in four of FER2013 with its twin on
     the other side. Each class gives its share, as nearly as whole groups allow. The fingerprint stays that of the data
     as it was read.
 
@@ -32,7 +32,7 @@ def cut_validation(faces: FaceSet, fraction: float, seed: int) -> FaceSet:
     if faces.has("validation"):
         raise MienError(f"{faces.source}: has a validation split already; use it, or give data without one")
     train = faces.part("train")
-    group = groups(thumbnails(train.images))
+    group = groups(train.images)
     counts = np.zeros((group.max() + 1, len(faces.names)), np.int64)
     np.add.at(counts, (group, train.labels), 1)
     chosen = _choose(counts, fraction, np.random.default_rng(seed))
@@ -89,5 +89,5 @@ def _check_both_sides(faces: FaceSet, counts: np.ndarray, chosen: np.ndarray) ->
         if inside + outside and not (inside and outside):
             raise MienError(
                 f"{faces.source}: class {name} has {inside + outside:,} training image(s), too few to cut a validation "
-                "split with near-identical ones kept together; add images of that class or give a val/ folder"
+                "split with copies of a photograph kept together; add images of that class or give a val/ folder"
             )

@@ -1,101 +1,192 @@
-"""Near-identical pictures ("twins"): FER2013 holds thousands, within a split and across splits.
+"""Twins: the same photograph twice in a data set, perhaps cropped, tilted or watermarked a little differently.
 
-Two pictures are twins where their 12x12 thumbnails, mean removed, correlate above .999.
+FER2013 holds thousands, within a split and across splits (``docs/twins.md``). They are found in two steps. Candidates:
+each picture, moved and zoomed in 13 ways, is compared with the middle of every other at 8x8 pixels, and the nearest
+``NEAREST`` above ``ALIKE`` go on. Proof: two pictures are twins if their correlation is above ``THRESHOLD`` once one is
+laid over the other (``mien.data.alignment``). Both steps compute with whole numbers, so that every machine finds the
+same twins.
 """
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 
-SIDE = 12
-"""Height and width of a thumbnail, in pixels."""
+from mien.data.alignment import SIDE, aligned_correlation
+from mien.data.cache import cached_array
+from mien.progress import progress
+from mien.threads import cores, side_by_side
 
-THRESHOLD = 0.999
-"""Correlation above which two pictures are twins."""
+THRESHOLD = 0.96
+"""Aligned correlation above which two pictures are twins."""
 
-_CHUNK = 1024
+NEAREST = 6
+"""Candidates of a picture."""
+
+ALIKE = 0.75
+"""Correlation at 8x8 pixels above which a picture is a candidate."""
+
+METHOD = 2
+"""Raise it when pairs may come out differently: pairs that were stored before are then ignored."""
+
+_CELLS = 8
+_MIDDLE = (4, 4, 40)
+_VIEWS = (
+    *((row, column, 40) for row in (0, 4, 8) for column in (0, 4, 8)),
+    *((margin, margin, SIDE - 2 * margin) for margin in (0, 2, 6, 8)),
+)
+"""Top, left and side of the squares of 48x48 pixels in which a picture is looked at."""
+
+_LENGTH = 4000
+"""Of descriptors, which are rounded to whole numbers: products add up to less than 2^24, exact in float32."""
+
+_ROWS, _PAIRS = 256, 1024
+_WORTH_STORING = 10_000_000
 _LUMA = np.array([19595, 38470, 7471], np.uint32)
 
 
-def thumbnails(images: np.ndarray) -> np.ndarray:
-    """Area averages of pictures, rounded, so that stored thumbnails decide exactly as fresh ones do.
+def comparable(images: np.ndarray) -> np.ndarray:
+    """Pictures as twins are looked for: grey, 48x48, by area averages rounded to whole numbers.
 
     Args:
         images: uint8 [N, S, S], or [N, S, S, 3] (RGB), of which the luma is taken as Pillow does.
 
     Returns:
-        uint8 [N, 12, 12].
+        uint8 [N, 48, 48].
     """
-    count, side = images.shape[:2]
-    # Overlap of each pixel with each thumbnail cell along one axis, in twelfths of a pixel: every sum below is a whole
-    # number that float64 holds exactly, so the result does not depend on the order of summation.
-    pixels, cells = np.arange(side) * SIDE, np.arange(SIDE)[:, None] * side
-    overlap = np.minimum(pixels + SIDE, cells + side) - np.maximum(pixels, cells)
-    weights = np.maximum(overlap, 0).astype(np.float64)
-    result = np.empty((count, SIDE, SIDE), np.uint8)
-    for start in range(0, count, _CHUNK):
-        block = images[start : start + _CHUNK]
-        sums = (weights @ _grey(block).astype(np.float64) @ weights.T).astype(np.int64)
-        result[start : start + _CHUNK] = (2 * sums + side**2) // (2 * side**2)
+    result = np.empty((len(images), SIDE, SIDE), np.uint8)
+    for start in range(0, len(images), _ROWS):
+        block = _grey(images[start : start + _ROWS])
+        result[start : start + _ROWS] = block if block.shape[1] == SIDE else _averaged(block, SIDE)
     return result
 
 
-def has_twin(thumbs: np.ndarray, others: np.ndarray, threshold: float = THRESHOLD) -> np.ndarray:
-    """For each thumbnail whether any of the others is its twin.
+def twin_pairs(images: np.ndarray, others: np.ndarray | None = None) -> np.ndarray:
+    """Twins within a set, or between two sets.
+
+    Blank pictures, of one grey, are twins of one another and of nothing else. Large searches take up to some minutes
+    and are stored in the cache (``mien.data.cache``).
 
     Args:
-        thumbs: uint8 [N, 12, 12].
-        others: uint8 [M, 12, 12], of other pictures.
-        threshold: correlation above which two pictures are twins.
+        images: uint8 [N, S, S] or [N, S, S, 3].
+        others: uint8 [M, R, R] or [M, R, R, 3]; None looks within ``images``.
 
     Returns:
-        bool [N].
+        int64 [P, 2], positions in ``images`` and in ``others``, in ascending order. Within a set each pair is given
+        once, the smaller position first. Not every pair is given, but at least one of each picture that has a twin
+        among its ``NEAREST`` candidates: of equal or blank pictures, those with the first of them.
     """
-    ours, theirs = _unit_vectors(thumbs), _unit_vectors(others)
-    found = np.zeros(len(ours), bool)
-    for start in range(0, len(ours) if len(theirs) else 0, _CHUNK):
-        found[start : start + _CHUNK] = (ours[start : start + _CHUNK] @ theirs.T).max(axis=1) > threshold
-    return found
+    pictures = comparable(images)
+    partners = None if others is None else comparable(others)
+    if len(images) * len(images if others is None else others) < _WORTH_STORING:
+        return _pairs(pictures, partners)
+    digest = hashlib.sha256(f"{METHOD} {len(pictures)}".encode())
+    for part in (pictures, partners):
+        digest.update(b"" if part is None else part.data)
+    return cached_array(f"twins-{digest.hexdigest()[:24]}", lambda: _pairs(pictures, partners))
 
 
-def twin_pairs(thumbs: np.ndarray, threshold: float = THRESHOLD) -> np.ndarray:
-    """All pairs of twins within a set.
-
-    Args:
-        thumbs: uint8 [N, 12, 12].
-        threshold: correlation above which two pictures are twins.
-
-    Returns:
-        int64 [P, 2], each pair once, the smaller position first, in ascending order.
-    """
-    vectors = _unit_vectors(thumbs)
-    pairs = [np.empty((0, 2), np.int64)]
-    for start in range(0, len(vectors), _CHUNK):
-        above = vectors[start : start + _CHUNK] @ vectors[start:].T > threshold
-        rows, columns = np.divmod(np.flatnonzero(above), above.shape[1])
-        later = columns > rows
-        pairs.append(np.stack([rows[later], columns[later]], axis=1) + start)
-    return np.concatenate(pairs)
+def has_twin(images: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """bool [N]: for each picture, uint8 [N, S, S] or [N, S, S, 3], whether any of the others is its twin."""
+    result = np.zeros(len(images), bool)
+    result[twin_pairs(images, others)[:, 0]] = True
+    return result
 
 
-def groups(thumbs: np.ndarray, threshold: float = THRESHOLD) -> np.ndarray:
+def groups(images: np.ndarray) -> np.ndarray:
     """Groups of pictures that belong together: twins, twins of twins, and so on.
 
     Args:
-        thumbs: uint8 [N, 12, 12].
-        threshold: correlation above which two pictures are twins.
+        images: uint8 [N, S, S] or [N, S, S, 3].
 
     Returns:
         int64 [N], the group of each picture, numbered from 0 in order of the first member.
     """
-    # Equal thumbnails are set aside first: a thousand blank pictures would make half a million pairs.
-    _, first, same = np.unique(thumbs.reshape(-1, SIDE * SIDE), axis=0, return_index=True, return_inverse=True)
-    same = same.reshape(-1)
-    joined = _components(len(first), twin_pairs(thumbs[first], threshold))[same]
-    _, begins, group = np.unique(joined, return_index=True, return_inverse=True)
-    rank = np.empty(len(begins), np.int64)
-    rank[np.argsort(begins)] = np.arange(len(begins))
-    return rank[group]
+    # The smallest member of a component is its first, so its rank numbers the group.
+    return np.unique(_components(len(images), twin_pairs(images)), return_inverse=True)[1].reshape(-1)
+
+
+def candidates(pictures: np.ndarray, others: np.ndarray | None = None) -> np.ndarray:
+    """Pairs that may be twins: for each picture those others that are most like it at 8x8 pixels.
+
+    Args:
+        pictures: uint8 [N, 48, 48].
+        others: uint8 [M, 48, 48]; None looks within ``pictures``.
+
+    Returns:
+        int64 [P, 2], as ``twin_pairs``, without blank pictures.
+    """
+    library = _descriptors(pictures if others is None else others, _MIDDLE).T
+    if not library.size:  # no others
+        return np.empty((0, 2), np.int64)
+
+    def nearest(start: int) -> np.ndarray:
+        block = pictures[start : start + _ROWS]
+        alike = _descriptors(block, _VIEWS[0]) @ library
+        for view in _VIEWS[1:]:
+            np.maximum(alike, _descriptors(block, view) @ library, out=alike)
+        if others is None:
+            alike[np.arange(len(block)), start + np.arange(len(block))] = -1
+        bound = np.full(len(block), ALIKE * _LENGTH**2, np.float32)
+        if alike.shape[1] > NEAREST:
+            # By value and not by rank, so that which of several equally near ones come is not left to chance.
+            bound = np.maximum(bound, np.partition(alike, -NEAREST, axis=1)[:, -NEAREST])
+        rows, columns = np.nonzero(alike >= bound[:, None])
+        return np.stack([rows + start, columns], axis=1)
+
+    pairs = np.empty((0, 2), np.int64)
+    with progress("looking for twins", len(pictures), "pictures") as advance:
+        for start in range(0, len(pictures), 4 * _ROWS):
+            stop = min(len(pictures), start + 4 * _ROWS)
+            pairs = np.concatenate([pairs, *side_by_side(nearest, range(start, stop, _ROWS), cores())])
+            advance(stop - start)
+    return np.unique(pairs if others is not None else np.sort(pairs, axis=1), axis=0)
+
+
+def _pairs(pictures: np.ndarray, others: np.ndarray | None) -> np.ndarray:
+    """What ``twin_pairs`` gives, of uint8 [N, 48, 48] and [M, 48, 48]."""
+    if others is not None:
+        pairs = _aligned(pictures, others, candidates(pictures, others))
+        pairs = np.concatenate([pairs, _blank_pairs(pictures, others)])
+    else:
+        # Equal pictures are set aside first: ten copies of one would fill its candidates.
+        _, first, same = np.unique(
+            pictures.reshape(len(pictures), SIDE**2), axis=0, return_index=True, return_inverse=True
+        )
+        copies = np.stack([first[same.reshape(-1)], np.arange(len(pictures))], axis=1)
+        first = np.sort(first)
+        different = pictures[first]
+        pairs = np.concatenate([_aligned(different, different, candidates(different)), _blank_pairs(different)])
+        pairs = np.concatenate([first[pairs], copies[copies[:, 0] < copies[:, 1]]])
+    return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
+
+
+def _aligned(pictures: np.ndarray, others: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """Those of the candidate pairs, int64 [P, 2], that are twins."""
+
+    def compare(start: int) -> np.ndarray:
+        first, second = pairs[start : start + _PAIRS].T
+        return aligned_correlation(pictures[first], others[second])
+
+    correlation = np.empty(len(pairs))
+    with progress("laying pairs over one another", len(pairs), "pairs") as advance:
+        for start in range(0, len(pairs), 4 * _PAIRS):
+            stop = min(len(pairs), start + 4 * _PAIRS)
+            correlation[start:stop] = np.concatenate(side_by_side(compare, range(start, stop, _PAIRS), cores()))
+            advance(stop - start)
+    return pairs[correlation > THRESHOLD]
+
+
+def _blank_pairs(pictures: np.ndarray, others: np.ndarray | None = None) -> np.ndarray:
+    """int64 [P, 2]: blank pictures, each with the first blank one of the others, or of the set itself."""
+    blank, partners = (
+        np.empty(0, np.int64) if part is None else np.flatnonzero(np.ptp(part, axis=(1, 2)) == 0)
+        for part in (pictures, others)
+    )
+    if others is None:
+        return np.stack([np.repeat(blank[:1], max(0, len(blank) - 1)), blank[1:]], axis=1)
+    return np.stack([blank, np.full(len(blank), partners[0])], axis=1) if len(partners) else np.empty((0, 2), np.int64)
 
 
 def _components(count: int, pairs: np.ndarray) -> np.ndarray:
@@ -117,14 +208,31 @@ def _grey(images: np.ndarray) -> np.ndarray:
     return ((images @ _LUMA + 0x8000) >> 16).astype(np.uint8)
 
 
-def _unit_vectors(thumbs: np.ndarray) -> np.ndarray:
-    """float32 [N, 144] whose inner products are correlations.
+def _averaged(pictures: np.ndarray, cells: int) -> np.ndarray:
+    """uint8 [N, cells, cells], the rounded area averages of uint8 [N, S, S]."""
+    area = pictures.shape[1] ** 2
+    return ((2 * cell_sums(pictures, cells) + area) // (2 * area)).astype(np.uint8)
 
-    A blank picture has no direction of its own; it gets the constant one, which is at right angles to all mean-free
-    ones: blank pictures are twins of one another and of nothing else.
+
+def cell_sums(pictures: np.ndarray, cells: int) -> np.ndarray:
+    """int64 [N, cells, cells]: area averages of uint8 [N, S, S], times S^2."""
+    side = pictures.shape[1]
+    # Overlap of each pixel with each cell along one axis, in 1/cells of a pixel: every sum below is a whole number that
+    # float64 holds exactly, so the result does not depend on the order of summation.
+    pixels, starts = np.arange(side) * cells, np.arange(cells)[:, None] * side
+    overlap = np.minimum(pixels + cells, starts + side) - np.maximum(pixels, starts)
+    weights = np.maximum(overlap, 0).astype(np.float64)
+    return (weights @ pictures.astype(np.float64) @ weights.T).astype(np.int64)
+
+
+def _descriptors(pictures: np.ndarray, view: tuple[int, int, int]) -> np.ndarray:
+    """float32 [N, 64] of whole numbers, whose inner products are correlations times ``_LENGTH`` squared.
+
+    A part without contrast has a descriptor of zeros.
     """
-    flat = thumbs.reshape(len(thumbs), SIDE * SIDE).astype(np.float64)
-    flat -= flat.mean(axis=1, keepdims=True)
-    blank = np.ptp(thumbs.reshape(len(thumbs), SIDE * SIDE), axis=1) == 0
-    flat[blank] = 1.0
-    return (flat / np.linalg.norm(flat, axis=1, keepdims=True)).astype(np.float32)
+    top, left, side = view
+    sums = cell_sums(pictures[:, top : top + side, left : left + side], _CELLS).reshape(len(pictures), _CELLS**2)
+    centred = _CELLS**2 * sums - sums.sum(axis=1, keepdims=True)
+    length = np.sqrt((centred.astype(np.float64) ** 2).sum(axis=1, keepdims=True))
+    scaled = np.divide(_LENGTH * centred, length, out=np.zeros(centred.shape), where=length > 0)
+    return np.rint(scaled).astype(np.float32)

@@ -46,6 +46,7 @@ def average(evaluations: Sequence[Evaluation]) -> Evaluation:
         first,
         probabilities=probabilities,
         twins=twins,
+        approximate=any(evaluation.approximate for evaluation in evaluations),
         whole=whole,
         clean=clean,
         clean_reason=reason,

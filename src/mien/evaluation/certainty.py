@@ -102,7 +102,9 @@ def _uncertain(blocks: Blocks, evaluation: Evaluation, found: Mapping[str, Any] 
         n = evaluation.whole["n"]
         shares = {"coverage": percent(found["coverage"]), "accuracy": percent(found["accuracy"])}
         here = blocks.fill("sure_here", count=f"{round(found['coverage'] * n):,}", n=f"{n:,}", **shares)
-    return blocks.fill("uncertain", threshold=percent(found["threshold"]), stated=stated, here=here)
+    promised = "confidence" in (evaluation.uncertain or {})
+    fields = {"threshold": percent(found["threshold"]), "stated": stated, "here": here}
+    return blocks.fill("uncertain" if promised else "uncertain_unbound", **fields)
 
 
 def _points(gap: float) -> str:

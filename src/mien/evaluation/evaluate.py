@@ -9,7 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from mien.data.faces import FaceSet
-from mien.data.twins import groups, has_twin, thumbnails
+from mien.data.sketches import Sketches
+from mien.data.twins import groups
 from mien.errors import NO_NUMBERS, MienError
 from mien.evaluation.calibration import (
     POINTS,
@@ -20,6 +21,7 @@ from mien.evaluation.calibration import (
     risk_coverage,
     softmax,
 )
+from mien.evaluation.clean import twins_in_training
 from mien.evaluation.metrics import score
 from mien.versions import versions
 
@@ -70,7 +72,8 @@ class Evaluation:
         labels: int64 [N], positions of the true classes in ``names``.
         images: uint8 [N, S, S] or [N, S, S, 3], as the data has them.
         ids: str [N], as the data has them.
-        twins: bool [N], whether a picture has a near-identical twin in training; None where that is unknown.
+        twins: bool [N], whether a picture has a twin in training (``mien.data.twins``); None where that is unknown.
+        approximate: whether twins were found by sketches of the training pictures and not by the pictures themselves.
         whole: ``mien.evaluation.metrics.score`` of the whole split.
         clean: the same of the pictures without a twin in training; None where there are none or it is unknown.
         clean_reason: why ``clean`` is None.
@@ -100,6 +103,7 @@ class Evaluation:
     fingerprint: str
     seed: int
     warnings: tuple[str, ...] = ()
+    approximate: bool = False
     scaling: Scaling | None = None
     uncertain: Mapping[str, Any] | None = None
 
@@ -143,6 +147,7 @@ class Evaluation:
             **self.whole,
             "clean": self.clean,
             "clean_reason": self.clean_reason,
+            "clean_is_approximate": self.approximate,
             "twins": self.twin_scores(),
             "calibration": self._calibration(),
             "risk_coverage": self._risk_coverage(),
@@ -152,11 +157,16 @@ class Evaluation:
             "versions": versions(),
         }
 
-    def cross_fitted_ece(self) -> float | None:
-        """Where the temperature was fitted on these very pictures: ECE with each half scaled by the other's."""
-        if self.scaling is None or not self.scaling.cross_fitted:
+    def cross_fitted_ece(self, *, clean: bool = False) -> float | None:
+        """Where the temperature was fitted on this split: ECE with each half scaled by the other's.
+
+        Args:
+            clean: of the pictures without a twin in training alone; None where these are not known.
+        """
+        if self.scaling is None or not self.scaling.cross_fitted or (clean and self.clean is None):
             return None
-        return float(quality(self.scaling.after, self.labels)["ece"])
+        rows = ~self.twins if clean and self.twins is not None else np.ones(len(self.labels), bool)
+        return float(quality(self.scaling.after[rows], self.labels[rows])["ece"])
 
     def _calibration(self) -> dict[str, Any] | None:
         if self.scaling is None:
@@ -185,7 +195,7 @@ def evaluate(
     faces: FaceSet,
     split: str,
     *,
-    train_thumbnails: np.ndarray | None,
+    training: np.ndarray | Sketches | None,
     tta: bool = False,
     batch_size: int = 256,
     seed: int = 0,
@@ -198,8 +208,8 @@ def evaluate(
         classifier: columns of the result keep its class order; the data's labels are matched to it by name.
         faces: the data; ``split`` alone is read.
         split: ``train``, ``validation`` or ``test``.
-        train_thumbnails: uint8 [M, 12, 12] of the pictures that the classifier was trained on, to tell which pictures
-            have a twin among them; None where they are not known.
+        training: the pictures that the classifier was trained on, uint8 [M, S, S] or [M, S, S, 3], to find which
+            pictures have a twin among them; their sketches, where the pictures are not at hand; None where neither is.
         tta: average the probabilities of the picture and of its mirror image.
         batch_size: pictures a forward pass.
         seed: of the bootstrap intervals and of the halves by which scaling is measured.
@@ -218,10 +228,12 @@ def evaluate(
     record = meta.get("calibration") or {}
     # Where the temperature was fitted on these very pictures, or where none was fitted yet.
     fits_here = split == "validation" and (not record or meta.get("data", {}).get("fingerprint") == faces.fingerprint)
-    thumbs, names, probabilities = thumbnails(part.images), tuple(classifier.names), _mean_softmax(readings)
-    known = train_thumbnails is not None and len(train_thumbnails)
-    twins = has_twin(thumbs, train_thumbnails) if train_thumbnails is not None and known else None
+    names, probabilities = tuple(classifier.names), _mean_softmax(readings)
+    seen = isinstance(training, np.ndarray) and np.array_equal(training, part.images)
+    twins = np.ones(len(part), bool) if seen else twins_in_training(part.images, training)
     whole, clean, reason = score_parts(probabilities, labels, names, twins, seed)
+    reason = "the model was trained on these very pictures" if seen else reason
+    halves = groups(part.images) if fits_here else None
     return Evaluation(
         split=split,
         names=names,
@@ -239,7 +251,8 @@ def evaluate(
         fingerprint=faces.fingerprint,
         seed=seed,
         warnings=(*faces.warnings, *_absent(whole)),
-        scaling=_scaling(readings, labels, groups(thumbs) if fits_here else None, record.get("temperature"), seed),
+        approximate=isinstance(training, Sketches),
+        scaling=_scaling(readings, labels, halves, twins, record.get("temperature"), seed),
         uncertain=record.get("uncertain"),
     )
 
@@ -250,7 +263,7 @@ def score_parts(
     """``whole``, ``clean`` and ``clean_reason`` of an ``Evaluation``, whose other fields the arguments are."""
     whole = score(probabilities, labels, names, seed=seed)
     if twins is None:
-        return whole, None, "the pictures that the model was trained on are not known; give the training data too"
+        return whole, None, "the pictures that the model was trained on are not at hand; give them by --train-data"
     if twins.all():
         return whole, None, "every picture of this split has a twin in training"
     return whole, score(probabilities[~twins], labels[~twins], names, seed=seed), None
@@ -264,14 +277,16 @@ def _absent(whole: dict[str, Any]) -> list[str]:
 def _scaling(
     readings: Sequence[np.ndarray],
     labels: np.ndarray,
+    halves: np.ndarray | None,
     twins: np.ndarray | None,
     temperature: float | None,
     seed: int,
 ) -> Scaling | None:
-    """What scaling does to logits [N, C] of each view; ``twins``, int64 [N], where it is to be cross-fitted here."""
+    """What scaling does to logits [N, C] of each view; ``halves``, int64 [N], if it is to be cross-fitted here."""
     raw = [logits * (temperature or 1.0) for logits in readings]
-    if twins is not None:
-        found = cross_fitted(raw[0], labels, twins, seed)
+    if halves is not None:
+        fitted_on = None if twins is None or twins.all() else ~twins
+        found = cross_fitted(raw[0], labels, halves, seed, fitted_on)
         if found is None:
             return None
         after = _mean_softmax([logits / found[:, None] for logits in raw])
@@ -279,7 +294,7 @@ def _scaling(
         return None
     else:
         after = _mean_softmax(readings)
-    return Scaling((temperature,), _mean_softmax(raw), after, cross_fitted=twins is not None)
+    return Scaling((temperature,), _mean_softmax(raw), after, cross_fitted=halves is not None)
 
 
 def _mean_softmax(readings: Sequence[np.ndarray]) -> np.ndarray:

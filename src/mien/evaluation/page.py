@@ -148,7 +148,7 @@ def _twins(blocks: Blocks, evaluation: Evaluation) -> Markup:
     if scores is None:
         return blocks.fill("twins_unknown", reason=evaluation.clean_reason)
     if not scores["n"]:
-        return blocks.fill("twins_none")
+        return blocks.fill("twins_none", were="were, by a rough search," if evaluation.approximate else "were")
     kinds: tuple[tuple[str, str, Callable[[float], str]], ...] = (
         ("accuracy", "accuracy", percent),
         ("macro-F1", "macro_f1", decimals),
@@ -161,6 +161,7 @@ def _twins(blocks: Blocks, evaluation: Evaluation) -> Markup:
         rows.append(part_row(blocks, title, [_part_cell(part, key, said) for part in parts]))
     return blocks.fill(
         "twins",
+        how=" (a rough count, by sketches of the training pictures)" if evaluation.approximate else "",
         twins=f"{scores['n']:,}",
         n=f"{evaluation.whole['n']:,}",
         share=percent(scores["n"] / evaluation.whole["n"]),

@@ -8,13 +8,14 @@ size.
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable
 from typing import Any
 
-import cv2
 import numpy as np
 from PIL import Image
 
+from mien.data.blur import gaussian_blur
 from mien.data.faces import FaceSet
 from mien.errors import NO_NUMBERS, MienError
 from mien.evaluation.evaluate import Reads
@@ -34,7 +35,7 @@ def _scaled(share: float, around: float) -> Change:
 
 
 def _blurred(image: np.ndarray, _: np.random.Generator) -> np.ndarray:
-    return cv2.GaussianBlur(image, (0, 0), image.shape[0] / 32)
+    return gaussian_blur(image, image.shape[0] / 32)
 
 
 def _noisy(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
@@ -43,8 +44,9 @@ def _noisy(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 def _coarse(image: np.ndarray, _: np.random.Generator) -> np.ndarray:
     side = image.shape[0]
-    small = cv2.resize(image, (max(1, side // 2), max(1, side // 2)), interpolation=cv2.INTER_AREA)
-    return cv2.resize(small, (side, side), interpolation=cv2.INTER_LINEAR)
+    half = (max(1, side // 2), max(1, side // 2))
+    small = Image.fromarray(image).resize(half, Image.Resampling.BOX)
+    return np.asarray(small.resize((side, side), Image.Resampling.BILINEAR))
 
 
 def _compressed(image: np.ndarray, _: np.random.Generator) -> np.ndarray:
@@ -54,15 +56,23 @@ def _compressed(image: np.ndarray, _: np.random.Generator) -> np.ndarray:
 
 
 def _tilted(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    centre = (image.shape[0] - 1) / 2
-    matrix = cv2.getRotationMatrix2D((centre, centre), random.choice([-15.0, 15.0]), 1.0)
-    return cv2.warpAffine(image, matrix, image.shape[:2], flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    side = image.shape[0]
+    room = math.ceil(side / 5)  # turned about the middle by 15 degrees, a corner lies an eighth of the side outside
+    extended = Image.fromarray(_extended(image, room))
+    turned = np.asarray(extended.rotate(random.choice([-15.0, 15.0]), Image.Resampling.BILINEAR))
+    return turned[room : room + side, room : room + side]
 
 
 def _shifted(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    right, down = random.choice([-1, 1], 2) * round(image.shape[0] / 10)
-    matrix = np.array([[1, 0, right], [0, 1, down]], np.float32)
-    return cv2.warpAffine(image, matrix, image.shape[:2], flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)
+    side = image.shape[0]
+    room = round(side / 10)
+    right, down = random.choice([-1, 1], 2) * room
+    return _extended(image, room)[room - down :][:side, room - right :][:, :side]
+
+
+def _extended(image: np.ndarray, room: int) -> np.ndarray:
+    """The picture with its edge pixels repeated outwards, ``room`` times on every side."""
+    return np.pad(image, [(room, room), (room, room), (0, 0)][: image.ndim], mode="edge")
 
 
 def _covered(top: float, bottom: float) -> Change:

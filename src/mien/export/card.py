@@ -19,8 +19,8 @@ TITLES: dict[str, str] = {
 }
 
 OF_FER2013 = """\
-The official splits: Training trains, PublicTest selects, PrivateTest is kept for the release. No picture of the last
-two was trained on, and no altered copy of one was made."""
+The official splits: Training trains, PublicTest selects, PrivateTest is kept for the release. No file of the last two
+was trained on, but many of their photographs stand in Training as well, cropped or tilted a little differently."""
 
 TRAINING_OF_FER2013 = 28_709
 """Pictures of its Training split, by which the official splits are known from others with the same expressions."""
@@ -54,7 +54,8 @@ LICENCE = """\
 
 Code and weights: MIT. FER2013 (Goodfellow et al. 2013, arXiv:1307.0414) has terms of its own, and its pictures belong
 to others: it was gathered for research; whether weights made from it may be used commercially is for you to find out.
-The folder holds no picture and no thumbnail of a face.
+The folder holds no picture and no thumbnail of a face. The sketches of the training pictures, 256 bits each, tell
+whether a picture was probably trained on; they are not meant to be turned into pictures.
 """
 
 OWN = "All its weights were made by the runs above from random ones: none are Meta's ViTMAE, none another package's."
@@ -78,7 +79,7 @@ def card(meta: Mapping[str, Any], name: str = "Mien") -> str:
         _head(name, meta, release),
         _use(names),
         USES,
-        _scores(release["scores"]),
+        _scores(release["scores"], meta.get("calibration")),
         _robustness(release["robustness"]),
         LIMITS,
         _data(meta, release["scores"]),
@@ -149,7 +150,7 @@ It reads {", ".join(names[:-1])} or {names[-1]} off a cropped face, with calibra
 """
 
 
-def _scores(scores: Mapping[str, Mapping[str, Any]]) -> str:
+def _scores(scores: Mapping[str, Mapping[str, Any]], calibration: Mapping[str, Any] | None) -> str:
     parts = ["## Scores\n"]
     for split, found in scores.items():
         title = TITLES.get(split, split)
@@ -157,13 +158,14 @@ def _scores(scores: Mapping[str, Mapping[str, Any]]) -> str:
         rows = [_score_row("whole split", found)]
         clean = found.get("clean")
         if clean:
-            rows.append(_score_row(f"its clean part ({clean['n']:,} without a twin in training)", clean))
+            roughly = ", approximate" if found.get("clean_is_approximate") else ""
+            rows.append(_score_row(f"its clean part ({clean['n']:,} without a twin in training{roughly})", clean))
         heads = [
             "",
             "accuracy (95 %)",
             "macro-F1 (95 %)",
             "balanced accuracy",
-            "ECE, 15 bins, temperature fitted on this split",
+            "ECE, 15 bins, temperature fitted on the clean part",
         ]
         parts.append(_table(heads, rows))
         tta = found["tta"]
@@ -180,6 +182,7 @@ def _scores(scores: Mapping[str, Mapping[str, Any]]) -> str:
             for name, values in found["per_class"].items()
         ]
         parts.append(_table(["expression", "precision", "recall", "F1", "pictures"], per_class))
+    parts += [_promise(calibration)] if calibration else []
     if "test" not in scores:
         parts.append("The test split has not been scored.\n")
     return "\n".join(parts)
@@ -200,16 +203,35 @@ def _calibration(found: Mapping[str, Any]) -> str:
     cross, calibration = found.get("cross_fitted_ece"), found.get("calibration")
     told = []
     if cross is not None and calibration:
+        of_clean = found.get("cross_fitted_ece_clean")
         told.append(
             f"ECE is {calibration['before']['ece']:.3f} before temperature scaling and {cross:.3f} after, cross-fitted"
-        )
-    sure = (found.get("risk_coverage") or {}).get("uncertain") or {}
-    if sure.get("threshold") is not None and sure.get("accuracy") is not None:
-        told.append(
-            f"answers of at least {sure['threshold']:.2f} count as sure: {sure['coverage']:.0%} of the pictures, of "
-            f"which {sure['accuracy']:.1%} are right (the bound was fitted on the same pictures)"
+            + (f" (clean part: {of_clean:.3f})" if of_clean is not None else "")
         )
     return "; ".join(told)[:1].upper() + "; ".join(told)[1:] + "." if told else ""
+
+
+def _promise(calibration: Mapping[str, Any]) -> str:
+    """What temperature and threshold were fitted on, and what the threshold promises, with its interval."""
+    sure, left_out = calibration["uncertain"], calibration.get("twins_left_out")
+    pictures = f"{calibration['n']:,} validation pictures"
+    if left_out is not None:
+        pictures += f" without a twin in training ({left_out:,} with one were left out)"
+    text = f"Temperature ({calibration['temperature']:.3f}) and threshold of a sure answer were fitted on {pictures}. "
+    if sure.get("threshold") is None:
+        stated = f"{sure['stated_accuracy']:.0%}"
+        return f"{text}At no threshold could {stated} be promised: every answer is marked uncertain.\n"
+    text += (
+        f"Answers of at least {sure['threshold']:.2f} count as sure: {sure['coverage']:.0%} of these pictures, of "
+        f"which {sure['accuracy']:.1%} are right"
+    )
+    if sure.get("ci95"):
+        low, high = sure["ci95"]
+        text += (
+            f" (95 %: {low:.1%} to {high:.1%}); the promise is {sure['stated_accuracy']:.0%}, kept with "
+            f"{sure['confidence']:.0%} confidence"
+        )
+    return text + ".\n"
 
 
 def _robustness(found: Mapping[str, Any]) -> str:
@@ -236,7 +258,7 @@ def _data(meta: Mapping[str, Any], scores: Mapping[str, Mapping[str, Any]]) -> s
             twins = found["n"] - found["clean"]["n"]
             lines.append(
                 f"{twins:,} of the {found['n']:,} pictures of the {split} split ({twins / found['n']:.1%}) have a "
-                "near-identical one in the training split: the clean part is without them."
+                "twin in the training split, the same photograph: the clean part is without them."
             )
     return "## Data and protocol\n\n" + "\n".join(lines) + "\n"
 

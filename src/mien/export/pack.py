@@ -1,7 +1,7 @@
 """Packing a trained classifier for others: half-precision weights, their ONNX, and the record that the card is made of.
 
 What is packed is what is scored: the weights are halved first, read back, and measured as a user will run them. No
-picture of a face, and no thumbnail of one, goes into the folder.
+picture of a face, and no thumbnail of one, goes into the folder; sketches of the training pictures do.
 """
 
 from __future__ import annotations
@@ -16,22 +16,24 @@ import numpy as np
 import mien
 from mien.config.train import is_fresh
 from mien.data.faces import FaceSet
-from mien.data.twins import thumbnails
+from mien.data.sketches import Sketches, sketch
 from mien.errors import MienError
+from mien.evaluation.clean import trained_on
 from mien.evaluation.evaluate import evaluate
 from mien.evaluation.robustness import robustness
 from mien.export.export import export
 from mien.files import atomic_folder, read_json_object, refuse_others, sha256_of, write_json
-from mien.model.classifier import Classifier, model_folder
+from mien.model.classifier import FINGERPRINTS, SHARED_FINGERPRINTS, Classifier, model_folder
 from mien.model.networks import Network
 from mien.recognition.engines.models import ONNX_FILES
+from mien.training.calibrate import recalibrated
 from mien.training.history import read_history
 
 LARGEST_WEIGHTS = 25 * 2**20
 """Bytes of half-precision weights that a package may carry."""
 
 FILES: frozenset[str] = frozenset(
-    {"config.json", "model.safetensors", "preprocessor_config.json", "meta.json", *ONNX_FILES}
+    {"config.json", "model.safetensors", "preprocessor_config.json", "meta.json", FINGERPRINTS, *ONNX_FILES}
 )
 """Everything that a packed folder may hold."""
 
@@ -45,6 +47,7 @@ def pack(
     *,
     splits: Sequence[str] = ("validation",),
     int8: bool = False,
+    calibrate: bool = False,
     command: str = "",
 ) -> Path:
     """Writes a folder that ``mien predict``, ``mien evaluate`` and ``transformers.pipeline`` open.
@@ -58,6 +61,7 @@ def pack(
         out: the folder, written whole or not at all.
         faces: the data on which it is scored; its training split tells which pictures have twins.
         splits: those that are scored, of ``train``, ``validation`` and ``test``.
+        calibrate: fit temperature and threshold again, on the validation pictures without a twin in training.
         int8: write an int8 file too, calibrated on the training split.
         command: the command line, for ``meta.json``.
 
@@ -72,8 +76,11 @@ def pack(
     for split in splits:
         faces.part(split)
     trained = Classifier.load(run)
+    record = trained.meta()
+    if calibrate:
+        record = recalibrated(trained, faces, command)
     with atomic_folder(out) as temporary:
-        trained.save(temporary, trained.meta(), half=True)
+        trained.save(temporary, record, _own_sketches(trained, out, faces), half=True)
         weights = temporary / "model.safetensors"
         if weights.stat().st_size > LARGEST_WEIGHTS:
             raise MienError(
@@ -81,7 +88,7 @@ def pack(
                 f"{LARGEST_WEIGHTS >> 20}; distil it into a smaller preset"
             )
         packed = Classifier.load(temporary)
-        known = thumbnails(faces.part("train").images) if faces.has("train") else None
+        known = trained_on(faces, trained)
         scores = {split: scores_on(packed, faces, split, known, str(run)) for split in splits}
         parity = write_onnx(temporary, faces, splits[0], int8=int8)
         meta = packed.meta()
@@ -93,14 +100,30 @@ def pack(
             "sha256": sha256_of(weights),
             "scores": scores,
             "onnx": parity,
-            "robustness": {
-                "split": ROBUSTNESS_SPLIT,
-                "rows": robustness(packed, faces, ROBUSTNESS_SPLIT) if faces.has(ROBUSTNESS_SPLIT) else [],
-            },
-            "origin": origin(trained.folder or run),
+            "robustness": _robustness(packed, faces, record),
+            "origin": record["release"]["origin"] if "release" in record else origin(trained.folder or run),
         }
         write_json(temporary / "meta.json", meta)
     return out
+
+
+def _robustness(packed: Classifier, faces: FaceSet, record: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a model that was packed before on this data: what was measured then, as a temperature changes no answer."""
+    if "release" in record and record["data"]["fingerprint"] == faces.fingerprint:
+        earlier: dict[str, Any] = record["release"]["robustness"]
+        return earlier
+    rows = robustness(packed, faces, ROBUSTNESS_SPLIT) if faces.has(ROBUSTNESS_SPLIT) else []
+    return {"split": ROBUSTNESS_SPLIT, "rows": rows}
+
+
+def _own_sketches(trained: Classifier, out: Path, faces: FaceSet) -> Sketches | None:
+    """The sketches that the folder is to carry: none if it finds them beside itself, or if there are none to be had."""
+    fingerprint = str(trained.meta().get("data", {}).get("fingerprint", ""))
+    shared = out.resolve().parent / SHARED_FINGERPRINTS.format(fingerprint[:16])
+    if shared.is_file():
+        return None
+    training = trained_on(faces, trained)
+    return sketch(training) if isinstance(training, np.ndarray) else training
 
 
 def write_onnx(folder: Path, faces: FaceSet, split: str, *, int8: bool) -> dict[str, Any]:
@@ -122,22 +145,22 @@ def write_onnx(folder: Path, faces: FaceSet, split: str, *, int8: bool) -> dict[
 
 
 def scores_on(
-    classifier: Classifier, faces: FaceSet, split: str, known: np.ndarray | None, model: str
+    classifier: Classifier, faces: FaceSet, split: str, known: np.ndarray | Sketches | None, model: str
 ) -> dict[str, Any]:
     """``metrics.json`` of a split, and as ``tta`` accuracy and macro-F1 with the mirror image averaged in.
 
     Both are given on the whole split and, as ``clean``, without twins (null where those are not known).
     """
     single, mirrored = (
-        evaluate(classifier, faces, split, train_thumbnails=known, tta=tta, model=model, quiet=True)
-        for tta in (False, True)
+        evaluate(classifier, faces, split, training=known, tta=tta, model=model, quiet=True) for tta in (False, True)
     )
 
     def kept(found: Mapping[str, Any]) -> dict[str, Any]:
         return {name: found[name] for name in ("accuracy", "macro_f1", "ci95")}
 
     both = {**kept(mirrored.whole), "clean": kept(mirrored.clean) if mirrored.clean else None}
-    return {**single.metrics(), "cross_fitted_ece": single.cross_fitted_ece(), "tta": both}
+    return {**single.metrics(), "cross_fitted_ece": single.cross_fitted_ece(),
+            "cross_fitted_ece_clean": single.cross_fitted_ece(clean=True), "tta": both}  # fmt: skip
 
 
 def architecture(network: Network) -> dict[str, Any]:

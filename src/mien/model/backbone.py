@@ -9,25 +9,26 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from torch import nn
-from transformers import ViTConfig, ViTForImageClassification, ViTMAEConfig
+from transformers import PreTrainedConfig, ViTConfig, ViTForImageClassification, ViTMAEConfig
 
 from mien.config.train import TIMM
 from mien.errors import MienError
 from mien.files import read_json_object
-from mien.labels import canonical, positions
 from mien.model.channels import to_colour, to_grey
 from mien.model.classifier import Classifier
+from mien.model.head import carry_rows
 from mien.model.loading import load_network
-from mien.model.networks import MODEL_TYPES, Network, as_vit, fix_positions
+from mien.model.networks import MODEL_TYPES, Network, as_timm, as_vit, fix_positions
 from mien.model.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from mien.model.presets import FER2013_MEAN, FER2013_STD, SHAPES
 from mien.model.regularise import add_drop_path
 from mien.model.resample import check_sizes, resample
 from mien.model.start import initialise
-from mien.model.timm_backbone import build_timm, check_name
+from mien.model.timm_backbone import build_timm, check_name, resize_timm
+
+C = TypeVar("C", bound=PreTrainedConfig)
 
 HEAD_KEYS: frozenset[str] = frozenset({"classifier.weight", "classifier.bias"})
 SHARED_FIELDS: tuple[str, ...] = (
@@ -56,11 +57,11 @@ def build(
     network_args: dict[str, Any] | None = None,
     drop_path: float = 0.0,
 ) -> tuple[Network, Preprocessing]:
-    """A network, ready to be trained, with a new head unless it is a classifier of the same classes.
+    """A network, ready to be trained, with a new head; of a trained classifier, classes that it has keep their rows.
 
     Args:
         backbone: a preset's name, a Hugging Face id of a ViTMAE, a folder that holds one, the folder of a run or of a
-            trained classifier, or timm:NAME. A classifier keeps its head where its classes are ``names``.
+            trained classifier, or timm:NAME.
         names: the classes, in the order of the logits.
         grey: whether the training images have one channel; the network then reads one channel too.
         image_size: height and width of the pictures, in pixels; by default the backbone's own.
@@ -80,8 +81,12 @@ def build(
     else:
         _check_folder(backbone)
         source = _inner(backbone)
-        start = _from_classifier if _is_classifier(source) else _from_mae
-        network, preprocessing = start(source, names, image_size, patch_size)
+        if _is_classifier(source):
+            if holds_timm(source):  # its three channels read a grey face three times
+                return _from_timm_classifier(source, names, image_size, patch_size, drop_path)
+            network, preprocessing = _from_classifier(source, names, image_size, patch_size)
+        else:
+            network, preprocessing = _from_mae(source, names, image_size, patch_size)
         if grey and network.config.num_channels == 3:
             to_grey(network, preprocessing)
         elif not grey and network.config.num_channels == 1:
@@ -121,23 +126,25 @@ def _from_classifier(
 ) -> tuple[ViTForImageClassification, Preprocessing]:
     classifier = Classifier.load(Path(source))
     network = as_vit(classifier.network)
-    network.classifier = _head_for(network, classifier.names, names)
+    carry_rows(network, classifier.names, names)
     network.num_labels = len(names)
     _named(network.config, names)
     size = patch_size or _square(source, network.config, "patch_size")
     return _resized(network, classifier.preprocessing, image_size, size)
 
 
-def _head_for(network: ViTForImageClassification, own: tuple[str, ...], names: tuple[str, ...]) -> nn.Linear:
-    """The head of a classifier with its rows in the order of ``names``, or a new one where the classes are others."""
-    head = nn.Linear(network.config.hidden_size, len(names))
-    if {canonical(name) for name in own} == {canonical(name) for name in names}:
-        order = positions(names, own, "")
-        head.load_state_dict({name: value[order] for name, value in network.classifier.state_dict().items()})
-    else:
-        nn.init.trunc_normal_(head.weight, std=network.config.initializer_range)
-        nn.init.zeros_(head.bias)
-    return head
+def _from_timm_classifier(
+    source: str, names: tuple[str, ...], image_size: int | None, patch_size: int | None, drop_path: float
+) -> tuple[Network, Preprocessing]:
+    for field, value in (("patch_size", patch_size), ("drop_path", drop_path)):
+        if value:
+            raise MienError(f"{field}: got {value} for {source}, which holds a network of timm; leave it out")
+    classifier = Classifier.load(Path(source))
+    network = as_timm(classifier.network)
+    carry_rows(network, classifier.names, names)
+    network.num_labels = network.timm_model.num_classes = len(names)
+    _named(network.config, names)
+    return network, resize_timm(network, classifier.preprocessing, image_size)
 
 
 def _resized(
@@ -205,6 +212,22 @@ def _inner(source: str) -> str:
     return str(inner) if (inner / "config.json").is_file() and not (folder / "config.json").is_file() else source
 
 
+def classes_of(backbone: str) -> tuple[str, ...]:
+    """The classes whose rows of the head ``build`` keeps: those of a trained classifier, none of other backbones."""
+    source = _inner(backbone)
+    if backbone.startswith(TIMM) or backbone in SHAPES or not _is_classifier(source):
+        return ()
+    config = read_json_object(Path(source) / "config.json")
+    labels = config.get("id2label") or dict(enumerate(config.get("label_names") or ()))  # of a ViT; of a timm network
+    return tuple(str(labels[index]) for index in sorted(labels, key=int))
+
+
+def holds_timm(backbone: str) -> bool:
+    """Whether it is the folder of a trained timm network, of which nothing can be frozen."""
+    config = Path(_inner(backbone)) / "config.json"
+    return config.is_file() and read_json_object(config).get("model_type") == "timm_wrapper"
+
+
 def _is_classifier(source: str) -> bool:
     """Whether it is a folder on this machine that ``mien train`` wrote, or one of its kind."""
     config = Path(source) / "config.json"
@@ -237,9 +260,11 @@ def _square(source: str, config: ViTMAEConfig | ViTConfig, field: str) -> int:
     return side
 
 
-def _named(config: ViTConfig, names: tuple[str, ...]) -> ViTConfig:
+def _named(config: C, names: tuple[str, ...]) -> C:
     config.id2label = dict(enumerate(names))
     config.label2id = {name: index for index, name in enumerate(names)}
+    if hasattr(config, "label_names"):  # a timm wrapper that was read from a folder writes these
+        config.label_names = list(names)
     return config
 
 

@@ -10,17 +10,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from mien.data.twins import SIDE
+from mien.data.sketches import BITS, Sketches
 from mien.errors import MienError
 from mien.files import atomic_folder, read_json_object, write_json
 from mien.model.channels import to_colour
+from mien.model.head import heads
 from mien.model.loading import load_network
 from mien.model.networks import MODEL_TYPES, Network, first_convolutions, lay_out, logits, num_channels
 from mien.model.preprocessing import Preprocessing, tensor
 from mien.progress import progress
 
 FINGERPRINTS = "fingerprints.safetensors"
-"""In a model folder: 12x12 thumbnails of the training images, by which twins are found when the data is not at hand."""
+"""In a model folder: sketches of the training images (``mien.data.sketches``), by which twins are found roughly when
+the data is not at hand."""
+
+SHARED_FINGERPRINTS = "fingerprints-{}.safetensors"
+"""The same beside model folders of the same training data, named by the first 16 digits of its fingerprint."""
 
 
 @dataclass(frozen=True)
@@ -71,18 +76,16 @@ class Classifier:
                 advance(len(batch))
         return np.concatenate(parts)
 
-    def save(
-        self, folder: Path, meta: dict[str, Any], thumbnails: np.ndarray | None = None, *, half: bool = False
-    ) -> None:
+    def save(self, folder: Path, meta: dict[str, Any], sketches: Sketches | None = None, *, half: bool = False) -> None:
         """Writes the model folder, atomically: weights, configuration, preprocessing, ``meta.json``, fingerprints.
 
         Args:
             folder: replaced as a whole.
             meta: how the model came about; JSON-ready.
-            thumbnails: uint8 [M, 12, 12] of the training images (``mien.data.twins``).
+            sketches: of the training images.
             half: write the weights in half precision, but for the layers that read the pixels, whose channels would
-                no longer add up to the luma. The configuration still asks for float32, in which every tool then
-                computes: on a CPU, half precision is slow.
+                no longer add up to the luma, and the head, whose temperature would be rounded. The configuration still
+                asks for float32, in which every tool then computes: on a CPU, half precision is slow.
         """
         from safetensors.numpy import save_file
 
@@ -98,8 +101,9 @@ class Classifier:
                 write_json(temporary / "config.json", {**config, "dtype": "float32"})
             self.preprocessing.processor().save_pretrained(temporary)
             write_json(temporary / "meta.json", meta)
-            if thumbnails is not None:
-                save_file({"thumbnails": np.ascontiguousarray(thumbnails)}, temporary / FINGERPRINTS)
+            if sketches is not None:
+                codes = {"codes": np.ascontiguousarray(sketches.codes), "offsets": sketches.offsets}
+                save_file(codes, temporary / FINGERPRINTS)
 
     @classmethod
     def load(cls, folder: Path, device: str | torch.device = "cpu") -> Classifier:
@@ -132,32 +136,46 @@ class Classifier:
             return {}
         return read_json_object(self.folder / "meta.json")
 
-    def train_thumbnails(self) -> np.ndarray | None:
-        """uint8 [M, 12, 12], the thumbnails of the training images that the folder carries, or None.
+    def sketches(self) -> Sketches | None:
+        """Sketches of the training images, of this folder or beside it (``SHARED_FINGERPRINTS``), or None.
 
         Raises:
             MienError: the file is damaged.
         """
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
-
-        if self.folder is None or not (self.folder / FINGERPRINTS).is_file():
+        if self.folder is None:
             return None
-        path = self.folder / FINGERPRINTS
-        try:
-            found = load_file(path)["thumbnails"]
-        except (SafetensorError, KeyError, OSError) as error:
-            raise MienError(f"{path}: is damaged ({error}); copy the whole folder again, or remove the file") from error
-        if found.dtype != np.uint8 or found.shape[1:] != (SIDE, SIDE):
+        fingerprint = str((self.meta().get("data") or {}).get("fingerprint", ""))
+        shared = self.folder.resolve().parent / SHARED_FINGERPRINTS.format(fingerprint[:16])
+        for path in (self.folder / FINGERPRINTS, shared):
+            if path.is_file():
+                return _read_sketches(path)
+        return None
+
+
+def _read_sketches(path: Path) -> Sketches:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    remedy = "copy the whole folder again, or remove the file"
+    try:
+        tensors = load_file(path)
+        if "thumbnails" in tensors:
             raise MienError(
-                f"{path}: expected thumbnails of {SIDE}x{SIDE}, got {found.dtype} {list(found.shape)}; copy the whole "
-                "folder again, or remove the file"
+                f"{path}: holds thumbnails, as an older Mien wrote them, expected sketches; remove the file"
             )
-        return found
+        codes, offsets = tensors["codes"], tensors["offsets"]
+    except (SafetensorError, KeyError, OSError) as error:
+        raise MienError(f"{path}: is damaged ({error}); {remedy}") from error
+    if codes.dtype != np.uint8 or codes.ndim != 2 or codes.shape[1] * 8 != BITS or offsets.shape != (BITS,):
+        raise MienError(
+            f"{path}: expected sketches of {BITS // 8} bytes, got {codes.dtype} {list(codes.shape)}; {remedy}"
+        )
+    return Sketches(codes, offsets)
 
 
 def _halve(network: Network) -> None:
-    kept = {id(parameter) for layer in first_convolutions(network) for parameter in layer.parameters()}
+    full = [*first_convolutions(network), *heads(network)]
+    kept = {id(parameter) for layer in full for parameter in layer.parameters()}
     for parameter in network.parameters():
         if id(parameter) not in kept:
             parameter.data = parameter.data.half()

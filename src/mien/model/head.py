@@ -1,4 +1,4 @@
-"""The linear layers that give the logits, and scaling them: how a temperature becomes part of the weights."""
+"""The linear layers that give the logits: their rows a class, and scaling them by a temperature."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import torch
 from torch import nn
 
 from mien.errors import MienError
+from mien.labels import canonical
+
+FRESH_DEVIATION = 0.02
+"""Standard deviation of the weights of a new row, as in every ViT of transformers."""
 
 
 def heads(network: nn.Module) -> list[nn.Linear | nn.Conv2d]:
@@ -57,3 +61,47 @@ def scale_head(network: nn.Module, temperature: float) -> None:
     for layer in heads(network):
         for parameter in layer.parameters():
             parameter.div_(temperature)
+
+
+@torch.no_grad()
+def carry_rows(network: nn.Module, own: tuple[str, ...], names: tuple[str, ...]) -> None:
+    """Gives a classifier the classes ``names``, in place: those it has keep their rows of the heads, others start new.
+
+    For two classes that it has, the difference of their logits stays as it was, so that a subset answers as the whole
+    does when the other classes are ruled out.
+
+    Args:
+        network: as ``heads`` takes it.
+        own: its classes, in the order of its logits.
+        names: the classes that it gets, in the order that the logits will have; matched by ``labels.canonical``.
+
+    Raises:
+        MienError: the network ends in something else than linear layers.
+    """
+    order = {canonical(name): row for row, name in enumerate(own)}
+    rows = [order.get(canonical(name)) for name in names]
+    for layer in heads(network):
+        weight = nn.init.trunc_normal_(layer.weight.new_empty(len(names), *layer.weight.shape[1:]), std=FRESH_DEVIATION)
+        bias = None if layer.bias is None else layer.bias.new_zeros(len(names))
+        for row, former in enumerate(rows):
+            if former is not None:
+                weight[row] = layer.weight[former]
+                if bias is not None and layer.bias is not None:
+                    bias[row] = layer.bias[former]
+        layer.weight = nn.Parameter(weight)
+        layer.bias = None if bias is None else nn.Parameter(bias)
+        if isinstance(layer, nn.Conv2d):
+            layer.out_channels = len(names)
+        else:
+            layer.out_features = len(names)
+
+
+def rows_line(own: tuple[str, ...], names: tuple[str, ...]) -> str:
+    """What ``carry_rows`` does with each class, in one line."""
+    ours, theirs = {canonical(name) for name in own}, {canonical(name) for name in names}
+    parts = {
+        "kept": [name for name in names if canonical(name) in ours],
+        "new": [name for name in names if canonical(name) not in ours],
+        "left out": [name for name in own if canonical(name) not in theirs],
+    }
+    return "head: " + "; ".join(f"{what}: {', '.join(group)}" for what, group in parts.items() if group)

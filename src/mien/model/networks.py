@@ -44,6 +44,17 @@ def as_vit(network: nn.Module) -> ViTForImageClassification:
     return network
 
 
+def as_timm(network: nn.Module) -> TimmWrapperForImageClassification:
+    """The network, where it is one of timm.
+
+    Raises:
+        MienError: it is a ViT of transformers.
+    """
+    if not isinstance(network, TimmWrapperForImageClassification):
+        raise MienError(f"got a {type(network).__name__}, expected a network of timm; give a model of one")
+    return network
+
+
 def logits(model: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
     """Runs a network, or what ``Accelerator.prepare_model`` made of it.
 

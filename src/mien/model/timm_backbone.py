@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 from typing import Any
 
@@ -12,7 +13,7 @@ from transformers import TimmWrapperConfig, TimmWrapperForImageClassification
 from mien.config.train import TIMM
 from mien.errors import MienError
 from mien.model.head import heads
-from mien.model.networks import channels_can_change, reads
+from mien.model.networks import channels_can_change, reads, sizes
 from mien.model.preprocessing import Preprocessing
 from mien.model.presets import FER2013_MEAN, FER2013_STD
 
@@ -64,6 +65,28 @@ def build_timm(
             "that suit this size"
         )
     return network, _preprocessing(network, size, pretrained=bool(tag), grey=grey)
+
+
+def resize_timm(
+    network: TimmWrapperForImageClassification, preprocessing: Preprocessing, image_size: int | None
+) -> Preprocessing:
+    """The preprocessing of a trained network at another size of picture, which its configuration then names too.
+
+    Args:
+        network: changed in place.
+        preprocessing: as it was trained.
+        image_size: height and width of the pictures, in pixels; by default those it was trained with.
+
+    Raises:
+        MienError: the network does not read that size.
+    """
+    size = image_size or preprocessing.image_size
+    if not reads(network, size):
+        raise MienError(
+            f"image_size: got {size}, expected {sizes(network)}; give another --image-size, or leave it out"
+        )
+    network.config.pretrained_cfg = {**(network.config.pretrained_cfg or {}), "input_size": [3, size, size]}
+    return dataclasses.replace(preprocessing, image_size=size)
 
 
 def check_name(backbone: str) -> None:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mien.errors import MienError
-from mien.recognition.film.film import CODECS, FASTEST, SLOWEST, NoFrameError, recognize_film, write_annotated
 from mien.recognition.film.timeline import Timeline
 from mien.recognition.film.tracking import SMOOTHING_S
-from mien.recognition.inputs import frames
 from mien.recognition.inputs.paths import Film, Input, Nothing
 from mien.recognition.output.copies import Copies
 from mien.recognition.recognizer import BrokenModelError, Recognizer
 from mien.recognition.results import Recognition
+
+if TYPE_CHECKING:
+    from mien.recognition.film.writer import Write
+    from mien.recognition.inputs.frames import About
 
 
 @dataclass(frozen=True)
@@ -28,12 +31,16 @@ class FilmSettings:
         smoothing: time constant of the smoothing of probabilities, in seconds; 0 for none.
         video_out: where the film is written with boxes, where there is one film.
         timeline: where its timeline is drawn, where there is one film.
+        audio: whether films with boxes have the sound of the original.
+        say: is told, in a line, what is written otherwise than usual: another codec, sound that was encoded anew.
     """
 
     every: int = 1
     smoothing: float = SMOOTHING_S
     video_out: Path | None = None
     timeline: Path | None = None
+    audio: bool = True
+    say: Callable[[str], None] | None = None
 
 
 def read_inputs(
@@ -76,31 +83,49 @@ def _of_film(
     recognizer: Recognizer, film: Film, settings: FilmSettings, copies: Copies | None
 ) -> Iterator[Recognition]:
     """The records of a film or a camera, which is written with boxes on the way where that is wanted."""
+    # Who reads pictures alone does not wait for FFmpeg to be loaded.
+    from mien.recognition.film.film import recognize_film
+    from mien.recognition.film.writer import ENDINGS, NoFrameError
+    from mien.recognition.inputs import frames
+
     places = [] if settings.video_out is None else [settings.video_out]
     if copies is not None:
-        places.append(copies.place(Path(film.name).name, tuple(CODECS), ".mp4", not_at=settings.video_out))
+        places.append(copies.place(Path(film.name).name, ENDINGS, ".mp4", not_at=settings.video_out))
     try:
-        rate = frames.about(film.source).rate / settings.every if places else SLOWEST
+        about = frames.about(film.source) if places else None
     except MienError as error:
         yield Recognition(film.name, "error", str(error))
         return
     records = recognize_film(
         recognizer, film.source, every=settings.every, smoothing=settings.smoothing, keep_pixels=bool(places)
     )
-    rate = min(max(rate, SLOWEST), FASTEST)
-    live = isinstance(film.source, int)
     try:
         with ExitStack() as stack:
             writers: list[Callable[[Recognition], None]] = []
             if settings.timeline is not None:
                 writers.append(stack.enter_context(_timeline(settings.timeline, film, settings.smoothing)))
-            writers += [stack.enter_context(write_annotated(place, rate, live=live)) for place in places]
+            if about is not None:
+                writers += [stack.enter_context(_annotated(place, film, about, settings)) for place in places]
             for record in _to_the_end(records, film):
                 for write in writers:
                     write(record)
                 yield replace(record, pixels=None)
     except NoFrameError:
         pass  # The records have told that no frame could be decoded.
+
+
+def _annotated(place: Path, film: Film, about: About, settings: FilmSettings) -> AbstractContextManager[Write]:
+    """A copy of a film with boxes."""
+    from mien.recognition.film.writer import FASTEST, SLOWEST, write_annotated
+
+    return write_annotated(
+        place,
+        min(max(about.rate / settings.every, SLOWEST), FASTEST),
+        time_base=about.time_base,
+        end_s=about.duration_s,
+        sound=film.source if settings.audio and isinstance(film.source, Path) else None,
+        say=settings.say,
+    )
 
 
 @contextmanager

@@ -92,8 +92,8 @@ class Recognizer:
 
     @property
     def stated_accuracy(self) -> float | None:
-        """The share of answers that are not ``uncertain`` that validation had right, in [0, 1]; None where the model
-        has no threshold."""
+        """The share in [0, 1] of the answers that are not ``uncertain`` that is promised to be right; None if the model
+        was not calibrated."""
         return self.engine.stated_accuracy
 
     @overload

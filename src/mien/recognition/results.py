@@ -24,8 +24,9 @@ class Face:
         label: the likeliest expression.
         score: its probability, in [0, 1].
         probabilities: the calibrated probability of every expression, in [0, 1]; they sum to 1.
-        uncertain: whether ``score`` is below the threshold that validation gave for the model's stated accuracy; None
-            where the model has no threshold.
+        uncertain: whether ``score`` is below the threshold from which on the model promises its stated accuracy, on
+            photographs that it has not seen; always True if it could promise that at no threshold; None if the model
+            was not calibrated.
         detector_score: how sure the detector is, on a scale of its own where more is surer; None where none was asked.
         crop: uint8 [S, S] (grey) or [S, S, 3] (RGB), what the network read.
         embedding: float32 [D], the [CLS] vector after the last norm.

@@ -5,26 +5,30 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from mien.data.faces import FaceSet
-from mien.data.twins import groups, thumbnails
-from mien.evaluation.calibration import calibrate
+from mien.data.twins import groups, has_twin
+from mien.errors import MienError
+from mien.evaluation.calibration import LEAST_FOR_TEMPERATURE, LEAST_FOR_THRESHOLD, calibrate_if_enough
 from mien.files import write_json
 from mien.model.classifier import Classifier
 from mien.model.head import scale_head
 
 
-def calibrate_model(out: Path, validation: FaceSet, device: str | torch.device) -> str:
+def calibrate_model(out: Path, validation: FaceSet, training_images: np.ndarray, device: str | torch.device) -> str:
     """Fits the temperature of ``OUT/model`` on validation and folds it into its head, once.
 
     ``meta.json`` gains ``calibration`` (``mien.evaluation.calibration.calibrate``). Its ``metrics`` and the history of
     the run stay as they are: accuracy and F1 do not change, and the losses are those before scaling. The folder is
     replaced as a whole, weights and record together, so that a run that is interrupted here and resumed folds once.
+    Of fewer pictures than ``LEAST_FOR_TEMPERATURE`` nothing is fitted.
 
     Args:
         out: the folder of the run, with its model.
         validation: the validation split, labels in the order of the model's classes.
+        training_images: uint8 [M, S, S] or [M, S, S, 3]; validation pictures with a twin among them are left out.
         device: where the pictures are read.
 
     Returns:
@@ -38,19 +42,64 @@ def calibrate_model(out: Path, validation: FaceSet, device: str | torch.device) 
     meta = classifier.meta()
     if "calibration" not in meta:
         logits = classifier.logits(validation.images, quiet=True)
-        meta["calibration"] = calibrate(logits, validation.labels, groups(thumbnails(validation.images)))
+        twins = has_twin(validation.images, training_images)
+        meta["calibration"] = calibrate_if_enough(logits, validation.labels, groups(validation.images), twins=twins)
         scale_head(classifier.network, meta["calibration"]["temperature"])
-        classifier.save(folder, meta, classifier.train_thumbnails())
+        classifier.save(folder, meta, classifier.sketches())
     # After the model, so that a run that stops in between catches up here when it is resumed.
     write_json(out / "meta.json", meta)
     return _told(meta["calibration"])
 
 
+def recalibrated(classifier: Classifier, faces: FaceSet, command: str) -> dict[str, Any]:
+    """Takes the folded temperature out of a classifier, fits it again, and folds the new one in.
+
+    Args:
+        classifier: its head is changed in place.
+        faces: the data that it was trained on.
+        command: the command line, for the record.
+
+    Returns:
+        Its ``meta.json`` with the new ``calibration``; that also holds ``command`` and ``temperature_before``.
+
+    Raises:
+        MienError: it was trained on other data, or there is no validation split.
+    """
+    meta = classifier.meta()
+    if meta.get("data", {}).get("fingerprint") != faces.fingerprint:
+        raise MienError(
+            f"{faces.source}: is not the data that the model was trained on, so its temperature cannot be fitted "
+            "again; give that data"
+        )
+    former = float((meta.get("calibration") or {}).get("temperature", 1.0))
+    validation = faces.part("validation")
+    logits = former * classifier.logits(validation.images, quiet=True)
+    twins = has_twin(validation.images, faces.part("train").images)
+    labels = validation.labels_in(classifier.names)
+    record = calibrate_if_enough(logits, labels, groups(validation.images), twins=twins)
+    scale_head(classifier.network, record["temperature"] / former)
+    return {**meta, "calibration": {**record, "temperature_before": former, "command": command}}
+
+
 def _told(record: dict[str, Any]) -> str:
-    threshold, stated = record["uncertain"]["threshold"], record["uncertain"]["stated_accuracy"]
+    count = record["n"]
+    if count < LEAST_FOR_TEMPERATURE:
+        return (
+            f"not calibrated: {count:,} validation pictures are fewer than {LEAST_FOR_TEMPERATURE}; the temperature "
+            "stays 1, and no answer is marked as uncertain"
+        )
     if record["ece_after"] is None:
         brought = "not measured, as validation cannot be halved"
     else:
         brought = f"ECE {record['ece_before']:.4f} -> {record['ece_after']:.4f} (cross-fitted)"
-    sure = f"no threshold gives {stated:.0%} right" if threshold is None else f"uncertain below {threshold:.2f}"
-    return f"calibrated on validation: temperature {record['temperature']:.3f}, {brought}; {sure}"
+    uncertain = record["uncertain"]
+    if uncertain is None:
+        sure = f"no answer is marked as uncertain, as that takes {LEAST_FOR_THRESHOLD} pictures and there are {count:,}"
+    elif uncertain["threshold"] is None:
+        sure = f"no threshold promises {uncertain['stated_accuracy']:.0%} right, so every answer is marked uncertain"
+    else:
+        sure = f"uncertain below {uncertain['threshold']:.2f}"
+    pictures = f"{count:,} validation pictures"
+    if record.get("twins_left_out"):
+        pictures += f" without a twin in training ({record['twins_left_out']:,} have one)"
+    return f"calibrated on {pictures}: temperature {record['temperature']:.3f}, {brought}; {sure}"

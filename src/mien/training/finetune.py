@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast
@@ -20,12 +19,15 @@ from torch.nn import functional as F
 from mien.config import TrainConfig, to_dict
 from mien.data.faces import SPLITS, FaceSet
 from mien.data.read import read_faces
-from mien.data.twins import thumbnails
+from mien.data.sketches import Sketches, sketch
+from mien.errors import MienError
 from mien.evaluation.metrics import accuracy_and_macro_f1
 from mien.files import write_json
-from mien.model.backbone import build, check_backbone, is_hub_id
+from mien.labels import canonical
+from mien.model.backbone import build, check_backbone, classes_of, holds_timm, is_hub_id
 from mien.model.classifier import Classifier
 from mien.model.freezing import check_freezing, freeze, frozen_units, table, training_mode
+from mien.model.head import rows_line
 from mien.model.networks import Network, lay_out, logits, logits_and_states, num_channels
 from mien.model.preprocessing import tensor
 from mien.progress import progress
@@ -38,9 +40,13 @@ from mien.training.hints import Hints
 from mien.training.history import epoch_line, write_curves
 from mien.training.optim import build_optimizer, build_schedule, moments, restore_moments
 from mien.training.resolution import check_small_size, epoch_size, shrink
-from mien.training.run import Parts, Run, open_run, prepare_faces
+from mien.training.run import Parts, Run, fit_batch, open_run, prepare_faces
 from mien.training.state import Saved
 from mien.versions import versions
+
+LEAST_GAIN = 2
+"""Validation pictures that an epoch must read right beyond those of the classifier that goes on, to be kept in its
+place. One more of nine is luck as often as not (LOG.md); of thousands it makes no difference."""
 
 
 def train(config: TrainConfig, *, resume: bool = False, command: str = "") -> Path:
@@ -58,11 +64,15 @@ def train(config: TrainConfig, *, resume: bool = False, command: str = "") -> Pa
         MienError: anything that the user can mend; what was trained until then is kept.
     """
     by_default = config.freeze.blocks is None
-    config = config.resolved()
     check_backbone(config.backbone)
+    if by_default and holds_timm(config.backbone):
+        config = replace(config, freeze=replace(config.freeze, blocks=0))
+    config = config.resolved()
     accelerator = start_accelerator(config)
     with accelerator.main_process_first():  # which fills the cache, and mends the folder
         faces = prepare_faces(read_faces(config.data), config)
+        check_classes(faces)
+        config = fit_batch(config, faces, accelerator.num_processes)
         saved = open_run(config, faces.fingerprint, resume)
     teachers = load_teachers(config.teacher, faces.names, accelerator.device)
     if saved:
@@ -82,9 +92,23 @@ def train(config: TrainConfig, *, resume: bool = False, command: str = "") -> Pa
     check_freezing(config.freeze, network, fresh=config.is_fresh, by_default=by_default)
     check_small_size(config, network, preprocessing.image_size)
     classifier = Classifier(lay_out(network.to(accelerator.device)), preprocessing, faces.names)
-    FineTuning(config, classifier, faces, accelerator, saved, command, teachers).fit()
+    former = classes_of(config.backbone)
+    FineTuning(config, classifier, faces, accelerator, saved, command, teachers, former).fit()
     accelerator.wait_for_everyone()
     return Path(config.out) / "model"
+
+
+def check_classes(faces: FaceSet) -> None:
+    """Checks that there is something to tell apart.
+
+    Raises:
+        MienError: all pictures are of one class.
+    """
+    if len(faces.names) < 2:
+        raise MienError(
+            f"{faces.source}: has one class alone, {faces.names[0]}, expected two or more; give each expression its "
+            "own folder, like faces/happy and faces/neutral (a table of labels beside the pictures is not read)"
+        )
 
 
 @dataclass
@@ -108,6 +132,7 @@ class FineTuning:
         saved: the state to go on from, or None.
         command: the command line, for ``meta.json``.
         teachers: classifiers to learn from as well, on the device.
+        former: the classes of the classifier that goes on; empty if the head is new.
     """
 
     def __init__(
@@ -119,9 +144,10 @@ class FineTuning:
         saved: Saved | None = None,
         command: str = "",
         teachers: Sequence[Teacher] = (),
+        former: tuple[str, ...] = (),
     ) -> None:
         self.config, self.classifier, self.faces, self.accelerator = config, classifier, faces, accelerator
-        self.network, self.command = classifier.network, command
+        self.network, self.command, self.former = classifier.network, command, former
         self.run = Run(config, faces.fingerprint, accelerator, saved)
         self.out, self.state = self.run.out, self.run.state
         self.train_set, self.validation = faces.part("train"), faces.part("validation")
@@ -152,11 +178,15 @@ class FineTuning:
             frozen = frozen_units(self.config.freeze, epoch)
             if stage is None or stage.frozen != frozen:
                 stage = self.enter_stage(frozen, stage)
+            if epoch == 1 and self.state.best_accuracy < 0 and self.knows_every_class:
+                self.judge_start(stage)
             self.train_epoch(epoch, stage)
             self.finish_epoch(epoch, stage)
         if on_main():
             write_curves(self.out, self.state.history)
-            print(calibrate_model(self.out, self.validation, self.accelerator.device), flush=True)
+            print(
+                calibrate_model(self.out, self.validation, self.train_set.images, self.accelerator.device), flush=True
+            )
 
     def enter_stage(self, frozen: int, former: Stage | None) -> Stage:
         """Freezes the first ``frozen`` units and rebuilds the optimizer around the rest; moments carry over."""
@@ -166,9 +196,35 @@ class FineTuning:
         optimizer = build_optimizer(self.network, self.config)
         if on_main():
             print(table(self.network, optimizer.param_groups), file=sys.stderr)
+            if self.former and former is None:
+                print(rows_line(self.former, self.faces.names), file=sys.stderr)
         schedule = build_schedule(optimizer, self.config, self.steps)
         restore_moments(self.network, optimizer, self.moments)
         return Stage(frozen, self.accelerator.prepare_model(self.network), optimizer, schedule)
+
+    @property
+    def knows_every_class(self) -> bool:
+        """Whether the network answers from the start, as it is a classifier of all the classes of the data."""
+        return {canonical(name) for name in self.faces.names} <= {canonical(name) for name in self.former}
+
+    @property
+    def margin(self) -> float:
+        """By how much an epoch must be better to replace the best: the start, by almost ``LEAST_GAIN`` pictures."""
+        start_is_kept = self.state.best_epoch == 0 and self.state.best_accuracy >= 0
+        return (LEAST_GAIN - 0.5) / len(self.validation) if start_is_kept else 0.0
+
+    def judge_start(self, stage: Stage) -> None:
+        """Scores the classifier as it came and keeps it, as epoch 0, until an epoch does better on validation."""
+        scores = self.validate(self.network, self.classifier.preprocessing.image_size)
+        self.state.best_accuracy, self.state.best_epoch = scores["val_accuracy"], 0
+        if on_main():
+            self.save_model(self.network, {"epoch": 0, **scores})
+            print(
+                f"before training  validation: accuracy {scores['val_accuracy']:.2%}, loss {scores['val_loss']:.4f}; "
+                "kept until an epoch does better",
+                flush=True,
+            )
+        self.save_state(stage)
 
     def train_epoch(self, epoch: int, stage: Stage) -> None:
         """One pass over the training images, or what is left of it."""
@@ -230,7 +286,7 @@ class FineTuning:
         row = {"epoch": epoch, "loss": state.loss_sum / self.steps, **self.validate(judged, size), "image_size": size}
         row["lr"] = max(group["lr"] for group in stage.optimizer.param_groups)
         full = size == self.classifier.preprocessing.image_size
-        best = full and row["val_accuracy"] > state.best_accuracy
+        best = full and row["val_accuracy"] > state.best_accuracy + self.margin
         if best:
             state.best_accuracy, state.best_epoch = row["val_accuracy"], epoch
         self.run.finish_epoch(row, self.steps * config.batch_size, trained)
@@ -273,14 +329,14 @@ class FineTuning:
             "versions": versions(),
         }  # fmt: skip
         classifier = Classifier(network, self.classifier.preprocessing, self.classifier.names)
-        classifier.save(self.out / "model", meta, self.train_thumbnails())
+        classifier.save(self.out / "model", meta, self.sketches())
         write_json(self.out / "meta.json", meta)
 
-    def train_thumbnails(self) -> np.ndarray:
-        """uint8 [N, 12, 12], computed once."""
-        if not hasattr(self, "_thumbnails"):
-            self._thumbnails = thumbnails(self.train_set.images)
-        return self._thumbnails
+    def sketches(self) -> Sketches:
+        """Of the training images, computed once."""
+        if not hasattr(self, "_sketches"):
+            self._sketches = sketch(self.train_set.images)
+        return self._sketches
 
     def save_state(self, stage: Stage) -> None:
         """Writes the state of the run, from the main process."""

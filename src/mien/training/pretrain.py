@@ -29,7 +29,7 @@ from mien.training.budget import Budget, build_schedule
 from mien.training.device import machine_of, on_main, resolve_precision, start_accelerator
 from mien.training.history import pretraining_line, write_curves, write_reconstructions
 from mien.training.optim import moments, restore_moments, start_optimizer
-from mien.training.run import Parts, Run, open_run, prepare_faces
+from mien.training.run import Parts, Run, fit_batch, open_run, prepare_faces
 from mien.training.state import Saved
 from mien.versions import versions
 
@@ -63,11 +63,11 @@ def pretrain(config: PretrainConfig, *, resume: bool = False, command: str = "")
     Raises:
         MienError: anything that the user can mend; what was trained until then is kept.
     """
-    config = config.resolved()
     accelerator = start_accelerator(config)
     size = config.image_size or SHAPES[config.preset].image_size
     with accelerator.main_process_first():  # which fills the cache, and mends the folder
         faces = prepare_faces(read_for_pretraining(config.data, size, config.skip_broken), config)
+        config = fit_batch(config, faces, accelerator.num_processes).resolved()
         saved = open_run(config, faces.fingerprint, resume)
     torch.manual_seed(config.seed)
     network, preprocessing = build_autoencoder(config, grey=faces.is_grey)

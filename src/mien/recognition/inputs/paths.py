@@ -5,12 +5,15 @@ from __future__ import annotations
 import glob
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mien.data.archive import is_junk, walk
-from mien.recognition.inputs.pictures import FILMS, SUFFIXES
+from mien.errors import MienError
+from mien.recognition.inputs.pictures import SUFFIXES
+from mien.recognition.inputs.sniff import FILM_SUFFIXES, Kind, kind_of
 
 
 @dataclass(frozen=True)
@@ -42,27 +45,34 @@ Input = Path | Film | Nothing
 """A picture file, a film or a camera, or a word that names neither."""
 
 
-def expand(words: Sequence[str], leave_out: Path | None = None) -> list[Input]:
+def expand(words: Sequence[str], leave_out: Path | None = None, neither: Counter[Kind] | None = None) -> list[Input]:
     """The files that words name: each file itself, what a folder holds, what a pattern fits.
 
-    Folders are looked through to the bottom, in alphabetical order, for files whose names end as those of pictures and
-    films do. A word with ``*``, ``?`` or ``[`` that is no file is a pattern, in which ``**`` stands for any folders. A
-    file is a film where its name ends like one; any other is taken for a picture. A file that is named twice comes
+    Folders are looked through to the bottom, in alphabetical order. Of what they hold, pictures and films are taken,
+    whatever their names, and files that are named like one, though they are empty or damaged. A word with ``*``, ``?``
+    or ``[`` that is no file is a pattern, in which ``**`` stands for any folders. A file that is named twice comes
     twice.
 
     Args:
         words: files, folders and patterns.
         leave_out: a folder within the others that is not looked into, as it is where results go, unless it is named.
+        neither: counts the files of folders that hold neither a picture nor a film, by what they hold.
     """
-    return [found for word in words for found in _expand(word, leave_out)]
+    neither = Counter() if neither is None else neither
+    return [each for word in words for each in _expand(word, leave_out, neither)]
 
 
-def _expand(word: str, leave_out: Path | None) -> list[Input]:
+def counted(neither: Counter[Kind]) -> str:
+    """Files that were left out, by what they hold: ``2 text, 1 sound``; the most frequent first."""
+    return ", ".join(f"{count:,} {kind.value}" for kind, count in neither.most_common())
+
+
+def _expand(word: str, leave_out: Path | None, neither: Counter[Kind]) -> list[Input]:
     if not word:
         return [Nothing(word, "an empty word names no file; check the command line")]
     path = Path(word)
     if os.path.isdir(path):
-        return _in_folder(path, leave_out)
+        return _in_folder(path, leave_out, neither)
     if os.path.lexists(path) or not glob.has_magic(word):
         return [_file(path)]
     found: list[Input] = []
@@ -73,7 +83,7 @@ def _expand(word: str, leave_out: Path | None) -> list[Input]:
         if not os.path.isdir(match):
             found.append(_file(Path(match)))
         elif "**" not in word:  # with **, what is in the folder is named by itself
-            found += _in_folder(Path(match), leave_out)
+            found += _in_folder(Path(match), leave_out, neither)
     return found or [Nothing(word, f"{word}: no file has such a name; check the pattern")]
 
 
@@ -81,15 +91,24 @@ def _within(path: str, folder: Path) -> bool:
     return Path(os.path.realpath(path or ".")).is_relative_to(os.path.realpath(folder))
 
 
-def _in_folder(folder: Path, leave_out: Path | None) -> list[Input]:
+def _in_folder(folder: Path, leave_out: Path | None, neither: Counter[Kind]) -> list[Input]:
     unlisted: list[Input] = []
-    files = list(_files(folder, leave_out, unlisted))
-    suffixes = {*SUFFIXES, *FILMS}
-    found = [*(_file(path) for path in files if path.suffix.lower() in suffixes), *unlisted]
-    if found:
-        return found
-    seen = f"; its {len(files):,} files have other endings than .jpg, .png, .mp4 and the like" if files else ""
-    return [Nothing(str(folder), f"{folder}: holds no picture and no film{seen}; check the path")]
+    inputs: list[Input] = []
+    others: Counter[Kind] = Counter()
+    for path in _files(folder, leave_out, unlisted):
+        kind = _kind_in_folder(path)
+        if kind is Kind.PICTURE:
+            inputs.append(path)
+        elif kind is Kind.FILM:
+            inputs.append(Film(path))
+        else:
+            others[kind] += 1
+    neither.update(others)
+    inputs += unlisted
+    if inputs:
+        return inputs
+    held = f"; its {others.total():,} files hold something else ({counted(others)})" if others else ""
+    return [Nothing(str(folder), f"{folder}: holds no picture and no film{held}; check the path")]
 
 
 def _files(folder: Path, leave_out: Path | None, unlisted: list[Input]) -> Iterator[Path]:
@@ -101,4 +120,48 @@ def _files(folder: Path, leave_out: Path | None, unlisted: list[Input]) -> Itera
 
 
 def _file(path: Path) -> Path | Film:
-    return Film(path) if path.suffix.lower() in FILMS else path
+    """A file that was named itself: a film, or a picture, which it is taken for where it is neither."""
+    return Film(path) if _kind(path) is Kind.FILM else path
+
+
+def _kind_in_folder(path: Path) -> Kind:
+    kind = _kind(path)
+    # Some containers hold films and sound alike. To ask FFmpeg takes some milliseconds: not of those named as films.
+    if kind is Kind.FILM and path.suffix.lower() not in FILM_SUFFIXES and _is_sound(path):
+        return Kind.SOUND
+    # A photo that is empty or damaged is to be told, and not to vanish among the texts.
+    return Kind.PICTURE if kind is not Kind.FILM and path.suffix.lower() in SUFFIXES else kind
+
+
+def _kind(path: Path) -> Kind:
+    """What a file holds; its ending is asked only where its content says nothing."""
+    kind = kind_of(path)
+    if kind in (Kind.PICTURE, Kind.FILM):
+        return kind
+    if path.suffix.lower() in FILM_SUFFIXES:
+        return Kind.FILM
+    return Kind.FILM if kind is Kind.UNKNOWN and path.suffix.lower() not in SUFFIXES and _is_film(path) else kind
+
+
+def _is_sound(path: Path) -> bool:
+    from mien.recognition.film.decoder import NoPicturesError, opened
+
+    try:
+        with opened(path):
+            return False
+    except NoPicturesError:
+        return True
+    except MienError:
+        return False
+
+
+def _is_film(path: Path) -> bool:
+    """Whether FFmpeg gets a picture out of a file whose beginning is of no known kind."""
+    from mien.recognition.film.decoder import opened, shown
+
+    try:
+        with opened(path) as (container, stream):
+            first = next(shown(container, stream), None)
+            return first is not None and first.picture is not None
+    except MienError:
+        return False

@@ -13,7 +13,6 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import cv2
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageOps
 
@@ -21,16 +20,13 @@ from mien.data.archive import open_file
 from mien.data.pictures import SUFFIXES as DATA_SUFFIXES
 from mien.data.pictures import failures_told
 from mien.errors import MienError
-from mien.recognition.inputs.frames import SUFFIXES as FILM_SUFFIXES
+from mien.recognition.inputs.sniff import FILM_SUFFIXES, HEAD, Kind, kind_of_bytes
 
 Color = Literal["rgb", "bgr", "gray"]
 """How the last axis of an array is to be read."""
 
 SUFFIXES: tuple[str, ...] = (*DATA_SUFFIXES, ".gif", ".jfif", ".avif", ".heic", ".heif", ".jp2")
-"""File-name endings that make a file of a folder a picture, in lower case; the last three are told as errors."""
-
-FILMS: tuple[str, ...] = tuple(suffix for suffix in FILM_SUFFIXES if suffix not in SUFFIXES)
-"""File-name endings that make a file a film, in lower case; of an animated picture, the first frame is read."""
+"""Endings of pictures, in lower case: a file of a folder that has one and cannot be read is an error, not left out."""
 
 MOST_PIXELS = 2**27
 """Pixels of the largest photo that is read, 134 million, checked before anything is decoded."""
@@ -89,13 +85,18 @@ def read(given: Any, where: str, color: str | None = None) -> np.ndarray:
             _check_size(given.size, where)
             return _pixels(given, where)
     if isinstance(given, bytes | bytearray | memoryview):
-        return _decode(bytes(given), where)
+        data = bytes(given)
+        _check_kind(data[:HEAD], where, "")
+        return _decode(data, where)
     if isinstance(given, str | os.PathLike):
         name = os.fsdecode(given)
         if not name:
             raise MienError("the path is empty, expected that of a picture; check where it comes from")
         path = Path(name)
-        _check_path(path, where)
+        if os.path.isdir(path):  # no error for a name that is too long
+            raise MienError(
+                f"{where}: is a folder, expected a picture; give a list of its files, or read it with `mien predict`"
+            )
         return _decode(_bytes_of(path, where), where)
     hint = "; cv2.imread gives None where it cannot read a file: hand over its path" if given is None else ""
     kind = "None" if given is None else f"a {type(given).__name__}"
@@ -103,29 +104,28 @@ def read(given: Any, where: str, color: str | None = None) -> np.ndarray:
                     f"of these{hint}")  # fmt: skip
 
 
-def _check_path(path: Path, where: str) -> None:
-    """Tells a folder and a film, which are read another way."""
-    if os.path.isdir(path):  # no error for a name that is too long
-        raise MienError(
-            f"{where}: is a folder, expected a picture; give a list of its files, or read it with `mien predict`"
-        )
-    if path.suffix.lower() in FILMS:
-        raise MienError(
-            f"{where}: is a film, expected a picture; read it with Recognizer.recognize_film or `mien predict`"
-        )
-
-
 def _bytes_of(path: Path, where: str) -> bytes:
     try:
         with open_file(path) as stream:
             size = os.fstat(stream.fileno()).st_size
-            data = stream.read() if size <= LARGEST_FILE else b""
+            data = stream.read(HEAD)
+            _check_kind(data, where, path.suffix)
+            data += stream.read() if size <= LARGEST_FILE else b""
     except (OSError, ValueError) as error:  # a name that is too long, or holds a NUL
         reason = getattr(error, "strerror", None) or error
         raise MienError(f"{where}: cannot be read ({reason}); check the path") from error
     if size > LARGEST_FILE:
         raise MienError(f"{where}: is larger than {LARGEST_FILE >> 30} GiB, expected a picture; make it smaller")
     return data
+
+
+def _check_kind(head: bytes, where: str, suffix: str) -> None:
+    """Refuses a film, which is read another way; what it is, its ending tells where its content tells nothing."""
+    kind = kind_of_bytes(head)
+    if kind is Kind.FILM or (kind is Kind.UNKNOWN and suffix.lower() in FILM_SUFFIXES):
+        raise MienError(
+            f"{where}: is a film, expected a picture; read it with Recognizer.recognize_film or `mien predict`"
+        )
 
 
 def _decode(data: bytes, where: str) -> np.ndarray:
@@ -226,7 +226,8 @@ def _from_array(array: np.ndarray, where: str, color: str | None) -> np.ndarray:
     # A copy in any case: what the result keeps must not change when the caller goes on with her array.
     pixels = np.array(array[..., :3])
     if color == "bgr":
-        pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)  # ten times as fast as turning the axis round
+        for channel in range(3):  # seven times as fast as a copy with the last axis turned round
+            pixels[..., channel] = array[..., 2 - channel]
     if array.shape[2] == 3:
         return pixels
     alpha = array[..., 3:].astype(np.uint16)

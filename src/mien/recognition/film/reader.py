@@ -1,0 +1,139 @@
+"""Reading a film file: every frame that it shows has its number and its time, also one that is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.video.stream import VideoStream
+
+from mien.errors import MienError
+from mien.recognition.film.cuts import marked
+from mien.recognition.film.decoder import opened, origin_of, rate_of, shown
+from mien.recognition.film.deinterlacer import Shown
+from mien.recognition.film.missing import lacking
+from mien.recognition.film.pixels import Developer
+
+LOST = "the frame could not be decoded: the film is damaged here"
+"""The reason of a frame whose packet is damaged."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A frame of a film or of a camera.
+
+    Attributes:
+        index: its number, from 0; frames that cannot be decoded count too.
+        time_s: when it is shown, in seconds, as the clock of the container says, so that it meets the sound; of a
+            piece of a broadcast or a disc (MPEG-TS, MPEG-PS), whose clock runs on from any time, since the piece
+            begins; of a camera, when it came.
+        pixels: uint8 [H, W, 3], RGB, upright, with square pixels; None where it could not be decoded.
+        reason: why not, in a line; None otherwise.
+        cut: whether another shot begins with it, or with a frame that was left out before it.
+    """
+
+    index: int
+    time_s: float
+    pixels: np.ndarray | None = field(repr=False)
+    reason: str | None = None
+    cut: bool = False
+
+
+@dataclass(frozen=True)
+class About:
+    """What a film or a camera says of itself.
+
+    Attributes:
+        rate: frames a second, the mean where they differ.
+        frames: how many there are, by the container's header: often an estimate; None where it does not tell.
+        width: of the upright frames, in pixels.
+        height: the same.
+        time_base: the unit of the times, in seconds.
+        duration_s: until when the last frame is shown, in seconds by the clock of ``Frame.time_s``; None where the
+            header does not tell.
+    """
+
+    rate: float
+    frames: int | None
+    width: int
+    height: int
+    time_base: Fraction = Fraction(1, 90_000)
+    duration_s: float | None = None
+
+
+def about_film(path: Path) -> About:
+    """What a film says of itself.
+
+    Raises:
+        MienError: as ``read_film``.
+    """
+    with opened(path) as (container, stream):
+        rate = rate_of(stream)
+        base = stream.time_base or Fraction(1, 90_000)
+        end = _end(container, stream)
+        start = float((stream.start_time or 0) * base - origin_of(container))
+        lasting = None if end is None else round((end - start) * rate)
+        count = min((number for number in (stream.frames, lasting) if number), default=None)
+        width, height = stream.codec_context.width, stream.codec_context.height
+        developer = Developer(stream.sample_aspect_ratio)
+        for frame in shown(container, stream):
+            if frame.picture is not None:
+                height, width = developer.pixels(frame.picture).shape[:2]
+                break
+        return About(rate, count, width, height, base, end)
+
+
+def _end(container: InputContainer, stream: VideoStream) -> float | None:
+    """Until when the pictures last, in seconds by the clock of ``Frame.time_s``, as the header says."""
+    origin = float(origin_of(container))
+    if stream.duration and stream.time_base:
+        return float(((stream.start_time or 0) + stream.duration) * stream.time_base) - origin
+    if container.duration:
+        return ((container.start_time or 0) + container.duration) / av.time_base - origin
+    return None
+
+
+def read_film(path: Path, every: int = 1) -> Iterator[Frame]:
+    """The frames of a film in the order in which they are shown, with memory for a few.
+
+    A frame whose packet is damaged has its row, with the reason, and those after it keep their numbers. A film that
+    was cut short has a last row that says so, where its kind lets that be known (``missing.lacking``).
+
+    Args:
+        path: a film file.
+        every: give each ``every``-th frame alone, those whose number it divides; the others are not converted.
+
+    Raises:
+        MienError: the file is missing, empty, no film, or holds no frame.
+    """
+    with opened(path) as (container, stream):
+        developer = Developer(stream.sample_aspect_ratio)
+        index, time_s, cut = 0, 0.0, False
+        for frame, begins in marked(shown(container, stream)):
+            cut = cut or begins
+            time_s = frame.time_s
+            if index % every == 0:
+                yield _developed(developer, index, frame, cut)
+                cut = False
+            index += 1
+        if index == 0:
+            raise MienError(f"{path}: holds no frame, expected a film; replace or remove the file")
+        missing = lacking(path)
+        if missing:
+            reason = f"the film is cut short: {missing} missing at the end of the file; copy it again"
+            yield Frame(index, time_s + 1 / rate_of(stream), None, reason)
+
+
+def _developed(developer: Developer, index: int, frame: Shown, cut: bool) -> Frame:
+    if frame.picture is None:
+        return Frame(index, frame.time_s, None, LOST, cut)
+    try:
+        return Frame(index, frame.time_s, developer.pixels(frame.picture), None, cut)
+    except (av.FFmpegError, ValueError):
+        reason = f"the frame has pixels of a kind ({frame.picture.format.name}) that cannot be converted"
+        return Frame(index, frame.time_s, None, reason, cut)

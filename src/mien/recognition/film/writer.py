@@ -1,0 +1,274 @@
+"""Writing a film with boxes: as long as the original, in its rhythm, with its sound, whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from fractions import Fraction
+from pathlib import Path
+from typing import Protocol
+
+import av
+import numpy as np
+from av.container import OutputContainer
+from av.video.frame import VideoFrame
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, VideoReformatter
+from av.video.stream import VideoStream
+from PIL import Image
+
+from mien.errors import MienError
+from mien.files import atomic_file
+from mien.recognition.film.sound import Sound
+from mien.recognition.output.draw import annotated
+from mien.recognition.results import Recognition
+from mien.threads import cores
+
+# The first encoder of each list that FFmpeg was built with is taken, with its settings: a high quality, quickly.
+_ENCODERS: dict[str, dict[str, dict[str, str]]] = {
+    ".mp4": {
+        # Without B frames, the last frame is written last, and MP4 then knows how long it is shown.
+        "libx264": {"preset": "veryfast", "crf": "20", "bf": "0"},
+        "libopenh264": {"rc_mode": "quality"},
+        "mpeg4": {"qmin": "3", "qmax": "3"},
+    },
+    ".avi": {"mjpeg": {"qmin": "3", "qmax": "3"}},
+}
+
+ENDINGS: tuple[str, ...] = tuple(_ENCODERS)
+"""What annotated films may be: H.264 in MP4, or MJPEG in AVI."""
+
+SLOWEST, FASTEST = 0.01, 1000.0
+"""Frames a second between which annotated films may be."""
+
+# MPEG-4's clock counts at most so many ticks a second, MP4's 32 bits hold a day of these.
+_MOST_TICKS, _FINEST_TICKS = 65_535, 90_000
+_NOT_H264 = "is written as MPEG-4 part 2, as this installation has no H.264 encoder; some players do not know it"
+
+
+class NoFrameError(MienError):
+    """Not a single frame of a film could be decoded."""
+
+
+class Write(Protocol):
+    """Appends the frame of a record to a film, with what was read in it."""
+
+    def __call__(self, record: Recognition) -> None: ...
+
+
+def check_film(path: Path) -> None:
+    """Checks, before any work, that an annotated film can have this name.
+
+    Raises:
+        MienError: its ending is neither .mp4 nor .avi.
+    """
+    if path.suffix.lower() not in ENDINGS:
+        raise MienError(f"{path}: cannot be written as a film, expected a name that ends in .mp4 or .avi; change it")
+
+
+@contextmanager
+def write_annotated(
+    path: Path,
+    rate: float,
+    *,
+    time_base: Fraction | None = None,
+    end_s: float | None = None,
+    sound: Path | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Iterator[Write]:
+    """A film with a box around every face, written beside its place and moved there when the block ends.
+
+        about = frames.about(source)
+        with write_annotated(Path("out.mp4"), about.rate, time_base=about.time_base, sound=source) as write:
+            for record in recognize_film(recognizer, source, keep_pixels=True):
+                write(record)
+
+    Every record is one frame, shown at its ``time_s`` (in AVI at the nearest tick of the rate), of the size of the
+    first: one of another size is fitted into it, an odd side loses a pixel, as the codecs want. A frame that could not
+    be decoded shows the one before it. After Ctrl-C the film holds what was written until then and can be played; after
+    any other error there is none.
+
+    Args:
+        path: a name that ends in .mp4 (H.264, or what the installation can) or .avi (MJPEG).
+        rate: frames a second, in [0.01, 1000], the mean where they differ.
+        end_s: until when the last frame is shown, in seconds; by default for 1 / rate.
+        time_base: the unit of the original's times in seconds, so that they are the same to the tick.
+        sound: a film whose sound is copied along; sound of a kind that the container cannot hold is encoded anew.
+        say: is told, in a line, what is written otherwise than as said here.
+
+    Raises:
+        MienError: the name ends otherwise, the rate is out of range, or the film cannot be written.
+        NoFrameError (a MienError): nothing was written into it, or nothing but frames that could not be decoded.
+    """
+    check_film(path)
+    if not SLOWEST <= rate <= FASTEST:
+        raise MienError(
+            f"{path}: cannot be written as a film of {rate:g} frames a second, expected {SLOWEST:g} to "
+            f"{FASTEST:g}; leave out fewer frames"
+        )
+    interruption: BaseException | None = None
+    with atomic_file(path) as temporary:
+        film = _Film(temporary, path, rate, time_base, end_s, sound, say or (lambda text: None))
+        try:
+            try:
+                yield film.write
+            except (KeyboardInterrupt, GeneratorExit) as error:
+                if film.empty:
+                    raise
+                interruption = error
+            film.finish(whole=interruption is None)
+        except av.FFmpegError as error:
+            if isinstance(error, OSError):  # a full disk, said as for any other file
+                raise
+            raise MienError(
+                f"{path}: cannot be written as a film ({error.strerror}); the size may have no codec, choose .avi"
+            ) from error
+        finally:
+            film.release()
+    if interruption is not None:
+        raise interruption
+
+
+class _Film:
+    """A film that is being written to a file; ``path`` is how messages name it."""
+
+    def __init__(
+        self,
+        file: Path,
+        path: Path,
+        rate: float,
+        time_base: Fraction | None,
+        end_s: float | None,
+        sound: Path | None,
+        say: Callable[[str], None],
+    ) -> None:
+        self._file, self._path, self._rate, self._end_s, self._say = file, path, rate, end_s, say
+        self._sound_of = sound
+        self._sound: Sound | None = None
+        self._kind = path.suffix.lower()
+        self._encoder = next(name for name in _ENCODERS[self._kind] if name in av.codecs_available)
+        self._base = self._ticks(time_base)
+        self._output: OutputContainer | None = None
+        self._stream: VideoStream | None = None
+        self._reformatter = VideoReformatter()
+        self._last: np.ndarray | None = None
+        self._owed: list[float] = []
+        self._ticks_written = -1
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was written."""
+        return self._output is None
+
+    def write(self, record: Recognition) -> None:
+        time_s = record.time_s or 0.0
+        if record.pixels is not None:
+            self._last = self._fitted(annotated(record.pixels, record.faces))
+        elif record.status != "error":
+            raise ValueError(f"frame {record.frame}: has no pixels; ask recognize_film for keep_pixels=True")
+        if self._last is None:
+            self._owed.append(
+                time_s
+            )  # of what size a film that begins with damaged frames is, the first good one tells
+            return
+        for earlier in self._owed:
+            self._put(np.zeros_like(self._last), earlier)
+        self._owed.clear()
+        self._put(self._last, time_s)
+
+    def finish(self, whole: bool) -> None:
+        """Ends the film.
+
+        Args:
+            whole: whether all frames were written, so that the rest of the sound belongs to it.
+
+        Raises:
+            NoFrameError: no frame was written.
+        """
+        if self._output is None or self._stream is None:
+            raise NoFrameError(f"{self._path}: was not written, as no frame could be decoded")
+        last_s, lasting_s = float(self._ticks_written * self._base), 1 / self._rate
+        if whole and self._end_s is not None and 0 < self._end_s - last_s < 2 * lasting_s:
+            lasting_s = self._end_s - last_s
+        self._mux(self._stream.encode(None), lasting_s)
+        if self._sound is not None:
+            self._sound.finish(None if whole else last_s + lasting_s)
+        output, self._output = self._output, None
+        output.close()
+
+    def release(self) -> None:
+        """Lets go of the files, whatever happened."""
+        if self._sound is not None:
+            self._sound.close()
+        if self._output is not None:
+            output, self._output = self._output, None
+            with suppress(av.FFmpegError, OSError):  # after another error, which is the one to tell
+                output.close()
+
+    def _ticks(self, time_base: Fraction | None) -> Fraction:
+        """The unit of the times that are written, in seconds."""
+        if self._kind == ".avi":
+            return 1 / Fraction(self._rate).limit_denominator(1001)
+        most = _MOST_TICKS if self._encoder == "mpeg4" else 10 * _FINEST_TICKS
+        if time_base is None or not 1000 <= 1 / time_base <= most or time_base.denominator > most:
+            return Fraction(1, min(most // 1000 * 1000, _FINEST_TICKS))
+        return time_base
+
+    def _open(self, pixels: np.ndarray) -> VideoStream:
+        height, width = pixels.shape[:2]
+        self._output = av.open(str(self._file.absolute()), "w", format=self._kind[1:])
+        settings = _ENCODERS[self._kind][self._encoder]
+        rate = Fraction(self._rate).limit_denominator(1001)
+        stream = self._output.add_stream(self._encoder, rate=rate, options=dict(settings))
+        assert isinstance(stream, VideoStream)
+        stream.width, stream.height = width, height
+        stream.pix_fmt = "yuvj420p" if self._encoder == "mjpeg" else "yuv420p"
+        context = stream.codec_context
+        context.time_base = self._base
+        context.thread_count = cores()
+        if self._encoder != "mjpeg":
+            context.colorspace, context.color_range = 1, int(ColorRange.MPEG)  # BT.709, as nearly all films
+            context.color_primaries, context.color_trc = int(ColorPrimaries.BT709), int(ColorTrc.BT709)
+        if self._encoder == "mpeg4":
+            self._tell(_NOT_H264)
+        if self._sound_of is not None:
+            self._sound = Sound(self._sound_of, self._output, self._kind, self._tell)
+        return stream
+
+    def _tell(self, text: str) -> None:
+        self._say(f"{self._path}: {text}")
+
+    def _put(self, pixels: np.ndarray, time_s: float) -> None:
+        if self._stream is None:
+            self._stream = self._open(pixels)
+        self._ticks_written = max(round(time_s / self._base), self._ticks_written + 1)
+        picture = VideoFrame.from_ndarray(pixels, "rgb24")
+        if self._encoder == "mjpeg":
+            picture = self._reformatter.reformat(picture, format="yuvj420p", dst_color_range=ColorRange.JPEG)
+        else:
+            picture = self._reformatter.reformat(
+                picture, format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
+            )
+        picture.pts, picture.time_base = self._ticks_written, self._base
+        self._mux(self._stream.encode(picture), 1 / self._rate)
+        if self._sound is not None:
+            self._sound.until(time_s)
+
+    def _mux(self, packets: list[av.Packet], lasting_s: float) -> None:
+        assert self._output is not None
+        for packet in packets:
+            packet.duration = max(1, round(lasting_s / self._base))  # MP4 reads it of the last packet alone
+            self._output.mux(packet)
+
+    def _fitted(self, pixels: np.ndarray) -> np.ndarray:
+        """A frame of the size of the first: another one is made as large as fits, in the middle, on black."""
+        height, width = pixels.shape[:2]
+        even = np.ascontiguousarray(pixels[: max(2, height - height % 2), : max(2, width - width % 2)])
+        if self._last is None or even.shape == self._last.shape:
+            return even
+        high, wide = self._last.shape[:2]
+        scale = min(wide / width, high / height)
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        canvas = Image.new("RGB", (wide, high))
+        image = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
+        canvas.paste(image, ((wide - size[0]) // 2, (high - size[1]) // 2))
+        return np.asarray(canvas)
