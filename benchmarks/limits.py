@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -119,7 +120,7 @@ def main() -> None:
     given = parser.parse_args()
     finder = detector(given.detector, **({} if given.min_face is None else {"min_face": given.min_face}))
     shapes = {"640x480": (480, 640), "2048x1536": (1536, 2048), "16000x512": (512, 16000)}
-    record = {
+    record: dict[str, Any] = {
         "size": {
             f"{name}{' grey' if grey else ''}": {
                 face: share(lambda g, f=face, s=shape, k=grey: small(finder, f, s, g, k), given.draws, given.seed)
