@@ -14,6 +14,8 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -119,17 +121,17 @@ def main() -> None:
     given = parser.parse_args()
     finder = detector(given.detector, **({} if given.min_face is None else {"min_face": given.min_face}))
     shapes = {"640x480": (480, 640), "2048x1536": (1536, 2048), "16000x512": (512, 16000)}
-    record = {
+    record: dict[str, Any] = {
         "size": {
             f"{name}{' grey' if grey else ''}": {
-                face: share(lambda g, f=face, s=shape, k=grey: small(finder, f, s, g, k), given.draws, given.seed)
+                face: share(partial(small, finder, face, shape, grey=grey), given.draws, given.seed)
                 for face in SIZES
             }
             for name, shape in shapes.items()
             for grey in (False, True)
         },
-        "tilt": {tilt: share(lambda g, t=tilt: tilted(finder, t, g), given.draws, given.seed) for tilt in TILTS},
-        "cut": {part: share(lambda g, p=part: cut(finder, p, g), given.draws, given.seed) for part in SHARES},
+        "tilt": {tilt: share(partial(tilted, finder, tilt), given.draws, given.seed) for tilt in TILTS},
+        "cut": {part: share(partial(cut, finder, part), given.draws, given.seed) for part in SHARES},
     }  # fmt: skip
     for name, row in record["size"].items():
         print(f"{name + ', face in px':28}" + "".join(f"{face:>5} {value:4.0%}" for face, value in row.items()))

@@ -146,16 +146,16 @@ class TestRecipes:
             with pytest.raises(MienError, match=told):
                 recipes.prepare(Namespace(**{**vars(given), **changed}))
 
-    def test_the_table_gives_means_intervals_and_the_paired_test(self) -> None:
+    def test_the_table_gives_means_intervals_and_the_test_over_seeds(self) -> None:
         def run(accuracy: float, **other: Any) -> dict[str, Any]:
             return {"accuracy": accuracy, "ci95": [accuracy - 0.02, accuracy + 0.01], "clean": 0.3, "macro_f1": 0.4,
                     "ece": 0.05, "images_per_second": 1234.0, "parameters": 3580423, **other}  # fmt: skip
 
         unknown = {"clean": None, "ece": None, "images_per_second": None}
         found = recipes.table([
-            {"arm": "scratch", "runs": [run(0.40), run(0.42)], "gain": 0.0, "test": None},
-            {"arm": "hints", "runs": [run(0.50), run(0.54)], "gain": 0.11, "test": {"p": 0.0012}},
-            {"arm": "teacher", "runs": [run(0.60, **unknown)], "gain": 0.19, "test": None},
+            {"arm": "scratch", "runs": [run(0.40), run(0.42)], "gain": 0.0, "p": None},
+            {"arm": "hints", "runs": [run(0.50), run(0.54)], "gain": 0.11, "p": 0.0012},
+            {"arm": "teacher", "runs": [run(0.60, **unknown)], "gain": 0.19, "p": None},
         ]).splitlines()  # fmt: skip
         assert found[2:] == [
             "| scratch | 41.00% (39.0 to 42.0) ± 1.41% | 30.00% | 0.400 | 0.050 | 1,234 | 3,580,423 | - |",
@@ -164,12 +164,19 @@ class TestRecipes:
         ]
         assert {line.count("|") for line in found} == {9}
 
-    def test_rows_are_tested_where_their_runs_pair(self) -> None:
+    def test_rows_are_tested_over_seeds_from_three_on(self) -> None:
         first = [np.array([True, False, False, False]), np.array([True, True, False, False])]
         better = [np.array([True, True, True, False])] * 2
-        assert recipes.compared(first, first) == {"gain": 0.0, "test": None}
-        assert recipes.compared(first, better) == {"gain": 0.375, "test": {"b": 0, "c": 3, "p": 0.25}}
-        assert recipes.compared(first, better[:1]) == {"gain": 0.375, "test": None}
+        assert recipes.compared(first, first) == {"gain": 0.0, "p": None}
+        assert recipes.compared(first, better) == {"gain": 0.375, "p": None}, "two seeds say nothing of chance"
+        assert recipes.compared(first, better[:1]) == {"gain": 0.375, "p": None}
+        # Gains of 1, 2 and 3 of 100: mean .02, deviation .01, t = 2 sqrt(3), two degrees of freedom.
+        before = [np.arange(100) < count for count in (40, 50, 60)]
+        after = [np.arange(100) < count for count in (41, 52, 63)]
+        t = 2 * np.sqrt(3)
+        compared = recipes.compared(before, after)
+        assert compared["gain"] == pytest.approx(0.02)
+        assert compared["p"] == pytest.approx(1 - t / np.sqrt(2 + t**2))
 
     def test_the_command_of_a_row_names_its_arm_alone(self) -> None:
         given = ["benchmarks/recipes.py", "--arms", "scratch", "frozen 4", "--epochs", "2", "--seeds", "0", "1"]
@@ -197,7 +204,7 @@ class TestRecipes:
         assert rows[again]["images_per_second"] is None and rows[again]["parameters"] == rows[best]["parameters"]
         assert all(run["ci95"][0] <= run["accuracy"] <= run["ci95"][1] for run in rows.values())
         assert record["images_seen"] == 64 and record["pretraining"]["epoch"] == 1 and record["machine"]["cores"] > 0
-        assert record["results"][0]["test"] is None and record["results"][1]["test"]["p"] <= 1
+        assert record["results"][0]["p"] is None and record["results"][1]["p"] is None
         assert record["results"][4]["command"].endswith(f"--arms {best} averaged")
         told = capsys.readouterr().out
         assert "epoch   1/1" in told and "nano at 16 px, batch 16, precision auto, 64 images seen by each" in told

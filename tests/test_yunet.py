@@ -84,10 +84,10 @@ def test_a_second_look_shifts_the_box_to_the_face(network: Network) -> None:
     pytest.importorskip("skimage.data")
     pixels = astronaut(512)
     exact = suppressed(network.read([pixels], 0.5)[0])[0]
-    guess = exact + (8, -6, 10, 5, -0.3, 0)  # pixels, and a lower score
+    guess = exact + np.array([8, -6, 10, 5, -0.3, 0])  # pixels, and a lower score
     (again,) = second_look.judge(network, pixels, guess, 0.5)
     assert np.abs(again[:4] - exact[:4]).max() < 6
-    assert second_look.judge(network, pixels, guess + (200, 200, 0, 0, 0, 0), 0.5).shape == (0, 6)
+    assert second_look.judge(network, pixels, guess + np.array([200, 200, 0, 0, 0, 0]), 0.5).shape == (0, 6)
 
 
 def test_no_code_of_the_package_with_the_weights_is_run() -> None:

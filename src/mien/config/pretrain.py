@@ -47,7 +47,7 @@ class PretrainConfig:
         probe_images: at most so many training faces teach the probes, and so many validation faces test them.
         skip_broken: leave out pictures of an unlabelled folder that cannot be read, and count them.
         validation_fraction: share of training images cut off as validation where the data has no validation split,
-            in (0, 0.5]; near-identical pictures stay on one side.
+            in (0, 0.5]; copies of a photograph stay on one side.
         seed: decides initial weights, order, augmentation and masks.
         device: auto, cpu, cuda, cuda:N or mps.
         precision: auto (bf16 on a GPU that has it, else fp32), fp32 or bf16.

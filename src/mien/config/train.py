@@ -106,7 +106,7 @@ class TrainConfig:
         ema: decay of the averaged weights that are evaluated and kept, in [0, 1); 0 turns averaging off. The decay is
             warmed up, so that the average does not remember the random start.
         validation_fraction: share of training images cut off as validation where the data has no validation split,
-            in (0, 0.5]; near-identical pictures stay on one side.
+            in (0, 0.5]; copies of a photograph stay on one side.
         seed: decides initial weights, order, augmentation and drop path.
         device: auto, cpu, cuda, cuda:N or mps.
         precision: auto (bf16 on a GPU that has it, else fp32), fp32 or bf16.

@@ -12,7 +12,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast
 from timm.scheduler import CosineLRScheduler
-from timm.utils import ModelEmaV3
 from torch import nn
 from torch.nn import functional as F
 
@@ -40,7 +39,7 @@ from mien.training.device import gather_rows, machine_of, on_main, resolve_preci
 from mien.training.distil import Distillation, Teacher, check_teachers, load_teachers, teacher_state
 from mien.training.hints import Hints
 from mien.training.history import epoch_line, write_curves
-from mien.training.optim import build_optimizer, build_schedule, moments, restore_moments
+from mien.training.optim import WeightAverage, build_optimizer, build_schedule, moments, restore_moments
 from mien.training.resolution import check_small_size, epoch_size, shrink
 from mien.training.run import Parts, Run, fit_batch, open_run, prepare_faces
 from mien.training.state import Saved
@@ -167,7 +166,7 @@ class FineTuning:
         self.hints = (
             Hints(self.network, teachers, frozen, mirror=config.distill.mirror) if config.distill.features else None
         )
-        self.average = ModelEmaV3(self.network, decay=config.ema, use_warmup=True) if config.ema else None
+        self.average = WeightAverage(self.network, decay=config.ema, use_warmup=True) if config.ema else None
         self.moments = saved.part("moments") if saved else {}
         if saved:
             self.network.load_state_dict(saved.part("network"))

@@ -34,29 +34,44 @@ class Muon(torch.optim.AdamW):
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """One update. The gradients of the groups marked ``muon`` are used up by it."""
         loss = None if closure is None else torch.enable_grad()(closure)()
-        for group in self.param_groups:
-            if group.get("muon"):
-                self._move(group)
+        self._move([group for group in self.param_groups if group.get("muon")])
         super().step()
         return loss
 
-    def _move(self, group: dict[str, Any]) -> None:
-        """Moves the matrices of a group, those of one shape together."""
-        shapes: dict[torch.Size, list[tuple[torch.nn.Parameter, torch.Tensor]]] = {}
-        for parameter in group["params"]:
-            if parameter.grad is None:
-                continue
+    def _move(self, groups: list[dict[str, Any]]) -> None:
+        """Moves the matrices of all groups at once.
+
+        A GPU spends a step of a small network waiting for Python to send it the next operation, so matrices of one
+        shape are orthogonalised together whatever their groups are, and the rest is done for whole lists of them.
+        """
+        members = [(p, group) for group in groups for p in group["params"] if p.grad is not None]
+        if not members:
+            return
+        parameters = [parameter for parameter, _ in members]
+        for parameter in parameters:
             if "momentum" not in self.state[parameter]:
                 self.state[parameter]["momentum"] = torch.zeros_like(parameter)
-            momentum = self.state[parameter]["momentum"]
-            momentum.lerp_(parameter.grad, 1 - MOMENTUM)
-            wanted = parameter.grad.lerp(momentum, MOMENTUM).flatten(1)  # Nesterov's look ahead
-            shapes.setdefault(wanted.shape, []).append((parameter, wanted))
+        gradients = [parameter.grad for parameter in parameters]
+        momenta = [self.state[parameter]["momentum"] for parameter in parameters]
+        torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
+        ahead = list(torch._foreach_lerp(gradients, momenta, MOMENTUM))  # Nesterov's look ahead
+        for parameter in parameters:
             parameter.grad = None  # AdamW passes by what has no gradient
-        for shape, members in shapes.items():
-            stacked = torch.stack([wanted for _, wanted in members])
-            steps = zeropower_via_newtonschulz(stacked, STEPS, COEFFICIENTS, dtype=self.dtype)
-            for (parameter, _), step in zip(members, steps, strict=True):
-                parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                step = step.to(parameter.dtype).view_as(parameter)
-                parameter.add_(step, alpha=-group["lr"] * max(shape) ** 0.5)
+        steps = self._orthogonalised(ahead)
+        scales = [-group["lr"] * max(parameter.flatten(1).shape) ** 0.5 for parameter, group in members]
+        torch._foreach_mul_(parameters, [1 - group["lr"] * group["weight_decay"] for _, group in members])
+        torch._foreach_mul_(steps, scales)
+        torch._foreach_add_(parameters, steps)
+
+    def _orthogonalised(self, updates: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Matrices with all singular values near one, in the order, shapes and dtype of the updates."""
+        rows_of: dict[torch.Size, list[int]] = {}
+        for row, update in enumerate(updates):
+            rows_of.setdefault(update.shape, []).append(row)
+        steps = list(updates)
+        for rows in rows_of.values():
+            stacked = torch.stack([updates[row] for row in rows])
+            moved = zeropower_via_newtonschulz(stacked.flatten(2), STEPS, COEFFICIENTS, dtype=self.dtype)
+            for row, step in zip(rows, moved.to(stacked.dtype).view_as(stacked).unbind(), strict=True):
+                steps[row] = step
+        return steps

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from timm.optim import param_groups_layer_decay
 from timm.scheduler import CosineLRScheduler
+from timm.utils import ModelEmaV3
 from torch import nn
 
 from mien.config import TrainConfig
@@ -130,3 +131,25 @@ def restore_moments(network: nn.Module, optimizer: torch.optim.Optimizer, saved:
                 else torch.empty_like(parameter).copy_(value)  # laid out in memory as its parameter
                 for key, value in state.items()
             }
+
+
+class WeightAverage(ModelEmaV3):
+    """timm's moving average of weights, in one operation a step if nothing but floats is averaged.
+
+    timm asks both networks for their ``state_dict`` at every step, which makes a tensor of every weight. Weights keep
+    their memory while a network is trained, so the lists are made once.
+    """
+
+    _averages: list[torch.Tensor] | None = None
+
+    @torch.no_grad()
+    def apply_update_(self, model: nn.Module, decay: float) -> None:
+        """Moves the averages by ``1 - decay`` towards the weights of the network, and copies what is no float."""
+        if self._averages is None:
+            pairs = list(zip(self.module.state_dict().values(), model.state_dict().values(), strict=True))
+            self._averages = [average for average, _ in pairs if average.is_floating_point()]
+            self._weights = [weight for average, weight in pairs if average.is_floating_point()]
+            self._counters = [pair for pair in pairs if not pair[0].is_floating_point()]
+        torch._foreach_lerp_(self._averages, self._weights, weight=1.0 - decay)
+        for average, counter in self._counters:
+            average.copy_(counter)

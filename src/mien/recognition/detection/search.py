@@ -40,7 +40,7 @@ OVERLAP = 128
 ROOM = 0.1
 """How much of a tile has to be seen around a face, as a share of the box's longer side, where the picture goes on."""
 
-LONGEST = 1024
+LONGEST = 1152
 """Longest side of a tile, in pixels: what bounds the memory."""
 
 _BAND = 1 << 23
@@ -112,7 +112,7 @@ def plan(height: int, width: int, min_face: float, grey: bool = False) -> list[T
 
 
 def resized(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
-    """A picture in another size: bilinear, averaged first by whole pixels where it becomes much smaller.
+    """A picture in another size: the mean of the pixels that one covers where it becomes smaller, else bilinear.
 
     In bands, as Pillow's copy of a picture of the largest size would take half a gigabyte.
 
@@ -127,13 +127,15 @@ def resized(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
     rows, columns = pixels.shape[:2]
     if (rows, columns) == (height, width):
         return pixels
+    shrinks = rows * columns > height * width
+    method = Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR  # the mean takes half of the time
     bands = min(height, -(-rows * columns // _BAND))
     parts = []
     for band in range(bands):
         first, last = (height * end // bands for end in (band, band + 1))
         region = pixels[first * rows // height : max(last * rows // height, first * rows // height + 1)]
         image = Image.fromarray(np.ascontiguousarray(region))
-        parts.append(image.resize((width, last - first), Image.Resampling.BILINEAR, reducing_gap=1.0))
+        parts.append(image.resize((width, last - first), method, reducing_gap=1.0))
     return np.concatenate([np.asarray(part) for part in parts]) if bands > 1 else np.asarray(parts[0])
 
 
