@@ -228,7 +228,7 @@ def test_a_folder_with_other_files_is_not_replaced(grey_folder: Path) -> None:
         (["{model}", "--out", "{out}", "--tolerance", "0"], "--tolerance: got '0', expected a number above 0"),
         (["{model}"], "the following arguments are required: --out"),
         (["{out}/missing", "--out", "{out}/x"], "missing: no such folder"),
-        (["{model}", "--out", "{model}/config.json"], "is in its way"),
+        (["{model}", "--out", "{model}/config.json"], "which it is made from"),
     ],
 )
 def test_wrong_arguments_are_told(arguments: list[str], told: str, grey_folder: Path, tmp_path: Path) -> None:

@@ -54,16 +54,16 @@ def test_a_kill_between_the_two_renames_loses_nothing(tmp_path: Path, monkeypatc
         pass
 
     fill(tmp_path / "model", "old")
-    original, calls = os.replace, []
+    original, calls = os.rename, []
 
-    def replace(source: Path, target: Path) -> None:
+    def rename(source: Path, target: Path) -> None:
         calls.append(target)
         if len(calls) == 2:
             raise Killed
         original(source, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", replace)
+        patch.setattr(os, "rename", rename)
         with pytest.raises(Killed):
             fill(tmp_path / "model", "new")
     assert not (tmp_path / "model").exists()
@@ -94,7 +94,11 @@ def test_what_is_named_otherwise_is_no_leftover(tmp_path: Path) -> None:
 def test_files_of_a_killed_writer_go(tmp_path: Path) -> None:
     with atomic_file(tmp_path / "state") as temporary:
         temporary.write_text("half")
-        (tmp_path / temporary.name.replace(str(os.getpid()), "1")).write_text("half")
+        (tmp_path / ".mien-ab_12xyz.tmp").write_text("half")
+        (tmp_path / ".mien-ab_12xyz.tmp.mp4").write_text("half")
+        (tmp_path / ".state.123.tmp").write_text("half, of an earlier version")
+        remove_leftovers(tmp_path)
+        assert [entry.name for entry in tmp_path.iterdir()] == [temporary.name]
     remove_leftovers(tmp_path)
     assert [entry.name for entry in tmp_path.iterdir()] == ["state"]
     remove_leftovers(tmp_path / "nowhere")
@@ -102,15 +106,15 @@ def test_files_of_a_killed_writer_go(tmp_path: Path) -> None:
 
 def test_a_second_rename_that_fails_keeps_the_former_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(tmp_path / "model", "old")
-    original, calls = os.replace, []
+    original, calls = os.rename, []
 
-    def replace(source: Path, target: Path) -> None:
+    def rename(source: Path, target: Path) -> None:
         calls.append(target)
         if len(calls) == 2:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         original(source, target)
 
-    monkeypatch.setattr(os, "replace", replace)
+    monkeypatch.setattr(os, "rename", rename)
     with pytest.raises(MienError, match="Input/output error"):
         fill(tmp_path / "model", "new")
     assert (tmp_path / "model" / "said").read_text() == "old"

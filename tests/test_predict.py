@@ -403,7 +403,7 @@ def test_a_name_that_stdout_cannot_show(capsys: pytest.CaptureFixture[str], monk
             assert main(["predict", name, "\u0142.png"]) == 0
         written = stdout.detach().getvalue().decode(encoding).splitlines()
         assert [json.loads(line)["input"] for line in written[:2]] == [name, "\u0142.png"]
-        assert written[2].startswith("caf\\udce9.png: glad")
+        assert written[2].startswith("caf\\xe9.png: glad")
 
 
 INTERRUPTED = """

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from mien.text import shown
+
 NO_NUMBERS = "NaN or infinity, expected numbers; its weights are damaged: copy the whole folder again, or train anew"
 """What a model answers that cannot be used, and what to do about it."""
 
@@ -17,8 +19,9 @@ class MienError(Exception):
     """A mistake in what Mien was given, told on one line.
 
     The message names what was wrong, where (file, row or field), what was expected and what to do about it.
-    The command line prints it without a traceback and exits with code 2.
+    Nothing in it controls a terminal (``mien.text.shown``). The command line prints it without a traceback and exits
+    with code 2.
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(one_line(message))
+        super().__init__(shown(one_line(message)))

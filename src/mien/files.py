@@ -7,94 +7,151 @@ import hashlib
 import json
 import os
 import re
-import shutil
-import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from mien.errors import MienError
+from mien.locks import claim, clear_files, ensure_writable, is_at, is_temporary, temporary_file, temporary_folder
+from mien.publish import exchange, identity, link_or_spare, open_to_readers, rename_or_spare, spare, umask
+from mien.text import encodable
+
+LARGEST_JSON = 64 * 2**20
+"""Bytes of a JSON file that is read; the largest that Mien writes holds some hundred thousand."""
+
+__all__ = [
+    "atomic_file", "atomic_folder", "ensure_writable", "expanded", "read_json", "read_json_object", "recover_folder",
+    "refuse_inputs", "refuse_others", "refuse_unknown", "remove_leftovers", "sha256_of", "write_json", "write_text",
+]  # fmt: skip
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
+# The folders in which this process has looked for what killed writers left.
+_cleared: set[str] = set()
+
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[Path]:
+def atomic_file(path: Path, *, private: bool = False, spare_newcomer: bool = False) -> Iterator[Path]:
     """A temporary file beside ``path`` that takes its place when the block ends, and vanishes when it fails.
 
+    Args:
+        path: the file.
+        private: only this user may read the file; else its mode is that of any new file (umask).
+        spare_newcomer: a file that came to be at ``path`` while the block ran is not replaced: the new file then lies
+            beside it, under a name with a number.
+
     Raises:
-        MienError: the disk is full or the folder cannot be written to; ``path`` is as it was before.
+        MienError: the disk is full or the folder cannot be written to; ``path`` is as it was before. Or a newcomer was
+            spared: the message tells where the new file is.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        os.replace(temporary, path)
+        if not is_temporary(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _clear_once(path.parent)
+        before = identity(path)
+        with temporary_file(path.parent) as (temporary, _):
+            yield temporary
+            if not stat.S_ISREG(os.lstat(temporary).st_mode):
+                raise MienError(f"{path}: its temporary file was replaced by something else; choose another place")
+            temporary.chmod(0o600 if private else 0o666 & ~umask())
+            if spare_newcomer and before is None:
+                link_or_spare(temporary, path)
+            elif spare_newcomer and identity(path) != before:
+                spare(temporary, path)
+            else:
+                os.replace(temporary, path)
     except Exception as error:
         if _is_of_writing(error):
             raise _unwritable(path, error) from error
         raise
-    finally:
-        # Where a parent of the path is a file, unlink too fails, and would hide the error above.
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path, *, check: Callable[[Path], None] | None = None) -> Iterator[Path]:
     """A temporary folder beside ``path`` that takes its place when the block ends, and vanishes when it fails.
 
+    No other command can write ``path`` meanwhile (``mien.locks.claim``). What comes to be there by other means while
+    the block runs is not replaced: the new folder then lies beside it, under a name with a number.
+
+    Args:
+        path: the folder; a link stands for what it points to.
+        check: raises MienError if the former folder, at the path that it is handed, holds what must not be lost. It is
+            asked when that folder has been moved aside, so that nothing can come into it any more.
+
     Raises:
-        MienError: the disk is full or the folder cannot be written to; ``path`` is as it was before.
+        MienError: the disk is full, the folder cannot be written to, or another command writes it; ``path`` is as it
+            was before. Or something was spared: the message tells where the new folder is.
     """
+    path = Path(os.path.realpath(path))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
-    except OSError as error:
-        raise _unwritable(path, error) from error
-    try:
-        yield temporary
-        temporary.chmod(0o755)
-        if path.exists():
-            _exchange(path, temporary)
-        else:
-            os.replace(temporary, path)
+        if not is_temporary(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        with claim(path):
+            before = identity(path)
+            if before is not None and not path.is_dir():
+                raise MienError(f"{path}: is a file, expected a folder or nothing; choose another place")
+            with temporary_folder(path) as (temporary, number):
+                yield temporary
+                if not is_at(number, temporary):
+                    raise MienError(
+                        f"{path}: its temporary folder {temporary.name} was removed or replaced while it was written; "
+                        "nothing was written; run the command again"
+                    )
+                open_to_readers(temporary)
+                if before is None:
+                    rename_or_spare(temporary, path)
+                else:
+                    exchange(path, temporary, before, check)
     except Exception as error:
         if _is_of_writing(error):
             raise _unwritable(path, error) from error
         raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def recover_folder(path: Path) -> None:
-    """Clears up after an ``atomic_folder`` that was killed: the former folder comes back where no new one had come."""
-    for leftover in _named(path.parent, rf"\.{re.escape(path.name)}\.[a-z0-9_]{{8}}\.tmp(\.old)?"):
-        if leftover.suffix == ".old" and not path.exists():
-            os.replace(leftover, path)
-        else:
-            shutil.rmtree(leftover, ignore_errors=True)
+    """Clears up after an ``atomic_folder`` that was killed: the former folder comes back where no new one had come.
+
+    Raises:
+        MienError: another command writes the folder.
+    """
+    if path.parent.is_dir():
+        with claim(path):
+            pass  # claiming it clears up
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Removes the temporary files that an ``atomic_file`` in a folder left when it was killed."""
-    for leftover in _named(folder, r"\..+\.[0-9]+\.tmp"):
-        with suppress(OSError):
-            leftover.unlink()
+    """Removes the temporary files that an ``atomic_file`` in the folder of a run left when it was killed."""
+    clear_files(folder, of_a_run=True)
 
 
-def ensure_writable(folder: Path) -> None:
-    """Checks, before any work, that a folder can be written to, or made where it does not exist.
+def refuse_inputs(out: Path, inputs: Iterable[Path | None], option: str = "--out", *, may_hold: bool = False) -> None:
+    """Makes sure, before any work, that an output is no input, holds none and lies in none.
+
+    Args:
+        out: the file or folder to be written.
+        inputs: files and folders that are read; None, and what does not exist, is passed over.
+        option: how messages name ``out``.
+        may_hold: ``out`` may be a folder around an input, as only files with names of their own are written into it.
 
     Raises:
-        MienError: a file is in its way, or the nearest folder that exists may not be written to.
+        MienError: it is, holds or lies in one of them.
     """
-    place = next(place for place in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(place))
-    if not place.is_dir():
-        raise MienError(f"{folder}: cannot be made, as {place} is in its way and is no folder; choose another place")
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise MienError(f"{folder}: cannot be written, as you may not write to {place}; choose another place")
+    real = Path(os.path.realpath(out))
+    for source in inputs:
+        if source is None or not source.exists():
+            continue
+        place = Path(os.path.realpath(source))
+        if real == place or (out.exists() and out.samefile(source)):
+            how = "is what it is made from"
+        elif real.is_relative_to(place):
+            how = f"lies in {source}, which it is made from"
+        elif place.is_relative_to(real) and not may_hold:
+            how = f"holds {source}, which it is made from"
+        else:
+            continue
+        raise MienError(f"{option} {out}: {how}; choose another place, so that nothing is lost")
 
 
 def refuse_others(folder: Path, known: Iterable[str], wrote: str) -> None:
@@ -108,8 +165,13 @@ def refuse_others(folder: Path, known: Iterable[str], wrote: str) -> None:
     Raises:
         MienError: it holds something else, or cannot be written.
     """
-    recover_folder(folder)
     ensure_writable(folder)
+    recover_folder(folder)
+    refuse_unknown(folder, known, wrote)
+
+
+def refuse_unknown(folder: Path, known: Iterable[str], wrote: str) -> None:
+    """Makes sure that a folder, if there is one, holds only files of a known kind; as ``refuse_others``."""
     others = sorted({entry.name for entry in folder.iterdir()} - set(known)) if folder.is_dir() else []
     if others:
         raise MienError(
@@ -118,14 +180,17 @@ def refuse_others(folder: Path, known: Iterable[str], wrote: str) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes UTF-8 text atomically."""
+    """Writes UTF-8 text atomically; bytes of file names that are none are escaped."""
     with atomic_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(encodable(text), encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
     """Writes indented JSON atomically; NaN and infinity are refused, as JSON has no such numbers."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    if encodable(text) != text:  # a name that is not UTF-8: JSON's own escapes keep it as it is
+        text = json.dumps(value, indent=2, allow_nan=False)
+    write_text(path, text + "\n")
 
 
 def read_json(path: Path) -> Any:
@@ -135,10 +200,15 @@ def read_json(path: Path) -> Any:
         MienError: the file is missing or is not JSON.
     """
     try:
+        size = path.stat().st_size
+        if not path.is_file() or size > LARGEST_JSON:
+            raise MienError(f"{path}: expected a JSON file of at most {LARGEST_JSON >> 20} MiB; copy the folder again")
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise MienError(f"{path}: no such file") from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except RecursionError as error:
+        raise MienError(f"{path}: is not readable JSON (nested too deeply)") from error
+    except (OSError, ValueError) as error:  # ValueError: no UTF-8, no JSON, or a number of thousands of digits
         raise MienError(f"{path}: is not readable JSON ({error})") from error
 
 
@@ -154,30 +224,30 @@ def read_json_object(path: Path) -> dict[str, Any]:
     return value
 
 
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """A path with ``~`` and ``~user`` resolved.
+
+    Raises:
+        MienError: there is no such user, or this one has no home.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise MienError(f"{path}: its home folder is not known ({error}); give the whole path") from error
+
+
 def sha256_of(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _named(folder: Path, pattern: str) -> list[Path]:
-    """What in a folder is named after a pattern, sorted; nothing where no folder can be read."""
-    try:
-        return sorted(entry for entry in folder.iterdir() if re.fullmatch(pattern, entry.name))
-    except OSError:
-        return []
-
-
-def _exchange(path: Path, new: Path) -> None:
-    """Puts a folder in the place of another; where that fails, the other stays."""
-    old = new.with_name(f"{new.name}.old")
-    os.replace(path, old)
-    try:
-        os.replace(new, path)
-    except OSError:
-        os.replace(old, path)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+def _clear_once(folder: Path) -> None:
+    """Clears a folder the first time that this process writes into it: listing it for each file would cost much."""
+    real = os.path.realpath(folder)
+    if real not in _cleared:
+        _cleared.add(real)
+        clear_files(folder)
 
 
 def _is_of_writing(error: Exception) -> bool:

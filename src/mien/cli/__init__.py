@@ -13,11 +13,14 @@ import shlex
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 from mien import __version__
+from mien.cli.interrupts import Ended, ended_by_signals
 from mien.cli.parser import pick
 from mien.cli.quiet import hide_remarks
 from mien.errors import MienError
+from mien.text import shown
 
 HELP = """\
 Mien: facial expression recognition with Vision Transformers, and numbers that anybody can check.
@@ -72,15 +75,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0 done, 1 an error of Mien itself, 2 an error of what was given, 3 some pictures
-        could not be read, 130 interrupted.
+        could not be read, 130 interrupted, 143 and 129 ended by SIGTERM and SIGHUP.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     if not debug:
         hide_remarks()
+    _prepare_streams()
     try:
-        return _run(arguments)
+        with ended_by_signals():
+            return _run(arguments)
     except BrokenPipeError:
         # Whoever read our output has closed it; without this, Python would complain again when it flushes at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -89,8 +94,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         if debug:
             traceback.print_exc()
         line, code = _told(error)
-        print(f"mien: {line}", file=sys.stderr)
+        with suppress(OSError):  # a terminal that was closed (SIGHUP)
+            print(f"mien: {shown(line)}", file=sys.stderr)
         return code
+
+
+def _prepare_streams() -> None:
+    """Makes printing safe: a closed stdout or stderr (``>&-``, services) becomes one that leads nowhere."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - until the process ends
+        if hasattr(getattr(sys, name), "reconfigure"):
+            getattr(sys, name).reconfigure(errors="backslashreplace")  # letters that a terminal does not know
 
 
 def run_all(commands: Iterable[Sequence[str]]) -> int:
@@ -119,6 +134,8 @@ def _told(error: BaseException) -> tuple[str, int]:
     """One line for an exception, and the exit code."""
     if isinstance(error, MienError):
         return f"error: {error}", FAILED
+    if isinstance(error, Ended):
+        return f"ended by {error}", 128 + error.number
     if isinstance(error, KeyboardInterrupt):
         return "interrupted", INTERRUPTED
     if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] in EXTRAS:

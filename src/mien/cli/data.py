@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
 from mien.cli.parser import Parser, add_detector_options, pick, whole_number
 from mien.errors import MienError
 from mien.files import ensure_writable
+from mien.text import json_shown, shown
 
 HELP = """\
 Inspects, fetches or draws a data set, or cuts one out of photos.
@@ -43,7 +43,8 @@ def _inspect(arguments: list[str]) -> None:
     from mien.data.read import read_faces
 
     report = inspect(read_faces(given.source))
-    print(json.dumps(report, indent=2, ensure_ascii=False) if given.json else describe(report))
+    plain = (sys.stdout.encoding or "utf-8").lower() not in ("utf-8", "utf8")
+    print(json_shown(report, ascii_only=plain, indent=2) if given.json else describe(report))
 
 
 def _fetch(arguments: list[str]) -> None:
@@ -55,7 +56,7 @@ def _fetch(arguments: list[str]) -> None:
 
     from mien.data.fetch import fetch
 
-    print(fetch(given.out))
+    print(shown(fetch(given.out)))
 
 
 def _draw(arguments: list[str]) -> None:
@@ -78,7 +79,7 @@ def _draw(arguments: list[str]) -> None:
 
     faces = draw_faces(given.train, given.validation, given.test, given.seed)
     write_archive(out, faces)
-    print(f"{out}: {len(faces):,} drawn faces")
+    print(f"{shown(out)}: {len(faces):,} drawn faces")
 
 
 def _crop(arguments: list[str]) -> None:
@@ -109,6 +110,6 @@ def _crop(arguments: list[str]) -> None:
     records = crop_set(given.source, given.out, finder, size=given.size, grey=not given.colour, which=given.faces)
     for record in records:
         if record.reason:
-            print(f"mien: left out {record.reason}", file=sys.stderr)
+            print(f"mien: left out {shown(record.reason)}", file=sys.stderr)
     crops, photos = sum(len(record.crops) for record in records), sum(bool(record.crops) for record in records)
-    print(f"{given.out}: {crops:,} faces of {photos:,} photos, {len(records) - photos:,} files left out")
+    print(f"{shown(given.out)}: {crops:,} faces of {photos:,} photos, {len(records) - photos:,} files left out")

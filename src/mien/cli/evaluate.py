@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 from mien.cli.parser import Parser, whole_number
 from mien.cli.quiet import hide_bars
 from mien.errors import MienError
-from mien.files import ensure_writable, write_json, write_text
+from mien.files import ensure_writable, refuse_inputs, write_json, write_text
+from mien.locks import claim
+from mien.text import encodable, shown, shown_lines
 
 if TYPE_CHECKING:
     from mien.data.faces import FaceSet
@@ -66,17 +68,19 @@ def run(arguments: list[str]) -> int:
     folders = [model_folder(path) for path in given.models]
     reports = report_folders(given.out, folders)
     several = len(folders) > 1
-    for report in [*reports, *([given.out / AVERAGE] if several else [])]:
-        refuse_foreign(report)
-        ensure_writable(report.resolve().parent)
-    evaluations = read_models(given, folders)
-    for folder, report, evaluation in zip(folders, reports, evaluations, strict=True):
-        tell(evaluation, report, command, run_history(folder))
-    if several:
-        together = average(evaluations) if same_pictures(evaluations) else None
-        if together is not None:
-            tell(together, given.out / AVERAGE, command)
-        summarise(given.out, evaluations, together)
+    refuse_inputs(given.out, [*folders, Path(given.data)])
+    with claim(given.out):
+        for report in [*reports, *([given.out / AVERAGE] if several else [])]:
+            refuse_foreign(report)
+            ensure_writable(report.resolve().parent)
+        evaluations = read_models(given, folders)
+        for folder, report, evaluation in zip(folders, reports, evaluations, strict=True):
+            tell(evaluation, report, command, run_history(folder))
+        if several:
+            together = average(evaluations) if same_pictures(evaluations) else None
+            if together is not None:
+                tell(together, given.out / AVERAGE, command)
+            summarise(given.out, evaluations, together)
     return 0
 
 
@@ -127,7 +131,7 @@ def read_models(given: Namespace, folders: list[Path]) -> list[Evaluation]:
                 training=known if known is not None else trained_on(data, classifier),
                 tta=given.tta,
                 batch_size=given.batch_size,
-                model=str(path),
+                model=encodable(str(path)),
             )
         )
     return evaluations
@@ -138,8 +142,8 @@ def tell(evaluation: Evaluation, report: Path, command: str, history: list[dict[
     from mien.evaluation.report import PAGE, write_report
 
     write_report(report, evaluation, command=command, history=history)
-    print(headline(evaluation))
-    print(f"  report: {report / PAGE}")
+    print(shown_lines(headline(evaluation)))
+    print(f"  report: {shown(report / PAGE)}")
 
 
 def summarise(out: Path, evaluations: list[Evaluation], together: Evaluation | None) -> None:
@@ -154,7 +158,7 @@ def summarise(out: Path, evaluations: list[Evaluation], together: Evaluation | N
         table += "\nno average and no tests of pairs: the models were validated on different pictures"
     write_json(out / "summary.json", comparison)
     write_text(out / "summary.txt", table + "\n")
-    print(f"{table}\nsummary: {out / 'summary.json'}")
+    print(f"{shown_lines(table)}\nsummary: {shown(out / 'summary.json')}")
 
 
 def report_folders(out: Path, folders: list[Path]) -> list[Path]:
@@ -177,11 +181,19 @@ def as_trained(faces: FaceSet, classifier: Classifier, split: str) -> FaceSet:
     """
     from mien.data.split import cut_validation
 
-    meta = classifier.meta()
-    same = meta.get("data", {}).get("fingerprint") == faces.fingerprint
-    if split == "test" or faces.has("validation") or not same:
+    if split == "test" or faces.has("validation"):
         return faces
-    return cut_validation(faces, meta["config"]["validation_fraction"], meta["config"]["seed"])
+    meta = classifier.meta()
+    try:
+        if meta.get("data", {}).get("fingerprint") != faces.fingerprint:
+            return faces
+        fraction, seed = float(meta["config"]["validation_fraction"]), int(meta["config"]["seed"])
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+        raise MienError(
+            f"{classifier.folder}/meta.json: its data or config is not as `mien train` wrote it "
+            f"({type(error).__name__}: {error}); copy the whole folder again"
+        ) from error
+    return cut_validation(faces, fraction, seed)
 
 
 def run_history(folder: Path) -> list[dict[str, float]] | None:

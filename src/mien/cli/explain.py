@@ -11,6 +11,7 @@ from mien.cli.parser import Parser, add_reading_options
 from mien.cli.quiet import hide_bars
 from mien.errors import MienError
 from mien.files import ensure_writable
+from mien.text import shown
 
 if TYPE_CHECKING:
     from mien.recognition.recognizer import Recognizer
@@ -66,8 +67,8 @@ def run(arguments: list[str]) -> int:
         raise MienError(f"--label: got {given.label!r}, expected one of {', '.join(recognizer.names)}")
     faces = _faces(recognizer, given.photo)
     save([recognizer.explain(face, given.method, given.label) for face in faces], given.out)
-    told = ", ".join(f"{face.label} {face.score:.0%}" for face in faces)
-    print(f"{given.out}: {len(faces)} {'face' if len(faces) == 1 else 'faces'} ({told})")
+    told = ", ".join(f"{shown(face.label)} {face.score:.0%}" for face in faces)
+    print(f"{shown(given.out)}: {len(faces)} {'face' if len(faces) == 1 else 'faces'} ({told})")
     return 0
 
 

@@ -9,7 +9,9 @@ from pathlib import Path
 
 from mien.cli.parser import Parser, whole_number
 from mien.cli.quiet import hide_bars
-from mien.files import refuse_others
+from mien.files import refuse_inputs, refuse_others
+from mien.locks import claim
+from mien.text import shown
 
 DESCRIPTION = """\
 Writes a classifier as ONNX: uint8 face crops in, calibrated probabilities and an embedding out, with the preprocessing
@@ -47,25 +49,28 @@ def run(arguments: list[str]) -> int:
     from mien.cli.evaluate import at_hand
     from mien.data.read import read_faces
     from mien.export.export import FILES, export
+    from mien.model.classifier import model_folder
 
-    refuse_others(given.out, FILES, "export")  # before the data is read
-
-    done = export(
-        at_hand(given.model),
-        given.out,
-        faces=None if given.data is None else read_faces(given.data),
-        split=given.split,
-        int8=given.int8,
-        tolerance=given.tolerance,
-        threads=given.threads,
-        command=shlex.join(["mien", "export", *arguments]),
-    )
+    model = model_folder(at_hand(given.model))
+    refuse_inputs(given.out, [model, None if given.data is None else Path(given.data)])
+    with claim(given.out):  # and refused before the data is read
+        refuse_others(given.out, FILES, "export")
+        done = export(
+            model,
+            given.out,
+            faces=None if given.data is None else read_faces(given.data),
+            split=given.split,
+            int8=given.int8,
+            tolerance=given.tolerance,
+            threads=given.threads,
+            command=shlex.join(["mien", "export", *arguments]),
+        )
     about = done.report["pictures"]
-    split = f"{about['split']} split of {about['source']}" if about["split"] else about["source"]
+    split = f"{about['split']} split of {shown(about['source'])}" if about["split"] else about["source"]
     print(f"{done.table}\n\n{about['n']:,} pictures ({split}), against PyTorch")
     if done.report["int8"]:
         print(f"int8 is {done.report['int8']['way']}: {done.report['int8']['reason']}")
-    print(f"{given.out}: {', '.join(done.report['files'])}, parity.json")
+    print(f"{shown(given.out)}: {', '.join(done.report['files'])}, parity.json")
     return 0
 
 

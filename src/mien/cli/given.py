@@ -11,6 +11,12 @@ import yaml
 
 from mien.errors import MienError
 
+_LONGEST_KEY = 80
+"""Letters of a key; the longest field has some 20."""
+
+_DEEPEST = 20
+"""Levels of a YAML file; settings have three at most."""
+
 
 @dataclass(frozen=True)
 class Value:
@@ -44,7 +50,7 @@ def yaml_values(path: Path, groups: Collection[str]) -> tuple[list[Value], list[
     """
     problems: list[str] = []
     try:
-        loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
+        loader = _Loader(path.read_text(encoding="utf-8"))
         root = loader.get_single_node()
         if isinstance(root, yaml.MappingNode):
             return list(_walk(root, "", path, loader, groups, problems)), problems
@@ -53,12 +59,35 @@ def yaml_values(path: Path, groups: Collection[str]) -> tuple[list[Value], list[
         place = f" line {mark.line + 1} column {mark.column + 1}" if mark else ""
         reason = getattr(error, "problem", None) or error
         raise MienError(f"{path}{place}: is not YAML ({reason}); expected lines like `epochs: 30`") from error
+    except RecursionError as error:  # the scanner itself, on thousands of brackets
+        raise MienError(f"{path}: is not YAML (nested too deeply); expected lines like `epochs: 30`") from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise MienError(f"{path}: cannot be read ({reason}); --config expects a YAML file") from error
     if root is not None:
         problems.append(f"{path}: expected lines like `epochs: 30`, got something else")
     return [], problems
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads settings, which are flat: aliases, by which 400 bytes become gigabytes, and deep nesting are refused."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(
+                problem="aliases (*name) are not taken", problem_mark=self.peek_event().start_mark
+            )
+        if self._depth >= _DEEPEST:
+            raise yaml.MarkedYAMLError(problem="nested too deeply", problem_mark=self.peek_event().start_mark)
+        self._depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
 
 
 def _walk(
@@ -71,7 +100,7 @@ def _walk(
 ) -> Iterator[Value]:
     first: dict[str, int] = {}
     for key_node, node in mapping.value:
-        key = prefix + str(loader.construct_object(key_node, deep=True))
+        key = prefix + str(loader.construct_object(key_node, deep=True))[:_LONGEST_KEY]
         line = key_node.start_mark.line + 1
         where = f"{path} line {line}: {key}"
         if key in first:

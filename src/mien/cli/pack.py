@@ -7,7 +7,9 @@ from pathlib import Path
 
 from mien.cli.parser import Parser
 from mien.cli.quiet import hide_bars
-from mien.files import refuse_others
+from mien.files import refuse_inputs, refuse_others
+from mien.locks import claim
+from mien.text import shown
 
 DESCRIPTION = """\
 Makes of a trained classifier a folder for others: weights in half precision, their ONNX, and a meta.json with how the
@@ -40,19 +42,21 @@ def run(arguments: list[str]) -> int:
 
     from mien.data.read import read_faces
     from mien.export.pack import FILES, pack
-
-    refuse_others(given.out, FILES, "pack")  # before the data is read
+    from mien.model.classifier import model_folder
 
     command = shlex.join(["mien", "pack", *arguments])
-    faces = read_faces(given.data)
-    out = pack(
-        given.run,
-        given.out,
-        faces,
-        splits=given.splits,
-        int8=given.int8,
-        calibrate=given.calibrate,
-        command=command,
-    )
-    print(f"packed: {out}")
+    refuse_inputs(given.out, [model_folder(given.run), Path(given.data)])
+    with claim(given.out):  # and refused before the data is read
+        refuse_others(given.out, FILES, "pack")
+        faces = read_faces(given.data)
+        pack(
+            given.run,
+            given.out,
+            faces,
+            splits=given.splits,
+            int8=given.int8,
+            calibrate=given.calibrate,
+            command=command,
+        )
+        print(f"packed: {shown(given.out)}")
     return 0

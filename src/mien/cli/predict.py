@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import warnings
 from collections import Counter
@@ -19,6 +18,7 @@ from mien.cli.quiet import hide_bars
 from mien.errors import MienError, one_line
 from mien.files import ensure_writable
 from mien.progress import progress
+from mien.text import json_shown, shown
 
 if TYPE_CHECKING:
     from mien.recognition.inputs.paths import Input
@@ -42,8 +42,9 @@ Examples:
 Pictures are JPEG, PNG, WebP, AVIF, TIFF, BMP, GIF or PPM files of at most 134 million pixels, films what FFmpeg reads;
 what a file is, its content tells, not its name. A record is told for every picture and every frame, in order, also for
 one that cannot be read: its status is ok, no_face or error.
-Exit code 0: all were read; 3: some, or all, could not be; 2: the command itself is wrong; 130: Ctrl-C, with every
-record whole that was told until then.
+In a CSV file no cell is a formula: a path that begins with =, +, - or @ has ./ in front, other text an apostrophe.
+Exit code 0: all were read; 3: some, or all, could not be; 2: the command itself is wrong; 130: Ctrl-C (143: SIGTERM,
+129: SIGHUP), with every record whole that was told until then.
 """
 
 SOME_FAILED = 3
@@ -79,7 +80,7 @@ def run(arguments: list[str]) -> int:
     tally = _Tally()
     _read(recognizer, inputs, given, tally)
     if given.csv or given.parquet:
-        print(f"{given.csv or given.parquet}: {tally.records:,} records, {tally.faces:,} faces")
+        print(f"{shown(given.csv or given.parquet)}: {tally.records:,} records, {tally.faces:,} faces")
     sys.stdout.flush()
     if tally.failed:
         _say(f"{tally.failed} of {tally.records} could not be read, the first is {tally.reason}")
@@ -91,7 +92,7 @@ def run(arguments: list[str]) -> int:
 
 def _say(text: str) -> None:
     """Tells the person, beside what goes to stdout."""
-    print(f"mien: {text}", file=sys.stderr)
+    print(f"mien: {shown(text)}", file=sys.stderr)
 
 
 def _parser() -> Parser:
@@ -268,31 +269,34 @@ def _output(given: argparse.Namespace, names: Sequence[str]) -> AbstractContextM
 def _reason(record: Recognition) -> str:
     """Why an input, or a frame of a film, could not be read, with its name."""
     reason = str(record.error)
-    where = one_line(record.input)
+    where = shown(one_line(record.input))
     if record.frame is not None:
         return f"{where} frame {record.frame}: {reason}"
     return reason if where in reason else f"{where}: {reason}"
 
 
 def _print_json(record: Recognition) -> None:
-    _print(json.dumps(record.record(), ensure_ascii=not _fits(record.input), allow_nan=False))
+    _print(json_shown(record.record(), ascii_only=not _fits(record.input)))
 
 
 def _print_shaped(record: Recognition, shape: Callable[[Recognition], list[Any]]) -> None:
     """A line in the shape of another tool; these have none for what cannot be read, so it is null, and told aside."""
     if record.status == "error":
-        print(f"mien: {_reason(record)}", file=sys.stderr)
+        print(f"mien: {shown(_reason(record))}", file=sys.stderr)
     found = None if record.status == "error" else shape(record)
-    _print(json.dumps(found, ensure_ascii=False, allow_nan=False))
+    _print(json_shown(found, ascii_only=not _fits(str(found))))
 
 
 def _print_lines(record: Recognition) -> None:
     """A line a face, for a person."""
-    where = record.input if record.frame is None else f"{record.input} frame {record.frame} ({record.time_s:.2f} s)"
+    name = shown(record.input)
+    where = name if record.frame is None else f"{name} frame {record.frame} ({record.time_s:.2f} s)"
     if record.status == "error":
-        lines = [f"error: {record.error}" if record.frame is None else f"{where}: error: {record.error}"]
+        lines = [f"error: {shown(record.error)}"]
+        if record.frame is not None:
+            lines = [f"{where}: {lines[0]}"]
     else:
-        lines = [f"{where}: {_told(face)}" for face in record.faces] or [f"{where}: no face"]
+        lines = [f"{where}: {shown(_told(face))}" for face in record.faces] or [f"{where}: no face"]
     encoding = sys.stdout.encoding or "utf-8"
     _print("\n".join(lines).encode(encoding, "backslashreplace").decode(encoding))
 

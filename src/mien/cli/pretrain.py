@@ -8,6 +8,7 @@ import shlex
 from mien.cli.quiet import hide_bars
 from mien.cli.settings import read_settings, settings_parser
 from mien.config import PretrainConfig
+from mien.text import shown
 
 DESCRIPTION = """\
 Makes a masked autoencoder (ViTMAE) from training faces, without their labels; it lands in OUT/model.
@@ -34,5 +35,5 @@ def run(arguments: list[str]) -> int:
 
     folder = pretrain(config, resume="resume" in flags, command=shlex.join(["mien", "pretrain", *arguments]))
     if os.environ.get("RANK", "0") == "0":
-        print(f"model: {folder}")
+        print(f"model: {shown(folder)}")
     return 0

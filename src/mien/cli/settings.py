@@ -28,6 +28,8 @@ T = TypeVar("T")
 
 PRINT_CONFIG = "print_config"
 PLACEHOLDER = "."
+MOST_PROBLEMS, LONGEST_VALUE = 15, 100
+"""What of many mistakes one error tells: so many of them, and so many letters of each value."""
 
 
 @dataclass
@@ -242,6 +244,8 @@ def _build(settings: Settings, parser: ArgumentParser) -> Any:
     except MienError as error:
         problems += [told for problem in str(error).split("; ") if (told := _placed(problem, settings))]
     if problems:
+        if len(problems) > MOST_PROBLEMS:
+            problems[MOST_PROBLEMS:] = [f"and {len(problems) - MOST_PROBLEMS:,} more"]
         raise MienError(f"{'; '.join(problems)}; see `{settings.command} --help`")
     return config
 
@@ -285,7 +289,8 @@ def _shown(value: Any) -> str:
     """A value as it is written in YAML, where that differs from Python."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    return repr(value)
+    text = repr(value)
+    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}..."
 
 
 def _expected(kind: Any) -> str:

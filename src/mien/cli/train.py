@@ -9,6 +9,7 @@ from pathlib import Path
 from mien.cli.quiet import hide_bars
 from mien.cli.settings import read_settings, settings_parser
 from mien.config import TrainConfig
+from mien.text import shown
 
 DESCRIPTION = """\
 Trains a classifier of facial expressions; the model lands in OUT/model.
@@ -38,5 +39,5 @@ def run(arguments: list[str]) -> int:
 
     folder = train(config, resume="resume" in flags, command=shlex.join(["mien", "train", *arguments]))
     if os.environ.get("RANK", "0") == "0":
-        print(f"model: {folder}")
+        print(f"model: {shown(folder)}")
     return 0

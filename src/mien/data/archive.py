@@ -19,6 +19,12 @@ LARGEST_FILE = 32 * 2**20
 LARGEST_TABLE = 2 * 2**30
 """Bytes that a CSV file in an archive may hold, unpacked; fer2013.csv holds 0.3e9."""
 
+LARGEST_PHOTO = 2**30
+"""Bytes that a photo may hold, unpacked, where faces are cut out of photos."""
+
+DEEPEST, LONGEST_PATH = 32, 4096
+"""Folders around a member of an archive, and bytes of its path, beyond which the archive is refused."""
+
 _JUNK_NAMES = frozenset({"__macosx", "@eadir", "thumbs.db", "desktop.ini"})
 _BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, OSError)
 _METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
@@ -41,11 +47,11 @@ class Entries(Protocol):
     def folders(self) -> list[str]:
         """Every folder that is told, empty ones too, in alphabetical order."""
 
-    def read(self, path: str) -> bytes:
+    def read(self, path: str, limit: int | None = None) -> bytes:
         """The bytes of a picture.
 
         Raises:
-            MienError: the file cannot be read or is larger than ``LARGEST_FILE``.
+            MienError: the file cannot be read or is larger than ``limit`` bytes (by default ``LARGEST_FILE``).
         """
 
     def open(self, path: str) -> AbstractContextManager[IO[bytes]]:
@@ -96,6 +102,12 @@ class ZipEntries:
         for info in archive.infolist():
             # Some Windows tools write backslashes.
             path = info.filename.replace("\\", "/")
+            if path.count("/") > DEEPEST or len(path) > LONGEST_PATH:
+                raise MienError(
+                    f"{source}: entry {path[:60]!r}... lies {path.count('/'):,} folders deep in {len(path):,} letters, "
+                    f"expected at most {DEEPEST} and {LONGEST_PATH:,}; do not trust this file, get it from its "
+                    "original place"
+                )
             if path.startswith("/") or re.match(r"[A-Za-z]:", path) or ".." in path.split("/"):
                 raise MienError(
                     f"{source}: entry {info.filename!r} climbs out of the archive; expected relative paths only; "
@@ -115,8 +127,8 @@ class ZipEntries:
         implied = {parent for path in self._members for parent in _parents(path)}
         return sorted(path for path in self._folders | implied if not is_junk(path))
 
-    def read(self, path: str) -> bytes:
-        with self._open(path, LARGEST_FILE) as stream:
+    def read(self, path: str, limit: int | None = None) -> bytes:
+        with self._open(path, limit or LARGEST_FILE) as stream:
             # Without a number zipfile would unpack all there is before it cuts at the declared size.
             return stream.read(self.size(path) + 1)
 
@@ -169,9 +181,9 @@ class FolderEntries:
     def folders(self) -> list[str]:
         return sorted(path for path in self._folders if not is_junk(path))
 
-    def read(self, path: str) -> bytes:
-        with self._open(path, LARGEST_FILE) as stream:
-            return stream.read(LARGEST_FILE)
+    def read(self, path: str, limit: int | None = None) -> bytes:
+        with self._open(path, limit or LARGEST_FILE) as stream:
+            return stream.read(limit or LARGEST_FILE)
 
     def open(self, path: str) -> AbstractContextManager[IO[bytes]]:
         return open_file(self._root / path)
@@ -197,7 +209,7 @@ def open_file(path: Path) -> Iterator[IO[bytes]]:
         MienError: it cannot be read, or is no regular file.
     """
     if path.exists() and not path.is_file():
-        raise MienError(f"{path}: is no regular file; remove it or replace it by one")
+        raise MienError(f"{path}: is no regular file, expected one; give another path")
     try:
         with path.open("rb") as stream:
             yield stream

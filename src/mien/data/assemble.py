@@ -9,6 +9,7 @@ import numpy as np
 from mien.data.faces import SPLITS, FaceSet, fingerprint_of
 from mien.errors import MienError
 from mien.labels import class_order
+from mien.text import encodable
 
 OFFICIAL_SPLITS: dict[str, str] = {"Training": "train", "PublicTest": "validation", "PrivateTest": "test"}
 """FER2013's own names of its splits, in file names and in the column Usage."""
@@ -53,9 +54,9 @@ def assemble(
         images=images,
         labels=labels,
         splits=np.array(splits, _SPLIT_TYPE),
-        ids=np.array(ids),
+        ids=np.array([encodable(name) for name in ids]),
         names=names,
-        source=source,
+        source=encodable(source),
         fingerprint=fingerprint_of(images, labels, splits, names),
         warnings=tuple(told),
     )

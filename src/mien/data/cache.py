@@ -1,28 +1,37 @@
 """Decoded sets kept on disk, so that the second start is immediate.
 
 One uncompressed .npz a source and way of reading it, under ``$MIEN_CACHE`` or ``~/.cache/mien``. A cache never fails a
-command: what is broken or cannot be written is told on stderr, and the source is read.
+command: what is broken or cannot be written is told on stderr, and the source is read. As it decides what is trained on
+and scored, only files of this user are taken, from a folder to which nobody else may write, with content that has the
+fingerprint that was kept.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
+import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
 from mien.data.archive import walk
-from mien.data.faces import FaceSet
+from mien.data.faces import SPLITS, FaceSet, fingerprint_of
 from mien.errors import MienError
-from mien.files import atomic_file
+from mien.files import atomic_file, expanded
+from mien.text import encodable, shown
 
 FORMAT = 1
 """Raise it when readers or the file's layout change: older files are then ignored."""
 
+_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
+_DIGEST = hashlib.sha256().digest_size
 _ARRAYS = ("images", "labels", "splits", "ids")
 
 
@@ -68,7 +77,7 @@ def cached(path: Path, source: str, read: Callable[[], FaceSet], way: str = "") 
 def cache_folder() -> Path:
     """The folder of the cache: ``$MIEN_CACHE``, else ``~/.cache/mien``."""
     root = os.environ.get("MIEN_CACHE")
-    return Path(root).expanduser() if root else Path.home() / ".cache" / "mien"
+    return expanded(root) if root else Path.home() / ".cache" / "mien"
 
 
 def cache_file(path: Path, way: str = "") -> Path:
@@ -90,23 +99,26 @@ def load(path: Path, mark: str, source: str, way: str = "") -> FaceSet | None:
     """
     try:
         file = cache_file(path, way)
-        with np.load(file, allow_pickle=False) as stored:
+        if not file.parent.is_dir():
+            return None
+        _check_folder(file.parent)
+        with _opened(file) as stream, np.load(stream, allow_pickle=False) as stored:
             about = json.loads(str(stored["about"]))
             if (about["format"], about["stamp"]) != (FORMAT, mark):
                 return None
             images, labels, splits, ids = (stored[name] for name in _ARRAYS)
-        if not len(images) == len(labels) == len(splits) == len(ids):
-            raise ValueError("arrays of different lengths")
-        return FaceSet(
+        faces = FaceSet(
             images=images,
             labels=labels,
             splits=splits,
             ids=ids,
             names=tuple(about["names"]),
-            source=source,
+            source=encodable(source),
             fingerprint=about["fingerprint"],
             warnings=tuple(about["warnings"]),
         )
+        _check_content(faces)
+        return faces
     except FileNotFoundError:
         return None
     except Exception as error:  # A broken file fails in many ways: BadZipFile, ValueError, KeyError, OSError.
@@ -125,37 +137,136 @@ def store(path: Path, mark: str, faces: FaceSet, way: str = "") -> None:
     }
     arrays = {name: getattr(faces, name) for name in _ARRAYS}
     try:
-        file = cache_file(path, way)
-        # Faces of people: for this user's eyes.
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with atomic_file(file) as temporary, temporary.open("wb") as stream:
+        with _written(cache_file(path, way)) as stream:
             np.savez(stream, about=np.array(json.dumps(about)), **arrays)
     except (MienError, OSError, RuntimeError, UnicodeError) as error:
         _tell(f"{faces.source} was read, but its cache was not kept ({error}); set MIEN_CACHE to a folder with space")
 
 
-def cached_array(name: str, compute: Callable[[], np.ndarray]) -> np.ndarray:
+def cached_array(name: str, compute: Callable[[], np.ndarray], fits: Callable[[np.ndarray], bool]) -> np.ndarray:
     """An array that takes long to compute: from the cache if it is there, else computed and stored.
+
+    It is kept as .npy, with the SHA-256 of that behind it.
 
     Args:
         name: of the file, without its ending; it has to change whenever the result may.
         compute: makes the array.
+        fits: whether an array may be what ``compute`` makes: type, shape, range. A cached one that does not fit is
+            made again.
     """
-    file = cache_folder() / f"{name}.npy"
     try:
-        return np.load(file, allow_pickle=False)
+        file = cache_folder() / f"{name}.npy"
+        if file.parent.is_dir():
+            _check_folder(file.parent)
+            with _opened(file) as stream:
+                return _array_from(stream, fits)
     except FileNotFoundError:
         pass
     except Exception as error:  # As in ``load``: a broken file fails in many ways.
-        _tell(f"{file} cannot be read ({error}) and is made again")
+        _tell(f"the cache of {name} cannot be read ({error}) and is made again")
     array = compute()
     try:
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with atomic_file(file) as temporary, temporary.open("wb") as stream:
-            np.save(stream, array)
-    except (MienError, OSError) as error:
-        _tell(f"{file} cannot be written ({error}); set MIEN_CACHE to a folder with space")
+        with _written(cache_folder() / f"{name}.npy") as stream:
+            content = io.BytesIO()
+            np.save(content, array, allow_pickle=False)
+            stream.write(content.getbuffer())
+            stream.write(hashlib.sha256(content.getbuffer()).digest())
+    except (MienError, OSError, RuntimeError, UnicodeError) as error:
+        _tell(f"the cache of {name} was not kept ({error}); set MIEN_CACHE to a folder with space")
     return array
+
+
+def _array_from(stream: IO[bytes], fits: Callable[[np.ndarray], bool]) -> np.ndarray:
+    """The array of a file that ``cached_array`` wrote.
+
+    Raises:
+        ValueError: it is damaged, or does not fit.
+    """
+    content = stream.read()
+    content, digest = content[:-_DIGEST], content[-_DIGEST:]
+    if hashlib.sha256(content).digest() != digest:
+        raise ValueError("its content is not what was kept")
+    array: np.ndarray = np.load(io.BytesIO(content), allow_pickle=False)
+    if not isinstance(array, np.ndarray) or not fits(array):
+        raise ValueError("its content is not of the kind that was looked for")
+    return array
+
+
+@contextmanager
+def _written(file: Path) -> Iterator[IO[bytes]]:
+    """A cache file to be written, for this user's eyes: it holds, or tells of, faces of people.
+
+    Raises:
+        MienError: the folder belongs to another user, others may write to it, or the disk is full.
+        OSError: the folder cannot be made.
+    """
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _check_folder(file.parent)
+    if "MIEN_CACHE" not in os.environ:
+        file.parent.chmod(0o700)  # our own folder, which something else may have made first
+    with atomic_file(file, private=True) as temporary, temporary.open("wb") as stream:
+        yield stream
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuses a folder in which somebody else could put a cache for us.
+
+    Raises:
+        MienError: it belongs to another user, or others may write to it.
+    """
+    state = folder.stat()
+    if state.st_uid != _user(state) or state.st_mode & _BY_OTHERS:
+        raise MienError(
+            f"{folder} belongs to another user, or others may write to it; set MIEN_CACHE to a folder of your own, or "
+            f"take their rights away: chmod go-w {folder}"
+        )
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[IO[bytes]]:
+    """A cache file that this user wrote.
+
+    Raises:
+        MienError: it is no regular file, belongs to another user, or others may write to it.
+        OSError: it cannot be opened.
+    """
+    number = os.open(file, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+    with os.fdopen(number, "rb") as stream:
+        state = os.fstat(number)
+        if not stat.S_ISREG(state.st_mode) or state.st_uid != _user(state) or state.st_mode & _BY_OTHERS:
+            raise MienError(f"{file} is no regular file, belongs to another user, or others may write to it")
+        yield stream
+
+
+def _user(state: os.stat_result) -> int:
+    """Who this process works for; on Windows, where files carry no such number, their own."""
+    return os.geteuid() if hasattr(os, "geteuid") else state.st_uid
+
+
+def _check_content(faces: FaceSet) -> None:
+    """Holds a cached set to what a reader gives, down to the last pixel.
+
+    Raises:
+        ValueError: something is of another type, shape or range, or the fingerprint is another.
+    """
+    images, labels, names = faces.images, faces.labels, faces.names
+    count, shape = len(faces.ids) if faces.ids.ndim == 1 else -1, images.shape
+    fits = {
+        "images": images.dtype == np.uint8 and len(shape) in (3, 4) and shape[0] == count > 0 and min(shape) > 0,
+        "sides": shape[1:2] == shape[2:3] and shape[3:] in ((), (3,)),
+        "labels": labels.dtype == np.int64 and labels.shape == (count,),
+        "splits": faces.splits.dtype.kind == "U" and faces.splits.shape == (count,),
+        "ids": faces.ids.dtype.kind == "U",
+        "names": all(isinstance(name, str) and name for name in names) and 0 < len(names) == len(set(names)),
+        "warnings": all(isinstance(warning, str) for warning in faces.warnings),
+    }
+    wrong = [name for name, fine in fits.items() if not fine]
+    if wrong:
+        raise ValueError(f"its {', '.join(wrong)} are not what a reader gives")
+    if labels.min() < 0 or labels.max() >= len(names) or not set(faces.splits.tolist()) <= set(SPLITS):
+        raise ValueError("a label or a split is out of range")
+    if faces.fingerprint != fingerprint_of(images, labels, faces.splits.tolist(), names):
+        raise ValueError("its content is not what was kept")
 
 
 def _state(path: Path) -> str:
@@ -167,4 +278,4 @@ def _state(path: Path) -> str:
 
 
 def _tell(message: str) -> None:
-    print(f"warning: {' '.join(message.split())}", file=sys.stderr)
+    print(f"warning: {shown(' '.join(message.split()))}", file=sys.stderr)

@@ -153,7 +153,10 @@ def write_archive(path: Path, faces: FaceSet) -> None:
         wanted = f"{_folder(split)}/{faces.names[label]}/{_PREFIX[split]}_"
         if not (name.startswith(wanted) and name.endswith(".png")):
             raise MienError(f"{faces.source}: {name} does not fit {wanted}*.png; write only sets made by draw_faces")
-    with atomic_file(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+    with (
+        atomic_file(path, spare_newcomer=True) as temporary,
+        zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive,
+    ):
         for name, image in zip(faces.ids, faces.images, strict=True):
             png = io.BytesIO()
             Image.fromarray(image).save(png, format="PNG")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 import zipfile
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from mien.data.archive import FolderEntries
 from mien.data.folders import list_pictures
 from mien.errors import MienError
 from mien.files import atomic_file
+from mien.text import shown
 
 HANDLE = "msambare/fer2013"
 PAGE = f"https://www.kaggle.com/datasets/{HANDLE}"
@@ -44,9 +46,20 @@ def fetch(destination: Path) -> Path:
         raise MienError(f"Kaggle did not give {HANDLE} ({error}); {_by_hand(target)}") from error
     entries = FolderEntries(folder)
     listing = list_pictures(entries)
-    with atomic_file(target) as temporary, zipfile.ZipFile(temporary, "w", strict_timestamps=False) as archive:
+    root = folder.resolve()
+    outside = {path for path in listing.paths if not (folder / path).resolve().is_relative_to(root)}
+    for path in sorted(outside)[:1]:
+        print(
+            f"warning: left out {len(outside):,} links that lead out of the download, the first is {shown(path)}",
+            file=sys.stderr,
+        )
+    with (
+        atomic_file(target, spare_newcomer=True) as temporary,
+        zipfile.ZipFile(temporary, "w", strict_timestamps=False) as archive,
+    ):
         for path in listing.paths:
-            archive.write(folder / path, path)
+            if path not in outside:
+                archive.write(folder / path, path)
     return target
 
 

@@ -14,6 +14,7 @@ from mien.data.pictures import SUFFIXES, decode, put
 from mien.errors import MienError
 from mien.labels import canonical, class_order
 from mien.progress import progress
+from mien.text import is_safe_name, percent_encoded
 
 SPLIT_FOLDERS: dict[str, str] = {
     "train": "train",
@@ -112,11 +113,22 @@ def list_pictures(entries: Entries) -> Listing:
     official = any(_prefix(place.name) in OFFICIAL_SPLITS for place in places)
     return Listing(
         paths=pictures,
-        classes=[canonical(place.class_folder) for place in places],
+        classes=[_class_name(entries, place) for place in places],
         splits=[_split(entries, place, official) for place in places],
         official=official,
         warnings=[*_misplaced(places), *other_files(paths)],
     )
+
+
+def _class_name(entries: Entries, place: _Place) -> str:
+    """The class of a picture, by a name that may become that of a folder."""
+    name = percent_encoded(canonical(place.class_folder))
+    if not is_safe_name(name):
+        raise MienError(
+            f"{entries.where(place.path)}: the folder {place.class_folder!r} cannot give a class its name, expected "
+            "letters or digits, and neither '..' nor control characters; rename the folder"
+        )
+    return name
 
 
 def has_splits(pictures: list[str]) -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 
 from mien.data.faces import SPLITS, FaceSet
 from mien.data.twins import twin_pairs
+from mien.text import shown
 
 
 def inspect(faces: FaceSet) -> dict[str, Any]:
@@ -40,11 +41,15 @@ def describe(report: dict[str, Any]) -> str:
     """The report of ``inspect`` as a table with a row a class and a column a split, the warnings below."""
     splits: dict[str, dict[str, Any]] = report["splits"]
     names = list(next(iter(splits.values()))["classes"])
-    width = max(len("total"), *map(len, names))
+    labels = {name: shown(name) for name in names}
+    width = max(len("total"), *map(len, labels.values()))
     lines = ["".ljust(width) + "".join(split.rjust(13) for split in splits)]
-    lines += [name.ljust(width) + "".join(f"{part['classes'][name]:13,}" for part in splits.values()) for name in names]
+    lines += [
+        labels[name].ljust(width) + "".join(f"{part['classes'][name]:13,}" for part in splits.values())
+        for name in names
+    ]
     lines.append("total".ljust(width) + "".join(f"{part['total']:13,}" for part in splits.values()))
-    lines += [f"warning: {warning}" for warning in report["warnings"]]
+    lines += [f"warning: {shown(warning)}" for warning in report["warnings"]]
     return "\n".join(lines)
 
 

@@ -133,6 +133,10 @@ def failures_told(where: str, formats: Sequence[str], most: str) -> Iterator[Non
             f"{where}: is not a picture that can be read, expected {', '.join(formats[:-1])} or {formats[-1]}; "
             "replace or remove it, or save it as one of these"
         ) from error
+    except MemoryError as error:
+        raise MienError(
+            f"{where}: needs more memory than there is left to be read; close other programs, or make it smaller"
+        ) from error
     except Exception as error:  # Pillow's decoders raise many kinds on broken data: OSError, SyntaxError, struct.error.
         raise MienError(f"{where}: is a truncated or broken picture ({error}); replace or remove it") from error
 

@@ -10,6 +10,7 @@ from mien.data.faces import FaceSet
 from mien.data.folders import read_folders
 from mien.data.tables import find_table, read_table, read_table_file
 from mien.errors import MienError
+from mien.files import expanded
 
 
 def read_faces(source: str | Path, *, cache: bool = True) -> FaceSet:
@@ -34,7 +35,7 @@ def locate(source: str | Path) -> Path:
     Raises:
         MienError: there is none.
     """
-    path = Path(source).expanduser()
+    path = expanded(source)
     if path.is_dir() or path.is_file():
         return path
     problem = "is no file or folder" if path.exists() else "there is no such file or folder"

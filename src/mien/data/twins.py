@@ -84,7 +84,17 @@ def twin_pairs(images: np.ndarray, others: np.ndarray | None = None) -> np.ndarr
     digest = hashlib.sha256(f"{METHOD} {len(pictures)}".encode())
     for part in (pictures, partners):
         digest.update(b"" if part is None else part.data)
-    return cached_array(f"twins-{digest.hexdigest()[:24]}", lambda: _pairs(pictures, partners))
+    limits = (len(pictures), len(pictures if partners is None else partners))
+    return cached_array(
+        f"twins-{digest.hexdigest()[:24]}",
+        lambda: _pairs(pictures, partners),
+        lambda pairs: (
+            pairs.dtype == np.int64
+            and pairs.ndim == 2
+            and pairs.shape[1] == 2
+            and bool((pairs >= 0).all() and (pairs < limits).all())
+        ),
+    )
 
 
 def has_twin(images: np.ndarray, others: np.ndarray) -> np.ndarray:

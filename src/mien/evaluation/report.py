@@ -23,6 +23,7 @@ from mien.evaluation.metrics import (
 from mien.evaluation.page import GENERATOR, render
 from mien.evaluation.pieces import Drawn, percent
 from mien.files import atomic_folder, recover_folder, write_json
+from mien.text import csv_path, csv_text, shown
 
 PAGE = "report.html"
 FILES: frozenset[str] = frozenset(
@@ -59,12 +60,12 @@ def write_report(
     Raises:
         MienError: ``out`` holds something that is not a former report, or cannot be written.
     """
-    recover_folder(out.resolve())
+    recover_folder(out)
     refuse_foreign(out)
     metrics = evaluation.metrics(command)
     drawn = _draw(evaluation, history)
     mistakes = surest_mistakes(evaluation.probabilities, evaluation.labels, MISTAKES)
-    with atomic_folder(out.resolve()) as folder:
+    with atomic_folder(out, check=refuse_foreign) as folder:
         write_json(folder / "metrics.json", metrics)
         (folder / "predictions.csv").write_text(_predictions(evaluation), encoding="utf-8")
         text = classification_report_text(evaluation.probabilities, evaluation.labels, evaluation.names)
@@ -118,15 +119,19 @@ def _draw(evaluation: Evaluation, history: Sequence[Mapping[str, Any]] | None) -
 
 
 def _predictions(evaluation: Evaluation) -> str:
-    """One line a picture: its id, label, reading, whether it has a twin in training, and every probability."""
+    """One line a picture: its id, label, reading, whether it has a twin in training, and every probability.
+
+    No cell is a formula to a spreadsheet, by the rule of ``mien.recognition.output.formats.csv_table``.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["id", "label", "prediction", "twin", *(f"p_{name}" for name in evaluation.names)])
+    writer.writerow(["id", "label", "prediction", "twin", *(shown(f"p_{name}") for name in evaluation.names)])
     read = evaluation.probabilities.argmax(axis=1)
     for row, probabilities in enumerate(evaluation.probabilities):
         twin = "" if evaluation.twins is None else ("yes" if evaluation.twins[row] else "no")
         label, prediction = evaluation.names[evaluation.labels[row]], evaluation.names[read[row]]
-        writer.writerow([evaluation.ids[row], label, prediction, twin, *(f"{value:.7f}" for value in probabilities)])
+        cells = [csv_path(str(evaluation.ids[row])), csv_text(label), csv_text(prediction), twin]
+        writer.writerow([*cells, *(f"{value:.7f}" for value in probabilities)])
     return text.getvalue()
 
 

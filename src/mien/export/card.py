@@ -11,6 +11,7 @@ from typing import Any
 
 from mien.errors import MienError
 from mien.labels import FER2013
+from mien.text import markdown, markdown_code
 
 TITLES: dict[str, str] = {
     "train": "training split",
@@ -74,6 +75,15 @@ def card(meta: Mapping[str, Any], name: str = "Mien") -> str:
     release = meta.get("release")
     if not isinstance(release, Mapping):
         raise MienError("meta.json has no `release`, of which the card is made; give a folder that `mien pack` wrote")
+    try:
+        return _card(meta, release, name)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise MienError(
+            f"meta.json is not as `mien pack` wrote it ({type(error).__name__}: {error}); pack the run again"
+        ) from error
+
+
+def _card(meta: Mapping[str, Any], release: Mapping[str, Any], name: str) -> str:
     names = list(meta["names"])
     parts = [
         _head(name, meta, release),
@@ -91,7 +101,10 @@ def card(meta: Mapping[str, Any], name: str = "Mien") -> str:
 
 def _head(name: str, meta: Mapping[str, Any], release: Mapping[str, Any]) -> str:
     shape = release["architecture"]
-    kind = shape.get("architecture") or "plain Vision Transformer, every patch visible, linear head on [CLS]"
+    kind = (
+        markdown(shape.get("architecture") or "")
+        or "plain Vision Transformer, every patch visible, linear head on [CLS]"
+    )
     facts: list[tuple[str, Any]] = [
         ("network", kind),
         ("parameters", f"{shape['parameters']:,}"),
@@ -108,12 +121,12 @@ def _head(name: str, meta: Mapping[str, Any], release: Mapping[str, Any]) -> str
     facts += [
         ("weights", f"{release['files']['model.safetensors'] / 1e6:.1f} MB, half precision; computed in float32"),
         *_onnx(release["onnx"], release["files"]),
-        ("SHA-256", f"`{release['sha256']}`"),
-        ("packed by", f"Mien {release['mien']}, `{release['command'] or 'mien pack'}`"),
+        ("SHA-256", markdown_code(release["sha256"])),
+        ("packed by", f"Mien {markdown(release['mien'])}, {markdown_code(release['command'] or 'mien pack')}"),
     ]
     terms = "other" if _others(release["origin"]) else "mit"
     front = f"---\nlicense: {terms}\npipeline_tag: image-classification\nlibrary_name: transformers\n---\n"
-    said = f"# {name}: facial expressions, {len(meta['names'])} classes\n"
+    said = f"# {markdown(name)}: facial expressions, {len(meta['names'])} classes\n"
     return "\n".join([front, said, _table(["", ""], facts)])
 
 
@@ -140,6 +153,7 @@ def _onnx(found: Mapping[str, Any], files: Mapping[str, int]) -> list[tuple[str,
 
 
 def _use(names: Sequence[str]) -> str:
+    names = [markdown(name) for name in names]
     return f"""\
 It reads {", ".join(names[:-1])} or {names[-1]} off a cropped face, with calibrated probabilities.
 
@@ -153,7 +167,7 @@ It reads {", ".join(names[:-1])} or {names[-1]} off a cropped face, with calibra
 def _scores(scores: Mapping[str, Mapping[str, Any]], calibration: Mapping[str, Any] | None) -> str:
     parts = ["## Scores\n"]
     for split, found in scores.items():
-        title = TITLES.get(split, split)
+        title = TITLES.get(split) or markdown(split)
         parts.append(f"On the {title}: {found['n']:,} pictures, one view each.\n")
         rows = [_score_row("whole split", found)]
         clean = found.get("clean")
@@ -178,7 +192,7 @@ def _scores(scores: Mapping[str, Mapping[str, Any]], calibration: Mapping[str, A
             + f". {_calibration(found)}\n"
         )
         per_class = [
-            (name, *(_number(values[key]) for key in ("precision", "recall", "f1")), f"{values['support']:,}")
+            (markdown(name), *(_number(values[key]) for key in ("precision", "recall", "f1")), f"{values['support']:,}")
             for name, values in found["per_class"].items()
         ]
         parts.append(_table(["expression", "precision", "recall", "F1", "pictures"], per_class))
@@ -239,7 +253,12 @@ def _robustness(found: Mapping[str, Any]) -> str:
         return "## Robustness\n\nNot measured: the data had no validation split.\n"
     first = found["rows"][0]["accuracy"]
     rows = [
-        (row["change"], row["how"], f"{row['accuracy']:.2%}", f"{100 * (row['accuracy'] - first):+.1f}")
+        (
+            markdown(row["change"]),
+            markdown(row["how"]),
+            f"{row['accuracy']:.2%}",
+            f"{100 * (row['accuracy'] - first):+.1f}",
+        )
         for row in found["rows"]
     ]
     heads = ["pictures", "how they were changed", "accuracy", "points"]
@@ -249,9 +268,9 @@ def _robustness(found: Mapping[str, Any]) -> str:
 
 def _data(meta: Mapping[str, Any], scores: Mapping[str, Mapping[str, Any]]) -> str:
     data = meta["data"]
-    counts = ", ".join(f"{name} {count:,}" for name, count in data["images"].items())
+    counts = ", ".join(f"{markdown(name)} {count:,}" for name, count in data["images"].items())
     is_fer2013 = set(meta["names"]) == set(FER2013) and data["images"].get("train") == TRAINING_OF_FER2013
-    lines = [f"{data['source']}, fingerprint `{data['fingerprint'][:16]}`: {counts}."]
+    lines = [f"{markdown(data['source'])}, fingerprint {markdown_code(data['fingerprint'][:16])}: {counts}."]
     lines += [OF_FER2013] if is_fer2013 else []
     for split, found in scores.items():
         if found.get("clean"):
@@ -270,7 +289,11 @@ def _others(stages: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _owners(stages: Sequence[Mapping[str, Any]]) -> str:
     others = _others(stages)
-    told = f"It was made from weights of others, whose terms hold too: {', '.join(others)}." if others else OWN
+    told = (
+        f"It was made from weights of others, whose terms hold too: {', '.join(map(markdown, others))}."
+        if others
+        else OWN
+    )
     return f"\n{told}\n"
 
 
@@ -280,13 +303,13 @@ def _origin(stages: Sequence[Mapping[str, Any]]) -> str:
         metrics = stage.get("metrics") or {}
         score = metrics.get("accuracy", metrics.get("linear_accuracy"))
         machine = stage.get("machine") or {}
-        cores = f"{machine['processor']}, {machine['cores']} cores" if machine else "not noted"
-        hardware = machine.get("gpu") or cores
+        cores = f"{markdown(machine['processor'])}, {machine['cores']} cores" if machine else "not noted"
+        hardware = markdown(machine["gpu"]) if machine.get("gpu") else cores
         kind = "" if "accuracy" in metrics or score is None else " (linear probe)"
         rows.append(
             (
-                stage["role"],
-                f"`{stage['command'] or 'not noted'}`",
+                markdown(stage["role"]),
+                markdown_code(stage["command"] or "not noted"),
                 "?" if stage["epochs"] is None else f"{stage['epochs']}",
                 "?" if stage["seconds"] is None else f"{stage['seconds'] / 60:.0f}",
                 hardware,

@@ -16,7 +16,7 @@ from mien.errors import MienError
 from mien.export import parity
 from mien.export.int8 import CALIBRATION, quantised
 from mien.export.onnx_model import metadata, onnx_model
-from mien.files import atomic_folder, refuse_others, write_json
+from mien.files import atomic_folder, refuse_others, refuse_unknown, write_json
 from mien.model.classifier import Classifier
 from mien.recognition.engines.engines import OnnxEngine
 from mien.recognition.engines.models import ONNX_FILES
@@ -87,7 +87,7 @@ def export(
     refuse_others(out, FILES, "export")
     engine = TorchEngine.load(model, "cpu", threads)
     pictures = _pictures(engine, faces, split)
-    with atomic_folder(out) as temporary:
+    with atomic_folder(out, check=lambda former: refuse_unknown(former, FILES, "export")) as temporary:
         file = temporary / MODEL
         onnx.save(onnx_model(Classifier.load(model)), file)
         comparison = parity.Comparison(engine, pictures.crops, pictures.labels)

@@ -22,7 +22,15 @@ from mien.evaluation.clean import trained_on
 from mien.evaluation.evaluate import evaluate
 from mien.evaluation.robustness import robustness
 from mien.export.export import export
-from mien.files import atomic_folder, read_json_object, refuse_others, sha256_of, write_json
+from mien.files import (
+    atomic_folder,
+    read_json_object,
+    refuse_inputs,
+    refuse_others,
+    refuse_unknown,
+    sha256_of,
+    write_json,
+)
 from mien.model.classifier import FINGERPRINTS, SHARED_FINGERPRINTS, Classifier, model_folder
 from mien.model.networks import Network
 from mien.recognition.engines.models import ONNX_FILES
@@ -72,6 +80,7 @@ def pack(
         MienError: the run is none, its weights are too large to ship, the data lacks a split, ``out`` holds something
             else, or an ONNX file answers other than the weights.
     """
+    refuse_inputs(out, [model_folder(run)])
     refuse_others(out, FILES, "pack")
     for split in splits:
         faces.part(split)
@@ -79,8 +88,8 @@ def pack(
     record = trained.meta()
     if calibrate:
         record = recalibrated(trained, faces, command)
-    with atomic_folder(out) as temporary:
-        trained.save(temporary, record, _own_sketches(trained, out, faces), half=True)
+    with atomic_folder(out, check=lambda former: refuse_unknown(former, FILES, "pack")) as temporary:
+        trained.write(temporary, record, _own_sketches(trained, out, faces), half=True)
         weights = temporary / "model.safetensors"
         if weights.stat().st_size > LARGEST_WEIGHTS:
             raise MienError(
@@ -101,7 +110,7 @@ def pack(
             "scores": scores,
             "onnx": parity,
             "robustness": _robustness(packed, faces, record),
-            "origin": record["release"]["origin"] if "release" in record else origin(trained.folder or run),
+            "origin": record.get("release", {}).get("origin") or origin(trained.folder or run),
         }
         write_json(temporary / "meta.json", meta)
     return out
@@ -109,8 +118,8 @@ def pack(
 
 def _robustness(packed: Classifier, faces: FaceSet, record: Mapping[str, Any]) -> dict[str, Any]:
     """Of a model that was packed before on this data: what was measured then, as a temperature changes no answer."""
-    if "release" in record and record["data"]["fingerprint"] == faces.fingerprint:
-        earlier: dict[str, Any] = record["release"]["robustness"]
+    earlier = record.get("release", {}).get("robustness")
+    if isinstance(earlier, dict) and record.get("data", {}).get("fingerprint") == faces.fingerprint:
         return earlier
     rows = robustness(packed, faces, ROBUSTNESS_SPLIT) if faces.has(ROBUSTNESS_SPLIT) else []
     return {"split": ROBUSTNESS_SPLIT, "rows": rows}
@@ -191,7 +200,11 @@ def origin(folder: Path) -> list[dict[str, Any]]:
 def _trace(folder: Path, role: str, found: dict[Path, dict[str, Any]]) -> None:
     """Adds the runs that a model builds on to ``found``, by their folders, and then its own."""
     meta = read_json_object(folder / "meta.json") if (folder / "meta.json").is_file() else {}
+    # Noted before what it came from: a run that was trained anew under its name may come from one that came from it.
+    found[folder.resolve()] = {}
     config = meta.get("config", {})
+    if not isinstance(config, dict) or not isinstance(config.get("teacher") or [], list):
+        raise MienError(f"{folder}/meta.json: its config is not as `mien train` wrote it; copy the whole folder again")
     start = str(config.get("backbone", config.get("preset", folder.name)))
     weights_from = None if is_fresh(start) else start
     before = [("", start)] if weights_from else []
@@ -206,6 +219,7 @@ def _trace(folder: Path, role: str, found: dict[Path, dict[str, Any]]) -> None:
         is_autoencoder = read_json_object(at / "config.json").get("model_type") == "vit_mae"
         if at.resolve() not in found:
             _trace(at, kind or ("pretraining" if is_autoencoder else "earlier fine-tuning"), found)
+    del found[folder.resolve()]  # what it came from stands before it
     found[folder.resolve()] = _stage(role, folder, meta, weights_from)
 
 

@@ -18,6 +18,7 @@ from mien.errors import MienError
 from mien.files import read_json_object
 from mien.model.channels import to_colour, to_grey
 from mien.model.classifier import Classifier
+from mien.model.configuration import read_config, read_mae_config
 from mien.model.head import carry_rows
 from mien.model.loading import load_network
 from mien.model.networks import MODEL_TYPES, Network, as_timm, as_vit, fix_positions
@@ -217,9 +218,7 @@ def classes_of(backbone: str) -> tuple[str, ...]:
     source = _inner(backbone)
     if backbone.startswith(TIMM) or backbone in SHAPES or not _is_classifier(source):
         return ()
-    config = read_json_object(Path(source) / "config.json")
-    labels = config.get("id2label") or dict(enumerate(config.get("label_names") or ()))  # of a ViT; of a timm network
-    return tuple(str(labels[index]) for index in sorted(labels, key=int))
+    return tuple(str(name) for name in (read_config(Path(source)).id2label or {}).values())  # in order, by read_config
 
 
 def holds_timm(backbone: str) -> bool:
@@ -235,6 +234,8 @@ def _is_classifier(source: str) -> bool:
 
 
 def _mae_config(source: str) -> ViTMAEConfig:
+    if Path(source).is_dir():
+        return read_mae_config(Path(source))
     try:
         values, _ = ViTMAEConfig.get_config_dict(source)
     except OSError as error:

@@ -14,9 +14,10 @@ from mien.data.sketches import BITS, Sketches
 from mien.errors import MienError
 from mien.files import atomic_folder, read_json_object, write_json
 from mien.model.channels import to_colour
+from mien.model.configuration import check_record, read_config
 from mien.model.head import heads
 from mien.model.loading import load_network
-from mien.model.networks import MODEL_TYPES, Network, first_convolutions, lay_out, logits, num_channels
+from mien.model.networks import Network, NetworkConfig, first_convolutions, lay_out, logits, num_channels
 from mien.model.preprocessing import Preprocessing, tensor
 from mien.progress import progress
 
@@ -87,54 +88,55 @@ class Classifier:
                 no longer add up to the luma, and the head, whose temperature would be rounded. The configuration still
                 asks for float32, in which every tool then computes: on a CPU, half precision is slow.
         """
+        with atomic_folder(folder) as temporary:
+            self.write(temporary, meta, sketches, half=half)
+
+    def write(
+        self, folder: Path, meta: dict[str, Any], sketches: Sketches | None = None, *, half: bool = False
+    ) -> None:
+        """Writes the files of ``save`` into a folder that exists, one after the other."""
         from safetensors.numpy import save_file
 
         network = copy.deepcopy(self.network).cpu().float()
         if num_channels(network) == 1:
             to_colour(network, self.preprocessing)
-        with atomic_folder(folder) as temporary:
-            if half:
-                _halve(network)
-            network.save_pretrained(temporary)
-            if half:
-                config = read_json_object(temporary / "config.json")
-                write_json(temporary / "config.json", {**config, "dtype": "float32"})
-            self.preprocessing.processor().save_pretrained(temporary)
-            write_json(temporary / "meta.json", meta)
-            if sketches is not None:
-                codes = {"codes": np.ascontiguousarray(sketches.codes), "offsets": sketches.offsets}
-                save_file(codes, temporary / FINGERPRINTS)
+        if half:
+            _halve(network)
+        network.save_pretrained(folder)
+        if half:
+            config = read_json_object(folder / "config.json")
+            write_json(folder / "config.json", {**config, "dtype": "float32"})
+        self.preprocessing.processor().save_pretrained(folder)
+        write_json(folder / "meta.json", meta)
+        if sketches is not None:
+            codes = {"codes": np.ascontiguousarray(sketches.codes), "offsets": sketches.offsets}
+            save_file(codes, folder / FINGERPRINTS)
 
     @classmethod
     def load(cls, folder: Path, device: str | torch.device = "cpu") -> Classifier:
-        """Reads a model folder. Only safetensors are read; nothing is unpickled.
+        """Reads a model folder. Only ``model.safetensors`` is read, whatever the configuration says; nothing is
+        unpickled and no host is asked.
 
         Raises:
-            MienError: the folder is missing or is no model, its architecture is another, or weights are missing,
-                foreign or of another shape.
+            MienError: the folder is missing or is no model, its architecture is another, a setting is out of its range,
+                or weights are missing, foreign or of another shape.
         """
         folder = model_folder(folder)
-        found = read_json_object(folder / "config.json").get("model_type", "no model_type")
-        if not isinstance(found, str) or found not in MODEL_TYPES:
-            raise MienError(
-                f"{folder}: is of another architecture ({found}), expected a classifier ({' or '.join(MODEL_TYPES)}); "
-                "give a folder that `mien train` wrote"
-            )
+        config = read_config(folder)
         preprocessing = Preprocessing.load(folder)
-        network = _read_network(folder, found)
-        labels = {int(index): str(name) for index, name in (network.config.id2label or {}).items()}
-        names = tuple(labels[index] for index in sorted(labels))
+        network = _read_network(folder, config)
+        names = tuple(str(name) for name in (config.id2label or {}).values())  # in order, by read_config
         return cls(lay_out(network.eval().to(device)), preprocessing, names, folder)
 
     def meta(self) -> dict[str, Any]:
         """``meta.json`` of the folder that the classifier was read from; empty where there is none.
 
         Raises:
-            MienError: the file is damaged.
+            MienError: the file is damaged, or a part of it that decides something is out of its range.
         """
         if self.folder is None or not (self.folder / "meta.json").is_file():
             return {}
-        return read_json_object(self.folder / "meta.json")
+        return check_record(read_json_object(self.folder / "meta.json"), self.folder / "meta.json")
 
     def sketches(self) -> Sketches | None:
         """Sketches of the training images, of this folder or beside it (``SHARED_FINGERPRINTS``), or None.
@@ -164,11 +166,13 @@ def _read_sketches(path: Path) -> Sketches:
                 f"{path}: holds thumbnails, as an older Mien wrote them, expected sketches; remove the file"
             )
         codes, offsets = tensors["codes"], tensors["offsets"]
-    except (SafetensorError, KeyError, OSError) as error:
+    except (SafetensorError, KeyError, OSError, TypeError) as error:  # a type that NumPy lacks
         raise MienError(f"{path}: is damaged ({error}); {remedy}") from error
-    if codes.dtype != np.uint8 or codes.ndim != 2 or codes.shape[1] * 8 != BITS or offsets.shape != (BITS,):
+    fits = codes.dtype == np.uint8 and codes.ndim == 2 and codes.shape[1] * 8 == BITS
+    if not (fits and offsets.dtype == np.float32 and offsets.shape == (BITS,) and np.isfinite(offsets).all()):
         raise MienError(
-            f"{path}: expected sketches of {BITS // 8} bytes, got {codes.dtype} {list(codes.shape)}; {remedy}"
+            f"{path}: expected sketches of {BITS // 8} bytes and {BITS} medians, got {codes.dtype} "
+            f"{list(codes.shape)} and {offsets.dtype} {list(offsets.shape)}; {remedy}"
         )
     return Sketches(codes, offsets)
 
@@ -194,11 +198,11 @@ def model_folder(path: Path) -> Path:
     raise MienError(f"{path}: {what}; give a model folder that `mien train` wrote, like runs/first/model")
 
 
-def _read_network(folder: Path, model_type: str) -> Network:
+def _read_network(folder: Path, config: NetworkConfig) -> Network:
     if not (folder / "model.safetensors").is_file():
         raise MienError(f"{folder}: the weights are missing (model.safetensors); copy the whole folder again")
     try:
-        network, info = load_network(folder, MODEL_TYPES[model_type][0].from_pretrained(folder))
+        network, info = load_network(folder, config)
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise MienError(f"{folder}: the weights cannot be read ({reason}); copy the whole folder again") from error

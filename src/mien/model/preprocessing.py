@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +21,10 @@ LUMA: tuple[float, float, float] = (0.299, 0.587, 0.114)
 
 IMAGENET_MEAN: tuple[float, float, float] = (0.485, 0.456, 0.406)
 IMAGENET_STD: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+
+LARGEST_IMAGE = 1024
+"""Pixels a side of the pictures that a network may read; one of 20,000 would take gigabytes for each face."""
 
 
 @dataclass(frozen=True)
@@ -106,13 +111,18 @@ class Preprocessing:
             size = saved["size"]
             height, width = (size["height"], size["width"]) if isinstance(size, dict) else (size, size)
             mean, std = tuple(map(float, saved["image_mean"])), tuple(map(float, saved["image_std"]))
-        except (KeyError, TypeError, ValueError) as error:
+            fits = all(math.isfinite(value) for value in (*mean, *std)) and min(std) > 0
+            if type(height) is not int or type(width) is not int or not fits:
+                raise ValueError("sizes are whole numbers, deviations above 0")
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise MienError(
                 f"{path}: expected size (height, width), image_mean and image_std; give a folder that `mien train` "
                 "wrote"
             ) from error
         if height != width or len(mean) != 3 or len(std) != 3:
             raise MienError(f"{path}: expected a square size and three channels, got {height}x{width}, {len(mean)}")
+        if not 1 <= height <= LARGEST_IMAGE:
+            raise MienError(f"{path}: size: got {height}, expected 1 to {LARGEST_IMAGE} pixels; copy the folder again")
         return cls(int(height), mean, std)
 
 

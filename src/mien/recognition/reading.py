@@ -159,3 +159,6 @@ def _to_the_end(records: Iterator[Recognition], film: Film) -> Iterator[Recognit
         raise
     except MienError as error:
         yield Recognition(film.name, "error", str(error))
+    except MemoryError:  # of this film alone: the next input may be smaller
+        reason = f"{film.name}: needs more memory than there is left; close other programs, or make it smaller"
+        yield Recognition(film.name, "error", reason)

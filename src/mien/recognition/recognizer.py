@@ -21,6 +21,7 @@ from mien.recognition.engines import engines
 from mien.recognition.engines.engines import Engine
 from mien.recognition.inputs.pictures import check_color, read
 from mien.recognition.results import Face, Recognition
+from mien.text import shown
 
 if TYPE_CHECKING:
     from mien.recognition.explanation.explain import Explanation
@@ -221,6 +222,9 @@ class Recognizer:
             detections = self.detector.detect(pixels)
         except MienError as error:
             return _Found(Recognition(where, "error", str(error)), [], [])
+        except MemoryError:  # of this picture alone: the next one may be smaller
+            reason = f"{where}: needs more memory than there is left; close other programs, or make it smaller"
+            return _Found(Recognition(where, "error", shown(reason)), [], [])
         height, width = pixels.shape[:2]
         record = Recognition(
             where,

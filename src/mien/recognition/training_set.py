@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -9,14 +10,15 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
-from mien.data.archive import open_entries
+from mien.data.archive import LARGEST_PHOTO, Entries, open_entries
 from mien.data.folders import has_splits, is_picture, list_pictures
 from mien.errors import MienError
-from mien.files import atomic_folder
+from mien.files import atomic_folder, refuse_inputs
 from mien.progress import progress
 from mien.recognition.detection.detectors import Detection, Detector
 from mien.recognition.detection.framing import cut
 from mien.recognition.inputs.pictures import read
+from mien.text import safe_stem
 
 WHICH: tuple[str, ...] = ("largest", "all", "only")
 """What to take of a photo with several faces: the largest, all of them, or nothing."""
@@ -61,7 +63,8 @@ def crop_set(
     """
     if which not in WHICH:
         raise MienError(f"which: got {which!r}, expected {', '.join(WHICH)}")
-    if out.exists():
+    refuse_inputs(out, [source])
+    if os.path.lexists(out):
         raise MienError(f"{out}: exists; choose another name, or remove it")
     records = []
     with open_entries(source) as entries, atomic_folder(out) as temporary:
@@ -70,7 +73,7 @@ def crop_set(
         with progress("cropping faces", len(listing.paths), "photos") as advance:
             for path, name, split in zip(listing.paths, listing.classes, listing.splits, strict=True):
                 folder = PurePosixPath(split, name) if by_split else PurePosixPath(name)
-                found, reason = _faces(entries.read(path), entries.where(path), detector, which, size, grey)
+                found, reason = _faces(entries, path, detector, which, size, grey)
                 written = tuple(_write(temporary, folder, path, found))
                 records.append(Cropped(path, written, reason))
                 advance(1)
@@ -85,11 +88,12 @@ def crop_set(
 
 
 def _faces(
-    data: bytes, where: str, detector: Detector, which: str, size: int, grey: bool
+    entries: Entries, path: str, detector: Detector, which: str, size: int, grey: bool
 ) -> tuple[list[np.ndarray], str | None]:
     """The crops of a photo, or why there are none."""
+    where = entries.where(path)
     try:
-        picture = read(data, where, None)
+        picture = read(entries.read(path, LARGEST_PHOTO), where, None)
         found = detector.detect(picture)
     except MienError as error:
         return [], str(error)
@@ -107,10 +111,11 @@ def _area(face: Detection) -> float:
 
 def _write(out: Path, folder: PurePosixPath, path: str, crops: list[np.ndarray]) -> Iterator[str]:
     """Writes the crops of a photo, named after it; the names that were written, within ``out``."""
-    place = out / folder
+    place, stem = out / folder, safe_stem(PurePosixPath(path).stem)
+    if not place.resolve().is_relative_to(out.resolve()):
+        raise MienError(f"{path}: would be written outside the set, as {folder}; rename its folder")
     if crops:  # an empty folder of a class would be no set
         place.mkdir(parents=True, exist_ok=True)
-    stem = PurePosixPath(path).stem
     for number, crop in enumerate(crops):
         name = stem if len(crops) == 1 else f"{stem}-{number + 1}"
         again = 1

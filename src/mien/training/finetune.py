@@ -23,6 +23,7 @@ from mien.errors import MienError
 from mien.evaluation.metrics import accuracy_and_macro_f1
 from mien.files import write_json
 from mien.labels import canonical
+from mien.locks import holds_out
 from mien.model.backbone import build, check_backbone, classes_of, holds_timm, is_hub_id
 from mien.model.classifier import Classifier
 from mien.model.freezing import check_freezing, freeze, frozen_units, table, training_mode
@@ -30,6 +31,7 @@ from mien.model.head import rows_line
 from mien.model.networks import Network, lay_out, logits, logits_and_states, num_channels
 from mien.model.preprocessing import tensor
 from mien.progress import progress
+from mien.text import shown
 from mien.training.augment import Augment, random_table
 from mien.training.batches import build_mixup, class_weights, local_rows, seed_step, shuffled, soft_targets
 from mien.training.calibrate import calibrate_model
@@ -48,6 +50,7 @@ LEAST_GAIN = 2
 place. One more of nine is luck as often as not (LOG.md); of thousands it makes no difference."""
 
 
+@holds_out
 def train(config: TrainConfig, *, resume: bool = False, command: str = "") -> Path:
     """Trains a classifier and writes its model folder.
 
@@ -196,7 +199,7 @@ class FineTuning:
         if on_main():
             print(table(self.network, optimizer.param_groups), file=sys.stderr)
             if self.former and former is None:
-                print(rows_line(self.former, self.faces.names), file=sys.stderr)
+                print(shown(rows_line(self.former, self.faces.names)), file=sys.stderr)
         schedule = build_schedule(optimizer, self.config, self.steps)
         restore_moments(self.network, optimizer, self.moments)
         return Stage(frozen, self.accelerator.prepare_model(self.network), optimizer, schedule)

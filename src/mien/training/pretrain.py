@@ -18,11 +18,13 @@ from mien.config import PretrainConfig, to_dict
 from mien.data.faces import SPLITS, FaceSet
 from mien.data.unlabelled import read_for_pretraining
 from mien.evaluation.probe import probe
+from mien.locks import holds_out
 from mien.model.mae import build_autoencoder, count_patches, reconstruct, save_autoencoder
 from mien.model.networks import lay_out
 from mien.model.preprocessing import Preprocessing, tensor
 from mien.model.presets import SHAPES
 from mien.progress import progress
+from mien.text import shown
 from mien.training.augment import Augment, random_table
 from mien.training.batches import local_rows, seed_step, shuffled
 from mien.training.budget import Budget, build_schedule
@@ -49,6 +51,7 @@ def mask_noise(count: int, patches: int, seed: int, epoch: int) -> torch.Tensor:
     return torch.from_numpy(generator.random((count, patches), dtype=np.float32))
 
 
+@holds_out
 def pretrain(config: PretrainConfig, *, resume: bool = False, command: str = "") -> Path:
     """Trains a masked autoencoder and writes its folder.
 
@@ -73,7 +76,7 @@ def pretrain(config: PretrainConfig, *, resume: bool = False, command: str = "")
     network, preprocessing = build_autoencoder(config, grey=faces.is_grey)
     if on_main():
         for warning in faces.warnings:
-            print(f"warning: {warning}", file=sys.stderr, flush=True)
+            print(f"warning: {shown(warning)}", file=sys.stderr, flush=True)
     Pretraining(
         config, lay_out(network.to(accelerator.device)), preprocessing, faces, accelerator, saved, command
     ).fit()

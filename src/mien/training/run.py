@@ -17,7 +17,7 @@ from mien.config import PretrainConfig, RunConfig, TrainConfig
 from mien.data.faces import FaceSet
 from mien.data.split import cut_validation
 from mien.errors import MienError
-from mien.files import ensure_writable, recover_folder, remove_leftovers
+from mien.files import ensure_writable, recover_folder, refuse_inputs, remove_leftovers
 from mien.training.device import on_main
 from mien.training.history import require_tensorboard, write_history, write_tensorboard
 from mien.training.state import Progress, Saved, load_state, save_state, state_path
@@ -40,6 +40,8 @@ def open_run(config: RunConfig, fingerprint: str, resume: bool) -> Saved | None:
     """
     out = Path(config.out)
     ensure_writable(out)
+    if Path(config.data).is_dir():
+        refuse_inputs(out, [Path(config.data)], may_hold=True)
     if config.tensorboard:
         require_tensorboard()
     has_state = state_path(out).exists()

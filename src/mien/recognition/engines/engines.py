@@ -19,6 +19,12 @@ KINDS: tuple[str, ...] = ("auto", "onnx", "torch")
 BATCH = 64
 """Crops a forward pass; from about eight on, a larger batch is no faster and takes more memory."""
 
+_ROUNDING = 1e-3
+"""By how much probabilities may miss 0, 1 and a sum of 1: float32 by a ten-thousandth of it, bfloat16 by about that."""
+
+_LARGEST_IMAGE = 1024
+"""As ``mien.model.preprocessing.LARGEST_IMAGE``, for which torch would have to be loaded."""
+
 INPUT, OUTPUTS = "faces", ["probabilities", "embedding"]
 """The names in an exported file."""
 
@@ -115,10 +121,20 @@ class OnnxEngine:
         """
         crops = check_crops(crops, self.image_size, self.grey)
         parts = side_by_side(self._read, batches(crops, self._threads), self._threads)
-        return joined(parts, len(crops), self.path)
+        return joined(parts, len(crops), self.path, len(self.names))
 
     def _read(self, batch: np.ndarray) -> list[np.ndarray]:
-        found: list[np.ndarray] = self._session.run(OUTPUTS, {INPUT: batch})
+        try:
+            found: list[np.ndarray] = self._session.run(OUTPUTS, {INPUT: batch})
+        except Exception as error:  # as above, ONNX Runtime's own classes are not public
+            if "allocat" in str(error).lower():
+                raise MemoryError(str(error)) from error
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+            raise MienError(f"{self.path}: fails when it reads faces ({reason}); export the model again") from error
+        if any(len(values) != len(batch) for values in found):
+            raise MienError(
+                f"{self.path}: answers {len(batch)} crops with {len(found[0])} rows; export the model again"
+            )
         return found
 
 
@@ -187,15 +203,33 @@ def batches(crops: np.ndarray, threads: int = 1) -> list[np.ndarray]:
     return [crops[start : start + size] for start in range(0, len(crops), size)]
 
 
-def joined(parts: list[Any], count: int, where: str | Path) -> Answers:
+def joined(parts: list[Any], count: int, where: str | Path, classes: int) -> Answers:
     """The answers to ``batches`` of ``count`` crops, each probabilities and embeddings, as one.
 
+    Args:
+        parts: the answers, a pair a batch.
+        count: crops in all; 0 was asked as one black crop.
+        where: how messages name the model.
+        classes: columns of the probabilities.
+
     Raises:
-        MienError: one is NaN or infinity.
+        MienError: one is NaN or infinity, rows are no probabilities, or there are more or fewer of them than crops.
     """
     probabilities, embeddings = (np.concatenate(values) for values in zip(*parts, strict=True))
-    if not np.isfinite(probabilities).all():
+    if not (np.isfinite(probabilities).all() and np.isfinite(embeddings).all()):
         raise MienError(f"{where}: answers with {NO_NUMBERS}")
+    if probabilities.shape != (max(count, 1), classes) or len(embeddings) != len(probabilities):
+        raise MienError(
+            f"{where}: answers {max(count, 1)} crops with probabilities {list(probabilities.shape)} and embeddings "
+            f"{list(embeddings.shape)}, expected a row of {classes} and one of embeddings for each; export the model "
+            "again"
+        )
+    sums = probabilities.sum(axis=1)
+    if probabilities.min() < -_ROUNDING or np.abs(sums - 1).max() > _ROUNDING:
+        raise MienError(
+            f"{where}: answers with probabilities from {probabilities.min():.3g} to {probabilities.max():.3g} that add "
+            f"up to {sums.min():.3g} to {sums.max():.3g}, expected 0 to 1 and 1; export the model again"
+        )
     return Answers(probabilities[:count], embeddings[:count])
 
 
@@ -249,12 +283,21 @@ def _metadata(path: Path, session: Any) -> dict[str, Any]:
         size, colours = found["image_size"], [] if found["grey"] else [3]
         fits = (faces.name, faces.type, faces.shape[1:]) == (INPUT, "tensor(uint8)", [size, size, *colours])
         fits &= outputs["probabilities"].shape[1:] == [len(found["names"])] and "embedding" in outputs
-        fits &= {"threshold", "stated_accuracy"} <= set(found)
-    except (KeyError, ValueError, TypeError) as error:
+        fits &= all(outputs[name].type == "tensor(float)" for name in OUTPUTS)
+        fits &= type(size) is int and 1 <= size <= _LARGEST_IMAGE and type(found["grey"]) is bool
+        fits &= all(_is_share(found[name]) for name in ("threshold", "stated_accuracy"))
+        names = found["names"]
+        fits &= isinstance(names, list) and all(isinstance(name, str) and name.strip() for name in names)
+        fits &= len(set(names)) == len(names) > 1
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise _foreign(path) from error
     if not fits:
         raise _foreign(path)
     return found
+
+
+def _is_share(value: Any) -> bool:
+    return value is None or (type(value) in (int, float) and 0 <= value <= 1)
 
 
 def _foreign(path: Path) -> MienError:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mien.errors import MienError
+from mien.files import expanded
 
 SHIPPED = Path(__file__).parents[2] / "weights"
 """Where an installation carries weights, if it does: a folder a model."""
@@ -51,7 +52,7 @@ def find(path: str | os.PathLike[str] | None) -> ModelFiles:
         return known[DEFAULT]
     if not isinstance(path, str | os.PathLike):
         raise MienError(f"model: got {path!r}, expected the path of a folder or of an .onnx file")
-    given = Path(path).expanduser()
+    given = expanded(path)
     if not given.exists() and str(path) in known:
         return known[str(path)]
     if given.is_file():

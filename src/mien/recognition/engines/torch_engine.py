@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from mien.errors import MienError
 from mien.model.classifier import Classifier
 from mien.model.luma import reads_luma
 from mien.model.networks import Network, num_channels
@@ -77,7 +78,13 @@ class TorchEngine:
         if threads is not None:
             torch.set_num_threads(threads)
         classifier = Classifier.load(folder, resolve_device(device))
-        return cls(classifier, *certainty(classifier.meta()))
+        try:
+            return cls(classifier, *certainty(classifier.meta()))
+        except (AttributeError, TypeError, ValueError) as error:
+            raise MienError(
+                f"{classifier.folder}/meta.json: calibration: expected a threshold and a stated accuracy from 0 to 1; "
+                "copy the whole folder again"
+            ) from error
 
     @torch.inference_mode()
     def read(self, crops: np.ndarray) -> Answers:
@@ -93,16 +100,22 @@ class TorchEngine:
             pixels = self.classifier.preprocessing(tensor(batch).to(device), channels)
             probabilities, embedding = self._reading(pixels)
             parts.append((probabilities.float().cpu().numpy(), embedding.float().cpu().numpy()))
-        return joined(parts, len(crops), self.classifier.folder or "the model")
+        return joined(parts, len(crops), self.classifier.folder or "the model", len(self.names))
 
 
 def certainty(meta: Mapping[str, Any]) -> tuple[float | None, float | None]:
     """Threshold and stated accuracy of a model's ``meta.json``; None for a model that was not calibrated.
 
     The threshold alone is None if validation reached the stated accuracy at no threshold.
+
+    Raises:
+        AttributeError, TypeError, ValueError: they are of another kind, or not in [0, 1].
     """
     record = (meta.get("calibration") or {}).get("uncertain") or {}
     threshold, stated = record.get("threshold"), record.get("stated_accuracy")
+    for value in (threshold, stated):
+        if value is not None and not (type(value) in (int, float) and 0 <= value <= 1):
+            raise ValueError(f"threshold {threshold!r}, stated accuracy {stated!r}")
     return (
         None if stated is None or threshold is None else float(threshold),
         None if stated is None else float(stated),

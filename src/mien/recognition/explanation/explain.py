@@ -119,7 +119,7 @@ def save(explanations: Sequence[Explanation], path: Path) -> None:
     from mien.recognition.explanation.heat import sheet
 
     check_name(path)
-    with atomic_file(path) as temporary:
+    with atomic_file(path, spare_newcomer=True) as temporary:
         sheet(explanations).save(temporary, format=_KINDS[path.suffix.lower()], quality=95)
 
 

@@ -22,6 +22,7 @@ from mien.data.archive import open_file
 from mien.errors import MienError
 from mien.recognition.film.deinterlacer import Shown, deinterlaced
 from mien.recognition.film.missing import has_index
+from mien.recognition.inputs.pictures import MOST_PIXELS
 
 # FFmpeg's own remarks on damage would go to stderr; the rows of the film tell it. This is PyAV's default, but another
 # module of the process may have turned it on.
@@ -39,6 +40,9 @@ USUAL_RATE = 25.0
 # No protocol is known: there is nothing but the bytes.
 _OPTIONS = {"format_whitelist": CONTAINERS, "protocol_whitelist": "none"}
 _BUFFER = 1 << 18
+# Of the decoders, which ask for the memory of a frame: a larger one is refused before. Its size is in each packet of
+# many kinds of films, whatever the header says. An eighth more, as they round sizes up to multiples of 64.
+_LIMITS = {"max_pixels": str(MOST_PIXELS * 9 // 8)}
 # The clock of these containers runs on from any time: they are cut out of a broadcast or a disc.
 _RUNNING_CLOCKS = ("mpegts", "mpeg")
 # These may begin in the middle of a film, with pictures that build on others that are not there.
@@ -57,26 +61,54 @@ class NoPicturesError(MienError):
 def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     """A film file with the stream of its pictures.
 
+    What FFmpeg, or too little memory, makes of the film within the block becomes a MienError.
+
     Raises:
-        MienError: the file is missing, empty or no film; it has no stream of pictures, or one of an unknown kind.
+        MienError: the file is missing, empty or no film; it has no stream of pictures, one of an unknown kind, or one
+            of more than ``MOST_PIXELS`` a frame; it cannot be read on, or there is too little memory for it.
     """
     with open_file(path) as file:
         if not file.read(1):
             raise MienError(f"{path}: is empty; replace or remove the file")
         file.seek(0)
         try:
-            container = av.open(_Bytes(file), "r", container_options=_OPTIONS, buffer_size=_BUFFER)
+            container = av.open(_Bytes(file), "r", options=_LIMITS, container_options=_OPTIONS, buffer_size=_BUFFER)
+        except MemoryError as error:
+            raise _too_large(path) from error
         except (av.FFmpegError, ValueError) as error:
             raise MienError(f"{path}: {_what_is_wrong(path)}") from error
         with container:
             stream = _pictures(container)
             if stream is None:
                 raise NoPicturesError(f"{path}: holds sound and no pictures, expected a film; remove it")
+            _check_size(path, stream)
             if stream.codec_context is None or not _opens(stream):
                 raise MienError(
                     f"{path}: has pictures of a kind that cannot be decoded; convert it, as to H.264 in MP4"
                 )
-            yield container, stream
+            try:
+                yield container, stream
+            except MemoryError as error:
+                raise _too_large(path) from error
+            except (av.FFmpegError, ValueError) as error:
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+                raise MienError(f"{path}: cannot be read on ({reason}); copy it again, or convert it") from error
+
+
+def _check_size(path: Path, stream: VideoStream) -> None:
+    """Refuses frames that are too large, before one is decoded."""
+    if stream.codec_context is None:
+        return
+    width, height = stream.codec_context.width, stream.codec_context.height
+    if width * height > MOST_PIXELS:
+        raise MienError(
+            f"{path}: has frames of {width}x{height} pixels, expected at most {MOST_PIXELS / 1e6:.0f} million; make it "
+            "smaller"
+        )
+
+
+def _too_large(path: Path) -> MienError:
+    return MienError(f"{path}: needs more memory than there is left; close other programs, or make it smaller")
 
 
 class _Bytes:
@@ -99,6 +131,7 @@ def _opens(stream: VideoStream) -> bool:
     # Threads share the slices of a frame. Threads that decode several frames at once (FFmpeg's other way) would report
     # damage some packets later, and PyAV drops good frames that come with such a report.
     stream.thread_type = "SLICE"
+    stream.codec_context.options = {**stream.codec_context.options, **_LIMITS}
     try:
         stream.codec_context.open(strict=False)
     except (av.FFmpegError, ValueError):
@@ -182,6 +215,8 @@ def _pictures_of(stream: VideoStream, packet: av.Packet | None) -> tuple[list[Vi
         return stream.decode(packet), False
     except EOFError:
         return [], False
+    except MemoryError:
+        raise  # nothing is wrong with the packet
     except (av.FFmpegError, ValueError):
         return [], True
 
@@ -196,6 +231,8 @@ def _packets(container: InputContainer, stream: VideoStream) -> Iterator[av.Pack
                     failures = 0
                     yield packet
             break
+        except MemoryError:
+            raise
         except (av.FFmpegError, ValueError):
             failures += 1
     yield None

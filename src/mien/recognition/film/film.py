@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,6 +14,9 @@ from mien.recognition.results import Recognition
 
 BATCH = 8
 """How many frames of a film are read together; a camera's are read one by one, so that answers come at once."""
+
+_MOST_BYTES = 64 * 2**20
+# A batch ends with the frame that fills it: frames of 4K come three at a time, larger ones one by one.
 
 
 class Reader(Protocol):
@@ -72,7 +74,7 @@ def recognize_film(
 def _records(
     recognizer: Reader, stream: Iterator[Frame], tracker: Tracker, name: str, batch: int, keep_pixels: bool
 ) -> Iterator[Recognition]:
-    while waiting := list(islice(stream, batch)):
+    for waiting in _batches(stream, batch):
         pictures = [frame.pixels for frame in waiting if frame.pixels is not None]
         found = iter(recognizer.recognize(pictures, color="rgb") if pictures else [])
         for frame in waiting:
@@ -90,3 +92,17 @@ def _records(
                 time_s=frame.time_s,
                 pixels=frame.pixels if keep_pixels else None,
             )
+
+
+def _batches(stream: Iterator[Frame], batch: int) -> Iterator[list[Frame]]:
+    """The frames in parts of at most ``batch``, and of no more than one frame beyond ``_MOST_BYTES``."""
+    waiting: list[Frame] = []
+    size = 0
+    for frame in stream:
+        waiting.append(frame)
+        size += 0 if frame.pixels is None else frame.pixels.nbytes
+        if len(waiting) == batch or size >= _MOST_BYTES:
+            yield waiting
+            waiting, size = [], 0
+    if waiting:
+        yield waiting

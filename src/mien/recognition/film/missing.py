@@ -7,11 +7,15 @@ import struct
 from pathlib import Path
 from typing import IO
 
+from mien.data.archive import open_file
+
 _SEGMENT, _CLUSTER = 0x18538067, 0x1F43B675
 _MP4_PARTS = (b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"wide", b"free", b"skip", b"pnot", b"sidx", b"uuid")
 _EBML, _RIFF, _OGG, _ASF = b"\x1a\x45\xdf\xa3", b"RIFF", b"OggS", b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"
 _ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 _LARGEST_PAGE = 65_307
+# Whole films have some dozens, recordings in pieces one or two a second: a file of more was made to keep readers busy.
+_MOST_PARTS = 200_000
 
 
 def lacking(path: Path) -> str | None:
@@ -20,7 +24,7 @@ def lacking(path: Path) -> str | None:
     AVI, MP4, MOV, MKV, WebM and ASF say how long their parts are, Ogg marks its last page. Raw streams and those of
     broadcasts and discs (MPEG-TS, MPEG-PS) say nothing.
     """
-    with path.open("rb") as stream:
+    with open_file(path) as stream:
         head = stream.read(16)
         size = os.fstat(stream.fileno()).st_size
         if head[:4] == _OGG:
@@ -40,7 +44,7 @@ def lacking(path: Path) -> str | None:
 
 def has_index(path: Path) -> bool:
     """Whether an MP4 or MOV file has its index (``moov``): an unfinished one has not; true for any other file."""
-    with path.open("rb") as stream:
+    with open_file(path) as stream:
         size = os.fstat(stream.fileno()).st_size
         parts = list(_mp4_parts(stream, size))
     return not parts or parts[0][0] not in _MP4_PARTS or any(name == b"moov" for name, _ in parts)
@@ -50,7 +54,7 @@ def _mp4_parts(stream: IO[bytes], size: int) -> list[tuple[bytes, int]]:
     """Name and end of each box of the outermost level (ISO/IEC 14496-12, 4.2), until one of no known length."""
     parts: list[tuple[bytes, int]] = []
     start = 0
-    while start + 8 <= size:
+    while start + 8 <= size and len(parts) < _MOST_PARTS:
         stream.seek(start)
         head = stream.read(16)
         length = struct.unpack(">I", head[:4])[0]
@@ -73,7 +77,9 @@ def _mp4_end(stream: IO[bytes], size: int) -> int:
 def _ebml_end(stream: IO[bytes], size: int) -> int:
     """Where Matroska's segment ends, or the last of its parts whose length is known (RFC 8794, 6.2; RFC 9559)."""
     start = end = 0
-    while start < size:
+    for _ in range(_MOST_PARTS):
+        if start >= size:
+            break
         stream.seek(start)
         data = stream.read(12)
         name, used = _number(data, keep_marker=True)

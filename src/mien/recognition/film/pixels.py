@@ -52,7 +52,7 @@ class Developer:
         Raises:
             av.FFmpegError, ValueError: the kind of pixels cannot be converted.
         """
-        width = max(1, round(picture.width * self._aspect))
+        width = self.width(picture)
         threads = min(2, cores()) if width * picture.height > _SMALL else 1
         converted = self._reformatter.reformat(
             picture, width=width, format="rgb24", interpolation=Interpolation.BICUBIC, threads=threads
@@ -64,6 +64,10 @@ class Developer:
         if picture.rotation != self._rotation:
             self._rotation, self._matrix = picture.rotation, _matrix(picture)
         return pixels if self._matrix is None else np.ascontiguousarray(_turned(pixels, self._matrix))
+
+    def width(self, picture: VideoFrame) -> int:
+        """Of a picture with square pixels, before it is turned."""
+        return max(1, round(picture.width * self._aspect))
 
     def _toned(self, transfer: int) -> ImageFilter.Color3DLUT:
         if transfer not in self._tones:

@@ -18,9 +18,13 @@ from mien.recognition.film.decoder import opened, origin_of, rate_of, shown
 from mien.recognition.film.deinterlacer import Shown
 from mien.recognition.film.missing import lacking
 from mien.recognition.film.pixels import Developer
+from mien.recognition.inputs.pictures import MOST_PIXELS
 
 LOST = "the frame could not be decoded: the film is damaged here"
 """The reason of a frame whose packet is damaged."""
+
+LOST_OR_LARGE = f"{LOST}, or its frames have more than {MOST_PIXELS / 1e6:.0f} million pixels"
+"""The same if FFmpeg knows no size of the frames: so it is too if it has just refused one."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +86,9 @@ def about_film(path: Path) -> About:
         width, height = stream.codec_context.width, stream.codec_context.height
         developer = Developer(stream.sample_aspect_ratio)
         for frame in shown(container, stream):
-            if frame.picture is not None:
-                height, width = developer.pixels(frame.picture).shape[:2]
+            found = None if frame.picture is None else _developed(developer, 0, frame, False).pixels
+            if found is not None:
+                height, width = found.shape[:2]
                 break
         return About(rate, count, width, height, base, end)
 
@@ -118,7 +123,7 @@ def read_film(path: Path, every: int = 1) -> Iterator[Frame]:
             cut = cut or begins
             time_s = frame.time_s
             if index % every == 0:
-                yield _developed(developer, index, frame, cut)
+                yield _developed(developer, index, frame, cut, LOST if stream.codec_context.width else LOST_OR_LARGE)
                 cut = False
             index += 1
         if index == 0:
@@ -129,11 +134,18 @@ def read_film(path: Path, every: int = 1) -> Iterator[Frame]:
             yield Frame(index, time_s + 1 / rate_of(stream), None, reason)
 
 
-def _developed(developer: Developer, index: int, frame: Shown, cut: bool) -> Frame:
+def _developed(developer: Developer, index: int, frame: Shown, cut: bool, lost: str = LOST) -> Frame:
     if frame.picture is None:
-        return Frame(index, frame.time_s, None, LOST, cut)
+        return Frame(index, frame.time_s, None, lost, cut)
+    width, height = developer.width(frame.picture), frame.picture.height
+    if width * height > MOST_PIXELS:
+        most = f"{MOST_PIXELS / 1e6:.0f} million"
+        reason = f"the frame is to be shown at {width}x{height} pixels, expected at most {most}"
+        return Frame(index, frame.time_s, None, reason, cut)
     try:
         return Frame(index, frame.time_s, developer.pixels(frame.picture), None, cut)
+    except MemoryError:
+        raise
     except (av.FFmpegError, ValueError):
         reason = f"the frame has pixels of a kind ({frame.picture.format.name}) that cannot be converted"
         return Frame(index, frame.time_s, None, reason, cut)

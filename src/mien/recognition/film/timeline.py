@@ -97,7 +97,7 @@ class Timeline:
         if kind is None or kind not in Image.SAVE:
             raise MienError(f"{path}: is no name for a picture, expected one that ends in .png; change it")
         image = self.draw()
-        with atomic_file(path) as temporary:
+        with atomic_file(path, spare_newcomer=True) as temporary:
             image.save(temporary, format=kind)
 
     def draw(self) -> Image.Image:

@@ -106,7 +106,7 @@ def write_annotated(
             f"{FASTEST:g}; leave out fewer frames"
         )
     interruption: BaseException | None = None
-    with atomic_file(path) as temporary:
+    with atomic_file(path, spare_newcomer=True) as temporary:
         film = _Film(temporary, path, rate, time_base, end_s, sound, say or (lambda text: None))
         try:
             try:

@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
 from mien.data.archive import is_junk, walk
@@ -77,14 +78,62 @@ def _expand(word: str, leave_out: Path | None, neither: Counter[Kind]) -> list[I
         return [_file(path)]
     found: list[Input] = []
     named = os.path.dirname(re.split(r"[*?[]", word)[0])
-    for match in sorted(glob.glob(word, recursive=True)):
+    unlisted: list[Input] = []
+    for match in sorted(_matches(word, unlisted)):
         if leave_out is not None and _within(match, leave_out) and not _within(named, leave_out):
             continue
         if not os.path.isdir(match):
             found.append(_file(Path(match)))
         elif "**" not in word:  # with **, what is in the folder is named by itself
             found += _in_folder(Path(match), leave_out, neither)
+    found += unlisted
     return found or [Nothing(word, f"{word}: no file has such a name; check the pattern")]
+
+
+def _matches(word: str, unlisted: list[Input]) -> list[str]:
+    """The files that a pattern fits, and, of one without ``**``, folders; hidden ones only if it names the dot.
+
+    With ``**`` no folder is looked into twice, unlike in ``glob``, which goes round in circles where links lead back.
+    """
+    parts = Path(word).parts
+    if "**" not in parts:
+        return glob.glob(word)
+    first = parts.index("**")
+    rest = parts[first:]
+    hidden = any(part.startswith(".") for part in rest)
+    matches = []
+    for base in glob.glob(os.path.join(*parts[:first])) if first else [""]:
+        for place, children, names in walk(Path(base), lambda name, error: unlisted.append(Nothing(name, str(error)))):
+            children[:] = [name for name in children if hidden or not name.startswith(".")]
+            inside = place.relative_to(base or ".").parts
+            matches += [str(place / name) for name in names if _fits((*inside, name), rest)]
+    return matches
+
+
+def _fits(path: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
+    """Whether the parts of a path fit those of a pattern, of which ``**`` stands for any number of them."""
+    places = _after_stars({0}, pattern)
+    for part in path:
+        hidden = part.startswith(".")
+        reached = set()
+        for place in places:
+            if place < len(pattern) and (not hidden or pattern[place].startswith(".")):
+                if pattern[place] == "**":
+                    reached.add(place)
+                elif fnmatch(part, pattern[place]):
+                    reached.add(place + 1)
+        places = _after_stars(reached, pattern)
+    return len(pattern) in places
+
+
+def _after_stars(places: set[int], pattern: tuple[str, ...]) -> set[int]:
+    """The places in a pattern, and those that are reached from them where ``**`` stands for nothing."""
+    reached = set(places)
+    for place in places:
+        while place < len(pattern) and pattern[place] == "**":
+            place += 1
+            reached.add(place)
+    return reached
 
 
 def _within(path: str, folder: Path) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mien.files import atomic_file
 from mien.recognition.results import Recognition
+from mien.text import safe_stem
 
 _KINDS = {
     ".jpg": "JPEG",
@@ -18,6 +19,14 @@ _KINDS = {
     ".tiff": "TIFF",
 }
 _QUALITY = 95
+_LONGEST_NAME = 255
+"""Bytes of a file's name that file systems allow."""
+
+
+def numbered(stem: str, count: int, suffix: str) -> str:
+    """A name with a number before its ending, the stem shortened if it must be."""
+    name = f"{stem}-{count}{suffix}"
+    return name if len(os.fsencode(name)) <= _LONGEST_NAME else f"{safe_stem(stem)}-{count}{suffix}"
 
 
 class Copies:
@@ -41,7 +50,7 @@ class Copies:
             MienError: the record keeps no pixels, or the folder cannot be written to.
         """
         path = self.place(Path(record.input).name)
-        with atomic_file(path) as temporary:
+        with atomic_file(path, spare_newcomer=True) as temporary:
             record.annotated().save(temporary, format=_KINDS[path.suffix.lower()], quality=_QUALITY)
         return path
 
@@ -58,11 +67,13 @@ class Copies:
         """
         name = name if Path(name).suffix.lower() in kinds else name + otherwise
         stem, suffix = Path(name).stem, Path(name).suffix
+        if len(os.fsencode(name)) > _LONGEST_NAME:
+            name = f"{safe_stem(stem)}{suffix}"
         count = self._counts.get(name, 0) + 1
-        path = self.folder / (name if count == 1 else f"{stem}-{count}{suffix}")
+        path = self.folder / (name if count == 1 else numbered(stem, count, suffix))
         taken = None if not_at is None else not_at.absolute()
         while os.path.lexists(path) or path.absolute() == taken:
             count += 1
-            path = self.folder / f"{stem}-{count}{suffix}"
+            path = self.folder / numbered(stem, count, suffix)
         self._counts[name] = count
         return path

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from mien.errors import MienError
 from mien.files import atomic_file
 from mien.recognition.results import Face, Recognition
+from mien.text import csv_path, csv_text, encodable
 
 _ROWS_AT_ONCE = 4096
 
@@ -66,7 +66,7 @@ def rows(record: Recognition) -> list[dict[str, Any]]:
     ``face`` counts the faces of a picture from 0.
     """
     told = {key: value for key, value in record.record().items() if key != "faces"}
-    told = {key: _encodable(value) if isinstance(value, str) else value for key, value in told.items()}
+    told = {key: encodable(value) if isinstance(value, str) else value for key, value in told.items()}
     return [{**told, **_of_face(index, face)} for index, face in enumerate(record.faces)] or [told]
 
 
@@ -78,6 +78,9 @@ Add = Callable[[Recognition], None]
 def csv_table(path: Path, names: Sequence[str]) -> Iterator[Add]:
     """A CSV file (UTF-8, a header line); each record is on disk as soon as it is added.
 
+    No cell is a formula to a spreadsheet: a path that begins with ``=``, ``+``, ``-`` or ``@`` has ``./`` in front,
+    any other text an apostrophe; control characters and line breaks are escaped. JSON and Parquet hold all as it is.
+
     Args:
         path: the file, replaced where it exists.
         names: the expressions that the model tells apart.
@@ -87,14 +90,23 @@ def csv_table(path: Path, names: Sequence[str]) -> Iterator[Add]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     header = columns(names)
-    with path.open("w", encoding="utf-8", newline="") as file:
+    with path.open("wb", buffering=0) as file:
+        whole = 0
 
         def write(values: list[dict[str, Any]]) -> None:
-            # The rows of a record go out in one piece: an interruption leaves all of them or none.
+            # The rows of a record go out in one piece: an interruption or a full disk leaves all of them or none.
+            nonlocal whole
             text = io.StringIO()
-            csv.DictWriter(text, header, restval="", lineterminator="\n").writerows(values)
-            file.write(text.getvalue())
-            file.flush()
+            csv.DictWriter(text, header, restval="", lineterminator="\n").writerows(map(_csv_cells, values))
+            data = memoryview(text.getvalue().encode("utf-8", "backslashreplace"))
+            try:
+                while data:
+                    data = data[file.write(data) :]
+            except OSError:
+                with suppress(OSError):  # a pipe has no end to cut
+                    file.truncate(whole)
+                raise
+            whole = file.tell() if file.seekable() else 0
 
         write([dict(zip(header, header, strict=True))])
         yield lambda record: write(rows(record))
@@ -141,7 +153,7 @@ def parquet_table(path: Path, names: Sequence[str]) -> Iterator[Add]:
         if len(waiting) >= _ROWS_AT_ONCE:
             flush()
 
-    with atomic_file(path) as temporary, ParquetWriter(temporary, schema) as writer:
+    with atomic_file(path, spare_newcomer=True) as temporary, ParquetWriter(temporary, schema) as writer:
         try:
             yield add
         except KeyboardInterrupt as error:
@@ -168,10 +180,8 @@ def _of_face(index: int, face: Face) -> dict[str, Any]:
     }
 
 
-def _encodable(text: str) -> str:
-    """Text as it can be written: a file name on disk may hold bytes that are no UTF-8."""
-    return os.fsencode(text).decode("utf-8", "backslashreplace") if _is_odd(text) else text
-
-
-def _is_odd(text: str) -> bool:
-    return any("\ud800" <= letter <= "\udfff" for letter in text)
+def _csv_cells(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: (csv_path if key == "input" else csv_text)(value) if isinstance(value, str) else value
+        for key, value in row.items()
+    }

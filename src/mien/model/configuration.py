@@ -1,0 +1,222 @@
+"""``config.json`` of a model folder, read field by field: what is not on these lists never reaches a library.
+
+transformers and timm follow what a configuration asks for: other files of weights (pickles among them), networks and
+compiled code from the hub, packages that unpack weights. Of a folder, whose maker nobody knows, only plain numbers,
+flags and the names of classes, of activations and of timm's own networks are taken, each held to its range.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import timm
+from transformers import TimmWrapperConfig, ViTConfig, ViTMAEConfig
+
+from mien.errors import MienError
+from mien.files import read_json_object
+from mien.model import face_cnn  # noqa: F401 - timm knows it from here on
+from mien.model.preprocessing import LARGEST_IMAGE
+
+MOST_CLASSES = 1000
+
+_ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "quick_gelu", "relu", "selu", "silu", "swish", "tanh")
+_Check = tuple[Callable[[Any], bool], str]
+
+
+def _whole(low: int, high: int) -> _Check:
+    return lambda value: type(value) is int and low <= value <= high, f"a whole number from {low} to {high:,}"
+
+
+def _number(low: float, high: float) -> _Check:
+    def fits(value: Any) -> bool:
+        return type(value) in (int, float) and math.isfinite(value) and low <= value <= high
+
+    return fits, f"a number from {low:g} to {high:g}"
+
+
+_FLAG: _Check = (lambda value: type(value) is bool, "true or false")
+
+VIT_FIELDS: dict[str, _Check] = {
+    "hidden_size": _whole(1, 8192),
+    "num_hidden_layers": _whole(1, 256),
+    "num_attention_heads": _whole(1, 256),
+    "intermediate_size": _whole(1, 65536),
+    "hidden_act": (lambda value: value in _ACTIVATIONS, f"one of {', '.join(_ACTIVATIONS)}"),
+    "hidden_dropout_prob": _number(0, 1),
+    "attention_probs_dropout_prob": _number(0, 1),
+    "initializer_range": _number(0, 1),
+    "layer_norm_eps": _number(0, 1),
+    "image_size": _whole(1, LARGEST_IMAGE),
+    "patch_size": _whole(1, LARGEST_IMAGE),
+    "num_channels": _whole(1, 4),
+    "qkv_bias": _FLAG,
+}
+"""What a ViT and a ViTMAE have in common, and all that is taken of either."""
+
+# Of ``timm.create_model`` itself: they name files, weights and addresses, or change what comes back.
+_OF_CREATE_MODEL = frozenset(
+    {"model_name", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir",
+     "features_only", "scriptable", "exportable", "no_jit", "num_classes", "pretrained_strict", "pretrained_filter_fn",
+     "kwargs_filter"}
+)  # fmt: skip
+_WORDS = ("global_pool", "act_layer", "norm_layer", "aa_layer", "attn_layer", "class_token", "pos_embed", "stem_type")
+_DEPTHS = re.compile(r"(depth|layer|block|repeat|stage|num_)")
+_MOST_LAYERS, _LARGEST_NUMBER, _LONGEST_LIST = 256, 65536, 64
+_OF_PICTURES = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")
+
+
+def read_config(folder: Path) -> ViTConfig | TimmWrapperConfig:
+    """The configuration of a classifier's folder.
+
+    Raises:
+        MienError: ``config.json`` is no JSON object, its architecture is another, or a field is of another type or out
+            of its range.
+    """
+    path = folder / "config.json"
+    values = read_json_object(path)
+    found = values.get("model_type", "no model_type")
+    if found == "vit":
+        return ViTConfig(**_vit_fields(path, values), **_labels(path, values))
+    if found == "timm_wrapper":
+        return _timm_config(path, values)
+    raise MienError(
+        f"{folder}: is of another architecture ({str(found)[:40]}), expected a classifier (vit or timm_wrapper); give "
+        "a folder that `mien train` wrote"
+    )
+
+
+def read_mae_config(folder: Path) -> ViTMAEConfig:
+    """The configuration of a ViTMAE's folder, as far as a classifier takes it over.
+
+    Raises:
+        MienError: as ``read_config``.
+    """
+    path = folder / "config.json"
+    values = read_json_object(path)
+    found = values.get("model_type", "no model_type")
+    if found != "vit_mae":
+        raise MienError(
+            f"--backbone {folder}: is of another architecture ({str(found)[:40]}), expected a ViTMAE (vit_mae)"
+        )
+    return ViTMAEConfig(**_vit_fields(path, values))
+
+
+def check_names(names: Any, where: str | Path) -> tuple[str, ...]:
+    """The classes of a model, held to what labels need.
+
+    Raises:
+        MienError: they are no list of two or more different texts of 1 to 100 letters.
+    """
+    fine = isinstance(names, list | tuple) and 2 <= len(names) <= MOST_CLASSES
+    fine = fine and all(isinstance(name, str) and 0 < len(name) <= 100 and name.strip() for name in names)
+    if not fine or len(set(names)) != len(names):
+        raise MienError(
+            f"{where}: the names of the classes are no list of 2 to {MOST_CLASSES:,} different texts; copy the whole "
+            "folder again"
+        )
+    return tuple(names)
+
+
+def check_record(meta: dict[str, Any], where: str | Path) -> dict[str, Any]:
+    """The parts of a ``meta.json`` that decide anything, held to their kinds and ranges; the rest is not looked at.
+
+    Raises:
+        MienError: ``release``, ``data``, its fingerprint, ``calibration``, its temperature, its threshold or its stated accuracy is
+            of another kind or out of range.
+    """
+    data, calibration = meta.get("data", {}), meta.get("calibration") or {}
+    uncertain = (calibration.get("uncertain") or {}) if isinstance(calibration, dict) else {}
+    fits = {
+        "release": isinstance(meta.get("release", {}), dict),
+        "data": isinstance(data, dict) and isinstance(data.get("fingerprint", ""), str),
+        "calibration": isinstance(calibration, dict)
+        and isinstance(uncertain, dict)
+        and _is_number_or_none(calibration.get("temperature"), 1e-3, 1e3)
+        and all(_is_number_or_none(uncertain.get(name), 0, 1) for name in ("threshold", "stated_accuracy")),
+    }
+    wrong = [name for name, fine in fits.items() if not fine]
+    if wrong:
+        raise MienError(
+            f"{where}: is not as `mien train` wrote it ({' and '.join(wrong)}); copy the whole folder again"
+        )
+    return meta
+
+
+def _is_number_or_none(value: Any, low: float, high: float) -> bool:
+    return value is None or _number(low, high)[0](value)
+
+
+def _vit_fields(path: Path, values: dict[str, Any]) -> dict[str, Any]:
+    taken = {name: _checked(path, name, values[name], check) for name, check in VIT_FIELDS.items() if name in values}
+    width, heads = taken.get("hidden_size", 768), taken.get("num_attention_heads", 12)
+    if width % heads:
+        raise MienError(f"{path}: hidden_size is {width}, expected a multiple of num_attention_heads ({heads})")
+    if taken.get("patch_size", 16) > taken.get("image_size", 224):
+        raise MienError(f"{path}: patch_size is {taken['patch_size']}, expected at most image_size")
+    return taken
+
+
+def _timm_config(path: Path, values: dict[str, Any]) -> TimmWrapperConfig:
+    architecture = values.get("architecture")
+    if not isinstance(architecture, str) or not re.fullmatch(r"\w+", architecture) or not timm.is_model(architecture):
+        raise MienError(
+            f"{path}: architecture: got {str(architecture)[:60]!r}, expected the name of a network of timm "
+            f"{timm.__version__}; give a folder that `mien train` wrote"
+        )
+    arguments = values.get("model_args") or {}
+    if not isinstance(arguments, dict):
+        raise MienError(f"{path}: model_args: expected names and values, got {type(arguments).__name__}")
+    for name, value in arguments.items():
+        if name in _OF_CREATE_MODEL or not re.fullmatch(r"[a-z]\w*", name) or not _is_plain(name, value):
+            raise MienError(
+                f"{path}: model_args: {name[:60]}: got {str(value)[:60]!r}, expected a number, true or false, or a "
+                "list of numbers, for an argument of the network itself"
+            )
+    pictures = values.get("pretrained_cfg") or {}
+    kept = {name: pictures[name] for name in _OF_PICTURES if isinstance(pictures, dict) and name in pictures}
+    config = TimmWrapperConfig(architecture=architecture, model_args=dict(arguments), **_labels(path, values))
+    if all(_is_plain("interpolation", value) for value in kept.values()):
+        config.pretrained_cfg = kept
+    if isinstance(values.get("image_processor_type"), str):
+        config.image_processor_type = "ViTImageProcessor"
+    return config
+
+
+def _is_plain(name: str, value: Any) -> bool:
+    if value is None or type(value) is bool:
+        return True
+    if type(value) in (int, float):
+        most = _MOST_LAYERS if _DEPTHS.search(name) and name != "num_features" else _LARGEST_NUMBER
+        return math.isfinite(value) and abs(value) <= most
+    if isinstance(value, str):
+        return name in (*_WORDS, "interpolation") and re.fullmatch(r"\w{0,40}", value) is not None
+    if isinstance(value, list):
+        return len(value) <= _LONGEST_LIST and all(
+            not isinstance(item, str) and _is_plain(name, item) for item in value
+        )
+    return False
+
+
+def _labels(path: Path, values: dict[str, Any]) -> dict[str, Any]:
+    """``id2label`` and ``label2id`` out of ``id2label`` (numbers as text) or, of timm, the list ``label_names``."""
+    names = values.get("label_names")
+    table = values.get("id2label")
+    if names is None and isinstance(table, dict):
+        try:
+            numbered = {int(index): name for index, name in table.items()}
+        except ValueError as error:
+            raise MienError(f"{path}: id2label: expected numbers and names ({error})") from error
+        names = [numbered.get(index) for index in range(len(numbered))]
+    names = check_names(names, path)
+    return {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}
+
+
+def _checked(path: Path, name: str, value: Any, check: _Check) -> Any:
+    fits, expected = check
+    if isinstance(value, list | dict) or not fits(value):
+        raise MienError(f"{path}: {name}: got {str(value)[:60]}, expected {expected}; copy the whole folder again")
+    return value
