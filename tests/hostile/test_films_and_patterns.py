@@ -200,9 +200,9 @@ class TestOneFilmEndsNothing:
                     self.stream = stream
 
                 def decode(self, packet: av.Packet | None) -> list[av.VideoFrame]:
-                    return failing(self.stream.decode, packet)  # type: ignore[no-any-return]
+                    return failing(self.stream.decode, packet)
 
-            monkeypatch.setattr(decoder, "_pictures_of", lambda stream, packet: pictures(Stream(stream), packet))
+            monkeypatch.setattr(decoder, "_pictures_of", lambda stream, packet: pictures(Stream(stream), packet))  # type: ignore[arg-type]
         recognizer = Recognizer("nano", detector="none")
         records = list(read_inputs(recognizer, [Film(path), tmp_path / "photo.png"], FilmSettings()))
         assert records[-1].status == "ok" and records[-1].input.endswith("photo.png")
@@ -245,8 +245,8 @@ class TestOneFilmEndsNothing:
             return original(data, keep_marker)
 
         monkeypatch.setattr(missing, "_number", counted)
-        with path.open("rb") as file:
-            parts = missing._mp4_parts(file, path.stat().st_size)
+        with path.open("rb") as film:
+            parts = missing._mp4_parts(film, path.stat().st_size)
         assert missing.lacking(path) is None
         assert len(parts) <= 1000 and len(reads) <= 2000
         assert len(list(frames.frames(path))) == 3
