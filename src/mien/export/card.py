@@ -231,6 +231,8 @@ def _promise(calibration: Mapping[str, Any]) -> str:
     pictures = f"{calibration['n']:,} validation pictures"
     if left_out is not None:
         pictures += f" without a twin in training ({left_out:,} with one were left out)"
+    if sure is None:  # too few pictures for a threshold, or for a temperature as well (``calibrate_if_enough``)
+        return f"There are {pictures}: too few to fit a threshold of a sure answer, so no answer is called uncertain.\n"
     text = f"Temperature ({calibration['temperature']:.3f}) and threshold of a sure answer were fitted on {pictures}. "
     if sure.get("threshold") is None:
         stated = f"{sure['stated_accuracy']:.0%}"

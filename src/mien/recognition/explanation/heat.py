@@ -115,7 +115,8 @@ def _outline(values: np.ndarray) -> np.ndarray:
     distance = np.abs(values - _OUTLINED) / np.maximum(np.hypot(down, right), 1e-6)
     opacity: np.ndarray = np.clip(_LINE / 2 + 0.5 - distance, 0, 1)
     inside = np.zeros(values.shape, bool)
-    inside[_LINE // 2 : -_LINE // 2, _LINE // 2 : -_LINE // 2] = True
+    edge = _LINE // 2
+    inside[edge:-edge, edge:-edge] = True
     opacity[~inside & (values >= _OUTLINED)] = 1  # closes the line along the border of the picture
     return opacity
 
