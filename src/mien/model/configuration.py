@@ -125,8 +125,8 @@ def check_record(meta: dict[str, Any], where: str | Path) -> dict[str, Any]:
     """The parts of a ``meta.json`` that decide anything, held to their kinds and ranges; the rest is not looked at.
 
     Raises:
-        MienError: ``release``, ``data``, its fingerprint, ``calibration``, its temperature, its threshold or its stated accuracy is
-            of another kind or out of range.
+        MienError: ``release``, ``data``, its fingerprint, ``calibration``, its temperature, its threshold or its stated
+            accuracy is of another kind or out of range.
     """
     data, calibration = meta.get("data", {}), meta.get("calibration") or {}
     uncertain = (calibration.get("uncertain") or {}) if isinstance(calibration, dict) else {}
