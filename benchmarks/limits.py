@@ -15,7 +15,6 @@ import argparse
 import json
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -58,9 +57,7 @@ def hit(finder: Detector, pixels: np.ndarray, frame: Box) -> bool:
     return False
 
 
-def small(
-    finder: Detector, face: int, shape: tuple[int, int], generator: np.random.Generator, grey: bool = False
-) -> bool:
+def small(finder: Detector, face: int, shape: tuple[int, int], grey: bool, generator: np.random.Generator) -> bool:
     """Whether a face of a size is found somewhere in an empty picture of a shape, with its colours or without."""
     pixels, frame = portrait(face * generator.uniform(0.98, 1.02), generator.uniform(-10, 10), generator.random() < 0.5)
     canvas = np.full((*shape, 3), 120, np.uint8)
@@ -121,25 +118,19 @@ def main() -> None:
     given = parser.parse_args()
     finder = detector(given.detector, **({} if given.min_face is None else {"min_face": given.min_face}))
     shapes = {"640x480": (480, 640), "2048x1536": (1536, 2048), "16000x512": (512, 16000)}
-    record: dict[str, Any] = {
-        "size": {
-            f"{name}{' grey' if grey else ''}": {
-                face: share(partial(small, finder, face, shape, grey=grey), given.draws, given.seed)
-                for face in SIZES
+    rows: dict[str, dict[float, float]] = {}
+    for name, shape in shapes.items():
+        for grey in (False, True):
+            rows[f"{name}{', grey' if grey else ''}, face in px"] = {
+                face: share(partial(small, finder, face, shape, grey), given.draws, given.seed) for face in SIZES
             }
-            for name, shape in shapes.items()
-            for grey in (False, True)
-        },
-        "tilt": {tilt: share(partial(tilted, finder, tilt), given.draws, given.seed) for tilt in TILTS},
-        "cut": {part: share(partial(cut, finder, part), given.draws, given.seed) for part in SHARES},
-    }  # fmt: skip
-    for name, row in record["size"].items():
-        print(f"{name + ', face in px':28}" + "".join(f"{face:>5} {value:4.0%}" for face, value in row.items()))
-    for name, unit in (("tilt", "degrees"), ("cut", "share beyond an edge")):
-        print(f"{name + ', ' + unit:28}" + "".join(f"{key:>5} {value:4.0%}" for key, value in record[name].items()))
+    rows["tilt in degrees"] = {tilt: share(partial(tilted, finder, tilt), given.draws, given.seed) for tilt in TILTS}
+    rows["share beyond an edge"] = {part: share(partial(cut, finder, part), given.draws, given.seed) for part in SHARES}
+    for name, row in rows.items():
+        print(f"{name:28}" + "".join(f"{key:>6} {value:4.0%}" for key, value in row.items()))
     right, wrong = sideways(finder)
     print(f"a man from the side: found in {right} of 6 sizes of one picture, {wrong} wrong boxes")
-    print(json.dumps({"benchmark": "limits", "seed": given.seed, "draws": given.draws, "sideways": right, **record}))
+    print(json.dumps({"benchmark": "limits", "seed": given.seed, "draws": given.draws, "sideways": right, **rows}))
 
 
 if __name__ == "__main__":

@@ -133,7 +133,7 @@ def test_the_limits_are_counted_right() -> None:
 
     generator = np.random.default_rng(0)
     assert limits.share(lambda g: g.random() < 2, 3, 0) == 1
-    assert not limits.small(Everywhere(), 24, (480, 640), generator)
+    assert not limits.small(Everywhere(), 24, (480, 640), False, generator)
     assert not limits.tilted(Everywhere(), 30, generator)
     assert limits.hit(Everywhere(), np.zeros((50, 50, 3), np.uint8), (5, 5, 40, 40))
     for mirrored in (False, True):
@@ -146,5 +146,5 @@ def test_the_smallest_and_the_cut_off_faces_that_the_readme_names_are_found() ->
     from mien.recognition.detection.yunet import YuNet
 
     generator = np.random.default_rng(1)
-    assert limits.small(YuNet(), 24, (900, 1300), generator)
+    assert limits.small(YuNet(), 24, (900, 1300), False, generator)
     assert limits.cut(YuNet(), 0.2, generator)

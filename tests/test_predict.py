@@ -184,6 +184,28 @@ def test_a_model_that_cannot_be_used_is_2(capsys: pytest.CaptureFixture[str], mo
     assert Path("old.csv").read_text() == "kept"
 
 
+@pytest.mark.parametrize(("options", "expected"), [([], {}), (["--min-face", "40"], {"min_face": 40})])
+def test_the_smallest_face_reaches_the_detector(
+    options: list[str], expected: dict[str, int], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, int] = {}
+
+    def detector_of(name: str, **settings: int) -> Bright:
+        given.update(settings)
+        return Bright()
+
+    monkeypatch.setattr("mien.recognition.detection.detectors.detector", detector_of)
+    save("a.png", [140])
+    assert predict(capsys, "a.png", *options)[0] == 0
+    assert given == expected
+
+
+def test_a_smallest_face_that_is_no_number_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    save("a.png", [140])
+    code, _, told = predict(capsys, "a.png", "--min-face", "7")
+    assert code == 2 and "--min-face: got '7', expected a whole number of at least 8" in told[0]
+
+
 def test_options_reach_the_recognizer(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[Any] = []
     engine = Mean()

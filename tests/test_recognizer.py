@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from film_helpers import numbered, write
 from PIL import Image
-from recognition_helpers import SIDE, Mean, bomb, encoded, picture, recognizer
+from recognition_helpers import SIDE, Bright, Mean, bomb, encoded, picture, recognizer
 
 import mien
 from mien.errors import MienError
@@ -268,9 +268,27 @@ def test_a_portrait_is_found_however_it_comes(tmp_path: Path) -> None:
         ({"detector": None}, r"detector: got None, expected yunet, .* or an object with detect\(\)"),
         ({"model": 3}, "model: got 3, expected the path of a folder or of an .onnx file"),
         ({"engine": 3}, r"engine: got 3, expected auto, onnx, torch, or an object with read\(\)"),
+        ({"detector": "haar"}, "detector 'haar': is no part of Mien any more, yunet replaced it"),
+        ({"min_face": 3}, "yunet: min_face is 3, expected at least 8 pixels"),
+        ({"min_face": 24, "detector": "none"}, "'none': does not take the options min_face"),
+        ({"min_face": 24, "detector": Bright()}, r"min_face: is for the detector yunet; an object with detect\(\)"),
         ({"device": 0}, "device: got 0, expected auto, cpu, cuda or cuda:N, as text"),
     ],
-    ids=["no folder", "no model", "a picture", "engine", "detector", "no detector", "a number", "no engine", "device"],
+    ids=[
+        "no folder",
+        "no model",
+        "a picture",
+        "engine",
+        "detector",
+        "no detector",
+        "a number",
+        "no engine",
+        "haar",
+        "small",
+        "not for none",
+        "not for an object",
+        "device",
+    ],
 )
 def test_options_that_do_not_exist_are_told(
     options: dict[str, Any], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -75,7 +75,7 @@ def test_boxes_go_back_to_where_they_were() -> None:
 
 def test_neighbours_share_enough() -> None:
     tiles = [tile for tile in plan(512, 16000, 24) if scale(tile) > 0.45]
-    for before, after in itertools.pairwise(tiles):
+    for before, after in pairwise(tiles):
         assert (before.right - after.left) * scale(before) >= OVERLAP - 2
 
 

@@ -2,7 +2,8 @@
 
 OpenCV Zoo's YuNet says 640 x 640, though every layer of it takes any multiple of 32. ONNX Runtime holds a network to
 what its file says, so the file is changed in memory: protocol buffers are read by hand (field number and wire type,
-then the value: https://protobuf.dev/programming-guides/encoding), as the base install has no package ``onnx``.
+then the value: https://protobuf.dev/programming-guides/encoding), as the package ``onnx`` is no part of the base
+install.
 """
 
 from __future__ import annotations

