@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -36,6 +37,17 @@ from mien.recognition.results import Face, Recognition
 from mien.recognition.training_set import crop_set
 
 SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
+
+
+@pytest.fixture(autouse=True)
+def signals_as_a_terminal_leaves_them() -> Iterator[None]:
+    """A shell starts what runs in the background with SIGINT ignored, nohup with SIGHUP, and both stay so."""
+    former = {number: signal.getsignal(number) for number in SIGNALS}
+    for number in SIGNALS:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    yield
+    for number, handler in former.items():
+        signal.signal(number, handler)
 
 
 class Signalling(Whole):

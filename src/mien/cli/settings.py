@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 PRINT_CONFIG = "print_config"
 PLACEHOLDER = "."
-MOST_PROBLEMS, LONGEST_VALUE = 15, 100
+MOST_PROBLEMS, LONGEST_VALUE = 20, 100
 """What of many mistakes one error tells: so many of them, and so many letters of each value."""
 
 
