@@ -57,6 +57,8 @@ Code and weights: MIT. FER2013 (Goodfellow et al. 2013, arXiv:1307.0414) has ter
 to others: it was gathered for research; whether weights made from it may be used commercially is for you to find out.
 The folder holds no picture and no thumbnail of a face. The sketches of the training pictures, 256 bits each, tell
 whether a picture was probably trained on; they are not meant to be turned into pictures.
+Faces in photos and films are found by YuNet (MIT), which was trained on WIDER FACE, whose pictures are for research; it
+is no part of this folder.
 """
 
 OWN = "All its weights were made by the runs above from random ones: none are Meta's ViTMAE, none another package's."
