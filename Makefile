@@ -21,10 +21,10 @@ $(READY): pyproject.toml requirements.txt constraints.txt
 	@touch $@
 
 demo: $(READY)  ## the whole path on drawn faces: data, training, report, prediction (minutes, no download)
-	$(BIN)/python -m mien.demo
+	$(BIN)/python scripts/demo.py
 
 model: $(READY)  ## make the shipped models again from DATA=archive.zip (hours; goes on where it was stopped)
-	$(BIN)/python -m mien.remake --data "$(DATA)"
+	$(BIN)/python scripts/remake.py --data "$(DATA)"
 
 wheel: $(READY)  ## dist/mien-VERSION-py3-none-any.whl
 	rm -rf build dist

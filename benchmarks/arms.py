@@ -14,18 +14,18 @@ import torch
 from masked_inputs import hidden_patches
 
 from mien.config import PRESETS, DistillConfig, FreezeConfig, PretrainConfig, TrainConfig, differences
+from mien.data.clean import trained_on
 from mien.data.faces import FaceSet
 from mien.errors import MienError
-from mien.evaluation.clean import trained_on
 from mien.evaluation.evaluate import evaluate
 from mien.files import read_json
+from mien.machine import machine_of, resolve_device
 from mien.model.classifier import Classifier
-from mien.model.presets import SHAPES
-from mien.training.device import machine_of, resolve_device
+from mien.model.vit import SHAPES
 from mien.training.finetune import train
 from mien.training.history import read_history
 from mien.training.pretrain import pretrain
-from mien.training.state import state_path
+from mien.training.run import state_path
 
 
 @dataclass(frozen=True)

@@ -35,8 +35,8 @@ from scenes import collage, portrait
 from mien.data.read import read_faces
 from mien.evaluation.metrics import mcnemar, score
 from mien.labels import FER2013
+from mien.machine import machine, versions
 from mien.recognition.recognizer import Recognizer
-from mien.versions import machine, versions
 
 SIZES: tuple[int, ...] = (256, 512, 1024, 2048)
 FIRST = {

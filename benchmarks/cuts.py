@@ -21,7 +21,8 @@ import numpy as np
 from PIL import Image
 from skimage import data
 
-from mien.recognition.film import cuts, tracking
+from mien.recognition.film import tracking
+from mien.recognition.film import tracking as cuts
 
 WIDTH, HEIGHT = 640, 480
 NAMES = ("astronaut", "camera", "chelsea", "coffee", "coins", "rocket", "retina", "hubble_deep_field", "brick", "grass",

@@ -24,8 +24,9 @@ import numpy as np
 from scenes import Scene, collage, portrait, scenes
 
 from mien.data.read import read_faces
-from mien.recognition.detection.detectors import detector, overlap
-from mien.recognition.detection.framing import square
+from mien.recognition.crop import square
+from mien.recognition.detection import overlap
+from mien.recognition.detectors import detector
 from mien.recognition.results import Box
 
 Finder = Callable[[np.ndarray], list[Box]]

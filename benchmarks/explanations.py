@@ -33,12 +33,12 @@ from matplotlib.ticker import PercentFormatter
 
 from mien.data.faces import SPLITS
 from mien.data.read import read_faces
-from mien.evaluation.figures.style import LIGHT, TEXT_SIZE, blank_figure, legend_above, png, style_axes
+from mien.evaluation.figures import LIGHT, TEXT_SIZE, blank_figure, legend_above, png, style_axes
 from mien.model.classifier import Classifier
 from mien.model.networks import as_vit
 from mien.progress import progress
-from mien.recognition.explanation.attention import ATTENTION
-from mien.recognition.explanation.explain import Reader, enlarged, filled, occlusion, reader
+from mien.recognition.attention import ATTENTION
+from mien.recognition.explain import Reader, enlarged, filled, occlusion, reader
 
 Map = Callable[[np.ndarray, int, np.random.Generator], np.ndarray]
 """A face, uint8 [S, S] or [S, S, 3], the position of a label, and a source of chance, to relevance [S, S]."""

@@ -18,7 +18,8 @@ import numpy as np
 from PIL import Image
 
 from mien.data.read import read_faces
-from mien.recognition.detection.detectors import Detector, detector
+from mien.recognition.detection import Detector
+from mien.recognition.detectors import detector
 
 
 def boxes(faces: np.ndarray, finder: Detector, side: int) -> np.ndarray:

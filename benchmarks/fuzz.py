@@ -188,7 +188,7 @@ def read_film(folder: Path, rng: random.Random) -> None:
 def read_archive(folder: Path, rng: random.Random) -> None:
     """An archive as a set, and as photos to be cropped."""
     from mien.data.read import read_faces
-    from mien.recognition.detection.detectors import detector
+    from mien.recognition.detectors import detector
     from mien.recognition.training_set import crop_set
 
     path = folder / "set.zip"
@@ -210,14 +210,14 @@ def read_table(folder: Path, rng: random.Random) -> None:
 
 @lru_cache(maxsize=1)
 def _shipped() -> dict[str, bytes]:
-    from mien.recognition.engines.models import SHIPPED
+    from mien.recognition.models import SHIPPED
 
     return {path.name: path.read_bytes() for path in (SHIPPED / "nano").iterdir()}
 
 
 def read_model(folder: Path, rng: random.Random) -> None:
     """A model folder by torch: one of its files spoilt, JSON by its values or by its bytes."""
-    from mien.recognition.engines.torch_engine import TorchEngine
+    from mien.recognition.torch_engine import TorchEngine
 
     name = rng.choice(("config.json", "config.json", "preprocessor_config.json", "meta.json", "model.safetensors"))
     files = {key: data for key, data in _shipped().items() if not key.endswith(".onnx")}
@@ -233,7 +233,7 @@ def read_model(folder: Path, rng: random.Random) -> None:
 
 def read_onnx(folder: Path, rng: random.Random) -> None:
     """An ONNX file by ONNX Runtime, spoilt in its metadata or anywhere."""
-    from mien.recognition.engines.engines import OnnxEngine
+    from mien.recognition.engine import OnnxEngine
 
     data = _shipped()["model.onnx"]
     tail = 20_000 if rng.random() < 0.5 else len(data)

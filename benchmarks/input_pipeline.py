@@ -31,8 +31,7 @@ from torchvision.datasets import ImageFolder
 from mien.config import AugmentConfig
 from mien.data.faces import FaceSet
 from mien.data.read import read_faces
-from mien.model.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
-from mien.model.presets import FER2013_MEAN, FER2013_STD
+from mien.model.preprocessing import FER2013_MEAN, FER2013_STD, IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from mien.training.augment import Augment, random_table
 
 TARGETS = {48: 5.0, 224: 1.8}

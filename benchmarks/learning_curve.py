@@ -38,16 +38,14 @@ from arms import add_options, head, judge, make, told
 from power_law import figure_of, fit, in_words
 
 from mien.config import TrainConfig
-from mien.data.assemble import OFFICIAL_SPLITS
 from mien.data.drawn import write_archive
-from mien.data.faces import FaceSet, fingerprint_of
+from mien.data.faces import OFFICIAL_SPLITS, FaceSet, fingerprint_of
 from mien.data.read import read_faces
-from mien.data.split import cut_validation
-from mien.data.twins import groups, has_twin
+from mien.data.twins import cut_validation, groups, has_twin
 from mien.errors import MienError
 from mien.evaluation.figures import png
 from mien.files import atomic_file, read_json, write_json
-from mien.versions import versions
+from mien.machine import versions
 
 
 def places(labels: np.ndarray, group: np.ndarray, seed: int) -> np.ndarray:

@@ -19,8 +19,9 @@ from functools import partial
 import numpy as np
 from PIL import Image
 
-from mien.recognition.detection.detectors import Detector, detector, overlap
-from mien.recognition.detection.framing import square
+from mien.recognition.crop import square
+from mien.recognition.detection import Detector, overlap
+from mien.recognition.detectors import detector
 from mien.recognition.results import Box
 
 FACE: tuple[float, float, float] = (0.439, 0.222, 0.19)

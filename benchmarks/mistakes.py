@@ -28,17 +28,17 @@ import numpy as np
 from PIL import Image
 
 from mien.cli.evaluate import as_trained
+from mien.data.clean import trained_on
 from mien.data.faces import FaceSet
 from mien.data.read import read_faces
 from mien.data.twins import twin_pairs
 from mien.errors import MienError
-from mien.evaluation.clean import trained_on
 from mien.evaluation.evaluate import Evaluation, evaluate
 from mien.evaluation.figures import picture_sheet, png
 from mien.evaluation.metrics import classification_report_text, most_confused, surest_mistakes
 from mien.files import atomic_file, ensure_writable, write_text
+from mien.machine import resolve_device
 from mien.model.classifier import Classifier
-from mien.training.device import resolve_device
 
 PER_SHEET, COLUMNS = 30, 6
 SHOWN_SIZE = 192

@@ -39,10 +39,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mien.config import PRESETS
 from mien.labels import FER2013
-from mien.model.backbone import build
-from mien.model.presets import SHAPES
-from mien.training.device import machine_of
-from mien.versions import versions
+from mien.machine import machine_of, versions
+from mien.model.vit import SHAPES, build
 
 REFERENCE = "tiny"
 """The preset that ratios refer to."""

@@ -24,10 +24,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mien.config import PRESETS, PretrainConfig
 from mien.data.faces import FaceSet
+from mien.machine import versions
 from mien.model.mae import build_autoencoder, count_patches
-from mien.training.device import start_accelerator
 from mien.training.pretrain import Pretraining
-from mien.versions import versions
+from mien.training.run import start_accelerator
 
 MATRIX = 4096
 """Rows and columns of the matrices whose product tells what the machine can do."""

@@ -46,11 +46,11 @@ from scipy.stats import ttest_rel
 from mien.config import PretrainConfig, to_dict
 from mien.data.faces import FaceSet
 from mien.data.read import read_faces
-from mien.data.split import cut_validation
+from mien.data.twins import cut_validation
 from mien.errors import MienError
 from mien.files import read_json, write_json
-from mien.model.presets import SHAPES
-from mien.versions import versions
+from mien.machine import versions
+from mien.model.vit import SHAPES
 
 FEWEST_SEEDS = 3
 """With fewer, nothing is said about chance."""

@@ -24,10 +24,9 @@ from matplotlib.figure import Figure
 from scenes import portrait
 from video import RATE, add_options, load, options_of, peak_of, write_film
 
-from mien.evaluation.figures import png
-from mien.evaluation.figures.style import LIGHT, TEXT_SIZE, blank_figure, style_axes
+from mien.evaluation.figures import LIGHT, TEXT_SIZE, blank_figure, png, style_axes
 from mien.files import write_json
-from mien.versions import machine, versions
+from mien.machine import machine, versions
 
 BATCHES: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 SIDES: tuple[int, ...] = (128, 256, 512, 1024, 2048, 4096)

@@ -21,9 +21,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from mien.data.alignment import SIDE, aligned_correlation
+from mien.data.clean import has_sketched_twin, sketch
 from mien.data.faces import FaceSet
 from mien.data.read import read_faces
-from mien.data.sketches import has_sketched_twin, sketch
 from mien.data.twins import THRESHOLD, candidates, comparable, groups, has_twin
 from mien.files import ensure_writable
 

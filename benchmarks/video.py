@@ -40,9 +40,9 @@ import numpy as np
 from av.video.stream import VideoStream
 from PIL import Image
 
-from mien.recognition.film.film import BATCH, Reader, recognize_film
-from mien.recognition.inputs.frames import frames
-from mien.versions import machine
+from mien.machine import machine
+from mien.recognition.film.reader import frames
+from mien.recognition.film.records import BATCH, Reader, recognize_film
 
 WIDTH, HEIGHT, RATE = 640, 480, 25.0
 TARGET = 25.0
@@ -125,7 +125,7 @@ def table_beside(found: dict[str, dict[str, list[float]]]) -> str:
 
 def speed(recognizer: Any, film: Path, count: int, rounds: int, scratch: Path) -> dict[str, float]:
     """Frames a second of the whole and of its parts, and how well the face was followed."""
-    from mien.recognition.detection.framing import cut
+    from mien.recognition.crop import cut
     from mien.recognition.film.writer import write_annotated
 
     records = list(recognize_film(recognizer, film))

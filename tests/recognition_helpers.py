@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mien.recognition.detection.detectors import Detection
-from mien.recognition.engines.engines import Answers
+from mien.recognition.detection import Detection
+from mien.recognition.engine import Answers
 from mien.recognition.recognizer import Recognizer
 
 SIDE = 8

@@ -23,8 +23,8 @@ from mien.data.read import read_faces
 from mien.data.twins import groups
 from mien.errors import MienError
 from mien.labels import FER2013
-from mien.model.backbone import build
 from mien.model.classifier import Classifier
+from mien.model.vit import build
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from mien.data.blur import Border, gaussian_blur
+from mien.data.images import Border, gaussian_blur
 
 
 @pytest.mark.parametrize(("border", "mode"), [("reflect", "mirror"), ("symmetric", "reflect")])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import synthetic_faces
 
-from mien.data.sketches import sketch
+from mien.data.clean import sketch
 from mien.data.twins import groups, has_twin
 from mien.errors import MienError
 from mien.evaluation.calibration import (
@@ -300,8 +300,8 @@ def trained(mae_folder: Path, tmp_path: Path) -> Path:
     """A run folder whose model has a random head that is far too sure."""
     import torch
 
-    from mien.model.backbone import build
-    from mien.model.head import heads
+    from mien.model.networks import heads
+    from mien.model.vit import build
 
     torch.manual_seed(0)
     network, preprocessing = build(str(mae_folder), FACES.names, grey=True)

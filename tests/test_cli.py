@@ -324,8 +324,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
 
     from mien.labels import FER2013
-    from mien.model.backbone import build
     from mien.model.classifier import Classifier
+    from mien.model.vit import build
 
     run = tmp_path_factory.mktemp("run")
     torch.manual_seed(0)
@@ -361,8 +361,8 @@ def test_evaluate_knows_what_the_model_was_trained_on(
         metrics: dict[str, Any] = json.loads((out / "metrics.json").read_text())
         return metrics
 
+    from mien.data.clean import sketch
     from mien.data.read import read_faces
-    from mien.data.sketches import sketch
     from mien.model.classifier import Classifier
 
     faces = read_faces(drawn)
@@ -436,8 +436,8 @@ def test_evaluate_over_several_models_gives_mean_and_deviation(
 
 def save_untrained(run: Path, names: tuple[str, ...], meta: dict[str, Any]) -> Path:
     """A run folder with an untrained nano classifier of these classes."""
-    from mien.model.backbone import build
     from mien.model.classifier import Classifier
+    from mien.model.vit import build
 
     network, preprocessing = build("nano", names, grey=True)
     Classifier(network, preprocessing, names).save(run / "model", meta)
@@ -487,7 +487,7 @@ def test_evaluate_finds_the_validation_part_that_training_cut(
     drawn: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from mien.data.read import read_faces
-    from mien.data.split import cut_validation
+    from mien.data.twins import cut_validation
     from mien.model.classifier import Classifier
 
     folder = tmp_path / "faces"
@@ -604,7 +604,7 @@ def test_evaluate_without_a_model_takes_the_shipped_weights_where_there_are_any(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["evaluate", "--data", "missing.zip", "--split", "validation", "--out", str(tmp_path / "report")]
-    monkeypatch.setattr("mien.recognition.engines.models.SHIPPED", tmp_path / "weights")
+    monkeypatch.setattr("mien.recognition.models.SHIPPED", tmp_path / "weights")
     assert main(arguments) == 2
     assert "no weights are shipped in this installation" in capsys.readouterr().err
     shipped = tmp_path / "weights" / "mini"

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from data_helpers import encode, noise, write_folder, write_zip
 
-from mien.data import archive as archives
-from mien.data.archive import open_entries
+from mien.data import sources as archives
 from mien.data.read import read_faces
+from mien.data.sources import open_entries
 from mien.errors import MienError
 
 GOOD = {"happy/1.png": encode(noise(1)), "sad/2.png": encode(noise(2))}

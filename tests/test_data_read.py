@@ -231,7 +231,7 @@ def test_processes_may_read_at_once(tmp_path: Path, cache: Path) -> None:
 
 def test_reading_imports_no_torch() -> None:
     code = (
-        "import sys, mien.data.inspect, mien.data.split, mien.data.fetch, mien.data.read; print('torch' in sys.modules)"
+        "import sys, mien.data.inspect, mien.data.twins, mien.data.fetch, mien.data.read; print('torch' in sys.modules)"
     )
     assert start(code).communicate(timeout=60) == ("False\n", "")
 

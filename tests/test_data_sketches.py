@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from test_data_twins import CHANGES, crop, photographs
 
-from mien.data.sketches import has_sketched_twin, sketch
+from mien.data.clean import has_sketched_twin, sketch
 
 
 def test_a_sketch_has_32_bytes_and_finds_the_picture_itself() -> None:

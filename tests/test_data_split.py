@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from mien.data.faces import FaceSet
-from mien.data.split import cut_validation
-from mien.data.twins import groups, has_twin
+from mien.data.twins import cut_validation, groups, has_twin
 from mien.errors import MienError
 
 

@@ -11,11 +11,10 @@ import pytest
 from data_helpers import encode, noise, write_folder, write_zip
 from PIL import Image
 
-from mien.data import pictures as decoding
-from mien.data import unlabelled as reading
+from mien.data import images as decoding
+from mien.data import read as reading
 from mien.data.faces import FaceSet
-from mien.data.read import read_faces
-from mien.data.unlabelled import is_labelled, read_for_pretraining, read_unlabelled
+from mien.data.read import is_labelled, read_faces, read_for_pretraining, read_unlabelled
 from mien.errors import MienError
 
 PICTURE = encode(noise(0))

@@ -10,10 +10,11 @@ import pytest
 from detection_helpers import FACE, astronaut, lefts, panorama, picture
 
 from mien.errors import MienError
-from mien.recognition.detection import detectors
-from mien.recognition.detection.detectors import Detection, WholePicture, apart, detector, within
-from mien.recognition.detection.framing import square
-from mien.recognition.detection.yunet import MARGIN, YuNet
+from mien.recognition import detectors
+from mien.recognition.crop import square
+from mien.recognition.detection import Detection, WholePicture, apart, overlap, within
+from mien.recognition.detectors import detector
+from mien.recognition.yunet import MARGIN, YuNet
 
 pytest.importorskip("skimage.data")
 
@@ -155,7 +156,7 @@ def test_a_face_cut_off_by_the_edge_is_within_the_picture_and_framed_beyond_it(f
         assert x_box >= 0 and y_box >= 0
         assert x_box + width <= pixels.shape[1] and y_box + height <= pixels.shape[0]
         framed = square(found.framed, finder.margin, pixels.shape[1], pixels.shape[0])
-        assert detectors.overlap((*framed, framed[2]), (x, y, frame, frame)) > 0.6
+        assert overlap((*framed, framed[2]), (x, y, frame, frame)) > 0.6
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 1, 3), (1, 500), (500, 1, 3), (23, 23), (24, 24), (3000, 2)])

@@ -16,17 +16,16 @@ from conftest import synthetic_faces
 from safetensors.torch import load_file
 from training_helpers import Stop, stop_after
 
-from mien.config import AugmentConfig, FreezeConfig, TrainConfig
-from mien.config.train import DistillConfig
+from mien.config import AugmentConfig, DistillConfig, FreezeConfig, TrainConfig
 from mien.data.faces import FaceSet
 from mien.errors import MienError
-from mien.model.backbone import build
 from mien.model.classifier import Classifier
-from mien.model.head import heads
+from mien.model.networks import heads
 from mien.model.preprocessing import Preprocessing, tensor
+from mien.model.vit import build
 from mien.training import finetune, run
-from mien.training.distil import Distillation, Teacher, half_mirrored, load_teachers, soft_divergence
 from mien.training.finetune import FineTuning, train
+from mien.training.teachers import Distillation, Teacher, half_mirrored, load_teachers, soft_divergence
 
 NAMES = ("calm", "glad", "sour")
 CPU = torch.device("cpu")

@@ -7,8 +7,8 @@ import itertools
 import numpy as np
 import pytest
 
-from mien.recognition.output import draw
-from mien.recognition.output.draw import COLOURS, annotated, colour_of
+from mien.recognition import draw
+from mien.recognition.draw import COLOURS, annotated, colour_of
 from mien.recognition.results import Box, Face
 
 

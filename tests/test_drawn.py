@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mien.data.drawing import CANVAS, Pose, Sketch, backdrop
 from mien.data.drawn import EXPRESSIONS, draw_face, draw_faces, write_archive
 from mien.data.faces import FaceSet
+from mien.data.portrait import CANVAS, Pose, Sketch, backdrop
 from mien.data.read import read_faces
 from mien.errors import MienError
 from mien.labels import FER2013

@@ -18,13 +18,14 @@ import onnx
 from onnx import TensorProto, helper
 
 from mien.errors import MienError
-from mien.export.onnx_model import onnx_model
-from mien.model.backbone import build
+from mien.export.graph import onnx_model
 from mien.model.classifier import Classifier
-from mien.model.head import heads
-from mien.recognition.engines import engines, models
-from mien.recognition.engines.engines import OnnxEngine, engine
-from mien.recognition.engines.models import ModelFiles, find
+from mien.model.networks import heads
+from mien.model.vit import build
+from mien.recognition import engine as engines
+from mien.recognition import models
+from mien.recognition.engine import OnnxEngine
+from mien.recognition.models import ModelFiles, engine, find
 from mien.recognition.recognizer import Recognizer
 
 ROOT = Path(__file__).parents[1]
@@ -239,7 +240,7 @@ def test_no_thread_of_onnx_runtime_waits_between_answers(run_folder: Path) -> No
 
 def test_reading_by_onnx_loads_no_torch(run_folder: Path) -> None:
     code = (
-        "import sys, numpy as np; from mien.recognition.engines.engines import engine; "
+        "import sys, numpy as np; from mien.recognition.engine import engine; "
         f"print(engine({str(run_folder / 'onnx')!r}).read(np.zeros((1, 24, 24), np.uint8)).probabilities.shape); "
         "print([name for name in ('torch', 'transformers', 'timm', 'onnx', 'mien.model') if name in sys.modules])"
     )
@@ -249,6 +250,6 @@ def test_reading_by_onnx_loads_no_torch(run_folder: Path) -> None:
 
 
 def test_without_torch_a_model_of_training_says_what_to_do(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "mien.recognition.engines.torch_engine", None)
+    monkeypatch.setitem(sys.modules, "mien.recognition.torch_engine", None)
     with pytest.raises(MienError, match=r"not installed; pip install 'mien\[train\]' brings it, or give a folder that"):
         engine(run_folder)

@@ -22,17 +22,28 @@ from transformers import ViTConfig, ViTForImageClassification
 
 from mien.cli import explain as command
 from mien.errors import MienError
-from mien.model.backbone import build
 from mien.model.classifier import Classifier
 from mien.model.networks import as_vit
 from mien.model.preprocessing import Preprocessing
+from mien.model.vit import build
+from mien.recognition import attention as attention_module
+from mien.recognition import explain as heat
 from mien.recognition import recognizer as recognizer_module
-from mien.recognition.engines.engines import Answers
-from mien.recognition.explanation import attention as attention_module
-from mien.recognition.explanation import heat
-from mien.recognition.explanation.attention import ATTENTION, gradient, propagated, raw_attention, rolled_out, rollout
-from mien.recognition.explanation.explain import Explanation, enlarged, explain, filled, occlusion, reader, save
-from mien.recognition.explanation.heat import CAPTION, colours, overlay, sheet
+from mien.recognition.attention import ATTENTION, gradient, propagated, raw_attention, rolled_out, rollout
+from mien.recognition.engine import Answers
+from mien.recognition.explain import (
+    CAPTION,
+    Explanation,
+    colours,
+    enlarged,
+    explain,
+    filled,
+    occlusion,
+    overlay,
+    reader,
+    save,
+    sheet,
+)
 from mien.recognition.results import Face
 
 NAMES = ("calm", "glad", "sour")
@@ -279,7 +290,7 @@ class TestExplain:
     def test_occlusion_loads_no_torch(self) -> None:
         code = (
             "import sys, test_explain_fake as fake\n"
-            "from mien.recognition.explanation.explain import explain\n"
+            "from mien.recognition.explain import explain\n"
             "explain(fake.face, fake.engine).overlay()\n"
             "print([name for name in ('torch', 'transformers', 'matplotlib') if name in sys.modules])"
         )

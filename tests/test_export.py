@@ -17,21 +17,20 @@ pytest.importorskip("onnxscript")
 
 import onnx
 
-from mien.cli.export import run
+from mien.cli.sharing import run_export as run
 from mien.data.faces import FaceSet
 from mien.errors import MienError
 from mien.export import export as exporting
 from mien.export import parity
 from mien.export.export import export
-from mien.export.onnx_model import onnx_model
+from mien.export.graph import onnx_model
 from mien.export.parity import Comparison, Parity, choose, crops_of
-from mien.model.backbone import build
-from mien.model.channels import to_colour
+from mien.model.channels import grey_weights, reads_luma, to_colour
 from mien.model.classifier import Classifier
-from mien.model.head import heads
-from mien.model.luma import grey_weights, reads_luma
-from mien.recognition.engines.engines import OnnxEngine
-from mien.recognition.engines.torch_engine import TorchEngine
+from mien.model.networks import heads
+from mien.model.vit import build
+from mien.recognition.engine import OnnxEngine
+from mien.recognition.torch_engine import TorchEngine
 
 NAMES = ("calm", "glad", "sour")
 META = {"calibration": {"uncertain": {"threshold": 0.6, "stated_accuracy": 0.8}}}

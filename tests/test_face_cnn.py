@@ -12,11 +12,10 @@ import torch
 from conftest import synthetic_faces
 
 from mien.errors import MienError
-from mien.model.backbone import build
 from mien.model.classifier import Classifier
 from mien.model.face_cnn import FaceCNN
-from mien.training.distil import half_mirrored, load_teachers
-from mien.training.hints import TeacherMap
+from mien.model.vit import build
+from mien.training.teachers import TeacherMap, half_mirrored, load_teachers
 
 NAMES = ("calm", "glad", "sour")
 SMALL = {"stem_width": 4, "channels": [4, 8, 12], "layers": [1, 2, 1]}

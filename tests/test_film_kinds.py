@@ -30,9 +30,8 @@ from film_helpers import (
 
 from mien.errors import MienError
 from mien.recognition.film import decoder
-from mien.recognition.film.reader import LOST
+from mien.recognition.film.reader import LOST, about, frames
 from mien.recognition.film.writer import write_annotated
-from mien.recognition.inputs.frames import about, frames
 from mien.recognition.results import Recognition
 
 X265 = {"x265-params": "log-level=none:keyint=12", "crf": "12"}

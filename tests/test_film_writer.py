@@ -12,8 +12,8 @@ import pytest
 from film_helpers import numbered, picture
 
 from mien.recognition.film import writer
+from mien.recognition.film.reader import about, frames
 from mien.recognition.film.writer import write_annotated
-from mien.recognition.inputs.frames import about, frames
 from mien.recognition.results import Recognition
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from mien.errors import MienError
-from mien.recognition.output.formats import Add, columns, csv_table, deepface, fer, hf, parquet_table, rows
+from mien.recognition.formats import Add, columns, csv_table, deepface, fer, hf, parquet_table, rows
 from mien.recognition.results import Face, Recognition
 
 NAMES = ("happy", "sad", "neutral")
@@ -107,7 +107,7 @@ def test_what_is_left_after_an_interruption(table: Table, error: type[BaseExcept
 
 def test_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
-    monkeypatch.setattr("mien.recognition.output.formats._ROWS_AT_ONCE", 3)
+    monkeypatch.setattr("mien.recognition.formats._ROWS_AT_ONCE", 3)
     path = tmp_path / "faces.parquet"
     with parquet_table(path, NAMES) as add:
         for record in (TWO, NONE, BROKEN):
@@ -126,7 +126,7 @@ def test_parquet_needs_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     def find_spec(name: str) -> None:
         assert name == "pyarrow"
 
-    monkeypatch.setattr("mien.recognition.output.formats.find_spec", find_spec)
+    monkeypatch.setattr("mien.recognition.formats.find_spec", find_spec)
     with pytest.raises(MienError, match=r"pyarrow, which is not installed; pip install 'mien\[parquet\]' brings it"):
         parquet_table(tmp_path / "faces.parquet", NAMES).__enter__()
     assert list(tmp_path.iterdir()) == []

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mien.recognition.detection.framing import cut, square
+from mien.recognition.crop import cut, square
 
 
 def noise(*shape: int) -> np.ndarray:

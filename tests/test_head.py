@@ -11,7 +11,7 @@ from torch import nn
 from transformers import ViTConfig, ViTForImageClassification
 
 from mien.errors import MienError
-from mien.model.head import heads, scale_head
+from mien.model.networks import heads, scale_head
 
 
 class Wrapper(nn.Module):

@@ -14,13 +14,12 @@ from training_helpers import Stop, same, stop_after, weights
 from mien.config import DistillConfig, FreezeConfig, TrainConfig
 from mien.data.faces import FaceSet
 from mien.errors import MienError
-from mien.model.backbone import build
 from mien.model.classifier import Classifier
 from mien.model.networks import logits_and_states
+from mien.model.vit import build
 from mien.training import finetune
-from mien.training.distil import Teacher, load_teachers
 from mien.training.finetune import train
-from mien.training.hints import Hints
+from mien.training.teachers import Hints, Teacher, load_teachers
 
 NAMES = ("calm", "glad", "sour")
 CPU = torch.device("cpu")

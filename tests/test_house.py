@@ -105,7 +105,7 @@ def test_the_real_archive_is_named_by_the_environment_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["mien.errors", "mien.config", "mien.files", "mien.progress", "mien.data.read", "mien.data.unlabelled"]
+    "module", ["mien.errors", "mien.config", "mien.files", "mien.progress", "mien.data.read", "mien.data.read"]
 )
 def test_reading_data_never_loads_torch(module: str) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}

@@ -12,10 +12,9 @@ import pytest
 from film_helpers import write
 from recognition_helpers import encoded, picture
 
-from mien.recognition.inputs.frames import frames
-from mien.recognition.inputs.paths import Film, Input, Nothing, counted, expand
-from mien.recognition.inputs.pictures import SUFFIXES
-from mien.recognition.inputs.sniff import FILM_SUFFIXES, Kind, kind_of_bytes
+from mien.recognition.film.reader import frames
+from mien.recognition.paths import Film, Input, Nothing, counted, expand
+from mien.recognition.pictures import FILM_SUFFIXES, SUFFIXES, Kind, kind_of_bytes
 
 
 @pytest.fixture

@@ -16,13 +16,12 @@ from transformers import ViTForImageClassification, ViTMAEModel, pipeline
 
 from mien.config import FreezeConfig, TrainConfig
 from mien.errors import MienError
-from mien.model.backbone import build
 from mien.model.channels import to_colour, to_grey
 from mien.model.classifier import Classifier
 from mien.model.freezing import check_freezing, freeze, frozen_units, table, training_mode, units
-from mien.model.head import heads
-from mien.model.networks import as_vit, lay_out, logits
+from mien.model.networks import as_vit, heads, lay_out, logits
 from mien.model.preprocessing import LUMA, Preprocessing
+from mien.model.vit import build
 from mien.training.optim import build_optimizer
 
 NAMES = ("calm", "glad", "sour")

@@ -13,10 +13,9 @@ from training_helpers import Stop, same, stop_after, weights
 from mien.config import FreezeConfig, PretrainConfig, TrainConfig
 from mien.data.faces import FaceSet
 from mien.errors import MienError
-from mien.model.backbone import build
+from mien.model.vit import build
 from mien.training import finetune, pretrain, run
-from mien.training.muon import Muon
-from mien.training.optim import build_optimizer, start_optimizer
+from mien.training.optim import Muon, build_optimizer, start_optimizer
 
 NAMES = ("calm", "glad", "sour")
 

@@ -7,8 +7,8 @@ import hashlib
 import numpy as np
 import pytest
 
-from mien.recognition.detection import yunet_network
-from mien.recognition.detection.onnx_shape import any_size
+from mien.recognition import yunet_network
+from mien.recognition.yunet_network import any_size
 
 
 def test_the_network_takes_any_size_and_answers_the_same_at_its_own() -> None:

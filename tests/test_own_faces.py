@@ -21,9 +21,9 @@ from mien.data.faces import FaceSet
 from mien.data.read import read_faces
 from mien.errors import MienError
 from mien.labels import canonical, class_order, positions
-from mien.model.backbone import build, classes_of, holds_timm
 from mien.model.classifier import Classifier
-from mien.model.head import heads, rows_line, scale_head
+from mien.model.networks import heads, rows_line, scale_head
+from mien.model.vit import build, classes_of, holds_timm
 from mien.training import finetune
 from mien.training.finetune import train
 from mien.training.run import fit_batch

@@ -12,16 +12,16 @@ from conftest import synthetic_faces
 from safetensors.numpy import load_file
 
 from mien.cli import main
+from mien.data.clean import sketch
 from mien.data.drawn import draw_faces, write_archive
-from mien.data.sketches import sketch
 from mien.errors import MienError
 from mien.export import export as exporting
 from mien.export.pack import FILES, origin, pack
 from mien.files import read_json_object, write_json
 from mien.labels import FER2013
-from mien.model.backbone import build
 from mien.model.classifier import FINGERPRINTS, Classifier
-from mien.recognition.engines.engines import OnnxEngine
+from mien.model.vit import build
+from mien.recognition.engine import OnnxEngine
 
 
 @pytest.fixture(scope="module")

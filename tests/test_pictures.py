@@ -13,7 +13,7 @@ from PIL import Image, ImageCms
 from recognition_helpers import bomb, encoded
 
 from mien.errors import MienError
-from mien.recognition.inputs.pictures import LARGEST_FILE, check_color, read
+from mien.recognition.pictures import LARGEST_FILE, check_color, read
 
 RED = (204, 102, 51)
 COLOUR = np.tile(np.array(RED, np.uint8), (4, 6, 1))

@@ -24,7 +24,7 @@ from recognition_helpers import SIDE, Bright, Mean, bomb, encoded, picture
 import mien
 from mien.cli import main
 from mien.errors import MienError
-from mien.recognition.inputs.frames import frames
+from mien.recognition.film.reader import frames
 
 KEYS = ["input", "status", "error", "width", "height", "frame", "time_s", "faces"]
 
@@ -33,8 +33,8 @@ KEYS = ["input", "status", "error", "width", "height", "frame", "time_s", "faces
 def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mean:
     """The command works in a folder of its own, with a detector and an engine that a person can follow."""
     engine = Mean()
-    monkeypatch.setattr("mien.recognition.detection.detectors.detector", lambda name: Bright())
-    monkeypatch.setattr("mien.recognition.engines.engines.engine", lambda *_: engine)
+    monkeypatch.setattr("mien.recognition.detectors.detector", lambda name: Bright())
+    monkeypatch.setattr("mien.recognition.models.engine", lambda *_: engine)
     monkeypatch.chdir(tmp_path)
     return engine
 
@@ -175,7 +175,7 @@ def test_a_model_that_cannot_be_used_is_2(capsys: pytest.CaptureFixture[str], mo
     def fail(*given: Any) -> None:
         raise MienError(f"{given[0]}: is no model")
 
-    monkeypatch.setattr("mien.recognition.engines.engines.engine", fail)
+    monkeypatch.setattr("mien.recognition.models.engine", fail)
     save("a.png", [255])
     Path("old.csv").write_text("kept")
     assert predict(capsys, "a.png", "--model", "nowhere", "--csv", "old.csv") == (
@@ -194,7 +194,7 @@ def test_the_smallest_face_reaches_the_detector(
         given.update(settings)
         return Bright()
 
-    monkeypatch.setattr("mien.recognition.detection.detectors.detector", detector_of)
+    monkeypatch.setattr("mien.recognition.detectors.detector", detector_of)
     save("a.png", [140])
     assert predict(capsys, "a.png", *options)[0] == 0
     assert given == expected
@@ -218,8 +218,8 @@ def test_options_reach_the_recognizer(capsys: pytest.CaptureFixture[str], monkey
         given.append(name)
         return Bright()
 
-    monkeypatch.setattr("mien.recognition.engines.engines.engine", engine_of)
-    monkeypatch.setattr("mien.recognition.detection.detectors.detector", detector_of)
+    monkeypatch.setattr("mien.recognition.models.engine", engine_of)
+    monkeypatch.setattr("mien.recognition.detectors.detector", detector_of)
     save("a.png", [140, 150, 160])
     options = ["--model", "m", "--engine", "torch", "--device", "cuda:1", "--detector", "none", "--batch-size", "2"]
     assert predict(capsys, "a.png", *options)[0] == 0
@@ -433,14 +433,14 @@ import sys
 sys.path[:0] = {paths!r}
 from recognition_helpers import Bright, Mean
 from mien.cli import main
-from mien.recognition.detection import detectors
-from mien.recognition.engines import engines
+from mien.recognition import detectors
+from mien.recognition import models
 import time
 class Slow(Mean):
     def read(self, crops):
         time.sleep(0.02)
         return super().read(crops)
-detectors.detector, engines.engine = (lambda name: Bright()), (lambda *_: Slow())
+detectors.detector, models.engine = (lambda name: Bright()), (lambda *_: Slow())
 sys.exit(main(["predict", *sys.argv[1:]]))
 """
 
@@ -493,7 +493,7 @@ def test_ctrl_c_ends_a_film_properly(
     if where == "reading":
         monkeypatch.setattr(engine, "read", interrupted)
     else:
-        monkeypatch.setattr("mien.recognition.output.formats.rows", rows)
+        monkeypatch.setattr("mien.recognition.formats.rows", rows)
     outputs = ["--csv", "film.csv", "--video-out", "out.mp4", "--timeline", "out.png"]
     code, _, err = predict(capsys, "film.avi", *outputs)
     assert (code, err) == (130, ["mien: interrupted"])
@@ -504,7 +504,7 @@ def test_ctrl_c_ends_a_film_properly(
 
 
 def test_ctrl_c_waits_for_the_record_that_is_being_written() -> None:
-    from mien.cli.interrupts import Interrupts
+    from mien.cli.signals import Interrupts
 
     interrupts, done = Interrupts(), []
     with pytest.raises(KeyboardInterrupt), interrupts.watched():

@@ -30,13 +30,13 @@ from mien.data.faces import FaceSet
 from mien.errors import MienError
 from mien.evaluation.figures import reconstructions
 from mien.evaluation.probe import features, probe
-from mien.model.backbone import build
 from mien.model.mae import build_autoencoder, reconstruct
 from mien.model.start import positions
+from mien.model.vit import build
 from mien.training import finetune, run
 from mien.training import pretrain as pretraining
-from mien.training.budget import TICKS, Budget
 from mien.training.pretrain import mask_noise, pretrain
+from mien.training.schedule import TICKS, Budget
 
 COUNTS = {"train": 48, "validation": 12, "test": 6}
 

@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+import remake
 import torch
 from safetensors.torch import load_file
 
-from mien import remake
 from mien.data.drawn import draw_faces, write_archive
 from mien.data.read import read_faces
 from mien.model.classifier import FINGERPRINTS, Classifier

@@ -16,17 +16,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mien.data.clean import sketch
 from mien.data.faces import FaceSet
-from mien.data.sketches import sketch
 from mien.errors import MienError
 from mien.evaluation import figures
 from mien.evaluation import report as report_module
-from mien.evaluation.average import average
 from mien.evaluation.calibration import calibrate, cross_fitted, quality, softmax
-from mien.evaluation.compare import average_scores, compare_runs, comparison_table, paired_tests
+from mien.evaluation.compare import average, average_scores, compare_runs, comparison_table, paired_tests
 from mien.evaluation.evaluate import Evaluation, evaluate
+from mien.evaluation.page import Blocks, Markup
 from mien.evaluation.report import FILES, refuse_foreign, write_report
-from mien.evaluation.template import Blocks, Markup
 
 NAMES = ("angry", "happy", "sad")
 HISTORY = [{"epoch": n, "loss": 1 / n, "val_accuracy": 0.5 + n / 100, "val_macro_f1": 0.4, "lr": 1e-3} for n in (1, 2)]

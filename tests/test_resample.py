@@ -12,12 +12,10 @@ from torch.nn import functional as F
 from transformers import ViTForImageClassification
 
 from mien.errors import MienError
-from mien.model.backbone import build
 from mien.model.classifier import Classifier
-from mien.model.head import heads
-from mien.model.networks import as_vit
-from mien.model.resample import resample
+from mien.model.networks import as_vit, heads
 from mien.model.start import positions
+from mien.model.vit import build, resample
 
 NAMES = ("calm", "glad", "sour")
 

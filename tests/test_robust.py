@@ -22,18 +22,17 @@ from training_helpers import Stop, same, weights
 from transformers import PreTrainedModel
 
 from mien.config import FreezeConfig, PretrainConfig
+from mien.data.clean import Sketches
 from mien.data.faces import FaceSet
-from mien.data.sketches import Sketches
 from mien.errors import MienError
 from mien.evaluation.evaluate import Evaluation
 from mien.evaluation.report import write_report
-from mien.model.backbone import build
 from mien.model.classifier import FINGERPRINTS, Classifier
 from mien.model.mae import build_autoencoder, save_autoencoder
+from mien.model.vit import build
 from mien.training import finetune
 from mien.training.finetune import FineTuning, train
-from mien.training.run import Run, open_run
-from mien.training.state import state_path
+from mien.training.run import Run, open_run, state_path
 
 CODES, OFFSETS = np.zeros((3, 32), np.uint8), np.zeros(256, np.float32)
 

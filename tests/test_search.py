@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mien.recognition.detection import search
-from mien.recognition.detection.search import COARSEST, LONGEST, OVERLAP, SMALLEST, SMALLEST_GREY, Tile, plan, resized
+from mien.recognition import search
+from mien.recognition.search import COARSEST, LONGEST, OVERLAP, SMALLEST, SMALLEST_GREY, Tile, plan, resized
 
 SIZES = [
     (1, 1),

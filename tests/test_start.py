@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from mien.model.backbone import build
 from mien.model.networks import as_vit
 from mien.model.start import POSITION_SCALE, positions
+from mien.model.vit import build
 
 
 def test_positions_by_hand() -> None:

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from mien.threads import MOST, cores, side_by_side
+from mien.machine import MOST, cores, side_by_side
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 20])
@@ -60,7 +60,7 @@ def test_threads_are_kept_and_no_more_than_a_few() -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 def test_a_forked_process_has_threads_of_its_own() -> None:
     code = (
-        "import os; from mien.threads import side_by_side; side_by_side(abs, [1, 2], 2); child = os.fork()\n"
+        "import os; from mien.machine import side_by_side; side_by_side(abs, [1, 2], 2); child = os.fork()\n"
         "os.write(1, f'{side_by_side(abs, [-1, -2], 2)}\\n'.encode())\n"
         "if child: assert os.waitpid(child, 0)[1] == 0"
     )
@@ -74,7 +74,7 @@ def test_there_is_a_core() -> None:
 
 def test_a_thread_goes_on_when_the_main_one_has_ended() -> None:
     code = (
-        "import threading; from mien.threads import side_by_side; main = threading.main_thread(); "
+        "import threading; from mien.machine import side_by_side; main = threading.main_thread(); "
         "threading.Thread(target=lambda: (main.join(), print(side_by_side(abs, [-1, -2], 2)))).start()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from mien.errors import MienError
+from mien.recognition.draw import COLOURS
 from mien.recognition.film import timeline
 from mien.recognition.film.timeline import LARGEST_BINS, Timeline
-from mien.recognition.output.draw import COLOURS
 from mien.recognition.results import Face, Recognition
 
 NAMES = tuple(COLOURS)

@@ -25,12 +25,11 @@ from mien.config import AugmentConfig, FreezeConfig, TrainConfig
 from mien.data.faces import FaceSet
 from mien.errors import MienError
 from mien.model import timm_backbone
-from mien.model.backbone import build
 from mien.model.classifier import Classifier
 from mien.model.freezing import freeze, table
-from mien.model.head import heads
-from mien.model.networks import as_vit, num_channels
+from mien.model.networks import as_vit, heads, num_channels
 from mien.model.preprocessing import LUMA, Preprocessing
+from mien.model.vit import build
 from mien.training import finetune, run
 from mien.training.finetune import train
 from mien.training.optim import build_optimizer

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mien.recognition.detection.detectors import overlap
+from mien.recognition.detection import overlap
 from mien.recognition.film.tracking import LOOKS_S, PATIENCE_S, Tracker
 from mien.recognition.results import Box, Face
 

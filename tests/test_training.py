@@ -25,10 +25,10 @@ from training_helpers import Stop, same, stop_after, weights
 from mien.config import AugmentConfig, FreezeConfig, TrainConfig
 from mien.data.faces import FaceSet
 from mien.errors import MienError
-from mien.model.backbone import build
 from mien.model.classifier import Classifier
+from mien.model.vit import build
 from mien.training import finetune, run
-from mien.training.batches import build_mixup, class_weights, shuffled, soft_targets
+from mien.training.augment import build_mixup, class_weights, shuffled, soft_targets
 from mien.training.finetune import FineTuning, train
 from mien.training.optim import build_optimizer, build_schedule
 
@@ -244,7 +244,7 @@ class TestTrouble:
         def full(*args: object, **options: object) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-        monkeypatch.setattr("mien.training.state.save_file", full)
+        monkeypatch.setattr("mien.training.run.save_file", full)
         with pytest.raises(MienError, match="No space left on device"):
             train(small(tmp_path / "run", mae_folder, epochs=1))
         assert not list((tmp_path / "run").glob("*.tmp")) and not (tmp_path / "run" / "state.safetensors").exists()

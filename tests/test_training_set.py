@@ -13,7 +13,7 @@ from PIL import Image
 from mien.cli import main
 from mien.data.read import read_faces
 from mien.errors import MienError
-from mien.recognition.detection.detectors import Detection
+from mien.recognition.detection import Detection
 from mien.recognition.training_set import crop_set
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import mien
-from mien.versions import _processor, machine, versions
+from mien.machine import _processor, machine, versions
 
 
 def test_versions_name_what_is_installed_alone() -> None:

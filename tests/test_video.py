@@ -26,13 +26,12 @@ from film_helpers import (
 from recognition_helpers import encoded
 
 from mien.errors import MienError
-from mien.recognition.engines.engines import Answers
-from mien.recognition.film import camera
-from mien.recognition.film.film import recognize_film
-from mien.recognition.film.reader import LOST, About
+from mien.recognition.draw import COLOURS
+from mien.recognition.engine import Answers
+from mien.recognition.film import reader as camera
+from mien.recognition.film.reader import LOST, About, about, frames
+from mien.recognition.film.records import recognize_film
 from mien.recognition.film.writer import check_film, write_annotated
-from mien.recognition.inputs.frames import about, frames
-from mien.recognition.output.draw import COLOURS
 from mien.recognition.results import Face, Recognition
 
 NAMES = ("happy", "sad")

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import skimage.data
 from PIL import Image
+from remake import SHIPPED as MADE
 from transformers import pipeline
 
 from mien import Recognizer
@@ -22,8 +23,7 @@ from mien.evaluation.evaluate import evaluate
 from mien.export.pack import FILES, LARGEST_WEIGHTS
 from mien.export.parity import MOST_LOST
 from mien.model.classifier import FINGERPRINTS, SHARED_FINGERPRINTS, Classifier
-from mien.recognition.engines.models import DEFAULT, SHIPPED
-from mien.remake import SHIPPED as MADE
+from mien.recognition.models import DEFAULT, SHIPPED
 
 ALL_WEIGHTS = 40 * 2**20
 """Bytes of every file of weights together."""

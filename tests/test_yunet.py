@@ -12,10 +12,11 @@ import pytest
 from detection_helpers import astronaut, picture
 
 from mien.errors import MienError
-from mien.recognition.detection import second_look, yunet_network
-from mien.recognition.detection.detectors import detector
-from mien.recognition.detection.yunet import YuNet
-from mien.recognition.detection.yunet_network import FILE, INSTALL, Network, installed, suppressed
+from mien.recognition import yunet as second_look
+from mien.recognition import yunet_network
+from mien.recognition.detectors import detector
+from mien.recognition.yunet import YuNet
+from mien.recognition.yunet_network import FILE, INSTALL, Network, installed, suppressed
 
 
 @pytest.fixture(scope="module")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from mien.version import __version__
+
 if TYPE_CHECKING:
     from mien.recognition.recognizer import Recognizer
 
 __all__ = ["Recognizer", "__version__"]
-
-__version__ = "0.1.0"
 
 # Mien works offline. ONNX Runtime from 1.32 on reports its use to its maker unless this is set before it is loaded.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

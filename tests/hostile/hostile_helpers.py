@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mien.cli import main
-from mien.recognition.detection.detectors import Detection
+from mien.recognition.detection import Detection
 
 
 class Whole:

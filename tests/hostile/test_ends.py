@@ -25,13 +25,13 @@ from PIL.PngImagePlugin import PngImageFile
 from recognition_helpers import Mean, picture
 
 import mien.__main__ as entry
-from mien.data.archive import DEEPEST
 from mien.data.fetch import fetch
-from mien.data.pictures import decode
+from mien.data.images import decode
 from mien.data.read import read_faces
+from mien.data.sources import DEEPEST
 from mien.errors import MienError
-from mien.recognition.detection.detectors import Detection
-from mien.recognition.output.formats import csv_table
+from mien.recognition.detection import Detection
+from mien.recognition.formats import csv_table
 from mien.recognition.recognizer import Recognizer
 from mien.recognition.results import Face, Recognition
 from mien.recognition.training_set import crop_set
@@ -107,7 +107,7 @@ class TestSignals:
 
     @pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
     def test_crop_leaves_nothing(self, number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("mien.recognition.detection.detectors.detector", lambda name: Signalling(number))
+        monkeypatch.setattr("mien.recognition.detectors.detector", lambda name: Signalling(number))
         source, box = photos(tmp_path / "photos"), tmp_path / "box"
         assert mien("data", "crop", source, "--out", box / "set") == SIGNALS[number]
         assert not box.exists() or not list(box.iterdir())
@@ -115,7 +115,7 @@ class TestSignals:
     def test_an_ignored_signal_stays_ignored(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         former = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as under nohup
         try:
-            monkeypatch.setattr("mien.recognition.detection.detectors.detector", lambda name: Signalling(signal.SIGHUP))
+            monkeypatch.setattr("mien.recognition.detectors.detector", lambda name: Signalling(signal.SIGHUP))
             assert mien("data", "crop", photos(tmp_path / "photos"), "--out", tmp_path / "set") == 0
         finally:
             signal.signal(signal.SIGHUP, former)

@@ -21,12 +21,15 @@ from hostile_helpers import Whole, run_mien
 
 from mien import Recognizer
 from mien.errors import MienError
-from mien.recognition.detection.yunet_network import Network, installed
-from mien.recognition.film import cuts as film_cuts
-from mien.recognition.film import decoder, film, missing, reader
-from mien.recognition.inputs import frames, paths
-from mien.recognition.inputs.paths import Film, Nothing, expand
-from mien.recognition.reading import FilmSettings, read_inputs
+from mien.recognition import paths
+from mien.recognition.batch import FilmSettings, read_inputs
+from mien.recognition.film import decoder, reader
+from mien.recognition.film import decoder as missing
+from mien.recognition.film import reader as frames
+from mien.recognition.film import records as film
+from mien.recognition.film import tracking as film_cuts
+from mien.recognition.paths import Film, Nothing, expand
+from mien.recognition.yunet_network import Network, installed
 
 
 class TestFilesThatAreNone:

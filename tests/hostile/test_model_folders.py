@@ -24,10 +24,10 @@ from safetensors.torch import load_file, save_file
 from mien.errors import MienError
 from mien.export.card import card
 from mien.files import read_json
-from mien.model.backbone import build
 from mien.model.classifier import Classifier
-from mien.recognition.engines.engines import OnnxEngine
-from mien.recognition.engines.torch_engine import TorchEngine
+from mien.model.vit import build
+from mien.recognition.engine import OnnxEngine
+from mien.recognition.torch_engine import TorchEngine
 
 CROPS = np.random.default_rng(0).integers(0, 256, (3, 16, 16), dtype=np.uint8)
 

@@ -25,8 +25,8 @@ from mien.evaluation.evaluate import Evaluation
 from mien.evaluation.report import _predictions
 from mien.export.card import _table
 from mien.files import atomic_file, atomic_folder, read_json, write_json
-from mien.recognition.output.copies import Copies
-from mien.recognition.output.formats import csv_table
+from mien.recognition.draw import Copies
+from mien.recognition.formats import csv_table
 from mien.recognition.recognizer import Recognizer
 from mien.recognition.results import Face, Recognition
 from mien.recognition.training_set import crop_set

@@ -15,12 +15,11 @@ import traceback
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
-from mien import __version__
-from mien.cli.interrupts import Ended, ended_by_signals
 from mien.cli.parser import pick
-from mien.cli.quiet import hide_remarks
+from mien.cli.signals import Ended, ended_by_signals, hide_remarks
 from mien.errors import MienError
 from mien.text import shown
+from mien.version import __version__
 
 HELP = """\
 Mien: facial expression recognition with Vision Transformers, and numbers that anybody can check.
@@ -49,7 +48,18 @@ Commands:
 An answer is a guess about how a face looks, not about what a person feels.
 """
 
-COMMANDS: tuple[str, ...] = ("data", "pretrain", "train", "evaluate", "predict", "explain", "export", "pack", "card")
+COMMANDS: dict[str, tuple[str, str]] = {
+    "data": ("data", "run"),
+    "pretrain": ("training", "run_pretrain"),
+    "train": ("training", "run_train"),
+    "evaluate": ("evaluate", "run"),
+    "predict": ("predict", "run"),
+    "explain": ("explain", "run"),
+    "export": ("sharing", "run_export"),
+    "pack": ("sharing", "run_pack"),
+    "card": ("sharing", "run_card"),
+}
+"""The module below ``mien.cli`` and the function in it that run a command."""
 
 EXTRAS: dict[str, str] = {
     **dict.fromkeys(["torch", "torchvision", "transformers", "timm", "accelerate", "safetensors"], "train"),
@@ -126,8 +136,8 @@ def _run(arguments: list[str]) -> int:
     if command in ("-V", "--version"):
         print(f"mien {__version__}")
         return 0
-    module = importlib.import_module(f"mien.cli.{pick(command, COMMANDS, 'mien')}")
-    return int(module.run(rest))
+    module, function = COMMANDS[pick(command, COMMANDS, "mien")]
+    return int(getattr(importlib.import_module(f"mien.cli.{module}"), function)(rest))
 
 
 def _told(error: BaseException) -> tuple[str, int]:

@@ -103,7 +103,7 @@ def _crop(arguments: list[str]) -> None:
     given = parser.parse(arguments)
     ensure_writable(given.out.parent)
 
-    from mien.recognition.detection.detectors import detector
+    from mien.recognition.detectors import detector
     from mien.recognition.training_set import crop_set
 
     finder = detector(given.detector, **({} if given.min_face is None else {"min_face": given.min_face}))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mien.cli.parser import Parser, whole_number
-from mien.cli.quiet import hide_bars
+from mien.cli.signals import hide_bars
 from mien.errors import MienError
 from mien.files import ensure_writable, refuse_inputs, write_json, write_text
 from mien.locks import claim
@@ -61,7 +61,7 @@ def run(arguments: list[str]) -> int:
     given.models = [at_hand(path) for path in given.models or [None]]
     command = shlex.join(["mien", "evaluate", *arguments])
 
-    from mien.evaluation.average import average, same_pictures
+    from mien.evaluation.compare import average, same_pictures
     from mien.evaluation.report import refuse_foreign
     from mien.model.classifier import model_folder
 
@@ -90,7 +90,7 @@ def at_hand(model: Path | None) -> Path:
     Raises:
         MienError: none is named, and none comes with it.
     """
-    from mien.recognition.engines.models import find, shipped
+    from mien.recognition.models import find, shipped
 
     if model is not None and (model.exists() or str(model) not in shipped()):
         return model
@@ -107,12 +107,12 @@ def read_models(given: Namespace, folders: list[Path]) -> list[Evaluation]:
     Raises:
         MienError: a model or the data cannot be read, or the models know different classes.
     """
+    from mien.data.clean import trained_on
     from mien.data.read import read_faces
-    from mien.evaluation.average import same_classes
-    from mien.evaluation.clean import trained_on
+    from mien.evaluation.compare import same_classes
     from mien.evaluation.evaluate import evaluate
+    from mien.machine import resolve_device
     from mien.model.classifier import Classifier
-    from mien.training.device import resolve_device
 
     device = resolve_device(given.device)
     faces = read_faces(given.data)
@@ -179,7 +179,7 @@ def as_trained(faces: FaceSet, classifier: Classifier, split: str) -> FaceSet:
 
     Data that has a validation split, or that the classifier was not trained on, comes back as it is.
     """
-    from mien.data.split import cut_validation
+    from mien.data.twins import cut_validation
 
     if split == "test" or faces.has("validation"):
         return faces

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mien.cli.parser import Parser, add_reading_options
-from mien.cli.quiet import hide_bars
+from mien.cli.signals import hide_bars
 from mien.errors import MienError
 from mien.files import ensure_writable
 from mien.text import shown
@@ -45,8 +45,8 @@ def run(arguments: list[str]) -> int:
     _check(given)
     hide_bars()
 
-    from mien.recognition.engines.models import find
-    from mien.recognition.explanation.explain import TORCH_METHODS, save
+    from mien.recognition.explain import TORCH_METHODS, save
+    from mien.recognition.models import find
     from mien.recognition.recognizer import Recognizer
 
     engine = "torch" if given.method in TORCH_METHODS else "auto"
@@ -84,7 +84,7 @@ def _parser() -> Parser:
 
 
 def _check(given: argparse.Namespace) -> None:
-    from mien.recognition.explanation.explain import check_name
+    from mien.recognition.explain import check_name
 
     check_name(given.out)
     ensure_writable(given.out.parent)

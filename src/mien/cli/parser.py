@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mien.errors import MienError
-from mien.recognition.engines.models import DEFAULT, shipped
+from mien.recognition.models import DEFAULT, shipped
 
 
 class Parser(argparse.ArgumentParser):

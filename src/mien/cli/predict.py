@@ -12,17 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mien.cli.interrupts import Interrupts
 from mien.cli.parser import Parser, add_reading_options, whole_number
-from mien.cli.quiet import hide_bars
+from mien.cli.signals import Interrupts, hide_bars
 from mien.errors import MienError, one_line
 from mien.files import ensure_writable
 from mien.progress import progress
 from mien.text import json_shown, shown
 
 if TYPE_CHECKING:
-    from mien.recognition.inputs.paths import Input
-    from mien.recognition.inputs.sniff import Kind
+    from mien.recognition.paths import Input
+    from mien.recognition.pictures import Kind
     from mien.recognition.recognizer import Recognizer
     from mien.recognition.results import Face, Recognition
 
@@ -62,7 +61,7 @@ def run(arguments: list[str]) -> int:
     if not sys.warnoptions:
         warnings.filterwarnings("ignore", module=r"PIL\b")  # the records tell what is wrong with a picture
 
-    from mien.recognition.inputs.paths import Film, counted, expand
+    from mien.recognition.paths import Film, counted, expand
     from mien.recognition.recognizer import Recognizer
 
     neither: Counter[Kind] = Counter()
@@ -165,14 +164,14 @@ def _check(given: argparse.Namespace) -> None:
     if given.annotate is not None:
         ensure_writable(given.annotate)
     if given.parquet is not None:
-        from mien.recognition.output.formats import ensure_pyarrow
+        from mien.recognition.formats import ensure_pyarrow
 
         ensure_pyarrow()
 
 
 def _check_outputs(inputs: Sequence[Input], given: argparse.Namespace) -> None:
     """Tells what would be written over an input, and what needs one film."""
-    from mien.recognition.inputs.paths import Film
+    from mien.recognition.paths import Film
 
     if given.video_out is not None:
         from mien.recognition.film.writer import check_film
@@ -188,7 +187,7 @@ def _check_outputs(inputs: Sequence[Input], given: argparse.Namespace) -> None:
 
 
 def _is_same(path: Path, found: Input) -> bool:
-    from mien.recognition.inputs.paths import Film
+    from mien.recognition.paths import Film
 
     source = found.source if isinstance(found, Film) else found
     return isinstance(source, Path) and source.exists() and path.samefile(source)
@@ -213,9 +212,9 @@ class _Tally:
 
 def _read(recognizer: Recognizer, inputs: Sequence[Input], given: argparse.Namespace, tally: _Tally) -> None:
     """Reads all inputs and tells every record as soon as it is there."""
+    from mien.recognition.batch import FilmSettings, read_inputs
+    from mien.recognition.draw import Copies
     from mien.recognition.film.tracking import SMOOTHING_S
-    from mien.recognition.output.copies import Copies
-    from mien.recognition.reading import FilmSettings, read_inputs
 
     smoothing = SMOOTHING_S if given.smoothing is None else given.smoothing
     settings = FilmSettings(given.every, smoothing, given.video_out, given.timeline, audio=not given.no_audio, say=_say)
@@ -240,11 +239,11 @@ def _read(recognizer: Recognizer, inputs: Sequence[Input], given: argparse.Names
 
 def _length(found: Input, every: int) -> int:
     """How many records an input will have, as far as can be known before it is read."""
-    from mien.recognition.inputs.paths import Film
+    from mien.recognition.paths import Film
 
     if not isinstance(found, Film) or isinstance(found.source, int):
         return 1
-    from mien.recognition.inputs import frames
+    from mien.recognition.film import reader as frames
 
     try:
         return max(1, -(-(frames.about(found.source).frames or 1) // every))
@@ -254,7 +253,7 @@ def _length(found: Input, every: int) -> int:
 
 def _output(given: argparse.Namespace, names: Sequence[str]) -> AbstractContextManager[Callable[[Recognition], None]]:
     """What is done with every record, as a block that opens and closes the file where there is one."""
-    from mien.recognition.output.formats import FORMATS, csv_table, parquet_table
+    from mien.recognition.formats import FORMATS, csv_table, parquet_table
 
     if given.csv is not None:
         return csv_table(given.csv, names)

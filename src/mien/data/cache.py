@@ -21,8 +21,8 @@ from typing import IO
 
 import numpy as np
 
-from mien.data.archive import walk
 from mien.data.faces import SPLITS, FaceSet, fingerprint_of
+from mien.data.sources import walk
 from mien.errors import MienError
 from mien.files import atomic_file, expanded
 from mien.text import encodable, shown

@@ -15,10 +15,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mien.data.assemble import OFFICIAL_SPLITS
-from mien.data.drawing import IMAGE_SIZE, Pose, backdrop, occlude, photograph
-from mien.data.faces import SPLITS, FaceSet, fingerprint_of
-from mien.data.portrait import HAIR, Identity, Movement, sketch_face
+from mien.data.faces import OFFICIAL_SPLITS, SPLITS, FaceSet, fingerprint_of
+from mien.data.portrait import HAIR, IMAGE_SIZE, Identity, Movement, Pose, backdrop, occlude, photograph, sketch_face
 from mien.errors import MienError
 from mien.files import atomic_file
 from mien.labels import FER2013, canonical

@@ -7,8 +7,8 @@ import sys
 import zipfile
 from pathlib import Path
 
-from mien.data.archive import FolderEntries
-from mien.data.folders import list_pictures
+from mien.data.layouts import list_pictures
+from mien.data.sources import FolderEntries
 from mien.errors import MienError
 from mien.files import atomic_file
 from mien.text import shown

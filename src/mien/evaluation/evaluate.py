@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from mien.data.clean import Sketches, twins_in_training
 from mien.data.faces import FaceSet
-from mien.data.sketches import Sketches
 from mien.data.twins import groups
 from mien.errors import NO_NUMBERS, MienError
 from mien.evaluation.calibration import (
@@ -21,9 +21,8 @@ from mien.evaluation.calibration import (
     risk_coverage,
     softmax,
 )
-from mien.evaluation.clean import twins_in_training
 from mien.evaluation.metrics import score
-from mien.versions import versions
+from mien.machine import versions
 
 
 class Reads(Protocol):

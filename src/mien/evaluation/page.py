@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
+import base64
+import html
 import io
 import math
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from string import Template
 from typing import Any
 
 import numpy as np
 
 import mien
-from mien.evaluation.certainty import certainty
 from mien.evaluation.evaluate import Evaluation
+from mien.evaluation.figures import FEW
 from mien.evaluation.metrics import BINS, most_confused
-from mien.evaluation.pieces import (
-    NARROW_SPACE,
-    UNDEFINED,
-    Drawn,
-    data_uri,
-    decimals,
-    figure_panel,
-    list_items,
-    listed,
-    part_row,
-    percent,
-    spread,
-)
-from mien.evaluation.template import Blocks, Markup
 
 GENERATOR = '<meta name="generator" content="mien'
 """By this a page is known as one of ours."""
@@ -254,3 +246,213 @@ def _facts(blocks: Blocks, evaluation: Evaluation, metrics: Mapping[str, Any]) -
         ("fact", "Versions", versions),
     ]
     return Markup("\n".join(blocks.fill(block, key=key, value=value or "not recorded") for block, key, value in facts))
+
+
+_AS_SURE_AS_RIGHT = 0.01
+
+
+def certainty(
+    blocks: Blocks, evaluation: Evaluation, metrics: Mapping[str, Any], drawn: Mapping[str, Drawn]
+) -> dict[str, Markup]:
+    """The fields of the page that tell of calibration and of uncertain answers.
+
+    Args:
+        blocks: of the page.
+        evaluation: what to tell.
+        metrics: the content of ``metrics.json``.
+        drawn: with the figures ``reliability`` and ``risk_coverage``.
+    """
+    curve = metrics["risk_coverage"]
+    points = [
+        {"coverage": percent(point["coverage"], 0), "accuracy": percent(point["accuracy"])} for point in curve["points"]
+    ]
+    return {
+        "calibration": _calibration(blocks, evaluation),
+        "scaling": _scaling(blocks, evaluation, metrics["calibration"]),
+        "reliability": figure_panel(
+            blocks,
+            drawn["reliability"],
+            "reliability",
+            alt={"bins": BINS, "ece": decimals(metrics["ece"])},
+            caption={"few": FEW},
+        ),
+        "uncertain": _uncertain(blocks, evaluation, curve["uncertain"]),
+        "risk_coverage": figure_panel(
+            blocks, drawn["risk_coverage"], "risk_coverage", alt={"aurc": decimals(curve["aurc"])}, caption={"few": FEW}
+        ),
+        "coverage_heads": blocks.each("coverage_head", points),
+        "coverage_cells": blocks.each("coverage_cell", points),
+    }
+
+
+def _calibration(blocks: Blocks, evaluation: Evaluation) -> Markup:
+    confidence = float(evaluation.probabilities.max(axis=1).mean())
+    accuracy = evaluation.whole["accuracy"]
+    if abs(confidence - accuracy) <= _AS_SURE_AS_RIGHT:
+        block = "calibrated"
+    else:
+        block = "too_sure" if confidence > accuracy else "too_modest"
+    ece = _points(evaluation.whole["ece"])
+    return blocks.fill(block, confidence=percent(confidence), accuracy=percent(accuracy), ece=ece)
+
+
+def _scaling(blocks: Blocks, evaluation: Evaluation, measured: Mapping[str, Any] | None) -> Markup:
+    """What dividing by a temperature does to the calibration, in words and as a table."""
+    if evaluation.scaling is None or measured is None:
+        return blocks.fill("scaling_unknown")
+    before, after = measured["before"], measured["after"]
+    rows = [
+        part_row(blocks, title, [(decimals(before[key]), ""), (decimals(after[key]), "")])
+        for title, key in (("calibration error (ECE)", "ece"), ("loss (NLL), in nats", "nll"))
+    ]
+    known = [temperature for temperature in evaluation.scaling.temperatures if temperature is not None]
+    if len(known) == len(evaluation.models):
+        how = blocks.fill("scaling_folded", temperature=_temperatures(known))
+    else:
+        how = blocks.fill("scaling_some" if known else "scaling_would")
+    kind = "cross_fitted" if measured["cross_fitted"] else "measured"
+    return blocks.fill(
+        "scaling",
+        how=how,
+        measured=blocks.fill(f"scaling_{kind}"),
+        before=_points(before["ece"]),
+        after=_points(after["ece"]),
+        rows=blocks.each("part_row", rows),
+    )
+
+
+def _temperatures(known: Sequence[float]) -> str:
+    values = [f"{temperature:.2f}" for temperature in known]
+    return f"a temperature of {values[0]}" if len(values) == 1 else f"temperatures of {listed(values)}, each its own"
+
+
+def _uncertain(blocks: Blocks, evaluation: Evaluation, found: Mapping[str, Any] | None) -> Markup:
+    """From which certainty on answers count, and what that means here."""
+    if found is None:
+        return blocks.fill("uncertain_average" if len(evaluation.models) > 1 else "uncertain_unknown")
+    stated = percent(found["stated_accuracy"], 0)
+    if found["threshold"] is None:
+        return blocks.fill("uncertain_never", stated=stated)
+    if found["accuracy"] is None:
+        here = blocks.fill("sure_none")
+    else:
+        n = evaluation.whole["n"]
+        shares = {"coverage": percent(found["coverage"]), "accuracy": percent(found["accuracy"])}
+        here = blocks.fill("sure_here", count=f"{round(found['coverage'] * n):,}", n=f"{n:,}", **shares)
+    promised = "confidence" in (evaluation.uncertain or {})
+    fields = {"threshold": percent(found["threshold"]), "stated": stated, "here": here}
+    return blocks.fill("uncertain" if promised else "uncertain_unbound", **fields)
+
+
+def _points(gap: float) -> str:
+    """A gap between shares, in percentage points."""
+    return f"{100 * gap:.1f} points"
+
+
+UNDEFINED = "\u2013"
+NARROW_SPACE = "\u202f"
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure for a light and for a dark page.
+
+    Attributes:
+        light: the PNG file for a light page.
+        dark: the PNG file for a dark page.
+        width: of both on the page, in CSS pixels (96 an inch).
+        height: of both on the page, in CSS pixels.
+    """
+
+    light: bytes
+    dark: bytes
+    width: int
+    height: int
+
+
+def figure_panel(
+    blocks: Blocks,
+    drawn: Drawn,
+    name: str,
+    *,
+    alt: Mapping[str, Any] | None = None,
+    caption: Mapping[str, Any] | None = None,
+) -> Markup:
+    """A figure with the blocks ``NAME_alt`` and ``NAME_caption`` filled in."""
+    return blocks.fill(
+        "figure",
+        light=data_uri(drawn.light),
+        dark=data_uri(drawn.dark),
+        width=drawn.width,
+        height=drawn.height,
+        alt=blocks.fill(f"{name}_alt", **(alt or {})),
+        caption=blocks.fill(f"{name}_caption", **(caption or {})),
+    )
+
+
+def part_row(blocks: Blocks, score: str, cells: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """One row of a table; a cell is a value and what stands below it in small print."""
+    filled = blocks.each("part_cell", [{"value": value, "range": below} for value, below in cells])
+    return {"score": score, "cells": filled}
+
+
+def list_items(blocks: Blocks, texts: Sequence[str]) -> Markup:
+    """The items of a list."""
+    return blocks.each("item", [{"text": text} for text in texts])
+
+
+def data_uri(png: bytes) -> str:
+    """A PNG file as an address that holds it."""
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """A share in [0, 1] in percent."""
+    return f"{100 * share:.{digits}f}{NARROW_SPACE}%"
+
+
+def decimals(value: float | None) -> str:
+    """A share in [0, 1], or a number of nats, with three decimals; a dash where it is undefined."""
+    return UNDEFINED if value is None else f"{value:.3f}"
+
+
+def spread(interval: Sequence[float], said: Callable[[float], str]) -> str:
+    """An interval in words."""
+    low, high = (said(value) for value in interval)
+    return f"{low.removesuffix(f'{NARROW_SPACE}%')} to {high}"
+
+
+def listed(texts: Sequence[str]) -> str:
+    """Words in a row: a, b and c."""
+    return " and ".join([", ".join(texts[:-1]), texts[-1]]) if len(texts) > 1 else "".join(texts)
+
+
+_BLOCK = re.compile(r"<!-- block (\w+) -->\n(.*?)\n?<!-- end -->", re.DOTALL)
+
+
+class Markup(str):
+    """Text that is HTML already and is not escaped again."""
+
+
+class Blocks:
+    """The blocks of a packaged HTML file: what stands between ``<!-- block NAME -->`` and ``<!-- end -->``.
+
+    Each is a ``string.Template`` whose ``${fields}`` are escaped when they are filled.
+    """
+
+    def __init__(self, package: str, file: str) -> None:
+        text = resources.files(package).joinpath(file).read_text(encoding="utf-8")
+        self._templates = {name: Template(body) for name, body in _BLOCK.findall(text)}
+
+    def fill(self, name: str, /, **values: Any) -> Markup:
+        """One block with its fields filled in.
+
+        Raises:
+            KeyError: there is no such block, or a field has no value.
+        """
+        safe = {key: value if isinstance(value, Markup) else html.escape(str(value)) for key, value in values.items()}
+        return Markup(self._templates[name].substitute(safe))
+
+    def each(self, name: str, rows: Iterable[Mapping[str, Any]]) -> Markup:
+        """The block once for each row of values, one after the other."""
+        return Markup("\n".join(self.fill(name, **row) for row in rows))

@@ -15,13 +15,8 @@ from mien.errors import MienError
 from mien.evaluation import figures
 from mien.evaluation.calibration import risk_coverage
 from mien.evaluation.evaluate import Evaluation
-from mien.evaluation.metrics import (
-    classification_report_text,
-    reliability,
-    surest_mistakes,
-)
-from mien.evaluation.page import GENERATOR, render
-from mien.evaluation.pieces import Drawn, percent
+from mien.evaluation.metrics import classification_report_text, reliability, surest_mistakes
+from mien.evaluation.page import GENERATOR, Drawn, percent, render
 from mien.files import atomic_folder, recover_folder, write_json
 from mien.text import csv_path, csv_text, shown
 
@@ -121,7 +116,7 @@ def _draw(evaluation: Evaluation, history: Sequence[Mapping[str, Any]] | None) -
 def _predictions(evaluation: Evaluation) -> str:
     """One line a picture: its id, label, reading, whether it has a twin in training, and every probability.
 
-    No cell is a formula to a spreadsheet, by the rule of ``mien.recognition.output.formats.csv_table``.
+    No cell is a formula to a spreadsheet, by the rule of ``mien.recognition.formats.csv_table``.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mien.data.blur import gaussian_blur
 from mien.data.faces import FaceSet
+from mien.data.images import gaussian_blur
 from mien.errors import NO_NUMBERS, MienError
 from mien.evaluation.evaluate import Reads
 from mien.evaluation.metrics import accuracy_and_macro_f1

@@ -14,14 +14,14 @@ import onnx
 from mien.data.faces import FaceSet
 from mien.errors import MienError
 from mien.export import parity
-from mien.export.int8 import CALIBRATION, quantised
-from mien.export.onnx_model import metadata, onnx_model
+from mien.export.graph import metadata, onnx_model
+from mien.export.parity import CALIBRATION, quantised
 from mien.files import atomic_folder, refuse_others, refuse_unknown, write_json
+from mien.machine import versions
 from mien.model.classifier import Classifier
-from mien.recognition.engines.engines import OnnxEngine
-from mien.recognition.engines.models import ONNX_FILES
-from mien.recognition.engines.torch_engine import TorchEngine
-from mien.versions import versions
+from mien.recognition.engine import OnnxEngine
+from mien.recognition.models import ONNX_FILES
+from mien.recognition.torch_engine import TorchEngine
 
 MODEL, MODEL_INT8 = ONNX_FILES
 REPORT = "parity.json"

@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 
 import mien
-from mien.config.train import is_fresh
+from mien.config import is_fresh
+from mien.data.clean import Sketches, sketch, trained_on
 from mien.data.faces import FaceSet
-from mien.data.sketches import Sketches, sketch
 from mien.errors import MienError
-from mien.evaluation.clean import trained_on
 from mien.evaluation.evaluate import evaluate
 from mien.evaluation.robustness import robustness
 from mien.export.export import export
@@ -33,7 +32,7 @@ from mien.files import (
 )
 from mien.model.classifier import FINGERPRINTS, SHARED_FINGERPRINTS, Classifier, model_folder
 from mien.model.networks import Network
-from mien.recognition.engines.models import ONNX_FILES
+from mien.recognition.models import ONNX_FILES
 from mien.training.calibrate import recalibrated
 from mien.training.history import read_history
 

@@ -1,9 +1,4 @@
-"""One channel for grey faces, three for everybody else: exact conversions of the layers that read the pixels.
-
-FER2013 is grey. A network trained on it reads one channel; saved, it reads three, with the luma weights folded into
-its first convolutions, so that tools that feed RGB get the answer of the grey picture, and a colour photo counts as
-its luma.
-"""
+"""Changes how many colour channels a network reads, without changing its answers to grey pictures."""
 
 from __future__ import annotations
 
@@ -13,7 +8,7 @@ import torch
 from torch import nn
 from transformers import ViTForImageClassification
 
-from mien.model.networks import Network, first_convolutions, set_channels
+from mien.model.networks import Network, first_convolutions, num_channels, set_channels
 from mien.model.preprocessing import LUMA, Preprocessing
 
 
@@ -63,3 +58,41 @@ def _replace(convolution: nn.Conv2d, weight: torch.Tensor) -> None:
     old = convolution.weight
     convolution.weight = nn.Parameter(weight.to(old), requires_grad=old.requires_grad)
     convolution.in_channels = weight.shape[1]
+
+
+_ROUNDING = 2.0**-22
+"""Four roundings of a float32: what a product and its sum over three channels may be off by, as a share."""
+
+
+@torch.no_grad()
+def grey_weights(network: Network, preprocessing: Preprocessing) -> list[torch.Tensor] | None:
+    """Undoes ``mien.model.channels.to_colour``.
+
+    Args:
+        network: of one or three channels.
+        preprocessing: by which its pictures are normalised.
+
+    Returns:
+        float64 [out, 1, height, width] of each first convolution, where the network has one channel, or where the
+        weights of its three are one weight times the luma shares, up to rounding: it then answers the same to a
+        colour picture and to its luma. None where it sees colour.
+    """
+    layers = [cast(nn.Conv2d, layer) for layer in first_convolutions(network)]
+    weights = [layer.weight.detach().double().cpu() for layer in layers]
+    if num_channels(network) == 1:
+        return weights
+    shares = luma_shares(preprocessing).view(1, 3, 1, 1)
+    found = []
+    for weight in weights:
+        if weight.ndim != 4 or weight.shape[1] != 3:
+            return None
+        grey = weight.sum(1, keepdim=True) / shares.sum()
+        if ((weight - grey * shares).abs() > _ROUNDING * (grey * shares).abs()).any():
+            return None
+        found.append(grey)
+    return found or None
+
+
+def reads_luma(network: Network, preprocessing: Preprocessing) -> bool:
+    """Whether the network needs the luma of a picture alone."""
+    return num_channels(network) == 1 or grey_weights(network, preprocessing) is not None

@@ -10,19 +10,26 @@ from typing import Any
 import numpy as np
 import torch
 
-from mien.data.sketches import BITS, Sketches
+from mien.data.clean import BITS, Sketches
 from mien.errors import MienError
 from mien.files import atomic_folder, read_json_object, write_json
 from mien.model.channels import to_colour
 from mien.model.configuration import check_record, read_config
-from mien.model.head import heads
-from mien.model.loading import load_network
-from mien.model.networks import Network, NetworkConfig, first_convolutions, lay_out, logits, num_channels
+from mien.model.networks import (
+    Network,
+    NetworkConfig,
+    first_convolutions,
+    heads,
+    lay_out,
+    load_network,
+    logits,
+    num_channels,
+)
 from mien.model.preprocessing import Preprocessing, tensor
 from mien.progress import progress
 
 FINGERPRINTS = "fingerprints.safetensors"
-"""In a model folder: sketches of the training images (``mien.data.sketches``), by which twins are found roughly when
+"""In a model folder: sketches of the training images (``mien.data.clean``), by which twins are found roughly when
 the data is not at hand."""
 
 SHARED_FINGERPRINTS = "fingerprints-{}.safetensors"

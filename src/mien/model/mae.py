@@ -17,9 +17,9 @@ from transformers import ViTMAEConfig, ViTMAEForPreTraining
 from mien.config import PretrainConfig
 from mien.errors import MienError
 from mien.files import atomic_folder, write_json
-from mien.model.preprocessing import Preprocessing
-from mien.model.presets import FER2013_MEAN, FER2013_STD, SHAPES
+from mien.model.preprocessing import FER2013_MEAN, FER2013_STD, Preprocessing
 from mien.model.start import initialise_encoder, positions, xavier
+from mien.model.vit import SHAPES
 
 DECODER_HEAD = 32
 """Width of an attention head of the decoder."""

@@ -141,3 +141,7 @@ def constant(values: tuple[float, float, float], device: torch.device) -> torch.
 def tensor(images: np.ndarray) -> torch.Tensor:
     """A uint8 array as a tensor that owns its memory (an array read from a cache may be read-only)."""
     return torch.from_numpy(np.array(images, dtype=np.uint8))
+
+
+FER2013_MEAN, FER2013_STD = 0.5077, 0.2549
+"""Mean and standard deviation of the Training pixels, as shares of white."""

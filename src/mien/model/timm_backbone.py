@@ -10,12 +10,10 @@ import timm
 from torch import nn
 from transformers import TimmWrapperConfig, TimmWrapperForImageClassification
 
-from mien.config.train import TIMM
+from mien.config import TIMM
 from mien.errors import MienError
-from mien.model.head import heads
-from mien.model.networks import channels_can_change, reads, sizes
-from mien.model.preprocessing import Preprocessing
-from mien.model.presets import FER2013_MEAN, FER2013_STD
+from mien.model.networks import channels_can_change, heads, reads, sizes
+from mien.model.preprocessing import FER2013_MEAN, FER2013_STD, Preprocessing
 
 
 def build_timm(

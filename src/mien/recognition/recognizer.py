@@ -15,16 +15,16 @@ import numpy as np
 from PIL import Image
 
 from mien.errors import NO_NUMBERS, MienError
-from mien.recognition.detection import detectors, framing
-from mien.recognition.detection.detectors import Detection, Detector
-from mien.recognition.engines import engines
-from mien.recognition.engines.engines import Engine
-from mien.recognition.inputs.pictures import check_color, read
+from mien.recognition import crop as framing
+from mien.recognition import detectors, models
+from mien.recognition.detection import Detection, Detector
+from mien.recognition.engine import Engine
+from mien.recognition.pictures import check_color, read
 from mien.recognition.results import Face, Recognition
 from mien.text import shown
 
 if TYPE_CHECKING:
-    from mien.recognition.explanation.explain import Explanation
+    from mien.recognition.explain import Explanation
 
 Picture: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | np.ndarray
 """What may be handed over as one picture."""
@@ -45,11 +45,11 @@ class Recognizer:
         model: the name of a model that comes with the package (``mini``, or ``mini-int8`` for its int8 form), a folder
             that `mien train` or `mien export` wrote, or an .onnx file; by default ``mini``.
         detector: ``yunet``, or ``yunet:FILE.onnx`` with a model of one's own, ``none`` for pictures that are face crops
-            already, or an object with the interface of ``mien.recognition.detection.detectors.Detector``.
+            already, or an object with the interface of ``mien.recognition.detection.Detector``.
         min_face: side in pixels of the smallest face that is looked for; by default
-            ``mien.recognition.detection.yunet.MIN_FACE``. Only yunet takes it.
+            ``mien.recognition.yunet.MIN_FACE``. Only yunet takes it.
         engine: ``auto``, ``onnx``, ``torch``, or an object with the interface of
-            ``mien.recognition.engines.engines.Engine``, beside which ``model``, ``device`` and ``threads`` are of no
+            ``mien.recognition.engine.Engine``, beside which ``model``, ``device`` and ``threads`` are of no
             use.
         device: where the network runs: ``auto``, ``cpu``, ``cuda``, ``cuda:N``.
         threads: processor threads that share the faces of a batch; by default one a core, at most 8.
@@ -82,7 +82,7 @@ class Recognizer:
         self.detector: Detector = detectors.detector(detector, **options) if isinstance(detector, str) else detector
         if not callable(getattr(self.detector, "detect", None)):
             raise MienError(f"detector: got {detector!r}, expected {detectors.KNOWN}, or an object with detect()")
-        self.engine: Engine = engines.engine(model, engine, device, threads) if isinstance(engine, str) else engine
+        self.engine: Engine = models.engine(model, engine, device, threads) if isinstance(engine, str) else engine
         if not callable(getattr(self.engine, "read", None)):
             raise MienError(f"engine: got {engine!r}, expected auto, onnx, torch, or an object with read()")
 
@@ -108,7 +108,7 @@ class Recognizer:
 
         Args:
             given: a path, the bytes of a file, a PIL image, a uint8 array [H, W] (grey) or [H, W, 3] (colour), or a
-                list or tuple of such. See ``mien.recognition.inputs.pictures.read`` for what becomes of EXIF
+                list or tuple of such. See ``mien.recognition.pictures.read`` for what becomes of EXIF
                 orientation, transparency, 16 bits, CMYK, palettes and animated files.
             color: ``rgb``, ``bgr`` or ``gray``: the channels of arrays. Colour arrays need it; files and PIL images
                 know their own.
@@ -148,14 +148,14 @@ class Recognizer:
 
         Yields:
             A record for every frame, in order, with ``frame`` and ``time_s``; ``Face.id`` follows a face from frame to
-            frame. See ``mien.recognition.film.film.recognize_film``.
+            frame. See ``mien.recognition.film.records.recognize_film``.
 
         Raises:
             MienError: the film or the camera cannot be read at all.
             BrokenModelError (a MienError): the model answers with NaN.
             ValueError: ``every`` is below 1, or ``smoothing`` below 0.
         """
-        from mien.recognition.film.film import recognize_film
+        from mien.recognition.film.records import recognize_film
         from mien.recognition.film.tracking import SMOOTHING_S
 
         if not isinstance(source, str | os.PathLike | SupportsIndex):
@@ -165,12 +165,12 @@ class Recognizer:
         return recognize_film(self, place, every=operator.index(every), smoothing=constant, keep_pixels=keep_pixels)
 
     def explain(self, face: Face, method: str = "auto", label: str | None = None) -> Explanation:
-        """What of a face the answer depends on; see ``mien.recognition.explanation.explain.explain``.
+        """What of a face the answer depends on; see ``mien.recognition.explain.explain``.
 
         Raises:
             MienError: the face has no crop, the method or the label is unknown, or the method needs torch and a ViT.
         """
-        from mien.recognition.explanation.explain import explain
+        from mien.recognition.explain import explain
 
         return explain(face, self.engine, method, label)
 

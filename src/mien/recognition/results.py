@@ -106,6 +106,6 @@ class Recognition:
         if self.pixels is None:
             reason = self.error or "its pixels were not kept; read it with Recognizer.recognize"
             raise MienError(f"{self.input}: cannot be drawn on: {reason}")
-        from mien.recognition.output.draw import annotated
+        from mien.recognition.draw import annotated
 
         return Image.fromarray(annotated(self.pixels, self.faces))

@@ -10,14 +10,14 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
-from mien.data.archive import LARGEST_PHOTO, Entries, open_entries
-from mien.data.folders import has_splits, is_picture, list_pictures
+from mien.data.layouts import has_splits, is_picture, list_pictures
+from mien.data.sources import LARGEST_PHOTO, Entries, open_entries
 from mien.errors import MienError
 from mien.files import atomic_folder, refuse_inputs
 from mien.progress import progress
-from mien.recognition.detection.detectors import Detection, Detector
-from mien.recognition.detection.framing import cut
-from mien.recognition.inputs.pictures import read
+from mien.recognition.crop import cut
+from mien.recognition.detection import Detection, Detector
+from mien.recognition.pictures import read
 from mien.text import safe_stem
 
 WHICH: tuple[str, ...] = ("largest", "all", "only")

@@ -14,7 +14,7 @@ from mien.errors import MienError
 from mien.evaluation.calibration import LEAST_FOR_TEMPERATURE, LEAST_FOR_THRESHOLD, calibrate_if_enough
 from mien.files import write_json
 from mien.model.classifier import Classifier
-from mien.model.head import scale_head
+from mien.model.networks import scale_head
 
 
 def calibrate_model(out: Path, validation: FaceSet, training_images: np.ndarray, device: str | torch.device) -> str:

@@ -16,34 +16,49 @@ from torch import nn
 from torch.nn import functional as F
 
 from mien.config import TrainConfig, to_dict
+from mien.data.clean import Sketches, sketch
 from mien.data.faces import SPLITS, FaceSet
 from mien.data.read import read_faces
-from mien.data.sketches import Sketches, sketch
 from mien.errors import MienError
 from mien.evaluation.metrics import accuracy_and_macro_f1
 from mien.files import write_json
 from mien.labels import canonical
 from mien.locks import holds_out
-from mien.model.backbone import build, check_backbone, classes_of, holds_timm, is_hub_id
+from mien.machine import machine_of, versions
 from mien.model.classifier import Classifier
 from mien.model.freezing import check_freezing, freeze, frozen_units, table, training_mode
-from mien.model.head import rows_line
-from mien.model.networks import Network, lay_out, logits, logits_and_states, num_channels
+from mien.model.networks import Network, lay_out, logits, logits_and_states, num_channels, rows_line
 from mien.model.preprocessing import tensor
+from mien.model.vit import build, check_backbone, classes_of, holds_timm, is_hub_id
 from mien.progress import progress
 from mien.text import shown
-from mien.training.augment import Augment, random_table
-from mien.training.batches import build_mixup, class_weights, local_rows, seed_step, shuffled, soft_targets
+from mien.training.augment import (
+    Augment,
+    build_mixup,
+    class_weights,
+    local_rows,
+    random_table,
+    seed_step,
+    shuffled,
+    soft_targets,
+)
 from mien.training.calibrate import calibrate_model
-from mien.training.device import gather_rows, machine_of, on_main, resolve_precision, start_accelerator
-from mien.training.distil import Distillation, Teacher, check_teachers, load_teachers, teacher_state
-from mien.training.hints import Hints
 from mien.training.history import epoch_line, write_curves
 from mien.training.optim import WeightAverage, build_optimizer, build_schedule, moments, restore_moments
-from mien.training.resolution import check_small_size, epoch_size, shrink
-from mien.training.run import Parts, Run, fit_batch, open_run, prepare_faces
-from mien.training.state import Saved
-from mien.versions import versions
+from mien.training.run import (
+    Parts,
+    Run,
+    Saved,
+    fit_batch,
+    gather_rows,
+    on_main,
+    open_run,
+    prepare_faces,
+    resolve_precision,
+    start_accelerator,
+)
+from mien.training.schedule import check_small_size, epoch_size, shrink
+from mien.training.teachers import Distillation, Hints, Teacher, check_teachers, load_teachers, teacher_state
 
 LEAST_GAIN = 2
 """Validation pictures that an epoch must read right beyond those of the classifier that goes on, to be kept in its

@@ -16,24 +16,31 @@ from transformers import ViTMAEForPreTraining
 
 from mien.config import PretrainConfig, to_dict
 from mien.data.faces import SPLITS, FaceSet
-from mien.data.unlabelled import read_for_pretraining
+from mien.data.read import read_for_pretraining
 from mien.evaluation.probe import probe
 from mien.locks import holds_out
+from mien.machine import machine_of, versions
 from mien.model.mae import build_autoencoder, count_patches, reconstruct, save_autoencoder
 from mien.model.networks import lay_out
 from mien.model.preprocessing import Preprocessing, tensor
-from mien.model.presets import SHAPES
+from mien.model.vit import SHAPES
 from mien.progress import progress
 from mien.text import shown
-from mien.training.augment import Augment, random_table
-from mien.training.batches import local_rows, seed_step, shuffled
-from mien.training.budget import Budget, build_schedule
-from mien.training.device import machine_of, on_main, resolve_precision, start_accelerator
+from mien.training.augment import Augment, local_rows, random_table, seed_step, shuffled
 from mien.training.history import pretraining_line, write_curves, write_reconstructions
 from mien.training.optim import moments, restore_moments, start_optimizer
-from mien.training.run import Parts, Run, fit_batch, open_run, prepare_faces
-from mien.training.state import Saved
-from mien.versions import versions
+from mien.training.run import (
+    Parts,
+    Run,
+    Saved,
+    fit_batch,
+    on_main,
+    open_run,
+    prepare_faces,
+    resolve_precision,
+    start_accelerator,
+)
+from mien.training.schedule import Budget, build_schedule
 
 NO_DECAY: tuple[str, ...] = ("vit.embeddings.cls_token", "decoder.mask_token")
 """Exempt from weight decay beside every bias and norm."""

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
+import os
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
+from accelerate.state import AcceleratorState
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
-from mien.config import PretrainConfig, RunConfig, TrainConfig
+from mien.config import PretrainConfig, RunConfig, TrainConfig, differences, to_dict
 from mien.data.faces import FaceSet
-from mien.data.split import cut_validation
+from mien.data.twins import cut_validation
 from mien.errors import MienError
-from mien.files import ensure_writable, recover_folder, refuse_inputs, remove_leftovers
-from mien.training.device import on_main
+from mien.files import atomic_file, ensure_writable, recover_folder, refuse_inputs, remove_leftovers
+from mien.machine import resolve_device
 from mien.training.history import require_tensorboard, write_history, write_tensorboard
-from mien.training.state import Progress, Saved, load_state, save_state, state_path
 
 C = TypeVar("C", TrainConfig, PretrainConfig)
 
@@ -193,3 +198,149 @@ class Run:
                 if tensor.is_floating_point() and not tensor.isfinite().all():
                     self.require_finite(name, float(tensor[~tensor.isfinite()][0]))
             save_state(self.out, self.config, self.fingerprint, self.state, found)
+
+
+# The state of a run: one file, written atomically, from which training goes on as if it had never stopped.
+#
+# Order, augmentation, mixing, drop path and learning rate are functions of (seed, step), so weights, averages, moments
+# and counters are all there is to save. The file is a safetensors file whose header carries the counters as JSON.
+
+
+@dataclass
+class Progress:
+    """Where a run stands.
+
+    Attributes:
+        epoch: the epoch under way, the first is 1.
+        step: steps done in it.
+        loss_sum: sum over these steps of the mean training loss.
+        best_accuracy: highest validation accuracy so far, in [0, 1]; -1 before the first.
+        best_epoch: the epoch that reached it.
+        seconds: training time so far, over all resumptions.
+        history: a row per finished epoch.
+    """
+
+    epoch: int = 1
+    step: int = 0
+    loss_sum: float = 0.0
+    best_accuracy: float = -1.0
+    best_epoch: int = 0
+    seconds: float = 0.0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass
+class Saved:
+    """What ``load_state`` found: counters, and tensors by name (``network/``, ``average/``, ``moments/``)."""
+
+    progress: Progress
+    tensors: dict[str, torch.Tensor]
+
+    def part(self, prefix: str) -> dict[str, torch.Tensor]:
+        """The tensors whose name starts with ``prefix/``, without it."""
+        return {name.removeprefix(f"{prefix}/"): t for name, t in self.tensors.items() if name.startswith(f"{prefix}/")}
+
+
+def state_path(out: Path) -> Path:
+    """Where a run keeps its state."""
+    return out / "state.safetensors"
+
+
+def save_state(
+    out: Path, config: RunConfig, fingerprint: str, progress: Progress, parts: dict[str, dict[str, torch.Tensor]]
+) -> None:
+    """Writes the state of a run, atomically.
+
+    Raises:
+        MienError: the state cannot be written, as where the disk is full; the former one is still there.
+    """
+    tensors = {f"{part}/{name}": t.detach().cpu().contiguous() for part, ts in parts.items() for name, t in ts.items()}
+    header = {"config": to_dict(config), "fingerprint": fingerprint, "progress": asdict(progress)}
+    with atomic_file(state_path(out)) as temporary:
+        save_file(tensors, temporary, metadata={"mien": json.dumps(header)})
+
+
+def load_state(out: Path, config: RunConfig, fingerprint: str) -> Saved:
+    """Reads the state of a run and holds it to what is about to go on.
+
+    Raises:
+        MienError: there is no state, it is damaged, or the configuration or the data differ.
+    """
+    path = state_path(out)
+    if not path.is_file():
+        raise MienError(f"{out}: has no state to resume (expected {path.name}); start it without --resume")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {})["mien"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        saved, told, progress = header["config"], header["fingerprint"], Progress(**header["progress"])
+        if not isinstance(saved, dict) or not isinstance(progress.history, list):
+            raise TypeError("its configuration or its history is of another kind")
+        if not all(type(getattr(progress, name)) is int for name in ("epoch", "step", "best_epoch")):
+            raise TypeError("its counters are no whole numbers")
+    except (SafetensorError, KeyError, TypeError, OSError, ValueError, RecursionError) as error:
+        raise MienError(f"{path}: is damaged or no state of a run ({error}); start anew in another --out") from error
+    try:
+        changed = differences(saved, config)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise MienError(f"{path}: its configuration is damaged ({error}); start anew in another --out") from error
+    if changed:
+        raise MienError(
+            f"--resume: the configuration differs from the run in {out}: {'; '.join(changed)}; give the same"
+        )
+    if told != fingerprint:
+        raise MienError(f"--resume: the data differs from what the run in {out} was trained on; give the same --data")
+    return Saved(progress, tensors)
+
+
+def resolve_precision(name: str, device: torch.device) -> str:
+    """``bf16`` or ``fp32``; ``auto`` takes bf16 on a GPU that computes in it, where it is several times faster."""
+    if name != "auto":
+        return name
+    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+
+
+def start_accelerator(config: RunConfig) -> Accelerator:
+    """Joins the processes of this run, each with its device.
+
+    Raises:
+        MienError: the device is missing, or the batch cannot be shared evenly by the processes.
+    """
+    device = resolve_device(config.device)
+    distributed = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if not distributed:
+        # A process may train more than once (a notebook, a test); accelerate keeps one global state.
+        AcceleratorState._reset_state(reset_partial_state=True)
+        os.environ["ACCELERATE_TORCH_DEVICE"] = str(device)
+    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no")
+    processes = accelerator.num_processes
+    per_process, rest = divmod(config.batch_size, processes)
+    if rest or (config.augment.mixes and per_process % 2):
+        even = ", an even number for each where mixup or cutmix is on" if config.augment.mixes else ""
+        raise MienError(f"batch_size: got {config.batch_size}, expected a multiple of the {processes} processes{even}")
+    return accelerator
+
+
+def on_main() -> bool:
+    """Whether this process is the one that writes and prints."""
+    return bool(PartialState().is_main_process)
+
+
+def gather_rows(accelerator: Accelerator, rows: torch.Tensor, total: int) -> torch.Tensor:
+    """Puts together what the processes computed of rows rank, rank + P, rank + 2 P, ...
+
+    Args:
+        accelerator: of this run, with P processes.
+        rows: [M, ...], this process's share.
+        total: N, over all processes.
+
+    Returns:
+        [N, ...] in the original order, on every process.
+    """
+    processes = accelerator.num_processes
+    if processes == 1:
+        return rows
+    longest = -(-total // processes)
+    padding = rows.new_zeros(longest - len(rows), *rows.shape[1:])
+    gathered = accelerator.gather(torch.cat([rows, padding]).to(accelerator.device))
+    return gathered.view(processes, longest, *rows.shape[1:]).transpose(0, 1).flatten(0, 1)[:total]

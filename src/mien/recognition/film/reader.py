@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
 import av
+import av.device
 import numpy as np
 from av.container import InputContainer
+from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from mien.errors import MienError
-from mien.recognition.film.cuts import marked
-from mien.recognition.film.decoder import opened, origin_of, rate_of, shown
-from mien.recognition.film.deinterlacer import Shown
-from mien.recognition.film.missing import lacking
-from mien.recognition.film.pixels import Developer
-from mien.recognition.inputs.pictures import MOST_PIXELS
+from mien.recognition.film.decoder import lacking, opened, origin_of, rate_of, shown
+from mien.recognition.film.pixels import Developer, Shown
+from mien.recognition.film.tracking import marked
+from mien.recognition.pictures import MOST_PIXELS
 
 LOST = "the frame could not be decoded: the film is damaged here"
 """The reason of a frame whose packet is damaged."""
@@ -149,3 +152,114 @@ def _developed(developer: Developer, index: int, frame: Shown, cut: bool, lost: 
     except (av.FFmpegError, ValueError):
         reason = f"the frame has pixels of a kind ({frame.picture.format.name}) that cannot be converted"
         return Frame(index, frame.time_s, None, reason, cut)
+
+
+_TRIES = 50
+_PAUSE_S = 0.02
+_MOST = 100
+
+
+def about_camera(number: int) -> About:
+    """What a camera says of itself.
+
+    Raises:
+        MienError: there is no such camera.
+    """
+    with _opened(number) as (_, stream):
+        return About(rate_of(stream), None, stream.codec_context.width, stream.codec_context.height)
+
+
+def read_camera(number: int, every: int = 1) -> Iterator[Frame]:
+    """What a camera sees, frame by frame; a last row says that it gives no more.
+
+    Args:
+        number: of the camera, from 0.
+        every: give each ``every``-th frame alone.
+
+    Raises:
+        MienError: there is no such camera, or it gives no picture.
+    """
+    with _opened(number) as (container, stream):
+        developer = Developer(stream.sample_aspect_ratio)
+        index, started = 0, time.monotonic()
+        for picture in _pictures(container, stream):
+            now = time.monotonic()
+            started = now if index == 0 else started
+            if index % every == 0:
+                yield Frame(index, now - started, developer.pixels(picture))
+            index += 1
+        if index == 0:
+            raise MienError(f"camera {number}: gives no picture; check that no other program uses it")
+        yield Frame(index, time.monotonic() - started, None, "the camera gives no more pictures")
+
+
+def _pictures(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+    """The pictures of a camera until it fails ``_TRIES`` times on end: one that was just switched on needs a moment."""
+    failures = 0
+    while failures < _TRIES:
+        try:
+            for packet in container.demux(stream):
+                pictures = stream.decode(packet) if packet.size else []
+                failures = 0 if pictures else failures
+                yield from pictures
+            return
+        except EOFError:
+            return
+        except (av.FFmpegError, ValueError):
+            failures += 1
+            time.sleep(_PAUSE_S)
+
+
+@contextmanager
+def _opened(number: int) -> Iterator[tuple[InputContainer, VideoStream]]:
+    device = _device(number) if 0 <= number < _MOST else None
+    try:
+        if device is None:
+            raise ValueError("there is no such camera")
+        name, kind, options = device
+        container = av.open(name, format=kind, options=options)
+    except (av.FFmpegError, ValueError, OSError) as error:
+        raise MienError(
+            f"camera {number}: cannot be opened; check that it is there and that no other program uses it, or give "
+            "another number"
+        ) from error
+    with container:
+        yield container, container.streams.video[0]
+
+
+def _device(number: int) -> tuple[str, str, dict[str, str]] | None:
+    """FFmpeg's name of a camera, the kind of device and what it is to be told; None: there is none of this number."""
+    if sys.platform == "darwin":
+        return str(number), "avfoundation", {"framerate": "30"}  # without a rate many cameras refuse
+    if sys.platform == "win32":
+        cameras = [each for each in av.device.enumerate_input_devices("dshow") if "video" in each.media_types]
+        return (f"video={cameras[number].name}", "dshow", {}) if number < len(cameras) else None
+    return f"/dev/video{number}", "v4l2", {}
+
+
+__all__ = ["About", "Frame", "about", "frames"]
+
+
+def about(source: str | Path | int) -> About:
+    """What a film, or a camera by its number, says of itself.
+
+    Raises:
+        MienError: as ``frames``.
+    """
+    return about_camera(source) if isinstance(source, int) else about_film(Path(source))
+
+
+def frames(source: str | Path | int, every: int = 1) -> Iterator[Frame]:
+    """The frames of a film or of a camera, in order; see ``read_film`` and ``read_camera``.
+
+    Args:
+        source: a film file that FFmpeg reads, or the number of a camera.
+        every: give each ``every``-th frame alone, those whose number it divides; the others are not converted.
+
+    Raises:
+        MienError: the file is missing, empty, no film, or holds no frame; there is no such camera.
+        ValueError: ``every`` is below 1.
+    """
+    if every < 1:
+        raise ValueError(f"every: expected at least 1, got {every}")
+    return read_camera(source, every) if isinstance(source, int) else read_film(Path(source), every)

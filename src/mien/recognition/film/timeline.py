@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from mien.errors import MienError
 from mien.files import atomic_file
-from mien.recognition.output.draw import colour_of, font
+from mien.recognition.draw import colour_of, font
 from mien.recognition.results import Face, Recognition
 
 LARGEST_BINS = 4096

@@ -1,0 +1,103 @@
+"""The shipped models, made again from ``archive.zip``: ``python scripts/remake.py``.
+
+The stages are commands that a person could type, each with a file of ``configs/model``. A run that was stopped
+goes on where it stopped; one that is done passes by at once, and is scored and packed again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mien.cli import run_all
+from mien.training.run import state_path
+
+CONFIGS = Path("configs/model")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A run on the way to the shipped models.
+
+    Attributes:
+        command: train or pretrain.
+        name: of its folder below OUT, and of its settings in ``CONFIGS``.
+        backbone: the run whose encoder it goes on from, if any.
+        teachers: the runs that it learns from as well.
+    """
+
+    command: str
+    name: str
+    backbone: str | None = None
+    teachers: tuple[str, ...] = ()
+
+
+STAGES: tuple[Stage, ...] = (
+    Stage("train", "teacher"),
+    Stage("train", "second-teacher", teachers=("teacher",)),
+    Stage("pretrain", "mae"),
+    Stage("train", "student", backbone="mae", teachers=("second-teacher",)),
+    Stage("train", "third-teacher", teachers=("student", "second-teacher")),
+    Stage("train", "mini", backbone="student", teachers=("third-teacher",)),
+    Stage("pretrain", "nano-mae"),
+    Stage("train", "nano-student", backbone="nano-mae", teachers=("second-teacher",)),
+    Stage("train", "nano", backbone="nano-student", teachers=("third-teacher", "mini")),
+)
+"""In order."""
+
+SHIPPED: tuple[str, ...] = ("mini", "nano")
+"""The runs whose models are packed; ``src/mien/weights`` holds those that come with the package."""
+
+
+def commands(data: str, out: Path) -> list[list[str]]:
+    """The commands, from the data to the cards; a run that has a state is resumed."""
+    found = [run_of(stage, data, out) for stage in STAGES]
+    for name in SHIPPED:
+        run, packed, report = str(out / name), out / "packed" / name, str(out / "reports" / name)
+        found += [
+            ["evaluate", run, "--data", data, "--split", "validation", "--out", report],
+            ["pack", run, "--data", data, "--out", str(packed), "--int8"],
+            ["card", str(packed), "--name", f"Mien {name}", "--out", str(out / f"MODEL_CARD-{name}.md")],
+        ]
+    return found
+
+
+def run_of(stage: Stage, data: str, out: Path) -> list[str]:
+    """The command of a run."""
+    folder = out / stage.name
+    found = [stage.command, "--config", str(CONFIGS / f"{stage.name}.yaml"), "--data", data, "--out", str(folder)]
+    if stage.backbone:
+        found += ["--backbone", str(out / stage.backbone / "model")]
+    if stage.teachers:
+        found += ["--teacher", *(str(out / name) for name in stage.teachers)]
+    return [*found, *(["--resume"] if state_path(folder).exists() else [])]
+
+
+def remake(data: str, out: Path) -> int:
+    """Runs the commands; returns the exit code of the first that failed, or 0."""
+    started = time.monotonic()
+    code = run_all(commands(data, out))
+    if code:
+        return code
+    print(f"\nDone in {time.monotonic() - started:.0f} s; the models are in {out / 'packed'}.")
+    return 0
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(prog="python scripts/remake.py", description="Makes the shipped models again.")
+    parser.add_argument("--data", default="archive.zip", help="FER2013 (archive.zip)")
+    parser.add_argument("--out", type=Path, default=Path("runs/model"), help="folder of the runs (runs/model)")
+    given = parser.parse_args(arguments)
+    if not CONFIGS.is_dir():
+        print(f"mien: error: {CONFIGS}: no such folder; run this from the folder of the project", file=sys.stderr)
+        return 2
+    return remake(given.data, given.out)
+
+
+if __name__ == "__main__":
+    sys.exit(run())

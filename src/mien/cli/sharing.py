@@ -1,0 +1,167 @@
+"""``mien export``, ``mien pack`` and ``mien card``: a trained classifier made ready for others."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import shlex
+from pathlib import Path
+
+from mien.cli.parser import Parser, whole_number
+from mien.cli.signals import hide_bars
+from mien.export.card import card
+from mien.files import read_json_object, refuse_inputs, refuse_others, write_text
+from mien.locks import claim
+from mien.recognition.models import ONNX_FILES
+from mien.text import shown
+
+EXPORT = """\
+Writes a classifier as ONNX: uint8 face crops in, calibrated probabilities and an embedding out, with the preprocessing
+and the names of the expressions inside. `mien predict` reads faces with it, without PyTorch.
+
+Examples:
+  mien export runs/first --out exported/first --data archive.zip
+  mien export runs/first --out exported/first --data archive.zip --int8
+
+DIR gets model.onnx, model.int8.onnx where asked for, and parity.json: how far the answers to a split of the data are
+from PyTorch's, the accuracy of each, and how fast each is. Without --data, random crops are compared. Nothing is
+written where float32 is off by more than --tolerance, or where int8 loses more than 0.3 points of accuracy.
+"""
+
+
+def run_export(arguments: list[str]) -> int:
+    """Runs ``mien export``; returns the exit code.
+
+    Raises:
+        MienError: an argument is wrong, the model or the data cannot be used, or a file does not hold its tolerance.
+    """
+    parser = Parser("mien export", EXPORT)
+    parser.add_argument("model", type=Path, metavar="MODEL", help="a run, or the name of a shipped model")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write")
+    parser.add_argument("--int8", action="store_true", help="write an int8 file too; needs --data")
+    parser.add_argument("--data", metavar="DATA", help="archive.zip, a folder, or a FER2013 CSV file")
+    parser.add_argument("--split", choices=("validation", "test", "train"), default="validation", help="(validation)")
+    parser.add_argument(
+        "--tolerance", type=_tolerance, default=1e-4, metavar="X", help="most that a probability may be off (1e-4)"
+    )
+    parser.add_argument("--threads", type=whole_number(1), metavar="N", help="of each engine (all cores)")
+    given = parser.parse(arguments)
+    hide_bars()
+
+    from mien.cli.evaluate import at_hand
+    from mien.data.read import read_faces
+    from mien.export.export import FILES, export
+    from mien.model.classifier import model_folder
+
+    model = model_folder(at_hand(given.model))
+    refuse_inputs(given.out, [model, None if given.data is None else Path(given.data)])
+    with claim(given.out):  # and refused before the data is read
+        refuse_others(given.out, FILES, "export")
+        done = export(
+            model,
+            given.out,
+            faces=None if given.data is None else read_faces(given.data),
+            split=given.split,
+            int8=given.int8,
+            tolerance=given.tolerance,
+            threads=given.threads,
+            command=shlex.join(["mien", "export", *arguments]),
+        )
+    about = done.report["pictures"]
+    split = f"{about['split']} split of {shown(about['source'])}" if about["split"] else about["source"]
+    print(f"{done.table}\n\n{about['n']:,} pictures ({split}), against PyTorch")
+    if done.report["int8"]:
+        print(f"int8 is {done.report['int8']['way']}: {done.report['int8']['reason']}")
+    print(f"{shown(given.out)}: {', '.join(done.report['files'])}, parity.json")
+    return 0
+
+
+def _tolerance(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a number above 0 and at most 1")
+    return value
+
+
+PACK = """\
+Makes of a trained classifier a folder for others: weights in half precision, their ONNX, and a meta.json with how the
+halved weights score, on what data, and which runs they came from.
+`mien card OUT` writes the model card from it.
+
+Examples:
+  mien pack runs/first --data archive.zip --out packed
+  mien pack runs/first --data archive.zip --out packed --splits validation test --int8
+"""
+
+
+def run_pack(arguments: list[str]) -> int:
+    """Runs ``mien pack``; returns the exit code."""
+    parser = Parser("mien pack", PACK)
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run, or a model folder, that `mien train` wrote")
+    parser.add_argument("--data", required=True, metavar="SOURCE", help="archive.zip, a folder, or a FER2013 CSV file")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="the folder to write")
+    parser.add_argument(
+        "--splits", nargs="+", choices=("validation", "test"), default=["validation"], help="scored (validation)"
+    )
+    parser.add_argument("--int8", action="store_true", help="pack an int8 form too, if it loses 0.3 points at most")
+    parser.add_argument(
+        "--calibrate",
+        action="store_true",
+        help="fit temperature and threshold again, on validation pictures without a twin in training",
+    )
+    given = parser.parse(arguments)
+    hide_bars()
+
+    from mien.data.read import read_faces
+    from mien.export.pack import FILES, pack
+    from mien.model.classifier import model_folder
+
+    command = shlex.join(["mien", "pack", *arguments])
+    refuse_inputs(given.out, [model_folder(given.run), Path(given.data)])
+    with claim(given.out):  # and refused before the data is read
+        refuse_others(given.out, FILES, "pack")
+        faces = read_faces(given.data)
+        pack(
+            given.run,
+            given.out,
+            faces,
+            splits=given.splits,
+            int8=given.int8,
+            calibrate=given.calibrate,
+            command=command,
+        )
+        print(f"packed: {shown(given.out)}")
+    return 0
+
+
+PACKED = ("meta.json", "config.json", "preprocessor_config.json", "model.safetensors", *ONNX_FILES)
+"""What a packed folder is made of, over which no card is written."""
+
+CARD = """\
+Writes the model card of a folder that `mien pack` wrote, from its meta.json: scores with intervals, uses, limits, data.
+
+Examples:
+  mien card packed                         print it
+  mien card packed --out MODEL_CARD.md
+"""
+
+
+def run_card(arguments: list[str]) -> int:
+    """Runs ``mien card``; returns the exit code."""
+    parser = Parser("mien card", CARD)
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="what `mien pack` wrote")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="the file to write; by default it is printed")
+    parser.add_argument("--name", default="Mien", help="of the model, for the title (Mien)")
+    given = parser.parse(arguments)
+    if given.out is not None:
+        refuse_inputs(given.out, [given.folder / name for name in PACKED])
+    text = card(read_json_object(given.folder / "meta.json"), given.name)
+    if given.out is None:
+        print(text, end="")
+    else:
+        write_text(given.out, text)
+        print(f"card: {shown(given.out)}")
+    return 0

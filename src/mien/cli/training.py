@@ -1,0 +1,74 @@
+"""``mien train`` and ``mien pretrain``."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+
+from mien.cli.settings import read_settings, settings_parser
+from mien.cli.signals import hide_bars
+from mien.config import PretrainConfig, TrainConfig
+from mien.text import shown
+
+TRAIN = """\
+Trains a classifier of facial expressions; the model lands in OUT/model.
+Every field can stand in a YAML file (--config) and be overridden on the command line; dashes and underscores are alike.
+
+Examples:
+  mien train --data archive.zip --backbone tiny --out runs/first --epochs 40
+  mien train --data archive.zip --backbone tiny --out runs/first --epochs 40 --resume
+  mien train --config configs/baseline.yaml --data archive.zip --out runs/baseline --augment.rotation 5
+  mien train --data archive.zip --out runs/teacher --backbone timm:resnet18 --augment.mixup 0.2
+  mien train --data archive.zip --out runs/taught --backbone runs/mae/model --teacher runs/teacher/model
+  mien train --config configs/demo.yaml --print_config
+  torchrun --nproc_per_node 2 -m mien train --data archive.zip --out runs/two
+"""
+
+TRAIN_FLAGS = {"resume": "go on where the run in OUT stopped; the result is the same as without the stop"}
+
+
+def run_train(arguments: list[str]) -> int:
+    """Runs ``mien train``; returns the exit code."""
+    parser = settings_parser(TrainConfig, "mien train", TRAIN, TRAIN_FLAGS)
+    config, flags = read_settings(TrainConfig, parser, arguments)
+    if config.is_fresh or Path(config.backbone).is_dir():
+        hide_bars()
+
+    from mien.training.finetune import train
+
+    folder = train(config, resume="resume" in flags, command=shlex.join(["mien", "train", *arguments]))
+    if os.environ.get("RANK", "0") == "0":
+        print(f"model: {shown(folder)}")
+    return 0
+
+
+PRETRAIN = """\
+Makes a masked autoencoder (ViTMAE) from training faces, without their labels; it lands in OUT/model.
+`mien train --backbone OUT/model` goes on from it. Every field can stand in a YAML file (--config) and be overridden on
+the command line; dashes and underscores are alike.
+
+Examples:
+  mien pretrain --data archive.zip --preset tiny --out runs/mae --epochs 100
+  mien pretrain --data archive.zip --preset tiny --out runs/mae --epochs 100 --resume
+  mien pretrain --data photos/ --preset small --out runs/photos --minutes 60 --skip-broken
+  torchrun --nproc_per_node 2 -m mien pretrain --data archive.zip --out runs/two
+"""
+
+PRETRAIN_FLAGS = {
+    "resume": "go on where the run in OUT stopped; by epochs or steps, the result is the same as without the stop",
+}
+
+
+def run_pretrain(arguments: list[str]) -> int:
+    """Runs ``mien pretrain``; returns the exit code."""
+    parser = settings_parser(PretrainConfig, "mien pretrain", PRETRAIN, PRETRAIN_FLAGS)
+    config, flags = read_settings(PretrainConfig, parser, arguments)
+    hide_bars()
+
+    from mien.training.pretrain import pretrain
+
+    folder = pretrain(config, resume="resume" in flags, command=shlex.join(["mien", "pretrain", *arguments]))
+    if os.environ.get("RANK", "0") == "0":
+        print(f"model: {shown(folder)}")
+    return 0

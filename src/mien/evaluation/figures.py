@@ -1,0 +1,429 @@
+"""All figures of reports and runs, in one style."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, to_rgb
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+
+from mien.evaluation.calibration import RiskCoverage, Threshold
+from mien.evaluation.metrics import Reliability
+
+TEXT_SIZE = 12.5
+SMALL_SIZE = 11.0
+DPI = 150
+
+
+@dataclass(frozen=True)
+class Theme:
+    """Colours of a figure. ``first`` and ``second`` differ in lightness as well as in hue.
+
+    Attributes:
+        paper: the background.
+        ink: text and points.
+        faint: secondary text and the frame.
+        grid: grid lines.
+        first: the colour of what a figure is about.
+        second: what it is compared with.
+        strongest: the full end of the shading of the confusion matrix, whose empty end is ``paper``.
+        on_strongest: text on it.
+    """
+
+    paper: str
+    ink: str
+    faint: str
+    grid: str
+    first: str
+    second: str
+    strongest: str
+    on_strongest: str
+
+
+LIGHT = Theme("#ffffff", "#1d2733", "#5c6873", "#e3e7eb", "#2f6f9f", "#d1751a", "#1f5a87", "#ffffff")
+DARK = Theme("#1b222b", "#e8edf2", "#a3afbb", "#333d49", "#6bb0e0", "#f0a050", "#8cc5ee", "#10161d")
+
+
+def blank_figure(size: tuple[float, float], theme: Theme) -> Figure:
+    """An empty figure of so many inches, width and height, whose parts keep out of one another's way."""
+    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1)
+    return Figure(figsize=size, facecolor=theme.paper, layout=layout)
+
+
+def png(figure: Figure, dpi: int = DPI) -> bytes:
+    """The figure as a PNG file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi, facecolor=figure.get_facecolor())
+    return buffer.getvalue()
+
+
+def style_axes(axes: Axes, theme: Theme) -> Axes:
+    """Puts an axes into the style: a thin frame at the left and below, quiet ticks, large labels."""
+    axes.set_facecolor(theme.paper)
+    axes.set_axisbelow(True)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(theme.grid)
+    axes.tick_params(colors=theme.ink, labelsize=TEXT_SIZE, color=theme.grid, length=4)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.label.set_color(theme.faint)
+        axis.label.set_fontsize(TEXT_SIZE)
+    axes.xaxis.labelpad = axes.yaxis.labelpad = 8
+    return axes
+
+
+def legend_above(figure: Figure, axes: Axes, theme: Theme, order: Sequence[str]) -> None:
+    """The legend in one row above the axes."""
+    handles, labels = axes.get_legend_handles_labels()
+    known = dict(zip(labels, handles, strict=True))
+    shown = [label for label in order if label in known]
+    figure.legend(
+        [known[label] for label in shown],
+        shown,
+        loc="outside upper center",
+        ncols=len(shown),
+        frameon=False,
+        fontsize=TEXT_SIZE,
+        labelcolor=theme.ink,
+        handlelength=1.4,
+        columnspacing=1.6,
+    )
+
+
+def or_nan(value: Any) -> float:
+    """A number, NaN where there is none (None or an empty text)."""
+    return math.nan if value is None or value == "" else float(value)
+
+
+def confusion_matrix(confusion: Sequence[Sequence[int]], names: Sequence[str], *, theme: Theme = LIGHT) -> Figure:
+    """Counts [C, C], rows true, shaded by the share of the row; each cell says its share in percent and its count."""
+    counts = np.asarray(confusion)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    side = max(4.8, 1.6 + 0.74 * len(names))
+    figure = blank_figure((side + 0.3, side), theme)
+    axes = style_axes(figure.add_subplot(), theme)
+    shading = LinearSegmentedColormap.from_list("share", [theme.paper, theme.strongest])
+    axes.imshow(shares, cmap=shading, vmin=0, vmax=1, aspect="equal")
+    for row, column in np.ndindex(counts.shape):
+        colour = _readable_on(shading(shares[row, column]), theme)
+        if counts[row, column] == 0:
+            axes.text(column, row, "0", ha="center", va="center", color=theme.faint, fontsize=SMALL_SIZE - 1)
+            continue
+        share = f"{100 * shares[row, column]:.0f}"
+        weight = "bold" if row == column else "normal"
+        spot: dict[str, Any] = {"ha": "center", "color": colour}
+        axes.text(column, row + 0.02, f"{share} %", va="bottom", fontsize=TEXT_SIZE, fontweight=weight, **spot)
+        axes.text(column, row + 0.10, f"{counts[row, column]:,}", va="top", fontsize=SMALL_SIZE - 2, **spot)
+    ticks = np.arange(len(names))
+    axes.set_xticks(ticks, names, rotation=35, ha="right", rotation_mode="anchor", parse_math=False)
+    axes.set_yticks(ticks, names, parse_math=False)
+    axes.set_xlabel("read as")
+    axes.set_ylabel("labelled")
+    axes.set_xticks(ticks[1:] - 0.5, minor=True)
+    axes.set_yticks(ticks[1:] - 0.5, minor=True)
+    axes.grid(which="minor", color=theme.grid, linewidth=1)
+    axes.tick_params(which="both", length=0)
+    return figure
+
+
+def per_class_bars(per_class: Mapping[str, Mapping[str, Any]], *, theme: Theme = LIGHT) -> Figure:
+    """F1 as a bar a class and in figures beside it, with markers for precision and recall; None is left out."""
+    names = list(per_class)
+    places = np.arange(len(names))
+    figure = blank_figure((6.6, 1.5 + 0.52 * len(names)), theme)
+    axes = style_axes(figure.add_subplot(), theme)
+    values = {key: np.array([or_nan(per_class[name][key]) for name in names]) for key in ("f1", "precision", "recall")}
+    axes.barh(places, values["f1"], height=0.62, color=theme.first, label="F1")
+    edge: dict[str, Any] = {
+        "markersize": 9,
+        "markeredgecolor": theme.paper,
+        "markeredgewidth": 1.2,
+        "linestyle": "none",
+        "clip_on": False,
+    }
+    axes.plot(values["precision"], places - 0.15, marker="D", color=theme.second, label="precision", **edge)
+    axes.plot(values["recall"], places + 0.15, marker="o", color=theme.ink, label="recall", **edge)
+    for place, value in enumerate(values["f1"]):
+        axes.text(1.035, place, _said(value), va="center", color=theme.ink, fontsize=TEXT_SIZE)
+    axes.text(1.035, -0.62, "F1", va="center", color=theme.faint, fontsize=SMALL_SIZE)
+    labels = [f"{name}  ({per_class[name]['support']:,})" for name in names]
+    axes.set_yticks(places, labels, parse_math=False)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1)
+    axes.grid(axis="x", color=theme.grid)
+    axes.tick_params(axis="y", length=0)
+    legend_above(figure, axes, theme, ("F1", "precision", "recall"))
+    return figure
+
+
+def picture_sheet(images: np.ndarray, captions: Sequence[str], *, columns: int = 4, theme: Theme = LIGHT) -> Figure:
+    """At least one picture, uint8 [N, S, S] or [N, S, S, 3], in rows of ``columns``, each above its caption."""
+    columns = min(columns, len(images))
+    rows = math.ceil(len(images) / columns)
+    figure = blank_figure((2.1 * columns, 2.75 * rows), theme)
+    for place, (image, caption) in enumerate(zip(images, captions, strict=True)):
+        axes = figure.add_subplot(rows, columns, place + 1)
+        axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        axes.set_xlabel(caption, color=theme.ink, fontsize=SMALL_SIZE, labelpad=7, parse_math=False)
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.set_frame_on(False)
+    return figure
+
+
+def _readable_on(background: tuple[float, float, float, float], theme: Theme) -> str:
+    """Whichever of the theme's two text colours has the higher contrast on ``background`` (WCAG 2.1)."""
+
+    def luminance(colour: Any) -> float:
+        channels = np.array(to_rgb(colour))
+        linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+        return float(linear @ [0.2126, 0.7152, 0.0722]) + 0.05
+
+    below = luminance(background[:3])
+    return max(
+        (theme.ink, theme.on_strongest),
+        key=lambda text: max(below, luminance(text)) / min(below, luminance(text)),
+    )
+
+
+def _said(value: float) -> str:
+    return "no pictures" if math.isnan(value) else f"{value:.2f}"
+
+
+FEW = 10
+"""Fewer pictures say little: such bins of the reliability diagram are pale, and the risk is drawn from so many on."""
+
+
+def reliability_diagram(bins: Reliability, *, theme: Theme = LIGHT) -> Figure:
+    """Accuracy over confidence with the gap to the diagonal, and below it how many pictures stand in each bin.
+
+    Bars of fewer than ``FEW`` pictures are pale.
+    """
+    figure = blank_figure((6.6, 6.6), theme)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    width = float(bins.edges[1] - bins.edges[0])
+    centres = (bins.edges[:-1] + bins.edges[1:]) / 2
+    filled = bins.count > 0
+    style_axes(upper, theme)
+    for enough, alpha in ((True, 1.0), (False, 0.4)):
+        here = filled & ((bins.count >= FEW) == enough)
+        label = "share read right" if enough else None
+        upper.bar(centres[here], bins.accuracy[here], width * 0.9, color=theme.first, alpha=alpha, label=label)
+    upper.plot(
+        [0, 1],
+        [0, 1],
+        color=theme.ink,
+        linestyle=(0, (4, 3)),
+        linewidth=1.4,
+        label="as sure as it is right",
+        path_effects=[withStroke(linewidth=3.2, foreground=theme.paper)],
+    )
+    upper.vlines(
+        bins.confidence[filled],
+        np.minimum(bins.accuracy, bins.confidence)[filled],
+        np.maximum(bins.accuracy, bins.confidence)[filled],
+        color=theme.second,
+        linewidth=3.5,
+        label="gap",
+    )
+    upper.set_ylim(0, 1)
+    upper.set_xlim(0, 1)
+    upper.set_ylabel("accuracy")
+    upper.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
+    upper.grid(axis="y", color=theme.grid)
+    upper.text(
+        0.03,
+        0.95,
+        f"calibration error (ECE) {bins.ece:.3f}",
+        transform=upper.transAxes,
+        va="top",
+        color=theme.ink,
+        fontsize=TEXT_SIZE + 1,
+        fontweight="bold",
+    )
+    style_axes(lower, theme)
+    lower.bar(centres, bins.count, width * 0.9, color=theme.faint, alpha=0.7)
+    lower.set_ylabel("pictures")
+    lower.set_xlabel("confidence: the highest of the probabilities")
+    lower.xaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
+    lower.yaxis.set_major_locator(MaxNLocator(3, integer=True))
+    lower.grid(axis="y", color=theme.grid)
+    legend_above(figure, upper, theme, ("share read right", "gap", "as sure as it is right"))
+    return figure
+
+
+def risk_coverage_curve(curve: RiskCoverage, sure: Threshold | None = None, *, theme: Theme = LIGHT) -> Figure:
+    """Accuracy of the surest answers over the share of pictures that is answered.
+
+    Args:
+        curve: drawn from ``FEW`` answers on, where there are more.
+        sure: the answers that the model's own threshold calls sure; marked where there are any.
+        theme: the colours.
+    """
+    figure = blank_figure((6.6, 4.6), theme)
+    axes = style_axes(figure.add_subplot(), theme)
+    enough = curve.coverage * curve.count >= min(FEW, curve.count)
+    shown, marked = curve.accuracy[enough], "no threshold"
+    axes.plot(curve.coverage[enough], shown, color=theme.first, linewidth=2.4, label="share read right")
+    axes.plot(1, shown[-1], "o", color=theme.first, markersize=7, clip_on=False)
+    lowest = float(shown.min())
+    if sure is not None and sure.accuracy is not None:
+        mark: dict[str, Any] = {"markersize": 10, "markeredgecolor": theme.paper, "markeredgewidth": 1.2}
+        marked = f"sure: from {100 * sure.threshold:.1f} % certainty on"
+        axes.plot(sure.coverage, sure.accuracy, "D", color=theme.second, label=marked, clip_on=False, **mark)
+        axes.vlines(sure.coverage, 0, sure.accuracy, color=theme.second, linewidth=1.4, linestyle=(0, (4, 3)))
+        lowest = min(lowest, sure.accuracy)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(max(0.0, math.floor(10 * lowest - 0.5) / 10), 1.01)
+    axes.set_xlabel("coverage: share of pictures answered, the surest first")
+    axes.set_ylabel("accuracy of these")
+    axes.set_title(
+        f"area under the risk (AURC) {curve.aurc:.3f}",
+        loc="left",
+        color=theme.ink,
+        fontsize=TEXT_SIZE + 1,
+        fontweight="bold",
+    )
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
+        axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    axes.grid(color=theme.grid)
+    legend_above(figure, axes, theme, ("share read right", marked))
+    return figure
+
+
+SCORES: dict[str, str] = {"val_accuracy": "accuracy", "val_macro_f1": "macro-F1"}
+"""What fine-tuning measures on validation, by the column of its history."""
+
+PROBES: dict[str, str] = {"linear_accuracy": "linear probe", "knn_accuracy": "k-NN"}
+"""What pretraining measures on validation, by the column of its history."""
+
+
+def curves(history: Sequence[Mapping[str, Any]], *, scores: Mapping[str, str] = SCORES, theme: Theme = LIGHT) -> Figure:
+    """Loss, validation scores and learning rate over the epochs.
+
+    Args:
+        history: a mapping an epoch with ``epoch`` and any of ``loss, val_loss, lr, image_size`` (pixels) and the names
+            of ``scores`` (shares in [0, 1]); what is missing, None or NaN is left out. A line shows where the size of
+            the pictures changes.
+        scores: the columns to show as validation scores, and what they are called; the best of the first is marked,
+            among the epochs at the last size, as only these are kept.
+        theme: the colours.
+    """
+    epochs = [float(row["epoch"]) for row in history]
+    rates = _series(history, "lr")
+    panels = [("loss", {"loss": "training", "val_loss": "validation"})]
+    panels.append(("validation", dict(scores)))
+    panels += [("learning rate", {"lr": ""})] if np.isfinite(rates).any() else []
+    figure = blank_figure((6.6, 2.7 * len(panels)), theme)
+    grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=[3, 3, 1.5][: len(panels)])[:, 0]
+    for axes, (title, lines) in zip(grid, panels, strict=True):
+        style_axes(axes, theme)
+        styles = ((theme.first, "o", "-"), (theme.second, "D", "--"))
+        for (key, label), (colour, marker, dash) in zip(lines.items(), styles, strict=False):
+            values = _series(history, key)
+            measured = np.isfinite(values)
+            if measured.any():
+                shown = marker if len(epochs) <= 40 and key != "lr" else ("o" if len(epochs) == 1 else "")
+                axes.plot(
+                    np.array(epochs)[measured],
+                    values[measured],
+                    dash,
+                    color=colour,
+                    marker=shown,
+                    markersize=5,
+                    linewidth=2,
+                    label=label or None,
+                )
+        axes.set_ylabel(title)
+        axes.grid(color=theme.grid)
+        axes.yaxis.set_major_locator(MaxNLocator(5 if title != "learning rate" else 3))
+    grid[0].set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
+    grid[0].set_ylim(bottom=min(0.0, *grid[0].get_ylim()))
+    grid[1].yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
+    if len(panels) > 2:
+        grid[2].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    grid[-1].set_xlabel("epoch")
+    grid[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+    key, label = next(iter(scores.items()))
+    sizes = _series(history, "image_size")
+    kept = ~(sizes < sizes[-1])
+    _mark_best(grid[1], epochs, np.where(kept, _series(history, key), np.nan), label, theme)
+    if not kept.all():
+        _mark_sizes(list(grid), epochs[int(np.flatnonzero(~kept)[-1])] + 0.5, sizes, theme)
+    for axes, corner in zip(grid, ("upper right", "lower right"), strict=False):
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(loc=corner, frameon=False, fontsize=TEXT_SIZE, labelcolor=theme.ink)
+    return figure
+
+
+def _mark_best(axes: Axes, epochs: Sequence[float], accuracy: np.ndarray, label: str, theme: Theme) -> None:
+    """A ring and a word at the epoch of the highest validation score."""
+    if not np.isfinite(accuracy).any():
+        return
+    best = int(np.nanargmax(accuracy))
+    axes.plot(epochs[best], accuracy[best], "o", markersize=13, markeredgewidth=2, color=theme.ink, fillstyle="none")
+    axes.set_title(
+        f"best {label}: {100 * accuracy[best]:.1f} % at epoch {epochs[best]:g}",
+        loc="left",
+        color=theme.ink,
+        fontsize=TEXT_SIZE,
+    )
+
+
+def _mark_sizes(grid: Sequence[Axes], epoch: float, sizes: np.ndarray, theme: Theme) -> None:
+    """A line through all panels where the pictures grow, and both sizes beside it in the first."""
+    for axes in grid:
+        axes.axvline(epoch, color=theme.faint, linewidth=1, linestyle=":")
+    for text, side, shift in ((f"{sizes[0]:g} px", "right", -5), (f"{sizes[-1]:g} px", "left", 5)):
+        grid[0].annotate(
+            text,
+            (epoch, 0.02),
+            xycoords=("data", "axes fraction"),
+            xytext=(shift, 0),
+            textcoords="offset points",
+            ha=side,
+            color=theme.faint,
+            fontsize=TEXT_SIZE,
+        )
+
+
+def _series(history: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:
+    return np.array([or_nan(row.get(key)) for row in history])
+
+
+ROWS: tuple[str, ...] = ("face", "what the\nencoder saw", "what the\ndecoder made")
+HIDDEN_SHADE = 0.82
+"""Brightness of a hidden patch, as a share of white."""
+
+
+def reconstructions(originals: np.ndarray, hidden: np.ndarray, merged: np.ndarray, *, theme: Theme = LIGHT) -> Figure:
+    """Three rows of pictures, one column a face.
+
+    Args:
+        originals: uint8 [N, S, S] (grey) or [N, S, S, 3] (RGB).
+        hidden: bool [N, S, S], true where the encoder saw nothing.
+        merged: as ``originals``: visible patches as they are, hidden ones as predicted.
+        theme: the colours.
+    """
+    veil = np.uint8(round(255 * HIDDEN_SHADE))
+    masked = np.where(hidden if originals.ndim == 3 else hidden[..., None], veil, originals)
+    figure = blank_figure((1.15 * len(originals) + 1.2, 3.75), theme)
+    grid = figure.subplots(3, len(originals), squeeze=False)
+    for row, (title, images) in enumerate(zip(ROWS, (originals, masked, merged), strict=True)):
+        for axes, image in zip(grid[row], images, strict=True):
+            axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+            axes.set_xticks([])
+            axes.set_yticks([])
+            axes.set_frame_on(False)
+        grid[row, 0].set_ylabel(title, rotation=0, ha="right", va="center", color=theme.ink, fontsize=TEXT_SIZE)
+    return figure

@@ -1,0 +1,389 @@
+"""From a ViTMAE checkpoint, a trained classifier, or from nothing, to a classifier that sees every patch.
+
+``transformers.ViTMAEModel`` hides three quarters of the patches in every forward pass, evaluation included. The
+classifier is therefore a ``ViTForImageClassification`` filled from the MAE's encoder: the same weights, every patch
+visible, the same answer each time.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from timm.layers import DropPath, resample_abs_pos_embed, resample_patch_embed
+from transformers import PreTrainedConfig, ViTConfig, ViTForImageClassification, ViTMAEConfig
+
+from mien.config import PRESETS, TIMM
+from mien.errors import MienError
+from mien.files import read_json_object
+from mien.model.channels import to_colour, to_grey
+from mien.model.classifier import Classifier
+from mien.model.configuration import read_config, read_mae_config
+from mien.model.networks import MODEL_TYPES, Network, as_timm, as_vit, carry_rows, fix_positions, load_network
+from mien.model.preprocessing import FER2013_MEAN, FER2013_STD, IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from mien.model.start import initialise
+from mien.model.timm_backbone import build_timm, check_name, resize_timm
+
+C = TypeVar("C", bound=PreTrainedConfig)
+
+HEAD_KEYS: frozenset[str] = frozenset({"classifier.weight", "classifier.bias"})
+SHARED_FIELDS: tuple[str, ...] = (
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "hidden_act",
+    "initializer_range",
+    "layer_norm_eps",
+    "image_size",
+    "patch_size",
+    "num_channels",
+    "qkv_bias",
+)
+"""What a ViTMAE's configuration and a ViT's have in common."""
+
+
+def build(
+    backbone: str,
+    names: tuple[str, ...],
+    *,
+    grey: bool,
+    image_size: int | None = None,
+    patch_size: int | None = None,
+    network_args: dict[str, Any] | None = None,
+    drop_path: float = 0.0,
+) -> tuple[Network, Preprocessing]:
+    """A network, ready to be trained, with a new head; of a trained classifier, classes that it has keep their rows.
+
+    Args:
+        backbone: a preset's name, a Hugging Face id of a ViTMAE, a folder that holds one, the folder of a run or of a
+            trained classifier, or timm:NAME.
+        names: the classes, in the order of the logits.
+        grey: whether the training images have one channel; the network then reads one channel too.
+        image_size: height and width of the pictures, in pixels; by default the backbone's own.
+        patch_size: height and width of a ViT's patches, in pixels; by default its own.
+        network_args: further arguments of ``timm.create_model``.
+        drop_path: stochastic depth rate of the last block, in [0, 1).
+
+    Raises:
+        MienError: the checkpoint is missing, foreign, incomplete, or out of reach, or a size does not fit.
+    """
+    if backbone.startswith(TIMM):
+        return build_timm(
+            backbone, names, grey=grey, image_size=image_size, arguments=network_args, drop_path=drop_path
+        )
+    if backbone in SHAPES:
+        network, preprocessing = _from_preset(backbone, names, grey, image_size, patch_size)
+    else:
+        _check_folder(backbone)
+        source = _inner(backbone)
+        if _is_classifier(source):
+            if holds_timm(source):  # its three channels read a grey face three times
+                return _from_timm_classifier(source, names, image_size, patch_size, drop_path)
+            network, preprocessing = _from_classifier(source, names, image_size, patch_size)
+        else:
+            network, preprocessing = _from_mae(source, names, image_size, patch_size)
+        if grey and network.config.num_channels == 3:
+            to_grey(network, preprocessing)
+        elif not grey and network.config.num_channels == 1:
+            to_colour(network, preprocessing)
+    fix_positions(network)
+    add_drop_path(network, drop_path)
+    return network, preprocessing
+
+
+def _from_preset(
+    preset: str, names: tuple[str, ...], grey: bool, image_size: int | None, patch_size: int | None
+) -> tuple[ViTForImageClassification, Preprocessing]:
+    own = SHAPES[preset]
+    shape = dataclasses.replace(own, image_size=image_size or own.image_size, patch_size=patch_size or own.patch_size)
+    check_sizes(shape.image_size, shape.patch_size)
+    network = ViTForImageClassification(_named(shape.config(1 if grey else 3), names))
+    initialise(network)
+    return network, Preprocessing(shape.image_size, (FER2013_MEAN,) * 3, (FER2013_STD,) * 3)
+
+
+def _from_mae(
+    source: str, names: tuple[str, ...], image_size: int | None, patch_size: int | None
+) -> tuple[ViTForImageClassification, Preprocessing]:
+    config = _mae_config(source)
+    shared = {name: getattr(config, name) for name in SHARED_FIELDS}
+    try:
+        network, info = load_network(source, _named(ViTConfig(**shared), names))
+    except (OSError, RuntimeError, ValueError) as error:
+        raise _unreachable(source, error) from error
+    assert_keys(source, info)
+    preprocessing = _mae_preprocessing(source, config)
+    return _resized(as_vit(network), preprocessing, image_size, patch_size or _square(source, config, "patch_size"))
+
+
+def _from_classifier(
+    source: str, names: tuple[str, ...], image_size: int | None, patch_size: int | None
+) -> tuple[ViTForImageClassification, Preprocessing]:
+    classifier = Classifier.load(Path(source))
+    network = as_vit(classifier.network)
+    carry_rows(network, classifier.names, names)
+    network.num_labels = len(names)
+    _named(network.config, names)
+    size = patch_size or _square(source, network.config, "patch_size")
+    return _resized(network, classifier.preprocessing, image_size, size)
+
+
+def _from_timm_classifier(
+    source: str, names: tuple[str, ...], image_size: int | None, patch_size: int | None, drop_path: float
+) -> tuple[Network, Preprocessing]:
+    for field, value in (("patch_size", patch_size), ("drop_path", drop_path)):
+        if value:
+            raise MienError(f"{field}: got {value} for {source}, which holds a network of timm; leave it out")
+    classifier = Classifier.load(Path(source))
+    network = as_timm(classifier.network)
+    carry_rows(network, classifier.names, names)
+    network.num_labels = network.timm_model.num_classes = len(names)
+    _named(network.config, names)
+    return network, resize_timm(network, classifier.preprocessing, image_size)
+
+
+def _resized(
+    network: ViTForImageClassification, preprocessing: Preprocessing, image_size: int | None, patch_size: int
+) -> tuple[ViTForImageClassification, Preprocessing]:
+    size = image_size or preprocessing.image_size
+    return resample(network, size, patch_size), dataclasses.replace(preprocessing, image_size=size)
+
+
+def assert_keys(source: str, info: dict[str, Any]) -> None:
+    """Holds a loading report to what an MAE encoder must give: all but the head, and nothing beside the decoder.
+
+    Raises:
+        MienError: encoder weights are missing, foreign weights are present, or shapes differ.
+    """
+    missing = set(info["missing_keys"]) - HEAD_KEYS
+    foreign = {key for key in info["unexpected_keys"] if not key.startswith("decoder.")}
+    foreign |= HEAD_KEYS - set(info["missing_keys"])  # an autoencoder has no head
+    mismatched = [str(key) for key in info.get("mismatched_keys", ())]
+    problems = [
+        f"{len(keys)} {what} (first: {sorted(keys)[0]})"
+        for what, keys in (("weights missing", missing), ("foreign weights", foreign), ("shapes differ", mismatched))
+        if keys
+    ]
+    if problems:
+        raise MienError(f"{source}: is not a complete ViTMAE checkpoint: {', '.join(problems)}; give another backbone")
+
+
+def check_backbone(backbone: str) -> None:
+    """Refuses, before anything is read, what can be no backbone; ``build`` sees the rest.
+
+    Raises:
+        MienError: timm has no such network, or it is neither a preset nor a ViTMAE's folder nor a hub id.
+    """
+    if backbone.startswith(TIMM):
+        check_name(backbone)
+    elif backbone not in SHAPES:
+        _check_folder(backbone)
+
+
+def is_hub_id(backbone: str) -> bool:
+    """Whether ``build`` asks the Hugging Face hub for it; without a connection, it tries for a minute or more."""
+    return not (backbone.startswith(TIMM) or backbone in SHAPES or Path(backbone).exists())
+
+
+def _check_folder(source: str) -> None:
+    folder = Path(source)
+    if not folder.exists() and (folder.is_absolute() or source.startswith(".") or source.count("/") != 1):
+        presets = ", ".join(SHAPES)
+        raise MienError(
+            f"--backbone {source}: no such folder, and neither a preset ({presets}), nor a hub id like "
+            "facebook/vit-mae-base, nor timm:NAME"
+        )
+    if folder.is_dir() and not (Path(_inner(source)) / "config.json").is_file():
+        raise MienError(
+            f"--backbone {source}: holds no config.json; give a run, like runs/mae or runs/first, or the folder of a "
+            "ViTMAE checkpoint"
+        )
+
+
+def _inner(source: str) -> str:
+    """The model folder where ``source`` is that of a run."""
+    folder = Path(source)
+    inner = folder / "model"
+    return str(inner) if (inner / "config.json").is_file() and not (folder / "config.json").is_file() else source
+
+
+def classes_of(backbone: str) -> tuple[str, ...]:
+    """The classes whose rows of the head ``build`` keeps: those of a trained classifier, none of other backbones."""
+    source = _inner(backbone)
+    if backbone.startswith(TIMM) or backbone in SHAPES or not _is_classifier(source):
+        return ()
+    return tuple(str(name) for name in (read_config(Path(source)).id2label or {}).values())  # in order, by read_config
+
+
+def holds_timm(backbone: str) -> bool:
+    """Whether it is the folder of a trained timm network, of which nothing can be frozen."""
+    config = Path(_inner(backbone)) / "config.json"
+    return config.is_file() and read_json_object(config).get("model_type") == "timm_wrapper"
+
+
+def _is_classifier(source: str) -> bool:
+    """Whether it is a folder on this machine that ``mien train`` wrote, or one of its kind."""
+    config = Path(source) / "config.json"
+    return config.is_file() and read_json_object(config).get("model_type") in MODEL_TYPES
+
+
+def _mae_config(source: str) -> ViTMAEConfig:
+    if Path(source).is_dir():
+        return read_mae_config(Path(source))
+    try:
+        values, _ = ViTMAEConfig.get_config_dict(source)
+    except OSError as error:
+        raise _unreachable(source, error) from error
+    if values.get("model_type") != "vit_mae":
+        found = values.get("model_type", "no model_type")
+        raise MienError(f"--backbone {source}: is of another architecture ({found}), expected a ViTMAE (vit_mae)")
+    return ViTMAEConfig.from_dict(values)
+
+
+def _mae_preprocessing(source: str, config: ViTMAEConfig) -> Preprocessing:
+    folder, size = Path(source), _square(source, config, "image_size")
+    if (folder / "preprocessor_config.json").is_file():
+        saved = Preprocessing.load(folder)
+        return Preprocessing(size, saved.mean, saved.std)
+    return Preprocessing(size, IMAGENET_MEAN, IMAGENET_STD)
+
+
+def _square(source: str, config: ViTMAEConfig | ViTConfig, field: str) -> int:
+    side = getattr(config, field)
+    if not isinstance(side, int):
+        raise MienError(f"--backbone {source}: expected a square {field} in config.json, got {side}")
+    return side
+
+
+def _named(config: C, names: tuple[str, ...]) -> C:
+    config.id2label = dict(enumerate(names))
+    config.label2id = {name: index for index, name in enumerate(names)}
+    if hasattr(config, "label_names"):  # a timm wrapper that was read from a folder writes these
+        config.label_names = list(names)
+    return config
+
+
+def _unreachable(source: str, error: Exception) -> MienError:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    if Path(source).exists():
+        return MienError(f"--backbone {source}: cannot be read ({reason}); expected config.json and model.safetensors")
+    return MienError(
+        f"--backbone {source}: the Hugging Face hub could not be reached or has no such model ({reason}); where there "
+        f"is a connection, download config.json, preprocessor_config.json and model.safetensors of {source} into a "
+        "folder, copy it here, and give that folder as --backbone"
+    )
+
+
+@dataclass(frozen=True)
+class Preset:
+    """The shape of a plain ViT encoder.
+
+    Attributes:
+        patch_size: height and width of a patch, in pixels.
+        hidden_size: width of the residual stream.
+        depth: number of blocks.
+        heads: attention heads a block.
+        decoder_size: width of the decoder in pretraining. Small sets want small decoders (MAE-Lite, Wang et al. 2023,
+            arXiv:2205.14443).
+        decoder_depth: number of its blocks.
+        image_size: height and width of the input, in pixels.
+    """
+
+    patch_size: int
+    hidden_size: int
+    depth: int
+    heads: int
+    decoder_size: int
+    decoder_depth: int
+    image_size: int = 48
+
+    def config(self, num_channels: int) -> ViTConfig:
+        """The configuration of transformers, with an MLP four times as wide as the stream (Dosovitskiy et al. 2020)."""
+        return ViTConfig(
+            image_size=self.image_size,
+            patch_size=self.patch_size,
+            num_channels=num_channels,
+            hidden_size=self.hidden_size,
+            num_hidden_layers=self.depth,
+            num_attention_heads=self.heads,
+            intermediate_size=4 * self.hidden_size,
+        )
+
+
+SHAPES: dict[str, Preset] = dict(
+    zip(
+        PRESETS,
+        (
+            Preset(patch_size=8, hidden_size=128, depth=4, heads=2, decoder_size=64, decoder_depth=1),
+            Preset(patch_size=8, hidden_size=192, depth=8, heads=3, decoder_size=96, decoder_depth=1),
+            Preset(patch_size=6, hidden_size=192, depth=12, heads=3, decoder_size=96, decoder_depth=1),
+            Preset(patch_size=4, hidden_size=384, depth=12, heads=6, decoder_size=192, decoder_depth=2),
+            Preset(patch_size=6, hidden_size=768, depth=12, heads=12, decoder_size=256, decoder_depth=4),
+        ),
+        strict=True,
+    )
+)
+
+
+POSITIONS = "vit.embeddings.position_embeddings"
+PATCHES = "vit.embeddings.patch_embeddings.projection.weight"
+
+
+@torch.no_grad()
+def resample(network: ViTForImageClassification, image_size: int, patch_size: int) -> ViTForImageClassification:
+    """The same network for pictures and patches of other sizes.
+
+    Positions are interpolated bicubically to the new grid; the patch embedding becomes the one whose answer on enlarged
+    patches is nearest to the old one's on the patches themselves (Beyer et al. 2023, FlexiViT, arXiv:2212.08013,
+    section 3.4).
+
+    Args:
+        network: for square pictures.
+        image_size: height and width of the pictures, in pixels.
+        patch_size: height and width of a patch, in pixels.
+
+    Returns:
+        A new network, or ``network`` itself where both sizes are its own.
+
+    Raises:
+        MienError: no whole number of patches fits.
+    """
+    check_sizes(image_size, patch_size)
+    if (network.config.image_size, network.config.patch_size) == (image_size, patch_size):
+        return network
+    config = copy.deepcopy(network.config)
+    config.image_size, config.patch_size = image_size, patch_size
+    grid = image_size // patch_size
+    weights = network.state_dict()
+    weights[POSITIONS] = resample_abs_pos_embed(weights[POSITIONS], [grid, grid])
+    weights[PATCHES] = resample_patch_embed(weights[PATCHES], [patch_size, patch_size])
+    resampled = ViTForImageClassification(config)
+    resampled.load_state_dict(weights)
+    return resampled
+
+
+def check_sizes(image_size: int, patch_size: int) -> None:
+    """Refuses a picture that patches do not fill.
+
+    Raises:
+        MienError: ``image_size`` is no multiple of ``patch_size``.
+    """
+    if image_size % patch_size:
+        raise MienError(
+            f"image_size: got {image_size}, expected a multiple of {patch_size} (a patch of this backbone); give "
+            "another --image-size or --patch-size"
+        )
+
+
+def add_drop_path(network: ViTForImageClassification, rate: float) -> None:
+    """Stochastic depth, from 0 in the first block to ``rate`` in the last (Huang et al. 2016, arXiv:1603.09382)."""
+    for layer, layer_rate in zip(network.vit.layers, np.linspace(0, rate, len(network.vit.layers)), strict=True):
+        if layer_rate > 0:
+            # transformers applies this module to both residual branches just before they are added.
+            layer.dropout = DropPath(float(layer_rate))

@@ -1,0 +1,164 @@
+"""A record for every picture and every frame of any number of inputs, in order, with memory for one batch."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mien.errors import MienError
+from mien.recognition.draw import Copies
+from mien.recognition.film.timeline import Timeline
+from mien.recognition.film.tracking import SMOOTHING_S
+from mien.recognition.paths import Film, Input, Nothing
+from mien.recognition.recognizer import BrokenModelError, Recognizer
+from mien.recognition.results import Recognition
+
+if TYPE_CHECKING:
+    from mien.recognition.film.reader import About
+    from mien.recognition.film.writer import Write
+
+
+@dataclass(frozen=True)
+class FilmSettings:
+    """How films are read.
+
+    Attributes:
+        every: read each ``every``-th frame alone.
+        smoothing: time constant of the smoothing of probabilities, in seconds; 0 for none.
+        video_out: where the film is written with boxes, where there is one film.
+        timeline: where its timeline is drawn, where there is one film.
+        audio: whether films with boxes have the sound of the original.
+        say: is told, in a line, what is written otherwise than usual: another codec, sound that was encoded anew.
+    """
+
+    every: int = 1
+    smoothing: float = SMOOTHING_S
+    video_out: Path | None = None
+    timeline: Path | None = None
+    audio: bool = True
+    say: Callable[[str], None] | None = None
+
+
+def read_inputs(
+    recognizer: Recognizer, inputs: Sequence[Input], films: FilmSettings, copies: Copies | None = None
+) -> Generator[Recognition, None, None]:
+    """Reads inputs one after the other; pictures that follow each other share batches.
+
+    Args:
+        recognizer: reads the pictures.
+        inputs: what to read.
+        films: how films are read.
+        copies: where annotated copies go, of films too; None writes none.
+
+    Yields:
+        A record for every picture and every frame, in order, without pixels; one with status ``error`` for what cannot
+        be read.
+
+    Raises:
+        MienError: an output cannot be written, or the model answers with NaN.
+    """
+    for kind, group in itertools.groupby(inputs, type):
+        if issubclass(kind, Path):
+            yield from _of_pictures(recognizer, group, copies)
+            continue
+        for given in group:
+            if isinstance(given, Nothing):
+                yield Recognition(given.word, "error", given.reason)
+            elif isinstance(given, Film):
+                yield from _of_film(recognizer, given, films, copies)
+
+
+def _of_pictures(recognizer: Recognizer, paths: Iterator[Input], copies: Copies | None) -> Iterator[Recognition]:
+    for record in recognizer.stream(paths, keep_pixels=copies is not None):
+        if copies is not None and record.pixels is not None:
+            copies.add(record)
+        yield replace(record, pixels=None)
+
+
+def _of_film(
+    recognizer: Recognizer, film: Film, settings: FilmSettings, copies: Copies | None
+) -> Iterator[Recognition]:
+    """The records of a film or a camera, which is written with boxes on the way where that is wanted."""
+    # Who reads pictures alone does not wait for FFmpeg to be loaded.
+    from mien.recognition.film import reader as frames
+    from mien.recognition.film.records import recognize_film
+    from mien.recognition.film.writer import ENDINGS, NoFrameError
+
+    places = [] if settings.video_out is None else [settings.video_out]
+    if copies is not None:
+        places.append(copies.place(Path(film.name).name, ENDINGS, ".mp4", not_at=settings.video_out))
+    try:
+        about = frames.about(film.source) if places else None
+    except MienError as error:
+        yield Recognition(film.name, "error", str(error))
+        return
+    records = recognize_film(
+        recognizer, film.source, every=settings.every, smoothing=settings.smoothing, keep_pixels=bool(places)
+    )
+    try:
+        with ExitStack() as stack:
+            writers: list[Callable[[Recognition], None]] = []
+            if settings.timeline is not None:
+                writers.append(stack.enter_context(_timeline(settings.timeline, film, settings.smoothing)))
+            if about is not None:
+                writers += [stack.enter_context(_annotated(place, film, about, settings)) for place in places]
+            for record in _to_the_end(records, film):
+                for write in writers:
+                    write(record)
+                yield replace(record, pixels=None)
+    except NoFrameError:
+        pass  # The records have told that no frame could be decoded.
+
+
+def _annotated(place: Path, film: Film, about: About, settings: FilmSettings) -> AbstractContextManager[Write]:
+    """A copy of a film with boxes."""
+    from mien.recognition.film.writer import FASTEST, SLOWEST, write_annotated
+
+    return write_annotated(
+        place,
+        min(max(about.rate / settings.every, SLOWEST), FASTEST),
+        time_base=about.time_base,
+        end_s=about.duration_s,
+        sound=film.source if settings.audio and isinstance(film.source, Path) else None,
+        say=settings.say,
+    )
+
+
+@contextmanager
+def _timeline(path: Path, film: Film, smoothing: float) -> Iterator[Callable[[Recognition], None]]:
+    """Collects the frames of a film, and draws them when the block ends; after Ctrl-C too, what was read until then."""
+    collected = Timeline(Path(film.name).name, smoothing)
+    interruption: BaseException | None = None
+    frames_read = 0
+
+    def add(record: Recognition) -> None:
+        nonlocal frames_read
+        if record.time_s is not None:
+            collected.add(record)
+            frames_read += 1
+
+    try:
+        yield add
+    except (KeyboardInterrupt, GeneratorExit) as error:
+        interruption = error
+    if frames_read:
+        collected.save(path)
+    if interruption is not None:
+        raise interruption
+
+
+def _to_the_end(records: Iterator[Recognition], film: Film) -> Iterator[Recognition]:
+    """The records of a film; where it cannot be read on, the last one tells why."""
+    try:
+        yield from records
+    except BrokenModelError:
+        raise
+    except MienError as error:
+        yield Recognition(film.name, "error", str(error))
+    except MemoryError:  # of this film alone: the next input may be smaller
+        reason = f"{film.name}: needs more memory than there is left; close other programs, or make it smaller"
+        yield Recognition(film.name, "error", reason)

@@ -1,1 +1,0 @@
-"""Where the faces are, and how they are cut out."""

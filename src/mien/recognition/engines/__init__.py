@@ -1,1 +1,0 @@
-"""From face crops to probabilities, by ONNX Runtime or torch."""

@@ -1,0 +1,414 @@
+"""What of a face an answer depends on: hide a part, read again, and see how much surer or less sure the answer becomes.
+
+Occlusion (Zeiler and Fergus 2014, arXiv:1311.2901, section 4.2) needs nothing but the network's answers, so it works
+with every engine. What looks into the network itself is in ``mien.recognition.explanation.attention`` and needs torch.
+``benchmarks/explanations.py`` measures which of them tells the truth best.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from mien.data.images import gaussian_blur
+from mien.errors import NO_NUMBERS, MienError
+from mien.evaluation.calibration import softmax
+from mien.files import atomic_file
+from mien.recognition.draw import font
+from mien.recognition.engine import BATCH, Engine
+from mien.recognition.results import Face
+
+if TYPE_CHECKING:
+    from mien.model.classifier import Classifier
+
+
+Reader = Callable[[np.ndarray], np.ndarray]
+"""Face crops, uint8 [N, S, S] or [N, S, S, 3], to probabilities [N, C]."""
+
+TORCH_METHODS: tuple[str, ...] = ("rollout", "gradient")
+"""The methods that look into a Vision Transformer, for which they need torch."""
+
+METHODS: tuple[str, ...] = ("auto", "occlusion", *TORCH_METHODS)
+"""What ``explain`` takes; ``auto`` is occlusion, which wins in ``benchmarks/explanations.py``."""
+
+WINDOWS: tuple[float, ...] = (1 / 4,)
+"""Sides of the squares that are hidden, as shares of the crop's side; the maps of all are averaged.
+
+None of 1/6, 1/3 and averages with them measured better in ``benchmarks/explanations.py``, and most took longer.
+"""
+
+FILLS: tuple[str, ...] = ("blur", "grey")
+"""What a hidden square shows: the crop, blurred beyond recognition, or the crop's mean grey (or colour)."""
+
+_LEAST = 1e-6
+_KINDS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What of a face an answer depends on; it tells about the network, and nothing about what the person feels.
+
+    Attributes:
+        relevance: float32 [S, S], a number a pixel of the crop; more means that the answer depends on it more. Of
+            ``occlusion``, by how many nats the log-odds of the label fall when a square around the pixel is hidden, on
+            average: above 0 speaks for the label, below 0 against it, and there is no bound. Of ``rollout``, the share
+            of a patch in what [CLS] holds at the end, in [0, 1]. Of ``gradient``, a number of no unit, at least 0.
+        label: the expression whose answer is explained.
+        method: occlusion, rollout or gradient.
+        crop: uint8 [S, S] (grey) or [S, S, 3] (RGB), what the network read.
+    """
+
+    relevance: np.ndarray = field(repr=False, compare=False)
+    label: str
+    method: str
+    crop: np.ndarray = field(repr=False, compare=False)
+
+    def overlay(self) -> Image.Image:
+        """The enlarged crop with the relevance as colour, a legend and a caption; mode RGB."""
+
+        return overlay(self)
+
+    def save(self, path: str | Path) -> None:
+        """Writes the crop beside ``overlay()`` as a picture.
+
+        Raises:
+            MienError: the name does not end in .png, .jpg or .jpeg, or the file cannot be written.
+        """
+        save([self], Path(path))
+
+
+def explain(face: Face, engine: Engine | Classifier, method: str = "auto", label: str | None = None) -> Explanation:
+    """Tells what of a face an answer depends on.
+
+    Args:
+        face: as the engine read it, with its crop.
+        engine: the network that read it. ``rollout`` and ``gradient`` need a ViT in torch: an engine that has it as
+            ``classifier``, or the classifier itself.
+        method: one of ``METHODS``.
+        label: the expression to explain; by default the face's own.
+
+    Raises:
+        MienError: it is no face, it has no crop, the method or the label is unknown, the method needs what the engine
+            does not have, or the network answers with NaN.
+    """
+    if not isinstance(face, Face):
+        raise MienError(f"face: is a {type(face).__name__}, expected a Face, such as result.faces[0]")
+    if method not in METHODS:
+        raise MienError(f"method: got {method!r}, expected one of {', '.join(METHODS)}")
+    if face.crop is None:
+        raise MienError("the face keeps no crop, expected what the network read; take one from Recognizer.recognize")
+    label = face.label if label is None else label
+    if label not in engine.names:
+        raise MienError(f"label: got {label!r}, expected one that the model knows: {', '.join(engine.names)}")
+    position = engine.names.index(label)
+    if method in ("auto", "occlusion"):
+        return Explanation(occlusion(face.crop, reader(engine), position), label, "occlusion", face.crop)
+    return Explanation(_by_attention(face.crop, engine, method, position), label, method, face.crop)
+
+
+def save(explanations: Sequence[Explanation], path: Path) -> None:
+    """Writes the crops of several faces, each beside its heat map, into one picture.
+
+    Raises:
+        MienError: as ``Explanation.save``.
+    """
+
+    check_name(path)
+    with atomic_file(path, spare_newcomer=True) as temporary:
+        sheet(explanations).save(temporary, format=_KINDS[path.suffix.lower()], quality=95)
+
+
+def check_name(path: Path) -> None:
+    """Checks that a file name is one of a picture that ``save`` writes.
+
+    Raises:
+        MienError: it is not.
+    """
+    if path.suffix.lower() not in _KINDS:
+        raise MienError(f"{path}: has another ending than {', '.join(_KINDS)}; give the picture such a name")
+
+
+def reader(engine: Engine | Classifier) -> Reader:
+    """How an engine, or a classifier that is given in its place, reads crops."""
+    read = getattr(engine, "read", None)
+    if read is not None:
+        return lambda crops: np.asarray(read(crops).probabilities)
+    return lambda crops: softmax(engine.logits(crops, batch_size=BATCH, quiet=True))  # type: ignore[union-attr]
+
+
+def occlusion(
+    crop: np.ndarray, read: Reader, label: int, *, windows: Sequence[float] = WINDOWS, fill: str = FILLS[0]
+) -> np.ndarray:
+    """How far the log-odds of a label fall where the crop is hidden (Zeiler and Fergus 2014, section 4.2).
+
+    Squares move over the crop in steps of half their side, and beyond its edges by as much, so that every pixel lies
+    under as many. A pixel's relevance is the mean over the squares that hide it, and over the sizes of squares.
+    Log-odds rather than probabilities, since a sure answer stays near 1 whatever is hidden; probabilities closer to 0
+    or 1 than 1e-6 count as that far away.
+
+    Args:
+        crop: uint8 [S, S] (grey) or [S, S, 3] (RGB).
+        read: the network.
+        label: position of the label in its answers.
+        windows: sides of the squares, as shares of S.
+        fill: one of ``FILLS``.
+
+    Returns:
+        float32 [S, S], in nats; above 0 speaks for the label, below 0 against it.
+
+    Raises:
+        MienError: the network answers with NaN or infinity.
+    """
+    size, hidden = len(crop), filled(crop, fill)
+    whole = _log_odds(read(crop[None]), label)[0]
+    maps = []
+    for side in (max(2, round(share * size)) for share in windows):
+        step = side // 2
+        starts = range(step - side, size, step)
+        spans = [slice(max(start, 0), start + side) for start in starts]
+        places = [(rows, columns) for rows in spans for columns in spans]
+        drops = whole - _read_hidden(crop, hidden, places, read, label)
+        maps.append(_spread(drops.reshape(len(starts), len(starts)), starts, side, size))
+    return np.mean(maps, axis=0).astype(np.float32)
+
+
+def _spread(drops: np.ndarray, starts: Sequence[int], side: int, size: int) -> np.ndarray:
+    """The mean over the squares that hide each pixel, float64 [size, size].
+
+    Args:
+        drops: float64 [K, K], a number a square.
+        starts: the K first rows (and columns) of the squares.
+        side: of a square, in pixels.
+        size: of the crop, in pixels.
+    """
+    pixels, first = np.arange(size)[:, None], np.array(starts)
+    hides = ((first <= pixels) & (pixels < first + side)).astype(np.float64)
+    hides /= hides.sum(axis=1, keepdims=True)
+    found: np.ndarray = hides @ drops @ hides.T
+    return found
+
+
+def filled(crop: np.ndarray, fill: str) -> np.ndarray:
+    """What stands in for hidden parts of a crop: uint8 of the same shape."""
+    if fill == "grey":
+        return np.broadcast_to(crop.mean(axis=(0, 1)).round().astype(np.uint8), crop.shape)
+    return gaussian_blur(crop, len(crop) / 8, "symmetric")
+
+
+def enlarged(grid: np.ndarray, size: int) -> np.ndarray:
+    """A number a patch, [G, G], as a number a pixel, float32 [size, size]; all pixels of a patch have its number."""
+    patches = np.arange(size) * len(grid) // size
+    return grid.astype(np.float32)[np.ix_(patches, patches)]
+
+
+def _read_hidden(
+    crop: np.ndarray, hidden: np.ndarray, places: Sequence[tuple[slice, slice]], read: Reader, label: int
+) -> np.ndarray:
+    """float64 [len(places)], the label's log-odds with each place hidden."""
+    found = []
+    for start in range(0, len(places), BATCH):
+        batch = places[start : start + BATCH]
+        crops = np.repeat(crop[None], len(batch), axis=0)
+        for row, place in enumerate(batch):
+            crops[row][place] = hidden[place]
+        found.append(_log_odds(read(crops), label))
+    return np.concatenate(found)
+
+
+def _log_odds(probabilities: np.ndarray, label: int) -> np.ndarray:
+    if not np.isfinite(probabilities).all():
+        raise MienError(f"the model answers with {NO_NUMBERS}")
+    clipped = probabilities[:, label].astype(np.float64).clip(_LEAST, 1 - _LEAST)
+    found: np.ndarray = np.log(clipped) - np.log1p(-clipped)
+    return found
+
+
+def _by_attention(crop: np.ndarray, engine: Engine | Classifier, method: str, label: int) -> np.ndarray:
+    """float32 [S, S] of a method that looks into the network."""
+    classifier: Any = getattr(engine, "classifier", engine if hasattr(engine, "network") else None)
+    if classifier is None:
+        raise MienError(
+            f"method {method}: needs torch and a model folder with model.safetensors, got an engine without "
+            "(Recognizer(FOLDER, engine='torch') has both); or take the method occlusion"
+        )
+    from mien.recognition.attention import ATTENTION
+
+    return enlarged(ATTENTION[method](classifier, crop, label), len(crop))
+
+
+# Heat maps over faces: the picture keeps its light and shade, the relevance is what has colour.
+#
+# Colours are mixed in OKLab (Ottosson 2020), where equal distances look equally large; orange and blue stay apart in
+# the three common kinds of colour blindness, and the lines around the strongest parts show in grey print as well.
+
+
+SIDE = 384
+"""Height and width of an enlarged crop, in pixels, as near as a whole multiple comes for small crops."""
+
+CAPTION = ("Shows what the answer depends on,", "not what the person feels.")
+"""The lines below every map."""
+
+OUTLINED = "outlined: at least half as strong as the strongest"
+
+_PAPER, _INK, _FAINT = (255, 255, 255), (29, 39, 51), (92, 104, 115)
+_GAP, _TEXT, _BAR = 16, 14, 12
+_FOR, _AGAINST = (230, 97, 0), (38, 84, 190)
+_STRONGEST = 0.85
+_OUTLINED = 0.5
+_LINE = 3
+"""Width of an outline in pixels."""
+_MOST_COLUMNS = 3
+_SMOOTHING = 1 / 24
+
+_TO_CONE = np.array([
+    [0.4122214708, 0.5363325363, 0.0514459929],
+    [0.2119034982, 0.6806995451, 0.1073969566],
+    [0.0883024619, 0.2817188376, 0.6299787005],
+])  # fmt: skip
+_TO_LAB = np.array([
+    [0.2104542553, 0.7936177850, -0.0040720468],
+    [1.9779984951, -2.4285922050, 0.4505937099],
+    [0.0259040371, 0.7827717662, -0.8086757660],
+])  # fmt: skip
+
+
+def overlay(explanation: Explanation) -> Image.Image:
+    """The enlarged crop with the relevance as colour, a legend and a caption; mode RGB."""
+    return _panel(explanation, beside=False)
+
+
+def sheet(explanations: Sequence[Explanation]) -> Image.Image:
+    """Several faces in rows of at most three, each crop beside its heat map, with legend and caption; mode RGB."""
+    several = len(explanations) > 1
+    panels = [
+        _panel(one, beside=True, title=f"face {number}: " if several else "")
+        for number, one in enumerate(explanations, 1)
+    ]
+    columns = min(len(panels), _MOST_COLUMNS)
+    width, height = max(panel.width for panel in panels), max(panel.height for panel in panels)
+    whole = Image.new("RGB", (columns * width, -(-len(panels) // columns) * height), _PAPER)
+    for index, panel in enumerate(panels):
+        whole.paste(panel, (index % columns * width, index // columns * height))
+    return whole
+
+
+def colours(values: np.ndarray, light: np.ndarray) -> np.ndarray:
+    """Mixes a grey ground with orange (above 0) or blue (below 0), the more the further from 0.
+
+    Args:
+        values: float [...] in [-1, 1].
+        light: float [...], lightness of the ground in OKLab, in [0, 1].
+
+    Returns:
+        uint8 [..., 3], RGB.
+    """
+    share = _STRONGEST * np.abs(values)[..., None]
+    tint = np.where(values[..., None] >= 0, _to_lab(np.array(_FOR)), _to_lab(np.array(_AGAINST)))
+    ground = np.stack([light, np.zeros_like(light), np.zeros_like(light)], axis=-1)
+    return _to_rgb((1 - share) * ground + share * tint)
+
+
+def _side(explanation: Explanation) -> int:
+    size = len(explanation.crop)
+    return max(1, round(SIDE / size)) * size if size <= SIDE else SIDE
+
+
+def _enlarged(crop: np.ndarray, side: int) -> np.ndarray:
+    """uint8 [side, side, 3] of a crop."""
+    method = Image.Resampling.BICUBIC if len(crop) < side else Image.Resampling.BOX
+    return np.asarray(Image.fromarray(crop).resize((side, side), method).convert("RGB"))
+
+
+def _heat(explanation: Explanation) -> np.ndarray:
+    """uint8 [side, side, 3], the crop in grey with the relevance in colour, the strongest parts outlined."""
+    side = _side(explanation)
+    relevance = Image.fromarray(_scaled(explanation.relevance))
+    values = np.asarray(relevance.resize((side, side), Image.Resampling.BICUBIC)).clip(-1, 1)
+    # Shadows and lights are drawn in, so that colour shows on both.
+    grey = Image.fromarray(_enlarged(explanation.crop, side)).convert("L")
+    picture = colours(values, 0.3 + 0.6 * np.asarray(grey) / 255)
+    line = np.maximum(_outline(values), _outline(-values))[..., None]
+    return np.rint(picture + line * (255.0 - picture)).astype(np.uint8)
+
+
+def _outline(values: np.ndarray) -> np.ndarray:
+    """A smooth line around what is ``_OUTLINED`` or stronger, as opacity, float [S, S] in [0, 1].
+
+    Args:
+        values: float [S, S] in [-1, 1].
+    """
+    down, right = (np.gradient(values, axis=axis) if len(values) > 1 else np.zeros_like(values) for axis in (0, 1))
+    # To first order the edge lies this many pixels away; where nothing changes there is none near.
+    distance = np.abs(values - _OUTLINED) / np.maximum(np.hypot(down, right), 1e-6)
+    opacity: np.ndarray = np.clip(_LINE / 2 + 0.5 - distance, 0, 1)
+    inside = np.zeros(values.shape, bool)
+    edge = _LINE // 2
+    inside[edge:-edge, edge:-edge] = True
+    opacity[~inside & (values >= _OUTLINED)] = 1  # closes the line along the border of the picture
+    return opacity
+
+
+def _scaled(relevance: np.ndarray) -> np.ndarray:
+    """float32 [S, S] in [-1, 1], the edges of squares smoothed, the strongest at 1 or -1; all 0 where there is none."""
+    smooth = gaussian_blur(relevance.astype(np.float32), _SMOOTHING * len(relevance))
+    top = float(np.abs(smooth).max())
+    return smooth / top if top > 0 else smooth
+
+
+def _panel(explanation: Explanation, *, beside: bool, title: str = "") -> Image.Image:
+    """The heat map above its legend; the caption below, or below the plain crop where that stands beside."""
+    side, line = _side(explanation), round(1.4 * _TEXT)
+    lines = [f"{title}{explanation.label}, by {explanation.method}", *CAPTION]
+    below = side + 2 * _GAP
+    legend = _BAR + 2 * line
+    height = below + _GAP + (max(legend, len(lines) * line) if beside else legend + _GAP + len(lines) * line)
+    panel = Image.new("RGB", (side + 2 * _GAP + (side + _GAP if beside else 0), height), _PAPER)
+    pen = ImageDraw.Draw(panel)
+    left = panel.width - _GAP - side
+    panel.paste(Image.fromarray(_heat(explanation)), (left, _GAP))
+    _legend(panel, pen, (left, below), explanation)
+    if beside:
+        panel.paste(Image.fromarray(_enlarged(explanation.crop, side)), (_GAP, _GAP))
+    top = below - _GAP // 4 + (0 if beside else legend + _GAP)
+    for index, text in enumerate(lines):
+        pen.text((_GAP, top + index * line), text, fill=_FAINT if index else _INK, font=font(_TEXT))
+    return panel
+
+
+def _legend(panel: Image.Image, pen: ImageDraw.ImageDraw, corner: tuple[int, int], explanation: Explanation) -> None:
+    """A bar of the colours, from against to for where there are both, and what its ends and the outline mean."""
+    (left, top), width = corner, _side(explanation)
+    signed = bool(explanation.relevance.min() < 0)
+    values = np.linspace(-1.0 if signed else 0.0, 1.0, width)
+    bar = np.broadcast_to(colours(values, np.full(width, 0.7)), (_BAR, width, 3))
+    panel.paste(Image.fromarray(np.ascontiguousarray(bar)), (left, top))
+    small, label, below = font(_TEXT), explanation.label, top + _BAR + 3
+    ends = (f"against {label}", f"for {label}") if signed else ("little", "much")
+    pen.text((left, below), ends[0], fill=_INK, font=small)
+    pen.text((left + width, below), ends[1], fill=_INK, font=small, anchor="ra")
+    pen.text(
+        (left, below + round(1.4 * _TEXT)),
+        OUTLINED,
+        fill=_FAINT,
+        font=small,
+    )
+
+
+def _to_lab(rgb: np.ndarray) -> np.ndarray:
+    """uint8-ranged [..., 3] in sRGB to float64 [..., 3] in OKLab."""
+    share = rgb / 255
+    linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
+    found: np.ndarray = np.cbrt(linear @ _TO_CONE.T) @ _TO_LAB.T
+    return found
+
+
+def _to_rgb(lab: np.ndarray) -> np.ndarray:
+    """float64 [..., 3] in OKLab to uint8 [..., 3] in sRGB; what sRGB cannot show is clipped."""
+    linear = ((lab @ np.linalg.inv(_TO_LAB).T) ** 3 @ np.linalg.inv(_TO_CONE).T).clip(0, 1)
+    share = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    return (255 * share).round().astype(np.uint8)

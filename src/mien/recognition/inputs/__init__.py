@@ -1,1 +1,0 @@
-"""What may be handed over: pictures of any kind, paths, films and cameras."""

@@ -1,1 +1,0 @@
-"""What comes out: annotated pictures, tables, the shapes of other tools."""

@@ -1,0 +1,376 @@
+"""From anything that a person may hand over as a picture to its upright pixels: lenient to kinds, strict to damage.
+
+A data set is read with more distrust (``mien.data.pictures``): there, a transparent or 16-bit picture is a mistake that
+would spoil a training; here it is somebody's photo.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import warnings
+from contextlib import AbstractContextManager
+from enum import Enum
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from PIL import ExifTags, Image, ImageCms, ImageOps
+
+from mien.data.images import SUFFIXES as DATA_SUFFIXES
+from mien.data.images import failures_told
+from mien.data.sources import open_file
+from mien.errors import MienError
+
+Color = Literal["rgb", "bgr", "gray"]
+"""How the last axis of an array is to be read."""
+
+SUFFIXES: tuple[str, ...] = (*DATA_SUFFIXES, ".gif", ".jfif", ".avif", ".heic", ".heif", ".jp2")
+"""Endings of pictures, in lower case: a file of a folder that has one and cannot be read is an error, not left out."""
+
+MOST_PIXELS = 2**27
+"""Pixels of the largest photo that is read, 134 million, checked before anything is decoded."""
+
+LARGEST_FILE = 2**30
+"""Bytes of the largest file that is read: a photo of ``MOST_PIXELS`` without any compression takes half of it."""
+
+_MOST = f"{MOST_PIXELS / 1e6:.0f} million"
+_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM", "GIF", "AVIF")
+_WIDE = ("I", "I;16", "I;16L", "I;16B", "I;16N")
+_WIDEST = 65535
+_WHITE = (255, 255, 255, 255)
+
+
+def check_color(given: Any, color: str | None) -> None:
+    """Checks how a caller says that an array is to be read.
+
+    Args:
+        given: what is to be recognised.
+        color: ``rgb``, ``bgr``, ``gray`` or None.
+
+    Raises:
+        MienError: the word is unknown, or is missing where an array may be RGB as well as BGR.
+    """
+    if color is not None and color not in get_args(Color):
+        raise MienError(f"color: got {color!r}, expected one of {', '.join(map(repr, get_args(Color)))}")
+    if color is None and isinstance(given, np.ndarray) and given.ndim == 3 and given.shape[2] in (3, 4):
+        raise MienError(
+            f"color: is missing for an array {list(given.shape)}, whose first channel may be red or blue; "
+            "say color='bgr' for one from OpenCV, color='rgb' for one from Pillow, imageio or scikit-image"
+        )
+
+
+def read(given: Any, where: str, color: str | None = None) -> np.ndarray:
+    """The pixels of a picture.
+
+    EXIF orientation is applied; of an animated file the first frame is read; transparent parts become white; 16-bit
+    grey is divided by 257, 32-bit grey is not where it fits in 8; palettes, CMYK, YCbCr, HSV and Lab become RGB.
+
+    Args:
+        given: a path, the bytes of a file, a PIL image, or a uint8 array [H, W] (grey), [H, W, 1], [H, W, 3] or
+            [H, W, 4] (with transparency last).
+        where: how a message names it.
+        color: the order of an array's channels; files and PIL images know their own.
+
+    Returns:
+        uint8 [H, W] (grey) or [H, W, 3] (RGB), of at most ``MOST_PIXELS`` pixels.
+
+    Raises:
+        MienError: it cannot be read, in one line.
+    """
+    if isinstance(given, np.ndarray):
+        return _from_array(given, where, color)
+    if isinstance(given, Image.Image):
+        with _told(where):
+            _check_size(given.size, where)
+            return _pixels(given, where)
+    if isinstance(given, bytes | bytearray | memoryview):
+        data = bytes(given)
+        _check_kind(data[:HEAD], where, "")
+        return _decode(data, where)
+    if isinstance(given, str | os.PathLike):
+        name = os.fsdecode(given)
+        if not name:
+            raise MienError("the path is empty, expected that of a picture; check where it comes from")
+        path = Path(name)
+        if os.path.isdir(path):  # no error for a name that is too long
+            raise MienError(
+                f"{where}: is a folder, expected a picture; give a list of its files, or read it with `mien predict`"
+            )
+        return _decode(_bytes_of(path, where), where)
+    hint = "; cv2.imread gives None where it cannot read a file: hand over its path" if given is None else ""
+    kind = "None" if given is None else f"a {type(given).__name__}"
+    raise MienError(f"{where}: is {kind}, expected a path, bytes, a PIL image, a NumPy array, or a list "
+                    f"of these{hint}")  # fmt: skip
+
+
+def _bytes_of(path: Path, where: str) -> bytes:
+    try:
+        with open_file(path) as stream:
+            size = os.fstat(stream.fileno()).st_size
+            data = stream.read(HEAD)
+            _check_kind(data, where, path.suffix)
+            data += stream.read() if size <= LARGEST_FILE else b""
+    except (OSError, ValueError) as error:  # a name that is too long, or holds a NUL
+        reason = getattr(error, "strerror", None) or error
+        raise MienError(f"{where}: cannot be read ({reason}); check the path") from error
+    if size > LARGEST_FILE:
+        raise MienError(f"{where}: is larger than {LARGEST_FILE >> 30} GiB, expected a picture; make it smaller")
+    return data
+
+
+def _check_kind(head: bytes, where: str, suffix: str) -> None:
+    """Refuses a film, which is read another way; what it is, its ending tells where its content tells nothing."""
+    kind = kind_of_bytes(head)
+    if kind is Kind.FILM or (kind is Kind.UNKNOWN and suffix.lower() in FILM_SUFFIXES):
+        raise MienError(
+            f"{where}: is a film, expected a picture; read it with Recognizer.recognize_film or `mien predict`"
+        )
+
+
+def _decode(data: bytes, where: str) -> np.ndarray:
+    if not data:
+        raise MienError(f"{where}: is empty; replace or remove the file")
+    with _told(where), _opened(data) as image:
+        _check_size(image.size, where)  # before anything is decoded
+        return _pixels(image, where)
+
+
+def _opened(data: bytes) -> Image.Image:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is checked here, and told
+        return Image.open(io.BytesIO(data), formats=_FORMATS)
+
+
+def _told(where: str) -> AbstractContextManager[None]:
+    return failures_told(where, _FORMATS, _MOST)
+
+
+def _check_size(size: tuple[int, int], where: str) -> None:
+    width, height = size
+    if not width or not height:
+        raise MienError(f"{where}: is {width}x{height} pixels, expected at least one; replace it")
+    if width * height > MOST_PIXELS:
+        raise MienError(f"{where}: is {width}x{height} pixels, expected at most {_MOST}; make it smaller")
+
+
+def _pixels(image: Image.Image, where: str) -> np.ndarray:
+    """uint8 [H, W] or [H, W, 3] of an image of any mode, upright; one that is grey in all but name is grey."""
+    image.load()
+    upright = ImageOps.exif_transpose(image) if _is_turned(image) else image
+    if upright.mode in _WIDE:
+        return _from_wide(upright, where)
+    if upright.mode == "F":
+        raise MienError(
+            f"{where}: has pixels of kind F (floats without a known range), expected 8 or 16 bits; save it as such"
+        )
+    if upright.has_transparency_data:
+        upright = Image.alpha_composite(Image.new("RGBA", upright.size, _WHITE), _with_alpha(upright))
+    if upright.mode in ("1", "L", "LA", "La"):
+        return np.asarray(upright.convert("L"))
+    pixels = np.asarray(_from_lab(upright) if upright.mode == "LAB" else upright.convert("RGB"))
+    # A colour photo shows itself in a few pixels; only what may be grey is looked at whole.
+    return np.ascontiguousarray(pixels[..., 0]) if _is_grey(pixels[::16, ::16]) and _is_grey(pixels) else pixels
+
+
+def _is_grey(pixels: np.ndarray) -> bool:
+    return bool((pixels == pixels[..., :1]).all())
+
+
+def _is_turned(image: Image.Image) -> bool:
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+    except Exception:  # Damaged EXIF data, of which Pillow raises many kinds, is no reason to refuse the pixels.
+        return False
+
+
+def _with_alpha(image: Image.Image) -> Image.Image:
+    """The image in mode RGBA; Pillow has no direct way there from premultiplied grey."""
+    return (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+
+
+def _from_lab(image: Image.Image) -> Image.Image:
+    converted = ImageCms.profileToProfile(
+        image, ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), outputMode="RGB"
+    )
+    if converted is None:
+        raise ValueError("Lab pixels cannot be converted")
+    return converted
+
+
+def _from_wide(image: Image.Image, where: str) -> np.ndarray:
+    """uint8 [H, W] of grey values with 16 bits, the full range; of 32 bits, what fits in 8 is taken as it is."""
+    wide = np.asarray(image).astype(np.int64)
+    if wide.min() < 0 or wide.max() > _WIDEST:
+        raise MienError(
+            f"{where}: has grey values from {wide.min()} to {wide.max()}, expected 0 to {_WIDEST}; save it with 8 or "
+            "16 bits"
+        )
+    if "transparency" in image.info:
+        wide[wide == image.info["transparency"]] = _WIDEST
+    of_8_bits = image.mode == "I" and wide.max() <= 255
+    return (wide if of_8_bits else (wide + 128) // 257).astype(np.uint8)
+
+
+def _from_array(array: np.ndarray, where: str, color: str | None) -> np.ndarray:
+    if array.dtype != np.uint8:
+        raise MienError(f"{where}: {_wrong_type(array)}")
+    channels = {"gray": (1,), "rgb": (3, 4), "bgr": (3, 4)}.get(color or "", (1, 3, 4))
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in channels):
+        expected = "[H, W]" if color == "gray" else "[H, W] (grey) or [H, W, 3] (colour)"
+        as_color = f" with color={color!r}" if color else ""
+        raise MienError(f"{where}: is an array {list(array.shape)}, expected {expected}{as_color}")
+    _check_size((array.shape[1], array.shape[0]), where)
+    if array.ndim == 2 or array.shape[2] == 1:
+        return np.array(array.reshape(array.shape[:2]))
+    # A copy in any case: what the result keeps must not change when the caller goes on with her array.
+    pixels = np.array(array[..., :3])
+    if color == "bgr":
+        for channel in range(3):  # seven times as fast as a copy with the last axis turned round
+            pixels[..., channel] = array[..., 2 - channel]
+    if array.shape[2] == 3:
+        return pixels
+    alpha = array[..., 3:].astype(np.uint16)
+    return ((pixels * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+
+
+def _wrong_type(array: np.ndarray) -> str:
+    """What is wrong with an array that is not uint8, and what to do."""
+    if np.issubdtype(array.dtype, np.floating):
+        if np.isnan(array).any():
+            return f"is a {array.dtype} array with NaN, expected uint8 in 0 to 255; find out where the NaN come from"
+        return (
+            f"is a {array.dtype} array, expected uint8 in 0 to 255; where values are in 0 to 1 give "
+            "(255 * x).round().astype('uint8')"
+        )
+    if array.dtype == np.uint16:
+        return (
+            "is a uint16 array, expected uint8 in 0 to 255; where values fill 16 bits give (x // 257).astype('uint8')"
+        )
+    return f"is a {array.dtype} array, expected uint8 in 0 to 255; give x.astype('uint8') where that loses nothing"
+
+
+HEAD = 4096
+"""Bytes of a file that are looked at."""
+
+
+FILM_SUFFIXES: tuple[str, ...] = (
+    ".mp4", ".m4v", ".mov", ".qt", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".mpe", ".m2v", ".ts", ".mts", ".m2ts",
+    ".vob", ".flv", ".f4v", ".wmv", ".asf", ".3gp", ".3g2", ".ogv", ".mxf", ".dv", ".rm", ".rmvb", ".h264", ".264",
+    ".h265", ".265", ".hevc", ".ivf", ".wtv",
+)  # fmt: skip
+"""Usual endings of films, in lower case. What is a film is decided by its content: an ending alone makes one of a file
+that holds nothing, or nothing that is known, so that the error tells what is wrong with the film."""
+
+
+class Kind(Enum):
+    """What a file holds; the value is how a count of files that are left out names it."""
+
+    PICTURE = "picture"
+    FILM = "film"
+    SOUND = "sound"
+    TEXT = "text"
+    ARCHIVE = "archive"
+    DOCUMENT = "document"
+    EMPTY = "empty"
+    UNREADABLE = "unreadable"
+    OTHER = "other"
+    UNKNOWN = "unknown"
+
+
+# The brands of ISO base media files that are pictures, or sound alone (MP4RA).
+_PICTURE_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"crx ")
+_SOUND_BRANDS = (b"M4A ", b"M4B ", b"M4P ", b"F4A ", b"F4B ", b"aax ", b"aaxc")
+
+# What files begin with. Those that come first are asked first.
+_BEGINNINGS: tuple[tuple[Kind, tuple[bytes, ...]], ...] = (
+    (
+        Kind.PICTURE,
+        (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+",
+         b"\0\0\0\x0cjP  \r\n", b"\xff\x4f\xff\x51", b"\xff\x0a", b"\0\0\0\x0cJXL \r\n"),
+    ),
+    (
+        Kind.FILM,
+        (b"\x1a\x45\xdf\xa3", b"FLV\x01", b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", b".RMF", b"DKIF", b"YUV4MPEG2",
+         b"\x06\x0e\x2b\x34\x02\x05\x01\x01", b"nut/multimedia container", b"NSVf", b"NSVs",
+         b"\xb7\xd8\x00\x20\x37\x49\xda\x11", b"\0\0\0\0\x01\xbc", b"\x1f\x07\x00", b"\x12\x00\x0a"),
+    ),
+    (
+        Kind.SOUND,
+        (b"ID3", b"\xff\xfb", b"\xff\xf3", b"\xff\xf2", b"\xff\xf1", b"\xff\xf9", b"fLaC", b"FORM", b"MThd", b"#!AMR",
+         b"\x0b\x77", b"MAC ", b"wvpk"),
+    ),
+    (
+        Kind.ARCHIVE,
+        (b"PK\x03\x04", b"PK\x05\x06", b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"7z\xbc\xaf\x27\x1c", b"Rar!",
+         b"\x28\xb5\x2f\xfd"),
+    ),
+    (Kind.DOCUMENT, (b"%PDF", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", b"{\\rtf")),
+    (
+        Kind.OTHER,
+        (b"\x7fELF", b"MZ", b"SQLite format 3\0", b"\x93NUMPY", b"PAR1", b"\x89HDF", b"OTTO", b"wOFF", b"\0\x01\0\0\0"),
+    ),
+)  # fmt: skip
+_RIFFS = {b"AVI ": Kind.FILM, b"CDXA": Kind.FILM, b"AMV ": Kind.FILM, b"WEBP": Kind.PICTURE, b"WAVE": Kind.SOUND}
+_BOXES = (b"moov", b"moof", b"mdat", b"wide", b"free", b"skip", b"pnot", b"styp", b"sidx")
+# Netpbm: P1 to P6, then white space or a remark. A text may begin so too, hence the number after it.
+_NETPBM = re.compile(rb"P[1-6](\s+(#[^\n]*\n)?)+\d")
+# Start codes of MPEG-1, -2 and -4 (a pack of a program stream, a sequence, an object).
+_MPEG = re.compile(rb"\0\0\0*\x01([\xba\xb3\xb0\xb5]|[\x00\x20][\x00\x01]\0\0\x01)")
+# H.264: a delimiter or a set of parameters; H.265: the same (VPS, SPS or delimiter of layer 0).
+_NAL = re.compile(rb"\0\0\0?\x01([\x09\x27\x47\x67]|[\x40\x42\x46]\x01)")
+# Transport streams: a byte 0x47 every 188 bytes, 192 (Blu-ray, AVCHD) or 204 (with error correction).
+_PACKETS, _SYNC, _IN_A_ROW = (188, 192, 204), 0x47, 5
+
+
+def kind_of(path: Path) -> Kind:
+    """What a file holds, by its first ``HEAD`` bytes; EMPTY or UNREADABLE where there are none."""
+    try:
+        with open_file(path) as stream:
+            return kind_of_bytes(stream.read(HEAD))
+    except (MienError, ValueError):  # a name that holds a NUL
+        return Kind.UNREADABLE
+
+
+def kind_of_bytes(head: bytes) -> Kind:
+    """What a file holds that begins with these bytes; a container that may hold sound alone is a film."""
+    if not head:
+        return Kind.EMPTY
+    if head[4:8] == b"ftyp":
+        return _by_brand(head[8:12])
+    if head[:4] in (b"RIFF", b"RIFX"):
+        return _RIFFS.get(head[8:12], Kind.OTHER)
+    if head[:4] == b"OggS":
+        return Kind.FILM if re.search(rb"theora|OVP80|BBCD|video/", head) else Kind.SOUND
+    if head[4:8] in _BOXES or _MPEG.match(head) or _NAL.match(head) or _is_transport(head):
+        return Kind.FILM
+    if _NETPBM.match(head) or (head[:2] == b"BM" and head[6:10] == bytes(4)):
+        return Kind.PICTURE
+    for kind, beginnings in _BEGINNINGS:
+        if head.startswith(beginnings):
+            return kind
+    return Kind.TEXT if _is_text(head) else Kind.UNKNOWN
+
+
+def _by_brand(brand: bytes) -> Kind:
+    if brand in _PICTURE_BRANDS:
+        return Kind.PICTURE
+    return Kind.SOUND if brand in _SOUND_BRANDS else Kind.FILM
+
+
+def _is_transport(head: bytes) -> bool:
+    """Whether a piece of a broadcast begins within the first packet's length."""
+    for length in _PACKETS:
+        for start in range(min(length, len(head))):
+            marks = head[start::length][:_IN_A_ROW]
+            if len(marks) == _IN_A_ROW and marks == bytes([_SYNC]) * _IN_A_ROW:
+                return True
+    return False
+
+
+def _is_text(head: bytes) -> bool:
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):  # UTF-16 with its mark
+        return True
+    # Text of any other encoding has no control characters but tabs, line ends and the like.
+    return not re.search(rb"[\x00-\x06\x0e-\x1a\x1c-\x1f]", head)

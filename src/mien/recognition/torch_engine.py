@@ -1,0 +1,122 @@
+"""Face crops to probabilities by PyTorch; needs the packages of training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from mien.errors import MienError
+from mien.machine import resolve_device
+from mien.model.channels import reads_luma
+from mien.model.classifier import Classifier
+from mien.model.networks import Network, num_channels
+from mien.model.preprocessing import tensor
+from mien.recognition.engine import Answers, batches, check_crops, joined, sure_from
+
+
+class Reading(nn.Module):
+    """What a network answers, and the vector that it answers from.
+
+    Args:
+        network: of a classifier, in evaluation mode.
+    """
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Normalised pixels, float32 [N, channels, S, S], to probabilities [N, C] and embeddings [N, D]."""
+        network: Any = self.network
+        if hasattr(network, "timm_model"):
+            features = network.timm_model.forward_features(pixels)
+            embedding = network.timm_model.forward_head(features, pre_logits=True).flatten(1)
+            logits = network.timm_model.forward_head(features)
+        else:
+            embedding = network.vit(pixel_values=pixels, interpolate_pos_encoding=True).last_hidden_state[:, 0]
+            logits = network.classifier(embedding)
+        return logits.softmax(-1), embedding
+
+
+class TorchEngine:
+    """The engine that ``mien train`` evaluates by: the classifier itself.
+
+    Args:
+        classifier: a trained classifier, on its device.
+        threshold: the probability below which an answer is uncertain, in [0, 1]; None where validation gave none: if
+            there is a ``stated_accuracy``, every answer is then uncertain.
+        stated_accuracy: the share of answers at or above it that validation had right.
+    """
+
+    def __init__(
+        self, classifier: Classifier, threshold: float | None = None, stated_accuracy: float | None = None
+    ) -> None:
+        self.classifier, self.stated_accuracy = classifier, stated_accuracy
+        self.threshold = sure_from(threshold, stated_accuracy)
+        self.names = classifier.names
+        self.image_size = classifier.preprocessing.image_size
+        self.grey = reads_luma(classifier.network, classifier.preprocessing)
+        self._reading = Reading(classifier.network).eval()
+
+    @classmethod
+    def load(cls, folder: Path, device: str = "auto", threads: int | None = None) -> TorchEngine:
+        """Reads a model folder.
+
+        Args:
+            folder: a folder that ``mien train`` wrote.
+            device: auto, cpu, cuda, cuda:N or mps.
+            threads: of torch in this whole process; None leaves them as they are.
+
+        Raises:
+            MienError: the folder is no model, or there is no such device.
+        """
+        if threads is not None:
+            torch.set_num_threads(threads)
+        classifier = Classifier.load(folder, resolve_device(device))
+        try:
+            return cls(classifier, *certainty(classifier.meta()))
+        except (AttributeError, TypeError, ValueError) as error:
+            raise MienError(
+                f"{classifier.folder}/meta.json: calibration: expected a threshold and a stated accuracy from 0 to 1; "
+                "copy the whole folder again"
+            ) from error
+
+    @torch.inference_mode()
+    def read(self, crops: np.ndarray) -> Answers:
+        """Reads crops; see ``mien.recognition.engine.Engine``.
+
+        Raises:
+            MienError: the crops are of another kind or size, or an answer is NaN or infinity.
+        """
+        crops = check_crops(crops, self.image_size, self.grey)
+        device, channels = self.classifier.device, num_channels(self.classifier.network)
+        parts = []
+        for batch in batches(crops):
+            pixels = self.classifier.preprocessing(tensor(batch).to(device), channels)
+            probabilities, embedding = self._reading(pixels)
+            parts.append((probabilities.float().cpu().numpy(), embedding.float().cpu().numpy()))
+        return joined(parts, len(crops), self.classifier.folder or "the model", len(self.names))
+
+
+def certainty(meta: Mapping[str, Any]) -> tuple[float | None, float | None]:
+    """Threshold and stated accuracy of a model's ``meta.json``; None for a model that was not calibrated.
+
+    The threshold alone is None if validation reached the stated accuracy at no threshold.
+
+    Raises:
+        AttributeError, TypeError, ValueError: they are of another kind, or not in [0, 1].
+    """
+    record = (meta.get("calibration") or {}).get("uncertain") or {}
+    threshold, stated = record.get("threshold"), record.get("stated_accuracy")
+    for value in (threshold, stated):
+        if value is not None and not (type(value) in (int, float) and 0 <= value <= 1):
+            raise ValueError(f"threshold {threshold!r}, stated accuracy {stated!r}")
+    return (
+        None if stated is None or threshold is None else float(threshold),
+        None if stated is None else float(stated),
+    )

@@ -1,0 +1,110 @@
+"""How long a run lasts: so many steps, or so many minutes, with a learning rate that follows either to its end."""
+
+from __future__ import annotations
+
+import torch
+from accelerate import Accelerator
+from timm.scheduler import CosineLRScheduler
+from torch.nn import functional as F
+
+from mien.config import TrainConfig
+from mien.errors import MienError
+from mien.model.networks import Network, reads, sizes
+from mien.training.optim import warmup_and_cosine
+
+LOOKS_EVERY = 20
+"""Steps between two looks at the clock, after the first few steps: in between, a GPU never waits for the host."""
+
+TICKS = 100_000
+"""Fineness of the schedule: a run, however long, is cut into so many ticks."""
+
+
+class Budget:
+    """What is spent of a run.
+
+    By steps, what is spent is a function of the step alone. By minutes, it is what the clock said at the last look, and
+    in between each step counts as long as the steps before it took on average.
+
+    Args:
+        steps: the number of updates, or None where minutes decide.
+        minutes: the number of minutes, or None where updates decide.
+    """
+
+    def __init__(self, steps: int | None, minutes: float | None) -> None:
+        if (steps is None) == (minutes is None):
+            raise ValueError("expected either steps or minutes")
+        self.steps, self.minutes = steps, minutes
+        self.looked_at, self.share, self.share_a_step = 0, 0.0, 0.0
+
+    def look(self, update: int, seconds: float, accelerator: Accelerator, *, after_a_pause: bool = False) -> None:
+        """Looks at the clock after an update, where it is time to; to be called by every process after each update.
+
+        Args:
+            update: the first is 1.
+            seconds: of training so far.
+            accelerator: of this run; the processes agree on a mean.
+            after_a_pause: something else than steps took time since the last look, which says nothing of their pace.
+        """
+        if self.minutes is None:
+            return
+        if not after_a_pause and self.looked_at >= LOOKS_EVERY and update < self.looked_at + LOOKS_EVERY:
+            return
+        mean = accelerator.reduce(torch.tensor(seconds, device=accelerator.device), "mean").item()
+        share = mean / (60 * self.minutes)
+        if update > self.looked_at and not after_a_pause:
+            self.share_a_step = (share - self.share) / (update - self.looked_at)
+        self.looked_at, self.share = update, share
+
+    def spent(self, updates: int) -> float:
+        """The share of the run that is over after so many updates, in [0, 1]."""
+        if self.steps is not None:
+            return min(1.0, updates / self.steps)
+        return min(1.0, self.share + max(0, updates - self.looked_at) * self.share_a_step)
+
+    def ticks(self, update: int) -> int:
+        """Where the schedule stands at an update (the first is 1), in [0, ``TICKS``]."""
+        return round(self.spent(update) * TICKS)
+
+
+def build_schedule(optimizer: torch.optim.Optimizer, lr: float, *, min_lr: float, warmup: float) -> CosineLRScheduler:
+    """Linear warm-up, then one cosine (Loshchilov and Hutter 2017) over ``TICKS``.
+
+    Args:
+        optimizer: whose groups are driven.
+        lr: the peak.
+        min_lr: the end, as a share of the peak.
+        warmup: share of the run that warms up.
+    """
+    return warmup_and_cosine(optimizer, TICKS, round(warmup * TICKS), min_lr * lr)
+
+
+# Progressive resizing: small pictures first, full size at the end.
+#
+# Half the side means a quarter of the patches and of the work, and fewer places to learn. The network is the same; a
+# ViT's fixed positions are interpolated to the smaller grid. (Tan and Le 2021, arXiv:2104.00298, section 4.2; for ViTs
+# Touvron et al. 2022, arXiv:2204.07118.)
+
+
+def epoch_size(config: TrainConfig, full_size: int, epoch: int) -> int:
+    """Height and width of the pictures in an epoch (the first is 1), in pixels."""
+    if config.small_size is None or epoch > config.small_until * config.epochs:
+        return full_size
+    return config.small_size
+
+
+def check_small_size(config: TrainConfig, network: Network, full_size: int) -> None:
+    """Refuses a size that the network cannot read.
+
+    Raises:
+        MienError: ``small_size`` is not below the full size, or no size that the network reads.
+    """
+    size = config.small_size
+    if size is not None and (size >= full_size or not reads(network, size)):
+        raise MienError(f"small_size: got {size}, expected {sizes(network)} below {full_size}")
+
+
+def shrink(pixels: torch.Tensor, size: int) -> torch.Tensor:
+    """float32 [B, C, S, S] to float32 [B, C, size, size], bilinear with antialiasing; unchanged where S is ``size``."""
+    if pixels.shape[-1] == size:
+        return pixels
+    return F.interpolate(pixels, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
