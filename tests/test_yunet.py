@@ -138,7 +138,7 @@ def test_a_file_that_is_no_model_is_told(tmp_path: Path, content: bytes) -> None
 
 
 def test_another_network_is_told() -> None:
-    shipped = Path(yunet_network.__file__).parents[2] / "weights" / "mini" / "model.onnx"
+    shipped = Path(yunet_network.__file__).parents[1] / "weights" / "mini" / "model.onnx"
     assert shipped.is_file()
     with pytest.raises(MienError, match=r"model\.onnx: is .*expected face_detection_yunet"):
         detector(f"yunet:{shipped}")

@@ -16,7 +16,7 @@ from PIL import Image
 
 from mien.errors import NO_NUMBERS, MienError
 from mien.recognition import crop as framing
-from mien.recognition import detectors, models
+from mien.recognition import detectors, engines
 from mien.recognition.detection import Detection, Detector
 from mien.recognition.engine import Engine
 from mien.recognition.pictures import check_color, read
@@ -82,7 +82,7 @@ class Recognizer:
         self.detector: Detector = detectors.detector(detector, **options) if isinstance(detector, str) else detector
         if not callable(getattr(self.detector, "detect", None)):
             raise MienError(f"detector: got {detector!r}, expected {detectors.KNOWN}, or an object with detect()")
-        self.engine: Engine = models.engine(model, engine, device, threads) if isinstance(engine, str) else engine
+        self.engine: Engine = engines.engine(model, engine, device, threads) if isinstance(engine, str) else engine
         if not callable(getattr(self.engine, "read", None)):
             raise MienError(f"engine: got {engine!r}, expected auto, onnx, torch, or an object with read()")
 
