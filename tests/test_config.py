@@ -160,7 +160,7 @@ def test_everything_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
         (["--network-args", '{"depth"'], "--network_args: got '{\"depth\"', expected names and values"),
         (["--network-args", "{depth: 2}"], "--network_args: got {'depth': 2} for tiny, expected a backbone timm:NAME"),
         (["--backbone", "timm:"], "--backbone: got 'timm:', expected a name after it, like timm:resnet18"),
-        (["--image-size", "0"], "--image_size: got 0, expected a whole number of at least 1"),
+        (["--image-size", "0"], "--image_size: got 0, expected a whole number from 1 to 1024"),
         (["--teacher", "t", "--distill.weight", "1.5"], "--distill.weight: got 1.5, expected a share in [0, 1]"),
         (["--teacher", "t", "--distill.temperature", "0"], "--distill.temperature: got 0.0, expected a number above 0"),
         (["--epochs", "3", "4"], "'4': no option stands in front of it"),

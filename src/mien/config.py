@@ -10,13 +10,52 @@ from typing import Any, Literal, Protocol
 
 from mien.errors import MienError
 
+LARGEST_IMAGE = 1024
+"""Pixels a side of the pictures that a network may read; one of 20,000 would take gigabytes for each face."""
+
+MOST_LAYERS = 256
+"""Blocks of an encoder or decoder, and any other number of layers or stages."""
+
+LARGEST_WIDTH = 8192
+"""Width of a Transformer's blocks."""
+
+LARGEST_NUMBER = 65_536
+"""Any other number among the arguments of a network."""
+
+LONGEST_LIST = 64
+"""Numbers in a list among the arguments of a network."""
+
+_DEPTHS = re.compile(r"(depth|layer|block|repeat|stage|num_)")
+
+
+def number_fits(name: str, value: int | float) -> bool:
+    """Whether a number may be the argument ``name`` of a timm network: finite and, as its name says, no bomb."""
+    most = MOST_LAYERS if _DEPTHS.search(name) and name != "num_features" else LARGEST_NUMBER
+    return math.isfinite(value) and abs(value) <= most
+
+
+def argument_fits(name: str, value: Any) -> bool:
+    """Whether every number in an argument of a timm network, at any depth of its lists and objects, fits."""
+    if isinstance(value, dict):
+        return all(argument_fits(f"{name}.{key}", item) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return len(value) <= LONGEST_LIST and all(argument_fits(name, item) for item in value)
+    return isinstance(value, bool) or not isinstance(value, int | float) or number_fits(name, value)
+
+
 AT_LEAST_ONE = "a whole number of at least 1"
 AT_LEAST_ZERO = "a number of at least 0"
 ABOVE_ZERO = "a number above 0"
 SHARE = "a share in [0, 1]"
 SHARE_BELOW_ONE = "a share in [0, 1)"
 PROBABILITY = "a probability in [0, 1]"
+IMAGE_SIDE = f"a whole number from 1 to {LARGEST_IMAGE}"
 LARGEST_SEED = 2**31 - 1
+
+
+def is_side(value: int | None) -> bool:
+    """Whether a number of pixels may be a side of pictures or patches; None, for one left open, may."""
+    return value is None or 1 <= value <= LARGEST_IMAGE
 
 
 class Problems:
@@ -351,9 +390,9 @@ class TrainConfig:
         check("label_smoothing", self.label_smoothing, 0 <= self.label_smoothing < 1, SHARE_BELOW_ONE)
         check("drop_path", self.drop_path, 0 <= self.drop_path < 1, "a rate in [0, 1)")
         check("ema", self.ema, 0 <= self.ema < 1, "a decay in [0, 1)")
-        check("image_size", self.image_size, self.image_size is None or self.image_size >= 1, AT_LEAST_ONE)
-        check("patch_size", self.patch_size, self.patch_size is None or self.patch_size >= 1, AT_LEAST_ONE)
-        check("small_size", self.small_size, self.small_size is None or self.small_size >= 1, AT_LEAST_ONE)
+        check("image_size", self.image_size, is_side(self.image_size), IMAGE_SIDE)
+        check("patch_size", self.patch_size, is_side(self.patch_size), IMAGE_SIDE)
+        check("small_size", self.small_size, is_side(self.small_size), IMAGE_SIDE)
         check("small_until", self.small_until, 0 <= self.small_until < 1, SHARE_BELOW_ONE)
         check("teacher", self.teacher, all(self.teacher), "the names of model folders")
         check("distill.weight", d.weight, 0 <= d.weight <= 1, SHARE)
@@ -385,6 +424,12 @@ class TrainConfig:
             problems.add(f"patch_size: got {self.patch_size} for {self.backbone}, expected it in network_args")
         if self.freeze.blocks:
             problems.add(f"freeze.blocks: got {self.freeze.blocks} for {self.backbone}, expected 0: only ViTs freeze")
+        for name, value in (self.network_args or {}).items():
+            if not argument_fits(name, value):
+                problems.add(
+                    f"network_args: {str(name)[:60]}: got {str(value)[:60]}, expected at most {MOST_LAYERS} layers, "
+                    f"blocks or the like, other numbers up to {LARGEST_NUMBER:,}, and lists of at most {LONGEST_LIST}"
+                )
         for name in sorted(SET_BY_MIEN.keys() & (self.network_args or {}).keys()):
             problems.add(f"network_args: got {name}, which {SET_BY_MIEN[name]} decides, expected others")
 
@@ -492,10 +537,20 @@ class PretrainConfig:
         check = problems.check
         size, depth = self.decoder_size, self.decoder_depth
         check("preset", self.preset, self.preset in PRESETS, " or ".join(PRESETS))
-        check("image_size", self.image_size, self.image_size is None or self.image_size >= 1, AT_LEAST_ONE)
+        check("image_size", self.image_size, is_side(self.image_size), IMAGE_SIDE)
         check("mask_ratio", self.mask_ratio, 0 < self.mask_ratio < 1, "a share in (0, 1)")
-        check("decoder_size", size, size is None or (size >= 32 and size % 32 == 0), "a multiple of 32")
-        check("decoder_depth", depth, depth is None or depth >= 1, AT_LEAST_ONE)
+        check(
+            "decoder_size",
+            size,
+            size is None or (32 <= size <= LARGEST_WIDTH and size % 32 == 0),
+            f"a multiple of 32, at most {LARGEST_WIDTH}",
+        )
+        check(
+            "decoder_depth",
+            depth,
+            depth is None or 1 <= depth <= MOST_LAYERS,
+            f"a whole number from 1 to {MOST_LAYERS}",
+        )
         check("epochs", self.epochs, self.epochs >= 1, AT_LEAST_ONE)
         check("steps", self.steps, self.steps is None or self.steps >= 1, AT_LEAST_ONE)
         check("minutes", self.minutes, self.minutes is None or self.minutes > 0, ABOVE_ZERO)

@@ -13,6 +13,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 from transformers import ViTImageProcessor
 
+from mien.config import LARGEST_IMAGE
 from mien.errors import MienError
 from mien.files import read_json
 
@@ -21,10 +22,6 @@ LUMA: tuple[float, float, float] = (0.299, 0.587, 0.114)
 
 IMAGENET_MEAN: tuple[float, float, float] = (0.485, 0.456, 0.406)
 IMAGENET_STD: tuple[float, float, float] = (0.229, 0.224, 0.225)
-
-
-LARGEST_IMAGE = 1024
-"""Pixels a side of the pictures that a network may read; one of 20,000 would take gigabytes for each face."""
 
 
 @dataclass(frozen=True)

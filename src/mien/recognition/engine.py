@@ -20,7 +20,7 @@ _ROUNDING = 1e-3
 """By how much probabilities may miss 0, 1 and a sum of 1: float32 by a ten-thousandth of it, bfloat16 by about that."""
 
 _LARGEST_IMAGE = 1024
-"""As ``mien.model.preprocessing.LARGEST_IMAGE``, for which torch would have to be loaded."""
+"""As ``mien.config.LARGEST_IMAGE``, whose package takes time to load."""
 
 INPUT, OUTPUTS = "faces", ["probabilities", "embedding"]
 """The names in an exported file."""
