@@ -28,7 +28,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from fer_side import LIST, median_seconds
 from scenes import collage, portrait
@@ -37,6 +36,8 @@ from mien.data.read import read_faces
 from mien.evaluation.metrics import mcnemar, score
 from mien.labels import FER2013
 from mien.machine import machine, versions
+from mien.recognition.crop import face_crop
+from mien.recognition.detection import Detection
 from mien.recognition.recognizer import Recognizer
 
 SIZES: tuple[int, ...] = (256, 512, 1024, 2048)
@@ -76,10 +77,8 @@ def ours(recognizer: Recognizer, folder: Path, rounds: int, *, whole: bool = Tru
 
 def fitted(crops: np.ndarray, recognizer: Recognizer) -> np.ndarray:
     """Grey crops, uint8 [N, S, S], as the recognizer's network takes them."""
-    size = recognizer.engine.image_size
-    if crops.shape[1:] != (size, size):
-        crops = np.stack([cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA) for crop in crops])
-    return crops if recognizer.engine.grey else np.repeat(crops[..., None], 3, axis=-1)
+    whole = Detection((0.0, 0.0, float(crops.shape[2]), float(crops.shape[1])), None)
+    return np.stack([face_crop(crop, whole, 0.0, recognizer.engine) for crop in crops])
 
 
 def theirs(python: Path, folder: Path, rounds: int) -> dict[str, Any]:

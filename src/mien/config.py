@@ -85,12 +85,23 @@ class AugmentConfig:
     """Augmentation of training images; validation and test images never see it.
 
     Attributes:
-        crop_scale: smallest side of the random crop as a share of the image, in (0, 1]; 1 turns cropping off.
+        crop_scale: smallest side of the random crop as a share of the image, in (0, 1]; 1 turns zooming in off.
+        wide_scale: largest side of it, in [1, 2]; above 1 the view reaches beyond the image, which is mirrored there.
+        still: share of the images that are neither cropped, turned nor shifted, so that nothing resamples them, in
+            [0, 1].
         flip: probability of a left-right mirror image, in [0, 1].
         rotation: largest rotation either way, in degrees, in [0, 180].
         shift: largest shift either way as a share of the image, in [0, 1).
         brightness: largest change of brightness as a share of the white level, in [0, 1].
         contrast: largest relative change of contrast, in [0, 1).
+        light: largest share by which light from one side brightens the edge there and darkens the opposite one, in
+            [0, 1].
+        blur: largest deviation of a Gaussian blur as a share of the side, in [0, 0.1]; every second image is blurred,
+            on average.
+        noise: largest deviation of Gaussian noise as a share of the white level, in [0, 0.5]; every second image is
+            noisy, on average.
+        jpeg: lowest quality of a loss as by JPEG, 1 to 100; every second image is compressed, on average, by a quality
+            from it to 100; 0 turns it off.
         erasing: probability that a rectangle of 2 to 20 % of the image is blanked (Zhong et al. 2017), in [0, 1].
         mixup: Beta parameter of mixup (Zhang et al. 2017, timm.data.Mixup); 0 turns it off.
         cutmix: Beta parameter of cutmix (Yun et al. 2019, timm.data.Mixup); 0 turns it off.
@@ -98,11 +109,17 @@ class AugmentConfig:
     """
 
     crop_scale: float = 0.8
+    wide_scale: float = 1.0
+    still: float = 0.0
     flip: float = 0.5
     rotation: float = 10.0
     shift: float = 0.06
     brightness: float = 0.2
     contrast: float = 0.2
+    light: float = 0.0
+    blur: float = 0.0
+    noise: float = 0.0
+    jpeg: int = 0
     erasing: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
@@ -113,15 +130,27 @@ class AugmentConfig:
         """Whether images of a batch are blended, which makes the targets soft."""
         return self.mixup > 0 or self.cutmix > 0
 
+    @property
+    def mean_side(self) -> float:
+        """Mean side of the views as a share of the image, above 0; below 1 they are zoomed in on average."""
+        moving = (self.crop_scale + self.wide_scale) / 2
+        return round(self.still + (1 - self.still) * moving, 9)
+
     def check(self, problems: Problems) -> None:
         """Adds every value that is out of its range."""
         check = problems.check
         check("augment.crop_scale", self.crop_scale, 0 < self.crop_scale <= 1, "a share in (0, 1]")
+        check("augment.wide_scale", self.wide_scale, 1 <= self.wide_scale <= 2, "a multiple in [1, 2]")
+        check("augment.still", self.still, 0 <= self.still <= 1, SHARE)
         check("augment.flip", self.flip, 0 <= self.flip <= 1, PROBABILITY)
         check("augment.rotation", self.rotation, 0 <= self.rotation <= 180, "degrees in [0, 180]")
         check("augment.shift", self.shift, 0 <= self.shift < 1, SHARE_BELOW_ONE)
         check("augment.brightness", self.brightness, 0 <= self.brightness <= 1, SHARE)
         check("augment.contrast", self.contrast, 0 <= self.contrast < 1, SHARE_BELOW_ONE)
+        check("augment.light", self.light, 0 <= self.light <= 1, SHARE)
+        check("augment.blur", self.blur, 0 <= self.blur <= 0.1, "a share of the side in [0, 0.1]")
+        check("augment.noise", self.noise, 0 <= self.noise <= 0.5, "a share of the white level in [0, 0.5]")
+        check("augment.jpeg", self.jpeg, 0 <= self.jpeg <= 100, "a quality from 1 to 100, or 0")
         check("augment.erasing", self.erasing, 0 <= self.erasing <= 1, PROBABILITY)
         check("augment.mixup", self.mixup, self.mixup >= 0, AT_LEAST_ZERO)
         check("augment.cutmix", self.cutmix, self.cutmix >= 0, AT_LEAST_ZERO)
@@ -133,6 +162,9 @@ WITHOUT_EFFECT_ON_WEIGHTS: frozenset[str] = frozenset(
 )
 """Fields that may differ between a run and its resumption: data and teachers are compared by their fingerprints."""
 
+
+BEFORE = "before"
+"""In the metadata of a field: its value in runs from before there was the field, where that is not the default."""
 
 DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 """What a device may be called; whether this machine has it is seen when a run starts."""
@@ -208,11 +240,12 @@ def differences(old: dict[str, Any], config: RunConfig) -> list[str]:
 def _with_defaults(old: dict[str, Any], kind: type[Any]) -> dict[str, Any]:
     """``old``, and at their defaults the fields of ``kind`` that it does not know as they came after it was written.
 
-    The default of a new field is what was done before there was one.
+    The default of a new field is what was done before there was one, unless its metadata has another value for that.
     """
     found = dict(old)
     for each in dataclasses.fields(kind):
         default = each.default if each.default_factory is dataclasses.MISSING else each.default_factory()
+        default = each.metadata.get(BEFORE, default)
         if dataclasses.is_dataclass(default) and not isinstance(default, type):
             found[each.name] = _with_defaults(old.get(each.name, {}), type(default))
         elif default is not dataclasses.MISSING:
@@ -244,6 +277,9 @@ SET_BY_MIEN: dict[str, str] = {
     "pretrained": "backbone",
 }
 """Arguments of ``timm.create_model`` that do not belong in ``network_args``, and the field that decides each."""
+
+READING_CROP = 0.9
+"""Share of a face's side that is read by default."""
 
 PRESETS: tuple[str, ...] = ("nano", "mini", "tiny", "small", "base")
 
@@ -303,6 +339,11 @@ class TrainConfig:
             timm:resnet18.a1_in1k with the pretrained weights of that tag.
         image_size: side of the pictures that the network reads, in pixels; by default the preset's or checkpoint's own,
             and the data's for a timm network. A ViTMAE's positions are resampled.
+        reading_crop: share of a face's side that the trained network reads, in [0.5, 1], in validation and ever after;
+            by default that of the classifier that goes on; for other backbones 0.9 if the training views are zoomed in
+            on average, since a network reads best what is as large as they were (Touvron et al. 2019,
+            arXiv:1906.06423), and 1 if not. Training does not depend on it; ``benchmarks/reading_crop.py`` measures
+            what suits a trained network best.
         patch_size: side of a patch of a preset or ViTMAE, in pixels; by default its own. A ViTMAE's patch embedding is
             resampled (Beyer et al. 2023, FlexiViT).
         network_args: arguments of timm.create_model for a timm network, as YAML or JSON, like {"layers": [1, 1, 1, 1]}.
@@ -346,6 +387,7 @@ class TrainConfig:
     out: str
     backbone: str = "tiny"
     image_size: int | None = None
+    reading_crop: float | None = field(default=None, metadata={BEFORE: 1.0})
     patch_size: int | None = None
     network_args: dict[str, Any] | None = None
     epochs: int = 30
@@ -391,6 +433,8 @@ class TrainConfig:
         check("drop_path", self.drop_path, 0 <= self.drop_path < 1, "a rate in [0, 1)")
         check("ema", self.ema, 0 <= self.ema < 1, "a decay in [0, 1)")
         check("image_size", self.image_size, is_side(self.image_size), IMAGE_SIDE)
+        crop = self.reading_crop
+        check("reading_crop", crop, crop is None or 0.5 <= crop <= 1, "a share in [0.5, 1]")
         check("patch_size", self.patch_size, is_side(self.patch_size), IMAGE_SIDE)
         check("small_size", self.small_size, is_side(self.small_size), IMAGE_SIDE)
         check("small_until", self.small_until, 0 <= self.small_until < 1, SHARE_BELOW_ONE)
@@ -443,6 +487,11 @@ class TrainConfig:
         """Whether its weights are random at the start."""
         return is_fresh(self.backbone)
 
+    @property
+    def _reading_crop(self) -> float:
+        """The default: what was near the best for every network measured so far, be their mean side .9 or .95."""
+        return READING_CROP if self.augment.mean_side < 1 else 1.0
+
     def resolved(self) -> TrainConfig:
         """The configuration with every default that depends on the backbone filled in."""
         fresh_lr = 1e-3 if self.is_timm or self.optimizer == "muon" else 3e-4
@@ -450,7 +499,9 @@ class TrainConfig:
         head_lr = self.head_lr if self.head_lr is not None else (lr if self.is_fresh else 5 * lr)
         by_default = 0 if self.is_fresh or self.is_timm else 4
         blocks = self.freeze.blocks if self.freeze.blocks is not None else by_default
-        return dataclasses.replace(self, lr=lr, head_lr=head_lr, freeze=dataclasses.replace(self.freeze, blocks=blocks))
+        crop = self.reading_crop if self.reading_crop is not None else self._reading_crop
+        freeze = dataclasses.replace(self.freeze, blocks=blocks)
+        return dataclasses.replace(self, lr=lr, head_lr=head_lr, reading_crop=crop, freeze=freeze)
 
 
 def _crop_and_flip() -> AugmentConfig:

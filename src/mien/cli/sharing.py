@@ -112,6 +112,12 @@ def run_pack(arguments: list[str]) -> int:
         action="store_true",
         help="fit temperature and threshold again, on validation pictures without a twin in training",
     )
+    parser.add_argument(
+        "--reading-crop",
+        type=float,
+        metavar="SHARE",
+        help="share of a face's side that the packed model reads, 0.5 to 1; needs --calibrate (as before)",
+    )
     given = parser.parse(arguments)
     hide_bars()
 
@@ -131,6 +137,7 @@ def run_pack(arguments: list[str]) -> int:
             splits=given.splits,
             int8=given.int8,
             calibrate=given.calibrate,
+            reading_crop=given.reading_crop,
             command=command,
         )
         print(f"packed: {shown(given.out)}")

@@ -16,8 +16,8 @@ from PIL import Image
 
 from mien.errors import NO_NUMBERS, MienError
 from mien.machine import side_by_side
-from mien.recognition import crop as framing
 from mien.recognition import detectors, engines
+from mien.recognition.crop import face_crop
 from mien.recognition.detection import Detection, Detector, SideBySide
 from mien.recognition.engine import Engine
 from mien.recognition.pictures import check_color, read
@@ -256,8 +256,7 @@ class Recognizer:
             height=height,
             pixels=pixels if keep_pixels else None,
         )
-        margin, size, grey = self.detector.margin, self.engine.image_size, self.engine.grey
-        crops = [framing.cut(pixels, found.framed, margin, size, grey) for found in detections]
+        crops = [face_crop(pixels, found, self.detector.margin, self.engine) for found in detections]
         return _Found(record, detections, crops)
 
     def _read(self, waiting: Sequence[_Found]) -> Iterator[Recognition]:
