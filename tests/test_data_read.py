@@ -198,7 +198,7 @@ def test_a_cache_that_cannot_be_written_is_told(
     monkeypatch.setenv("MIEN_CACHE", str(blocked / "below"))
     assert len(read_faces(write_zip(tmp_path / "archive.zip", kaggle(6)))) == 21
     told = capsys.readouterr().err
-    assert "its cache was not kept" in told and "MIEN_CACHE" in told
+    assert "its cache was not stored" in told and "MIEN_CACHE" in told
 
 
 def test_a_full_disk_leaves_no_half_cache(
