@@ -158,7 +158,7 @@ def grey_if_equal(pixels: np.ndarray) -> np.ndarray:
     """Returns uint8 [H, W] if ``pixels`` [H, W, 3] has three equal channels, or has no channels; else ``pixels``."""
     if pixels.ndim == 2:
         return pixels
-    # A colour picture shows itself in a few pixels; only one that may be grey is compared as a whole.
+    # A colour picture shows itself in a few pixels; a picture that may be grey is compared as a whole.
     for part in (pixels[::16, ::16], pixels):
         if (part != part[..., :1]).any():
             return pixels

@@ -305,7 +305,7 @@ def _check_folders(entries: Entries, pictures: list[str], depth: int, by_split: 
 
 
 def _check_spellings(entries: Entries, places: list[_Place]) -> None:
-    """Refuses two spellings of a class in one split."""
+    """Refuses two spellings of a class in the same split."""
     for split in sorted({place.folder_split for place in places}):
         try:
             class_order(sorted({place.class_folder for place in places if place.folder_split == split}))
