@@ -210,7 +210,12 @@ def test_a_file_that_is_no_picture(tmp_path: Path, data: bytes, message: str) ->
 
 
 @pytest.mark.parametrize(
-    ("side", "message"), [(2049, "2049x2049 pixels, expected at most"), (60000, "more pixels than can be read")]
+    ("side", "message"),
+    [
+        (2049, "2049x2049 pixels, expected at most"),
+        (10000, "10000x10000 pixels, expected at most"),
+        (60000, "more pixels than can be read"),
+    ],
 )
 def test_a_picture_that_claims_many_pixels_is_not_decoded(tmp_path: Path, side: int, message: str) -> None:
     header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
