@@ -1,14 +1,23 @@
-"""Tiny sources of faces for the tests of ``mien.data``."""
+"""Tiny sources of faces for the tests of ``mien.data``, and a Python process of its own."""
 
 from __future__ import annotations
 
 import io
+import os
+import subprocess
+import sys
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+import mien
+from mien.labels import FER2013
+
+USAGES = (("PrivateTest", "test"), ("PublicTest", "test"), ("Training", "train"))
+"""FER2013's names of its splits, and the folder of Kaggle's archive that holds each."""
 
 
 def noise(seed: int, side: int = 6, channels: int = 0) -> np.ndarray:
@@ -43,3 +52,19 @@ def write_folder(path: Path, members: Mapping[str, bytes]) -> Path:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(data)
     return path
+
+
+def kaggle_members(side: int = 48) -> dict[str, bytes]:
+    """One picture for each split and expression, in the alphabetical order of its path."""
+    members = {}
+    for split, (usage, folder) in enumerate(USAGES):
+        for number, name in enumerate(FER2013):
+            members[f"{folder}/{name}/{usage}_{number}.png"] = encode(noise(10 * split + number, side))
+    return dict(sorted(members.items()))
+
+
+def start_python(code: str, *arguments: str) -> subprocess.Popen[str]:
+    """Starts another Python process that imports this very package."""
+    environment = os.environ | {"PYTHONPATH": str(Path(mien.__file__).parents[1])}
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)

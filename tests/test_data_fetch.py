@@ -54,9 +54,9 @@ def test_a_folder_gets_an_archive_zip_and_none_is_overwritten(tmp_path: Path, mo
 def test_what_kaggle_refuses_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     monkeypatch.setitem(sys.modules, "kagglehub", KaggleHub(tmp_path, error))
     target = tmp_path / "archive.zip"
-    with pytest.raises(MienError) as told:
+    with pytest.raises(MienError) as error_info:
         fetch(target)
-    message = str(told.value)
+    message = str(error_info.value)
     assert "\n" not in message and str(error).split()[0] in message
     assert "open https://www.kaggle.com/datasets/msambare/fer2013" in message
     assert f"save the file as {target}" in message and f"run `mien data inspect {target}`" in message

@@ -36,9 +36,9 @@ def test_counts_and_warnings(tmp_path: Path) -> None:
         ("train", "train"), ("validation", "train"), ("validation", "validation"), ("test", "train"),
         ("test", "validation"), ("test", "test"),
     ]  # fmt: skip
-    official, *found = report["warnings"]
+    official, *warnings = report["warnings"]
     assert "official" in official
-    assert found == [
+    assert warnings == [
         "2 of 4 train images (50.0 %) are the same photograph as another image of the split; "
         "by class: happy 50 %, sad 50 %",
         "1 of 2 validation images (50.0 %) are the same photograph as an image in train; "
@@ -59,7 +59,7 @@ def test_counts_and_warnings(tmp_path: Path) -> None:
     assert lines[4:] == [f"warning: {warning}" for warning in report["warnings"]]
 
 
-def test_a_clean_set_has_no_warnings_and_tells_only_splits_that_are_there(tmp_path: Path) -> None:
+def test_a_clean_set_has_no_warnings_and_its_report_only_its_own_splits(tmp_path: Path) -> None:
     source = write_zip(tmp_path / "a.zip", {"test/a/1.png": encode(noise(1)), "test/b/2.png": encode(noise(2))})
     report = inspect(read_faces(source, cache=False))
     twins = [{"of": "test", "among": "test", "total": 0, "classes": {"a": 0, "b": 0}}]
@@ -69,8 +69,8 @@ def test_a_clean_set_has_no_warnings_and_tells_only_splits_that_are_there(tmp_pa
 def test_the_example_of_different_labels_shows_different_labels(tmp_path: Path) -> None:
     members = {f"train/{name}/{row}.png": noise(1) for row, name in enumerate(["a", "a", "a", "a", "b", "c", "c"])}
     source = write_zip(tmp_path / "a.zip", {name: encode(pixels) for name, pixels in members.items()})
-    told = [text for text in inspect(read_faces(source, cache=False))["warnings"] if "different labels" in text]
-    assert told == [
+    conflicts = [text for text in inspect(read_faces(source, cache=False))["warnings"] if "different labels" in text]
+    assert conflicts == [
         "1 picture(s) occur more than once with different labels, the first: "
         "train/a/0.png a, train/b/4.png b, train/c/5.png c"
     ]
@@ -85,9 +85,9 @@ def test_the_real_archive(
     assert report["splits"]["train"]["total"] == 28709
     assert report["splits"]["train"]["classes"]["angry"] == 3995
     assert report["splits"]["validation"]["total"] == 3589
-    told = "\n".join(report["warnings"])
-    assert "7,911 of 28,709 train images (27.6 %) are the same photograph as another image of the split" in told
-    assert "995 of 3,589 validation images (27.7 %) are the same photograph as an image in train" in told
-    assert "surprise 63 %" in told
-    example = told.split("with different labels, the first: ")[1].splitlines()[0].split(", ")
+    warnings = "\n".join(report["warnings"])
+    assert "7,911 of 28,709 train images (27.6 %) are the same photograph as another image of the split" in warnings
+    assert "995 of 3,589 validation images (27.7 %) are the same photograph as an image in train" in warnings
+    assert "surprise 63 %" in warnings
+    example = warnings.split("with different labels, the first: ")[1].splitlines()[0].split(", ")
     assert len({text.split()[1] for text in example}) == len(example) > 1

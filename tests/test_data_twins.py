@@ -1,4 +1,4 @@
-"""The same photograph twice: cropped, tilted, watermarked; what is no twin; and the real archive."""
+"""Twins (cropped, tilted, watermarked), what is no twin, the real archive; and the cut that keeps twins together."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from PIL import Image, ImageDraw
 
 from mien.data import twins as module
 from mien.data.alignment import aligned_correlation
+from mien.data.faces import FaceSet
 from mien.data.read import read_faces
-from mien.data.twins import candidates, comparable, groups, has_twin, twin_pairs
+from mien.data.twins import candidates, comparable, cut_validation, groups, has_twin, twin_pairs
+from mien.errors import MienError
 
 
 def photographs(count: int, seed: int = 0, side: int = 96) -> list[Image.Image]:
@@ -70,8 +72,8 @@ def test_light_contrast_and_a_watermark_do_not_matter() -> None:
 
 
 def test_other_photographs_are_no_twins() -> None:
-    base, others = (np.stack([crop(picture) for picture in photographs(150, seed)]) for seed in (0, 1))
-    assert not has_twin(others, base).any() and len(twin_pairs(base)) == 0
+    base, different_photographs = (np.stack([crop(picture) for picture in photographs(150, seed)]) for seed in (0, 1))
+    assert not has_twin(different_photographs, base).any() and len(twin_pairs(base)) == 0
     assert not has_twin(base[:, :, ::-1], base).any(), "a mirror image is another picture"
 
 
@@ -135,7 +137,7 @@ def test_groups_are_chains_of_twins_numbered_by_their_first_member() -> None:
 def test_many_copies_do_not_hide_a_twin() -> None:
     picture, *rest = photographs(12)
     copies = [crop(picture)] * 20
-    images = np.stack([*copies, crop(picture, **CHANGES["shifted"]), *(crop(other) for other in rest)])
+    images = np.stack([*copies, crop(picture, **CHANGES["shifted"]), *(crop(photograph) for photograph in rest)])
     assert groups(images).tolist() == [0] * 21 + list(range(1, 12))
 
 
@@ -185,3 +187,97 @@ def test_the_real_archive_holds_the_known_twins(
     train, validation = (faces.part(split).images for split in ("train", "validation"))
     assert has_twin(validation, train).sum() == 995
     assert len(candidates(comparable(validation), comparable(train))) == 20_120
+
+
+def faces_of(images: np.ndarray, labels: list[int], split: str = "train") -> FaceSet:
+    count = len(images)
+    return FaceSet(
+        images=images.astype(np.uint8),
+        labels=np.array(labels, np.int64),
+        splits=np.array([split] * count),
+        ids=np.array([f"row {row}" for row in range(count)]),
+        names=tuple("abc"[: max(labels) + 1]),
+        source="faces.zip",
+        fingerprint="f" * 64,
+    )
+
+
+def noise_images(count: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (count, 12, 12))
+
+
+def test_each_class_gives_its_share() -> None:
+    faces = faces_of(noise_images(100), [0] * 60 + [1] * 30 + [2] * 10)
+    cut = cut_validation(faces, 0.1, seed=3)
+    assert cut.part("validation").class_counts() == {"a": 6, "b": 3, "c": 1}
+    assert cut.part("train").class_counts() == {"a": 54, "b": 27, "c": 9}
+    assert (cut.images == faces.images).all() and cut.fingerprint == faces.fingerprint
+    assert not faces.has("validation")
+
+
+def test_the_seed_decides() -> None:
+    faces = faces_of(noise_images(100), [0] * 50 + [1] * 50)
+    first, again, other_seed = (cut_validation(faces, 0.2, seed).splits.tolist() for seed in (1, 1, 2))
+    assert first == again and first != other_seed
+
+
+def test_twins_stay_together() -> None:
+    base = noise_images(40)
+    images = np.concatenate([base, base[:30] // 2 + 20, base[:10]])
+    labels = [0, 1] * 20 + [0, 1] * 15 + [1, 0] * 5
+    faces = faces_of(images, labels)
+    group = groups(faces.images)
+    assert group.max() + 1 == 40
+    for seed in range(10):
+        cut = cut_validation(faces, 0.25, seed)
+        inside = cut.splits == "validation"
+        assert not has_twin(cut.images[inside], cut.images[~inside]).any()
+        counts = cut.part("validation").class_counts()
+        assert all(abs(count - 10) <= 1 for count in counts.values())
+
+
+def test_groups_come_to_both_sides_in_the_same_proportion() -> None:
+    base = noise_images(1000)
+    faces = faces_of(np.concatenate([base, base[:200]]), [0] * 1200)
+    cut = cut_validation(faces, 0.5, seed=0)
+    inside = (cut.splits == "validation")[:200]
+    assert 70 <= inside.sum() <= 130
+
+
+def test_a_class_of_large_groups_alone_gives_its_smallest() -> None:
+    large = np.repeat(noise_images(3, seed=5), [4, 3, 4], axis=0)
+    faces = faces_of(np.concatenate([noise_images(50), large]), [0] * 50 + [1] * 11)
+    cut = cut_validation(faces, 0.1, seed=0)
+    assert cut.part("validation").class_counts() == {"a": 5, "b": 3}
+
+
+def test_other_splits_are_left_alone() -> None:
+    train, test = faces_of(noise_images(20), [0] * 20), faces_of(noise_images(5, seed=1), [0] * 5, "test")
+    both = faces_of(np.concatenate([train.images, test.images]), [0] * 25)
+    both = FaceSet(**{**vars(both), "splits": np.concatenate([train.splits, test.splits])})
+    cut = cut_validation(both, 0.1, seed=0)
+    assert [len(cut.part(split)) for split in ("train", "validation", "test")] == [18, 2, 5]
+
+
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [
+        (noise_images(11), [0] * 10 + [1]),
+        (np.concatenate([noise_images(10), np.zeros((3, 12, 12))]), [0] * 10 + [1] * 3),
+    ],
+)
+def test_a_class_that_cannot_be_on_both_sides(images: np.ndarray, labels: list[int]) -> None:
+    with pytest.raises(
+        MienError, match=r"faces\.zip: class b has \d training image\(s\), too few .* give a val/ folder"
+    ):
+        cut_validation(faces_of(images, labels), 0.1, seed=0)
+
+
+def test_what_cannot_be_cut() -> None:
+    faces = faces_of(noise_images(10), [0] * 10)
+    with pytest.raises(MienError, match="has a validation split already"):
+        cut_validation(cut_validation(faces, 0.1, 0), 0.1, 0)
+    with pytest.raises(MienError, match="has no train split"):
+        cut_validation(faces_of(noise_images(3), [0] * 3, "test"), 0.1, 0)
+    with pytest.raises(MienError, match=r"got 1\.0, expected a share between 0 and 1"):
+        cut_validation(faces, 1.0, 0)

@@ -1,1 +1,1 @@
-"""From any source of face crops to one object in memory."""
+"""Reads, checks, splits and draws sets of face crops."""

@@ -1,13 +1,12 @@
-"""How alike two pictures are once one is laid over the other: correlation over shift, zoom, stretch, tilt and shear.
+"""Correlation of two pictures after one is laid over the other: over shift, zoom, stretch, tilt and shear.
 
-The same photograph often comes cropped, tilted or watermarked a little differently, and a plain comparison of pixels
-misses it. Here the middle of one picture is first searched for in the other at half resolution, over all shifts and
-some zooms at once (Lewis 1995, "Fast normalized cross-correlation"); the best place is then refined at full resolution
-by small affine steps.
+The same photograph is often cropped, tilted or watermarked a little differently; a plain comparison of pixels misses
+it. Here the middle of one picture is first searched in the other at half resolution, over all shifts and some zooms at
+once (Lewis 1995, "Fast normalized cross-correlation"). The best place is then refined at full resolution by small
+affine steps.
 
-The answer is the same on every machine. Pixels, weights and positions are integers; sums of products are exact, those
-made by Fourier transforms once they are rounded to the nearest integer; what remains is multiplication, square root and
-division of float64, which IEEE 754 rounds in one way alone.
+The result is the same on every machine. Pixels, weights and positions are integers, and sums of products are exact; the
+rest is multiplication, square root and division of float64, for which IEEE 754 allows a single result.
 """
 
 from __future__ import annotations
@@ -15,13 +14,13 @@ from __future__ import annotations
 import numpy as np
 
 SIDE = 48
-"""Height and width of the pictures that are compared, in pixels."""
+"""Height and width of the compared pictures, in pixels."""
 
 WINDOW = 34
-"""Height and width of the part that is compared, in pixels: a shift of 7 pixels leaves it inside."""
+"""Height and width of the compared part, in pixels; after a shift of 7 pixels it still lies inside."""
 
 ZOOMS: tuple[int, ...] = (820, 880, 952, 1024, 1102, 1185)
-"""Zooms of the first search, in 1/1024."""
+"""Zooms of the first search, in units of 1/1024."""
 
 PROMISING = 0.8
 """Correlation of the first search above which a pair is refined."""
@@ -33,7 +32,7 @@ _PAIRS = 128
 
 
 def _moves(shift: int, turn: int) -> list[list[int]]:
-    """Small changes of a placing: two shifts in 1/2048 pixel; zoom, stretch, tilt and shear in 1/1024."""
+    """Returns small changes of a placing: two shifts in 1/2048 pixel; zoom, stretch, tilt and shear in 1/1024."""
     return [
         [shift, 0, 0, 0, 0, 0],
         [0, shift, 0, 0, 0, 0],
@@ -49,19 +48,19 @@ _ROUNDS: tuple[tuple[int, list[list[int]], int, float], ...] = (
     (2, _moves(1024, 20), 2, 0.90),
     (1, _moves(512, 10), 2, 0.90),
 )
-"""Of the refinement: every how manyeth pixel is compared, steps, how often, and the correlation that goes on."""
+"""Rounds of the refinement: stride of the compared pixels, steps, number of sweeps, correlation to go on."""
 
 
 def aligned_correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """The correlation of pairs of pictures under the best alignment that is found.
+    """Returns the correlation of pairs of pictures under the best alignment that the search finds.
 
     Args:
         first: uint8 [P, 48, 48].
-        second: uint8 [P, 48, 48], the partner of each.
+        second: uint8 [P, 48, 48], the second picture of each pair.
 
     Returns:
-        float64 [P] in [-1, 1]. What the first search calls hopeless (``PROMISING``) is not refined and keeps the
-        correlation of that search, or as the pictures lie; without contrast it is -1.
+        float64 [P] in [-1, 1]; -1 without contrast. A pair that stays below ``PROMISING`` in the first search is not
+        refined; its value is the correlation of that search, or of the pictures without alignment.
     """
     result = np.empty(len(first))
     for start in range(0, len(first), _PAIRS):
@@ -72,22 +71,23 @@ def aligned_correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 def _block(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     small_first, small_second = _halved(first), _halved(second)
-    forward, place = _search(small_first, small_second)
-    backward, other_place = _search(small_second, small_first)
-    # The middle of the one that is zoomed out lies within the other, so both ways are tried.
-    turned = backward > forward
-    best = np.where(turned, backward, forward)
+    # The middle of either picture may be the one that lies within the other picture, so both ways are tried.
+    forward, forward_place = _search(small_first, small_second)
+    backward, backward_place = _search(small_second, small_first)
+    is_backward = backward > forward
+    best = np.where(is_backward, backward, forward)
     rows = np.flatnonzero(best > PROMISING)
     if len(rows):
-        swap = turned[rows, None, None]
+        swap = is_backward[rows, None, None]
         source = np.where(swap, second[rows], first[rows])
         target = np.where(swap, first[rows], second[rows])
-        best[rows] = _refine(source, target, np.where(turned[rows, None], other_place[rows], place[rows]))
-    return np.maximum(best, _as_they_lie(first, second))
+        place = np.where(is_backward[rows, None], backward_place[rows], forward_place[rows])
+        best[rows] = _refine(source, target, place)
+    return np.maximum(best, _unaligned_correlation(first, second))
 
 
-def _as_they_lie(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """float64 [P], the correlation of the middles of uint8 [P, 48, 48], for detail that is too fine to be searched."""
+def _unaligned_correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Returns the correlation of the middles without alignment, float64 [P]; finds equal detail too fine to search."""
     margin = (SIDE - WINDOW) // 2
     middle = second[:, margin:-margin, margin:-margin].reshape(len(second), -1).astype(np.int32)
     placing = np.tile(np.array([0, 0, _ONE, 0, 0, _ONE], np.int32), (len(first), 1))
@@ -95,16 +95,20 @@ def _as_they_lie(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def _halved(pictures: np.ndarray) -> np.ndarray:
-    """int32 [P, 24, 24], the rounded means of 2x2 pixels, less 128."""
+    """Returns the rounded means of 2x2 pixels minus 128, int32 [P, 24, 24]."""
     wide = pictures.astype(np.int32)
     return ((wide[:, ::2, ::2] + wide[:, ::2, 1::2] + wide[:, 1::2, ::2] + wide[:, 1::2, 1::2] + 2) >> 2) - 128
 
 
 def _search(source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The middle of each source, at several zooms, at all places of its target, both int32 [P, 24, 24] less 128.
+    """Compares the middle of each source, at several zooms, with all places of its target.
+
+    Args:
+        source: int32 [P, 24, 24], as ``_halved``.
+        target: int32 [P, 24, 24], as ``_halved``.
 
     Returns:
-        float64 [P], the best correlation, and int64 [P, 3], its zoom, row and column.
+        The best correlation, float64 [P], and its zoom, row and column, int64 [P, 3].
     """
     count, pairs, places = _SMALL**2, len(source), _HALF - _SMALL + 1
     # Whole numbers of at most 128, 289 products a sum: below 2^24, so float32 adds them exactly in any order.
@@ -126,7 +130,7 @@ def _search(source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def _zoomed(pictures: np.ndarray, zoom: int) -> np.ndarray:
-    """float32 [P, 17, 17], whole numbers: the middle of int32 [P, 24, 24], ``17 zoom / 1024`` pixels wide, bilinear."""
+    """Scales the middle, ``17 zoom / 1024`` pixels wide, of int32 [P, 24, 24]: float32 [P, 17, 17], whole numbers."""
     along = 2 * np.arange(_SMALL, dtype=np.int32) - _SMALL + 1
     at = ((_HALF - 1) * _ONE + along * zoom).astype(np.int32)  # in 1/2048 pixel
     low, share = at >> 11, ((at & 2047) >> 5).astype(np.int32)
@@ -136,12 +140,15 @@ def _zoomed(pictures: np.ndarray, zoom: int) -> np.ndarray:
 
 
 def _refine(source: np.ndarray, target: np.ndarray, place: np.ndarray) -> np.ndarray:
-    """float64 [P], the best correlation of a window of the target with the source below it, by small affine steps.
+    """Improves the correlation of a window of the target with the source below it, by small affine steps.
 
     Args:
         source: uint8 [P, 48, 48], sampled between its pixels.
-        target: uint8 [P, 48, 48], of which a window of whole pixels is taken.
-        place: int64 [P, 3], zoom, row and column at half resolution, where the search begins.
+        target: uint8 [P, 48, 48]; the window consists of whole pixels of it.
+        place: int64 [P, 3], the start: zoom, row and column at half resolution.
+
+    Returns:
+        float64 [P], the best correlation.
     """
     count, inside = len(source), np.arange(WINDOW)
     rows, columns = 2 * place[:, 1, None] + inside, 2 * place[:, 2, None] + inside
@@ -149,20 +156,24 @@ def _refine(source: np.ndarray, target: np.ndarray, place: np.ndarray) -> np.nda
     placing = np.zeros((count, 6), np.int32)
     placing[:, 2] = placing[:, 5] = place[:, 0]
     result, left = np.empty(count), np.arange(count)
-    for stride, steps, sweeps, wanted in _ROUNDS:
+    for stride, steps, sweeps, bound in _ROUNDS:
         if not len(left):
             break
         part = window[left, ::stride, ::stride].reshape(len(left), -1)
         best, placing = _climb(source[left], part, placing, stride, np.array(steps, np.int32), sweeps)
         result[left] = best
-        left, placing = left[best > wanted], placing[best > wanted]
+        left, placing = left[best > bound], placing[best > bound]
     return result
 
 
 def _climb(
     source: np.ndarray, part: np.ndarray, placing: np.ndarray, stride: int, steps: np.ndarray, sweeps: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Takes each step, there and back, that raises the correlation; float64 [P] and the new int32 [P, 6]."""
+    """Takes each step, forwards or backwards, that raises the correlation.
+
+    Returns:
+        The correlation, float64 [P], and the new placing, int32 [P, 6].
+    """
     best = _correlation(source, part, placing, stride)
     for step in np.concatenate([np.stack([steps, -steps], axis=1).reshape(-1, 6)] * sweeps):
         value = _correlation(source, part, placing + step, stride)
@@ -173,16 +184,16 @@ def _climb(
 
 
 def _correlation(source: np.ndarray, part: np.ndarray, placing: np.ndarray, stride: int) -> np.ndarray:
-    """float64 [P], correlation of the target's pixels with the source at the places that an affine map gives them.
+    """Correlates the pixels of a target's window with the source at the places of an affine map.
 
     Args:
         source: uint8 [P, 48, 48].
-        part: int32 [P, K], every ``stride``-th pixel of the target's window, both ways.
+        part: int32 [P, K], every ``stride``-th row and column of the target's window.
         placing: int32 [P, 6], shift down and right in 1/2048 pixel, then the matrix, row by row, in 1/1024.
         stride: see ``part``.
 
     Returns:
-        -1 where more of the window than a pixel at its border lies outside of the source, or without contrast.
+        float64 [P]; -1 if the window reaches more than a pixel beyond the source, or without contrast.
     """
     below, beside, at = _places(placing, stride)
     flat = source.reshape(-1)
@@ -202,7 +213,12 @@ def _correlation(source: np.ndarray, part: np.ndarray, placing: np.ndarray, stri
 
 
 def _places(placing: np.ndarray, stride: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """float32 [P, K] twice, the weights in 1/64 of the pixel below and beside, and int64 [P, K], the pixel itself."""
+    """Returns the source pixel of each window pixel, and the weights of its neighbours.
+
+    Returns:
+        The weights of the pixels below and to the right in 1/64, float32 [P, K] each, and the position of the pixel in
+        the flattened source, int64 [P, K].
+    """
     along = (2 * np.arange(0, WINDOW, stride) - WINDOW + 1).astype(np.int32)  # in half pixels from the middle
     row, column = np.repeat(along, len(along)), np.tile(along, len(along))
     middle, last = (SIDE - 1) * _ONE, (SIDE - 1) * 2048 - 1

@@ -1,9 +1,9 @@
-"""Decoded sets kept on disk, so that the second start is immediate.
+"""Stores decoded sets and slow results on disk, so that the second start is immediate.
 
-One uncompressed .npz a source and way of reading it, under ``$MIEN_CACHE`` or ``~/.cache/mien``. A cache never fails a
-command: what is broken or cannot be written is told on stderr, and the source is read. As it decides what is trained on
-and scored, only files of this user are taken, from a folder to which nobody else may write, with content that has the
-fingerprint that was kept.
+Each source and way of reading has an uncompressed .npz file under ``$MIEN_CACHE`` or ``~/.cache/mien``. The cache never
+makes a command fail: a broken file or a full disk gives a warning on stderr, and the source is read again. A cached set
+decides what is trained on and scored; therefore a file is used only if it belongs to this user, lies in a folder to
+which nobody else may write, and has the content of its stored fingerprint.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from mien.files import atomic_file, expanded
 from mien.text import encodable, shown
 
 FORMAT = 1
-"""Raise it when readers or the file's layout change: older files are then ignored."""
+"""Version of the files; raise it when the readers or the content of the files change: older files are then ignored."""
 
 _BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 _DIGEST = hashlib.sha256().digest_size
@@ -36,7 +36,7 @@ _ARRAYS = ("images", "labels", "splits", "ids")
 
 
 def stamp(path: Path) -> str:
-    """What changes when a source changes: size and time of a file, or a digest over those of all files of a folder.
+    """Returns a digest that changes if a source changes: of size and time of the file, or of all files in the folder.
 
     Raises:
         MienError: a folder cannot be listed.
@@ -53,17 +53,16 @@ def stamp(path: Path) -> str:
 
 
 def cached(path: Path, source: str, read: Callable[[], FaceSet], way: str = "") -> FaceSet:
-    """The decoded form of a source: from the cache where it still holds, else read and kept.
+    """Returns the set of a source: from the cache if the source is unchanged, else read and stored.
 
     Args:
-        path: the source.
-        source: how the user named it.
-        read: reads it.
-        way: what else decides the result, where a source can be read in several ways (size, what is left out); each
-            way is kept by itself.
+        path: path of the source.
+        source: path of the source as the user wrote it.
+        read: reads the source.
+        way: the options of reading, if a source can be read in several ways; each way has its own file.
 
     Raises:
-        MienError: what ``read`` raises, or a folder cannot be listed.
+        MienError: ``read`` raises it, or a folder cannot be listed.
     """
     absolute = path.resolve()
     mark = stamp(absolute)
@@ -75,26 +74,26 @@ def cached(path: Path, source: str, read: Callable[[], FaceSet], way: str = "") 
 
 
 def cache_folder() -> Path:
-    """The folder of the cache: ``$MIEN_CACHE``, else ``~/.cache/mien``."""
+    """Returns the folder of the cache: ``$MIEN_CACHE``, else ``~/.cache/mien``."""
     root = os.environ.get("MIEN_CACHE")
     return expanded(root) if root else Path.home() / ".cache" / "mien"
 
 
 def cache_file(path: Path, way: str = "") -> Path:
-    """Where the decoded form of the source at the absolute ``path``, read in this way, is kept."""
-    # No path holds a NUL, so no other source and way give the same text.
+    """Returns the cache file of the source at the absolute ``path``, read in this way."""
+    # A path cannot contain a NUL, so the text is different for every source and way.
     text = f"{path}\0{way}" if way else str(path)
     key = hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:24]
     return cache_folder() / f"faces-{key}.npz"
 
 
 def load(path: Path, mark: str, source: str, way: str = "") -> FaceSet | None:
-    """The decoded form of a source, or None where there is none, or none that still holds.
+    """Returns the set of a source from the cache; None if there is no file, or the source has changed.
 
     Args:
-        path: the source, absolute.
-        mark: its present ``stamp``.
-        source: how the user named it.
+        path: absolute path of the source.
+        mark: present ``stamp`` of the source.
+        source: path of the source as the user wrote it.
         way: as ``cached``.
     """
     try:
@@ -122,12 +121,12 @@ def load(path: Path, mark: str, source: str, way: str = "") -> FaceSet | None:
     except FileNotFoundError:
         return None
     except Exception as error:  # A broken file fails in many ways: BadZipFile, ValueError, KeyError, OSError.
-        _tell(f"the cache of {source} cannot be read ({error}) and is made again")
+        _warn(f"the cache of {source} cannot be read ({error}) and is made again")
         return None
 
 
 def store(path: Path, mark: str, faces: FaceSet, way: str = "") -> None:
-    """Keeps the decoded form of a source; several processes may do so at once, each writes a whole file."""
+    """Stores the set of a source; several processes may do so at once, as each writes a whole file."""
     about = {
         "format": FORMAT,
         "stamp": mark,
@@ -140,61 +139,52 @@ def store(path: Path, mark: str, faces: FaceSet, way: str = "") -> None:
         with _written(cache_file(path, way)) as stream:
             np.savez(stream, about=np.array(json.dumps(about)), **arrays)
     except (MienError, OSError, RuntimeError, UnicodeError) as error:
-        _tell(f"{faces.source} was read, but its cache was not kept ({error}); set MIEN_CACHE to a folder with space")
+        _warn(f"{faces.source} was read, but its cache was not stored ({error}); set MIEN_CACHE to a folder with space")
 
 
 def cached_array(name: str, compute: Callable[[], np.ndarray], fits: Callable[[np.ndarray], bool]) -> np.ndarray:
-    """An array that takes long to compute: from the cache if it is there, else computed and stored.
+    """Returns an array that takes long to compute: from the cache, else computed and stored.
 
-    It is kept as .npy, with the SHA-256 of that behind it.
+    The file is a .npy file, followed by its SHA-256.
 
     Args:
-        name: of the file, without its ending; it has to change whenever the result may.
-        compute: makes the array.
-        fits: whether an array may be what ``compute`` makes: type, shape, range. A cached one that does not fit is
-            made again.
+        name: name of the file without its ending; it must change if the result may change.
+        compute: computes the array.
+        fits: returns False for an array that ``compute`` cannot have returned (dtype, shape, range); a cached array
+            that does not fit is computed again.
     """
     try:
         file = cache_folder() / f"{name}.npy"
         if file.parent.is_dir():
             _check_folder(file.parent)
             with _opened(file) as stream:
-                return _array_from(stream, fits)
+                content = stream.read()
+            content, digest = content[:-_DIGEST], content[-_DIGEST:]
+            if hashlib.sha256(content).digest() != digest:
+                raise ValueError("its content is not what was stored")
+            stored = np.load(io.BytesIO(content), allow_pickle=False)
+            if not isinstance(stored, np.ndarray) or not fits(stored):
+                raise ValueError("its content is not of the expected kind")
+            return stored
     except FileNotFoundError:
         pass
     except Exception as error:  # As in ``load``: a broken file fails in many ways.
-        _tell(f"the cache of {name} cannot be read ({error}) and is made again")
+        _warn(f"the cache of {name} cannot be read ({error}) and is made again")
     array = compute()
     try:
         with _written(cache_folder() / f"{name}.npy") as stream:
-            content = io.BytesIO()
-            np.save(content, array, allow_pickle=False)
-            stream.write(content.getbuffer())
-            stream.write(hashlib.sha256(content.getbuffer()).digest())
+            buffer = io.BytesIO()
+            np.save(buffer, array, allow_pickle=False)
+            stream.write(buffer.getbuffer())
+            stream.write(hashlib.sha256(buffer.getbuffer()).digest())
     except (MienError, OSError, RuntimeError, UnicodeError) as error:
-        _tell(f"the cache of {name} was not kept ({error}); set MIEN_CACHE to a folder with space")
-    return array
-
-
-def _array_from(stream: IO[bytes], fits: Callable[[np.ndarray], bool]) -> np.ndarray:
-    """The array of a file that ``cached_array`` wrote.
-
-    Raises:
-        ValueError: it is damaged, or does not fit.
-    """
-    content = stream.read()
-    content, digest = content[:-_DIGEST], content[-_DIGEST:]
-    if hashlib.sha256(content).digest() != digest:
-        raise ValueError("its content is not what was kept")
-    array: np.ndarray = np.load(io.BytesIO(content), allow_pickle=False)
-    if not isinstance(array, np.ndarray) or not fits(array):
-        raise ValueError("its content is not of the kind that was looked for")
+        _warn(f"the cache of {name} was not stored ({error}); set MIEN_CACHE to a folder with space")
     return array
 
 
 @contextmanager
 def _written(file: Path) -> Iterator[IO[bytes]]:
-    """A cache file to be written, for this user's eyes: it holds, or tells of, faces of people.
+    """Opens a cache file for writing; only this user may read it, since it holds faces of people.
 
     Raises:
         MienError: the folder belongs to another user, others may write to it, or the disk is full.
@@ -203,16 +193,16 @@ def _written(file: Path) -> Iterator[IO[bytes]]:
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     _check_folder(file.parent)
     if "MIEN_CACHE" not in os.environ:
-        file.parent.chmod(0o700)  # our own folder, which something else may have made first
+        file.parent.chmod(0o700)  # another program may have made it readable to all
     with atomic_file(file, private=True) as temporary, temporary.open("wb") as stream:
         yield stream
 
 
 def _check_folder(folder: Path) -> None:
-    """Refuses a folder in which somebody else could put a cache for us.
+    """Refuses a folder in which another user could place a cache file.
 
     Raises:
-        MienError: it belongs to another user, or others may write to it.
+        MienError: the folder belongs to another user, or others may write to it.
     """
     state = folder.stat()
     if state.st_uid != _user(state) or state.st_mode & _BY_OTHERS:
@@ -224,11 +214,11 @@ def _check_folder(folder: Path) -> None:
 
 @contextmanager
 def _opened(file: Path) -> Iterator[IO[bytes]]:
-    """A cache file that this user wrote.
+    """Opens a cache file that this user wrote.
 
     Raises:
-        MienError: it is no regular file, belongs to another user, or others may write to it.
-        OSError: it cannot be opened.
+        MienError: the path is no regular file, belongs to another user, or others may write to it.
+        OSError: the file cannot be opened.
     """
     number = os.open(file, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
     with os.fdopen(number, "rb") as stream:
@@ -239,15 +229,15 @@ def _opened(file: Path) -> Iterator[IO[bytes]]:
 
 
 def _user(state: os.stat_result) -> int:
-    """Who this process works for; on Windows, where files carry no such number, their own."""
+    """Returns the user of this process; on Windows, where files have no user number, the one in ``state``."""
     return os.geteuid() if hasattr(os, "geteuid") else state.st_uid
 
 
 def _check_content(faces: FaceSet) -> None:
-    """Holds a cached set to what a reader gives, down to the last pixel.
+    """Checks that a cached set is one that a reader can return, down to the last pixel.
 
     Raises:
-        ValueError: something is of another type, shape or range, or the fingerprint is another.
+        ValueError: a type, shape or range is wrong, or the fingerprint does not match.
     """
     images, labels, names = faces.images, faces.labels, faces.names
     count, shape = len(faces.ids) if faces.ids.ndim == 1 else -1, images.shape
@@ -260,13 +250,13 @@ def _check_content(faces: FaceSet) -> None:
         "names": all(isinstance(name, str) and name for name in names) and 0 < len(names) == len(set(names)),
         "warnings": all(isinstance(warning, str) for warning in faces.warnings),
     }
-    wrong = [name for name, fine in fits.items() if not fine]
+    wrong = [name for name, is_right in fits.items() if not is_right]
     if wrong:
-        raise ValueError(f"its {', '.join(wrong)} are not what a reader gives")
+        raise ValueError(f"its {', '.join(wrong)} are not what a reader returns")
     if labels.min() < 0 or labels.max() >= len(names) or not set(faces.splits.tolist()) <= set(SPLITS):
         raise ValueError("a label or a split is out of range")
     if faces.fingerprint != fingerprint_of(images, labels, faces.splits.tolist(), names):
-        raise ValueError("its content is not what was kept")
+        raise ValueError("its content is not what was stored")
 
 
 def _state(path: Path) -> str:
@@ -277,5 +267,5 @@ def _state(path: Path) -> str:
     return f"{path.name} {state.st_size} {state.st_mtime_ns}\n"
 
 
-def _tell(message: str) -> None:
+def _warn(message: str) -> None:
     print(f"warning: {shown(' '.join(message.split()))}", file=sys.stderr)

@@ -1,10 +1,10 @@
-"""Sketches: 32 bytes a training picture, by which twins are found roughly when the training data is not at hand.
+"""Tells which pictures a model has met in training: by the training pictures, or by sketches of 32 bytes each.
 
-A model folder carries them in place of pictures. A sketch is 256 signs: of the middle frequencies of a picture's cosine
-transform, its middle at 12x12 pixels, projected on random directions (Charikar 2002, section 3). The low frequencies,
-which hold light, hair and the outline of a head, are left out. A picture is compared in 37 shifted and zoomed views,
-and the nearest sketch decides. ``docs/twins.md`` says how many twins that finds and how
-often it is wrong, and what of a face is left in a sketch.
+A model folder holds sketches in place of the pictures. A sketch consists of 256 signs: the middle of a picture at 12x12
+pixels, the middle frequencies of its cosine transform, projected on random directions (Charikar 2002, section 3). Low
+frequencies are left out: they hold light, hair and the outline of the head. A picture is compared in 37 shifted and
+zoomed views, and the nearest sketch decides. ``docs/twins.md`` says how many twins this finds, how often it is wrong,
+and what of a face remains in a sketch.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from mien.data.faces import FaceSet
 from mien.data.twins import cell_sums, comparable, has_twin
 
 BITS = 256
-"""Of a sketch."""
+"""Number of bits of a sketch."""
 
 AGREEMENT = 224
-"""Bits in which a view of a picture has to agree with a sketch to be called its twin, roughly."""
+"""Number of equal bits at which a view of a picture and a sketch count as twins."""
 
 _CELLS, _ORDERS = 12, (4, 9)
 _MIDDLE = (4, 4, 40)
@@ -42,7 +42,7 @@ class Sketches:
 
     Attributes:
         codes: uint8 [M, 32], 256 bits a picture.
-        offsets: float32 [256], the medians of the projections, which bits are counted from.
+        offsets: float32 [256], the medians of the projections; a bit is set if the projection is above.
     """
 
     codes: np.ndarray
@@ -53,7 +53,7 @@ class Sketches:
 
 
 def sketch(images: np.ndarray) -> Sketches:
-    """The sketches of a set.
+    """Computes the sketches of a set.
 
     Args:
         images: uint8 [M, S, S] or [M, S, S, 3], M of at least 1.
@@ -64,9 +64,9 @@ def sketch(images: np.ndarray) -> Sketches:
 
 
 def has_sketched_twin(images: np.ndarray, sketches: Sketches) -> np.ndarray:
-    """bool [N]: for each picture, uint8 [N, S, S] or [N, S, S, 3], whether a sketch is likely to be of its twin."""
+    """Returns bool [N], for uint8 [N, S, S] or [N, S, S, 3]: True if a sketch is probably that of a picture's twin."""
     pictures = comparable(images)
-    # Signs as -1 and 1: an inner product is twice the bits that agree, less all bits.
+    # With signs as -1 and 1 an inner product is twice the number of equal bits, minus the number of all bits.
     signs = 2 * np.unpackbits(sketches.codes, axis=1).astype(np.float32).T - 1
     result = np.zeros(len(pictures), bool)
     for start in range(0, len(pictures), _ROWS):
@@ -78,7 +78,7 @@ def has_sketched_twin(images: np.ndarray, sketches: Sketches) -> np.ndarray:
 
 
 def _projections(pictures: np.ndarray, view: tuple[int, int, int]) -> np.ndarray:
-    """float64 [N, 256] of part of uint8 [N, 48, 48]; of a part without contrast zeros."""
+    """Projects a square part of uint8 [N, 48, 48] on the directions: float64 [N, 256]; zeros without contrast."""
     top, left, side = view
     cells = cell_sums(pictures[:, top : top + side, left : left + side], _CELLS).reshape(len(pictures), -1)
     features = cells.astype(np.float64) @ _cosines()
@@ -88,7 +88,7 @@ def _projections(pictures: np.ndarray, view: tuple[int, int, int]) -> np.ndarray
 
 
 def _cosines() -> np.ndarray:
-    """float64 [144, K]: cosines of middle orders, higher ones louder, since faces hold less of them."""
+    """Returns cosines of the middle orders, float64 [144, K]; higher orders, weaker in faces, are amplified."""
     places = np.arange(_CELLS)
     waves = np.cos(np.pi * (places + 0.5)[:, None] * places / _CELLS)
     waves /= np.linalg.norm(waves, axis=0)
@@ -97,34 +97,34 @@ def _cosines() -> np.ndarray:
 
 
 def _directions(count: int) -> np.ndarray:
-    """float64 [count, 256] of -1 and 1, the same on every machine and in every version of NumPy."""
+    """Returns random signs, float64 [count, 256]; from SHA-256, so that no version of NumPy changes them."""
     stream = b"".join(hashlib.sha256(f"mien sketch {number}".encode()).digest() for number in range(count))
     return 2.0 * np.unpackbits(np.frombuffer(stream, np.uint8)).reshape(count, BITS) - 1
 
 
 class Trained(Protocol):
-    """What is asked of a classifier to know what it was trained on."""
+    """The part of a classifier that says which pictures it was trained on."""
 
     def meta(self) -> dict[str, Any]:
-        """The model's ``meta.json``."""
+        """Returns the content of the model's ``meta.json``."""
         ...
 
     def sketches(self) -> Sketches | None:
-        """Sketches of the training pictures, if the model's folder has them."""
+        """Returns the sketches of the training pictures; None if the model folder has none."""
         ...
 
 
 def trained_on(faces: FaceSet, classifier: Trained) -> np.ndarray | Sketches | None:
-    """What a classifier was trained on: this data's training pictures, if its record says so; else its sketches.
+    """Returns the training pictures of ``faces`` if the classifier was trained on this data, else its sketches.
 
-    The training split of other data says nothing about what the classifier has seen.
+    The fingerprint in the classifier's ``meta.json`` decides; the training split of other data would say nothing.
     """
-    same = classifier.meta().get("data", {}).get("fingerprint") == faces.fingerprint
-    return faces.part("train").images if same and faces.has("train") else classifier.sketches()
+    is_same_data = classifier.meta().get("data", {}).get("fingerprint") == faces.fingerprint
+    return faces.part("train").images if is_same_data and faces.has("train") else classifier.sketches()
 
 
 def twins_in_training(images: np.ndarray, training: np.ndarray | Sketches | None) -> np.ndarray | None:
-    """bool [N], which pictures have a twin in training; None where training is not known."""
+    """Returns bool [N], True if a picture has a twin in training; None if the training pictures are unknown."""
     if training is None or not len(training):
         return None
     return has_sketched_twin(images, training) if isinstance(training, Sketches) else has_twin(images, training)

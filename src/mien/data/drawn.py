@@ -1,8 +1,8 @@
-"""Drawn faces: a seeded stand-in for real ones, so that the whole path runs without a download.
+"""Draws faces in seven expressions: a seeded stand-in for real faces, so that everything runs without a download.
 
-Seven expressions as grey 48x48 drawings. Identity, head pose, light, polarity, noise and occlusion change the pixels
-more than the expression does, and expressions come in all strengths and blends, so that no pixel gives a class away.
-A score on drawn faces says that the machinery works; it says nothing about real faces.
+The drawings are grey, 48x48. Identity, head pose, light, polarity, noise and occlusion change the pixels more than the
+expression does, and expressions have all strengths and blends, so no pixel gives a class away. A score on drawn faces
+shows that the software works; it says nothing about real faces.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ EXPRESSIONS: dict[str, tuple[Movement, ...]] = {
     ),
     "neutral": (Movement(),),
 }
-"""For each expression its full movement, in one or two forms (mouth closed or open, say) that are blended."""
+"""Full movement of each expression, in one or two forms (for example mouth closed and open) that are blended."""
 
 _MOVES: tuple[str, ...] = tuple(field.name for field in fields(Movement))
 _FORMS: dict[str, np.ndarray] = {
@@ -70,10 +70,10 @@ _PREFIX: dict[str, str] = {split: prefix for prefix, split in OFFICIAL_SPLITS.it
 
 
 def draw_face(expression: str, rng: np.random.Generator) -> np.ndarray:
-    """Draws one face with the given expression; everything else about it comes from ``rng``.
+    """Draws a face with an expression; ``rng`` decides everything else.
 
     Args:
-        expression: one of the seven names of FER2013, or an alias of one.
+        expression: a class name of FER2013, or an alias.
         rng: decides identity, strength of the expression, pose, light and disturbances.
 
     Returns:
@@ -96,17 +96,17 @@ def draw_face(expression: str, rng: np.random.Generator) -> np.ndarray:
 
 
 def draw_faces(train: int = 4000, validation: int = 1000, test: int = 1000, seed: int = 0) -> FaceSet:
-    """Draws a whole set, its classes equally often (within one) in each split.
+    """Draws a set; in each split the class counts differ by at most one.
 
-    Each picture and its id are a function of (seed, split, its index in the split) alone: a larger set of the same
-    seed holds the pictures of a smaller one. Rows are in alphabetical order of their ids, as a reader of the written
-    archive finds them, so that both have the same fingerprint.
+    A picture and its id depend on (seed, split, index in the split) only: a larger set of the same seed contains the
+    smaller set. Rows are in alphabetical order of their ids, as ``read_faces`` returns them from the written archive,
+    so both have the same fingerprint.
 
     Args:
-        train: pictures of the training split; the other splits likewise.
-        validation: pictures of the validation split.
-        test: pictures of the test split.
-        seed: at least 0.
+        train: number of training pictures.
+        validation: number of validation pictures.
+        test: number of test pictures.
+        seed: seed of all drawings, at least 0.
 
     Raises:
         MienError: a count or the seed is negative, or all counts are 0.
@@ -139,18 +139,18 @@ def draw_faces(train: int = 4000, validation: int = 1000, test: int = 1000, seed
 
 
 def write_archive(path: Path, faces: FaceSet) -> None:
-    """Writes drawn faces as a zip in the layout of FER2013 on Kaggle, atomically; equal sets give equal bytes.
+    """Writes drawn faces as a zip archive in the layout of FER2013 on Kaggle, atomically.
 
-    Members are named by the set's ids and lossless: ``train/angry/Training_000001.png``,
-    ``test/happy/PublicTest_000004.png``, and so on. Read again they give the same set.
+    Members are lossless and named by the ids: ``train/angry/Training_000001.png``,
+    ``test/happy/PublicTest_000004.png``, and so on. ``read_faces`` returns the same set; equal sets give equal bytes.
 
     Raises:
         MienError: the ids are not those of drawn faces, or the file cannot be written.
     """
     for name, label, split in zip(faces.ids, faces.labels, faces.splits, strict=True):
-        wanted = f"{_folder(split)}/{faces.names[label]}/{_PREFIX[split]}_"
-        if not (name.startswith(wanted) and name.endswith(".png")):
-            raise MienError(f"{faces.source}: {name} does not fit {wanted}*.png; write only sets made by draw_faces")
+        start = f"{_folder(split)}/{faces.names[label]}/{_PREFIX[split]}_"
+        if not (name.startswith(start) and name.endswith(".png")):
+            raise MienError(f"{faces.source}: {name} does not fit {start}*.png; write only sets made by draw_faces")
     with (
         atomic_file(path, spare_newcomer=True) as temporary,
         zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive,
@@ -158,7 +158,7 @@ def write_archive(path: Path, faces: FaceSet) -> None:
         for name, image in zip(faces.ids, faces.images, strict=True):
             png = io.BytesIO()
             Image.fromarray(image).save(png, format="PNG")
-            # ZipInfo dates a member 1980 rather than today, so that equal sets give equal bytes.
+            # ZipInfo dates a member 1980, not today, so that equal sets give equal bytes.
             member = zipfile.ZipInfo(str(name))
             member.external_attr = 0o644 << 16
             archive.writestr(member, png.getvalue())
@@ -173,12 +173,12 @@ def _folder(split: str) -> str:
 
 
 def _member(split: str, index: int) -> str:
-    """The archive's name for a picture; numbers start from 1, as FER2013's do."""
+    """Returns the path of a picture in the archive; numbers start from 1, as FER2013's do."""
     return f"{_folder(split)}/{_expression(index)}/{_PREFIX[split]}_{index + 1:06d}.png"
 
 
 def _movement(expression: str, rng: np.random.Generator) -> Movement:
-    """The expression in some strength, some blend of its forms, over a face that is never quite at rest."""
+    """Draws a random strength of the expression and blend of its forms, plus small random movements."""
     forms = _FORMS[expression]
     blend = rng.beta(0.4, 0.4)
     full = forms[0] * (1.0 - blend) + forms[-1] * blend
@@ -188,7 +188,7 @@ def _movement(expression: str, rng: np.random.Generator) -> Movement:
 
 
 def _identity(rng: np.random.Generator, negative: bool) -> Identity:
-    """Somebody; who is to be seen as a negative has dark skin, since a light face's negative is a caricature."""
+    """Draws a random identity; for a negative with dark skin, since the negative of a light face is a caricature."""
     r = rng.random(23).tolist()
     skin = 60.0 + 60.0 * r[0] if negative else 80.0 + 155.0 * r[0] ** 0.6
     hair_tone = 15.0 + 60.0 * r[1] if negative or r[2] < 0.75 else 120.0 + 100.0 * r[1]

@@ -1,8 +1,9 @@
-"""A labelled set of face crops in memory, and the checks that every reader ends with."""
+"""A set of labelled face crops in memory, its fingerprint, and the checks after reading."""
 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -14,20 +15,26 @@ from mien.text import encodable
 
 SPLITS: tuple[str, ...] = ("train", "validation", "test")
 
+OFFICIAL_SPLITS: dict[str, str] = {"Training": "train", "PublicTest": "validation", "PrivateTest": "test"}
+"""FER2013's own split names, as its file names and its column ``Usage`` have them."""
+
+OFFICIAL_COUNTS: dict[str, int] = {"train": 28_709, "validation": 3_589, "test": 3_589}
+"""Images of each split as FER2013 was published (Goodfellow et al. 2013, arXiv:1307.0414)."""
+
 
 @dataclass(frozen=True)
 class FaceSet:
-    """Labelled face crops, all of one size, in memory (FER2013 whole is 83 MB).
+    """Labelled face crops of one size in memory (the whole of FER2013 takes 83 MB).
 
     Attributes:
-        images: uint8 [N, S, S] for grey sets, uint8 [N, S, S, 3] (RGB) for colour sets.
+        images: uint8 [N, S, S] if the set is grey, uint8 [N, S, S, 3] (RGB) if it has colour.
         labels: int64 [N], positions in ``names``.
-        splits: str [N], each one of ``SPLITS``.
+        splits: str [N], values of ``SPLITS``.
         ids: str [N], unique; the path inside the archive or folder, or ``row 17`` of a CSV file.
-        names: the class names, in the order that ``labels`` counts them.
-        source: where the set came from, as the user gave it.
-        fingerprint: hexadecimal SHA-256 over images, labels, names and splits.
-        warnings: what a careful person would want to know (counts that differ from the official ones, say).
+        names: the class names in the order of the labels.
+        source: path of the set, as the user wrote it.
+        fingerprint: hexadecimal SHA-256 of images, labels, names and splits.
+        warnings: facts that the user should know, for example counts that differ from the official ones.
     """
 
     images: np.ndarray
@@ -44,16 +51,16 @@ class FaceSet:
 
     @property
     def image_size(self) -> int:
-        """Height and width of every image, in pixels."""
+        """Returns height and width of the images in pixels."""
         return int(self.images.shape[1])
 
     @property
     def is_grey(self) -> bool:
-        """Whether images carry one channel rather than three."""
+        """True if the images have one channel, False if they have three."""
         return self.images.ndim == 3
 
     def select(self, indices: np.ndarray) -> FaceSet:
-        """The rows at ``indices`` (int64 [M] or bool [N]); the fingerprint stays that of the whole set."""
+        """Returns the rows at ``indices`` (int64 [M] or bool [N]), with the fingerprint of the whole set."""
         return replace(
             self,
             images=self.images[indices],
@@ -63,22 +70,24 @@ class FaceSet:
         )
 
     def has(self, split: str) -> bool:
-        """Whether any image belongs to ``split``."""
+        """True if at least one image belongs to ``split``."""
         return bool((self.splits == split).any())
 
     def part(self, split: str) -> FaceSet:
-        """The images of one split.
+        """Returns the images of one split.
 
         Raises:
-            MienError: the set has none.
+            MienError: the split has no image.
         """
         if not self.has(split):
             present = ", ".join(name for name in SPLITS if self.has(name))
-            raise MienError(f"{self.source}: has no {split} split (it holds: {present}); give data that has one")
+            raise MienError(
+                f"{self.source}: has no {split} split (it holds: {present}); give data with a {split} split"
+            )
         return self.select(self.splits == split)
 
     def labels_in(self, names: Sequence[str]) -> np.ndarray:
-        """The labels as positions in a model's classes, int64 [N]; classes are matched by name.
+        """Returns the labels as positions in a model's class names, int64 [N]; classes are matched by name.
 
         Raises:
             MienError: the model lacks a class of the set.
@@ -87,28 +96,18 @@ class FaceSet:
         return np.array(order, np.int64)[self.labels]
 
     def class_counts(self) -> dict[str, int]:
-        """Images of each class, in the order of ``names``."""
+        """Counts the images of each class, in the order of ``names``."""
         counts = np.bincount(self.labels, minlength=len(self.names))
         return {name: int(count) for name, count in zip(self.names, counts, strict=True)}
 
 
 def fingerprint_of(images: np.ndarray, labels: np.ndarray, splits: Iterable[str], names: Iterable[str]) -> str:
-    """The fingerprint of a set: hexadecimal SHA-256 over its images (shape and pixels), labels, splits and names."""
+    """Returns the fingerprint of a set: hexadecimal SHA-256 of images (shape and pixels), labels, splits and names."""
     digest = hashlib.sha256(repr(images.shape).encode())
     digest.update(np.ascontiguousarray(images).data)
     digest.update(np.ascontiguousarray(labels, "<i8").data)
     digest.update("\n".join(["", *splits, "", *names]).encode())
     return digest.hexdigest()
-
-
-OFFICIAL_SPLITS: dict[str, str] = {"Training": "train", "PublicTest": "validation", "PrivateTest": "test"}
-"""FER2013's own names of its splits, in file names and in the column Usage."""
-
-OFFICIAL_COUNTS: dict[str, int] = {"train": 28_709, "validation": 3_589, "test": 3_589}
-"""Images of each split as FER2013 was published (Goodfellow et al. 2013, arXiv:1307.0414)."""
-
-
-_SPLIT_TYPE = f"<U{max(map(len, SPLITS))}"
 
 
 def assemble(
@@ -121,16 +120,16 @@ def assemble(
     official: bool,
     warnings: Sequence[str] = (),
 ) -> FaceSet:
-    """Makes the set from what a reader found.
+    """Builds the set from the rows that a reader produced: numbers the classes, checks them, adds the fingerprint.
 
     Args:
         images: uint8 [N, S, S] or [N, S, S, 3].
-        classes: the class of each image, by its canonical name.
-        splits: the split of each image.
-        ids: where each image came from.
-        source: where the set came from, as the user gave it.
-        official: whether the source names its splits as FER2013 does, so that its counts can be compared.
-        warnings: what the reader found already.
+        classes: class of each image, by its canonical name.
+        splits: split of each image.
+        ids: path or row of each image.
+        source: path of the set, as the user wrote it.
+        official: True if the source names its splits as FER2013 does; its counts are then compared with FER2013's.
+        warnings: warnings of the reader.
 
     Raises:
         MienError: there is a training split, and a class has no image in it.
@@ -139,21 +138,20 @@ def assemble(
     _check_trained(classes, splits, ids, source)
     number = {name: index for index, name in enumerate(names)}
     labels = np.array([number[name] for name in classes], np.int64)
-    told = [*warnings, *(_count_warnings(splits) if official else ())]
     return FaceSet(
         images=images,
         labels=labels,
-        splits=np.array(splits, _SPLIT_TYPE),
+        splits=np.array(splits, f"<U{max(map(len, SPLITS))}"),
         ids=np.array([encodable(name) for name in ids]),
         names=names,
         source=encodable(source),
         fingerprint=fingerprint_of(images, labels, splits, names),
-        warnings=tuple(told),
+        warnings=(*warnings, *(_count_warnings(splits) if official else ())),
     )
 
 
 def _check_trained(classes: Sequence[str], splits: Sequence[str], ids: Sequence[str], source: str) -> None:
-    """Nobody can learn a class that has no training image."""
+    """Refuses a class without training images, which no model can learn."""
     trained = {name for name, split in zip(classes, splits, strict=True) if split == "train"}
     if not trained:
         return
@@ -166,10 +164,10 @@ def _check_trained(classes: Sequence[str], splits: Sequence[str], ids: Sequence[
 
 
 def _count_warnings(splits: Sequence[str]) -> list[str]:
-    counts = {split: sum(given == split for given in splits) for split in SPLITS}
-    differing = [
-        f"{split} {count:,} instead of {OFFICIAL_COUNTS[split]:,}"
-        for split, count in counts.items()
-        if count and count != OFFICIAL_COUNTS[split]
+    counts = Counter(splits)
+    differences = [
+        f"{split} {counts[split]:,} instead of {official:,}"
+        for split, official in OFFICIAL_COUNTS.items()
+        if counts[split] not in (0, official)
     ]
-    return [f"the counts differ from FER2013's official ones: {', '.join(differing)}"] if differing else []
+    return [f"the counts differ from FER2013's official ones: {', '.join(differences)}"] if differences else []

@@ -1,4 +1,4 @@
-"""FER2013 from Kaggle, or plain words on how to get it by hand."""
+"""Downloads FER2013 from Kaggle, or says how to get it by hand."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ PAGE = f"https://www.kaggle.com/datasets/{HANDLE}"
 
 
 def fetch(destination: Path) -> Path:
-    """Downloads FER2013 and packs it into one archive, read in place from then on.
+    """Downloads FER2013 and packs it into one archive that ``read_faces`` reads in place.
 
-    kagglehub (``pip install "mien[kaggle]"``) keeps an unpacked copy in its own cache, ``~/.cache/kagglehub``, which
+    kagglehub (``pip install "mien[kaggle]"``) leaves an unpacked copy in its own cache, ``~/.cache/kagglehub``, which
     may be deleted afterwards.
 
     Args:
-        destination: the archive to write; a folder gets an ``archive.zip``.
+        destination: path of the archive; in a folder, ``archive.zip`` is written.
 
     Returns:
-        Where the archive lies.
+        Path of the archive.
 
     Raises:
-        MienError: the archive is there already, kagglehub is missing, or Kaggle does not give the data: then with the
+        MienError: the archive exists already, kagglehub is missing, or the download failed; the message then names the
             page to open, the file to download and the command to run.
     """
     target = destination / "archive.zip" if destination.is_dir() else destination
     if target.exists():
-        raise MienError(f"{target}: exists already; use it with `mien data inspect {target}`, or name another place")
+        raise MienError(f"{target}: exists already; use it with `mien data inspect {target}`, or give another path")
     try:
         kagglehub = importlib.import_module("kagglehub")
     except ImportError as error:
         raise MienError(f'kagglehub is not installed (pip install "mien[kaggle]"); {_by_hand(target)}') from error
     try:
         folder = Path(kagglehub.dataset_download(HANDLE))
-    except Exception as error:  # Of requests, urllib3, kagglehub and kagglesdk, by whatever went wrong.
+    except Exception as error:  # requests, urllib3, kagglehub and kagglesdk raise errors of their own.
         raise MienError(f"Kaggle did not give {HANDLE} ({error}); {_by_hand(target)}") from error
     entries = FolderEntries(folder)
     listing = list_pictures(entries)

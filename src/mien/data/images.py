@@ -1,4 +1,4 @@
-"""Decoding of the pictures of a data set, and Gaussian blur."""
+"""Decodes picture files with one guarded opener; strict for data sets. Blurs pictures with a Gaussian."""
 
 from __future__ import annotations
 
@@ -15,58 +15,61 @@ from PIL import Image, ImageOps
 from mien.errors import MienError
 
 SUFFIXES: tuple[str, ...] = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
-"""File-name endings that make a file a picture, in lower case."""
+"""Endings of picture files in a data set, in lower case."""
 
 LARGEST_SIDE = 2048
-"""Largest height and width of a face crop in pixels, checked before anything is decoded."""
+"""Largest height and width of a face crop in pixels; checked before the pixels are decoded."""
 
 LARGEST_PHOTO = 8192
-"""Largest height and width in pixels of a photo that is made smaller, checked before anything is decoded."""
+"""Largest height and width in pixels of a photo that is scaled down; checked before the pixels are decoded."""
 
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM")
 _MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"})
 
+Border = Literal["reflect", "symmetric"]
+"""How a picture continues beyond its edge, in ``numpy.pad``'s words: mirrored without or with its edge pixels."""
 
-def decode(data: bytes, where: str, expected: int | None = None) -> np.ndarray:
-    """Decodes one square picture.
+
+def decode(data: bytes, where: str, size: int | None = None) -> np.ndarray:
+    """Decodes a square picture of a data set.
 
     Args:
-        data: the file's bytes.
-        where: how a message names the file.
-        expected: height and width in pixels that the picture must have; None accepts any square.
+        data: content of the file.
+        where: name of the file in error messages.
+        size: height and width in pixels that the picture must have; None accepts any square.
 
     Returns:
-        uint8 [S, S] for a grey picture, also for one saved in colour whose three channels are equal; else uint8
-        [S, S, 3], RGB.
+        uint8 [S, S] if the picture is grey or its three channels are equal, else uint8 [S, S, 3] (RGB).
 
     Raises:
-        MienError: the file is no picture, cut short, too large, not square, of another size, 16 bits deep, or has
-            transparent parts.
+        MienError: the file is no picture, is cut short, too large, not square, of another size, has 16 bits a value, or
+            has transparent pixels.
     """
-    with _opened(data, where, LARGEST_SIDE) as image:
-        _check_shape(image.size, where, expected)
+    with _open_limited(data, where, LARGEST_SIDE) as image:
+        _check_square(image.size, where, size)
         image.load()
-        return _pixels(_opaque(_upright(image), where))
+        return grey_if_equal(np.asarray(_opaque(_upright(image), where)))
 
 
 def decode_resized(data: bytes, where: str, size: int) -> np.ndarray:
-    """Decodes the centred square of a picture of any shape and brings it to one size.
+    """Decodes the central square of a picture of any shape and scales it to one size.
 
     Args:
-        data: the file's bytes.
-        where: how a message names the file.
-        size: height and width in pixels of the result; bilinear with antialiasing, as ``Preprocessing.resize``.
+        data: content of the file.
+        where: name of the file in error messages.
+        size: height and width of the result in pixels; scaled bilinearly with antialiasing, as
+            ``Preprocessing.resize``.
 
     Returns:
-        uint8 [size, size] for a grey picture, also for one saved in colour whose three channels are equal; else uint8
-        [size, size, 3], RGB.
+        uint8 [size, size] if the picture is grey or its three channels are equal, else uint8 [size, size, 3] (RGB).
 
     Raises:
-        MienError: the file is no picture, cut short, larger than ``LARGEST_PHOTO``, 16 bits deep, or has transparent
-            parts.
+        MienError: the file is no picture, is cut short, larger than ``LARGEST_PHOTO``, has 16 bits a value, or has
+            transparent pixels.
     """
-    with _opened(data, where, LARGEST_PHOTO) as image:
-        # A JPEG is decoded at an eighth, a quarter or a half, where that is still twice as large as what is wanted.
+    with _open_limited(data, where, LARGEST_PHOTO) as image:
+        # Pillow decodes a large JPEG at an eighth, a quarter or a half of its size: much faster, and with twice the
+        # wanted size there is enough detail left for the antialiasing below.
         image.draft(None, (2 * size, 2 * size))
         image.load()
         opaque = _opaque(image, where)
@@ -74,19 +77,19 @@ def decode_resized(data: bytes, where: str, size: int) -> np.ndarray:
         side = min(width, height)
         left, top = (width - side) / 2, (height - side) / 2
         square = opaque.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))
-        return _pixels(_upright(square))
+        return grey_if_equal(np.asarray(_upright(square)))
 
 
 def put(images: np.ndarray, row: int, pixels: np.ndarray) -> np.ndarray:
-    """Puts a picture into a row of a set; the first one that has colour makes the whole set colour.
+    """Writes a picture into a row of a set; the first colour picture turns a grey set into a colour set.
 
     Args:
-        images: uint8 [N, S, S] or [N, S, S, 3], changed in place where it can be.
-        row: where the picture goes.
+        images: uint8 [N, S, S] or [N, S, S, 3], changed in place if its shape allows it.
+        row: index of the row.
         pixels: uint8 [S, S] or [S, S, 3].
 
     Returns:
-        The set to go on with, uint8 [N, S, S] or [N, S, S, 3].
+        uint8 [N, S, S] or [N, S, S, 3], to be used in place of ``images``.
     """
     if pixels.ndim == 3 and images.ndim == 3:
         images = np.repeat(images[..., None], 3, axis=3)
@@ -95,40 +98,48 @@ def put(images: np.ndarray, row: int, pixels: np.ndarray) -> np.ndarray:
 
 
 @contextmanager
-def _opened(data: bytes, where: str, limit: int) -> Iterator[Image.Image]:
-    """A picture of at most ``limit`` pixels a side, not yet decoded; what goes wrong within is told as a MienError."""
+def open_picture(data: bytes, where: str, formats: tuple[str, ...], largest: str) -> Iterator[Image.Image]:
+    """Opens a picture without decoding its pixels, so that the caller can check its size first.
+
+    Args:
+        data: content of the file.
+        where: name of the file in error messages.
+        formats: Pillow's names of the accepted formats, two or more.
+        largest: the largest size that the caller accepts, in words.
+
+    Raises:
+        MienError: the file is empty, of another format or broken, or the body of the ``with`` raised any exception.
+    """
     if not data:
         raise MienError(f"{where}: is empty; replace or remove the file")
-    with failures_told(where, _FORMATS, f"{limit}x{limit}"), warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            if max(image.size) > limit:
-                width, height = image.size
-                raise MienError(
-                    f"{where}: is {width}x{height} pixels, expected at most {limit}x{limit}; make it smaller"
-                )
+    with pillow_errors(where, formats, largest):
+        with warnings.catch_warnings():
+            # Pillow warns about large pictures; our callers refuse them.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(data), formats=formats)
+        with image:
             yield image
 
 
 @contextmanager
-def failures_told(where: str, formats: Sequence[str], most: str) -> Iterator[None]:
-    """What goes wrong in Pillow within, told as a MienError.
+def pillow_errors(where: str, formats: Sequence[str], largest: str) -> Iterator[None]:
+    """Turns every error of Pillow into a MienError of one line.
 
     Args:
-        where: how a message names the picture.
-        formats: Pillow's names of those that are read, two or more.
-        most: the size that is allowed, in words.
+        where: name of the picture in error messages.
+        formats: Pillow's names of the accepted formats, two or more.
+        largest: the largest size allowed, in words.
 
     Raises:
-        MienError: whatever was raised, in one line.
+        MienError: the body of the ``with`` raised any exception.
     """
     try:
         yield
     except MienError:
         raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except Image.DecompressionBombError as error:
         raise MienError(
-            f"{where}: has more pixels than can be read, expected at most {most}; make it smaller"
+            f"{where}: has more pixels than can be read, expected at most {largest}; make it smaller"
         ) from error
     except Image.UnidentifiedImageError as error:
         raise MienError(
@@ -143,7 +154,58 @@ def failures_told(where: str, formats: Sequence[str], most: str) -> Iterator[Non
         raise MienError(f"{where}: is a truncated or broken picture ({error}); replace or remove it") from error
 
 
-def _check_shape(size: tuple[int, int], where: str, expected: int | None) -> None:
+def grey_if_equal(pixels: np.ndarray) -> np.ndarray:
+    """Returns uint8 [H, W] if ``pixels`` [H, W, 3] has three equal channels, or has no channels; else ``pixels``."""
+    if pixels.ndim == 2:
+        return pixels
+    # A colour picture shows itself in a few pixels; a picture that may be grey is compared as a whole.
+    for part in (pixels[::16, ::16], pixels):
+        if (part != part[..., :1]).any():
+            return pixels
+    return np.ascontiguousarray(pixels[..., 0])
+
+
+def gaussian_blur(picture: np.ndarray, deviation: float, border: Border = "reflect") -> np.ndarray:
+    """Blurs a picture with a Gaussian, first along the columns, then along the rows.
+
+    Args:
+        picture: [H, W] or [H, W, 3], uint8 or float.
+        deviation: standard deviation of the Gaussian in pixels, above 0; the Gaussian ends at 3 deviations.
+        border: how the picture continues beyond its edges.
+
+    Returns:
+        Shape and dtype of ``picture``. Computed in float64; uint8 is rounded to the nearest value.
+    """
+    radius = math.ceil(3 * deviation)
+    weights = [math.exp(-0.5 * (offset / deviation) ** 2) for offset in range(-radius, radius + 1)]
+    total = sum(weights)
+    blurred = picture.astype(np.float64)
+    for axis in (0, 1):
+        lines = blurred.swapaxes(0, axis)
+        size = len(lines)
+        padded = lines[np.pad(np.arange(size), radius, mode=border)]
+        # Weight after weight, not as a matrix product, whose last bits depend on the machine.
+        summed = weights[radius] / total * lines
+        for offset in range(1, radius + 1):
+            near, far = padded[radius - offset :][:size], padded[radius + offset :][:size]
+            summed += weights[radius + offset] / total * (near + far)
+        blurred = summed.swapaxes(0, axis)
+    if picture.dtype == np.uint8:
+        return np.rint(blurred).astype(np.uint8)
+    return blurred.astype(picture.dtype)
+
+
+@contextmanager
+def _open_limited(data: bytes, where: str, largest_side: int) -> Iterator[Image.Image]:
+    limit = f"{largest_side}x{largest_side}"
+    with open_picture(data, where, _FORMATS, limit) as image:
+        if max(image.size) > largest_side:
+            width, height = image.size
+            raise MienError(f"{where}: is {width}x{height} pixels, expected at most {limit}; make it smaller")
+        yield image
+
+
+def _check_square(size: tuple[int, int], where: str, expected: int | None) -> None:
     width, height = size
     remedy = "`mien data crop PHOTOS --out FACES` cuts the faces out of photos, all in one square size"
     if expected is not None and size != (expected, expected):
@@ -159,7 +221,7 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _opaque(image: Image.Image, where: str) -> Image.Image:
-    """The picture in mode L or RGB, without a pixel that one can see through."""
+    """Returns the picture in mode L or RGB; refuses pixels of 16 bits and transparent pixels."""
     if image.mode == "L" and not image.has_transparency_data:
         return image
     if image.mode not in _MODES:
@@ -167,46 +229,3 @@ def _opaque(image: Image.Image, where: str) -> Image.Image:
     if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema() != (255, 255):
         raise MienError(f"{where}: has transparent parts, expected an opaque picture; save it without transparency")
     return image.convert("RGB")
-
-
-def _pixels(image: Image.Image) -> np.ndarray:
-    """uint8 [H, W] or [H, W, 3] of a picture in mode L or RGB; equal channels are grey."""
-    pixels = np.asarray(image)
-    if pixels.ndim == 2:
-        return pixels
-    red = pixels[..., 0]
-    return red if (pixels == red[..., None]).all() else pixels
-
-
-Border = Literal["reflect", "symmetric"]
-"""What lies beyond the edge, as ``numpy.pad`` names it: the picture mirrored without, or with, its edge pixels."""
-
-
-def gaussian_blur(picture: np.ndarray, deviation: float, border: Border = "reflect") -> np.ndarray:
-    """A picture convolved with a Gaussian, rows first, then columns.
-
-    Args:
-        picture: [H, W] or [H, W, 3], uint8 or float.
-        deviation: standard deviation of the Gaussian in pixels, above 0; it is cut off at 3 deviations.
-        border: how the picture goes on beyond its edges.
-
-    Returns:
-        The shape and dtype of ``picture``; uint8 is rounded to the nearest, floats are computed in float64.
-    """
-    radius = math.ceil(3 * deviation)
-    weights = [math.exp(-0.5 * (offset / deviation) ** 2) for offset in range(-radius, radius + 1)]
-    total = sum(weights)
-    blurred = picture.astype(np.float64)
-    for axis in (0, 1):
-        lines = blurred.swapaxes(0, axis)
-        size = len(lines)
-        padded = lines[np.pad(np.arange(size), radius, mode=border)]
-        # Added tap by tap, not as a matrix product, whose last bits depend on the machine.
-        summed = weights[radius] / total * lines
-        for offset in range(1, radius + 1):
-            near, far = padded[radius - offset :][:size], padded[radius + offset :][:size]
-            summed += weights[radius + offset] / total * (near + far)
-        blurred = summed.swapaxes(0, axis)
-    if picture.dtype == np.uint8:
-        return np.rint(blurred).astype(np.uint8)
-    return blurred.astype(picture.dtype)

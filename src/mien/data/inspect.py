@@ -1,4 +1,4 @@
-"""What a data set holds and what a careful person should know about it."""
+"""Counts a data set and reports what would spoil a measurement on it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from mien.text import shown
 
 
 def inspect(faces: FaceSet) -> dict[str, Any]:
-    """Counts a set and looks for what spoils a measurement.
+    """Counts the pictures of a set and looks for twins, conflicting labels and blank pictures.
 
     Returns:
         ``{"splits": {"train": {"total": 28709, "classes": {"angry": 3995, ...}}, ...}, "twins": [...], "warnings":
-        [...]}`` with the splits that are there. Twins (``mien.data.twins``): for each split ``of`` and each ``among``,
-        the split itself or an earlier one, how many pictures (``total``, and ``classes`` by their label) are the same
-        photograph as another one. Warnings: what the reader noticed, twins, identical pictures with different labels,
-        and blank pictures.
+        [...]}`` with the splits of the set. A row of ``twins`` (``mien.data.twins``) counts the pictures of split
+        ``of`` that are the same photograph as another picture of split ``among`` (the same or an earlier split):
+        ``total``, and ``classes`` by label. Warnings: those of the reader, twins, identical pictures with different
+        labels, and blank pictures.
     """
     present = [split for split in SPLITS if faces.has(split)]
     parts = {split: faces.part(split) for split in present}
@@ -38,7 +38,7 @@ def inspect(faces: FaceSet) -> dict[str, Any]:
 
 
 def describe(report: dict[str, Any]) -> str:
-    """The report of ``inspect`` as a table with a row a class and a column a split, the warnings below."""
+    """Formats the report of ``inspect`` as a table: a row a class, a column a split, warnings below."""
     splits: dict[str, dict[str, Any]] = report["splits"]
     names = list(next(iter(splits.values()))["classes"])
     labels = {name: shown(name) for name in names}
@@ -82,17 +82,17 @@ def _twin_warnings(twins: list[dict[str, Any]], parts: dict[str, FaceSet]) -> li
 
 
 def _conflict_warnings(faces: FaceSet) -> list[str]:
-    """Pictures that are equal in every pixel, but not in their label."""
-    same: dict[bytes, list[int]] = {}
+    """Warns of pictures that are equal in every pixel but have different labels."""
+    copies: dict[bytes, list[int]] = {}
     for row, image in enumerate(faces.images):
-        same.setdefault(hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest(), []).append(row)
-    conflicts = [rows for rows in same.values() if len(set(faces.labels[rows].tolist())) > 1]
+        copies.setdefault(hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest(), []).append(row)
+    conflicts = [rows for rows in copies.values() if len(set(faces.labels[rows].tolist())) > 1]
     if not conflicts:
         return []
     rows = np.array(conflicts[0])
-    # One picture of each label: the first three might all have the same one.
-    shown = rows[np.sort(np.unique(faces.labels[rows], return_index=True)[1])]
-    example = ", ".join(f"{faces.ids[row]} {faces.names[faces.labels[row]]}" for row in shown)
+    # The first picture of each label: the first few pictures might all have the same label.
+    examples = rows[np.sort(np.unique(faces.labels[rows], return_index=True)[1])]
+    example = ", ".join(f"{faces.ids[row]} {faces.names[faces.labels[row]]}" for row in examples)
     return [f"{len(conflicts):,} picture(s) occur more than once with different labels, the first: {example}"]
 
 

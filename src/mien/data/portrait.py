@@ -1,9 +1,9 @@
-"""Pixels for drawn faces: shapes under a head pose, what stands before and behind the face, and a poor camera.
+"""Paints drawn faces: the parts of a head under a pose, backdrop and occlusion, and the effects of a poor camera.
 
 Face coordinates have the middle of the head at (0, 0), x to the viewer's right, y down; the chin lies near y = 1. Tones
-are grey levels in [0, 255]. A ``Sketch`` collects shapes in these coordinates and turns them into pixels at once, which
-is several times faster than projecting each shape on its own. Shapes are painted without smooth edges on a canvas
-several times as fine as the picture, whose pixels are then averaged: whole numbers alone, so every machine draws alike.
+are grey levels in [0, 255]. A ``Sketch`` collects shapes in these coordinates and projects them all at once, which is
+several times faster than shape by shape. Shapes are painted without smooth edges on a canvas several times as fine as
+the picture, whose pixels are then averaged: with whole numbers, so every machine draws the same picture.
 """
 
 from __future__ import annotations
@@ -17,25 +17,33 @@ from PIL import Image, ImageDraw
 from mien.data.images import gaussian_blur
 
 IMAGE_SIZE = 48
-"""Side of the pictures in pixels."""
+"""Height and width of the pictures in pixels."""
 
 FINENESS = 4
-"""Pixels of the canvas along each side of a pixel of the picture."""
+"""Canvas pixels along each side of a picture pixel."""
 
 CANVAS = FINENESS * IMAGE_SIZE
-"""Side of the canvas in pixels."""
+"""Height and width of the canvas in pixels."""
 
 _SPREAD = 3
-"""Pixels of the canvas by which ink spreads: every shape is that much wider, which keeps thin ones to be seen."""
+"""Canvas pixels by which every shape is widened, so that thin shapes stay visible."""
+
+HAIR: tuple[str, ...] = ("bald", "short", "fringe", "parted", "long", "bun")
+"""Hair styles of an identity."""
 
 _TURN = np.linspace(0.0, 2.0 * math.pi, 32, endpoint=False)
 _CIRCLE = np.stack([np.cos(_TURN), np.sin(_TURN)], axis=1)
 _ROWS, _COLUMNS = np.mgrid[-1.0 : 1.0 : IMAGE_SIZE * 1j, -1.0 : 1.0 : IMAGE_SIZE * 1j].astype(np.float32)
+_ALONG = np.linspace(0.0, 1.0, 8)
+_ACROSS = np.linspace(-1.0, 1.0, 13)
+_BELL = np.clip(1.0 - _ACROSS**2, 0.0, 1.0)
+_ROUND = _BELL**0.6
+_BOW = 1.0 - 0.35 * np.exp(-((_ACROSS / 0.2) ** 2))
 
 
 @dataclass(frozen=True)
 class Pose:
-    """How the head is held: angles in radians, scale in canvas pixels a face unit, shift in canvas pixels."""
+    """Pose of the head: angles in radians, scale in canvas pixels per face unit, shift in canvas pixels."""
 
     roll: float
     yaw: float
@@ -44,11 +52,71 @@ class Pose:
     shift: tuple[float, float]
 
 
-class Sketch:
-    """Shapes in face coordinates, in the order they are to be painted.
+@dataclass(frozen=True)
+class Movement:
+    """Movements of the face muscles, 0 at rest and 1 in full, in the spirit of FACS (Ekman & Friesen 1978).
 
-    A shape's ``relief`` says how far it follows the bulge of the face when the head turns: 0 for the outline, 1 for
-    what lies on the skin, more for the nose.
+    Attributes:
+        inner: inner ends of the brows raised (+) or lowered (-).
+        outer: outer ends of the brows raised (+) or lowered (-).
+        knit: brows drawn together.
+        lid: upper lids raised (+) or lowered (-).
+        squint: lower lids and cheeks raised.
+        wrinkle: nose wrinkled.
+        corner: corners of the mouth up (+) or down (-).
+        width: mouth stretched (+) or rounded (-).
+        gap: mouth opened.
+        upper: upper lip raised.
+        press: lips pressed together.
+        teeth: share of an open mouth in which teeth are visible.
+    """
+
+    inner: float = 0.0
+    outer: float = 0.0
+    knit: float = 0.0
+    lid: float = 0.0
+    squint: float = 0.0
+    wrinkle: float = 0.0
+    corner: float = 0.0
+    width: float = 0.0
+    gap: float = 0.0
+    upper: float = 0.0
+    press: float = 0.0
+    teeth: float = 0.0
+
+
+@dataclass(frozen=True)
+class Identity:
+    """The features of a person: proportions in face coordinates, tones in [0, 255]."""
+
+    head_width: float
+    jaw: float
+    eye_distance: float
+    eye_size: float
+    eye_height: float
+    eye_slant: float
+    brow_lift: float
+    brow_arch: float
+    brow_weight: float
+    nose_length: float
+    nose_width: float
+    mouth_height: float
+    mouth_width: float
+    lip: float
+    age: float
+    skin: float
+    hair_tone: float
+    hair: str
+    beard: bool
+    moustache: bool
+    glasses: bool
+
+
+class Sketch:
+    """Shapes in face coordinates, in the order of painting.
+
+    ``relief`` says how far a shape follows the bulge of the face when the head turns: 0 for the outline, 1 for shapes
+    on the skin, more for the nose.
     """
 
     def __init__(self) -> None:
@@ -61,18 +129,18 @@ class Sketch:
         self.line(points, tone, 0.0, relief)
 
     def line(self, points: np.ndarray, tone: float, width: float, relief: float = 1.0) -> None:
-        """Adds an open line through ``points`` (float [N, 2]) of the given width in face units."""
+        """Adds an open line through ``points`` (float [N, 2]); ``width`` in face units."""
         self._points.append(points)
         self._reliefs.append(relief)
         self._paints.append((tone, width))
 
     def paint(self, canvas: Image.Image, pose: Pose) -> None:
-        """Paints every shape on ``canvas`` (mode L) in place, as seen under ``pose``."""
+        """Paints every shape on ``canvas`` (mode L) in place, projected by ``pose``."""
         lengths = [len(points) for points in self._points]
         points = _project(np.concatenate(self._points), np.repeat(self._reliefs, lengths), pose)
         filled = np.array([not width for _, width in self._paints])
         points = _grown(points, np.array(lengths), np.where(filled, _SPREAD / 2, 0.0))
-        # x0, y0, x1, y1, ... of all shapes, one after the other, as Pillow takes them.
+        # x0, y0, x1, y1, ... of all shapes in a row: Pillow's form of points.
         numbers = np.rint(points).astype(np.int64).ravel().tolist()
         pen = ImageDraw.Draw(canvas)
         start = 0
@@ -87,12 +155,12 @@ class Sketch:
 
 
 def shade(tone: float, amount: float) -> float:
-    """A tone moved towards black (amount > 0) or white (amount < 0) by that share of the way."""
+    """Moves a tone towards black (amount > 0) or white (amount < 0) by that share of the distance."""
     return tone * (1.0 - amount) if amount > 0 else tone + (255.0 - tone) * -amount
 
 
 def curve(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Points as float [N, 2]; a good deal faster than np.stack, and called dozens of times a face."""
+    """Joins coordinates to points, float [N, 2]; faster than np.stack, and called dozens of times a face."""
     points = np.empty((len(x), 2))
     points[:, 0] = x
     points[:, 1] = y
@@ -100,45 +168,31 @@ def curve(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def ellipse(x: float, y: float, half_width: float, half_height: float) -> np.ndarray:
-    """Outline of an ellipse as float [32, 2]."""
+    """Returns the outline of an ellipse, float [32, 2]."""
     return _CIRCLE * (half_width, half_height) + (x, y)
 
 
-def _project(points: np.ndarray, relief: np.ndarray, pose: Pose) -> np.ndarray:
-    """Face coordinates to canvas pixels: the face bulges as an ellipsoid that turns and nods, then rolls."""
-    x, y = points[:, 0], points[:, 1]
-    bulge = relief * np.sqrt(np.clip(1.0 - x**2 - 0.7 * y**2, 0.0, 1.0))
-    turned = x * math.cos(pose.yaw) + 0.8 * bulge * math.sin(pose.yaw)
-    nodded = y * math.cos(pose.pitch) + 0.8 * bulge * math.sin(pose.pitch)
-    cos, sin = pose.scale * math.cos(pose.roll), pose.scale * math.sin(pose.roll)
-    middle = (CANVAS - 1) / 2
-    columns = turned * cos - nodded * sin + middle + pose.shift[0]
-    rows = turned * sin + nodded * cos + middle + pose.shift[1]
-    return curve(columns, rows)
-
-
-def _grown(points: np.ndarray, lengths: np.ndarray, amounts: np.ndarray) -> np.ndarray:
-    """Closed shapes, one after the other, with every point moved outwards, at right angles to its neighbours' line.
-
-    Args:
-        points: float [N, 2].
-        lengths: int [K], points of each shape.
-        amounts: float [K], how far its points move.
-    """
-    ends = np.cumsum(lengths)
-    starts = ends - lengths
-    after, before = np.arange(1, len(points) + 1), np.arange(-1, len(points) - 1)
-    after[ends - 1], before[starts] = starts, ends - 1
-    x, y = points.T
-    # Twice the area under the sign of the direction in which the outline runs.
-    area = np.add.reduceat(x * y[after] - x[after] * y, starts)
-    along_x, along_y = x[after] - x[before], y[after] - y[before]
-    share = np.repeat(amounts * np.sign(area), lengths) / np.maximum(np.hypot(along_x, along_y), 1e-9)
-    return curve(x + share * along_y, y - share * along_x)
+def sketch_face(identity: Identity, movement: Movement, gaze: tuple[float, float]) -> Sketch:
+    """Sketches the whole head, back to front; ``gaze`` shifts the irises, in shares of the eye's half width."""
+    sketch = Sketch()
+    _head(sketch, identity)
+    _creases(sketch, identity, movement)
+    if identity.beard:
+        _beard(sketch, identity)
+    if identity.hair != "bald":
+        _hair(sketch, identity)
+    for side in (-1.0, 1.0):
+        _eye(sketch, identity, movement, gaze, side)
+        _brow(sketch, identity, movement, side)
+    _nose(sketch, identity, movement)
+    _mouth(sketch, identity, movement)
+    if identity.glasses:
+        _glasses(sketch, identity)
+    return sketch
 
 
 def backdrop(rng: np.random.Generator) -> Image.Image:
-    """A plain, sloping or cluttered backdrop, mode L, ``CANVAS`` pixels wide and high."""
+    """Paints a plain, sloping or cluttered backdrop: mode L, ``CANVAS`` pixels wide and high."""
     corners = rng.uniform(20.0, 235.0) + rng.normal(0.0, 25.0, (2, 2))
     tones = Image.fromarray(np.clip(corners, 0, 255).astype(np.uint8))
     slope = tones.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BILINEAR)
@@ -151,12 +205,64 @@ def backdrop(rng: np.random.Generator) -> Image.Image:
 
 
 def occlude(canvas: Image.Image, skin: float, pose: Pose, rng: np.random.Generator) -> None:
-    """Sometimes puts a bar or a hand before a part of the face, in place."""
+    """Paints a bar (10 % of faces) or a hand (8 %) in front of the face, in place."""
     kind = rng.random()
     if kind < 0.1:
         _bar(canvas, rng)
     elif kind < 0.18:
         _hand(canvas, skin, pose, rng)
+
+
+def photograph(canvas: Image.Image, negative: bool, rng: np.random.Generator) -> np.ndarray:
+    """Photographs the canvas with a poor camera: light from a side, blur, exposure, noise, and ``negative`` inverts it.
+
+    Returns:
+        uint8 [48, 48].
+    """
+    picture = np.asarray(canvas.reduce(FINENESS)).astype(np.float32)
+    angle, slope = rng.uniform(0.0, 2.0 * math.pi), rng.uniform(0.0, 0.4)
+    picture *= 1.0 + slope * (math.cos(angle) * _COLUMNS + math.sin(angle) * _ROWS)
+    if rng.random() < 0.35:
+        picture = gaussian_blur(picture, rng.uniform(0.4, 0.9))
+    contrast = rng.uniform(0.6, 1.1)
+    picture = (picture - 128.0) * contrast + 128.0 + rng.uniform(-30.0, 30.0)
+    if negative:
+        picture = 255.0 - picture
+    picture += rng.standard_normal(picture.shape, np.float32) * contrast * rng.uniform(1.0, 8.0)
+    return np.clip(np.rint(picture), 0.0, 255.0).astype(np.uint8)
+
+
+def _project(points: np.ndarray, relief: np.ndarray, pose: Pose) -> np.ndarray:
+    """Projects face coordinates to canvas pixels: the face is an ellipsoid that turns and nods, then rolls."""
+    x, y = points[:, 0], points[:, 1]
+    bulge = relief * np.sqrt(np.clip(1.0 - x**2 - 0.7 * y**2, 0.0, 1.0))
+    turned = x * math.cos(pose.yaw) + 0.8 * bulge * math.sin(pose.yaw)
+    nodded = y * math.cos(pose.pitch) + 0.8 * bulge * math.sin(pose.pitch)
+    cos, sin = pose.scale * math.cos(pose.roll), pose.scale * math.sin(pose.roll)
+    middle = (CANVAS - 1) / 2
+    columns = turned * cos - nodded * sin + middle + pose.shift[0]
+    rows = turned * sin + nodded * cos + middle + pose.shift[1]
+    return curve(columns, rows)
+
+
+def _grown(points: np.ndarray, lengths: np.ndarray, amounts: np.ndarray) -> np.ndarray:
+    """Widens closed shapes: moves every point outwards, at right angles to the line between its neighbours.
+
+    Args:
+        points: float [N, 2], the points of all shapes in a row.
+        lengths: int [K], number of points of each shape.
+        amounts: float [K], distance by which the points of each shape move.
+    """
+    ends = np.cumsum(lengths)
+    starts = ends - lengths
+    after, before = np.arange(1, len(points) + 1), np.arange(-1, len(points) - 1)
+    after[ends - 1], before[starts] = starts, ends - 1
+    x, y = points.T
+    # Twice the area of each shape; its sign is the direction in which the outline runs.
+    area = np.add.reduceat(x * y[after] - x[after] * y, starts)
+    along_x, along_y = x[after] - x[before], y[after] - y[before]
+    share = np.repeat(amounts * np.sign(area), lengths) / np.maximum(np.hypot(along_x, along_y), 1e-9)
+    return curve(x + share * along_y, y - share * along_x)
 
 
 def _bar(canvas: Image.Image, rng: np.random.Generator) -> None:
@@ -168,7 +274,7 @@ def _bar(canvas: Image.Image, rng: np.random.Generator) -> None:
 
 
 def _hand(canvas: Image.Image, skin: float, pose: Pose, rng: np.random.Generator) -> None:
-    """A palm that comes in from below or the side with four fingers on cheek, chin or forehead."""
+    """Paints a palm from below or the side, with four fingers on cheek, chin or forehead."""
     side = -1.0 if rng.random() < 0.5 else 1.0
     angle = rng.uniform(-0.5, 0.5)
     knuckles = np.array([side * rng.uniform(0.5, 0.9), rng.uniform(0.3, 0.9)])
@@ -196,111 +302,8 @@ def _hand(canvas: Image.Image, skin: float, pose: Pose, rng: np.random.Generator
         finger_in(root, tip, 0.13, skin)
 
 
-def photograph(canvas: Image.Image, negative: bool, rng: np.random.Generator) -> np.ndarray:
-    """What a poor camera makes of the canvas: light from a side, blur, exposure, sometimes a negative, and noise."""
-    picture = np.asarray(canvas.reduce(FINENESS)).astype(np.float32)
-    angle, slope = rng.uniform(0.0, 2.0 * math.pi), rng.uniform(0.0, 0.4)
-    picture *= 1.0 + slope * (math.cos(angle) * _COLUMNS + math.sin(angle) * _ROWS)
-    if rng.random() < 0.35:
-        picture = gaussian_blur(picture, rng.uniform(0.4, 0.9))
-    contrast = rng.uniform(0.6, 1.1)
-    picture = (picture - 128.0) * contrast + 128.0 + rng.uniform(-30.0, 30.0)
-    if negative:
-        picture = 255.0 - picture
-    picture += rng.standard_normal(picture.shape, np.float32) * contrast * rng.uniform(1.0, 8.0)
-    return np.clip(np.rint(picture), 0.0, 255.0).astype(np.uint8)
-
-
-HAIR: tuple[str, ...] = ("bald", "short", "fringe", "parted", "long", "bun")
-
-_ALONG = np.linspace(0.0, 1.0, 8)
-_ACROSS = np.linspace(-1.0, 1.0, 13)
-_BELL = np.clip(1.0 - _ACROSS**2, 0.0, 1.0)
-_ROUND = _BELL**0.6
-_BOW = 1.0 - 0.35 * np.exp(-((_ACROSS / 0.2) ** 2))
-
-
-@dataclass(frozen=True)
-class Movement:
-    """What the muscles of a face do; 0 is rest and 1 a full movement, in the spirit of FACS (Ekman & Friesen 1978).
-
-    Attributes:
-        inner: inner ends of the brows raised (+) or lowered (-).
-        outer: outer ends of the brows raised (+) or lowered (-).
-        knit: brows drawn together.
-        lid: upper lids raised (+) or lowered (-).
-        squint: lower lids and cheeks raised.
-        wrinkle: nose wrinkled.
-        corner: corners of the mouth up (+) or down (-).
-        width: mouth stretched (+) or rounded (-).
-        gap: mouth opened.
-        upper: upper lip raised.
-        press: lips pressed together.
-        teeth: how much of an open mouth shows teeth.
-    """
-
-    inner: float = 0.0
-    outer: float = 0.0
-    knit: float = 0.0
-    lid: float = 0.0
-    squint: float = 0.0
-    wrinkle: float = 0.0
-    corner: float = 0.0
-    width: float = 0.0
-    gap: float = 0.0
-    upper: float = 0.0
-    press: float = 0.0
-    teeth: float = 0.0
-
-
-@dataclass(frozen=True)
-class Identity:
-    """Whose face it is: proportions in face coordinates, tones in [0, 255]."""
-
-    head_width: float
-    jaw: float
-    eye_distance: float
-    eye_size: float
-    eye_height: float
-    eye_slant: float
-    brow_lift: float
-    brow_arch: float
-    brow_weight: float
-    nose_length: float
-    nose_width: float
-    mouth_height: float
-    mouth_width: float
-    lip: float
-    age: float
-    skin: float
-    hair_tone: float
-    hair: str
-    beard: bool
-    moustache: bool
-    glasses: bool
-
-
-def sketch_face(identity: Identity, movement: Movement, gaze: tuple[float, float]) -> Sketch:
-    """The whole head, back to front; ``gaze`` shifts the irises, in shares of the eye's half width."""
-    sketch = Sketch()
-    _head(sketch, identity)
-    _creases(sketch, identity, movement)
-    if identity.beard:
-        _beard(sketch, identity)
-    if identity.hair != "bald":
-        _hair(sketch, identity)
-    for side in (-1.0, 1.0):
-        _eye(sketch, identity, movement, gaze, side)
-        _brow(sketch, identity, movement, side)
-    _nose(sketch, identity, movement)
-    _mouth(sketch, identity, movement)
-    if identity.glasses:
-        _glasses(sketch, identity)
-    return sketch
-
-
 def _outline(identity: Identity, grow: float = 0.0) -> np.ndarray:
-    """The head: an ellipse whose lower half is as wide at the jaw as the identity has it."""
+    """Returns the outline of the head: an ellipse whose lower half has the width of the identity's jaw."""
     x, y = ellipse(0.0, 0.0, 1.0, 1.0).T
     widened = np.sign(x) * np.abs(x) ** np.where(y > 0, 1.0 - 0.45 * identity.jaw, 1.0)
     return curve(widened * (identity.head_width + grow), y * (1.02 + grow))
@@ -323,14 +326,14 @@ def _head(sketch: Sketch, identity: Identity) -> None:
 
 
 def _beard(sketch: Sketch, identity: Identity) -> None:
-    """From ear to ear round the chin; its upper edge runs under the nose. It covers the creases beside the mouth."""
+    """Draws a beard from ear to ear round the chin, up to the nose; it covers the creases beside the mouth."""
     cheek = identity.head_width * 0.7
     edge = [(-cheek, 0.32), (0.0, 0.22), (cheek, 0.32)]
     sketch.fill(np.concatenate([_outline(identity)[1:16], edge]), identity.hair_tone, 0.2)
 
 
 def _hair(sketch: Sketch, identity: Identity) -> None:
-    """The hair on top of the head, from ear to ear over the crown and back along the forehead."""
+    """Draws the hair on top of the head, from ear to ear over the crown and back along the forehead."""
     crown = _outline(identity, 0.09)[16:]
     along = np.linspace(1.0, -1.0, 9)
     inner = identity.head_width * 0.98
@@ -346,7 +349,7 @@ def _hair(sketch: Sketch, identity: Identity) -> None:
 
 
 def _creases(sketch: Sketch, identity: Identity, movement: Movement) -> None:
-    """Lines that movement folds into the skin: forehead, between the brows, bridge of the nose, beside the mouth."""
+    """Draws the folds of the skin that movement makes: forehead, between the brows, bridge of the nose, cheeks."""
     skin, eyes = identity.skin, identity.eye_height
     raised = max(movement.inner, 0.0) + max(movement.outer, 0.0) + 0.4 * identity.age
     if raised > 0.5 and identity.hair != "fringe":
@@ -385,7 +388,7 @@ def _eye(sketch: Sketch, identity: Identity, movement: Movement, gaze: tuple[flo
     ceiling = np.minimum(identity.eye_height + slant - (opening + droop) * _ROUND, floor)
     sketch.fill(np.stack([np.concatenate([x, x[::-1]]), np.concatenate([ceiling, floor[::-1]])], axis=1), 238.0)
 
-    # The iris is kept between the lids by clipping its outline to them at every x.
+    # The outline of the iris is clipped to the lids at every x.
     order = slice(None, None, int(side))
     iris_x = side * identity.eye_distance + half * gaze[0]
     for radius, tone in ((0.52, 60.0), (0.26, 10.0)):
@@ -459,7 +462,7 @@ def _mouth(sketch: Sketch, identity: Identity, movement: Movement) -> None:
 
 
 def _band(x: np.ndarray, upper: np.ndarray, lower: np.ndarray) -> np.ndarray:
-    """The polygon between two curves over the same x."""
+    """Returns the polygon between two curves over the same x."""
     return np.stack([np.concatenate([x, x[::-1]]), np.concatenate([upper, lower[::-1]])], axis=1)
 
 

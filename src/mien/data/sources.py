@@ -1,4 +1,4 @@
-"""The files of a zip archive, read in place, or of a folder, through one small interface."""
+"""Reads the files of a folder or of a zip archive through one interface; archives are read in place and distrusted."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from typing import IO, Protocol
 from mien.errors import MienError
 
 LARGEST_FILE = 32 * 2**20
-"""Bytes that one picture may hold, unpacked; a face crop holds a few thousand."""
+"""Most bytes of a face crop, unpacked; usual crops have a few thousand."""
 
 LARGEST_TABLE = 2 * 2**30
-"""Bytes that a CSV file in an archive may hold, unpacked; fer2013.csv holds 0.3e9."""
+"""Most bytes of a CSV file in an archive, unpacked; fer2013.csv has 0.3e9."""
 
 LARGEST_PHOTO = 2**30
-"""Bytes that a photo may hold, unpacked, where faces are cut out of photos."""
+"""Most bytes of a photo from which faces are cut, unpacked."""
 
 DEEPEST, LONGEST_PATH = 32, 4096
-"""Folders around a member of an archive, and bytes of its path, beyond which the archive is refused."""
+"""Most folders around a member of an archive, and most characters of its path."""
 
 _JUNK_NAMES = frozenset({"__macosx", "@eadir", "thumbs.db", "desktop.ini"})
 _BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, OSError)
@@ -33,47 +33,47 @@ _GZIP = b"\x1f\x8b"
 
 
 class Entries(Protocol):
-    """The files of a source, by their relative paths with forward slashes.
+    """The files of a source; a path is relative to the source and has forward slashes.
 
     Attributes:
-        source: what the user named, for messages.
+        source: path of the source for messages.
     """
 
     source: str
 
     def files(self) -> list[str]:
-        """Every file in alphabetical order, without what operating systems leave behind (see ``is_junk``)."""
+        """Lists every file in alphabetical order, without junk files (``is_junk``)."""
 
     def folders(self) -> list[str]:
-        """Every folder that is told, empty ones too, in alphabetical order."""
+        """Lists every folder in alphabetical order, empty folders too."""
 
     def read(self, path: str, limit: int | None = None) -> bytes:
-        """The bytes of a picture.
+        """Returns the content of a picture file.
 
         Raises:
-            MienError: the file cannot be read or is larger than ``limit`` bytes (by default ``LARGEST_FILE``).
+            MienError: the file cannot be read, or is larger than ``limit`` bytes (by default ``LARGEST_FILE``).
         """
 
     def open(self, path: str) -> AbstractContextManager[IO[bytes]]:
-        """A table as a stream.
+        """Opens a table as a stream of bytes.
 
         Raises:
-            MienError: the file cannot be read (also while it is read) or is larger than ``LARGEST_TABLE``.
+            MienError: the file cannot be opened or read on, or is larger than ``LARGEST_TABLE``.
         """
 
     def size(self, path: str) -> int:
-        """Bytes of a file, unpacked, as the source declares them."""
+        """Returns the unpacked size of a file in bytes, as the source declares it."""
 
     def where(self, path: str) -> str:
-        """How a message names a file."""
+        """Returns the name of a file for messages."""
 
 
 @contextmanager
 def open_entries(path: Path) -> Iterator[Entries]:
-    """The files of a folder or of a zip archive.
+    """Opens a folder or a zip archive.
 
     Raises:
-        MienError: the path is neither, or the archive is damaged or has entries that climb out of it.
+        MienError: the path is neither of them, the archive is damaged, or a member's path leads out of it.
     """
     if path.is_dir():
         yield FolderEntries(path)
@@ -83,15 +83,22 @@ def open_entries(path: Path) -> Iterator[Entries]:
 
 
 def is_junk(path: str) -> bool:
-    """Whether a file is one that operating systems leave behind: ``__MACOSX/``, ``@eaDir/``, dotfiles, Thumbs.db."""
+    """True for files that operating systems leave behind: ``__MACOSX/``, ``@eaDir/``, dotfiles, Thumbs.db."""
     return any(part.startswith(".") or part.lower() in _JUNK_NAMES for part in path.split("/"))
+
+
+def parents(path: str) -> Iterator[str]:
+    """Yields the folders around a file of a source, the innermost first."""
+    while "/" in path:
+        path = path.rpartition("/")[0]
+        yield path
 
 
 class ZipEntries:
     """The members of a zip archive; nothing is unpacked to disk.
 
     Raises:
-        MienError: a member's name is absolute or climbs out of the archive, or two members have the same name.
+        MienError: a member's path is too long, is absolute or leads out of the archive, or occurs twice.
     """
 
     def __init__(self, archive: zipfile.ZipFile, source: str) -> None:
@@ -124,12 +131,12 @@ class ZipEntries:
         return sorted(path for path in self._members if not is_junk(path))
 
     def folders(self) -> list[str]:
-        implied = {parent for path in self._members for parent in _parents(path)}
+        implied = {parent for path in self._members for parent in parents(path)}
         return sorted(path for path in self._folders | implied if not is_junk(path))
 
     def read(self, path: str, limit: int | None = None) -> bytes:
         with self._open(path, limit or LARGEST_FILE) as stream:
-            # Without a number zipfile would unpack all there is before it cuts at the declared size.
+            # read() without a size would unpack the whole member, even if it is larger than it declares.
             return stream.read(self.size(path) + 1)
 
     def open(self, path: str) -> AbstractContextManager[IO[bytes]]:
@@ -160,7 +167,7 @@ class ZipEntries:
 
 
 class FolderEntries:
-    """The files below a folder, links to folders included."""
+    """The files below a folder, also those in linked folders."""
 
     def __init__(self, root: Path) -> None:
         self.source = str(root)
@@ -182,8 +189,10 @@ class FolderEntries:
         return sorted(path for path in self._folders if not is_junk(path))
 
     def read(self, path: str, limit: int | None = None) -> bytes:
-        with self._open(path, limit or LARGEST_FILE) as stream:
-            return stream.read(limit or LARGEST_FILE)
+        limit = limit or LARGEST_FILE
+        with open_file(self._root / path) as stream:
+            _check_size(self.where(path), self.size(path), limit)
+            return stream.read(limit)
 
     def open(self, path: str) -> AbstractContextManager[IO[bytes]]:
         return open_file(self._root / path)
@@ -194,19 +203,13 @@ class FolderEntries:
     def where(self, path: str) -> str:
         return str(self._root / path)
 
-    @contextmanager
-    def _open(self, path: str, limit: int) -> Iterator[IO[bytes]]:
-        with open_file(self._root / path) as stream:
-            _check_size(self.where(path), self.size(path), limit)
-            yield stream
-
 
 @contextmanager
 def open_file(path: Path) -> Iterator[IO[bytes]]:
-    """A file on disk as a stream of bytes.
+    """Opens a file on disk as a stream of bytes.
 
     Raises:
-        MienError: it cannot be read, or is no regular file.
+        MienError: the file cannot be read, or is no regular file.
     """
     if path.exists() and not path.is_file():
         raise MienError(f"{path}: is no regular file, expected one; give another path")
@@ -218,31 +221,32 @@ def open_file(path: Path) -> Iterator[IO[bytes]]:
 
 
 def walk(
-    root: Path, unlisted: Callable[[str, MienError], None] | None = None
+    root: Path, on_error: Callable[[str, MienError], None] | None = None
 ) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """As ``os.walk``, in alphabetical order, into linked folders too, but into none twice.
+    """Walks a folder as ``os.walk`` does, in alphabetical order; follows links to folders, but visits no folder twice.
 
     Args:
-        root: where to begin.
-        unlisted: is told of each folder that cannot be listed, by its name and why; without it, the first one ends all.
+        root: the folder to start from.
+        on_error: called with the path and the error of each folder that cannot be listed; without it, the first such
+            error is raised.
 
     Raises:
         MienError: a folder cannot be listed.
     """
 
     def fail(error: OSError) -> None:
-        told = MienError(f"{error.filename}: cannot be listed ({error.strerror}); check the rights of the folder")
-        if unlisted is None:
-            raise told from error
-        unlisted(str(error.filename), told)
+        message = MienError(f"{error.filename}: cannot be listed ({error.strerror}); check the rights of the folder")
+        if on_error is None:
+            raise message from error
+        on_error(str(error.filename), message)
 
-    seen: set[str] = set()
+    visited: set[str] = set()
     for folder, children, names in os.walk(root, followlinks=True, onerror=fail):
         real = os.path.realpath(folder)
-        if real in seen:
+        if real in visited:
             children.clear()
             continue
-        seen.add(real)
+        visited.add(real)
         children.sort()
         yield Path(folder), children, sorted(names)
 
@@ -261,7 +265,7 @@ def _open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
                 ) from error
             if head.startswith(_GZIP):
                 raise MienError(
-                    f"{path}: is packed with gzip, {expected}; unpack it and give what comes out"
+                    f"{path}: is packed with gzip, {expected}; unpack it and give the unpacked file"
                 ) from error
             raise MienError(f"{path}: is not a zip archive; {expected}; check the path or download it again") from error
         with archive:
@@ -274,9 +278,3 @@ def _check_size(where: str, size: int, limit: int) -> None:
             f"{where}: holds {size:,} bytes unpacked, expected at most {limit:,}; "
             "this may be a decompression bomb: remove the file, or make it smaller if it is yours"
         )
-
-
-def _parents(path: str) -> Iterator[str]:
-    while "/" in path:
-        path = path.rpartition("/")[0]
-        yield path

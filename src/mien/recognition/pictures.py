@@ -1,16 +1,13 @@
 """From anything that a person may hand over as a picture to its upright pixels: lenient to kinds, strict to damage.
 
-A data set is read with more distrust (``mien.data.pictures``): there, a transparent or 16-bit picture is a mistake that
+A data set is read with more distrust (``mien.data.images``): there, a transparent or 16-bit picture is a mistake that
 would spoil a training; here it is somebody's photo.
 """
 
 from __future__ import annotations
 
-import io
 import os
 import re
-import warnings
-from contextlib import AbstractContextManager
 from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -19,7 +16,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageOps
 
 from mien.data.images import SUFFIXES as DATA_SUFFIXES
-from mien.data.images import failures_told
+from mien.data.images import grey_if_equal, open_picture, pillow_errors
 from mien.data.sources import open_file
 from mien.errors import MienError
 
@@ -82,7 +79,7 @@ def read(given: Any, where: str, color: str | None = None) -> np.ndarray:
     if isinstance(given, np.ndarray):
         return _from_array(given, where, color)
     if isinstance(given, Image.Image):
-        with _told(where):
+        with pillow_errors(where, _FORMATS, _MOST):
             _check_size(given.size, where)
             return _pixels(given, where)
     if isinstance(given, bytes | bytearray | memoryview):
@@ -130,21 +127,9 @@ def _check_kind(head: bytes, where: str, suffix: str) -> None:
 
 
 def _decode(data: bytes, where: str) -> np.ndarray:
-    if not data:
-        raise MienError(f"{where}: is empty; replace or remove the file")
-    with _told(where), _opened(data) as image:
+    with open_picture(data, where, _FORMATS, _MOST) as image:
         _check_size(image.size, where)  # before anything is decoded
         return _pixels(image, where)
-
-
-def _opened(data: bytes) -> Image.Image:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is checked here, and told
-        return Image.open(io.BytesIO(data), formats=_FORMATS)
-
-
-def _told(where: str) -> AbstractContextManager[None]:
-    return failures_told(where, _FORMATS, _MOST)
 
 
 def _check_size(size: tuple[int, int], where: str) -> None:
@@ -169,13 +154,7 @@ def _pixels(image: Image.Image, where: str) -> np.ndarray:
         upright = Image.alpha_composite(Image.new("RGBA", upright.size, _WHITE), _with_alpha(upright))
     if upright.mode in ("1", "L", "LA", "La"):
         return np.asarray(upright.convert("L"))
-    pixels = np.asarray(_from_lab(upright) if upright.mode == "LAB" else upright.convert("RGB"))
-    # A colour photo shows itself in a few pixels; only what may be grey is looked at whole.
-    return np.ascontiguousarray(pixels[..., 0]) if _is_grey(pixels[::16, ::16]) and _is_grey(pixels) else pixels
-
-
-def _is_grey(pixels: np.ndarray) -> bool:
-    return bool((pixels == pixels[..., :1]).all())
+    return grey_if_equal(np.asarray(_from_lab(upright) if upright.mode == "LAB" else upright.convert("RGB")))
 
 
 def _is_turned(image: Image.Image) -> bool:

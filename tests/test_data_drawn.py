@@ -15,13 +15,9 @@ from PIL import Image
 
 from mien.data.drawn import EXPRESSIONS, draw_face, draw_faces, write_archive
 from mien.data.faces import FaceSet
-from mien.data.portrait import CANVAS, Pose, Sketch, backdrop
 from mien.data.read import read_faces
 from mien.errors import MienError
 from mien.labels import FER2013
-
-FRONTAL = Pose(roll=0.0, yaw=0.0, pitch=0.0, scale=80.0, shift=(0.0, 0.0))
-SQUARE = np.array([(-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5)])
 
 
 @pytest.fixture(scope="module")
@@ -89,15 +85,15 @@ def test_no_two_pictures_are_equal(faces: FaceSet) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         ({"train": -1}, "train -1"),
         ({"train": 7, "seed": -2}, "seed -2"),
         ({"train": 0, "validation": 0, "test": 0}, "no pictures at all"),
     ],
 )
-def test_impossible_counts_are_refused(arguments: dict[str, int], told: str) -> None:
-    with pytest.raises(MienError, match=told):
+def test_impossible_counts_are_refused(arguments: dict[str, int], message: str) -> None:
+    with pytest.raises(MienError, match=message):
         draw_faces(**arguments)
 
 
@@ -136,50 +132,6 @@ def test_ids_of_another_set_are_refused(faces: FaceSet, tmp_path: Path) -> None:
     with pytest.raises(MienError, match=r"row 0 does not fit test/angry/PrivateTest_\*\.png"):
         write_archive(tmp_path / "drawn.zip", foreign)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_square_lands_where_the_pose_puts_it() -> None:
-    canvas = Image.new("L", (CANVAS, CANVAS))
-    sketch = Sketch()
-    sketch.fill(SQUARE, 200.0, relief=0.0)
-    sketch.paint(canvas, replace(FRONTAL, shift=(20.0, -10.0)))
-    # 80 pixels a unit around the middle (95.5, 95.5), moved 20 right and 10 up; the ink spreads by 3 pixels.
-    rows, columns = np.nonzero(np.asarray(canvas) == 200)
-    assert abs(columns.mean() - 115.5) < 0.6
-    assert abs(rows.mean() - 85.5) < 0.6
-    assert abs(len(rows) - 83**2) < 200
-
-
-def test_a_line_has_its_width_and_one_of_no_width_is_still_seen() -> None:
-    def painted(width: float) -> np.ndarray:
-        canvas = Image.new("L", (CANVAS, CANVAS))
-        sketch = Sketch()
-        sketch.line(np.array([(-0.5, 0.0), (0.5, 0.0)]), 255.0, width, relief=0.0)
-        sketch.paint(canvas, FRONTAL)
-        return np.asarray(canvas)[:, CANVAS // 2]
-
-    assert [(painted(width) > 0).sum() for width in (0.001, 0.05, 0.1)] == [3, 7, 11]
-
-
-def test_turning_the_head_moves_the_nose_more_than_the_outline() -> None:
-    def middle(relief: float) -> float:
-        canvas = Image.new("L", (CANVAS, CANVAS))
-        sketch = Sketch()
-        sketch.fill(0.1 * SQUARE, 255.0, relief)
-        sketch.paint(canvas, replace(FRONTAL, yaw=0.4))
-        ink = np.asarray(canvas).sum(axis=0, dtype=float)
-        return float((ink * np.arange(CANVAS)).sum() / ink.sum())
-
-    assert abs(middle(0.0) - 95.5) < 0.6
-    # A point in the middle bulges by 0.8 units: 80 * 0.8 * sin(0.4) = 24.9 pixels.
-    assert abs(middle(1.0) - 120.4) < 0.8
-    assert middle(1.25) > middle(1.0) + 4
-
-
-def test_backdrops_fill_the_canvas() -> None:
-    picture = backdrop(np.random.default_rng(0))
-    assert picture.size == (CANVAS, CANVAS)
-    assert picture.mode == "L"
 
 
 def test_a_linear_model_sees_something_but_not_enough() -> None:

@@ -1,4 +1,4 @@
-"""Sets with a folder a class: layouts, splits, sizes, colours, and what is refused."""
+"""The layouts of labelled sets: folders of classes, splits, sizes, colours; FER2013's tables; what is refused."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from mien.data.read import read_faces
 from mien.errors import MienError
 
 PICTURE = encode(noise(0))
+PIXELS = " ".join(["7"] * 2304)
+TABLE = f"emotion,pixels,Usage\n0,{PIXELS},Training\n6,{PIXELS},Training\n6,{PIXELS},PrivateTest\n"
 
 
 def read(tmp_path: Path, members: dict[str, bytes]) -> FaceSet:
@@ -81,7 +83,7 @@ def test_seven_known_classes_come_in_fer2013s_order(tmp_path: Path) -> None:
     assert faces.names == ("angry", "fear", "sad", "surprise", "neutral")
 
 
-def test_other_files_are_told_and_junk_is_not(tmp_path: Path) -> None:
+def test_a_warning_counts_other_files_but_not_junk(tmp_path: Path) -> None:
     faces = read(
         tmp_path, {"a/1.png": PICTURE, "a/.DS_Store": b"x", "a/Thumbs.db": b"x", "readme.txt": b"x", "b.md": b""}
     )
@@ -89,7 +91,7 @@ def test_other_files_are_told_and_junk_is_not(tmp_path: Path) -> None:
     assert faces.warnings == ("left out 2 file(s) that are no pictures, the first is b.md",)
 
 
-def test_a_file_in_another_split_than_its_name_says_is_told(tmp_path: Path) -> None:
+def test_a_warning_names_a_file_in_the_folder_of_another_split(tmp_path: Path) -> None:
     faces = read(tmp_path, {"train/sad/PublicTest_3.png": PICTURE, "train/sad/Training_1.png": PICTURE})
     assert faces.splits.tolist() == ["validation", "train"]
     assert any("train/sad/PublicTest_3.png; the name decides" in warning for warning in faces.warnings)
@@ -178,14 +180,14 @@ def test_two_spellings_of_a_class(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("pixels", "told"),
+    ("pixels", "message"),
     [
         (np.zeros((6, 5), np.uint8), "is 5x6 pixels, expected 6x6"),
         (np.zeros((7, 7), np.uint8), "is 7x7 pixels, expected 6x6"),
     ],
 )
-def test_a_picture_of_another_size(tmp_path: Path, pixels: np.ndarray, told: str) -> None:
-    refused(tmp_path, {"a/1.png": PICTURE, "a/2.png": encode(pixels)}, "a/2.png", told, "mien data crop")
+def test_a_picture_of_another_size(tmp_path: Path, pixels: np.ndarray, message: str) -> None:
+    refused(tmp_path, {"a/1.png": PICTURE, "a/2.png": encode(pixels)}, "a/2.png", message, "mien data crop")
 
 
 def test_a_first_picture_that_is_not_square(tmp_path: Path) -> None:
@@ -201,21 +203,26 @@ def test_a_truncated_picture(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "told"), [(b"", "is empty"), (b"hello", "is not a picture"), (b"%!PS-Adobe", "is not a picture")]
+    ("data", "message"), [(b"", "is empty"), (b"hello", "is not a picture"), (b"%!PS-Adobe", "is not a picture")]
 )
-def test_a_file_that_is_no_picture(tmp_path: Path, data: bytes, told: str) -> None:
-    refused(tmp_path, {"a/1.png": PICTURE, "a/2.png": data}, "a/2.png", told, "replace or remove")
+def test_a_file_that_is_no_picture(tmp_path: Path, data: bytes, message: str) -> None:
+    refused(tmp_path, {"a/1.png": PICTURE, "a/2.png": data}, "a/2.png", message, "replace or remove")
 
 
 @pytest.mark.parametrize(
-    ("side", "told"), [(2049, "2049x2049 pixels, expected at most"), (60000, "more pixels than can be read")]
+    ("side", "message"),
+    [
+        (2049, "2049x2049 pixels, expected at most"),
+        (10000, "10000x10000 pixels, expected at most"),
+        (60000, "more pixels than can be read"),
+    ],
 )
-def test_a_picture_that_claims_many_pixels_is_not_decoded(tmp_path: Path, side: int, told: str) -> None:
+def test_a_picture_that_claims_many_pixels_is_not_decoded(tmp_path: Path, side: int, message: str) -> None:
     header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
     chunk = b"IHDR" + header
     bomb = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
     bomb += struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT"))
-    refused(tmp_path, {"a/1.png": bomb}, "a/1.png", told)
+    refused(tmp_path, {"a/1.png": bomb}, "a/1.png", message)
 
 
 def test_pixels_that_need_a_decision_are_refused(tmp_path: Path) -> None:
@@ -223,3 +230,121 @@ def test_pixels_that_need_a_decision_are_refused(tmp_path: Path) -> None:
     refused(tmp_path, deep, "a/1.png", "I;16", "expected 8-bit")
     transparent = {"a/1.png": encode(noise(1, channels=4))}
     refused(tmp_path, transparent, "a/1.png", "transparent parts")
+
+
+def write_table(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "fer2013.csv"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def refused_table(path: Path, *parts: str) -> None:
+    with pytest.raises(MienError) as error:
+        read_faces(path, cache=False)
+    assert "\n" not in str(error.value)
+    for part in parts:
+        assert part in str(error.value), str(error.value)
+
+
+def test_rows_become_faces(tmp_path: Path) -> None:
+    image = noise(4, side=48)
+    pixels = " ".join(map(str, image.reshape(-1)))
+    text = f"emotion,pixels,Usage\r\n3,{PIXELS},Training\r\n1,{PIXELS},Training\r\n1,{pixels},PublicTest\r\n"
+    faces = read_faces(write_table(tmp_path, text), cache=False)
+    assert faces.names == ("disgust", "happy") and faces.labels.tolist() == [1, 0, 0]
+    assert faces.splits.tolist() == ["train", "train", "validation"]
+    assert faces.ids.tolist() == ["row 2", "row 3", "row 4"]
+    assert (faces.images[0] == 7).all() and (faces.images[2] == image).all()
+    assert faces.images.dtype == np.uint8 and "train 2 instead of 28,709" in faces.warnings[0]
+
+
+def test_spaces_in_the_header_and_a_byte_order_mark(tmp_path: Path) -> None:
+    text = f"\ufeffemotion, Usage, pixels\n2,Training,{PIXELS}\n"
+    faces = read_faces(write_table(tmp_path, text), cache=False)
+    assert faces.names == ("fear",) and faces.splits.tolist() == ["train"]
+
+
+def test_without_usage_every_row_is_training_and_no_count_is_expected(tmp_path: Path) -> None:
+    faces = read_faces(write_table(tmp_path, f"emotion,pixels\n2,{PIXELS}\n\n5,{PIXELS}\n"), cache=False)
+    assert faces.splits.tolist() == ["train", "train"] and faces.warnings == ()
+    assert faces.ids.tolist() == ["row 2", "row 4"]
+
+
+@pytest.mark.parametrize(
+    ("row", "parts"),
+    [
+        (f"0,{PIXELS} 7,Training", ("row 3, pixels", "has 2,305 values, expected 2,304 (48x48)")),
+        (f"0,{PIXELS[2:]},Training", ("row 3, pixels", "has 2,303 values")),
+        ("0,,Training", ("row 3, pixels", "has 0 values")),
+        (f"0,{PIXELS[:-1]}x,Training", ("row 3, pixels", "'x' is not a grey value", "0 to 255")),
+        (f"0,{PIXELS[:-1]}7.5,Training", ("row 3, pixels", "'7.5' is not a grey value")),
+        (f"0,{PIXELS[:-1]}-7,Training", ("row 3, pixels", "'-7' is not a grey value")),
+        (f"0,{PIXELS[:-1]}nan,Training", ("row 3, pixels", "'nan'")),
+        (f"0,{PIXELS[:-1]}\u0667,Training", ("row 3, pixels", "is not a grey value")),
+        (f"0,{PIXELS[:-1]}256,Training", ("row 3, pixels", "256 is no grey value, expected 0 to 255")),
+        (f"0,{PIXELS[:-1]}{'9' * 40},Training", ("row 3, pixels", "is no grey value")),
+        (f"7,{PIXELS},Training", ("row 3, emotion", "unknown label '7'", "6 neutral")),
+        (f"happy,{PIXELS},Training", ("row 3, emotion", "unknown label 'happy'")),
+        (f"-1,{PIXELS},Training", ("row 3, emotion", "unknown label '-1'")),
+        (f"0,{PIXELS},Test", ("row 3, Usage", "unknown split 'Test'", "Training, PublicTest, PrivateTest")),
+        (f"0,{PIXELS}", ("row 3", "has 2 fields, expected 3")),
+        (f"0,{PIXELS},Training,x", ("row 3", "has 4 fields, expected 3")),
+        (f"5,{PIXELS},PublicTest", ("row 3", "unknown label surprise", "no training image")),
+        (f'0,"{PIXELS * 40}",Training', ("line 3", "correct it")),
+    ],
+)
+def test_a_wrong_row(tmp_path: Path, row: str, parts: tuple[str, ...]) -> None:
+    path = write_table(tmp_path, f"emotion,pixels,Usage\n0,{PIXELS},Training\n{row}\n")
+    refused_table(path, str(path), "correct", *parts)
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("", "the header is ''"),
+        ("label,pixels\n", "the header is 'label,pixels', expected emotion,pixels,Usage"),
+        ("emotion,pixels,Usage\n", "no row below its header"),
+        ("emotion,pixels,Usage\n0,\x00,Training\n", "fer2013.csv"),
+    ],
+)
+def test_a_wrong_table(tmp_path: Path, text: str, part: str) -> None:
+    refused_table(write_table(tmp_path, text), part)
+
+
+def test_a_table_that_is_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "fer2013.csv"
+    path.write_bytes(b"\xff\xfe\x00emotion")
+    refused_table(path, "is not a CSV file that can be read", "download it again")
+
+
+def test_a_table_in_a_zip_or_a_folder(tmp_path: Path) -> None:
+    challenge = {
+        "challenge/fer2013.csv": TABLE.encode(),
+        "challenge/train.csv": f"emotion,pixels\n0,{PIXELS}\n".encode(),
+        "challenge/example_submission.csv": b"id,emotion\n",
+        "challenge/README": b"hello",
+    }
+    for path in (write_zip(tmp_path / "a.zip", challenge), write_folder(tmp_path / "a", challenge)):
+        assert read_faces(path, cache=False).splits.tolist() == ["train", "train", "test"]
+
+
+def test_a_wrong_row_in_a_zip_names_archive_and_table(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "a.zip", {"x/fer2013.csv": TABLE.replace("6,", "9,").encode()})
+    refused_table(path, f"{path}: x/fer2013.csv: row 3, emotion")
+
+
+def test_tables_that_leave_a_choice(tmp_path: Path) -> None:
+    two = {"a.csv": TABLE.encode(), "b.csv": TABLE.encode()}
+    refused_table(
+        write_zip(tmp_path / "two.zip", two), "several FER2013 tables (a.csv, b.csv)", "expected one", "unpack"
+    )
+    none = write_zip(tmp_path / "none.zip", {"a.csv": b"x,y\n"})
+    refused_table(none, "a.csv", "has the header emotion,pixels,Usage")
+
+
+def test_a_table_cut_short_in_a_zip(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "a.zip", {"fer2013.csv": TABLE.encode()})
+    data = bytearray(path.read_bytes())
+    data[60] ^= 0xFF
+    path.write_bytes(data)
+    refused_table(path, "fer2013.csv", "download")
