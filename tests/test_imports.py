@@ -1,4 +1,4 @@
-"""The order of the house: no ring of imports, and walls between folders; every import counts, those in functions too."""
+"""The order of the house: no ring of imports, and walls between folders; imports inside functions count as well."""
 
 from __future__ import annotations
 
