@@ -443,5 +443,5 @@ def test_onnx_that_points_to_other_files(location: str, tmp_path: Path) -> None:
         entry = value.external_data.add()
         entry.key, entry.value = key, text
     (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
-    with pytest.raises(MienError, match=r"is no ONNX file that can be read"):
+    with pytest.raises(MienError, match=r"is not an ONNX file that can be read"):
         OnnxEngine(tmp_path / "model.onnx")
