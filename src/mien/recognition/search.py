@@ -146,7 +146,7 @@ def resized(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 def _tiles(height: int, width: int, scale: float) -> Iterator[Tile]:
-    """Yields the tiles of one scale: at least two, for two cores; on every machine, so that all give the same answers."""
+    """Yields the tiles of one scale: two or more for two cores; on every machine, for equal answers."""
     wide, high = max(1, round(width * scale)), max(1, round(height * scale))
     across, down = _parts(wide), _parts(high)
     if across == down == 1:
