@@ -94,8 +94,8 @@ def test_it_holds_no_more_for_a_longer_film() -> None:
     for minute in range(121):
         for frame in range(60):
             drawn.add(record(60 * minute + frame, face(0, "happy")))
-    assert len(drawn._looks) <= LARGEST_BINS and len(drawn._faces[0].bins) <= LARGEST_BINS
-    assert sum(drawn._looks.values()) == sum(found.frames for found in drawn._faces[0].bins.values()) == 121 * 60
+    assert len(drawn._frame_counts) <= LARGEST_BINS and len(drawn._faces[0].bins) <= LARGEST_BINS
+    assert sum(drawn._frame_counts.values()) == sum(sums.frames for sums in drawn._faces[0].bins.values()) == 121 * 60
     assert shares(panel(drawn.draw())[:, 700])["happy"] > 0.95
 
 

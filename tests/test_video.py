@@ -194,7 +194,7 @@ class TestCamera:
 
     @pytest.fixture(autouse=True)
     def pattern(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(camera, "_PAUSE_S", 0.0)
+        monkeypatch.setattr(camera, "_CAMERA_PAUSE_S", 0.0)
         sources = {0: "testsrc2=size=96x64:rate=25:duration=0.12", 1: "testsrc2=size=96x64:rate=25:duration=0"}
         system = camera._device
         monkeypatch.setattr(
