@@ -122,7 +122,7 @@ def test_a_film_without_faces_and_with_damage_is_drawn_too(tmp_path: Path) -> No
 
 
 def test_a_name_that_is_no_picture_and_a_record_without_time(tmp_path: Path) -> None:
-    with pytest.raises(MienError, match=r"timeline\.txt: is no name for a picture, expected one that ends in \.png"):
+    with pytest.raises(MienError, match=r"timeline\.txt: is not a name for a picture, expected one that ends in \.png"):
         Timeline("film.mp4", 0).save(tmp_path / "timeline.txt")
     with pytest.raises(ValueError, match="the record has no time"):
         Timeline("film.mp4", 0).add(Recognition("photo.jpg", "no_face"))

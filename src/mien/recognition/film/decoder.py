@@ -247,8 +247,8 @@ class _Losses:
     collected here.
 
     Args:
-        whole: False if the film may begin in the middle. Packets before its first key frame then depend on missing
-            ones; they give no picture, but that is not damage.
+        whole: False if the film may begin in the middle. Packets before its first key frame then depend on
+            missing ones; they give no picture, but that is not damage.
     """
 
     def __init__(self, whole: bool) -> None:
@@ -259,7 +259,7 @@ class _Losses:
         self._broken: set[int] = set()
 
     def sent(self, packet: av.Packet, failed: bool) -> bool:
-        """Registers a packet; returns True if its picture is lost and has no time by which ``before`` could report it."""
+        """Registers a packet; returns True if its picture is lost and ``before`` cannot report it, for lack of a time."""
         self._started = self._started or packet.is_keyframe
         if not self._started or packet.is_discard:
             return False

@@ -160,7 +160,7 @@ class Timeline:
             self._dropped_faces += 1
 
     def _columns(self, places: np.ndarray) -> tuple[np.ndarray, float]:
-        """Returns the rows of ``places`` in each pixel column, int [2, W] (first, one after last), and the axis' end in s."""
+        """Returns the rows of ``places`` in each pixel column, int [2, W] (first, one after last), and the end in s."""
         wide = _WIDTH - _RIGHT - _LEFT
         if not len(places):
             return np.zeros((2, wide), int), 1.0

@@ -228,8 +228,8 @@ def _middle(box: Box) -> tuple[float, float]:
 
 # Hard cuts. Each frame is reduced to a small grey picture. A cut changes two things at once: the histogram of grey
 # levels, and the layout, even at the best small shift. A pan changes only the layout and a fade only the histogram. A
-# flash changes both, but the former picture comes back, so the decision waits for a few frames. `python benchmarks/cuts.py`
-# measures how often this is right.
+# flash changes both, but the former picture comes back, so the decision waits for a few frames.
+# `python benchmarks/cuts.py` measures how often this is right.
 
 ROWS, COLUMNS = 24, 32
 """Cells of the small picture."""
