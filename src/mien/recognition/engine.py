@@ -129,7 +129,7 @@ class OnnxEngine:
         """Reads crops; see ``Engine``.
 
         Raises:
-            MienError: the crops are of another kind or size, or an answer is NaN or infinity.
+            MienError: the crops have another type or size, or an answer is NaN or infinity.
         """
         crops = check_crops(crops, self.image_size, self.grey)
         parts = side_by_side(self._read, batches(crops, self._threads), self._threads)

@@ -83,7 +83,7 @@ def csv_table(path: Path, names: Sequence[str]) -> Iterator[Add]:
     """Opens a CSV file (UTF-8, with a header); each record is on disk as soon as it is added.
 
     No cell is a formula for a spreadsheet: a path that begins with ``=``, ``+``, ``-`` or ``@`` gets ``./`` in front,
-    any other text an apostrophe. Control characters and line breaks are escaped. JSON and Parquet keep the text as it is.
+    any other text an apostrophe. Control characters and line breaks are escaped. JSON and Parquet keep it.
 
     Args:
         path: the file; an existing one is replaced.

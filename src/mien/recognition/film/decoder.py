@@ -259,7 +259,7 @@ class _Losses:
         self._broken: set[int] = set()
 
     def sent(self, packet: av.Packet, failed: bool) -> bool:
-        """Registers a packet; returns True if its picture is lost and ``before`` cannot report it, for lack of a time."""
+        """Registers a packet; returns True if its picture is lost and has no time for ``before`` to report."""
         self._started = self._started or packet.is_keyframe
         if not self._started or packet.is_discard:
             return False

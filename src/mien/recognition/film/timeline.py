@@ -243,16 +243,16 @@ def _labels(pen: ImageDraw.ImageDraw, names: Sequence[str], mean: np.ndarray, la
     """Writes names and means at the right end, each as near to its band as possible, with a line to it."""
     ends = not np.isnan(last).any()
     shares = last if ends else mean
-    wanted = top + (np.cumsum(shares) - shares / 2) * _PANEL
+    band_centres = top + (np.cumsum(shares) - shares / 2) * _PANEL
     space = min(25.0, _PANEL / len(names))
-    placed = wanted.copy()
+    placed = band_centres.copy()
     for row in range(1, len(names)):
         placed[row] = max(placed[row], placed[row - 1] + space)
     placed[-1] = min(placed[-1], top + _PANEL - space / 2)
     for row in range(len(names) - 2, -1, -1):
         placed[row] = min(placed[row], placed[row + 1] - space)
     right = _WIDTH - _RIGHT
-    for name, share, y, band in zip(names, mean, placed, wanted, strict=True):
+    for name, share, y, band in zip(names, mean, placed, band_centres, strict=True):
         if ends:
             pen.line([(right + 2, band), (right + 16, y)], fill=colour_of(name), width=2)
         pen.rectangle((right + 20, y - 7, right + 34, y + 7), fill=colour_of(name))
