@@ -1,4 +1,4 @@
-"""Films and cameras: every frame has its row, numbers do not drift, memory does not grow, nothing is written half."""
+"""Films and cameras: a record for every frame, steady numbering and memory, no half-written files."""
 
 from __future__ import annotations
 

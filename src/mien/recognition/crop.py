@@ -238,8 +238,8 @@ def _search(
     except MemoryError:
         return SearchedPicture(Recognition(name, "error", _out_of_memory(name)), [], [])
     height, width = pixels.shape[:2]
-    status = "ok" if detections else "no_face"
-    record = Recognition(name, status, width=width, height=height, pixels=pixels if keep_pixels else None)
+    kept_pixels = pixels if keep_pixels else None
+    record = Recognition(name, "ok" if detections else "no_face", width=width, height=height, pixels=kept_pixels)
     crops = [face_crop(pixels, detection, margin, engine) for detection in detections]
     return SearchedPicture(record, detections, crops)
 
