@@ -429,7 +429,7 @@ def damage(kind: str) -> Callable[[bytes], bytes]:
 def test_damaged_onnx(kind: str, tmp_path: Path) -> None:
     path = network(tmp_path / "model.onnx")
     path.write_bytes(damage(kind)(path.read_bytes()))
-    with pytest.raises(MienError, match=r"is (no|an) ONNX file"):
+    with pytest.raises(MienError, match=r"is (not an|an) ONNX file"):
         OnnxEngine(path)
 
 
