@@ -38,8 +38,9 @@ from mien.export.parity import crops_of
 from mien.model.classifier import Classifier
 from mien.model.networks import as_vit
 from mien.progress import progress
-from mien.recognition.attention import ATTENTION
+from mien.recognition.attention import ATTENTION, attend, grid
 from mien.recognition.explain import Reader, enlarged, filled, occlusion, reader
+from mien.recognition.torch_engine import TorchEngine
 
 Map = Callable[[np.ndarray, int, np.random.Generator], np.ndarray]
 """A face, uint8 [S, S] or [S, S, 3], the position of a label, and a source of chance, to relevance [S, S]."""
@@ -49,20 +50,38 @@ AGAINST: tuple[str, ...] = ("random", "attention", "occlusion")
 DEFAULT: tuple[str, ...] = ("random", "attention", "rollout", "gradient", "occlusion")
 
 
+def raw_attention(classifier: Classifier, crop: np.ndarray, label: int) -> np.ndarray:
+    """Attention of [CLS] to each patch in the last block, mean over heads: the baseline for other methods.
+
+    Args:
+        classifier: a ViT.
+        crop: uint8 [S, S] (grey) or [S, S, 3] (RGB), a face.
+        label: position of the expression; unused, as attention does not depend on it.
+
+    Returns:
+        float32 [G, G], one number for each patch, in [0, 1].
+    """
+    with torch.no_grad():
+        _, attentions = attend(classifier, crop)
+    return grid(attentions[-1][0].mean(0)[0, 1:])
+
+
 def methods(classifier: Classifier) -> dict[str, Map]:
     """Every method by name; the variants of occlusion say in what they differ from the first."""
-    read, patch_size = reader(classifier), cast(int, as_vit(classifier.network).config.patch_size)
+    read, patch_size = reader(TorchEngine(classifier)), cast(int, as_vit(classifier.network).config.patch_size)
     patches = classifier.preprocessing.image_size // patch_size
 
+    in_network = {"attention": raw_attention, **ATTENTION}
+
     def attention(name: str) -> Map:
-        return lambda face, label, _: enlarged(ATTENTION[name](classifier, face, label), len(face))
+        return lambda face, label, _: enlarged(in_network[name](classifier, face, label), len(face))
 
     def hidden(**options: Any) -> Map:
         return lambda face, label, _: occlusion(face, read, label, **options)
 
     return {
         "random": lambda face, _, chance: enlarged(chance.random((patches, patches)), len(face)),
-        **{name: attention(name) for name in ATTENTION},
+        **{name: attention(name) for name in in_network},
         "occlusion": hidden(),
         "occlusion, grey": hidden(fill="grey"),
         "occlusion, 1/6": hidden(windows=(1 / 6,)),
@@ -193,7 +212,7 @@ def measure(
     classifier: Classifier, faces: np.ndarray, names: list[str], steps: int, seed: int
 ) -> dict[str, np.ndarray]:
     """For each method the curves of all faces, float64 [N, 2, steps + 1]."""
-    known, read, chance = methods(classifier), reader(classifier), np.random.default_rng(seed)
+    known, read, chance = methods(classifier), reader(TorchEngine(classifier)), np.random.default_rng(seed)
     found: dict[str, list[np.ndarray]] = {name: [] for name in names}
     with progress("explaining", len(faces), "faces") as advance:
         for face in faces:

@@ -12,7 +12,7 @@ from detection_helpers import FACE, astronaut, lefts, panorama, picture
 from mien.errors import MienError
 from mien.recognition import detectors
 from mien.recognition.crop import square
-from mien.recognition.detection import Detection, WholePicture, apart, overlap, within
+from mien.recognition.detection import Detection, WholePicture, overlap, within, without_duplicates
 from mien.recognition.detectors import detector
 from mien.recognition.yunet import MARGIN, YuNet
 
@@ -200,12 +200,12 @@ def test_boxes_about_one_face_leave_the_surest() -> None:
     sure, shifted = Detection((10, 10, 20, 20), 9.0), Detection((14, 10, 20, 20), 8.0)
     within_it, beside = Detection((12, 12, 8, 8), 7.0), Detection((26, 10, 20, 20), 6.0)
     # Shifted by 4 of 20 they share 2/3 of their union; beside it, 80 of 720 pixels, a fifth of each box.
-    assert apart([beside, within_it, shifted, sure]) == [sure, beside]
+    assert without_duplicates([beside, within_it, shifted, sure]) == [sure, beside]
 
 
 def test_boxes_go_from_left_to_right() -> None:
     boxes = [Detection((x, y, 5, 5), 1.0) for x, y in ((30, 0), (0, 20), (0, 0), (15, 9))]
-    assert [one.box[:2] for one in apart(boxes)] == [(0, 0), (0, 20), (15, 9), (30, 0)]
+    assert [detection.box[:2] for detection in without_duplicates(boxes)] == [(0, 0), (0, 20), (15, 9), (30, 0)]
 
 
 def test_a_box_is_cut_to_the_picture() -> None:

@@ -77,19 +77,19 @@ def test_plates_stay_in_the_picture(box: Box, monkeypatch: pytest.MonkeyPatch) -
 
 
 def plates_of(faces: list[Face], shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
-    """Where the plates of faces come to stand."""
-    found: list[tuple[int, ...]] = []
+    """Returns the areas of the plates of faces."""
+    plates: list[tuple[int, ...]] = []
     plate = draw._plate
 
     def noting(
-        pen: object, one: Face, area: object, others: object, taken: list[tuple[int, ...]], size: object
+        pen: object, face: Face, area: object, other_areas: object, taken: list[tuple[int, ...]], size: object
     ) -> None:
-        plate(pen, one, area, others, taken, size)  # type: ignore[arg-type]
-        found[:] = taken
+        plate(pen, face, area, other_areas, taken, size)  # type: ignore[arg-type]
+        plates[:] = taken
 
     monkeypatch.setattr(draw, "_plate", noting)
     annotated(np.zeros(shape, np.uint8), faces)
-    return found
+    return plates
 
 
 def test_plates_of_many_faces_do_not_cover_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,8 +97,8 @@ def test_plates_of_many_faces_do_not_cover_each_other(monkeypatch: pytest.Monkey
     faces += [face((60 + 150 * column, 40 + 110 * row, 50, 50), "surprise") for column in range(4) for row in range(4)]
     plates = plates_of(faces, (480, 640), monkeypatch)
     assert len(plates) == 32
-    for one, other in itertools.combinations(plates, 2):
-        assert one[0] > other[2] or other[0] > one[2] or one[1] > other[3] or other[1] > one[3]
+    for first, second in itertools.combinations(plates, 2):
+        assert first[0] > second[2] or second[0] > first[2] or first[1] > second[3] or second[1] > first[3]
 
 
 def test_colours_are_distinct_and_the_same_each_time() -> None:

@@ -1,4 +1,4 @@
-"""The shapes of other tools, and tables."""
+"""Formats of other tools, and tables."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_the_shape_of_deepface() -> None:
 
 def test_the_shape_of_hugging_face() -> None:
     first, second = hf(TWO)
-    assert [found["label"] for found in first] == ["happy", "neutral", "sad"]
+    assert [answer["label"] for answer in first] == ["happy", "neutral", "sad"]
     assert second[0] == {"label": "sad", "score": 0.5}
     assert hf(NONE) == []
 

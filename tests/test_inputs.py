@@ -1,4 +1,4 @@
-"""What was typed becomes pictures and films, in order; what names nothing is told."""
+"""Arguments become pictures and films, in order; an argument that names nothing is reported."""
 
 from __future__ import annotations
 

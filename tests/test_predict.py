@@ -350,7 +350,7 @@ def test_a_folder_is_read_by_content_and_the_last_line_counts_the_rest(capsys: p
         Path("mixed", name).write_bytes(data)
     code, out, err = predict(capsys, "mixed", "--json")
     assert [json.loads(line)["input"] for line in out] == ["mixed/film.dat"] * 2 + ["mixed/photo.txt"]
-    assert (code, err) == (0, ["mien: left out 3 files that hold neither a picture nor a film: 2 text, 1 archive"])
+    assert (code, err) == (0, ["mien: skipped 3 files that hold neither a picture nor a film: 2 text, 1 archive"])
 
 
 def test_few_frames_of_a_long_film_are_written_slowly(capsys: pytest.CaptureFixture[str]) -> None:

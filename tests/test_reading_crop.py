@@ -230,13 +230,12 @@ class TestExplanations:
         (face,) = recognizer.recognize(pictures(1)[0]).faces
         assert face.crop is not None
         classifier = Classifier.load(folder)
-        for engine in (recognizer.engine, classifier):  # not cropped a second time
-            answers = reader(engine)(face.crop[None])[0]
-            assert answers.tolist() == pytest.approx(list(face.probabilities.values()), abs=1e-6)
+        answers = reader(recognizer.engine)(face.crop[None])[0]  # not cropped a second time
+        assert answers.tolist() == pytest.approx(list(face.probabilities.values()), abs=1e-6)
         uncropped = replace(classifier, preprocessing=replace(classifier.preprocessing, crop=1.0))
         for method in ("rollout", "gradient"):
-            maps = [explain(face, one, method).relevance for one in (recognizer.engine, classifier, uncropped)]
-            assert np.allclose(maps[0], maps[1], atol=1e-6) and np.allclose(maps[0], maps[2], atol=1e-6)
+            maps = [explain(face, engine, method).relevance for engine in (recognizer.engine, TorchEngine(uncropped))]
+            assert np.allclose(maps[0], maps[1], atol=1e-6)
 
 
 class TestTeachers:

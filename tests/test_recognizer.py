@@ -90,7 +90,7 @@ def test_pictures_of_a_list_are_searched_side_by_side_in_order_and_a_bad_one_har
 
 
 def test_large_pictures_are_searched_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    from mien.recognition import recognizer as module
+    from mien.recognition import crop as module
 
     class Several(Bright):
         threads = 2
@@ -98,7 +98,7 @@ def test_large_pictures_are_searched_one_after_the_other(monkeypatch: pytest.Mon
         def detect_alone(self, picture: np.ndarray) -> list[Detection]:
             raise AssertionError("side by side")
 
-    monkeypatch.setattr(module, "_MOST_BYTES", 1)
+    monkeypatch.setattr(module, "_MOST_DECODED_BYTES", 1)
     records = Recognizer(detector=Several(), engine=Mean()).recognize([picture([200])] * 3, color="gray")
     assert [len(record.faces) for record in records] == [1, 1, 1]
 
@@ -212,7 +212,7 @@ def test_a_stream_asks_for_no_more_than_a_batch() -> None:
 
 
 def test_kept_pixels_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mien.recognition.recognizer._MOST_BYTES", 2 * picture([200]).nbytes)
+    monkeypatch.setattr("mien.recognition.recognizer._MOST_WAITING_BYTES", 2 * picture([200]).nbytes)
     engine = Mean()
     list(recognizer(engine).stream([picture([200])] * 6, keep_pixels=True))
     assert engine.batches == [2, 2, 2]
@@ -222,7 +222,7 @@ def test_kept_pixels_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_faces_of_a_list_are_one_batch_however_large_or_many_the_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mien.recognition.recognizer._MOST_BYTES", 1)
+    monkeypatch.setattr("mien.recognition.recognizer._MOST_WAITING_BYTES", 1)
     engine = Mean()
     recognizer(engine, batch_size=4).recognize([picture([200]), *[picture([])] * 9, picture([210])])
     assert engine.batches == [2]

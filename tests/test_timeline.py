@@ -94,8 +94,8 @@ def test_it_holds_no_more_for_a_longer_film() -> None:
     for minute in range(121):
         for frame in range(60):
             drawn.add(record(60 * minute + frame, face(0, "happy")))
-    assert len(drawn._looks) <= LARGEST_BINS and len(drawn._faces[0].bins) <= LARGEST_BINS
-    assert sum(drawn._looks.values()) == sum(found.frames for found in drawn._faces[0].bins.values()) == 121 * 60
+    assert len(drawn._frame_counts) <= LARGEST_BINS and len(drawn._faces[0].bins) <= LARGEST_BINS
+    assert sum(drawn._frame_counts.values()) == sum(sums.frames for sums in drawn._faces[0].bins.values()) == 121 * 60
     assert shares(panel(drawn.draw())[:, 700])["happy"] > 0.95
 
 
@@ -122,7 +122,7 @@ def test_a_film_without_faces_and_with_damage_is_drawn_too(tmp_path: Path) -> No
 
 
 def test_a_name_that_is_no_picture_and_a_record_without_time(tmp_path: Path) -> None:
-    with pytest.raises(MienError, match=r"timeline\.txt: is no name for a picture, expected one that ends in \.png"):
+    with pytest.raises(MienError, match=r"timeline\.txt: is not a name for a picture, expected one that ends in \.png"):
         Timeline("film.mp4", 0).save(tmp_path / "timeline.txt")
     with pytest.raises(ValueError, match="the record has no time"):
         Timeline("film.mp4", 0).add(Recognition("photo.jpg", "no_face"))

@@ -1,4 +1,4 @@
-"""Films and cameras: every frame has its row, numbers do not drift, memory does not grow, nothing is written half."""
+"""Films and cameras: a record for every frame, steady numbering and memory, no half-written files."""
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ class TestCamera:
 
     @pytest.fixture(autouse=True)
     def pattern(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(camera, "_PAUSE_S", 0.0)
+        monkeypatch.setattr(camera, "_CAMERA_PAUSE_S", 0.0)
         sources = {0: "testsrc2=size=96x64:rate=25:duration=0.12", 1: "testsrc2=size=96x64:rate=25:duration=0"}
         system = camera._device
         monkeypatch.setattr(

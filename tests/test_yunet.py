@@ -42,11 +42,11 @@ def test_answers_are_those_of_opencv(network: Network, tmp_path: Path, shape: tu
     pixels = np.tile(astronaut(160), (4, 8, 1))[: shape[0], : shape[1]]
     theirs = cv2.FaceDetectorYN.create(str(tmp_path / FILE), "", shape[::-1], 0.5, 0.3, 5000)
     _, expected = theirs.detect(np.ascontiguousarray(pixels[..., ::-1]))
-    (found,) = network.read([pixels], 0.5)
-    found = suppressed(found)
-    assert len(found) == (0 if expected is None else len(expected))
-    if len(found):
-        order, wanted = found[np.lexsort(found.T[:2].round())], expected[np.lexsort(expected.T[:2].round())]
+    (rows,) = network.read([pixels], 0.5)
+    rows = suppressed(rows)
+    assert len(rows) == (0 if expected is None else len(expected))
+    if len(rows):
+        order, wanted = rows[np.lexsort(rows.T[:2].round())], expected[np.lexsort(expected.T[:2].round())]
         assert np.abs(order[:, :4] - wanted[:, :4]).max() < 0.05  # pixels
         assert np.abs(order[:, 4] - wanted[:, 14]).max() < 1e-3
 

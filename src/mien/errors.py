@@ -1,4 +1,4 @@
-"""The one exception that a user is meant to read, and a sentence that several of them end with."""
+"""The exception whose message is written for users, and a text that several messages share."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import re
 from mien.text import shown
 
 NO_NUMBERS = "NaN or infinity, expected numbers; its weights are damaged: copy the whole folder again, or train anew"
-"""What a model answers that cannot be used, and what to do about it."""
+"""End of a message about a model with unusable answers: the cause and the remedy."""
 
 
 def one_line(text: str) -> str:
-    """A text without its line breaks; other space is left as it is, as names of files may hold it."""
+    """Joins the lines of a text; other white space stays, as file names may contain it."""
     return re.sub(r"\s*[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]\s*", " ", text).strip()
 
 
 class MienError(Exception):
-    """A mistake in what Mien was given, told on one line.
+    """An error in the user's input, described on one line.
 
-    The message names what was wrong, where (file, row or field), what was expected and what to do about it.
-    Nothing in it controls a terminal (``mien.text.shown``). The command line prints it without a traceback and exits
+    The message says what was wrong, where (file, row or field), what was expected and what to do. It is safe for a
+    terminal (``mien.text.shown``). The command line prints it without a traceback and exits
     with code 2.
     """
 

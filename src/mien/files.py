@@ -1,4 +1,4 @@
-"""Writing files so that a reader never sees half of one."""
+"""Writes files and folders atomically, so that a reader never sees half of one, and reads JSON."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mien.locks import claim, clear_files, ensure_writable, is_at, is_temporary,
 from mien.text import encodable
 
 LARGEST_JSON = 64 * 2**20
-"""Bytes of a JSON file that is read; the largest that Mien writes holds some hundred thousand."""
+"""Bytes of the largest JSON file that is read; the largest that Mien writes has some hundred thousand."""
 
 __all__ = [
     "atomic_file", "atomic_folder", "ensure_writable", "expanded", "read_json", "read_json_object", "recover_folder",
@@ -28,23 +28,23 @@ __all__ = [
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
-# The folders in which this process has looked for what killed writers left.
+# Folders in which this process has already removed leftovers of killed writers.
 _cleared: set[str] = set()
 
 
 @contextmanager
 def atomic_file(path: Path, *, private: bool = False, spare_newcomer: bool = False) -> Iterator[Path]:
-    """A temporary file beside ``path`` that takes its place when the block ends, and vanishes when it fails.
+    """Gives a temporary file that replaces ``path`` when the block ends, and is removed if the block fails.
 
     Args:
         path: the file.
-        private: only this user may read the file; else its mode is that of any new file (umask).
-        spare_newcomer: a file that came to be at ``path`` while the block ran is not replaced: the new file then lies
-            beside it, under a name with a number.
+        private: only this user may read the file; else it has the mode of any new file (umask).
+        spare_newcomer: do not replace a file that appeared at ``path`` during the block; the new file then gets a name
+            with a number beside it.
 
     Raises:
-        MienError: the disk is full or the folder cannot be written to; ``path`` is as it was before. Or a newcomer was
-            spared: the message tells where the new file is.
+        MienError: the disk is full or the folder cannot be written to; ``path`` is unchanged. Or a newcomer was spared;
+            the message says where the new file is.
     """
     try:
         if not is_temporary(path.parent):
@@ -70,19 +70,19 @@ def atomic_file(path: Path, *, private: bool = False, spare_newcomer: bool = Fal
 
 @contextmanager
 def atomic_folder(path: Path, *, check: Callable[[Path], None] | None = None) -> Iterator[Path]:
-    """A temporary folder beside ``path`` that takes its place when the block ends, and vanishes when it fails.
+    """Gives a temporary folder that replaces ``path`` when the block ends, and is removed if the block fails.
 
-    No other command can write ``path`` meanwhile (``mien.locks.claim``). What comes to be there by other means while
-    the block runs is not replaced: the new folder then lies beside it, under a name with a number.
+    No other command can write ``path`` meanwhile (``mien.locks.claim``). A folder that appears there by other means
+    during the block is not replaced; the new folder then gets a name with a number beside it.
 
     Args:
-        path: the folder; a link stands for what it points to.
-        check: raises MienError if the former folder, at the path that it is handed, holds what must not be lost. It is
-            asked when that folder has been moved aside, so that nothing can come into it any more.
+        path: the folder; a link is followed.
+        check: function that gets the path of the former folder and raises MienError if it holds files that must not be
+            lost. It is called after that folder was moved aside, so that no file can be added any more.
 
     Raises:
-        MienError: the disk is full, the folder cannot be written to, or another command writes it; ``path`` is as it
-            was before. Or something was spared: the message tells where the new folder is.
+        MienError: the disk is full, the folder cannot be written to, or another command writes it; ``path`` is
+            unchanged. Or a newcomer was spared; the message says where the new folder is.
     """
     path = Path(os.path.realpath(path))
     try:
@@ -111,32 +111,32 @@ def atomic_folder(path: Path, *, check: Callable[[Path], None] | None = None) ->
 
 
 def recover_folder(path: Path) -> None:
-    """Clears up after an ``atomic_folder`` that was killed: the former folder comes back where no new one had come.
+    """Cleans up after a killed ``atomic_folder``: restores the former folder if no new one took its place.
 
     Raises:
         MienError: another command writes the folder.
     """
     if path.parent.is_dir():
         with claim(path):
-            pass  # claiming it clears up
+            pass  # claim() cleans up
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Removes the temporary files that an ``atomic_file`` in the folder of a run left when it was killed."""
+    """Removes temporary files that a killed ``atomic_file`` left in the folder of a run."""
     clear_files(folder, of_a_run=True)
 
 
 def refuse_inputs(out: Path, inputs: Iterable[Path | None], option: str = "--out", *, may_hold: bool = False) -> None:
-    """Makes sure, before any work, that an output is no input, holds none and lies in none.
+    """Checks, before any work, that an output is not an input, contains none and lies in none.
 
     Args:
-        out: the file or folder to be written.
-        inputs: files and folders that are read; None, and what does not exist, is passed over.
-        option: how messages name ``out``.
-        may_hold: ``out`` may be a folder around an input, as only files with names of their own are written into it.
+        out: the file or folder to write.
+        inputs: files and folders to read; None and missing ones are ignored.
+        option: name of ``out`` in messages.
+        may_hold: allow a folder ``out`` around an input, if only files with distinct names are written into it.
 
     Raises:
-        MienError: it is, holds or lies in one of them.
+        MienError: ``out`` is, contains or lies in an input.
     """
     real = Path(os.path.realpath(out))
     for source in inputs:
@@ -154,41 +154,45 @@ def refuse_inputs(out: Path, inputs: Iterable[Path | None], option: str = "--out
         raise MienError(f"{option} {out}: {how}; choose another place, so that nothing is lost")
 
 
-def refuse_others(folder: Path, known: Iterable[str], wrote: str) -> None:
-    """Makes sure, before any work, that a folder can be written, and that only files of a known kind are lost by it.
+def refuse_others(folder: Path, names: Iterable[str], writer: str) -> None:
+    """Checks, before any work, that a folder can be replaced, and that no foreign file is lost by that.
 
     Args:
-        folder: that is to be replaced as a whole.
-        known: names of the files that may be lost.
-        wrote: what writes such files, for the message.
+        folder: the folder to replace.
+        names: names of the files that may be lost.
+        writer: the command that writes such files, for the message.
 
     Raises:
-        MienError: it holds something else, or cannot be written.
+        MienError: the folder holds another file, or cannot be written.
     """
     ensure_writable(folder)
     recover_folder(folder)
-    refuse_unknown(folder, known, wrote)
+    refuse_unknown(folder, names, writer)
 
 
-def refuse_unknown(folder: Path, known: Iterable[str], wrote: str) -> None:
-    """Makes sure that a folder, if there is one, holds only files of a known kind; as ``refuse_others``."""
-    others = sorted({entry.name for entry in folder.iterdir()} - set(known)) if folder.is_dir() else []
-    if others:
+def refuse_unknown(folder: Path, names: Iterable[str], writer: str) -> None:
+    """Checks that a folder, if it exists, holds only files with the given names; arguments as in ``refuse_others``."""
+    foreign_names = sorted({entry.name for entry in folder.iterdir()} - set(names)) if folder.is_dir() else []
+    if foreign_names:
         raise MienError(
-            f"{folder}: holds {others[0]}, which no {wrote} wrote; choose another --out, or empty the folder"
+            f"{folder}: holds {foreign_names[0]}, which no {writer} wrote; choose another --out, or empty the folder"
         )
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes UTF-8 text atomically; bytes of file names that are none are escaped."""
+    """Writes UTF-8 text atomically; bytes of file names that are not UTF-8 are escaped."""
     with atomic_file(path) as temporary:
         temporary.write_text(encodable(text), encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes indented JSON atomically; NaN and infinity are refused, as JSON has no such numbers."""
+    """Writes indented JSON atomically.
+
+    Raises:
+        ValueError: a number is NaN or infinity, which JSON does not have.
+    """
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-    if encodable(text) != text:  # a name that is not UTF-8: JSON's own escapes keep it as it is
+    if encodable(text) != text:  # a name that is not UTF-8: JSON's own escapes preserve it
         text = json.dumps(value, indent=2, allow_nan=False)
     write_text(path, text + "\n")
 
@@ -208,12 +212,12 @@ def read_json(path: Path) -> Any:
         raise MienError(f"{path}: no such file") from error
     except RecursionError as error:
         raise MienError(f"{path}: is not readable JSON (nested too deeply)") from error
-    except (OSError, ValueError) as error:  # ValueError: no UTF-8, no JSON, or a number of thousands of digits
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, not JSON, or a number of thousands of digits
         raise MienError(f"{path}: is not readable JSON ({error})") from error
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    """Reads a JSON file of a folder that Mien wrote; it holds an object.
+    """Reads a JSON file that must hold an object.
 
     Raises:
         MienError: the file is missing, is not JSON, or holds something else.
@@ -225,10 +229,10 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:
-    """A path with ``~`` and ``~user`` resolved.
+    """Resolves ``~`` and ``~user`` in a path.
 
     Raises:
-        MienError: there is no such user, or this one has no home.
+        MienError: the user does not exist or has no home folder.
     """
     try:
         return Path(path).expanduser()
@@ -237,13 +241,13 @@ def expanded(path: str | os.PathLike[str]) -> Path:
 
 
 def sha256_of(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file's content."""
+    """Returns the hexadecimal SHA-256 of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _clear_once(folder: Path) -> None:
-    """Clears a folder the first time that this process writes into it: listing it for each file would cost much."""
+    """Removes leftovers from a folder the first time that this process writes into it; each time would be slow."""
     real = os.path.realpath(folder)
     if real not in _cleared:
         _cleared.add(real)
@@ -251,26 +255,27 @@ def _clear_once(folder: Path) -> None:
 
 
 def _is_of_writing(error: Exception) -> bool:
-    """Whether an error means that something could not be written; safetensors is too slow to load to ask it here."""
+    """True if an error means that a file could not be written; by name, as safetensors would be slow to import."""
     return isinstance(error, OSError) or type(error).__name__ == "SafetensorError"
 
 
 def _unwritable(path: Path, error: Exception) -> MienError:
+    """Describes a failure to write; safetensors mentions the system's error number only in its text."""
     number, reason = getattr(error, "errno", None), getattr(error, "strerror", None)
-    told = re.search(r"\(os error ([0-9]+)\)", str(error))
-    if number is None and told:
-        number = int(told[1])
+    in_text = re.search(r"\(os error ([0-9]+)\)", str(error))
+    if number is None and in_text:
+        number = int(in_text[1])
         reason = os.strerror(number)
     remedy = "free some space or choose another place" if number in _FULL else "choose another place"
     return MienError(f"{path}: cannot be written ({reason or error}); {remedy}")
 
 
 Identity = tuple[int, ...] | None
-"""Which file, with which content, or which folder; None for nothing."""
+"""Device and inode of a folder, and also size and time of a file; None if there is nothing."""
 
 
 def identity(path: Path) -> Identity:
-    """Which file, with which content, or which folder stands at a path; None if there is nothing."""
+    """Identifies the folder, or the file and its content, at a path; None if there is nothing."""
     try:
         state = os.lstat(path)
     except OSError:
@@ -281,7 +286,7 @@ def identity(path: Path) -> Identity:
 
 
 def exchange(path: Path, new: Path, before: Identity, check: Callable[[Path], None] | None) -> None:
-    """Puts a folder in the place of another; where that fails, the other stays."""
+    """Replaces a folder by a new one; if that fails, the former folder stays."""
     if identity(path) != before:
         spare(new, path)
     old = new.with_name(f"{new.name}.old")
@@ -299,7 +304,7 @@ def exchange(path: Path, new: Path, before: Identity, check: Callable[[Path], No
 
 
 def rename_or_spare(new: Path, path: Path) -> None:
-    """Renames a folder to a path where none was; rename(2) refuses to put it over a file or a folder with content."""
+    """Renames a folder to a path that was free; rename(2) fails if a file or a full folder has appeared there."""
     try:
         os.rename(new, path)
     except OSError as error:
@@ -309,7 +314,7 @@ def rename_or_spare(new: Path, path: Path) -> None:
 
 
 def link_or_spare(new: Path, path: Path) -> None:
-    """Gives a file its name where there was none; link(2) refuses to replace what has come to be there."""
+    """Gives a file a name that was free; link(2) fails if something has appeared there."""
     try:
         os.link(new, path, follow_symlinks=False)
     except FileExistsError as error:
@@ -321,10 +326,10 @@ def link_or_spare(new: Path, path: Path) -> None:
 
 
 def spare(new: Path, path: Path, cause: Exception | None = None) -> None:
-    """Puts what was written beside a newcomer.
+    """Moves a new file or folder beside a newcomer at its path.
 
     Raises:
-        MienError: in any case, to tell where it is.
+        MienError: always; the message says where the result is.
     """
     number = 2
     while os.path.lexists(place := path.with_name(f"{path.stem}-{number}{path.suffix}")):
@@ -336,7 +341,7 @@ def spare(new: Path, path: Path, cause: Exception | None = None) -> None:
 
 
 def open_to_readers(folder: Path) -> None:
-    """Gives a folder and all in it the modes of new files: mkdtemp and safetensors make them for their owner alone."""
+    """Gives a folder and its contents the modes of new files; mkdtemp and safetensors make them private."""
     mask = umask()
     for place, folders, files in os.walk(folder):
         for name in folders:
@@ -347,11 +352,11 @@ def open_to_readers(folder: Path) -> None:
 
 
 def umask() -> int:
-    """The permissions that new files of this process are not given."""
+    """Returns the umask of this process."""
     try:
         with open("/proc/self/status", encoding="ascii", errors="replace") as file:
             return int(next(line.split()[1] for line in file if line.startswith("Umask:")), 8)
     except (OSError, StopIteration):
-        mask = os.umask(0o077)  # elsewhere it can only be read by setting it
+        mask = os.umask(0o077)  # without /proc it can only be read by setting it
         os.umask(mask)
         return mask

@@ -1,7 +1,7 @@
-"""Locks on what a command writes: a second writer is refused, and only what nobody writes any more is cleared up.
+"""Locks on outputs: a second writer is refused, and only leftovers of dead writers are removed.
 
-A lock is an flock, which the system releases when its process ends in whatever way. Where there is none (Windows, some
-network file systems), nothing is refused and nothing is cleared up.
+A lock is an flock, which the system releases however its process ends. On systems without flock (Windows, some network
+file systems) nothing is refused and nothing is removed.
 """
 
 from __future__ import annotations
@@ -30,28 +30,28 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 RUN_LOCK = ".mien.lock"
-"""In the folder of a run, for as long as it is trained."""
+"""Lock file in the folder of a run during training."""
 
 _LONGEST_NAME = 180
-"""Bytes of a name that go into that of its temporary folder; file systems allow 255 in all."""
+"""Bytes of a name that its temporary folder takes over; file systems allow 255 in all."""
 
 _FILE = re.compile(r"\.mien-[a-z0-9_]{8}\.tmp(\.[A-Za-z0-9]{1,5})?")
 _FOLDER_ENDING = r"\.[a-z0-9_]{8}\.tmp"
 _ABSENT = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
 
-# The locks that each thread of this process holds, by path: what a command calls may ask for its lock again.
+# Locks that this process holds, by path and thread: functions that a command calls may claim the same folder again.
 _held: dict[tuple[str, int], int] = {}
 
 
 @contextmanager
 def claim(path: Path, *, inside: bool = False) -> Iterator[None]:
-    """Holds the right to write a folder for a block, and first clears up what a killed writer left.
+    """Locks a folder for writing during the block, and first removes what a killed writer left.
 
     Within a thread, blocks for the same folder may be nested.
 
     Args:
-        path: the folder, which need not exist; a link stands for what it points to.
-        inside: the lock lies in the folder, as for a run, which is written file by file; else beside it, as for a
+        path: the folder, which need not exist; a link is followed.
+        inside: put the lock into the folder, as for a run, which is written file by file; else beside it, as for a
             folder that is replaced as a whole.
 
     Raises:
@@ -70,7 +70,7 @@ def claim(path: Path, *, inside: bool = False) -> Iterator[None]:
         _held[key] = 1
         try:
             for place in (real, *real.parents):
-                if any(_is_locked_by_another(other) for other in (place / RUN_LOCK, _beside(place))):
+                if any(_is_locked_by_another(file) for file in (place / RUN_LOCK, _beside(place))):
                     raise _busy(path)
             clear_folder(real)
             yield
@@ -79,9 +79,9 @@ def claim(path: Path, *, inside: bool = False) -> Iterator[None]:
 
 
 def holds_out(function: Callable[P, T]) -> Callable[P, T]:
-    """Makes a function hold the folder ``out`` of its first argument, a ``RunConfig``, for as long as it works.
+    """Decorator: claims the folder ``out`` of the first argument, a ``RunConfig``, while the function runs.
 
-    Of several processes under ``torchrun``, the first one holds it.
+    Of several processes under ``torchrun``, only the first one claims it.
     """
 
     @wraps(function)
@@ -96,10 +96,10 @@ def holds_out(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def ensure_writable(folder: Path) -> None:
-    """Checks, before any work, that a folder can be written to, or made where it does not exist.
+    """Checks, before any work, that a folder can be written to, or created if it does not exist.
 
     Raises:
-        MienError: a file is in its way, or the nearest folder that exists may not be written to.
+        MienError: a file is in its way, or the nearest existing folder is not writable.
     """
     place = next(place for place in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(place))
     if not place.is_dir():
@@ -110,13 +110,13 @@ def ensure_writable(folder: Path) -> None:
 
 @contextmanager
 def temporary_folder(path: Path) -> Iterator[tuple[Path, int]]:
-    """A new folder beside ``path``, locked for the block, and a descriptor of it; it is removed when the block ends."""
+    """Creates a folder beside ``path``, locked during the block and removed after it; gives it and its descriptor."""
     while True:
         folder = Path(tempfile.mkdtemp(prefix=f".{_short(path.name)}.", suffix=".tmp", dir=path.parent))
         number = os.open(folder, os.O_RDONLY)
         if _lock(number) is not False and is_at(number, folder):
             break
-        os.close(number)  # a command that clears up has taken it for a dead one
+        os.close(number)  # another command removed it before it was locked
     try:
         yield folder, number
     finally:
@@ -127,10 +127,10 @@ def temporary_folder(path: Path) -> Iterator[tuple[Path, int]]:
 
 @contextmanager
 def temporary_file(folder: Path) -> Iterator[tuple[Path, int]]:
-    """A new empty file in a folder, locked for the block, and a descriptor of it; it is removed when the block ends.
+    """Creates an empty file in a folder, locked during the block and removed after it; gives it and its descriptor.
 
-    Its name is random and short, so that nobody can put a link there beforehand, and a name of 255 bytes can be
-    written.
+    The name is random, so that nobody can put a link there beforehand, and short, so that the final name may have 255
+    bytes.
     """
     while True:
         number, name = tempfile.mkstemp(prefix=".mien-", suffix=".tmp", dir=folder)
@@ -141,13 +141,13 @@ def temporary_file(folder: Path) -> Iterator[tuple[Path, int]]:
         yield Path(name), number
     finally:
         os.close(number)
-        # Where a parent of the path is a file, unlink too fails, and would hide an error within the block.
+        # If a parent of the path is a file, unlink fails too, and would hide an error within the block.
         with suppress(OSError):
             Path(name).unlink(missing_ok=True)
 
 
 def claim_file(number: int, path: Path) -> None:
-    """Holds the right to write an open file, until it is closed; what is no regular file (a terminal) needs none.
+    """Locks an open file for writing until it is closed; does nothing if it is not a regular file (a terminal).
 
     Raises:
         MienError: another command writes it.
@@ -157,7 +157,7 @@ def claim_file(number: int, path: Path) -> None:
 
 
 def is_at(number: int, path: Path) -> bool:
-    """Whether an open file or folder is still what stands at a path."""
+    """True if a path still names an open file or folder."""
     try:
         there, here = os.fstat(number), os.lstat(path)
     except OSError:
@@ -166,9 +166,9 @@ def is_at(number: int, path: Path) -> bool:
 
 
 def clear_folder(path: Path) -> None:
-    """Clears up after a writer of a folder that was killed: the former folder comes back if no new one had come.
+    """Cleans up after a killed writer of a folder: restores the former folder if no new one took its place.
 
-    To be called with ``path`` claimed.
+    The caller must have claimed ``path``.
     """
     for leftover in _named(path.parent, rf"\.{re.escape(_short(path.name))}{_FOLDER_ENDING}(\.old)?"):
         if leftover.suffix == ".old" and not os.path.lexists(path):
@@ -181,11 +181,11 @@ def clear_folder(path: Path) -> None:
 
 
 def clear_files(folder: Path, *, of_a_run: bool = False) -> None:
-    """Removes the temporary files in a folder that a killed writer left; those that are being written stay.
+    """Removes temporary files of killed writers from a folder; files that are being written stay.
 
     Args:
-        folder: any folder: only names that nobody else gives are looked at.
-        of_a_run: the folder is that of a run, where the names that earlier versions gave are cleared too.
+        folder: any folder; only names of Mien's temporary files are considered.
+        of_a_run: the folder of a run; temporary files of earlier versions are removed too.
     """
     for leftover in _named(folder, _FILE.pattern + (r"|\..+\.[0-9]+\.tmp" if of_a_run else "")):
         with suppress(OSError), _dead(leftover) as dead:
@@ -194,13 +194,13 @@ def clear_files(folder: Path, *, of_a_run: bool = False) -> None:
 
 
 def is_temporary(folder: Path) -> bool:
-    """Whether a folder is, or lies in, a temporary one: such a folder is never made anew by its path."""
+    """True if a folder is, or lies in, a temporary one; such a folder must not be created again by its path."""
     return any(re.fullmatch(rf"\..+{_FOLDER_ENDING}", part) for part in folder.parts)
 
 
 @contextmanager
 def _folder(folder: Path, path: Path) -> Iterator[None]:
-    """Makes a folder for a lock; what was made and is still empty when the block ends is removed."""
+    """Creates the folder of a lock; folders that this created are removed after the block if they are empty."""
     missing = [place for place in (folder, *folder.parents) if not os.path.lexists(place)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -216,7 +216,7 @@ def _folder(folder: Path, path: Path) -> Iterator[None]:
 
 @contextmanager
 def _locked_file(lock: Path, path: Path) -> Iterator[None]:
-    """The lock file of a folder, held for a block and removed with its end."""
+    """Creates and locks the lock file of a folder for the block, and removes it after that."""
     while True:
         try:
             number = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
@@ -227,7 +227,7 @@ def _locked_file(lock: Path, path: Path) -> Iterator[None]:
             raise _busy(path)
         if is_at(number, lock):
             break
-        os.close(number)  # its former holder has just removed it
+        os.close(number)  # its former owner has just removed it
     try:
         yield
     finally:
@@ -238,7 +238,7 @@ def _locked_file(lock: Path, path: Path) -> Iterator[None]:
 
 
 def _lock(number: int) -> bool | None:
-    """Locks an open file: True, False if another process or thread holds it, None if locks do not work there."""
+    """Locks an open file; returns True, False if another process or thread holds it, None if locks do not work."""
     if fcntl is None:
         return None
     try:
@@ -254,7 +254,7 @@ def _lock(number: int) -> bool | None:
 
 @contextmanager
 def _dead(path: Path) -> Iterator[bool]:
-    """Whether nobody writes a temporary file or folder any more: then it is locked for the block."""
+    """Gives True if nobody writes a temporary file or folder any more; it is then locked during the block."""
     try:
         number = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
@@ -284,12 +284,12 @@ def _beside(path: Path) -> Path:
 
 
 def _short(name: str) -> str:
-    """A name that leaves room for what is put before and behind it."""
+    """Shortens a name, so that a prefix and an ending fit."""
     return os.fsdecode(os.fsencode(name)[:_LONGEST_NAME])
 
 
 def _named(folder: Path, pattern: str) -> list[Path]:
-    """What in a folder is named after a pattern, sorted; nothing if no folder can be read."""
+    """Lists the entries of a folder whose names match a pattern, sorted; none if the folder cannot be read."""
     try:
         return sorted(entry for entry in folder.iterdir() if re.fullmatch(pattern, entry.name, re.DOTALL))
     except OSError:

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar with rate and time left on a terminal, plain lines elsewhere."""
+"""Shows the progress of long work: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ SECONDS_BETWEEN_LINES = 30.0
 
 
 class Advance(Protocol):
-    """Reports that ``amount`` more units are done, with an optional short note (the running loss, say)."""
+    """Function that reports ``amount`` more finished units, with an optional short note (such as the running loss)."""
 
     def __call__(self, amount: int = 1, note: str = "") -> None: ...
 
 
 @contextmanager
 def progress(title: str, total: int, unit: str, *, done: int = 0, quiet: bool = False) -> Iterator[Advance]:
-    """Shows how far a piece of work is, on stderr.
+    """Shows on stderr how far the work is.
 
     Args:
-        title: what is being done.
-        total: how many units there are in all.
-        unit: the name of a unit ("images").
-        done: units done before this call (a resumed epoch).
-        quiet: show nothing (the other processes of a distributed run).
+        title: name of the work.
+        total: number of units in all.
+        unit: name of the units ("images").
+        done: units that were finished before (a resumed epoch).
+        quiet: show nothing (for the further processes of a distributed run).
     """
     if quiet:
         yield _silent
@@ -69,7 +69,7 @@ def _bar(title: str, total: int, unit: str, done: int) -> Iterator[Advance]:
 
 
 class _Lines:
-    """A plain line every half a minute, so that a log stays readable."""
+    """Prints a plain line every half minute, so that a log stays readable."""
 
     def __init__(self, title: str, total: int, unit: str, done: int) -> None:
         self.title, self.total, self.unit = title, total, unit

@@ -429,7 +429,7 @@ def damage(kind: str) -> Callable[[bytes], bytes]:
 def test_damaged_onnx(kind: str, tmp_path: Path) -> None:
     path = network(tmp_path / "model.onnx")
     path.write_bytes(damage(kind)(path.read_bytes()))
-    with pytest.raises(MienError, match=r"is (no|an) ONNX file"):
+    with pytest.raises(MienError, match=r"is (not an|an) ONNX file"):
         OnnxEngine(path)
 
 
@@ -443,5 +443,5 @@ def test_onnx_that_points_to_other_files(location: str, tmp_path: Path) -> None:
         entry = value.external_data.add()
         entry.key, entry.value = key, text
     (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
-    with pytest.raises(MienError, match=r"is no ONNX file that can be read"):
+    with pytest.raises(MienError, match=r"is not an ONNX file that can be read"):
         OnnxEngine(tmp_path / "model.onnx")

@@ -1,4 +1,4 @@
-"""``mien predict``: reads the faces in pictures, folders, films and what a camera sees."""
+"""``mien predict``: reads the faces in pictures, folders, films and camera images."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ Examples:
   mien predict --camera 0 --json
   mien predict uploads/ --timeout 10 --csv faces.csv
 
-Pictures are JPEG, PNG, WebP, AVIF, TIFF, BMP, GIF or PPM files of at most 134 million pixels, films what FFmpeg reads;
-what a file is, its content tells, not its name. A record is told for every picture and every frame, in order, also for
-one that cannot be read: its status is ok, no_face or error.
-With --timeout, a second process reads: it is killed if a picture, or the next frame of a film, takes longer. That is a
-record with status error, and a new process reads the next input. Pictures then do not share batches.
+Pictures are JPEG, PNG, WebP, AVIF, TIFF, BMP, GIF or PPM files of at most 134 million pixels; films are what FFmpeg
+reads. The content of a file decides what it is, not its name. Every picture and every frame gives a record, in order,
+with status ok, no_face or error (it cannot be read).
+With --timeout, a second process reads. It is killed if a picture, or the next frame of a film, takes longer: the record
+then has status error, and a new process reads the next input. With this option pictures do not share batches.
 In a CSV file no cell is a formula: a path that begins with =, +, - or @ has ./ in front, other text an apostrophe.
-Exit code 0: all were read; 3: some, or all, could not be; 2: the command itself is wrong; 130: Ctrl-C (143: SIGTERM,
-129: SIGHUP), with every record whole that was told until then.
+Exit code 0: all inputs were read; 3: some or all could not be read; 2: the command is wrong; 130: Ctrl-C (143: SIGTERM,
+129: SIGHUP), and every record printed until then is whole.
 """
 
 SOME_FAILED = 3
@@ -57,34 +57,34 @@ def run(arguments: list[str]) -> int:
     Raises:
         MienError: an argument is wrong, the model cannot be used, or an output cannot be written.
     """
-    given = _parser().parse(arguments)
-    _check(given)
+    options = _parser().parse(arguments)
+    _check(options)
     hide_bars()
     if not sys.warnoptions:
-        warnings.filterwarnings("ignore", module=r"PIL\b")  # the records tell what is wrong with a picture
+        warnings.filterwarnings("ignore", module=r"PIL\b")  # the records report what is wrong with a picture
 
     from mien.recognition.paths import Film, counted, expand
 
     neither: Counter[Kind] = Counter()
-    inputs = expand(given.paths, given.annotate, neither)
-    inputs += [Film(given.camera)] if given.camera is not None else []
-    _check_outputs(inputs, given)
+    inputs = expand(options.paths, options.annotate, neither)
+    inputs += [Film(options.camera)] if options.camera is not None else []
+    _check_outputs(inputs, options)
     tally = _Tally()
     with without_remarks_of_decoders():
-        _read(inputs, given, tally)
-    if given.csv or given.parquet:
-        print(f"{shown(given.csv or given.parquet)}: {tally.records:,} records, {tally.faces:,} faces")
+        _read(inputs, options, tally)
+    if options.csv or options.parquet:
+        print(f"{shown(options.csv or options.parquet)}: {tally.records:,} records, {tally.faces:,} faces")
     sys.stdout.flush()
     if tally.failed:
         _say(f"{tally.failed} of {tally.records} could not be read, the first is {tally.reason}")
     if neither:
         files = "1 file that holds" if neither.total() == 1 else f"{neither.total():,} files that hold"
-        _say(f"left out {files} neither a picture nor a film: {counted(neither)}")
+        _say(f"skipped {files} neither a picture nor a film: {counted(neither)}")
     return SOME_FAILED if tally.failed else 0
 
 
 def _say(text: str) -> None:
-    """Tells the person, beside what goes to stdout."""
+    """Prints a remark on stderr, as stdout is for the records."""
     print(f"mien: {shown(text)}", file=sys.stderr)
 
 
@@ -92,38 +92,39 @@ def _parser() -> Parser:
     parser = Parser("mien predict", DESCRIPTION)
     add = parser.add_argument
     add("paths", nargs="*", metavar="PATH", help="pictures, films, folders of them, or patterns such as '**/*.jpg'")
-    add("--camera", type=whole_number(0), metavar="N", help="read what camera N sees, until Ctrl-C")
+    add("--camera", type=whole_number(0), metavar="N", help="read camera N until Ctrl-C")
     add_reading_options(parser)
     outputs = parser.add_mutually_exclusive_group()
     outputs.add_argument("--json", action="store_true", help="print one JSON object a line")
-    outputs.add_argument("--csv", type=Path, metavar="FILE.csv", help="write a row a face")
+    outputs.add_argument("--csv", type=Path, metavar="FILE.csv", help="write a table, one row for each face")
     outputs.add_argument(
-        "--parquet", type=Path, metavar="FILE.parquet", help="the same as Parquet; needs mien[parquet]"
+        "--parquet", type=Path, metavar="FILE.parquet", help="write the table as Parquet; needs mien[parquet]"
     )
-    add("--format", choices=("fer", "deepface", "hf"), help="print, a line an input, what that tool would give")
+    add("--format", choices=("fer", "deepface", "hf"), help="print each result in the format of that tool")
     add(
         "--annotate",
         type=Path,
         metavar="DIR",
-        help="write copies with boxes and labels, never over a file that is there",
+        help="write copies with boxes and labels; never overwrites a file",
     )
-    add("--every", type=whole_number(1), default=1, metavar="N", help="read every Nth frame of a film (1)")
+    add("--every", type=whole_number(1), default=1, metavar="N", help="read only every Nth frame of a film (1)")
     add(
         "--smoothing",
         type=_seconds,
         metavar="S",
-        help="seconds over which a film's answers are smoothed, 0: not (0.25)",
+        help="time constant in seconds for smoothing a film's probabilities; 0 for none (0.25)",
     )
     add("--video-out", type=Path, metavar="FILE", help="write the film with boxes and labels, and its sound")
-    add("--no-audio", action="store_true", help="leave the sound out of films with boxes")
-    add("--timeline", type=Path, metavar="FILE.png", help="draw how the probabilities go through the film")
+    add("--no-audio", action="store_true", help="write films with boxes without sound")
+    add("--timeline", type=Path, metavar="FILE.png", help="draw the probabilities over the time of the film")
     add_timeout(parser, "a picture, or the next frame of a film,")
     add("--engine", default="auto", metavar="E", help="auto, onnx or torch (auto)")
-    add("--batch-size", type=whole_number(1), default=64, metavar="N", help="faces read at once, at most (64)")
+    add("--batch-size", type=whole_number(1), default=64, metavar="N", help="most faces that are read at once (64)")
     return parser
 
 
 def _seconds(text: str) -> float:
+    """Parses a number of seconds of at least 0."""
     try:
         value = float(text)
     except ValueError:
@@ -133,64 +134,64 @@ def _seconds(text: str) -> float:
     return value
 
 
-def _check(given: argparse.Namespace) -> None:
-    """Tells every wrong combination before anything is read."""
+def _check(options: argparse.Namespace) -> None:
+    """Reports all wrong combinations of options at once, before any work."""
     problems = []
-    if not given.paths and given.camera is None:
+    if not options.paths and options.camera is None:
         problems.append("PATH is missing: give pictures, films or folders, or --camera N")
-    # Without this, `--csv a.jpg b.jpg` would write over a picture.
-    named = [
-        ("--csv", given.csv, ".csv"),
-        ("--parquet", given.parquet, ".parquet"),
-        ("--timeline", given.timeline, ".png"),
+    # Without the check of endings, `--csv a.jpg b.jpg` would overwrite a picture.
+    outputs = [
+        ("--csv", options.csv, ".csv"),
+        ("--parquet", options.parquet, ".parquet"),
+        ("--timeline", options.timeline, ".png"),
     ]
-    for option, path, suffix in named:
+    for option, path, suffix in outputs:
         if path is not None and path.suffix.lower() != suffix:
             problems.append(f"{option}: got {path}, expected a name that ends in {suffix}")
         if path is not None and path.is_dir():
             problems.append(f"{option}: {path} is a folder, expected the name of a file")
-    if given.format and (given.csv or given.parquet):
+    if options.format and (options.csv or options.parquet):
         problems.append("--format: prints JSON, and goes neither with --csv nor with --parquet")
     if problems:
         raise MienError(f"{'; '.join(problems)}; see `mien predict --help`")
-    for path in (given.csv, given.parquet, given.video_out, given.timeline):
+    for path in (options.csv, options.parquet, options.video_out, options.timeline):
         if path is not None:
             ensure_writable(path.parent)
-    if given.annotate is not None:
-        ensure_writable(given.annotate)
-    if given.parquet is not None:
+    if options.annotate is not None:
+        ensure_writable(options.annotate)
+    if options.parquet is not None:
         from mien.recognition.formats import ensure_pyarrow
 
         ensure_pyarrow()
 
 
-def _check_outputs(inputs: Sequence[Input], given: argparse.Namespace) -> None:
-    """Tells what would be written over an input, and what needs one film."""
+def _check_outputs(inputs: Sequence[Input], options: argparse.Namespace) -> None:
+    """Reports an output that would overwrite an input, and options that need exactly one film."""
     from mien.recognition.paths import Film
 
-    if given.video_out is not None:
+    if options.video_out is not None:
         from mien.recognition.film.writer import check_film
 
-        check_film(given.video_out)
-    films = sum(isinstance(found, Film) for found in inputs)
+        check_film(options.video_out)
+    films = sum(isinstance(source, Film) for source in inputs)
     for option in ("video_out", "timeline", "csv", "parquet"):
-        path, name = getattr(given, option), f"--{option.replace('_', '-')}"
+        path, name = getattr(options, option), f"--{option.replace('_', '-')}"
         if path is not None and option in ("video_out", "timeline") and films != 1:
             raise MienError(f"{name}: needs exactly one film or camera, got {films}; give them one by one")
-        if path is not None and path.exists() and any(_is_same(path, found) for found in inputs):
+        if path is not None and path.exists() and any(_is_same_file(path, source) for source in inputs):
             raise MienError(f"{name}: {path} is one of the inputs, and would be written over; give another name")
 
 
-def _is_same(path: Path, found: Input) -> bool:
+def _is_same_file(path: Path, source: Input) -> bool:
     from mien.recognition.paths import Film
 
-    source = found.source if isinstance(found, Film) else found
-    return isinstance(source, Path) and source.exists() and path.samefile(source)
+    file = source.source if isinstance(source, Film) else source
+    return isinstance(file, Path) and file.exists() and path.samefile(file)
 
 
 @dataclass
 class _Tally:
-    """What has been told so far."""
+    """Counts of the records so far."""
 
     records: int = 0
     faces: int = 0
@@ -207,9 +208,9 @@ class _Tally:
 
 @contextmanager
 def _reading(
-    inputs: Sequence[Input], given: argparse.Namespace
+    inputs: Sequence[Input], options: argparse.Namespace
 ) -> Iterator[tuple[Sequence[str], Generator[Recognition, None, None]]]:
-    """The expressions that the model tells apart, and the records of all inputs, which are read as they are asked for.
+    """Loads the model; gives the names of its expressions and an iterator that reads the inputs one by one.
 
     Raises:
         MienError: the model or the detector cannot be loaded.
@@ -219,72 +220,74 @@ def _reading(
     from mien.recognition.film.tracking import SMOOTHING_S
     from mien.recognition.recognizer import Recognizer
 
-    smoothing = SMOOTHING_S if given.smoothing is None else given.smoothing
-    settings = FilmSettings(given.every, smoothing, given.video_out, given.timeline, audio=not given.no_audio, say=_say)
+    smoothing = SMOOTHING_S if options.smoothing is None else options.smoothing
+    settings = FilmSettings(
+        options.every, smoothing, options.video_out, options.timeline, audio=not options.no_audio, say=_say
+    )
     names = ("model", "detector", "min_face", "engine", "device", "batch_size")
-    options = {name: getattr(given, name) for name in names}
-    if given.timeout is not None:
+    arguments = {name: getattr(options, name) for name in names}
+    if options.timeout is not None:
         from mien.recognition.time_limit import TimedReader
 
-        with closing(TimedReader(given.timeout, options, settings, given.annotate)) as reader:
+        with closing(TimedReader(options.timeout, arguments, settings, options.annotate)) as reader:
             yield reader.names, reader.read(inputs)
         return
-    recognizer = Recognizer(**options)
-    copies = Copies(given.annotate) if given.annotate is not None else None
+    recognizer = Recognizer(**arguments)
+    copies = Copies(options.annotate) if options.annotate is not None else None
     yield recognizer.names, read_inputs(recognizer, inputs, settings, copies)
 
 
-def _read(inputs: Sequence[Input], given: argparse.Namespace, tally: _Tally) -> None:
-    """Reads all inputs and tells every record as soon as it is there."""
+def _read(inputs: Sequence[Input], options: argparse.Namespace, tally: _Tally) -> None:
+    """Reads all inputs and writes each record immediately."""
     interrupts = Interrupts()
-    # Lines on the same terminal show by themselves how far it is.
-    hidden = not sys.stderr.isatty() or (sys.stdout.isatty() and not (given.csv or given.parquet))
-    total = 0 if hidden else sum(_length(found, given) for found in inputs)
+    # If the records appear on the same terminal, they show the progress themselves.
+    hidden = not sys.stderr.isatty() or (sys.stdout.isatty() and not (options.csv or options.parquet))
+    total = 0 if hidden else sum(_count_records(source, options) for source in inputs)
     with (
-        _reading(inputs, given) as (names, reading),
+        _reading(inputs, options) as (names, reading),
         interrupts.watched(),
-        _output(given, names) as tell,
+        _output(options, names) as write,
         progress("predict", total, "pictures", quiet=hidden) as advance,
-        # Closed before the rest: a film that is being written is ended properly after Ctrl-C.
+        # Closed first, so that after Ctrl-C a film that is being written is finished properly.
         closing(reading) as records,
     ):
         for record in records:
             with interrupts.held():
-                tell(record)
+                write(record)
                 tally.add(record)
             advance(1)
 
 
-def _length(found: Input, given: argparse.Namespace) -> int:
-    """How many records an input will have, as far as can be known before it is read."""
+def _count_records(source: Input, options: argparse.Namespace) -> int:
+    """Estimates the number of records of an input without reading it."""
     from mien.recognition.paths import Film
 
-    if not isinstance(found, Film) or isinstance(found.source, int) or given.timeout is not None:
-        return 1  # with a limit on its time, no film is opened in this process
+    if not isinstance(source, Film) or isinstance(source.source, int) or options.timeout is not None:
+        return 1  # with a time limit, this process must not open films: that could take forever
     from mien.recognition.film import reader as frames
 
     try:
-        return max(1, -(-(frames.about(found.source).frames or 1) // given.every))
+        return max(1, -(-(frames.about(source.source).frames or 1) // options.every))
     except MienError:
         return 1
 
 
-def _output(given: argparse.Namespace, names: Sequence[str]) -> AbstractContextManager[Callable[[Recognition], None]]:
-    """What is done with every record, as a block that opens and closes the file where there is one."""
+def _output(options: argparse.Namespace, names: Sequence[str]) -> AbstractContextManager[Callable[[Recognition], None]]:
+    """Returns a context manager that gives the function that writes a record, and that opens and closes its file."""
     from mien.recognition.formats import FORMATS, csv_table, parquet_table
 
-    if given.csv is not None:
-        return csv_table(given.csv, names)
-    if given.parquet is not None:
-        return parquet_table(given.parquet, names)
-    if given.format is not None:
-        shape = FORMATS[given.format]
-        return nullcontext(lambda record: _print_shaped(record, shape))
-    return nullcontext(_print_json if given.json else _print_lines)
+    if options.csv is not None:
+        return csv_table(options.csv, names)
+    if options.parquet is not None:
+        return parquet_table(options.parquet, names)
+    if options.format is not None:
+        convert = FORMATS[options.format]
+        return nullcontext(lambda record: _print_converted(record, convert))
+    return nullcontext(_print_json if options.json else _print_lines)
 
 
 def _reason(record: Recognition) -> str:
-    """Why an input, or a frame of a film, could not be read, with its name."""
+    """Returns the name of an input, or of a frame, and the reason why it cannot be read."""
     reason = str(record.error)
     where = shown(one_line(record.input))
     if record.frame is not None:
@@ -296,16 +299,16 @@ def _print_json(record: Recognition) -> None:
     _print(json_shown(record.record(), ascii_only=not _fits(record.input)))
 
 
-def _print_shaped(record: Recognition, shape: Callable[[Recognition], list[Any]]) -> None:
-    """A line in the shape of another tool; these have none for what cannot be read, so it is null, and told aside."""
+def _print_converted(record: Recognition, convert: Callable[[Recognition], list[Any]]) -> None:
+    """Prints a line in the format of another tool; an error becomes null, and its reason goes to stderr."""
     if record.status == "error":
-        print(f"mien: {shown(_reason(record))}", file=sys.stderr)
-    found = None if record.status == "error" else shape(record)
-    _print(json_shown(found, ascii_only=not _fits(str(found))))
+        _say(_reason(record))
+    result = None if record.status == "error" else convert(record)
+    _print(json_shown(result, ascii_only=not _fits(str(result))))
 
 
 def _print_lines(record: Recognition) -> None:
-    """A line a face, for a person."""
+    """Prints a line for each face, for people."""
     name = shown(record.input)
     where = name if record.frame is None else f"{name} frame {record.frame} ({record.time_s:.2f} s)"
     if record.status == "error":
@@ -313,28 +316,29 @@ def _print_lines(record: Recognition) -> None:
         if record.frame is not None:
             lines = [f"{where}: {lines[0]}"]
     else:
-        lines = [f"{where}: {shown(_told(face))}" for face in record.faces] or [f"{where}: no face"]
+        lines = [f"{where}: {shown(_described(face))}" for face in record.faces] or [f"{where}: no face"]
     encoding = sys.stdout.encoding or "utf-8"
     _print("\n".join(lines).encode(encoding, "backslashreplace").decode(encoding))
 
 
-def _told(face: Face) -> str:
-    """The surest expression, what else it might be, and where the face is."""
+def _described(face: Face) -> str:
+    """Describes a face: the label, the next two expressions, and the box."""
     ranked = sorted(face.probabilities.items(), key=lambda item: -item[1])
-    others = ", ".join(f"{name} {share:.0%}" for name, share in ranked[1:3])
+    runners_up = ", ".join(f"{name} {share:.0%}" for name, share in ranked[1:3])
     left, top, width, height = (round(value) for value in face.box)
     number = "" if face.id is None else f"face {face.id}, "
     doubt = ", uncertain" if face.uncertain else ""
-    return f"{number}{face.label} {face.score:.0%}{doubt} ({others}), {width}x{height} px at {left},{top}"
+    return f"{number}{face.label} {face.score:.0%}{doubt} ({runners_up}), {width}x{height} px at {left},{top}"
 
 
 def _print(text: str) -> None:
+    """Prints a line at once, so that a reader of a pipe gets each record immediately."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
 
 def _fits(text: str) -> bool:
-    """Whether stdout can show a text; a file name may hold bytes that are no UTF-8, a terminal may know few letters."""
+    """True if the encoding of stdout has all characters of a text; file names may hold bytes that are not UTF-8."""
     try:
         text.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:

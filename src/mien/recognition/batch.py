@@ -1,4 +1,4 @@
-"""A record for every picture and every frame of any number of inputs, in order, with memory for one batch."""
+"""Reads any number of pictures and films and yields their records in order, with memory for one batch."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FilmSettings:
-    """How films are read.
+    """Options for reading films.
 
     Attributes:
-        every: read each ``every``-th frame alone.
-        smoothing: time constant of the smoothing of probabilities, in seconds; 0 for none.
-        video_out: where the film is written with boxes, where there is one film.
-        timeline: where its timeline is drawn, where there is one film.
-        audio: whether films with boxes have the sound of the original.
-        say: is told, in a line, what is written otherwise than usual: another codec, sound that was encoded anew.
+        every: read only every ``every``-th frame.
+        smoothing: time constant in seconds for smoothing probabilities; 0 for none.
+        video_out: path of the film with boxes, if there is exactly one film.
+        timeline: path of the picture of its timeline, if there is exactly one film.
+        audio: copy the sound into films with boxes.
+        say: called with a line for each deviation in a written film: another codec, or sound that was re-encoded.
     """
 
     every: int = 1
@@ -46,17 +46,16 @@ class FilmSettings:
 def read_inputs(
     recognizer: Recognizer, inputs: Sequence[Input], films: FilmSettings, copies: Copies | None = None
 ) -> Generator[Recognition, None, None]:
-    """Reads inputs one after the other; pictures that follow each other share batches.
+    """Reads inputs one after the other; consecutive pictures share batches.
 
     Args:
         recognizer: reads the pictures.
-        inputs: what to read.
-        films: how films are read.
-        copies: where annotated copies go, of films too; None writes none.
+        inputs: pictures, films, cameras and arguments that name neither.
+        films: options for films.
+        copies: writes annotated copies of pictures and films; None for no copies.
 
     Yields:
-        A record for every picture and every frame, in order, without pixels; one with status ``error`` for what cannot
-        be read.
+        A record for every picture and every frame, in order, without pixels; status ``error`` if it cannot be read.
 
     Raises:
         MienError: an output cannot be written, or the model answers with NaN.
@@ -65,14 +64,15 @@ def read_inputs(
         if issubclass(kind, Path):
             yield from _of_pictures(recognizer, group, copies)
             continue
-        for given in group:
-            if isinstance(given, Nothing):
-                yield Recognition(given.word, "error", given.reason)
-            elif isinstance(given, Film):
-                yield from _of_film(recognizer, given, films, copies)
+        for source in group:
+            if isinstance(source, Nothing):
+                yield Recognition(source.word, "error", source.reason)
+            elif isinstance(source, Film):
+                yield from _of_film(recognizer, source, films, copies)
 
 
 def _of_pictures(recognizer: Recognizer, paths: Iterator[Input], copies: Copies | None) -> Iterator[Recognition]:
+    """Yields the records of pictures, and writes their copies on the way."""
     for record in recognizer.stream(paths, keep_pixels=copies is not None):
         if copies is not None and record.pixels is not None:
             copies.add(record)
@@ -82,8 +82,8 @@ def _of_pictures(recognizer: Recognizer, paths: Iterator[Input], copies: Copies 
 def _of_film(
     recognizer: Recognizer, film: Film, settings: FilmSettings, copies: Copies | None
 ) -> Iterator[Recognition]:
-    """The records of a film or a camera, which is written with boxes on the way where that is wanted."""
-    # Who reads pictures alone does not wait for FFmpeg to be loaded.
+    """Yields the records of a film or a camera, and writes its copies and its timeline on the way."""
+    # Imported here, so that reading pictures does not wait for FFmpeg.
     from mien.recognition.film import reader as frames
     from mien.recognition.film.records import recognize_film
     from mien.recognition.film.writer import ENDINGS, NoFrameError
@@ -111,11 +111,11 @@ def _of_film(
                     write(record)
                 yield replace(record, pixels=None)
     except NoFrameError:
-        pass  # The records have told that no frame could be decoded.
+        pass  # the records already say that no frame could be decoded
 
 
 def _annotated(place: Path, film: Film, about: About, settings: FilmSettings) -> AbstractContextManager[Write]:
-    """A copy of a film with boxes."""
+    """Opens a copy of a film with boxes for writing."""
     from mien.recognition.film.writer import FASTEST, SLOWEST, write_annotated
 
     return write_annotated(
@@ -130,7 +130,7 @@ def _annotated(place: Path, film: Film, about: About, settings: FilmSettings) ->
 
 @contextmanager
 def _timeline(path: Path, film: Film, smoothing: float) -> Iterator[Callable[[Recognition], None]]:
-    """Collects the frames of a film, and draws them when the block ends; after Ctrl-C too, what was read until then."""
+    """Collects the records of a film and draws them when the block ends, even if Ctrl-C ends it."""
     collected = Timeline(Path(film.name).name, smoothing)
     interruption: BaseException | None = None
     frames_read = 0
@@ -152,13 +152,13 @@ def _timeline(path: Path, film: Film, smoothing: float) -> Iterator[Callable[[Re
 
 
 def _to_the_end(records: Iterator[Recognition], film: Film) -> Iterator[Recognition]:
-    """The records of a film; where it cannot be read on, the last one tells why."""
+    """Yields the records of a film; if reading fails, the last one gives the reason."""
     try:
         yield from records
     except BrokenModelError:
         raise
     except MienError as error:
         yield Recognition(film.name, "error", str(error))
-    except MemoryError:  # of this film alone: the next input may be smaller
+    except MemoryError:  # only this film is too large: the next input may be smaller
         reason = f"{film.name}: needs more memory than there is left; close other programs, or make it smaller"
         yield Recognition(film.name, "error", reason)

@@ -1,4 +1,4 @@
-"""Where the faces are: one small protocol, and the detectors behind it."""
+"""The interface of a face detector, and the geometry of boxes."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Detection:
 
     Attributes:
         box: left, top, width and height in pixels of the picture, within it, in the framing of the detector.
-        score: how sure the detector is, on a scale of its own where more is surer; None where it has none.
-        whole: the box of a face that is cut off by an edge of the picture, as far as the detector guesses it beyond
-            that edge; None where the box is all there is.
+        score: confidence on the detector's own scale, higher is surer; None if it has none.
+        whole: the full box of a face that an edge of the picture cuts off, as the detector guesses it beyond that edge;
+            None if the face is not cut off.
     """
 
     box: Box
@@ -29,7 +29,7 @@ class Detection:
 
     @property
     def framed(self) -> Box:
-        """The box to cut the face out by: ``whole`` where there is one."""
+        """The box by which to cut the face out: ``whole`` if there is one, else ``box``."""
         return self.box if self.whole is None else self.whole
 
 
@@ -38,12 +38,12 @@ class Detector(Protocol):
 
     @property
     def name(self) -> str:
-        """yunet, none, or what a detector of one's own calls itself."""
+        """``yunet``, ``none``, or the name of another detector."""
         ...
 
     @property
     def margin(self) -> float:
-        """By what share of a box's side FER2013's framing is larger on every side; negative where it is tighter."""
+        """Share of a box's longer side that FER2013's framing adds on every side; negative if it is tighter."""
         ...
 
     def detect(self, picture: np.ndarray) -> list[Detection]:
@@ -53,26 +53,26 @@ class Detector(Protocol):
 
 @runtime_checkable
 class SideBySide(Protocol):
-    """What a detector has beside ``Detector`` if several pictures may be searched at once, each on one thread."""
+    """What a ``Detector`` has in addition if it can search several pictures at once, each on one thread."""
 
     threads: int
 
     def detect_alone(self, picture: np.ndarray) -> list[Detection]:
-        """As ``Detector.detect``, on the calling thread alone."""
+        """Does the same as ``Detector.detect`` on the calling thread only."""
         ...
 
 
 class WholePicture:
-    """No detector: every picture is a crop of one face already."""
+    """The detector ``none``: every picture is a crop of one face already."""
 
     name = "none"
     margin = 0.0
 
     def detect(self, picture: np.ndarray) -> list[Detection]:
-        """One face that fills the picture, uint8 [H, W] or [H, W, 3].
+        """Returns one face that fills the picture, uint8 [H, W] or [H, W, 3].
 
         Raises:
-            MienError: the array is no picture.
+            MienError: the array is not a picture.
         """
         check(picture)
         height, width = picture.shape[:2]
@@ -80,7 +80,7 @@ class WholePicture:
 
 
 def check(picture: np.ndarray) -> None:
-    """Checks that an array is a picture.
+    """Checks that a value is an array of pixels.
 
     Raises:
         MienError: it is not uint8 [H, W] or [H, W, 3] with at least one pixel.
@@ -95,44 +95,44 @@ def check(picture: np.ndarray) -> None:
         )
 
 
-def apart(found: Sequence[Detection], union: float = 0.3, nested: float = 0.6) -> list[Detection]:
-    """Leaves one box where several are about the same face, the one with the highest score.
+def without_duplicates(detections: Sequence[Detection], union: float = 0.3, nested: float = 0.6) -> list[Detection]:
+    """Keeps the detection with the highest score of each face.
 
     Args:
-        found: detections that all have a score.
-        union: the intersection over union, in [0, 1], above which two boxes are about one face.
-        nested: the share of the smaller one that lies within the other, in [0, 1], above which they are too.
+        detections: all have a score.
+        union: intersection over union in [0, 1] above which two boxes show the same face.
+        nested: share of the smaller box within the larger one, in [0, 1], above which they show the same face too.
 
     Returns:
-        Those that stay, from left to right, then from top to bottom.
+        The remaining detections, from left to right, then from top to bottom.
     """
-    kept: list[Detection] = []
-    for candidate in sorted(found, key=lambda one: -(one.score or 0.0)):
+    distinct: list[Detection] = []
+    for candidate in sorted(detections, key=lambda detection: -(detection.score or 0.0)):
         box = candidate.box
         if not any(
-            overlap(box, other.box) > union
-            or _shared(box, other.box) > nested * min(box[2] * box[3], other.box[2] * other.box[3])
-            for other in kept
+            overlap(box, surer.box) > union
+            or _intersection(box, surer.box) > nested * min(box[2] * box[3], surer.box[2] * surer.box[3])
+            for surer in distinct
         ):
-            kept.append(candidate)
-    return sorted(kept, key=lambda one: one.box[:2])
+            distinct.append(candidate)
+    return sorted(distinct, key=lambda detection: detection.box[:2])
 
 
-def overlap(one: Box, other: Box) -> float:
-    """Intersection over union of two boxes, in [0, 1]."""
-    common = _shared(one, other)
-    return common / (one[2] * one[3] + other[2] * other[3] - common) if common else 0.0
+def overlap(first: Box, second: Box) -> float:
+    """Returns the intersection over union of two boxes, in [0, 1]."""
+    common = _intersection(first, second)
+    return common / (first[2] * first[3] + second[2] * second[3] - common) if common else 0.0
 
 
 def within(box: Sequence[float], width: int, height: int) -> Box:
-    """The part of a box, left, top, width and height, that lies in a picture of ``width`` x ``height`` pixels."""
+    """Clips a box (left, top, width, height) to a picture of ``width`` x ``height`` pixels."""
     left, top = max(0.0, float(box[0])), max(0.0, float(box[1]))
     right, bottom = min(float(width), float(box[0] + box[2])), min(float(height), float(box[1] + box[3]))
     return left, top, max(0.0, right - left), max(0.0, bottom - top)
 
 
-def _shared(one: Box, other: Box) -> float:
-    """The area in pixels that two boxes have in common."""
-    across = min(one[0] + one[2], other[0] + other[2]) - max(one[0], other[0])
-    down = min(one[1] + one[3], other[1] + other[3]) - max(one[1], other[1])
+def _intersection(first: Box, second: Box) -> float:
+    """Returns the area that two boxes share, in pixels."""
+    across = min(first[0] + first[2], second[0] + second[2]) - max(first[0], second[0])
+    down = min(first[1] + first[3], second[1] + second[3]) - max(first[1], second[1])
     return max(0.0, across) * max(0.0, down)

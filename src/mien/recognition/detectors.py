@@ -1,4 +1,4 @@
-"""The detectors by name."""
+"""Makes a detector from its name."""
 
 from __future__ import annotations
 
@@ -9,20 +9,19 @@ from mien.recognition.detection import Detector, WholePicture
 
 DETECTORS: tuple[str, ...] = ("yunet", "none")
 
-
 KNOWN = "yunet, yunet:FILE.onnx or none"
-"""The names that ``detector`` knows."""
+"""The names that ``detector`` accepts, as messages list them."""
 
 
 def detector(name: str, **options: Any) -> Detector:
-    """The detector of a name.
+    """Makes the detector of a name.
 
     Args:
-        name: ``yunet``, or ``yunet:FILE.onnx`` with a model of one's own; ``none`` for face crops.
-        options: of ``YuNet`` in the module beside this one.
+        name: ``yunet``; ``yunet:FILE.onnx`` to use another YuNet file; ``none`` for pictures that are face crops.
+        options: keyword arguments of ``mien.recognition.yunet.YuNet``.
 
     Raises:
-        MienError: there is no such detector or option, or its model cannot be had.
+        MienError: the name or an option is unknown, or the model cannot be loaded.
     """
     kind, separator, file = name.partition(":")
     if kind == "haar":
@@ -33,16 +32,12 @@ def detector(name: str, **options: Any) -> Detector:
     if separator:
         options = {"model": file, **options}
     try:
-        return _make(kind, options)
+        if kind == "none":
+            return WholePicture(**options)
+        from mien.recognition.yunet import YuNet  # loads ONNX Runtime, which ``none`` does not need
+
+        return YuNet(**options)
     except TypeError as error:
         raise MienError(
             f"detector {name!r}: does not take the options {', '.join(sorted(options))} ({error}); leave them out"
         ) from error
-
-
-def _make(kind: str, options: dict[str, Any]) -> Detector:
-    if kind == "none":
-        return WholePicture(**options)
-    from mien.recognition.yunet import YuNet
-
-    return YuNet(**options)

@@ -1,4 +1,4 @@
-"""Pictures with a box around every face and what its look was read as, legible at any size and on any ground."""
+"""Draws boxes and labels of faces on pictures, and writes annotated copies."""
 
 from __future__ import annotations
 
@@ -31,35 +31,35 @@ COLOURS: dict[str, Colour] = {
     "surprise": (240, 132, 190),
     "neutral": (172, 180, 186),
 }
-"""A colour for every expression of FER2013, alike in photos, films and timelines."""
+"""A colour for every expression of FER2013, the same in photos, films and timelines."""
 
-_OTHERS: tuple[Colour, ...] = ((60, 180, 175), (200, 140, 90), (120, 120, 255), (255, 140, 90), (140, 200, 140))
+_OTHER_COLOURS: tuple[Colour, ...] = ((60, 180, 175), (200, 140, 90), (120, 120, 255), (255, 140, 90), (140, 200, 140))
 _DARK: Colour = (20, 22, 26)
 _LIGHT: Colour = (255, 255, 255)
 _SMALLEST_TEXT = 9
 
 
 def colour_of(name: str) -> Colour:
-    """The colour of an expression, RGB; one that FER2013 does not know has the same each time."""
-    return COLOURS.get(name) or _OTHERS[sum(name.encode()) % len(_OTHERS)]
+    """Returns the colour of an expression, RGB; one that is not in FER2013 always gets the same colour."""
+    return COLOURS.get(name) or _OTHER_COLOURS[sum(name.encode()) % len(_OTHER_COLOURS)]
 
 
 @lru_cache(maxsize=64)
 def font(size: int) -> _Font:
-    """Pillow's own typeface in a size in pixels; no font need be installed."""
+    """Returns Pillow's built-in font in a size in pixels."""
     return ImageFont.load_default(size)
 
 
 def annotated(pixels: np.ndarray, faces: Sequence[Face]) -> np.ndarray:
-    """A copy of a picture with a box around every face and a plate that tells what its look was read as.
+    """Returns a copy of a picture with a box and a label for every face.
 
-    Boxes have the colour of the expression and a dark rim, so that they show on any ground. A face whose answer is
-    uncertain has a dashed box, and a question mark after the label. Plates stand above their box, or where there is
-    room; what would not be legible, in a picture of a few pixels say, is left out.
+    A box has the colour of the expression and a dark rim, so that it is visible on any background. An uncertain answer
+    gives a dashed box and a question mark after the label. A label stands above its box, or elsewhere if there is no
+    room; labels that would not be legible in a tiny picture are omitted.
 
     Args:
         pixels: uint8 [H, W] (grey) or [H, W, 3] (RGB).
-        faces: what was read in it.
+        faces: the faces in it.
 
     Returns:
         uint8 [H, W, 3], RGB.
@@ -72,19 +72,19 @@ def annotated(pixels: np.ndarray, faces: Sequence[Face]) -> np.ndarray:
     width, height = image.size
     line = max(1, round(min(width, height) / 240))
     areas = [_area(face, width, height) for face in faces]
-    # Large boxes first, so that a small face in front of a large one stays whole.
+    # Large boxes first, so that the box of a small face in front of a large one stays whole.
     order = sorted(range(len(faces)), key=lambda index: -_size(areas[index]))
     for index in order:
         _box(pen, areas[index], colour_of(faces[index].label), line, dashed=bool(faces[index].uncertain))
     taken: list[_Area] = []
     for index in order:
-        others = [area for other, area in enumerate(areas) if other != index]
-        _plate(pen, faces[index], areas[index], others, taken, (width, height))
+        other_areas = [area for row, area in enumerate(areas) if row != index]
+        _plate(pen, faces[index], areas[index], other_areas, taken, (width, height))
     return np.asarray(image).copy()
 
 
 def _area(face: Face, width: int, height: int) -> _Area:
-    """Left, top, right and bottom of a box in whole pixels of the picture; right and bottom belong to it."""
+    """Rounds a box to whole pixels within the picture: left, top, right and bottom, all inclusive."""
     left, top, wide, high = face.box
     right, bottom = round(left + wide) - 1, round(top + high) - 1
     left, top = min(max(round(left), 0), width - 1), min(max(round(top), 0), height - 1)
@@ -96,6 +96,7 @@ def _size(area: _Area) -> int:
 
 
 def _box(pen: ImageDraw.ImageDraw, area: _Area, colour: Colour, line: int, *, dashed: bool) -> None:
+    """Draws a box, solid or dashed; small boxes get thin lines and no rim."""
     left, top, right, bottom = area
     smaller = min(right - left, bottom - top)
     line = max(1, min(line, smaller // 8))
@@ -120,43 +121,43 @@ def _plate(
     pen: ImageDraw.ImageDraw,
     face: Face,
     area: _Area,
-    others: Sequence[_Area],
+    other_areas: Sequence[_Area],
     taken: list[_Area],
     size: tuple[int, int],
 ) -> None:
-    """Writes the label of a face where there is room, and notes the place as taken."""
-    written = _fitting(face, area, size)
-    if written is None:
+    """Draws the label of a face on a dark plate where there is room, and adds the plate to ``taken``."""
+    label = _fitting_label(face, area, size)
+    if label is None:
         return
-    text, chosen, (wide, high), pad = written
+    text, label_font, (wide, high), pad = label
     places = list(_places(area, wide, high, size))
-    # A plate may cover a face rather than another plate, if it must cover something.
-    free = [place for place in places if not any(_meet(place, other) for other in taken)]
-    clear = [place for place in free if not any(_meet(place, other) for other in others)]
+    # If a plate must cover something, then rather a face than another plate.
+    free = [place for place in places if not any(_intersect(place, plate) for plate in taken)]
+    clear = [place for place in free if not any(_intersect(place, area) for area in other_areas)]
     left, top, right, bottom = (clear or free or places)[0]
     taken.append((left, top, right, bottom))
     pen.rectangle((left, top, right, bottom), fill=_DARK)
     pen.rectangle((left, top, left + max(1, pad // 2) - 1, bottom), fill=colour_of(face.label))
-    pen.text((left + pad + pad // 2, (top + bottom + 1) / 2), text, fill=_LIGHT, font=chosen, anchor="lm")
+    pen.text((left + pad + pad // 2, (top + bottom + 1) / 2), text, fill=_LIGHT, font=label_font, anchor="lm")
 
 
-def _fitting(face: Face, area: _Area, size: tuple[int, int]) -> tuple[str, _Font, tuple[int, int], int] | None:
-    """The longest text for a face that the picture has room for, its font, width and height of its plate, its rim."""
+def _fitting_label(face: Face, area: _Area, size: tuple[int, int]) -> tuple[str, _Font, tuple[int, int], int] | None:
+    """Returns the longest label that fits in the picture, its font, the size of its plate, and the padding."""
     width, height = size
-    wanted = min(max(round((area[3] - area[1]) / 8), 12), max(12, min(width, height) // 24))
+    largest = min(max(round((area[3] - area[1]) / 8), 12), max(12, min(width, height) // 24))
     mark = "?" if face.uncertain else ""
     texts = (f"{face.label}{mark} {face.score:.0%}", f"{face.label}{mark}", f"{face.label[:3]}{mark}")
     for text in texts:
-        for points in range(wanted, _SMALLEST_TEXT - 1, -1):
-            chosen, pad = font(points), max(2, points // 4)
-            wide, high = round(chosen.getlength(text)) + 2 * pad + pad // 2, round(1.35 * points)
+        for points in range(largest, _SMALLEST_TEXT - 1, -1):
+            label_font, pad = font(points), max(2, points // 4)
+            wide, high = round(label_font.getlength(text)) + 2 * pad + pad // 2, round(1.35 * points)
             if wide <= width and high <= height // 3:
-                return text, chosen, (wide, high), pad
+                return text, label_font, (wide, high), pad
     return None
 
 
 def _places(area: _Area, wide: int, high: int, size: tuple[int, int]) -> Iterator[_Area]:
-    """Where a plate may stand within the picture, the best place first: above, below, beside, in the box, anywhere."""
+    """Yields places for a plate within the picture, the best first: above, below, beside, in the box, anywhere."""
     width, height = size
     left, top, right, bottom = area
     flush = right - wide + 1
@@ -167,13 +168,13 @@ def _places(area: _Area, wide: int, high: int, size: tuple[int, int]) -> Iterato
         moved = min(max(x, 0), width - wide)
         if 0 <= y <= height - high and (moved == x or y != top):
             yield moved, y, moved + wide - 1, y + high - 1
-    # Over the box, when nothing else is left: moved into the picture.
+    # The last resort: at the corner of the box, moved into the picture.
     x, y = min(max(left, 0), width - wide), min(max(top, 0), height - high)
     yield x, y, x + wide - 1, y + high - 1
 
 
-def _meet(one: _Area, other: _Area) -> bool:
-    return one[0] <= other[2] and other[0] <= one[2] and one[1] <= other[3] and other[1] <= one[3]
+def _intersect(first: _Area, second: _Area) -> bool:
+    return first[0] <= second[2] and second[0] <= first[2] and first[1] <= second[3] and second[1] <= first[3]
 
 
 _KINDS = {
@@ -187,11 +188,11 @@ _KINDS = {
 }
 _QUALITY = 95
 _LONGEST_NAME = 255
-"""Bytes of a file's name that file systems allow."""
+"""Bytes of the longest file name that file systems allow."""
 
 
 def numbered(stem: str, count: int, suffix: str) -> str:
-    """A name with a number before its ending, the stem shortened if it must be."""
+    """Returns a file name with a number before its ending; a stem that is too long is shortened."""
     name = f"{stem}-{count}{suffix}"
     return name if len(os.fsencode(name)) <= _LONGEST_NAME else f"{safe_stem(stem)}-{count}{suffix}"
 
@@ -199,11 +200,11 @@ def numbered(stem: str, count: int, suffix: str) -> str:
 class Copies:
     """Writes annotated copies under the names of the pictures.
 
-    A name that is taken, be it by a picture of another folder, by the picture itself or by an earlier run, gets a
-    number: ``face-2.jpg``. Pictures of kinds that are not written (GIF, PPM) become ``face.gif.png``.
+    If a name is in use, a number is added: ``face-2.jpg``. Formats that cannot be written (GIF, PPM) become
+    ``face.gif.png``.
 
     Args:
-        folder: where to, made where it does not exist.
+        folder: folder of the copies; it is created if it does not exist.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -211,10 +212,10 @@ class Copies:
         self._counts: dict[str, int] = {}
 
     def add(self, record: Recognition) -> Path:
-        """Writes the copy of a picture whose pixels the record keeps; returns its path.
+        """Writes the copy of a picture and returns its path.
 
         Raises:
-            MienError: the record keeps no pixels, or the folder cannot be written to.
+            MienError: the record has no pixels, or the folder cannot be written to.
         """
         path = self.place(Path(record.input).name)
         with atomic_file(path, spare_newcomer=True) as temporary:
@@ -224,13 +225,13 @@ class Copies:
     def place(
         self, name: str, kinds: tuple[str, ...] = tuple(_KINDS), otherwise: str = ".png", not_at: Path | None = None
     ) -> Path:
-        """A path in the folder that is not taken, for a file of a name.
+        """Returns a free path in the folder for a copy.
 
         Args:
-            name: of the original.
-            kinds: the endings that can be written.
-            otherwise: what is put behind a name with another ending.
-            not_at: a path that is taken, though nothing is there yet.
+            name: file name of the original.
+            kinds: endings that can be written.
+            otherwise: ending that is appended to a name with another ending.
+            not_at: a path that is reserved, though nothing is there yet.
         """
         name = name if Path(name).suffix.lower() in kinds else name + otherwise
         stem, suffix = Path(name).stem, Path(name).suffix
@@ -238,8 +239,8 @@ class Copies:
             name = f"{safe_stem(stem)}{suffix}"
         count = self._counts.get(name, 0) + 1
         path = self.folder / (name if count == 1 else numbered(stem, count, suffix))
-        taken = None if not_at is None else not_at.absolute()
-        while os.path.lexists(path) or path.absolute() == taken:
+        reserved = None if not_at is None else not_at.absolute()
+        while os.path.lexists(path) or path.absolute() == reserved:
             count += 1
             path = self.folder / numbered(stem, count, suffix)
         self._counts[name] = count

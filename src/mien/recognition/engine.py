@@ -1,4 +1,4 @@
-"""From face crops to probabilities: ONNX Runtime, or torch where it is installed; both answer the same."""
+"""The interface of an engine, which turns face crops into probabilities, and the engine on ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from mien.errors import NO_NUMBERS, MienError
 from mien.machine import cores, side_by_side
 
 BATCH = 64
-"""Crops a forward pass; from about eight on, a larger batch is no faster and takes more memory."""
+"""Most crops in a forward pass; above about eight, a larger batch is no faster and takes more memory."""
 
 _ROUNDING = 1e-3
-"""By how much probabilities may miss 0, 1 and a sum of 1: float32 by a ten-thousandth of it, bfloat16 by about that."""
+"""Tolerance for probabilities outside [0, 1] and sums other than 1: about the error of bfloat16."""
 
 _LARGEST_IMAGE = 1024
-"""As ``mien.config.LARGEST_IMAGE``, whose package takes time to load."""
+"""The value of ``mien.config.LARGEST_IMAGE``, a module that takes time to load."""
 
 INPUT, OUTPUTS = "faces", ["probabilities", "embedding"]
-"""The names in an exported file."""
+"""Names of the input and the outputs in an exported file."""
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What a network made of N crops.
+    """A network's answers to N crops.
 
     Attributes:
         probabilities: float32 [N, C], calibrated; rows sum to 1.
@@ -42,12 +42,12 @@ class Answers:
 class Engine(Protocol):
     """A network that reads face crops.
 
-    An engine may have ``face_size`` too (see the function of that name); without it, faces are read whole.
+    An engine may also have the attribute ``face_size`` (see the function of that name); else it reads whole faces.
     """
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The expressions, in the order of the columns."""
+        """The expressions, in the order of the columns of the probabilities."""
         ...
 
     @property
@@ -57,7 +57,7 @@ class Engine(Protocol):
 
     @property
     def grey(self) -> bool:
-        """Whether crops are uint8 [N, S, S] luma; else uint8 [N, S, S, 3] RGB."""
+        """True if crops are uint8 [N, S, S] luma, False if they are uint8 [N, S, S, 3] RGB."""
         ...
 
     @property
@@ -68,7 +68,8 @@ class Engine(Protocol):
 
     @property
     def stated_accuracy(self) -> float | None:
-        """The share in [0, 1] of the answers at or above ``threshold`` that is promised to be right."""
+        """The accuracy in [0, 1] that the model promises for answers at or above ``threshold``; None if it was not
+        calibrated."""
         ...
 
     def read(self, crops: np.ndarray) -> Answers:
@@ -77,34 +78,35 @@ class Engine(Protocol):
 
 
 def face_size(engine: Engine) -> int:
-    """Pixels a side to which a whole face is brought, of which the engine reads the ``image_size`` in the middle.
+    """Returns the side in pixels to which a whole face is resized; the engine reads the middle ``image_size`` of it.
 
-    A network that learnt from views that were zoomed in reads faces best as large as those were.
+    A network that was trained on enlarged views reads a face best at the same enlargement.
     """
     size: int = getattr(engine, "face_size", engine.image_size)
     return size
 
 
 def sure_from(threshold: float | None, stated_accuracy: float | None) -> float | None:
-    """The probability below which an answer is uncertain.
+    """Returns the probability below which an answer is uncertain.
 
     Args:
-        threshold: that of the model; None if it has none.
-        stated_accuracy: what was asked for; None if the model was not calibrated.
+        threshold: the model's threshold; None if it has none.
+        stated_accuracy: accuracy that calibration aimed at; None if the model was not calibrated.
 
     Returns:
-        The threshold; infinity if it was asked for and no threshold keeps it, so that every answer is uncertain.
+        The threshold, or infinity if no threshold reached the accuracy, so that every answer is uncertain; None if the
+        model was not calibrated.
     """
     return math.inf if threshold is None and stated_accuracy is not None else threshold
 
 
 class OnnxEngine:
-    """ONNX Runtime on a file of ``mien export``; needs the base install alone.
+    """Reads crops with ONNX Runtime and a file of ``mien export``; the base install is enough.
 
     Args:
         path: the file.
-        device: auto (a GPU where this ONNX Runtime can use one), cpu, cuda or cuda:N.
-        threads: that share the crops of a call on a processor; None takes one a core, at most 8.
+        device: auto (a GPU if this ONNX Runtime can use one), cpu, cuda or cuda:N.
+        threads: processor threads that share the crops of a call; None for one a core, at most 8.
 
     Raises:
         MienError: the file is damaged or was not written by ``mien export``, or there is no such device.
@@ -118,7 +120,7 @@ class OnnxEngine:
         self.metadata = _metadata(self.path, self._session)
         self.names: tuple[str, ...] = tuple(self.metadata["names"])
         self.image_size: int = self.metadata["image_size"]
-        self.face_size: int = self.metadata.get("face_size", self.image_size)  # none in files of Mien 0.1.0
+        self.face_size: int = self.metadata.get("face_size", self.image_size)  # files of Mien 0.1.0 lack it
         self.grey: bool = self.metadata["grey"]
         self.stated_accuracy: float | None = self.metadata["stated_accuracy"]
         self.threshold = sure_from(self.metadata["threshold"], self.stated_accuracy)
@@ -127,7 +129,7 @@ class OnnxEngine:
         """Reads crops; see ``Engine``.
 
         Raises:
-            MienError: the crops are of another kind or size, or an answer is NaN or infinity.
+            MienError: the crops have another type or size, or an answer is NaN or infinity.
         """
         crops = check_crops(crops, self.image_size, self.grey)
         parts = side_by_side(self._read, batches(crops, self._threads), self._threads)
@@ -135,31 +137,31 @@ class OnnxEngine:
 
     def _read(self, batch: np.ndarray) -> list[np.ndarray]:
         try:
-            found: list[np.ndarray] = self._session.run(OUTPUTS, {INPUT: batch})
-        except Exception as error:  # as above, ONNX Runtime's own classes are not public
+            outputs: list[np.ndarray] = self._session.run(OUTPUTS, {INPUT: batch})
+        except Exception as error:  # ONNX Runtime raises its own classes, none of them public
             if "allocat" in str(error).lower():
                 raise MemoryError(str(error)) from error
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
             raise MienError(f"{self.path}: fails when it reads faces ({reason}); export the model again") from error
-        if any(len(values) != len(batch) for values in found):
+        if any(len(values) != len(batch) for values in outputs):
             raise MienError(
-                f"{self.path}: answers {len(batch)} crops with {len(found[0])} rows; export the model again"
+                f"{self.path}: answers {len(batch)} crops with {len(outputs[0])} rows; export the model again"
             )
-        return found
+        return outputs
 
 
 def check_crops(crops: np.ndarray, image_size: int, grey: bool) -> np.ndarray:
-    """The crops as a network reads them, contiguous; grey ones are repeated for a network that sees colour.
+    """Returns the crops as a contiguous array that fits the network; grey crops become RGB for a colour network.
 
     Raises:
-        MienError: they are of another type or shape.
+        MienError: the crops have another type or shape.
     """
     shape = (image_size, image_size)
     if crops.dtype == np.uint8 and not grey and crops.shape[1:] == shape:
         crops = np.repeat(crops[..., None], 3, axis=3)
-    wanted = shape if grey else (*shape, 3)
-    if crops.dtype != np.uint8 or crops.shape[1:] != wanted:
-        expected = f"uint8 [N, {', '.join(map(str, wanted))}]"
+    expected_shape = shape if grey else (*shape, 3)
+    if crops.dtype != np.uint8 or crops.shape[1:] != expected_shape:
+        expected = f"uint8 [N, {', '.join(map(str, expected_shape))}]"
         raise MienError(
             f"the crops are {crops.dtype} {list(crops.shape)}, expected {expected}; convert and resize them first"
         )
@@ -167,9 +169,9 @@ def check_crops(crops: np.ndarray, image_size: int, grey: bool) -> np.ndarray:
 
 
 def batches(crops: np.ndarray, threads: int = 1) -> list[np.ndarray]:
-    """The crops in parts of at most ``BATCH``, one a thread at least where there are as many crops.
+    """Splits crops into batches of at most ``BATCH``, and into at least one for each thread if there are enough crops.
 
-    Where there are none, it is one black crop, as not every network reads nothing.
+    No crops become one black crop, since not every network accepts an empty batch; ``joined`` drops its answer.
     """
     if not len(crops):
         return [np.zeros((1, *crops.shape[1:]), crops.dtype)]
@@ -178,16 +180,16 @@ def batches(crops: np.ndarray, threads: int = 1) -> list[np.ndarray]:
 
 
 def joined(parts: list[Any], count: int, where: str | Path, classes: int) -> Answers:
-    """The answers to ``batches`` of ``count`` crops, each probabilities and embeddings, as one.
+    """Joins and checks the answers to the ``batches`` of ``count`` crops.
 
     Args:
-        parts: the answers, a pair a batch.
-        count: crops in all; 0 was asked as one black crop.
-        where: how messages name the model.
-        classes: columns of the probabilities.
+        parts: a pair of probabilities and embeddings for each batch.
+        count: number of crops in all; for 0 there is the answer to one black crop.
+        where: name of the model in messages.
+        classes: expected number of columns of the probabilities.
 
     Raises:
-        MienError: one is NaN or infinity, rows are no probabilities, or there are more or fewer of them than crops.
+        MienError: a value is NaN or infinity, a row is not a distribution, or the number of rows or columns is wrong.
     """
     probabilities, embeddings = (np.concatenate(values) for values in zip(*parts, strict=True))
     if not (np.isfinite(probabilities).all() and np.isfinite(embeddings).all()):
@@ -208,13 +210,14 @@ def joined(parts: list[Any], count: int, where: str | Path, classes: int) -> Ans
 
 
 def _session(path: Path, device: str) -> Any:
+    """Loads an ONNX file in ONNX Runtime."""
     import onnxruntime
 
     providers = _providers(device, onnxruntime.get_available_providers())
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what is wrong is told by the exception
-    # Its own threads would share out every layer, and turn in wait for the next one: that takes the cores from the
-    # search for the next face. Several crops are shared out whole instead.
+    options.log_severity_level = 4  # no messages on stderr: the exception reports what is wrong
+    # ONNX Runtime's own threads would split every layer, and spin while they wait for the next one, which takes cores
+    # from the detector. Instead, side_by_side gives each thread whole crops.
     options.intra_op_num_threads = 1
     if not path.is_file():
         raise MienError(f"{path}: no such file; give a file that `mien export` wrote")
@@ -222,19 +225,19 @@ def _session(path: Path, device: str) -> Any:
         session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=providers)
     except OSError as error:
         raise MienError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
-    except Exception as error:  # ONNX Runtime has a class of its own for each of its codes, none of them public
+    except Exception as error:  # ONNX Runtime raises its own classes, none of them public
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise MienError(
-            f"{path}: is no ONNX file that can be read ({reason}); copy it again, or write it with `mien export`"
+            f"{path}: is not an ONNX file that can be read ({reason}); copy it again, or write it with `mien export`"
         ) from error
-    wanted = providers[0] if isinstance(providers[0], str) else providers[0][0]
-    if session.get_providers()[0] != wanted and device != "auto":
+    first_choice = providers[0] if isinstance(providers[0], str) else providers[0][0]
+    if session.get_providers()[0] != first_choice and device != "auto":
         raise MienError(f"device: got {device}, which ONNX Runtime could not start; use cpu, or check the driver")
     return session
 
 
 def _providers(device: str, available: list[str]) -> list[Any]:
-    """What ONNX Runtime is to run on, in its words."""
+    """Translates a device to ONNX Runtime's execution providers."""
     kind, _, number = device.partition(":")
     if kind not in ("auto", "cpu", "cuda") or (number and (kind != "cuda" or not number.isdecimal())):
         raise MienError(f"device: got {device}, expected auto, cpu, cuda or cuda:N for a model in ONNX")
@@ -250,25 +253,25 @@ def _providers(device: str, available: list[str]) -> list[Any]:
 
 
 def _metadata(path: Path, session: Any) -> dict[str, Any]:
-    """What ``mien export`` noted in the file, held to the shapes of its input and outputs."""
+    """Reads what ``mien export`` noted in the file, and checks it against the shapes of the input and the outputs."""
     try:
-        found = {key: json.loads(value) for key, value in session.get_modelmeta().custom_metadata_map.items()}
+        metadata = {key: json.loads(value) for key, value in session.get_modelmeta().custom_metadata_map.items()}
         (faces,), outputs = session.get_inputs(), {output.name: output for output in session.get_outputs()}
-        size, colours = found["image_size"], [] if found["grey"] else [3]
+        size, colours = metadata["image_size"], [] if metadata["grey"] else [3]
         fits = (faces.name, faces.type, faces.shape[1:]) == (INPUT, "tensor(uint8)", [size, size, *colours])
-        fits &= outputs["probabilities"].shape[1:] == [len(found["names"])] and "embedding" in outputs
+        fits &= outputs["probabilities"].shape[1:] == [len(metadata["names"])] and "embedding" in outputs
         fits &= all(outputs[name].type == "tensor(float)" for name in OUTPUTS)
-        fits &= type(size) is int and 1 <= size <= _LARGEST_IMAGE and type(found["grey"]) is bool
-        fits &= _is_face_size(found.get("face_size", size), size)
-        fits &= all(_is_share(found[name]) for name in ("threshold", "stated_accuracy"))
-        names = found["names"]
+        fits &= type(size) is int and 1 <= size <= _LARGEST_IMAGE and type(metadata["grey"]) is bool
+        fits &= _is_face_size(metadata.get("face_size", size), size)
+        fits &= all(_is_share(metadata[name]) for name in ("threshold", "stated_accuracy"))
+        names = metadata["names"]
         fits &= isinstance(names, list) and all(isinstance(name, str) and name.strip() for name in names)
         fits &= len(set(names)) == len(names) > 1
     except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise _foreign(path) from error
     if not fits:
         raise _foreign(path)
-    return found
+    return metadata
 
 
 def _is_face_size(value: Any, image_size: int) -> bool:

@@ -1,4 +1,4 @@
-"""The engine that reads faces with a model: ONNX Runtime, or torch if it is installed."""
+"""Makes the engine for a model: ONNX Runtime or PyTorch."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ KINDS: tuple[str, ...] = ("auto", "onnx", "torch")
 def engine(
     model: str | os.PathLike[str] | None, kind: str = "auto", device: str = "auto", threads: int | None = None
 ) -> Engine:
-    """The engine for a model.
+    """Loads a model in the engine that fits it.
 
     Args:
-        model: as ``mien.recognition.models.find`` takes it; None means the shipped weights.
-        kind: onnx, torch, or auto: ONNX Runtime where the model is there as ONNX, else torch.
-        device: auto, cpu, cuda or cuda:N; mps too for torch.
-        threads: within an operation; None leaves it to the library.
+        model: as for ``mien.recognition.models.find``; None for the shipped weights.
+        kind: onnx, torch, or auto: ONNX Runtime if the model has an ONNX file, else torch.
+        device: auto, cpu, cuda or cuda:N; for torch also mps.
+        threads: processor threads; None for the engine's default.
 
     Raises:
-        MienError: there is no such model, it is not there in the form that was asked for, torch is needed and not
-            installed, or there is no such device.
+        MienError: there is no such model or device, the model lacks the form that ``kind`` needs, or torch is needed
+            and not installed.
     """
     if kind not in KINDS:
         raise MienError(f"engine: got {kind}, expected {', '.join(KINDS[:-1])} or {KINDS[-1]}")

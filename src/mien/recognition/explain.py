@@ -1,8 +1,8 @@
-"""What of a face an answer depends on: hide a part, read again, and see how much surer or less sure the answer becomes.
+"""Heat maps of the parts of a face that an answer depends on.
 
-Occlusion (Zeiler and Fergus 2014, arXiv:1311.2901, section 4.2) needs nothing but the network's answers, so it works
-with every engine. What looks into the network itself is in ``mien.recognition.explanation.attention`` and needs torch.
-``benchmarks/explanations.py`` measures which of them tells the truth best.
+Occlusion (Zeiler and Fergus 2014, arXiv:1311.2901, section 4.2) hides a part of the face, reads it again and compares
+the answers. It needs only the network's answers, so it works with every engine. The methods of
+``mien.recognition.attention`` use the network's inside and need torch. ``benchmarks/explanations.py`` compares all.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -22,27 +22,23 @@ from mien.recognition.draw import font
 from mien.recognition.engine import BATCH, Engine
 from mien.recognition.results import Face
 
-if TYPE_CHECKING:
-    from mien.model.classifier import Classifier
-
-
 Reader = Callable[[np.ndarray], np.ndarray]
-"""Face crops, uint8 [N, S, S] or [N, S, S, 3], to probabilities [N, C]."""
+"""Function from face crops, uint8 [N, S, S] or [N, S, S, 3], to probabilities [N, C]."""
 
 TORCH_METHODS: tuple[str, ...] = ("rollout", "gradient")
-"""The methods that look into a Vision Transformer, for which they need torch."""
+"""Methods that use the attention of a Vision Transformer and need torch."""
 
 METHODS: tuple[str, ...] = ("auto", "occlusion", *TORCH_METHODS)
-"""What ``explain`` takes; ``auto`` is occlusion, which wins in ``benchmarks/explanations.py``."""
+"""Methods that ``explain`` accepts; ``auto`` is occlusion, the best one in ``benchmarks/explanations.py``."""
 
 WINDOWS: tuple[float, ...] = (1 / 4,)
-"""Sides of the squares that are hidden, as shares of the crop's side; the maps of all are averaged.
+"""Sides of the hidden squares, as shares of the crop's side; the maps of all sizes are averaged.
 
-None of 1/6, 1/3 and averages with them measured better in ``benchmarks/explanations.py``, and most took longer.
+In ``benchmarks/explanations.py``, 1/6, 1/3 and averages with them were not better, and most took longer.
 """
 
 FILLS: tuple[str, ...] = ("blur", "grey")
-"""What a hidden square shows: the crop, blurred beyond recognition, or the crop's mean grey (or colour)."""
+"""Contents of a hidden square: the crop blurred beyond recognition, or the crop's mean grey (or colour)."""
 
 _LEAST = 1e-6
 _KINDS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
@@ -50,16 +46,16 @@ _KINDS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 
 @dataclass(frozen=True)
 class Explanation:
-    """What of a face an answer depends on; it tells about the network, and nothing about what the person feels.
+    """The parts of a face that an answer depends on; this is about the network, not about what the person feels.
 
     Attributes:
-        relevance: float32 [S, S], a number a pixel of the crop; more means that the answer depends on it more. Of
-            ``occlusion``, by how many nats the log-odds of the label fall when a square around the pixel is hidden, on
-            average: above 0 speaks for the label, below 0 against it, and there is no bound. Of ``rollout``, the share
-            of a patch in what [CLS] holds at the end, in [0, 1]. Of ``gradient``, a number of no unit, at least 0.
-        label: the expression whose answer is explained.
+        relevance: float32 [S, S], one number for each pixel of the crop; higher means that the answer depends on it
+            more. ``occlusion``: mean fall of the label's log-odds in nats if a square around the pixel is hidden; above
+            0 the pixel speaks for the label, below 0 against it; unbounded. ``rollout``: share of the patch in the
+            final [CLS], in [0, 1]. ``gradient``: at least 0, without a unit.
+        label: the explained expression.
         method: occlusion, rollout or gradient.
-        crop: uint8 [S, S] (grey) or [S, S, 3] (RGB), what the network read.
+        crop: uint8 [S, S] (grey) or [S, S, 3] (RGB), the network's input.
     """
 
     relevance: np.ndarray = field(repr=False, compare=False)
@@ -68,12 +64,11 @@ class Explanation:
     crop: np.ndarray = field(repr=False, compare=False)
 
     def overlay(self) -> Image.Image:
-        """The enlarged crop with the relevance as colour, a legend and a caption; mode RGB."""
-
+        """Returns the enlarged crop with the relevance as colour, a legend and a caption; mode RGB."""
         return overlay(self)
 
     def save(self, path: str | Path) -> None:
-        """Writes the crop beside ``overlay()`` as a picture.
+        """Writes a picture of the crop beside its heat map.
 
         Raises:
             MienError: the name does not end in .png, .jpg or .jpeg, or the file cannot be written.
@@ -81,19 +76,19 @@ class Explanation:
         save([self], Path(path))
 
 
-def explain(face: Face, engine: Engine | Classifier, method: str = "auto", label: str | None = None) -> Explanation:
-    """Tells what of a face an answer depends on.
+def explain(face: Face, engine: Engine, method: str = "auto", label: str | None = None) -> Explanation:
+    """Shows which parts of a face an answer depends on.
 
     Args:
-        face: as the engine read it, with its crop.
-        engine: the network that read it. ``rollout`` and ``gradient`` need a ViT in torch: an engine that has it as
-            ``classifier``, or the classifier itself.
+        face: a face with its crop, as the engine read it.
+        engine: the engine that read it. ``rollout`` and ``gradient`` need a ViT in torch as its attribute
+            ``classifier``, which ``mien.recognition.torch_engine.TorchEngine`` has.
         method: one of ``METHODS``.
         label: the expression to explain; by default the face's own.
 
     Raises:
-        MienError: it is no face, it has no crop, the method or the label is unknown, the method needs what the engine
-            does not have, or the network answers with NaN.
+        MienError: ``face`` is not a Face or has no crop, the method or the label is unknown, the engine lacks what the
+            method needs, or the network answers with NaN.
     """
     if not isinstance(face, Face):
         raise MienError(f"face: is a {type(face).__name__}, expected a Face, such as result.faces[0]")
@@ -116,48 +111,40 @@ def save(explanations: Sequence[Explanation], path: Path) -> None:
     Raises:
         MienError: as ``Explanation.save``.
     """
-
     check_name(path)
     with atomic_file(path, spare_newcomer=True) as temporary:
         sheet(explanations).save(temporary, format=_KINDS[path.suffix.lower()], quality=95)
 
 
 def check_name(path: Path) -> None:
-    """Checks that a file name is one of a picture that ``save`` writes.
+    """Checks that a path has the ending of a picture that ``save`` can write.
 
     Raises:
-        MienError: it is not.
+        MienError: it has another ending.
     """
     if path.suffix.lower() not in _KINDS:
         raise MienError(f"{path}: has another ending than {', '.join(_KINDS)}; give the picture such a name")
 
 
-def reader(engine: Engine | Classifier) -> Reader:
-    """How an engine, or a classifier that is given in its place, reads crops."""
-    read = getattr(engine, "read", None)
-    if read is not None:
-        return lambda crops: np.asarray(read(crops).probabilities)
-    from mien.recognition.torch_engine import TorchEngine
-
-    # Not the classifier's logits: those are of whole faces, which would be cropped again.
-    inner = TorchEngine(cast("Classifier", engine))
-    return lambda crops: inner.read(crops).probabilities
+def reader(engine: Engine) -> Reader:
+    """Returns the function from crops to an engine's probabilities."""
+    return lambda crops: np.asarray(engine.read(crops).probabilities)
 
 
 def occlusion(
     crop: np.ndarray, read: Reader, label: int, *, windows: Sequence[float] = WINDOWS, fill: str = FILLS[0]
 ) -> np.ndarray:
-    """How far the log-odds of a label fall where the crop is hidden (Zeiler and Fergus 2014, section 4.2).
+    """Measures the fall of a label's log-odds if parts of a crop are hidden (Zeiler and Fergus 2014, section 4.2).
 
-    Squares move over the crop in steps of half their side, and beyond its edges by as much, so that every pixel lies
-    under as many. A pixel's relevance is the mean over the squares that hide it, and over the sizes of squares.
-    Log-odds rather than probabilities, since a sure answer stays near 1 whatever is hidden; probabilities closer to 0
-    or 1 than 1e-6 count as that far away.
+    Squares move over the crop in steps of half their side, and beyond its edges by as much, so that the same number of
+    squares covers every pixel. A pixel's relevance is the mean over the squares that hide it, and over their sizes.
+    Log-odds are used because the probability of a sure answer stays near 1 whatever is hidden; probabilities are
+    clipped to 1e-6 from 0 and 1.
 
     Args:
         crop: uint8 [S, S] (grey) or [S, S, 3] (RGB).
         read: the network.
-        label: position of the label in its answers.
+        label: position of the label in the answers.
         windows: sides of the squares, as shares of S.
         fill: one of ``FILLS``.
 
@@ -181,30 +168,30 @@ def occlusion(
 
 
 def _spread(drops: np.ndarray, starts: Sequence[int], side: int, size: int) -> np.ndarray:
-    """The mean over the squares that hide each pixel, float64 [size, size].
+    """Averages for each pixel the drops of the squares that hide it, float64 [size, size].
 
     Args:
-        drops: float64 [K, K], a number a square.
-        starts: the K first rows (and columns) of the squares.
-        side: of a square, in pixels.
-        size: of the crop, in pixels.
+        drops: float64 [K, K], one number for each square.
+        starts: first rows (and columns) of the squares.
+        side: side of a square, in pixels.
+        size: side of the crop, in pixels.
     """
     pixels, first = np.arange(size)[:, None], np.array(starts)
     hides = ((first <= pixels) & (pixels < first + side)).astype(np.float64)
     hides /= hides.sum(axis=1, keepdims=True)
-    found: np.ndarray = hides @ drops @ hides.T
-    return found
+    means: np.ndarray = hides @ drops @ hides.T
+    return means
 
 
 def filled(crop: np.ndarray, fill: str) -> np.ndarray:
-    """What stands in for hidden parts of a crop: uint8 of the same shape."""
+    """Returns the content of the hidden parts of a crop, uint8 of the same shape."""
     if fill == "grey":
         return np.broadcast_to(crop.mean(axis=(0, 1)).round().astype(np.uint8), crop.shape)
     return gaussian_blur(crop, len(crop) / 8, "symmetric")
 
 
 def enlarged(grid: np.ndarray, size: int) -> np.ndarray:
-    """A number a patch, [G, G], as a number a pixel, float32 [size, size]; all pixels of a patch have its number."""
+    """Repeats the number of each patch, [G, G], for all of its pixels, float32 [size, size]."""
     patches = np.arange(size) * len(grid) // size
     return grid.astype(np.float32)[np.ix_(patches, patches)]
 
@@ -212,28 +199,28 @@ def enlarged(grid: np.ndarray, size: int) -> np.ndarray:
 def _read_hidden(
     crop: np.ndarray, hidden: np.ndarray, places: Sequence[tuple[slice, slice]], read: Reader, label: int
 ) -> np.ndarray:
-    """float64 [len(places)], the label's log-odds with each place hidden."""
-    found = []
+    """Returns the label's log-odds with each place hidden, float64 [len(places)]."""
+    log_odds = []
     for start in range(0, len(places), BATCH):
         batch = places[start : start + BATCH]
         crops = np.repeat(crop[None], len(batch), axis=0)
         for row, place in enumerate(batch):
             crops[row][place] = hidden[place]
-        found.append(_log_odds(read(crops), label))
-    return np.concatenate(found)
+        log_odds.append(_log_odds(read(crops), label))
+    return np.concatenate(log_odds)
 
 
 def _log_odds(probabilities: np.ndarray, label: int) -> np.ndarray:
     if not np.isfinite(probabilities).all():
         raise MienError(f"the model answers with {NO_NUMBERS}")
     clipped = probabilities[:, label].astype(np.float64).clip(_LEAST, 1 - _LEAST)
-    found: np.ndarray = np.log(clipped) - np.log1p(-clipped)
-    return found
+    log_odds: np.ndarray = np.log(clipped) - np.log1p(-clipped)
+    return log_odds
 
 
-def _by_attention(crop: np.ndarray, engine: Engine | Classifier, method: str, label: int) -> np.ndarray:
-    """float32 [S, S] of a method that looks into the network."""
-    classifier: Any = getattr(engine, "classifier", engine if hasattr(engine, "network") else None)
+def _by_attention(crop: np.ndarray, engine: Engine, method: str, label: int) -> np.ndarray:
+    """Returns the relevance, float32 [S, S], by a method that uses the attention of the network."""
+    classifier: Any = getattr(engine, "classifier", None)
     if classifier is None:
         raise MienError(
             f"method {method}: needs torch and a model folder with model.safetensors, got an engine without "
@@ -244,17 +231,15 @@ def _by_attention(crop: np.ndarray, engine: Engine | Classifier, method: str, la
     return enlarged(ATTENTION[method](classifier, crop, label), len(crop))
 
 
-# Heat maps over faces: the picture keeps its light and shade, the relevance is what has colour.
-#
-# Colours are mixed in OKLab (Ottosson 2020), where equal distances look equally large; orange and blue stay apart in
-# the three common kinds of colour blindness, and the lines around the strongest parts show in grey print as well.
-
+# The drawings: the crop stays grey and only the relevance has colour. Colours are mixed in OKLab (Ottosson 2020), where
+# equal distances look equally large. Orange and blue differ in the three common kinds of colour blindness, and the
+# outlines of the strongest parts are visible in grey print too.
 
 SIDE = 384
-"""Height and width of an enlarged crop, in pixels, as near as a whole multiple comes for small crops."""
+"""Side of an enlarged crop in pixels; small crops get the nearest whole multiple of their side."""
 
 CAPTION = ("Shows what the answer depends on,", "not what the person feels.")
-"""The lines below every map."""
+"""Lines below every map."""
 
 OUTLINED = "outlined: at least half as strong as the strongest"
 
@@ -281,16 +266,16 @@ _TO_LAB = np.array([
 
 
 def overlay(explanation: Explanation) -> Image.Image:
-    """The enlarged crop with the relevance as colour, a legend and a caption; mode RGB."""
+    """Draws the enlarged crop with the relevance as colour, a legend and a caption; mode RGB."""
     return _panel(explanation, beside=False)
 
 
 def sheet(explanations: Sequence[Explanation]) -> Image.Image:
-    """Several faces in rows of at most three, each crop beside its heat map, with legend and caption; mode RGB."""
+    """Draws several faces in rows of at most three, each crop beside its heat map, legend and caption; mode RGB."""
     several = len(explanations) > 1
     panels = [
-        _panel(one, beside=True, title=f"face {number}: " if several else "")
-        for number, one in enumerate(explanations, 1)
+        _panel(explanation, beside=True, title=f"face {number}: " if several else "")
+        for number, explanation in enumerate(explanations, 1)
     ]
     columns = min(len(panels), _MOST_COLUMNS)
     width, height = max(panel.width for panel in panels), max(panel.height for panel in panels)
@@ -322,17 +307,17 @@ def _side(explanation: Explanation) -> int:
 
 
 def _enlarged(crop: np.ndarray, side: int) -> np.ndarray:
-    """uint8 [side, side, 3] of a crop."""
+    """Enlarges a crop to uint8 [side, side, 3]."""
     method = Image.Resampling.BICUBIC if len(crop) < side else Image.Resampling.BOX
     return np.asarray(Image.fromarray(crop).resize((side, side), method).convert("RGB"))
 
 
 def _heat(explanation: Explanation) -> np.ndarray:
-    """uint8 [side, side, 3], the crop in grey with the relevance in colour, the strongest parts outlined."""
+    """Draws the crop in grey, the relevance in colour, outlines around the strongest parts, uint8 [side, side, 3]."""
     side = _side(explanation)
     relevance = Image.fromarray(_scaled(explanation.relevance))
     values = np.asarray(relevance.resize((side, side), Image.Resampling.BICUBIC)).clip(-1, 1)
-    # Shadows and lights are drawn in, so that colour shows on both.
+    # The range of lightness is narrowed, so that colour is visible in shadows and lights.
     grey = Image.fromarray(_enlarged(explanation.crop, side)).convert("L")
     picture = colours(values, 0.3 + 0.6 * np.asarray(grey) / 255)
     line = np.maximum(_outline(values), _outline(-values))[..., None]
@@ -340,13 +325,13 @@ def _heat(explanation: Explanation) -> np.ndarray:
 
 
 def _outline(values: np.ndarray) -> np.ndarray:
-    """A smooth line around what is ``_OUTLINED`` or stronger, as opacity, float [S, S] in [0, 1].
+    """Opacity of a smooth line around values of ``_OUTLINED`` or more, float [S, S] in [0, 1].
 
     Args:
         values: float [S, S] in [-1, 1].
     """
     down, right = (np.gradient(values, axis=axis) if len(values) > 1 else np.zeros_like(values) for axis in (0, 1))
-    # To first order the edge lies this many pixels away; where nothing changes there is none near.
+    # Distance to the edge in pixels, to first order; where the gradient is 0 there is no edge near.
     distance = np.abs(values - _OUTLINED) / np.maximum(np.hypot(down, right), 1e-6)
     opacity: np.ndarray = np.clip(_LINE / 2 + 0.5 - distance, 0, 1)
     inside = np.zeros(values.shape, bool)
@@ -357,14 +342,14 @@ def _outline(values: np.ndarray) -> np.ndarray:
 
 
 def _scaled(relevance: np.ndarray) -> np.ndarray:
-    """float32 [S, S] in [-1, 1], the edges of squares smoothed, the strongest at 1 or -1; all 0 where there is none."""
+    """Smooths the edges of the squares and scales the strongest value to 1 or -1: float32 [S, S]."""
     smooth = gaussian_blur(relevance.astype(np.float32), _SMOOTHING * len(relevance))
     top = float(np.abs(smooth).max())
     return smooth / top if top > 0 else smooth
 
 
 def _panel(explanation: Explanation, *, beside: bool, title: str = "") -> Image.Image:
-    """The heat map above its legend; the caption below, or below the plain crop where that stands beside."""
+    """Draws one heat map with legend and caption; ``beside`` puts the plain crop at its left, above the caption."""
     side, line = _side(explanation), round(1.4 * _TEXT)
     lines = [f"{title}{explanation.label}, by {explanation.method}", *CAPTION]
     below = side + 2 * _GAP
@@ -384,7 +369,7 @@ def _panel(explanation: Explanation, *, beside: bool, title: str = "") -> Image.
 
 
 def _legend(panel: Image.Image, pen: ImageDraw.ImageDraw, corner: tuple[int, int], explanation: Explanation) -> None:
-    """A bar of the colours, from against to for where there are both, and what its ends and the outline mean."""
+    """Draws a bar of the colours (those against the label if there are any), and labels its ends and the outline."""
     (left, top), width = corner, _side(explanation)
     signed = bool(explanation.relevance.min() < 0)
     values = np.linspace(-1.0 if signed else 0.0, 1.0, width)
@@ -403,15 +388,15 @@ def _legend(panel: Image.Image, pen: ImageDraw.ImageDraw, corner: tuple[int, int
 
 
 def _to_lab(rgb: np.ndarray) -> np.ndarray:
-    """uint8-ranged [..., 3] in sRGB to float64 [..., 3] in OKLab."""
+    """Converts sRGB in 0 to 255, [..., 3], to OKLab, float64 [..., 3]."""
     share = rgb / 255
     linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
-    found: np.ndarray = np.cbrt(linear @ _TO_CONE.T) @ _TO_LAB.T
-    return found
+    lab: np.ndarray = np.cbrt(linear @ _TO_CONE.T) @ _TO_LAB.T
+    return lab
 
 
 def _to_rgb(lab: np.ndarray) -> np.ndarray:
-    """float64 [..., 3] in OKLab to uint8 [..., 3] in sRGB; what sRGB cannot show is clipped."""
+    """Converts OKLab, float64 [..., 3], to sRGB, uint8 [..., 3]; colours outside sRGB are clipped."""
     linear = ((lab @ np.linalg.inv(_TO_LAB).T) ** 3 @ np.linalg.inv(_TO_CONE).T).clip(0, 1)
     share = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
     return (255 * share).round().astype(np.uint8)

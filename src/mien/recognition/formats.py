@@ -1,4 +1,4 @@
-"""The records in other shapes: as the users of other tools know them, and as tables."""
+"""Converts records to the formats of other tools, and writes them as CSV and Parquet tables."""
 
 from __future__ import annotations
 
@@ -21,15 +21,14 @@ _ROWS_AT_ONCE = 4096
 
 
 def fer(record: Recognition) -> list[dict[str, Any]]:
-    """The faces as ``FER().detect_emotions`` gives them: ``box`` as [x, y, w, h] in whole pixels, and ``emotions``."""
+    """Returns the faces as ``FER().detect_emotions`` does: ``box`` [x, y, w, h] in whole pixels, and ``emotions``."""
     return [{"box": _whole_box(face), "emotions": dict(face.probabilities)} for face in record.faces]
 
 
 def deepface(record: Recognition) -> list[dict[str, Any]]:
-    """The faces as ``DeepFace.analyze(actions=["emotion"])`` gives them; emotions are in percent.
+    """Returns the faces as ``DeepFace.analyze(actions=["emotion"])`` does; emotions are in percent.
 
-    ``face_confidence`` is the detector's score on its own scale, and 0 where the detector has none; eyes are not looked
-    for.
+    ``face_confidence`` is the detector's score on its own scale, and 0 if the detector has none. Eyes are not detected.
     """
     return [
         {
@@ -43,65 +42,68 @@ def deepface(record: Recognition) -> list[dict[str, Any]]:
 
 
 def hf(record: Recognition) -> list[list[dict[str, Any]]]:
-    """For every face what ``transformers.pipeline("image-classification")`` gives: ``label`` and ``score``, surest
-    first."""
+    """Returns for every face what ``transformers.pipeline("image-classification")`` does: ``label`` and ``score``, the
+    surest first."""
     return [
-        [{"label": name, "score": value} for name, value in sorted(face.probabilities.items(), key=lambda kv: -kv[1])]
+        [
+            {"label": name, "score": value}
+            for name, value in sorted(face.probabilities.items(), key=lambda item: -item[1])
+        ]
         for face in record.faces
     ]
 
 
 FORMATS: dict[str, Callable[[Recognition], list[Any]]] = {"fer": fer, "deepface": deepface, "hf": hf}
-"""The shapes of other tools, by the tool."""
+"""Functions to the formats of other tools, by the tool's name."""
 
 
 def columns(names: Sequence[str]) -> list[str]:
-    """The columns of a table of faces, for a model that tells these expressions apart."""
-    told = ["input", "status", "error", "width", "height", "frame", "time_s"]
+    """Returns the columns of a table of faces, for a model with these expressions."""
+    of_record = ["input", "status", "error", "width", "height", "frame", "time_s"]
     of_face = ["face", "id", "box_x", "box_y", "box_w", "box_h", "label", "score", "uncertain", "detector_score"]
-    return [*told, *of_face, *(f"emotion_{name}" for name in names)]
+    return [*of_record, *of_face, *(f"emotion_{name}" for name in names)]
 
 
 def rows(record: Recognition) -> list[dict[str, Any]]:
-    """A row for every face of a record, or one without a face where it has none; what is missing is None.
+    """Returns a row for every face of a record, or one without a face if it has none; missing values are None.
 
     ``face`` counts the faces of a picture from 0.
     """
-    told = {key: value for key, value in record.record().items() if key != "faces"}
-    told = {key: encodable(value) if isinstance(value, str) else value for key, value in told.items()}
-    return [{**told, **_of_face(index, face)} for index, face in enumerate(record.faces)] or [told]
+    common = {key: value for key, value in record.record().items() if key != "faces"}
+    common = {key: encodable(value) if isinstance(value, str) else value for key, value in common.items()}
+    return [{**common, **_of_face(index, face)} for index, face in enumerate(record.faces)] or [common]
 
 
 Add = Callable[[Recognition], None]
-"""Takes the records of a run, one after the other."""
+"""Function that adds the next record to a table."""
 
 
 @contextmanager
 def csv_table(path: Path, names: Sequence[str]) -> Iterator[Add]:
-    """A CSV file (UTF-8, a header line); each record is on disk as soon as it is added.
+    """Opens a CSV file (UTF-8, with a header); each record is on disk as soon as it is added.
 
-    No cell is a formula to a spreadsheet: a path that begins with ``=``, ``+``, ``-`` or ``@`` has ``./`` in front,
-    any other text an apostrophe; control characters and line breaks are escaped. JSON and Parquet hold all as it is.
+    No cell is a formula for a spreadsheet: a path that begins with ``=``, ``+``, ``-`` or ``@`` gets ``./`` in front,
+    any other text an apostrophe. Control characters and line breaks are escaped. JSON and Parquet keep it.
 
     Args:
-        path: the file, replaced where it exists.
-        names: the expressions that the model tells apart.
+        path: the file; an existing one is replaced.
+        names: the expressions of the model.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
         MienError: another command writes it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     header = columns(names)
     with open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o666), "wb", buffering=0) as file:
-        claim_file(file.fileno(), path)  # before it is emptied, as it may be another command's
-        whole = 0
+        claim_file(file.fileno(), path)  # before it is truncated, as another command may be writing it
+        written_bytes = 0
         if file.seekable():
             file.truncate()
 
         def write(values: list[dict[str, Any]]) -> None:
-            # The rows of a record go out in one piece: an interruption or a full disk leaves all of them or none.
-            nonlocal whole
+            # The rows of a record are written in one piece: after Ctrl-C or on a full disk, all are there or none.
+            nonlocal written_bytes
             text = io.StringIO()
             csv.DictWriter(text, header, restval="", lineterminator="\n").writerows(map(_csv_cells, values))
             data = memoryview(text.getvalue().encode("utf-8", "backslashreplace"))
@@ -109,10 +111,10 @@ def csv_table(path: Path, names: Sequence[str]) -> Iterator[Add]:
                 while data:
                     data = data[file.write(data) :]
             except OSError:
-                with suppress(OSError):  # a pipe has no end to cut
-                    file.truncate(whole)
+                with suppress(OSError):  # a pipe cannot be truncated
+                    file.truncate(written_bytes)
                 raise
-            whole = file.tell() if file.seekable() else 0
+            written_bytes = file.tell() if file.seekable() else 0
 
         write([dict(zip(header, header, strict=True))])
         yield lambda record: write(rows(record))
@@ -130,11 +132,11 @@ def ensure_pyarrow() -> None:
 
 @contextmanager
 def parquet_table(path: Path, names: Sequence[str]) -> Iterator[Add]:
-    """A Parquet file, which takes its place when the block ends; after Ctrl-C too, with the records until then.
+    """Opens a Parquet file, which is complete when the block ends, also after Ctrl-C.
 
     Args:
-        path: the file, replaced where it exists.
-        names: the expressions that the model tells apart.
+        path: the file; an existing one is replaced.
+        names: the expressions of the model.
 
     Raises:
         MienError: it cannot be written, or pyarrow is not installed.

@@ -1,4 +1,4 @@
-"""What the path of a model means: an ONNX file, an exported folder, a folder of training, or the shipped weights."""
+"""Finds the files of a model from its name or path."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from mien.errors import MienError
 from mien.files import expanded
 
 SHIPPED = Path(__file__).parents[1] / "weights"
-"""Where an installation carries weights, if it does: a folder a model."""
+"""Folder of the weights that come with the package; one folder for each model."""
 
 DEFAULT = "mini"
-"""The one of them that reads where none is named."""
+"""Name of the shipped model that is used by default."""
 
 ONNX_FILES: tuple[str, ...] = ("model.onnx", "model.int8.onnx")
-"""What ``mien export`` writes, in the order in which a folder's are preferred."""
+"""Files that ``mien export`` writes; of two in one folder, the first is used."""
 
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """The forms in which a model is there; at least one.
+    """The files of a model; at least one form is there.
 
     Attributes:
-        onnx: an ONNX file of ``mien export``.
-        folder: a folder of ``mien train``, for PyTorch.
+        onnx: an ONNX file of ``mien export``, or None.
+        folder: a folder of ``mien train``, for PyTorch, or None.
     """
 
     onnx: Path | None
@@ -36,55 +36,57 @@ def find(path: str | os.PathLike[str] | None) -> ModelFiles:
     """Finds a model.
 
     Args:
-        path: the name of a model that this installation carries (``mini``, ``nano``; ``mini-int8`` and ``nano-int8``
-            for their int8 form), where no file or folder is called so; an ``.onnx`` file; a folder that holds
+        path: the name of a shipped model (``mini``, ``nano``; ``mini-int8`` and ``nano-int8`` for their int8 form),
+            unless a file or folder has this name; an ``.onnx`` file; a folder that holds
             ``model.onnx`` or ``model.int8.onnx``; a folder of ``mien train`` (``config.json`` and
             ``model.safetensors``); a run's folder with one of these in ``model/``; or None for ``DEFAULT``.
 
     Raises:
-        MienError: it is no path, there is none such, or it holds no model.
+        MienError: it is not a path, does not exist, or holds no model.
     """
-    known = shipped()
+    shipped_models = shipped()
     if path is None:
-        if DEFAULT not in known:
+        if DEFAULT not in shipped_models:
             raise MienError("no weights are shipped in this installation; give a model: a folder that `mien train` "
                             "or `mien export` wrote")  # fmt: skip
-        return known[DEFAULT]
+        return shipped_models[DEFAULT]
     if not isinstance(path, str | os.PathLike):
         raise MienError(f"model: got {path!r}, expected the path of a folder or of an .onnx file")
-    given = expanded(path)
-    if not given.exists() and str(path) in known:
-        return known[str(path)]
-    if given.is_file():
-        if given.suffix.lower() == ".onnx":
-            return ModelFiles(given, None)
+    place = expanded(path)
+    if not place.exists() and str(path) in shipped_models:
+        return shipped_models[str(path)]
+    if place.is_file():
+        if place.suffix.lower() == ".onnx":
+            return ModelFiles(place, None)
         raise MienError(
             f"{path}: is a file, expected a folder that `mien train` wrote, or an .onnx file of `mien export`"
         )
-    found = _in_folder(given) or _in_folder(given / "model")
-    if found is None:
-        what = "no such folder" + (f", and no model of this installation ({', '.join(known)})" if known else "")
-        if given.is_dir():
-            what = "holds neither model.onnx nor config.json and model.safetensors"
+    files = _in_folder(place) or _in_folder(place / "model")
+    if files is None:
+        names = f", and no model of this installation ({', '.join(shipped_models)})" if shipped_models else ""
+        problem = f"no such folder{names}"
+        if place.is_dir():
+            problem = "holds neither model.onnx nor config.json and model.safetensors"
         raise MienError(
-            f"{path}: {what}; give a folder that `mien train` or `mien export` wrote, like runs/first/model"
+            f"{path}: {problem}; give a folder that `mien train` or `mien export` wrote, like runs/first/model"
         )
-    return found
+    return files
 
 
 def shipped() -> dict[str, ModelFiles]:
-    """The models that this installation carries, by name; ``NAME-int8`` is the int8 form of ``NAME``."""
-    found: dict[str, ModelFiles] = {}
+    """Returns the models that come with this installation, by name; ``NAME-int8`` is the int8 form of ``NAME``."""
+    models: dict[str, ModelFiles] = {}
     for folder in sorted(SHIPPED.iterdir()) if SHIPPED.is_dir() else []:
         files = _in_folder(folder)
         if files is not None:
-            found[folder.name] = files
+            models[folder.name] = files
         if (folder / ONNX_FILES[1]).is_file():
-            found[f"{folder.name}-int8"] = ModelFiles(folder / ONNX_FILES[1], None)
-    return found
+            models[f"{folder.name}-int8"] = ModelFiles(folder / ONNX_FILES[1], None)
+    return models
 
 
 def _in_folder(folder: Path) -> ModelFiles | None:
+    """Returns the model files that a folder holds, None if it holds none."""
     onnx = next((folder / name for name in ONNX_FILES if (folder / name).is_file()), None)
     trained = all((folder / name).is_file() for name in ("config.json", "model.safetensors"))
     return ModelFiles(onnx, folder if trained else None) if onnx or trained else None

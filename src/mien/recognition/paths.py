@@ -1,4 +1,4 @@
-"""From what was typed after `mien predict` to the pictures and films that it names, in order."""
+"""Expands the arguments of `mien predict` (files, folders, patterns) to pictures and films, in order."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ class Film:
 
     @property
     def name(self) -> str:
-        """How records name it."""
+        """Its name in records."""
         return f"camera {self.source}" if isinstance(self.source, int) else str(self.source)
 
 
 @dataclass(frozen=True)
 class Nothing:
-    """A word that names nothing that could be read.
+    """An argument that names nothing readable.
 
     Attributes:
-        word: as it was typed.
-        reason: why, in one line.
+        word: the argument as typed.
+        reason: why it names nothing, in one line.
     """
 
     word: str
@@ -42,28 +42,27 @@ class Nothing:
 
 
 Input = Path | Film | Nothing
-"""A picture file, a film or a camera, or a word that names neither."""
+"""A picture file, a film or a camera, or an argument that names neither."""
 
 
 def expand(words: Sequence[str], leave_out: Path | None = None, neither: Counter[Kind] | None = None) -> list[Input]:
-    """The files that words name: each file itself, what a folder holds, what a pattern fits.
+    """Returns the files that arguments name: a file itself, the contents of a folder, the matches of a pattern.
 
-    Folders are looked through to the bottom, in alphabetical order. Of what they hold, pictures and films are taken,
-    whatever their names, and files that are named like one, though they are empty or damaged. A word with ``*``, ``?``
-    or ``[`` that is no file is a pattern, in which ``**`` stands for any folders. A file that is named twice comes
-    twice.
+    Folders are searched recursively, in alphabetical order. They give all pictures and films, whatever their names, and
+    also empty or damaged files with the ending of one. An argument with ``*``, ``?`` or ``[`` that is not a file is a
+    pattern; in it ``**`` stands for any number of folders. A file that is named twice is returned twice.
 
     Args:
         words: files, folders and patterns.
-        leave_out: a folder within the others that is not looked into, as it is where results go, unless it is named.
-        neither: counts the files of folders that hold neither a picture nor a film, by what they hold.
+        leave_out: a folder to skip, since results are written there, unless an argument names it.
+        neither: counter to which the skipped files of folders are added, by kind.
     """
     neither = Counter() if neither is None else neither
-    return [each for word in words for each in _expand(word, leave_out, neither)]
+    return [source for word in words for source in _expand(word, leave_out, neither)]
 
 
 def counted(neither: Counter[Kind]) -> str:
-    """Files that were left out, by what they hold: ``2 text, 1 sound``; the most frequent first."""
+    """Describes the skipped files by kind, the most frequent first: ``2 text, 1 sound``."""
     return ", ".join(f"{count:,} {kind.value}" for kind, count in neither.most_common())
 
 
@@ -75,24 +74,24 @@ def _expand(word: str, leave_out: Path | None, neither: Counter[Kind]) -> list[I
         return _in_folder(path, leave_out, neither)
     if os.path.lexists(path) or not glob.has_magic(word):
         return [_file(path)]
-    found: list[Input] = []
-    named = os.path.dirname(re.split(r"[*?[]", word)[0])
+    inputs: list[Input] = []
+    fixed_folder = os.path.dirname(re.split(r"[*?[]", word)[0])
     unlisted: list[Input] = []
     for match in sorted(_matches(word, unlisted)):
-        if leave_out is not None and _within(match, leave_out) and not _within(named, leave_out):
+        if leave_out is not None and _within(match, leave_out) and not _within(fixed_folder, leave_out):
             continue
         if not os.path.isdir(match):
-            found.append(_file(Path(match)))
-        elif "**" not in word:  # with **, what is in the folder is named by itself
-            found += _in_folder(Path(match), leave_out, neither)
-    found += unlisted
-    return found or [Nothing(word, f"{word}: no file has such a name; check the pattern")]
+            inputs.append(_file(Path(match)))
+        elif "**" not in word:  # ** also matches the files in the folder
+            inputs += _in_folder(Path(match), leave_out, neither)
+    inputs += unlisted
+    return inputs or [Nothing(word, f"{word}: no file has such a name; check the pattern")]
 
 
 def _matches(word: str, unlisted: list[Input]) -> list[str]:
-    """The files that a pattern fits, and, of one without ``**``, folders; hidden ones only if it names the dot.
+    """Returns the files that a pattern matches, without ``**`` also folders; hidden ones only if it contains their dot.
 
-    With ``**`` no folder is looked into twice, unlike in ``glob``, which goes round in circles where links lead back.
+    With ``**`` every folder is visited once; ``glob`` would go in circles if links lead back to a parent.
     """
     parts = Path(word).parts
     if "**" not in parts:
@@ -110,7 +109,10 @@ def _matches(word: str, unlisted: list[Input]) -> list[str]:
 
 
 def _fits(path: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
-    """Whether the parts of a path fit those of a pattern, of which ``**`` stands for any number of them."""
+    """True if the parts of a path match the parts of a pattern, in which ``**`` stands for any number of parts.
+
+    ``places`` holds all positions in the pattern that the parts so far can lead to.
+    """
     places = _after_stars({0}, pattern)
     for part in path:
         hidden = part.startswith(".")
@@ -126,7 +128,7 @@ def _fits(path: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
 
 
 def _after_stars(places: set[int], pattern: tuple[str, ...]) -> set[int]:
-    """The places in a pattern, and those that are reached from them where ``**`` stands for nothing."""
+    """Adds the places in a pattern that are reached if ``**`` stands for no part at all."""
     reached = set(places)
     for place in places:
         while place < len(pattern) and pattern[place] == "**":
@@ -142,7 +144,7 @@ def _within(path: str, folder: Path) -> bool:
 def _in_folder(folder: Path, leave_out: Path | None, neither: Counter[Kind]) -> list[Input]:
     unlisted: list[Input] = []
     inputs: list[Input] = []
-    others: Counter[Kind] = Counter()
+    skipped: Counter[Kind] = Counter()
     for path in _files(folder, leave_out, unlisted):
         kind = _kind_in_folder(path)
         if kind is Kind.PICTURE:
@@ -150,39 +152,39 @@ def _in_folder(folder: Path, leave_out: Path | None, neither: Counter[Kind]) -> 
         elif kind is Kind.FILM:
             inputs.append(Film(path))
         else:
-            others[kind] += 1
-    neither.update(others)
+            skipped[kind] += 1
+    neither.update(skipped)
     inputs += unlisted
     if inputs:
         return inputs
-    held = f"; its {others.total():,} files hold something else ({counted(others)})" if others else ""
-    return [Nothing(str(folder), f"{folder}: holds no picture and no film{held}; check the path")]
+    contents = f"; its {skipped.total():,} files hold something else ({counted(skipped)})" if skipped else ""
+    return [Nothing(str(folder), f"{folder}: holds no picture and no film{contents}; check the path")]
 
 
 def _files(folder: Path, leave_out: Path | None, unlisted: list[Input]) -> Iterator[Path]:
-    barred = None if leave_out is None else os.path.realpath(leave_out)
+    excluded = None if leave_out is None else os.path.realpath(leave_out)
     for place, children, names in walk(folder, lambda name, error: unlisted.append(Nothing(name, str(error)))):
-        children[:] = [name for name in children if not is_junk(name) and os.path.realpath(place / name) != barred]
-        if os.path.realpath(place) != barred or place == folder:
+        children[:] = [name for name in children if not is_junk(name) and os.path.realpath(place / name) != excluded]
+        if os.path.realpath(place) != excluded or place == folder:
             yield from (place / name for name in names if not is_junk(name))
 
 
 def _file(path: Path) -> Path | Film:
-    """A file that was named itself: a film, or a picture, which it is taken for where it is neither."""
+    """Returns a file that an argument names: a film, or else a picture, whose reader reports what is wrong with it."""
     return Film(path) if _kind(path) is Kind.FILM else path
 
 
 def _kind_in_folder(path: Path) -> Kind:
     kind = _kind(path)
-    # Some containers hold films and sound alike. To ask FFmpeg takes some milliseconds: not of those named as films.
+    # Some containers hold films or sound. FFmpeg decides, which takes milliseconds; a film's ending saves that.
     if kind is Kind.FILM and path.suffix.lower() not in FILM_SUFFIXES and _is_sound(path):
         return Kind.SOUND
-    # A photo that is empty or damaged is to be told, and not to vanish among the texts.
+    # An empty or damaged photo must be reported, not skipped as a text.
     return Kind.PICTURE if kind is not Kind.FILM and path.suffix.lower() in SUFFIXES else kind
 
 
 def _kind(path: Path) -> Kind:
-    """What a file holds; its ending is asked only where its content says nothing."""
+    """Returns the kind of a file; the ending counts only if the content is of no known kind."""
     kind = kind_of(path)
     if kind in (Kind.PICTURE, Kind.FILM):
         return kind
@@ -204,7 +206,7 @@ def _is_sound(path: Path) -> bool:
 
 
 def _is_film(path: Path) -> bool:
-    """Whether FFmpeg gets a picture out of a file whose beginning is of no known kind."""
+    """True if FFmpeg decodes a picture from a file whose first bytes are of no known kind."""
     from mien.recognition.film.decoder import opened, shown
 
     try:

@@ -1,7 +1,7 @@
-"""From anything that a person may hand over as a picture to its upright pixels: lenient to kinds, strict to damage.
+"""Reads photos of any kind as upright pixels, and detects the kind of a file from its first bytes.
 
-A data set is read with more distrust (``mien.data.images``): there, a transparent or 16-bit picture is a mistake that
-would spoil a training; here it is somebody's photo.
+The reader accepts many formats, but no damage. ``mien.data.images`` reads data sets more strictly: a transparent or
+16-bit picture is a mistake in a training set, but a valid photo here.
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ from mien.data.sources import open_file
 from mien.errors import MienError
 
 Color = Literal["rgb", "bgr", "gray"]
-"""How the last axis of an array is to be read."""
+"""Meaning of the last axis of an array."""
 
 SUFFIXES: tuple[str, ...] = (*DATA_SUFFIXES, ".gif", ".jfif", ".avif", ".heic", ".heif", ".jp2")
-"""Endings of pictures, in lower case: a file of a folder that has one and cannot be read is an error, not left out."""
+"""Endings of pictures, in lower case. If such a file of a folder cannot be read, that is reported as an error;
+it is not skipped."""
 
 MOST_PIXELS = 2**27
-"""Pixels of the largest photo that is read, 134 million, checked before anything is decoded."""
+"""Pixels of the largest photo that is read (134 million); checked before decoding."""
 
 LARGEST_FILE = 2**30
-"""Bytes of the largest file that is read: a photo of ``MOST_PIXELS`` without any compression takes half of it."""
+"""Bytes of the largest file that is read: twice an uncompressed photo of ``MOST_PIXELS``."""
 
 _MOST = f"{MOST_PIXELS / 1e6:.0f} million"
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM", "GIF", "AVIF")
@@ -39,77 +40,78 @@ _WIDEST = 65535
 _WHITE = (255, 255, 255, 255)
 
 
-def check_color(given: Any, color: str | None) -> None:
-    """Checks how a caller says that an array is to be read.
+def check_color(picture: Any, color: str | None) -> None:
+    """Checks the option ``color`` for a picture.
 
     Args:
-        given: what is to be recognised.
+        picture: as for ``read``.
         color: ``rgb``, ``bgr``, ``gray`` or None.
 
     Raises:
-        MienError: the word is unknown, or is missing where an array may be RGB as well as BGR.
+        MienError: ``color`` has another value, or is missing for an array that may be RGB or BGR.
     """
     if color is not None and color not in get_args(Color):
         raise MienError(f"color: got {color!r}, expected one of {', '.join(map(repr, get_args(Color)))}")
-    if color is None and isinstance(given, np.ndarray) and given.ndim == 3 and given.shape[2] in (3, 4):
+    if color is None and isinstance(picture, np.ndarray) and picture.ndim == 3 and picture.shape[2] in (3, 4):
         raise MienError(
-            f"color: is missing for an array {list(given.shape)}, whose first channel may be red or blue; "
+            f"color: is missing for an array {list(picture.shape)}, whose first channel may be red or blue; "
             "say color='bgr' for one from OpenCV, color='rgb' for one from Pillow, imageio or scikit-image"
         )
 
 
-def read(given: Any, where: str, color: str | None = None) -> np.ndarray:
-    """The pixels of a picture.
+def read(picture: Any, where: str, color: str | None = None) -> np.ndarray:
+    """Reads the pixels of a picture.
 
-    EXIF orientation is applied; of an animated file the first frame is read; transparent parts become white; 16-bit
-    grey is divided by 257, 32-bit grey is not where it fits in 8; palettes, CMYK, YCbCr, HSV and Lab become RGB.
+    EXIF orientation is applied. An animated file gives its first frame. Transparent parts become white. 16-bit grey is
+    divided by 257; 32-bit grey is too, unless its values fit in 8 bits. Palettes, CMYK, YCbCr, HSV and Lab become RGB.
 
     Args:
-        given: a path, the bytes of a file, a PIL image, or a uint8 array [H, W] (grey), [H, W, 1], [H, W, 3] or
+        picture: a path, the bytes of a file, a PIL image, or a uint8 array [H, W] (grey), [H, W, 1], [H, W, 3] or
             [H, W, 4] (with transparency last).
-        where: how a message names it.
-        color: the order of an array's channels; files and PIL images know their own.
+        where: name of the picture in messages.
+        color: order of the channels of an array; not used for files and PIL images.
 
     Returns:
         uint8 [H, W] (grey) or [H, W, 3] (RGB), of at most ``MOST_PIXELS`` pixels.
 
     Raises:
-        MienError: it cannot be read, in one line.
+        MienError: it cannot be read; the message gives the reason.
     """
-    if isinstance(given, np.ndarray):
-        return _from_array(given, where, color)
-    if isinstance(given, Image.Image):
+    if isinstance(picture, np.ndarray):
+        return _from_array(picture, where, color)
+    if isinstance(picture, Image.Image):
         with pillow_errors(where, _FORMATS, _MOST):
-            _check_size(given.size, where)
-            return _pixels(given, where)
-    if isinstance(given, bytes | bytearray | memoryview):
-        data = bytes(given)
+            _check_size(picture.size, where)
+            return _pixels(picture, where)
+    if isinstance(picture, bytes | bytearray | memoryview):
+        data = bytes(picture)
         _check_kind(data[:HEAD], where, "")
         return _decode(data, where)
-    if isinstance(given, str | os.PathLike):
-        name = os.fsdecode(given)
+    if isinstance(picture, str | os.PathLike):
+        name = os.fsdecode(picture)
         if not name:
             raise MienError("the path is empty, expected that of a picture; check where it comes from")
         path = Path(name)
-        if os.path.isdir(path):  # no error for a name that is too long
+        if os.path.isdir(path):  # unlike Path.is_dir, no exception for a name that is too long
             raise MienError(
                 f"{where}: is a folder, expected a picture; give a list of its files, or read it with `mien predict`"
             )
         return _decode(_bytes_of(path, where), where)
-    hint = "; cv2.imread gives None where it cannot read a file: hand over its path" if given is None else ""
-    kind = "None" if given is None else f"a {type(given).__name__}"
+    hint = "; cv2.imread gives None where it cannot read a file: give its path instead" if picture is None else ""
+    kind = "None" if picture is None else f"a {type(picture).__name__}"
     raise MienError(f"{where}: is {kind}, expected a path, bytes, a PIL image, a NumPy array, or a list "
                     f"of these{hint}")  # fmt: skip
 
 
 def _bytes_of(path: Path, where: str) -> bytes:
+    """Reads a file that is no film and at most ``LARGEST_FILE`` bytes long."""
     try:
         with open_file(path) as stream:
             size = os.fstat(stream.fileno()).st_size
             data = stream.read(HEAD)
             _check_kind(data, where, path.suffix)
             data += stream.read() if size <= LARGEST_FILE else b""
-    except (OSError, ValueError) as error:  # a name that is too long, or holds a NUL
+    except (OSError, ValueError) as error:  # ValueError: the name holds a NUL
         reason = getattr(error, "strerror", None) or error
         raise MienError(f"{where}: cannot be read ({reason}); check the path") from error
     if size > LARGEST_FILE:
@@ -118,7 +120,7 @@ def _bytes_of(path: Path, where: str) -> bytes:
 
 
 def _check_kind(head: bytes, where: str, suffix: str) -> None:
-    """Refuses a film, which is read another way; what it is, its ending tells where its content tells nothing."""
+    """Rejects a film, which has another reader; the ending decides only if the content is of no known kind."""
     kind = kind_of_bytes(head)
     if kind is Kind.FILM or (kind is Kind.UNKNOWN and suffix.lower() in FILM_SUFFIXES):
         raise MienError(
@@ -141,7 +143,7 @@ def _check_size(size: tuple[int, int], where: str) -> None:
 
 
 def _pixels(image: Image.Image, where: str) -> np.ndarray:
-    """uint8 [H, W] or [H, W, 3] of an image of any mode, upright; one that is grey in all but name is grey."""
+    """Converts an image of any mode to upright uint8 [H, W] or [H, W, 3]; RGB with equal channels becomes grey."""
     image.load()
     upright = ImageOps.exif_transpose(image) if _is_turned(image) else image
     if upright.mode in _WIDE:
@@ -160,12 +162,12 @@ def _pixels(image: Image.Image, where: str) -> np.ndarray:
 def _is_turned(image: Image.Image) -> bool:
     try:
         return image.getexif().get(ExifTags.Base.Orientation, 1) != 1
-    except Exception:  # Damaged EXIF data, of which Pillow raises many kinds, is no reason to refuse the pixels.
+    except Exception:  # Damaged EXIF data raises many kinds of exceptions; the pixels can be read anyway.
         return False
 
 
 def _with_alpha(image: Image.Image) -> Image.Image:
-    """The image in mode RGBA; Pillow has no direct way there from premultiplied grey."""
+    """Converts to mode RGBA; Pillow cannot convert premultiplied grey (La) directly."""
     return (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
 
 
@@ -179,7 +181,7 @@ def _from_lab(image: Image.Image) -> Image.Image:
 
 
 def _from_wide(image: Image.Image, where: str) -> np.ndarray:
-    """uint8 [H, W] of grey values with 16 bits, the full range; of 32 bits, what fits in 8 is taken as it is."""
+    """Converts 16-bit grey to uint8 [H, W] over its full range; 32-bit grey that fits in 8 bits keeps its values."""
     wide = np.asarray(image).astype(np.int64)
     if wide.min() < 0 or wide.max() > _WIDEST:
         raise MienError(
@@ -188,11 +190,12 @@ def _from_wide(image: Image.Image, where: str) -> np.ndarray:
         )
     if "transparency" in image.info:
         wide[wide == image.info["transparency"]] = _WIDEST
-    of_8_bits = image.mode == "I" and wide.max() <= 255
-    return (wide if of_8_bits else (wide + 128) // 257).astype(np.uint8)
+    fits_in_8_bits = image.mode == "I" and wide.max() <= 255
+    return (wide if fits_in_8_bits else (wide + 128) // 257).astype(np.uint8)
 
 
 def _from_array(array: np.ndarray, where: str, color: str | None) -> np.ndarray:
+    """Converts an array of a caller to uint8 [H, W] or [H, W, 3] in RGB, always as a copy."""
     if array.dtype != np.uint8:
         raise MienError(f"{where}: {_wrong_type(array)}")
     channels = {"gray": (1,), "rgb": (3, 4), "bgr": (3, 4)}.get(color or "", (1, 3, 4))
@@ -203,10 +206,10 @@ def _from_array(array: np.ndarray, where: str, color: str | None) -> np.ndarray:
     _check_size((array.shape[1], array.shape[0]), where)
     if array.ndim == 2 or array.shape[2] == 1:
         return np.array(array.reshape(array.shape[:2]))
-    # A copy in any case: what the result keeps must not change when the caller goes on with her array.
+    # A copy in any case: the result must not change if the caller changes the array later.
     pixels = np.array(array[..., :3])
     if color == "bgr":
-        for channel in range(3):  # seven times as fast as a copy with the last axis turned round
+        for channel in range(3):  # seven times as fast as a copy with the last axis reversed
             pixels[..., channel] = array[..., 2 - channel]
     if array.shape[2] == 3:
         return pixels
@@ -215,7 +218,7 @@ def _from_array(array: np.ndarray, where: str, color: str | None) -> np.ndarray:
 
 
 def _wrong_type(array: np.ndarray) -> str:
-    """What is wrong with an array that is not uint8, and what to do."""
+    """Describes what is wrong with an array that is not uint8, and the remedy."""
     if np.issubdtype(array.dtype, np.floating):
         if np.isnan(array).any():
             return f"is a {array.dtype} array with NaN, expected uint8 in 0 to 255; find out where the NaN come from"
@@ -231,20 +234,19 @@ def _wrong_type(array: np.ndarray) -> str:
 
 
 HEAD = 4096
-"""Bytes of a file that are looked at."""
-
+"""Bytes from the start of a file by which its kind is detected."""
 
 FILM_SUFFIXES: tuple[str, ...] = (
     ".mp4", ".m4v", ".mov", ".qt", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".mpe", ".m2v", ".ts", ".mts", ".m2ts",
     ".vob", ".flv", ".f4v", ".wmv", ".asf", ".3gp", ".3g2", ".ogv", ".mxf", ".dv", ".rm", ".rmvb", ".h264", ".264",
     ".h265", ".265", ".hevc", ".ivf", ".wtv",
 )  # fmt: skip
-"""Usual endings of films, in lower case. What is a film is decided by its content: an ending alone makes one of a file
-that holds nothing, or nothing that is known, so that the error tells what is wrong with the film."""
+"""Usual endings of films, in lower case. The content decides what is a film; the ending decides only for a file that is
+empty or of no known kind, so that the error describes a damaged film."""
 
 
 class Kind(Enum):
-    """What a file holds; the value is how a count of files that are left out names it."""
+    """Kind of a file's content; the value is its name in the count of skipped files."""
 
     PICTURE = "picture"
     FILM = "film"
@@ -258,11 +260,11 @@ class Kind(Enum):
     UNKNOWN = "unknown"
 
 
-# The brands of ISO base media files that are pictures, or sound alone (MP4RA).
+# Brands of ISO base media files with pictures, or with sound only (MP4RA).
 _PICTURE_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"crx ")
 _SOUND_BRANDS = (b"M4A ", b"M4B ", b"M4P ", b"F4A ", b"F4B ", b"aax ", b"aaxc")
 
-# What files begin with. Those that come first are asked first.
+# First bytes of files of each kind, tested in this order.
 _BEGINNINGS: tuple[tuple[Kind, tuple[bytes, ...]], ...] = (
     (
         Kind.PICTURE,
@@ -293,7 +295,7 @@ _BEGINNINGS: tuple[tuple[Kind, tuple[bytes, ...]], ...] = (
 )  # fmt: skip
 _RIFFS = {b"AVI ": Kind.FILM, b"CDXA": Kind.FILM, b"AMV ": Kind.FILM, b"WEBP": Kind.PICTURE, b"WAVE": Kind.SOUND}
 _BOXES = (b"moov", b"moof", b"mdat", b"wide", b"free", b"skip", b"pnot", b"styp", b"sidx")
-# Netpbm: P1 to P6, then white space or a remark. A text may begin so too, hence the number after it.
+# Netpbm: P1 to P6, then white space or a comment. The number after it excludes texts that begin with "P1".
 _NETPBM = re.compile(rb"P[1-6](\s+(#[^\n]*\n)?)+\d")
 # Start codes of MPEG-1, -2 and -4 (a pack of a program stream, a sequence, an object).
 _MPEG = re.compile(rb"\0\0\0*\x01([\xba\xb3\xb0\xb5]|[\x00\x20][\x00\x01]\0\0\x01)")
@@ -304,7 +306,7 @@ _PACKETS, _SYNC, _IN_A_ROW = (188, 192, 204), 0x47, 5
 
 
 def kind_of(path: Path) -> Kind:
-    """What a file holds, by its first ``HEAD`` bytes; EMPTY or UNREADABLE where there are none."""
+    """Returns the kind of a file by its first ``HEAD`` bytes; EMPTY or UNREADABLE if there are none."""
     try:
         with open_file(path) as stream:
             return kind_of_bytes(stream.read(HEAD))
@@ -313,7 +315,7 @@ def kind_of(path: Path) -> Kind:
 
 
 def kind_of_bytes(head: bytes) -> Kind:
-    """What a file holds that begins with these bytes; a container that may hold sound alone is a film."""
+    """Returns the kind of a file that begins with these bytes; a container that may hold a film counts as film."""
     if not head:
         return Kind.EMPTY
     if head[4:8] == b"ftyp":
@@ -339,7 +341,7 @@ def _by_brand(brand: bytes) -> Kind:
 
 
 def _is_transport(head: bytes) -> bool:
-    """Whether a piece of a broadcast begins within the first packet's length."""
+    """True if a regular row of sync bytes begins within the first packet's length, as in a piece of a broadcast."""
     for length in _PACKETS:
         for start in range(min(length, len(head))):
             marks = head[start::length][:_IN_A_ROW]
@@ -349,7 +351,7 @@ def _is_transport(head: bytes) -> bool:
 
 
 def _is_text(head: bytes) -> bool:
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")):  # UTF-16 with its mark
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):  # UTF-16 with byte order mark
         return True
     # Text of any other encoding has no control characters but tabs, line ends and the like.
     return not re.search(rb"[\x00-\x06\x0e-\x1a\x1c-\x1f]", head)

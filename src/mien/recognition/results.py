@@ -1,4 +1,4 @@
-"""What was found in a picture: one record for every input, whether it holds faces, none, or cannot be read."""
+"""The results: a record for every picture or frame, and the faces in it."""
 
 from __future__ import annotations
 
@@ -17,20 +17,19 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Face:
-    """A face and what its look was read as: a guess about the picture, not about what the person feels.
+    """A face and its expression: a guess about the picture, not about what the person feels.
 
     Attributes:
         box: left, top, width and height in pixels of the upright picture, within it.
-        label: the likeliest expression.
+        label: the most probable expression.
         score: its probability, in [0, 1].
         probabilities: the calibrated probability of every expression, in [0, 1]; they sum to 1.
-        uncertain: whether ``score`` is below the threshold from which on the model promises its stated accuracy, on
-            photographs that it has not seen; always True if it could promise that at no threshold; None if the model
-            was not calibrated.
-        detector_score: how sure the detector is, on a scale of its own where more is surer; None where none was asked.
-        crop: uint8 [S, S] (grey) or [S, S, 3] (RGB), what the network read.
+        uncertain: True if ``score`` is below the threshold from which the model promises its stated accuracy on new
+            photographs; always True if no threshold reaches that accuracy; None if the model was not calibrated.
+        detector_score: confidence on the detector's own scale, higher is surer; None if it has none.
+        crop: uint8 [S, S] (grey) or [S, S, 3] (RGB), the network's input.
         embedding: float32 [D], the [CLS] vector after the last norm.
-        id: the same for one face from frame to frame of a film; None for a picture.
+        id: number of the face, the same in all frames of a film; None for a picture.
     """
 
     box: Box
@@ -44,9 +43,9 @@ class Face:
     id: int | None = None
 
     def record(self) -> dict[str, Any]:
-        """JSON-ready: ``box``, ``label``, ``score``, ``uncertain``, ``emotions``, ``detector_score``, and ``id`` in a
-        film."""
-        found: dict[str, Any] = {
+        """Returns a JSON-ready dict: ``box``, ``label``, ``score``, ``uncertain``, ``emotions``, ``detector_score``;
+        in a film also ``id``."""
+        values: dict[str, Any] = {
             "box": [round(value, 1) for value in self.box],
             "label": self.label,
             "score": self.score,
@@ -54,23 +53,23 @@ class Face:
             "emotions": dict(self.probabilities),
             "detector_score": self.detector_score,
         }
-        return found if self.id is None else {**found, "id": self.id}
+        return values if self.id is None else {**values, "id": self.id}
 
 
 @dataclass(frozen=True)
 class Recognition:
-    """What became of one input, or of one frame of a film.
+    """The result for one picture, or for one frame of a film.
 
     Attributes:
         input: the path, or ``picture N`` for pixels, counted from 0.
-        status: ``ok`` (faces were read), ``no_face`` (the picture was read and holds none) or ``error``.
-        error: why it could not be read, in one line; None otherwise.
-        width: of the upright picture, in pixels; None where it could not be read.
-        height: the same.
+        status: ``ok`` (at least one face), ``no_face``, or ``error`` (the picture cannot be read).
+        error: the reason in one line if the status is ``error``, else None.
+        width: width of the upright picture in pixels; None if it cannot be read.
+        height: its height in pixels; None if it cannot be read.
         faces: from left to right.
         frame: number of the frame in a film, from 0; None for a picture.
-        time_s: when the frame is shown, in seconds from the start; None for a picture.
-        pixels: uint8 [height, width] (grey) or [height, width, 3] (RGB), upright; None where they were not kept.
+        time_s: time at which the frame is shown, in seconds from the start; None for a picture.
+        pixels: uint8 [height, width] (grey) or [height, width, 3] (RGB), upright; None if they were not kept.
     """
 
     input: str
@@ -84,7 +83,8 @@ class Recognition:
     pixels: np.ndarray | None = field(default=None, repr=False, compare=False)
 
     def record(self) -> dict[str, Any]:
-        """JSON-ready: ``input``, ``status``, ``error``, ``width``, ``height``, ``frame``, ``time_s``, ``faces``."""
+        """Returns a JSON-ready dict: ``input``, ``status``, ``error``, ``width``, ``height``, ``frame``, ``time_s``,
+        ``faces``."""
         return {
             "input": self.input,
             "status": self.status,
@@ -97,7 +97,7 @@ class Recognition:
         }
 
     def annotated(self) -> Image.Image:
-        """A copy of the picture with a box around every face, and what its look was read as; mode RGB.
+        """Returns a copy of the picture with a box and a label for every face; mode RGB.
 
         Raises:
             MienError: the picture could not be read, or its pixels were not kept (``Recognizer.stream`` without

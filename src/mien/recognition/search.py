@@ -1,7 +1,7 @@
-"""Where a detector looks in a picture: at which scales, and in which tiles.
+"""The scales and tiles at which a detector searches a picture.
 
-The plan follows from the size of the picture and of the smallest face alone, never from what has been found: a picture
-without a face costs no more than one with a face.
+The plan depends only on the size of the picture and of the smallest face, never on what was detected so far. A picture
+without a face therefore takes no longer than one with a face.
 """
 
 from __future__ import annotations
@@ -13,48 +13,49 @@ import numpy as np
 from PIL import Image
 
 SMALLEST = 13.0
-"""Side in pixels that the smallest face has at least when it is looked for: YuNet finds real faces from there on
+"""Least side in pixels of the smallest face in the finest search: YuNet finds real faces from this size on
 (``python benchmarks/limits.py``)."""
 
 SMALLEST_GREY = 24.0
-"""The same in a grey picture: without its colours it knows faces only when they are larger."""
+"""The same for a grey picture: without colour, YuNet finds only larger faces."""
 
 LARGEST_SMALLEST = 32.0
-"""The same, at most: enlarging shows faces better that are blurred or cut out, but not beyond that."""
+"""Largest side in pixels of the smallest face: enlarging helps with blurred and cut faces up to this size."""
 
 PIXELS = 450_000
-"""Pixels to which a picture is brought within these two bounds: they set how long a search takes."""
+"""Pixels to which a picture is scaled within these two bounds; this sets the time of a search."""
 
 FEW, FEW_SCALE = 90_000, 0.75
-"""A picture of fewer pixels is not enlarged but brought to this scale: the search takes most of the time there, and
-real faces of 24 pixels are still large enough."""
+"""A picture with fewer pixels than ``FEW`` is scaled by ``FEW_SCALE`` instead of enlarged: the search takes most of the
+time there, and real faces of 24 pixels are still large enough."""
 
 STEP = 3.0
-"""How many times coarser each further search is, for larger faces."""
+"""Factor by which each further search, for larger faces, is coarser."""
 
 COARSEST = 400
-"""Longer side in pixels of the last, coarsest search, which is one tile, so that the largest face is whole in it."""
+"""Longer side in pixels of the coarsest search, which is one tile, so that it holds the largest face whole."""
 
 OVERLAP = 128
-"""Pixels that neighbouring tiles share; a face that is larger than that is seen whole by the next coarser search."""
+"""Pixels that neighbouring tiles share; the next coarser search shows a larger face whole."""
 
 ROOM = 0.1
-"""How much of a tile has to be seen around a face, as a share of the box's longer side, where the picture goes on."""
+"""Least room between a face and an inner edge of a tile, as a share of the box's longer side."""
 
 LONGEST = 1152
-"""Longest side of a tile, in pixels: what bounds the memory."""
+"""Longest side of a tile in pixels; this bounds the memory."""
 
-_BAND = 1 << 23
-_ROWS = 2.5  # of a picture for each row of the smaller one, at least
+_BAND_PIXELS = 1 << 23
+_SAMPLED_ROWS = 2.5
+"""Source rows that are averaged for each row of a smaller picture, at least."""
 
 
 @dataclass(frozen=True)
 class Tile:
-    """A part of a picture, and the size in which it is looked at.
+    """A part of a picture, and the size at which it is searched.
 
     Attributes:
         left, top, right, bottom: the part, in pixels of the picture.
-        width, height: what it is brought to.
+        width, height: size in pixels to which the part is resized.
     """
 
     left: int
@@ -65,18 +66,18 @@ class Tile:
     height: int
 
     def pixels(self, picture: np.ndarray) -> np.ndarray:
-        """The part in its size: uint8 [height, width] or [height, width, 3]."""
+        """Returns the resized part, uint8 [height, width] or [height, width, 3]."""
         return resized(picture[self.top : self.bottom, self.left : self.right], self.width, self.height)
 
     def whole(self, rows: np.ndarray, height: int, width: int) -> np.ndarray:
-        """Of boxes in the tile, those of faces that are not cut off by an edge of the tile within the picture.
+        """Drops the boxes of faces that an inner edge of the tile cuts off.
 
-        What is cut off is whole in a neighbour or at a coarser scale; here its box would be too small.
+        A neighbouring tile or a coarser scale shows such a face whole; here its box would be too small.
 
         Args:
             rows: float64 [N, 4 or more]: left, top, width, height in pixels of the tile.
-            height: of the picture, in pixels.
-            width: the same.
+            height: height of the picture, in pixels.
+            width: width of the picture, in pixels.
         """
         room = ROOM * rows[:, 2:4].max(axis=1, initial=0)
         cut = (rows[:, 0] < room) & (self.left > 0) | (rows[:, 1] < room) & (self.top > 0)
@@ -85,7 +86,7 @@ class Tile:
         return rows[~cut]
 
     def placed(self, rows: np.ndarray) -> np.ndarray:
-        """Boxes in the tile, float64 [N, 5 or more] (left, top, width, height, ...), in pixels of the picture."""
+        """Converts boxes, float64 [N, 4 or more], from pixels of the tile to pixels of the picture."""
         across, down = (self.right - self.left) / self.width, (self.bottom - self.top) / self.height
         rows = rows.copy()
         rows[:, :4] *= (across, down, across, down)
@@ -94,13 +95,13 @@ class Tile:
 
 
 def plan(height: int, width: int, min_face: float, grey: bool = False) -> list[Tile]:
-    """The tiles in which to look for faces of at least ``min_face`` pixels, the finest search first.
+    """Plans the tiles of a search for faces of at least ``min_face`` pixels; the finest scale comes first.
 
     Args:
-        height: of the picture, in pixels.
-        width: the same.
-        min_face: side in pixels of the smallest face that is to be found.
-        grey: whether the picture has no colours.
+        height: height of the picture, in pixels.
+        width: width of the picture, in pixels.
+        min_face: side in pixels of the smallest face to find.
+        grey: True if the picture has no colour.
     """
     scale = min((PIXELS / (height * width)) ** 0.5, LARGEST_SMALLEST / min_face)
     if height * width < FEW:
@@ -114,14 +115,14 @@ def plan(height: int, width: int, min_face: float, grey: bool = False) -> list[T
 
 
 def resized(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
-    """A picture in another size: the mean of the pixels that one covers where it becomes smaller, else bilinear.
+    """Resizes a picture: box filter (mean) to a smaller size, bilinear to a larger one.
 
-    In bands, as Pillow's copy of a picture of the largest size would take half a gigabyte.
+    It works in bands, since Pillow's copy of the largest picture would take half a gigabyte.
 
     Args:
         pixels: uint8 [H, W] or [H, W, 3].
-        width: in pixels.
-        height: the same.
+        width: new width in pixels.
+        height: new height in pixels.
 
     Returns:
         uint8 [height, width] or [height, width, 3].
@@ -129,12 +130,12 @@ def resized(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
     rows, columns = pixels.shape[:2]
     if (rows, columns) == (height, width):
         return pixels
-    # Where many rows become one, the mean of some of them will do.
-    pixels = pixels[:: max(1, int(rows / height / _ROWS))]
+    # If many rows become one, the mean of a few of them is precise enough.
+    pixels = pixels[:: max(1, int(rows / height / _SAMPLED_ROWS))]
     rows, columns = pixels.shape[:2]
     shrinks = rows * columns > height * width
-    method = Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR  # the mean takes half of the time
-    bands = min(height, -(-rows * columns // _BAND))
+    method = Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR  # the box filter takes half the time
+    bands = min(height, -(-rows * columns // _BAND_PIXELS))
     parts = []
     for band in range(bands):
         first, last = (height * end // bands for end in (band, band + 1))
@@ -145,7 +146,7 @@ def resized(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 def _tiles(height: int, width: int, scale: float) -> Iterator[Tile]:
-    """The tiles of one search: two at least, for two cores; on any machine, as answers must not depend on the cores."""
+    """Yields the tiles of one scale: two or more for two cores; on every machine, for equal answers."""
     wide, high = max(1, round(width * scale)), max(1, round(height * scale))
     across, down = _parts(wide), _parts(high)
     if across == down == 1:
@@ -159,11 +160,11 @@ def _tiles(height: int, width: int, scale: float) -> Iterator[Tile]:
 
 
 def _parts(length: int) -> int:
-    """How many tiles cover a length."""
+    """Counts the tiles that cover a length."""
     return max(1, -(-(length - OVERLAP) // (LONGEST - OVERLAP)))
 
 
 def _spans(length: int, count: int) -> list[tuple[int, int]]:
-    """Start and end of equal parts of a length that share ``OVERLAP``."""
+    """Returns start and end of ``count`` equal parts of a length that overlap by at least ``OVERLAP``."""
     part = min(length, -(-(length + (count - 1) * OVERLAP) // count))
     return [(start, start + part) for start in (round(k * (length - part) / max(count - 1, 1)) for k in range(count))]

@@ -1,7 +1,7 @@
-"""A limit on the time that each input may take: a process of its own reads it, and is killed when the time is over.
+"""A time limit for each input: a second process reads it, and is killed if the time is over.
 
-Decoders and networks are native code: no exception and no thread ends a picture that is decoded for minutes, or a
-network with an endless loop. Only the end of a process does. Who asks for no limit pays nothing for this.
+Decoders and networks are native code. Neither an exception nor a thread can stop a decoder that works for minutes, or a
+network in an endless loop; only killing the process can. Without a limit, no second process is started.
 """
 
 from __future__ import annotations
@@ -30,36 +30,36 @@ if TYPE_CHECKING:
 
 Say = Callable[[str], None]
 Work = Callable[[Any], Iterator[Any]]
-"""Answers a task, in pieces."""
+"""Function that yields the pieces of the answer to a task."""
 
 Prepare = Callable[..., tuple[Any, Work]]
-"""Called in the process as ``prepare(say, *arguments)``: loads what is needed; what it tells of that, and the work."""
+"""Function that the process calls as ``prepare(say, *arguments)``; it loads the model, returns greeting and work."""
 
 LOADING_S = 300.0
-"""Seconds that a process may take to load the model, at least; they do not count as time of an input."""
+"""Least limit in seconds for loading the model; loading does not count as time of an input."""
 
-_ENDING_S = 10.0  # for a film that is being written to be ended properly after Ctrl-C
-_ALARM_S = 5.0  # by which the process ends itself later than its time, should nobody be left to end it
+_ENDING_S = 10.0  # time to finish a film that is being written, after Ctrl-C
+_ALARM_S = 5.0  # delay after which the process ends itself, in case the parent process no longer exists
 
 
 class OverdueError(MienError):
-    """An input took longer than it may, or ended the process that read it."""
+    """An input exceeded the time limit, or crashed the process that read it."""
 
 
 class TimedProcess:
-    """A process that does one task after the other; one that takes too long is killed, and the next has a new process.
+    """A process for one task after the other. If a task takes too long, it is killed, and the next task gets a new one.
 
     Args:
-        seconds: that may pass until the first piece of an answer, from each piece to the next, and to the end.
-        prepare: a function of a module, called in each process.
-        arguments: of ``prepare``; they must be picklable.
-        say: is told the remarks of the work.
+        seconds: limit until the first piece of an answer, from each piece to the next, and to the end.
+        prepare: a module-level function, called once in each process.
+        arguments: arguments of ``prepare``; they must be picklable.
+        say: called with each remark of the work.
 
     Attributes:
-        greeting: what ``prepare`` tells of what it has loaded.
+        greeting: first value that ``prepare`` returns.
 
     Raises:
-        MienError: the process could not load what it needs.
+        MienError: ``prepare`` fails.
     """
 
     def __init__(self, seconds: float, prepare: Prepare, *arguments: Any, say: Say | None = None) -> None:
@@ -71,18 +71,18 @@ class TimedProcess:
         self._start()
 
     def answers(self, task: Any, name: str) -> Iterator[Any]:
-        """The pieces of the answer to a task.
+        """Yields the pieces of the answer to a task.
 
         Args:
-            task: picklable.
-            name: how an error names it.
+            task: argument of the work; it must be picklable.
+            name: name of the task in messages.
 
         Raises:
-            OverdueError: it took too long, or the process died.
-            MienError: raised by the work itself, as is any other exception.
+            OverdueError: the task took too long, or the process died.
+            MienError: the work raised it; other exceptions of the work are raised too.
         """
         pipe = self._pipe or self._start()
-        with suppress(OSError):  # of a process that has died: told below
+        with suppress(OSError):  # the process has died: _next reports it
             pipe.send(task)
         while True:
             kind, value = self._next(pipe, self._seconds, name)
@@ -91,7 +91,7 @@ class TimedProcess:
             yield value
 
     def close(self) -> None:
-        """Ends the process; a task that is being done is broken off as by Ctrl-C."""
+        """Ends the process; a running task is interrupted as by Ctrl-C."""
         if self._process is None:
             return
         self._process.terminate()
@@ -99,16 +99,19 @@ class TimedProcess:
         self._kill()
 
     def _start(self) -> Connection:
-        context = multiprocessing.get_context("spawn")  # a fork would share the locks of the libraries' threads
-        self._pipe, inner = context.Pipe()
+        """Starts a process and waits until it is prepared."""
+        context = multiprocessing.get_context(
+            "spawn"
+        )  # a forked child would inherit locks held by threads of libraries
+        self._pipe, child_pipe = context.Pipe()
         self._process = context.Process(
             target=_serve,
-            args=(inner, self._seconds, *self._call, list(warnings.filters)),
+            args=(child_pipe, self._seconds, *self._call, list(warnings.filters)),
             name="mien-timed",
             daemon=True,
         )
         self._process.start()
-        inner.close()
+        child_pipe.close()
         try:
             _, self.greeting = self._next(self._pipe, max(LOADING_S, self._seconds), "loading the model")
         except BaseException:
@@ -117,11 +120,11 @@ class TimedProcess:
         return self._pipe
 
     def _next(self, pipe: Connection, seconds: float, name: str) -> tuple[str, Any]:
-        """The next message that is no remark."""
-        until = time.monotonic() + seconds
+        """Receives the next message, and passes remarks on."""
+        deadline = time.monotonic() + seconds
         while True:
             try:
-                if not pipe.poll(max(0.0, until - time.monotonic())):
+                if not pipe.poll(max(0.0, deadline - time.monotonic())):
                     self._kill()
                     raise OverdueError(_overdue(name, seconds))
                 kind, value = pipe.recv()
@@ -132,7 +135,7 @@ class TimedProcess:
                 if code == -getattr(signal, "SIGALRM", 0):
                     raise OverdueError(_overdue(name, seconds)) from error
                 raise OverdueError(_died(name, code)) from error
-            if kind == "failed":  # it has ended with that
+            if kind == "failed":  # the process has ended with this exception
                 self._kill()
                 raise value
             if kind != "say":
@@ -161,18 +164,15 @@ def _died(name: str, code: int | None) -> str:
     return f"{name}: ended the process that read it ({reason}); leave it out, or see if there is enough memory"
 
 
-# --- within the process -----------------------------------------------------------------------------------------------
-
-
 def _serve(
     pipe: Connection, seconds: float, prepare: Prepare, arguments: tuple[Any, ...], filters: Sequence[Any]
 ) -> None:
-    """Does the tasks that come, until the other end closes the pipe."""
+    """Runs in the process: works on tasks until the parent closes the pipe."""
     _listen_to_one_signal()
     warnings.filters[:] = filters  # type: ignore[index]
 
     def send(kind: str, value: Any = None) -> None:
-        _alarm(0)  # whoever reads slowly may take her time
+        _alarm(0)  # time in which the parent does not read does not count
         pipe.send((kind, value))
         _alarm(seconds + _ALARM_S)
 
@@ -195,7 +195,7 @@ def _serve(
 
 
 def _listen_to_one_signal() -> None:
-    """Of the signals, only the first SIGTERM counts, and as Ctrl-C: a terminal sends its own to every process."""
+    """Turns the first SIGTERM into KeyboardInterrupt; ignores the signals that a terminal sends to every process."""
 
     def end(number: int, frame: object) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -208,13 +208,13 @@ def _listen_to_one_signal() -> None:
 
 
 def _alarm(seconds: float) -> None:
-    """Lets the system kill this process after a time, whatever it does then; 0 takes that back."""
+    """Makes the system kill this process after a time, whatever it does then; 0 cancels this."""
     if hasattr(signal, "setitimer"):
         signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 def _portable(error: Exception) -> Exception:
-    """An exception as another process can read it, with the traceback as a note for --debug."""
+    """Returns an exception that can be pickled, with the traceback as a note for --debug."""
     error.add_note(f"in the process of --timeout:\n{traceback.format_exc()}")
     try:
         pickle.loads(pickle.dumps(error))
@@ -223,33 +223,30 @@ def _portable(error: Exception) -> Exception:
     return error
 
 
-# --- pictures and films -----------------------------------------------------------------------------------------------
-
-
 class TimedReader:
-    """Reads inputs as ``read_inputs`` does, each within its time.
+    """Reads inputs as ``read_inputs`` does, with a time limit for each.
 
     Args:
-        seconds: that a picture may take, a film or camera until its first frame and from frame to frame.
-        options: of ``Recognizer``, picklable.
-        films: how films are read.
-        annotate: folder of the annotated copies; None writes none.
+        seconds: limit for a picture, for the first frame of a film or camera, and from frame to frame.
+        options: keyword arguments of ``Recognizer``; they must be picklable.
+        films: options for films.
+        annotate: folder of the annotated copies; None for no copies.
 
     Raises:
         MienError: the model or the detector cannot be loaded.
     """
 
     def __init__(self, seconds: float, options: dict[str, Any], films: FilmSettings, annotate: Path | None) -> None:
-        self._places = [place.parent for place in (films.video_out, films.timeline) if place is not None]
-        self._places += [] if annotate is None else [annotate]
+        self._out_folders = [path.parent for path in (films.video_out, films.timeline) if path is not None]
+        self._out_folders += [] if annotate is None else [annotate]
         self._process = TimedProcess(
             seconds, _prepare_reading, options, replace(films, say=None), annotate, say=films.say
         )
         self.names: tuple[str, ...] = self._process.greeting
 
     def read(self, inputs: Sequence[Input]) -> Generator[Recognition, None, None]:
-        """A record for every picture and every frame, in order; one with status ``error`` for what took too long, or
-        ended its process. What was being written of that input (its copies, its timeline) is lost.
+        """Yields a record for every picture and every frame, in order; with status ``error`` if it exceeds the limit or
+        crashes the process. Unfinished outputs of such an input (copies, timeline) are lost.
 
         Raises:
             MienError: as ``read_inputs``.
@@ -258,28 +255,29 @@ class TimedReader:
         from mien.recognition.results import Recognition
 
         try:
-            for given in inputs:
-                if isinstance(given, Nothing):
-                    yield Recognition(given.word, "error", given.reason)
+            for source in inputs:
+                if isinstance(source, Nothing):
+                    yield Recognition(source.word, "error", source.reason)
                     continue
-                name = given.name if isinstance(given, Film) else os.fspath(given)
+                name = source.name if isinstance(source, Film) else os.fspath(source)
                 try:
-                    yield from self._process.answers(given, name)
+                    yield from self._process.answers(source, name)
                 except OverdueError as error:
-                    for folder in self._places:
+                    for folder in self._out_folders:
                         clear_files(folder)
                     yield Recognition(name, "error", str(error))
         finally:
             self.close()
 
     def close(self) -> None:
-        """Ends the process; a film that is being written is ended properly, as after Ctrl-C."""
+        """Ends the process; a film that is being written is finished properly, as after Ctrl-C."""
         self._process.close()
 
 
 def _prepare_reading(
     say: Say, options: dict[str, Any], films: FilmSettings, annotate: Path | None
 ) -> tuple[tuple[str, ...], Work]:
+    """Runs in the process: loads the recognizer; returns the names of its expressions, and the function that reads."""
     from mien.recognition.batch import read_inputs
     from mien.recognition.draw import Copies
     from mien.recognition.recognizer import Recognizer
@@ -287,4 +285,4 @@ def _prepare_reading(
     recognizer = Recognizer(**options)
     settings = replace(films, say=say)
     copies = None if annotate is None else Copies(annotate)
-    return recognizer.names, lambda given: read_inputs(recognizer, [given], settings, copies)
+    return recognizer.names, lambda source: read_inputs(recognizer, [source], settings, copies)

@@ -1,4 +1,4 @@
-"""Face crops to probabilities by PyTorch; needs the packages of training."""
+"""The engine on PyTorch; needs the packages for training."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from mien.recognition.engine import Answers, batches, check_crops, joined, sure_
 
 
 class Reading(nn.Module):
-    """What a network answers, and the vector that it answers from.
+    """Module that returns a network's probabilities and the embedding that they are computed from.
 
     Args:
-        network: of a classifier, in evaluation mode.
+        network: the network of a classifier, in evaluation mode.
     """
 
     def __init__(self, network: Network) -> None:
@@ -31,7 +31,7 @@ class Reading(nn.Module):
         self.network = network
 
     def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Normalised pixels, float32 [N, channels, S, S], to probabilities [N, C] and embeddings [N, D]."""
+        """Maps normalised pixels, float32 [N, channels, S, S], to probabilities [N, C] and embeddings [N, D]."""
         network: Any = self.network
         if hasattr(network, "timm_model"):
             features = network.timm_model.forward_features(pixels)
@@ -44,13 +44,13 @@ class Reading(nn.Module):
 
 
 class TorchEngine:
-    """The engine that ``mien train`` evaluates by: the classifier itself.
+    """Reads crops with a classifier in PyTorch.
 
     Args:
         classifier: a trained classifier, on its device.
-        threshold: the probability below which an answer is uncertain, in [0, 1]; None where validation gave none: if
-            there is a ``stated_accuracy``, every answer is then uncertain.
-        stated_accuracy: the share of answers at or above it that validation had right.
+        threshold: probability in [0, 1] below which an answer is uncertain; None if validation gave none: with a
+            ``stated_accuracy``, every answer is then uncertain.
+        stated_accuracy: accuracy on validation of the answers at or above the threshold; None if not calibrated.
     """
 
     def __init__(
@@ -66,15 +66,15 @@ class TorchEngine:
 
     @classmethod
     def load(cls, folder: Path, device: str = "auto", threads: int | None = None) -> TorchEngine:
-        """Reads a model folder.
+        """Loads a model folder.
 
         Args:
             folder: a folder that ``mien train`` wrote.
             device: auto, cpu, cuda, cuda:N or mps.
-            threads: of torch in this whole process; None leaves them as they are.
+            threads: number of torch's threads in the whole process; None to leave it unchanged.
 
         Raises:
-            MienError: the folder is no model, or there is no such device.
+            MienError: the folder is not a model, or there is no such device.
         """
         if threads is not None:
             torch.set_num_threads(threads)
@@ -92,7 +92,7 @@ class TorchEngine:
         """Reads crops; see ``mien.recognition.engine.Engine``.
 
         Raises:
-            MienError: the crops are of another kind or size, or an answer is NaN or infinity.
+            MienError: the crops have another type or size, or an answer is NaN or infinity.
         """
         crops = check_crops(crops, self.image_size, self.grey)
         device, channels = self.classifier.device, num_channels(self.classifier.network)
@@ -105,12 +105,12 @@ class TorchEngine:
 
 
 def certainty(meta: Mapping[str, Any]) -> tuple[float | None, float | None]:
-    """Threshold and stated accuracy of a model's ``meta.json``; None for a model that was not calibrated.
+    """Returns the threshold and the stated accuracy in a model's ``meta.json``; None if the model was not calibrated.
 
-    The threshold alone is None if validation reached the stated accuracy at no threshold.
+    Only the threshold is None if no threshold reached the stated accuracy on validation.
 
     Raises:
-        AttributeError, TypeError, ValueError: they are of another kind, or not in [0, 1].
+        AttributeError, TypeError, ValueError: the values have another type, or are not in [0, 1].
     """
     record = (meta.get("calibration") or {}).get("uncertain") or {}
     threshold, stated = record.get("threshold"), record.get("stated_accuracy")

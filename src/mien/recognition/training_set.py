@@ -1,4 +1,4 @@
-"""From a person's own photos, a folder a class, to a training set: each face cut out as recognition cuts it out."""
+"""Makes a training set from own photos in class folders: faces are cut out as for recognition."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from mien.errors import MienError
 from mien.files import atomic_folder, refuse_inputs
 from mien.progress import progress
 from mien.recognition.crop import cut
-from mien.recognition.detection import Detection, Detector
+from mien.recognition.detection import Detector
 from mien.recognition.pictures import read
 from mien.text import safe_stem
 
 WHICH: tuple[str, ...] = ("largest", "all", "only")
-"""What to take of a photo with several faces: the largest, all of them, or nothing."""
+"""Faces to take from a photo: the largest, all of them, or only one (photos with several faces are skipped)."""
 
 
 @dataclass(frozen=True)
 class Cropped:
-    """What became of a photo.
+    """The result for one photo.
 
     Attributes:
-        path: within the source.
-        crops: the files that were written, within the set; none where the photo gave no face.
-        reason: why there is none, in one line; None otherwise.
+        path: path of the photo within the source.
+        crops: paths of the written crops within the set; empty if the photo gave no face.
+        reason: why it gave none, in one line; None otherwise.
     """
 
     path: str
@@ -42,24 +42,24 @@ class Cropped:
 def crop_set(
     source: Path, out: Path, detector: Detector, *, size: int = 48, grey: bool = True, which: str = "largest"
 ) -> list[Cropped]:
-    """Cuts the faces out of photos and writes them as a set that ``mien train`` reads.
+    """Cuts the faces out of photos and writes them as a set for ``mien train``.
 
-    Folders keep their meaning: SPLIT/CLASS/FILE or CLASS/FILE. A photo that cannot be read, or holds no face, is left
-    out and told; it ends nothing.
+    The folders stay: SPLIT/CLASS/FILE or CLASS/FILE. A photo that cannot be read, or holds no face, is skipped and
+    reported.
 
     Args:
-        source: a folder, or a zip archive, of photos.
-        out: the folder of the set; it must not exist, and is written whole or not at all.
-        detector: finds the faces, and knows the margin of FER2013's framing.
+        source: a folder or a zip archive of photos.
+        out: folder of the set; it must not exist, and is written whole or not at all.
+        detector: finds the faces; its margin gives FER2013's framing.
         size: height and width of the crops, in pixels.
-        grey: luma alone, as FER2013 has it; else RGB.
+        grey: write luma, as in FER2013, instead of RGB.
         which: one of ``WHICH``.
 
     Returns:
-        A record for every file, in alphabetical order; those that are no photos by their names come last.
+        A record for every file, in alphabetical order; files whose names are not those of pictures come last.
 
     Raises:
-        MienError: ``out`` exists, the source has another layout, or not one face was found.
+        MienError: ``out`` exists, the source has another layout, or no face was found at all.
     """
     if which not in WHICH:
         raise MienError(f"which: got {which!r}, expected {', '.join(WHICH)}")
@@ -73,9 +73,8 @@ def crop_set(
         with progress("cropping faces", len(listing.paths), "photos") as advance:
             for path, name, split in zip(listing.paths, listing.classes, listing.splits, strict=True):
                 folder = PurePosixPath(split, name) if by_split else PurePosixPath(name)
-                found, reason = _faces(entries, path, detector, which, size, grey)
-                written = tuple(_write(temporary, folder, path, found))
-                records.append(Cropped(path, written, reason))
+                crops, reason = _cut_faces(entries, path, detector, which, size, grey)
+                records.append(Cropped(path, tuple(_write(temporary, folder, path, crops)), reason))
                 advance(1)
         records += [
             Cropped(path, (), f"{entries.where(path)}: is no picture by its name; save it as .jpg or .png")
@@ -87,40 +86,37 @@ def crop_set(
     return records
 
 
-def _faces(
+def _cut_faces(
     entries: Entries, path: str, detector: Detector, which: str, size: int, grey: bool
 ) -> tuple[list[np.ndarray], str | None]:
-    """The crops of a photo, or why there are none."""
+    """Returns the crops of a photo, or the reason why there are none."""
     where = entries.where(path)
     try:
         picture = read(entries.read(path, LARGEST_PHOTO), where, None)
-        found = detector.detect(picture)
+        detections = detector.detect(picture)
     except MienError as error:
         return [], str(error)
-    if not found:
+    if not detections:
         return [], f"{where}: no face was found"
-    if which == "only" and len(found) > 1:
-        return [], f"{where}: {len(found)} faces, and the folder tells the look of one"
-    kept = [max(found, key=_area)] if which == "largest" else found
-    return [cut(picture, face.framed, detector.margin, size, grey) for face in kept], None
-
-
-def _area(face: Detection) -> float:
-    return face.box[2] * face.box[3]
+    if which == "only" and len(detections) > 1:
+        return [], f"{where}: {len(detections)} faces, and the folder tells the look of one"
+    if which == "largest":
+        detections = [max(detections, key=lambda detection: detection.box[2] * detection.box[3])]
+    return [cut(picture, detection.framed, detector.margin, size, grey) for detection in detections], None
 
 
 def _write(out: Path, folder: PurePosixPath, path: str, crops: list[np.ndarray]) -> Iterator[str]:
-    """Writes the crops of a photo, named after it; the names that were written, within ``out``."""
+    """Writes the crops of a photo under names made from its own; yields their paths within ``out``."""
     place, stem = out / folder, safe_stem(PurePosixPath(path).stem)
     if not place.resolve().is_relative_to(out.resolve()):
         raise MienError(f"{path}: would be written outside the set, as {folder}; rename its folder")
-    if crops:  # an empty folder of a class would be no set
+    if crops:  # an empty class folder would make the set invalid
         place.mkdir(parents=True, exist_ok=True)
     for number, crop in enumerate(crops):
         name = stem if len(crops) == 1 else f"{stem}-{number + 1}"
-        again = 1
-        while (place / f"{name}.png").exists():  # photos that differ in their endings alone
-            again += 1
-            name = f"{stem}-again-{again}-{number + 1}"
+        copy_number = 1
+        while (place / f"{name}.png").exists():  # photos whose names differ only in their endings
+            copy_number += 1
+            name = f"{stem}-again-{copy_number}-{number + 1}"
         Image.fromarray(crop).save(place / f"{name}.png")
         yield str(folder / f"{name}.png")

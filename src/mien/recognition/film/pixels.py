@@ -1,4 +1,4 @@
-"""From a decoded frame to pixels as a person sees them: 8 bits, square, upright, high dynamic range toned down."""
+"""Converts decoded frames to 8-bit, upright pictures with square pixels: rotation, HDR, interlacing."""
 
 from __future__ import annotations
 
@@ -19,43 +19,43 @@ from PIL import Image, ImageFilter
 
 from mien.machine import cores
 
-# Pixels that are wider or higher than this are a fault of the file.
-_MOST_STRETCHED = 8
-# A smaller angle is none: FFmpeg's own limit.
+# A more extreme aspect of the pixels is an error of the file.
+_LARGEST_ASPECT = 8
+# FFmpeg itself ignores smaller angles.
 _SMALLEST_ANGLE = 1.0
 _ONE = 1 << 16
-# To start a second thread for so few pixels takes longer than it saves.
+# For fewer pixels, starting a second thread takes longer than it saves.
 _SMALL = 1_000_000
-# ITU-R BT.2408, 2.2: white of a page, in cd/m2; BT.2100: brightest value of PQ, and a usual display for HLG.
+# ITU-R BT.2408, 2.2: reference white in cd/m2; BT.2100: peak of PQ, and nominal display for HLG.
 _WHITE, _BRIGHTEST, _DISPLAY = 203.0, 10_000.0, 1000.0
 _GRID = 33
-# BT.2087: from the primaries of BT.2020 to those of BT.709, in linear light.
+# BT.2087: linear light from BT.2020 primaries to BT.709 primaries.
 _TO_709 = np.array([[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]])
 _LUMINANCE_2020 = np.array([0.2627, 0.6780, 0.0593])
 _HIGH_RANGE = (int(ColorTrc.SMPTE2084), int(ColorTrc.ARIB_STD_B67))
 
 
 class Developer:
-    """Makes the pixels of the frames of one film.
+    """Converts the frames of one film to pixels.
 
     Args:
-        aspect: width of a pixel over its height, as the film says; None or 0 where it does not.
+        aspect: width of a pixel divided by its height; None or 0 if the film has no such value.
     """
 
     def __init__(self, aspect: Fraction | None) -> None:
-        sound = aspect is not None and 1 / _MOST_STRETCHED <= aspect <= _MOST_STRETCHED
-        self._aspect = aspect if aspect is not None and sound else Fraction(1)
-        # Kept from frame to frame: it prepares its tables once for each size and kind of pixels.
+        is_plausible = aspect is not None and 1 / _LARGEST_ASPECT <= aspect <= _LARGEST_ASPECT
+        self._aspect = aspect if aspect is not None and is_plausible else Fraction(1)
+        # One object for all frames: it prepares its tables once for each size and pixel format.
         self._reformatter = VideoReformatter()
         self._tones: dict[int, ImageFilter.Color3DLUT] = {}
         self._rotation: int | None = None
         self._matrix: tuple[float, float, float, float] | None = None
 
     def pixels(self, picture: VideoFrame) -> np.ndarray:
-        """uint8 [H, W, 3], RGB, upright, with square pixels; frames that stand askew are on black.
+        """Returns uint8 [H, W, 3], RGB, upright, with square pixels; a frame rotated by an odd angle lies on black.
 
         Raises:
-            av.FFmpegError, ValueError: the kind of pixels cannot be converted.
+            av.FFmpegError, ValueError: the pixel format cannot be converted.
         """
         width = self.width(picture)
         threads = min(2, cores()) if width * picture.height > _SMALL else 1
@@ -65,13 +65,14 @@ class Developer:
         pixels = converted.to_ndarray()
         if picture.color_trc in _HIGH_RANGE:
             pixels = np.asarray(Image.fromarray(pixels).filter(self._toned(picture.color_trc)))
-        # PyAV holds a frame whose side data was asked for until Python's next great clean-up: 60 MB of frames.
+        # Reading side data makes PyAV keep a frame until the next full garbage collection (60 MB of frames), so this
+        # reads the matrix only if the rotation changes.
         if picture.rotation != self._rotation:
             self._rotation, self._matrix = picture.rotation, _matrix(picture)
         return pixels if self._matrix is None else np.ascontiguousarray(_turned(pixels, self._matrix))
 
     def width(self, picture: VideoFrame) -> int:
-        """Of a picture with square pixels, before it is turned."""
+        """Returns the width with square pixels, before rotation."""
         return max(1, round(picture.width * self._aspect))
 
     def _toned(self, transfer: int) -> ImageFilter.Color3DLUT:
@@ -81,7 +82,7 @@ class Developer:
 
 
 def _matrix(picture: VideoFrame) -> tuple[float, float, float, float] | None:
-    """(a, b, c, d): a point (x, y) of the frame is to be shown at (a x + c y, b x + d y); None: as it is."""
+    """Returns the display matrix (a, b, c, d), or None: a point (x, y) is shown at (a x + c y, b x + d y)."""
     data = picture.side_data.get(Type.DISPLAYMATRIX)  # type: ignore[call-overload]
     if data is None or len(bytes(data)) != 36:
         return None
@@ -91,6 +92,7 @@ def _matrix(picture: VideoFrame) -> tuple[float, float, float, float] | None:
 
 
 def _turned(pixels: np.ndarray, matrix: tuple[float, float, float, float]) -> np.ndarray:
+    """Applies a display matrix: flips and quarter turns without resampling, other angles with."""
     a, b, c, d = matrix
     small = math.sin(math.radians(_SMALLEST_ANGLE))
     if abs(b) < small and abs(c) < small:
@@ -98,20 +100,20 @@ def _turned(pixels: np.ndarray, matrix: tuple[float, float, float, float]) -> np
     if abs(a) < small and abs(d) < small:
         return pixels.transpose(1, 0, 2)[:: -1 if b < 0 else 1, :: -1 if c < 0 else 1]
     mirrored = a * d - b * c < 0
-    # A mirror image is turned over first: its matrix is that of a turn times (-1, 0, 0, 1).
+    # A matrix with a mirror is a rotation times (-1, 0, 0, 1), so the picture is flipped first.
     angle = math.degrees(math.atan2(-b, -a) if mirrored else math.atan2(b, a))
     image = Image.fromarray(np.ascontiguousarray(pixels[:, ::-1] if mirrored else pixels))
     return np.asarray(image.rotate(-angle, Image.Resampling.BICUBIC, expand=True))
 
 
 def tone_table(transfer: int) -> ImageFilter.Color3DLUT:
-    """What pixels of a high dynamic range (BT.2100 PQ or HLG, BT.2020 primaries) become on an ordinary screen.
+    """Table from high dynamic range (BT.2100 PQ or HLG, BT.2020 primaries) to an ordinary screen.
 
-    What is up to half as bright as the white of a page (203 cd/m2, ITU-R BT.2408) is shown as bright as it is, in
-    proportion to that white; what is brighter, up to 1,000 cd/m2, is pressed into the rest.
+    Light up to half the reference white (203 cd/m2, ITU-R BT.2408) stays proportional. Brighter light, up to 1,000
+    cd/m2, is compressed into the remaining half.
     """
     level = np.linspace(0, 1, _GRID)
-    blue, green, red = np.meshgrid(level, level, level, indexing="ij")  # Pillow's tables count red fastest
+    blue, green, red = np.meshgrid(level, level, level, indexing="ij")  # in Pillow's tables red varies fastest
     signal = np.stack([red, green, blue], axis=-1)
     light = (_from_pq(signal) if transfer == int(ColorTrc.SMPTE2084) else _from_hlg(signal)) / _WHITE
     brightest = light.max(axis=-1, keepdims=True)
@@ -121,7 +123,7 @@ def tone_table(transfer: int) -> ImageFilter.Color3DLUT:
 
 
 def _shoulder(light: np.ndarray) -> np.ndarray:
-    """1 is the white of a page; straight up to 0.5, then a smooth curve that reaches 1 at the end of a display."""
+    """Tone curve in units of the reference white: linear up to 0.5, then smooth, and 1 at the peak of a display."""
     knee, most = 0.5, _DISPLAY / _WHITE
     over = np.clip((light - knee) / (most - knee), 0, 1)
     # Of the form x (1 + k) / (1 + k x): its slope at 0 is 1 + k, at 1 it is 1.
@@ -130,29 +132,29 @@ def _shoulder(light: np.ndarray) -> np.ndarray:
 
 
 def _from_pq(signal: np.ndarray) -> np.ndarray:
-    """Light in cd/m2 of a PQ signal in [0, 1] (SMPTE ST 2084)."""
+    """Converts a PQ signal in [0, 1] to light in cd/m2 (SMPTE ST 2084)."""
     power = signal ** (1 / 78.84375)
     return _BRIGHTEST * (np.maximum(power - 0.8359375, 0) / (18.8515625 - 18.6875 * power)) ** (1 / 0.1593017578125)
 
 
 def _from_hlg(signal: np.ndarray) -> np.ndarray:
-    """Light in cd/m2 that a display of 1,000 cd/m2 gives for an HLG signal in [0, 1] (ARIB STD-B67, BT.2100)."""
+    """Converts an HLG signal in [0, 1] to light in cd/m2 on a 1,000 cd/m2 display (ARIB STD-B67, BT.2100)."""
     scene = np.where(signal <= 0.5, signal**2 / 3, (np.exp((signal - 0.55991073) / 0.17883277) + 0.28466892) / 12)
     luminance = (scene @ _LUMINANCE_2020)[..., None]
     return _DISPLAY * luminance**0.2 * scene
 
 
-# The filter takes no smaller frames.
-_SMALLEST = 4
+# The deinterlacing filter rejects smaller frames.
+_SMALLEST_SIDE = 4
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A frame that a film shows.
+    """A frame that a film shows, before conversion.
 
     Attributes:
-        time_s: when it is shown, in seconds by the clock of the container.
-        picture: as it was decoded; None where it is lost.
+        time_s: time at which it is shown, in seconds on the clock of the container.
+        picture: the decoded frame; None if it is lost.
     """
 
     time_s: float
@@ -160,9 +162,9 @@ class Shown:
 
 
 def deinterlaced(frames: Iterator[Shown]) -> Iterator[Shown]:
-    """The same frames, those that are interlaced made whole from both of their fields and their neighbours (bwdif).
+    """Deinterlaces frames from both of their fields and their neighbours (bwdif); other frames pass unchanged.
 
-    A film without such frames takes no part in it: the filter is made when the first one comes.
+    The filter starts with the first interlaced frame, so other films take no extra time.
     """
     field_filter: _FieldFilter | None = None
     for frame in frames:
@@ -171,7 +173,7 @@ def deinterlaced(frames: Iterator[Shown]) -> Iterator[Shown]:
             yield from field_filter.rest()
             field_filter = None
         if field_filter is None and picture is not None and picture.interlaced_frame:
-            field_filter = _FieldFilter(picture) if min(picture.width, picture.height) >= _SMALLEST else None
+            field_filter = _FieldFilter(picture) if min(picture.width, picture.height) >= _SMALLEST_SIDE else None
         if field_filter is None:
             yield frame
         else:
@@ -181,7 +183,7 @@ def deinterlaced(frames: Iterator[Shown]) -> Iterator[Shown]:
 
 
 class _FieldFilter:
-    """FFmpeg's bwdif: one frame out for each one in, a frame later, as it looks at the next."""
+    """FFmpeg's filter bwdif: one frame out for each frame in, one frame later, since it also uses the next frame."""
 
     def __init__(self, picture: VideoFrame) -> None:
         self._kind = _kind(picture)
@@ -191,16 +193,16 @@ class _FieldFilter:
         source = self._graph.add_buffer(
             width=picture.width, height=picture.height, format=picture.format, time_base=Fraction(1, 1000)
         )
-        # Only frames that are marked as interlaced are changed; the others pass.
+        # deint=interlaced: frames that are not marked as interlaced pass unchanged.
         filtered = self._graph.add("bwdif", "mode=send_frame:deint=interlaced")
         self._graph.link_nodes(source, filtered, self._graph.add("buffersink")).configure()
 
     def takes(self, picture: VideoFrame) -> bool:
-        """Whether a picture has the size and the kind of pixels of the first."""
+        """True if a picture has the size and the pixel format of the first one."""
         return _kind(picture) == self._kind
 
     def push(self, frame: Shown) -> Iterator[Shown]:
-        """Takes the next frame; gives those that are done."""
+        """Adds the next frame; yields the finished ones."""
         self._waiting.append(frame)
         if frame.picture is not None:
             self._count += 1
@@ -209,12 +211,13 @@ class _FieldFilter:
         yield from self._done()
 
     def rest(self) -> Iterator[Shown]:
-        """Gives the frames that wait for a next one that does not come."""
+        """Yields the remaining frames at the end of the input."""
         self._graph.vpush(None)
         yield from self._done()
         yield from self._waiting
 
     def _done(self) -> Iterator[Shown]:
+        """Yields the frames that the filter has finished, with the lost frames between them."""
         while True:
             try:
                 picture = self._graph.vpull()

@@ -1,4 +1,4 @@
-"""Reading a film file: every frame that it shows has its number and its time, also one that is lost."""
+"""Reads the frames of films and cameras; each has its number and its time, also a frame that cannot be decoded."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from mien.recognition.film.tracking import marked
 from mien.recognition.pictures import MOST_PIXELS
 
 LOST = "the frame could not be decoded: the film is damaged here"
-"""The reason of a frame whose packet is damaged."""
+"""Reason for a frame whose packet is damaged."""
 
 LOST_OR_LARGE = f"{LOST}, or its frames have more than {MOST_PIXELS / 1e6:.0f} million pixels"
-"""The same if FFmpeg knows no size of the frames: so it is too if it has just refused one."""
+"""Reason if FFmpeg knows no size of the frames, as after it has rejected a frame for its size."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,12 @@ class Frame:
 
     Attributes:
         index: its number, from 0; frames that cannot be decoded count too.
-        time_s: when it is shown, in seconds, as the clock of the container says, so that it meets the sound; of a
-            piece of a broadcast or a disc (MPEG-TS, MPEG-PS), whose clock runs on from any time, since the piece
-            begins; of a camera, when it came.
-        pixels: uint8 [H, W, 3], RGB, upright, with square pixels; None where it could not be decoded.
-        reason: why not, in a line; None otherwise.
-        cut: whether another shot begins with it, or with a frame that was left out before it.
+        time_s: time at which it is shown, in seconds on the clock of the container, in sync with the sound. For pieces
+            of broadcasts and discs (MPEG-TS, MPEG-PS), whose clock starts anywhere, the time since their start; for a
+            camera, the time since the first frame.
+        pixels: uint8 [H, W, 3], RGB, upright, with square pixels; None if the frame cannot be decoded.
+        reason: the reason if it cannot be decoded, in a line; else None.
+        cut: True if a new shot begins with it, or with a skipped frame before it.
     """
 
     index: int
@@ -53,16 +53,15 @@ class Frame:
 
 @dataclass(frozen=True)
 class About:
-    """What a film or a camera says of itself.
+    """Properties of a film or a camera.
 
     Attributes:
-        rate: frames a second, the mean where they differ.
-        frames: how many there are, by the container's header: often an estimate; None where it does not tell.
-        width: of the upright frames, in pixels.
-        height: the same.
-        time_base: the unit of the times, in seconds.
-        duration_s: until when the last frame is shown, in seconds by the clock of ``Frame.time_s``; None where the
-            header does not tell.
+        rate: frames a second, on average.
+        frames: number of frames by the container's header, often an estimate; None if the header lacks it.
+        width: width of the upright frames, in pixels.
+        height: height of the upright frames, in pixels.
+        time_base: unit of the times, in seconds.
+        duration_s: end of the last frame, in seconds on the clock of ``Frame.time_s``; None if the header lacks it.
     """
 
     rate: float
@@ -74,7 +73,7 @@ class About:
 
 
 def about_film(path: Path) -> About:
-    """What a film says of itself.
+    """Returns the properties of a film.
 
     Raises:
         MienError: as ``read_film``.
@@ -84,20 +83,20 @@ def about_film(path: Path) -> About:
         base = stream.time_base or Fraction(1, 90_000)
         end = _end(container, stream)
         start = float((stream.start_time or 0) * base - origin_of(container))
-        lasting = None if end is None else round((end - start) * rate)
-        count = min((number for number in (stream.frames, lasting) if number), default=None)
+        by_duration = None if end is None else round((end - start) * rate)
+        count = min((number for number in (stream.frames, by_duration) if number), default=None)
         width, height = stream.codec_context.width, stream.codec_context.height
         developer = Developer(stream.sample_aspect_ratio)
         for frame in shown(container, stream):
-            found = None if frame.picture is None else _developed(developer, 0, frame, False).pixels
-            if found is not None:
-                height, width = found.shape[:2]
+            pixels = None if frame.picture is None else _developed(developer, 0, frame, False).pixels
+            if pixels is not None:
+                height, width = pixels.shape[:2]
                 break
         return About(rate, count, width, height, base, end)
 
 
 def _end(container: InputContainer, stream: VideoStream) -> float | None:
-    """Until when the pictures last, in seconds by the clock of ``Frame.time_s``, as the header says."""
+    """Returns the end of the last frame by the header, in seconds on the clock of ``Frame.time_s``."""
     origin = float(origin_of(container))
     if stream.duration and stream.time_base:
         return float(((stream.start_time or 0) + stream.duration) * stream.time_base) - origin
@@ -107,17 +106,17 @@ def _end(container: InputContainer, stream: VideoStream) -> float | None:
 
 
 def read_film(path: Path, every: int = 1) -> Iterator[Frame]:
-    """The frames of a film in the order in which they are shown, with memory for a few.
+    """Yields the frames of a film in the order in which they are shown, with memory for a few.
 
-    A frame whose packet is damaged has its row, with the reason, and those after it keep their numbers. A film that
-    was cut short has a last row that says so, where its kind lets that be known (``missing.lacking``).
+    A frame with a damaged packet is yielded with the reason, so that later frames keep their numbers. A truncated film
+    ends with a frame that says so, if its container shows that (``mien.recognition.film.decoder.lacking``).
 
     Args:
         path: a film file.
-        every: give each ``every``-th frame alone, those whose number it divides; the others are not converted.
+        every: yield only frames whose number is a multiple of it; the others are not converted.
 
     Raises:
-        MienError: the file is missing, empty, no film, or holds no frame.
+        MienError: the file is missing, empty, not a film, or holds no frame.
     """
     with opened(path) as (container, stream):
         developer = Developer(stream.sample_aspect_ratio)
@@ -138,6 +137,7 @@ def read_film(path: Path, every: int = 1) -> Iterator[Frame]:
 
 
 def _developed(developer: Developer, index: int, frame: Shown, cut: bool, lost: str = LOST) -> Frame:
+    """Converts the pixels of a frame, or gives the reason why that is impossible."""
     if frame.picture is None:
         return Frame(index, frame.time_s, None, lost, cut)
     width, height = developer.width(frame.picture), frame.picture.height
@@ -154,13 +154,13 @@ def _developed(developer: Developer, index: int, frame: Shown, cut: bool, lost: 
         return Frame(index, frame.time_s, None, reason, cut)
 
 
-_TRIES = 50
-_PAUSE_S = 0.02
-_MOST = 100
+_CAMERA_TRIES = 50
+_CAMERA_PAUSE_S = 0.02
+_MOST_CAMERAS = 100
 
 
 def about_camera(number: int) -> About:
-    """What a camera says of itself.
+    """Returns the properties of a camera.
 
     Raises:
         MienError: there is no such camera.
@@ -170,11 +170,11 @@ def about_camera(number: int) -> About:
 
 
 def read_camera(number: int, every: int = 1) -> Iterator[Frame]:
-    """What a camera sees, frame by frame; a last row says that it gives no more.
+    """Yields the frames of a camera; a last frame without pixels says that it has stopped.
 
     Args:
-        number: of the camera, from 0.
-        every: give each ``every``-th frame alone.
+        number: number of the camera, from 0.
+        every: yield only every ``every``-th frame.
 
     Raises:
         MienError: there is no such camera, or it gives no picture.
@@ -194,9 +194,9 @@ def read_camera(number: int, every: int = 1) -> Iterator[Frame]:
 
 
 def _pictures(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
-    """The pictures of a camera until it fails ``_TRIES`` times on end: one that was just switched on needs a moment."""
+    """Yields the pictures of a camera until it fails ``_CAMERA_TRIES`` times in a row: a camera may start slowly."""
     failures = 0
-    while failures < _TRIES:
+    while failures < _CAMERA_TRIES:
         try:
             for packet in container.demux(stream):
                 pictures = stream.decode(packet) if packet.size else []
@@ -207,12 +207,13 @@ def _pictures(container: InputContainer, stream: VideoStream) -> Iterator[VideoF
             return
         except (av.FFmpegError, ValueError):
             failures += 1
-            time.sleep(_PAUSE_S)
+            time.sleep(_CAMERA_PAUSE_S)
 
 
 @contextmanager
 def _opened(number: int) -> Iterator[tuple[InputContainer, VideoStream]]:
-    device = _device(number) if 0 <= number < _MOST else None
+    """Opens a camera."""
+    device = _device(number) if 0 <= number < _MOST_CAMERAS else None
     try:
         if device is None:
             raise ValueError("there is no such camera")
@@ -228,11 +229,11 @@ def _opened(number: int) -> Iterator[tuple[InputContainer, VideoStream]]:
 
 
 def _device(number: int) -> tuple[str, str, dict[str, str]] | None:
-    """FFmpeg's name of a camera, the kind of device and what it is to be told; None: there is none of this number."""
+    """Returns FFmpeg's name of a camera, the kind of device and its options; None if there is no such camera."""
     if sys.platform == "darwin":
-        return str(number), "avfoundation", {"framerate": "30"}  # without a rate many cameras refuse
+        return str(number), "avfoundation", {"framerate": "30"}  # many cameras do not start without a rate
     if sys.platform == "win32":
-        cameras = [each for each in av.device.enumerate_input_devices("dshow") if "video" in each.media_types]
+        cameras = [camera for camera in av.device.enumerate_input_devices("dshow") if "video" in camera.media_types]
         return (f"video={cameras[number].name}", "dshow", {}) if number < len(cameras) else None
     return f"/dev/video{number}", "v4l2", {}
 
@@ -241,7 +242,7 @@ __all__ = ["About", "Frame", "about", "frames"]
 
 
 def about(source: str | Path | int) -> About:
-    """What a film, or a camera by its number, says of itself.
+    """Returns the properties of a film, or of a camera by its number.
 
     Raises:
         MienError: as ``frames``.
@@ -250,14 +251,14 @@ def about(source: str | Path | int) -> About:
 
 
 def frames(source: str | Path | int, every: int = 1) -> Iterator[Frame]:
-    """The frames of a film or of a camera, in order; see ``read_film`` and ``read_camera``.
+    """Yields the frames of a film or of a camera, in order; see ``read_film`` and ``read_camera``.
 
     Args:
         source: a film file that FFmpeg reads, or the number of a camera.
-        every: give each ``every``-th frame alone, those whose number it divides; the others are not converted.
+        every: yield only frames whose number is a multiple of it; the others are not converted.
 
     Raises:
-        MienError: the file is missing, empty, no film, or holds no frame; there is no such camera.
+        MienError: the file is missing, empty, not a film, or holds no frame; or there is no such camera.
         ValueError: ``every`` is below 1.
     """
     if every < 1:

@@ -1,4 +1,4 @@
-"""Films and cameras: a record for every frame, and faces that are followed."""
+"""Reads films and cameras: a record for every frame, with faces that are tracked from frame to frame."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from mien.recognition.film.tracking import SMOOTHING_S, Tracker
 from mien.recognition.results import Recognition
 
 BATCH = 8
-"""How many frames of a film are read together; a camera's are read one by one, so that answers come at once."""
+"""Frames of a film that share a batch; frames of a camera are read one by one, so that answers come at once."""
 
 _MOST_BYTES = 64 * 2**20
-# A batch ends with the frame that fills it: frames of 4K come three at a time, larger ones one by one.
+"""Bytes at which a batch of frames ends, with the frame that reaches them: three frames of 4K."""
 
 
 class Reader(Protocol):
-    """What reads pictures: ``mien.recognition.recognizer.Recognizer``, or anything with its interface."""
+    """The part of ``mien.recognition.recognizer.Recognizer`` that reading films needs."""
 
     @property
     def engine(self) -> Engine:
-        """The network; its threshold tells which answers are uncertain."""
+        """The network; its threshold decides which answers are uncertain."""
         ...
 
     def recognize(self, given: list[Any], color: str | None = None) -> list[Recognition]:
-        """A record for each of some uint8 [H, W, 3] pictures, in order."""
+        """Reads pictures, uint8 [H, W, 3]; returns a record for each, in order."""
         ...
 
 
@@ -41,20 +41,19 @@ def recognize_film(
     batch: int | None = None,
     keep_pixels: bool = False,
 ) -> Iterator[Recognition]:
-    """Reads the faces of a film or of a camera, with memory for one batch of frames, however long it is.
+    """Reads the faces of a film or of a camera, with memory for one batch of frames.
 
-    Every frame has its record: one that cannot be decoded has status ``error``. Faces are followed: ``Face.id`` is the
-    same from frame to frame, and probabilities are smoothed over time (``mien.recognition.film.tracking``), from which
-    ``label``, ``score`` and ``uncertain`` follow. After a hard cut faces have new ids, and the smoothing starts again.
+    Every frame has a record; its status is ``error`` if it cannot be decoded. Faces are tracked: ``Face.id`` stays the
+    same. Probabilities are smoothed over time (``mien.recognition.film.tracking``); ``label``, ``score``
+    and ``uncertain`` follow from the smoothed ones. After a hard cut, faces get new ids and smoothing starts again.
 
     Args:
         recognizer: reads the frames.
         source: a film file, or the number of a camera.
-        every: give each ``every``-th frame alone.
-        smoothing: time constant in seconds; 0 gives every frame as it was read by itself.
-        batch: how many frames are read together, so that the network sees their faces at once; ``BATCH`` for a film and
-            1 for a camera by default.
-        keep_pixels: whether the records keep their picture, for ``annotated()`` and ``write_annotated``.
+        every: read only every ``every``-th frame.
+        smoothing: time constant in seconds; 0 for no smoothing.
+        batch: number of frames that share a batch; by default ``BATCH`` for a film and 1 for a camera.
+        keep_pixels: keep the frame in its record, for ``annotated()`` and ``write_annotated``.
 
     Yields:
         The records in the order of the frames, with ``frame`` and ``time_s``.
@@ -74,16 +73,17 @@ def recognize_film(
 def _records(
     recognizer: Reader, stream: Iterator[Frame], tracker: Tracker, name: str, batch: int, keep_pixels: bool
 ) -> Iterator[Recognition]:
+    """Yields the record of each frame of a stream, with tracked faces."""
     for waiting in _batches(stream, batch):
         pictures = [frame.pixels for frame in waiting if frame.pixels is not None]
-        found = iter(recognizer.recognize(pictures, color="rgb") if pictures else [])
+        records = iter(recognizer.recognize(pictures, color="rgb") if pictures else [])
         for frame in waiting:
             if frame.cut:
                 tracker.forget()
             if frame.pixels is None:
                 yield Recognition(name, "error", frame.reason, frame=frame.index, time_s=frame.time_s)
                 continue
-            record = next(found)
+            record = next(records)
             yield replace(
                 record,
                 input=name,
@@ -95,7 +95,7 @@ def _records(
 
 
 def _batches(stream: Iterator[Frame], batch: int) -> Iterator[list[Frame]]:
-    """The frames in parts of at most ``batch``, and of no more than one frame beyond ``_MOST_BYTES``."""
+    """Groups the frames; a group ends at ``batch`` frames or at ``_MOST_BYTES``."""
     waiting: list[Frame] = []
     size = 0
     for frame in stream:

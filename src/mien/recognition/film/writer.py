@@ -1,4 +1,4 @@
-"""Writing a film with boxes: as long as the original, in its rhythm, with its sound, whole or not at all."""
+"""Writes a film with boxes, with the times and the sound of the original."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from mien.recognition.draw import annotated
 from mien.recognition.film.decoder import opened, origin_of
 from mien.recognition.results import Recognition
 
-# The first encoder of each list that FFmpeg was built with is taken, with its settings: a high quality, quickly.
+# Encoders for each container, with settings of high quality and speed; the first one that this FFmpeg has is used.
 _ENCODERS: dict[str, dict[str, dict[str, str]]] = {
     ".mp4": {
-        # Without B frames, the last frame is written last, and MP4 then knows how long it is shown.
+        # Without B frames the last frame is written last, so that MP4 stores its duration.
         "libx264": {"preset": "veryfast", "crf": "20", "bf": "0"},
         "libopenh264": {"rc_mode": "quality"},
         "mpeg4": {"qmin": "3", "qmax": "3"},
@@ -37,31 +37,31 @@ _ENCODERS: dict[str, dict[str, dict[str, str]]] = {
 }
 
 ENDINGS: tuple[str, ...] = tuple(_ENCODERS)
-"""What annotated films may be: H.264 in MP4, or MJPEG in AVI."""
+"""Endings of annotated films: H.264 in MP4, or MJPEG in AVI."""
 
 SLOWEST, FASTEST = 0.01, 1000.0
-"""Frames a second between which annotated films may be."""
+"""Range of the frame rate of annotated films, in frames a second."""
 
-# MPEG-4's clock counts at most so many ticks a second, MP4's 32 bits hold a day of these.
+# MPEG-4 allows at most 65,535 ticks a second; with 90,000 ticks a second, MP4's 32 bits hold half a day.
 _MOST_TICKS, _FINEST_TICKS = 65_535, 90_000
 _NOT_H264 = "is written as MPEG-4 part 2, as this installation has no H.264 encoder; some players do not know it"
 
 
 class NoFrameError(MienError):
-    """Not a single frame of a film could be decoded."""
+    """No frame of a film could be decoded."""
 
 
 class Write(Protocol):
-    """Appends the frame of a record to a film, with what was read in it."""
+    """Function that appends the frame of a record, with boxes and labels, to a film."""
 
     def __call__(self, record: Recognition) -> None: ...
 
 
 def check_film(path: Path) -> None:
-    """Checks, before any work, that an annotated film can have this name.
+    """Checks the ending of the path of an annotated film, before any work.
 
     Raises:
-        MienError: its ending is neither .mp4 nor .avi.
+        MienError: the ending is neither .mp4 nor .avi.
     """
     if path.suffix.lower() not in ENDINGS:
         raise MienError(f"{path}: cannot be written as a film, expected a name that ends in .mp4 or .avi; change it")
@@ -84,22 +84,22 @@ def write_annotated(
             for record in recognize_film(recognizer, source, keep_pixels=True):
                 write(record)
 
-    Every record is one frame, shown at its ``time_s`` (in AVI at the nearest tick of the rate), of the size of the
-    first: one of another size is fitted into it, an odd side loses a pixel, as the codecs want. A frame that could not
-    be decoded shows the one before it. After Ctrl-C the film holds what was written until then and can be played; after
-    any other error there is none.
+    Every record gives one frame, shown at its ``time_s`` (in AVI at the nearest tick of the rate). All frames get the
+    size of the first one; an odd side loses a pixel, since the codecs need even sides. A frame that could not be
+    decoded repeats the one before it. After Ctrl-C the film holds all frames until then and can be played; after any
+    other error no file is left.
 
     Args:
-        path: a name that ends in .mp4 (H.264, or what the installation can) or .avi (MJPEG).
-        rate: frames a second, in [0.01, 1000], the mean where they differ.
-        end_s: until when the last frame is shown, in seconds; by default for 1 / rate.
-        time_base: the unit of the original's times in seconds, so that they are the same to the tick.
-        sound: a film whose sound is copied along; sound of a kind that the container cannot hold is encoded anew.
-        say: is told, in a line, what is written otherwise than as said here.
+        path: path of the film; it ends in .mp4 (H.264 if FFmpeg has an encoder) or .avi (MJPEG).
+        rate: mean number of frames a second, in [0.01, 1000].
+        end_s: end of the last frame in seconds; by default the frame lasts 1 / rate.
+        time_base: unit of the original's times in seconds, so that the copy has the same times to the tick.
+        sound: a film whose sound is copied; sound that the container cannot hold is re-encoded.
+        say: called with a line for each deviation from this description.
 
     Raises:
-        MienError: the name ends otherwise, the rate is out of range, or the film cannot be written.
-        NoFrameError (a MienError): nothing was written into it, or nothing but frames that could not be decoded.
+        MienError: the path has another ending, the rate is out of range, or the film cannot be written.
+        NoFrameError (a MienError): no frame was written that could be decoded.
     """
     check_film(path)
     if not SLOWEST <= rate <= FASTEST:
@@ -131,7 +131,7 @@ def write_annotated(
 
 
 class _Film:
-    """A film that is being written to a file; ``path`` is how messages name it."""
+    """A film that is being written to a file; ``path`` is its name in messages."""
 
     def __init__(
         self,
@@ -158,19 +158,18 @@ class _Film:
 
     @property
     def empty(self) -> bool:
-        """Whether nothing was written."""
+        """True if no frame has been written."""
         return self._output is None
 
     def write(self, record: Recognition) -> None:
+        """Appends the frame of a record; one that could not be decoded repeats the frame before it."""
         time_s = record.time_s or 0.0
         if record.pixels is not None:
             self._last = self._fitted(annotated(record.pixels, record.faces))
         elif record.status != "error":
             raise ValueError(f"frame {record.frame}: has no pixels; ask recognize_film for keep_pixels=True")
         if self._last is None:
-            self._owed.append(
-                time_s
-            )  # of what size a film that begins with damaged frames is, the first good one tells
+            self._owed.append(time_s)  # the size of a film that begins with damaged frames is unknown until a good one
             return
         for earlier in self._owed:
             self._put(np.zeros_like(self._last), earlier)
@@ -178,36 +177,36 @@ class _Film:
         self._put(self._last, time_s)
 
     def finish(self, whole: bool) -> None:
-        """Ends the film.
+        """Finishes the film.
 
         Args:
-            whole: whether all frames were written, so that the rest of the sound belongs to it.
+            whole: True if all frames were written, so that the rest of the sound belongs to the film.
 
         Raises:
             NoFrameError: no frame was written.
         """
         if self._output is None or self._stream is None:
             raise NoFrameError(f"{self._path}: was not written, as no frame could be decoded")
-        last_s, lasting_s = float(self._ticks_written * self._base), 1 / self._rate
-        if whole and self._end_s is not None and 0 < self._end_s - last_s < 2 * lasting_s:
-            lasting_s = self._end_s - last_s
-        self._mux(self._stream.encode(None), lasting_s)
+        last_s, duration_s = float(self._ticks_written * self._base), 1 / self._rate
+        if whole and self._end_s is not None and 0 < self._end_s - last_s < 2 * duration_s:
+            duration_s = self._end_s - last_s
+        self._mux(self._stream.encode(None), duration_s)
         if self._sound is not None:
-            self._sound.finish(None if whole else last_s + lasting_s)
+            self._sound.finish(None if whole else last_s + duration_s)
         output, self._output = self._output, None
         output.close()
 
     def release(self) -> None:
-        """Lets go of the files, whatever happened."""
+        """Closes the files, also after an error."""
         if self._sound is not None:
             self._sound.close()
         if self._output is not None:
             output, self._output = self._output, None
-            with suppress(av.FFmpegError, OSError):  # after another error, which is the one to tell
+            with suppress(av.FFmpegError, OSError):  # an earlier error is the one to report
                 output.close()
 
     def _ticks(self, time_base: Fraction | None) -> Fraction:
-        """The unit of the times that are written, in seconds."""
+        """Returns the unit of the written times in seconds: that of the original if the encoder allows it."""
         if self._kind == ".avi":
             return 1 / Fraction(self._rate).limit_denominator(1001)
         most = _MOST_TICKS if self._encoder == "mpeg4" else 10 * _FINEST_TICKS
@@ -216,6 +215,7 @@ class _Film:
         return time_base
 
     def _open(self, pixels: np.ndarray) -> VideoStream:
+        """Opens the output for frames of the size of the first one."""
         height, width = pixels.shape[:2]
         self._output = av.open(str(self._file.absolute()), "w", format=self._kind[1:])
         settings = _ENCODERS[self._kind][self._encoder]
@@ -228,18 +228,19 @@ class _Film:
         context.time_base = self._base
         context.thread_count = cores()
         if self._encoder != "mjpeg":
-            context.colorspace, context.color_range = 1, int(ColorRange.MPEG)  # BT.709, as nearly all films
+            context.colorspace, context.color_range = 1, int(ColorRange.MPEG)  # BT.709, as in nearly all films
             context.color_primaries, context.color_trc = int(ColorPrimaries.BT709), int(ColorTrc.BT709)
         if self._encoder == "mpeg4":
-            self._tell(_NOT_H264)
+            self._remark(_NOT_H264)
         if self._sound_of is not None:
-            self._sound = Sound(self._sound_of, self._output, self._kind, self._tell)
+            self._sound = Sound(self._sound_of, self._output, self._kind, self._remark)
         return stream
 
-    def _tell(self, text: str) -> None:
+    def _remark(self, text: str) -> None:
         self._say(f"{self._path}: {text}")
 
     def _put(self, pixels: np.ndarray, time_s: float) -> None:
+        """Encodes a frame, and the sound up to its time."""
         if self._stream is None:
             self._stream = self._open(pixels)
         self._ticks_written = max(round(time_s / self._base), self._ticks_written + 1)
@@ -255,14 +256,14 @@ class _Film:
         if self._sound is not None:
             self._sound.until(time_s)
 
-    def _mux(self, packets: list[av.Packet], lasting_s: float) -> None:
+    def _mux(self, packets: list[av.Packet], duration_s: float) -> None:
         assert self._output is not None
         for packet in packets:
-            packet.duration = max(1, round(lasting_s / self._base))  # MP4 reads it of the last packet alone
+            packet.duration = max(1, round(duration_s / self._base))  # MP4 uses only the last packet's
             self._output.mux(packet)
 
     def _fitted(self, pixels: np.ndarray) -> np.ndarray:
-        """A frame of the size of the first: another one is made as large as fits, in the middle, on black."""
+        """Brings a frame to the size of the first one: the largest scale that fits, centred on black."""
         height, width = pixels.shape[:2]
         even = np.ascontiguousarray(pixels[: max(2, height - height % 2), : max(2, width - width % 2)])
         if self._last is None or even.shape == self._last.shape:
@@ -276,7 +277,7 @@ class _Film:
         return np.asarray(canvas)
 
 
-# What players expect in these containers, by FFmpeg's names.
+# Sound codecs, by FFmpeg's names, that players expect in these containers; other sound is re-encoded.
 _COPIED = {
     ".mp4": ("aac", "mp3", "mp2", "ac3", "eac3", "alac", "flac", "opus"),
     ".avi": ("mp3", "mp2", "ac3", "pcm_s16le", "pcm_u8"),
@@ -287,19 +288,19 @@ _LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
 
 
 class Sound:
-    """All the sound of a film, on the clock of its pictures (``mien.recognition.film.reader.Frame.time_s``).
+    """Copies the sound of a film, on the clock of its pictures (``mien.recognition.film.reader.Frame.time_s``).
 
     Args:
         source: the film.
-        output: where it goes; must be new, nothing muxed yet.
+        output: container that gets the sound; nothing may be muxed into it yet.
         kind: .mp4 or .avi.
-        say: is told in a line of sound that is encoded anew or left out.
+        say: called with a line for sound that is re-encoded or left out.
     """
 
     def __init__(self, source: Path, output: OutputContainer, kind: str, say: Callable[[str], None]) -> None:
         self._output, self._say = output, say
         self._files = ExitStack()
-        # Another reader than the pictures': each goes through the file at its own pace.
+        # A second reader of the file, since pictures and sound are read at different paces.
         container, _ = self._files.enter_context(opened(source))
         self._tracks: dict[int, _Track] = {}
         for stream in container.streams.audio:
@@ -312,7 +313,7 @@ class Sound:
         self._next: tuple[float, av.Packet] | None = None
 
     def until(self, time_s: float | None) -> None:
-        """Writes the sound up to a time in seconds, or all that is left."""
+        """Writes the sound up to a time in seconds, or all of it for None."""
         while self._tracks:
             if self._next is None:
                 self._next = next(self._packets, None)
@@ -322,7 +323,7 @@ class Sound:
             self._output.mux(self._tracks[packet.stream_index].packets(packet))
 
     def finish(self, end_s: float | None) -> None:
-        """Writes the sound up to the end of a film in seconds, or all that is left, and closes the source."""
+        """Writes the sound up to the end of the film in seconds, or all of it for None, and closes the source."""
         self.until(end_s)
         for track in self._tracks.values():
             self._output.mux(track.rest())
@@ -334,7 +335,7 @@ class Sound:
         self._files.close()
 
     def _read(self, container: InputContainer) -> Iterator[tuple[float, av.Packet]]:
-        """The packets of the tracks with their times in seconds on the clock of the pictures."""
+        """Yields the packets of the tracks with their times in seconds on the clock of the pictures."""
         streams = [stream for stream in container.streams.audio if stream.index in self._tracks]
         now = 0.0
         try:
@@ -345,7 +346,7 @@ class Sound:
                 if packet.pts is not None:
                     packet.pts -= round(self._origin / base)
                     now = float(packet.pts * base)
-                    # What an edit list leaves out, but for the beginning of the first sound that is heard.
+                    # An edit list removes this packet, unless its end is audible.
                     if now + float((packet.duration or 0) * base) < 0:
                         continue
                 if packet.dts is not None:
@@ -356,23 +357,23 @@ class Sound:
 
 
 class _Track:
-    """A stream of sound that is copied."""
+    """A sound stream that is copied."""
 
     def __init__(self, output: AudioStream) -> None:
         self.output = output
 
     def packets(self, packet: av.Packet) -> list[av.Packet]:
-        """What is to be written for a packet of the source."""
+        """Returns the packets to write for a packet of the source."""
         packet.stream = self.output
         return [packet]
 
     def rest(self) -> list[av.Packet]:
-        """What is left to be written at the end."""
+        """Returns the packets to write at the end."""
         return []
 
 
 class _NewTrack(_Track):
-    """A stream of sound that is decoded and encoded anew."""
+    """A sound stream that is decoded and re-encoded."""
 
     def __init__(self, source: AudioStream, output: AudioStream, form: str) -> None:
         super().__init__(output)
@@ -385,22 +386,26 @@ class _NewTrack(_Track):
         except (av.FFmpegError, ValueError):
             return []  # damaged: silence for a moment
         return [
-            new for frame in frames for piece in self._resampler.resample(frame) for new in self.output.encode(piece)
+            encoded
+            for frame in frames
+            for piece in self._resampler.resample(frame)
+            for encoded in self.output.encode(piece)
         ]
 
     def rest(self) -> list[av.Packet]:
         pieces = self._resampler.resample(None)
-        return [new for piece in pieces for new in self.output.encode(piece)] + self.output.encode(None)
+        return [encoded for piece in pieces for encoded in self.output.encode(piece)] + self.output.encode(None)
 
 
 def _track(stream: AudioStream, output: OutputContainer, kind: str, say: Callable[[str], None]) -> _Track:
+    """Adds a sound stream to the output: copied if the container holds its codec well, else re-encoded."""
     if _name(stream) in _COPIED[kind]:
         return _Track(output.add_stream_from_template(stream, opaque=True))
     name, form = _ENCODED[kind]
     rate = stream.codec_context.sample_rate
     new = output.add_stream(name, rate=rate if rate in _RATES else _USUAL_RATE)
     assert isinstance(new, AudioStream)
-    # AVI and others tell the number of channels alone.
+    # AVI and others store only the number of channels.
     new.codec_context.layout = _LAYOUTS.get(stream.codec_context.layout.nb_channels, "stereo")
     new.codec_context.time_base = Fraction(1, new.codec_context.sample_rate)
     say(f"its sound ({_name(stream)}) was encoded anew as {name}, as {kind[1:].upper()} does not hold it well")
@@ -408,4 +413,5 @@ def _track(stream: AudioStream, output: OutputContainer, kind: str, say: Callabl
 
 
 def _name(stream: AudioStream) -> str:
+    """Returns FFmpeg's name of the codec of a stream."""
     return "an unknown kind" if stream.codec_context is None else stream.codec_context.codec.canonical_name

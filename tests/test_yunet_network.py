@@ -1,4 +1,4 @@
-"""ONNX files freed from their one size."""
+"""ONNX files that are rewritten for pictures of any size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a box to the crop that the network reads."""
+"""Crops of faces: the square around a box, the margin, edges of the picture, and the resizing."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""Calls side by side."""
+"""Calls on several threads."""
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -53,7 +54,7 @@ def test_threads_are_kept_and_no_more_than_a_few() -> None:
     side_by_side(abs, range(64), 8)
     for _ in range(50):
         side_by_side(abs, range(8), 2)
-    assert sum(thread.name == "mien" for thread in threading.enumerate()) <= MOST
+    assert sum(thread.name.startswith("mien") for thread in threading.enumerate()) <= MOST
     assert side_by_side(abs, range(64), 64) == list(range(64))
 
 
@@ -72,10 +73,20 @@ def test_there_is_a_core() -> None:
     assert 1 <= cores() <= 8
 
 
-def test_a_thread_goes_on_when_the_main_one_has_ended() -> None:
+def test_calls_from_another_thread_work() -> None:
+    results: list[list[int]] = []
+    reader = threading.Thread(target=lambda: results.append(side_by_side(abs, [-1, -2, -3], 2)))
+    reader.start()
+    reader.join(60)
+    assert results == [[1, 2, 3]]
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no timers that send signals")
+def test_ctrl_c_ends_a_process_while_calls_run() -> None:
     code = (
-        "import threading; from mien.machine import side_by_side; main = threading.main_thread(); "
-        "threading.Thread(target=lambda: (main.join(), print(side_by_side(abs, [-1, -2], 2)))).start()"
+        "import signal, threading, time; from mien.machine import side_by_side\n"
+        "threading.Timer(0.3, lambda: signal.raise_signal(signal.SIGINT)).start()\n"
+        "side_by_side(time.sleep, [0.6, 0.6], 2)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.stdout == "[1, 2]\n", done.stderr
+    assert done.stderr.rstrip().endswith("KeyboardInterrupt"), done.stderr
