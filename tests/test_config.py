@@ -11,8 +11,19 @@ import pytest
 import yaml
 
 from mien.cli import main
-from mien.cli.settings import field_types, read_settings, settings_parser
-from mien.config import AugmentConfig, FreezeConfig, PretrainConfig, TrainConfig, differences, to_dict
+from mien.cli.settings import read_settings
+from mien.config import (
+    AugmentConfig,
+    DistillConfig,
+    FreezeConfig,
+    PretrainConfig,
+    RunConfig,
+    TrainConfig,
+    differences,
+    expected,
+    field_types,
+    to_dict,
+)
 from mien.errors import MienError
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
@@ -21,17 +32,16 @@ GIVEN = ["--data", "faces.zip", "--out", "runs/x"]
 
 def read(*arguments: str) -> TrainConfig:
     """The configuration that ``mien train`` would train with."""
-    parser = settings_parser(TrainConfig, "mien train", "", {"resume": ""})
-    return read_settings(TrainConfig, parser, arguments)[0]
+    return read_settings(TrainConfig, arguments, "mien train", flags={"resume": ""})[0]
 
 
 def problems(*arguments: str) -> list[str]:
     """What ``mien train`` would say is wrong, without the hint at the end."""
     with pytest.raises(MienError) as caught:
         read(*arguments)
-    told, hint = str(caught.value).rsplit("; ", 1)
+    message, hint = str(caught.value).rsplit("; ", 1)
     assert hint == "see `mien train --help`"
-    return told.split("; ")
+    return message.split("; ")
 
 
 def recipe(tmp_path: Path, text: str) -> str:
@@ -122,30 +132,44 @@ def test_everything_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
     members = "freeze.blocks, freeze.release_epoch, freeze.gradual, freeze.random_weights"
     assert problems("--config", path, "--batch-size=abc", "--rotation", "3", "x.zip", "--out", "o", "--seed") == [
         "'x.zip': no option stands in front of it, like --epochs 30",
-        "--seed: a value is missing",
         f"{path} line 10: clip_grad: is given twice, first on line 8, keep one",
+        f"{path} line 1: epochs: got 0, expected a whole number of at least 1",
         f"{path} line 2: drop_pth: no such field, did you mean drop_path?",
         f"{path} line 3: freeze: got 3, expected a group of fields: {members}",
         f"{path} line 5: augment.rotaton: no such field, did you mean augment.rotation?",
-        f"{path} line 7: augment.mixup: got 'many', expected a number",
-        f"{path} line 9: label_smoothing: got [1], expected a number",
+        f"{path} line 6: augment.flip: got 2, expected a probability in [0, 1]",
+        f"{path} line 7: augment.mixup: got 'many', expected a number of at least 0",
+        f"{path} line 8: clip_grad: got -1, expected a number of at least 0",
+        f"{path} line 9: label_smoothing: got [1], expected a share in [0, 1)",
         f"{path} line 11: class_weights: got null, expected true or false",
-        "--batch_size: got 'abc', expected a whole number",
+        "--batch_size: got 'abc', expected a whole number of at least 1",
         "--rotation: no such field, did you mean augment.rotation?",
+        "--seed: a value is missing",
         "--data: is missing",
-        f"{path} line 1: epochs: got 0, expected a whole number of at least 1",
-        "warmup_epochs: got 1.0, expected between 0 and epochs",
-        f"{path} line 8: clip_grad: got -1.0, expected a number of at least 0",
-        f"{path} line 6: augment.flip: got 2.0, expected a probability in [0, 1]",
     ]
+
+
+def test_rules_over_several_fields_are_told_with_the_other_mistakes(tmp_path: Path) -> None:
+    path = recipe(tmp_path, "batch_size: 63\naugment:\n  cutmix: 1\nlr: -1\n")
+    assert problems(*GIVEN, "--config", path, "--epochs", "2", "--warmup-epochs", "3", "--distill.weight", "0.1") == [
+        f"{path} line 1: batch_size: got 63, expected an even number if mixup or cutmix is on",
+        f"{path} line 4: lr: got -1, expected a number above 0 or null",
+        "--warmup_epochs: got 3.0, expected at most epochs, 2",
+        "--teacher: got [], expected the folder of one beside distill.weight",
+    ]
+
+
+def test_a_rule_over_a_wrong_value_is_not_told() -> None:
+    for arguments in (["--epochs", "0", "--warmup-epochs", "40"], ["--batch-size", "63", "--augment.mixup", "-1"]):
+        assert len(problems(*GIVEN, *arguments)) == 1
 
 
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
         (["--epochs", "3.5"], "--epochs: got '3.5', expected a whole number"),
-        (["--lr", "fast"], "--lr: got 'fast', expected a number or null"),
-        (["--ema", "nan"], "--ema: got 'nan', expected a number"),
+        (["--lr", "fast"], "--lr: got 'fast', expected a number above 0 or null"),
+        (["--ema", "nan"], "--ema: got 'nan', expected a decay in [0, 1)"),
         (["--precision", "fp8"], "--precision: got 'fp8', expected auto or fp32 or bf16"),
         (["--tensorboard", "perhaps"], "--tensorboard: got 'perhaps', expected true or false"),
         (["--resume=yes"], "--resume: takes no value, got 'yes'"),
@@ -153,17 +177,26 @@ def test_everything_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
         (["--zzzzz", "3"], "--zzzzz: no such field"),
         (["--augment.batch_size", "3"], "--augment.batch_size: no such field"),
         (["--lr"], "--lr: a value is missing"),
-        (["--lr", "-1"], "--lr: got -1.0, expected a number above 0"),
+        (["--lr", "-1"], "--lr: got '-1', expected a number above 0 or null"),
         (["--epochs", "many", "--warmup-epochs", "40"], "--epochs: got 'many', expected a whole number"),
         (["--teacher"], "--teacher: a value is missing"),
-        (["--network-args", "3"], "--network_args: got '3', expected names and values like {\"depth\": 2} or null"),
+        (["--network-args", "3"], '--network_args: got 3, expected names and values like {"depth": 2} or null'),
         (["--network-args", '{"depth"'], "--network_args: got '{\"depth\"', expected names and values"),
         (["--network-args", "{depth: 2}"], "--network_args: got {'depth': 2} for tiny, expected a backbone timm:NAME"),
         (["--backbone", "timm:"], "--backbone: got 'timm:', expected a name after it, like timm:resnet18"),
-        (["--image-size", "0"], "--image_size: got 0, expected a whole number of at least 1"),
-        (["--teacher", "t", "--distill.weight", "1.5"], "--distill.weight: got 1.5, expected a share in [0, 1]"),
-        (["--teacher", "t", "--distill.temperature", "0"], "--distill.temperature: got 0.0, expected a number above 0"),
+        (["--network-args", "{d: 2024-01-01}"], "--network_args: got {'d': datetime.date(2024, 1, 1)}, expected names"),
+        (["--image-size", "0"], "--image_size: got '0', expected a whole number of at least 1"),
+        (["--teacher", "t", "--distill.weight", "1.5"], "--distill.weight: got '1.5', expected a share in [0, 1]"),
+        (["--teacher", "t", "--distill.temperature", "0"], "--distill.temperature: got '0', expected a number above 0"),
         (["--epochs", "3", "4"], "'4': no option stands in front of it"),
+        (["--epochs", "3.0"], "--epochs: got '3.0', expected a whole number"),
+        (["--epochs", "true"], "--epochs: got 'true', expected a whole number"),
+        (["--ema", "inf"], "--ema: got 'inf', expected a decay in [0, 1)"),
+        (["--tensorboard", "1"], "--tensorboard: got '1', expected true or false"),
+        (["--freeze"], "--freeze: a value is missing"),
+        (["--freeze", "3"], "--freeze: got '3', expected a group of fields: freeze.blocks, "),
+        (["--network-args", ""], "--network_args: got '', expected names and values"),
+        (["--small-size", "24"], "--small_size: is gone: every epoch sees the pictures at full size, remove it"),
     ],
 )
 def test_each_problem_is_told_once(arguments: list[str], told: str) -> None:
@@ -179,9 +212,19 @@ def test_each_problem_is_told_once(arguments: list[str], told: str) -> None:
         ("epochs: !!python/object:os.system 3\n", r"recipe\.yaml line 1 column 9: is not YAML"),
         ("- epochs\n", r"recipe\.yaml: expected lines like `epochs: 30`, got something else"),
         ("data: 2024-99-99\n", r"recipe\.yaml: cannot be read \(month must be in 1\.\.12"),
-        ("teacher: runs/a\n", r"recipe\.yaml line 1: teacher: got 'runs/a', expected a list, each item text"),
-        ("teacher: [1]\n", r"line 1: teacher: got \[1\], expected a list, each item text"),
-        ("teacher: [a, '']\n", r"line 1: teacher: got \['a', ''\], expected the names of model folders"),
+        ("teacher: runs/a\n", r"recipe\.yaml line 1: teacher: got 'runs/a', expected a list, each item the name of a"),
+        ("teacher: [1]\n", r"line 1: teacher: got \[1\], expected a list, each item the name of a model folder"),
+        ("teacher: [a, '']\n", r"line 1: teacher: got \['a', ''\], expected a list, each item the name of a model"),
+        ("epochs: true\n", r"line 1: epochs: got true, expected a whole number of at least 1"),
+        ("epochs: 3.0\n", r"line 1: epochs: got 3\.0, expected a whole number of at least 1"),
+        ("tensorboard: 1\n", r"line 1: tensorboard: got 1, expected true or false"),
+        ("lr: .nan\n", r"line 1: lr: got nan, expected a number above 0 or null"),
+        (
+            "seed: 0x" + "f" * 6000 + "\n",
+            r"line 1: seed: got a number of thousands of digits, expected a whole number in",
+        ),
+        ("small_size: 24\nsmall_until: 0.5\n", r"recipe\.yaml line 1: small_size: is gone: every epoch sees"),
+        ("freeze.blocks: 2\nfreeze: {blocks: 3}\n", r"line 2: freeze\.blocks: is given twice, first on line 1"),
         ("data: 2024\n", r"recipe\.yaml line 1: data: got 2024, expected text"),
         ("augment:\n  flip: 0\n  flip: 1\n", r"line 3: augment\.flip: is given twice, first on line 2"),
     ],
@@ -224,13 +267,27 @@ def test_help_of_train_tells_every_field(capsys: pytest.CaptureFixture[str]) -> 
     with pytest.raises(SystemExit) as left:
         main(["train", "--help"])
     assert left.value.code == 0
-    told = " ".join(capsys.readouterr().out.split())
-    for name in field_types(TrainConfig):
-        assert f"--{name} " in told
-    assert "largest rotation either way, in degrees" in told
-    assert "--freeze CONFIG" not in told
-    assert "--teacher TEACHER ... " in told and "--teacher+" not in told
-    assert told.index("Examples:") < told.index("options:")
+    text = " ".join(capsys.readouterr().out.split())
+    for name, kind in field_types(TrainConfig).items():
+        assert f"--{name} " in text
+        assert f" ({expected(kind)}; " in text
+    assert (
+        "--augment.rotation ROTATION largest rotation either way, in degrees (degrees in [0, 180]; default 10.0)"
+        in text
+    )
+    assert "2 to 20 % of the image" in text and "default null)" in text
+    assert "(text; required)" in text
+    assert "--freeze FREEZE" not in text
+    assert "--teacher TEACHER ... " in text and "--teacher+" not in text
+    assert text.index("Examples:") < text.index("options:")
+
+
+@pytest.mark.parametrize("schema", [TrainConfig, PretrainConfig])
+def test_every_field_is_documented(schema: type[RunConfig]) -> None:
+    for group in (schema, AugmentConfig, DistillConfig, FreezeConfig):
+        documented = "".join(owner.__doc__ or "" for owner in group.__mro__)
+        for field in dataclasses.fields(group):
+            assert f"\n        {field.name}: " in documented
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
@@ -238,8 +295,7 @@ def test_shipped_recipes_parse(path: Path) -> None:
     schema: type[PretrainConfig] | type[TrainConfig] = (
         PretrainConfig if path.name.startswith("pretrain") else TrainConfig
     )
-    parser = settings_parser(schema, "mien", "", {})
-    config: PretrainConfig | TrainConfig = read_settings(schema, parser, [*GIVEN, "--config", str(path)])[0]
+    config: PretrainConfig | TrainConfig = read_settings(schema, [*GIVEN, "--config", str(path)])[0]
     assert config != schema(data=config.data, out=config.out), "a recipe that says nothing"
     header = path.read_text(encoding="utf-8").split("\n\n")[0]
     assert re.search(r"^#   (mien|make) ", header, re.MULTILINE), "the header names the command"
@@ -300,3 +356,46 @@ def test_what_was_written_before_a_field_existed_has_its_default() -> None:
     assert differences(old, config) == []
     new = dataclasses.replace(config, ema=0.5)
     assert differences(old, new) == ["ema: 0.999 -> 0.5"]
+
+
+def test_fields_that_are_gone_do_not_stop_a_run_that_did_not_use_them(tmp_path: Path) -> None:
+    config = TrainConfig(data="d", out="o")
+    old = {**to_dict(config), "small_size": None, "small_until": 0.7, "never_heard_of": 3}
+    assert differences(old, config) == []
+    assert differences({**old, "small_size": 24}, config) == [
+        "small_size: 24 -> gone, so that this version cannot go on with the run"
+    ]
+    path = recipe(tmp_path, "small_size: null\nsmall_until: 0.7\n")
+    assert read(*GIVEN, "--config", path) == read(*GIVEN)
+
+
+@pytest.mark.parametrize(("word", "value"), [("off", "off"), ("on", "on"), ("auto", "auto"), ("no", "off")])
+def test_a_bare_off_is_a_word_where_off_is_a_choice(word: str, value: str, tmp_path: Path) -> None:
+    path = recipe(tmp_path, f"compile: {word}\n")
+    config = read_settings(PretrainConfig, [*GIVEN, "--config", path])[0]
+    assert config.compile == value
+
+
+def test_thousands_of_unknown_keys_are_counted_and_endless_files_refused(tmp_path: Path) -> None:
+    path = recipe(tmp_path, "".join(f"nosuch{number}: 1\n" for number in range(5_000)))
+    told = problems(*GIVEN, "--config", path)
+    assert len(told) == 21 and told[-1] == "and 4,980 more"
+    assert told[0] == f"{path} line 1: nosuch0: no such field"
+    for endless in (recipe(tmp_path, "".join(f"nosuch{number}: 1\n" for number in range(100_000))), "/dev/zero"):
+        with pytest.raises(MienError, match=f"^{endless}: is longer than 100,000 letters, expected some lines like"):
+            read(*GIVEN, "--config", endless)
+
+
+def test_settings_behave_as_dataclasses() -> None:
+    config = TrainConfig("d", "o", distill=DistillConfig(0.5, 2.0), augment=AugmentConfig(rotation=5))
+    assert config == TrainConfig(data="d", out="o", augment=AugmentConfig(rotation=5.0))
+    assert dataclasses.asdict(config) == to_dict(config)
+    assert to_dict(config)["augment"]["rotation"] == 5
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.epochs = 3  # type: ignore[misc]
+    with pytest.raises(MienError, match=r"^epochs: got 0, expected a whole number of at least 1$"):
+        dataclasses.replace(config, epochs=0)
+    with pytest.raises(MienError, match=r"^nosuch: no such field$"):
+        TrainConfig(data="d", out="o", nosuch=1)  # type: ignore[call-arg]
+    with pytest.raises(MienError, match=r"^data: is missing; out: is missing$"):
+        TrainConfig()  # type: ignore[call-arg]

@@ -115,9 +115,7 @@ def hide_remarks() -> None:
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # no line for each try to reach the hub
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if not sys.warnoptions:
-        warnings.filterwarnings(
-            "ignore", module=r"(torch|transformers|timm|accelerate|jsonargparse|huggingface_hub|tqdm)\b"
-        )
+        warnings.filterwarnings("ignore", module=r"(torch|transformers|timm|accelerate|huggingface_hub|tqdm)\b")
 
 
 def hide_bars() -> None:

@@ -6,7 +6,7 @@ import os
 import shlex
 from pathlib import Path
 
-from mien.cli.settings import read_settings, settings_parser
+from mien.cli.settings import read_settings
 from mien.cli.signals import hide_bars
 from mien.config import PretrainConfig, TrainConfig
 from mien.text import shown
@@ -30,8 +30,7 @@ TRAIN_FLAGS = {"resume": "go on where the run in OUT stopped; the result is the 
 
 def run_train(arguments: list[str]) -> int:
     """Runs ``mien train``; returns the exit code."""
-    parser = settings_parser(TrainConfig, "mien train", TRAIN, TRAIN_FLAGS)
-    config, flags = read_settings(TrainConfig, parser, arguments)
+    config, flags = read_settings(TrainConfig, arguments, "mien train", TRAIN, TRAIN_FLAGS)
     if config.is_fresh or Path(config.backbone).is_dir():
         hide_bars()
 
@@ -62,8 +61,7 @@ PRETRAIN_FLAGS = {
 
 def run_pretrain(arguments: list[str]) -> int:
     """Runs ``mien pretrain``; returns the exit code."""
-    parser = settings_parser(PretrainConfig, "mien pretrain", PRETRAIN, PRETRAIN_FLAGS)
-    config, flags = read_settings(PretrainConfig, parser, arguments)
+    config, flags = read_settings(PretrainConfig, arguments, "mien pretrain", PRETRAIN, PRETRAIN_FLAGS)
     hide_bars()
 
     from mien.training.pretrain import pretrain
