@@ -234,13 +234,10 @@ class RunConfig:
         try:
             config = build(ArgsKwargs((), values))
         except ValidationError as error:
-            mistakes = list(
-                dict.fromkeys(_mistake(cls, entry["loc"], entry["type"], values) for entry in error.errors())
-            )
-            refused = {name for name, _ in mistakes}
-            config = build(ArgsKwargs((), {"data": "", "out": "", **_without(values, refused)}))
-        else:
-            refused = set()
+            # Two items of a list may be wrong, which is one mistake.
+            mistakes = list(dict.fromkeys(_mistake(cls, e["loc"], e["type"], values) for e in error.errors()))
+            config = build(ArgsKwargs((), {"data": "", "out": "", **_without(values, {name for name, _ in mistakes})}))
+        refused = {name for name, _ in mistakes}
         mistakes += [(names[0], problem) for names, problem in config._rules() if not refused & set(names)]
         if mistakes:
             raise SettingsError(mistakes)
@@ -459,8 +456,8 @@ def differences(old: dict[str, Any], config: RunConfig) -> list[str]:
     Raises:
         TypeError, ValueError: a group in ``old`` is not a mapping.
     """
-    now = _flat(to_dict(config))
-    before = {**_flat(to_dict(type(config)(data="", out=""))), **_flat(old)}
+    now = flat(to_dict(config))
+    before = {**flat(to_dict(type(config)(data="", out=""))), **flat(old)}
     changed = [name for name in sorted(now) if name not in WITHOUT_EFFECT_ON_WEIGHTS and before[name] != now[name]]
     lost = [name for name in GONE if old.get(name) is not None]
     return [f"{name}: {before[name]} -> {now[name]}" for name in changed] + [
@@ -468,12 +465,12 @@ def differences(old: dict[str, Any], config: RunConfig) -> list[str]:
     ]
 
 
-def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns settings with the fields of each group under dotted names."""
-    flat = dict(settings)
+def flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns settings, as ``to_dict`` gives them, with the fields of each group under dotted names."""
+    fields = dict(settings)
     for group in ("distill", "freeze", "augment"):
-        flat |= {f"{group}.{name}": value for name, value in dict(flat.pop(group, {})).items()}
-    return flat
+        fields |= {f"{group}.{name}": value for name, value in dict(fields.pop(group, {})).items()}
+    return fields
 
 
 def expected(kind: Any) -> str:

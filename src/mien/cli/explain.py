@@ -1,4 +1,4 @@
-"""``mien explain``: shows what of each face in a photo an answer depends on."""
+"""``mien explain``: shows which parts of each face in a photo an answer depends on."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from mien.recognition.results import Face
 
 DESCRIPTION = """\
-Shows what of each face in a photo the answer depends on: orange speaks for the expression, blue against it.
-It explains the network's guess about how a face looks; it tells nothing about what the person feels.
+Shows which parts of each face in a photo the answer depends on: orange speaks for the expression, blue against it.
+It explains the network's guess about how a face looks; it says nothing about what the person feels.
 
 Examples:
   mien explain photo.jpg --out heat.png
@@ -27,7 +27,7 @@ Examples:
   mien explain crop.png --out heat.png --detector none --model runs/first --method gradient
 
 The picture that is written holds each face, from left to right and in rows of three, as the network read it beside its
-heat map. Colours are scaled to the strongest part of each face: they tell where, not how much. Methods: occlusion hides
+heat map. Colours are scaled to the strongest part of each face: they show where, not how much. Methods: occlusion hides
 squares of the face and reads it again each time; rollout and gradient look into a Vision Transformer, and need torch
 and a model folder that `mien train` wrote; auto is occlusion, which came out best under benchmarks/explanations.py.
 Exit code 0: written; 2: the photo cannot be read, holds no face, or the command is wrong.
@@ -41,34 +41,34 @@ def run(arguments: list[str]) -> int:
         MienError: an argument is wrong, the model cannot be used, the photo cannot be read or holds no face, or the
             picture cannot be written.
     """
-    given = _parser().parse(arguments)
-    _check(given)
+    options = _parser().parse(arguments)
+    _check(options)
     hide_bars()
 
     from mien.recognition.explain import TORCH_METHODS, save
     from mien.recognition.models import find
     from mien.recognition.recognizer import Recognizer
 
-    engine = "torch" if given.method in TORCH_METHODS else "auto"
-    if engine == "torch" and find(given.model).folder is None:
+    engine = "torch" if options.method in TORCH_METHODS else "auto"
+    if engine == "torch" and find(options.model).folder is None:
         raise MienError(
-            f"--method {given.method}: looks into the network, for which ONNX is not enough; give --model, a folder "
-            "that `mien train` wrote, or take the method occlusion"
+            f"--method {options.method}: looks into the network, for which ONNX is not enough; give --model a folder "
+            "that `mien train` wrote, or choose --method occlusion"
         )
     if engine == "torch" and find_spec("torch") is None:
         raise MienError(
-            f"--method {given.method}: needs torch, which is not installed; pip install 'mien[train]' brings it, or "
-            "take the method occlusion"
+            f"--method {options.method}: needs torch, which is not installed; pip install 'mien[train]' brings it, or "
+            "choose --method occlusion"
         )
     recognizer = Recognizer(
-        given.model, detector=given.detector, min_face=given.min_face, engine=engine, device=given.device
+        options.model, detector=options.detector, min_face=options.min_face, engine=engine, device=options.device
     )
-    if given.label is not None and given.label not in recognizer.names:
-        raise MienError(f"--label: got {given.label!r}, expected one of {', '.join(recognizer.names)}")
-    faces = _faces(recognizer, given.photo)
-    save([recognizer.explain(face, given.method, given.label) for face in faces], given.out)
-    told = ", ".join(f"{shown(face.label)} {face.score:.0%}" for face in faces)
-    print(f"{shown(given.out)}: {len(faces)} {'face' if len(faces) == 1 else 'faces'} ({told})")
+    if options.label is not None and options.label not in recognizer.names:
+        raise MienError(f"--label: got {options.label!r}, expected one of {', '.join(recognizer.names)}")
+    faces = _faces(recognizer, options.photo)
+    save([recognizer.explain(face, options.method, options.label) for face in faces], options.out)
+    labels = ", ".join(f"{shown(face.label)} {face.score:.0%}" for face in faces)
+    print(f"{shown(options.out)}: {len(faces)} {'face' if len(faces) == 1 else 'faces'} ({labels})")
     return 0
 
 
@@ -78,18 +78,18 @@ def _parser() -> Parser:
     add("photo", type=Path, metavar="PHOTO", help="a picture with one face or several")
     add("--out", type=Path, required=True, metavar="FILE.png", help="where to write the heat maps, .png or .jpg")
     add_reading_options(parser)
-    add("--method", default="auto", choices=("auto", "occlusion", "rollout", "gradient"), help="how (auto)")
-    add("--label", metavar="L", help="the expression to explain, such as sad (the likeliest of each face)")
+    add("--method", default="auto", choices=("auto", "occlusion", "rollout", "gradient"), help="the method (auto)")
+    add("--label", metavar="L", help="the expression to explain, such as sad (the most probable of each face)")
     return parser
 
 
-def _check(given: argparse.Namespace) -> None:
+def _check(options: argparse.Namespace) -> None:
     from mien.recognition.explain import check_name
 
-    check_name(given.out)
-    ensure_writable(given.out.parent)
-    if given.out.exists() and given.photo.exists() and given.out.samefile(given.photo):
-        raise MienError(f"--out: {given.out} is the photo itself; give another name")
+    check_name(options.out)
+    ensure_writable(options.out.parent)
+    if options.out.exists() and options.photo.exists() and options.out.samefile(options.photo):
+        raise MienError(f"--out: {options.out} is the photo itself; give another name")
 
 
 def _faces(recognizer: Recognizer, photo: Path) -> tuple[Face, ...]:

@@ -14,8 +14,9 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
 
-from mien.config import RunConfig, SettingsError, expected, field_types, shown_value, to_dict
+from mien.config import RunConfig, SettingsError, expected, field_types, flat, shown_value, to_dict
 from mien.errors import MienError
 
 R = TypeVar("R", bound=RunConfig)
@@ -86,7 +87,7 @@ def read_settings(
     if {"-h", "--help"} & set(arguments):
         _help(schema, command, description, flags).print_help()
         raise SystemExit(0)
-    typed, options = _parse(arguments, get_fields(schema), flags)
+    typed, options = _parse(arguments, field_types(schema), flags)
     for path in typed.files:
         typed.problems += _read_file(path, typed, _groups(schema))
     for option in options:
@@ -101,22 +102,13 @@ def read_settings(
     return config, typed.flags
 
 
-def get_fields(schema: type) -> dict[str, Any]:
-    """Returns every field, dotted within a group, and its type without bounds."""
-    fields: dict[str, Any] = {}
-    for name, kind in get_type_hints(schema).items():
-        members = get_fields(kind) if dataclasses.is_dataclass(kind) else None
-        fields |= {name: kind} if members is None else {f"{name}.{member}": k for member, k in members.items()}
-    return fields
-
-
 def _groups(schema: type) -> set[str]:
     """Returns the names of the fields that are groups."""
     return {name.partition(".")[0] for name in field_types(schema) if "." in name}
 
 
 def _parse(
-    arguments: Sequence[str], fields: Mapping[str, Any], flags: Collection[str]
+    arguments: Sequence[str], types: Mapping[str, Any], flags: Collection[str]
 ) -> tuple[Typed, list[tuple[str, Any, str]]]:
     """Sorts what was typed into files and flags, and name, value and place of each field; wrong values stay."""
     typed, options = Typed(), []
@@ -133,7 +125,7 @@ def _parse(
             if equals:
                 typed.problems.append(f"--{name}: takes no value, got {text!r}")
             continue
-        kind = fields.get(name, str)
+        kind = FieldInfo.from_annotation(types.get(name, str)).annotation
         texts = [text] if equals else []
         while words and not words[0].startswith("--") and (not texts or get_origin(kind) is list):
             texts.append(words.pop(0))
@@ -226,24 +218,13 @@ def _help(schema: type, command: str, description: str, flags: Mapping[str, str]
     parser.add_argument("--config", metavar="FILE.yaml", help="read fields from this file; the command line wins")
     for name, text in flags.items():
         parser.add_argument(f"--{name}", action="store_true", help=text)
-    defaults = _defaults(schema)
+    defaults, texts = flat(to_dict(schema(data="", out=""))), _documentation(schema)
     for name, kind in field_types(schema).items():
-        default = f"default {json.dumps(defaults[name])}" if name in defaults else "required"
-        text = f"{_documentation(schema)[name]} ({expected(kind)}; {default})"
+        default = "required" if name in ("data", "out") else f"default {json.dumps(defaults[name])}"
+        text = f"{texts[name]} ({expected(kind)}; {default})"
         metavar = name.rpartition(".")[2].upper() + (" ..." if get_origin(kind) is list else "")
         parser.add_argument(f"--{name}", metavar=metavar, help=text.replace("%", "%%"))
     return parser
-
-
-def _defaults(schema: type) -> dict[str, Any]:
-    """Returns the default of every field that has one; names within a group are dotted."""
-    settings = to_dict(schema(data="", out=""))
-    return {
-        name: settings[group][member] if member else settings[group]
-        for name in field_types(schema)
-        for group, _, member in [name.partition(".")]
-        if group not in ("data", "out")
-    }
 
 
 def _documentation(schema: type) -> dict[str, str]:

@@ -12,8 +12,8 @@ from mien.config import PretrainConfig, TrainConfig
 from mien.text import shown
 
 TRAIN = """\
-Trains a classifier of facial expressions; the model lands in OUT/model.
-Every field can stand in a YAML file (--config) and be overridden on the command line; dashes and underscores are alike.
+Trains a classifier of facial expressions and writes it to OUT/model.
+Every field can stand in a YAML file (--config); the command line wins over it. Dashes and underscores are alike.
 
 Examples:
   mien train --data archive.zip --backbone tiny --out runs/first --epochs 40
@@ -25,7 +25,7 @@ Examples:
   torchrun --nproc_per_node 2 -m mien train --data archive.zip --out runs/two
 """
 
-TRAIN_FLAGS = {"resume": "go on where the run in OUT stopped; the result is the same as without the stop"}
+TRAIN_FLAGS = {"resume": "continue the run in OUT where it stopped; the result is the same as without the stop"}
 
 
 def run_train(arguments: list[str]) -> int:
@@ -43,9 +43,9 @@ def run_train(arguments: list[str]) -> int:
 
 
 PRETRAIN = """\
-Makes a masked autoencoder (ViTMAE) from training faces, without their labels; it lands in OUT/model.
-`mien train --backbone OUT/model` goes on from it. Every field can stand in a YAML file (--config) and be overridden on
-the command line; dashes and underscores are alike.
+Trains a masked autoencoder (ViTMAE) on faces, without their labels, and writes it to OUT/model.
+`mien train --backbone OUT/model` goes on from it. Every field can stand in a YAML file (--config); the command line
+wins over it. Dashes and underscores are alike.
 
 Examples:
   mien pretrain --data archive.zip --preset tiny --out runs/mae --epochs 100
@@ -55,7 +55,7 @@ Examples:
 """
 
 PRETRAIN_FLAGS = {
-    "resume": "go on where the run in OUT stopped; by epochs or steps, the result is the same as without the stop",
+    "resume": "continue the run in OUT where it stopped; without --minutes, the result is the same as without a stop",
 }
 
 
