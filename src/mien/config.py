@@ -316,8 +316,8 @@ class TrainConfig(RunConfig):
         if self.is_timm:
             yield from self._timm_rules()
         elif self.network_args is not None:
-            names = ("network_args", "backbone")
-            yield names, f"got {shown_value(self.network_args)} for {self.backbone}, expected a backbone timm:NAME"
+            got = f"got {shown_value(self.network_args)} for {self.backbone}"
+            yield ("network_args", "backbone"), f"{got}, expected a backbone timm:NAME"
 
     def _timm_rules(self) -> Iterator[tuple[tuple[str, ...], str]]:
         """Yields the fields that a timm network does not take, or takes from other fields."""
@@ -441,7 +441,8 @@ def field_types(schema: type, prefix: str = "") -> dict[str, Any]:
     """Returns the type of every setting with its bounds; names within a group are dotted."""
     types: dict[str, Any] = {}
     for name, kind in get_type_hints(schema, include_extras=True).items():
-        types |= field_types(kind, f"{prefix}{name}.") if dataclasses.is_dataclass(kind) else {f"{prefix}{name}": kind}
+        is_group = isinstance(kind, type) and dataclasses.is_dataclass(kind)
+        types |= field_types(kind, f"{prefix}{name}.") if is_group else {f"{prefix}{name}": kind}
     return types
 
 
@@ -490,7 +491,7 @@ def expected(kind: Any) -> str:
     names = ("gt", "ge", "lt", "le", "multiple_of")
     bounds = {name: getattr(entry, name) for entry in info.metadata for name in names if hasattr(entry, name)}
     nouns = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-    noun = info.title or nouns[kind]  # type: ignore[index]
+    noun = info.title or nouns[kind]
     if "multiple_of" in bounds:
         return f"a multiple of {bounds['multiple_of']}"
     low, high = bounds.get("ge", bounds.get("gt")), bounds.get("le", bounds.get("lt"))
