@@ -1,4 +1,4 @@
-"""Settings: every problem told at once with its place, YAML and command line together, the shipped recipes."""
+"""Settings: every mistake is reported at once with its place; YAML and command line together; the shipped recipes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from mien.config import (
 from mien.errors import MienError
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
-GIVEN = ["--data", "faces.zip", "--out", "runs/x"]
+DATA_AND_OUT = ["--data", "faces.zip", "--out", "runs/x"]
 
 
 def read(*arguments: str) -> TrainConfig:
@@ -52,12 +52,12 @@ def recipe(tmp_path: Path, text: str) -> str:
 
 
 def test_defaults() -> None:
-    assert read(*GIVEN) == TrainConfig(data="faces.zip", out="runs/x")
+    assert read(*DATA_AND_OUT) == TrainConfig(data="faces.zip", out="runs/x")
 
 
 def test_dashes_and_underscores_are_alike() -> None:
-    dashed = read(*GIVEN, "--batch-size", "32", "--freeze.release-epoch=3", "--augment.crop-scale", "0.5")
-    scored = read(*GIVEN, "--batch_size=32", "--freeze.release_epoch", "3", "--augment.crop_scale", "0.5")
+    dashed = read(*DATA_AND_OUT, "--batch-size", "32", "--freeze.release-epoch=3", "--augment.crop-scale", "0.5")
+    scored = read(*DATA_AND_OUT, "--batch_size=32", "--freeze.release_epoch", "3", "--augment.crop_scale", "0.5")
     assert dashed == scored
     assert (dashed.batch_size, dashed.freeze.release_epoch, dashed.augment.crop_scale) == (32, 3, 0.5)
 
@@ -69,14 +69,14 @@ def test_values_have_the_types_of_their_fields() -> None:
 
 
 def test_a_switch_needs_no_value() -> None:
-    assert read(*GIVEN, "--tensorboard", "--class-weights", "false", "--freeze.random_weights").tensorboard
-    assert read(*GIVEN, "--tensorboard", "--class-weights", "false").class_weights is False
+    assert read(*DATA_AND_OUT, "--tensorboard", "--class-weights", "false", "--freeze.random_weights").tensorboard
+    assert read(*DATA_AND_OUT, "--tensorboard", "--class-weights", "false").class_weights is False
 
 
 def test_command_line_wins_over_yaml_wherever_it_stands(tmp_path: Path) -> None:
     path = recipe(tmp_path, "epochs: 7\nlr: 3e-5\naugment:\n  mixup: 0.2\n  flip: 0\n")
     for arguments in (["--config", path, "--epochs", "3"], ["--epochs", "3", "--config", path]):
-        config = read(*GIVEN, *arguments, "--augment.mixup=0.4")
+        config = read(*DATA_AND_OUT, *arguments, "--augment.mixup=0.4")
         assert (config.epochs, config.lr, config.augment.mixup, config.augment.flip) == (3, 3e-5, 0.4, 0)
 
 
@@ -84,37 +84,37 @@ def test_a_later_file_wins_over_an_earlier_one(tmp_path: Path) -> None:
     first, second = tmp_path / "a.yaml", tmp_path / "b.yaml"
     first.write_text("epochs: 7\nseed: 5\n")
     second.write_text("epochs: 8\n")
-    config = read(*GIVEN, "--config", str(first), "--config", str(second))
+    config = read(*DATA_AND_OUT, "--config", str(first), "--config", str(second))
     assert (config.epochs, config.seed) == (8, 5)
 
 
 def test_a_list_is_the_words_after_its_option(tmp_path: Path) -> None:
-    assert read(*GIVEN, "--teacher", "runs/a", "runs/b c", "--epochs", "3").teacher == ["runs/a", "runs/b c"]
-    assert read(*GIVEN, "--teacher=runs/a", "runs/b").teacher == ["runs/a", "runs/b"]
-    assert read(*GIVEN, "--teacher", '["runs/a"]').teacher == ["runs/a"]
+    assert read(*DATA_AND_OUT, "--teacher", "runs/a", "runs/b c", "--epochs", "3").teacher == ["runs/a", "runs/b c"]
+    assert read(*DATA_AND_OUT, "--teacher=runs/a", "runs/b").teacher == ["runs/a", "runs/b"]
+    assert read(*DATA_AND_OUT, "--teacher", '["runs/a"]').teacher == ["runs/a"]
     path = recipe(tmp_path, "teacher: [runs/a, runs/b]\n")
-    assert read(*GIVEN, "--config", path).teacher == ["runs/a", "runs/b"]
-    assert read(*GIVEN, "--config", path, "--teacher", "[]").teacher == []
-    assert read(*GIVEN, "--config", path, "--teacher", "12").teacher == ["12"]
+    assert read(*DATA_AND_OUT, "--config", path).teacher == ["runs/a", "runs/b"]
+    assert read(*DATA_AND_OUT, "--config", path, "--teacher", "[]").teacher == []
+    assert read(*DATA_AND_OUT, "--config", path, "--teacher", "12").teacher == ["12"]
 
 
 def test_network_args_are_yaml_or_json(tmp_path: Path) -> None:
     expected = {"layers": [1, 1, 1, 1], "block": "basic", "drop_rate": 0.1, "deep": True, "none": None}
     text = "{layers: [1, 1, 1, 1], block: basic, drop_rate: 0.1, deep: true, none: null}"
-    given = [*GIVEN, "--backbone", "timm:resnet18"]
-    assert read(*given, "--network-args", json.dumps(expected)).network_args == expected
-    assert read(*given, "--network-args", text).network_args == expected
-    assert read(*given, "--config", recipe(tmp_path, f"network_args: {text}\n")).network_args == expected
+    arguments = [*DATA_AND_OUT, "--backbone", "timm:resnet18"]
+    assert read(*arguments, "--network-args", json.dumps(expected)).network_args == expected
+    assert read(*arguments, "--network-args", text).network_args == expected
+    assert read(*arguments, "--config", recipe(tmp_path, f"network_args: {text}\n")).network_args == expected
     lines = "network_args:\n  layers: [1, 1, 1, 1]\n  block: basic\n"
-    nested = read(*given, "--config", recipe(tmp_path, lines)).network_args
+    nested = read(*arguments, "--config", recipe(tmp_path, lines)).network_args
     assert nested == {"layers": [1, 1, 1, 1], "block": "basic"}
 
 
 def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
-    assert read(*GIVEN, "--config", recipe(tmp_path, "# nothing yet\n")) == read(*GIVEN)
+    assert read(*DATA_AND_OUT, "--config", recipe(tmp_path, "# nothing yet\n")) == read(*DATA_AND_OUT)
 
 
-def test_everything_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
+def test_every_mistake_is_reported_at_once(tmp_path: Path) -> None:
     path = recipe(
         tmp_path,
         "epochs: 0\n"
@@ -149,9 +149,11 @@ def test_everything_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
     ]
 
 
-def test_rules_over_several_fields_are_told_with_the_other_mistakes(tmp_path: Path) -> None:
+def test_rules_over_several_fields_are_reported_with_the_other_mistakes(tmp_path: Path) -> None:
     path = recipe(tmp_path, "batch_size: 63\naugment:\n  cutmix: 1\nlr: -1\n")
-    assert problems(*GIVEN, "--config", path, "--epochs", "2", "--warmup-epochs", "3", "--distill.weight", "0.1") == [
+    assert problems(
+        *DATA_AND_OUT, "--config", path, "--epochs", "2", "--warmup-epochs", "3", "--distill.weight", "0.1"
+    ) == [
         f"{path} line 1: batch_size: got 63, expected an even number if mixup or cutmix is on",
         f"{path} line 4: lr: got -1, expected a number above 0 or null",
         "--warmup_epochs: got 3.0, expected at most epochs, 2",
@@ -159,13 +161,13 @@ def test_rules_over_several_fields_are_told_with_the_other_mistakes(tmp_path: Pa
     ]
 
 
-def test_a_rule_over_a_wrong_value_is_not_told() -> None:
+def test_a_rule_over_a_wrong_value_is_not_reported() -> None:
     for arguments in (["--epochs", "0", "--warmup-epochs", "40"], ["--batch-size", "63", "--augment.mixup", "-1"]):
-        assert len(problems(*GIVEN, *arguments)) == 1
+        assert len(problems(*DATA_AND_OUT, *arguments)) == 1
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["--epochs", "3.5"], "--epochs: got '3.5', expected a whole number"),
         (["--lr", "fast"], "--lr: got 'fast', expected a number above 0 or null"),
@@ -199,14 +201,14 @@ def test_a_rule_over_a_wrong_value_is_not_told() -> None:
         (["--small-size", "24"], "--small_size: is gone: every epoch sees the pictures at full size, remove it"),
     ],
 )
-def test_each_problem_is_told_once(arguments: list[str], told: str) -> None:
-    found = problems(*GIVEN, *arguments)
-    assert len(found) == 1
-    assert found[0].startswith(told)
+def test_each_mistake_is_reported_once(arguments: list[str], message: str) -> None:
+    mistakes = problems(*DATA_AND_OUT, *arguments)
+    assert len(mistakes) == 1
+    assert mistakes[0].startswith(message)
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("epochs: [1\nlr: 2\n", r"recipe\.yaml line 2 column 3: is not YAML \(.*\); expected lines like `epochs: 30`"),
         ("epochs: !!python/object:os.system 3\n", r"recipe\.yaml line 1 column 9: is not YAML"),
@@ -229,21 +231,21 @@ def test_each_problem_is_told_once(arguments: list[str], told: str) -> None:
         ("augment:\n  flip: 0\n  flip: 1\n", r"line 3: augment\.flip: is given twice, first on line 2"),
     ],
 )
-def test_wrong_yaml_names_file_and_line(text: str, told: str, tmp_path: Path) -> None:
-    with pytest.raises(MienError, match=told):
-        read(*GIVEN, "--config", recipe(tmp_path, text))
+def test_wrong_yaml_names_file_and_line(text: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(MienError, match=message):
+        read(*DATA_AND_OUT, "--config", recipe(tmp_path, text))
 
 
-def test_a_missing_or_binary_file_is_told(tmp_path: Path) -> None:
+def test_a_missing_or_binary_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(MienError, match=r"nope\.yaml: cannot be read \(No such file or directory\)"):
-        read(*GIVEN, "--config", str(tmp_path / "nope.yaml"))
+        read(*DATA_AND_OUT, "--config", str(tmp_path / "nope.yaml"))
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x01")
     with pytest.raises(MienError, match=r"binary\.yaml"):
-        read(*GIVEN, "--config", str(tmp_path / "binary.yaml"))
+        read(*DATA_AND_OUT, "--config", str(tmp_path / "binary.yaml"))
 
 
 def test_printed_configuration_reads_back_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = [*GIVEN, "--lr", "3e-5", "--freeze.blocks", "2", "--augment.mixup", "0.25", "--backbone", "null",
+    arguments = [*DATA_AND_OUT, "--lr", "3e-5", "--freeze.blocks", "2", "--augment.mixup", "0.25", "--backbone", "null",
                  "--teacher", "a", "b"]  # fmt: skip
     with pytest.raises(SystemExit) as left:
         main(["train", *arguments, "--print_config"])
@@ -263,7 +265,7 @@ def test_printing_needs_no_data_but_right_values(capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().out == ""
 
 
-def test_help_of_train_tells_every_field(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_of_train_shows_every_field(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         main(["train", "--help"])
     assert left.value.code == 0
@@ -295,7 +297,7 @@ def test_shipped_recipes_parse(path: Path) -> None:
     schema: type[PretrainConfig] | type[TrainConfig] = (
         PretrainConfig if path.name.startswith("pretrain") else TrainConfig
     )
-    config: PretrainConfig | TrainConfig = read_settings(schema, [*GIVEN, "--config", str(path)])[0]
+    config: PretrainConfig | TrainConfig = read_settings(schema, [*DATA_AND_OUT, "--config", str(path)])[0]
     assert config != schema(data=config.data, out=config.out), "a recipe that says nothing"
     header = path.read_text(encoding="utf-8").split("\n\n")[0]
     assert re.search(r"^#   (mien|make) ", header, re.MULTILINE), "the header names the command"
@@ -303,7 +305,7 @@ def test_shipped_recipes_parse(path: Path) -> None:
 
 def test_baseline_recipe_is_the_baseline() -> None:
     path = next(path for path in CONFIGS if path.name == "baseline.yaml")
-    config = read(*GIVEN, "--config", str(path)).resolved()
+    config = read(*DATA_AND_OUT, "--config", str(path)).resolved()
     assert (config.backbone, config.epochs, config.batch_size) == ("facebook/vit-mae-base", 80, 128)
     assert (config.lr, config.head_lr, config.weight_decay) == (3e-5, 1.5e-4, 0.05)
     assert (config.warmup_epochs, config.clip_grad, config.ema) == (10, 1.0, 0.999)
@@ -314,9 +316,8 @@ def test_baseline_recipe_is_the_baseline() -> None:
 def test_python_gets_the_same_checks() -> None:
     with pytest.raises(MienError) as caught:
         TrainConfig(data="d", out="o", epochs=0, lr=-1.0, augment=AugmentConfig(flip=2.0, mixup=float("nan")))
-    told = str(caught.value)
     for field in ("epochs: got 0", "lr: got -1.0", "augment.flip: got 2.0", "augment.mixup: got nan"):
-        assert field in told
+        assert field in str(caught.value)
 
 
 def test_mixing_needs_an_even_batch() -> None:
@@ -366,24 +367,24 @@ def test_fields_that_are_gone_do_not_stop_a_run_that_did_not_use_them(tmp_path: 
         "small_size: 24 -> gone, so that this version cannot go on with the run"
     ]
     path = recipe(tmp_path, "small_size: null\nsmall_until: 0.7\n")
-    assert read(*GIVEN, "--config", path) == read(*GIVEN)
+    assert read(*DATA_AND_OUT, "--config", path) == read(*DATA_AND_OUT)
 
 
 @pytest.mark.parametrize(("word", "value"), [("off", "off"), ("on", "on"), ("auto", "auto"), ("no", "off")])
 def test_a_bare_off_is_a_word_where_off_is_a_choice(word: str, value: str, tmp_path: Path) -> None:
     path = recipe(tmp_path, f"compile: {word}\n")
-    config = read_settings(PretrainConfig, [*GIVEN, "--config", path])[0]
+    config = read_settings(PretrainConfig, [*DATA_AND_OUT, "--config", path])[0]
     assert config.compile == value
 
 
 def test_thousands_of_unknown_keys_are_counted_and_endless_files_refused(tmp_path: Path) -> None:
     path = recipe(tmp_path, "".join(f"nosuch{number}: 1\n" for number in range(5_000)))
-    told = problems(*GIVEN, "--config", path)
-    assert len(told) == 21 and told[-1] == "and 4,980 more"
-    assert told[0] == f"{path} line 1: nosuch0: no such field"
+    mistakes = problems(*DATA_AND_OUT, "--config", path)
+    assert len(mistakes) == 21 and mistakes[-1] == "and 4,980 more"
+    assert mistakes[0] == f"{path} line 1: nosuch0: no such field"
     for endless in (recipe(tmp_path, "".join(f"nosuch{number}: 1\n" for number in range(100_000))), "/dev/zero"):
         with pytest.raises(MienError, match=f"^{endless}: is longer than 100,000 letters, expected some lines like"):
-            read(*GIVEN, "--config", endless)
+            read(*DATA_AND_OUT, "--config", endless)
 
 
 def test_settings_behave_as_dataclasses() -> None:

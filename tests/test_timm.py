@@ -256,12 +256,14 @@ class TestTraining:
         shape = {"patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
         backbone = "timm:vit_tiny_patch16_224"
         network, preprocessing = build(backbone, NAMES, grey=True, image_size=32, network_args=shape)
+        assert isinstance(network, TimmWrapperForImageClassification)
         with pytest.raises(
             MienError, match=r"image_size: got 16, expected a size that vit_tiny.* reads .*dynamic_img_"
         ):
             resize_timm(network, preprocessing, 16)
         shape["dynamic_img_size"] = True
         network, preprocessing = build(backbone, NAMES, grey=True, image_size=32, network_args=shape)
+        assert isinstance(network, TimmWrapperForImageClassification)
         assert resize_timm(network, preprocessing, 16).image_size == 16
 
     def test_what_timm_does_not_take(self, capsys: pytest.CaptureFixture[str]) -> None:

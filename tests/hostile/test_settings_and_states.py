@@ -25,7 +25,7 @@ DEEP = 3_000
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         (BOMB, "line 2 column 10: is not YAML (aliases (*name) are not taken)"),
         ("epochs: &e 3\nseed: *e\n", "aliases (*name) are not taken"),
@@ -42,12 +42,12 @@ DEEP = 3_000
     ],
     ids=["bomb", "alias", "merge", "lists", "mappings", "dashes", "object", "binary", "NUL", "long", "many", "key"],
 )
-def test_yaml(text: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_yaml(text: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bomb.yaml").write_text(text)
     started = time.monotonic()
     line = error_of("train", "--config", "bomb.yaml", "--data", "x.zip", "--out", "out")
-    assert told in line and len(line) < 2500 and time.monotonic() - started < 20
+    assert message in line and len(line) < 2500 and time.monotonic() - started < 20
     assert not (tmp_path / "pwned").exists() and not (tmp_path / "out").exists()
 
 
