@@ -8,7 +8,8 @@ given. A fresh install of fer 25.10.3 does not start, as it does not keep OpenCV
     python benchmarks/beside_fer.py --fer fer/bin/python --data archive.zip --models mini mini-int8 nano nano-int8
 
 Pictures are read by the first of our models, face crops by each. Both sides get decoded pictures in the channel order
-they ask for. The two take turns, round by round; times are medians after warm-up. "Whole pictures" are scikit-image's
+they ask for. The two take turns, round by round; times are medians after warm-up. A list is one call of ours, and
+a loop of theirs, as fer has no such call. "Whole pictures" are scikit-image's
 portrait (one face, public domain) and a collage of twelve of it. The first answer is a fresh process from its start to
 the faces of a portrait. Believe the ratios before the numbers.
 """
@@ -27,15 +28,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-from fer_side import median_seconds
+from fer_side import LIST, median_seconds
 from scenes import collage, portrait
 
 from mien.data.read import read_faces
 from mien.evaluation.metrics import mcnemar, score
 from mien.labels import FER2013
 from mien.machine import machine, versions
+from mien.recognition.crop import face_crop
+from mien.recognition.detection import Detection
 from mien.recognition.recognizer import Recognizer
 
 SIZES: tuple[int, ...] = (256, 512, 1024, 2048)
@@ -60,7 +62,11 @@ def ours(recognizer: Recognizer, folder: Path, rounds: int, *, whole: bool = Tru
         faces = recognizer.recognize(picture, color="bgr").faces
         seconds = median_seconds(lambda picture=picture: recognizer.recognize(picture, color="bgr"), rounds)
         boxes = [list(face.box) for face in faces]
-        found["pictures"][path.stem] = {"seconds": seconds, "faces": len(faces), "boxes": boxes}
+        several = [picture] * LIST
+        a_list = median_seconds(lambda several=several: recognizer.recognize(several, color="bgr"), 1) / LIST
+        found["pictures"][path.stem] = {
+            "seconds": seconds, "list_seconds": a_list, "faces": len(faces), "boxes": boxes,
+        }  # fmt: skip
     crops = fitted(np.load(folder / "crops.npy"), recognizer)
     found["crops"] = {
         str(count): median_seconds(lambda count=count: recognizer.engine.read(crops[:count]), 5 * rounds) / count
@@ -71,10 +77,8 @@ def ours(recognizer: Recognizer, folder: Path, rounds: int, *, whole: bool = Tru
 
 def fitted(crops: np.ndarray, recognizer: Recognizer) -> np.ndarray:
     """Grey crops, uint8 [N, S, S], as the recognizer's network takes them."""
-    size = recognizer.engine.image_size
-    if crops.shape[1:] != (size, size):
-        crops = np.stack([cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA) for crop in crops])
-    return crops if recognizer.engine.grey else np.repeat(crops[..., None], 3, axis=-1)
+    whole = Detection((0.0, 0.0, float(crops.shape[2]), float(crops.shape[1])), None)
+    return np.stack([face_crop(crop, whole, 0.0, recognizer.engine) for crop in crops])
 
 
 def theirs(python: Path, folder: Path, rounds: int) -> dict[str, Any]:
@@ -135,6 +139,8 @@ def table(record: dict[str, Any]) -> str:
         counts = f"({a['faces']} and {b['faces']} faces, {expected} there)"
         first, second = a["seconds"], b["seconds"]
         lines.append(f"| {size} {counts} | {1000 * first:.1f} ms | {1000 * second:.1f} ms | {first / second:.2f} |")
+        first, second = a["list_seconds"], b["list_seconds"]
+        lines.append(f"| {size}, a list of {LIST} | {1 / first:.1f}/s | {1 / second:.1f}/s | {first / second:.2f} |")
     for model, counts in record["crops"].items():
         for count, pair in counts.items():
             a, b = pair["fer"], pair["mien"]
@@ -161,7 +167,13 @@ def merged(rounds: list[dict[str, Any]]) -> dict[str, Any]:
     first = rounds[0]
     return {
         "pictures": {
-            name: {**found, "seconds": statistics.median(one["pictures"][name]["seconds"] for one in rounds)}
+            name: {
+                **found,
+                **{
+                    key: statistics.median(one["pictures"][name][key] for one in rounds)
+                    for key in ("seconds", "list_seconds")
+                },
+            }
             for name, found in first["pictures"].items()
         },
         "crops": {count: statistics.median(one["crops"][count] for one in rounds) for count in first["crops"]},

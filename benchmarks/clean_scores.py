@@ -4,7 +4,8 @@ Clean are the pictures whose photograph is not in Training too (``mien.data.twin
 on Training. "Class mix of the whole": the accuracies by class, weighted as the whole split has the classes, since twins
 are not spread evenly over them. ECE is of the answers as they are, and cross-fitted: each half is scaled by the
 temperature that the clean pictures of the other half ask for, twins on one side. "Sure" are the answers above the
-model's threshold. Tests are paired (McNemar 1947), on the clean part, against ``fer``; they tell of pictures, not of
+model's threshold. Tests are paired (McNemar 1947), on the clean part, against ``fer`` (the JSON has them
+on the whole too); they tell of pictures, not of
 other trainings.
 
 ``fer`` lives in an environment of its own (``beside_fer.py`` says how to make it).
@@ -138,10 +139,10 @@ def main() -> None:
         if threshold is not None:
             models[name]["sure"] = promise(probabilities, faces, ~twins, threshold)
         if given.fer and name != "fer":
-            right, base = (
-                values[~twins].argmax(axis=1) == faces.labels[~twins] for values in (probabilities, everything["fer"])
-            )
-            models[name]["against_fer"] = {"gain": float(right.mean() - base.mean()), **mcnemar(right, base)}
+            right, base = (values.argmax(axis=1) == faces.labels for values in (probabilities, everything["fer"]))
+            for part, rows in (("against_fer", ~twins), ("against_fer_whole", np.ones(len(faces), bool))):
+                gain = float(right[rows].mean() - base[rows].mean())
+                models[name][part] = {"gain": gain, **mcnemar(right[rows], base[rows])}
     print(f"validation: {len(faces):,} pictures, {int(twins.sum()):,} twins, {int((~twins).sum()):,} clean\n")
     print(table(models))
     print(json.dumps({"benchmark": "clean_scores", "n": len(faces), "twins": int(twins.sum()), "models": models}))

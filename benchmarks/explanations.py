@@ -34,6 +34,7 @@ from matplotlib.ticker import PercentFormatter
 from mien.data.faces import SPLITS
 from mien.data.read import read_faces
 from mien.evaluation.figures import LIGHT, TEXT_SIZE, blank_figure, legend_above, png, style_axes
+from mien.export.parity import crops_of
 from mien.model.classifier import Classifier
 from mien.model.networks import as_vit
 from mien.progress import progress
@@ -225,7 +226,8 @@ def main() -> None:
         parser.error(f"--methods: no {', '.join(unknown)}; there is {'; '.join(known)}")
     part = read_faces(given.data).part(given.split)
     rows = np.random.default_rng(given.seed).permutation(len(part))[: given.faces]
-    found = measure(classifier, part.images[rows], names, given.steps, given.seed)
+    faces = crops_of(part.images[rows], classifier.preprocessing, part.is_grey)  # as the network reads them
+    found = measure(classifier, faces, names, given.steps, given.seed)
     results = summary(found, given.seed)
     print(f"{len(rows):,} faces of {given.split}, {given.model}, {given.steps} steps\n{table(results)}")
     if given.figure is not None:

@@ -1,4 +1,4 @@
-"""How small, tilted or cut off a face may be and still be found: the limits that the README states.
+"""How small, tilted or cut off a face may be and still be found: the limits of detection, for docs/photos.md.
 
 The face is the public-domain astronaut's of scikit-image, the only one that comes with a licence for it, mirrored or
 not, at places and sizes drawn at random; what holds for her holds for a well-lit face from the front. Sizes are the

@@ -125,15 +125,16 @@ def table_beside(found: dict[str, dict[str, list[float]]]) -> str:
 
 def speed(recognizer: Any, film: Path, count: int, rounds: int, scratch: Path) -> dict[str, float]:
     """Frames a second of the whole and of its parts, and how well the face was followed."""
-    from mien.recognition.crop import cut
+    from mien.recognition.crop import face_crop
+    from mien.recognition.detection import Detection
     from mien.recognition.film.writer import write_annotated
 
     records = list(recognize_film(recognizer, film))
     found = [len(record.faces) for record in records]
     pictures = [frame.pixels for frame in frames(film) if frame.pixels is not None][:_WARM]
     face = next(face for record in records for face in record.faces)
-    margin, size, grey = recognizer.detector.margin, recognizer.engine.image_size, recognizer.engine.grey
-    crops = np.stack([cut(pictures[0], face.box, margin, size, grey)] * BATCH)
+    crop = face_crop(pictures[0], Detection(face.box, 1.0), recognizer.detector.margin, recognizer.engine)
+    crops = np.stack([crop] * BATCH)
 
     def written() -> None:
         with write_annotated(scratch / "annotated.mp4", RATE) as write:

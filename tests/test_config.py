@@ -187,7 +187,7 @@ def test_a_rule_over_a_wrong_value_is_not_reported() -> None:
         (["--network-args", "{depth: 2}"], "--network_args: got {'depth': 2} for tiny, expected a backbone timm:NAME"),
         (["--backbone", "timm:"], "--backbone: got 'timm:', expected a name after it, like timm:resnet18"),
         (["--network-args", "{d: 2024-01-01}"], "--network_args: got {'d': datetime.date(2024, 1, 1)}, expected names"),
-        (["--image-size", "0"], "--image_size: got '0', expected a whole number of at least 1"),
+        (["--image-size", "0"], "--image_size: got '0', expected a whole number in [1, 1024]"),
         (["--teacher", "t", "--distill.weight", "1.5"], "--distill.weight: got '1.5', expected a share in [0, 1]"),
         (["--teacher", "t", "--distill.temperature", "0"], "--distill.temperature: got '0', expected a number above 0"),
         (["--epochs", "3", "4"], "'4': no option stands in front of it"),

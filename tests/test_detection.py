@@ -19,8 +19,9 @@ from mien.recognition.yunet import MARGIN, YuNet
 pytest.importorskip("skimage.data")
 
 PEOPLELESS = (
-    "brick", "cat", "chelsea", "clock", "coffee", "colorwheel", "grass", "gravel", "horse", "hubble_deep_field",
-    "immunohistochemistry", "logo", "moon", "page", "retina", "rocket", "stereo_motorcycle", "text",
+    "brick", "cat", "chelsea", "clock", "coffee", "coins", "colorwheel", "grass", "gravel", "horse",
+    "hubble_deep_field", "immunohistochemistry", "logo", "moon", "page", "retina", "rocket", "stereo_motorcycle",
+    "text",
 )  # fmt: skip
 
 
@@ -173,7 +174,7 @@ def test_one_detector_serves_several_threads(finder: YuNet) -> None:
 
 def test_the_number_of_threads_changes_nothing() -> None:
     pixels = np.tile(astronaut(256), (2, 3, 1))
-    assert YuNet(threads=1).detect(pixels) == YuNet(threads=3).detect(pixels)
+    assert YuNet(threads=1).detect(pixels) == YuNet(threads=3).detect(pixels) == YuNet().detect_alone(pixels)
 
 
 @pytest.mark.parametrize(

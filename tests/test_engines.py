@@ -25,7 +25,8 @@ from mien.model.vit import build
 from mien.recognition import engine as engines
 from mien.recognition import models
 from mien.recognition.engine import OnnxEngine
-from mien.recognition.models import ModelFiles, engine, find
+from mien.recognition.engines import engine
+from mien.recognition.models import ModelFiles, find
 from mien.recognition.recognizer import Recognizer
 
 ROOT = Path(__file__).parents[1]
@@ -240,7 +241,7 @@ def test_no_thread_of_onnx_runtime_waits_between_answers(run_folder: Path) -> No
 
 def test_reading_by_onnx_loads_no_torch(run_folder: Path) -> None:
     code = (
-        "import sys, numpy as np; from mien.recognition.engine import engine; "
+        "import sys, numpy as np; from mien.recognition.engines import engine; "
         f"print(engine({str(run_folder / 'onnx')!r}).read(np.zeros((1, 24, 24), np.uint8)).probabilities.shape); "
         "print([name for name in ('torch', 'transformers', 'timm', 'onnx', 'mien.model') if name in sys.modules])"
     )

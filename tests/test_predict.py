@@ -34,7 +34,7 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mean:
     """The command works in a folder of its own, with a detector and an engine that a person can follow."""
     engine = Mean()
     monkeypatch.setattr("mien.recognition.detectors.detector", lambda name: Bright())
-    monkeypatch.setattr("mien.recognition.models.engine", lambda *_: engine)
+    monkeypatch.setattr("mien.recognition.engines.engine", lambda *_: engine)
     monkeypatch.chdir(tmp_path)
     return engine
 
@@ -175,7 +175,7 @@ def test_a_model_that_cannot_be_used_is_2(capsys: pytest.CaptureFixture[str], mo
     def fail(*given: Any) -> None:
         raise MienError(f"{given[0]}: is no model")
 
-    monkeypatch.setattr("mien.recognition.models.engine", fail)
+    monkeypatch.setattr("mien.recognition.engines.engine", fail)
     save("a.png", [255])
     Path("old.csv").write_text("kept")
     assert predict(capsys, "a.png", "--model", "nowhere", "--csv", "old.csv") == (
@@ -218,7 +218,7 @@ def test_options_reach_the_recognizer(capsys: pytest.CaptureFixture[str], monkey
         given.append(name)
         return Bright()
 
-    monkeypatch.setattr("mien.recognition.models.engine", engine_of)
+    monkeypatch.setattr("mien.recognition.engines.engine", engine_of)
     monkeypatch.setattr("mien.recognition.detectors.detector", detector_of)
     save("a.png", [140, 150, 160])
     options = ["--model", "m", "--engine", "torch", "--device", "cuda:1", "--detector", "none", "--batch-size", "2"]
@@ -434,13 +434,13 @@ sys.path[:0] = {paths!r}
 from recognition_helpers import Bright, Mean
 from mien.cli import main
 from mien.recognition import detectors
-from mien.recognition import models
+from mien.recognition import engines
 import time
 class Slow(Mean):
     def read(self, crops):
         time.sleep(0.02)
         return super().read(crops)
-detectors.detector, models.engine = (lambda name: Bright()), (lambda *_: Slow())
+detectors.detector, engines.engine = (lambda name: Bright()), (lambda *_: Slow())
 sys.exit(main(["predict", *sys.argv[1:]]))
 """
 

@@ -124,7 +124,7 @@ class TestConfig:
         assert str(told.value).split("; ") == [
             "preset: got 'huge', expected nano or mini or tiny or small or base",
             "mask_ratio: got 1.0, expected a share in (0, 1)",
-            "decoder_size: got 40, expected a multiple of 32 or null",
+            "decoder_size: got 40, expected a multiple of 32, at most 8192 or null",
             "steps: got 3 beside minutes 2.0, expected one of the two",
         ]
 

@@ -27,14 +27,19 @@ video: Any = importlib.import_module("video")
 
 def side(seconds: float, faces: int) -> dict[str, Any]:
     return {
-        "pictures": {"picture-1-256": {"seconds": seconds, "faces": faces, "boxes": []}},
+        "pictures": {"picture-1-256": {"seconds": seconds, "list_seconds": seconds / 2, "faces": faces, "boxes": []}},
         "crops": {"1": seconds / 10, "64": seconds / 100},
     }
 
 
 def test_the_median_over_the_rounds_counts() -> None:
     found = beside_fer.merged([side(0.03, 1), side(0.01, 1), side(0.02, 1)])
-    assert found["pictures"]["picture-1-256"] == {"seconds": 0.02, "faces": 1, "boxes": []}
+    assert found["pictures"]["picture-1-256"] == {
+        "seconds": 0.02,
+        "list_seconds": 0.01,
+        "faces": 1,
+        "boxes": [],
+    }
     assert found["crops"] == {"1": pytest.approx(0.002), "64": pytest.approx(0.0002)}
 
 
@@ -55,6 +60,7 @@ def test_the_table_tells_ratios_and_how_many_faces_there_are() -> None:
     rows = beside_fer.table(record).splitlines()[2:]
     assert rows == [
         "| 256 (2 and 1 faces, 1 there) | 20.0 ms | 10.0 ms | 2.00 |",
+        "| 256, a list of 16 | 100.0/s | 200.0/s | 2.00 |",
         "| a crop, 1 at once, mini | 0.500 ms | 2.000 ms | 0.25 |",
         "| a crop, 1 at once, nano | 0.500 ms | 0.500 ms | 1.00 |",
         "| first answer | 3.00 s | 1.50 s | 2.00 |",

@@ -7,6 +7,7 @@ import os
 import pickle
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from recognition_helpers import SIDE, Bright, Mean, bomb, encoded, picture, reco
 
 import mien
 from mien.errors import MienError
+from mien.recognition.detection import Detection
 from mien.recognition.recognizer import BrokenModelError, Recognizer
 
 
@@ -58,6 +60,47 @@ def test_every_way_to_hand_a_picture_over_gives_the_same(tmp_path: Path) -> None
         assert result.input == (str(path) if isinstance(given, str | os.PathLike) else "picture 0")
         (face,) = result.faces
         assert face.embedding is not None and face.embedding.tolist() == [255, 150, 0]
+
+
+def test_pictures_of_a_list_are_searched_side_by_side_in_order_and_a_bad_one_harms_no_other() -> None:
+    class Several(Bright):
+        """Two pictures meet in it, so that a search of one after the other would never end."""
+
+        threads = 2
+
+        def __init__(self) -> None:
+            self.meeting = threading.Barrier(2, timeout=30)
+
+        def detect(self, picture: np.ndarray) -> list[Detection]:
+            raise AssertionError("one picture after the other")
+
+        def detect_alone(self, picture: np.ndarray) -> list[Detection]:
+            self.meeting.wait()
+            if picture.shape[0] == 1:
+                raise MienError("too low to be searched")
+            return super().detect(picture)
+
+    pictures = [picture([level]) for level in (150, 170, 190, 210)]
+    pictures[1] = pictures[1][:1]
+    records = Recognizer(detector=Several(), engine=Mean()).recognize(pictures, color="gray")
+    assert [record.status for record in records] == ["ok", "error", "ok", "ok"]
+    assert records[1].error == "too low to be searched"
+    scores = [record.faces[0].probabilities["glad"] for record in records if record.faces]
+    assert scores == pytest.approx([150 / 255, 190 / 255, 210 / 255], abs=1e-3)
+
+
+def test_large_pictures_are_searched_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mien.recognition import recognizer as module
+
+    class Several(Bright):
+        threads = 2
+
+        def detect_alone(self, picture: np.ndarray) -> list[Detection]:
+            raise AssertionError("side by side")
+
+    monkeypatch.setattr(module, "_MOST_BYTES", 1)
+    records = Recognizer(detector=Several(), engine=Mean()).recognize([picture([200])] * 3, color="gray")
+    assert [len(record.faces) for record in records] == [1, 1, 1]
 
 
 def test_a_list_gives_as_many_records_in_the_same_order(tmp_path: Path) -> None:

@@ -74,11 +74,13 @@ def test_the_surest_of_boxes_that_overlap_stays() -> None:
     assert suppressed(np.zeros((0, 6))).shape == (0, 6)
 
 
-def test_what_is_a_face_upside_down_too_has_less_evidence() -> None:
-    assert second_look.evidence(1, 1, 1, 0) == 1
-    assert second_look.evidence(0.9, 0.6, 0.6, 1) == pytest.approx((0.45 + 1.2 + 0.3 - 0.4) / 3)
-    # A lamp, and a small face that was seen less well at first, as they were measured.
-    assert second_look.evidence(0.77, 0.55, 0.71, 0.15) < YuNet().score < second_look.evidence(0.59, 0.89, 0.8, 0.1)
+def test_the_evidence_is_a_regression_on_both_looks_and_the_side() -> None:
+    # 3.5 * 0.6 + 7.5 * 0.8 + 4.5 * 0.8 - 2 * 0.1 + 2.5 * ln 100 - 19.3 = 3.713
+    assert second_look.evidence(0.6, 0.8, 0.8, 0.1, 100) == pytest.approx(1 / (1 + np.exp(-3.713)), abs=1e-4)
+    assert second_look.evidence(0.6, 0.8, 0.8, 0.9, 100) < second_look.evidence(0.6, 0.8, 0.8, 0.1, 100)
+    small, large, larger = (second_look.evidence(0.5, 0.6, 0.6, 0, side) for side in (30, 128, 500))
+    assert small < YuNet().score < large == larger
+    assert 0 < second_look.evidence(0, 0, 0, 1, 0) < second_look.evidence(1, 1, 1, 0, 1e9) < 1
 
 
 def test_a_second_look_shifts_the_box_to_the_face(network: Network) -> None:
@@ -138,7 +140,7 @@ def test_a_file_that_is_no_model_is_told(tmp_path: Path, content: bytes) -> None
 
 
 def test_another_network_is_told() -> None:
-    shipped = Path(yunet_network.__file__).parents[2] / "weights" / "mini" / "model.onnx"
+    shipped = Path(yunet_network.__file__).parents[1] / "weights" / "mini" / "model.onnx"
     assert shipped.is_file()
     with pytest.raises(MienError, match=r"model\.onnx: is .*expected face_detection_yunet"):
         detector(f"yunet:{shipped}")

@@ -22,6 +22,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ArgsKwargs
 
 from mien.errors import MienError
+from mien.limits import LARGEST_IMAGE, LARGEST_NUMBER, LARGEST_WIDTH, LONGEST_LIST, MOST_LAYERS, argument_fits
 
 
 def _integer(value: Any) -> Any:
@@ -54,6 +55,7 @@ Switch = Annotated[bool, BeforeValidator(_switch)]
 Integer = Annotated[int, BeforeValidator(_integer)]
 Number = Annotated[float, BeforeValidator(_number)]
 AtLeastOne = Annotated[Integer, Field(ge=1)]
+ImageSide = Annotated[Integer, Field(ge=1, le=LARGEST_IMAGE)]
 AboveZero = Annotated[Number, Field(gt=0)]
 AtLeastZero = Annotated[Number, Field(ge=0)]
 Share = Annotated[Number, Field(ge=0, le=1, title="a share")]
@@ -88,6 +90,12 @@ GONE: dict[str, str] = {"small_size": "is gone: every epoch sees the pictures at
 WITHOUT_EFFECT: frozenset[str] = frozenset({"small_until"})
 """Settings of earlier versions that do nothing unless one of ``GONE`` is set."""
 
+BEFORE: dict[str, Any] = {"reading_crop": 1.0}
+"""Values in runs from before there was the setting, if that is not its default."""
+
+READING_CROP = 0.9
+"""Share of a face's side that is read by default."""
+
 Mistake = tuple[str, str]
 """The dotted name of a setting, and what is wrong with it."""
 
@@ -111,12 +119,20 @@ class AugmentConfig:
     Bounds are checked when the settings of a run are made.
 
     Attributes:
-        crop_scale: smallest side of the random crop as a share of the image; 1 turns cropping off.
+        crop_scale: smallest side of the random crop as a share of the image; 1 turns zooming in off.
+        wide_scale: largest side of it; above 1 the view reaches beyond the image, which is mirrored there.
+        still: share of the images that are neither cropped, turned nor shifted, so that nothing resamples them.
         flip: probability of a left-right mirror image.
         rotation: largest rotation either way, in degrees.
         shift: largest shift either way as a share of the image.
         brightness: largest change of brightness as a share of the white level.
         contrast: largest relative change of contrast.
+        light: largest share by which light from one side brightens the edge there and darkens the opposite one.
+        blur: largest deviation of a Gaussian blur as a share of the side; every second image is blurred, on average.
+        noise: largest deviation of Gaussian noise as a share of the white level; every second image is noisy, on
+            average.
+        jpeg: lowest quality of a loss as by JPEG; every second image is compressed, on average, by a quality from it to
+            100; 0 turns it off.
         erasing: probability that a rectangle of 2 to 20 % of the image is blanked (Zhong et al. 2017).
         mixup: Beta parameter of mixup (Zhang et al. 2017, timm.data.Mixup); 0 turns it off.
         cutmix: Beta parameter of cutmix (Yun et al. 2019, timm.data.Mixup); 0 turns it off.
@@ -124,11 +140,17 @@ class AugmentConfig:
     """
 
     crop_scale: Annotated[Number, Field(gt=0, le=1, title="a share")] = 0.8
+    wide_scale: Annotated[Number, Field(ge=1, le=2, title="a multiple")] = 1.0
+    still: Share = 0.0
     flip: Probability = 0.5
     rotation: Annotated[Number, Field(ge=0, le=180, title="degrees")] = 10.0
     shift: ShareBelowOne = 0.06
     brightness: Share = 0.2
     contrast: ShareBelowOne = 0.2
+    light: Share = 0.0
+    blur: Annotated[Number, Field(ge=0, le=0.1, title="a share of the side")] = 0.0
+    noise: Annotated[Number, Field(ge=0, le=0.5, title="a share of the white level")] = 0.0
+    jpeg: Annotated[Integer, Field(ge=0, le=100)] = 0
     erasing: Probability = 0.0
     mixup: AtLeastZero = 0.0
     cutmix: AtLeastZero = 0.0
@@ -138,6 +160,12 @@ class AugmentConfig:
     def mixes(self) -> bool:
         """True if images of a batch are blended, which makes the targets soft."""
         return self.mixup > 0 or self.cutmix > 0
+
+    @property
+    def mean_side(self) -> float:
+        """Mean side of the views as a share of the image, above 0; below 1 they are zoomed in on average."""
+        moving = (self.crop_scale + self.wide_scale) / 2
+        return round(self.still + (1 - self.still) * moving, 9)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -263,6 +291,10 @@ class TrainConfig(RunConfig):
             timm:resnet18.a1_in1k with the pretrained weights of that tag.
         image_size: side of the pictures that the network reads, in pixels; by default the preset's or checkpoint's own,
             and the data's for a timm network. A ViTMAE's positions are resampled.
+        reading_crop: share of a face's side that the trained network reads, in validation and ever after; by default
+            that of the classifier that goes on; for other backbones 0.9 if the training views are zoomed in on average,
+            since a network reads best what is as large as they were (Touvron et al. 2019, arXiv:1906.06423), and 1 if
+            not. Training does not depend on it; ``benchmarks/reading_crop.py`` measures what suits a network best.
         patch_size: side of a patch of a preset or ViTMAE, in pixels; by default its own. A ViTMAE's patch embedding is
             resampled (Beyer et al. 2023, FlexiViT).
         network_args: arguments of timm.create_model for a timm network, as YAML or JSON, like {"layers": [1, 1, 1, 1]}.
@@ -286,8 +318,9 @@ class TrainConfig(RunConfig):
     """
 
     backbone: str = "tiny"
-    image_size: AtLeastOne | None = None
-    patch_size: AtLeastOne | None = None
+    image_size: ImageSide | None = None
+    reading_crop: Annotated[Number, Field(ge=0.5, le=1, title="a share")] | None = None
+    patch_size: ImageSide | None = None
     network_args: dict[str, JsonValue] | None = None
     epochs: AtLeastOne = 30
     head_lr: AboveZero | None = None
@@ -332,6 +365,13 @@ class TrainConfig(RunConfig):
         if self.freeze.blocks:
             got = f"got {self.freeze.blocks} for {self.backbone}"
             yield ("freeze.blocks", "backbone"), f"{got}, expected 0: only ViTs freeze"
+        for name, value in (self.network_args or {}).items():
+            if not argument_fits(name, value):
+                yield (
+                    ("network_args", "backbone"),
+                    f"{name[:60]}: got {str(value)[:60]}, expected at most {MOST_LAYERS} layers, blocks or the like, "
+                    f"other numbers up to {LARGEST_NUMBER:,}, and lists of at most {LONGEST_LIST}",
+                )
         for name in sorted(SET_BY_MIEN.keys() & (self.network_args or {}).keys()):
             yield ("network_args", "backbone"), f"got {name}, which {SET_BY_MIEN[name]} decides, remove it"
 
@@ -352,7 +392,11 @@ class TrainConfig(RunConfig):
         head_lr = self.head_lr if self.head_lr is not None else (lr if self.is_fresh else 5 * lr)
         by_default = 0 if self.is_fresh or self.is_timm else 4
         blocks = self.freeze.blocks if self.freeze.blocks is not None else by_default
-        return dataclasses.replace(self, lr=lr, head_lr=head_lr, freeze=dataclasses.replace(self.freeze, blocks=blocks))
+        # What was near the best for every network measured so far, be their mean side 0.9 or 0.95.
+        by_views = READING_CROP if self.augment.mean_side < 1 else 1.0
+        crop = self.reading_crop if self.reading_crop is not None else by_views
+        freeze = dataclasses.replace(self.freeze, blocks=blocks)
+        return dataclasses.replace(self, lr=lr, head_lr=head_lr, reading_crop=crop, freeze=freeze)
 
 
 def _crop_and_flip() -> AugmentConfig:
@@ -390,11 +434,11 @@ class PretrainConfig(RunConfig):
     """
 
     preset: Preset = "tiny"
-    image_size: AtLeastOne | None = None
+    image_size: ImageSide | None = None
     mask_ratio: Annotated[Number, Field(gt=0, lt=1, title="a share")] = 0.75
     norm_pix: Switch = True
-    decoder_size: Annotated[Integer, Field(ge=32, multiple_of=32)] | None = None
-    decoder_depth: AtLeastOne | None = None
+    decoder_size: Annotated[Integer, Field(ge=32, le=LARGEST_WIDTH, multiple_of=32)] | None = None
+    decoder_depth: Annotated[Integer, Field(ge=1, le=MOST_LAYERS)] | None = None
     epochs: AtLeastOne = 100
     steps: AtLeastOne | None = None
     minutes: AboveZero | None = None
@@ -458,7 +502,7 @@ def differences(old: dict[str, Any], config: RunConfig) -> list[str]:
         TypeError, ValueError: a group in ``old`` is not a mapping.
     """
     now = flat(to_dict(config))
-    before = {**flat(to_dict(type(config)(data="", out=""))), **flat(old)}
+    before = {**flat(to_dict(type(config)(data="", out=""))), **BEFORE, **flat(old)}
     changed = [name for name in sorted(now) if name not in WITHOUT_EFFECT_ON_WEIGHTS and before[name] != now[name]]
     lost = [name for name in GONE if old.get(name) is not None]
     return [f"{name}: {before[name]} -> {now[name]}" for name in changed] + [
@@ -493,7 +537,7 @@ def expected(kind: Any) -> str:
     nouns = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
     noun = info.title or nouns[kind]
     if "multiple_of" in bounds:
-        return f"a multiple of {bounds['multiple_of']}"
+        return f"a multiple of {bounds['multiple_of']}, at most {bounds['le']}"
     low, high = bounds.get("ge", bounds.get("gt")), bounds.get("le", bounds.get("lt"))
     if high is not None:
         return f"{noun} in {'[' if 'ge' in bounds else '('}{low}, {high}{']' if 'le' in bounds else ')'}"

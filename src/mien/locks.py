@@ -146,6 +146,16 @@ def temporary_file(folder: Path) -> Iterator[tuple[Path, int]]:
             Path(name).unlink(missing_ok=True)
 
 
+def claim_file(number: int, path: Path) -> None:
+    """Holds the right to write an open file, until it is closed; what is no regular file (a terminal) needs none.
+
+    Raises:
+        MienError: another command writes it.
+    """
+    if stat.S_ISREG(os.fstat(number).st_mode) and _lock(number) is False:
+        raise _busy(path)
+
+
 def is_at(number: int, path: Path) -> bool:
     """Whether an open file or folder is still what stands at a path."""
     try:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import io
+import json
 import os
+import struct
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from mien.cli import main
 from mien.recognition.detection import Detection
@@ -67,3 +71,66 @@ def write_classifier(folder: Path, names: tuple[str, ...] = ("calm", "glad")) ->
     classifier = Classifier(ViTForImageClassification(config).eval(), Preprocessing(16, (0.5,) * 3, (0.25,) * 3), names)
     classifier.save(folder, {"command": "mien train", "config": {}})
     return folder
+
+
+def endless_gif() -> bytes:
+    """35 bytes: a picture of one pixel on a canvas of 134 million."""
+    canvas = struct.pack("<HH", 11585, 11585) + b"\x80\0\0" + b"\0\0\0\xff\xff\xff"
+    return b"GIF89a" + canvas + b"," + struct.pack("<HHHH", 0, 0, 1, 1) + b"\0\x02\x02\x4c\x01\0\x3b"
+
+
+def endless_jpeg() -> bytes:
+    """A progressive JPEG of 8000x8000 pixels with 600 scans more than it needs, each of 95 bytes."""
+    stream = io.BytesIO()
+    Image.new("L", (8000, 8000)).save(stream, "JPEG", progressive=True)
+    data = stream.getvalue()
+    last_scan = data[data.rindex(b"\xff\xda") : -2]
+    return data[:-2] + 600 * last_scan + data[-2:]
+
+
+def write_endless_network(path: Path) -> Path:
+    """An ONNX file, as `mien export` would describe it, with a loop that no crop ever leaves."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    about = {"names": ["calm", "glad"], "image_size": 16, "grey": True, "threshold": None, "stated_accuracy": None}
+    value = helper.make_tensor_value_info
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["again"], ["more"]), helper.make_node("Identity", ["from"], ["to"])],
+        "body",
+        [value("turn", TensorProto.INT64, []), value("again", TensorProto.BOOL, []), value("from", 1, None)],
+        [value("more", TensorProto.BOOL, []), value("to", TensorProto.FLOAT, None)],
+    )
+    nodes = [
+        helper.make_node("Cast", ["faces"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("Loop", ["", "true", "floats"], ["spun"], body=body),
+        helper.make_node("ReduceMean", ["spun", "rows"], ["mean"], keepdims=0),
+        helper.make_node("Unsqueeze", ["mean", "last"], ["embedding"]),
+        helper.make_node("Concat", ["embedding", "embedding"], ["both"], axis=1),
+        helper.make_node("Softmax", ["both"], ["probabilities"]),
+    ]
+    values = {"true": np.array(True), "rows": np.array([1, 2]), "last": np.array([1])}
+    graph = helper.make_graph(
+        nodes,
+        "endless",
+        [value("faces", TensorProto.UINT8, ["N", 16, 16])],
+        [value("probabilities", TensorProto.FLOAT, ["N", 2]), value("embedding", TensorProto.FLOAT, ["N", 1])],
+        [numpy_helper.from_array(array, name) for name, array in values.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    helper.set_model_props(model, {name: json.dumps(item) for name, item in about.items()})
+    onnx.save(model, path)
+    return path
+
+
+def prepare_work(say: Callable[[str], None], *lines: str) -> tuple[str, Callable[[str], Iterator[Any]]]:
+    """For ``mien.recognition.time_limit``: work whose tasks are lines of Python that may ``yield``; ``lines`` come
+    before."""
+
+    def work(task: str) -> Iterator[Any]:
+        scope: dict[str, Any] = {"say": say}
+        body = "\n".join(f"    {line}" for line in (*lines, *task.splitlines(), "return", "yield"))
+        exec(f"import os, signal, time\nfrom mien.errors import MienError\ndef work():\n{body}\n", scope)
+        yield from scope["work"]()
+
+    return "prepared", work

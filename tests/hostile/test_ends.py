@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import resource
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 from data_helpers import encode, noise, write_folder, write_zip
-from hostile_helpers import Whole, error_of, mien
+from hostile_helpers import Whole, error_of, mien, run_mien
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 from recognition_helpers import Mean, picture
@@ -172,6 +173,17 @@ def test_a_full_disk_leaves_whole_rows(tmp_path: Path) -> None:
     text = (tmp_path / "a.csv").read_text()
     rows = list(csv.reader(text.splitlines()))
     assert text.endswith("\n") and len(rows) > 3 and len(rows) % 2 == 1 and {len(row) for row in rows} == {len(rows[0])}
+
+
+def test_decoders_say_nothing_beside_the_records(tmp_path: Path) -> None:
+    """libtiff writes lines of its own to stderr."""
+    stream = io.BytesIO()
+    Image.fromarray(noise(0, 64)).save(stream, "TIFF", compression="tiff_lzw")
+    data = stream.getvalue()
+    (tmp_path / "b.tif").write_bytes(data[:8] + bytes(3000) + data[3008:])
+    done = run_mien("predict", tmp_path, "--detector", "none")
+    assert done.returncode == 3 and done.stderr.startswith("mien: 1 of 1 could not be read"), done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 class TestMemory:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from mien.cli.parser import Parser, add_detector_options, pick, whole_number
+from mien.cli.signals import without_remarks_of_decoders
 from mien.errors import MienError
 from mien.files import ensure_writable
 from mien.text import json_shown, shown
@@ -109,9 +110,10 @@ def _crop(arguments: list[str]) -> None:
     from mien.recognition.training_set import crop_set
 
     finder = detector(options.detector, **({} if options.min_face is None else {"min_face": options.min_face}))
-    records = crop_set(
-        options.source, options.out, finder, size=options.size, grey=not options.colour, which=options.faces
-    )
+    with without_remarks_of_decoders():
+        records = crop_set(
+            options.source, options.out, finder, size=options.size, grey=not options.colour, which=options.faces
+        )
     for record in records:
         if record.reason:
             print(f"mien: left out {shown(record.reason)}", file=sys.stderr)

@@ -11,6 +11,9 @@ from typing import Any, NoReturn
 from mien.errors import MienError
 from mien.recognition.models import DEFAULT, shipped
 
+LONGEST_TIMEOUT_S = 86_400
+"""Seconds that ``--timeout`` takes at most: a day, which timers of every system can count."""
+
 
 class Parser(argparse.ArgumentParser):
     """``argparse`` that raises ``MienError`` instead of printing its usage and exiting.
@@ -135,6 +138,25 @@ def add_reading_options(parser: argparse.ArgumentParser) -> None:
     )
     add_detector_options(parser, "yunet, yunet:FILE.onnx, or none for face crops")
     parser.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda or cuda:N (auto)")
+
+
+def add_timeout(parser: argparse.ArgumentParser, what: str) -> None:
+    """``--timeout``, for what may take so long."""
+    parser.add_argument(
+        "--timeout", type=_positive, metavar="SECONDS", help=f"break off {what} that takes longer (no limit)"
+    )
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value <= LONGEST_TIMEOUT_S:
+        raise argparse.ArgumentTypeError(
+            f"got {text!r}, expected a number of seconds above 0, at most {LONGEST_TIMEOUT_S:,}"
+        )
+    return value
 
 
 def pick(word: str, commands: Iterable[str], prog: str) -> str:

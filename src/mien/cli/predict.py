@@ -6,14 +6,14 @@ import argparse
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mien.cli.parser import Parser, add_reading_options, whole_number
-from mien.cli.signals import Interrupts, hide_bars
+from mien.cli.parser import Parser, add_reading_options, add_timeout, whole_number
+from mien.cli.signals import Interrupts, hide_bars, without_remarks_of_decoders
 from mien.errors import MienError, one_line
 from mien.files import ensure_writable
 from mien.progress import progress
@@ -22,7 +22,6 @@ from mien.text import json_shown, shown
 if TYPE_CHECKING:
     from mien.recognition.paths import Input
     from mien.recognition.pictures import Kind
-    from mien.recognition.recognizer import Recognizer
     from mien.recognition.results import Face, Recognition
 
 DESCRIPTION = """\
@@ -37,10 +36,13 @@ Examples:
   mien predict crops/ --detector none --model runs/first --json
   mien predict film.mp4 --every 5 --csv film.csv --timeline film.png --video-out marked.mp4
   mien predict --camera 0 --json
+  mien predict uploads/ --timeout 10 --csv faces.csv
 
 Pictures are JPEG, PNG, WebP, AVIF, TIFF, BMP, GIF or PPM files of at most 134 million pixels, films what FFmpeg reads;
 what a file is, its content tells, not its name. A record is told for every picture and every frame, in order, also for
 one that cannot be read: its status is ok, no_face or error.
+With --timeout, a second process reads: it is killed if a picture, or the next frame of a film, takes longer. That is a
+record with status error, and a new process reads the next input. Pictures then do not share batches.
 In a CSV file no cell is a formula: a path that begins with =, +, - or @ has ./ in front, other text an apostrophe.
 Exit code 0: all were read; 3: some, or all, could not be; 2: the command itself is wrong; 130: Ctrl-C (143: SIGTERM,
 129: SIGHUP), with every record whole that was told until then.
@@ -62,22 +64,14 @@ def run(arguments: list[str]) -> int:
         warnings.filterwarnings("ignore", module=r"PIL\b")  # the records tell what is wrong with a picture
 
     from mien.recognition.paths import Film, counted, expand
-    from mien.recognition.recognizer import Recognizer
 
     neither: Counter[Kind] = Counter()
     inputs = expand(given.paths, given.annotate, neither)
     inputs += [Film(given.camera)] if given.camera is not None else []
     _check_outputs(inputs, given)
-    recognizer = Recognizer(
-        given.model,
-        detector=given.detector,
-        min_face=given.min_face,
-        engine=given.engine,
-        device=given.device,
-        batch_size=given.batch_size,
-    )
     tally = _Tally()
-    _read(recognizer, inputs, given, tally)
+    with without_remarks_of_decoders():
+        _read(inputs, given, tally)
     if given.csv or given.parquet:
         print(f"{shown(given.csv or given.parquet)}: {tally.records:,} records, {tally.faces:,} faces")
     sys.stdout.flush()
@@ -123,6 +117,7 @@ def _parser() -> Parser:
     add("--video-out", type=Path, metavar="FILE", help="write the film with boxes and labels, and its sound")
     add("--no-audio", action="store_true", help="leave the sound out of films with boxes")
     add("--timeline", type=Path, metavar="FILE.png", help="draw how the probabilities go through the film")
+    add_timeout(parser, "a picture, or the next frame of a film,")
     add("--engine", default="auto", metavar="E", help="auto, onnx or torch (auto)")
     add("--batch-size", type=whole_number(1), default=64, metavar="N", help="faces read at once, at most (64)")
     return parser
@@ -210,25 +205,48 @@ class _Tally:
             self.reason = self.reason or _reason(record)
 
 
-def _read(recognizer: Recognizer, inputs: Sequence[Input], given: argparse.Namespace, tally: _Tally) -> None:
-    """Reads all inputs and tells every record as soon as it is there."""
+@contextmanager
+def _reading(
+    inputs: Sequence[Input], given: argparse.Namespace
+) -> Iterator[tuple[Sequence[str], Generator[Recognition, None, None]]]:
+    """The expressions that the model tells apart, and the records of all inputs, which are read as they are asked for.
+
+    Raises:
+        MienError: the model or the detector cannot be loaded.
+    """
     from mien.recognition.batch import FilmSettings, read_inputs
     from mien.recognition.draw import Copies
     from mien.recognition.film.tracking import SMOOTHING_S
+    from mien.recognition.recognizer import Recognizer
 
     smoothing = SMOOTHING_S if given.smoothing is None else given.smoothing
     settings = FilmSettings(given.every, smoothing, given.video_out, given.timeline, audio=not given.no_audio, say=_say)
+    names = ("model", "detector", "min_face", "engine", "device", "batch_size")
+    options = {name: getattr(given, name) for name in names}
+    if given.timeout is not None:
+        from mien.recognition.time_limit import TimedReader
+
+        with closing(TimedReader(given.timeout, options, settings, given.annotate)) as reader:
+            yield reader.names, reader.read(inputs)
+        return
+    recognizer = Recognizer(**options)
     copies = Copies(given.annotate) if given.annotate is not None else None
+    yield recognizer.names, read_inputs(recognizer, inputs, settings, copies)
+
+
+def _read(inputs: Sequence[Input], given: argparse.Namespace, tally: _Tally) -> None:
+    """Reads all inputs and tells every record as soon as it is there."""
     interrupts = Interrupts()
     # Lines on the same terminal show by themselves how far it is.
     hidden = not sys.stderr.isatty() or (sys.stdout.isatty() and not (given.csv or given.parquet))
-    total = 0 if hidden else sum(_length(found, given.every) for found in inputs)
+    total = 0 if hidden else sum(_length(found, given) for found in inputs)
     with (
+        _reading(inputs, given) as (names, reading),
         interrupts.watched(),
-        _output(given, recognizer.names) as tell,
+        _output(given, names) as tell,
         progress("predict", total, "pictures", quiet=hidden) as advance,
         # Closed before the rest: a film that is being written is ended properly after Ctrl-C.
-        closing(read_inputs(recognizer, inputs, settings, copies)) as records,
+        closing(reading) as records,
     ):
         for record in records:
             with interrupts.held():
@@ -237,16 +255,16 @@ def _read(recognizer: Recognizer, inputs: Sequence[Input], given: argparse.Names
             advance(1)
 
 
-def _length(found: Input, every: int) -> int:
+def _length(found: Input, given: argparse.Namespace) -> int:
     """How many records an input will have, as far as can be known before it is read."""
     from mien.recognition.paths import Film
 
-    if not isinstance(found, Film) or isinstance(found.source, int):
-        return 1
+    if not isinstance(found, Film) or isinstance(found.source, int) or given.timeout is not None:
+        return 1  # with a limit on its time, no film is opened in this process
     from mien.recognition.film import reader as frames
 
     try:
-        return max(1, -(-(frames.about(found.source).frames or 1) // every))
+        return max(1, -(-(frames.about(found.source).frames or 1) // given.every))
     except MienError:
         return 1
 

@@ -112,6 +112,12 @@ def run_pack(arguments: list[str]) -> int:
         action="store_true",
         help="fit temperature and threshold again, on validation pictures without a twin in training",
     )
+    parser.add_argument(
+        "--reading-crop",
+        type=float,
+        metavar="SHARE",
+        help="share of a face's side that the packed model reads, 0.5 to 1; needs --calibrate (as before)",
+    )
     options = parser.parse(arguments)
     hide_bars()
 
@@ -131,6 +137,7 @@ def run_pack(arguments: list[str]) -> int:
             splits=options.splits,
             int8=options.int8,
             calibrate=options.calibrate,
+            reading_crop=options.reading_crop,
             command=command,
         )
         print(f"packed: {shown(options.out)}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import os
 import signal
 import sys
@@ -122,3 +124,34 @@ def hide_remarks() -> None:
 def hide_bars() -> None:
     """Hides the progress bars of transformers for local files; do not call it before a download."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+
+@contextmanager
+def without_remarks_of_decoders() -> Iterator[None]:
+    """For a block, what native code (libtiff) writes to stderr by itself leads nowhere; what Python prints is shown.
+
+    The records tell what is wrong with a picture. Where stderr is not the process's own, nothing is changed.
+    """
+    logging.getLogger("PIL").addHandler(logging.NullHandler())
+    former = sys.stderr
+    try:
+        own = former.fileno() == 2
+    except (AttributeError, OSError, ValueError):
+        own = False
+    if not own:
+        yield
+        return
+    former.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+    sys.stderr = io.TextIOWrapper(
+        os.fdopen(kept, "wb", 0, closefd=False), former.encoding, former.errors, line_buffering=True, write_through=True
+    )
+    try:
+        yield
+    finally:
+        sys.stderr = former
+        os.dup2(kept, 2)
+        os.close(kept)

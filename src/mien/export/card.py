@@ -110,7 +110,7 @@ def _head(name: str, meta: Mapping[str, Any], release: Mapping[str, Any]) -> str
     facts: list[tuple[str, Any]] = [
         ("network", kind),
         ("parameters", f"{shape['parameters']:,}"),
-        ("input", f"one upright face, {shape.get('image_size', '?')}x{shape.get('image_size', '?')} pixels, grey"),
+        ("input", _input(shape, release.get("reading") or {})),
     ]
     if shape.get("model_type") == "vit":
         facts.append(
@@ -164,6 +164,17 @@ It reads {", ".join(names[:-1])} or {names[-1]} off a cropped face, with calibra
     from transformers import pipeline
     print(pipeline("image-classification", model="this/folder")("face.png"))
 """
+
+
+def _input(shape: Mapping[str, Any], reading: Mapping[str, Any]) -> str:
+    """What the network reads of a face."""
+    size, whole = shape.get("image_size", "?"), reading.get("face_size")
+    if whole is None or whole == reading["image_size"]:
+        return f"one upright face, {size}x{size} pixels, grey"
+    size = reading["image_size"]
+    return (
+        f"one upright face, brought to {whole}x{whole} pixels, of which the {size}x{size} in the middle are read; grey"
+    )
 
 
 def _scores(scores: Mapping[str, Mapping[str, Any]], calibration: Mapping[str, Any] | None) -> str:

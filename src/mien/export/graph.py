@@ -47,15 +47,17 @@ def metadata(classifier: Classifier) -> dict[str, Any]:
     """What an exported file says of itself; JSON-ready.
 
     Returns:
-        ``names``, ``image_size``, ``grey``, ``mean`` and ``std`` (shares of white, of red, green and blue),
-        ``threshold`` and ``stated_accuracy`` (null where validation gave none), ``mien_version``, and the SHA-256 of
-        the files it was made from, ``weights_sha256`` and ``meta_sha256`` (null where there is none).
+        ``names``, ``image_size``, ``face_size`` (to which a whole face is brought before its middle is read),
+        ``grey``, ``mean`` and ``std`` (shares of white, of red, green and blue), ``threshold`` and ``stated_accuracy``
+        (null where validation gave none), ``mien_version``, and the SHA-256 of the files it was made from,
+        ``weights_sha256`` and ``meta_sha256`` (null where there is none).
     """
     threshold, stated = certainty(classifier.meta())
     folder = classifier.folder
     return {
         "names": list(classifier.names),
         "image_size": classifier.preprocessing.image_size,
+        "face_size": classifier.preprocessing.face_size,
         "grey": reads_luma(classifier.network, classifier.preprocessing),
         "mean": list(classifier.preprocessing.mean),
         "std": list(classifier.preprocessing.std),

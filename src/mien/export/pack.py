@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from mien.files import (
 )
 from mien.model.classifier import FINGERPRINTS, SHARED_FINGERPRINTS, Classifier, model_folder
 from mien.model.networks import Network
+from mien.model.preprocessing import SMALLEST_CROP
 from mien.recognition.models import ONNX_FILES
 from mien.training.calibrate import recalibrated
 from mien.training.history import read_history
@@ -55,6 +57,7 @@ def pack(
     splits: Sequence[str] = ("validation",),
     int8: bool = False,
     calibrate: bool = False,
+    reading_crop: float | None = None,
     command: str = "",
 ) -> Path:
     """Writes a folder that ``mien predict``, ``mien evaluate`` and ``transformers.pipeline`` open.
@@ -69,6 +72,8 @@ def pack(
         faces: the data on which it is scored; its training split tells which pictures have twins.
         splits: those that are scored, of ``train``, ``validation`` and ``test``.
         calibrate: fit temperature and threshold again, on the validation pictures without a twin in training.
+        reading_crop: share of a face's side that the packed model reads, in [0.5, 1]; by default as before. Another one
+            changes how sure the answers are, so it needs ``calibrate``.
         int8: write an int8 file too, calibrated on the training split.
         command: the command line, for ``meta.json``.
 
@@ -76,15 +81,21 @@ def pack(
         ``out``.
 
     Raises:
-        MienError: the run is none, its weights are too large to ship, the data lacks a split, ``out`` holds something
-            else, or an ONNX file answers other than the weights.
+        MienError: the reading crop is out of its range or comes without ``calibrate``, the run is none, its weights are
+            too large to ship, the data lacks a split, ``out`` holds something else, or an ONNX file answers other than
+            the weights.
     """
+    if reading_crop is not None and not (SMALLEST_CROP <= reading_crop <= 1 and calibrate):
+        wrong = "needs --calibrate" if not calibrate else f"got {reading_crop}, expected {SMALLEST_CROP} to 1"
+        raise MienError(f"--reading-crop: {wrong}, as another crop changes the answers; add it, or leave out the crop")
     refuse_inputs(out, [model_folder(run)])
     refuse_others(out, FILES, "pack")
     for split in splits:
         faces.part(split)
     trained = Classifier.load(run)
     record = trained.meta()
+    if reading_crop is not None:
+        trained = replace(trained, preprocessing=replace(trained.preprocessing, crop=reading_crop))
     if calibrate:
         record = recalibrated(trained, faces, command)
     with atomic_folder(out, check=lambda former: refuse_unknown(former, FILES, "pack")) as temporary:
@@ -104,11 +115,12 @@ def pack(
             "mien": mien.__version__,
             "command": command,
             "architecture": architecture(packed.network),
+            "reading": {"image_size": packed.preprocessing.image_size, "face_size": packed.preprocessing.face_size},
             "files": {path.name: path.stat().st_size for path in sorted(temporary.iterdir())},
             "sha256": sha256_of(weights),
             "scores": scores,
             "onnx": parity,
-            "robustness": _robustness(packed, faces, record),
+            "robustness": _robustness(packed, faces, {} if reading_crop is not None else record),
             "origin": record.get("release", {}).get("origin") or origin(trained.folder or run),
         }
         write_json(temporary / "meta.json", meta)

@@ -18,8 +18,8 @@ from transformers import TimmWrapperConfig, ViTConfig, ViTMAEConfig
 
 from mien.errors import MienError
 from mien.files import read_json_object
+from mien.limits import LARGEST_IMAGE, LARGEST_WIDTH, LONGEST_LIST, MOST_LAYERS, number_fits
 from mien.model import face_cnn  # noqa: F401 - timm knows it from here on
-from mien.model.preprocessing import LARGEST_IMAGE
 
 MOST_CLASSES = 1000
 
@@ -41,8 +41,8 @@ def _number(low: float, high: float) -> _Check:
 _FLAG: _Check = (lambda value: type(value) is bool, "true or false")
 
 VIT_FIELDS: dict[str, _Check] = {
-    "hidden_size": _whole(1, 8192),
-    "num_hidden_layers": _whole(1, 256),
+    "hidden_size": _whole(1, LARGEST_WIDTH),
+    "num_hidden_layers": _whole(1, MOST_LAYERS),
     "num_attention_heads": _whole(1, 256),
     "intermediate_size": _whole(1, 65536),
     "hidden_act": (lambda value: value in _ACTIVATIONS, f"one of {', '.join(_ACTIVATIONS)}"),
@@ -64,8 +64,6 @@ _OF_CREATE_MODEL = frozenset(
      "kwargs_filter"}
 )  # fmt: skip
 _WORDS = ("global_pool", "act_layer", "norm_layer", "aa_layer", "attn_layer", "class_token", "pos_embed", "stem_type")
-_DEPTHS = re.compile(r"(depth|layer|block|repeat|stage|num_)")
-_MOST_LAYERS, _LARGEST_NUMBER, _LONGEST_LIST = 256, 65536, 64
 _OF_PICTURES = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")
 
 
@@ -190,14 +188,11 @@ def _is_plain(name: str, value: Any) -> bool:
     if value is None or type(value) is bool:
         return True
     if type(value) in (int, float):
-        most = _MOST_LAYERS if _DEPTHS.search(name) and name != "num_features" else _LARGEST_NUMBER
-        return math.isfinite(value) and abs(value) <= most
+        return number_fits(name, value)
     if isinstance(value, str):
         return name in (*_WORDS, "interpolation") and re.fullmatch(r"\w{0,40}", value) is not None
     if isinstance(value, list):
-        return len(value) <= _LONGEST_LIST and all(
-            not isinstance(item, str) and _is_plain(name, item) for item in value
-        )
+        return len(value) <= LONGEST_LIST and all(not isinstance(item, str) and _is_plain(name, item) for item in value)
     return False
 
 

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from transformers import ViTImageProcessor
 
 from mien.errors import MienError
 from mien.files import read_json
+from mien.limits import LARGEST_IMAGE
 
 LUMA: tuple[float, float, float] = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in luma (ITU-R BT.601), as Pillow's mode L uses them."""
@@ -23,23 +25,37 @@ IMAGENET_MEAN: tuple[float, float, float] = (0.485, 0.456, 0.406)
 IMAGENET_STD: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
 
-LARGEST_IMAGE = 1024
-"""Pixels a side of the pictures that a network may read; one of 20,000 would take gigabytes for each face."""
+SMALLEST_CROP = 0.5
+"""Share of a face's side that is read at least; less leaves out the mouth."""
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Size and normalisation of the input.
+    """Size, reading crop and normalisation of the input.
+
+    Training views are zoomed in at random (``mien.training.augment``), so a network learns faces that are larger than
+    those of the data. The reading crop shows it faces of the size that it learnt (Touvron et al. 2019,
+    arXiv:1906.06423).
 
     Attributes:
-        image_size: height and width that the network reads, in pixels.
+        image_size: height and width S that the network reads, in pixels.
         mean: mean of red, green and blue, as shares of white.
         std: standard deviation of red, green and blue, as shares of white.
+        crop: the share of a face's side that is read, in [0.5, 1]; 1 reads all of it. ``face_size`` rounds it.
     """
 
     image_size: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    crop: float = 1.0
+
+    @property
+    def face_size(self) -> int:
+        """Pixels a side to which a whole face is brought; the network reads the S in its middle.
+
+        It is S / crop, and an even number more than S, so that the middle begins at a whole pixel.
+        """
+        return self.image_size + 2 * round((self.image_size / self.crop - self.image_size) / 2)
 
     @property
     def grey_mean(self) -> float:
@@ -51,12 +67,21 @@ class Preprocessing:
         """The deviation that a one-channel network divides by: the luma of ``std``."""
         return sum(weight * value for weight, value in zip(LUMA, self.std, strict=True))
 
-    def resize(self, images: torch.Tensor) -> torch.Tensor:
-        """[B, C, H, W], uint8 or float32, to [B, C, S, S], bilinear with antialiasing, as the saved image processor."""
-        if images.shape[-2:] == (self.image_size, self.image_size):
-            return images
-        size = [self.image_size, self.image_size]
-        return transforms.resize(images, size, interpolation=InterpolationMode.BILINEAR, antialias=True)
+    def frame(self, faces: torch.Tensor) -> torch.Tensor:
+        """Whole faces, [B, C, H, W], uint8 or float32, to what is read of them, [B, C, S, S].
+
+        Resized to ``face_size``, then cropped in the middle, as the saved image processor does it.
+        """
+        edge = (self.face_size - self.image_size) // 2
+        faces = _resized(faces, self.face_size)
+        return faces[..., edge : edge + self.image_size, edge : edge + self.image_size]
+
+    def resize(self, views: torch.Tensor) -> torch.Tensor:
+        """Views that are to be read whole, [B, C, H, W], uint8 or float32, to [B, C, S, S].
+
+        Such are training views, which are zoomed in already.
+        """
+        return _resized(views, self.image_size)
 
     def normalise(self, images: torch.Tensor) -> torch.Tensor:
         """float32 [B, C, S, S] in [0, 1] with one or three channels to the same, normalised."""
@@ -66,12 +91,19 @@ class Preprocessing:
         return (images - constant(self.mean, images.device)).div_(constant(self.std, images.device))
 
     def __call__(self, images: torch.Tensor, num_channels: int) -> torch.Tensor:
-        """uint8 [B, H, W] (grey) or [B, H, W, 3] (RGB) to the float32 [B, num_channels, S, S] that a network reads.
+        """Whole faces to the float32 [B, num_channels, S, S] that a network reads.
 
         Grey images are repeated over three channels; colour images become luma where the network reads one.
+
+        Args:
+            images: uint8 [B, H, W] (grey) or [B, H, W, 3] (RGB).
+            num_channels: 1 or 3.
         """
-        planes = images.unsqueeze(1) if images.ndim == 3 else images.movedim(-1, 1)
-        return self.read(self.resize(planes).float() / 255, num_channels)
+        return self.read(self.frame(_planes(images)).float() / 255, num_channels)
+
+    def of_crops(self, crops: torch.Tensor, num_channels: int) -> torch.Tensor:
+        """The same for crops that are framed already, uint8 [B, S, S] or [B, S, S, 3], as an engine takes them."""
+        return self.read(_planes(crops).float() / 255, num_channels)
 
     def read(self, floats: torch.Tensor, num_channels: int) -> torch.Tensor:
         """float32 [B, 1 or 3, S, S] in [0, 1] to float32 [B, num_channels, S, S], normalised."""
@@ -92,10 +124,14 @@ class Preprocessing:
 
     def processor(self) -> ViTImageProcessor:
         """The same preprocessing as transformers' image processor, for three-channel input."""
+        crop: dict[str, Any] = {}
+        if self.face_size != self.image_size:
+            crop = {"do_center_crop": True, "crop_size": {"height": self.image_size, "width": self.image_size}}
         return ViTImageProcessor(
-            size={"height": self.image_size, "width": self.image_size},
+            size={"height": self.face_size, "width": self.face_size},
             image_mean=list(self.mean),
             image_std=list(self.std),
+            **crop,
         )
 
     @classmethod
@@ -108,22 +144,46 @@ class Preprocessing:
         path = folder / "preprocessor_config.json"
         saved = read_json(path)
         try:
-            size = saved["size"]
-            height, width = (size["height"], size["width"]) if isinstance(size, dict) else (size, size)
+            height, width = _height_and_width(saved["size"])
+            cropped = bool(saved.get("do_center_crop"))
+            rows, columns = _height_and_width(saved["crop_size"]) if cropped else (height, width)
             mean, std = tuple(map(float, saved["image_mean"])), tuple(map(float, saved["image_std"]))
             fits = all(math.isfinite(value) for value in (*mean, *std)) and min(std) > 0
-            if type(height) is not int or type(width) is not int or not fits:
+            if not fits or any(type(side) is not int for side in (height, width, rows, columns)):
                 raise ValueError("sizes are whole numbers, deviations above 0")
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise MienError(
-                f"{path}: expected size (height, width), image_mean and image_std; give a folder that `mien train` "
-                "wrote"
+                f"{path}: expected size (height, width), image_mean, image_std, and crop_size beside do_center_crop; "
+                "give a folder that `mien train` wrote"
             ) from error
         if height != width or len(mean) != 3 or len(std) != 3:
             raise MienError(f"{path}: expected a square size and three channels, got {height}x{width}, {len(mean)}")
-        if not 1 <= height <= LARGEST_IMAGE:
-            raise MienError(f"{path}: size: got {height}, expected 1 to {LARGEST_IMAGE} pixels; copy the folder again")
-        return cls(int(height), mean, std)
+        largest = round(LARGEST_IMAGE / SMALLEST_CROP) if cropped else LARGEST_IMAGE
+        if not 1 <= height <= largest:
+            raise MienError(f"{path}: size: got {height}, expected 1 to {largest} pixels; copy the folder again")
+        if rows != columns or not height * SMALLEST_CROP <= rows <= height or (height - rows) % 2:
+            raise MienError(
+                f"{path}: crop_size: got {rows}x{columns}, expected a square of {math.ceil(height * SMALLEST_CROP)} to "
+                f"{height} pixels that leaves as many on the left as on the right; copy the folder again"
+            )
+        return cls(rows, mean, std, rows / height)
+
+
+def _planes(images: torch.Tensor) -> torch.Tensor:
+    """uint8 [B, H, W] or [B, H, W, 3] to [B, 1 or 3, H, W]."""
+    return images.unsqueeze(1) if images.ndim == 3 else images.movedim(-1, 1)
+
+
+def _resized(images: torch.Tensor, side: int) -> torch.Tensor:
+    """[B, C, H, W] to [B, C, side, side], bilinear with antialiasing, as the saved image processor resizes."""
+    if images.shape[-2:] == (side, side):
+        return images
+    return transforms.resize(images, [side, side], interpolation=InterpolationMode.BILINEAR, antialias=True)
+
+
+def _height_and_width(size: Any) -> tuple[Any, Any]:
+    """Of an entry of ``preprocessor_config.json``: ``{"height": .., "width": ..}``, or one number for both."""
+    return (size["height"], size["width"]) if isinstance(size, dict) else (size, size)
 
 
 def to_luma(images: torch.Tensor) -> torch.Tensor:

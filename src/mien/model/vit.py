@@ -221,6 +221,11 @@ def classes_of(backbone: str) -> tuple[str, ...]:
     return tuple(str(name) for name in (read_config(Path(source)).id2label or {}).values())  # in order, by read_config
 
 
+def reading_crop_of(backbone: str) -> float | None:
+    """The reading crop of a trained classifier that goes on; None of other backbones."""
+    return Preprocessing.load(Path(_inner(backbone))).crop if classes_of(backbone) else None
+
+
 def holds_timm(backbone: str) -> bool:
     """Whether it is the folder of a trained timm network, of which nothing can be frozen."""
     config = Path(_inner(backbone)) / "config.json"

@@ -117,7 +117,7 @@ def _attend(
         raise MienError(f"got a network without [CLS] attention ({name}), expected a ViT; use the method occlusion")
     network.eval()
     images = tensor(crop[None]).to(classifier.device)
-    pixels = classifier.preprocessing(images, num_channels(network)).requires_grad_(differentiable)
+    pixels = classifier.preprocessing.of_crops(images, num_channels(network)).requires_grad_(differentiable)
     with _eager(network):
         found = network(pixel_values=pixels, interpolate_pos_encoding=True, output_attentions=True)
     return found.logits[0], list(found.attentions)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -48,6 +48,17 @@ class Detector(Protocol):
 
     def detect(self, picture: np.ndarray) -> list[Detection]:
         """The faces of a picture, uint8 [H, W] (grey) or [H, W, 3] (RGB), upright, from left to right."""
+        ...
+
+
+@runtime_checkable
+class SideBySide(Protocol):
+    """What a detector has beside ``Detector`` if several pictures may be searched at once, each on one thread."""
+
+    threads: int
+
+    def detect_alone(self, picture: np.ndarray) -> list[Detection]:
+        """As ``Detector.detect``, on the calling thread alone."""
         ...
 
 

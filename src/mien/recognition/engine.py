@@ -20,7 +20,7 @@ _ROUNDING = 1e-3
 """By how much probabilities may miss 0, 1 and a sum of 1: float32 by a ten-thousandth of it, bfloat16 by about that."""
 
 _LARGEST_IMAGE = 1024
-"""As ``mien.model.preprocessing.LARGEST_IMAGE``, for which torch would have to be loaded."""
+"""As ``mien.config.LARGEST_IMAGE``, whose package takes time to load."""
 
 INPUT, OUTPUTS = "faces", ["probabilities", "embedding"]
 """The names in an exported file."""
@@ -40,7 +40,10 @@ class Answers:
 
 
 class Engine(Protocol):
-    """A network that reads face crops."""
+    """A network that reads face crops.
+
+    An engine may have ``face_size`` too (see the function of that name); without it, faces are read whole.
+    """
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -71,6 +74,15 @@ class Engine(Protocol):
     def read(self, crops: np.ndarray) -> Answers:
         """Reads crops, uint8 [N, S, S] or [N, S, S, 3]; N may be 0."""
         ...
+
+
+def face_size(engine: Engine) -> int:
+    """Pixels a side to which a whole face is brought, of which the engine reads the ``image_size`` in the middle.
+
+    A network that learnt from views that were zoomed in reads faces best as large as those were.
+    """
+    size: int = getattr(engine, "face_size", engine.image_size)
+    return size
 
 
 def sure_from(threshold: float | None, stated_accuracy: float | None) -> float | None:
@@ -106,6 +118,7 @@ class OnnxEngine:
         self.metadata = _metadata(self.path, self._session)
         self.names: tuple[str, ...] = tuple(self.metadata["names"])
         self.image_size: int = self.metadata["image_size"]
+        self.face_size: int = self.metadata.get("face_size", self.image_size)  # none in files of Mien 0.1.0
         self.grey: bool = self.metadata["grey"]
         self.stated_accuracy: float | None = self.metadata["stated_accuracy"]
         self.threshold = sure_from(self.metadata["threshold"], self.stated_accuracy)
@@ -246,6 +259,7 @@ def _metadata(path: Path, session: Any) -> dict[str, Any]:
         fits &= outputs["probabilities"].shape[1:] == [len(found["names"])] and "embedding" in outputs
         fits &= all(outputs[name].type == "tensor(float)" for name in OUTPUTS)
         fits &= type(size) is int and 1 <= size <= _LARGEST_IMAGE and type(found["grey"]) is bool
+        fits &= _is_face_size(found.get("face_size", size), size)
         fits &= all(_is_share(found[name]) for name in ("threshold", "stated_accuracy"))
         names = found["names"]
         fits &= isinstance(names, list) and all(isinstance(name, str) and name.strip() for name in names)
@@ -255,6 +269,10 @@ def _metadata(path: Path, session: Any) -> dict[str, Any]:
     if not fits:
         raise _foreign(path)
     return found
+
+
+def _is_face_size(value: Any, image_size: int) -> bool:
+    return type(value) is int and image_size <= value <= 2 * image_size and (value - image_size) % 2 == 0
 
 
 def _is_share(value: Any) -> bool:

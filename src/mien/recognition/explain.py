@@ -10,14 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from mien.data.images import gaussian_blur
 from mien.errors import NO_NUMBERS, MienError
-from mien.evaluation.calibration import softmax
 from mien.files import atomic_file
 from mien.recognition.draw import font
 from mien.recognition.engine import BATCH, Engine
@@ -138,7 +137,11 @@ def reader(engine: Engine | Classifier) -> Reader:
     read = getattr(engine, "read", None)
     if read is not None:
         return lambda crops: np.asarray(read(crops).probabilities)
-    return lambda crops: softmax(engine.logits(crops, batch_size=BATCH, quiet=True))  # type: ignore[union-attr]
+    from mien.recognition.torch_engine import TorchEngine
+
+    # Not the classifier's logits: those are of whole faces, which would be cropped again.
+    inner = TorchEngine(cast("Classifier", engine))
+    return lambda crops: inner.read(crops).probabilities
 
 
 def occlusion(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
@@ -12,6 +13,7 @@ from typing import Any
 
 from mien.errors import MienError
 from mien.files import atomic_file
+from mien.locks import claim_file
 from mien.recognition.results import Face, Recognition
 from mien.text import csv_path, csv_text, encodable
 
@@ -87,11 +89,15 @@ def csv_table(path: Path, names: Sequence[str]) -> Iterator[Add]:
 
     Raises:
         OSError: it cannot be written.
+        MienError: another command writes it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     header = columns(names)
-    with path.open("wb", buffering=0) as file:
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o666), "wb", buffering=0) as file:
+        claim_file(file.fileno(), path)  # before it is emptied, as it may be another command's
         whole = 0
+        if file.seekable():
+            file.truncate()
 
         def write(values: list[dict[str, Any]]) -> None:
             # The rows of a record go out in one piece: an interruption or a full disk leaves all of them or none.

@@ -6,7 +6,7 @@ import math
 import operator
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex, TypeAlias, overload
@@ -15,9 +15,10 @@ import numpy as np
 from PIL import Image
 
 from mien.errors import NO_NUMBERS, MienError
-from mien.recognition import crop as framing
-from mien.recognition import detectors, models
-from mien.recognition.detection import Detection, Detector
+from mien.machine import side_by_side
+from mien.recognition import detectors, engines
+from mien.recognition.crop import face_crop
+from mien.recognition.detection import Detection, Detector, SideBySide
 from mien.recognition.engine import Engine
 from mien.recognition.pictures import check_color, read
 from mien.recognition.results import Face, Recognition
@@ -82,7 +83,7 @@ class Recognizer:
         self.detector: Detector = detectors.detector(detector, **options) if isinstance(detector, str) else detector
         if not callable(getattr(self.detector, "detect", None)):
             raise MienError(f"detector: got {detector!r}, expected {detectors.KNOWN}, or an object with detect()")
-        self.engine: Engine = models.engine(model, engine, device, threads) if isinstance(engine, str) else engine
+        self.engine: Engine = engines.engine(model, engine, device, threads) if isinstance(engine, str) else engine
         if not callable(getattr(self.engine, "read", None)):
             raise MienError(f"engine: got {engine!r}, expected auto, onnx, torch, or an object with read()")
 
@@ -200,10 +201,7 @@ class Recognizer:
         waiting: list[_Found] = []
         crops = size = 0
         started = time.monotonic()
-        for index, given in enumerate(pictures):
-            check_color(given, color)
-            where = os.fsdecode(given) if isinstance(given, str | os.PathLike) else f"picture {index}"
-            found = self._find(given, where, color, keep_pixels)
+        for found in self._searched(pictures, color, keep_pixels, patience):
             waiting.append(found)
             crops += len(found.crops)
             size += found.size
@@ -215,16 +213,41 @@ class Recognizer:
                 waiting, crops, size, started = [], 0, 0, time.monotonic()
         yield from self._read(waiting)
 
-    def _find(self, given: Any, where: str, color: str | None, keep_pixels: bool) -> _Found:
+    def _searched(
+        self, pictures: Iterable[Any], color: str | None, keep_pixels: bool, patience: float
+    ) -> Iterator[_Found]:
+        """The faces of each picture, cut out, in order: as many pictures side by side as the detector has threads."""
+        most = self.detector.threads if isinstance(self.detector, SideBySide) else 1
+        group: list[_Decoded] = []
+        started = time.monotonic()
+        for index, given in enumerate(pictures):
+            check_color(given, color)
+            where = os.fsdecode(given) if isinstance(given, str | os.PathLike) else f"picture {index}"
+            group.append(_decoded(given, where, color))
+            size = sum(picture.pixels.nbytes for picture in group if isinstance(picture.pixels, np.ndarray))
+            if len(group) >= most or size >= _MOST_BYTES or time.monotonic() - started >= patience:
+                yield from self._search(group, keep_pixels)
+                group, started = [], time.monotonic()
+        yield from self._search(group, keep_pixels)
+
+    def _search(self, group: Sequence[_Decoded], keep_pixels: bool) -> list[_Found]:
+        detector = self.detector
+        if len(group) > 1 and isinstance(detector, SideBySide):
+            detect = detector.detect_alone
+            return side_by_side(lambda picture: self._find(picture, detect, keep_pixels), group, detector.threads)
+        return [self._find(picture, detector.detect, keep_pixels) for picture in group]
+
+    def _find(self, picture: _Decoded, detect: Callable[[np.ndarray], list[Detection]], keep_pixels: bool) -> _Found:
         """The faces of a picture, cut out, not yet read."""
+        where, pixels = picture.where, picture.pixels
+        if isinstance(pixels, str):
+            return _Found(Recognition(where, "error", pixels), [], [])
         try:
-            pixels = read(given, where, color)
-            detections = self.detector.detect(pixels)
+            detections = detect(pixels)
         except MienError as error:
             return _Found(Recognition(where, "error", str(error)), [], [])
-        except MemoryError:  # of this picture alone: the next one may be smaller
-            reason = f"{where}: needs more memory than there is left; close other programs, or make it smaller"
-            return _Found(Recognition(where, "error", shown(reason)), [], [])
+        except MemoryError:
+            return _Found(Recognition(where, "error", _too_large(where)), [], [])
         height, width = pixels.shape[:2]
         record = Recognition(
             where,
@@ -233,8 +256,7 @@ class Recognizer:
             height=height,
             pixels=pixels if keep_pixels else None,
         )
-        margin, size, grey = self.detector.margin, self.engine.image_size, self.engine.grey
-        crops = [framing.cut(pixels, found.framed, margin, size, grey) for found in detections]
+        crops = [face_crop(pixels, found, self.detector.margin, self.engine) for found in detections]
         return _Found(record, detections, crops)
 
     def _read(self, waiting: Sequence[_Found]) -> Iterator[Recognition]:
@@ -279,6 +301,14 @@ class Recognizer:
 
 
 @dataclass(frozen=True)
+class _Decoded:
+    """A picture before it is searched: uint8 [H, W] or [H, W, 3], or the reason why it cannot be read."""
+
+    where: str
+    pixels: np.ndarray | str
+
+
+@dataclass(frozen=True)
 class _Found:
     """A picture whose faces were found and wait to be read.
 
@@ -297,6 +327,19 @@ class _Found:
         """Bytes that it holds while it waits."""
         pixels = self.record.pixels
         return sum(crop.nbytes for crop in self.crops) + (0 if pixels is None else pixels.nbytes)
+
+
+def _decoded(given: Any, where: str, color: str | None) -> _Decoded:
+    try:
+        return _Decoded(where, read(given, where, color))
+    except MienError as error:
+        return _Decoded(where, str(error))
+    except MemoryError:  # of this picture alone: the next one may be smaller
+        return _Decoded(where, _too_large(where))
+
+
+def _too_large(where: str) -> str:
+    return shown(f"{where}: needs more memory than there is left; close other programs, or make it smaller")
 
 
 def _check_count(name: str, value: object) -> None:

@@ -60,6 +60,7 @@ class TorchEngine:
         self.threshold = sure_from(threshold, stated_accuracy)
         self.names = classifier.names
         self.image_size = classifier.preprocessing.image_size
+        self.face_size = classifier.preprocessing.face_size
         self.grey = reads_luma(classifier.network, classifier.preprocessing)
         self._reading = Reading(classifier.network).eval()
 
@@ -97,7 +98,7 @@ class TorchEngine:
         device, channels = self.classifier.device, num_channels(self.classifier.network)
         parts = []
         for batch in batches(crops):
-            pixels = self.classifier.preprocessing(tensor(batch).to(device), channels)
+            pixels = self.classifier.preprocessing.of_crops(tensor(batch).to(device), channels)
             probabilities, embedding = self._reading(pixels)
             parts.append((probabilities.float().cpu().numpy(), embedding.float().cpu().numpy()))
         return joined(parts, len(crops), self.classifier.folder or "the model", len(self.names))

@@ -13,19 +13,28 @@ from torch.nn import functional as F
 from mien.config import AugmentConfig, TrainConfig
 from mien.data.faces import FaceSet
 from mien.model.preprocessing import Preprocessing, to_luma
+from mien.training.degrade import blurred, compressed, lit, noisy
 
 SCALE, CROP_X, CROP_Y, FLIP, ANGLE, SHIFT_X, SHIFT_Y, BRIGHTNESS, CONTRAST, ERASE, AREA, ASPECT, ERASE_X, ERASE_Y = (
     range(14)
 )
-COLUMNS = 14
+STILL, LIGHT, LIGHT_FROM, BLUR, NOISE, NOISE_SEED, JPEG = range(14, 21)
+COLUMNS = 21
 ERASED_AREA = (0.02, 0.2)
 ERASED_ASPECT = (0.3, 1 / 0.3)
 
 
 def random_table(count: int, seed: int, epoch: int) -> torch.Tensor:
-    """Uniform numbers in [0, 1) for every image in an epoch, float32 [count, 14]."""
-    generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, epoch, 0xA06))))
-    return torch.from_numpy(generator.random((count, COLUMNS), dtype=np.float32))
+    """Uniform numbers in [0, 1) for every image in an epoch, float32 [count, 21]."""
+    # The columns that came later have a source of their own: a run from before them goes on with the same numbers.
+    first = _uniform(count, STILL, (seed, epoch, 0xA06))
+    later = _uniform(count, COLUMNS - STILL, (seed, epoch, 0xDE6))
+    return torch.from_numpy(np.concatenate([first, later], axis=1))
+
+
+def _uniform(count: int, columns: int, key: tuple[int, int, int]) -> np.ndarray:
+    generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence(key)))
+    return generator.random((count, columns), dtype=np.float32)
 
 
 class Augment:
@@ -47,7 +56,7 @@ class Augment:
 
         Args:
             images: uint8 [B, H, W] (grey) or [B, H, W, 3] (RGB).
-            random: float32 [B, 14] in [0, 1), the rows of ``random_table`` for these images, on the same device.
+            random: float32 [B, 21] in [0, 1), the rows of ``random_table`` for these images, on the same device.
 
         Returns:
             float32 [B, num_channels, S, S], normalised.
@@ -55,23 +64,29 @@ class Augment:
         planes = (images.unsqueeze(1) if images.ndim == 3 else images.movedim(-1, 1)).float() / 255
         if planes.shape[1] == 3 and self.num_channels == 1:
             planes = to_luma(planes)
-        planes = self._relight(self._move(planes, random), random)
+        planes = self._degrade(self._relight(self._move(planes, random), random), random)
         pixels = self.preprocessing.normalise(planes.expand(-1, self.num_channels, -1, -1))
         return self._erase(pixels, random)
 
     def _move(self, planes: torch.Tensor, random: torch.Tensor) -> torch.Tensor:
         """Crop, flip, rotation, shift and resize in one bilinear resampling; what lies outside is mirrored."""
         c = self.config
-        side = 1 - (1 - c.crop_scale) * random[:, SCALE]
+        side = c.wide_scale - (c.wide_scale - c.crop_scale) * random[:, SCALE]
         angle = math.radians(c.rotation) * _signed(random[:, ANGLE])
+        shift = 2 * c.shift * _signed(random[:, SHIFT_X]), 2 * c.shift * _signed(random[:, SHIFT_Y])
+        if c.still:
+            # Where each pixel lies on a pixel of the image, bilinear resampling gives it back as it was.
+            still = random[:, STILL] < c.still
+            side, angle = side.masked_fill(still, 1.0), angle.masked_fill(still, 0.0)
+            shift = shift[0].masked_fill(still, 0.0), shift[1].masked_fill(still, 0.0)
         mirror = torch.where(random[:, FLIP] < c.flip, -1.0, 1.0)
         theta = torch.zeros(len(planes), 2, 3, device=planes.device)
         theta[:, 0, 0] = side * angle.cos() * mirror
         theta[:, 0, 1] = -side * angle.sin()
         theta[:, 1, 0] = side * angle.sin() * mirror
         theta[:, 1, 1] = side * angle.cos()
-        theta[:, 0, 2] = (1 - side) * _signed(random[:, CROP_X]) + 2 * c.shift * _signed(random[:, SHIFT_X])
-        theta[:, 1, 2] = (1 - side) * _signed(random[:, CROP_Y]) + 2 * c.shift * _signed(random[:, SHIFT_Y])
+        theta[:, 0, 2] = (1 - side) * _signed(random[:, CROP_X]) + shift[0]
+        theta[:, 1, 2] = (1 - side) * _signed(random[:, CROP_Y]) + shift[1]
         size = self.preprocessing.image_size
         # F.affine_grid, five times as fast: a column's and a row's share are added, where it multiplies matrices.
         centre = (2 * torch.arange(size, device=planes.device) + 1) / size - 1
@@ -81,14 +96,29 @@ class Augment:
         return F.grid_sample(planes, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
     def _relight(self, planes: torch.Tensor, random: torch.Tensor) -> torch.Tensor:
-        """Contrast around each image's own mean, then brightness; the result stays in [0, 1]."""
+        """Light from a side, contrast around each image's own mean, then brightness; the result stays in [0, 1]."""
         c = self.config
+        if c.light:
+            planes = lit(planes, c.light * random[:, LIGHT], 2 * math.pi * random[:, LIGHT_FROM])
         if c.brightness == 0 and c.contrast == 0:
             return planes
         gain = (1 + c.contrast * _signed(random[:, CONTRAST])).view(-1, 1, 1, 1)
         offset = (c.brightness * _signed(random[:, BRIGHTNESS])).view(-1, 1, 1, 1)
         mean = planes.mean((1, 2, 3), keepdim=True)
         return (planes - mean).mul_(gain).add_(mean).add_(offset).clamp_(0, 1)
+
+    def _degrade(self, planes: torch.Tensor, random: torch.Tensor) -> torch.Tensor:
+        """Blur, noise and loss by compression, in the order in which a camera adds them."""
+        c = self.config
+        if c.blur:
+            planes = blurred(planes, c.blur * _upper_half(random[:, BLUR]), c.blur)
+        if c.noise:
+            planes = noisy(planes, c.noise * _upper_half(random[:, NOISE]), random[:, NOISE_SEED])
+        if c.jpeg:
+            touched = random[:, JPEG] < 0.5
+            quality = c.jpeg + (100 - c.jpeg) * 2 * random[:, JPEG]
+            planes = torch.where(touched.view(-1, 1, 1, 1), compressed(planes, quality), planes)
+        return planes
 
     def _erase(self, pixels: torch.Tensor, random: torch.Tensor) -> torch.Tensor:
         """Random erasing (Zhong et al. 2017, arXiv:1708.04896), with the mean grey of the set."""
@@ -110,6 +140,11 @@ class Augment:
 def _signed(uniform: torch.Tensor) -> torch.Tensor:
     """[0, 1) to [-1, 1)."""
     return 2 * uniform - 1
+
+
+def _upper_half(uniform: torch.Tensor) -> torch.Tensor:
+    """[0, 1) to [0, 1): 0 for the lower half, and uniform for the upper one."""
+    return (2 * uniform - 1).clamp(min=0)
 
 
 def _between(bounds: tuple[float, float], uniform: torch.Tensor) -> torch.Tensor:

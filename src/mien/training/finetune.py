@@ -29,7 +29,7 @@ from mien.model.classifier import Classifier
 from mien.model.freezing import check_freezing, freeze, frozen_units, table, training_mode
 from mien.model.networks import Network, lay_out, logits, logits_and_states, num_channels, rows_line
 from mien.model.preprocessing import tensor
-from mien.model.vit import build, check_backbone, classes_of, holds_timm, is_hub_id
+from mien.model.vit import build, check_backbone, classes_of, holds_timm, is_hub_id, reading_crop_of
 from mien.progress import progress
 from mien.text import shown
 from mien.training.augment import (
@@ -55,6 +55,7 @@ from mien.training.run import (
     open_run,
     prepare_faces,
     resolve_precision,
+    saved_reading_crop,
     start_accelerator,
 )
 from mien.training.teachers import Distillation, Hints, Teacher, check_teachers, load_teachers, teacher_state
@@ -83,6 +84,10 @@ def train(config: TrainConfig, *, resume: bool = False, command: str = "") -> Pa
     check_backbone(config.backbone)
     if by_default and holds_timm(config.backbone):
         config = replace(config, freeze=replace(config.freeze, blocks=0))
+    if resume and config.reading_crop is None:
+        config = replace(config, reading_crop=saved_reading_crop(Path(config.out)))
+    if config.reading_crop is None:
+        config = replace(config, reading_crop=reading_crop_of(config.backbone))
     config = config.resolved()
     accelerator = start_accelerator(config)
     with accelerator.main_process_first():  # which fills the cache, and mends the folder
@@ -105,6 +110,7 @@ def train(config: TrainConfig, *, resume: bool = False, command: str = "") -> Pa
         network_args=config.network_args,
         drop_path=config.drop_path,
     )
+    preprocessing = replace(preprocessing, crop=cast(float, config.reading_crop))
     check_freezing(config.freeze, network, fresh=config.is_fresh, by_default=by_default)
     classifier = Classifier(lay_out(network.to(accelerator.device)), preprocessing, faces.names)
     former = classes_of(config.backbone)

@@ -246,6 +246,18 @@ def state_path(out: Path) -> Path:
     return out / "state.safetensors"
 
 
+def saved_reading_crop(out: Path) -> float | None:
+    """The reading crop of the run that a folder holds: 1 if it began before there was that setting.
+
+    None if there is no state or it is damaged; ``load_state`` says so.
+    """
+    try:
+        with safe_open(state_path(out), framework="pt") as file:
+            return float(json.loads((file.metadata() or {})["mien"])["config"].get("reading_crop", 1.0))
+    except (SafetensorError, KeyError, TypeError, OSError, ValueError, AttributeError, RecursionError):
+        return None
+
+
 def save_state(
     out: Path, config: RunConfig, fingerprint: str, progress: Progress, parts: dict[str, dict[str, torch.Tensor]]
 ) -> None:

@@ -98,6 +98,7 @@ class Distillation:
 
     def _logits(self, teacher: Teacher, faces: torch.Tensor) -> torch.Tensor:
         preprocessing, network = teacher.classifier.preprocessing, teacher.classifier.network
+        # Read whole, whatever the teacher's reading crop: the student's views are zoomed in already.
         view = preprocessing.read(preprocessing.resize(faces), num_channels(network))
         view = half_mirrored(view) if self.config.mirror else view
         with torch.autocast(faces.device.type, torch.bfloat16, enabled=self.precision == "bf16"):

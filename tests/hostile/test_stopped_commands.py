@@ -1,0 +1,256 @@
+"""Whole commands, killed at each change that they make to files, or stopped there while another one runs.
+
+Whatever the moment: what stands at --out is the former or the new one, whole; nothing else in the folder is touched;
+the next run works, and leaves nothing behind of the one that was killed. Commands of many changes (train, pack) are
+killed at some of them only, as that takes minutes: MIEN_EVERY_STOP=1 does all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import film_helpers as films
+import pytest
+from data_helpers import encode, noise, write_zip
+from hostile_helpers import write_classifier
+from PIL import Image
+from stopped_commands import Commands
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork") or sys.platform != "linux", reason="forks and flock")
+
+EVERY = bool(os.environ.get("MIEN_EVERY_STOP"))
+MOST_STOPS = 8
+"""Of a command with more changes, so many are tried, spread evenly, unless all are."""
+
+COMMANDS: dict[str, list[str]] = {
+    "crop": ["data", "crop", "{root}/photos", "--out", "{box}/out"],
+    "draw": ["data", "draw", "--out", "{box}/out.zip", "--train", "7", "--validation", "7", "--test", "7", "--force"],
+    "export": ["export", "{root}/model", "--out", "{box}/out"],
+    "evaluate": ["evaluate", "{root}/model", "--data", "{root}/data.zip", "--split", "test", "--out", "{box}/out"],
+    "pack": ["pack", "{root}/run", "--data", "{root}/data.zip", "--out", "{box}/out"],
+    "card": ["card", "{root}/packed", "--out", "{box}/out.md"],
+    "annotate": ["predict", "{root}/photos", "--detector", "none", "--annotate", "{box}/out"],
+    "csv": ["predict", "{root}/photos", "--detector", "none", "--csv", "{box}/out.csv"],
+    "parquet": ["predict", "{root}/photos", "--detector", "none", "--parquet", "{box}/out.parquet"],
+    "film": ["predict", "{root}/film.mp4", "--detector", "none", "--video-out", "{box}/out.mp4", "--timeline",
+             "{box}/out.png"],
+    "explain": ["explain", "{root}/photos/happy/a.png", "--detector", "none", "--out", "{box}/out.png"],
+    "train": ["train", "--data", "{root}/data.zip", "--backbone", "nano", "--image-size", "16", "--patch-size", "8",
+              "--epochs", "1", "--batch-size", "8", "--out", "{box}/out"],
+    "pretrain": ["pretrain", "--data", "{root}/data.zip", "--preset", "nano", "--image-size", "16", "--epochs", "1",
+                 "--batch-size", "8", "--probe-epochs", "0", "--out", "{box}/out"],
+}  # fmt: skip
+"""Commands that write, each to a path that begins with ``out``."""
+
+RUNS = ("train", "pretrain")
+IN_PLACE = ("csv", "annotate")
+"""What writes file by file, so that a part of it may be there."""
+
+RANDOM = re.compile(r"\.[a-z0-9_]{8}\.tmp|\.mien-[a-z0-9_]{8}\.tmp")
+OURS = re.compile(r"\.(.+\.[a-z0-9_]{8}\.tmp(\.old)?|mien-[a-z0-9_]{8}\.tmp(\.\w+)?|.+\.lock)")
+
+
+class Stage:
+    """The inputs of all commands, and the process that runs them."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        splits, names = ("train", "val", "test"), ("happy", "sad")
+        places = itertools.product(splits, names, range(4))
+        members = {f"{split}/{name}/{at}.png": (split, name, at) for split, name, at in places}
+        write_zip(root / "data.zip", {path: encode(noise(at, 16)) for at, path in enumerate(members)})
+        write_classifier(root / "model", names)
+        (root / "photos" / "happy").mkdir(parents=True)
+        Image.fromarray(films.portrait()).save(root / "photos" / "happy" / "a.png")
+        Image.fromarray(films.portrait()[:, ::-1]).save(root / "photos" / "happy" / "b.png")
+        films.numbered(root / "film.mp4", 4)
+        (root / "notes").mkdir()
+        self.commands = Commands(root / "notes", root / "cache")
+        self.totals: dict[str, int] = {}
+        self.boxes = itertools.count()
+        for name, argv in (("train", self.argv("train", root)), ("pack", self.argv("pack", root))):
+            (result,) = self.commands.run(root, *argv)
+            assert result["code"] == 0, result["said"]
+            (root / "out").rename(root / ("run" if name == "train" else "packed"))
+
+    def argv(self, name: str, box: Path) -> list[str]:
+        return [word.format(root=self.root, box=box) for word in COMMANDS[name]]
+
+    def box(self) -> Path:
+        """A new folder with a file that belongs to somebody else."""
+        box = self.root / f"box{next(self.boxes)}"
+        box.mkdir()
+        (box / "mine.txt").write_text("precious")
+        return box
+
+    def changes(self, name: str) -> int:
+        """How many changes a command makes that runs undisturbed."""
+        if name not in self.totals:
+            box = self.box()
+            (result,) = self.commands.run(box, *self.argv(name, box))
+            assert result["code"] == 0, result["said"]
+            self.totals[name] = len(result["events"])
+        return self.totals[name]
+
+    def stops(self, name: str, most: int = MOST_STOPS) -> list[int]:
+        """The changes before which a command is stopped, by their number."""
+        count = self.changes(name)
+        if EVERY or count <= most:
+            return list(range(1, count + 1))
+        return sorted({1 + round(at * (count - 1) / (most - 1)) for at in range(most)})
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    stage = Stage(tmp_path_factory.mktemp("stage"))
+    yield stage
+    stage.commands.close()
+
+
+def listing(box: Path) -> dict[str, str]:
+    """Each file below a folder with the SHA-256 of its content; folders with none."""
+    return {
+        str(path.relative_to(box)): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+        for path in sorted(box.rglob("*"))
+    }
+
+
+def shape(box: Path) -> tuple[str, ...]:
+    """The names in a folder, without what is random in them."""
+    return tuple(sorted({RANDOM.sub(".RANDOM", name) for name in listing(box)}))
+
+
+def public(box: Path) -> dict[str, str]:
+    """What is not hidden; hidden entries must be Mien's own."""
+    files = listing(box)
+    for name in files:
+        hidden = [part for part in Path(name).parts if part.startswith(".")]
+        assert all(OURS.fullmatch(part) for part in hidden), name
+    return {name: content for name, content in files.items() if "/." not in f"/{name}"}
+
+
+def check_whole(name: str, box: Path, complete: Sequence[str], former: dict[str, str]) -> None:
+    """What a killed command leaves in its box is the former state or the new one, file by file for a run."""
+    files = public(box)
+    assert (box / "mine.txt").read_text() == "precious"
+    for path in files:
+        if path.endswith(".json"):
+            json.loads((box / path).read_text())
+    if name in RUNS:
+        model = {path for path in files if path.startswith("out/model/")}
+        assert not model or model == {path for path in complete if path.startswith("out/model/")}
+        assert set(files) <= set(complete)
+    elif name in IN_PLACE or name == "film":  # the film and its timeline are two files
+        assert set(files) <= set(complete)
+    else:
+        wanted = [set(complete), {"mine.txt"}]
+        assert set(files) in wanted and (set(files) != {"mine.txt"} or not former or _has_old(box)), sorted(files)
+        if former and set(files) == set(complete) and files != former:
+            assert not any(files[path] == former[path] for path in files if path.endswith(".html")), "half and half"
+
+
+def _has_old(box: Path) -> bool:
+    return any(entry.name.endswith(".tmp.old") for entry in box.iterdir())
+
+
+def run_again(name: str, stage: Stage, box: Path, complete: Sequence[str]) -> None:
+    """The next run works and leaves nothing of the killed one."""
+    argv = stage.argv(name, box)
+    if name in RUNS and (box / "out" / "state.safetensors").exists():
+        argv.append("--resume")
+    (result,) = stage.commands.run(box, *argv)
+    refusals = {
+        "crop": "exists; choose",
+        "train": "holds a model but no state",
+        "pretrain": "holds a model but no state",
+    }
+    if result["code"] == 2 and name in refusals and (box / "out").exists():
+        # The killed one had published a set, or a model before its first state: it is left to the user to remove it.
+        assert refusals[name] in result["said"], result["said"]
+        shutil.rmtree(box / "out")
+        (result,) = stage.commands.run(box, *stage.argv(name, box))
+    assert result["code"] == 0, result["said"]
+    names = sorted(listing(box))
+    if name == "annotate":  # copies never take the place of others
+        names = [entry for entry in names if not re.search(r"-\d\.png$", entry)]
+    assert names == sorted(complete)
+
+
+@pytest.mark.parametrize("replacing", [False, True], ids=["new", "replaced"])
+@pytest.mark.parametrize("name", COMMANDS)
+def test_killed_at_each_change(name: str, replacing: bool, stage: Stage) -> None:
+    if replacing and (name in (*RUNS, *IN_PLACE, "crop")):
+        pytest.skip("replaces nothing")
+    whole = stage.box()
+    (result,) = stage.commands.run(whole, *stage.argv(name, whole))
+    assert result["code"] == 0, result["said"]
+    complete, former = sorted(listing(whole)), listing(whole) if replacing else {}
+    seen: set[tuple[str, ...]] = set()
+    for at in stage.stops(name, 4 if name in RUNS or name == "pack" else MOST_STOPS):
+        box = stage.box()
+        if replacing:
+            shutil.copytree(whole, box, dirs_exist_ok=True)
+        (result,) = stage.commands.run(box, *stage.argv(name, box), kill=at)
+        assert result["code"] == -9, (at, result)
+        check_whole(name, box, complete, former)
+        state = shape(box)
+        if state not in seen or EVERY:
+            seen.add(state)
+            run_again(name, stage, box, complete)
+            assert (box / "mine.txt").read_text() == "precious"
+        shutil.rmtree(box)
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "csv"])
+def test_killed_in_the_middle_of_a_file(name: str, stage: Stage) -> None:
+    """By a limit on the size of files, which strikes native code that writes too."""
+    whole = stage.box()
+    (result,) = stage.commands.run(whole, *stage.argv(name, whole))
+    complete = sorted(listing(whole))
+    sizes = sorted({path.stat().st_size for path in whole.rglob("*") if path.is_file()})
+    for largest in {sizes[-1] // 2, sizes[-1] - 1}:
+        box = stage.box()
+        (result,) = stage.commands.run(box, *stage.argv(name, box), largest=largest)
+        assert result["code"] in (-25, 2), result  # SIGXFSZ, or a library that blocks it and tells
+        check_whole(name, box, complete, {})
+        run_again(name, stage, box, complete)
+        shutil.rmtree(box)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_stopped_while_others_run(name: str, stage: Stage) -> None:
+    others = itertools.cycle(COMMANDS) if not EVERY else None
+    for _ in range(list(COMMANDS).index(name)):
+        next(others or iter([""]))
+    for at in stage.stops(name, 3):
+        for other in list(COMMANDS) if others is None else [next(others)]:
+            box = stage.box()
+            argv, second = stage.argv(name, box), stage.argv(other, box)
+            results = stage.commands.run(box, *argv, stop=at, meanwhile=second)
+            check_both(f"{name} stopped at {at}, {other} meanwhile", box, results)
+            shutil.rmtree(box)
+
+
+def check_both(what: str, box: Path, results: list[dict[str, Any]]) -> None:
+    """Each of two commands succeeded or said in one line why not; nothing is half, mixed or left behind."""
+    for result in results:
+        assert result["code"] in (0, 2), (what, result)
+        assert "Traceback" not in result["said"] and "unexpected" not in result["said"], (what, result)
+        errors = [line for line in result["said"].splitlines() if line.startswith("mien: error: ")]
+        assert len(errors) == (result["code"] == 2), (what, result)
+    assert any(result["code"] == 0 for result in results), (what, results)
+    assert (box / "mine.txt").read_text() == "precious", what
+    assert not [name for name in listing(box) if "/." in f"/{name}"], (what, sorted(listing(box)))
+    for path in box.rglob("*.json"):
+        json.loads(path.read_text())
+    for path in box.rglob("*.csv"):
+        assert b"\0" not in path.read_bytes(), what

@@ -1,0 +1,208 @@
+"""--timeout: what never ends is broken off, has its record, and the next input is read; nothing is left behind."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import film_helpers as films
+import pytest
+from data_helpers import encode, noise
+from hostile_helpers import endless_gif, endless_jpeg, error_of, mien, prepare_work, run_mien, write_endless_network
+
+from mien.errors import MienError
+from mien.recognition.time_limit import OverdueError, TimedProcess
+
+SECONDS = 2
+"""Seconds that an input may take here; the endless ones would take 5 s to for ever."""
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("hostile")
+    (folder / "b.jpg").write_bytes(endless_jpeg())
+    (folder / "c.png").write_bytes(encode(noise(0, 48)))
+    return folder
+
+
+def workers_of(pid: int) -> list[int]:
+    """The processes that a process has started to read, without the tracker that ``multiprocessing`` starts beside."""
+    children = [int(number) for number in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return [child for child in children if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text()]
+
+
+class TestPredict:
+    def test_pictures(self, hostile: Path, tmp_path: Path) -> None:
+        out = tmp_path / "out"
+        done = run_mien(
+            "predict", hostile, "--detector", "none", "--timeout", SECONDS, "--csv", out / "a.csv", "--annotate", out
+        )
+        assert done.returncode == 3 and "Traceback" not in done.stderr, done.stderr
+        rows = list(csv.DictReader((out / "a.csv").open(encoding="utf-8")))
+        assert [row["status"] for row in rows] == ["error", "ok"]
+        assert rows[0]["error"].endswith(
+            "b.jpg: took longer than 2 s and was broken off; leave it out, or give it a longer --timeout"
+        )
+        assert sorted(entry.name for entry in out.iterdir()) == ["a.csv", "c.png"]
+
+    def test_a_gif_of_35_bytes(self, hostile: Path, tmp_path: Path) -> None:
+        (tmp_path / "a.gif").write_bytes(endless_gif())
+        assert (tmp_path / "a.gif").stat().st_size == 35
+        inputs = [tmp_path / "a.gif", hostile / "c.png"]
+        done = run_mien("predict", *inputs, "--detector", "none", "--timeout", 0.5, "--json")
+        records = [json.loads(line) for line in done.stdout.splitlines()]
+        assert records[0]["status"] == "error" and "took longer than 0.5 s" in records[0]["error"]
+        assert len(records) == 2
+
+    def test_a_network_that_loops_for_ever(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        model = write_endless_network(tmp_path / "model.onnx")
+        films.numbered(tmp_path / "film.mp4", 4)
+        (tmp_path / "photo.png").write_bytes(encode(noise(0, 48)))
+        out = tmp_path / "out"
+        code = mien(
+            "predict", tmp_path / "film.mp4", tmp_path / "photo.png", tmp_path / "nosuch.png", "--model", model,
+            "--detector", "none", "--timeout", 0.5, "--json", "--video-out", out / "film.mp4", "--timeline",
+            out / "t.png", "--annotate", out,
+        )  # fmt: skip
+        records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert code == 3 and [record["status"] for record in records] == ["error"] * 3
+        assert ["took longer than 0.5 s" in record["error"] for record in records] == [True, True, False]
+        assert not out.exists() or not list(out.iterdir())
+        assert not workers_of(os.getpid())
+
+    def test_a_film_of_millions_of_parts(self, hostile: Path, tmp_path: Path) -> None:
+        film = films.numbered(tmp_path / "film.mp4", 4)
+        with film.open("ab") as file:
+            file.write(b"\0\0\0\x08free" * 3_000_000)
+        done = run_mien("predict", film, hostile / "c.png", "--detector", "none", "--timeout", 0.2, "--json")
+        records = [json.loads(line) for line in done.stdout.splitlines()]
+        assert "took longer than 0.2 s" in records[-2]["error"] and records[-1]["input"].endswith("c.png")
+
+    def test_answers_are_the_same(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        for number in range(2):
+            (tmp_path / f"{number}.png").write_bytes(encode(noise(number, 48)))
+        films.numbered(tmp_path / "film.mp4", 12)
+        outputs = []
+        for options in ([], ["--timeout", 60]):
+            out = tmp_path.with_name(f"{tmp_path.name}-{len(options)}")
+            options += ["--annotate", out, "--video-out", out / "boxes.mp4", "--timeline", out / "t.png"]
+            assert mien("predict", tmp_path, "--detector", "none", "--json", "--batch-size", 1, *options) == 0
+            files = {entry.name: entry.read_bytes() for entry in out.iterdir()}
+            outputs.append((capsys.readouterr().out, files))
+        assert outputs[0][0] == outputs[1][0] and len(outputs[0][0].splitlines()) == 14
+        assert outputs[0][1] == outputs[1][1] and len(outputs[0][1]) == 5
+
+    @pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "x", "1e9"])
+    def test_values(self, value: str) -> None:
+        assert "--timeout: got" in error_of("predict", "a.png", f"--timeout={value}")
+
+    def test_a_model_that_is_not_there(self) -> None:
+        assert error_of("predict", "a.png", "--timeout", 9, "--model", "nosuch").startswith("mien: error: nosuch: ")
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_a_signal_ends_both_processes(self, number: signal.Signals, hostile: Path, tmp_path: Path) -> None:
+        first = subprocess.Popen(
+            [sys.executable, "-c", "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+             "from mien.cli import main; sys.exit(main(sys.argv[1:]))",
+             "predict", hostile / "c.png", hostile / "b.jpg", "--detector", "none", "--timeout", "60", "--json"],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )  # fmt: skip
+        assert first.stdout and json.loads(first.stdout.readline())["status"] == "ok"
+        workers = workers_of(first.pid)
+        os.killpg(first.pid, number)
+        _, said = first.communicate(timeout=60)
+        assert first.returncode == (130 if number == signal.SIGINT else 143) and said.count("\n") == 1, said
+        assert workers and not any(_lives(pid) for pid in workers)
+
+
+class TestExplain:
+    def test_a_network_that_loops_for_ever(self, tmp_path: Path) -> None:
+        model = write_endless_network(tmp_path / "model.onnx")
+        (tmp_path / "photo.png").write_bytes(encode(noise(0, 48)))
+        options = ["--detector", "none", "--model", model, "--timeout", 0.5, "--out", tmp_path / "out" / "heat.png"]
+        assert "took longer than 0.5 s" in error_of("explain", tmp_path / "photo.png", *options)
+        assert not (tmp_path / "out").exists()
+
+    def test_the_same_picture(self, hostile: Path, tmp_path: Path) -> None:
+        for name, options in (("a.png", []), ("b.png", ["--timeout", 60])):
+            assert mien("explain", hostile / "c.png", "--detector", "none", "--out", tmp_path / name, *options) == 0
+        assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def process() -> Iterator[TimedProcess]:
+    with closing(TimedProcess(0.5, prepare_work)) as process:
+        assert process.greeting == "prepared"
+        yield process
+
+
+class TestProcess:
+    def test_one_that_dies(self, process: TimedProcess) -> None:
+        with pytest.raises(OverdueError, match=r"a.png: ended the process that read it \(SIGKILL\); leave it out"):
+            list(process.answers("yield 1\nos.kill(os.getpid(), signal.SIGKILL)", "a.png"))
+        with pytest.raises(OverdueError, match=r"a.png: ended the process that read it \(exit code 7\)"):
+            list(process.answers("os._exit(7)", "a.png"))
+        assert list(process.answers("yield 1; yield 2", "b.png")) == [1, 2]
+
+    def test_it_begins_a_new_process_only_when_it_must(self, process: TimedProcess) -> None:
+        first, second = (list(process.answers("yield os.getpid()", "a.png")) for _ in range(2))
+        with pytest.raises(OverdueError, match=r"took longer than 0.5 s"):
+            list(process.answers("while True: pass", "a.png"))
+        assert first == second != list(process.answers("yield os.getpid()", "a.png"))
+
+    def test_the_time_is_that_of_each_piece(self, process: TimedProcess) -> None:
+        assert list(process.answers("for n in range(4): time.sleep(0.25); yield n", "a.png")) == [0, 1, 2, 3]
+
+    def test_a_slow_reader_is_waited_for(self, process: TimedProcess) -> None:
+        sizes = []
+        for piece in process.answers("for n in range(3): yield bytes(10**6)", "a.png"):
+            sizes.append(len(piece))
+            time.sleep(0.7)
+        assert sizes == [10**6] * 3
+
+    def test_what_is_raised_comes_through(self, process: TimedProcess) -> None:
+        with pytest.raises(MienError, match=r"^broken"):
+            list(process.answers("raise MienError('broken')", "a.png"))
+        with pytest.raises(KeyError) as caught:
+            list(process.answers("raise KeyError('x')", "a.png"))
+        assert "Traceback" in caught.value.__notes__[0]
+
+    def test_remarks(self) -> None:
+        remarks: list[str] = []
+        with closing(TimedProcess(5, prepare_work, say=remarks.append)) as process:
+            assert list(process.answers("say('remark'); yield 1", "a")) == [1]
+        assert remarks == ["remark"]
+
+    def test_nobody_is_left_when_the_first_process_is_killed(self) -> None:
+        code = (
+            "from mien.recognition.time_limit import TimedProcess; from hostile_helpers import prepare_work\n"
+            "process = TimedProcess(0.5, prepare_work)\n"
+            "for piece in process.answers('yield os.getpid()\\nwhile True: pass', 'a'):\n"
+            "    print(piece, flush=True)\n"
+            "    import os, signal; os.kill(os.getpid(), signal.SIGKILL)\n"
+        )
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        first = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment)
+        assert first.stdout
+        worker = int(first.stdout.readline())
+        assert first.wait(60) == -signal.SIGKILL
+        until = time.monotonic() + 30
+        while time.monotonic() < until and _lives(worker):
+            time.sleep(0.1)
+        assert not _lives(worker)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
