@@ -83,11 +83,11 @@ def read_settings(
         MienError: every unknown field, wrong value and missing field, and what is no YAML.
         SystemExit: help or the settings were asked for and have been printed.
     """
-    flags = {PRINT_CONFIG: "print every field as YAML and stop", **(flags or {})}
+    flags = flags or {}
     if {"-h", "--help"} & set(arguments):
-        _help(schema, command, description, flags).print_help()
+        settings_parser(schema, command, description, flags).print_help()
         raise SystemExit(0)
-    typed, options = _parse(arguments, field_types(schema), flags)
+    typed, options = _parse(arguments, field_types(schema), {PRINT_CONFIG, *flags})
     for path in typed.files:
         typed.problems += _read_file(path, typed, _groups(schema))
     for option in options:
@@ -207,7 +207,7 @@ def _placed(name: str, problem: str, typed: Typed, schema: type) -> str:
     return f"{typed.places.get(name, f'--{name}')}: {problem}"
 
 
-def _help(schema: type, command: str, description: str, flags: Mapping[str, str]) -> argparse.ArgumentParser:
+def settings_parser(schema: type, command: str, description: str, flags: Mapping[str, str]) -> argparse.ArgumentParser:
     """Returns a parser that prints the help of a command: every field, what it is, its type and its default."""
     parser = argparse.ArgumentParser(
         prog=command,
@@ -216,7 +216,7 @@ def _help(schema: type, command: str, description: str, flags: Mapping[str, str]
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--config", metavar="FILE.yaml", help="read fields from this file; the command line wins")
-    for name, text in flags.items():
+    for name, text in {PRINT_CONFIG: "print every field as YAML and stop", **flags}.items():
         parser.add_argument(f"--{name}", action="store_true", help=text)
     defaults, texts = flat(to_dict(schema(data="", out=""))), _documentation(schema)
     for name, kind in field_types(schema).items():
