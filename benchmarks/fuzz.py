@@ -247,13 +247,11 @@ def read_onnx(folder: Path, rng: random.Random) -> None:
 def read_settings(folder: Path, rng: random.Random) -> None:
     """Settings of a run, which is refused before it begins, as its data is not there."""
     from mien.cli.settings import read_settings as read
-    from mien.cli.settings import settings_parser
     from mien.config import TrainConfig
 
     path = folder / "run.yaml"
     path.write_bytes(spoil(sound_settings(rng), rng))
-    parser = settings_parser(TrainConfig, "mien train", "", {})
-    read(TrainConfig, parser, ["--config", str(path), "--data", "nosuch.zip", "--out", str(folder / "out")])
+    read(TrainConfig, ["--config", str(path), "--data", "nosuch.zip", "--out", str(folder / "out")])
 
 
 TARGETS: dict[str, Callable[[Path, random.Random], None]] = {

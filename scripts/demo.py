@@ -1,4 +1,4 @@
-"""The whole path on drawn faces, as the commands that a person would type: ``python scripts/demo.py``."""
+"""Runs every stage on drawn faces, with the commands that a person would type: ``python scripts/demo.py``."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ REPORT = Path("reports/demo")
 
 
 def demo() -> int:
-    """Draws faces, pretrains, fine-tunes, evaluates, reads one picture, and tells where everything lies.
+    """Draws faces, pretrains, fine-tunes, evaluates, reads one picture, and prints where the results are.
 
-    What an earlier demo left in ``runs/demo`` and ``reports/demo`` is removed first.
+    Removes what an earlier demo left in ``runs/demo`` and ``reports/demo`` first.
 
     Returns:
         The exit code of the first command that failed, or 0.
@@ -48,11 +48,11 @@ def demo() -> int:
     if code:
         return code
     metrics = json.loads((REPORT / "metrics.json").read_text(encoding="utf-8"))
-    print(f"\nDrawn faces, a stand-in for real ones; done in {time.monotonic() - started:.0f} s.")
+    print(f"\nThe faces are drawn, not real; done in {time.monotonic() - started:.0f} s.")
     print(
         f"accuracy  {metrics['accuracy']:.2%} of {metrics['n']:,} test faces (chance: {1 / len(metrics['names']):.0%})"
     )
-    print(f"pictures  {PRETRAINING / 'reconstructions.png'}: what the autoencoder saw and made of faces")
+    print(f"pictures  {PRETRAINING / 'reconstructions.png'}: what the autoencoder saw, and its reconstructions")
     print(f"report    {REPORT / 'report.html'}")
     print(f"model     {RUN / 'model'}")
     return 0

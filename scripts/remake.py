@@ -1,7 +1,7 @@
-"""The shipped models, made again from ``archive.zip``: ``python scripts/remake.py``.
+"""Trains the shipped models again from ``archive.zip``: ``python scripts/remake.py``.
 
-The stages are commands that a person could type, each with a file of ``configs/model``. A run that was stopped
-goes on where it stopped; one that is done passes by at once, and is scored and packed again.
+The stages are commands that a person could type, each with a file of ``configs/model``. A run that was stopped is
+resumed. A finished run is not trained again, but scored and packed again.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ CONFIGS = Path("configs/model")
 
 @dataclass(frozen=True)
 class Stage:
-    """A run on the way to the shipped models.
+    """A run that leads to the shipped models.
 
     Attributes:
         command: train or pretrain.
-        name: of its folder below OUT, and of its settings in ``CONFIGS``.
-        backbone: the run whose encoder it goes on from, if any.
-        teachers: the runs that it learns from as well.
+        name: the name of its folder in OUT and of its settings in ``CONFIGS``.
+        backbone: the run whose encoder it starts from, if any.
+        teachers: the runs whose models teach it.
     """
 
     command: str
@@ -47,38 +47,38 @@ STAGES: tuple[Stage, ...] = (
     Stage("train", "nano-student", backbone="nano-mae", teachers=("second-teacher",)),
     Stage("train", "nano", backbone="nano-student", teachers=("third-teacher", "mini")),
 )
-"""In order."""
+"""The runs in order: each needs only those before it."""
 
 SHIPPED: tuple[str, ...] = ("mini", "nano")
-"""The runs whose models are packed; ``src/mien/weights`` holds those that come with the package."""
+"""The runs whose models are packed; the package holds them in ``src/mien/weights``."""
 
 
 def commands(data: str, out: Path) -> list[list[str]]:
-    """The commands, from the data to the cards; a run that has a state is resumed."""
-    found = [run_of(stage, data, out) for stage in STAGES]
+    """Returns the commands from training to the model cards; a run with a saved state is resumed."""
+    lines = [run_of(stage, data, out) for stage in STAGES]
     for name in SHIPPED:
         run, packed, report = str(out / name), out / "packed" / name, str(out / "reports" / name)
-        found += [
+        lines += [
             ["evaluate", run, "--data", data, "--split", "validation", "--out", report],
             ["pack", run, "--data", data, "--out", str(packed), "--int8"],
             ["card", str(packed), "--name", f"Mien {name}", "--out", str(out / f"MODEL_CARD-{name}.md")],
         ]
-    return found
+    return lines
 
 
 def run_of(stage: Stage, data: str, out: Path) -> list[str]:
-    """The command of a run."""
+    """Returns the command that trains a run."""
     folder = out / stage.name
-    found = [stage.command, "--config", str(CONFIGS / f"{stage.name}.yaml"), "--data", data, "--out", str(folder)]
+    command = [stage.command, "--config", str(CONFIGS / f"{stage.name}.yaml"), "--data", data, "--out", str(folder)]
     if stage.backbone:
-        found += ["--backbone", str(out / stage.backbone / "model")]
+        command += ["--backbone", str(out / stage.backbone / "model")]
     if stage.teachers:
-        found += ["--teacher", *(str(out / name) for name in stage.teachers)]
-    return [*found, *(["--resume"] if state_path(folder).exists() else [])]
+        command += ["--teacher", *(str(out / name) for name in stage.teachers)]
+    return [*command, *(["--resume"] if state_path(folder).exists() else [])]
 
 
 def remake(data: str, out: Path) -> int:
-    """Runs the commands; returns the exit code of the first that failed, or 0."""
+    """Trains, scores and packs the models; returns the exit code of the first command that failed, or 0."""
     started = time.monotonic()
     code = run_all(commands(data, out))
     if code:
@@ -88,15 +88,15 @@ def remake(data: str, out: Path) -> int:
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Reads the command line."""
+    """Runs the script; returns its exit code."""
     parser = argparse.ArgumentParser(prog="python scripts/remake.py", description="Makes the shipped models again.")
     parser.add_argument("--data", default="archive.zip", help="FER2013 (archive.zip)")
     parser.add_argument("--out", type=Path, default=Path("runs/model"), help="folder of the runs (runs/model)")
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     if not CONFIGS.is_dir():
         print(f"mien: error: {CONFIGS}: no such folder; run this from the folder of the project", file=sys.stderr)
         return 2
-    return remake(given.data, given.out)
+    return remake(options.data, options.out)
 
 
 if __name__ == "__main__":

@@ -23,8 +23,8 @@ from mien.cli.evaluate import report_folders, run_history
 from mien.cli.parser import Parser, with_dashes
 from mien.errors import MienError
 
-HEAVY = ("torch", "transformers", "timm", "accelerate", "onnxruntime", "jsonargparse", "yaml", "numpy", "cv2", "av")
-ONLY_WITH_TRAIN = ("torch", "torchvision", "transformers", "timm", "accelerate", "jsonargparse", "sklearn")
+HEAVY = ("torch", "transformers", "timm", "accelerate", "onnxruntime", "pydantic", "yaml", "numpy", "cv2", "av")
+ONLY_WITH_TRAIN = ("torch", "torchvision", "transformers", "timm", "accelerate", "pydantic", "sklearn")
 ALSO_ONLY_WITH_TRAIN = ("matplotlib", "safetensors", "yaml")
 
 

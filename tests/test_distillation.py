@@ -207,7 +207,7 @@ class TestTraining:
         self, faces: FaceSet, mae_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         teacher = write_teacher(tmp_path / "teacher")
-        options = {"checkpoint_seconds": 1e-6, "augment": AugmentConfig(mixup=0.2), "small_size": 16}
+        options = {"checkpoint_seconds": 1e-6, "augment": AugmentConfig(mixup=0.2)}
         monkeypatch.setattr(run, "STEPS_BETWEEN_CHECKS", 1)
         train(small(tmp_path / "whole", mae_folder, teacher, **options))
         with monkeypatch.context() as patch:

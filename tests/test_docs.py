@@ -14,8 +14,8 @@ import pytest
 from mien.cli import COMMANDS, main
 from mien.cli import training as training_commands
 from mien.cli.parser import Parser
-from mien.cli.settings import field_types, settings_parser
-from mien.config import PretrainConfig, TrainConfig
+from mien.cli.settings import settings_parser
+from mien.config import PretrainConfig, TrainConfig, field_types
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import subprocess
@@ -29,6 +28,7 @@ from mien.model.classifier import Classifier
 from mien.model.freezing import freeze, table
 from mien.model.networks import as_vit, heads, num_channels
 from mien.model.preprocessing import LUMA, Preprocessing
+from mien.model.timm_backbone import resize_timm
 from mien.model.vit import build
 from mien.training import finetune, run
 from mien.training.finetune import train
@@ -231,8 +231,8 @@ class TestTraining:
     def test_goes_on_as_if_it_had_never_stopped(
         self, updates: int, faces: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        options = {"checkpoint_seconds": 1e-6, "augment": AugmentConfig(mixup=0.2, cutmix=0.5), "small_size": 16,
-                   "small_until": 0.5, "drop_path": 0.2}  # fmt: skip
+        options = {"checkpoint_seconds": 1e-6, "augment": AugmentConfig(mixup=0.2, cutmix=0.5),
+                   "drop_path": 0.2}  # fmt: skip
         monkeypatch.setattr(run, "STEPS_BETWEEN_CHECKS", 1)
         train(small(tmp_path / "whole", **options))
         original = finetune.seed_step
@@ -252,18 +252,19 @@ class TestTraining:
             assert whole.keys() == stopped.keys()
             assert all(torch.equal(whole[key], stopped[key]) for key in whole)
 
-    def test_a_small_size_that_the_network_does_not_read(self, faces: FaceSet, tmp_path: Path) -> None:
-        options = {"backbone": "timm:vit_tiny_patch16_224", "small_size": 16}
+    def test_a_size_that_a_trained_network_does_not_read(self) -> None:
         shape = {"patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
+        backbone = "timm:vit_tiny_patch16_224"
+        network, preprocessing = build(backbone, NAMES, grey=True, image_size=32, network_args=shape)
+        assert isinstance(network, TimmWrapperForImageClassification)
         with pytest.raises(
-            MienError, match=r"small_size: got 16, expected a size that vit_tiny.* reads .*dynamic_img_"
+            MienError, match=r"image_size: got 16, expected a size that vit_tiny.* reads .*dynamic_img_"
         ):
-            train(small(tmp_path / "run", network_args=shape, **options))
-        train(small(tmp_path / "run", network_args={**shape, "dynamic_img_size": True}, **options))
-        with open(tmp_path / "run" / "history.csv", encoding="utf-8") as file:
-            assert [row["image_size"] for row in csv.DictReader(file)] == ["16", "32"]
-        with pytest.raises(MienError, match="below 32"):
-            train(small(tmp_path / "other", small_size=40))
+            resize_timm(network, preprocessing, 16)
+        shape["dynamic_img_size"] = True
+        network, preprocessing = build(backbone, NAMES, grey=True, image_size=32, network_args=shape)
+        assert isinstance(network, TimmWrapperForImageClassification)
+        assert resize_timm(network, preprocessing, 16).image_size == 16
 
     def test_what_timm_does_not_take(self, capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(MienError, match=r"freeze\.blocks: got 2 for timm:resnet18, expected 0"):

@@ -120,20 +120,10 @@ class TestRun:
 
     def test_every_option_at_once(self, faces: FaceSet, mae_folder: Path, tmp_path: Path) -> None:
         augment = AugmentConfig(mixup=0.2, cutmix=1.0, mix_probability=0.5, erasing=0.3)
-        config = small(tmp_path / "run", mae_folder, augment=augment, class_weights=True, small_size=16,
-                       small_until=0.5, tensorboard=True,
+        config = small(tmp_path / "run", mae_folder, augment=augment, class_weights=True, tensorboard=True,
                        layer_decay=0.7, precision="bf16", ema=0.0, clip_grad=0.0)  # fmt: skip
         train(config)
         assert list((tmp_path / "run" / "tensorboard").iterdir())
-
-    def test_small_pictures_first(self, faces: FaceSet, mae_folder: Path, tmp_path: Path) -> None:
-        train(small(tmp_path / "run", mae_folder, epochs=4, small_size=16, small_until=0.5))
-        with open(tmp_path / "run" / "history.csv", encoding="utf-8") as file:
-            assert [row["image_size"] for row in csv.DictReader(file)] == ["16", "16", "32", "32"]
-        assert json.loads((tmp_path / "run" / "meta.json").read_text())["metrics"]["epoch"] in (3, 4)
-        for size in (20, 32):
-            with pytest.raises(MienError, match=f"small_size: got {size}, expected a multiple of 8 .* below 32"):
-                train(small(tmp_path / "other", mae_folder, small_size=size))
 
     def test_no_validation_split_cuts_one(
         self, monkeypatch: pytest.MonkeyPatch, mae_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -166,8 +156,6 @@ class TestResume:
             "checkpoint_seconds": 1e-6,
             "freeze": freezing,
             "augment": augment,
-            "small_size": 16,
-            "small_until": 0.5,
         }
         monkeypatch.setattr(run, "STEPS_BETWEEN_CHECKS", 1)
         train(small(tmp_path / "whole", mae_folder, **options))
@@ -261,15 +249,13 @@ class TestBaseline:
     ) -> None:
         from conftest import write_mae
 
-        from mien.cli.settings import read_settings, settings_parser
+        from mien.cli.settings import read_settings
 
         recipe = Path(__file__).parent.parent / "configs" / "baseline.yaml"
         backbone = write_mae(tmp_path / "mae", depth=5)
         arguments = ["--config", str(recipe), "--data", "synthetic", "--out", str(tmp_path / "run")]
         small_enough = ["--backbone", str(backbone), "--batch-size", "8", "--device", "cpu"]
-        config, _ = read_settings(
-            TrainConfig, settings_parser(TrainConfig, "mien train", "", {}), arguments + small_enough
-        )
+        config, _ = read_settings(TrainConfig, arguments + small_enough)
         assert (config.lr, config.head_lr, config.freeze.blocks, config.freeze.release_epoch) == (3e-5, 1.5e-4, 4, 11)
         stop_after(finetune, 8, monkeypatch)
         with pytest.raises(Stop):

@@ -1,7 +1,7 @@
-"""The command line: finds the command, imports it alone, and tells errors on one line.
+"""The command line: imports the module of one command and runs it; an error becomes one line.
 
-Nothing heavier than the standard library is imported until a command asks for it, so that ``mien --help`` answers at
-once, also where only the base install is there.
+Nothing heavier than the standard library is imported before a command needs it, so that ``mien --help`` answers at
+once, also in a base install.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Mien: facial expression recognition with Vision Transformers, and numbers that a
 
 Examples:
   mien data draw --out drawn.zip                                      draw faces to try things with
-  mien data inspect archive.zip                                       tell what a data set holds
+  mien data inspect archive.zip                                       report what a data set holds
   mien pretrain --data archive.zip --preset tiny --out runs/mae       make a masked autoencoder from faces
   mien train --data archive.zip --backbone runs/mae/model --out runs/first
   mien train --config configs/baseline.yaml --data archive.zip --out runs/baseline --epochs 40
@@ -39,12 +39,12 @@ Commands:
   train      train a classifier, or go on with one (--resume)
   evaluate   score one or several classifiers on a split, with a report to read
   predict    read the expressions of faces in photos, folders, films or a camera
-  explain    show what of a face an answer depends on
+  explain    show which parts of a face an answer depends on
   export     write a classifier as ONNX, and prove that it answers the same
-  pack       make a folder for others of a classifier: half precision, ONNX, scores, no faces
+  pack       make a folder to share from a classifier: half precision, ONNX, scores, no faces
   card       write the model card of a packed classifier
 
-`mien COMMAND --help` tells more. Everywhere: --debug shows the traceback of an error, --version the version.
+`mien COMMAND --help` lists its options. Every command: --debug shows the traceback of an error, --version the version.
 An answer is a guess about how a face looks, not about what a person feels.
 """
 
@@ -63,14 +63,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 EXTRAS: dict[str, str] = {
     **dict.fromkeys(["torch", "torchvision", "transformers", "timm", "accelerate", "safetensors"], "train"),
-    **dict.fromkeys(["jsonargparse", "yaml", "sklearn", "scipy", "matplotlib"], "train"),
+    **dict.fromkeys(["pydantic", "yaml", "sklearn", "scipy", "matplotlib"], "train"),
     "kagglehub": "kaggle",
     "onnx": "train,export",
     "onnxscript": "train,export",
     "pyarrow": "parquet",
     "tensorboard": "tensorboard",
 }
-"""Which extras of the package bring an optional module, and what it needs beside it."""
+"""The extras that install each optional module."""
 
 INTERRUPTED = 130
 FAILED = 2
@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments after the program's name; by default the process's own.
 
     Returns:
-        The exit code: 0 done, 1 an error of Mien itself, 2 an error of what was given, 3 some pictures
+        The exit code: 0 done, 1 an error of Mien itself, 2 a mistake in the command or its input, 3 some pictures
         could not be read, 130 interrupted, 143 and 129 ended by SIGTERM and SIGHUP.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -97,29 +97,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         with ended_by_signals():
             return _run(arguments)
     except BrokenPipeError:
-        # Whoever read our output has closed it; without this, Python would complain again when it flushes at the end.
+        # The reader of our output has closed it; without this, Python would complain again when it flushes at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return UNEXPECTED
     except (Exception, KeyboardInterrupt) as error:
         if debug:
             traceback.print_exc()
-        line, code = _told(error)
+        line, code = _described(error)
         with suppress(OSError):  # a terminal that was closed (SIGHUP)
             print(f"mien: {shown(line)}", file=sys.stderr)
         return code
 
 
 def _prepare_streams() -> None:
-    """Makes printing safe: a closed stdout or stderr (``>&-``, services) becomes one that leads nowhere."""
+    """Makes printing safe: a closed stdout or stderr (``>&-``, services) is replaced by the null device."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - until the process ends
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - open until the process ends
         if hasattr(getattr(sys, name), "reconfigure"):
-            getattr(sys, name).reconfigure(errors="backslashreplace")  # letters that a terminal does not know
+            getattr(sys, name).reconfigure(errors="backslashreplace")  # letters that the terminal cannot show
 
 
 def run_all(commands: Iterable[Sequence[str]]) -> int:
-    """Runs commands one after the other, each told first; returns the exit code of the first that failed, or 0."""
+    """Prints and runs commands one after the other; returns the exit code of the first that failed, or 0."""
     for command in commands:
         print(f"\n$ mien {shlex.join(command)}", flush=True)
         code = main(command)
@@ -140,8 +140,8 @@ def _run(arguments: list[str]) -> int:
     return int(getattr(importlib.import_module(f"mien.cli.{module}"), function)(rest))
 
 
-def _told(error: BaseException) -> tuple[str, int]:
-    """One line for an exception, and the exit code."""
+def _described(error: BaseException) -> tuple[str, int]:
+    """Returns one line for an exception, and the exit code."""
     if isinstance(error, MienError):
         return f"error: {error}", FAILED
     if isinstance(error, Ended):

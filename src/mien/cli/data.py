@@ -20,7 +20,7 @@ Examples:
   mien data draw --out drawn.zip --train 4000 --validation 1000 --test 1000
   mien data crop photos/ --out faces
 
-`mien data inspect|fetch|draw|crop --help` tells more.
+`mien data inspect|fetch|draw|crop --help` lists the options.
 """
 
 
@@ -35,29 +35,29 @@ def run(arguments: list[str]) -> int:
 
 
 def _inspect(arguments: list[str]) -> None:
-    parser = Parser("mien data inspect", "Tells what a data set holds, and what is odd about it.")
+    parser = Parser("mien data inspect", "Reports what a data set holds, and what is unusual in it.")
     parser.add_argument("source", metavar="SOURCE", help="archive.zip, a folder, or a FER2013 CSV file")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    given = parser.parse(arguments)
+    options = parser.parse(arguments)
 
     from mien.data.inspect import describe, inspect
     from mien.data.read import read_faces
 
-    report = inspect(read_faces(given.source))
+    report = inspect(read_faces(options.source))
     plain = (sys.stdout.encoding or "utf-8").lower() not in ("utf-8", "utf8")
-    print(json_shown(report, ascii_only=plain, indent=2) if given.json else describe(report))
+    print(json_shown(report, ascii_only=plain, indent=2) if options.json else describe(report))
 
 
 def _fetch(arguments: list[str]) -> None:
-    parser = Parser("mien data fetch", "Gets FER2013's archive.zip from Kaggle, or tells how to.")
+    parser = Parser("mien data fetch", "Downloads FER2013's archive.zip from Kaggle, or explains how to.")
     parser.add_argument(
-        "--out", type=Path, default=Path("archive.zip"), metavar="FILE.zip", help="where to (archive.zip)"
+        "--out", type=Path, default=Path("archive.zip"), metavar="FILE.zip", help="the file to write (archive.zip)"
     )
-    given = parser.parse(arguments)
+    options = parser.parse(arguments)
 
     from mien.data.fetch import fetch
 
-    print(shown(fetch(given.out)))
+    print(shown(fetch(options.out)))
 
 
 def _draw(arguments: list[str]) -> None:
@@ -66,19 +66,21 @@ def _draw(arguments: list[str]) -> None:
     parser.add_argument("--train", type=whole_number(0), default=4000, metavar="N", help="training faces (4000)")
     parser.add_argument("--validation", type=whole_number(0), default=1000, metavar="N", help="validation faces (1000)")
     parser.add_argument("--test", type=whole_number(0), default=1000, metavar="N", help="test faces (1000)")
-    parser.add_argument("--seed", type=whole_number(0), default=0, metavar="N", help="decides every drawing (0)")
-    parser.add_argument("--force", action="store_true", help="replace FILE.zip where it exists")
-    given = parser.parse(arguments)
-    out: Path = given.out
+    parser.add_argument(
+        "--seed", type=whole_number(0), default=0, metavar="N", help="the same number draws the same faces (0)"
+    )
+    parser.add_argument("--force", action="store_true", help="replace FILE.zip if it exists")
+    options = parser.parse(arguments)
+    out: Path = options.out
     if out.suffix.lower() != ".zip":
         raise MienError(f"--out: got {out}, expected a name that ends in .zip")
-    if out.exists() and not given.force:
-        raise MienError(f"{out}: exists; give another name, or --force to replace it")
+    if out.exists() and not options.force:
+        raise MienError(f"{out}: exists; choose another name, or add --force to replace it")
     ensure_writable(out.parent)
 
     from mien.data.drawn import draw_faces, write_archive
 
-    faces = draw_faces(given.train, given.validation, given.test, given.seed)
+    faces = draw_faces(options.train, options.validation, options.test, options.seed)
     write_archive(out, faces)
     print(f"{shown(out)}: {len(faces):,} drawn faces")
 
@@ -98,20 +100,22 @@ def _crop(arguments: list[str]) -> None:
         "--faces",
         choices=WHICH,
         default="largest",
-        help="of a photo with several: the largest, all, or only where one is",
+        help="which faces of a photo with several: the largest, all, or none of them (only)",
     )
     add_detector_options(parser, "yunet or yunet:FILE.onnx")
-    given = parser.parse(arguments)
-    ensure_writable(given.out.parent)
+    options = parser.parse(arguments)
+    ensure_writable(options.out.parent)
 
     from mien.recognition.detectors import detector
     from mien.recognition.training_set import crop_set
 
-    finder = detector(given.detector, **({} if given.min_face is None else {"min_face": given.min_face}))
+    finder = detector(options.detector, **({} if options.min_face is None else {"min_face": options.min_face}))
     with without_remarks_of_decoders():
-        records = crop_set(given.source, given.out, finder, size=given.size, grey=not given.colour, which=given.faces)
+        records = crop_set(
+            options.source, options.out, finder, size=options.size, grey=not options.colour, which=options.faces
+        )
     for record in records:
         if record.reason:
             print(f"mien: left out {shown(record.reason)}", file=sys.stderr)
     crops, photos = sum(len(record.crops) for record in records), sum(bool(record.crops) for record in records)
-    print(f"{shown(given.out)}: {crops:,} faces of {photos:,} photos, {len(records) - photos:,} files left out")
+    print(f"{shown(options.out)}: {crops:,} faces of {photos:,} photos, {len(records) - photos:,} files left out")

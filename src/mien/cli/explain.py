@@ -30,7 +30,7 @@ Examples:
   mien explain crop.png --out heat.png --detector none --model runs/first --method gradient
 
 The picture that is written holds each face, from left to right and in rows of three, as the network read it beside its
-heat map. Colours are scaled to the strongest part of each face: they tell where, not how much. Methods: occlusion hides
+heat map. Colours are scaled to the strongest part of each face: they show where, not how much. Methods: occlusion hides
 squares of the face and reads it again each time; rollout and gradient look into a Vision Transformer, and need torch
 and a model folder that `mien train` wrote; auto is occlusion, which came out best under benchmarks/explanations.py.
 With --timeout, a second process reads the photo: it is killed if reading it, or explaining a face, takes longer.
@@ -45,31 +45,31 @@ def run(arguments: list[str]) -> int:
         MienError: an argument is wrong, the model cannot be used, the photo cannot be read or holds no face, or the
             picture cannot be written.
     """
-    given = _parser().parse(arguments)
-    _check(given)
+    options = _parser().parse(arguments)
+    _check(options)
     hide_bars()
 
     from mien.recognition.explain import TORCH_METHODS, save
     from mien.recognition.models import find
 
-    engine = "torch" if given.method in TORCH_METHODS else "auto"
-    if engine == "torch" and find(given.model).folder is None:
+    engine = "torch" if options.method in TORCH_METHODS else "auto"
+    if engine == "torch" and find(options.model).folder is None:
         raise MienError(
-            f"--method {given.method}: looks into the network, for which ONNX is not enough; give --model, a folder "
-            "that `mien train` wrote, or take the method occlusion"
+            f"--method {options.method}: looks into the network, for which ONNX is not enough; give --model a folder "
+            "that `mien train` wrote, or choose --method occlusion"
         )
     if engine == "torch" and find_spec("torch") is None:
         raise MienError(
-            f"--method {given.method}: needs torch, which is not installed; pip install 'mien[train]' brings it, or "
-            "take the method occlusion"
+            f"--method {options.method}: needs torch, which is not installed; pip install 'mien[train]' brings it, or "
+            "choose --method occlusion"
         )
     names = ("model", "detector", "min_face", "device")
-    options = {"engine": engine, **{name: getattr(given, name) for name in names}}
+    settings = {"engine": engine, **{name: getattr(options, name) for name in names}}
     with without_remarks_of_decoders():
-        faces = _explained(given, options)
-    save([explanation for _, explanation in faces], given.out)
-    told = ", ".join(f"{shown(face.label)} {face.score:.0%}" for face, _ in faces)
-    print(f"{shown(given.out)}: {len(faces)} {'face' if len(faces) == 1 else 'faces'} ({told})")
+        faces = _explained(options, settings)
+    save([explanation for _, explanation in faces], options.out)
+    labels = ", ".join(f"{shown(face.label)} {face.score:.0%}" for face, _ in faces)
+    print(f"{shown(options.out)}: {len(faces)} {'face' if len(faces) == 1 else 'faces'} ({labels})")
     return 0
 
 
@@ -85,30 +85,30 @@ def _parser() -> Parser:
     return parser
 
 
-def _check(given: argparse.Namespace) -> None:
+def _check(options: argparse.Namespace) -> None:
     from mien.recognition.explain import check_name
 
-    check_name(given.out)
-    ensure_writable(given.out.parent)
-    if given.out.exists() and given.photo.exists() and given.out.samefile(given.photo):
-        raise MienError(f"--out: {given.out} is the photo itself; give another name")
+    check_name(options.out)
+    ensure_writable(options.out.parent)
+    if options.out.exists() and options.photo.exists() and options.out.samefile(options.photo):
+        raise MienError(f"--out: {options.out} is the photo itself; give another name")
 
 
-def _explained(given: argparse.Namespace, options: dict[str, Any]) -> list[tuple[Face, Explanation]]:
+def _explained(options: argparse.Namespace, settings: dict[str, Any]) -> list[tuple[Face, Explanation]]:
     """The faces of the photo, each with what its answer depends on."""
-    arguments = (options, given.method, given.label)
-    if given.timeout is None:
+    arguments = (settings, options.method, options.label)
+    if options.timeout is None:
         _, work = prepare(print, *arguments)
-        return list(work(given.photo))
+        return list(work(options.photo))
 
     from mien.recognition.time_limit import TimedProcess
 
-    with closing(TimedProcess(given.timeout, prepare, *arguments)) as process:
-        return list(process.answers(given.photo, str(given.photo)))
+    with closing(TimedProcess(options.timeout, prepare, *arguments)) as process:
+        return list(process.answers(options.photo, str(options.photo)))
 
 
 def prepare(
-    say: Callable[[str], None], options: dict[str, Any], method: str, label: str | None
+    say: Callable[[str], None], settings: dict[str, Any], method: str, label: str | None
 ) -> tuple[None, Callable[[Path], Iterator[tuple[Face, Explanation]]]]:
     """Loads the model, and gives what explains the faces of a photo one by one (``mien.recognition.time_limit``).
 
@@ -117,7 +117,7 @@ def prepare(
     """
     from mien.recognition.recognizer import Recognizer
 
-    recognizer = Recognizer(**options)
+    recognizer = Recognizer(**settings)
     if label is not None and label not in recognizer.names:
         raise MienError(f"--label: got {label!r}, expected one of {', '.join(recognizer.names)}")
 

@@ -1,4 +1,4 @@
-"""The argument parser of the smaller commands: one-line errors, close matches, dashes and underscores alike."""
+"""The argument parser of most commands: one-line errors, close matches, dashes and underscores alike."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ LONGEST_TIMEOUT_S = 86_400
 
 
 class Parser(argparse.ArgumentParser):
-    """``argparse`` that raises ``MienError`` in place of printing its usage and leaving.
+    """``argparse`` that raises ``MienError`` instead of printing its usage and exiting.
 
     Args:
         prog: the command as it is typed.
-        description: what it does, with examples; line breaks are kept.
+        description: what the command does, with examples; line breaks stay.
     """
 
     def __init__(self, prog: str, description: str, **options: Any) -> None:
@@ -34,8 +34,8 @@ class Parser(argparse.ArgumentParser):
         Raises:
             MienError: every option that is unknown or has a wrong value, and what is missing.
         """
-        known = self.option_names()
-        options, words, self._problems = self._sorted([with_dashes(argument, known) for argument in arguments])
+        names = self.option_names()
+        options, words, self._problems = self._sorted([with_dashes(argument, names) for argument in arguments])
         namespace, unexpected = self.parse_known_args([*options, *(["--", *words] if words else [])])
         self._problems += [f"unexpected argument {word!r}" for word in unexpected if word != "--"]
         if self._problems:
@@ -43,44 +43,44 @@ class Parser(argparse.ArgumentParser):
         return namespace
 
     def option_names(self) -> list[str]:
-        """Every long option, as it is written."""
+        """Returns every long option, such as ``--batch-size``."""
         return [name for name in self._option_string_actions if name.startswith("--")]
 
     def error(self, message: str) -> NoReturn:
-        """Raises the one-line error that ``argparse`` would print after its usage, after what else was wrong."""
+        """Raises MienError with the mistakes so far and the message that ``argparse`` would print."""
         problems = [*self._problems, message.removeprefix("argument ")]
         raise MienError(f"{'; '.join(problems)}; see `{self.prog} --help`")
 
     def _sorted(self, arguments: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
-        """The known options with their values, the words that belong to none, and a remark on each unknown option."""
+        """Returns the options with their values, the words without an option, and a problem for each unknown option."""
         options: list[str] = []
         words: list[str] = []
         problems: list[str] = []
         more: Container[str] = ()  # further values that the option in front of it takes
-        kept: list[str] | None = None  # where a word goes that may be the value of the option in front of it
+        value_target: list[str] | None = None  # where the next word goes if it may be the value of an option
         for position, argument in enumerate(arguments):
             if argument == "--":
                 return options, [*words, *arguments[position + 1 :]], problems
             if self._parse_optional(argument) is None:
-                target = kept if kept is not None else options if argument in more else words
+                target = value_target if value_target is not None else options if argument in more else words
                 target.append(argument)
-                more, kept = more if target is options else (), None
+                more, value_target = more if target is options else (), None
                 continue
             name, equals, _ = argument.partition("=")
             action = self._option_string_actions.get(name)
-            # Of an option that takes several of a few words, these may follow one another.
+            # An option with choices may take several of them in a row.
             more = tuple(action.choices or ()) if action is not None and action.nargs == "+" else ()
             if action is not None:
                 options.append(argument)
-                kept = options if not equals and action.nargs != 0 else None
+                value_target = options if not equals and action.nargs != 0 else None
             else:
-                # A word after an unknown option is most likely its value, and needs no remark of its own.
+                # A word after an unknown option is most likely its value, so it is no second mistake.
                 problems.append(_unknown(name, self.option_names()))
-                kept = [] if not equals else None
+                value_target = [] if not equals else None
         return options, words, problems
 
     def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
-        """The value of an option; a wrong one is noted, so that the others are looked at too."""
+        """Returns the value of an option; notes a wrong value and goes on, so that one error names all mistakes."""
         try:
             return super()._get_value(action, arg_string)
         except argparse.ArgumentError as error:
@@ -94,15 +94,15 @@ class Parser(argparse.ArgumentParser):
             self._problems.append(str(error).removeprefix("argument "))
 
 
-def with_dashes(argument: str, known: Sequence[str]) -> str:
-    """An option spelled with underscores (``--batch_size=8``) as the one with dashes, where that exists."""
+def with_dashes(argument: str, names: Sequence[str]) -> str:
+    """Returns an option spelled with underscores (``--batch_size=8``) with dashes if ``names`` has it so."""
     name, equals, value = argument.partition("=")
     dashed = name.replace("_", "-")
-    return f"{dashed}{equals}{value}" if dashed in known else argument
+    return f"{dashed}{equals}{value}" if dashed in names else argument
 
 
 def whole_number(least: int) -> Any:
-    """An ``argparse`` type: a whole number of at least ``least``."""
+    """Returns an ``argparse`` type that accepts whole numbers of at least ``least``."""
 
     def parse(text: str) -> int:
         try:
@@ -117,24 +117,24 @@ def whole_number(least: int) -> Any:
 
 
 def add_detector_options(parser: argparse.ArgumentParser, names: str) -> None:
-    """``--detector``, of whose values ``names`` tells, and ``--min-face``."""
+    """Adds ``--detector``, whose values ``names`` lists, and ``--min-face``."""
     parser.add_argument("--detector", default="yunet", metavar="D", help=f"{names} (yunet)")
     parser.add_argument(
         "--min-face",
         type=whole_number(8),
         metavar="PIXELS",
-        help="side of the smallest face that is looked for (24); half of it takes four times as long in large pictures",
+        help="side of the smallest face to look for (24); half of it takes four times as long in large pictures",
     )
 
 
 def add_reading_options(parser: argparse.ArgumentParser) -> None:
-    """``--model``, ``--detector``, ``--min-face`` and ``--device``: with what faces are found and read."""
+    """Adds ``--model``, ``--detector``, ``--min-face`` and ``--device``."""
     parser.add_argument(
         "--model",
         type=Path,
         metavar="MODEL",
-        help=f"{', '.join(shipped())}, which come with it, a folder of `mien train` or `mien export`, or an .onnx file "
-        f"({DEFAULT})",
+        help=f"{', '.join(shipped())}, which come with Mien, a folder of `mien train` or `mien export`, or an .onnx "
+        f"file ({DEFAULT})",
     )
     add_detector_options(parser, "yunet, yunet:FILE.onnx, or none for face crops")
     parser.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda or cuda:N (auto)")
@@ -160,10 +160,10 @@ def _positive(text: str) -> float:
 
 
 def pick(word: str, commands: Iterable[str], prog: str) -> str:
-    """The command that ``word`` names.
+    """Returns ``word`` if it is a command.
 
     Raises:
-        MienError: there is none; the nearest is suggested.
+        MienError: it is none; the message suggests the nearest.
     """
     names = list(commands)
     if word in names:
@@ -173,6 +173,6 @@ def pick(word: str, commands: Iterable[str], prog: str) -> str:
     raise MienError(f"no command {word!r}; {hint} see `{prog} --help`")
 
 
-def _unknown(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
+def _unknown(name: str, names: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, names, n=1)
     return f"unknown option {name}" + (f", did you mean {close[0]}?" if close else "")

@@ -1,4 +1,4 @@
-"""``mien export``, ``mien pack`` and ``mien card``: a trained classifier made ready for others."""
+"""``mien export``, ``mien pack`` and ``mien card``: prepare a trained classifier for other people and programs."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ Examples:
   mien export runs/first --out exported/first --data archive.zip
   mien export runs/first --out exported/first --data archive.zip --int8
 
-DIR gets model.onnx, model.int8.onnx where asked for, and parity.json: how far the answers to a split of the data are
-from PyTorch's, the accuracy of each, and how fast each is. Without --data, random crops are compared. Nothing is
-written where float32 is off by more than --tolerance, or where int8 loses more than 0.3 points of accuracy.
+DIR gets model.onnx, model.int8.onnx with --int8, and parity.json: how far the answers to a split of the data are
+from PyTorch's, and the accuracy and speed of each file. Without --data, random crops are compared. Nothing is
+written if float32 is off by more than --tolerance, or if int8 loses more than 0.3 points of accuracy.
 """
 
 
@@ -42,10 +42,10 @@ def run_export(arguments: list[str]) -> int:
     parser.add_argument("--data", metavar="DATA", help="archive.zip, a folder, or a FER2013 CSV file")
     parser.add_argument("--split", choices=("validation", "test", "train"), default="validation", help="(validation)")
     parser.add_argument(
-        "--tolerance", type=_tolerance, default=1e-4, metavar="X", help="most that a probability may be off (1e-4)"
+        "--tolerance", type=_tolerance, default=1e-4, metavar="X", help="largest difference of a probability (1e-4)"
     )
-    parser.add_argument("--threads", type=whole_number(1), metavar="N", help="of each engine (all cores)")
-    given = parser.parse(arguments)
+    parser.add_argument("--threads", type=whole_number(1), metavar="N", help="threads of each engine (all cores)")
+    options = parser.parse(arguments)
     hide_bars()
 
     from mien.cli.evaluate import at_hand
@@ -53,18 +53,18 @@ def run_export(arguments: list[str]) -> int:
     from mien.export.export import FILES, export
     from mien.model.classifier import model_folder
 
-    model = model_folder(at_hand(given.model))
-    refuse_inputs(given.out, [model, None if given.data is None else Path(given.data)])
-    with claim(given.out):  # and refused before the data is read
-        refuse_others(given.out, FILES, "export")
+    model = model_folder(at_hand(options.model))
+    refuse_inputs(options.out, [model, None if options.data is None else Path(options.data)])
+    with claim(options.out):  # refuse before the data is read
+        refuse_others(options.out, FILES, "export")
         done = export(
             model,
-            given.out,
-            faces=None if given.data is None else read_faces(given.data),
-            split=given.split,
-            int8=given.int8,
-            tolerance=given.tolerance,
-            threads=given.threads,
+            options.out,
+            faces=None if options.data is None else read_faces(options.data),
+            split=options.split,
+            int8=options.int8,
+            tolerance=options.tolerance,
+            threads=options.threads,
             command=shlex.join(["mien", "export", *arguments]),
         )
     about = done.report["pictures"]
@@ -72,7 +72,7 @@ def run_export(arguments: list[str]) -> int:
     print(f"{done.table}\n\n{about['n']:,} pictures ({split}), against PyTorch")
     if done.report["int8"]:
         print(f"int8 is {done.report['int8']['way']}: {done.report['int8']['reason']}")
-    print(f"{shown(given.out)}: {', '.join(done.report['files'])}, parity.json")
+    print(f"{shown(options.out)}: {', '.join(done.report['files'])}, parity.json")
     return 0
 
 
@@ -87,8 +87,8 @@ def _tolerance(text: str) -> float:
 
 
 PACK = """\
-Makes of a trained classifier a folder for others: weights in half precision, their ONNX, and a meta.json with how the
-halved weights score, on what data, and which runs they came from.
+Makes a folder to share from a trained classifier: weights in half precision, their ONNX, and a meta.json with the
+scores of the halved weights, the data, and the runs that the weights came from.
 `mien card OUT` writes the model card from it.
 
 Examples:
@@ -118,7 +118,7 @@ def run_pack(arguments: list[str]) -> int:
         metavar="SHARE",
         help="share of a face's side that the packed model reads, 0.5 to 1; needs --calibrate (as before)",
     )
-    given = parser.parse(arguments)
+    options = parser.parse(arguments)
     hide_bars()
 
     from mien.data.read import read_faces
@@ -126,26 +126,26 @@ def run_pack(arguments: list[str]) -> int:
     from mien.model.classifier import model_folder
 
     command = shlex.join(["mien", "pack", *arguments])
-    refuse_inputs(given.out, [model_folder(given.run), Path(given.data)])
-    with claim(given.out):  # and refused before the data is read
-        refuse_others(given.out, FILES, "pack")
-        faces = read_faces(given.data)
+    refuse_inputs(options.out, [model_folder(options.run), Path(options.data)])
+    with claim(options.out):  # refuse before the data is read
+        refuse_others(options.out, FILES, "pack")
+        faces = read_faces(options.data)
         pack(
-            given.run,
-            given.out,
+            options.run,
+            options.out,
             faces,
-            splits=given.splits,
-            int8=given.int8,
-            calibrate=given.calibrate,
-            reading_crop=given.reading_crop,
+            splits=options.splits,
+            int8=options.int8,
+            calibrate=options.calibrate,
+            reading_crop=options.reading_crop,
             command=command,
         )
-        print(f"packed: {shown(given.out)}")
+        print(f"packed: {shown(options.out)}")
     return 0
 
 
 PACKED = ("meta.json", "config.json", "preprocessor_config.json", "model.safetensors", *ONNX_FILES)
-"""What a packed folder is made of, over which no card is written."""
+"""The files of a packed folder; a card never replaces one of them."""
 
 CARD = """\
 Writes the model card of a folder that `mien pack` wrote, from its meta.json: scores with intervals, uses, limits, data.
@@ -159,16 +159,16 @@ Examples:
 def run_card(arguments: list[str]) -> int:
     """Runs ``mien card``; returns the exit code."""
     parser = Parser("mien card", CARD)
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="what `mien pack` wrote")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="a folder that `mien pack` wrote")
     parser.add_argument("--out", type=Path, metavar="FILE", help="the file to write; by default it is printed")
-    parser.add_argument("--name", default="Mien", help="of the model, for the title (Mien)")
-    given = parser.parse(arguments)
-    if given.out is not None:
-        refuse_inputs(given.out, [given.folder / name for name in PACKED])
-    text = card(read_json_object(given.folder / "meta.json"), given.name)
-    if given.out is None:
+    parser.add_argument("--name", default="Mien", help="the name of the model in the title (Mien)")
+    options = parser.parse(arguments)
+    if options.out is not None:
+        refuse_inputs(options.out, [options.folder / name for name in PACKED])
+    text = card(read_json_object(options.folder / "meta.json"), options.name)
+    if options.out is None:
         print(text, end="")
     else:
-        write_text(given.out, text)
-        print(f"card: {shown(given.out)}")
+        write_text(options.out, text)
+        print(f"card: {shown(options.out)}")
     return 0

@@ -1,4 +1,4 @@
-"""Signals that end a command: they leave whole records, no temporary files, and wait while a record is written."""
+"""Handles the signals that end a command: no half record and no temporary file is left behind."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from types import FrameType
 TERMINATING: tuple[signal.Signals, ...] = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)
 )
-"""Signals by which a service, a container or a closed terminal ends a command."""
+"""Signals that a service, a container or a closed terminal sends to end a command."""
 
 
 class Ended(KeyboardInterrupt):
-    """A command was ended by a signal other than Ctrl-C; whatever waits for Ctrl-C sees it too.
+    """Raised when a signal other than Ctrl-C ends a command; handlers of Ctrl-C catch it too.
 
     Attributes:
-        number: of the signal.
+        number: the number of the signal.
     """
 
     def __init__(self, number: int) -> None:
@@ -33,10 +33,10 @@ class Ended(KeyboardInterrupt):
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """For a block, SIGTERM and SIGHUP raise ``Ended``, so that it ends as after Ctrl-C.
+    """Makes SIGTERM and SIGHUP raise ``Ended`` within a block, so that it ends as after Ctrl-C.
 
-    Signals that are ignored (under ``nohup``) or that somebody else handles stay as they are, as do all in other
-    threads than the main one.
+    Signals that are ignored (under ``nohup``) or that other code handles are left alone, and so are all signals if this
+    is not the main thread.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -51,14 +51,14 @@ def ended_by_signals() -> Iterator[None]:
         yield
     finally:
         for number, handler in former.items():
-            if handler is not None:  # of something that is no Python
+            if handler is not None:  # a handler that was not set from Python
                 signal.signal(number, handler)
 
 
 class Interrupts:
-    """Holds Ctrl-C, SIGTERM and SIGHUP back in the parts of a ``with`` block that say so.
+    """Delays Ctrl-C, SIGTERM and SIGHUP while a part of a ``with`` block runs, such as the writing of a record.
 
-    Where they are ignored already (under ``nohup``), and in other threads than the main one, nothing is changed.
+    Nothing changes if the signals are ignored already (under ``nohup``), or if this is not the main thread.
     """
 
     def __init__(self) -> None:
@@ -67,7 +67,7 @@ class Interrupts:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Takes over the signals for a block."""
+        """Handles the signals during a block."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -83,10 +83,11 @@ class Interrupts:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Holds the signals back for a block.
+        """Delays the signals until a block has ended.
 
         Raises:
-            KeyboardInterrupt: when the block has ended, where one came within; ``Ended`` for another than Ctrl-C.
+            KeyboardInterrupt: Ctrl-C came during the block.
+            Ended: another of the signals came during the block.
         """
         self._held = True
         try:
@@ -112,18 +113,16 @@ def _raise(number: int) -> None:
 
 
 def hide_remarks() -> None:
-    """Hides advice and warnings of the libraries; to be called before they are imported."""
+    """Hides advice and warnings of libraries; call it before they are imported."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # no line for each try to reach the hub
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # no line for each failed connection to the hub
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if not sys.warnoptions:
-        warnings.filterwarnings(
-            "ignore", module=r"(torch|transformers|timm|accelerate|jsonargparse|huggingface_hub|tqdm)\b"
-        )
+        warnings.filterwarnings("ignore", module=r"(torch|transformers|timm|accelerate|huggingface_hub|tqdm)\b")
 
 
 def hide_bars() -> None:
-    """Hides the progress bars of transformers, which flash by for local files; a download should keep them."""
+    """Hides the progress bars of transformers for local files; do not call it before a download."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 

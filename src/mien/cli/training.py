@@ -6,14 +6,14 @@ import os
 import shlex
 from pathlib import Path
 
-from mien.cli.settings import read_settings, settings_parser
+from mien.cli.settings import read_settings
 from mien.cli.signals import hide_bars
 from mien.config import PretrainConfig, TrainConfig
 from mien.text import shown
 
 TRAIN = """\
-Trains a classifier of facial expressions; the model lands in OUT/model.
-Every field can stand in a YAML file (--config) and be overridden on the command line; dashes and underscores are alike.
+Trains a classifier of facial expressions and writes it to OUT/model.
+Every field can stand in a YAML file (--config); the command line wins over it. Dashes and underscores are alike.
 
 Examples:
   mien train --data archive.zip --backbone tiny --out runs/first --epochs 40
@@ -25,13 +25,12 @@ Examples:
   torchrun --nproc_per_node 2 -m mien train --data archive.zip --out runs/two
 """
 
-TRAIN_FLAGS = {"resume": "go on where the run in OUT stopped; the result is the same as without the stop"}
+TRAIN_FLAGS = {"resume": "continue the run in OUT where it stopped; the result is the same as without the stop"}
 
 
 def run_train(arguments: list[str]) -> int:
     """Runs ``mien train``; returns the exit code."""
-    parser = settings_parser(TrainConfig, "mien train", TRAIN, TRAIN_FLAGS)
-    config, flags = read_settings(TrainConfig, parser, arguments)
+    config, flags = read_settings(TrainConfig, arguments, "mien train", TRAIN, TRAIN_FLAGS)
     if config.is_fresh or Path(config.backbone).is_dir():
         hide_bars()
 
@@ -44,9 +43,9 @@ def run_train(arguments: list[str]) -> int:
 
 
 PRETRAIN = """\
-Makes a masked autoencoder (ViTMAE) from training faces, without their labels; it lands in OUT/model.
-`mien train --backbone OUT/model` goes on from it. Every field can stand in a YAML file (--config) and be overridden on
-the command line; dashes and underscores are alike.
+Trains a masked autoencoder (ViTMAE) on faces, without their labels, and writes it to OUT/model.
+`mien train --backbone OUT/model` goes on from it. Every field can stand in a YAML file (--config); the command line
+wins over it. Dashes and underscores are alike.
 
 Examples:
   mien pretrain --data archive.zip --preset tiny --out runs/mae --epochs 100
@@ -56,14 +55,13 @@ Examples:
 """
 
 PRETRAIN_FLAGS = {
-    "resume": "go on where the run in OUT stopped; by epochs or steps, the result is the same as without the stop",
+    "resume": "continue the run in OUT where it stopped; without --minutes, the result is the same as without a stop",
 }
 
 
 def run_pretrain(arguments: list[str]) -> int:
     """Runs ``mien pretrain``; returns the exit code."""
-    parser = settings_parser(PretrainConfig, "mien pretrain", PRETRAIN, PRETRAIN_FLAGS)
-    config, flags = read_settings(PretrainConfig, parser, arguments)
+    config, flags = read_settings(PretrainConfig, arguments, "mien pretrain", PRETRAIN, PRETRAIN_FLAGS)
     hide_bars()
 
     from mien.training.pretrain import pretrain

@@ -16,9 +16,9 @@ from typing import Any
 import timm
 from transformers import TimmWrapperConfig, ViTConfig, ViTMAEConfig
 
-from mien.config import LARGEST_IMAGE, LARGEST_WIDTH, LONGEST_LIST, MOST_LAYERS, number_fits
 from mien.errors import MienError
 from mien.files import read_json_object
+from mien.limits import LARGEST_IMAGE, LARGEST_WIDTH, LONGEST_LIST, MOST_LAYERS, number_fits
 from mien.model import face_cnn  # noqa: F401 - timm knows it from here on
 
 MOST_CLASSES = 1000

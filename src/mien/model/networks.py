@@ -180,10 +180,8 @@ def _group_matcher(coarse: bool) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def reads(network: Network, size: int) -> bool:
-    """Whether the network reads pictures of a size: a multiple of a ViT's patch; a timm network is tried."""
-    if isinstance(network, ViTForImageClassification):
-        return size % cast(int, network.config.patch_size) == 0
+def reads(network: TimmWrapperForImageClassification, size: int) -> bool:
+    """Tries whether a timm network reads pictures of a size."""
     inner, training = network.timm_model, network.training
     try:
         inner.eval()(torch.zeros(1, num_channels(network), size, size, device=network.device))
@@ -194,10 +192,8 @@ def reads(network: Network, size: int) -> bool:
     return True
 
 
-def sizes(network: Network) -> str:
-    """Which sizes ``reads`` is true of, in words."""
-    if isinstance(network, ViTForImageClassification):
-        return f"a multiple of {network.config.patch_size} (a patch of this backbone)"
+def sizes(network: TimmWrapperForImageClassification) -> str:
+    """Returns in words the sizes that ``reads`` accepts."""
     fixed = bool(network.timm_model.pretrained_cfg.get("fixed_input_size"))
     hint = ' (one alone, unless it takes {"dynamic_img_size": true} in network_args)' if fixed else ""
     return f"a size that {network.config.architecture} reads{hint}"

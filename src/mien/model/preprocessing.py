@@ -14,9 +14,9 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 from transformers import ViTImageProcessor
 
-from mien.config import LARGEST_IMAGE
 from mien.errors import MienError
 from mien.files import read_json
+from mien.limits import LARGEST_IMAGE
 
 LUMA: tuple[float, float, float] = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in luma (ITU-R BT.601), as Pillow's mode L uses them."""

@@ -58,7 +58,6 @@ from mien.training.run import (
     saved_reading_crop,
     start_accelerator,
 )
-from mien.training.schedule import check_small_size, epoch_size, shrink
 from mien.training.teachers import Distillation, Hints, Teacher, check_teachers, load_teachers, teacher_state
 
 LEAST_GAIN = 2
@@ -113,7 +112,6 @@ def train(config: TrainConfig, *, resume: bool = False, command: str = "") -> Pa
     )
     preprocessing = replace(preprocessing, crop=cast(float, config.reading_crop))
     check_freezing(config.freeze, network, fresh=config.is_fresh, by_default=by_default)
-    check_small_size(config, network, preprocessing.image_size)
     classifier = Classifier(lay_out(network.to(accelerator.device)), preprocessing, faces.names)
     former = classes_of(config.backbone)
     FineTuning(config, classifier, faces, accelerator, saved, command, teachers, former).fit()
@@ -238,7 +236,7 @@ class FineTuning:
 
     def judge_start(self, stage: Stage) -> None:
         """Scores the classifier as it came and keeps it, as epoch 0, until an epoch does better on validation."""
-        scores = self.validate(self.network, self.classifier.preprocessing.image_size)
+        scores = self.validate(self.network)
         self.state.best_accuracy, self.state.best_epoch = scores["val_accuracy"], 0
         if on_main():
             self.save_model(self.network, {"epoch": 0, **scores})
@@ -281,21 +279,17 @@ class FineTuning:
                 advance(config.batch_size, note)
 
     def loss(self, model: nn.Module, pixels: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Cross-entropy against smoothed, or mixed, targets, weighted by class where that is asked for; and teachers.
-
-        Pictures are mixed at full size, so that teachers see at full size what the student may see smaller.
-        """
+        """Cross-entropy against smoothed, or mixed, targets, weighted by class if the settings say so; and teachers."""
         if self.mix is not None:
             pixels, targets = self.mix(pixels, labels)
         else:
             targets = soft_targets(labels, len(self.faces.names), self.config.label_smoothing)
-        seen = shrink(pixels, self.image_size(self.state.epoch))
         states: tuple[torch.Tensor, ...] = ()
         with torch.autocast(pixels.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             if self.hints is None:
-                answers = logits(model, seen)
+                answers = logits(model, pixels)
             else:
-                answers, states = logits_and_states(model, seen)
+                answers, states = logits_and_states(model, pixels)
         loss = F.cross_entropy(answers.float(), targets, weight=self.weights)
         if self.teachers:
             loss = self.distil(loss, answers, pixels)
@@ -305,11 +299,9 @@ class FineTuning:
         """Evaluates, keeps the best weights, writes history and state."""
         state, config, trained = self.state, self.config, self.run.seconds
         judged = self.network if self.average is None else cast(Network, self.average.module)
-        size = self.image_size(epoch)
-        row = {"epoch": epoch, "loss": state.loss_sum / self.steps, **self.validate(judged, size), "image_size": size}
+        row = {"epoch": epoch, "loss": state.loss_sum / self.steps, **self.validate(judged)}
         row["lr"] = max(group["lr"] for group in stage.optimizer.param_groups)
-        full = size == self.classifier.preprocessing.image_size
-        best = full and row["val_accuracy"] > state.best_accuracy + self.margin
+        best = row["val_accuracy"] > state.best_accuracy + self.margin
         if best:
             state.best_accuracy, state.best_epoch = row["val_accuracy"], epoch
         self.run.finish_epoch(row, self.steps * config.batch_size, trained)
@@ -319,16 +311,11 @@ class FineTuning:
             self.run.tell(epoch_line(row, config.epochs, best))
         self.save_state(stage)
 
-    def image_size(self, epoch: int) -> int:
-        """Height and width of the pictures in an epoch, in pixels."""
-        return epoch_size(self.config, self.classifier.preprocessing.image_size, epoch)
-
-    def validate(self, network: Network, size: int) -> dict[str, float]:
-        """Scores a network on the validation split at an image size; every process reads its share."""
+    def validate(self, network: Network) -> dict[str, float]:
+        """Scores a network on the validation split; every process reads its share."""
         # Each process has its own running statistics of batch norm; those of the first are judged and kept.
         broadcast(list(network.buffers()))
-        preprocessing = replace(self.classifier.preprocessing, image_size=size)
-        judge = Classifier(network, preprocessing, self.classifier.names)
+        judge = Classifier(network, self.classifier.preprocessing, self.classifier.names)
         rank, processes = self.accelerator.process_index, self.accelerator.num_processes
         share = torch.from_numpy(judge.logits(self.validation.images[rank::processes], quiet=True))
         answers = gather_rows(self.accelerator, share, len(self.validation)).cpu()

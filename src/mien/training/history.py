@@ -18,7 +18,7 @@ from mien.model.preprocessing import Preprocessing
 def epoch_line(row: dict[str, Any], epochs: int, best: bool) -> str:
     """One epoch in one line."""
     return (
-        f"epoch {row['epoch']:>3}/{epochs}  {row['image_size']} px  loss {row['loss']:.4f}  "
+        f"epoch {row['epoch']:>3}/{epochs}  loss {row['loss']:.4f}  "
         f"validation: accuracy {row['val_accuracy']:.2%}, "
         f"macro-F1 {row['val_macro_f1']:.4f}, loss {row['val_loss']:.4f}  lr {row['lr']:.2e}  "
         f"{row['images_per_second']:,.0f} images/s{'  best so far' if best else ''}"
