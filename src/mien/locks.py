@@ -185,9 +185,10 @@ def clear_files(folder: Path, *, of_a_run: bool = False) -> None:
 
     Args:
         folder: any folder: only names that nobody else gives are looked at.
-        of_a_run: the folder is that of a run, where the names that earlier versions gave are cleared too.
+        of_a_run: the folder is that of a run, where the names of earlier versions and of safetensors, which writes
+            ``.tmpXXXXXX`` first, are cleared too.
     """
-    for leftover in _named(folder, _FILE.pattern + (r"|\..+\.[0-9]+\.tmp" if of_a_run else "")):
+    for leftover in _named(folder, _FILE.pattern + (r"|\..+\.[0-9]+\.tmp|\.tmp[A-Za-z0-9]{6}" if of_a_run else "")):
         with suppress(OSError), _dead(leftover) as dead:
             if dead:
                 leftover.unlink()

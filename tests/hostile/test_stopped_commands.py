@@ -55,9 +55,10 @@ RUNS = ("train", "pretrain")
 IN_PLACE = ("csv", "annotate")
 """What writes file by file, so that a part of it may be there."""
 
-RANDOM = re.compile(r"\.[a-z0-9_]{8}\.tmp|\.mien-[a-z0-9_]{8}\.tmp")
+RANDOM = re.compile(r"\.[a-z0-9_]{8}\.tmp|\.mien-[a-z0-9_]{8}\.tmp|\.tmp[A-Za-z0-9]{6}")
 PUBLISHED = re.compile(r"os\.rename /out/[^/]+")
-OURS = re.compile(r"\.(.+\.[a-z0-9_]{8}\.tmp(\.old)?|mien-[a-z0-9_]{8}\.tmp(\.\w+)?|.+\.lock)")
+OURS = re.compile(r"\.(.+\.[a-z0-9_]{8}\.tmp(\.old)?|mien-[a-z0-9_]{8}\.tmp(\.\w+)?|.+\.lock|tmp[A-Za-z0-9]{6})")
+"""Hidden names of Mien; the last are those of safetensors, which writes a file under such a name first."""
 
 
 class Stage:
