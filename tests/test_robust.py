@@ -102,7 +102,9 @@ class TestOpening:
             patch.setattr(FineTuning, "save_state", killed)
             with pytest.raises(Stop):
                 train(config)
-        assert (tmp_path / "run" / "model").exists()
+        assert not (tmp_path / "run" / "model").exists()  # the state comes first
+        train(config)
+        (tmp_path / "run" / "state.safetensors").unlink()
         for resume in (False, True):
             with pytest.raises(MienError, match=r"a model but no state.safetensors, .* remove the folder, or choose"):
                 train(config, resume=resume)

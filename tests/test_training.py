@@ -26,6 +26,7 @@ from mien.config import AugmentConfig, FreezeConfig, TrainConfig
 from mien.data.faces import FaceSet
 from mien.errors import MienError
 from mien.model.classifier import Classifier
+from mien.model.networks import Network
 from mien.model.vit import build
 from mien.training import finetune, run
 from mien.training.augment import build_mixup, class_weights, shuffled, soft_targets
@@ -168,6 +169,33 @@ class TestResume:
         assert same(weights(tmp_path / "whole"), weights(tmp_path / "stopped"))
         whole, resumed = (load_file(tmp_path / name / "state.safetensors") for name in ("whole", "stopped"))
         assert same(whole, resumed)
+
+    @pytest.mark.parametrize("epoch", [0, 1, 2])
+    def test_killed_after_a_state_and_before_its_model(
+        self, epoch: int, faces: FaceSet, mae_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # Without averages, epoch 2 is the best, with them epoch 1.
+        config = small(tmp_path / "whole", mae_folder, ema=0.0 if epoch == 2 else 0.9)
+        train(config)
+        if epoch == 0:  # the best model is the untrained classifier, until an epoch does better
+            config = small(tmp_path / "second", tmp_path / "whole", lr=1e-9, freeze=FreezeConfig(blocks=0))
+            train(config)
+        killed, save_model = replace(config, out=str(tmp_path / "killed")), FineTuning.save_model
+
+        def dying(self: FineTuning, network: Network, row: dict[str, float]) -> None:
+            if row["epoch"] == epoch:
+                raise Stop
+            save_model(self, network, row)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(FineTuning, "save_model", dying)
+            with pytest.raises(Stop):
+                train(killed)
+        train(killed, resume=True)
+        assert same(weights(Path(config.out)), weights(tmp_path / "killed"))
+        whole, resumed = (json.loads((Path(out) / "meta.json").read_text()) for out in (config.out, killed.out))
+        assert resumed["metrics"] == whole["metrics"] and resumed["calibration"] == whole["calibration"]
+        assert resumed["metrics"]["epoch"] == epoch
 
     def test_a_changed_configuration_is_refused(self, faces: FaceSet, mae_folder: Path, tmp_path: Path) -> None:
         config = small(tmp_path / "run", mae_folder, epochs=1)

@@ -185,9 +185,10 @@ def clear_files(folder: Path, *, of_a_run: bool = False) -> None:
 
     Args:
         folder: any folder; only names of Mien's temporary files are considered.
-        of_a_run: the folder of a run; temporary files of earlier versions are removed too.
+        of_a_run: the folder of a run; temporary files of earlier versions and of safetensors, which writes
+            ``.tmpXXXXXX`` first, are removed too.
     """
-    for leftover in _named(folder, _FILE.pattern + (r"|\..+\.[0-9]+\.tmp" if of_a_run else "")):
+    for leftover in _named(folder, _FILE.pattern + (r"|\..+\.[0-9]+\.tmp|\.tmp[A-Za-z0-9]{6}" if of_a_run else "")):
         with suppress(OSError), _dead(leftover) as dead:
             if dead:
                 leftover.unlink()

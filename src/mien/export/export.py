@@ -1,4 +1,4 @@
-"""A model folder to ONNX files, written only where they answer as PyTorch does."""
+"""Exports a model folder to ONNX files, and writes them only if they answer as PyTorch does."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ TORCH, FLOAT, INT8 = "PyTorch", "ONNX", "ONNX int8"
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written.
+    """The result of an export.
 
     Attributes:
         report: the content of ``parity.json``.
-        table: the comparison, for a person.
+        table: the comparison as text.
     """
 
     report: dict[str, Any]
@@ -46,7 +46,7 @@ class Exported:
 
 @dataclass(frozen=True)
 class _Pictures:
-    """By what the files are held to PyTorch."""
+    """The pictures on which the files are compared with PyTorch."""
 
     crops: np.ndarray
     labels: np.ndarray | None
@@ -65,22 +65,21 @@ def export(
     threads: int | None = None,
     command: str = "",
 ) -> Exported:
-    """Writes ``model.onnx``, ``model.int8.onnx`` where asked for, and ``parity.json``.
+    """Writes ``model.onnx``, ``parity.json`` and, with ``int8``, ``model.int8.onnx``.
 
     Args:
         model: a folder that ``mien train`` wrote.
-        out: the folder to write, replaced as a whole where an earlier export is there.
-        faces: data by which the files are held to PyTorch, and its training split by which int8 is calibrated;
-            random crops where there is none.
-        split: of ``faces``.
+        out: the new folder; replaces an earlier export as a whole.
+        faces: data for the comparison with PyTorch, whose training split calibrates int8; None compares random crops.
+        split: the split of ``faces`` for the comparison.
         int8: write an int8 file too; needs ``faces``.
         tolerance: largest difference of a probability in float32.
         threads: of each engine; None leaves it to the libraries.
-        command: how it was called, for the report.
+        command: the command line, for the report.
 
     Raises:
         MienError: the model cannot be read, the data does not fit it, ``out`` holds something else or cannot be
-            written, or a file does not hold its tolerance; nothing is written then.
+            written, or a file exceeds its tolerance; nothing is written then.
     """
     if int8 and faces is None:
         raise MienError("--int8: needs --data, on which its loss of accuracy is measured; give the data set")
@@ -91,14 +90,14 @@ def export(
         file = temporary / MODEL
         onnx.save(onnx_model(Classifier.load(model)), file)
         comparison = parity.Comparison(engine, pictures.crops, pictures.labels)
-        found = {TORCH: comparison.reference, FLOAT: comparison.parity(OnnxEngine(file, "cpu", threads))}
-        parity.check_float(found[FLOAT], tolerance, str(model))
+        results = {TORCH: comparison.reference, FLOAT: comparison.parity(OnnxEngine(file, "cpu", threads))}
+        parity.check_float(results[FLOAT], tolerance, str(model))
         report: dict[str, Any] = {
             "model": metadata(engine.classifier),
             "pictures": pictures.about,
             "tolerance": tolerance,
-            "int8": _int8(temporary, comparison, pictures.calibration, found, threads, str(model)) if int8 else None,
-            "engines": parity.as_json(found, comparison.reference),
+            "int8": _int8(temporary, comparison, pictures.calibration, results, threads, str(model)) if int8 else None,
+            "engines": parity.as_json(results, comparison.reference),
             "files": {path.name: path.stat().st_size for path in sorted(temporary.glob("*.onnx"))},
             "threads": threads,
             "command": command,
@@ -107,10 +106,11 @@ def export(
         write_json(temporary / REPORT, report)
     files = report["files"]
     sizes = {FLOAT: files[MODEL]} | ({INT8: files[MODEL_INT8]} if int8 else {})
-    return Exported(report, parity.table(found, sizes))
+    return Exported(report, parity.table(results, sizes))
 
 
 def _pictures(engine: TorchEngine, faces: FaceSet | None, split: str) -> _Pictures:
+    """The crops of a split and, for int8, a sample of the training split; random crops without ``faces``."""
     preprocessing, grey = engine.classifier.preprocessing, engine.grey
     if faces is None:
         crops = parity.random_crops(engine.image_size, grey)
@@ -120,8 +120,8 @@ def _pictures(engine: TorchEngine, faces: FaceSet | None, split: str) -> _Pictur
     crops, calibration = parity.crops_of(part.images, preprocessing, grey), None
     if faces.has("train"):
         train = np.flatnonzero(faces.splits == "train")
-        chosen = np.sort(np.random.default_rng(0).permutation(train)[:CALIBRATION])
-        calibration = parity.crops_of(faces.images[chosen], preprocessing, grey)
+        sample = np.sort(np.random.default_rng(0).permutation(train)[:CALIBRATION])
+        calibration = parity.crops_of(faces.images[sample], preprocessing, grey)
     return _Pictures(crops, part.labels_in(engine.names), calibration, about)
 
 
@@ -129,11 +129,11 @@ def _int8(
     folder: Path,
     comparison: parity.Comparison,
     calibration: np.ndarray | None,
-    found: dict[str, parity.Parity],
+    results: dict[str, parity.Parity],
     threads: int | None,
     where: str,
 ) -> dict[str, Any]:
-    """Writes the int8 file and adds it to ``found``; returns which it is and what the others were like."""
+    """Writes the better int8 file and adds it to ``results``; returns its part of the report."""
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         files = quantised(folder / MODEL, Path(scratch), calibration)
         if not files:
@@ -144,13 +144,13 @@ def _int8(
         compared = {way: comparison.parity(OnnxEngine(path, "cpu", threads)) for way, path in files.items()}
         way, reason = parity.choose(compared, comparison.reference)
         parity.check_int8(compared[way], comparison.reference, where)
-        found[INT8] = compared[way]
+        results[INT8] = compared[way]
         shutil.copyfile(files[way], folder / MODEL_INT8)
     return {
         "way": way,
         "reason": reason,
         "most_points_lost": parity.MOST_LOST,
-        "points_lost": parity.lost(found[INT8], comparison.reference),
+        "points_lost": parity.lost(results[INT8], comparison.reference),
         "calibrated_on": None if calibration is None else len(calibration),
         "candidates": parity.as_json(compared, comparison.reference),
     }

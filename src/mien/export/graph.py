@@ -23,15 +23,15 @@ from mien.recognition.torch_engine import Reading, certainty
 
 
 def onnx_model(classifier: Classifier) -> onnx.ModelProto:
-    """A classifier as ONNX.
+    """Converts a classifier to ONNX.
 
-    The input ``faces`` is uint8 [N, S, S], luma, where the network reads luma alone (``mien.model.channels``), else
-    uint8 [N, S, S, 3], RGB. The outputs are ``probabilities``, float32 [N, C], calibrated as the classifier is, and
-    ``embedding``, float32 [N, D]: the [CLS] vector after the last norm, or what a timm network pools before its head.
-    N may be 0. ``metadata`` is noted in it, each value as JSON.
+    The input ``faces`` is luma, uint8 [N, S, S], if the network reads only luma (``mien.model.channels``), else RGB,
+    uint8 [N, S, S, 3]. The outputs are ``probabilities``, float32 [N, C], calibrated as the classifier is, and
+    ``embedding``, float32 [N, D]: the [CLS] vector after the last norm, or the pooled features of a timm network before
+    its head. N may be 0. The model holds ``metadata``, each value as JSON.
 
     Args:
-        classifier: on the CPU. Its network may be changed; load it anew to go on with it.
+        classifier: on the CPU. Its network may be changed; load it again to use it further.
     """
     about = metadata(classifier)
     if can_be_written(classifier.network):
@@ -44,13 +44,13 @@ def onnx_model(classifier: Classifier) -> onnx.ModelProto:
 
 
 def metadata(classifier: Classifier) -> dict[str, Any]:
-    """What an exported file says of itself; JSON-ready.
+    """The metadata of an exported file; JSON-ready.
 
     Returns:
-        ``names``, ``image_size``, ``face_size`` (to which a whole face is brought before its middle is read),
+        ``names``, ``image_size``, ``face_size`` (to which a whole face is resized before its middle is cropped),
         ``grey``, ``mean`` and ``std`` (shares of white, of red, green and blue), ``threshold`` and ``stated_accuracy``
-        (null where validation gave none), ``mien_version``, and the SHA-256 of the files it was made from,
-        ``weights_sha256`` and ``meta_sha256`` (null where there is none).
+        (None if validation gave none), ``mien_version``, and the SHA-256 of the files of the model,
+        ``weights_sha256`` and ``meta_sha256`` (None if a file is missing).
     """
     threshold, stated = certainty(classifier.meta())
     folder = classifier.folder
@@ -70,7 +70,7 @@ def metadata(classifier: Classifier) -> dict[str, Any]:
 
 
 class _FromFaces(nn.Module):
-    """From uint8 faces to probabilities and embeddings, for a trace."""
+    """The module that is traced: uint8 faces to probabilities and embeddings."""
 
     def __init__(self, reading: Reading, preprocessing: Preprocessing, channels: int) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class _FromFaces(nn.Module):
 
 
 def _traced(classifier: Classifier) -> onnx.ModelProto:
-    """A network of timm, or a ViT of an uncommon kind, as torch writes it."""
+    """Lets torch export a network of timm, or a ViT that ``vit_graph`` cannot write."""
     network, preprocessing, size = classifier.network, classifier.preprocessing, classifier.preprocessing.image_size
     grey = grey_weights(network, preprocessing)
     if grey is not None and num_channels(network) == 3:
@@ -97,7 +97,7 @@ def _traced(classifier: Classifier) -> onnx.ModelProto:
             layer.weight = nn.Parameter(weight.float())
             layer.in_channels = 1
         set_channels(network, 1)
-    # In the plain order of memory the trace holds no transpositions.
+    # With the default memory layout the trace contains no transpositions.
     module = _FromFaces(Reading(network), preprocessing, num_channels(network)).eval()
     module.to(memory_format=torch.contiguous_format)
     faces = torch.zeros((2, size, size) if grey is not None else (2, size, size, 3), dtype=torch.uint8)
@@ -121,36 +121,34 @@ def _sha256(path: Path | None) -> str | None:
     return sha256_of(path) if path is not None and path.is_file() else None
 
 
-# A ViT classifier as an ONNX graph, written from its weights, with all folded that does not depend on the picture.
-#
-# Against a traced forward pass it saves what a trace cannot know: normalisation, positions and [CLS] are one table of
-# sums, the affine part of each norm belongs to the layer after it, values need no bias of their own (the weights of
-# attention sum to 1), and the last block computes [CLS] alone, as nothing else is read. Standard operators of ONNX
-# only.
-
+# A ViT is not traced: its ONNX graph is written from its weights, and everything that does not depend on the picture is
+# computed beforehand. This saves work that a trace repeats for each picture: normalisation, positions and [CLS] become
+# one table that is added once; the affine part of each norm moves into the layer after it; values need no bias, since
+# the weights of attention sum to 1 and the bias can be added after them; the last block computes only [CLS], since the
+# head reads nothing else. The graph uses standard ONNX operators only.
 
 OPSET = 20
-"""The first with Gelu, which ONNX Runtime has known since 1.17."""
+"""The first version with Gelu; ONNX Runtime supports it since 1.17."""
 
 INPUT, PROBABILITIES, EMBEDDING = "faces", "probabilities", "embedding"
 
 
 def can_be_written(network: nn.Module) -> bool:
-    """Whether the network is a ViT of the kind that ``vit_graph`` writes; every preset and every ViTMAE is."""
+    """Whether ``vit_graph`` can write the network; it can for every preset and every ViTMAE."""
     return isinstance(network, ViTForImageClassification) and network.config.hidden_act == "gelu"
 
 
 @torch.no_grad()
 def vit_graph(network: ViTForImageClassification, preprocessing: Preprocessing) -> onnx.ModelProto:
-    """Writes the graph.
+    """Writes a ViT classifier as an ONNX graph.
 
     Args:
-        network: a ViT for which ``can_be_written``, with C classes and width D.
-        preprocessing: size S and normalisation of its pictures.
+        network: a ViT with C classes and width D; ``can_be_written`` is true of it.
+        preprocessing: size S and normalisation of its input.
 
     Returns:
-        A model with the input ``faces``, uint8 [N, S, S] where the network reads luma alone, else uint8 [N, S, S, 3]
-        (RGB), and the outputs ``probabilities``, float32 [N, C], and ``embedding``, float32 [N, D].
+        A model with the input ``faces``, uint8 [N, S, S] if the network reads only luma, else uint8 [N, S, S, 3] (RGB),
+        and the outputs ``probabilities``, float32 [N, C], and ``embedding``, float32 [N, D].
     """
     config, size = network.config, preprocessing.image_size
     grey = grey_weights(network, preprocessing)
@@ -172,7 +170,7 @@ def vit_graph(network: ViTForImageClassification, preprocessing: Preprocessing) 
 
 
 def normalisation(preprocessing: Preprocessing, channels: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and deviation of each channel, float64 [1, channels, 1, 1], as shares of white; of luma where it is one."""
+    """Mean and deviation of each channel, or of luma for one channel: float64 [1, channels, 1, 1], shares of white."""
     means = preprocessing.mean if channels == 3 else (preprocessing.grey_mean,)
     stds = preprocessing.std if channels == 3 else (preprocessing.grey_std,)
     mean, std = (torch.tensor(values, dtype=torch.float64).view(1, -1, 1, 1) for values in (means, stds))
@@ -180,32 +178,32 @@ def normalisation(preprocessing: Preprocessing, channels: int) -> tuple[torch.Te
 
 
 class _Graph:
-    """Nodes and weights, as they are added."""
+    """Collects the nodes and weights of an ONNX graph; values are passed on by their names."""
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.weights: dict[str, onnx.TensorProto] = {}
 
     def weight(self, name: str, value: np.ndarray) -> str:
-        """Adds a constant, floats as float32; the same name again is the same constant."""
+        """Adds a constant as float32 or int64 and returns its name; a name that exists is not added again."""
         if name not in self.weights:
-            kept = value.astype(np.float32) if value.dtype.kind == "f" else value.astype(np.int64)
-            self.weights[name] = numpy_helper.from_array(np.require(kept, requirements="C"), name)
+            array = value.astype(np.float32) if value.dtype.kind == "f" else value.astype(np.int64)
+            self.weights[name] = numpy_helper.from_array(np.require(array, requirements="C"), name)
         return name
 
     def add(self, kind: str, *inputs: str, name: str | None = None, to: str | None = None, **attributes: Any) -> str:
-        """Adds an operator; returns the name of what it gives."""
+        """Adds an operator and returns the name of its output."""
         name = name or f"{kind.lower()}{len(self.nodes)}"
         self.nodes.append(helper.make_node(kind, list(inputs), [to or f"{name}.out"], name=name, **attributes))
         return to or f"{name}.out"
 
     def linear(self, name: str, values: str, weight: np.ndarray, bias: np.ndarray | None) -> str:
-        """``values`` times ``weight``, [out, in] as torch has it, plus ``bias``."""
+        """Adds a linear layer and returns the name of its output; ``weight`` is [out, in] as in torch."""
         product = self.add("MatMul", values, self.weight(f"{name}.weight", weight.T), name=name)
         return product if bias is None else self.add("Add", product, self.weight(f"{name}.bias", bias))
 
     def model(self, shape: list[Any], classes: int, width: int) -> onnx.ModelProto:
-        """The whole, checked."""
+        """The finished model, checked by ONNX."""
         inputs = [helper.make_tensor_value_info(INPUT, TensorProto.UINT8, shape)]
         outputs = [
             helper.make_tensor_value_info(PROBABILITIES, TensorProto.FLOAT, ["N", classes]),
@@ -220,7 +218,7 @@ class _Graph:
 def _embed(
     graph: _Graph, network: ViTForImageClassification, preprocessing: Preprocessing, grey: torch.Tensor | None
 ) -> str:
-    """Faces to the states before the first block, [N, 1 + patches, D]."""
+    """Adds the embeddings: faces to the states before the first block, [N, 1 + patches, D]."""
     embeddings, width = network.vit.embeddings, network.config.hidden_size
     projection = embeddings.patch_embeddings.projection
     weight = projection.weight.double().cpu() if grey is None else grey
@@ -232,13 +230,13 @@ def _embed(
     table[1:] += bias
     side = preprocessing.image_size // patch
     colours = [] if channels == 1 else [channels]
-    # 0 keeps the number of faces, which may be 0.
+    # A 0 keeps the size of that axis, here the number of faces, which may itself be 0.
     split = graph.weight("embed.split", np.array([0, side, patch, side, patch, *colours]))
     merged = graph.weight("embed.merged", np.array([0, side * side, patch * patch * channels]))
     pixels = graph.add("Reshape", INPUT, split)
     pixels = graph.add("Transpose", pixels, perm=[0, 1, 3, 2, 4, *([5] if colours else [])])
     pixels = graph.add("Reshape", pixels, merged)
-    # A black patch in front holds the place of [CLS], which is then its row of the table.
+    # A black patch in front stands for [CLS]: its product with the weights is 0, so only its row of the table counts.
     pixels = graph.add("Pad", pixels, graph.weight("embed.pads", np.array([0, 1, 0, 0, 0, 0])))
     pixels = graph.add("CastLike", pixels, graph.weight("zero", np.zeros(())))
     scaled = (weight / (255 * stds)).permute(0, 2, 3, 1).reshape(width, -1).numpy()
@@ -247,7 +245,7 @@ def _embed(
 
 
 def _block(graph: _Graph, name: str, states: str, layer: Any, config: ViTConfig, *, last: bool) -> str:
-    """One block: states [N, tokens, D] to the same, or to those of [CLS] alone, [N, 1, D], in the last one."""
+    """Adds a block: states [N, tokens, D] to the same shape, or in the last block to the state of [CLS], [N, 1, D]."""
     attention = layer.attention
     weights, biases = _after_norm(layer.layernorm_before, [attention.q_proj, attention.k_proj, attention.v_proj])
     normed = _standardise(graph, states, config)
@@ -257,7 +255,7 @@ def _block(graph: _Graph, name: str, states: str, layer: Any, config: ViTConfig,
         states, read = graph.add("Gather", states, first, axis=1), graph.add("Gather", normed, first, axis=1)
     root = (config.hidden_size // config.num_attention_heads) ** 0.5
     query = graph.linear(f"{name}.query", read, weights[0] / root, biases[0] / root)
-    # What the keys' bias adds to the scores is the same for every key, and softmax does not see it.
+    # The bias of the keys adds the same number to the scores of all keys, which softmax cancels.
     key = graph.linear(f"{name}.key", normed, weights[1], None)
     value = graph.linear(f"{name}.value", normed, weights[2], None)
     mixed = _attend(graph, query, key, value, config)
@@ -273,7 +271,7 @@ def _block(graph: _Graph, name: str, states: str, layer: Any, config: ViTConfig,
 
 
 def _attend(graph: _Graph, query: str, key: str, value: str, config: ViTConfig) -> str:
-    """Scaled dot-product attention of each head: [N, T, D] and twice [N, tokens, D] to [N, T, D]."""
+    """Adds the attention of all heads: a query [N, T, D], key and value [N, tokens, D] to [N, T, D]."""
     heads, width = config.num_attention_heads, config.hidden_size
     split = graph.weight("heads", np.array([0, 0, heads, width // heads]))
     queries = graph.add("Transpose", graph.add("Reshape", query, split), perm=[0, 2, 1, 3])
@@ -285,13 +283,13 @@ def _attend(graph: _Graph, query: str, key: str, value: str, config: ViTConfig) 
 
 
 def _standardise(graph: _Graph, states: str, config: ViTConfig) -> str:
-    """A layer norm without its affine part, which ``_after_norm`` moves on."""
+    """Adds a layer norm without its affine part, which ``_after_norm`` moves into the next layers."""
     ones = graph.weight("ones", np.ones(config.hidden_size))
     return graph.add("LayerNormalization", states, ones, axis=-1, epsilon=config.layer_norm_eps)
 
 
 def _after_norm(norm: Any, layers: list[Any]) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Weights and biases of the layers with the affine part of the norm before them taken in."""
+    """Weights and biases of layers after a norm, with the affine part of the norm multiplied in."""
     scale, shift = _array(norm.weight), _array(norm.bias)
     weights = [_array(layer.weight) for layer in layers]
     biases = [_bias(layer, len(weight)) for layer, weight in zip(layers, weights, strict=True)]
@@ -300,7 +298,7 @@ def _after_norm(norm: Any, layers: list[Any]) -> tuple[list[np.ndarray], list[np
 
 
 def _positions(network: ViTForImageClassification, size: int) -> np.ndarray:
-    """float64 [1 + patches, D], interpolated as the network does it for pictures of another size than its own."""
+    """Positions, float64 [1 + patches, D], interpolated as the network does if ``size`` is not its own."""
     embeddings = network.vit.embeddings
     side = size // int(embeddings.patch_embeddings.projection.kernel_size[0])
     tokens = torch.zeros(1, 1 + side * side, network.config.hidden_size)
@@ -312,6 +310,6 @@ def _bias(layer: Any, width: int) -> np.ndarray:
 
 
 def _array(values: torch.Tensor) -> np.ndarray:
-    """float64, in which weights are folded."""
+    """A tensor as a float64 array; weights are combined in this precision."""
     array: np.ndarray = values.detach().double().cpu().numpy()
     return array

@@ -1,7 +1,7 @@
-"""Packing a trained classifier for others: half-precision weights, their ONNX, and the record that the card is made of.
+"""Packs a trained classifier for others: half-precision weights, ONNX files, and the record for the model card.
 
-What is packed is what is scored: the weights are halved first, read back, and measured as a user will run them. No
-picture of a face, and no thumbnail of one, goes into the folder; sketches of the training pictures do.
+The weights are halved first and loaded again, so that the scores are those of the packed model. The folder holds
+sketches of the training pictures, but no picture and no thumbnail of a face.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ from mien.training.calibrate import recalibrated
 from mien.training.history import read_history
 
 LARGEST_WEIGHTS = 25 * 2**20
-"""Bytes of half-precision weights that a package may carry."""
+"""Largest file of half-precision weights in a package, in bytes."""
 
 FILES: frozenset[str] = frozenset(
     {"config.json", "model.safetensors", "preprocessor_config.json", "meta.json", FINGERPRINTS, *ONNX_FILES}
 )
-"""Everything that a packed folder may hold."""
+"""Names of all files of a packed folder."""
 
 ROBUSTNESS_SPLIT = "validation"
 
@@ -60,30 +60,30 @@ def pack(
     reading_crop: float | None = None,
     command: str = "",
 ) -> Path:
-    """Writes a folder that ``mien predict``, ``mien evaluate`` and ``transformers.pipeline`` open.
+    """Writes a folder for ``mien predict``, ``mien evaluate`` and ``transformers.pipeline``.
 
     It holds ``config.json``, ``model.safetensors`` in half precision, ``preprocessor_config.json``, ``model.onnx``,
-    ``model.int8.onnx`` where asked for, and ``meta.json``: that of the run, and as ``release`` what was packed, how it
-    scores, and the runs that it came from.
+    with ``int8`` also ``model.int8.onnx``, and ``meta.json``: that of the run, with a ``release`` that lists the files,
+    the scores, and the runs behind the model.
 
     Args:
         run: the folder of a run, or its model folder.
-        out: the folder, written whole or not at all.
-        faces: the data on which it is scored; its training split tells which pictures have twins.
-        splits: those that are scored, of ``train``, ``validation`` and ``test``.
-        calibrate: fit temperature and threshold again, on the validation pictures without a twin in training.
-        reading_crop: share of a face's side that the packed model reads, in [0.5, 1]; by default as before. Another one
-            changes how sure the answers are, so it needs ``calibrate``.
+        out: the new folder, written as a whole or not at all.
+        faces: the data for the scores; its training split tells which pictures have twins.
+        splits: the splits to score, of ``train``, ``validation`` and ``test``.
         int8: write an int8 file too, calibrated on the training split.
+        calibrate: fit temperature and threshold again, on the validation pictures without a twin in training.
+        reading_crop: share of a face's side that the packed model reads, in [0.5, 1]; by default as before. Another
+            crop changes the probabilities, so it needs ``calibrate``.
         command: the command line, for ``meta.json``.
 
     Returns:
         ``out``.
 
     Raises:
-        MienError: the reading crop is out of its range or comes without ``calibrate``, the run is none, its weights are
-            too large to ship, the data lacks a split, ``out`` holds something else, or an ONNX file answers other than
-            the weights.
+        MienError: the reading crop is out of range or comes without ``calibrate``, ``run`` holds no model, its weights
+            are too large, the data lacks a split, ``out`` holds something else, or the answers of an ONNX file differ
+            from those of the weights.
     """
     if reading_crop is not None and not (SMALLEST_CROP <= reading_crop <= 1 and calibrate):
         wrong = "needs --calibrate" if not calibrate else f"got {reading_crop}, expected {SMALLEST_CROP} to 1"
@@ -107,8 +107,8 @@ def pack(
                 f"{LARGEST_WEIGHTS >> 20}; distil it into a smaller preset"
             )
         packed = Classifier.load(temporary)
-        known = trained_on(faces, trained)
-        scores = {split: scores_on(packed, faces, split, known, str(run)) for split in splits}
+        training = trained_on(faces, trained)
+        scores = {split: scores_on(packed, faces, split, training, str(run)) for split in splits}
         parity = write_onnx(temporary, faces, splits[0], int8=int8)
         meta = packed.meta()
         meta["release"] = {
@@ -128,7 +128,7 @@ def pack(
 
 
 def _robustness(packed: Classifier, faces: FaceSet, record: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a model that was packed before on this data: what was measured then, as a temperature changes no answer."""
+    """Measures robustness, or copies it from an earlier package on this data: a temperature changes no label."""
     earlier = record.get("release", {}).get("robustness")
     if isinstance(earlier, dict) and record.get("data", {}).get("fingerprint") == faces.fingerprint:
         return earlier
@@ -137,7 +137,7 @@ def _robustness(packed: Classifier, faces: FaceSet, record: Mapping[str, Any]) -
 
 
 def _own_sketches(trained: Classifier, out: Path, faces: FaceSet) -> Sketches | None:
-    """The sketches that the folder is to carry: none if it finds them beside itself, or if there are none to be had."""
+    """The sketches for the new folder; None if they are in a shared file beside it, or if there are none."""
     fingerprint = str(trained.meta().get("data", {}).get("fingerprint", ""))
     shared = out.resolve().parent / SHARED_FINGERPRINTS.format(fingerprint[:16])
     if shared.is_file():
@@ -147,13 +147,13 @@ def _own_sketches(trained: Classifier, out: Path, faces: FaceSet) -> Sketches | 
 
 
 def write_onnx(folder: Path, faces: FaceSet, split: str, *, int8: bool) -> dict[str, Any]:
-    """Writes the ONNX files into a model folder, held to the weights there.
+    """Writes the ONNX files of a model into its folder.
 
     Returns:
-        What was found meanwhile: ``split``, ``tolerance``, ``engines`` and ``int8`` of ``parity.json``.
+        ``split``, and ``tolerance``, ``engines`` and ``int8`` of ``parity.json``.
 
     Raises:
-        MienError: they do not hold what ``mien.export.export.export`` asks of them.
+        MienError: ``mien.export.export.export`` refuses them.
     """
     exported = folder / "exported"
     report = export(folder, exported, faces=faces, split=split, int8=int8).report
@@ -165,76 +165,77 @@ def write_onnx(folder: Path, faces: FaceSet, split: str, *, int8: bool) -> dict[
 
 
 def scores_on(
-    classifier: Classifier, faces: FaceSet, split: str, known: np.ndarray | Sketches | None, model: str
+    classifier: Classifier, faces: FaceSet, split: str, training: np.ndarray | Sketches | None, model: str
 ) -> dict[str, Any]:
-    """``metrics.json`` of a split, and as ``tta`` accuracy and macro-F1 with the mirror image averaged in.
+    """The ``metrics.json`` of a split, and as ``tta`` the scores of pictures averaged with their mirror images.
 
-    Both are given on the whole split and, as ``clean``, without twins (null where those are not known).
+    Both on the whole split and, as ``clean``, on its part without twins in training (None if twins are not known).
     """
     single, mirrored = (
-        evaluate(classifier, faces, split, training=known, tta=tta, model=model, quiet=True) for tta in (False, True)
+        evaluate(classifier, faces, split, training=training, tta=mirror, model=model, quiet=True)
+        for mirror in (False, True)
     )
 
-    def kept(found: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: found[name] for name in ("accuracy", "macro_f1", "ci95")}
+    def main_scores(scores: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: scores[name] for name in ("accuracy", "macro_f1", "ci95")}
 
-    both = {**kept(mirrored.whole), "clean": kept(mirrored.clean) if mirrored.clean else None}
+    tta = {**main_scores(mirrored.whole), "clean": main_scores(mirrored.clean) if mirrored.clean else None}
     return {**single.metrics(), "cross_fitted_ece": single.cross_fitted_ece(),
-            "cross_fitted_ece_clean": single.cross_fitted_ece(clean=True), "tta": both}  # fmt: skip
+            "cross_fitted_ece_clean": single.cross_fitted_ece(clean=True), "tta": tta}  # fmt: skip
 
 
 def architecture(network: Network) -> dict[str, Any]:
-    """What kind of network it is, with its number of parameters."""
+    """The type, the sizes and the number of parameters of a network."""
     config = network.config.to_dict()
     fields = ("model_type", "architecture", "image_size", "patch_size", "hidden_size", "num_hidden_layers")
-    found = {name: config[name] for name in (*fields, "num_attention_heads") if config.get(name) is not None}
-    return {**found, "parameters": sum(parameter.numel() for parameter in network.parameters())}
+    values = {name: config[name] for name in (*fields, "num_attention_heads") if config.get(name) is not None}
+    return {**values, "parameters": sum(parameter.numel() for parameter in network.parameters())}
 
 
 def origin(folder: Path) -> list[dict[str, Any]]:
-    """The runs behind a model, as far as their folders are at hand, each once and after those that it builds on.
+    """The runs behind a model whose folders still exist, each once and after those that it builds on.
 
     Args:
         folder: the model folder.
 
     Returns:
         For each run ``role`` (pretraining, teacher, earlier fine-tuning, fine-tuning), ``command``, ``metrics``,
-        ``machine`` (null where it was not written down), ``seconds`` and ``epochs`` (null where the history is not at
-        hand), and ``weights_from``: whose weights it began with, null where it began with random ones or those of
-        another run that is told.
+        ``machine`` (None if it was not recorded), ``seconds`` and ``epochs`` (None if the history is missing), and
+        ``weights_from``: the backbone, or None if it is random or another run of the list.
     """
-    found: dict[Path, dict[str, Any]] = {}
-    _trace(folder, "fine-tuning", found)
-    return list(found.values())
+    runs: dict[Path, dict[str, Any]] = {}
+    _trace(folder, "fine-tuning", runs)
+    return list(runs.values())
 
 
-def _trace(folder: Path, role: str, found: dict[Path, dict[str, Any]]) -> None:
-    """Adds the runs that a model builds on to ``found``, by their folders, and then its own."""
+def _trace(folder: Path, role: str, runs: dict[Path, dict[str, Any]]) -> None:
+    """Adds the runs that a model builds on, by their folders, and then its own run to ``runs``."""
     meta = read_json_object(folder / "meta.json") if (folder / "meta.json").is_file() else {}
-    # Noted before what it came from: a run that was trained anew under its name may come from one that came from it.
-    found[folder.resolve()] = {}
+    # Marked as visited first: a run that was trained again under the same name may build on a run that builds on it.
+    runs[folder.resolve()] = {}
     config = meta.get("config", {})
     if not isinstance(config, dict) or not isinstance(config.get("teacher") or [], list):
         raise MienError(f"{folder}/meta.json: its config is not as `mien train` wrote it; copy the whole folder again")
     start = str(config.get("backbone", config.get("preset", folder.name)))
     weights_from = None if is_fresh(start) else start
     before = [("", start)] if weights_from else []
-    before += [("teacher", str(name)) for name in config.get("teacher") or []]
-    for kind, name in before if config else []:
+    before += [("teacher", str(path)) for path in config.get("teacher") or []]
+    for kind, path in before if config else []:
         try:
-            at = model_folder(Path(name))
+            earlier = model_folder(Path(path))
         except MienError:
             continue  # a hub id, or a folder that is gone
         if not kind:
             weights_from = None
-        is_autoencoder = read_json_object(at / "config.json").get("model_type") == "vit_mae"
-        if at.resolve() not in found:
-            _trace(at, kind or ("pretraining" if is_autoencoder else "earlier fine-tuning"), found)
-    del found[folder.resolve()]  # what it came from stands before it
-    found[folder.resolve()] = _stage(role, folder, meta, weights_from)
+        is_autoencoder = read_json_object(earlier / "config.json").get("model_type") == "vit_mae"
+        if earlier.resolve() not in runs:
+            _trace(earlier, kind or ("pretraining" if is_autoencoder else "earlier fine-tuning"), runs)
+    del runs[folder.resolve()]  # so that it comes after the runs that it builds on
+    runs[folder.resolve()] = _stage(role, folder, meta, weights_from)
 
 
 def _stage(role: str, folder: Path, meta: Mapping[str, Any], weights_from: str | None) -> dict[str, Any]:
+    """The entry of a run in ``origin``."""
     run = folder.resolve().parent
     history = read_history(run) if (run / "history.csv").is_file() else None
     return {

@@ -1,4 +1,4 @@
-"""Holding exported files to PyTorch: what each engine answers to the same crops, and how fast."""
+"""Compares exported files with PyTorch on the same crops, and writes int8 versions of an exported file."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ TOLERANCE = 1e-4
 """Largest difference of a float32 file's probabilities from PyTorch's."""
 
 MOST_LOST = 0.3
-"""Points of accuracy that an int8 file may lose on the split."""
+"""Largest loss of an int8 file on the split, in points of accuracy."""
 
 
 @dataclass(frozen=True)
 class Parity:
-    """What an engine made of crops, beside what PyTorch made of them.
+    """The answers of an engine compared with those of PyTorch.
 
     Attributes:
-        largest_difference: of any probability.
-        mean_difference: of the probabilities, their absolute values averaged.
-        largest_embedding_difference: of any component of an embedding.
-        agreement: share of the crops to which it gives the same label, in [0, 1].
-        accuracy: share of the crops that it labels as the data does; None where the crops have no labels.
-        rate: crops a second.
+        largest_difference: largest absolute difference of a probability.
+        mean_difference: mean absolute difference of the probabilities.
+        largest_embedding_difference: largest absolute difference of a component of an embedding.
+        agreement: share of the crops with the same label, in [0, 1].
+        accuracy: share of the crops with the correct label, in [0, 1]; None if the crops have no labels.
+        rate: crops per second.
     """
 
     largest_difference: float
@@ -50,11 +50,11 @@ class Parity:
 
 
 class Comparison:
-    """Lets engines read the same crops, and holds each to the first.
+    """Runs engines on the same crops and compares each with the first.
 
     Args:
-        engine: what the others are held against.
-        crops: as the engines read them, N of at least 1.
+        engine: the reference.
+        crops: input of the engines, N of at least 1.
         labels: int64 [N], positions in the engines' names, or None.
     """
 
@@ -64,7 +64,7 @@ class Comparison:
         self.reference = self.parity(engine)
 
     def parity(self, engine: Engine) -> Parity:
-        """Reads the crops, and a batch of them before, in which memory is set up and which no clock sees."""
+        """Compares an engine with the reference; a first batch, which sets up memory, is not timed."""
         engine.read(self._crops[:BATCH])
         started = time.perf_counter()
         answers = engine.read(self._crops)
@@ -74,30 +74,30 @@ class Comparison:
 
 
 def lost(parity: Parity, reference: Parity) -> float:
-    """Points of accuracy that an engine loses; below 0 where it gains some."""
+    """Points of accuracy that an engine loses; below 0 if it gains."""
     if parity.accuracy is None or reference.accuracy is None:
         raise ValueError("expected crops with labels")
     return 100 * (reference.accuracy - parity.accuracy)
 
 
 def choose(candidates: Mapping[str, Parity], reference: Parity) -> tuple[str, str]:
-    """Chooses static or dynamic int8, and says why.
+    """Chooses static or dynamic int8; returns its name and the reason.
 
-    Static, unless it loses more than ``MOST_LOST`` and dynamic loses less: with dynamic ranges the answer to a face
+    Static, unless it loses more than ``MOST_LOST`` and dynamic loses less: with dynamic ranges, the answer to a face
     depends on the other faces of its batch, and so on the number of threads.
     """
     losses = {name: lost(parity, reference) for name, parity in candidates.items()}
     best = min(losses, key=lambda name: losses[name])
-    told = " and ".join(f"{name} {loss:+.2f}" for name, loss in losses.items())
+    summary = " and ".join(f"{name} {loss:+.2f}" for name, loss in losses.items())
     if len(losses) == 1:
-        return best, f"points lost: {told}; the only way open to this network and data"
+        return best, f"points lost: {summary}; the only kind possible for this network and data"
     if losses.get(STATIC, np.inf) <= MOST_LOST:
-        return STATIC, f"points lost: {told}; static, as its answers do not depend on the batch"
-    return best, f"points lost: {told}"
+        return STATIC, f"points lost: {summary}; static, as its answers do not depend on the batch"
+    return best, f"points lost: {summary}"
 
 
 def check_float(parity: Parity, tolerance: float, where: str) -> None:
-    """Holds a float32 file to its tolerance.
+    """Checks a float32 file against its tolerance.
 
     Raises:
         MienError: its probabilities differ by more.
@@ -110,7 +110,7 @@ def check_float(parity: Parity, tolerance: float, where: str) -> None:
 
 
 def check_int8(parity: Parity, reference: Parity, where: str) -> None:
-    """Holds an int8 file to ``MOST_LOST``.
+    """Checks an int8 file against ``MOST_LOST``.
 
     Raises:
         MienError: it loses more accuracy.
@@ -124,28 +124,28 @@ def check_int8(parity: Parity, reference: Parity, where: str) -> None:
 
 
 def crops_of(images: np.ndarray, preprocessing: Preprocessing, grey: bool) -> np.ndarray:
-    """Pictures of a data set as an engine reads them.
+    """Turns pictures of a data set into crops for an engine.
 
     Args:
         images: uint8 [N, H, W] or [N, H, W, 3].
-        preprocessing: how they are framed, and to what size.
+        preprocessing: of the network.
         grey: whether the engine reads luma.
 
     Returns:
-        uint8 [N, S, S] where ``grey``, else uint8 [N, S, S, 3].
+        uint8 [N, S, S] if ``grey``, else uint8 [N, S, S, 3].
     """
-    found = []
+    crops = []
     for start in range(0, len(images), BATCH):
         batch = tensor(images[start : start + BATCH])
         planes = preprocessing.frame(batch.unsqueeze(1) if batch.ndim == 3 else batch.movedim(-1, 1))
         if grey and planes.shape[1] == 3:
             planes = to_luma(planes.float()).round().to(torch.uint8)
-        found.append((planes[:, 0] if grey else planes.expand(-1, 3, -1, -1).movedim(1, -1)).numpy())
-    return np.ascontiguousarray(np.concatenate(found))
+        crops.append((planes[:, 0] if grey else planes.expand(-1, 3, -1, -1).movedim(1, -1)).numpy())
+    return np.ascontiguousarray(np.concatenate(crops))
 
 
 def random_crops(image_size: int, grey: bool, count: int = 256) -> np.ndarray:
-    """Crops without a face, uint8: from flat to noisy, of every brightness."""
+    """Random crops without a face, uint8: from flat to noisy, of every brightness."""
     rng = np.random.default_rng(0)
     shape = (count, image_size, image_size) if grey else (count, image_size, image_size, 3)
     level, spread = (rng.uniform(0, most, (count, *[1] * (len(shape) - 1))) for most in (255, 100))
@@ -153,7 +153,7 @@ def random_crops(image_size: int, grey: bool, count: int = 256) -> np.ndarray:
 
 
 def table(parities: Mapping[str, Parity], sizes: Mapping[str, int]) -> str:
-    """The comparison for a person; rates as multiples of the first engine's, sizes in bytes as MiB."""
+    """The comparison as text; rates are multiples of the first engine's, ``sizes`` are in bytes."""
     heads = ("", "accuracy", "agreement", "largest difference", "mean difference", "rate", "MiB")
     rows: list[tuple[str, ...]] = [heads]
     first = next(iter(parities.values()))
@@ -172,31 +172,31 @@ def table(parities: Mapping[str, Parity], sizes: Mapping[str, int]) -> str:
 
 
 def as_json(parities: Mapping[str, Parity], reference: Parity) -> dict[str, Any]:
-    """The comparison for ``parity.json``, each rate also as a multiple of the reference's."""
+    """The comparison for ``parity.json``; ``rate_ratio`` is a multiple of the reference's rate."""
     return {name: {**asdict(parity), "rate_ratio": parity.rate / reference.rate} for name, parity in parities.items()}
 
 
 def _parity(answers: Answers, reference: Answers, labels: np.ndarray | None, rate: float) -> Parity:
     differences = np.abs(answers.probabilities.astype(np.float64) - reference.probabilities)
-    found, expected = answers.probabilities.argmax(1), reference.probabilities.argmax(1)
+    predicted, expected = answers.probabilities.argmax(1), reference.probabilities.argmax(1)
     return Parity(
         largest_difference=float(differences.max()),
         mean_difference=float(differences.mean()),
         largest_embedding_difference=float(np.abs(answers.embeddings - reference.embeddings).max()),
-        agreement=float((found == expected).mean()),
-        accuracy=None if labels is None else float((found == labels).mean()),
+        agreement=float((predicted == expected).mean()),
+        accuracy=None if labels is None else float((predicted == labels).mean()),
         rate=rate,
     )
 
 
 STATIC, DYNAMIC = "static", "dynamic"
 CALIBRATION = 512
-"""Faces of the training split by which static quantisation finds the range of each activation."""
+"""Faces of the training split from which static quantisation measures the range of each activation."""
 
 PERCENTILE = 99.99
-"""Share of the activations, in percent, that the fixed ranges of static quantisation hold.
+"""Percentage of the activations inside the fixed ranges of static quantisation.
 
-A few are far larger than all others, and a range for them too would leave coarse steps to the rest.
+A few activations are far larger than all others; a range that holds them too would leave coarse steps for the rest.
 """
 
 _BATCH = 64
@@ -206,41 +206,41 @@ _MULTIPLYING = ("MatMul", "Gemm", "Conv")
 def quantised(model: Path, folder: Path, calibration: np.ndarray | None) -> dict[str, Path]:
     """Writes int8 versions of an exported model.
 
-    The products with weights are quantised, one scale for each output; all else, the first of them (which reads the
-    pixels), the last (the head) and attention itself stay float32. Weights keep to seven of their eight bits: on
-    processors without VNNI, ONNX Runtime adds pairs of products in 16 bits, and eight would overflow there.
+    Products with weights are quantised, with one scale for each output. The first of them (which reads the pixels), the
+    last (the head), attention itself and everything else stay float32. Weights use only seven of eight bits: on
+    processors without VNNI, ONNX Runtime adds pairs of products in 16 bits, where eight bits would overflow.
 
     Args:
         model: an ONNX file of ``mien.export.graph``.
-        folder: where to write.
-        calibration: uint8 [M, ...], faces as the model reads them, for static quantisation.
+        folder: of the new files.
+        calibration: uint8 [M, ...], crops for static quantisation, or None.
 
     Returns:
-        The file of each way: ``static``, where there are faces to calibrate with (the range of each activation is
-        fixed, and a face is read the same whatever else is in its batch), and ``dynamic``, where the network has
-        matrix products (the range is that of the batch at hand).
+        The file of each kind: ``static`` if there are crops to calibrate with (ranges of activations are fixed, so the
+        answer to a face does not depend on its batch), and ``dynamic`` if the network has matrix products (ranges are
+        those of each batch).
     """
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_dynamic, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     prepared = folder / "prepared.onnx"
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     with _quiet():
         quant_pre_process(str(model), str(prepared), skip_symbolic_shape=True)
         nodes = _products(onnx.load(prepared))
         kinds = sorted(set(nodes.values()))
         options = {"per_channel": True, "reduce_range": True, "weight_type": QuantType.QInt8}
         if calibration is not None and nodes:
-            found[STATIC] = folder / "static.onnx"
+            files[STATIC] = folder / "static.onnx"
             quantize_static(
                 str(prepared),
-                str(found[STATIC]),
+                str(files[STATIC]),
                 _faces(calibration),
                 quant_format=QuantFormat.QDQ,
                 op_types_to_quantize=kinds,
                 nodes_to_quantize=list(nodes),
                 activation_type=QuantType.QUInt8,
-                # What leaves a matrix product is added to, normalised or bent at once: rounding it would gain nothing.
+                # The next operator uses the output of a matrix product in float32, so rounding it would gain nothing.
                 extra_options={
                     "OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"],
                     "CalibPercentile": PERCENTILE,
@@ -250,32 +250,32 @@ def quantised(model: Path, folder: Path, calibration: np.ndarray | None) -> dict
             )
         matrices = [name for name, kind in nodes.items() if kind != "Conv"]
         if matrices:
-            found[DYNAMIC] = folder / "dynamic.onnx"
+            files[DYNAMIC] = folder / "dynamic.onnx"
             quantize_dynamic(
                 str(prepared),
-                str(found[DYNAMIC]),
+                str(files[DYNAMIC]),
                 op_types_to_quantize=[kind for kind in kinds if kind != "Conv"],
                 nodes_to_quantize=matrices,
                 **options,
             )
-    for path in found.values():
+    for path in files.values():
         _keep_metadata(model, path)
-    return found
+    return files
 
 
 def _products(model: onnx.ModelProto) -> dict[str, str]:
-    """Name and kind of the products with weights, without the first and the last."""
+    """Names and operators of the products with weights, without the first and the last."""
     weights = {weight.name for weight in model.graph.initializer}
-    found = {
+    products = {
         node.name: node.op_type
         for node in model.graph.node
         if node.op_type in _MULTIPLYING and node.input[1] in weights
     }
-    return dict(list(found.items())[1:-1])
+    return dict(list(products.items())[1:-1])
 
 
 def _faces(calibration: np.ndarray) -> object:
-    """What ``quantize_static`` reads faces from."""
+    """The reader of batches that ``quantize_static`` expects."""
     from onnxruntime.quantization import CalibrationDataReader
 
     class Faces(CalibrationDataReader):
@@ -292,7 +292,7 @@ def _faces(calibration: np.ndarray) -> object:
 
 
 def _keep_metadata(model: Path, path: Path) -> None:
-    """Gives a quantised file what the file it came from says of itself."""
+    """Copies the metadata of an exported file to its quantised version."""
     original, quantised_model = onnx.load(model), onnx.load(path)
     onnx.helper.set_model_props(quantised_model, {entry.key: entry.value for entry in original.metadata_props})
     quantised_model.producer_name, quantised_model.producer_version = original.producer_name, original.producer_version
@@ -301,7 +301,7 @@ def _keep_metadata(model: Path, path: Path) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps what ONNX Runtime's tools print, and the advice that they log on the root logger, off the terminal."""
+    """Silences ONNX Runtime's tools, which print, warn, and log advice on the root logger."""
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.ERROR)

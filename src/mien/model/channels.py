@@ -1,4 +1,4 @@
-"""Changes how many colour channels a network reads, without changing its answers to grey pictures."""
+"""Changes the number of channels that a network reads without changing its answers to grey pictures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mien.model.preprocessing import LUMA, Preprocessing
 
 @torch.no_grad()
 def to_grey(network: ViTForImageClassification, preprocessing: Preprocessing) -> None:
-    """Turns a three-channel patch embedding into the one-channel one that answers the same on grey pictures, in place.
+    """Gives a three-channel ViT one channel, in place; its answers to grey pictures stay.
 
     With grey ``x`` in every channel, channel c reads (x - m_c) / s_c = (s / s_c) (x - m) / s + (m - m_c) / s_c, where
     m and s are the luma of the means and deviations; the second term is constant and moves into the bias.
@@ -33,13 +33,13 @@ def to_grey(network: ViTForImageClassification, preprocessing: Preprocessing) ->
 
 @torch.no_grad()
 def to_colour(network: Network, preprocessing: Preprocessing) -> None:
-    """Turns one-channel first convolutions into the three-channel ones that read the luma of RGB, in place.
+    """Gives a one-channel network three channels, in place, of which it reads the luma.
 
-    Padding stays exact: what is zero in every channel is zero in the luma.
+    Zero padding stays exact: what is zero in every channel is zero in the luma.
 
     Args:
-        network: one for which ``mien.model.networks.channels_can_change``.
-        preprocessing: by which its pictures are normalised.
+        network: ``mien.model.networks.channels_can_change`` is true of it.
+        preprocessing: of the network.
     """
     share = luma_shares(preprocessing)
     for layer in first_convolutions(network):
@@ -49,8 +49,8 @@ def to_colour(network: Network, preprocessing: Preprocessing) -> None:
 
 
 def luma_shares(preprocessing: Preprocessing) -> torch.Tensor:
-    """float64 [3], by what ``to_colour`` multiplies a grey weight for red, green and blue."""
-    # In float32, as in every model that was saved; the shares sum to 1.
+    """The factors of a grey weight for red, green and blue in ``to_colour``, float64 [3]."""
+    # Computed in float32, as for every saved model; the shares sum to 1.
     return (torch.tensor(LUMA) * torch.tensor(preprocessing.std) / preprocessing.grey_std).double()
 
 
@@ -61,7 +61,7 @@ def _replace(convolution: nn.Conv2d, weight: torch.Tensor) -> None:
 
 
 _ROUNDING = 2.0**-22
-"""Four roundings of a float32: what a product and its sum over three channels may be off by, as a share."""
+"""Largest relative error of a float32 product and its sum over three channels: four roundings."""
 
 
 @torch.no_grad()
@@ -70,29 +70,29 @@ def grey_weights(network: Network, preprocessing: Preprocessing) -> list[torch.T
 
     Args:
         network: of one or three channels.
-        preprocessing: by which its pictures are normalised.
+        preprocessing: of the network.
 
     Returns:
-        float64 [out, 1, height, width] of each first convolution, where the network has one channel, or where the
-        weights of its three are one weight times the luma shares, up to rounding: it then answers the same to a
-        colour picture and to its luma. None where it sees colour.
+        The one-channel weights of each first convolution, float64 [out, 1, height, width]; None if the network sees
+        colour. It does not if it has one channel, or if the weights of its three channels are one weight times the luma
+        shares, up to rounding: it then answers the same to a colour picture and to its luma.
     """
     layers = [cast(nn.Conv2d, layer) for layer in first_convolutions(network)]
     weights = [layer.weight.detach().double().cpu() for layer in layers]
     if num_channels(network) == 1:
         return weights
     shares = luma_shares(preprocessing).view(1, 3, 1, 1)
-    found = []
+    summed = []
     for weight in weights:
         if weight.ndim != 4 or weight.shape[1] != 3:
             return None
         grey = weight.sum(1, keepdim=True) / shares.sum()
         if ((weight - grey * shares).abs() > _ROUNDING * (grey * shares).abs()).any():
             return None
-        found.append(grey)
-    return found or None
+        summed.append(grey)
+    return summed or None
 
 
 def reads_luma(network: Network, preprocessing: Preprocessing) -> bool:
-    """Whether the network needs the luma of a picture alone."""
+    """Whether the network needs only the luma of a picture."""
     return num_channels(network) == 1 or grey_weights(network, preprocessing) is not None

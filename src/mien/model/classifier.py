@@ -1,4 +1,4 @@
-"""A trained classifier: network, preprocessing and class names, in one folder that other tools open as it is."""
+"""A trained classifier: network, preprocessing and class names, saved in a folder that other tools can open too."""
 
 from __future__ import annotations
 
@@ -29,23 +29,22 @@ from mien.model.preprocessing import Preprocessing, tensor
 from mien.progress import progress
 
 FINGERPRINTS = "fingerprints.safetensors"
-"""In a model folder: sketches of the training images (``mien.data.clean``), by which twins are found roughly when
-the data is not at hand."""
+"""In a model folder: sketches of the training images (``mien.data.clean``), which find most twins without the data."""
 
 SHARED_FINGERPRINTS = "fingerprints-{}.safetensors"
-"""The same beside model folders of the same training data, named by the first 16 digits of its fingerprint."""
+"""The same file, shared by the model folders beside it; named by the first 16 digits of the data's fingerprint."""
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """A network that reads expressions off face crops.
+    """A network that classifies the expressions of face crops.
 
     Attributes:
         network: transformers' ViT with a linear head on [CLS], or its wrapper around a network of timm, in evaluation
             mode.
         preprocessing: size and normalisation of its input.
         names: the classes, in the order of the logits.
-        folder: where it was read from, if anywhere.
+        folder: the folder that it was loaded from; None for a new one.
     """
 
     network: Network
@@ -55,23 +54,23 @@ class Classifier:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return next(self.network.parameters()).device
 
     @torch.inference_mode()
     def logits(
         self, images: np.ndarray, *, batch_size: int = 256, flip: bool = False, quiet: bool = False
     ) -> np.ndarray:
-        """Reads face crops.
+        """Computes the logits of face crops.
 
         Args:
             images: uint8 [N, H, W] (grey) or [N, H, W, 3] (RGB).
             batch_size: images a forward pass.
-            flip: read the mirror images instead.
+            flip: use the mirror images instead.
             quiet: show no progress.
 
         Returns:
-            float32 [N, C], unnormalised log-probabilities in the order of ``names``.
+            float32 [N, C], in the order of ``names``.
         """
         self.network.eval()
         parts = [np.zeros((0, len(self.names)), np.float32)]
@@ -85,15 +84,15 @@ class Classifier:
         return np.concatenate(parts)
 
     def save(self, folder: Path, meta: dict[str, Any], sketches: Sketches | None = None, *, half: bool = False) -> None:
-        """Writes the model folder, atomically: weights, configuration, preprocessing, ``meta.json``, fingerprints.
+        """Writes the model folder atomically: weights, configuration, preprocessing, ``meta.json``, fingerprints.
 
         Args:
             folder: replaced as a whole.
-            meta: how the model came about; JSON-ready.
+            meta: the record of how the model was trained; JSON-ready.
             sketches: of the training images.
-            half: write the weights in half precision, but for the layers that read the pixels, whose channels would
+            half: write the weights in half precision, except for the layers that read the pixels, whose channels would
                 no longer add up to the luma, and the head, whose temperature would be rounded. The configuration still
-                asks for float32, in which every tool then computes: on a CPU, half precision is slow.
+                says float32, so that tools compute in it: on a CPU, half precision is slow.
         """
         with atomic_folder(folder) as temporary:
             self.write(temporary, meta, sketches, half=half)
@@ -121,12 +120,14 @@ class Classifier:
 
     @classmethod
     def load(cls, folder: Path, device: str | torch.device = "cpu") -> Classifier:
-        """Reads a model folder. Only ``model.safetensors`` is read, whatever the configuration says; nothing is
-        unpickled and no host is asked.
+        """Loads a classifier from a model folder or from the folder of a run.
+
+        Reads weights from ``model.safetensors`` only, whatever the configuration says; unpickles nothing and contacts
+        no host.
 
         Raises:
-            MienError: the folder is missing or is no model, its architecture is another, a setting is out of its range,
-                or weights are missing, foreign or of another shape.
+            MienError: there is no model in the folder, its architecture is unsupported, a setting is out of range, or
+                weights are missing, foreign or of another shape.
         """
         folder = model_folder(folder)
         config = read_config(folder)
@@ -136,17 +137,17 @@ class Classifier:
         return cls(lay_out(network.eval().to(device)), preprocessing, names, folder)
 
     def meta(self) -> dict[str, Any]:
-        """``meta.json`` of the folder that the classifier was read from; empty where there is none.
+        """``meta.json`` of the folder that the classifier was loaded from; empty if there is none.
 
         Raises:
-            MienError: the file is damaged, or a part of it that decides something is out of its range.
+            MienError: the file is damaged, or a part that Mien uses is out of range.
         """
         if self.folder is None or not (self.folder / "meta.json").is_file():
             return {}
         return check_record(read_json_object(self.folder / "meta.json"), self.folder / "meta.json")
 
     def sketches(self) -> Sketches | None:
-        """Sketches of the training images, of this folder or beside it (``SHARED_FINGERPRINTS``), or None.
+        """Sketches of the training images from this folder or beside it (``SHARED_FINGERPRINTS``), or None.
 
         Raises:
             MienError: the file is damaged.
@@ -185,22 +186,29 @@ def _read_sketches(path: Path) -> Sketches:
 
 
 def _halve(network: Network) -> None:
-    full = [*first_convolutions(network), *heads(network)]
-    kept = {id(parameter) for layer in full for parameter in layer.parameters()}
+    """Halves the precision of all weights but those of the first and the last layers (``Classifier.save``)."""
+    full_layers = [*first_convolutions(network), *heads(network)]
+    full = {id(parameter) for layer in full_layers for parameter in layer.parameters()}
     for parameter in network.parameters():
-        if id(parameter) not in kept:
+        if id(parameter) not in full:
             parameter.data = parameter.data.half()
 
 
+def run_model(path: Path) -> Path:
+    """The model folder of a run, ``path/model``, if only that holds a ``config.json``; else ``path`` itself."""
+    inner = path / "model"
+    return inner if (inner / "config.json").is_file() and not (path / "config.json").is_file() else path
+
+
 def model_folder(path: Path) -> Path:
-    """The model folder that ``path`` means: itself, or ``path/model`` where ``path`` is the folder of a run.
+    """The model folder for a path: the path itself, or its ``model`` if it is the folder of a run.
 
     Raises:
         MienError: neither holds a ``config.json``.
     """
-    for folder in (path, path / "model"):
-        if (folder / "config.json").is_file():
-            return folder
+    folder = run_model(path)
+    if (folder / "config.json").is_file():
+        return folder
     what = "holds no config.json" if path.is_dir() else "no such folder"
     raise MienError(f"{path}: {what}; give a model folder that `mien train` wrote, like runs/first/model")
 

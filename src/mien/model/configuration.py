@@ -1,8 +1,8 @@
-"""``config.json`` of a model folder, read field by field: what is not on these lists never reaches a library.
+"""Reads ``config.json`` of a model folder field by field; other fields never reach a library.
 
-transformers and timm follow what a configuration asks for: other files of weights (pickles among them), networks and
-compiled code from the hub, packages that unpack weights. Of a folder, whose maker nobody knows, only plain numbers,
-flags and the names of classes, of activations and of timm's own networks are taken, each held to its range.
+A configuration can make transformers and timm load other files of weights (also pickles), networks and compiled code
+from the hub, or packages that unpack weights. A folder may come from anybody, so only plain numbers, flags, and the
+names of classes, activations and timm's own networks are used, after a check of their ranges.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ VIT_FIELDS: dict[str, _Check] = {
     "num_channels": _whole(1, 4),
     "qkv_bias": _FLAG,
 }
-"""What a ViT and a ViTMAE have in common, and all that is taken of either."""
+"""The fields of a ViT or a ViTMAE that are used, with their checks."""
 
-# Of ``timm.create_model`` itself: they name files, weights and addresses, or change what comes back.
+# Arguments of ``timm.create_model`` that are refused: they name files, weights or addresses, or change the result.
 _OF_CREATE_MODEL = frozenset(
     {"model_name", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir",
      "features_only", "scriptable", "exportable", "no_jit", "num_classes", "pretrained_strict", "pretrained_filter_fn",
@@ -68,50 +68,50 @@ _OF_PICTURES = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_
 
 
 def read_config(folder: Path) -> ViTConfig | TimmWrapperConfig:
-    """The configuration of a classifier's folder.
+    """Reads the configuration of a classifier's folder.
 
     Raises:
-        MienError: ``config.json`` is no JSON object, its architecture is another, or a field is of another type or out
-            of its range.
+        MienError: ``config.json`` is not a JSON object, its architecture is unsupported, or a field has a wrong type or
+            is out of range.
     """
     path = folder / "config.json"
     values = read_json_object(path)
-    found = values.get("model_type", "no model_type")
-    if found == "vit":
+    model_type = values.get("model_type", "no model_type")
+    if model_type == "vit":
         return ViTConfig(**_vit_fields(path, values), **_labels(path, values))
-    if found == "timm_wrapper":
+    if model_type == "timm_wrapper":
         return _timm_config(path, values)
     raise MienError(
-        f"{folder}: is of another architecture ({str(found)[:40]}), expected a classifier (vit or timm_wrapper); give "
-        "a folder that `mien train` wrote"
+        f"{folder}: is of another architecture ({str(model_type)[:40]}), expected a classifier (vit or timm_wrapper); "
+        "give a folder that `mien train` wrote"
     )
 
 
 def read_mae_config(folder: Path) -> ViTMAEConfig:
-    """The configuration of a ViTMAE's folder, as far as a classifier takes it over.
+    """Reads the configuration of a ViTMAE's folder, as far as a classifier uses it.
 
     Raises:
         MienError: as ``read_config``.
     """
     path = folder / "config.json"
     values = read_json_object(path)
-    found = values.get("model_type", "no model_type")
-    if found != "vit_mae":
+    model_type = values.get("model_type", "no model_type")
+    if model_type != "vit_mae":
         raise MienError(
-            f"--backbone {folder}: is of another architecture ({str(found)[:40]}), expected a ViTMAE (vit_mae)"
+            f"--backbone {folder}: is of another architecture ({str(model_type)[:40]}), expected a ViTMAE (vit_mae)"
         )
     return ViTMAEConfig(**_vit_fields(path, values))
 
 
 def check_names(names: Any, where: str | Path) -> tuple[str, ...]:
-    """The classes of a model, held to what labels need.
+    """Checks the names of a model's classes and returns them.
 
     Raises:
-        MienError: they are no list of two or more different texts of 1 to 100 letters.
+        MienError: they are not a list of two or more different texts of 1 to 100 letters.
     """
-    fine = isinstance(names, list | tuple) and 2 <= len(names) <= MOST_CLASSES
-    fine = fine and all(isinstance(name, str) and 0 < len(name) <= 100 and name.strip() for name in names)
-    if not fine or len(set(names)) != len(names):
+    is_valid = isinstance(names, list | tuple) and 2 <= len(names) <= MOST_CLASSES
+    is_valid = is_valid and all(isinstance(name, str) and 0 < len(name) <= 100 and name.strip() for name in names)
+    if not is_valid or len(set(names)) != len(names):
         raise MienError(
             f"{where}: the names of the classes are no list of 2 to {MOST_CLASSES:,} different texts; copy the whole "
             "folder again"
@@ -120,11 +120,11 @@ def check_names(names: Any, where: str | Path) -> tuple[str, ...]:
 
 
 def check_record(meta: dict[str, Any], where: str | Path) -> dict[str, Any]:
-    """The parts of a ``meta.json`` that decide anything, held to their kinds and ranges; the rest is not looked at.
+    """Checks types and ranges of the parts of ``meta.json`` that Mien uses, and returns it.
 
     Raises:
         MienError: ``release``, ``data``, its fingerprint, ``calibration``, its temperature, its threshold or its stated
-            accuracy is of another kind or out of range.
+            accuracy has a wrong type or is out of range.
     """
     data, calibration = meta.get("data", {}), meta.get("calibration") or {}
     uncertain = (calibration.get("uncertain") or {}) if isinstance(calibration, dict) else {}
@@ -136,7 +136,7 @@ def check_record(meta: dict[str, Any], where: str | Path) -> dict[str, Any]:
         and _is_number_or_none(calibration.get("temperature"), 1e-3, 1e3)
         and all(_is_number_or_none(uncertain.get(name), 0, 1) for name in ("threshold", "stated_accuracy")),
     }
-    wrong = [name for name, fine in fits.items() if not fine]
+    wrong = [name for name, is_valid in fits.items() if not is_valid]
     if wrong:
         raise MienError(
             f"{where}: is not as `mien train` wrote it ({' and '.join(wrong)}); copy the whole folder again"
@@ -149,13 +149,13 @@ def _is_number_or_none(value: Any, low: float, high: float) -> bool:
 
 
 def _vit_fields(path: Path, values: dict[str, Any]) -> dict[str, Any]:
-    taken = {name: _checked(path, name, values[name], check) for name, check in VIT_FIELDS.items() if name in values}
-    width, heads = taken.get("hidden_size", 768), taken.get("num_attention_heads", 12)
+    fields = {name: _checked(path, name, values[name], check) for name, check in VIT_FIELDS.items() if name in values}
+    width, heads = fields.get("hidden_size", 768), fields.get("num_attention_heads", 12)
     if width % heads:
         raise MienError(f"{path}: hidden_size is {width}, expected a multiple of num_attention_heads ({heads})")
-    if taken.get("patch_size", 16) > taken.get("image_size", 224):
-        raise MienError(f"{path}: patch_size is {taken['patch_size']}, expected at most image_size")
-    return taken
+    if fields.get("patch_size", 16) > fields.get("image_size", 224):
+        raise MienError(f"{path}: patch_size is {fields['patch_size']}, expected at most image_size")
+    return fields
 
 
 def _timm_config(path: Path, values: dict[str, Any]) -> TimmWrapperConfig:
@@ -175,10 +175,10 @@ def _timm_config(path: Path, values: dict[str, Any]) -> TimmWrapperConfig:
                 "list of numbers, for an argument of the network itself"
             )
     pictures = values.get("pretrained_cfg") or {}
-    kept = {name: pictures[name] for name in _OF_PICTURES if isinstance(pictures, dict) and name in pictures}
+    fields = {name: pictures[name] for name in _OF_PICTURES if isinstance(pictures, dict) and name in pictures}
     config = TimmWrapperConfig(architecture=architecture, model_args=dict(arguments), **_labels(path, values))
-    if all(_is_plain("interpolation", value) for value in kept.values()):
-        config.pretrained_cfg = kept
+    if all(_is_plain("interpolation", value) for value in fields.values()):
+        config.pretrained_cfg = fields
     if isinstance(values.get("image_processor_type"), str):
         config.image_processor_type = "ViTImageProcessor"
     return config
@@ -197,7 +197,7 @@ def _is_plain(name: str, value: Any) -> bool:
 
 
 def _labels(path: Path, values: dict[str, Any]) -> dict[str, Any]:
-    """``id2label`` and ``label2id`` out of ``id2label`` (numbers as text) or, of timm, the list ``label_names``."""
+    """``id2label`` and ``label2id`` from ``id2label`` (numbers as text) or from timm's list ``label_names``."""
     names = values.get("label_names")
     table = values.get("id2label")
     if names is None and isinstance(table, dict):

@@ -1,8 +1,8 @@
 """A small residual network for pictures of 48 px, registered with timm: ``timm:face_cnn``.
 
-timm's networks halve a picture four or five times, which suits 224 px; on FER2013 they have to read it enlarged, and
-learn slowly. This one reads it as it is, in three stages of 24, 12 and 6 places a side. It is a teacher, not the model
-that reads faces: other tools open its folder once ``mien.model`` has been imported.
+timm's networks halve a picture four or five times, which suits 224 px; on FER2013 they need enlarged pictures and learn
+slowly. This network reads 48 px directly, in three stages with 24, 12 and 6 places along a side. It serves as a
+teacher, not as the model that reads faces. Other tools can open its folder after ``mien.model.face_cnn`` is imported.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from torch import nn
 
 NAME = "face_cnn"
-"""What timm knows the network as."""
+"""Name of the network in timm."""
 
 default_cfgs = generate_default_cfgs(
     {
@@ -31,10 +31,10 @@ default_cfgs = generate_default_cfgs(
 
 
 class FaceCNN(nn.Module):
-    """A convolution and a pooling, then stages of residual blocks with a pooling between two (He et al. 2016).
+    """A convolution and a pooling, then stages of residual blocks with poolings between them (He et al. 2016).
 
     Args:
-        num_classes: how many logits it gives.
+        num_classes: number of logits.
         in_chans: channels of the pictures.
         stem_width: channels of the first convolution.
         channels: of each stage.
@@ -81,21 +81,21 @@ class FaceCNN(nn.Module):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out")
 
     def get_classifier(self) -> nn.Module:
-        """The head, as timm's networks name it."""
+        """The head, under the name that timm's networks use."""
         return self.head
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Which layer a parameter belongs to, as timm's layer decay asks."""
+        """The layer of each parameter, for timm's layer decay."""
         return {"stem": r"^stem", "blocks": [(r"^stages\.(\d+)", None)]}
 
     def forward_features(self, pixels: torch.Tensor) -> torch.Tensor:
-        """The last map: float [B, C, S, S] to [B, channels of the last stage, S / 8, S / 8]."""
-        found: torch.Tensor = self.stages(self.stem(pixels))
-        return found
+        """The last feature map: float [B, C, S, S] to [B, channels of the last stage, S / 8, S / 8]."""
+        features: torch.Tensor = self.stages(self.stem(pixels))
+        return features
 
-    def forward_head(self, found: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
-        """The logits [B, classes] of a map, or with ``pre_logits`` its mean over places [B, channels]."""
-        pooled = self.drop(found.mean((2, 3)))
+    def forward_head(self, features: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
+        """The logits [B, classes] of a feature map, or with ``pre_logits`` its mean over places [B, channels]."""
+        pooled = self.drop(features.mean((2, 3)))
         return pooled if pre_logits else self.head(pooled)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -104,7 +104,7 @@ class FaceCNN(nn.Module):
 
 
 class Residual(nn.Module):
-    """Two convolutions of 3x3 beside the input (or, where the width changes, a convolution of 1x1 of it)."""
+    """Adds two 3x3 convolutions to the input, or to a 1x1 convolution of it if the width changes."""
 
     def __init__(self, width: int, wider: int) -> None:
         super().__init__()
@@ -115,8 +115,8 @@ class Residual(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[B, width, S, S] to [B, wider, S, S]."""
-        found: torch.Tensor = self.activation(self.beside(x) + self.second(self.activation(self.first(x))))
-        return found
+        output: torch.Tensor = self.activation(self.beside(x) + self.second(self.activation(self.first(x))))
+        return output
 
 
 def _convolution(width: int, wider: int, side: int) -> tuple[nn.Module, nn.Module]:
@@ -125,6 +125,6 @@ def _convolution(width: int, wider: int, side: int) -> tuple[nn.Module, nn.Modul
 
 @register_model
 def face_cnn(pretrained: bool = False, **arguments: Any) -> nn.Module:
-    """A ``FaceCNN`` as ``timm.create_model`` builds it; there are no pretrained weights."""
-    built: nn.Module = build_model_with_cfg(FaceCNN, NAME, pretrained, **arguments)
-    return built
+    """Builds a ``FaceCNN`` for ``timm.create_model``; there are no pretrained weights."""
+    network: nn.Module = build_model_with_cfg(FaceCNN, NAME, pretrained, **arguments)
+    return network

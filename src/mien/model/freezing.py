@@ -1,9 +1,8 @@
-"""What is frozen, what trains, and at which rate.
+"""Freezing: keeps the first parts of a network from training.
 
-The encoder counts as a stack of units: the embeddings, then each block. Freezing keeps a prefix of the stack: nothing,
-or the embeddings and the first k blocks. Frozen parameters are in no optimizer and hold no gradient; since nothing
-below them needs one either, the frozen prefix runs without storing activations. A timm network is no such stack and
-trains whole.
+The encoder is a stack of units: the embeddings, then each block. Frozen are none of them, or the embeddings and the
+first k blocks. Frozen parameters are in no optimizer and have no gradient; since nothing below them needs a gradient
+either, the frozen units run without storing activations. A timm network has no such units and trains as a whole.
 """
 
 from __future__ import annotations
@@ -16,14 +15,14 @@ from mien.model.networks import Network, fix_positions, parts, units
 
 
 def frozen_units(config: FreezeConfig, epoch: int) -> int:
-    """How many units are frozen in an epoch.
+    """Number of units that are frozen in an epoch.
 
     Args:
         config: with ``blocks`` resolved to a number.
         epoch: the first is 1.
 
     Returns:
-        0 for nothing, 1 for the embeddings alone, 1 + k for the embeddings and k blocks.
+        0 if all train, 1 for the embeddings, 1 + k for the embeddings and k blocks.
     """
     whole = 1 + config.blocks if config.blocks else 0
     if config.release_epoch is None or epoch < config.release_epoch:
@@ -34,17 +33,17 @@ def frozen_units(config: FreezeConfig, epoch: int) -> int:
 
 
 def check_freezing(config: FreezeConfig, network: Network, *, fresh: bool, by_default: bool = False) -> None:
-    """Refuses what cannot be meant.
+    """Validates the freezing settings.
 
     Args:
         config: with ``blocks`` resolved to a number.
-        network: what would be frozen.
-        fresh: its weights are random.
-        by_default: nobody said how many blocks; then at least one stays free.
+        network: the network to freeze.
+        fresh: whether its weights are random.
+        by_default: whether ``blocks`` is the default, which must leave a block to train.
 
     Raises:
-        MienError: more blocks than there are, or all of them unasked; random weights would be frozen without being
-            asked for by name.
+        MienError: ``blocks`` exceeds the number of blocks, the default would freeze all of them, or random weights
+            would be frozen without ``random_weights``.
     """
     depth = max(0, len(units(network)) - 1)
     if by_default and config.blocks and config.blocks >= depth:
@@ -62,7 +61,7 @@ def check_freezing(config: FreezeConfig, network: Network, *, fresh: bool, by_de
 
 
 def freeze(network: Network, count: int) -> None:
-    """Freezes the first ``count`` units and makes the rest trainable; fixed positions never train."""
+    """Freezes the first ``count`` units and unfreezes the others; fixed positions never train."""
     network.requires_grad_(True)
     for _, unit in units(network)[:count]:
         unit.requires_grad_(False)
@@ -70,14 +69,14 @@ def freeze(network: Network, count: int) -> None:
 
 
 def training_mode(network: Network, count: int) -> None:
-    """Training mode for what trains; the first ``count`` units stay in evaluation mode (no drop path)."""
+    """Sets training mode, but for the first ``count`` units, which stay in evaluation mode (no drop path)."""
     network.train()
     for _, unit in units(network)[:count]:
         unit.eval()
 
 
 def table(network: Network, groups: list[dict[str, Any]]) -> str:
-    """What is frozen, what trains, and at which peak rate, a line a part.
+    """A table of the parts of a network: parameters, frozen or training, peak learning rate.
 
     Args:
         network: after ``freeze``.

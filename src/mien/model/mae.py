@@ -26,7 +26,7 @@ DECODER_HEAD = 32
 
 
 def build_autoencoder(config: PretrainConfig, *, grey: bool) -> tuple[ViTMAEForPreTraining, Preprocessing]:
-    """A fresh autoencoder, from torch's global random state; its encoder starts as a fresh classifier's does.
+    """Builds an autoencoder with random weights from torch's global state; the encoder starts as a classifier's does.
 
     Args:
         config: preset, size, mask ratio, decoder.
@@ -68,13 +68,13 @@ def build_autoencoder(config: PretrainConfig, *, grey: bool) -> tuple[ViTMAEForP
 
 
 def count_patches(network: ViTMAEForPreTraining) -> int:
-    """Patches of a picture."""
+    """Number of patches of a picture."""
     return int(network.vit.embeddings.patch_embeddings.num_patches)
 
 
 @contextmanager
 def every_patch_visible(network: ViTMAEForPreTraining) -> Iterator[None]:
-    """Turns masking off for a while; transformers reads the ratio anew in every forward pass."""
+    """Turns masking off inside a ``with`` block; transformers reads the ratio in every forward pass."""
     ratio = network.config.mask_ratio
     network.config.mask_ratio = 0.0
     try:
@@ -87,10 +87,10 @@ def every_patch_visible(network: ViTMAEForPreTraining) -> Iterator[None]:
 def reconstruct(
     network: ViTMAEForPreTraining, pixels: torch.Tensor, noise: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the decoder makes of the hidden patches.
+    """Reconstructs the hidden patches of pictures.
 
-    Where the network predicts normalised patches, each is given back the mean and deviation of the true one, which the
-    network does not know: contrast and brightness of a patch are then the picture's own.
+    If the network predicts normalised patches, each prediction gets the mean and deviation of the true patch, which the
+    network does not know: its contrast and brightness are then those of the picture.
 
     Args:
         network: in evaluation mode.
@@ -98,8 +98,8 @@ def reconstruct(
         noise: float32 [B, patches]; the patches with the lowest values stay visible.
 
     Returns:
-        float32 [B, C, S, S] with the visible patches as they are and the hidden ones as predicted; and float32
-        [B, 1, S, S], 1 where a pixel was hidden.
+        float32 [B, C, S, S], visible patches unchanged and hidden ones predicted; and float32 [B, 1, S, S], 1 for
+        hidden pixels.
     """
     output = network(pixel_values=pixels, noise=noise)
     patches, predicted, hidden = network.patchify(pixels), output.logits.float(), output.mask.unsqueeze(-1)
@@ -115,13 +115,13 @@ def reconstruct(
 def save_autoencoder(
     network: ViTMAEForPreTraining, preprocessing: Preprocessing, folder: Path, meta: dict[str, Any]
 ) -> None:
-    """Writes the folder that ``ViTMAEForPreTraining.from_pretrained`` and ``mien train --backbone`` open, atomically.
+    """Writes a folder for ``ViTMAEForPreTraining.from_pretrained`` and ``mien train --backbone``, atomically.
 
     Args:
         network: on any device.
         preprocessing: size and normalisation of its input.
         folder: replaced as a whole.
-        meta: how the network came about; JSON-ready.
+        meta: the record of how the network was trained; JSON-ready.
     """
     weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     with atomic_folder(folder) as temporary:
@@ -135,6 +135,6 @@ def _initialise_decoder(network: ViTMAEForPreTraining) -> None:
     decoder = network.decoder
     xavier(decoder)
     nn.init.normal_(decoder.mask_token, std=0.02)
-    # transformers 5 leaves zeros here in a fresh network: the decoder could not tell one hidden patch from another.
+    # transformers 5 leaves zeros here in a new network, with which the decoder cannot distinguish hidden patches.
     grid = round(count_patches(network) ** 0.5)
     decoder.decoder_pos_embed.copy_(positions(grid, decoder.decoder_pos_embed.shape[-1]))

@@ -1,4 +1,4 @@
-"""The two kinds of network that a classifier may hold, transformers' ViT and timm's, and all in which they differ."""
+"""The two kinds of network of a classifier, transformers' ViT and timm's, and everything in which they differ."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ MODEL_TYPES: dict[str, tuple[type[NetworkConfig], type[Network]]] = {
     "vit": (ViTConfig, ViTForImageClassification),
     "timm_wrapper": (TimmWrapperConfig, TimmWrapperForImageClassification),
 }
-"""What ``model_type`` of a ``config.json`` stands for."""
+"""The configuration and the network for each ``model_type`` of a ``config.json``."""
 
 NO_DECAY: tuple[str, ...] = ("vit.embeddings.cls_token", "vit.embeddings.position_embeddings")
-"""Of a ViT, exempt from weight decay beside every bias and norm."""
+"""Parameters of a ViT without weight decay, besides every bias and norm."""
 
 
 def as_vit(network: nn.Module) -> ViTForImageClassification:
-    """The network, where it is a ViT.
+    """The network as a ViT.
 
     Raises:
         MienError: it is a timm network.
@@ -48,7 +48,7 @@ def as_vit(network: nn.Module) -> ViTForImageClassification:
 
 
 def as_timm(network: nn.Module) -> TimmWrapperForImageClassification:
-    """The network, where it is one of timm.
+    """The network as one of timm.
 
     Raises:
         MienError: it is a ViT of transformers.
@@ -59,32 +59,32 @@ def as_timm(network: nn.Module) -> TimmWrapperForImageClassification:
 
 
 def logits(model: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
-    """Runs a network, or what ``Accelerator.prepare_model`` made of it.
+    """Runs a network.
 
     Args:
-        model: the network, or a wrapper that holds it as ``module``.
-        pixels: float32 [B, C, S, S], normalised. A ViT interpolates its positions where S is not its own size.
+        model: the network, or a wrapper of ``Accelerator.prepare_model`` that holds it as ``module``.
+        pixels: float32 [B, C, S, S], normalised. A ViT interpolates its positions if S is not its own size.
 
     Returns:
-        [B, classes], float32, or what autocast makes of it.
+        [B, classes], float32, or the type of autocast.
     """
     network = getattr(model, "module", model)
     options = {"interpolate_pos_encoding": True} if isinstance(network, ViTForImageClassification) else {}
-    found: torch.Tensor = model(pixel_values=pixels, **options).logits
-    return found
+    scores: torch.Tensor = model(pixel_values=pixels, **options).logits
+    return scores
 
 
 def logits_and_states(model: nn.Module, pixels: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-    """As ``logits``, for a ViT, and its states [B, 1 + patches, width]: before the first block and after each."""
-    found = model(pixel_values=pixels, interpolate_pos_encoding=True, output_hidden_states=True)
-    return found.logits, found.hidden_states
+    """The logits of a ViT, and its states [B, 1 + patches, width] before the first block and after each block."""
+    output = model(pixel_values=pixels, interpolate_pos_encoding=True, output_hidden_states=True)
+    return output.logits, output.hidden_states
 
 
 def lay_out(network: N) -> N:
-    """The same network, computed in the way that is fastest where it is.
+    """Chooses the fastest way to compute a network on its device; returns the same network.
 
-    Convolutions want the channels of a pixel side by side in memory. The attention of a ViT is written out on a CPU:
-    over the few patches of a face torch's fused one takes twice as long there in bf16, backward above all (LOG.md).
+    Convolutions are fastest with the channels of a pixel side by side in memory. On a CPU a ViT uses plain attention:
+    with the few patches of a face, torch's fused attention takes twice as long there in bf16 (LOG.md).
     """
     if isinstance(network, TimmWrapperForImageClassification):
         nn.Module.to(network, memory_format=torch.channels_last)
@@ -94,14 +94,14 @@ def lay_out(network: N) -> N:
 
 
 def num_channels(network: Network) -> int:
-    """1 or 3, the channels of the pictures that the network reads."""
+    """Channels of the network's input, 1 or 3."""
     if isinstance(network, ViTForImageClassification):
         return int(network.config.num_channels)
     return int((network.config.model_args or {}).get("in_chans", 3))
 
 
 def set_channels(network: Network, count: int) -> None:
-    """Notes in the network's configuration that its first convolutions read ``count`` channels now."""
+    """Writes the number of channels of the first convolutions into the network's configuration."""
     if isinstance(network, ViTForImageClassification):
         network.vit.embeddings.patch_embeddings.num_channels = network.config.num_channels = count
     else:
@@ -109,9 +109,9 @@ def set_channels(network: Network, count: int) -> None:
 
 
 def first_convolutions(network: Network) -> list[nn.Module]:
-    """The layers that read the pixels: the patch embedding of a ViT, or what timm's ``pretrained_cfg`` names.
+    """The layers that read the pixels: the patch embedding of a ViT, or those that timm's ``pretrained_cfg`` names.
 
-    None where ``network_args`` gave a timm network another beginning than that.
+    An empty list if ``network_args`` gave a timm network other first layers.
     """
     if isinstance(network, ViTForImageClassification):
         return [network.vit.embeddings.patch_embeddings.projection]
@@ -123,23 +123,23 @@ def first_convolutions(network: Network) -> list[nn.Module]:
 
 
 def channels_can_change(network: Network) -> bool:
-    """Whether other channels come down to other weights of the first convolutions.
+    """Whether a change of the first convolutions' weights is enough to read another number of channels.
 
-    Not so where a layer rearranges the pixels before it, or normalises its weights in each forward pass.
+    It is not if the network rearranges the pixels before them, or normalises their weights in each forward pass.
     """
     count, layers = num_channels(network), first_convolutions(network)
-    plain = [type(layer) in (nn.Conv2d, Conv2dSame) and layer.in_channels == count for layer in layers]
-    return bool(plain) and all(plain)
+    are_plain = [type(layer) in (nn.Conv2d, Conv2dSame) and layer.in_channels == count for layer in layers]
+    return bool(are_plain) and all(are_plain)
 
 
 def fix_positions(network: Network) -> None:
-    """Keeps a ViTMAE's sine-cosine positions from training; a timm network learns its own."""
+    """Excludes the sine-cosine positions of a ViT from training; a timm network learns its own."""
     if isinstance(network, ViTForImageClassification):
         network.vit.embeddings.position_embeddings.requires_grad_(False)
 
 
 def units(network: Network) -> list[tuple[str, nn.Module]]:
-    """The parts that can be frozen, from the input up: embeddings, block 0, block 1, ...; none of a timm network."""
+    """The parts that can be frozen, from the input up: embeddings, block 0, block 1, ...; empty for a timm network."""
     if not isinstance(network, ViTForImageClassification):
         return []
     blocks = [(f"block {index}", layer) for index, layer in enumerate(network.vit.layers)]
@@ -147,23 +147,23 @@ def units(network: Network) -> list[tuple[str, nn.Module]]:
 
 
 def parts(network: Network) -> list[tuple[str, list[nn.Parameter]]]:
-    """Every parameter once, by the part it belongs to, from the input up; the head comes last."""
+    """All parameters by part, from the input up; the head comes last."""
     if isinstance(network, ViTForImageClassification):
         modules = [*units(network), ("norm", network.vit.layernorm)]
         named = [(name, parameter) for name, module in modules for parameter in module.parameters()]
     else:
         named = [(name.partition(".")[0], value) for name, value in network.timm_model.named_parameters()]
-    answering = [parameter for layer in heads(network) for parameter in layer.parameters()]
-    last = {id(parameter) for parameter in answering}
-    found: dict[str, list[nn.Parameter]] = {}
+    head = [parameter for layer in heads(network) for parameter in layer.parameters()]
+    ids_of_head = {id(parameter) for parameter in head}
+    by_part: dict[str, list[nn.Parameter]] = {}
     for name, parameter in named:
-        if id(parameter) not in last:
-            found.setdefault(name, []).append(parameter)
-    return [*found.items(), ("head", answering)]
+        if id(parameter) not in ids_of_head:
+            by_part.setdefault(name, []).append(parameter)
+    return [*by_part.items(), ("head", head)]
 
 
 def layered(network: Network) -> tuple[nn.Module, list[str]]:
-    """What timm's layer decay takes: a module with a ``group_matcher``, and names exempt from weight decay."""
+    """The arguments of timm's layer decay: a module with a ``group_matcher``, and the names without weight decay."""
     if isinstance(network, ViTForImageClassification):
         network.__dict__["group_matcher"] = _group_matcher
         return network, list(NO_DECAY)
@@ -172,7 +172,7 @@ def layered(network: Network) -> tuple[nn.Module, list[str]]:
 
 
 def _group_matcher(coarse: bool) -> dict[str, Any]:
-    """Which layer a parameter belongs to, as timm's own ViT tells it; the final norm goes with the last block."""
+    """The layer of each parameter, as timm's own ViT has it; the final norm belongs to the last block."""
     return {
         "stem": r"^vit\.embeddings",
         "blocks": [(r"^vit\.layers\.(\d+)", None), (r"^vit\.layernorm", (99999,))],
@@ -204,47 +204,47 @@ FRESH_DEVIATION = 0.02
 
 
 def heads(network: nn.Module) -> list[nn.Linear | nn.Conv2d]:
-    """The last layers of a classifier, whose outputs are the logits, or are averaged or added up to them.
+    """The last layers of a classifier: their outputs are the logits, or the logits are their mean or sum.
 
-    Nearly always there is one. Some networks of timm have one a branch, or one more that learns from a teacher.
+    Nearly always there is one. Some networks of timm have one per branch, or a second that learns from a teacher.
 
     Args:
         network: a transformers ViT with ``classifier``, or a transformers wrapper around a timm network
             (``timm_model``).
 
     Raises:
-        MienError: the network ends in something else than linear layers.
+        MienError: the last layers are not linear.
     """
     inner = getattr(network, "timm_model", None)
     ends = getattr(network, "classifier", None) if inner is None else inner.get_classifier()
     modules = [end for end in (ends if isinstance(ends, tuple) else (ends,)) if isinstance(end, nn.Module)]
-    found = [
+    layers = [
         layer
         for module in modules
         for layer in module.modules()
         if isinstance(layer, nn.Linear | nn.Conv2d) and (inner is None or len(layer.weight) == inner.num_classes)
     ]
-    if not found:
+    if not layers:
         raise MienError(
             f"{type(network if inner is None else inner).__name__}: ends in {type(ends).__name__}, expected a linear "
             "head (torch.nn.Linear); choose another --backbone"
         )
-    return found
+    return layers
 
 
 @torch.no_grad()
 def scale_head(network: nn.Module, temperature: float) -> None:
-    """Divides the logits of a classifier by a temperature, by way of its heads' weights and biases, in place.
+    """Divides the logits of a classifier by a temperature: changes its heads' weights and biases in place.
 
-    Answers keep their order; a temperature above 1 makes them less sure (Guo et al. 2017, arXiv:1706.04599,
-    section 4.2).
+    The order of the probabilities stays; a temperature above 1 makes the answers less certain (Guo et al. 2017,
+    arXiv:1706.04599, section 4.2).
 
     Args:
-        network: as ``heads`` takes it.
+        network: as for ``heads``.
         temperature: above 0.
 
     Raises:
-        MienError: the network ends in something else than linear layers.
+        MienError: the last layers are not linear.
         ValueError: the temperature is not above 0.
     """
     if not 0 < temperature < float("inf"):
@@ -256,18 +256,18 @@ def scale_head(network: nn.Module, temperature: float) -> None:
 
 @torch.no_grad()
 def carry_rows(network: nn.Module, own: tuple[str, ...], names: tuple[str, ...]) -> None:
-    """Gives a classifier the classes ``names``, in place: those it has keep their rows of the heads, others start new.
+    """Changes the classes of a classifier in place: classes that it has keep their rows of the heads, new ones start.
 
-    For two classes that it has, the difference of their logits stays as it was, so that a subset answers as the whole
-    does when the other classes are ruled out.
+    The difference of two old classes' logits stays, so that a classifier of fewer classes answers as the old one does
+    when the other classes are ruled out.
 
     Args:
-        network: as ``heads`` takes it.
+        network: as for ``heads``.
         own: its classes, in the order of its logits.
-        names: the classes that it gets, in the order that the logits will have; matched by ``labels.canonical``.
+        names: the new classes, in the order of the new logits; matched by ``labels.canonical``.
 
     Raises:
-        MienError: the network ends in something else than linear layers.
+        MienError: the last layers are not linear.
     """
     order = {canonical(name): row for row, name in enumerate(own)}
     rows = [order.get(canonical(name)) for name in names]
@@ -288,37 +288,37 @@ def carry_rows(network: nn.Module, own: tuple[str, ...], names: tuple[str, ...])
 
 
 def rows_line(own: tuple[str, ...], names: tuple[str, ...]) -> str:
-    """What ``carry_rows`` does with each class, in one line."""
-    ours, theirs = {canonical(name) for name in own}, {canonical(name) for name in names}
+    """The classes that ``carry_rows`` keeps, adds and leaves out, in one line."""
+    old, new = {canonical(name) for name in own}, {canonical(name) for name in names}
     parts = {
-        "kept": [name for name in names if canonical(name) in ours],
-        "new": [name for name in names if canonical(name) not in ours],
-        "left out": [name for name in own if canonical(name) not in theirs],
+        "kept": [name for name in names if canonical(name) in old],
+        "new": [name for name in names if canonical(name) not in old],
+        "left out": [name for name in own if canonical(name) not in new],
     }
     return "head: " + "; ".join(f"{what}: {', '.join(group)}" for what, group in parts.items() if group)
 
 
 WEIGHTS = "model.safetensors"
-"""The one file of weights that is read of a folder, whatever its ``config.json`` says."""
+"""The only file of weights that is read from a folder, whatever its ``config.json`` says."""
 
 
 def load_network(source: str | Path, config: NetworkConfig) -> tuple[Network, dict[str, Any]]:
-    """Fills a classifier from a checkpoint.
+    """Builds a classifier and loads its weights from a checkpoint.
 
-    Of a folder, ``model.safetensors`` is read here and handed over by value: neither another file nor the hub is asked.
+    In a folder, only ``model.safetensors`` is read; neither another file nor the hub is.
 
     Args:
         source: a folder or a hub id.
-        config: the architecture to fill, of a folder by ``mien.model.configuration``.
+        config: the architecture; for a folder, from ``mien.model.configuration``.
 
     Returns:
         The network, in float32, and transformers' loading report: ``missing_keys``, ``unexpected_keys``,
         ``mismatched_keys``.
 
     Raises:
-        OSError: the weights are missing or damaged, or the hub is out of reach.
+        OSError: the weights are missing or damaged, or the hub cannot be reached.
         RuntimeError: a shape differs.
-        ValueError: the configuration fits no network, or would need more weights than the file holds.
+        ValueError: no network fits the configuration, or it needs more weights than the file holds.
     """
     options: dict[str, Any] = {"config": config, "use_safetensors": True, "output_loading_info": True}
     folder, weights = Path(source), str(source)
@@ -339,12 +339,13 @@ def load_network(source: str | Path, config: NetworkConfig) -> tuple[Network, di
 
 
 def _read_weights(path: Path, config: NetworkConfig) -> dict[str, torch.Tensor]:
+    """Reads the weights, unless the file is too small for the configuration, which could ask for any memory."""
     if not path.is_file():
         raise OSError(f"{path.name} is missing")
     try:
         with safe_open(path, framework="pt") as file:
             layers, width = getattr(config, "num_hidden_layers", 0), getattr(config, "hidden_size", 0)
-            if layers * width * width > path.stat().st_size:  # each layer has 4 W x W and more, in 2 bytes or 4 each
+            if layers * width * width > path.stat().st_size:  # a layer has over 4 W x W weights, of 2 or 4 bytes each
                 raise ValueError(f"{layers} layers of a width of {width} would not fit into its {WEIGHTS}")
             del file
         return load_file(path)

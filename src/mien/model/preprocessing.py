@@ -1,4 +1,4 @@
-"""From uint8 faces to what the network reads: one preprocessing, saved beside the weights."""
+"""Preprocessing: turns uint8 faces into the input of a network; its settings are saved beside the weights."""
 
 from __future__ import annotations
 
@@ -24,9 +24,11 @@ LUMA: tuple[float, float, float] = (0.299, 0.587, 0.114)
 IMAGENET_MEAN: tuple[float, float, float] = (0.485, 0.456, 0.406)
 IMAGENET_STD: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
+FER2013_MEAN, FER2013_STD = 0.5077, 0.2549
+"""Mean and standard deviation of the Training pixels, as shares of white."""
 
 SMALLEST_CROP = 0.5
-"""Share of a face's side that is read at least; less leaves out the mouth."""
+"""Smallest reading crop, as a share of a face's side; a smaller one leaves out the mouth."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Preprocessing:
     arXiv:1906.06423).
 
     Attributes:
-        image_size: height and width S that the network reads, in pixels.
+        image_size: height and width S of the network's input, in pixels.
         mean: mean of red, green and blue, as shares of white.
         std: standard deviation of red, green and blue, as shares of white.
         crop: the share of a face's side that is read, in [0.5, 1]; 1 reads all of it. ``face_size`` rounds it.
@@ -51,9 +53,9 @@ class Preprocessing:
 
     @property
     def face_size(self) -> int:
-        """Pixels a side to which a whole face is brought; the network reads the S in its middle.
+        """Height and width to which a whole face is resized, in pixels; the network reads the S x S in its middle.
 
-        It is S / crop, and an even number more than S, so that the middle begins at a whole pixel.
+        It is S / crop, rounded so that it exceeds S by an even number and the middle begins at a whole pixel.
         """
         return self.image_size + 2 * round((self.image_size / self.crop - self.image_size) / 2)
 
@@ -68,32 +70,36 @@ class Preprocessing:
         return sum(weight * value for weight, value in zip(LUMA, self.std, strict=True))
 
     def frame(self, faces: torch.Tensor) -> torch.Tensor:
-        """Whole faces, [B, C, H, W], uint8 or float32, to what is read of them, [B, C, S, S].
+        """Resizes whole faces to ``face_size`` and crops the middle, as the saved image processor does.
 
-        Resized to ``face_size``, then cropped in the middle, as the saved image processor does it.
+        Args:
+            faces: uint8 or float32 [B, C, H, W].
+
+        Returns:
+            [B, C, S, S] of the same type.
         """
         edge = (self.face_size - self.image_size) // 2
         faces = _resized(faces, self.face_size)
         return faces[..., edge : edge + self.image_size, edge : edge + self.image_size]
 
     def resize(self, views: torch.Tensor) -> torch.Tensor:
-        """Views that are to be read whole, [B, C, H, W], uint8 or float32, to [B, C, S, S].
+        """Resizes whole pictures without a crop, [B, C, H, W] to [B, C, S, S], uint8 or float32.
 
-        Such are training views, which are zoomed in already.
+        For training views, which are zoomed in already.
         """
         return _resized(views, self.image_size)
 
     def normalise(self, images: torch.Tensor) -> torch.Tensor:
-        """float32 [B, C, S, S] in [0, 1] with one or three channels to the same, normalised."""
-        # In place where that is safe: at 224 px, a second copy of a batch costs as much time as the arithmetic.
+        """Normalises pictures with one or three channels: float32 [B, C, S, S] in [0, 1] to the same shape."""
+        # In place as far as that is safe: at 224 px, a second copy of a batch costs as much time as the arithmetic.
         if images.shape[1] == 1:
             return (images - self.grey_mean).div_(self.grey_std)
         return (images - constant(self.mean, images.device)).div_(constant(self.std, images.device))
 
     def __call__(self, images: torch.Tensor, num_channels: int) -> torch.Tensor:
-        """Whole faces to the float32 [B, num_channels, S, S] that a network reads.
+        """Turns whole faces into the input of a network, float32 [B, num_channels, S, S].
 
-        Grey images are repeated over three channels; colour images become luma where the network reads one.
+        Grey images are repeated over three channels; colour images become luma if the network reads one channel.
 
         Args:
             images: uint8 [B, H, W] (grey) or [B, H, W, 3] (RGB).
@@ -102,23 +108,23 @@ class Preprocessing:
         return self.read(self.frame(_planes(images)).float() / 255, num_channels)
 
     def of_crops(self, crops: torch.Tensor, num_channels: int) -> torch.Tensor:
-        """The same for crops that are framed already, uint8 [B, S, S] or [B, S, S, 3], as an engine takes them."""
+        """Does the same for the crops of an engine, uint8 [B, S, S] or [B, S, S, 3], which are framed already."""
         return self.read(_planes(crops).float() / 255, num_channels)
 
     def read(self, floats: torch.Tensor, num_channels: int) -> torch.Tensor:
-        """float32 [B, 1 or 3, S, S] in [0, 1] to float32 [B, num_channels, S, S], normalised."""
+        """Sets the channels and normalises: float32 [B, 1 or 3, S, S] in [0, 1] to float32 [B, num_channels, S, S]."""
         if num_channels == 3:
             return self.normalise(floats.expand(-1, 3, -1, -1))
         return self.normalise(floats if floats.shape[1] == 1 else to_luma(floats))
 
     def denormalise(self, pixels: torch.Tensor) -> torch.Tensor:
-        """What ``normalise`` gave, turned back: float32 [B, C, S, S], in [0, 1] where it came from there."""
+        """Undoes ``normalise``: float32 [B, C, S, S] to the same shape, in [0, 1]."""
         if pixels.shape[1] == 1:
             return pixels * self.grey_std + self.grey_mean
         return pixels * constant(self.std, pixels.device) + constant(self.mean, pixels.device)
 
     def to_images(self, pixels: torch.Tensor) -> np.ndarray:
-        """What ``normalise`` gives, turned back: float32 [B, C, S, S] to uint8 [B, S, S] (grey) or [B, S, S, 3]."""
+        """Turns normalised pixels back into images: float32 [B, C, S, S] to uint8 [B, S, S] (grey) or [B, S, S, 3]."""
         images = (self.denormalise(pixels) * 255).round().clamp(0, 255).byte().movedim(1, -1).cpu().numpy()
         return images[..., 0] if images.shape[-1] == 1 else images
 
@@ -139,7 +145,7 @@ class Preprocessing:
         """Reads ``preprocessor_config.json``.
 
         Raises:
-            MienError: the file is missing, or describes steps that Mien does not do.
+            MienError: the file is missing, or asks for steps that Mien does not support.
         """
         path = folder / "preprocessor_config.json"
         saved = read_json(path)
@@ -148,8 +154,8 @@ class Preprocessing:
             cropped = bool(saved.get("do_center_crop"))
             rows, columns = _height_and_width(saved["crop_size"]) if cropped else (height, width)
             mean, std = tuple(map(float, saved["image_mean"])), tuple(map(float, saved["image_std"]))
-            fits = all(math.isfinite(value) for value in (*mean, *std)) and min(std) > 0
-            if not fits or any(type(side) is not int for side in (height, width, rows, columns)):
+            is_valid = all(math.isfinite(value) for value in (*mean, *std)) and min(std) > 0
+            if not is_valid or any(type(side) is not int for side in (height, width, rows, columns)):
                 raise ValueError("sizes are whole numbers, deviations above 0")
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise MienError(
@@ -182,7 +188,7 @@ def _resized(images: torch.Tensor, side: int) -> torch.Tensor:
 
 
 def _height_and_width(size: Any) -> tuple[Any, Any]:
-    """Of an entry of ``preprocessor_config.json``: ``{"height": .., "width": ..}``, or one number for both."""
+    """Height and width in ``preprocessor_config.json``: ``{"height": .., "width": ..}``, or one number for both."""
     return (size["height"], size["width"]) if isinstance(size, dict) else (size, size)
 
 
@@ -193,15 +199,11 @@ def to_luma(images: torch.Tensor) -> torch.Tensor:
 
 @lru_cache
 def constant(values: tuple[float, float, float], device: torch.device) -> torch.Tensor:
-    """A constant a channel, float32 [1, 3, 1, 1], brought to a device once: each time it would wait for the host."""
-    with torch.inference_mode(False):  # the first to ask may be reading, the next training
+    """A constant per channel, float32 [1, 3, 1, 1]; copied to a device once, since each copy makes a GPU wait."""
+    with torch.inference_mode(False):  # a tensor made in inference mode could not be used in training later
         return torch.tensor(values, device=device).view(1, 3, 1, 1)
 
 
 def tensor(images: np.ndarray) -> torch.Tensor:
     """A uint8 array as a tensor that owns its memory (an array read from a cache may be read-only)."""
     return torch.from_numpy(np.array(images, dtype=np.uint8))
-
-
-FER2013_MEAN, FER2013_STD = 0.5077, 0.2549
-"""Mean and standard deviation of the Training pixels, as shares of white."""

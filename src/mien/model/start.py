@@ -1,9 +1,9 @@
-"""How the weights of a fresh encoder start: so that [CLS] sees the whole face from the first step on.
+"""Initial weights of a new encoder, with which [CLS] attends to the whole face from the first step on.
 
-With the usual start a small ViT spends its first epochs on small sets answering the commonest class: [CLS] reads the
-mean over all patches, in which what stands where is lost. Here each head of [CLS] looks at one place of the face, and
-what it finds there goes on into the residual stream, where a linear model can read it. Nothing of this is fixed: every
-weight but the positions trains on. The network stays a plain ViT. LOG.md has the measurements.
+With the usual initial weights, a small ViT on small data predicts the commonest class for several epochs: [CLS] reads
+the mean over all patches, which no longer says which patch was where. Here each head of [CLS] attends to one place of
+the face, and passes what it reads there to the residual stream, where a linear model can use it. All weights but the
+positions are trained afterwards, and the network stays a plain ViT. LOG.md has the measurements.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from torch.nn import functional as F
 from transformers import ViTForImageClassification, ViTMAEModel, ViTModel
 
 WAVELENGTH = 10.0
-"""Base of the frequencies of the positions. With the usual 10,000, made for hundreds of patches along a side, nearly
-all entries would be the same for each of the few patches of a small picture."""
+"""Base of the frequencies of the positions. With the usual 10,000, chosen for hundreds of patches along a side, nearly
+all entries would be the same for the few patches of a small picture."""
 
 POSITION_SCALE = 0.5
 """Root mean square of an entry of the positions."""
@@ -28,7 +28,7 @@ PATCH_GAIN = 1.5
 """Gain of the patch embedding over Xavier's."""
 
 SHARPNESS = 3.0
-"""Gain of the queries of [CLS]: how much of its attention a head gives to its place."""
+"""Gain of the queries of [CLS]; a higher one concentrates the attention of a head more on its place."""
 
 VALUE_GAIN = 0.7
 """Gain of the orthogonal values and outputs of the attention."""
@@ -39,7 +39,7 @@ MLP_GAIN = 0.1
 
 @torch.no_grad()
 def initialise(network: ViTForImageClassification) -> None:
-    """Starts a fresh classifier, its head at zero, from torch's global random state."""
+    """Sets the initial weights of a classifier from torch's global random state; its head starts at zero."""
     initialise_encoder(network.vit)
     for parameter in network.classifier.parameters():
         parameter.zero_()
@@ -47,7 +47,7 @@ def initialise(network: ViTForImageClassification) -> None:
 
 @torch.no_grad()
 def initialise_encoder(vit: ViTModel | ViTMAEModel) -> None:
-    """Starts a fresh encoder, from torch's global random state."""
+    """Sets the initial weights of an encoder from torch's global random state."""
     embeddings = vit.embeddings
     xavier(vit.layers)
     projection = embeddings.patch_embeddings.projection
@@ -85,7 +85,7 @@ def positions(grid: int, width: int) -> torch.Tensor:
 
 
 def xavier(module: nn.Module) -> None:
-    """Xavier-uniform weights and zero biases for every linear layer within."""
+    """Sets Xavier-uniform weights and zero biases in every linear layer of a module."""
     for layer in module.modules():
         if isinstance(layer, nn.Linear):
             nn.init.xavier_uniform_(layer.weight)
@@ -93,16 +93,22 @@ def xavier(module: nn.Module) -> None:
 
 
 def _look(vit: ViTModel | ViTMAEModel, table: torch.Tensor) -> None:
-    """Lets each head of [CLS] look at a place of its own, all over the face; ``table`` is float32 [patches, width]."""
+    """Makes each head of [CLS] attend to its own place of the face.
+
+    Args:
+        vit: the encoder, changed in place.
+        table: float32 [patches, width], its positions.
+    """
     heads, width = vit.config.num_attention_heads, table.shape[1]
     size = width // heads
     places = _places(table, heads * len(vit.layers))
-    # [CLS] is a direction of its own, at right angles to where the positions differ most: its queries ask by it.
+    # [CLS] gets a direction at right angles to those in which positions differ most. Only this direction makes a query,
+    # so at first only [CLS] attends to chosen places.
     cls = torch.randn(width)
     axes = torch.linalg.svd(table, full_matrices=False).Vh[: width // 6]
     cls = F.normalize(cls - axes.T @ (axes @ cls), dim=0)
     vit.embeddings.cls_token.copy_(cls.view(1, 1, -1) * math.sqrt(width))
-    # The same order for every seed, far places side by side in a layer.
+    # A fixed shuffle, the same for every seed, so that the heads of a layer attend to places far apart.
     order = random.Random(0).sample(range(len(places)), len(places))
     for number, layer in enumerate(vit.layers):
         attention, mlp = cast(Any, layer.attention), cast(Any, layer.mlp)
@@ -118,7 +124,7 @@ def _look(vit: ViTModel | ViTMAEModel, table: torch.Tensor) -> None:
 
 
 def _places(table: torch.Tensor, count: int) -> torch.Tensor:
-    """Directions of at most ``count`` places in a square that fills the face, float32 [places, width]."""
+    """Unit position vectors of at most ``count`` places on a square grid over the face, float32 [places, width]."""
     grid, width = math.isqrt(len(table)), table.shape[1]
     side = min(grid, math.isqrt(count))
     planes = table.view(1, grid, grid, width).permute(0, 3, 1, 2)

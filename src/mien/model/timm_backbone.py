@@ -1,4 +1,4 @@
-"""A network of timm behind transformers' wrapper, so that its folder opens in other tools as a ViT's does."""
+"""Builds networks of timm inside transformers' wrapper, so that other tools open their folders like a ViT's."""
 
 from __future__ import annotations
 
@@ -25,37 +25,37 @@ def build_timm(
     arguments: dict[str, Any] | None = None,
     drop_path: float = 0.0,
 ) -> tuple[TimmWrapperForImageClassification, Preprocessing]:
-    """A timm network with a new head, ready to be trained, started as timm starts it.
+    """Builds a timm network with a new head and timm's initial or pretrained weights.
 
     Args:
         backbone: ``timm:NAME`` for random weights, ``timm:NAME.TAG`` for the pretrained weights of that tag.
         names: the classes, in the order of the logits.
         grey: whether the training images have one channel; the network then reads one channel too, unless it
-            rearranges its input, and reads the grey picture three times.
-        image_size: height and width of the pictures, in pixels; by default timm's for this network.
+            rearranges its input: then each of three channels reads the grey picture.
+        image_size: height and width of the network's input, in pixels; by default timm's for this network.
         arguments: further arguments of ``timm.create_model``.
         drop_path: stochastic depth rate; see ``TrainConfig.drop_path``.
 
     Raises:
-        MienError: there is no such network, it does not take the arguments or the size, its weights are out of reach,
-            or it does not end in a linear layer.
+        MienError: there is no such network, it does not accept the arguments or the size, its weights cannot be
+            downloaded, or its last layer is not linear.
     """
     check_name(backbone)
     architecture, _, tag = backbone.removeprefix(TIMM).partition(".")
     default = timm.get_pretrained_cfg(architecture)
     size = image_size or (default.input_size if default else (3, 224, 224))[-1]
-    kept = dict(arguments or {})
-    extra = {"num_classes": len(names)} | ({"drop_path_rate": drop_path} if drop_path else {})
-    if default is not None and default.fixed_input_size and _takes_size(backbone, architecture, kept, size):
-        kept["img_size"] = size
+    saved_arguments = dict(arguments or {})
+    training_arguments = {"num_classes": len(names)} | ({"drop_path_rate": drop_path} if drop_path else {})
+    if default is not None and default.fixed_input_size and _takes_size(backbone, architecture, saved_arguments, size):
+        saved_arguments["img_size"] = size
     if grey:
-        kept["in_chans"] = 1
-    network = _wrapped(backbone, architecture, names, kept, extra, size)
+        saved_arguments["in_chans"] = 1
+    network = _wrapped(backbone, architecture, names, saved_arguments, training_arguments, size)
     if grey and not channels_can_change(network):
-        del kept["in_chans"]
-        network = _wrapped(backbone, architecture, names, kept, extra, size)
+        del saved_arguments["in_chans"]
+        network = _wrapped(backbone, architecture, names, saved_arguments, training_arguments, size)
     if tag:
-        network.timm_model = _pretrained(backbone, {**kept, **extra})
+        network.timm_model = _pretrained(backbone, {**saved_arguments, **training_arguments})
     heads(network)
     if not reads(network, size):
         raise MienError(
@@ -68,12 +68,12 @@ def build_timm(
 def resize_timm(
     network: TimmWrapperForImageClassification, preprocessing: Preprocessing, image_size: int | None
 ) -> Preprocessing:
-    """The preprocessing of a trained network at another size of picture, which its configuration then names too.
+    """Sets another input size for a trained network, in its preprocessing (returned) and its configuration.
 
     Args:
-        network: changed in place.
-        preprocessing: as it was trained.
-        image_size: height and width of the pictures, in pixels; by default those it was trained with.
+        network: its configuration is changed in place.
+        preprocessing: of the network so far.
+        image_size: height and width of the network's input, in pixels; by default as before.
 
     Raises:
         MienError: the network does not read that size.
@@ -88,7 +88,7 @@ def resize_timm(
 
 
 def check_name(backbone: str) -> None:
-    """Holds ``timm:NAME`` or ``timm:NAME.TAG`` to what timm knows.
+    """Checks that timm has the network, and the weights, of ``timm:NAME`` or ``timm:NAME.TAG``.
 
     Raises:
         MienError: there is no such network, or no weights of that tag.
@@ -100,12 +100,12 @@ def check_name(backbone: str) -> None:
         raise MienError(f"--backbone {backbone}: timm {timm.__version__} has no such network; {hint}")
     tags = [name.partition(".")[2] for name in timm.list_pretrained(f"{architecture}.*")]
     if tag and tag not in tags:
-        known = f"there is {', '.join(tags)}" if tags else "there are none"
-        raise MienError(f"--backbone {backbone}: timm {timm.__version__} has no weights of the tag {tag}; {known}")
+        choices = f"there is {', '.join(tags)}" if tags else "there are none"
+        raise MienError(f"--backbone {backbone}: timm {timm.__version__} has no weights of the tag {tag}; {choices}")
 
 
 def _takes_size(backbone: str, architecture: str, arguments: dict[str, Any], size: int) -> bool:
-    """Whether the network is built for a size; some that read one size only do not take another."""
+    """Whether the network accepts ``img_size``; some networks of a fixed size do not."""
     try:
         _create(backbone, architecture, {**arguments, "img_size": size})
     except MienError as error:
@@ -118,7 +118,7 @@ def _takes_size(backbone: str, architecture: str, arguments: dict[str, Any], siz
 def _create(backbone: str, architecture: str, arguments: dict[str, Any]) -> nn.Module:
     try:
         return timm.create_model(architecture, **arguments)
-    except Exception as error:  # whatever the network's own code makes of arguments that it cannot use
+    except Exception as error:  # networks raise many kinds of errors for arguments that they do not accept
         raise MienError(
             f"--backbone {backbone}: cannot be built ({_reason(error)}); change --network-args or --image-size"
         ) from error
@@ -128,29 +128,29 @@ def _wrapped(
     backbone: str,
     architecture: str,
     names: tuple[str, ...],
-    kept: dict[str, Any],
-    extra: dict[str, Any],
+    saved_arguments: dict[str, Any],
+    training_arguments: dict[str, Any],
     size: int,
 ) -> TimmWrapperForImageClassification:
-    """The network in transformers' wrapper; ``kept`` goes into the configuration, ``extra`` matters in training."""
-    inner = _create(backbone, architecture, {**kept, **extra})
+    """Builds a network in transformers' wrapper, whose configuration gets ``saved_arguments`` only."""
+    inner = _create(backbone, architecture, {**saved_arguments, **training_arguments})
     config = TimmWrapperConfig(
         architecture=architecture,
-        model_args=dict(kept),
+        model_args=dict(saved_arguments),
         id2label=dict(enumerate(names)),
         label2id={name: index for index, name in enumerate(names)},
     )
     wrapper = TimmWrapperForImageClassification(config)
-    # The wrapper draws the weights of every layer anew from one normal distribution; timm's own start is kept instead.
+    # The wrapper draws the weights of every layer anew from one normal distribution; timm's own are kept instead.
     wrapper.timm_model = inner
     return wrapper
 
 
 def _pretrained(backbone: str, arguments: dict[str, Any]) -> nn.Module:
-    """The network with the weights of a tag; timm sums the first convolution over red, green and blue for grey."""
+    """Builds a network with pretrained weights; for grey, timm sums the first convolution over the three channels."""
     try:
         return timm.create_model(backbone.removeprefix(TIMM), pretrained=True, **arguments)
-    except Exception as error:  # no connection, or weights that do not fit: timm and the hub have many errors for it
+    except Exception as error:  # timm and the hub raise many kinds for a missing connection or weights that do not fit
         raise MienError(
             f"--backbone {backbone}: the pretrained weights could not be fetched, or do not fit ({_reason(error)}); "
             "where there is a connection, run it once and copy the hub's cache (HF_HOME) here, or give "
@@ -161,9 +161,9 @@ def _pretrained(backbone: str, arguments: dict[str, Any]) -> nn.Module:
 def _preprocessing(
     network: TimmWrapperForImageClassification, size: int, *, pretrained: bool, grey: bool
 ) -> Preprocessing:
-    """FER2013's statistics for random weights, the weights' own for pretrained ones; also noted as timm notes them.
+    """FER2013's statistics for random weights, else those of pretraining; also written into the configuration.
 
-    For grey pictures every channel has the luma of these, so that a grey picture stays grey.
+    For grey pictures every channel gets the luma of these, so that a grey picture stays grey.
     """
     preprocessing = Preprocessing(size, (FER2013_MEAN,) * 3, (FER2013_STD,) * 3)
     if pretrained:
@@ -179,8 +179,8 @@ def _preprocessing(
         "crop_pct": 1.0,
         "crop_mode": "squash",
     }
-    # transformers reads it in config.json, and prepares pictures as preprocessor_config.json says, not as timm does:
-    # timm's resizing differs by up to a grey level.
+    # With this field in config.json, transformers prepares pictures by preprocessor_config.json and not as timm does,
+    # whose resizing differs by up to a grey level.
     network.config.image_processor_type = type(preprocessing.processor()).__name__
     return preprocessing
 

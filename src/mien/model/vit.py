@@ -1,8 +1,8 @@
-"""From a ViTMAE checkpoint, a trained classifier, or from nothing, to a classifier that sees every patch.
+"""Builds the classifier that training starts with: from a preset, a ViTMAE, a trained classifier or timm.
 
-``transformers.ViTMAEModel`` hides three quarters of the patches in every forward pass, evaluation included. The
-classifier is therefore a ``ViTForImageClassification`` filled from the MAE's encoder: the same weights, every patch
-visible, the same answer each time.
+``transformers.ViTMAEModel`` hides three quarters of the patches in every forward pass, also in evaluation. The
+classifier is therefore a ``ViTForImageClassification`` with the weights of the MAE's encoder: every patch is visible
+and the answer is the same each time.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mien.config import PRESETS, TIMM
 from mien.errors import MienError
 from mien.files import read_json_object
 from mien.model.channels import to_colour, to_grey
-from mien.model.classifier import Classifier
+from mien.model.classifier import Classifier, run_model
 from mien.model.configuration import read_config, read_mae_config
 from mien.model.networks import MODEL_TYPES, Network, as_timm, as_vit, carry_rows, fix_positions, load_network
 from mien.model.preprocessing import FER2013_MEAN, FER2013_STD, IMAGENET_MEAN, IMAGENET_STD, Preprocessing
@@ -45,7 +45,7 @@ SHARED_FIELDS: tuple[str, ...] = (
     "num_channels",
     "qkv_bias",
 )
-"""What a ViTMAE's configuration and a ViT's have in common."""
+"""Fields that the configurations of a ViTMAE and of a ViT share."""
 
 
 def build(
@@ -58,20 +58,20 @@ def build(
     network_args: dict[str, Any] | None = None,
     drop_path: float = 0.0,
 ) -> tuple[Network, Preprocessing]:
-    """A network, ready to be trained, with a new head; of a trained classifier, classes that it has keep their rows.
+    """Builds a network with a head for the classes; a trained classifier keeps the rows of the classes that it has.
 
     Args:
-        backbone: a preset's name, a Hugging Face id of a ViTMAE, a folder that holds one, the folder of a run or of a
+        backbone: the name of a preset, the Hugging Face id of a ViTMAE, the folder of a ViTMAE, of a run or of a
             trained classifier, or timm:NAME.
         names: the classes, in the order of the logits.
         grey: whether the training images have one channel; the network then reads one channel too.
-        image_size: height and width of the pictures, in pixels; by default the backbone's own.
+        image_size: height and width of the network's input, in pixels; by default the backbone's own.
         patch_size: height and width of a ViT's patches, in pixels; by default its own.
         network_args: further arguments of ``timm.create_model``.
         drop_path: stochastic depth rate of the last block, in [0, 1).
 
     Raises:
-        MienError: the checkpoint is missing, foreign, incomplete, or out of reach, or a size does not fit.
+        MienError: the checkpoint is missing, incomplete, of another kind or out of reach, or a size does not fit.
     """
     if backbone.startswith(TIMM):
         return build_timm(
@@ -81,7 +81,7 @@ def build(
         network, preprocessing = _from_preset(backbone, names, grey, image_size, patch_size)
     else:
         _check_folder(backbone)
-        source = _inner(backbone)
+        source = _model_source(backbone)
         if _is_classifier(source):
             if holds_timm(source):  # its three channels read a grey face three times
                 return _from_timm_classifier(source, names, image_size, patch_size, drop_path)
@@ -100,8 +100,10 @@ def build(
 def _from_preset(
     preset: str, names: tuple[str, ...], grey: bool, image_size: int | None, patch_size: int | None
 ) -> tuple[ViTForImageClassification, Preprocessing]:
-    own = SHAPES[preset]
-    shape = dataclasses.replace(own, image_size=image_size or own.image_size, patch_size=patch_size or own.patch_size)
+    shape = SHAPES[preset]
+    shape = dataclasses.replace(
+        shape, image_size=image_size or shape.image_size, patch_size=patch_size or shape.patch_size
+    )
     check_sizes(shape.image_size, shape.patch_size)
     network = ViTForImageClassification(_named(shape.config(1 if grey else 3), names))
     initialise(network)
@@ -156,7 +158,7 @@ def _resized(
 
 
 def assert_keys(source: str, info: dict[str, Any]) -> None:
-    """Holds a loading report to what an MAE encoder must give: all but the head, and nothing beside the decoder.
+    """Checks the loading report of an MAE encoder: only the head may be missing, only a decoder may be left over.
 
     Raises:
         MienError: encoder weights are missing, foreign weights are present, or shapes differ.
@@ -175,10 +177,10 @@ def assert_keys(source: str, info: dict[str, Any]) -> None:
 
 
 def check_backbone(backbone: str) -> None:
-    """Refuses, before anything is read, what can be no backbone; ``build`` sees the rest.
+    """Checks the name of a backbone before anything is read; ``build`` checks its content.
 
     Raises:
-        MienError: timm has no such network, or it is neither a preset nor a ViTMAE's folder nor a hub id.
+        MienError: timm has no such network, or it is no preset, no folder with a model and no hub id.
     """
     if backbone.startswith(TIMM):
         check_name(backbone)
@@ -187,7 +189,7 @@ def check_backbone(backbone: str) -> None:
 
 
 def is_hub_id(backbone: str) -> bool:
-    """Whether ``build`` asks the Hugging Face hub for it; without a connection, it tries for a minute or more."""
+    """Whether ``build`` downloads it from the Hugging Face hub; without a connection that takes a minute or more."""
     return not (backbone.startswith(TIMM) or backbone in SHAPES or Path(backbone).exists())
 
 
@@ -199,41 +201,40 @@ def _check_folder(source: str) -> None:
             f"--backbone {source}: no such folder, and neither a preset ({presets}), nor a hub id like "
             "facebook/vit-mae-base, nor timm:NAME"
         )
-    if folder.is_dir() and not (Path(_inner(source)) / "config.json").is_file():
+    if folder.is_dir() and not (run_model(folder) / "config.json").is_file():
         raise MienError(
             f"--backbone {source}: holds no config.json; give a run, like runs/mae or runs/first, or the folder of a "
             "ViTMAE checkpoint"
         )
 
 
-def _inner(source: str) -> str:
-    """The model folder where ``source`` is that of a run."""
-    folder = Path(source)
-    inner = folder / "model"
-    return str(inner) if (inner / "config.json").is_file() and not (folder / "config.json").is_file() else source
+def _model_source(backbone: str) -> str:
+    """The model folder of a backbone that is the folder of a run; other folders and hub ids unchanged."""
+    folder = run_model(Path(backbone))
+    return backbone if folder == Path(backbone) else str(folder)
 
 
 def classes_of(backbone: str) -> tuple[str, ...]:
-    """The classes whose rows of the head ``build`` keeps: those of a trained classifier, none of other backbones."""
-    source = _inner(backbone)
+    """The classes of a trained classifier, whose rows of the head ``build`` keeps; empty for other backbones."""
+    source = _model_source(backbone)
     if backbone.startswith(TIMM) or backbone in SHAPES or not _is_classifier(source):
         return ()
     return tuple(str(name) for name in (read_config(Path(source)).id2label or {}).values())  # in order, by read_config
 
 
 def reading_crop_of(backbone: str) -> float | None:
-    """The reading crop of a trained classifier that goes on; None of other backbones."""
-    return Preprocessing.load(Path(_inner(backbone))).crop if classes_of(backbone) else None
+    """The reading crop of a backbone that is a trained classifier; None for other backbones."""
+    return Preprocessing.load(run_model(Path(backbone))).crop if classes_of(backbone) else None
 
 
 def holds_timm(backbone: str) -> bool:
-    """Whether it is the folder of a trained timm network, of which nothing can be frozen."""
-    config = Path(_inner(backbone)) / "config.json"
+    """Whether a backbone is the folder of a trained timm network, whose parts cannot be frozen."""
+    config = run_model(Path(backbone)) / "config.json"
     return config.is_file() and read_json_object(config).get("model_type") == "timm_wrapper"
 
 
 def _is_classifier(source: str) -> bool:
-    """Whether it is a folder on this machine that ``mien train`` wrote, or one of its kind."""
+    """Whether it is a folder with a classifier of ``mien train`` or of its kind."""
     config = Path(source) / "config.json"
     return config.is_file() and read_json_object(config).get("model_type") in MODEL_TYPES
 
@@ -246,8 +247,8 @@ def _mae_config(source: str) -> ViTMAEConfig:
     except OSError as error:
         raise _unreachable(source, error) from error
     if values.get("model_type") != "vit_mae":
-        found = values.get("model_type", "no model_type")
-        raise MienError(f"--backbone {source}: is of another architecture ({found}), expected a ViTMAE (vit_mae)")
+        model_type = values.get("model_type", "no model_type")
+        raise MienError(f"--backbone {source}: is of another architecture ({model_type}), expected a ViTMAE (vit_mae)")
     return ViTMAEConfig.from_dict(values)
 
 
@@ -279,8 +280,8 @@ def _unreachable(source: str, error: Exception) -> MienError:
     if Path(source).exists():
         return MienError(f"--backbone {source}: cannot be read ({reason}); expected config.json and model.safetensors")
     return MienError(
-        f"--backbone {source}: the Hugging Face hub could not be reached or has no such model ({reason}); where there "
-        f"is a connection, download config.json, preprocessor_config.json and model.safetensors of {source} into a "
+        f"--backbone {source}: the Hugging Face hub could not be reached or has no such model ({reason}); on a machine "
+        f"with a connection, download config.json, preprocessor_config.json and model.safetensors of {source} into a "
         "folder, copy it here, and give that folder as --backbone"
     )
 
@@ -294,9 +295,9 @@ class Preset:
         hidden_size: width of the residual stream.
         depth: number of blocks.
         heads: attention heads a block.
-        decoder_size: width of the decoder in pretraining. Small sets want small decoders (MAE-Lite, Wang et al. 2023,
+        decoder_size: width of the decoder in pretraining. Small data needs small decoders (MAE-Lite, Wang et al. 2023,
             arXiv:2205.14443).
-        decoder_depth: number of its blocks.
+        decoder_depth: number of the decoder's blocks.
         image_size: height and width of the input, in pixels.
     """
 
@@ -309,7 +310,7 @@ class Preset:
     image_size: int = 48
 
     def config(self, num_channels: int) -> ViTConfig:
-        """The configuration of transformers, with an MLP four times as wide as the stream (Dosovitskiy et al. 2020)."""
+        """transformers' configuration, with an MLP four times as wide as the stream (Dosovitskiy et al. 2020)."""
         return ViTConfig(
             image_size=self.image_size,
             patch_size=self.patch_size,
@@ -342,10 +343,10 @@ PATCHES = "vit.embeddings.patch_embeddings.projection.weight"
 
 @torch.no_grad()
 def resample(network: ViTForImageClassification, image_size: int, patch_size: int) -> ViTForImageClassification:
-    """The same network for pictures and patches of other sizes.
+    """Adapts a network to pictures and patches of other sizes.
 
-    Positions are interpolated bicubically to the new grid; the patch embedding becomes the one whose answer on enlarged
-    patches is nearest to the old one's on the patches themselves (Beyer et al. 2023, FlexiViT, arXiv:2212.08013,
+    Positions are interpolated bicubically to the new grid. The new patch embedding is the one whose output on resized
+    patches is nearest to the old embedding's on the original patches (Beyer et al. 2023, FlexiViT, arXiv:2212.08013,
     section 3.4).
 
     Args:
@@ -354,7 +355,7 @@ def resample(network: ViTForImageClassification, image_size: int, patch_size: in
         patch_size: height and width of a patch, in pixels.
 
     Returns:
-        A new network, or ``network`` itself where both sizes are its own.
+        A new network, or ``network`` itself if neither size changes.
 
     Raises:
         MienError: no whole number of patches fits.
@@ -374,7 +375,7 @@ def resample(network: ViTForImageClassification, image_size: int, patch_size: in
 
 
 def check_sizes(image_size: int, patch_size: int) -> None:
-    """Refuses a picture that patches do not fill.
+    """Checks that a whole number of patches fits along a side.
 
     Raises:
         MienError: ``image_size`` is no multiple of ``patch_size``.
@@ -390,5 +391,5 @@ def add_drop_path(network: ViTForImageClassification, rate: float) -> None:
     """Stochastic depth, from 0 in the first block to ``rate`` in the last (Huang et al. 2016, arXiv:1603.09382)."""
     for layer, layer_rate in zip(network.vit.layers, np.linspace(0, rate, len(network.vit.layers)), strict=True):
         if layer_rate > 0:
-            # transformers applies this module to both residual branches just before they are added.
+            # transformers applies this module to both residual branches, just before it adds them.
             layer.dropout = DropPath(float(layer_rate))

@@ -1,4 +1,4 @@
-"""Augmentation and batches: which pictures a step sees and how they change, as functions of (seed, epoch, image)."""
+"""Augmentation and batches: the pictures of each step and their changes, as functions of (seed, epoch, image)."""
 
 from __future__ import annotations
 
@@ -26,24 +26,23 @@ ERASED_ASPECT = (0.3, 1 / 0.3)
 
 def random_table(count: int, seed: int, epoch: int) -> torch.Tensor:
     """Uniform numbers in [0, 1) for every image in an epoch, float32 [count, 21]."""
-    # The columns that came later have a source of their own: a run from before them goes on with the same numbers.
-    first = _uniform(count, STILL, (seed, epoch, 0xA06))
-    later = _uniform(count, COLUMNS - STILL, (seed, epoch, 0xDE6))
-    return torch.from_numpy(np.concatenate([first, later], axis=1))
-
-
-def _uniform(count: int, columns: int, key: tuple[int, int, int]) -> np.ndarray:
-    generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence(key)))
-    return generator.random((count, columns), dtype=np.float32)
+    # Columns that were added later have their own generator, so that older runs resume with the same numbers.
+    parts = [
+        np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, epoch, key)))).random(
+            (count, columns), dtype=np.float32
+        )
+        for columns, key in ((STILL, 0xA06), (COLUMNS - STILL, 0xDE6))
+    ]
+    return torch.from_numpy(np.concatenate(parts, axis=1))
 
 
 class Augment:
-    """Turns uint8 faces into what the network reads in training: cropped, moved, relit, normalised.
+    """Turns uint8 faces into training views: cropped, moved, relit, degraded, normalised, erased.
 
     Args:
-        config: what is done, and how much of it.
+        config: the strength of each change.
         preprocessing: size and normalisation of the network's input.
-        num_channels: 1 or 3, what the network reads.
+        num_channels: 1 or 3, of the network's input.
     """
 
     def __init__(self, config: AugmentConfig, preprocessing: Preprocessing, num_channels: int) -> None:
@@ -69,13 +68,13 @@ class Augment:
         return self._erase(pixels, random)
 
     def _move(self, planes: torch.Tensor, random: torch.Tensor) -> torch.Tensor:
-        """Crop, flip, rotation, shift and resize in one bilinear resampling; what lies outside is mirrored."""
+        """Crop, flip, rotation, shift and resize in one bilinear resampling; pixels beyond the edges are mirrored."""
         c = self.config
         side = c.wide_scale - (c.wide_scale - c.crop_scale) * random[:, SCALE]
         angle = math.radians(c.rotation) * _signed(random[:, ANGLE])
         shift = 2 * c.shift * _signed(random[:, SHIFT_X]), 2 * c.shift * _signed(random[:, SHIFT_Y])
         if c.still:
-            # Where each pixel lies on a pixel of the image, bilinear resampling gives it back as it was.
+            # At these values each pixel falls on a pixel of the image, which bilinear resampling leaves unchanged.
             still = random[:, STILL] < c.still
             side, angle = side.masked_fill(still, 1.0), angle.masked_fill(still, 0.0)
             shift = shift[0].masked_fill(still, 0.0), shift[1].masked_fill(still, 0.0)
@@ -88,7 +87,7 @@ class Augment:
         theta[:, 0, 2] = (1 - side) * _signed(random[:, CROP_X]) + shift[0]
         theta[:, 1, 2] = (1 - side) * _signed(random[:, CROP_Y]) + shift[1]
         size = self.preprocessing.image_size
-        # F.affine_grid, five times as fast: a column's and a row's share are added, where it multiplies matrices.
+        # Five times as fast as F.affine_grid, which multiplies matrices: here a column's and a row's share are added.
         centre = (2 * torch.arange(size, device=planes.device) + 1) / size - 1
         columns = centre[:, None] * theta[:, None, :, 0]
         rows = centre[:, None] * theta[:, None, :, 1] + theta[:, None, :, 2]
@@ -96,7 +95,7 @@ class Augment:
         return F.grid_sample(planes, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
     def _relight(self, planes: torch.Tensor, random: torch.Tensor) -> torch.Tensor:
-        """Light from a side, contrast around each image's own mean, then brightness; the result stays in [0, 1]."""
+        """Light from one side, contrast around each image's own mean, then brightness; the result is in [0, 1]."""
         c = self.config
         if c.light:
             planes = lit(planes, c.light * random[:, LIGHT], 2 * math.pi * random[:, LIGHT_FROM])
@@ -108,20 +107,20 @@ class Augment:
         return (planes - mean).mul_(gain).add_(mean).add_(offset).clamp_(0, 1)
 
     def _degrade(self, planes: torch.Tensor, random: torch.Tensor) -> torch.Tensor:
-        """Blur, noise and loss by compression, in the order in which a camera adds them."""
+        """Blur, noise and JPEG compression, in the order in which a camera adds them."""
         c = self.config
         if c.blur:
             planes = blurred(planes, c.blur * _upper_half(random[:, BLUR]), c.blur)
         if c.noise:
             planes = noisy(planes, c.noise * _upper_half(random[:, NOISE]), random[:, NOISE_SEED])
         if c.jpeg:
-            touched = random[:, JPEG] < 0.5
+            is_compressed = random[:, JPEG] < 0.5
             quality = c.jpeg + (100 - c.jpeg) * 2 * random[:, JPEG]
-            planes = torch.where(touched.view(-1, 1, 1, 1), compressed(planes, quality), planes)
+            planes = torch.where(is_compressed.view(-1, 1, 1, 1), compressed(planes, quality), planes)
         return planes
 
     def _erase(self, pixels: torch.Tensor, random: torch.Tensor) -> torch.Tensor:
-        """Random erasing (Zhong et al. 2017, arXiv:1708.04896), with the mean grey of the set."""
+        """Random erasing (Zhong et al. 2017, arXiv:1708.04896): a rectangle becomes the mean grey of the data."""
         if self.config.erasing == 0:
             return pixels
         size = pixels.shape[-1]
@@ -132,8 +131,8 @@ class Augment:
         centre = (torch.arange(size, device=pixels.device) + 0.5) / size
         rows = (centre >= top[:, None]) & (centre < (top + height)[:, None])
         columns = (centre >= left[:, None]) & (centre < (left + width)[:, None])
-        chosen = (random[:, ERASE] < self.config.erasing)[:, None, None]
-        erased = chosen & rows[:, :, None] & columns[:, None, :]
+        is_erased = (random[:, ERASE] < self.config.erasing)[:, None, None]
+        erased = is_erased & rows[:, :, None] & columns[:, None, :]
         return pixels.masked_fill(erased[:, None], 0.0)
 
 
@@ -143,7 +142,7 @@ def _signed(uniform: torch.Tensor) -> torch.Tensor:
 
 
 def _upper_half(uniform: torch.Tensor) -> torch.Tensor:
-    """[0, 1) to [0, 1): 0 for the lower half, and uniform for the upper one."""
+    """[0, 1) to [0, 1): the lower half becomes 0, the upper half uniform."""
     return (2 * uniform - 1).clamp(min=0)
 
 
@@ -154,7 +153,7 @@ def _between(bounds: tuple[float, float], uniform: torch.Tensor) -> torch.Tensor
 
 
 def shuffled(count: int, seed: int, epoch: int) -> torch.Tensor:
-    """The order of an epoch, int64 [count]."""
+    """The order of the images in an epoch, int64 [count]."""
     generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, epoch, 0x0D3))))
     return torch.from_numpy(generator.permutation(count))
 
@@ -167,14 +166,14 @@ def local_rows(order: torch.Tensor, step: int, accelerator: Accelerator, batch_s
 
 
 def seed_step(seed: int, update: int, process: int) -> None:
-    """Seeds drop path and mixing for one step of one process."""
+    """Seeds drop path and mixing for a step of a process."""
     value = int(np.random.SeedSequence((seed, update, process)).generate_state(1)[0])
     torch.manual_seed(value)
     np.random.seed(value)
 
 
 def build_mixup(config: TrainConfig, classes: int) -> Mixup | None:
-    """timm's mixup and cutmix, or None where both are off."""
+    """timm's mixup and cutmix, or None if both are off."""
     if not config.augment.mixes:
         return None
     return Mixup(

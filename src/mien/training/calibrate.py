@@ -1,4 +1,4 @@
-"""The end of a training run: the temperature that validation asks for becomes part of the kept model's head."""
+"""Calibration at the end of training: fits a temperature on validation and folds it into the head of the model."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ def calibrate_model(out: Path, validation: FaceSet, training_images: np.ndarray,
     """Fits the temperature of ``OUT/model`` on validation and folds it into its head, once.
 
     ``meta.json`` gains ``calibration`` (``mien.evaluation.calibration.calibrate``). Its ``metrics`` and the history of
-    the run stay as they are: accuracy and F1 do not change, and the losses are those before scaling. The folder is
-    replaced as a whole, weights and record together, so that a run that is interrupted here and resumed folds once.
-    Of fewer pictures than ``LEAST_FOR_TEMPERATURE`` nothing is fitted.
+    the run stay: accuracy and F1 do not change, and the losses are those before scaling. Weights and record are
+    replaced together, so that a run that is interrupted here and resumed folds the temperature only once. With fewer
+    pictures than ``LEAST_FOR_TEMPERATURE`` nothing is fitted.
 
     Args:
         out: the folder of the run, with its model.
         validation: the validation split, labels in the order of the model's classes.
         training_images: uint8 [M, S, S] or [M, S, S, 3]; validation pictures with a twin among them are left out.
-        device: where the pictures are read.
+        device: of the network.
 
     Returns:
-        What was done, in one line.
+        A line that says what was fitted.
 
     Raises:
-        MienError: the model's head is not linear, or the disk is full; the model is as it was before.
+        MienError: the model's head is not linear, or the disk is full; the model stays unchanged.
     """
     folder = out / "model"
     classifier = Classifier.load(folder, device)
@@ -46,13 +46,13 @@ def calibrate_model(out: Path, validation: FaceSet, training_images: np.ndarray,
         meta["calibration"] = calibrate_if_enough(logits, validation.labels, groups(validation.images), twins=twins)
         scale_head(classifier.network, meta["calibration"]["temperature"])
         classifier.save(folder, meta, classifier.sketches())
-    # After the model, so that a run that stops in between catches up here when it is resumed.
+    # After the model and in any case, so that a run that was killed in between writes it when it resumes.
     write_json(out / "meta.json", meta)
-    return _told(meta["calibration"])
+    return _summary(meta["calibration"])
 
 
 def recalibrated(classifier: Classifier, faces: FaceSet, command: str) -> dict[str, Any]:
-    """Takes the folded temperature out of a classifier, fits it again, and folds the new one in.
+    """Fits the temperature of a classifier again and replaces the one that is folded into its head.
 
     Args:
         classifier: its head is changed in place.
@@ -60,7 +60,7 @@ def recalibrated(classifier: Classifier, faces: FaceSet, command: str) -> dict[s
         command: the command line, for the record.
 
     Returns:
-        Its ``meta.json`` with the new ``calibration``; that also holds ``command`` and ``temperature_before``.
+        Its ``meta.json`` with the new ``calibration``, which also holds ``command`` and ``temperature_before``.
 
     Raises:
         MienError: it was trained on other data, or there is no validation split.
@@ -81,7 +81,8 @@ def recalibrated(classifier: Classifier, faces: FaceSet, command: str) -> dict[s
     return {**meta, "calibration": {**record, "temperature_before": former, "command": command}}
 
 
-def _told(record: dict[str, Any]) -> str:
+def _summary(record: dict[str, Any]) -> str:
+    """A calibration record in one line."""
     count = record["n"]
     if count < LEAST_FOR_TEMPERATURE:
         return (
@@ -89,17 +90,19 @@ def _told(record: dict[str, Any]) -> str:
             "stays 1, and no answer is marked as uncertain"
         )
     if record["ece_after"] is None:
-        brought = "not measured, as validation cannot be halved"
+        change = "not measured, as validation cannot be halved"
     else:
-        brought = f"ECE {record['ece_before']:.4f} -> {record['ece_after']:.4f} (cross-fitted)"
+        change = f"ECE {record['ece_before']:.4f} -> {record['ece_after']:.4f} (cross-fitted)"
     uncertain = record["uncertain"]
     if uncertain is None:
-        sure = f"no answer is marked as uncertain, as that takes {LEAST_FOR_THRESHOLD} pictures and there are {count:,}"
+        marks = (
+            f"no answer is marked as uncertain, as that takes {LEAST_FOR_THRESHOLD} pictures and there are {count:,}"
+        )
     elif uncertain["threshold"] is None:
-        sure = f"no threshold promises {uncertain['stated_accuracy']:.0%} right, so every answer is marked uncertain"
+        marks = f"no threshold promises {uncertain['stated_accuracy']:.0%} right, so every answer is marked uncertain"
     else:
-        sure = f"uncertain below {uncertain['threshold']:.2f}"
+        marks = f"uncertain below {uncertain['threshold']:.2f}"
     pictures = f"{count:,} validation pictures"
     if record.get("twins_left_out"):
         pictures += f" without a twin in training ({record['twins_left_out']:,} have one)"
-    return f"calibrated on {pictures}: temperature {record['temperature']:.3f}, {brought}; {sure}"
+    return f"calibrated on {pictures}: temperature {record['temperature']:.3f}, {change}; {marks}"

@@ -1,6 +1,6 @@
-"""What cameras and files do to faces, for whole batches on the device: light from one side, blur, noise, compression.
+"""Degrades faces as cameras and files do, a batch at a time on the device: light from one side, blur, noise, JPEG.
 
-Each image is changed by its own numbers alone, so that it looks the same in every batch.
+Each image is changed only by its own random numbers, so that it looks the same in every batch.
 """
 
 from __future__ import annotations
@@ -11,26 +11,26 @@ import torch
 from torch.nn import functional as F
 
 BLOCK = 8
-"""Side of the blocks that JPEG transforms, in pixels."""
+"""Side of the blocks of JPEG, in pixels."""
 
 QUANTA = torch.tensor([
     [16, 11, 10, 16, 24, 40, 51, 61], [12, 12, 14, 19, 26, 58, 60, 55], [14, 13, 16, 24, 40, 57, 69, 56],
     [14, 17, 22, 29, 51, 87, 80, 62], [18, 22, 37, 56, 68, 109, 103, 77], [24, 35, 55, 64, 81, 104, 113, 92],
     [49, 64, 78, 87, 103, 121, 120, 101], [72, 92, 95, 98, 112, 100, 103, 99],
 ], dtype=torch.float32)  # fmt: skip
-"""Steps by which luma is quantised at quality 50 (ITU-T T.81, table K.1)."""
+"""Quantisation steps of luma at quality 50 (ITU-T T.81, table K.1)."""
 
 _WORD = 0xFFFFFFFF
 
 
 def lit(planes: torch.Tensor, strength: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
-    """Light that falls off evenly across the image.
+    """Adds light from one side, which falls off evenly across the image.
 
     Args:
         planes: float32 [B, C, H, W] in [0, 1].
-        strength: float32 [B] in [0, 1], by what share the edge towards the light is brightened and the opposite one
-            darkened.
-        direction: float32 [B], where the light comes from, in radians clockwise from the right.
+        strength: float32 [B] in [0, 1]; the edge towards the light becomes brighter by this share, the opposite edge
+            darker.
+        direction: float32 [B], of the light source, in radians clockwise from the right.
 
     Returns:
         float32 [B, C, H, W] in [0, 1].
@@ -42,12 +42,12 @@ def lit(planes: torch.Tensor, strength: torch.Tensor, direction: torch.Tensor) -
 
 
 def blurred(planes: torch.Tensor, deviation: torch.Tensor, largest: float) -> torch.Tensor:
-    """Convolves each image with a Gaussian of its own, cut off at 3 of the largest deviations; mirrored beyond edges.
+    """Convolves each image with its own Gaussian; pixels beyond the edges are mirrored.
 
     Args:
         planes: float32 [B, C, H, W].
         deviation: float32 [B], as shares of the side; 0 leaves an image exactly as it is.
-        largest: above 0, what no deviation exceeds.
+        largest: upper bound of the deviations, above 0; kernels reach 3 times as far.
 
     Returns:
         float32 [B, C, H, W].
@@ -56,25 +56,25 @@ def blurred(planes: torch.Tensor, deviation: torch.Tensor, largest: float) -> to
         size = planes.shape[axis]
         radius = min(math.ceil(3 * largest * size), size - 1)
         offsets = torch.arange(-radius, radius + 1, device=planes.device)
-        pixels = (deviation * size).clamp(min=1e-3)[:, None]  # so small that all weight is on the pixel itself
+        pixels = (deviation * size).clamp(min=1e-3)[:, None]  # at 1e-3, all weight is on the pixel itself
         weights = (-0.5 * (offsets / pixels) ** 2).exp()
         weights = weights / weights.sum(1, keepdim=True)
         mirrored = (torch.arange(-radius, size + radius, device=planes.device)).abs()
         mirrored = torch.where(mirrored >= size, 2 * (size - 1) - mirrored, mirrored)
         wide = planes.index_select(axis, mirrored)
-        # Added tap by tap: a batched convolution would sum in an order that depends on the batch.
+        # Tap by tap, since a batched convolution would sum in an order that depends on the batch.
         taps = (weights[:, tap].view(-1, 1, 1, 1) * wide.narrow(axis, tap, size) for tap in range(2 * radius + 1))
         planes = sum(taps, torch.zeros_like(planes))
     return planes
 
 
 def noisy(planes: torch.Tensor, deviation: torch.Tensor, seed: torch.Tensor) -> torch.Tensor:
-    """Adds Gaussian noise, the same to all channels.
+    """Adds Gaussian noise, the same in all channels.
 
     Args:
         planes: float32 [B, C, H, W] in [0, 1].
         deviation: float32 [B], as shares of the white level.
-        seed: float32 [B] in [0, 1), from which an image's noise follows.
+        seed: float32 [B] in [0, 1), which decides the noise of an image.
 
     Returns:
         float32 [B, C, H, W] in [0, 1].
@@ -88,13 +88,13 @@ def noisy(planes: torch.Tensor, deviation: torch.Tensor, seed: torch.Tensor) -> 
 
 
 def compressed(planes: torch.Tensor, quality: torch.Tensor) -> torch.Tensor:
-    """What JPEG loses of luma: 8x8 blocks, transformed by cosines, rounded to multiples of the steps of a quality.
+    """Loses detail as JPEG does: the cosine transform of each 8x8 block of luma is rounded to the steps of a quality.
 
-    Colour images change in brightness alone: what JPEG does to the colours is left out.
+    Only the brightness of colour images changes; JPEG's loss of colour is left out.
 
     Args:
         planes: float32 [B, 1 or 3, H, W] in [0, 1].
-        quality: float32 [B], 1 to 100, as libjpeg counts it.
+        quality: float32 [B], 1 to 100, on libjpeg's scale.
 
     Returns:
         float32 [B, 1 or 3, H, W] in [0, 1].
@@ -102,7 +102,7 @@ def compressed(planes: torch.Tensor, quality: torch.Tensor) -> torch.Tensor:
     height, width = planes.shape[-2:]
     shares = planes.new_tensor((0.299, 0.587, 0.114) if planes.shape[1] == 3 else (1.0,)).view(1, -1, 1, 1)
     luma = (planes * shares).sum(1, keepdim=True)
-    # Blocks that reach beyond the image repeat its edge.
+    # Blocks that reach beyond the image repeat its edge pixels.
     grid = F.pad(255 * luma - 128, (0, -width % BLOCK, 0, -height % BLOCK), mode="replicate")
     rows, columns = grid.shape[-2] // BLOCK, grid.shape[-1] // BLOCK
     blocks = grid.view(-1, rows, BLOCK, columns, BLOCK).permute(0, 1, 3, 2, 4)
@@ -110,18 +110,18 @@ def compressed(planes: torch.Tensor, quality: torch.Tensor) -> torch.Tensor:
     scale = torch.where(quality < 50, 5000 / quality, 200 - 2 * quality)
     steps = ((QUANTA.to(planes.device) * scale.view(-1, 1, 1) + 50) / 100).floor().clamp(1, 255)[:, None, None]
     rounded = ((cosines @ blocks @ cosines.T) / steps).round() * steps
-    lost = (cosines.T @ rounded @ cosines).permute(0, 1, 3, 2, 4).reshape(grid.shape)
-    change = (lost + 128).clamp(0, 255)[..., :height, :width] / 255 - luma
+    restored = (cosines.T @ rounded @ cosines).permute(0, 1, 3, 2, 4).reshape(grid.shape)
+    change = (restored + 128).clamp(0, 255)[..., :height, :width] / 255 - luma
     return (planes + change).clamp(0, 1)
 
 
 def _centres(size: int, device: torch.device) -> torch.Tensor:
-    """float32 [size]: where pixels lie, from -1 at one edge to 1 at the other."""
+    """Centres of the pixels along a side, float32 [size], from -1 at the first edge to 1 at the last."""
     return (2 * torch.arange(size, device=device) + 1) / size - 1
 
 
 def _hashed(seeds: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-    """Uniform numbers in (0, 1] by an integer hash, which gives the same on every device: float32 [B, places].
+    """Uniform numbers in (0, 1], float32 [B, places], from an integer hash that is the same on every device.
 
     Args:
         seeds: int64 [B, 1], below 2^25.

@@ -1,4 +1,4 @@
-"""Fine-tuning: from labelled faces and a ViTMAE encoder, or a timm network, to a model folder."""
+"""Fine-tuning: trains a classifier on labelled faces, from a ViTMAE encoder, a timm network or random weights."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mien.data.faces import SPLITS, FaceSet
 from mien.data.read import read_faces
 from mien.errors import MienError
 from mien.evaluation.metrics import accuracy_and_macro_f1
-from mien.files import write_json
+from mien.files import read_json_object, write_json
 from mien.labels import canonical
 from mien.locks import holds_out
 from mien.machine import machine_of, versions
@@ -61,8 +61,8 @@ from mien.training.run import (
 from mien.training.teachers import Distillation, Hints, Teacher, check_teachers, load_teachers, teacher_state
 
 LEAST_GAIN = 2
-"""Validation pictures that an epoch must read right beyond those of the classifier that goes on, to be kept in its
-place. One more of nine is luck as often as not (LOG.md); of thousands it makes no difference."""
+"""An epoch replaces the classifier that training began with if it labels at least so many validation pictures more
+correctly. One picture more of nine is luck as often as not (LOG.md); of thousands it makes no difference."""
 
 
 @holds_out
@@ -71,26 +71,21 @@ def train(config: TrainConfig, *, resume: bool = False, command: str = "") -> Pa
 
     Args:
         config: see ``TrainConfig``.
-        resume: go on from the state that ``config.out`` holds.
+        resume: continue from the state in ``config.out``.
         command: the command line, for ``meta.json``.
 
     Returns:
-        ``config.out/model``: the weights that were best on validation.
+        ``config.out/model``: the weights with the highest validation accuracy.
 
     Raises:
-        MienError: anything that the user can mend; what was trained until then is kept.
+        MienError: a setting, the data, the backbone, a teacher or the folder is wrong, or the loss became NaN; the last
+            saved state stays.
     """
-    by_default = config.freeze.blocks is None
+    freezes_by_default = config.freeze.blocks is None
     check_backbone(config.backbone)
-    if by_default and holds_timm(config.backbone):
-        config = replace(config, freeze=replace(config.freeze, blocks=0))
-    if resume and config.reading_crop is None:
-        config = replace(config, reading_crop=saved_reading_crop(Path(config.out)))
-    if config.reading_crop is None:
-        config = replace(config, reading_crop=reading_crop_of(config.backbone))
-    config = config.resolved()
+    config = with_backbone_defaults(config, resume)
     accelerator = start_accelerator(config)
-    with accelerator.main_process_first():  # which fills the cache, and mends the folder
+    with accelerator.main_process_first():  # the main process fills the cache and clears the folder for the others
         faces = prepare_faces(read_faces(config.data), config)
         check_classes(faces)
         config = fit_batch(config, faces, accelerator.num_processes)
@@ -111,19 +106,31 @@ def train(config: TrainConfig, *, resume: bool = False, command: str = "") -> Pa
         drop_path=config.drop_path,
     )
     preprocessing = replace(preprocessing, crop=cast(float, config.reading_crop))
-    check_freezing(config.freeze, network, fresh=config.is_fresh, by_default=by_default)
+    check_freezing(config.freeze, network, fresh=config.is_fresh, by_default=freezes_by_default)
     classifier = Classifier(lay_out(network.to(accelerator.device)), preprocessing, faces.names)
-    former = classes_of(config.backbone)
-    FineTuning(config, classifier, faces, accelerator, saved, command, teachers, former).fit()
+    backbone_names = classes_of(config.backbone)
+    FineTuning(config, classifier, faces, accelerator, saved, command, teachers, backbone_names).fit()
     accelerator.wait_for_everyone()
     return Path(config.out) / "model"
 
 
+def with_backbone_defaults(config: TrainConfig, resume: bool) -> TrainConfig:
+    """Fills in every default, also those that depend on the backbone or, when resuming, on the saved run."""
+    freeze, crop = config.freeze, config.reading_crop
+    if freeze.blocks is None and holds_timm(config.backbone):
+        freeze = replace(freeze, blocks=0)
+    if crop is None and resume:
+        crop = saved_reading_crop(Path(config.out))
+    if crop is None:
+        crop = reading_crop_of(config.backbone)
+    return replace(config, freeze=freeze, reading_crop=crop).resolved()
+
+
 def check_classes(faces: FaceSet) -> None:
-    """Checks that there is something to tell apart.
+    """Checks that the data has at least two classes.
 
     Raises:
-        MienError: all pictures are of one class.
+        MienError: it has one.
     """
     if len(faces.names) < 2:
         raise MienError(
@@ -134,7 +141,14 @@ def check_classes(faces: FaceSet) -> None:
 
 @dataclass
 class Stage:
-    """What belongs to a stretch of epochs in which the same parts are frozen."""
+    """Consecutive epochs with the same frozen units, which share one optimizer.
+
+    Attributes:
+        frozen: number of frozen units (``mien.model.freezing.frozen_units``).
+        model: the network, or its wrapper for several processes.
+        optimizer: of the trainable parameters.
+        schedule: of its learning rates.
+    """
 
     frozen: int
     model: nn.Module
@@ -143,17 +157,17 @@ class Stage:
 
 
 class FineTuning:
-    """A run under way. Everything random in it is a function of the seed and the step, so it can stop anywhere.
+    """The training loop. Everything random in it is a function of seed and step, so a run can stop and resume anywhere.
 
     Args:
         config: with every default resolved.
         classifier: on the device; its network is trained in place.
         faces: with a train and a validation split.
         accelerator: device, precision and processes.
-        saved: the state to go on from, or None.
+        saved: the state to resume from, or None for a new run.
         command: the command line, for ``meta.json``.
-        teachers: classifiers to learn from as well, on the device.
-        former: the classes of the classifier that goes on; empty if the head is new.
+        teachers: classifiers to distil from, on the device.
+        backbone_names: the classes of the backbone if it is a trained classifier; empty if the head is new.
     """
 
     def __init__(
@@ -165,10 +179,10 @@ class FineTuning:
         saved: Saved | None = None,
         command: str = "",
         teachers: Sequence[Teacher] = (),
-        former: tuple[str, ...] = (),
+        backbone_names: tuple[str, ...] = (),
     ) -> None:
         self.config, self.classifier, self.faces, self.accelerator = config, classifier, faces, accelerator
-        self.network, self.command, self.former = classifier.network, command, former
+        self.network, self.command, self.backbone_names = classifier.network, command, backbone_names
         self.run = Run(config, faces.fingerprint, accelerator, saved)
         self.out, self.state = self.run.out, self.run.state
         self.train_set, self.validation = faces.part("train"), faces.part("validation")
@@ -193,14 +207,16 @@ class FineTuning:
                 self.average.module.load_state_dict(saved.part("average"))
 
     def fit(self) -> None:
-        """Trains from where the state stands to the last epoch, and calibrates the model that was kept."""
+        """Trains up to the last epoch and calibrates the best model."""
         stage: Stage | None = None
+        if on_main():
+            self.write_missing_model()
         for epoch in range(self.state.epoch, self.config.epochs + 1):
             frozen = frozen_units(self.config.freeze, epoch)
             if stage is None or stage.frozen != frozen:
                 stage = self.enter_stage(frozen, stage)
-            if epoch == 1 and self.state.best_accuracy < 0 and self.knows_every_class:
-                self.judge_start(stage)
+            if epoch == 1 and self.state.step == 0 and self.knows_every_class:
+                self.evaluate_start(stage)
             self.train_epoch(epoch, stage)
             self.finish_epoch(epoch, stage)
         if on_main():
@@ -209,35 +225,37 @@ class FineTuning:
                 calibrate_model(self.out, self.validation, self.train_set.images, self.accelerator.device), flush=True
             )
 
-    def enter_stage(self, frozen: int, former: Stage | None) -> Stage:
-        """Freezes the first ``frozen`` units and rebuilds the optimizer around the rest; moments carry over."""
-        if former is not None:
-            self.moments = moments(self.network, former.optimizer)
+    def enter_stage(self, frozen: int, previous: Stage | None) -> Stage:
+        """Freezes the first ``frozen`` units and builds an optimizer for the rest, which takes over the moments."""
+        if previous is not None:
+            self.moments = moments(self.network, previous.optimizer)
         freeze(self.network, frozen)
         optimizer = build_optimizer(self.network, self.config)
         if on_main():
             print(table(self.network, optimizer.param_groups), file=sys.stderr)
-            if self.former and former is None:
-                print(shown(rows_line(self.former, self.faces.names)), file=sys.stderr)
+            if self.backbone_names and previous is None:
+                print(shown(rows_line(self.backbone_names, self.faces.names)), file=sys.stderr)
         schedule = build_schedule(optimizer, self.config, self.steps)
         restore_moments(self.network, optimizer, self.moments)
         return Stage(frozen, self.accelerator.prepare_model(self.network), optimizer, schedule)
 
     @property
     def knows_every_class(self) -> bool:
-        """Whether the network answers from the start, as it is a classifier of all the classes of the data."""
-        return {canonical(name) for name in self.faces.names} <= {canonical(name) for name in self.former}
+        """Whether the backbone is a trained classifier that has every class of the data."""
+        return {canonical(name) for name in self.faces.names} <= {canonical(name) for name in self.backbone_names}
 
     @property
     def margin(self) -> float:
-        """By how much an epoch must be better to replace the best: the start, by almost ``LEAST_GAIN`` pictures."""
-        start_is_kept = self.state.best_epoch == 0 and self.state.best_accuracy >= 0
-        return (LEAST_GAIN - 0.5) / len(self.validation) if start_is_kept else 0.0
+        """Gain in accuracy above which an epoch is the new best: 0, or ``LEAST_GAIN`` pictures if the start is best."""
+        start_is_best = self.state.best_epoch == 0 and self.state.best_accuracy >= 0
+        # Half a picture less, so that rounding decides nothing.
+        return (LEAST_GAIN - 0.5) / len(self.validation) if start_is_best else 0.0
 
-    def judge_start(self, stage: Stage) -> None:
-        """Scores the classifier as it came and keeps it, as epoch 0, until an epoch does better on validation."""
+    def evaluate_start(self, stage: Stage) -> None:
+        """Scores the untrained classifier and saves it as epoch 0, the best until an epoch gains ``margin``."""
         scores = self.validate(self.network)
         self.state.best_accuracy, self.state.best_epoch = scores["val_accuracy"], 0
+        self.save_state(stage)
         if on_main():
             self.save_model(self.network, {"epoch": 0, **scores})
             print(
@@ -245,10 +263,9 @@ class FineTuning:
                 "kept until an epoch does better",
                 flush=True,
             )
-        self.save_state(stage)
 
     def train_epoch(self, epoch: int, stage: Stage) -> None:
-        """One pass over the training images, or what is left of it."""
+        """One pass over the training images, or the rest of a pass that was interrupted."""
         config, state, device = self.config, self.state, self.accelerator.device
         order = shuffled(len(self.images), config.seed, epoch).to(device)
         random = random_table(len(self.images), config.seed, epoch).to(device)
@@ -271,15 +288,24 @@ class FineTuning:
                     self.average.update(self.network, update)
                 loss_sum += loss.detach()
                 state.step = step + 1
-                if self.run.looks_at(state.step, self.steps):
-                    due = self.run.check(loss_sum)
+                if self.run.is_check_due(state.step, self.steps):
+                    is_save_due = self.run.check(loss_sum)
                     note = f"loss {state.loss_sum / state.step:.3f}"
-                    if due and state.step < self.steps:
+                    if is_save_due and state.step < self.steps:
                         self.save_state(stage)
                 advance(config.batch_size, note)
 
     def loss(self, model: nn.Module, pixels: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Cross-entropy against smoothed, or mixed, targets, weighted by class if the settings say so; and teachers."""
+        """Cross-entropy against the targets, blended with the teachers' part of the loss.
+
+        Args:
+            model: the network, or its wrapper.
+            pixels: float32 [B, C, S, S], augmented and normalised.
+            labels: int64 [B].
+
+        Returns:
+            float32 [].
+        """
         if self.mix is not None:
             pixels, targets = self.mix(pixels, labels)
         else:
@@ -296,24 +322,39 @@ class FineTuning:
         return loss if self.hints is None else loss + self.config.distill.features * self.hints(states)
 
     def finish_epoch(self, epoch: int, stage: Stage) -> None:
-        """Evaluates, keeps the best weights, writes history and state."""
+        """Evaluates an epoch and saves history, state and, if it is the best so far, the model."""
         state, config, trained = self.state, self.config, self.run.seconds
-        judged = self.network if self.average is None else cast(Network, self.average.module)
-        row = {"epoch": epoch, "loss": state.loss_sum / self.steps, **self.validate(judged)}
+        row = {"epoch": epoch, "loss": state.loss_sum / self.steps, **self.validate(self.averaged)}
         row["lr"] = max(group["lr"] for group in stage.optimizer.param_groups)
         best = row["val_accuracy"] > state.best_accuracy + self.margin
         if best:
             state.best_accuracy, state.best_epoch = row["val_accuracy"], epoch
         self.run.finish_epoch(row, self.steps * config.batch_size, trained)
         if on_main():
-            if best:
-                self.save_model(judged, row)
-            self.run.tell(epoch_line(row, config.epochs, best))
+            self.run.report(epoch_line(row, config.epochs, best))
         self.save_state(stage)
+        if best and on_main():
+            self.save_model(self.averaged, row)
+
+    @property
+    def averaged(self) -> Network:
+        """The network that is validated and saved: with averaged weights if ``config.ema`` is set."""
+        return self.network if self.average is None else cast(Network, self.average.module)
+
+    def write_missing_model(self) -> None:
+        """Writes the best model if the run was killed after it saved that epoch's state and before it saved the model.
+
+        The state then holds the weights of that epoch. A model of epoch 0 is written again by ``evaluate_start``.
+        """
+        state, path = self.state, self.out / "model" / "meta.json"
+        if not state.history or state.step > 0 or state.history[-1]["epoch"] != state.best_epoch:
+            return
+        if not path.is_file() or (read_json_object(path).get("metrics") or {}).get("epoch") != state.best_epoch:
+            self.save_model(self.averaged, state.history[-1])
 
     def validate(self, network: Network) -> dict[str, float]:
         """Scores a network on the validation split; every process reads its share."""
-        # Each process has its own running statistics of batch norm; those of the first are judged and kept.
+        # Each process has its own running statistics of batch norm; those of the main process are evaluated and saved.
         broadcast(list(network.buffers()))
         judge = Classifier(network, self.classifier.preprocessing, self.classifier.names)
         rank, processes = self.accelerator.process_index, self.accelerator.num_processes
@@ -343,7 +384,7 @@ class FineTuning:
         write_json(self.out / "meta.json", meta)
 
     def sketches(self) -> Sketches:
-        """Of the training images, computed once."""
+        """Sketches of the training images, computed once."""
         if not hasattr(self, "_sketches"):
             self._sketches = sketch(self.train_set.images)
         return self._sketches

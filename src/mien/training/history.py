@@ -1,4 +1,4 @@
-"""What a run tells while it goes: a line an epoch, ``history.csv``, curves, and TensorBoard where it is asked for."""
+"""What a run reports: a line per epoch, ``history.csv``, curves, figures and TensorBoard."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mien.model.preprocessing import Preprocessing
 
 
 def epoch_line(row: dict[str, Any], epochs: int, best: bool) -> str:
-    """One epoch in one line."""
+    """The result of an epoch of fine-tuning in one line."""
     return (
         f"epoch {row['epoch']:>3}/{epochs}  loss {row['loss']:.4f}  "
         f"validation: accuracy {row['val_accuracy']:.2%}, "
@@ -26,17 +26,17 @@ def epoch_line(row: dict[str, Any], epochs: int, best: bool) -> str:
 
 
 def pretraining_line(row: dict[str, Any], epochs: int | None) -> str:
-    """One epoch of pretraining in one line; ``epochs`` is None where steps or minutes decide."""
-    judged = {"val_loss": "validation loss {:.4f}", "knn_accuracy": "k-NN {:.1%}", "linear_accuracy": "linear {:.1%}"}
-    found = [text.format(row[name]) for name, text in judged.items() if row[name] is not None]
+    """The result of an epoch of pretraining in one line; ``epochs`` is None if steps or minutes end the run."""
+    formats = {"val_loss": "validation loss {:.4f}", "knn_accuracy": "k-NN {:.1%}", "linear_accuracy": "linear {:.1%}"}
+    scores = [text.format(row[name]) for name, text in formats.items() if row[name] is not None]
     return (
         f"epoch {row['epoch']:>3}{f'/{epochs}' if epochs else ''}  loss {row['loss']:.4f}  "
-        f"{', '.join(found)}{'  ' if found else ''}lr {row['lr']:.2e}  {row['images_per_second']:,.0f} images/s"
+        f"{', '.join(scores)}{'  ' if scores else ''}lr {row['lr']:.2e}  {row['images_per_second']:,.0f} images/s"
     )
 
 
 def write_history(out: Path, history: list[dict[str, Any]]) -> None:
-    """Writes ``history.csv``, a row an epoch."""
+    """Writes ``history.csv``, a row per epoch."""
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(history[0]), lineterminator="\n")
     writer.writeheader()
@@ -48,7 +48,7 @@ def read_history(out: Path) -> list[dict[str, float]]:
     """Reads ``history.csv``.
 
     Raises:
-        MienError: the file is missing or is something else.
+        MienError: the file is missing or is not the history of a run.
     """
     path = out / "history.csv"
     try:
@@ -71,14 +71,14 @@ def write_curves(out: Path, history: list[dict[str, Any]], *, pretraining: bool 
 def write_reconstructions(
     out: Path, preprocessing: Preprocessing, pixels: torch.Tensor, merged: torch.Tensor, hidden: torch.Tensor
 ) -> None:
-    """Draws faces, what the encoder saw of them, and what the decoder made of it, as ``reconstructions.png``.
+    """Draws faces, their visible patches and the reconstructions as ``reconstructions.png``.
 
     Args:
         out: the folder of the run.
-        preprocessing: by which the pixels were normalised.
-        pixels: float32 [B, C, S, S], normalised.
-        merged: float32 [B, C, S, S], the reconstruction, visible patches as they are.
-        hidden: float32 [B, 1, S, S], 1 where the encoder saw nothing.
+        preprocessing: of the network.
+        pixels: float32 [B, C, S, S], normalised faces.
+        merged: float32 [B, C, S, S], the reconstructions, with the visible patches unchanged.
+        hidden: float32 [B, 1, S, S], 1 for hidden pixels.
     """
     from mien.evaluation.figures import png, reconstructions
 
@@ -89,7 +89,7 @@ def write_reconstructions(
 
 
 def require_tensorboard() -> None:
-    """Checks, before any work, that ``write_tensorboard`` will find what it needs.
+    """Checks, before any work, that the package of ``write_tensorboard`` is installed.
 
     Raises:
         MienError: tensorboard is not installed.
@@ -99,7 +99,7 @@ def require_tensorboard() -> None:
 
 
 def write_tensorboard(out: Path, row: dict[str, Any]) -> None:
-    """Adds an epoch to ``OUT/tensorboard``; ``require_tensorboard`` tells beforehand whether it can."""
+    """Adds an epoch to ``OUT/tensorboard``; needs the package that ``require_tensorboard`` checks for."""
     from torch.utils.tensorboard import SummaryWriter
 
     with SummaryWriter(str(out / "tensorboard")) as writer:

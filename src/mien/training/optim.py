@@ -17,40 +17,40 @@ from mien.model.networks import Network, first_convolutions, heads, layered
 from mien.training.run import resolve_precision
 
 STATE: tuple[str, ...] = ("step", "exp_avg", "exp_avg_sq", "momentum")
-"""What an optimizer keeps of a parameter: the first three AdamW, the last Muon."""
+"""State of a parameter in an optimizer: the first three of AdamW, the last of Muon."""
 
 
 def parameter_groups(network: Network, config: TrainConfig) -> list[dict[str, Any]]:
     """The trainable parameters, grouped by layer and by whether weight decay applies; the head with its own rate.
 
     Args:
-        network: after ``mien.model.freezing.freeze``; frozen parameters come into no group.
+        network: after ``mien.model.freezing.freeze``; frozen parameters are in no group.
         config: with every default resolved.
     """
     module, exempt = layered(network)
     groups = param_groups_layer_decay(
         module, weight_decay=config.weight_decay, no_weight_decay_list=exempt, layer_decay=config.layer_decay
     )
-    last = {id(parameter) for layer in heads(network) for parameter in layer.parameters()}
+    of_head = {id(parameter) for layer in heads(network) for parameter in layer.parameters()}
     # timm may put the norm before the head into one group with it.
-    return _split(groups, last, {"lr": config.lr}, {"lr": config.head_lr})
+    return _split(groups, of_head, inside={"lr": config.head_lr}, outside={"lr": config.lr})
 
 
 def _split(
-    groups: list[dict[str, Any]], chosen: set[int], others: dict[str, Any], those: dict[str, Any]
+    groups: list[dict[str, Any]], members: set[int], *, inside: dict[str, Any], outside: dict[str, Any]
 ) -> list[dict[str, Any]]:
-    """Each group in two: with ``those`` values for the parameters of the chosen ids, with ``others`` for the rest."""
-    found = []
+    """Splits each group in two: parameters whose ids are ``members`` get the options ``inside``, others ``outside``."""
+    split_groups = []
     for group in groups:
-        for values, is_chosen in ((others, False), (those, True)):
-            parameters = [parameter for parameter in group["params"] if (id(parameter) in chosen) is is_chosen]
+        for options, is_member in ((outside, False), (inside, True)):
+            parameters = [parameter for parameter in group["params"] if (id(parameter) in members) is is_member]
             if parameters:
-                found.append({**group, "params": parameters, **values})
-    return found
+                split_groups.append({**group, "params": parameters, **options})
+    return split_groups
 
 
 def build_optimizer(network: Network, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW or Muon, as the configuration says, over ``parameter_groups``."""
+    """The optimizer of fine-tuning: ``config.optimizer`` over ``parameter_groups``."""
     ends, groups = [*first_convolutions(network), *heads(network)], parameter_groups(network, config)
     precision = resolve_precision(config.precision, network.device)
     return start_optimizer(config.optimizer, network, groups, ends, config.lr or 0.0, precision=precision)
@@ -65,17 +65,16 @@ def start_optimizer(
     betas: tuple[float, float] = (0.9, 0.999),
     precision: str = "fp32",
 ) -> torch.optim.AdamW:
-    """AdamW (Loshchilov and Hutter 2019) over parameter groups, or ``Muon``, for the matrices between both ends.
+    """AdamW (Loshchilov and Hutter 2019), or ``Muon`` for the matrices between the first and the last layers.
 
     Args:
         name: adamw or muon.
-        network: whose parameters are in the groups.
+        network: the groups hold its parameters.
         groups: as for AdamW.
-        ends: the layers that read pixels, as far as they are known, and those that answer; they stay with AdamW, as
-            vectors and tokens do.
-        lr: for the groups that name none.
+        ends: the first layers, as far as they are known, and the heads; like vectors and tokens, they stay with AdamW.
+        lr: for the groups without a rate of their own.
         betas: of AdamW.
-        precision: bf16 or fp32, in which muon computes its steps.
+        precision: bf16 or fp32, in which Muon computes its steps.
     """
     device = next(network.parameters()).device
     fused = device.type in ("cpu", "cuda")
@@ -85,7 +84,8 @@ def start_optimizer(
     layers = [layer for layer in network.modules() if isinstance(layer, nn.Linear | nn.Conv2d) and layer not in at_ends]
     inner = {id(layer.weight) for layer in layers if getattr(layer, "groups", 1) == 1}
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    return Muon(_split(groups, inner, {"muon": False}, {"muon": True}), dtype=dtype, lr=lr, betas=betas, fused=fused)
+    split_groups = _split(groups, inner, inside={"muon": True}, outside={"muon": False})
+    return Muon(split_groups, dtype=dtype, lr=lr, betas=betas, fused=fused)
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig, steps_per_epoch: int) -> CosineLRScheduler:
@@ -95,7 +95,7 @@ def build_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig, steps_
 
 
 def warmup_and_cosine(optimizer: torch.optim.Optimizer, steps: int, warmup: int, end: float) -> CosineLRScheduler:
-    """The rate rises from 0 to the peak, which is that of the optimizer's groups, and falls to ``end`` at ``steps``."""
+    """A schedule that rises from 0 to the peak, the rate of each group, and falls to ``end`` at ``steps``."""
     return CosineLRScheduler(
         optimizer,
         t_initial=max(1, steps - warmup),
@@ -118,12 +118,12 @@ def moments(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, t
 
 
 def restore_moments(network: nn.Module, optimizer: torch.optim.Optimizer, saved: dict[str, torch.Tensor]) -> None:
-    """Puts the state that ``moments`` gave into a new optimizer; parameters that had none start afresh."""
+    """Puts the result of ``moments`` into a new optimizer; parameters without saved state start afresh."""
     fused = {id(p): bool(group.get("fused")) for group in optimizer.param_groups for p in group["params"]}
     for name, parameter in network.named_parameters():
         state = {key: saved[f"{name}/{key}"] for key in STATE if f"{name}/{key}" in saved}
         if state and id(parameter) in fused:
-            # Only the fused kernels keep the step counter on the device.
+            # Only fused kernels keep the step counter on the device.
             optimizer.state[parameter] = {
                 key: value.to("cpu" if key == "step" and not fused[id(parameter)] else parameter.device).clone()
                 if key == "step"
@@ -133,17 +133,17 @@ def restore_moments(network: nn.Module, optimizer: torch.optim.Optimizer, saved:
 
 
 class WeightAverage(ModelEmaV3):
-    """timm's moving average of weights, in one operation a step if nothing but floats is averaged.
+    """timm's moving average of weights, with one operation per step for all of them.
 
-    timm asks both networks for their ``state_dict`` at every step, which makes a tensor of every weight. Weights keep
-    their memory while a network is trained, so the lists are made once.
+    timm calls ``state_dict`` of both networks at every step, which makes a new tensor of every weight. Weights keep
+    their memory during training, so the lists of tensors are made once.
     """
 
     _averages: list[torch.Tensor] | None = None
 
     @torch.no_grad()
     def apply_update_(self, model: nn.Module, decay: float) -> None:
-        """Moves the averages by ``1 - decay`` towards the weights of the network, and copies what is no float."""
+        """Moves the averages by ``1 - decay`` towards the weights of the network; copies integers, such as counters."""
         if self._averages is None:
             pairs = list(zip(self.module.state_dict().values(), model.state_dict().values(), strict=True))
             self._averages = [average for average, _ in pairs if average.is_floating_point()]
@@ -162,13 +162,13 @@ STEPS, COEFFICIENTS = 5, [(3.4445, -4.7750, 2.0315)]
 class Muon(torch.optim.AdamW):
     """Muon (Jordan et al. 2024) for the groups marked ``muon``, AdamW (Loshchilov and Hutter 2019) for the others.
 
-    A matrix [out, in] moves by ``lr * sqrt(max(out, in))`` times its momentum with all singular values made one. The
+    A matrix [out, in] moves by ``lr * sqrt(max(out, in))`` times its momentum with all singular values set to 1. The
     root mean square of the entries of such a step is ``lr``, as it is at most in AdamW, so one rate serves both (Liu et
     al. 2025, arXiv:2502.16982, section 2.2). Convolutions count as matrices [out, in * height * width].
 
     Args:
-        groups: as for AdamW; those marked ``muon`` hold matrices and convolutions alone.
-        dtype: in which a momentum is orthogonalised; bfloat16 is enough, where the processor is fast in it.
+        groups: as for AdamW; those marked ``muon`` hold only matrices and convolutions.
+        dtype: in which a momentum is orthogonalised; bfloat16 is precise enough, and faster on a GPU.
         options: of AdamW.
     """
 
@@ -178,7 +178,7 @@ class Muon(torch.optim.AdamW):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One update. The gradients of the groups marked ``muon`` are used up by it."""
+        """One update, after which the groups marked ``muon`` have no gradients."""
         loss = None if closure is None else torch.enable_grad()(closure)()
         self._move([group for group in self.param_groups if group.get("muon")])
         super().step()
@@ -187,8 +187,8 @@ class Muon(torch.optim.AdamW):
     def _move(self, groups: list[dict[str, Any]]) -> None:
         """Moves the matrices of all groups at once.
 
-        A GPU spends a step of a small network waiting for Python to send it the next operation, so matrices of one
-        shape are orthogonalised together whatever their groups are, and the rest is done for whole lists of them.
+        With a small network, a GPU mostly waits for Python to start the next operation. Matrices of the same shape are
+        therefore orthogonalised together, whatever their groups, and the other operations take whole lists.
         """
         members = [(p, group) for group in groups for p in group["params"] if p.grad is not None]
         if not members:
@@ -202,7 +202,7 @@ class Muon(torch.optim.AdamW):
         torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
         ahead = list(torch._foreach_lerp(gradients, momenta, MOMENTUM))  # Nesterov's look ahead
         for parameter in parameters:
-            parameter.grad = None  # AdamW passes by what has no gradient
+            parameter.grad = None  # AdamW skips parameters without a gradient
         steps = self._orthogonalised(ahead)
         scales = [-group["lr"] * max(parameter.flatten(1).shape) ** 0.5 for parameter, group in members]
         torch._foreach_mul_(parameters, [1 - group["lr"] * group["weight_decay"] for _, group in members])

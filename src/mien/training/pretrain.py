@@ -1,4 +1,4 @@
-"""Pretraining: from faces without labels to a masked autoencoder whose encoder ``mien train`` goes on with."""
+"""Pretraining: trains a masked autoencoder on unlabelled faces; ``mien train`` fine-tunes its encoder."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ SHOWN = 8
 
 
 def mask_noise(count: int, patches: int, seed: int, epoch: int) -> torch.Tensor:
-    """What decides the masks of an epoch, float32 [count, patches] in [0, 1): the lowest values stay visible."""
+    """Noise that decides the masks of an epoch, float32 [count, patches] in [0, 1): the lowest values stay visible."""
     generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, epoch, 0x3A5))))
     return torch.from_numpy(generator.random((count, patches), dtype=np.float32))
 
@@ -64,18 +64,18 @@ def pretrain(config: PretrainConfig, *, resume: bool = False, command: str = "")
 
     Args:
         config: see ``PretrainConfig``.
-        resume: go on from the state that ``config.out`` holds.
+        resume: continue from the state in ``config.out``.
         command: the command line, for ``meta.json``.
 
     Returns:
-        ``config.out/model``: the last weights, which ``mien train --backbone`` takes.
+        ``config.out/model``: the last weights, a backbone for ``mien train``.
 
     Raises:
-        MienError: anything that the user can mend; what was trained until then is kept.
+        MienError: a setting, the data or the folder is wrong, or the loss became NaN; the last saved state stays.
     """
     accelerator = start_accelerator(config)
     size = config.image_size or SHAPES[config.preset].image_size
-    with accelerator.main_process_first():  # which fills the cache, and mends the folder
+    with accelerator.main_process_first():  # the main process fills the cache and clears the folder for the others
         faces = prepare_faces(read_for_pretraining(config.data, size, config.skip_broken), config)
         config = fit_batch(config, faces, accelerator.num_processes).resolved()
         saved = open_run(config, faces.fingerprint, resume)
@@ -92,15 +92,15 @@ def pretrain(config: PretrainConfig, *, resume: bool = False, command: str = "")
 
 
 class Pretraining:
-    """A pretraining run under way. By steps or epochs, everything random is a function of the seed and the step.
+    """The pretraining loop. Everything random in it is a function of seed and step, unless minutes end the run.
 
     Args:
         config: with every default resolved.
         network: on the device; trained in place.
         preprocessing: of its input.
-        faces: with a train and a validation split; labels are used by the probes alone.
+        faces: with a train and a validation split; only the probes use the labels.
         accelerator: device, precision and processes.
-        saved: the state to go on from, or None.
+        saved: the state to resume from, or None for a new run.
         command: the command line, for ``meta.json``.
     """
 
@@ -134,7 +134,7 @@ class Pretraining:
         self.model = self.compiled(accelerator.prepare_model(network))
 
     def build_budget(self) -> Budget:
-        """By minutes, by steps, or by epochs, whichever of these the configuration names first."""
+        """The length of the run: by minutes, else by steps, else by epochs."""
         config = self.config
         if config.minutes is None:
             return Budget(config.steps or config.epochs * self.steps, None)
@@ -143,10 +143,9 @@ class Pretraining:
         return budget
 
     def compiled(self, model: nn.Module) -> Callable[..., Any]:
-        """The network compiled, where that is asked for, or helps: on a GPU."""
-        wanted = self.config.compile
-        on_gpu = self.accelerator.device.type == "cuda"
-        return torch.compile(model) if wanted == "on" or (wanted == "auto" and on_gpu) else model
+        """The network, compiled if ``config.compile`` is on, or is auto on a GPU, where it helps."""
+        setting, on_gpu = self.config.compile, self.accelerator.device.type == "cuda"
+        return torch.compile(model) if setting == "on" or (setting == "auto" and on_gpu) else model
 
     @property
     def updates(self) -> int:
@@ -154,7 +153,7 @@ class Pretraining:
         return (self.state.epoch - 1) * self.steps + self.state.step
 
     def steps_of(self, epoch: int) -> int:
-        """Steps of an epoch, as far as is known before it: a budget of steps may cut it short."""
+        """Steps of an epoch; a budget of steps may cut the last one short."""
         if self.config.steps is None:
             return self.steps
         return min(self.steps, self.config.steps - (epoch - 1) * self.steps)
@@ -165,7 +164,7 @@ class Pretraining:
         return self.budget.spent(self.updates) >= 1.0
 
     def fit(self) -> None:
-        """Trains from where the state stands until the budget is spent."""
+        """Trains until the budget is spent."""
         while not self.is_over or self.state.step:  # an epoch that the budget cut short is still to be finished
             self.train_epoch(self.state.epoch)
             self.finish_epoch(self.state.epoch)
@@ -174,7 +173,7 @@ class Pretraining:
             write_curves(self.out, self.state.history, pretraining=True)
 
     def train_epoch(self, epoch: int) -> None:
-        """One pass over the training images, or what is left of it or of the budget."""
+        """One pass over the training images, the rest of an interrupted pass, or less if the budget ends."""
         config, state, device = self.config, self.state, self.accelerator.device
         count = len(self.images)
         order = shuffled(count, config.seed, epoch).to(device)
@@ -197,11 +196,11 @@ class Pretraining:
                 loss_sum += loss.detach()
                 state.step += 1
                 self.budget.look(self.updates, self.run.seconds, self.accelerator)
-                if self.run.looks_at(state.step, self.steps) or self.is_over:
-                    due = self.run.check(loss_sum)
+                if self.run.is_check_due(state.step, self.steps) or self.is_over:
+                    is_save_due = self.run.check(loss_sum)
                     note = f"loss {state.loss_sum / state.step:.4f}"
                     note += f", {self.budget.spent(self.updates):.0%} of the time" if config.minutes else ""
-                    if due and state.step < self.steps:
+                    if is_save_due and state.step < self.steps:
                         self.run.save(self.parts)
                 advance(config.batch_size, note)
 
@@ -212,28 +211,28 @@ class Pretraining:
         return loss
 
     def finish_epoch(self, epoch: int) -> None:
-        """Probes where it is time to, and writes history, figure and state."""
-        config, state, over, trained = self.config, self.state, self.is_over, self.run.seconds
-        due = bool(config.probe_epochs) and (epoch % config.probe_epochs == 0 or over)
+        """Evaluates every ``probe_epochs`` and at the end, and saves history, figure, state and model."""
+        config, state, is_over, trained = self.config, self.state, self.is_over, self.run.seconds
+        is_probed = bool(config.probe_epochs) and (epoch % config.probe_epochs == 0 or is_over)
         row: dict[str, Any] = {"epoch": epoch, "loss": state.loss_sum / state.step}
         row |= {"val_loss": None, "knn_accuracy": None, "linear_accuracy": None}
-        if on_main() and due:
-            row |= self.judge()
+        if on_main() and is_probed:
+            row |= self.evaluate()
         row["lr"] = max(group["lr"] for group in self.optimizer.param_groups)
         before = state.history[-1]["images"] if state.history else 0
         row["images"] = before + state.step * config.batch_size
         self.run.finish_epoch(row, row["images"] - before, trained)
         if on_main():
-            self.run.tell(pretraining_line(row, None if config.minutes or config.steps else config.epochs))
+            self.run.report(pretraining_line(row, None if config.minutes or config.steps else config.epochs))
         self.run.save(self.parts)
-        if on_main() and due and not over:
+        if on_main() and is_probed and not is_over:
             self.save_model()
-        if not over:
+        if not is_over:
             self.budget.look(self.updates, self.run.seconds, self.accelerator, after_a_pause=True)
 
     @torch.inference_mode()
-    def judge(self) -> dict[str, float]:
-        """Loss on validation faces under fixed masks, and the probes where there are labels; redraws the figure."""
+    def evaluate(self) -> dict[str, float]:
+        """Loss on validation faces under fixed masks, and the probes if there are labels; redraws the figure."""
         config, device = self.config, self.accelerator.device
         self.network.eval()
         validation = self.sample("validation")
@@ -244,24 +243,24 @@ class Pretraining:
             pixels = self.pixels(validation.images[batch])
             total += float(self.network(pixel_values=pixels, noise=noise[batch]).loss) * len(pixels)
         self.run.require_finite("the validation loss", total / len(validation))
-        # Evenly spaced: folders list a class after the other.
+        # Evenly spaced, so that every class is shown: folders list them one after the other.
         rows = np.linspace(0, len(validation) - 1, min(SHOWN, len(validation))).astype(int)
-        shown = self.pixels(validation.images[rows])
-        write_reconstructions(self.out, self.preprocessing, shown, *reconstruct(self.network, shown, noise[rows]))
+        pixels = self.pixels(validation.images[rows])
+        write_reconstructions(self.out, self.preprocessing, pixels, *reconstruct(self.network, pixels, noise[rows]))
         scores = {"val_loss": total / len(validation)}
         if len(self.faces.names) > 1:
-            found = probe(self.network, self.preprocessing, self.sample("train"), validation)
-            scores |= {"knn_accuracy": found.knn, "linear_accuracy": found.linear}
+            probes = probe(self.network, self.preprocessing, self.sample("train"), validation)
+            scores |= {"knn_accuracy": probes.knn, "linear_accuracy": probes.linear}
         return scores
 
     def sample(self, split: str) -> FaceSet:
-        """The same ``probe_images`` faces of a split each time, or all where there are fewer."""
+        """A fixed sample of ``probe_images`` faces of a split, or the whole split if it is smaller."""
         part = self.faces.part(split)
         chosen = np.random.default_rng(self.config.seed).permutation(len(part))[: self.config.probe_images]
         return part.select(np.sort(chosen))
 
     def pixels(self, images: np.ndarray) -> torch.Tensor:
-        """uint8 faces as the network reads them, on the device, not augmented."""
+        """uint8 faces to the float32 [B, C, S, S] that the network reads, on the device, not augmented."""
         return self.preprocessing(tensor(images).to(self.accelerator.device), self.network.config.num_channels)
 
     def parts(self) -> Parts:

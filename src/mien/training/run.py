@@ -1,4 +1,4 @@
-"""What a run of pretraining and one of fine-tuning have in common: their folder, their saved state, their clock."""
+"""What pretraining and fine-tuning share: the folder of a run, its saved state, its clock, its processes."""
 
 from __future__ import annotations
 
@@ -30,18 +30,20 @@ from mien.training.history import require_tensorboard, write_history, write_tens
 C = TypeVar("C", TrainConfig, PretrainConfig)
 
 STEPS_BETWEEN_CHECKS = 20
-"""How often the loss is looked at and a state may be saved; in between, a GPU never waits for the host."""
+"""Steps between two checks of the loss and the clock; between them, a GPU never waits for the host."""
 
 Parts = dict[str, dict[str, torch.Tensor]]
-"""What a state holds beside the counters: tensors by part and name."""
+"""The tensors of a state, by part (``network``, ``moments``, ...) and name."""
 
 
 def open_run(config: RunConfig, fingerprint: str, resume: bool) -> Saved | None:
-    """The state to go on from, or None for a new run; what a killed run left half-written goes.
+    """Checks the folder of a run and reads the state to resume from; None for a new run.
+
+    Removes what a killed run left half-written.
 
     Raises:
-        MienError: a run is there and is not to be resumed, or cannot be; the folder cannot be written to; or something
-            that the configuration asks for is not installed.
+        MienError: the folder holds a run and ``resume`` is False, or one that cannot be resumed; it cannot be written
+            to; or a package that the configuration needs is not installed.
     """
     out = Path(config.out)
     ensure_writable(out)
@@ -52,8 +54,8 @@ def open_run(config: RunConfig, fingerprint: str, resume: bool) -> Saved | None:
     has_state = state_path(out).exists()
     if (out / "model").exists() and not has_state:
         raise MienError(
-            f"--out {out}: holds a model but no {state_path(out).name}, as its run ended before it first saved one, or "
-            "it was removed; such a run cannot be resumed: remove the folder, or choose another --out"
+            f"--out {out}: holds a model but no {state_path(out).name}, without which its run cannot be resumed; "
+            "remove the folder, or choose another --out"
         )
     if has_state and not resume:
         raise MienError(f"--out {out}: already holds a run; continue it with --resume, or choose another folder")
@@ -64,10 +66,10 @@ def open_run(config: RunConfig, fingerprint: str, resume: bool) -> Saved | None:
 
 
 def prepare_faces(faces: FaceSet, config: RunConfig) -> FaceSet:
-    """The data with a validation split: where it has none, a part of training becomes one, twins kept together.
+    """The data with a validation split; if it has none, a part of training becomes one, twins kept together.
 
     Raises:
-        MienError: there is no training image, or there are too few to cut from.
+        MienError: there is no training image, or there are too few for two splits.
     """
     faces.part("train")
     if not faces.has("validation"):
@@ -79,12 +81,12 @@ def prepare_faces(faces: FaceSet, config: RunConfig) -> FaceSet:
 
 
 def fit_batch(config: C, faces: FaceSet, processes: int) -> C:
-    """The configuration, with fewer images a step if the training split has fewer than ``batch_size``.
+    """The configuration, with a smaller ``batch_size`` if the training split has fewer images.
 
-    A step then sees them all, or as many as the processes can share evenly, in pairs where mixup or cutmix is on.
+    A step then reads all of them, or as many as the processes can share evenly, in pairs if mixup or cutmix is on.
 
     Raises:
-        MienError: there are too few even for that.
+        MienError: a process would get no image, or no pair.
     """
     count, shared_by = len(faces.part("train")), processes * (2 if config.augment.mixes else 1)
     if count >= config.batch_size:
@@ -101,13 +103,13 @@ def fit_batch(config: C, faces: FaceSet, processes: int) -> C:
 
 
 class Run:
-    """A run under way.
+    """Folder, progress and clock of a run.
 
     Args:
         config: with every default resolved.
         fingerprint: of the data.
         accelerator: device and processes.
-        saved: the state to go on from, or None.
+        saved: the state to resume from, or None for a new run.
     """
 
     def __init__(self, config: RunConfig, fingerprint: str, accelerator: Accelerator, saved: Saved | None) -> None:
@@ -118,53 +120,61 @@ class Run:
 
     @property
     def seconds(self) -> float:
-        """Training time so far, over all resumptions."""
+        """Training time so far in seconds, over all resumptions."""
         return self.state.seconds + time.monotonic() - self.clock
 
-    def looks_at(self, step: int, steps: int) -> bool:
-        """Whether the loss is looked at after a step of an epoch of so many."""
+    def is_check_due(self, step: int, steps: int) -> bool:
+        """True every ``STEPS_BETWEEN_CHECKS`` steps and at the end of an epoch, which has ``steps`` of them."""
         return step % STEPS_BETWEEN_CHECKS == 0 or step == steps
 
     def check(self, loss_sum: torch.Tensor) -> bool:
-        """Takes the mean over the processes of the loss so far into the state; whether it is time to save.
+        """Averages the loss over the processes into ``state.loss_sum``; returns whether a state is due to be saved.
+
+        Args:
+            loss_sum: float32 [], the sum over this epoch's steps of this process's loss.
 
         Raises:
-            MienError: the loss is NaN or infinite; the last saved state is from before.
+            MienError: the loss is NaN or infinite; the last saved state stays.
         """
-        due = on_main() and time.monotonic() - self.clock > self.config.checkpoint_seconds
-        both = torch.stack([loss_sum, torch.full_like(loss_sum, float(due))])
-        state = self.state
-        state.loss_sum, anybody_due = self.accelerator.reduce(both, "mean").tolist()
-        self.require_finite("the loss", state.loss_sum)
-        return anybody_due > 0
+        is_due = on_main() and time.monotonic() - self.clock > self.config.checkpoint_seconds
+        # One reduction for both numbers: the main process alone decides, the others learn of it here.
+        sums = torch.stack([loss_sum, torch.full_like(loss_sum, float(is_due))])
+        self.state.loss_sum, share_due = self.accelerator.reduce(sums, "mean").tolist()
+        self.require_finite("the loss", self.state.loss_sum)
+        return share_due > 0
 
     def require_finite(self, what: str, value: float) -> None:
-        """Stops training where a number, named by ``what``, is NaN or infinite.
+        """Stops training if a value is NaN or infinite.
+
+        Args:
+            what: names the value in the message.
+            value: for example a loss.
 
         Raises:
-            MienError: it is; the last saved state is from before.
+            MienError: it is NaN or infinite; the last saved state stays.
         """
         if math.isfinite(value):
             return
-        kept = (
-            f"the last good state is kept in {self.out}" if state_path(self.out).exists() else "no state was saved yet"
-        )
+        has_state = state_path(self.out).exists()
+        remains = f"the last good state is kept in {self.out}" if has_state else "no state was saved yet"
         raise MienError(
-            f"{what} became {value} in epoch {self.state.epoch}, step {self.state.step}: training stopped, {kept}; "
+            f"{what} became {value} in epoch {self.state.epoch}, step {self.state.step}: training stopped, {remains}; "
             "start anew in another --out with a lower --lr or --precision fp32"
         )
 
     def finish_epoch(self, row: dict[str, Any], images: int, trained: float) -> None:
-        """Completes the row of an epoch with time and rate, and turns to the next epoch.
+        """Adds an epoch to the history, with its time and rate, and moves on to the next epoch.
+
+        Call it before anything of the epoch is saved, since it checks the losses: the last update may have broken the
+        weights.
 
         Args:
-            row: what was measured.
-            images: how many were seen.
-            trained: ``seconds`` when the last step was done, so that the rate is that of training alone.
+            row: the scores of the epoch; gains ``seconds`` and ``images_per_second``.
+            images: number of images trained on in this epoch.
+            trained: ``seconds`` after the last step, so that the rate leaves out validation.
 
         Raises:
-            MienError: a loss is NaN or infinite, as after a last update that broke the weights; to be called before
-                anything of the epoch is saved.
+            MienError: a loss is NaN or infinite.
         """
         state = self.state
         self.require_finite("the loss", row["loss"])
@@ -176,8 +186,8 @@ class Run:
         state.history.append(row)
         state.epoch, state.step, state.loss_sum = state.epoch + 1, 0, 0.0
 
-    def tell(self, line: str) -> None:
-        """Writes the history and prints a line; to be called by the main process alone."""
+    def report(self, line: str) -> None:
+        """Writes the history and prints a line; call it in the main process only."""
         write_history(self.out, self.state.history)
         if self.config.tensorboard:
             write_tensorboard(self.out, self.state.history[-1])
@@ -187,35 +197,34 @@ class Run:
         """Writes the state, from the main process.
 
         Raises:
-            MienError: a weight or a moment is NaN or infinite, or the disk is full; the former state is still there.
+            MienError: a weight or a moment is NaN or infinite, or the disk is full; the former state stays.
         """
         now = time.monotonic()
         self.state.seconds += now - self.clock
         self.clock = now
         if on_main():
-            found = parts()
-            for name, tensor in ((name, tensor) for part in found.values() for name, tensor in part.items()):
+            tensors = parts()
+            for name, tensor in ((name, tensor) for part in tensors.values() for name, tensor in part.items()):
                 if tensor.is_floating_point() and not tensor.isfinite().all():
                     self.require_finite(name, float(tensor[~tensor.isfinite()][0]))
-            save_state(self.out, self.config, self.fingerprint, self.state, found)
+            save_state(self.out, self.config, self.fingerprint, self.state, tensors)
 
 
-# The state of a run: one file, written atomically, from which training goes on as if it had never stopped.
-#
-# Order, augmentation, mixing, drop path and learning rate are functions of (seed, step), so weights, averages, moments
-# and counters are all there is to save. The file is a safetensors file whose header carries the counters as JSON.
+# The state of a run is one safetensors file, written atomically, whose header carries the counters as JSON. Order,
+# augmentation, mixing, drop path and learning rate are functions of (seed, step), so weights, averages, moments and
+# counters are enough to resume as if training had never stopped.
 
 
 @dataclass
 class Progress:
-    """Where a run stands.
+    """The counters of a run.
 
     Attributes:
-        epoch: the epoch under way, the first is 1.
+        epoch: the current epoch, the first is 1.
         step: steps done in it.
         loss_sum: sum over these steps of the mean training loss.
-        best_accuracy: highest validation accuracy so far, in [0, 1]; -1 before the first.
-        best_epoch: the epoch that reached it.
+        best_accuracy: validation accuracy of the best model so far, in [0, 1]; -1 before the first.
+        best_epoch: its epoch; 0 for the classifier that training began with.
         seconds: training time so far, over all resumptions.
         history: a row per finished epoch.
     """
@@ -231,7 +240,7 @@ class Progress:
 
 @dataclass
 class Saved:
-    """What ``load_state`` found: counters, and tensors by name (``network/``, ``average/``, ``moments/``)."""
+    """A state that ``load_state`` read: counters, and tensors by name (``network/``, ``average/``, ``moments/``)."""
 
     progress: Progress
     tensors: dict[str, torch.Tensor]
@@ -242,14 +251,14 @@ class Saved:
 
 
 def state_path(out: Path) -> Path:
-    """Where a run keeps its state."""
+    """The file with the state of a run, in its folder."""
     return out / "state.safetensors"
 
 
 def saved_reading_crop(out: Path) -> float | None:
-    """The reading crop of the run that a folder holds: 1 if it began before there was that setting.
+    """The reading crop of the saved run in a folder; 1 if it began before this setting existed.
 
-    None if there is no state or it is damaged; ``load_state`` says so.
+    None if there is no state or it is damaged, which ``load_state`` reports later.
     """
     try:
         with safe_open(state_path(out), framework="pt") as file:
@@ -258,13 +267,11 @@ def saved_reading_crop(out: Path) -> float | None:
         return None
 
 
-def save_state(
-    out: Path, config: RunConfig, fingerprint: str, progress: Progress, parts: dict[str, dict[str, torch.Tensor]]
-) -> None:
+def save_state(out: Path, config: RunConfig, fingerprint: str, progress: Progress, parts: Parts) -> None:
     """Writes the state of a run, atomically.
 
     Raises:
-        MienError: the state cannot be written, as where the disk is full; the former one is still there.
+        MienError: the state cannot be written, for example on a full disk; the former one stays.
     """
     tensors = {f"{part}/{name}": t.detach().cpu().contiguous() for part, ts in parts.items() for name, t in ts.items()}
     header = {"config": to_dict(config), "fingerprint": fingerprint, "progress": asdict(progress)}
@@ -273,7 +280,7 @@ def save_state(
 
 
 def load_state(out: Path, config: RunConfig, fingerprint: str) -> Saved:
-    """Reads the state of a run and holds it to what is about to go on.
+    """Reads the state of a run and checks that it belongs to this configuration and this data.
 
     Raises:
         MienError: there is no state, it is damaged, or the configuration or the data differ.
@@ -285,38 +292,39 @@ def load_state(out: Path, config: RunConfig, fingerprint: str) -> Saved:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {})["mien"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        saved, told, progress = header["config"], header["fingerprint"], Progress(**header["progress"])
-        if not isinstance(saved, dict) or not isinstance(progress.history, list):
+        saved_config, progress = header["config"], Progress(**header["progress"])
+        saved_fingerprint = header["fingerprint"]
+        if not isinstance(saved_config, dict) or not isinstance(progress.history, list):
             raise TypeError("its configuration or its history is of another kind")
         if not all(type(getattr(progress, name)) is int for name in ("epoch", "step", "best_epoch")):
             raise TypeError("its counters are no whole numbers")
     except (SafetensorError, KeyError, TypeError, OSError, ValueError, RecursionError) as error:
         raise MienError(f"{path}: is damaged or no state of a run ({error}); start anew in another --out") from error
     try:
-        changed = differences(saved, config)
+        changed = differences(saved_config, config)
     except (AttributeError, TypeError, ValueError) as error:
         raise MienError(f"{path}: its configuration is damaged ({error}); start anew in another --out") from error
     if changed:
         raise MienError(
             f"--resume: the configuration differs from the run in {out}: {'; '.join(changed)}; give the same"
         )
-    if told != fingerprint:
+    if saved_fingerprint != fingerprint:
         raise MienError(f"--resume: the data differs from what the run in {out} was trained on; give the same --data")
     return Saved(progress, tensors)
 
 
 def resolve_precision(name: str, device: torch.device) -> str:
-    """``bf16`` or ``fp32``; ``auto`` takes bf16 on a GPU that computes in it, where it is several times faster."""
+    """``bf16`` or ``fp32``; ``auto`` is bf16 on a GPU that supports it, where it is several times faster."""
     if name != "auto":
         return name
     return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
 
 
 def start_accelerator(config: RunConfig) -> Accelerator:
-    """Joins the processes of this run, each with its device.
+    """Connects the processes of this run and gives each its device.
 
     Raises:
-        MienError: the device is missing, or the batch cannot be shared evenly by the processes.
+        MienError: the device is missing, or the processes cannot share a batch evenly.
     """
     device = resolve_device(config.device)
     distributed = int(os.environ.get("WORLD_SIZE", "1")) > 1
@@ -334,17 +342,17 @@ def start_accelerator(config: RunConfig) -> Accelerator:
 
 
 def on_main() -> bool:
-    """Whether this process is the one that writes and prints."""
+    """Whether this is the main process, which alone writes and prints."""
     return bool(PartialState().is_main_process)
 
 
 def gather_rows(accelerator: Accelerator, rows: torch.Tensor, total: int) -> torch.Tensor:
-    """Puts together what the processes computed of rows rank, rank + P, rank + 2 P, ...
+    """Gathers the rows that the processes computed; the process of rank r has rows r, r + P, r + 2 P, ...
 
     Args:
         accelerator: of this run, with P processes.
         rows: [M, ...], this process's share.
-        total: N, over all processes.
+        total: N, the number of rows of all processes.
 
     Returns:
         [N, ...] in the original order, on every process.

@@ -1,4 +1,4 @@
-"""Distillation: a student learns the answers and the feature maps of trained teachers."""
+"""Distillation: a student learns the probabilities and the feature maps of trained teachers."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from mien.training.run import Saved
 
 @dataclass(frozen=True)
 class Teacher:
-    """A trained classifier to learn from, frozen.
+    """A trained classifier that the student learns from; its weights are frozen.
 
     Attributes:
         classifier: in evaluation mode, on the student's device.
-        columns: int64 [C], for each of the student's classes the teacher's, matched by name; on the device.
-        sha256: hexadecimal, of the file of its weights.
+        columns: int64 [C], the teacher's class for each class of the student, matched by name; on the device.
+        sha256: hexadecimal, of the file with its weights.
     """
 
     classifier: Classifier
@@ -43,17 +43,17 @@ def load_teachers(folders: Sequence[str], names: tuple[str, ...], device: torch.
     Args:
         folders: model folders, or folders of runs.
         names: the student's classes, in the order of its logits.
-        device: where the student trains.
+        device: of the student.
 
     Raises:
-        MienError: a folder is no classifier, or one of the student's classes is not among a teacher's.
+        MienError: a folder holds no classifier, or a teacher lacks one of the student's classes.
     """
     teachers = []
-    for given in folders:
-        folder = model_folder(Path(given))
+    for path in folders:
+        folder = model_folder(Path(path))
         classifier = Classifier.load(folder, device)
         classifier.network.requires_grad_(False)
-        where = f"--teacher {given}: cannot teach the classes {', '.join(names)}"
+        where = f"--teacher {path}: cannot teach the classes {', '.join(names)}"
         columns = torch.tensor(positions(names, classifier.names, where), device=device)
         teachers.append(Teacher(classifier, columns, sha256_of(folder / "model.safetensors")))
     return teachers
@@ -63,10 +63,10 @@ class Distillation:
     """The teachers' part of the loss.
 
     Args:
-        config: weight and temperature, and whether every second picture is read mirrored.
+        config: weight, temperature, and whether teachers read every second picture mirrored.
         teachers: at least one.
-        student: by which the pictures that the student sees are normalised.
-        precision: bf16 or fp32, in which the teachers compute.
+        student: the student's preprocessing.
+        precision: bf16 or fp32, of the teachers' computation.
     """
 
     def __init__(
@@ -91,14 +91,15 @@ class Distillation:
 
     @torch.no_grad()
     def probabilities(self, pixels: torch.Tensor) -> torch.Tensor:
-        """What the teachers make of the student's pictures, float32 [B, C] at the temperature, averaged."""
+        """The teachers' mean probabilities for the student's pictures, at the temperature: float32 [B, C]."""
         faces = self.student.denormalise(pixels)
-        found = [self._logits(teacher, faces) for teacher in self.teachers]
-        return torch.stack([(values / self.config.temperature).softmax(1) for values in found]).mean(0)
+        all_logits = [self._logits(teacher, faces) for teacher in self.teachers]
+        return torch.stack([(values / self.config.temperature).softmax(1) for values in all_logits]).mean(0)
 
     def _logits(self, teacher: Teacher, faces: torch.Tensor) -> torch.Tensor:
+        """A teacher's logits for faces in [0, 1], float32 [B, C], in the order of the student's classes."""
         preprocessing, network = teacher.classifier.preprocessing, teacher.classifier.network
-        # Read whole, whatever the teacher's reading crop: the student's views are zoomed in already.
+        # The whole picture, whatever the teacher's reading crop: the student's views are zoomed in already.
         view = preprocessing.read(preprocessing.resize(faces), num_channels(network))
         view = half_mirrored(view) if self.config.mirror else view
         with torch.autocast(faces.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
@@ -106,10 +107,10 @@ class Distillation:
 
 
 def half_mirrored(batch: torch.Tensor) -> torch.Tensor:
-    """Every second picture, or map, [B, C, H, W], turned left to right; once more, and all are as they were."""
-    found = batch.clone()
-    found[1::2] = batch[1::2].flip(-1)
-    return found
+    """Mirrors every second picture or map, [B, C, H, W]; a second call undoes the first."""
+    mirrored = batch.clone()
+    mirrored[1::2] = batch[1::2].flip(-1)
+    return mirrored
 
 
 def soft_divergence(probabilities: torch.Tensor, student_logits: torch.Tensor, temperature: float) -> torch.Tensor:
@@ -124,7 +125,7 @@ def soft_divergence(probabilities: torch.Tensor, student_logits: torch.Tensor, t
 
 
 def teacher_state(teachers: Sequence[Teacher]) -> dict[str, torch.Tensor]:
-    """The teachers' fingerprints as a part of a run's state: uint8 [32] by number."""
+    """The SHA-256 of each teacher as a part of a run's state: uint8 [32] by number."""
     return {
         str(number): torch.tensor(list(bytes.fromhex(teacher.sha256)), dtype=torch.uint8)
         for number, teacher in enumerate(teachers)
@@ -132,49 +133,50 @@ def teacher_state(teachers: Sequence[Teacher]) -> dict[str, torch.Tensor]:
 
 
 def check_teachers(teachers: Sequence[Teacher], saved: Saved) -> None:
-    """Holds the teachers to those that a saved run learnt from.
+    """Checks that the teachers are those of the saved run.
 
     Raises:
-        MienError: there are more or fewer, or the weights of one differ.
+        MienError: their number or the weights of a teacher differ.
     """
-    known, found = saved.part("teachers"), teacher_state(teachers)
-    if len(known) != len(found):
-        raise MienError(f"--resume: the run has {len(known)} teachers, got {len(found)}; give the same --teacher")
+    expected, hashes = saved.part("teachers"), teacher_state(teachers)
+    if len(expected) != len(hashes):
+        raise MienError(f"--resume: the run has {len(expected)} teachers, got {len(hashes)}; give the same --teacher")
     for number, teacher in enumerate(teachers):
-        if not torch.equal(known[str(number)], found[str(number)]):
+        if not torch.equal(expected[str(number)], hashes[str(number)]):
             raise MienError(
                 f"--resume: the weights of the teacher {teacher.classifier.folder} differ from those that the run "
                 "learnt from; give the same --teacher in the same order"
             )
 
 
-# Learning from what a CNN sees at each place: the patches of a ViT follow the feature maps of teachers.
+# Hints: the patches of a ViT learn the feature maps of CNN teachers.
 #
-# A label is one of seven words a picture; a teacher's map has hundreds of numbers at each place of it. Patches that
-# learn these early need not find by themselves which corners of an eye or mouth matter. The idea is that of FitNets
-# (Romero et al. 2015, arXiv:1412.6550, section 2.2), both sides normalised as by Wei et al. (2022, arXiv:2205.14141,
-# section 3.2). The projection between the two is orthogonal and fixed, so that nothing but the student itself learns.
-
+# A label says one of seven words about a picture; a teacher's map has hundreds of numbers for each place in it. Patches
+# that learn these need not discover alone which corners of an eye or a mouth matter. The idea comes from FitNets
+# (Romero et al. 2015, arXiv:1412.6550, section 2.2); both sides are normalised as in Wei et al. (2022,
+# arXiv:2205.14141, section 3.2). The projection between the two is orthogonal and fixed, so that only the student
+# learns.
 
 SMALLEST_MAP = 4
-"""A teacher's deepest map with at least so many places along a side is followed."""
+"""The student follows a teacher's deepest map with at least so many places along a side."""
 
 
 class Hints:
     """The distance between the patches of a student and the maps of its teachers.
 
-    Maps are normalised over the pictures of a process. Where a teacher has more channels than the student is wide, the
-    student follows a projection of them.
+    Maps are normalised over the pictures of a process. A fixed projection takes the student's width to the teacher's
+    channels.
 
     Args:
         network: the student, a ViT.
-        teachers: on the student's device; those that are ViTs give no hints.
-        frozen: how many blocks of the student are frozen to the end.
-        mirror: whether the teachers read every second picture mirrored (``DistillConfig.mirror``); its map is turned
-            back.
+        teachers: on the student's device; ViTs among them give no hints.
+        frozen: number of the student's blocks that stay frozen to the end.
+        mirror: whether the teachers read every second picture mirrored (``DistillConfig.mirror``); such maps are
+            mirrored back.
 
     Raises:
-        MienError: the student is no ViT, all that could learn is frozen, a teacher has no such map, or all are ViTs.
+        MienError: the student is no ViT, all blocks that could learn are frozen, a teacher has no such map, or all
+            teachers are ViTs.
     """
 
     def __init__(self, network: Network, teachers: Sequence[Teacher], frozen: int = 0, *, mirror: bool = False) -> None:
@@ -184,15 +186,15 @@ class Hints:
                 f"distill.features: the feature maps teach the first {self.block} blocks, of which freeze.blocks "
                 f"{frozen} leaves none; freeze fewer, or give --freeze.release-epoch"
             )
-        convolutional = [one for one in teachers if not isinstance(one.classifier.network, ViTForImageClassification)]
-        if not convolutional:
+        cnns = [t for t in teachers if not isinstance(t.classifier.network, ViTForImageClassification)]
+        if not cnns:
             raise MienError("distill.features: every --teacher is a ViT; give a CNN (timm:NAME), or distill.features 0")
-        self.maps = [TeacherMap(teacher, mirror) for teacher in convolutional]
+        self.maps = [TeacherMap(teacher, mirror) for teacher in cnns]
         width = as_vit(network).config.hidden_size
-        self.projections = [_projection(width, taught.channels, network.device) for taught in self.maps]
+        self.projections = [_projection(width, teacher_map.channels, network.device) for teacher_map in self.maps]
 
     def __call__(self, states: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        """The mean of 1 - cosine over places and teachers, for the pictures that the teachers read last.
+        """The mean of 1 - cosine over places and teachers, for the last pictures that the teachers read.
 
         Args:
             states: of the student: float [B, 1 + patches, width], before the first block, after it, and so on.
@@ -204,51 +206,51 @@ class Hints:
         patches = F.layer_norm(patches, patches.shape[-1:])
         grid = round(patches.shape[1] ** 0.5)
         distances = [
-            1 - F.cosine_similarity(patches @ projection, taught.read(grid), dim=-1).mean()
-            for taught, projection in zip(self.maps, self.projections, strict=True)
+            1 - F.cosine_similarity(patches @ projection, teacher_map.read(grid), dim=-1).mean()
+            for teacher_map, projection in zip(self.maps, self.projections, strict=True)
         ]
         return torch.stack(distances).mean()
 
 
 class TeacherMap:
-    """The feature map of a teacher that a student follows, taken down whenever the teacher reads pictures."""
+    """The feature map of a teacher that a student follows; a hook stores it whenever the teacher reads pictures."""
 
     def __init__(self, teacher: Teacher, mirror: bool = False) -> None:
         self.mirror = mirror
         where = f"--teacher {teacher.classifier.folder}: has no feature maps for distill.features"
         network, size = teacher.classifier.network, teacher.classifier.preprocessing.image_size
         inner = getattr(network, "timm_model", None)
-        found = [
+        stages = [
             stage
             for stage in getattr(inner, "feature_info", None) or []
             if "module" in stage and size // stage["reduction"] >= SMALLEST_MAP
         ]
-        if inner is None or not found:
+        if inner is None or not stages:
             raise MienError(f"{where}; give a CNN (timm:NAME), or distill.features 0")
-        self.channels = int(found[-1]["num_chs"])
+        self.channels = int(stages[-1]["num_chs"])
         self.last = torch.zeros(0)
-        inner.get_submodule(found[-1]["module"]).register_forward_hook(self._take)
+        inner.get_submodule(stages[-1]["module"]).register_forward_hook(self._store)
         with torch.no_grad():
             network(pixel_values=torch.zeros(1, num_channels(network), size, size, device=network.device))
         if self.last.ndim != 4 or self.last.shape[1] != self.channels:
             raise MienError(f"{where} [channels, height, width]; give a CNN (timm:NAME), or distill.features 0")
 
-    def _take(self, module: nn.Module, inputs: Any, output: torch.Tensor) -> None:
+    def _store(self, module: nn.Module, inputs: Any, output: torch.Tensor) -> None:
         self.last = output
 
     def read(self, grid: int) -> torch.Tensor:
         """The map, float32 [B, grid * grid, channels], normalised by channel over the batch and then by place."""
-        found = (half_mirrored(self.last) if self.mirror else self.last).float()
-        deviation, mean = torch.std_mean(found, dim=(0, 2, 3), keepdim=True)
-        found = (found - mean) / (deviation + 1e-3)
-        if found.shape[-1] != grid:
-            found = F.interpolate(found, size=(grid, grid), mode="bilinear", align_corners=False)
-        found = found.flatten(2).mT
-        return F.layer_norm(found, found.shape[-1:])
+        features = (half_mirrored(self.last) if self.mirror else self.last).float()
+        deviation, mean = torch.std_mean(features, dim=(0, 2, 3), keepdim=True)
+        features = (features - mean) / (deviation + 1e-3)
+        if features.shape[-1] != grid:
+            features = F.interpolate(features, size=(grid, grid), mode="bilinear", align_corners=False)
+        features = features.flatten(2).mT
+        return F.layer_norm(features, features.shape[-1:])
 
 
 def _projection(width: int, channels: int, device: torch.device) -> torch.Tensor:
-    """Orthonormal columns, or rows where these are fewer, the same in every run: float32 [width, channels]."""
-    found = torch.empty(width, channels)
-    nn.init.orthogonal_(found, generator=torch.Generator().manual_seed(0))
-    return found.to(device)
+    """Orthonormal columns, or rows if there are fewer rows, the same in every run: float32 [width, channels]."""
+    projection = torch.empty(width, channels)
+    nn.init.orthogonal_(projection, generator=torch.Generator().manual_seed(0))
+    return projection.to(device)
