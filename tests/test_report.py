@@ -24,7 +24,6 @@ from mien.evaluation import report as report_module
 from mien.evaluation.calibration import calibrate, cross_fitted, quality, softmax
 from mien.evaluation.compare import average, average_scores, compare_runs, comparison_table, paired_tests
 from mien.evaluation.evaluate import Evaluation, evaluate
-from mien.evaluation.page import Blocks, Markup
 from mien.evaluation.report import FILES, refuse_foreign, write_report
 
 NAMES = ("angry", "happy", "sad")
@@ -191,7 +190,7 @@ def test_sketches_give_an_approximate_clean_part(tmp_path: Path) -> None:
     metrics = result.metrics()
     assert metrics["clean_is_approximate"] and metrics["twins"]["n"] >= 2
     write_report(tmp_path / "out", result)
-    assert "a rough count, by sketches" in page_of(tmp_path / "out").text
+    assert "an approximate count, from fingerprints of the training pictures" in page_of(tmp_path / "out").text
 
 
 def test_the_folder_holds_every_file_and_the_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,20 +233,20 @@ def test_the_page_is_complete_in_itself(tmp_path: Path) -> None:
     assert not re.search(r"https?://|url\(|@import|<script|<link", text)
     assert page.tags.count("img") == len([alt for alt in page.alternatives if alt])
     assert page.tags.count("h1") == 1
-    assert "${" not in text
+    assert "{{" not in text and "{%" not in text
 
 
 def test_the_page_says_the_scores_in_words(tmp_path: Path) -> None:
     result = evaluated(training=faces([0] * 6).images[:1])
     write_report(tmp_path / "out", result, command="mien evaluate runs/first --data archive.zip")
     text = page_of(tmp_path / "out").text
-    assert "66.7\u202f% of 6 faces were read as they are labelled" in text
+    assert "66.7\u202f% of 6 faces were classified as labelled" in text
     assert "happy was read as sad once (50.0\u202f% of happy)" in text
     assert "1 of 6 pictures (16.7\u202f%)" in text
     assert "not about what a person feels" in text
     assert "The test split is for the final score alone" in text
     assert "mien evaluate runs/first --data archive.zip" in text
-    assert "read once, as it is" in text
+    assert "classified once, as it is" in text
 
 
 @pytest.mark.parametrize(
@@ -265,34 +264,34 @@ def test_the_page_says_how_the_split_was_read(split: str, tta: bool, told: str, 
 
 @pytest.mark.parametrize(
     ("certainty", "told"),
-    [(9.0, "surer than it is right"), (1.0, "less sure than it is right"), (math.log(4), "as sure as it is right")],
+    [(9.0, "overconfident"), (1.0, "underconfident"), (math.log(4), "well calibrated on average")],
 )
 def test_the_page_says_whether_certainty_can_be_believed(certainty: float, told: str, tmp_path: Path) -> None:
     # Four of six are right; a logit of ln 4 above two others is a probability of 4 / 6.
     classifier = Fixed(NAMES, logits([0, 1, 2, 0, 2, 1], certainty=certainty))
     result = evaluate(classifier, faces([0, 1, 2, 0, 1, 2]), "test", training=None)
     write_report(tmp_path / "out", result)
-    assert f"On the whole this one is {told}" in page_of(tmp_path / "out").text
+    assert f"This one is {told}: its mean confidence is" in page_of(tmp_path / "out").text
 
 
 def test_the_page_says_why_twins_are_unknown_or_none(tmp_path: Path) -> None:
     write_report(tmp_path / "unknown", evaluated())
-    assert "is not known: the pictures that the model was trained on" in page_of(tmp_path / "unknown").text
+    assert "has is unknown: the pictures that the model was trained on" in page_of(tmp_path / "unknown").text
     others = np.random.default_rng(9).integers(0, 256, (3, 12, 12), dtype=np.uint8)
     write_report(tmp_path / "none", evaluated(training=others))
-    assert "Here none were found" in page_of(tmp_path / "none").text
+    assert "No picture of this split has a twin in training" in page_of(tmp_path / "none").text
     write_report(tmp_path / "all", evaluated(training=images_of(1)))
     assert "6 of 6 pictures" in page_of(tmp_path / "all").text
 
 
 def test_odd_names_are_escaped(tmp_path: Path) -> None:
-    names = ('<script>alert("1")</script>', "a & b", "$x_1$ ${page}")
+    names = ('<script>alert("1")</script>', "a & b", "$x_1$ {{ 7 * 7 }} {% raw %}")
     write_report(tmp_path / "out", evaluated(names), command="mien evaluate '<b>'")
     text = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert "<script" not in text and "<b>" not in text
-    assert "&lt;script&gt;alert(&quot;1&quot;)&lt;/script&gt;" in text
+    assert "&lt;script&gt;alert(&#34;1&#34;)&lt;/script&gt;" in text
     assert "a &amp; b" in text
-    assert "${page}" in page_of(tmp_path / "out").text
+    assert "$x_1$ {{ 7 * 7 }} {% raw %}" in page_of(tmp_path / "out").text
 
 
 def test_the_page_holds_the_classification_report_as_text(tmp_path: Path) -> None:
@@ -310,7 +309,7 @@ def test_a_perfect_classifier_has_no_sheet_of_mistakes(tmp_path: Path) -> None:
     result = evaluate(Fixed(NAMES, logits([0, 1, 2])), data, "test", training=None)
     write_report(tmp_path / "out", result)
     assert not (tmp_path / "out" / "mistakes.png").exists()
-    assert page_of(tmp_path / "out").text.count("Every picture was read as it is labelled") == 2
+    assert page_of(tmp_path / "out").text.count("No picture was misclassified") == 2
 
 
 def test_a_former_report_is_replaced(tmp_path: Path) -> None:
@@ -482,9 +481,9 @@ def test_the_threshold_of_the_model_is_tried_here() -> None:
 
 def test_an_average_says_when_only_some_models_are_scaled(tmp_path: Path) -> None:
     write_report(tmp_path / "out", average([scaled("validation"), scaled("validation", None)]))
-    assert "Only some of these models carry a temperature" in page_of(tmp_path / "out").text
+    assert "Only some of these models have a temperature in their weights" in page_of(tmp_path / "out").text
     write_report(tmp_path / "test", average([scaled("test"), scaled("test")]))
-    assert "divided by temperatures of 4.00 and 4.00, each its own" in page_of(tmp_path / "test").text
+    assert "divided by temperatures of 4.00 and 4.00, one per model" in page_of(tmp_path / "test").text
 
 
 def threshold(value: float | None, **more: float) -> dict[str, Any]:
@@ -496,21 +495,29 @@ def threshold(value: float | None, **more: float) -> dict[str, Any]:
     [
         ("validation", META, "divided by a temperature of 4.00"),
         ("validation", META, "the second number is cross-fitted"),
-        ("test", META, "calibration error is 23.8 points without that and 0.0 points with it. Nothing was fitted on"),
-        ("validation", None, "No temperature is folded into the weights here"),
-        ("test", None, "the certainty is as training left it"),
-        ("test", META, "below 70.0\u202f% are called uncertain: from there on, at least 80\u202f% of the validation"),
-        ("test", META, "Here, 40 of 40 answers (100.0\u202f%) are that sure, and 75.0\u202f% of these are right"),
-        ("test", threshold(0.7, confidence=0.95), "From there on, at least 80\u202f% are to be right"),
-        ("test", threshold(0.9), "Here, no answer is that sure"),
-        ("test", threshold(None), "every answer of this model is marked uncertain"),
-        ("test", None, "came without a threshold"),
+        (
+            "test",
+            META,
+            "calibration error is 23.8 points without scaling and 0.0 points with it. Nothing was fitted on",
+        ),
+        ("validation", None, "The weights hold no temperature"),
+        ("test", None, "the confidence is as training left it"),
+        (
+            "test",
+            META,
+            "below 70.0\u202f% are called uncertain. Of the other answers on the validation pictures, at least 80\u202f%",
+        ),
+        ("test", META, "Here, 40 of 40 answers (100.0\u202f%) reach the threshold, and 75.0\u202f% of these are right"),
+        ("test", threshold(0.7, confidence=0.95), "Of the other answers, at least 80\u202f% should be right"),
+        ("test", threshold(0.9), "Here, every answer is uncertain"),
+        ("test", threshold(None), "every answer of this model is called uncertain"),
+        ("test", None, "has no threshold below which"),
     ],
 )
 def test_the_page_says_how_sure_it_is(split: str, meta: dict[str, Any] | None, told: str, tmp_path: Path) -> None:
     write_report(tmp_path / "out", scaled(split, meta))
     text = page_of(tmp_path / "out").text.replace("\n", " ")
-    assert "How sure it is" in text
+    assert "Confidence and calibration" in text
     assert told in text
 
 
@@ -568,7 +575,8 @@ def test_models_that_cannot_be_averaged_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tta", "told"), [(False, "the mean of 3 readings, one by each of the 3 models"), (True, "the mean of 6 readings")]
+    ("tta", "told"),
+    [(False, "the mean of 3 predictions, one by each of the 3 models"), (True, "the mean of 6 predictions")],
 )
 def test_the_page_of_an_average_says_so(tta: bool, told: str, tmp_path: Path) -> None:
     data = faces([0, 1, 2, 0])
@@ -578,7 +586,7 @@ def test_the_page_of_an_average_says_so(tta: bool, told: str, tmp_path: Path) ->
     ]
     write_report(tmp_path / "out", average(models))
     text = page_of(tmp_path / "out").text.replace("\n", " ")
-    assert "This is an average of 3 models, not the score of a single one" in text
+    assert "This is the score of an average of 3 models, not of a single model" in text
     assert "the probabilities of runs/0, runs/1 and runs/2 were averaged" in text
     assert "Evaluation on the test split, average of 3 models" in text
     assert told in text
@@ -605,11 +613,3 @@ def test_models_are_paired_picture_by_picture() -> None:
     assert re.search(r"^accuracy +66\.67 ± 38\.19 % +100\.00 %$", table, re.MULTILINE)
     with pytest.raises(MienError, match="differ in averaged"):
         compare_runs([found[0].metrics(), together.metrics()])
-
-
-def test_blocks_escape_text_and_keep_markup() -> None:
-    blocks = Blocks("mien.evaluation", "report.html")
-    assert blocks.fill("item", text="<i>") == "<li>&lt;i&gt;</li>"
-    assert blocks.fill("item", text=Markup("<i>")) == "<li><i></li>"
-    with pytest.raises(KeyError):
-        blocks.fill("item")

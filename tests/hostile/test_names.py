@@ -22,7 +22,7 @@ from mien.data.inspect import describe
 from mien.data.read import read_faces
 from mien.errors import MienError
 from mien.evaluation.evaluate import Evaluation
-from mien.evaluation.report import _predictions
+from mien.evaluation.report import predictions_csv
 from mien.export.card import _table
 from mien.files import atomic_file, atomic_folder, read_json, write_json
 from mien.recognition.draw import Copies
@@ -171,7 +171,7 @@ class TestCsv:
                   "probabilities": np.array([[0.9, 0.1], [0.2, 0.8]], np.float32)}  # fmt: skip
         for name, value in values.items():
             object.__setattr__(evaluation, name, value)
-        rows = list(csv.reader(io.StringIO(_predictions(evaluation))))
+        rows = list(csv.reader(io.StringIO(predictions_csv(evaluation))))
         assert [row[:3] for row in rows[1:]] == [["./=a.png", "'=1+1", "'=1+1"], ["./-b.png", "'@x", "'@x"]]
         assert rows[0][4:] == ["p_=1+1", "p_@x"]
 
