@@ -23,7 +23,7 @@ from mien.data.read import read_faces
 from mien.errors import MienError
 from mien.evaluation.evaluate import Evaluation
 from mien.evaluation.report import predictions_csv
-from mien.export.card import _table
+from mien.export.card import markdown_table
 from mien.files import atomic_file, atomic_folder, read_json, write_json
 from mien.recognition.draw import Copies
 from mien.recognition.formats import csv_table
@@ -197,7 +197,7 @@ class TestBytes:
 class TestMarkdown:
     @pytest.mark.parametrize("text", ["<img src=x onerror=alert(1)>", "a|b", "a\nb", "`code`", "[x](y)", "*b*", "# h"])
     def test_plain(self, text: str) -> None:
-        line = _table(["a", "b"], [(markdown(text), markdown_code(text))]).splitlines()[-1]
+        line = markdown_table(["a", "b"], [(markdown(text), markdown_code(text))]).splitlines()[-1]
         assert len(re.findall(r"(?<!\\)\|", line)) == 3
         assert "<" not in markdown(text) and not re.search(r"(?<!\\)[*`\[#_]", markdown(text))
         assert markdown_code(text).count("`") == 2 and "\n" not in line

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 from PIL import Image
@@ -163,7 +162,8 @@ def render_page(
         metrics: the content of ``metrics.json``.
         drawn: the figures ``confusion``, ``per_class``, ``reliability``, ``risk_coverage`` and, with a history,
             ``curves``.
-        mistakes: the misclassified pictures to show: ``png``, ``size``, ``label``, ``prediction``, ``confidence``, ``id``.
+        mistakes: the misclassified pictures to show: ``png``, ``size``, ``label``, ``prediction``,
+            ``confidence``, ``id``.
         history: the epochs of the training run, as ``mien.evaluation.figures.curves`` takes them.
         class_report: precision, recall and F1 by class, as text.
     """
