@@ -141,10 +141,10 @@ def test_most_confused_in_words() -> None:
     names = ("fear", "sad", "happy")
     confusion = [[409, 87, 1], [0, 10, 0], [1200, 0, 1800]]
     assert most_confused(confusion, names, k=2) == [
-        "happy was read as fear 1,200 times (40.0 % of happy)",
-        "fear was read as sad 87 times (17.5 % of fear)",
+        "happy was predicted as fear 1,200 times (40.0 % of happy)",
+        "fear was predicted as sad 87 times (17.5 % of fear)",
     ]
-    assert most_confused(confusion, names)[2:] == ["fear was read as happy once (0.2 % of fear)"]
+    assert most_confused(confusion, names)[2:] == ["fear was predicted as happy once (0.2 % of fear)"]
     assert most_confused([[3, 0], [0, 4]], ("a", "b")) == []
 
 

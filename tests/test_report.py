@@ -241,7 +241,7 @@ def test_the_page_says_the_scores_in_words(tmp_path: Path) -> None:
     write_report(tmp_path / "out", result, command="mien evaluate runs/first --data archive.zip")
     text = page_of(tmp_path / "out").text
     assert "66.7\u202f% of 6 faces were classified as labelled" in text
-    assert "happy was read as sad once (50.0\u202f% of happy)" in text
+    assert "happy was predicted as sad once (50.0\u202f% of happy)" in text
     assert "1 of 6 pictures (16.7\u202f%)" in text
     assert "not about what a person feels" in text
     assert "The test split is for the final score alone" in text
