@@ -112,14 +112,16 @@ def test_the_risk_is_drawn_from_ten_answers_on() -> None:
     assert np.asarray(line.get_xdata()) == pytest.approx(np.arange(10, 31) / 30)
     assert np.asarray(line.get_ydata())[[0, -1]] == pytest.approx([7 / 10, 20 / 30])
     assert figure.axes[0].get_ylim()[0] < 20 / 30
-    assert any(text.startswith("area under the risk (AURC) 0.") for text in texts(figure))
+    assert any(text.startswith("area under the risk-coverage curve (AURC) 0.") for text in texts(figure))
 
 
-@pytest.mark.parametrize(("threshold", "marks"), [(0.7, ["sure: from 70.0 % certainty on"]), (0.95, []), (None, [])])
+@pytest.mark.parametrize(
+    ("threshold", "marks"), [(0.7, ["sure: confidence of at least 70.0 %"]), (0.95, []), (None, [])]
+)
 def test_the_sure_answers_are_marked(threshold: float | None, marks: list[str]) -> None:
     sure = None if threshold is None else apply_threshold(*answers(30), threshold)
     figure = risk_coverage_curve(risk_coverage(*answers(30)), sure)
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["share read right", *marks]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["accuracy", *marks]
 
 
 def test_the_risk_of_a_single_answer_draws() -> None:

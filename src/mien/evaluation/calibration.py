@@ -29,20 +29,26 @@ POINTS: tuple[float, ...] = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
 """The coverages at which reports give the accuracy."""
 
 LEAST_FOR_TEMPERATURE = 100
-"""Least number of pictures to fit a temperature. With 100, it is within a fifth of the temperature of all 3,589 pictures
-in 95 % of the draws (LOG.md), and the loss that it adds by chance is below 0.005. With 10, it is off by more than half;
-with 3, by a factor of four."""
+"""Least number of pictures to fit a temperature.
+
+With 100, it is within a fifth of the temperature of all 3,589 pictures in 95 % of the draws (LOG.md), and the loss that
+it adds by chance is below 0.005. With 10, it is off by more than half; with 3, by a factor of four.
+"""
 
 LEAST_FOR_THRESHOLD = 300
-"""Least number of pictures to fit a threshold. With 300, at least 75 % of the sure answers are right (instead of 80 %) in
-97.5 % of the draws; with 100, as few as 71 %."""
+"""Least number of pictures to fit a threshold.
+
+With 300, at least 75 % of the sure answers are right (instead of 80 %) in 97.5 % of the draws; with 100, only 71 %.
+"""
 
 _LARGEST_TEMPERATURE = 5.0
 
 
 @dataclass(frozen=True)
 class RiskCoverage:
-    """Accuracy of the most confident answers by their share (El-Yaniv and Wiener 2010; Geifman and El-Yaniv 2017, arXiv:1705.08500).
+    """Accuracy of the most confident answers over their share of all answers.
+
+    Source: El-Yaniv and Wiener 2010; Geifman and El-Yaniv 2017 (arXiv:1705.08500).
 
     Attributes:
         thresholds: float64 [K], the distinct top probabilities in falling order.
@@ -58,7 +64,7 @@ class RiskCoverage:
 
     @property
     def aurc(self) -> float:
-        """Area under the risk-coverage curve in [0, 1], 0 is best: mean risk of the 1, 2, ..., N most confident answers."""
+        """Area under the risk-coverage curve in [0, 1], 0 is best: mean risk of the 1, ..., N most confident answers."""
         answers = np.arange(1, self.count + 1)
         return float((1 - self._hits(answers) / answers).mean())
 
@@ -68,7 +74,7 @@ class RiskCoverage:
         return float(self._hits(np.array([answers]))[0] / answers)
 
     def _hits(self, answers: np.ndarray) -> np.ndarray:
-        """Correct ones among the most confident ``answers`` [M]; equally confident ones count as their mean over all orders."""
+        """Correct answers among the most confident ``answers`` [M]; ties count as the mean over all their orders."""
         numbers = np.concatenate([[0.0], self.coverage * self.count])
         return np.interp(answers, numbers, np.concatenate([[0.0], self.accuracy * self.coverage * self.count]))
 
@@ -177,7 +183,7 @@ def risk_coverage(probabilities: np.ndarray, labels: np.ndarray) -> RiskCoverage
 def threshold_for(probabilities: np.ndarray, labels: np.ndarray, accuracy: float) -> Threshold | None:
     """The lowest threshold whose sure answers are accurate enough with ``CONFIDENCE``, not by luck on these pictures.
 
-    More and more of the most confident answers are taken, beginning with ``FEWEST_SURE`` or a tenth of all, in steps of a
+    More and more of the most confident answers are taken, from ``FEWEST_SURE`` or a tenth of all on, in steps of a
     fortieth, as long as the lower Clopper-Pearson bound of their accuracy holds. The order of these tests is fixed
     beforehand and the first failure ends them, so the confidence needs no correction for their number (fixed sequence
     testing: Angelopoulos et al. 2021, arXiv:2110.01052, section 2.3; the purpose is that of Geifman and El-Yaniv 2017).
@@ -335,5 +341,5 @@ def calibrate_if_enough(
 
 
 def _clean_rows(count: int, twins: np.ndarray | None) -> np.ndarray:
-    """int64: rows of the pictures without a twin in training; all rows if twins are unknown or all pictures are twins."""
+    """int64: rows of the pictures without a twin in training; all rows if twins are unknown or all are twins."""
     return np.arange(count) if twins is None or twins.all() else np.flatnonzero(~twins)
