@@ -1,4 +1,4 @@
-"""Figures: they draw what they are given, in both themes, also in the odd cases, and touch no global state."""
+"""Figures: their content in both themes and in edge cases, and no change of global state."""
 
 from __future__ import annotations
 
@@ -58,12 +58,12 @@ def texts(figure: Figure) -> list[str]:
 
 
 def make_all(theme: Theme) -> dict[str, Figure]:
-    found = scores()
+    metrics = scores()
     bins = reliability(np.array([[0.9, 0.1], [0.6, 0.4]]), np.array([0, 1]))
     images = np.arange(5 * 16, dtype=np.uint8).reshape(5, 4, 4)
     return {
-        "confusion": confusion_matrix(found["confusion"], NAMES, theme=theme),
-        "bars": per_class_bars(found["per_class"], theme=theme),
+        "confusion": confusion_matrix(metrics["confusion"], NAMES, theme=theme),
+        "bars": per_class_bars(metrics["per_class"], theme=theme),
         "reliability": reliability_diagram(bins, theme=theme),
         "risk": risk_coverage_curve(risk_coverage(*answers(30)), apply_threshold(*answers(30), 0.7), theme=theme),
         "sheet": picture_sheet(images, ["a $b$, read as\nc"] * 5, theme=theme),

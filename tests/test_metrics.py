@@ -179,7 +179,7 @@ def test_report_text_has_four_digits_and_names_what_is_absent() -> None:
 
 
 @pytest.mark.parametrize(
-    ("probabilities", "labels", "names", "told"),
+    ("probabilities", "labels", "names", "message"),
     [
         (np.zeros((0, 2)), np.zeros(0, int), "ab", "N of at least 1"),
         (np.full((2, 2), 0.5), np.zeros(3, int), "ab", "expected whole numbers of shape"),
@@ -193,9 +193,9 @@ def test_report_text_has_four_digits_and_names_what_is_absent() -> None:
     ],
 )
 def test_arguments_that_do_not_fit_are_refused(
-    probabilities: np.ndarray, labels: np.ndarray, names: str, told: str
+    probabilities: np.ndarray, labels: np.ndarray, names: str, message: str
 ) -> None:
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         score(probabilities, labels, names)
 
 

@@ -1,4 +1,4 @@
-"""An evaluation and its report: what is scored, what the page says, and what is never overwritten."""
+"""An evaluation and its report: scores, the text of the page, and files that are never overwritten."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def quick_figures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Fixed:
-    """A classifier whose answers are given: logits of the pictures, and of their mirror images."""
+    """A classifier with fixed answers: logits of the pictures, and of their mirror images."""
 
     def __init__(
         self,
@@ -50,14 +50,14 @@ class Fixed:
         mirrored: np.ndarray | None = None,
         meta: dict[str, Any] | None = None,
     ) -> None:
-        self.names, self.told = names, meta or {}
+        self.names, self.record = names, meta or {}
         self.answers = {False: logits, True: logits if mirrored is None else mirrored}
 
     def logits(self, images: np.ndarray, *, batch_size: int, flip: bool = False, quiet: bool = False) -> np.ndarray:
         return self.answers[flip].astype(np.float32)
 
     def meta(self) -> dict[str, Any]:
-        return self.told
+        return self.record
 
 
 def faces(labels: list[int], names: tuple[str, ...] = NAMES, split: str = "test") -> FaceSet:
@@ -180,9 +180,9 @@ def test_a_split_of_twins_alone_has_no_clean_part() -> None:
     assert metrics["clean"] is None
     assert metrics["twins"]["n"] == 6
     assert metrics["clean_reason"] == "every picture of this split has a twin in training"
-    seen = evaluated(training=faces([0] * 6).images).metrics()
-    assert (seen["clean"], seen["twins"]["n"]) == (None, 6)
-    assert seen["clean_reason"] == "the model was trained on these very pictures"
+    training_set = evaluated(training=faces([0] * 6).images).metrics()
+    assert (training_set["clean"], training_set["twins"]["n"]) == (None, 6)
+    assert training_set["clean_reason"] == "the model was trained on these very pictures"
 
 
 def test_sketches_give_an_approximate_clean_part(tmp_path: Path) -> None:
@@ -201,8 +201,8 @@ def test_the_folder_holds_every_file_and_the_numbers(tmp_path: Path, monkeypatch
     assert {entry.name for entry in out.iterdir()} == FILES
     metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     assert list(metrics)[:8] == ["split", "tta", "views", "model", "models", "averaged", "data", "n"]
-    wanted = {"accuracy", "balanced_accuracy", "macro_f1", "ece", "nll", "per_class", "confusion", "ci95", "clean"}
-    assert wanted <= set(metrics)
+    scores = {"accuracy", "balanced_accuracy", "macro_f1", "ece", "nll", "per_class", "confusion", "ci95", "clean"}
+    assert scores <= set(metrics)
     assert metrics["command"] == "mien evaluate runs/first"
     assert metrics["data"] == {"source": "archive.zip", "fingerprint": "abc123"}
     assert "python" in metrics["versions"]
@@ -250,28 +250,28 @@ def test_the_page_says_the_scores_in_words(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("split", "tta", "told"),
+    ("split", "tta", "sentence"),
     [
         ("validation", False, "The validation split chooses"),
         ("train", False, "learned from these very pictures"),
         ("test", True, "test-time augmentation"),
     ],
 )
-def test_the_page_says_how_the_split_was_read(split: str, tta: bool, told: str, tmp_path: Path) -> None:
+def test_the_page_says_how_the_split_was_read(split: str, tta: bool, sentence: str, tmp_path: Path) -> None:
     write_report(tmp_path / "out", evaluated(split=split, tta=tta))
-    assert told in " ".join(page_of(tmp_path / "out").text.split())
+    assert sentence in " ".join(page_of(tmp_path / "out").text.split())
 
 
 @pytest.mark.parametrize(
-    ("certainty", "told"),
+    ("certainty", "sentence"),
     [(9.0, "overconfident"), (1.0, "underconfident"), (math.log(4), "well calibrated on average")],
 )
-def test_the_page_says_whether_certainty_can_be_believed(certainty: float, told: str, tmp_path: Path) -> None:
+def test_the_page_says_whether_certainty_can_be_believed(certainty: float, sentence: str, tmp_path: Path) -> None:
     # Four of six are right; a logit of ln 4 above two others is a probability of 4 / 6.
     classifier = Fixed(NAMES, logits([0, 1, 2, 0, 2, 1], certainty=certainty))
     result = evaluate(classifier, faces([0, 1, 2, 0, 1, 2]), "test", training=None)
     write_report(tmp_path / "out", result)
-    assert f"This one is {told}: its mean confidence is" in page_of(tmp_path / "out").text
+    assert f"This one is {sentence}: its mean confidence is" in page_of(tmp_path / "out").text
 
 
 def test_the_page_says_why_twins_are_unknown_or_none(tmp_path: Path) -> None:
@@ -399,7 +399,7 @@ def test_one_run_has_no_deviation() -> None:
 
 
 @pytest.mark.parametrize(
-    ("runs", "told"),
+    ("runs", "sentence"),
     [
         ([], "no run to compare"),
         ([run(0.6), run(0.6, split="validation")], r"differ in split \(test, validation\)"),
@@ -408,8 +408,8 @@ def test_one_run_has_no_deviation() -> None:
         ([{"split": "test"}], "a run has no 'views'"),
     ],
 )
-def test_runs_that_cannot_be_compared_are_refused(runs: list[dict[str, Any]], told: str) -> None:
-    with pytest.raises(MienError, match=told):
+def test_runs_that_cannot_be_compared_are_refused(runs: list[dict[str, Any]], sentence: str) -> None:
+    with pytest.raises(MienError, match=sentence):
         compare_runs(runs)
 
 
@@ -444,31 +444,31 @@ def test_on_validation_scaling_is_cross_fitted(tta: bool) -> None:
     result = evaluate(Fixed(NAMES, answers), data, "validation", training=None, tta=tta)
     temperatures = cross_fitted(answers, labels)
     assert temperatures is not None
-    found = result.metrics()["calibration"]
-    assert (found["temperatures"], found["cross_fitted"]) == ([None], True)
-    assert found["before"] == pytest.approx(quality(softmax(answers), labels))
-    assert found["after"] == pytest.approx(quality(softmax(answers / temperatures[:, None]), labels))
+    calibration = result.metrics()["calibration"]
+    assert (calibration["temperatures"], calibration["cross_fitted"]) == ([None], True)
+    assert calibration["before"] == pytest.approx(quality(softmax(answers), labels))
+    assert calibration["after"] == pytest.approx(quality(softmax(answers / temperatures[:, None]), labels))
     record = calibrate(answers, labels)
     meta = {"calibration": record, "data": {"fingerprint": "abc123"}}
     folded = Fixed(NAMES, answers / record["temperature"], meta=meta)
     again = evaluate(folded, data, "validation", training=None, tta=tta).metrics()["calibration"]
     assert again["temperatures"] == [record["temperature"]]
-    assert again["before"] == pytest.approx(found["before"], abs=1e-5)
-    assert again["after"] == pytest.approx(found["after"], abs=1e-5)
+    assert again["before"] == pytest.approx(calibration["before"], abs=1e-5)
+    assert again["after"] == pytest.approx(calibration["after"], abs=1e-5)
     assert again["after"]["ece"] == pytest.approx(record["ece_after"], abs=1e-5)
 
 
 def test_the_validation_split_of_other_data_is_measured_as_it_is() -> None:
-    other = {**META, "data": {"fingerprint": "elsewhere"}}
-    assert scaled("validation", other).metrics()["calibration"]["cross_fitted"] is False
+    other_meta = {**META, "data": {"fingerprint": "elsewhere"}}
+    assert scaled("validation", other_meta).metrics()["calibration"]["cross_fitted"] is False
     assert scaled("validation").metrics()["calibration"]["cross_fitted"] is True
 
 
 def test_the_threshold_of_the_model_is_tried_here() -> None:
-    found = scaled("test").metrics()["risk_coverage"]
-    assert found["uncertain"] == {"stated_accuracy": 0.8, "threshold": 0.7, "coverage": 1.0, "accuracy": 0.75}
-    assert found["points"][0] == {"coverage": 1.0, "accuracy": 0.75}
-    assert found["aurc"] == pytest.approx(0.25), "equally sure answers are in no order"
+    curve = scaled("test").metrics()["risk_coverage"]
+    assert curve["uncertain"] == {"stated_accuracy": 0.8, "threshold": 0.7, "coverage": 1.0, "accuracy": 0.75}
+    assert curve["points"][0] == {"coverage": 1.0, "accuracy": 0.75}
+    assert curve["aurc"] == pytest.approx(0.25), "equally sure answers are in no order"
     never = {"calibration": {"temperature": 1.0, "uncertain": {"stated_accuracy": 0.8, "threshold": None}}}
     assert scaled("test", never).metrics()["risk_coverage"]["uncertain"] == {
         "stated_accuracy": 0.8,
@@ -491,7 +491,7 @@ def threshold(value: float | None, **more: float) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("split", "meta", "told"),
+    ("split", "meta", "sentence"),
     [
         ("validation", META, "divided by a temperature of 4.00"),
         ("validation", META, "the second number is cross-fitted"),
@@ -511,11 +511,11 @@ def threshold(value: float | None, **more: float) -> dict[str, Any]:
         ("test", None, "has no threshold below which"),
     ],
 )
-def test_the_page_says_how_sure_it_is(split: str, meta: dict[str, Any] | None, told: str, tmp_path: Path) -> None:
+def test_the_page_says_how_sure_it_is(split: str, meta: dict[str, Any] | None, sentence: str, tmp_path: Path) -> None:
     write_report(tmp_path / "out", scaled(split, meta))
     text = page_of(tmp_path / "out").text.replace("\n", " ")
     assert "Confidence and calibration" in text
-    assert told in text
+    assert sentence in text
 
 
 def three() -> list[Evaluation]:
@@ -523,10 +523,10 @@ def three() -> list[Evaluation]:
     data = faces([0, 1], ("angry", "happy"))
     answers = [[[0.6, 0.4], [0.8, 0.2]], [[0.5, 0.5], [0.3, 0.7]], [[0.7, 0.3], [0.9, 0.1]]]
     orders = [("angry", "happy"), ("angry", "happy"), ("happiness", "anger")]
-    known = [data.images[:1], data.images[1:], data.images[:1]]
+    training_sets = [data.images[:1], data.images[1:], data.images[:1]]
     return [
-        evaluate(Fixed(names, np.log(given), meta=META), data, "test", training=thumbs, model=f"runs/{letter}")
-        for names, given, thumbs, letter in zip(orders, answers, known, "abc", strict=True)
+        evaluate(Fixed(names, np.log(probabilities), meta=META), data, "test", training=thumbs, model=f"runs/{letter}")
+        for names, probabilities, thumbs, letter in zip(orders, answers, training_sets, "abc", strict=True)
     ]
 
 
@@ -542,37 +542,37 @@ def test_probabilities_are_averaged_by_the_names_of_the_classes() -> None:
 
 
 def test_a_twin_of_any_model_is_a_twin_of_the_average() -> None:
-    found = three()
-    assert [None if one.twins is None else one.twins.tolist() for one in found] == [
+    evaluations = three()
+    assert [None if evaluation.twins is None else evaluation.twins.tolist() for evaluation in evaluations] == [
         [True, False],
         [False, True],
         [True, False],
     ]
-    assert average(found[::2]).metrics()["twins"]["n"] == 1
-    assert average(found).clean_reason == "every picture of this split has a twin in training"
+    assert average(evaluations[::2]).metrics()["twins"]["n"] == 1
+    assert average(evaluations).clean_reason == "every picture of this split has a twin in training"
     unknown = evaluate(Fixed(("angry", "happy"), np.eye(2)), faces([0, 1], ("angry", "happy")), "test",
                        training=None)  # fmt: skip
-    assert average([found[0], unknown]).metrics()["twins"] is None
+    assert average([evaluations[0], unknown]).metrics()["twins"] is None
 
 
 def test_models_that_cannot_be_averaged_are_refused() -> None:
-    one = three()[0]
-    more = evaluate(Fixed(("angry", "happy", "sad"), np.eye(3)[:2]), faces([0, 1], ("angry", "happy")), "test",
+    first = three()[0]
+    three_classes = evaluate(Fixed(("angry", "happy", "sad"), np.eye(3)[:2]), faces([0, 1], ("angry", "happy")), "test",
                     training=None, model="runs/d")  # fmt: skip
     with pytest.raises(MienError, match=r"runs/d: knows the classes angry, happy, sad, unlike runs/a \(angry, happy\)"):
-        average([one, more])
-    other = evaluate(Fixed(("angry", "happy"), np.eye(2)[[0]]), faces([0], ("angry", "happy")), "test",
+        average([first, three_classes])
+    other_pictures = evaluate(Fixed(("angry", "happy"), np.eye(2)[[0]]), faces([0], ("angry", "happy")), "test",
                      training=None)  # fmt: skip
     with pytest.raises(MienError, match="other pictures than the rest"):
-        average([one, other])
-    twice = evaluate(Fixed(("angry", "happy"), np.eye(2)), faces([0, 1], ("angry", "happy")), "test",
+        average([first, other_pictures])
+    mirrored = evaluate(Fixed(("angry", "happy"), np.eye(2)), faces([0, 1], ("angry", "happy")), "test",
                      training=None, tta=True)  # fmt: skip
     with pytest.raises(MienError, match="mirror image"):
-        average([one, twice])
+        average([first, mirrored])
 
 
 @pytest.mark.parametrize(
-    ("tta", "told"),
+    ("tta", "sentence"),
     [(False, "the mean of 3 predictions, one by each of the 3 models"), (True, "the mean of 6 predictions")],
 )
 def test_the_page_of_an_average_says_so(tta: bool, sentence: str, tmp_path: Path) -> None:
@@ -594,19 +594,19 @@ def test_the_page_of_an_average_says_so(tta: bool, sentence: str, tmp_path: Path
 def test_models_are_paired_picture_by_picture() -> None:
     data = faces([0, 1, 2, 0])
     reads = {"a": [0, 1, 2, 0], "b": [0, 1, 2, 1], "c": [1, 0, 0, 0]}
-    found = [
+    evaluations = [
         evaluate(Fixed(NAMES, logits(read)), data, "test", training=None, model=name) for name, read in reads.items()
     ]
-    assert paired_tests(found) == [
+    assert paired_tests(evaluations) == [
         {"models": ["a", "b"], "b": 1, "c": 0, "p": 1.0},
         {"models": ["a", "c"], "b": 3, "c": 0, "p": 0.25},
         {"models": ["b", "c"], "b": 3, "c": 1, "p": 0.625},
     ]
-    together = average(found)
-    compared = compare_runs([one.metrics() for one in found])
-    table = comparison_table({**compared, "pairs": paired_tests(found), "average": average_scores(together)})
+    together = average(evaluations)
+    compared = compare_runs([evaluation.metrics() for evaluation in evaluations])
+    table = comparison_table({**compared, "pairs": paired_tests(evaluations), "average": average_scores(together)})
     assert "a against c: only the first is right on 3 pictures, only the second on 0, p = 0.25" in table
     assert re.search(r"^ +whole +average, whole$", table, re.MULTILINE)
     assert re.search(r"^accuracy +66\.67 ± 38\.19 % +100\.00 %$", table, re.MULTILINE)
     with pytest.raises(MienError, match="differ in averaged"):
-        compare_runs([found[0].metrics(), together.metrics()])
+        compare_runs([evaluations[0].metrics(), together.metrics()])

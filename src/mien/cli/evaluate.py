@@ -162,7 +162,7 @@ def summarise(out: Path, evaluations: list[Evaluation], together: Evaluation | N
     comparison["pairs"] = None if together is None else paired_tests([*evaluations, together])
     table = comparison_table(comparison)
     if together is None:
-        table += "\nno average and no tests of pairs: the models were evaluated on different pictures"
+        table += "\nno average and no tests of pairs: the models were validated on different pictures"
     write_json(out / "summary.json", comparison)
     write_text(out / "summary.txt", table + "\n")
     print(f"{shown_lines(table)}\nsummary: {shown(out / 'summary.json')}")

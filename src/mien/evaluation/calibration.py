@@ -64,7 +64,7 @@ class RiskCoverage:
 
     @property
     def aurc(self) -> float:
-        """Area under the risk-coverage curve in [0, 1], 0 is best: mean risk of the 1, ..., N most confident answers."""
+        """Area under the risk-coverage curve in [0, 1], 0 is best: mean risk of the 1 ... N most confident answers."""
         answers = np.arange(1, self.count + 1)
         return float((1 - self._hits(answers) / answers).mean())
 

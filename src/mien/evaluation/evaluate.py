@@ -49,8 +49,8 @@ class Scaling:
     Attributes:
         temperatures: of each model; None if its head has no temperature folded in.
         before: float64 [N, C], probabilities without the folded temperatures.
-        after: float64 [N, C], probabilities with scaling: if ``cross_fitted``, each picture by the temperature fitted on
-            the half of the split that does not contain it; else as the models answer.
+        after: float64 [N, C], probabilities with scaling: if ``cross_fitted``, each picture by the temperature fitted
+            on the half of the split that does not contain it; else as the models answer.
         cross_fitted: true if temperatures are fitted on this split.
     """
 
