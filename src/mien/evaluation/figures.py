@@ -23,6 +23,19 @@ TEXT_SIZE = 12.5
 SMALL_SIZE = 11.0
 DPI = 150
 
+FEW = 10
+"""Bins of the reliability diagram with fewer pictures are pale, and the risk curve begins at this number of answers."""
+
+SCORES: dict[str, str] = {"val_accuracy": "accuracy", "val_macro_f1": "macro-F1"}
+"""The validation scores of fine-tuning: column of the history -> title."""
+
+PROBES: dict[str, str] = {"linear_accuracy": "linear probe", "knn_accuracy": "k-NN"}
+"""The validation scores of pretraining: column of the history -> title."""
+
+ROWS: tuple[str, ...] = ("face", "what the\nencoder saw", "what the\ndecoder made")
+HIDDEN_SHADE = 0.82
+"""Brightness of a hidden patch, as a share of white."""
+
 
 @dataclass(frozen=True)
 class Theme:
@@ -181,25 +194,6 @@ def picture_sheet(images: np.ndarray, captions: Sequence[str], *, columns: int =
     return figure
 
 
-def _readable_on(background: tuple[float, float, float, float], theme: Theme) -> str:
-    """The text colour of the theme with the higher contrast on ``background`` (WCAG 2.1)."""
-
-    def luminance(colour: Any) -> float:
-        channels = np.array(to_rgb(colour))
-        linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
-        return float(linear @ [0.2126, 0.7152, 0.0722]) + 0.05
-
-    below = luminance(background[:3])
-    return max(
-        (theme.ink, theme.on_strongest),
-        key=lambda text: max(below, luminance(text)) / min(below, luminance(text)),
-    )
-
-
-FEW = 10
-"""Bins of the reliability diagram with fewer pictures are pale, and the risk curve begins at this number of answers."""
-
-
 def reliability_diagram(bins: Reliability, *, theme: Theme = LIGHT) -> Figure:
     """Accuracy over confidence with the gap to the diagonal, and below it the number of pictures in each bin.
 
@@ -298,13 +292,6 @@ def risk_coverage_curve(curve: RiskCoverage, sure: Threshold | None = None, *, t
     return figure
 
 
-SCORES: dict[str, str] = {"val_accuracy": "accuracy", "val_macro_f1": "macro-F1"}
-"""The validation scores of fine-tuning: column of the history -> title."""
-
-PROBES: dict[str, str] = {"linear_accuracy": "linear probe", "knn_accuracy": "k-NN"}
-"""The validation scores of pretraining: column of the history -> title."""
-
-
 def curves(history: Sequence[Mapping[str, Any]], *, scores: Mapping[str, str] = SCORES, theme: Theme = LIGHT) -> Figure:
     """Loss, validation scores and learning rate over the epochs.
 
@@ -363,6 +350,44 @@ def curves(history: Sequence[Mapping[str, Any]], *, scores: Mapping[str, str] = 
     return figure
 
 
+def reconstructions(originals: np.ndarray, hidden: np.ndarray, merged: np.ndarray, *, theme: Theme = LIGHT) -> Figure:
+    """Three rows of pictures (face, masked, reconstructed), one column per face.
+
+    Args:
+        originals: uint8 [N, S, S] (grey) or [N, S, S, 3] (RGB).
+        hidden: bool [N, S, S], true for pixels that were masked for the encoder.
+        merged: as ``originals``: visible patches as they are, hidden ones as predicted.
+        theme: the colours.
+    """
+    veil = np.uint8(round(255 * HIDDEN_SHADE))
+    masked = np.where(hidden if originals.ndim == 3 else hidden[..., None], veil, originals)
+    figure = blank_figure((1.15 * len(originals) + 1.2, 3.75), theme)
+    grid = figure.subplots(3, len(originals), squeeze=False)
+    for row, (title, images) in enumerate(zip(ROWS, (originals, masked, merged), strict=True)):
+        for axes, image in zip(grid[row], images, strict=True):
+            axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+            axes.set_xticks([])
+            axes.set_yticks([])
+            axes.set_frame_on(False)
+        grid[row, 0].set_ylabel(title, rotation=0, ha="right", va="center", color=theme.ink, fontsize=TEXT_SIZE)
+    return figure
+
+
+def _readable_on(background: tuple[float, float, float, float], theme: Theme) -> str:
+    """The text colour of the theme with the higher contrast on ``background`` (WCAG 2.1)."""
+
+    def luminance(colour: Any) -> float:
+        channels = np.array(to_rgb(colour))
+        linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+        return float(linear @ [0.2126, 0.7152, 0.0722]) + 0.05
+
+    below = luminance(background[:3])
+    return max(
+        (theme.ink, theme.on_strongest),
+        key=lambda text: max(below, luminance(text)) / min(below, luminance(text)),
+    )
+
+
 def _mark_best(axes: Axes, epochs: Sequence[float], accuracy: np.ndarray, label: str, theme: Theme) -> None:
     """Marks the epoch of the highest validation score by a ring, and names it in the title."""
     if not np.isfinite(accuracy).any():
@@ -396,31 +421,3 @@ def _mark_sizes(grid: Sequence[Axes], epoch: float, sizes: np.ndarray, theme: Th
 
 def _series(history: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:
     return np.array([or_nan(row.get(key)) for row in history])
-
-
-ROWS: tuple[str, ...] = ("face", "what the\nencoder saw", "what the\ndecoder made")
-HIDDEN_SHADE = 0.82
-"""Brightness of a hidden patch, as a share of white."""
-
-
-def reconstructions(originals: np.ndarray, hidden: np.ndarray, merged: np.ndarray, *, theme: Theme = LIGHT) -> Figure:
-    """Three rows of pictures (face, masked, reconstructed), one column per face.
-
-    Args:
-        originals: uint8 [N, S, S] (grey) or [N, S, S, 3] (RGB).
-        hidden: bool [N, S, S], true for pixels that were masked for the encoder.
-        merged: as ``originals``: visible patches as they are, hidden ones as predicted.
-        theme: the colours.
-    """
-    veil = np.uint8(round(255 * HIDDEN_SHADE))
-    masked = np.where(hidden if originals.ndim == 3 else hidden[..., None], veil, originals)
-    figure = blank_figure((1.15 * len(originals) + 1.2, 3.75), theme)
-    grid = figure.subplots(3, len(originals), squeeze=False)
-    for row, (title, images) in enumerate(zip(ROWS, (originals, masked, merged), strict=True)):
-        for axes, image in zip(grid[row], images, strict=True):
-            axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-            axes.set_xticks([])
-            axes.set_yticks([])
-            axes.set_frame_on(False)
-        grid[row, 0].set_ylabel(title, rotation=0, ha="right", va="center", color=theme.ink, fontsize=TEXT_SIZE)
-    return figure
