@@ -246,7 +246,7 @@ def _data_lines(meta: Mapping[str, Any], scores: Mapping[str, Mapping[str, Any]]
 
 def _origin_rows(stages: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     """The runs that made the weights; a question mark or "not recorded" for what the record lacks."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for stage in stages:
         metrics = stage.get("metrics") or {}
         score = metrics.get("accuracy", metrics.get("linear_accuracy"))
