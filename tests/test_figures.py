@@ -112,7 +112,7 @@ def test_the_risk_is_drawn_from_ten_answers_on() -> None:
     assert np.asarray(line.get_xdata()) == pytest.approx(np.arange(10, 31) / 30)
     assert np.asarray(line.get_ydata())[[0, -1]] == pytest.approx([7 / 10, 20 / 30])
     assert figure.axes[0].get_ylim()[0] < 20 / 30
-    assert any(text.startswith("area under the risk-coverage curve (AURC) 0.") for text in texts(figure))
+    assert any(text.startswith("risk-coverage area (AURC) 0.") for text in texts(figure))
 
 
 @pytest.mark.parametrize(

@@ -278,7 +278,7 @@ def risk_coverage_curve(curve: RiskCoverage, sure: Threshold | None = None, *, t
     axes.set_xlabel("coverage: share of answers, most confident first")
     axes.set_ylabel("accuracy")
     axes.set_title(
-        f"area under the risk-coverage curve (AURC) {curve.aurc:.3f}",
+        f"risk-coverage area (AURC) {curve.aurc:.3f}",
         loc="left",
         color=theme.ink,
         fontsize=TEXT_SIZE + 1,
