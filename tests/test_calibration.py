@@ -75,9 +75,9 @@ def test_each_half_gets_the_temperature_of_the_other() -> None:
         np.concatenate(parts)
         for parts in zip(same_answer(math.log(81), 3, 1), same_answer(math.log(9), 3, 1), strict=True)
     )
-    found = cross_fitted(logits, labels, groups=np.repeat([0, 1], 4))
-    assert found is not None
-    assert found == pytest.approx(np.repeat([2.0, 4.0], 4), rel=1e-4)
+    temperatures = cross_fitted(logits, labels, groups=np.repeat([0, 1], 4))
+    assert temperatures is not None
+    assert temperatures == pytest.approx(np.repeat([2.0, 4.0], 4), rel=1e-4)
 
 
 def test_halves_hold_every_class_and_repeat_with_their_seed() -> None:
@@ -207,8 +207,8 @@ def test_halves_are_fitted_on_clean_pictures_alone() -> None:
 
 def test_a_threshold_on_other_pictures() -> None:
     answers = two_classes([0.9, 0.7, 0.6], [1, 0, 1])
-    found = apply_threshold(*answers, 0.7)
-    assert (found.coverage, found.accuracy) == (2 / 3, 0.5)
+    sure = apply_threshold(*answers, 0.7)
+    assert (sure.coverage, sure.accuracy) == (2 / 3, 0.5)
     none = apply_threshold(*answers, 0.95)
     assert (none.coverage, none.accuracy) == (0.0, None)
 
@@ -320,7 +320,7 @@ def answers(run: Path) -> np.ndarray:
 
 def test_the_temperature_becomes_part_of_the_head_once(trained: Path) -> None:
     validation, before = FACES.part("validation"), answers(trained)
-    told = calibrate_model(trained, validation, TRAINING, "cpu")
+    message = calibrate_model(trained, validation, TRAINING, "cpu")
     meta = json.loads((trained / "model" / "meta.json").read_text())
     record = meta["calibration"]
     temperature = record["temperature"]
@@ -330,11 +330,11 @@ def test_the_temperature_becomes_part_of_the_head_once(trained: Path) -> None:
     assert answers(trained) == pytest.approx(before / temperature, abs=1e-4)
     assert meta["metrics"] == {"accuracy": 0.5, "loss": 9.0}
     assert json.loads((trained / "meta.json").read_text()) == meta
-    assert f"temperature {temperature:.3f}, ECE {record['ece_before']:.4f}" in told
+    assert f"temperature {temperature:.3f}, ECE {record['ece_before']:.4f}" in message
     sketches = Classifier.load(trained / "model").sketches()
     assert sketches is not None and sketches.codes.shape == (4, 32)
     scaled = (trained / "model" / "model.safetensors").read_bytes()
-    assert calibrate_model(trained, validation, TRAINING, "cpu") == told
+    assert calibrate_model(trained, validation, TRAINING, "cpu") == message
     assert (trained / "model" / "model.safetensors").read_bytes() == scaled
 
 
@@ -369,11 +369,11 @@ def test_training_ends_with_it_and_resuming_changes_nothing(
     config = TrainConfig(data="synthetic", out=str(tmp_path / "run"), backbone=str(mae_folder), epochs=1,
                          batch_size=12, device="cpu", freeze=FreezeConfig(blocks=1))  # fmt: skip
     weights = finetune.train(config) / "model.safetensors"
-    told, scaled = capsys.readouterr().out.splitlines()[-1], weights.read_bytes()
+    message, scaled = capsys.readouterr().out.splitlines()[-1], weights.read_bytes()
     meta = json.loads((tmp_path / "run" / "meta.json").read_text())
-    assert told.startswith("not calibrated: 12 validation pictures are fewer than 100; the temperature stays 1")
+    assert message.startswith("not calibrated: 12 validation pictures are fewer than 100; the temperature stays 1")
     assert meta["calibration"]["n"] == 12 and meta["calibration"]["temperature"] == 1
     assert meta == json.loads((weights.parent / "meta.json").read_text())
     finetune.train(config, resume=True)
-    assert capsys.readouterr().out.splitlines()[-1] == told
+    assert capsys.readouterr().out.splitlines()[-1] == message
     assert weights.read_bytes() == scaled

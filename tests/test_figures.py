@@ -1,4 +1,4 @@
-"""Figures: they draw what they are given, in both themes, also in the odd cases, and touch no global state."""
+"""Figures: their content in both themes and in edge cases, and no change of global state."""
 
 from __future__ import annotations
 
@@ -58,12 +58,12 @@ def texts(figure: Figure) -> list[str]:
 
 
 def make_all(theme: Theme) -> dict[str, Figure]:
-    found = scores()
+    metrics = scores()
     bins = reliability(np.array([[0.9, 0.1], [0.6, 0.4]]), np.array([0, 1]))
     images = np.arange(5 * 16, dtype=np.uint8).reshape(5, 4, 4)
     return {
-        "confusion": confusion_matrix(found["confusion"], NAMES, theme=theme),
-        "bars": per_class_bars(found["per_class"], theme=theme),
+        "confusion": confusion_matrix(metrics["confusion"], NAMES, theme=theme),
+        "bars": per_class_bars(metrics["per_class"], theme=theme),
         "reliability": reliability_diagram(bins, theme=theme),
         "risk": risk_coverage_curve(risk_coverage(*answers(30)), apply_threshold(*answers(30), 0.7), theme=theme),
         "sheet": picture_sheet(images, ["a $b$, read as\nc"] * 5, theme=theme),
@@ -112,14 +112,16 @@ def test_the_risk_is_drawn_from_ten_answers_on() -> None:
     assert np.asarray(line.get_xdata()) == pytest.approx(np.arange(10, 31) / 30)
     assert np.asarray(line.get_ydata())[[0, -1]] == pytest.approx([7 / 10, 20 / 30])
     assert figure.axes[0].get_ylim()[0] < 20 / 30
-    assert any(text.startswith("area under the risk (AURC) 0.") for text in texts(figure))
+    assert any(text.startswith("risk-coverage area (AURC) 0.") for text in texts(figure))
 
 
-@pytest.mark.parametrize(("threshold", "marks"), [(0.7, ["sure: from 70.0 % certainty on"]), (0.95, []), (None, [])])
+@pytest.mark.parametrize(
+    ("threshold", "marks"), [(0.7, ["sure: confidence of at least 70.0 %"]), (0.95, []), (None, [])]
+)
 def test_the_sure_answers_are_marked(threshold: float | None, marks: list[str]) -> None:
     sure = None if threshold is None else apply_threshold(*answers(30), threshold)
     figure = risk_coverage_curve(risk_coverage(*answers(30)), sure)
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["share read right", *marks]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["accuracy", *marks]
 
 
 def test_the_risk_of_a_single_answer_draws() -> None:

@@ -141,10 +141,10 @@ def test_most_confused_in_words() -> None:
     names = ("fear", "sad", "happy")
     confusion = [[409, 87, 1], [0, 10, 0], [1200, 0, 1800]]
     assert most_confused(confusion, names, k=2) == [
-        "happy was read as fear 1,200 times (40.0 % of happy)",
-        "fear was read as sad 87 times (17.5 % of fear)",
+        "happy was predicted as fear 1,200 times (40.0 % of happy)",
+        "fear was predicted as sad 87 times (17.5 % of fear)",
     ]
-    assert most_confused(confusion, names)[2:] == ["fear was read as happy once (0.2 % of fear)"]
+    assert most_confused(confusion, names)[2:] == ["fear was predicted as happy once (0.2 % of fear)"]
     assert most_confused([[3, 0], [0, 4]], ("a", "b")) == []
 
 
@@ -179,7 +179,7 @@ def test_report_text_has_four_digits_and_names_what_is_absent() -> None:
 
 
 @pytest.mark.parametrize(
-    ("probabilities", "labels", "names", "told"),
+    ("probabilities", "labels", "names", "message"),
     [
         (np.zeros((0, 2)), np.zeros(0, int), "ab", "N of at least 1"),
         (np.full((2, 2), 0.5), np.zeros(3, int), "ab", "expected whole numbers of shape"),
@@ -193,9 +193,9 @@ def test_report_text_has_four_digits_and_names_what_is_absent() -> None:
     ],
 )
 def test_arguments_that_do_not_fit_are_refused(
-    probabilities: np.ndarray, labels: np.ndarray, names: str, told: str
+    probabilities: np.ndarray, labels: np.ndarray, names: str, message: str
 ) -> None:
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         score(probabilities, labels, names)
 
 

@@ -1,4 +1,4 @@
-"""An evaluation and its report: what is scored, what the page says, and what is never overwritten."""
+"""An evaluation and its report: scores, the text of the page, and files that are never overwritten."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ from mien.evaluation import report as report_module
 from mien.evaluation.calibration import calibrate, cross_fitted, quality, softmax
 from mien.evaluation.compare import average, average_scores, compare_runs, comparison_table, paired_tests
 from mien.evaluation.evaluate import Evaluation, evaluate
-from mien.evaluation.page import Blocks, Markup
 from mien.evaluation.report import FILES, refuse_foreign, write_report
 
 NAMES = ("angry", "happy", "sad")
@@ -42,7 +41,7 @@ def quick_figures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Fixed:
-    """A classifier whose answers are given: logits of the pictures, and of their mirror images."""
+    """A classifier with fixed answers: logits of the pictures, and of their mirror images."""
 
     def __init__(
         self,
@@ -51,14 +50,14 @@ class Fixed:
         mirrored: np.ndarray | None = None,
         meta: dict[str, Any] | None = None,
     ) -> None:
-        self.names, self.told = names, meta or {}
+        self.names, self.record = names, meta or {}
         self.answers = {False: logits, True: logits if mirrored is None else mirrored}
 
     def logits(self, images: np.ndarray, *, batch_size: int, flip: bool = False, quiet: bool = False) -> np.ndarray:
         return self.answers[flip].astype(np.float32)
 
     def meta(self) -> dict[str, Any]:
-        return self.told
+        return self.record
 
 
 def faces(labels: list[int], names: tuple[str, ...] = NAMES, split: str = "test") -> FaceSet:
@@ -181,9 +180,9 @@ def test_a_split_of_twins_alone_has_no_clean_part() -> None:
     assert metrics["clean"] is None
     assert metrics["twins"]["n"] == 6
     assert metrics["clean_reason"] == "every picture of this split has a twin in training"
-    seen = evaluated(training=faces([0] * 6).images).metrics()
-    assert (seen["clean"], seen["twins"]["n"]) == (None, 6)
-    assert seen["clean_reason"] == "the model was trained on these very pictures"
+    training_set = evaluated(training=faces([0] * 6).images).metrics()
+    assert (training_set["clean"], training_set["twins"]["n"]) == (None, 6)
+    assert training_set["clean_reason"] == "the model was trained on these very pictures"
 
 
 def test_sketches_give_an_approximate_clean_part(tmp_path: Path) -> None:
@@ -191,7 +190,7 @@ def test_sketches_give_an_approximate_clean_part(tmp_path: Path) -> None:
     metrics = result.metrics()
     assert metrics["clean_is_approximate"] and metrics["twins"]["n"] >= 2
     write_report(tmp_path / "out", result)
-    assert "a rough count, by sketches" in page_of(tmp_path / "out").text
+    assert "an approximate count, from sketches of the training pictures" in page_of(tmp_path / "out").text
 
 
 def test_the_folder_holds_every_file_and_the_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,8 +201,8 @@ def test_the_folder_holds_every_file_and_the_numbers(tmp_path: Path, monkeypatch
     assert {entry.name for entry in out.iterdir()} == FILES
     metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     assert list(metrics)[:8] == ["split", "tta", "views", "model", "models", "averaged", "data", "n"]
-    wanted = {"accuracy", "balanced_accuracy", "macro_f1", "ece", "nll", "per_class", "confusion", "ci95", "clean"}
-    assert wanted <= set(metrics)
+    scores = {"accuracy", "balanced_accuracy", "macro_f1", "ece", "nll", "per_class", "confusion", "ci95", "clean"}
+    assert scores <= set(metrics)
     assert metrics["command"] == "mien evaluate runs/first"
     assert metrics["data"] == {"source": "archive.zip", "fingerprint": "abc123"}
     assert "python" in metrics["versions"]
@@ -234,65 +233,65 @@ def test_the_page_is_complete_in_itself(tmp_path: Path) -> None:
     assert not re.search(r"https?://|url\(|@import|<script|<link", text)
     assert page.tags.count("img") == len([alt for alt in page.alternatives if alt])
     assert page.tags.count("h1") == 1
-    assert "${" not in text
+    assert "{{" not in text and "{%" not in text
 
 
 def test_the_page_says_the_scores_in_words(tmp_path: Path) -> None:
     result = evaluated(training=faces([0] * 6).images[:1])
     write_report(tmp_path / "out", result, command="mien evaluate runs/first --data archive.zip")
     text = page_of(tmp_path / "out").text
-    assert "66.7\u202f% of 6 faces were read as they are labelled" in text
-    assert "happy was read as sad once (50.0\u202f% of happy)" in text
+    assert "66.7\u202f% of 6 faces were classified as labelled" in text
+    assert "happy was predicted as sad once (50.0\u202f% of happy)" in text
     assert "1 of 6 pictures (16.7\u202f%)" in text
     assert "not about what a person feels" in text
     assert "The test split is for the final score alone" in text
     assert "mien evaluate runs/first --data archive.zip" in text
-    assert "read once, as it is" in text
+    assert "classified once, as it is" in text
 
 
 @pytest.mark.parametrize(
-    ("split", "tta", "told"),
+    ("split", "tta", "sentence"),
     [
         ("validation", False, "The validation split chooses"),
         ("train", False, "learned from these very pictures"),
         ("test", True, "test-time augmentation"),
     ],
 )
-def test_the_page_says_how_the_split_was_read(split: str, tta: bool, told: str, tmp_path: Path) -> None:
+def test_the_page_says_how_the_split_was_read(split: str, tta: bool, sentence: str, tmp_path: Path) -> None:
     write_report(tmp_path / "out", evaluated(split=split, tta=tta))
-    assert told in " ".join(page_of(tmp_path / "out").text.split())
+    assert sentence in " ".join(page_of(tmp_path / "out").text.split())
 
 
 @pytest.mark.parametrize(
-    ("certainty", "told"),
-    [(9.0, "surer than it is right"), (1.0, "less sure than it is right"), (math.log(4), "as sure as it is right")],
+    ("certainty", "sentence"),
+    [(9.0, "overconfident"), (1.0, "underconfident"), (math.log(4), "well calibrated on average")],
 )
-def test_the_page_says_whether_certainty_can_be_believed(certainty: float, told: str, tmp_path: Path) -> None:
+def test_the_page_says_whether_certainty_can_be_believed(certainty: float, sentence: str, tmp_path: Path) -> None:
     # Four of six are right; a logit of ln 4 above two others is a probability of 4 / 6.
     classifier = Fixed(NAMES, logits([0, 1, 2, 0, 2, 1], certainty=certainty))
     result = evaluate(classifier, faces([0, 1, 2, 0, 1, 2]), "test", training=None)
     write_report(tmp_path / "out", result)
-    assert f"On the whole this one is {told}" in page_of(tmp_path / "out").text
+    assert f"This one is {sentence}: its mean confidence is" in page_of(tmp_path / "out").text
 
 
 def test_the_page_says_why_twins_are_unknown_or_none(tmp_path: Path) -> None:
     write_report(tmp_path / "unknown", evaluated())
-    assert "is not known: the pictures that the model was trained on" in page_of(tmp_path / "unknown").text
+    assert "has is unknown: the pictures that the model was trained on" in page_of(tmp_path / "unknown").text
     others = np.random.default_rng(9).integers(0, 256, (3, 12, 12), dtype=np.uint8)
     write_report(tmp_path / "none", evaluated(training=others))
-    assert "Here none were found" in page_of(tmp_path / "none").text
+    assert "No picture of this split has a twin in training" in page_of(tmp_path / "none").text
     write_report(tmp_path / "all", evaluated(training=images_of(1)))
     assert "6 of 6 pictures" in page_of(tmp_path / "all").text
 
 
 def test_odd_names_are_escaped(tmp_path: Path) -> None:
-    names = ('<script>alert("1")</script>', "a & b", "$x_1$ ${page}")
+    names = ('<script>alert("1")</script>', "a & b", "$x_1$ {{ 7 * 7 }} {% raw %}")
     write_report(tmp_path / "out", evaluated(names), command="mien evaluate '<b>'")
     text = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert "<script" not in text and "<b>" not in text
-    assert "&lt;script&gt;alert(&quot;1&quot;)&lt;/script&gt;" in text
+    assert "&lt;script&gt;alert(&#34;1&#34;)&lt;/script&gt;" in text
     assert "a &amp; b" in text
-    assert "${page}" in page_of(tmp_path / "out").text
+    assert "$x_1$ {{ 7 * 7 }} {% raw %}" in page_of(tmp_path / "out").text
 
 
 def test_the_page_holds_the_classification_report_as_text(tmp_path: Path) -> None:
@@ -310,7 +309,7 @@ def test_a_perfect_classifier_has_no_sheet_of_mistakes(tmp_path: Path) -> None:
     result = evaluate(Fixed(NAMES, logits([0, 1, 2])), data, "test", training=None)
     write_report(tmp_path / "out", result)
     assert not (tmp_path / "out" / "mistakes.png").exists()
-    assert page_of(tmp_path / "out").text.count("Every picture was read as it is labelled") == 2
+    assert page_of(tmp_path / "out").text.count("No picture was misclassified") == 2
 
 
 def test_a_former_report_is_replaced(tmp_path: Path) -> None:
@@ -400,7 +399,7 @@ def test_one_run_has_no_deviation() -> None:
 
 
 @pytest.mark.parametrize(
-    ("runs", "told"),
+    ("runs", "sentence"),
     [
         ([], "no run to compare"),
         ([run(0.6), run(0.6, split="validation")], r"differ in split \(test, validation\)"),
@@ -409,8 +408,8 @@ def test_one_run_has_no_deviation() -> None:
         ([{"split": "test"}], "a run has no 'views'"),
     ],
 )
-def test_runs_that_cannot_be_compared_are_refused(runs: list[dict[str, Any]], told: str) -> None:
-    with pytest.raises(MienError, match=told):
+def test_runs_that_cannot_be_compared_are_refused(runs: list[dict[str, Any]], sentence: str) -> None:
+    with pytest.raises(MienError, match=sentence):
         compare_runs(runs)
 
 
@@ -445,31 +444,31 @@ def test_on_validation_scaling_is_cross_fitted(tta: bool) -> None:
     result = evaluate(Fixed(NAMES, answers), data, "validation", training=None, tta=tta)
     temperatures = cross_fitted(answers, labels)
     assert temperatures is not None
-    found = result.metrics()["calibration"]
-    assert (found["temperatures"], found["cross_fitted"]) == ([None], True)
-    assert found["before"] == pytest.approx(quality(softmax(answers), labels))
-    assert found["after"] == pytest.approx(quality(softmax(answers / temperatures[:, None]), labels))
+    calibration = result.metrics()["calibration"]
+    assert (calibration["temperatures"], calibration["cross_fitted"]) == ([None], True)
+    assert calibration["before"] == pytest.approx(quality(softmax(answers), labels))
+    assert calibration["after"] == pytest.approx(quality(softmax(answers / temperatures[:, None]), labels))
     record = calibrate(answers, labels)
     meta = {"calibration": record, "data": {"fingerprint": "abc123"}}
     folded = Fixed(NAMES, answers / record["temperature"], meta=meta)
     again = evaluate(folded, data, "validation", training=None, tta=tta).metrics()["calibration"]
     assert again["temperatures"] == [record["temperature"]]
-    assert again["before"] == pytest.approx(found["before"], abs=1e-5)
-    assert again["after"] == pytest.approx(found["after"], abs=1e-5)
+    assert again["before"] == pytest.approx(calibration["before"], abs=1e-5)
+    assert again["after"] == pytest.approx(calibration["after"], abs=1e-5)
     assert again["after"]["ece"] == pytest.approx(record["ece_after"], abs=1e-5)
 
 
 def test_the_validation_split_of_other_data_is_measured_as_it_is() -> None:
-    other = {**META, "data": {"fingerprint": "elsewhere"}}
-    assert scaled("validation", other).metrics()["calibration"]["cross_fitted"] is False
+    other_meta = {**META, "data": {"fingerprint": "elsewhere"}}
+    assert scaled("validation", other_meta).metrics()["calibration"]["cross_fitted"] is False
     assert scaled("validation").metrics()["calibration"]["cross_fitted"] is True
 
 
 def test_the_threshold_of_the_model_is_tried_here() -> None:
-    found = scaled("test").metrics()["risk_coverage"]
-    assert found["uncertain"] == {"stated_accuracy": 0.8, "threshold": 0.7, "coverage": 1.0, "accuracy": 0.75}
-    assert found["points"][0] == {"coverage": 1.0, "accuracy": 0.75}
-    assert found["aurc"] == pytest.approx(0.25), "equally sure answers are in no order"
+    curve = scaled("test").metrics()["risk_coverage"]
+    assert curve["uncertain"] == {"stated_accuracy": 0.8, "threshold": 0.7, "coverage": 1.0, "accuracy": 0.75}
+    assert curve["points"][0] == {"coverage": 1.0, "accuracy": 0.75}
+    assert curve["aurc"] == pytest.approx(0.25), "equally sure answers are in no order"
     never = {"calibration": {"temperature": 1.0, "uncertain": {"stated_accuracy": 0.8, "threshold": None}}}
     assert scaled("test", never).metrics()["risk_coverage"]["uncertain"] == {
         "stated_accuracy": 0.8,
@@ -482,9 +481,9 @@ def test_the_threshold_of_the_model_is_tried_here() -> None:
 
 def test_an_average_says_when_only_some_models_are_scaled(tmp_path: Path) -> None:
     write_report(tmp_path / "out", average([scaled("validation"), scaled("validation", None)]))
-    assert "Only some of these models carry a temperature" in page_of(tmp_path / "out").text
+    assert "Only some of these models have a temperature in their weights" in page_of(tmp_path / "out").text
     write_report(tmp_path / "test", average([scaled("test"), scaled("test")]))
-    assert "divided by temperatures of 4.00 and 4.00, each its own" in page_of(tmp_path / "test").text
+    assert "divided by temperatures of 4.00 and 4.00, one per model" in page_of(tmp_path / "test").text
 
 
 def threshold(value: float | None, **more: float) -> dict[str, Any]:
@@ -492,26 +491,31 @@ def threshold(value: float | None, **more: float) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("split", "meta", "told"),
+    ("split", "meta", "sentence"),
     [
         ("validation", META, "divided by a temperature of 4.00"),
         ("validation", META, "the second number is cross-fitted"),
-        ("test", META, "calibration error is 23.8 points without that and 0.0 points with it. Nothing was fitted on"),
-        ("validation", None, "No temperature is folded into the weights here"),
-        ("test", None, "the certainty is as training left it"),
-        ("test", META, "below 70.0\u202f% are called uncertain: from there on, at least 80\u202f% of the validation"),
-        ("test", META, "Here, 40 of 40 answers (100.0\u202f%) are that sure, and 75.0\u202f% of these are right"),
-        ("test", threshold(0.7, confidence=0.95), "From there on, at least 80\u202f% are to be right"),
-        ("test", threshold(0.9), "Here, no answer is that sure"),
-        ("test", threshold(None), "every answer of this model is marked uncertain"),
-        ("test", None, "came without a threshold"),
+        ("test", META, "error is 23.8 points without scaling and 0.0 points with it. Nothing was fitted on"),
+        ("validation", None, "The weights hold no temperature"),
+        ("test", None, "the confidence is as training left it"),
+        (
+            "test",
+            META,
+            "below 70.0\u202f% are called uncertain. Of the other answers on the validation",
+        ),
+        ("test", META, "pictures, at least 80\u202f% were right; these pictures include some"),
+        ("test", META, "Here, 40 of 40 answers (100.0\u202f%) reach the threshold, and 75.0\u202f% of these are right"),
+        ("test", threshold(0.7, confidence=0.95), "Of the other answers, at least 80\u202f% should be right"),
+        ("test", threshold(0.9), "Here, every answer is uncertain"),
+        ("test", threshold(None), "every answer of this model is called uncertain"),
+        ("test", None, "has no threshold below which"),
     ],
 )
-def test_the_page_says_how_sure_it_is(split: str, meta: dict[str, Any] | None, told: str, tmp_path: Path) -> None:
+def test_the_page_says_how_sure_it_is(split: str, meta: dict[str, Any] | None, sentence: str, tmp_path: Path) -> None:
     write_report(tmp_path / "out", scaled(split, meta))
     text = page_of(tmp_path / "out").text.replace("\n", " ")
-    assert "How sure it is" in text
-    assert told in text
+    assert "Confidence and calibration" in text
+    assert sentence in text
 
 
 def three() -> list[Evaluation]:
@@ -519,10 +523,10 @@ def three() -> list[Evaluation]:
     data = faces([0, 1], ("angry", "happy"))
     answers = [[[0.6, 0.4], [0.8, 0.2]], [[0.5, 0.5], [0.3, 0.7]], [[0.7, 0.3], [0.9, 0.1]]]
     orders = [("angry", "happy"), ("angry", "happy"), ("happiness", "anger")]
-    known = [data.images[:1], data.images[1:], data.images[:1]]
+    training_sets = [data.images[:1], data.images[1:], data.images[:1]]
     return [
-        evaluate(Fixed(names, np.log(given), meta=META), data, "test", training=thumbs, model=f"runs/{letter}")
-        for names, given, thumbs, letter in zip(orders, answers, known, "abc", strict=True)
+        evaluate(Fixed(names, np.log(probabilities), meta=META), data, "test", training=thumbs, model=f"runs/{letter}")
+        for names, probabilities, thumbs, letter in zip(orders, answers, training_sets, "abc", strict=True)
     ]
 
 
@@ -538,39 +542,40 @@ def test_probabilities_are_averaged_by_the_names_of_the_classes() -> None:
 
 
 def test_a_twin_of_any_model_is_a_twin_of_the_average() -> None:
-    found = three()
-    assert [None if one.twins is None else one.twins.tolist() for one in found] == [
+    evaluations = three()
+    assert [None if evaluation.twins is None else evaluation.twins.tolist() for evaluation in evaluations] == [
         [True, False],
         [False, True],
         [True, False],
     ]
-    assert average(found[::2]).metrics()["twins"]["n"] == 1
-    assert average(found).clean_reason == "every picture of this split has a twin in training"
+    assert average(evaluations[::2]).metrics()["twins"]["n"] == 1
+    assert average(evaluations).clean_reason == "every picture of this split has a twin in training"
     unknown = evaluate(Fixed(("angry", "happy"), np.eye(2)), faces([0, 1], ("angry", "happy")), "test",
                        training=None)  # fmt: skip
-    assert average([found[0], unknown]).metrics()["twins"] is None
+    assert average([evaluations[0], unknown]).metrics()["twins"] is None
 
 
 def test_models_that_cannot_be_averaged_are_refused() -> None:
-    one = three()[0]
-    more = evaluate(Fixed(("angry", "happy", "sad"), np.eye(3)[:2]), faces([0, 1], ("angry", "happy")), "test",
+    first = three()[0]
+    three_classes = evaluate(Fixed(("angry", "happy", "sad"), np.eye(3)[:2]), faces([0, 1], ("angry", "happy")), "test",
                     training=None, model="runs/d")  # fmt: skip
     with pytest.raises(MienError, match=r"runs/d: knows the classes angry, happy, sad, unlike runs/a \(angry, happy\)"):
-        average([one, more])
-    other = evaluate(Fixed(("angry", "happy"), np.eye(2)[[0]]), faces([0], ("angry", "happy")), "test",
+        average([first, three_classes])
+    other_pictures = evaluate(Fixed(("angry", "happy"), np.eye(2)[[0]]), faces([0], ("angry", "happy")), "test",
                      training=None)  # fmt: skip
     with pytest.raises(MienError, match="other pictures than the rest"):
-        average([one, other])
-    twice = evaluate(Fixed(("angry", "happy"), np.eye(2)), faces([0, 1], ("angry", "happy")), "test",
+        average([first, other_pictures])
+    mirrored = evaluate(Fixed(("angry", "happy"), np.eye(2)), faces([0, 1], ("angry", "happy")), "test",
                      training=None, tta=True)  # fmt: skip
     with pytest.raises(MienError, match="mirror image"):
-        average([one, twice])
+        average([first, mirrored])
 
 
 @pytest.mark.parametrize(
-    ("tta", "told"), [(False, "the mean of 3 readings, one by each of the 3 models"), (True, "the mean of 6 readings")]
+    ("tta", "sentence"),
+    [(False, "the mean of 3 predictions, one by each of the 3 models"), (True, "the mean of 6 predictions")],
 )
-def test_the_page_of_an_average_says_so(tta: bool, told: str, tmp_path: Path) -> None:
+def test_the_page_of_an_average_says_so(tta: bool, sentence: str, tmp_path: Path) -> None:
     data = faces([0, 1, 2, 0])
     models = [
         evaluate(Fixed(NAMES, logits([0, 1, 2, read])), data, "test", training=None, tta=tta, model=f"runs/{read}")
@@ -578,10 +583,10 @@ def test_the_page_of_an_average_says_so(tta: bool, told: str, tmp_path: Path) ->
     ]
     write_report(tmp_path / "out", average(models))
     text = page_of(tmp_path / "out").text.replace("\n", " ")
-    assert "This is an average of 3 models, not the score of a single one" in text
+    assert "This is the score of an average of 3 models, not of a single model" in text
     assert "the probabilities of runs/0, runs/1 and runs/2 were averaged" in text
     assert "Evaluation on the test split, average of 3 models" in text
-    assert told in text
+    assert sentence in text
     write_report(tmp_path / "single", models[0])
     assert "average of" not in page_of(tmp_path / "single").text
 
@@ -589,27 +594,19 @@ def test_the_page_of_an_average_says_so(tta: bool, told: str, tmp_path: Path) ->
 def test_models_are_paired_picture_by_picture() -> None:
     data = faces([0, 1, 2, 0])
     reads = {"a": [0, 1, 2, 0], "b": [0, 1, 2, 1], "c": [1, 0, 0, 0]}
-    found = [
+    evaluations = [
         evaluate(Fixed(NAMES, logits(read)), data, "test", training=None, model=name) for name, read in reads.items()
     ]
-    assert paired_tests(found) == [
+    assert paired_tests(evaluations) == [
         {"models": ["a", "b"], "b": 1, "c": 0, "p": 1.0},
         {"models": ["a", "c"], "b": 3, "c": 0, "p": 0.25},
         {"models": ["b", "c"], "b": 3, "c": 1, "p": 0.625},
     ]
-    together = average(found)
-    compared = compare_runs([one.metrics() for one in found])
-    table = comparison_table({**compared, "pairs": paired_tests(found), "average": average_scores(together)})
-    assert "a against c: 3 pictures are read right by the first alone, 0 by the second alone, p = 0.25" in table
+    together = average(evaluations)
+    compared = compare_runs([evaluation.metrics() for evaluation in evaluations])
+    table = comparison_table({**compared, "pairs": paired_tests(evaluations), "average": average_scores(together)})
+    assert "a against c: only the first is right on 3 pictures, only the second on 0, p = 0.25" in table
     assert re.search(r"^ +whole +average, whole$", table, re.MULTILINE)
     assert re.search(r"^accuracy +66\.67 ± 38\.19 % +100\.00 %$", table, re.MULTILINE)
     with pytest.raises(MienError, match="differ in averaged"):
-        compare_runs([found[0].metrics(), together.metrics()])
-
-
-def test_blocks_escape_text_and_keep_markup() -> None:
-    blocks = Blocks("mien.evaluation", "report.html")
-    assert blocks.fill("item", text="<i>") == "<li>&lt;i&gt;</li>"
-    assert blocks.fill("item", text=Markup("<i>")) == "<li><i></li>"
-    with pytest.raises(KeyError):
-        blocks.fill("item")
+        compare_runs([evaluations[0].metrics(), together.metrics()])

@@ -1,4 +1,4 @@
-"""Pictures made worse, and a classifier whose answers a person can foretell."""
+"""Pictures made worse, and the accuracy of a classifier whose answers are known by hand."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ByBrightness:
         return {}
 
 
-def one(change: str, image: np.ndarray, seed: int = 0) -> np.ndarray:
+def change_picture(change: str, image: np.ndarray, seed: int = 0) -> np.ndarray:
     return changed(image[None], CHANGES[change][1], seed)[0]
 
 
@@ -34,37 +34,37 @@ def one(change: str, image: np.ndarray, seed: int = 0) -> np.ndarray:
 def test_a_change_keeps_shape_and_kind(change: str, shape: tuple[int, ...]) -> None:
     image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     before = image.copy()
-    found = one(change, image)
-    assert (found.shape, found.dtype) == (shape, np.uint8)
-    assert not np.array_equal(found, before) and np.array_equal(image, before)
+    changed_image = change_picture(change, image)
+    assert (changed_image.shape, changed_image.dtype) == (shape, np.uint8)
+    assert not np.array_equal(changed_image, before) and np.array_equal(image, before)
 
 
 def test_brightness_and_contrast_by_hand() -> None:
     image = np.array([[0, 100], [200, 255]], np.uint8)
-    assert one("dark", image).tolist() == [[0, 50], [100, 128]]
-    assert one("bright", image).tolist() == [[128, 178], [228, 255]]
-    assert one("flat", image).tolist() == [[64, 114], [164, 192]]
+    assert change_picture("dark", image).tolist() == [[0, 50], [100, 128]]
+    assert change_picture("bright", image).tolist() == [[128, 178], [228, 255]]
+    assert change_picture("flat", image).tolist() == [[64, 114], [164, 192]]
 
 
 def test_a_covered_band_is_one_grey_and_the_rest_as_before() -> None:
     image = np.random.default_rng(0).integers(0, 256, (20, 20), dtype=np.uint8)
-    found = one("mouth covered", image)
-    assert np.array_equal(found[:12], image[:12]) and len(np.unique(found[12:])) == 1
-    eyes = one("eyes covered", image)
+    changed_image = change_picture("mouth covered", image)
+    assert np.array_equal(changed_image[:12], image[:12]) and len(np.unique(changed_image[12:])) == 1
+    eyes = change_picture("eyes covered", image)
     assert len(np.unique(eyes[4:9])) == 1 and np.array_equal(eyes[9:], image[9:])
 
 
 def test_a_shift_moves_by_a_tenth() -> None:
     image = np.zeros((20, 20), np.uint8)
     image[10, 10] = 255
-    (row,), (column,) = np.nonzero(one("shifted", image))
+    (row,), (column,) = np.nonzero(change_picture("shifted", image))
     assert (abs(row - 10), abs(column - 10)) == (2, 2)
 
 
 def test_the_same_seed_gives_the_same_noise_and_another_another() -> None:
     image = np.full((8, 8), 128, np.uint8)
-    assert np.array_equal(one("noisy", image, 1), one("noisy", image, 1))
-    assert not np.array_equal(one("noisy", image, 1), one("noisy", image, 2))
+    assert np.array_equal(change_picture("noisy", image, 1), change_picture("noisy", image, 1))
+    assert not np.array_equal(change_picture("noisy", image, 1), change_picture("noisy", image, 2))
 
 
 def test_rows_tell_what_a_change_costs() -> None:

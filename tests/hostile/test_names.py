@@ -22,8 +22,8 @@ from mien.data.inspect import describe
 from mien.data.read import read_faces
 from mien.errors import MienError
 from mien.evaluation.evaluate import Evaluation
-from mien.evaluation.report import _predictions
-from mien.export.card import _table
+from mien.evaluation.report import predictions_csv
+from mien.export.card import markdown_table
 from mien.files import atomic_file, atomic_folder, read_json, write_json
 from mien.recognition.draw import Copies
 from mien.recognition.formats import csv_table
@@ -171,7 +171,7 @@ class TestCsv:
                   "probabilities": np.array([[0.9, 0.1], [0.2, 0.8]], np.float32)}  # fmt: skip
         for name, value in values.items():
             object.__setattr__(evaluation, name, value)
-        rows = list(csv.reader(io.StringIO(_predictions(evaluation))))
+        rows = list(csv.reader(io.StringIO(predictions_csv(evaluation))))
         assert [row[:3] for row in rows[1:]] == [["./=a.png", "'=1+1", "'=1+1"], ["./-b.png", "'@x", "'@x"]]
         assert rows[0][4:] == ["p_=1+1", "p_@x"]
 
@@ -197,7 +197,7 @@ class TestBytes:
 class TestMarkdown:
     @pytest.mark.parametrize("text", ["<img src=x onerror=alert(1)>", "a|b", "a\nb", "`code`", "[x](y)", "*b*", "# h"])
     def test_plain(self, text: str) -> None:
-        line = _table(["a", "b"], [(markdown(text), markdown_code(text))]).splitlines()[-1]
+        line = markdown_table(["a", "b"], [(markdown(text), markdown_code(text))]).splitlines()[-1]
         assert len(re.findall(r"(?<!\\)\|", line)) == 3
         assert "<" not in markdown(text) and not re.search(r"(?<!\\)[*`\[#_]", markdown(text))
         assert markdown_code(text).count("`") == 2 and "\n" not in line

@@ -63,7 +63,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 EXTRAS: dict[str, str] = {
     **dict.fromkeys(["torch", "torchvision", "transformers", "timm", "accelerate", "safetensors"], "train"),
-    **dict.fromkeys(["pydantic", "yaml", "sklearn", "scipy", "matplotlib"], "train"),
+    **dict.fromkeys(["jinja2", "pydantic", "yaml", "sklearn", "scipy", "matplotlib"], "train"),
     "kagglehub": "kaggle",
     "onnx": "train,export",
     "onnxscript": "train,export",

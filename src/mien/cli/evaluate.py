@@ -1,4 +1,4 @@
-"""``mien evaluate``: scores one or several classifiers on a split, with a report to read."""
+"""``mien evaluate``: scores one or several classifiers on a split and writes a report."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ if TYPE_CHECKING:
     from mien.model.classifier import Classifier
 
 DESCRIPTION = """\
-Scores a classifier on a split and writes a report. Several classifiers get a report each, one of their average (the
-mean of their probabilities, in OUT/average), and a summary: mean, deviation, and McNemar's test of each pair.
-Every score is given twice: on the whole split, and on its clean part, the pictures whose photograph is not in the
-model's training data too. Where that data is not at hand, the clean part is found roughly, by what the model folder
-holds, and called approximate.
+Scores a classifier on a split and writes a report. With several classifiers, writes a report of each, a report of their
+average (the mean of their probabilities, in OUT/average), and a summary: mean, standard deviation, and McNemar's test
+of each pair.
+Each score has two values: on the whole split, and on its clean part, which leaves out the pictures whose photograph is
+also in the model's training data. Without that data, the clean part is estimated from the sketches in the model folder
+and called approximate.
 
 Examples:
   mien evaluate runs/first --data archive.zip --split validation --out reports/first
@@ -34,7 +35,7 @@ Examples:
 
 SPLITS = ("train", "validation", "test")
 AVERAGE = "average"
-"""In the folder of several reports: the report of the average, which no model's report is called."""
+"""Folder of the average's report among several reports; no report of a model has this name."""
 
 
 def run(arguments: list[str]) -> int:
@@ -48,47 +49,51 @@ def run(arguments: list[str]) -> int:
         help="runs, model folders, or names of shipped models (mini)",
     )
     parser.add_argument("--data", required=True, metavar="SOURCE", help="archive.zip, a folder, or a FER2013 CSV file")
-    parser.add_argument("--split", required=True, choices=SPLITS, help="validation to choose, test once at the end")
+    parser.add_argument(
+        "--split", required=True, choices=SPLITS, help="validation to compare settings; test once, at the end"
+    )
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder of the report")
     parser.add_argument("--tta", action="store_true", help="average each picture with its mirror image")
     parser.add_argument(
-        "--train-data", metavar="SOURCE", help="what the model was trained on, where its folder does not tell"
+        "--train-data", metavar="SOURCE", help="the data of the model's training, if its folder does not hold sketches"
     )
-    parser.add_argument("--batch-size", type=whole_number(1), default=256, metavar="N", help="pictures a pass (256)")
+    parser.add_argument(
+        "--batch-size", type=whole_number(1), default=256, metavar="N", help="pictures per forward pass (256)"
+    )
     parser.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda, cuda:N or mps (auto)")
-    given = parser.parse(arguments)
+    options = parser.parse(arguments)
     hide_bars()
-    given.models = [at_hand(path) for path in given.models or [None]]
+    options.models = [at_hand(path) for path in options.models or [None]]
     command = shlex.join(["mien", "evaluate", *arguments])
 
     from mien.evaluation.compare import average, same_pictures
     from mien.evaluation.report import refuse_foreign
     from mien.model.classifier import model_folder
 
-    folders = [model_folder(path) for path in given.models]
-    reports = report_folders(given.out, folders)
+    folders = [model_folder(path) for path in options.models]
+    reports = report_folders(options.out, folders)
     several = len(folders) > 1
-    refuse_inputs(given.out, [*folders, Path(given.data)])
-    with claim(given.out):
-        for report in [*reports, *([given.out / AVERAGE] if several else [])]:
+    refuse_inputs(options.out, [*folders, Path(options.data)])
+    with claim(options.out):
+        for report in [*reports, *([options.out / AVERAGE] if several else [])]:
             refuse_foreign(report)
             ensure_writable(report.resolve().parent)
-        evaluations = read_models(given, folders)
+        evaluations = evaluate_models(options, folders)
         for folder, report, evaluation in zip(folders, reports, evaluations, strict=True):
-            tell(evaluation, report, command, run_history(folder))
+            write_and_print(evaluation, report, command, run_history(folder))
         if several:
             together = average(evaluations) if same_pictures(evaluations) else None
             if together is not None:
-                tell(together, given.out / AVERAGE, command)
-            summarise(given.out, evaluations, together)
+                write_and_print(together, options.out / AVERAGE, command)
+            summarise(options.out, evaluations, together)
     return 0
 
 
 def at_hand(model: Path | None) -> Path:
-    """The folder of a model that comes with this installation, by its name or by default; others as they are.
+    """The folder of a model: a shipped model by its name or by default (None), any other path unchanged.
 
     Raises:
-        MienError: none is named, and none comes with it.
+        MienError: no model is named and none is shipped, or only its ONNX file is shipped.
     """
     from mien.recognition.models import find, shipped
 
@@ -96,16 +101,16 @@ def at_hand(model: Path | None) -> Path:
         return model
     folder = find(model).folder
     if folder is None:
-        wrong = "MODEL is missing, and no weights to evaluate" if model is None else f"{model}: nothing but its ONNX"
-        raise MienError(f"{wrong} comes with this installation; give a run's folder")
+        problem = "MODEL is missing, and no weights to evaluate" if model is None else f"{model}: only its ONNX file"
+        raise MienError(f"{problem} comes with this installation; give a run's folder")
     return folder
 
 
-def read_models(given: Namespace, folders: list[Path]) -> list[Evaluation]:
-    """What each model makes of the split, each read once, one after the other.
+def evaluate_models(options: Namespace, folders: list[Path]) -> list[Evaluation]:
+    """Evaluates the models on the split, one after the other; the data is read once.
 
     Raises:
-        MienError: a model or the data cannot be read, or the models know different classes.
+        MienError: a model or the data cannot be read, or the models have different classes.
     """
     from mien.data.clean import trained_on
     from mien.data.read import read_faces
@@ -114,31 +119,33 @@ def read_models(given: Namespace, folders: list[Path]) -> list[Evaluation]:
     from mien.machine import resolve_device
     from mien.model.classifier import Classifier
 
-    device = resolve_device(given.device)
-    faces = read_faces(given.data)
-    known = read_faces(given.train_data).part("train").images if given.train_data else None
+    device = resolve_device(options.device)
+    faces = read_faces(options.data)
+    training_images = read_faces(options.train_data).part("train").images if options.train_data else None
     evaluations: list[Evaluation] = []
-    for path, folder in zip(given.models, folders, strict=True):
+    for path, folder in zip(options.models, folders, strict=True):
         classifier = Classifier.load(folder, device)
         if evaluations:
             same_classes(evaluations[0].names, evaluations[0].model, classifier.names, str(path))
-        data = as_trained(faces, classifier, given.split)
+        data = as_trained(faces, classifier, options.split)
         evaluations.append(
             evaluate(
                 classifier,
                 data,
-                given.split,
-                training=known if known is not None else trained_on(data, classifier),
-                tta=given.tta,
-                batch_size=given.batch_size,
+                options.split,
+                training=training_images if training_images is not None else trained_on(data, classifier),
+                tta=options.tta,
+                batch_size=options.batch_size,
                 model=encodable(str(path)),
             )
         )
     return evaluations
 
 
-def tell(evaluation: Evaluation, report: Path, command: str, history: list[dict[str, float]] | None = None) -> None:
-    """Writes a report and prints its headline."""
+def write_and_print(
+    evaluation: Evaluation, report: Path, command: str, history: list[dict[str, float]] | None = None
+) -> None:
+    """Writes a report and prints its main scores."""
     from mien.evaluation.report import PAGE, write_report
 
     write_report(report, evaluation, command=command, history=history)
@@ -147,7 +154,7 @@ def tell(evaluation: Evaluation, report: Path, command: str, history: list[dict[
 
 
 def summarise(out: Path, evaluations: list[Evaluation], together: Evaluation | None) -> None:
-    """Writes ``summary.json`` and ``summary.txt`` over several models and prints the latter."""
+    """Writes ``summary.json`` and ``summary.txt`` of several models and prints the summary."""
     from mien.evaluation.compare import average_scores, compare_runs, comparison_table, paired_tests
 
     comparison = compare_runs([evaluation.metrics() for evaluation in evaluations])
@@ -162,22 +169,22 @@ def summarise(out: Path, evaluations: list[Evaluation], together: Evaluation | N
 
 
 def report_folders(out: Path, folders: list[Path]) -> list[Path]:
-    """Where each model's report goes: ``out`` itself for one, ``out/NAME`` for several, the names told apart."""
+    """The folder of each model's report: ``out`` for one model, ``out/NAME`` for several, with distinct names."""
     if len(folders) == 1:
         return [out]
     names = [AVERAGE]
     for folder in folders:
         resolved = folder.resolve()
         name = resolved.parent.name if resolved.name == "model" else resolved.name
-        count = sum(taken == name or taken.startswith(f"{name}-again-") for taken in names)
+        count = sum(used == name or used.startswith(f"{name}-again-") for used in names)
         names.append(f"{name}-again-{count}" if count else name)
     return [out / name for name in names[1:]]
 
 
 def as_trained(faces: FaceSet, classifier: Classifier, split: str) -> FaceSet:
-    """The data, with the validation part that was cut from training when the classifier was trained on this data.
+    """The data with the validation split that was cut from training when the classifier was trained on it.
 
-    Data that has a validation split, or that the classifier was not trained on, comes back as it is.
+    Data with a validation split, or that the classifier was not trained on, is returned unchanged.
     """
     from mien.data.twins import cut_validation
 
@@ -197,7 +204,7 @@ def as_trained(faces: FaceSet, classifier: Classifier, split: str) -> FaceSet:
 
 
 def run_history(folder: Path) -> list[dict[str, float]] | None:
-    """The epochs of the run that a model folder belongs to, where its ``history.csv`` lies beside it."""
+    """The epochs of the run of a model folder, from the ``history.csv`` beside it; None without that file."""
     from mien.training.history import read_history
 
     run = folder.resolve()
@@ -205,7 +212,7 @@ def run_history(folder: Path) -> list[dict[str, float]] | None:
 
 
 def headline(evaluation: Evaluation) -> str:
-    """The scores in a few lines."""
+    """The main scores as lines of text."""
     whole, clean = evaluation.whole, evaluation.clean
     low, high = (100 * bound for bound in whole["ci95"]["accuracy"])
     views = ", picture and mirror image averaged" if evaluation.tta else ""
@@ -218,10 +225,10 @@ def headline(evaluation: Evaluation) -> str:
     else:
         how = "approximate, by sketches: " if evaluation.approximate else ""
         lines.append(f"  clean: {_scores(clean)} ({how}{clean['n']:,} pictures without a twin in training)")
-    cross_fitted, of_clean = evaluation.cross_fitted_ece(), evaluation.cross_fitted_ece(clean=True)
+    cross_fitted, clean_ece = evaluation.cross_fitted_ece(), evaluation.cross_fitted_ece(clean=True)
     if cross_fitted is not None:
-        of_clean_too = "" if of_clean is None else f", clean {of_clean:.4f}"
-        lines.append(f"  the temperature was fitted on this split: ECE {cross_fitted:.4f}{of_clean_too} cross-fitted")
+        clean_part = "" if clean_ece is None else f", clean {clean_ece:.4f}"
+        lines.append(f"  the temperature was fitted on this split: ECE {cross_fitted:.4f}{clean_part} cross-fitted")
     return "\n".join([*lines, *(f"  warning: {warning}" for warning in evaluation.warnings)])
 
 

@@ -1,8 +1,8 @@
-"""How far a classifier's certainty can be trusted: temperature scaling, and which answers are called uncertain.
+"""Calibration of a classifier: temperature scaling, and the threshold below which answers are called uncertain.
 
-Both are fitted on the validation pictures that have no twin in training (``mien.data.twins``): twins are answered too
-well, and the pictures of users have none. As the same pictures also measure, what scaling brings there is cross-fitted:
-fitted on one half, measured on the other, both ways.
+Both are fitted on the validation pictures without a twin in training (``mien.data.twins``): the model is too accurate
+and too confident on twins, and the pictures of users have none. The effect of scaling is measured on the same pictures,
+therefore cross-fitted: fitted on one half, measured on the other, both ways.
 """
 
 from __future__ import annotations
@@ -17,37 +17,43 @@ import numpy as np
 from mien.evaluation.metrics import negative_log_likelihood, reliability
 
 STATED_ACCURACY = 0.8
-"""Share of the answers that are not called uncertain that is right, at least, with ``CONFIDENCE``."""
+"""Least accuracy of the answers that are not called uncertain; it holds with ``CONFIDENCE``."""
 
 CONFIDENCE = 0.95
-"""Of that promise: the chance that validation pictures drawn afresh would not give a threshold that breaks it."""
+"""Probability that a threshold from newly drawn validation pictures keeps the promise of ``STATED_ACCURACY``."""
 
 FEWEST_SURE = 30
-"""Sure answers by which a threshold may be judged, at least."""
+"""Least number of sure answers from which a threshold may be judged."""
 
 POINTS: tuple[float, ...] = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
 """The coverages at which reports give the accuracy."""
 
 LEAST_FOR_TEMPERATURE = 100
-"""Pictures below which no temperature is fitted. From 100 it is within a fifth of that of all 3,589 pictures in 95 % of
-the draws (LOG.md), and the loss that it adds by chance is below 0.005; from 10 it is off by more than half, from 3 by
-four times."""
+"""Least number of pictures to fit a temperature.
+
+With 100, it is within a fifth of the temperature of all 3,589 pictures in 95 % of the draws (LOG.md), and the loss that
+it adds by chance is below 0.005. With 10, it is off by more than half; with 3, by a factor of four.
+"""
 
 LEAST_FOR_THRESHOLD = 300
-"""Pictures below which no threshold of uncertain answers is fitted. From 300, at least 75 % of the sure answers are
-right instead of 80 % in 97.5 % of the draws; from 100 as few as 71 %."""
+"""Least number of pictures to fit a threshold.
+
+With 300, at least 75 % of the sure answers are right (instead of 80 %) in 97.5 % of the draws; with 100, only 71 %.
+"""
 
 _LARGEST_TEMPERATURE = 5.0
 
 
 @dataclass(frozen=True)
 class RiskCoverage:
-    """How right the surest answers are (El-Yaniv and Wiener 2010; Geifman and El-Yaniv 2017, arXiv:1705.08500).
+    """Accuracy of the most confident answers over their share of all answers.
+
+    Source: El-Yaniv and Wiener 2010; Geifman and El-Yaniv 2017 (arXiv:1705.08500).
 
     Attributes:
-        thresholds: float64 [K], the different top probabilities, falling.
+        thresholds: float64 [K], the distinct top probabilities in falling order.
         coverage: float64 [K], share of the pictures whose top probability reaches the threshold, in (0, 1].
-        accuracy: float64 [K], share of these that is read right, in [0, 1].
+        accuracy: float64 [K], share of these that is classified correctly, in [0, 1].
         count: N, the number of pictures.
     """
 
@@ -58,29 +64,29 @@ class RiskCoverage:
 
     @property
     def aurc(self) -> float:
-        """Area under the risk-coverage curve in [0, 1], 0 is best: mean risk of the 1, 2, ..., N surest answers."""
-        kept = np.arange(1, self.count + 1)
-        return float((1 - self._hits(kept) / kept).mean())
+        """Area under the risk-coverage curve in [0, 1], 0 is best: mean risk of the 1 ... N most confident answers."""
+        answers = np.arange(1, self.count + 1)
+        return float((1 - self._hits(answers) / answers).mean())
 
     def accuracy_at(self, coverage: float) -> float:
-        """Accuracy in [0, 1] of the surest answers, of which there are ``coverage`` N, rounded, at least one."""
-        kept = max(1, round(coverage * self.count))
-        return float(self._hits(np.array([kept]))[0] / kept)
+        """Accuracy in [0, 1] of the ``coverage`` N most confident answers (rounded, at least one)."""
+        answers = max(1, round(coverage * self.count))
+        return float(self._hits(np.array([answers]))[0] / answers)
 
-    def _hits(self, kept: np.ndarray) -> np.ndarray:
-        """Right answers among the ``kept`` surest; among equally sure ones, their mean over all orders."""
+    def _hits(self, answers: np.ndarray) -> np.ndarray:
+        """Correct answers among the most confident ``answers`` [M]; ties count as the mean over all their orders."""
         numbers = np.concatenate([[0.0], self.coverage * self.count])
-        return np.interp(kept, numbers, np.concatenate([[0.0], self.accuracy * self.coverage * self.count]))
+        return np.interp(answers, numbers, np.concatenate([[0.0], self.accuracy * self.coverage * self.count]))
 
 
 @dataclass(frozen=True)
 class Threshold:
-    """From which certainty on answers count as sure.
+    """The confidence from which answers count as sure, and what it does on a set of pictures.
 
     Attributes:
         threshold: the lowest top probability of a sure answer, in [0, 1].
         coverage: share of the pictures with a sure answer, in [0, 1].
-        accuracy: share of the sure answers that is right, in [0, 1]; None where there is no sure answer.
+        accuracy: share of the sure answers that is right, in [0, 1]; None if there is no sure answer.
     """
 
     threshold: float
@@ -96,14 +102,14 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    """The temperature by which logits are divided to make the labels likeliest (Guo et al. 2017, section 4.2).
+    """The temperature that minimises the loss if the logits are divided by it (Guo et al. 2017, section 4.2).
 
     Args:
         logits: float [N, C].
         labels: int64 [N], positions of the true classes.
 
     Returns:
-        A number in [0.2, 5]; 1 where no finite temperature is best, as every answer is right or all logits are equal.
+        A number in [0.2, 5]; 1 if no finite temperature is best: every answer is right, or all logits are equal.
     """
     from scipy.optimize import minimize_scalar
     from scipy.special import log_softmax
@@ -111,14 +117,14 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     logits, rows = logits.astype(np.float64), np.arange(len(labels))
     if (logits[rows, labels] == logits.max(axis=1)).all():
         return 1.0
-    # The loss is convex in 1 / T, so over log T too it has one minimum alone.
-    found = minimize_scalar(
+    # The loss is convex in 1 / T, so it has a single minimum over log T too.
+    best = minimize_scalar(
         lambda log: -log_softmax(logits / math.exp(log), axis=1)[rows, labels].mean(),
         bounds=(-math.log(_LARGEST_TEMPERATURE), math.log(_LARGEST_TEMPERATURE)),
         method="bounded",
         options={"xatol": 1e-6},
     )
-    return math.exp(float(found.x))
+    return math.exp(float(best.x))
 
 
 def cross_fitted(
@@ -128,18 +134,17 @@ def cross_fitted(
     seed: int = 0,
     fitted_on: np.ndarray | None = None,
 ) -> np.ndarray | None:
-    """For each picture the temperature that was fitted without it: on the half to which it does not belong.
+    """The temperature for each picture, fitted on the half of the pictures that does not contain it.
 
     Args:
         logits: float [N, C].
-        labels: int64 [N], positions of the true classes; each class gives both halves its share.
-        groups: int64 [N]; pictures of one group (twins) stay in one half. None where each stands alone.
+        labels: int64 [N], positions of the true classes; each class is divided evenly between the halves.
+        groups: int64 [N]; pictures of one group (twins) stay in one half. None: every picture is its own group.
         seed: of the halves.
-        fitted_on: bool [N], which pictures temperatures are fitted on (those without a twin in training); None takes
-            all.
+        fitted_on: bool [N], the pictures to fit on (those without a twin in training); None fits on all.
 
     Returns:
-        float64 [N]; None where there are no two halves.
+        float64 [N]; None if the pictures cannot be halved.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
@@ -147,7 +152,7 @@ def cross_fitted(
     if len(np.unique(groups)) < 2 or np.bincount(labels).max() < 2:
         return None
     with warnings.catch_warnings():
-        # A class with a single picture is in one half alone, and that is all there is to be done.
+        # A class with a single picture can only be in one half; scikit-learn warns about it.
         warnings.filterwarnings("ignore", "The least populated class", UserWarning)
         halves = list(StratifiedGroupKFold(2, shuffle=True, random_state=seed).split(logits, labels, groups))
     temperatures = np.empty(len(labels))
@@ -161,26 +166,26 @@ def cross_fitted(
 
 
 def risk_coverage(probabilities: np.ndarray, labels: np.ndarray) -> RiskCoverage:
-    """Accuracy over coverage, the surest answers first.
+    """Accuracy over coverage, the most confident answers first.
 
     Args:
         probabilities: float64 [N, C], N of at least 1.
         labels: int64 [N], positions of the true classes.
     """
     confidence = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == labels
-    thresholds, place = np.unique(-confidence, return_inverse=True)
-    kept = np.cumsum(np.bincount(place))
-    hits = np.cumsum(np.bincount(place, weights=right))
-    return RiskCoverage(-thresholds, kept / len(labels), hits / kept, len(labels))
+    correct = probabilities.argmax(axis=1) == labels
+    thresholds, positions = np.unique(-confidence, return_inverse=True)
+    answers = np.cumsum(np.bincount(positions))
+    hits = np.cumsum(np.bincount(positions, weights=correct))
+    return RiskCoverage(-thresholds, answers / len(labels), hits / answers, len(labels))
 
 
 def threshold_for(probabilities: np.ndarray, labels: np.ndarray, accuracy: float) -> Threshold | None:
-    """A threshold from which on answers are right often enough, with ``CONFIDENCE``, and not by luck on these pictures.
+    """The lowest threshold whose sure answers are accurate enough with ``CONFIDENCE``, not by luck on these pictures.
 
-    More and more of the surest answers are taken, beginning with ``FEWEST_SURE`` or a tenth of all, in steps of a
-    fortieth, as long as the lower Clopper-Pearson bound of their accuracy holds. As the order of these tests is fixed
-    beforehand and the first failure ends them, the confidence needs no correction for their number (fixed sequence
+    More and more of the most confident answers are taken, from ``FEWEST_SURE`` or a tenth of all on, in steps of a
+    fortieth, as long as the lower Clopper-Pearson bound of their accuracy holds. The order of these tests is fixed
+    beforehand and the first failure ends them, so the confidence needs no correction for their number (fixed sequence
     testing: Angelopoulos et al. 2021, arXiv:2110.01052, section 2.3; the purpose is that of Geifman and El-Yaniv 2017).
 
     Args:
@@ -189,15 +194,15 @@ def threshold_for(probabilities: np.ndarray, labels: np.ndarray, accuracy: float
         accuracy: the share in [0, 1] of answers at or above the threshold that must be right.
 
     Returns:
-        The last that held; None if the first did not, or if there are too few pictures.
+        The last threshold that held; None if the first did not hold, or if there are too few pictures.
     """
     curve, n = risk_coverage(probabilities, labels), len(labels)
     counts = np.rint(curve.coverage * n).astype(np.int64)
     first, step = max(FEWEST_SURE, math.ceil(n / 10)), max(1, n // 40)
     result = None
-    for wanted in [*range(first, n, step), n] if n >= first else []:
-        # Equally sure answers are taken together.
-        place = int(np.searchsorted(counts, wanted))
+    for answers in [*range(first, n, step), n] if n >= first else []:
+        # Equally confident answers are taken together.
+        place = int(np.searchsorted(counts, answers))
         right = round(curve.accuracy[place] * counts[place])
         if accuracy_interval(right, int(counts[place]), one_sided=True)[0] < accuracy:
             break
@@ -211,7 +216,7 @@ def accuracy_interval(right: int, count: int, *, one_sided: bool = False) -> tup
     Args:
         right: successes.
         count: trials, at least 1.
-        one_sided: all the risk of error is on the lower end; the upper end is then 1.
+        one_sided: puts all the risk of error on the lower end; the upper end is then 1.
     """
     from scipy.special import betaincinv
 
@@ -222,7 +227,7 @@ def accuracy_interval(right: int, count: int, *, one_sided: bool = False) -> tup
 
 
 def apply_threshold(probabilities: np.ndarray, labels: np.ndarray, threshold: float) -> Threshold:
-    """Coverage and accuracy that a threshold, found elsewhere, has on these pictures."""
+    """Coverage and accuracy of a given threshold on these pictures."""
     sure = probabilities.max(axis=1) >= threshold
     right = (probabilities.argmax(axis=1) == labels)[sure]
     return Threshold(threshold, float(sure.mean()), float(right.mean()) if len(right) else None)
@@ -235,21 +240,21 @@ def calibrate(
     seed: int = 0,
     twins: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """Fits temperature and threshold on the clean validation pictures, and reports what scaling brings there.
+    """Fits temperature and threshold on the clean validation pictures, and measures the effect of scaling there.
 
     Args:
         logits: float [N, C], before scaling.
         labels: int64 [N], positions of the true classes.
         groups: int64 [N], twins share a number.
         seed: of the halves.
-        twins: bool [N], which pictures have a twin in training; they are left out, unless all are twins.
+        twins: bool [N], true if the picture has a twin in training; twins are left out, unless all pictures are twins.
 
     Returns:
         What ``meta.json`` holds as ``calibration``: ``temperature``, ``split``, ``n`` (pictures fitted on),
         ``twins_left_out``, ``ece_before``, ``ece_after``, ``nll_before``, ``nll_after`` (after: cross-fitted; null
-        where the pictures cannot be halved) and ``uncertain``: ``stated_accuracy``, ``confidence``, the ``threshold``
-        of a sure answer, its ``coverage``, its ``accuracy`` and that one's interval ``ci95`` (null, 0, null and null
-        where no threshold keeps the promise).
+        if the pictures cannot be halved) and ``uncertain``: ``stated_accuracy``, ``confidence``, the ``threshold``
+        of a sure answer, its ``coverage``, its ``accuracy`` and the interval ``ci95`` of that accuracy (null, 0,
+        null and null if no threshold keeps the promise).
     """
     clean = _clean_rows(len(labels), twins)
     left_out = len(labels) - len(clean)
@@ -275,7 +280,8 @@ def promise(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     record: dict[str, Any] = {"stated_accuracy": STATED_ACCURACY, "confidence": CONFIDENCE}
     if fitted is None:
         return {**record, "threshold": None, "coverage": 0.0, "accuracy": None, "ci95": None}
-    # Rounded down, so that the same picture is sure again where the folded weights answer a rounding error away.
+    # Rounded down: weights with the folded temperature answer up to a rounding error differently, and the same picture
+    # must count as sure again.
     rounded = apply_threshold(probabilities, labels, math.floor(fitted.threshold * 1e6) / 1e6)
     count, accuracy = round(rounded.coverage * len(labels)), rounded.accuracy or 0.0
     interval = accuracy_interval(round(accuracy * count), count)
@@ -303,7 +309,7 @@ def calibrate_if_enough(
     seed: int = 0,
     twins: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """``calibrate``, but fits nothing to fewer clean pictures than it takes.
+    """``calibrate``, but fits neither temperature nor threshold if there are too few clean pictures.
 
     Args:
         logits: as ``calibrate``.
@@ -335,5 +341,5 @@ def calibrate_if_enough(
 
 
 def _clean_rows(count: int, twins: np.ndarray | None) -> np.ndarray:
-    """int64: rows of the pictures without a twin in training; all rows if that is not known or all are twins."""
+    """int64: rows of the pictures without a twin in training; all rows if twins are unknown or all are twins."""
     return np.arange(count) if twins is None or twins.all() else np.flatnonzero(~twins)

@@ -1,4 +1,4 @@
-"""Several evaluations: their average, a table of them, and paired tests."""
+"""Several evaluations: their average, their scores in a table, and paired tests."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ from mien.labels import canonical, positions
 
 
 def average(evaluations: Sequence[Evaluation]) -> Evaluation:
-    """Averages what several models made of the same pictures (deep ensembles, arXiv:1612.01474).
+    """Averages the probabilities of several models on the same pictures (deep ensembles, arXiv:1612.01474).
 
-    A picture counts as a twin where any of the models was trained on its twin. The average has no threshold for
-    uncertain answers, as none was fitted for it.
+    A picture counts as a twin if any of the models was trained on its twin. The average has no threshold for uncertain
+    answers, because none was fitted for it.
 
     Args:
-        evaluations: two or more; the class order of the first is kept, the others are matched to it by name.
+        evaluations: two or more; the average has the class order of the first, the rest are matched to it by name.
 
     Raises:
-        MienError: they differ in classes, in pictures, or in views.
+        MienError: the evaluations differ in classes, in pictures, or in views.
     """
     first = evaluations[0]
-    for other in evaluations[1:]:
-        same_classes(first.names, first.model, other.names, other.model)
+    for evaluation in evaluations[1:]:
+        same_classes(first.names, first.model, evaluation.names, evaluation.model)
     if not same_pictures(evaluations):
         raise MienError(f"{first.model} was evaluated on other pictures than the rest; average like with like")
     if len({evaluation.views for evaluation in evaluations}) > 1:
-        raise MienError("some models read the mirror image too, others do not; average like with like")
+        raise MienError("some models classified the mirror image too, some did not; average like with like")
     columns = [positions(first.names, evaluation.names, evaluation.model) for evaluation in evaluations]
 
     def mean(parts: Sequence[np.ndarray]) -> np.ndarray:
         return np.mean([part[:, order] for part, order in zip(parts, columns, strict=True)], axis=0)
 
     probabilities = mean([evaluation.probabilities for evaluation in evaluations])
-    known = [evaluation.twins for evaluation in evaluations if evaluation.twins is not None]
-    twins = np.any(known, axis=0) if len(known) == len(evaluations) else None
+    twin_masks = [evaluation.twins for evaluation in evaluations if evaluation.twins is not None]
+    twins = np.any(twin_masks, axis=0) if len(twin_masks) == len(evaluations) else None
     whole, clean, reason = score_parts(probabilities, first.labels, first.names, twins, first.seed)
     scalings = [evaluation.scaling for evaluation in evaluations if evaluation.scaling is not None]
-    told = [text for evaluation in evaluations for text in evaluation.warnings]
+    warnings = [warning for evaluation in evaluations for warning in evaluation.warnings]
     return replace(
         first,
         probabilities=probabilities,
@@ -55,7 +55,7 @@ def average(evaluations: Sequence[Evaluation]) -> Evaluation:
         clean=clean,
         clean_reason=reason,
         models=tuple(name for evaluation in evaluations for name in evaluation.models),
-        warnings=tuple(dict.fromkeys(told)),
+        warnings=tuple(dict.fromkeys(warnings)),
         scaling=Scaling(
             temperatures=tuple(value for scaling in scalings for value in scaling.temperatures),
             before=mean([scaling.before for scaling in scalings]),
@@ -68,22 +68,21 @@ def average(evaluations: Sequence[Evaluation]) -> Evaluation:
     )
 
 
-def same_classes(names: Sequence[str], model: str, others: Sequence[str], other: str) -> None:
-    """Checks that two models know the same classes, in whatever order.
+def same_classes(first_names: Sequence[str], first_model: str, names: Sequence[str], model: str) -> None:
+    """Checks that two models have the same classes, in any order.
 
     Raises:
-        MienError: they do not.
+        MienError: the classes differ.
     """
-    ours, theirs = ({canonical(name) for name in found} for found in (names, others))
-    if ours != theirs:
+    if {canonical(name) for name in first_names} != {canonical(name) for name in names}:
         raise MienError(
-            f"{other}: knows the classes {', '.join(others)}, unlike {model} ({', '.join(names)}); evaluate models of "
-            "the same classes together"
+            f"{model}: knows the classes {', '.join(names)}, unlike {first_model} ({', '.join(first_names)}); evaluate "
+            "models of the same classes together"
         )
 
 
 def same_pictures(evaluations: Sequence[Evaluation]) -> bool:
-    """Whether all were evaluated on the same pictures, in the same order."""
+    """True if all evaluations are of the same pictures in the same order."""
     first = evaluations[0]
     return all(
         (evaluation.split, evaluation.fingerprint) == (first.split, first.fingerprint)
@@ -100,7 +99,7 @@ def compare_runs(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Mean and sample standard deviation (n - 1; null for one run) over the ``metrics.json`` of several seeds.
 
     Returns:
-        ``split, tta, runs, models``, ``whole`` and ``clean`` (null where a run has none), both
+        ``split, tta, runs, models``, ``whole`` and ``clean`` (null if a run has none), both
         ``{score: {"mean", "std", "values"}}``.
 
     Raises:
@@ -110,9 +109,9 @@ def compare_runs(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
         raise MienError("no run to compare; give at least one")
     try:
         for field in ("split", "views", "averaged"):
-            found = sorted({str(run[field]) for run in runs})
-            if len(found) > 1:
-                raise MienError(f"the runs differ in {field} ({', '.join(found)}); compare runs evaluated in one way")
+            values = sorted({str(run[field]) for run in runs})
+            if len(values) > 1:
+                raise MienError(f"the runs differ in {field} ({', '.join(values)}); compare runs evaluated in one way")
         if len({run["data"]["fingerprint"] for run in runs}) > 1:
             raise MienError("the runs were evaluated on different data; compare runs evaluated on the same data")
         cleans = [run["clean"] for run in runs]
@@ -129,7 +128,7 @@ def compare_runs(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def paired_tests(evaluations: Sequence[Evaluation]) -> list[dict[str, Any]]:
-    """McNemar's exact test of each pair, on the whole split; the probabilities are not corrected for their number.
+    """McNemar's exact test of each pair on the whole split; p is not corrected for the number of tests.
 
     Args:
         evaluations: of the same pictures in the same order.
@@ -144,7 +143,7 @@ def paired_tests(evaluations: Sequence[Evaluation]) -> list[dict[str, Any]]:
 
 
 def average_scores(evaluation: Evaluation) -> dict[str, dict[str, float] | None]:
-    """``whole`` and ``clean`` (None where it is unknown) of an average, each ``{score: value}``."""
+    """``whole`` and ``clean`` (None if unknown) of an average, each ``{score: value}``."""
     parts = {"whole": evaluation.whole, "clean": evaluation.clean}
     return {part: scores and {name: scores[name] for name in COMPARED} for part, scores in parts.items()}
 
@@ -152,8 +151,7 @@ def average_scores(evaluation: Evaluation) -> dict[str, dict[str, float] | None]
 def comparison_table(comparison: dict[str, Any]) -> str:
     """``compare_runs`` as lines of text: shares in percent, the likelihood in nats.
 
-    Where there is an ``average`` (``average_scores``), it has columns of its own; where there are ``pairs``
-    (``paired_tests``), each gets a line below.
+    An ``average`` (``average_scores``) gets its own columns, and each of ``pairs`` (``paired_tests``) a line below.
     """
     views = ", picture and mirror image averaged" if comparison["tta"] else ""
     parts = [part for part in ("whole", "clean") if comparison[part]]
@@ -169,8 +167,8 @@ def comparison_table(comparison: dict[str, Any]) -> str:
     for pair in comparison.get("pairs") or []:
         first, second = pair["models"]
         lines.append(
-            f"{first} against {second}: {pair['b']:,} pictures are read right by the first alone, {pair['c']:,} by the "
-            f"second alone, p = {pair['p']:.2g} (McNemar)"
+            f"{first} against {second}: only the first is right on {pair['b']:,} pictures, only the second on "
+            f"{pair['c']:,}, p = {pair['p']:.2g} (McNemar)"
         )
     return "\n".join(lines)
 

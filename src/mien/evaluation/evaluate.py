@@ -1,4 +1,4 @@
-"""One classifier on one split of a data set: probabilities, scores, and the same scores without twins of training."""
+"""Evaluates a classifier on a split of a data set: probabilities, scores, and the scores without twins of training."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from mien.machine import versions
 
 
 class Reads(Protocol):
-    """What evaluation needs of a classifier."""
+    """The methods of a classifier that evaluation needs."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -34,24 +34,24 @@ class Reads(Protocol):
         ...
 
     def logits(self, images: np.ndarray, *, batch_size: int, flip: bool = False, quiet: bool = False) -> np.ndarray:
-        """float32 [N, C] of uint8 [N, S, S] or [N, S, S, 3], of their mirror images where ``flip`` is set."""
+        """float32 [N, C] of uint8 [N, S, S] or [N, S, S, 3], of their mirror images if ``flip``."""
         ...
 
     def meta(self) -> dict[str, Any]:
-        """The model's ``meta.json``, of which ``calibration`` and the data's fingerprint are read; may be empty."""
+        """The model's ``meta.json``; evaluation uses ``calibration`` and the data's fingerprint; may be empty."""
         ...
 
 
 @dataclass(frozen=True)
 class Scaling:
-    """What temperature scaling did, or would do, to how sure the answers are.
+    """The effect of temperature scaling on the confidence of the answers.
 
     Attributes:
-        temperatures: of each model, None where none is folded into its head.
-        before: float64 [N, C], probabilities with the temperatures taken out again.
-        after: float64 [N, C], probabilities with the temperature of each picture found on the half of the split that
-            does not hold it, where ``cross_fitted`` is set; elsewhere as the models answer.
-        cross_fitted: whether this is the split on which temperatures are fitted.
+        temperatures: of each model; None if its head has no temperature folded in.
+        before: float64 [N, C], probabilities without the folded temperatures.
+        after: float64 [N, C], probabilities with scaling: if ``cross_fitted``, each picture by the temperature fitted
+            on the half of the split that does not contain it; else as the models answer.
+        cross_fitted: true if temperatures are fitted on this split.
     """
 
     temperatures: tuple[float | None, ...]
@@ -62,28 +62,28 @@ class Scaling:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a classifier, or the average of several, made of one split.
+    """Predictions and scores of a classifier, or of the average of several, on one split.
 
     Attributes:
         split: ``train``, ``validation`` or ``test``.
         names: the C class names, in the classifier's order.
         probabilities: float64 [N, C], rows that sum to 1, columns in the order of ``names``.
         labels: int64 [N], positions of the true classes in ``names``.
-        images: uint8 [N, S, S] or [N, S, S, 3], as the data has them.
-        ids: str [N], as the data has them.
-        twins: bool [N], whether a picture has a twin in training (``mien.data.twins``); None where that is unknown.
-        approximate: whether twins were found by sketches of the training pictures and not by the pictures themselves.
+        images: uint8 [N, S, S] or [N, S, S, 3], the pictures.
+        ids: str [N], the names of the pictures in the data.
+        twins: bool [N], true if a picture has a twin in training (``mien.data.twins``); None if unknown.
+        approximate: true if twins were detected by sketches of the training pictures, not by the pictures themselves.
         whole: ``mien.evaluation.metrics.score`` of the whole split.
-        clean: the same of the pictures without a twin in training; None where there are none or it is unknown.
+        clean: the same of the pictures without a twin in training; None if there are none or twins are unknown.
         clean_reason: why ``clean`` is None.
-        views: readings of a picture by each model, 1, or 2 where the mirror image was read too.
-        models: which classifier it was, in words; several where their probabilities were averaged.
-        source: where the data came from.
+        views: predictions per picture and model: 1, or 2 with the mirror image.
+        models: the names of the classifiers; several if their probabilities were averaged.
+        source: the path or name of the data.
         fingerprint: the data's fingerprint.
         seed: of the bootstrap intervals, and of the halves of ``scaling``.
-        warnings: what a careful person would want to know.
-        scaling: what temperature scaling does; None where there is none to tell of.
-        uncertain: ``stated_accuracy`` and ``threshold`` that came with the model (``calibration.calibrate``), or None.
+        warnings: sentences about the data, for the report.
+        scaling: the effect of temperature scaling; None if it was not measured.
+        uncertain: ``stated_accuracy`` and ``threshold`` of the model (``calibration.calibrate``), or None.
     """
 
     split: str
@@ -108,33 +108,33 @@ class Evaluation:
 
     @property
     def tta(self) -> bool:
-        """Whether the mirror image was averaged in (test-time augmentation)."""
+        """True if the mirror image was averaged in (test-time augmentation)."""
         return self.views > 1
 
     @property
     def model(self) -> str:
-        """Which classifier it was, in words."""
+        """The name of the classifier, or the number of averaged models."""
         return self.models[0] if len(self.models) == 1 else f"average of {len(self.models)} models"
 
     @property
     def right(self) -> np.ndarray:
-        """bool [N], which pictures are read as they are labelled."""
+        """bool [N], true if the prediction matches the label."""
         return self.probabilities.argmax(axis=1) == self.labels
 
     def twin_scores(self) -> dict[str, Any] | None:
-        """Number and accuracy (null where there are none) of the pictures with a twin in training."""
+        """Number and accuracy (null if there are none) of the pictures with a twin in training."""
         if self.twins is None:
             return None
         right = self.right[self.twins]
         return {"n": len(right), "accuracy": float(right.mean()) if len(right) else None}
 
     def sure(self) -> Threshold | None:
-        """Coverage and accuracy of the answers that the model's own threshold calls sure; None without a threshold."""
+        """Coverage and accuracy of the answers above the model's own threshold; None without a threshold."""
         threshold = self.uncertain["threshold"] if self.uncertain else None
         return None if threshold is None else apply_threshold(self.probabilities, self.labels, threshold)
 
     def metrics(self, command: str = "") -> dict[str, Any]:
-        """The content of ``metrics.json``: what was evaluated, the scores, the same without twins, how to repeat it."""
+        """The content of ``metrics.json``: what was evaluated, all scores, and the command that repeats them."""
         return {
             "split": self.split,
             "tta": self.tta,
@@ -157,10 +157,12 @@ class Evaluation:
         }
 
     def cross_fitted_ece(self, *, clean: bool = False) -> float | None:
-        """Where the temperature was fitted on this split: ECE with each half scaled by the other's.
+        """ECE with each half of the split scaled by the temperature of the other half.
+
+        None if the temperature was not fitted on this split.
 
         Args:
-            clean: of the pictures without a twin in training alone; None where these are not known.
+            clean: only the pictures without a twin in training; the result is None if these are unknown.
         """
         if self.scaling is None or not self.scaling.cross_fitted or (clean and self.clean is None):
             return None
@@ -201,19 +203,19 @@ def evaluate(
     model: str = "",
     quiet: bool = False,
 ) -> Evaluation:
-    """Reads every picture of a split once (or with its mirror image) and scores the answers.
+    """Classifies every picture of a split (and its mirror image, if ``tta``) and scores the answers.
 
     Args:
-        classifier: columns of the result keep its class order; the data's labels are matched to it by name.
-        faces: the data; ``split`` alone is read.
+        classifier: gives the class order of the result; the labels of the data are matched to it by name.
+        faces: the data; only ``split`` is used.
         split: ``train``, ``validation`` or ``test``.
-        training: the pictures that the classifier was trained on, uint8 [M, S, S] or [M, S, S, 3], to find which
-            pictures have a twin among them; their sketches, where the pictures are not at hand; None where neither is.
+        training: the pictures that the classifier was trained on, uint8 [M, S, S] or [M, S, S, 3], to detect twins; or
+            their sketches; or None if both are unavailable.
         tta: average the probabilities of the picture and of its mirror image.
-        batch_size: pictures a forward pass.
-        seed: of the bootstrap intervals and of the halves by which scaling is measured.
-        model: which classifier it is, in words, for the report.
-        quiet: show no progress.
+        batch_size: pictures per forward pass.
+        seed: of the bootstrap intervals and of the halves for cross-fitting.
+        model: the name of the classifier, for the report.
+        quiet: hides the progress bar.
 
     Raises:
         MienError: the data has no such split or a class that the classifier does not know, or an answer is NaN.
@@ -225,13 +227,13 @@ def evaluate(
         for flip in ((False, True) if tta else (False,))
     ]
     record = meta.get("calibration") or {}
-    # Where the temperature was fitted on these very pictures, or where none was fitted yet.
+    # True if the temperature was fitted on these very pictures, or none was fitted yet.
     fits_here = split == "validation" and (not record or meta.get("data", {}).get("fingerprint") == faces.fingerprint)
     names, probabilities = tuple(classifier.names), _mean_softmax(readings)
-    seen = isinstance(training, np.ndarray) and np.array_equal(training, part.images)
-    twins = np.ones(len(part), bool) if seen else twins_in_training(part.images, training)
+    is_training_set = isinstance(training, np.ndarray) and np.array_equal(training, part.images)
+    twins = np.ones(len(part), bool) if is_training_set else twins_in_training(part.images, training)
     whole, clean, reason = score_parts(probabilities, labels, names, twins, seed)
-    reason = "the model was trained on these very pictures" if seen else reason
+    reason = "the model was trained on these very pictures" if is_training_set else reason
     halves = groups(part.images) if fits_here else None
     return Evaluation(
         split=split,
@@ -259,7 +261,7 @@ def evaluate(
 def score_parts(
     probabilities: np.ndarray, labels: np.ndarray, names: Sequence[str], twins: np.ndarray | None, seed: int
 ) -> tuple[dict[str, Any], dict[str, Any] | None, str | None]:
-    """``whole``, ``clean`` and ``clean_reason`` of an ``Evaluation``, whose other fields the arguments are."""
+    """The fields ``whole``, ``clean`` and ``clean_reason`` of an ``Evaluation``, from its other fields."""
     whole = score(probabilities, labels, names, seed=seed)
     if twins is None:
         return whole, None, "the pictures that the model was trained on are not at hand; give them by --train-data"
@@ -281,14 +283,14 @@ def _scaling(
     temperature: float | None,
     seed: int,
 ) -> Scaling | None:
-    """What scaling does to logits [N, C] of each view; ``halves``, int64 [N], if it is to be cross-fitted here."""
+    """The effect of scaling on the logits [N, C] of each view; ``halves``, int64 [N], asks for cross-fitting here."""
     raw = [logits * (temperature or 1.0) for logits in readings]
     if halves is not None:
         fitted_on = None if twins is None or twins.all() else ~twins
-        found = cross_fitted(raw[0], labels, halves, seed, fitted_on)
-        if found is None:
+        temperatures = cross_fitted(raw[0], labels, halves, seed, fitted_on)
+        if temperatures is None:
             return None
-        after = _mean_softmax([logits / found[:, None] for logits in raw])
+        after = _mean_softmax([logits / temperatures[:, None] for logits in raw])
     elif temperature is None:
         return None
     else:
@@ -297,12 +299,12 @@ def _scaling(
 
 
 def _mean_softmax(readings: Sequence[np.ndarray]) -> np.ndarray:
-    """float64 [N, C], the mean probabilities over views, of the logits [N, C] of each."""
+    """Mean probabilities over the views, float64 [N, C], from the logits [N, C] of each view."""
     return np.mean([softmax(logits) for logits in readings], axis=0)
 
 
 def _checked(logits: np.ndarray, model: str) -> np.ndarray:
-    """The logits as float64 [N, C], where they are numbers."""
+    """The logits as float64 [N, C]; raises MienError if one is NaN or infinite."""
     if not np.isfinite(logits).all():
         row = int(np.flatnonzero(~np.isfinite(logits).all(axis=1))[0])
         raise MienError(f"{model or 'the model'}: answers picture {row} with {NO_NUMBERS}")

@@ -23,6 +23,19 @@ TEXT_SIZE = 12.5
 SMALL_SIZE = 11.0
 DPI = 150
 
+FEW = 10
+"""Bins of the reliability diagram with fewer pictures are pale, and the risk curve begins at this number of answers."""
+
+SCORES: dict[str, str] = {"val_accuracy": "accuracy", "val_macro_f1": "macro-F1"}
+"""The validation scores of fine-tuning: column of the history -> title."""
+
+PROBES: dict[str, str] = {"linear_accuracy": "linear probe", "knn_accuracy": "k-NN"}
+"""The validation scores of pretraining: column of the history -> title."""
+
+ROWS: tuple[str, ...] = ("face", "what the\nencoder saw", "what the\ndecoder made")
+HIDDEN_SHADE = 0.82
+"""Brightness of a hidden patch, as a share of white."""
+
 
 @dataclass(frozen=True)
 class Theme:
@@ -54,7 +67,7 @@ DARK = Theme("#1b222b", "#e8edf2", "#a3afbb", "#333d49", "#6bb0e0", "#f0a050", "
 
 
 def blank_figure(size: tuple[float, float], theme: Theme) -> Figure:
-    """An empty figure of so many inches, width and height, whose parts keep out of one another's way."""
+    """An empty figure of ``size`` (width and height in inches), with a layout that keeps its parts apart."""
     layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1)
     return Figure(figsize=size, facecolor=theme.paper, layout=layout)
 
@@ -67,7 +80,7 @@ def png(figure: Figure, dpi: int = DPI) -> bytes:
 
 
 def style_axes(axes: Axes, theme: Theme) -> Axes:
-    """Puts an axes into the style: a thin frame at the left and below, quiet ticks, large labels."""
+    """Styles an axes: a thin frame at the left and below, quiet ticks, large labels."""
     axes.set_facecolor(theme.paper)
     axes.set_axisbelow(True)
     for side, spine in axes.spines.items():
@@ -82,12 +95,12 @@ def style_axes(axes: Axes, theme: Theme) -> Axes:
 
 
 def legend_above(figure: Figure, axes: Axes, theme: Theme, order: Sequence[str]) -> None:
-    """The legend in one row above the axes."""
+    """Adds a legend in one row above the axes, with the labels of ``order`` that the axes has."""
     handles, labels = axes.get_legend_handles_labels()
-    known = dict(zip(labels, handles, strict=True))
-    shown = [label for label in order if label in known]
+    handle_of = dict(zip(labels, handles, strict=True))
+    shown = [label for label in order if label in handle_of]
     figure.legend(
-        [known[label] for label in shown],
+        [handle_of[label] for label in shown],
         shown,
         loc="outside upper center",
         ncols=len(shown),
@@ -100,12 +113,12 @@ def legend_above(figure: Figure, axes: Axes, theme: Theme, order: Sequence[str])
 
 
 def or_nan(value: Any) -> float:
-    """A number, NaN where there is none (None or an empty text)."""
+    """A number; NaN for None or an empty text."""
     return math.nan if value is None or value == "" else float(value)
 
 
 def confusion_matrix(confusion: Sequence[Sequence[int]], names: Sequence[str], *, theme: Theme = LIGHT) -> Figure:
-    """Counts [C, C], rows true, shaded by the share of the row; each cell says its share in percent and its count."""
+    """Counts [C, C], a row per label, shaded by the share of the row; each cell shows share in percent and count."""
     counts = np.asarray(confusion)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = max(4.8, 1.6 + 0.74 * len(names))
@@ -126,8 +139,8 @@ def confusion_matrix(confusion: Sequence[Sequence[int]], names: Sequence[str], *
     ticks = np.arange(len(names))
     axes.set_xticks(ticks, names, rotation=35, ha="right", rotation_mode="anchor", parse_math=False)
     axes.set_yticks(ticks, names, parse_math=False)
-    axes.set_xlabel("read as")
-    axes.set_ylabel("labelled")
+    axes.set_xlabel("prediction")
+    axes.set_ylabel("label")
     axes.set_xticks(ticks[1:] - 0.5, minor=True)
     axes.set_yticks(ticks[1:] - 0.5, minor=True)
     axes.grid(which="minor", color=theme.grid, linewidth=1)
@@ -136,7 +149,7 @@ def confusion_matrix(confusion: Sequence[Sequence[int]], names: Sequence[str], *
 
 
 def per_class_bars(per_class: Mapping[str, Mapping[str, Any]], *, theme: Theme = LIGHT) -> Figure:
-    """F1 as a bar a class and in figures beside it, with markers for precision and recall; None is left out."""
+    """One bar of F1 per class, its value beside it, and markers for precision and recall; None is left out."""
     names = list(per_class)
     places = np.arange(len(names))
     figure = blank_figure((6.6, 1.5 + 0.52 * len(names)), theme)
@@ -153,7 +166,8 @@ def per_class_bars(per_class: Mapping[str, Mapping[str, Any]], *, theme: Theme =
     axes.plot(values["precision"], places - 0.15, marker="D", color=theme.second, label="precision", **edge)
     axes.plot(values["recall"], places + 0.15, marker="o", color=theme.ink, label="recall", **edge)
     for place, value in enumerate(values["f1"]):
-        axes.text(1.035, place, _said(value), va="center", color=theme.ink, fontsize=TEXT_SIZE)
+        text = "no pictures" if math.isnan(value) else f"{value:.2f}"
+        axes.text(1.035, place, text, va="center", color=theme.ink, fontsize=TEXT_SIZE)
     axes.text(1.035, -0.62, "F1", va="center", color=theme.faint, fontsize=SMALL_SIZE)
     labels = [f"{name}  ({per_class[name]['support']:,})" for name in names]
     axes.set_yticks(places, labels, parse_math=False)
@@ -166,7 +180,7 @@ def per_class_bars(per_class: Mapping[str, Mapping[str, Any]], *, theme: Theme =
 
 
 def picture_sheet(images: np.ndarray, captions: Sequence[str], *, columns: int = 4, theme: Theme = LIGHT) -> Figure:
-    """At least one picture, uint8 [N, S, S] or [N, S, S, 3], in rows of ``columns``, each above its caption."""
+    """Pictures, uint8 [N, S, S] or [N, S, S, 3] with N of at least 1, in rows of ``columns``, captions below."""
     columns = min(columns, len(images))
     rows = math.ceil(len(images) / columns)
     figure = blank_figure((2.1 * columns, 2.75 * rows), theme)
@@ -180,31 +194,8 @@ def picture_sheet(images: np.ndarray, captions: Sequence[str], *, columns: int =
     return figure
 
 
-def _readable_on(background: tuple[float, float, float, float], theme: Theme) -> str:
-    """Whichever of the theme's two text colours has the higher contrast on ``background`` (WCAG 2.1)."""
-
-    def luminance(colour: Any) -> float:
-        channels = np.array(to_rgb(colour))
-        linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
-        return float(linear @ [0.2126, 0.7152, 0.0722]) + 0.05
-
-    below = luminance(background[:3])
-    return max(
-        (theme.ink, theme.on_strongest),
-        key=lambda text: max(below, luminance(text)) / min(below, luminance(text)),
-    )
-
-
-def _said(value: float) -> str:
-    return "no pictures" if math.isnan(value) else f"{value:.2f}"
-
-
-FEW = 10
-"""Fewer pictures say little: such bins of the reliability diagram are pale, and the risk is drawn from so many on."""
-
-
 def reliability_diagram(bins: Reliability, *, theme: Theme = LIGHT) -> Figure:
-    """Accuracy over confidence with the gap to the diagonal, and below it how many pictures stand in each bin.
+    """Accuracy over confidence with the gap to the diagonal, and below it the number of pictures in each bin.
 
     Bars of fewer than ``FEW`` pictures are pale.
     """
@@ -215,16 +206,16 @@ def reliability_diagram(bins: Reliability, *, theme: Theme = LIGHT) -> Figure:
     filled = bins.count > 0
     style_axes(upper, theme)
     for enough, alpha in ((True, 1.0), (False, 0.4)):
-        here = filled & ((bins.count >= FEW) == enough)
-        label = "share read right" if enough else None
-        upper.bar(centres[here], bins.accuracy[here], width * 0.9, color=theme.first, alpha=alpha, label=label)
+        rows = filled & ((bins.count >= FEW) == enough)
+        label = "accuracy" if enough else None
+        upper.bar(centres[rows], bins.accuracy[rows], width * 0.9, color=theme.first, alpha=alpha, label=label)
     upper.plot(
         [0, 1],
         [0, 1],
         color=theme.ink,
         linestyle=(0, (4, 3)),
         linewidth=1.4,
-        label="as sure as it is right",
+        label="perfect calibration",
         path_effects=[withStroke(linewidth=3.2, foreground=theme.paper)],
     )
     upper.vlines(
@@ -253,41 +244,41 @@ def reliability_diagram(bins: Reliability, *, theme: Theme = LIGHT) -> Figure:
     style_axes(lower, theme)
     lower.bar(centres, bins.count, width * 0.9, color=theme.faint, alpha=0.7)
     lower.set_ylabel("pictures")
-    lower.set_xlabel("confidence: the highest of the probabilities")
+    lower.set_xlabel("confidence (highest probability)")
     lower.xaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
     lower.yaxis.set_major_locator(MaxNLocator(3, integer=True))
     lower.grid(axis="y", color=theme.grid)
-    legend_above(figure, upper, theme, ("share read right", "gap", "as sure as it is right"))
+    legend_above(figure, upper, theme, ("accuracy", "gap", "perfect calibration"))
     return figure
 
 
 def risk_coverage_curve(curve: RiskCoverage, sure: Threshold | None = None, *, theme: Theme = LIGHT) -> Figure:
-    """Accuracy of the surest answers over the share of pictures that is answered.
+    """Accuracy of the most confident answers over the share of pictures that is answered.
 
     Args:
-        curve: drawn from ``FEW`` answers on, where there are more.
-        sure: the answers that the model's own threshold calls sure; marked where there are any.
+        curve: drawn from ``FEW`` answers on, if there are as many.
+        sure: the answers above the model's own threshold; marked if there are any.
         theme: the colours.
     """
     figure = blank_figure((6.6, 4.6), theme)
     axes = style_axes(figure.add_subplot(), theme)
     enough = curve.coverage * curve.count >= min(FEW, curve.count)
     shown, marked = curve.accuracy[enough], "no threshold"
-    axes.plot(curve.coverage[enough], shown, color=theme.first, linewidth=2.4, label="share read right")
+    axes.plot(curve.coverage[enough], shown, color=theme.first, linewidth=2.4, label="accuracy")
     axes.plot(1, shown[-1], "o", color=theme.first, markersize=7, clip_on=False)
     lowest = float(shown.min())
     if sure is not None and sure.accuracy is not None:
         mark: dict[str, Any] = {"markersize": 10, "markeredgecolor": theme.paper, "markeredgewidth": 1.2}
-        marked = f"sure: from {100 * sure.threshold:.1f} % certainty on"
+        marked = f"sure: confidence of at least {100 * sure.threshold:.1f} %"
         axes.plot(sure.coverage, sure.accuracy, "D", color=theme.second, label=marked, clip_on=False, **mark)
         axes.vlines(sure.coverage, 0, sure.accuracy, color=theme.second, linewidth=1.4, linestyle=(0, (4, 3)))
         lowest = min(lowest, sure.accuracy)
     axes.set_xlim(0, 1)
     axes.set_ylim(max(0.0, math.floor(10 * lowest - 0.5) / 10), 1.01)
-    axes.set_xlabel("coverage: share of pictures answered, the surest first")
-    axes.set_ylabel("accuracy of these")
+    axes.set_xlabel("coverage: share of answers, most confident first")
+    axes.set_ylabel("accuracy")
     axes.set_title(
-        f"area under the risk (AURC) {curve.aurc:.3f}",
+        f"risk-coverage area (AURC) {curve.aurc:.3f}",
         loc="left",
         color=theme.ink,
         fontsize=TEXT_SIZE + 1,
@@ -297,26 +288,19 @@ def risk_coverage_curve(curve: RiskCoverage, sure: Threshold | None = None, *, t
         axis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
         axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     axes.grid(color=theme.grid)
-    legend_above(figure, axes, theme, ("share read right", marked))
+    legend_above(figure, axes, theme, ("accuracy", marked))
     return figure
-
-
-SCORES: dict[str, str] = {"val_accuracy": "accuracy", "val_macro_f1": "macro-F1"}
-"""What fine-tuning measures on validation, by the column of its history."""
-
-PROBES: dict[str, str] = {"linear_accuracy": "linear probe", "knn_accuracy": "k-NN"}
-"""What pretraining measures on validation, by the column of its history."""
 
 
 def curves(history: Sequence[Mapping[str, Any]], *, scores: Mapping[str, str] = SCORES, theme: Theme = LIGHT) -> Figure:
     """Loss, validation scores and learning rate over the epochs.
 
     Args:
-        history: a mapping an epoch with ``epoch`` and any of ``loss, val_loss, lr, image_size`` (pixels) and the names
-            of ``scores`` (shares in [0, 1]); what is missing, None or NaN is left out. A line shows where the size of
-            the pictures changes.
-        scores: the columns to show as validation scores, and what they are called; the best of the first is marked,
-            among the epochs at the last size, as only these are kept.
+        history: a mapping per epoch with ``epoch`` and any of ``loss, val_loss, lr, image_size`` (pixels) and the names
+            of ``scores`` (shares in [0, 1]); missing values, None and NaN are left out. A line marks the epoch at
+            which the size of the pictures changes.
+        scores: the columns to show as validation scores, and their titles. The best epoch of the first is marked, among
+            the epochs at the last size, because only these are saved.
         theme: the colours.
     """
     epochs = [float(row["epoch"]) for row in history]
@@ -356,18 +340,56 @@ def curves(history: Sequence[Mapping[str, Any]], *, scores: Mapping[str, str] = 
     grid[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
     key, label = next(iter(scores.items()))
     sizes = _series(history, "image_size")
-    kept = ~(sizes < sizes[-1])
-    _mark_best(grid[1], epochs, np.where(kept, _series(history, key), np.nan), label, theme)
-    if not kept.all():
-        _mark_sizes(list(grid), epochs[int(np.flatnonzero(~kept)[-1])] + 0.5, sizes, theme)
+    at_last_size = ~(sizes < sizes[-1])
+    _mark_best(grid[1], epochs, np.where(at_last_size, _series(history, key), np.nan), label, theme)
+    if not at_last_size.all():
+        _mark_sizes(list(grid), epochs[int(np.flatnonzero(~at_last_size)[-1])] + 0.5, sizes, theme)
     for axes, corner in zip(grid, ("upper right", "lower right"), strict=False):
         if axes.get_legend_handles_labels()[0]:
             axes.legend(loc=corner, frameon=False, fontsize=TEXT_SIZE, labelcolor=theme.ink)
     return figure
 
 
+def reconstructions(originals: np.ndarray, hidden: np.ndarray, merged: np.ndarray, *, theme: Theme = LIGHT) -> Figure:
+    """Three rows of pictures (face, masked, reconstructed), one column per face.
+
+    Args:
+        originals: uint8 [N, S, S] (grey) or [N, S, S, 3] (RGB).
+        hidden: bool [N, S, S], true for pixels that were masked for the encoder.
+        merged: as ``originals``: visible patches as they are, hidden ones as predicted.
+        theme: the colours.
+    """
+    veil = np.uint8(round(255 * HIDDEN_SHADE))
+    masked = np.where(hidden if originals.ndim == 3 else hidden[..., None], veil, originals)
+    figure = blank_figure((1.15 * len(originals) + 1.2, 3.75), theme)
+    grid = figure.subplots(3, len(originals), squeeze=False)
+    for row, (title, images) in enumerate(zip(ROWS, (originals, masked, merged), strict=True)):
+        for axes, image in zip(grid[row], images, strict=True):
+            axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+            axes.set_xticks([])
+            axes.set_yticks([])
+            axes.set_frame_on(False)
+        grid[row, 0].set_ylabel(title, rotation=0, ha="right", va="center", color=theme.ink, fontsize=TEXT_SIZE)
+    return figure
+
+
+def _readable_on(background: tuple[float, float, float, float], theme: Theme) -> str:
+    """The text colour of the theme with the higher contrast on ``background`` (WCAG 2.1)."""
+
+    def luminance(colour: Any) -> float:
+        channels = np.array(to_rgb(colour))
+        linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+        return float(linear @ [0.2126, 0.7152, 0.0722]) + 0.05
+
+    below = luminance(background[:3])
+    return max(
+        (theme.ink, theme.on_strongest),
+        key=lambda text: max(below, luminance(text)) / min(below, luminance(text)),
+    )
+
+
 def _mark_best(axes: Axes, epochs: Sequence[float], accuracy: np.ndarray, label: str, theme: Theme) -> None:
-    """A ring and a word at the epoch of the highest validation score."""
+    """Marks the epoch of the highest validation score by a ring, and names it in the title."""
     if not np.isfinite(accuracy).any():
         return
     best = int(np.nanargmax(accuracy))
@@ -381,7 +403,7 @@ def _mark_best(axes: Axes, epochs: Sequence[float], accuracy: np.ndarray, label:
 
 
 def _mark_sizes(grid: Sequence[Axes], epoch: float, sizes: np.ndarray, theme: Theme) -> None:
-    """A line through all panels where the pictures grow, and both sizes beside it in the first."""
+    """Marks the epoch at which the pictures grow: a line in all panels, and both sizes in the first."""
     for axes in grid:
         axes.axvline(epoch, color=theme.faint, linewidth=1, linestyle=":")
     for text, side, shift in ((f"{sizes[0]:g} px", "right", -5), (f"{sizes[-1]:g} px", "left", 5)):
@@ -399,31 +421,3 @@ def _mark_sizes(grid: Sequence[Axes], epoch: float, sizes: np.ndarray, theme: Th
 
 def _series(history: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:
     return np.array([or_nan(row.get(key)) for row in history])
-
-
-ROWS: tuple[str, ...] = ("face", "what the\nencoder saw", "what the\ndecoder made")
-HIDDEN_SHADE = 0.82
-"""Brightness of a hidden patch, as a share of white."""
-
-
-def reconstructions(originals: np.ndarray, hidden: np.ndarray, merged: np.ndarray, *, theme: Theme = LIGHT) -> Figure:
-    """Three rows of pictures, one column a face.
-
-    Args:
-        originals: uint8 [N, S, S] (grey) or [N, S, S, 3] (RGB).
-        hidden: bool [N, S, S], true where the encoder saw nothing.
-        merged: as ``originals``: visible patches as they are, hidden ones as predicted.
-        theme: the colours.
-    """
-    veil = np.uint8(round(255 * HIDDEN_SHADE))
-    masked = np.where(hidden if originals.ndim == 3 else hidden[..., None], veil, originals)
-    figure = blank_figure((1.15 * len(originals) + 1.2, 3.75), theme)
-    grid = figure.subplots(3, len(originals), squeeze=False)
-    for row, (title, images) in enumerate(zip(ROWS, (originals, masked, merged), strict=True)):
-        for axes, image in zip(grid[row], images, strict=True):
-            axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-            axes.set_xticks([])
-            axes.set_yticks([])
-            axes.set_frame_on(False)
-        grid[row, 0].set_ylabel(title, rotation=0, ha="right", va="center", color=theme.ink, fontsize=TEXT_SIZE)
-    return figure

@@ -1,4 +1,4 @@
-"""Scores of a classifier from its probabilities: accuracy, F1, calibration, confusion, each with how sure it is."""
+"""Scores of a classifier from its probabilities: accuracy, F1, calibration error and confusion, with intervals."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ BINS = 15
 
 @dataclass(frozen=True)
 class Reliability:
-    """How often the classifier is right among the pictures of which it is about equally sure.
+    """Accuracy and mean confidence of the pictures in each confidence bin.
 
     Attributes:
         edges: float64 [bins + 1] from 0 to 1; bin k holds the top probabilities in (edges[k], edges[k + 1]].
-        confidence: float64 [bins], mean top probability of a bin in [0, 1]; NaN where the bin is empty.
-        accuracy: float64 [bins], share of a bin that is read right in [0, 1]; NaN where the bin is empty.
+        confidence: float64 [bins], mean top probability of a bin in [0, 1]; NaN if the bin is empty.
+        accuracy: float64 [bins], share of correct predictions of a bin in [0, 1]; NaN if the bin is empty.
         count: int64 [bins], pictures in a bin.
     """
 
@@ -37,7 +37,7 @@ class Reliability:
 
 
 def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = BINS) -> Reliability:
-    """Sorts pictures by their top probability into equal-width bins and compares each bin with what is true.
+    """Confidence and accuracy of the pictures in equal-width bins of their top probability.
 
     Args:
         probabilities: float64 [N, C], rows that sum to 1.
@@ -49,15 +49,15 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = BINS)
     """
     _check(probabilities, labels)
     confidence = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == labels
+    correct = probabilities.argmax(axis=1) == labels
     edges = np.linspace(0.0, 1.0, bins + 1)
-    place = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
-    count = np.bincount(place, minlength=bins)
-    filled = np.where(count > 0, count, np.nan)
+    bin_of = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
+    count = np.bincount(bin_of, minlength=bins)
+    pictures = np.where(count > 0, count, np.nan)
     return Reliability(
         edges=edges,
-        confidence=np.bincount(place, weights=confidence, minlength=bins) / filled,
-        accuracy=np.bincount(place, weights=right, minlength=bins) / filled,
+        confidence=np.bincount(bin_of, weights=confidence, minlength=bins) / pictures,
+        accuracy=np.bincount(bin_of, weights=correct, minlength=bins) / pictures,
         count=count,
     )
 
@@ -65,9 +65,9 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = BINS)
 def score(
     probabilities: np.ndarray, labels: np.ndarray, names: Sequence[str], *, seed: int = 0, resamples: int = 1000
 ) -> dict[str, Any]:
-    """Every score of one set of pictures, ready for JSON: shares in [0, 1], null where a number is undefined.
+    """Every score of one set of pictures, ready for JSON: shares in [0, 1], null if a number is undefined.
 
-    Balanced accuracy and macro-F1 are means over the classes that have pictures; a class without any has null for
+    Balanced accuracy and macro-F1 are means over the classes that have pictures; a class without pictures has null for
     recall and F1, and a class that is never predicted has null for precision. ``nll`` is
     ``negative_log_likelihood``. ``ci95`` is the percentile bootstrap over pictures (Efron 1979).
 
@@ -76,7 +76,7 @@ def score(
         labels: int64 [N], positions of the true classes in ``names``.
         names: the C class names, in the order of the columns.
         seed: of the bootstrap.
-        resamples: of the bootstrap; 1,000 take about 0.1 s.
+        resamples: number of bootstrap samples; 1,000 take about 0.1 s.
 
     Returns:
         ``n, accuracy, balanced_accuracy, macro_f1, ece, nll, ci95, per_class, names, confusion`` (rows are the true
@@ -93,13 +93,13 @@ def score(
     precision, recall, f1, support = precision_recall_fscore_support(
         labels, predictions, labels=np.arange(len(names)), zero_division=np.nan
     )
-    seen = support > 0
-    f1 = np.where(seen, f1, np.nan)
+    has_pictures = support > 0
+    f1 = np.where(has_pictures, f1, np.nan)
     return {
         "n": len(labels),
         "accuracy": float((predictions == labels).mean()),
-        "balanced_accuracy": float(recall[seen].mean()),
-        "macro_f1": float(f1[seen].mean()),
+        "balanced_accuracy": float(recall[has_pictures].mean()),
+        "macro_f1": float(f1[has_pictures].mean()),
         "ece": reliability(probabilities, labels).ece,
         "nll": negative_log_likelihood(probabilities, labels),
         "ci95": _intervals(counts, seed, resamples),
@@ -124,17 +124,17 @@ def negative_log_likelihood(probabilities: np.ndarray, labels: np.ndarray) -> fl
 
 
 def mcnemar(right_a: np.ndarray, right_b: np.ndarray) -> dict[str, Any]:
-    """Whether two classifiers differ in accuracy on the same pictures: exact, two-sided (McNemar 1947).
+    """McNemar's exact two-sided test of whether two classifiers differ in accuracy on the same pictures (McNemar 1947).
 
-    Where they are equally good, each picture that only one of them reads right is a fair coin.
+    If both are equally good, each picture that only one of them classifies correctly is a fair coin toss.
 
     Args:
-        right_a: bool [N], which pictures the first reads right.
-        right_b: bool [N], the same of the second.
+        right_a: bool [N], which pictures the first classifies correctly.
+        right_b: bool [N], which pictures the second classifies correctly.
 
     Returns:
-        ``b`` and ``c``, pictures that only the first and only the second reads right, and ``p`` in (0, 1], the
-        probability of so uneven a pair of counts among equals; 1 where no picture tells them apart.
+        ``b`` and ``c``, the pictures that only the first and only the second classifies correctly, and ``p`` in (0, 1],
+        the probability of such an uneven pair of counts if both are equally good; 1 if both counts are 0.
 
     Raises:
         ValueError: the arrays differ in shape.
@@ -154,7 +154,7 @@ def confusion_counts(predictions: np.ndarray, labels: np.ndarray, classes: int) 
 
 
 def accuracy_and_macro_f1(predictions: np.ndarray, labels: np.ndarray, classes: int) -> tuple[float, float]:
-    """Accuracy and macro-F1 in [0, 1] from int64 [N] positions, cheap enough for the end of every epoch.
+    """Accuracy and macro-F1 in [0, 1] from int64 [N] positions, fast enough for every epoch.
 
     Macro-F1 is the mean over the classes that occur in ``labels``, as in ``score``.
 
@@ -172,7 +172,7 @@ def accuracy_and_macro_f1(predictions: np.ndarray, labels: np.ndarray, classes: 
 def classification_report_text(probabilities: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> str:
     """scikit-learn's table of precision, recall, F1 and support with four digits.
 
-    Classes without pictures are named below it rather than averaged in.
+    Classes without pictures are listed below the table and left out of the averages.
 
     Raises:
         ValueError: shapes, values or names do not fit together.
@@ -181,12 +181,12 @@ def classification_report_text(probabilities: np.ndarray, labels: np.ndarray, na
 
     _check(probabilities, labels, names)
     support = np.bincount(labels, minlength=len(names))
-    seen = np.flatnonzero(support)
+    present = np.flatnonzero(support)
     table = classification_report(
         labels,
         probabilities.argmax(axis=1),
-        labels=seen,
-        target_names=[names[int(index)] for index in seen],
+        labels=present,
+        target_names=[names[int(index)] for index in present],
         digits=4,
         zero_division=0.0,
     )
@@ -195,30 +195,31 @@ def classification_report_text(probabilities: np.ndarray, labels: np.ndarray, na
 
 
 def most_confused(confusion: Sequence[Sequence[int]], names: Sequence[str], k: int = 5) -> list[str]:
-    """The k most frequent mistakes in words, such as "fear was read as sad 87 times (17.5 % of fear)"."""
+    """The k most frequent mistakes in words, such as "fear was predicted as sad 87 times (17.5 % of fear)"."""
     pairs = [
-        (count, true, read)
-        for true, row in enumerate(confusion)
-        for read, count in enumerate(row)
-        if true != read and count > 0
+        (count, label, prediction)
+        for label, row in enumerate(confusion)
+        for prediction, count in enumerate(row)
+        if label != prediction and count > 0
     ]
     pairs.sort(key=lambda pair: (-pair[0], pair[1], pair[2]))
     return [
-        f"{names[true]} was read as {names[read]} {'once' if count == 1 else f'{count:,} times'} "
-        f"({100 * count / sum(confusion[true]):.1f} % of {names[true]})"
-        for count, true, read in pairs[:k]
+        f"{names[label]} was predicted as {names[prediction]} {'once' if count == 1 else f'{count:,} times'} "
+        f"({100 * count / sum(confusion[label]):.1f} % of {names[label]})"
+        for count, label, prediction in pairs[:k]
     ]
 
 
 def surest_mistakes(probabilities: np.ndarray, labels: np.ndarray, k: int = 12) -> np.ndarray:
-    """Positions, int64 [at most k], of the wrongly read pictures with the highest top probability, surest first."""
+    """Positions, int64 [at most k], of the misclassified pictures, the highest top probability first."""
     confidence = probabilities.max(axis=1)
     wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
     return wrong[np.argsort(-confidence[wrong], kind="stable")][:k]
 
 
 def _intervals(counts: np.ndarray, seed: int, resamples: int) -> dict[str, list[float]]:
-    """Percentile intervals. Drawing N pictures with replacement draws the cells of the confusion from a multinomial."""
+    """Percentile intervals of the scores, each [low, high] at 95 %, from bootstrap samples of the confusion counts."""
+    # Drawing N pictures with replacement draws the cells of the confusion matrix from a multinomial distribution.
     total = counts.sum()
     draws = np.random.default_rng(seed).multinomial(total, counts.ravel() / total, size=resamples)
     means = _means(draws.reshape(resamples, *counts.shape))
@@ -227,14 +228,14 @@ def _intervals(counts: np.ndarray, seed: int, resamples: int) -> dict[str, list[
 
 def _means(confusions: np.ndarray) -> dict[str, np.ndarray]:
     """Scores, each float64 [...], of confusion counts [..., C, C]."""
-    true, read = confusions.sum(axis=-1), confusions.sum(axis=-2)
+    labelled, predicted = confusions.sum(axis=-1), confusions.sum(axis=-2)
     hits = np.diagonal(confusions, axis1=-2, axis2=-1)
-    # A class without pictures has no hits: it adds nothing to the sums and is not counted either.
-    classes = (true > 0).sum(axis=-1)
-    recall = hits / np.maximum(true, 1)
-    f1 = 2 * hits / np.maximum(true + read, 1)
+    # A class without pictures has no hits, so it adds nothing to the sums; the means leave it out.
+    classes = (labelled > 0).sum(axis=-1)
+    recall = hits / np.maximum(labelled, 1)
+    f1 = 2 * hits / np.maximum(labelled + predicted, 1)
     return {
-        "accuracy": hits.sum(axis=-1) / true.sum(axis=-1),
+        "accuracy": hits.sum(axis=-1) / labelled.sum(axis=-1),
         "balanced_accuracy": recall.sum(axis=-1) / classes,
         "macro_f1": f1.sum(axis=-1) / classes,
     }
@@ -245,7 +246,7 @@ def _number(value: float) -> float | None:
 
 
 def _check(probabilities: np.ndarray, labels: np.ndarray, names: Sequence[str] | None = None) -> None:
-    """Raises ValueError where the arguments of a score cannot be what they should be."""
+    """Raises ValueError if shapes, values or names do not fit together."""
     if probabilities.ndim != 2 or not len(probabilities):
         raise ValueError(f"probabilities: shape {probabilities.shape}, expected [N, C] with N of at least 1")
     count, classes = probabilities.shape

@@ -1,7 +1,7 @@
-"""How much an encoder knows before anybody teaches it labels: k nearest neighbours and a linear model on its features.
+"""Probes of a pretrained encoder: the accuracy of k nearest neighbours and of a linear model on its features.
 
-The encoder is not trained here. Both readers learn from a part of the training faces and are tried on validation
-faces, so that one sees during pretraining whether going on is worth it.
+The encoder itself is not trained here. Both probes learn from a part of the training faces and are scored on validation
+faces. They show during pretraining whether it still improves the features.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ INVERSE_PENALTY = 0.1
 
 @dataclass(frozen=True)
 class ProbeScores:
-    """Accuracy of both readers on validation faces, in [0, 1]."""
+    """Accuracy of both probes on validation faces, in [0, 1]."""
 
     knn: float
     linear: float
@@ -35,46 +35,53 @@ class ProbeScores:
 def features(
     network: ViTMAEForPreTraining, preprocessing: Preprocessing, images: np.ndarray, batch_size: int = 256
 ) -> np.ndarray:
-    """Mean over the patches of what the encoder makes of them, every patch visible; [CLS] learns nothing of its own.
+    """Features of images: the mean of the encoder's patch tokens, with every patch visible.
+
+    The [CLS] token is left out, because masked autoencoding does not train it.
 
     Args:
         network: in evaluation mode, on any device.
         preprocessing: of its input.
         images: uint8 [N, H, W] or [N, H, W, 3].
-        batch_size: images a forward pass.
+        batch_size: images per forward pass.
 
     Returns:
         float32 [N, width].
     """
-    device, parts = network.device, []
+    device, batches = network.device, []
     order = torch.arange(count_patches(network), dtype=torch.float32, device=device)
     with every_patch_visible(network):
         for start in range(0, len(images), batch_size):
             batch = tensor(images[start : start + batch_size]).to(device)
             pixels = preprocessing(batch, network.config.num_channels)
             hidden = network.vit(pixel_values=pixels, noise=order.expand(len(pixels), -1)).last_hidden_state
-            parts.append(hidden[:, 1:].mean(dim=1).float().cpu().numpy())
-    return np.concatenate(parts)
+            batches.append(hidden[:, 1:].mean(dim=1).float().cpu().numpy())
+    return np.concatenate(batches)
 
 
 def probe(
     network: ViTMAEForPreTraining, preprocessing: Preprocessing, train: FaceSet, validation: FaceSet
 ) -> ProbeScores:
-    """Scores what k-NN (cosine, weighted by distance) and logistic regression read off the features.
+    """Scores k-NN (cosine, weighted by distance) and logistic regression on the features.
 
     Args:
         network: in evaluation mode.
         preprocessing: of its input.
-        train: the faces that teach.
-        validation: the faces that test.
+        train: the faces to learn from.
+        validation: the faces to score on.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.neighbors import KNeighborsClassifier
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    known, asked = (features(network, preprocessing, part.images) for part in (train, validation))
-    neighbours = KNeighborsClassifier(min(NEIGHBOURS, len(known)), metric="cosine", weights="distance")
+    train_features, validation_features = (
+        features(network, preprocessing, part.images) for part in (train, validation)
+    )
+    neighbours = KNeighborsClassifier(min(NEIGHBOURS, len(train_features)), metric="cosine", weights="distance")
     linear = make_pipeline(StandardScaler(), LogisticRegression(C=INVERSE_PENALTY, max_iter=1000))
-    scores = [float(reader.fit(known, train.labels).score(asked, validation.labels)) for reader in (neighbours, linear)]
+    scores = [
+        float(model.fit(train_features, train.labels).score(validation_features, validation.labels))
+        for model in (neighbours, linear)
+    ]
     return ProbeScores(*scores)

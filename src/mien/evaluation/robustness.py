@@ -1,7 +1,7 @@
-"""How a classifier does on pictures that are worse than those it was made with: dark, blurred, tilted, half covered.
+"""Accuracy of a classifier on pictures made worse: dark, blurred, tilted, half covered.
 
-After the common corruptions of Hendrycks and Dietterich (2019, arXiv:1903.12261), at one strength each and with
-coverings as by a mask or sunglasses; strengths are shares of the picture's side, so that they mean the same at every
+Follows the common corruptions of Hendrycks and Dietterich (2019, arXiv:1903.12261), with one strength each, and adds
+covered parts, as by a mask or sunglasses. Strengths are shares of the picture's side, so they mean the same at every
 size.
 """
 
@@ -22,11 +22,11 @@ from mien.evaluation.evaluate import Reads
 from mien.evaluation.metrics import accuracy_and_macro_f1
 
 Change = Callable[[np.ndarray, np.random.Generator], np.ndarray]
-"""From uint8 [S, S] or [S, S, 3] to the same shape, with a source of random numbers of its own."""
+"""Changes a picture, uint8 [S, S] or [S, S, 3], to one of the same shape; takes its own random numbers."""
 
 
 def _scaled(share: float, around: float) -> Change:
-    """Distances from the grey value ``around`` (0 to 255), multiplied."""
+    """Multiplies the distances from the grey value ``around`` (0 to 255) by ``share``."""
 
     def change(image: np.ndarray, _: np.random.Generator) -> np.ndarray:
         return _grey(around + share * (image.astype(np.float32) - around))
@@ -76,13 +76,13 @@ def _extended(image: np.ndarray, room: int) -> np.ndarray:
 
 
 def _covered(top: float, bottom: float) -> Change:
-    """Rows between two shares of the height, painted in the mean of the picture."""
+    """Paints the rows between two shares of the height in the mean colour of the picture."""
 
     def change(image: np.ndarray, _: np.random.Generator) -> np.ndarray:
-        found = image.copy()
+        covered = image.copy()
         side = image.shape[0]
-        found[round(top * side) : round(bottom * side)] = image.mean(axis=(0, 1))
-        return found
+        covered[round(top * side) : round(bottom * side)] = image.mean(axis=(0, 1))
+        return covered
 
     return change
 
@@ -100,23 +100,23 @@ CHANGES: dict[str, tuple[str, Change]] = {
     "eyes covered": ("rows from 0.2 to 0.45 of the height in one grey", _covered(0.2, 0.45)),
     "mouth covered": ("rows from 0.6 to 1 of the height in one grey", _covered(0.6, 1.0)),
 }
-"""What is done to the pictures, by name: in words, and how."""
+"""The changes by name: a description for tables, and the function."""
 
 
 def robustness(
     classifier: Reads, faces: FaceSet, split: str, *, seed: int = 0, batch_size: int = 256
 ) -> list[dict[str, Any]]:
-    """Accuracy and macro-F1 on a split whose pictures were changed, one change after the other.
+    """Accuracy and macro-F1 on a split with changed pictures, for each change.
 
     Args:
-        classifier: labels are matched to it by name.
-        faces: the data; ``split`` alone is read.
+        classifier: the labels are matched to it by name.
+        faces: the data; only ``split`` is used.
         split: ``train``, ``validation`` or ``test``.
-        seed: of noise and directions, the same pictures for every model.
-        batch_size: pictures a forward pass.
+        seed: of noise and directions; one seed gives every model the same pictures.
+        batch_size: pictures per forward pass.
 
     Returns:
-        A row a change, the unchanged pictures first as ``none``: ``change``, ``how``, ``accuracy``, ``macro_f1``.
+        One row per change, first the unchanged pictures as ``none``: ``change``, ``how``, ``accuracy``, ``macro_f1``.
 
     Raises:
         MienError: the data has no such split or a class that the classifier does not know.
@@ -135,7 +135,7 @@ def robustness(
 
 
 def changed(images: np.ndarray, change: Change, seed: int) -> np.ndarray:
-    """uint8 [N, S, S] or [N, S, S, 3] with a change made to every picture, each from a seed of its own."""
+    """Changes every picture of uint8 [N, S, S] or [N, S, S, 3]; each has its own seed, from ``seed`` and its row."""
     return np.stack([change(image, np.random.default_rng([seed, row])) for row, image in enumerate(images)])
 
 
