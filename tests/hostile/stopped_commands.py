@@ -24,7 +24,7 @@ HEAVY = (
     "torch", "timm", "transformers", "accelerate", "onnx", "onnxruntime", "av", "matplotlib.pyplot",
     "sklearn.metrics", "safetensors.torch", "pyarrow.parquet", "mien.cli.evaluate", "mien.cli.predict",
     "mien.cli.training", "mien.training.finetune", "mien.training.pretrain", "mien.export.pack", "mien.export.export",
-    "mien.export.card", "mien.evaluation.evaluate", "mien.evaluation.page", "mien.evaluation.report",
+    "mien.export.card", "mien.evaluation.evaluate", "mien.evaluation.report",
     "mien.recognition.recognizer", "mien.recognition.film.records", "mien.recognition.film.writer",
     "mien.recognition.explain", "mien.recognition.explain", "mien.recognition.training_set",
     "mien.data.drawn", "mien.evaluation.robustness",
