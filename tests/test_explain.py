@@ -275,7 +275,7 @@ class TestExplain:
 
     def test_the_command_tells_that_torch_is_missing(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("mien.cli.explain.find_spec", lambda name: None)
-        with pytest.raises(MienError, match=r"--method gradient: needs torch, .* or take the method occlusion"):
+        with pytest.raises(MienError, match=r"--method gradient: needs torch, .* or choose --method occlusion"):
             command.run(["photo.jpg", "--out", "heat.png", "--method", "gradient"])
 
     def test_a_face_without_a_crop_is_refused(self) -> None:

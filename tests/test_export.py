@@ -148,6 +148,13 @@ def test_the_report_holds_each_engine_to_torch(exported: Path) -> None:
     assert {path.name for path in exported.iterdir()} == {"model.onnx", "parity.json"}
 
 
+@pytest.mark.parametrize("count", [7, 70, 129])
+def test_any_number_of_faces_calibrates_int8(count: int, exported: Path, tmp_path: Path) -> None:
+    crops = np.random.default_rng(0).integers(0, 256, (count, 24, 24), dtype=np.uint8)
+    files = parity.quantised(exported / "model.onnx", tmp_path, crops)
+    assert OnnxEngine(files[parity.STATIC]).read(crops[:2]).probabilities.shape == (2, len(NAMES))
+
+
 def test_int8_is_measured_on_the_split(grey_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parity, "MOST_LOST", 100.0)
     done = export(grey_folder, tmp_path / "out", faces=faces(), int8=True, threads=1)

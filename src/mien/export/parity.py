@@ -275,14 +275,18 @@ def _products(model: onnx.ModelProto) -> dict[str, str]:
 
 
 def _faces(calibration: np.ndarray) -> object:
-    """The reader of batches that ``quantize_static`` expects."""
+    """The reader of batches that ``quantize_static`` expects.
+
+    All batches have one size, as ONNX Runtime joins the activations of all; a few faces at the end are left out for it.
+    """
     from onnxruntime.quantization import CalibrationDataReader
+
+    size = len(calibration) // -(-len(calibration) // _BATCH)
 
     class Faces(CalibrationDataReader):
         def __init__(self) -> None:
-            self.batches: Iterator[np.ndarray] = iter(
-                [calibration[start : start + _BATCH] for start in range(0, len(calibration), _BATCH)]
-            )
+            starts = range(0, len(calibration) - size + 1, size)
+            self.batches: Iterator[np.ndarray] = iter([calibration[start : start + size] for start in starts])
 
         def get_next(self) -> dict[str, np.ndarray] | None:
             batch = next(self.batches, None)
