@@ -8,8 +8,8 @@ Rates are those of the fastest of some rounds, after a warm-up; the processor ti
 less on what else the machine does. Memory is the peak of a fresh process over what it holds after its first hundred
 frames, for films of several lengths.
 
-With ``--beside`` the same film is read by the code of another checkout too, in turns, each time in a fresh process:
-reading alone, and reading, finding, following and recognising; believe the ratios.
+With ``--beside`` the same film is read by the code of another checkout too, in turns, each time in a fresh process, by
+``Recognizer.recognize_film``; believe the ratios.
 
     python benchmarks/video.py --model runs/first
     git worktree add old v0.5 && python benchmarks/video.py --beside old --rounds 5
@@ -76,50 +76,45 @@ def write_film(path: Path, count: int) -> None:
         output.mux(stream.encode(None))
 
 
-def pair(film: Path, options: Mapping[str, Any], rounds: int) -> dict[str, float]:
-    """Frames a second of reading alone and of the whole, each the fastest of some rounds, after a warm-up.
+_PAIR = """
+import json, sys, time
+from mien import Recognizer
 
-    It runs under the code of any checkout that has ``frames`` and ``recognize_film``.
-    """
-    recognizer = load(options)
-    parts: dict[str, Callable[[], Any]] = {
-        "reading": lambda: frames(film),
-        "recognition": lambda: recognize_film(recognizer, film),
-    }
-    best = dict.fromkeys(parts, 0.0)
-    for round_ in range(rounds + 1):
-        for name, part in parts.items():
-            started = time.perf_counter()
-            count = sum(1 for _ in part())
-            if round_:
-                best[name] = max(best[name], count / (time.perf_counter() - started))
-    return best
+film, recognizer, best = sys.argv[1], Recognizer(**json.loads(sys.argv[2])), 0.0
+for turn in range(3):
+    started = time.perf_counter()
+    count = sum(1 for _ in recognizer.recognize_film(film))
+    if turn:
+        best = max(best, count / (time.perf_counter() - started))
+print(best)
+"""
+"""Frames a second, the faster of two rounds after a warm-up; by the public interface, which checkouts share."""
 
 
-def beside(film: Path, checkout: Path, arguments: list[str], rounds: int) -> dict[str, dict[str, list[float]]]:
-    """``pair`` by the code of this checkout and of another one, in turns."""
+def beside(film: Path, checkout: Path, options: Mapping[str, Any], rounds: int) -> dict[str, list[float]]:
+    """Frames a second by the code of this checkout and of another one, in turns, each in a fresh process."""
     places = {"here": Path(__file__).parents[1], "beside": checkout}
-    found: dict[str, dict[str, list[float]]] = {side: {"reading": [], "recognition": []} for side in places}
+    rates: dict[str, list[float]] = {side: [] for side in places}
     for _ in range(rounds):
         for side, place in places.items():
             done = subprocess.run(
-                [sys.executable, __file__, "--pair", str(film), *arguments],
+                [sys.executable, "-c", _PAIR, str(film), json.dumps(dict(options))],
                 env={**os.environ, "PYTHONPATH": str(place.absolute() / "src")},
                 stdout=subprocess.PIPE,
                 check=True,
             )
-            for name, rate in json.loads(done.stdout).items():
-                found[side][name].append(rate)
-    return found
+            rates[side].append(float(done.stdout))
+    return rates
 
 
-def table_beside(found: dict[str, dict[str, list[float]]]) -> str:
-    """What ``beside`` found, as Markdown: medians, and the median of the ratios of the turns."""
+def table_beside(rates: dict[str, list[float]]) -> str:
+    """What ``beside`` measured, as Markdown: medians, and the median of the ratios of the turns."""
+    ratio = median(ours / theirs for ours, theirs in zip(rates["here"], rates["beside"], strict=True))
     lines = ["| frames/s | here | beside | ratio |", "|---|---:|---:|---:|"]
-    for name, text in (("reading", "reading alone"), ("recognition", "reading, finding, following, recognising")):
-        ours, theirs = found["here"][name], found["beside"][name]
-        ratio = median(one / other for one, other in zip(ours, theirs, strict=True))
-        lines.append(f"| {text} | {median(ours):,.1f} | {median(theirs):,.1f} | {ratio:.2f} |")
+    lines.append(
+        f"| reading, finding, following, recognising | {median(rates['here']):,.1f} | {median(rates['beside']):,.1f} | "
+        f"{ratio:.2f} |"
+    )
     return "\n".join(lines)
 
 
@@ -247,11 +242,7 @@ def main() -> int:
     parser.add_argument(
         "--beside", type=Path, metavar="CHECKOUT", help="read by its code too, and measure nothing else"
     )
-    parser.add_argument("--pair", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.pair is not None:
-        print(json.dumps(pair(given.pair, options_of(given), 2)))
-        return 0
     if not Path("/proc/self/status").exists():
         parser.error("needs Linux")
     options = options_of(given)
@@ -259,10 +250,12 @@ def main() -> int:
         scratch = Path(folder)
         write_film(scratch / "film.mp4", given.frames)
         if given.beside is not None:
-            arguments = [f"--{name}={value}" for name, value in options.items() if value is not None]
-            found = beside(scratch / "film.mp4", given.beside, arguments, given.rounds)
-            print(f"command: {shlex.join(['python', *sys.argv])}\nhardware: {machine()}\n\n{table_beside(found)}")
-            print(f"\n{json.dumps({'benchmark': 'video, beside', 'frames': given.frames, **found})}")
+            options = {name: value for name, value in options.items() if value is not None}
+            rates_beside = beside(scratch / "film.mp4", given.beside, options, given.rounds)
+            print(
+                f"command: {shlex.join(['python', *sys.argv])}\nhardware: {machine()}\n\n{table_beside(rates_beside)}"
+            )
+            print(f"\n{json.dumps({'benchmark': 'video, beside', 'frames': given.frames, **rates_beside})}")
             return 0
         rates = speed(load(options), scratch / "film.mp4", given.frames, given.rounds, scratch)
         grown = {}

@@ -28,7 +28,7 @@ from stopped_commands import Commands
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork") or sys.platform != "linux", reason="forks and flock")
 
 EVERY = bool(os.environ.get("MIEN_EVERY_STOP"))
-MOST_STOPS = 5
+MOST_STOPS = 3
 """Of a command with more changes, so many are tried, spread evenly, unless all are."""
 
 COMMANDS: dict[str, list[str]] = {
@@ -201,8 +201,7 @@ def test_killed_at_each_change(name: str, replacing: bool, stage: Stage) -> None
     assert result["code"] == 0, result["said"]
     complete, former = sorted(listing(whole)), listing(whole) if replacing else {}
     seen: set[tuple[str, ...]] = set()
-    most = 3 if name in RUNS or name in ("pack", "evaluate") else MOST_STOPS
-    for at in stage.stops(name, most, between_files=name in RUNS):
+    for at in stage.stops(name, between_files=name in RUNS):
         box = stage.box()
         if replacing:
             shutil.copytree(whole, box, dirs_exist_ok=True)
