@@ -26,7 +26,7 @@ HEAVY = (
     "mien.cli.training", "mien.training.finetune", "mien.training.pretrain", "mien.export.pack", "mien.export.export",
     "mien.export.card", "mien.evaluation.evaluate", "mien.evaluation.report",
     "mien.recognition.recognizer", "mien.recognition.film.records", "mien.recognition.film.writer",
-    "mien.recognition.explain", "mien.recognition.explain", "mien.recognition.training_set",
+    "mien.recognition.explain", "mien.recognition.training_set",
     "mien.data.drawn", "mien.evaluation.robustness",
 )  # fmt: skip
 

@@ -25,7 +25,7 @@ from mien.evaluation.evaluate import Evaluation
 from mien.evaluation.report import predictions_csv
 from mien.export.card import markdown_table
 from mien.files import atomic_file, atomic_folder, read_json, write_json
-from mien.recognition.draw import Copies
+from mien.recognition.batch import Copies
 from mien.recognition.formats import csv_table
 from mien.recognition.recognizer import Recognizer
 from mien.recognition.results import Face, Recognition

@@ -215,8 +215,7 @@ def _reading(
     Raises:
         MienError: the model or the detector cannot be loaded.
     """
-    from mien.recognition.batch import FilmSettings, read_inputs
-    from mien.recognition.draw import Copies
+    from mien.recognition.batch import Copies, FilmSettings, read_inputs
     from mien.recognition.film.tracking import SMOOTHING_S
     from mien.recognition.recognizer import Recognizer
 

@@ -278,8 +278,7 @@ def _prepare_reading(
     say: Say, options: dict[str, Any], films: FilmSettings, annotate: Path | None
 ) -> tuple[tuple[str, ...], Work]:
     """Runs in the process: loads the recognizer; returns the names of its expressions, and the function that reads."""
-    from mien.recognition.batch import read_inputs
-    from mien.recognition.draw import Copies
+    from mien.recognition.batch import Copies, read_inputs
     from mien.recognition.recognizer import Recognizer
 
     recognizer = Recognizer(**options)
