@@ -31,6 +31,9 @@ EVERY = bool(os.environ.get("MIEN_EVERY_STOP"))
 MOST_STOPS = 3
 """Of a command with more changes, so many are tried, spread evenly, unless all are."""
 
+SMALL = ("--detector", "none", "--model", "{root}/packed")
+"""A network that answers in no time: what is tested is files."""
+
 COMMANDS: dict[str, list[str]] = {
     "crop": ["data", "crop", "{root}/photos", "--out", "{box}/out"],
     "draw": ["data", "draw", "--out", "{box}/out.zip", "--train", "7", "--validation", "7", "--test", "7", "--force"],
@@ -38,12 +41,12 @@ COMMANDS: dict[str, list[str]] = {
     "evaluate": ["evaluate", "{root}/model", "--data", "{root}/data.zip", "--split", "test", "--out", "{box}/out"],
     "pack": ["pack", "{root}/run", "--data", "{root}/data.zip", "--out", "{box}/out"],
     "card": ["card", "{root}/packed", "--out", "{box}/out.md"],
-    "annotate": ["predict", "{root}/photos", "--detector", "none", "--annotate", "{box}/out"],
-    "csv": ["predict", "{root}/photos", "--detector", "none", "--csv", "{box}/out.csv"],
-    "parquet": ["predict", "{root}/photos", "--detector", "none", "--parquet", "{box}/out.parquet"],
-    "film": ["predict", "{root}/film.mp4", "--detector", "none", "--video-out", "{box}/out.mp4", "--timeline",
+    "annotate": ["predict", "{root}/photos", *SMALL, "--annotate", "{box}/out"],
+    "csv": ["predict", "{root}/photos", *SMALL, "--csv", "{box}/out.csv"],
+    "parquet": ["predict", "{root}/photos", *SMALL, "--parquet", "{box}/out.parquet"],
+    "film": ["predict", "{root}/film.mp4", *SMALL, "--video-out", "{box}/out.mp4", "--timeline",
              "{box}/out.png"],
-    "explain": ["explain", "{root}/photos/happy/a.png", "--detector", "none", "--out", "{box}/out.png"],
+    "explain": ["explain", "{root}/photos/happy/a.png", *SMALL, "--out", "{box}/out.png"],
     "train": ["train", "--data", "{root}/data.zip", "--backbone", "nano", "--image-size", "16", "--patch-size", "8",
               "--epochs", "1", "--batch-size", "8", "--out", "{box}/out"],
     "pretrain": ["pretrain", "--data", "{root}/data.zip", "--preset", "nano", "--image-size", "16", "--epochs", "1",
