@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-SMALLEST = 13.0
+SMALLEST = 12.0
 """Least side in pixels of the smallest face in the finest search: YuNet finds real faces from this size on
 (``python benchmarks/limits.py``)."""
 
