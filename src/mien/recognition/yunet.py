@@ -124,15 +124,15 @@ class YuNet:
 
 
 # The finest tiles of large pictures show the smallest faces with 12 pixels. YuNet finds them at that size, but gives
-# them scores like those of chance resemblances; with 32 pixels it tells the two apart.
+# them scores like those of chance resemblances; with 48 pixels it tells the two apart.
 
 GLIMPSE = 0.2
 """Score from which on a place that its tile shows with few pixels gets a closer look."""
 
-TINY = 20.0
+TINY = 32.0
 """Longer side of a box, in pixels of its tile, below which it gets a closer look."""
 
-CLOSER: tuple[int, int] = (32, 96)
+CLOSER: tuple[int, int] = (48, 128)
 """Side in pixels of the face, and of the whole view, in a closer look."""
 
 
