@@ -187,22 +187,27 @@ def _has_old(box: Path) -> bool:
     return any(entry.name.endswith(".tmp.old") for entry in box.iterdir())
 
 
-def run_again(name: str, stage: Stage, box: Path, complete: Sequence[str]) -> None:
-    """The next run works and leaves nothing of the killed one."""
-    argv = stage.argv(name, box)
-    if name in RUNS and (box / "out" / "state.safetensors").exists():
-        argv.append("--resume")
-    (result,) = stage.commands.run(box, *argv)
-    if result["code"] == 2 and name == "crop" and (box / "out").exists():
-        # The killed one had published a set: it is left to the user to remove it.
-        assert "exists; choose" in result["said"], result["said"]
-        shutil.rmtree(box / "out")
-        (result,) = stage.commands.run(box, *stage.argv(name, box))
-    assert result["code"] == 0, result["said"]
-    names = sorted(listing(box))
-    if name == "annotate":  # copies never take the place of others
-        names = [entry for entry in names if not re.search(r"-\d\.png$", entry)]
-    assert names == sorted(complete)
+def run_again(name: str, stage: Stage, boxes: Sequence[Path], complete: Sequence[str]) -> None:
+    """The next run works, in each box, and leaves nothing of the killed one."""
+    jobs = []
+    for box in boxes:
+        argv = stage.argv(name, box)
+        if name in RUNS and (box / "out" / "state.safetensors").exists():
+            argv.append("--resume")
+        jobs.append((box, argv, {}))
+    for box, (result,) in zip(boxes, stage.commands.run_all(jobs), strict=True):
+        if result["code"] == 2 and name == "crop" and (box / "out").exists():
+            # The killed one had published a set: it is left to the user to remove it.
+            assert "exists; choose" in result["said"], result["said"]
+            shutil.rmtree(box / "out")
+            (result,) = stage.commands.run(box, *stage.argv(name, box))
+        assert result["code"] == 0, result["said"]
+        names = sorted(listing(box))
+        if name == "annotate":  # copies never take the place of others
+            names = [entry for entry in names if not re.search(r"-\d\.png$", entry)]
+        assert names == sorted(complete)
+        assert (box / "mine.txt").read_text() == "precious"
+        shutil.rmtree(box)
 
 
 @pytest.mark.parametrize("replacing", [False, True], ids=["new", "replaced"])
@@ -212,20 +217,18 @@ def test_killed_at_each_change(name: str, replacing: bool, stage: Stage) -> None
         pytest.skip("replaces nothing")
     whole = stage.whole(name)
     complete, former = sorted(listing(whole)), listing(whole) if replacing else {}
-    seen: set[tuple[str, ...]] = set()
+    jobs = []
     for at in stage.stops(name, between_files=name in RUNS):
         box = stage.box()
         if replacing:
             shutil.copytree(whole, box, dirs_exist_ok=True)
-        (result,) = stage.commands.run(box, *stage.argv(name, box), kill=at)
-        assert result["code"] == -9, (at, result)
+        jobs.append((box, stage.argv(name, box), {"kill": at}))
+    states: dict[tuple[str, ...] | Path, Path] = {}
+    for (box, _, job), (result,) in zip(jobs, stage.commands.run_all(jobs), strict=True):
+        assert result["code"] == -9, (job, result)
         check_whole(name, box, complete, former)
-        state = shape(box)
-        if state not in seen or EVERY:
-            seen.add(state)
-            run_again(name, stage, box, complete)
-            assert (box / "mine.txt").read_text() == "precious"
-        shutil.rmtree(box)
+        states.setdefault(box if EVERY else shape(box), box)
+    run_again(name, stage, list(states.values()), complete)
 
 
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name != "csv"])
@@ -234,13 +237,12 @@ def test_killed_in_the_middle_of_a_file(name: str, stage: Stage) -> None:
     whole = stage.whole(name)
     complete = sorted(listing(whole))
     sizes = sorted({path.stat().st_size for path in whole.rglob("*") if path.is_file()})
-    for largest in {sizes[-1] // 2, sizes[-1] - 1}:
-        box = stage.box()
-        (result,) = stage.commands.run(box, *stage.argv(name, box), largest=largest)
+    boxes = {stage.box(): largest for largest in {sizes[-1] // 2, sizes[-1] - 1}}
+    jobs = [(box, stage.argv(name, box), {"largest": largest}) for box, largest in boxes.items()]
+    for box, (result,) in zip(boxes, stage.commands.run_all(jobs), strict=True):
         assert result["code"] in (-25, 2), result  # SIGXFSZ, or a library that blocks it and tells
         check_whole(name, box, complete, {})
-        run_again(name, stage, box, complete)
-        shutil.rmtree(box)
+    run_again(name, stage, list(boxes), complete)
 
 
 @pytest.fixture(scope="module")
@@ -277,8 +279,7 @@ def test_a_full_disk(name: str, stage: Stage, disk: Path) -> None:
         (disk / "filler").unlink()
         check_refused(f"{name} with room for {room} of {size} bytes", box, result)
         check_whole(name, box, complete, {})
-    run_again(name, stage, box, complete)
-    shutil.rmtree(box)
+    run_again(name, stage, [box], complete)
 
 
 def check_refused(what: str, box: Path, result: dict[str, Any]) -> None:
