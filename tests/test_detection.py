@@ -113,7 +113,7 @@ def test_every_face_of_24_pixels_is_found_wherever_it_lies_and_however_it_leans(
     pixels = np.full((1536, 2048, 3), 120, np.uint8)
     for column in range(6):
         for row in range(4):
-            left, top = (int(place) for place in generator.integers(10, 190, 2) + (340 * column, 380 * row))
+            left, top = 340 * column + int(generator.integers(10, 190)), 380 * row + int(generator.integers(10, 190))
             pixels[top : top + side, left : left + side] = astronaut(side, float(generator.uniform(-10, 10)))
     assert len(finder.detect(pixels)) == 24
 

@@ -84,7 +84,11 @@ def crop_set(
         raise MienError(f"{out}: exists; choose another name, or remove it")
     records = []
     cutter = _Cutter(source, detector, which, size, grey)
-    with open_entries(source) as entries, cutter.running(entries, timeout) as cut_faces, atomic_folder(out) as temporary:
+    with (
+        open_entries(source) as entries,
+        cutter.running(entries, timeout) as cut_faces,
+        atomic_folder(out) as temporary,
+    ):
         listing = list_pictures(entries)
         by_split = has_splits(listing.paths)
         with progress("cropping faces", len(listing.paths), "photos") as advance:

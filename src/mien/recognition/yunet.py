@@ -218,13 +218,11 @@ def judge(network: Network, picture: np.ndarray, row: np.ndarray, least: float) 
     return confirmed
 
 
-def _view(
-    picture: np.ndarray, row: np.ndarray, size: tuple[int, int], *, grey: bool = True
-) -> tuple[Tile, np.ndarray]:
+def _view(picture: np.ndarray, row: np.ndarray, size: tuple[int, int], *, grey: bool = True) -> tuple[Tile, np.ndarray]:
     """Cuts the square view around a box: its place in the picture, and its pixels, uint8 [size[1], size[1]].
 
-    The pixels have a third axis, for the colours, unless the view or the picture is grey. The box's longer side has ``size[0]`` pixels in it. Outside the picture the view is black, like the network's own
-    padding.
+    The pixels have a third axis, for the colours, unless the view or the picture is grey. The box's longer side has
+    ``size[0]`` pixels in it. Outside the picture the view is black, like the network's own padding.
     """
     face, room = size
     left, top, width, height = row[:4]
