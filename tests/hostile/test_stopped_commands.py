@@ -74,6 +74,8 @@ class Stage:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        (root / "notes").mkdir()
+        self.commands = Commands(root / "notes", root / "cache")  # loads its libraries while the inputs are made
         splits, names = ("train", "val", "test"), ("happy", "sad")
         places = itertools.product(splits, names, range(4))
         members = {f"{split}/{name}/{at}.png": (split, name, at) for split, name, at in places}
@@ -84,8 +86,6 @@ class Stage:
         Image.fromarray(films.portrait()[:, ::-1]).save(root / "photos" / "happy" / "b.png")
         write_folder(root / "many", {f"{at}.png": encode(noise(at, 16)) for at in range(60)})
         films.numbered(root / "film.mp4", 4)
-        (root / "notes").mkdir()
-        self.commands = Commands(root / "notes", root / "cache")
         self.undisturbed: dict[str, tuple[Path, list[str]]] = {}
         self.boxes = itertools.count()
         for name, argv in (("train", self.argv("train", root)), ("pack", self.argv("pack", root))):
