@@ -180,7 +180,7 @@ if __name__ == "__main__":
     import matplotlib.figure
     import torch
 
-    matplotlib.figure.Figure.savefig = save_blank  # type: ignore[assignment, method-assign]
+    matplotlib.figure.Figure.savefig = save_blank  # type: ignore[assignment]
 
     torch.set_num_threads(1)
     gc.freeze()  # a fork that counts references copies no pages of what is loaded
