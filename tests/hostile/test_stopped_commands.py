@@ -25,7 +25,7 @@ import pytest
 from data_helpers import encode, noise, write_folder, write_zip
 from hostile_helpers import write_classifier
 from PIL import Image
-from stopped_commands import Commands
+from stopped_commands import Commands, Job
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork") or sys.platform != "linux", reason="forks and flock")
 
@@ -189,7 +189,7 @@ def _has_old(box: Path) -> bool:
 
 def run_again(name: str, stage: Stage, boxes: Sequence[Path], complete: Sequence[str]) -> None:
     """The next run works, in each box, and leaves nothing of the killed one."""
-    jobs = []
+    jobs: list[Job] = []
     for box in boxes:
         argv = stage.argv(name, box)
         if name in RUNS and (box / "out" / "state.safetensors").exists():
@@ -217,7 +217,7 @@ def test_killed_at_each_change(name: str, replacing: bool, stage: Stage) -> None
         pytest.skip("replaces nothing")
     whole = stage.whole(name)
     complete, former = sorted(listing(whole)), listing(whole) if replacing else {}
-    jobs = []
+    jobs: list[Job] = []
     for at in stage.stops(name, between_files=name in RUNS):
         box = stage.box()
         if replacing:
