@@ -1,6 +1,6 @@
 """Writes text on pictures in a font that has its letters, never as boxes.
 
-Source Sans Pro (SIL Open Font License, from the package font-source-sans-pro) has Latin with accents, Greek and Cyrillic.
+Source Sans Pro (package font-source-sans-pro, SIL Open Font License) has Latin with accents, Greek and Cyrillic.
 Other scripts are written in a font of the system that has them; a letter that no font has becomes an escape.
 """
 
@@ -26,22 +26,13 @@ _MOST_FONTS = 2000
 _PROBE_SIZE = 20
 _ENDINGS = (".ttf", ".otf", ".ttc", ".otc")
 # Words in the names of fonts that read well at small sizes and have many scripts, the best first; and those to avoid.
-_GOOD = ("notosans", "dejavusans", "arialunicode", "arial", "segoeui", "msyh", "yugoth", "malgun", "pingfang", "hiragino",
-         "applegothic", "nirmala", "leelawui", "droidsans", "liberationsans", "freesans")  # fmt: skip
+_GOOD = (
+    "notosans", "dejavusans", "arialunicode", "arial", "segoeui", "msyh", "yugoth", "malgun", "pingfang", "hiragino",
+    "applegothic", "nirmala", "leelawui", "droidsans", "liberationsans", "freesans",
+)  # fmt: skip
 _POOR = (
-    "bold",
-    "black",
-    "heavy",
-    "italic",
-    "oblique",
-    "light",
-    "thin",
-    "mono",
-    "serif",
-    "condensed",
-    "narrow",
-    "symbol",
-)
+    "bold", "black", "heavy", "italic", "oblique", "light", "thin", "mono", "serif", "condensed", "narrow", "symbol",
+)  # fmt: skip
 _NO_CHARACTER = "\uffff"
 """A code point that no font may assign: it is drawn as the font draws what it lacks."""
 

@@ -65,7 +65,7 @@ def device_name(device: object) -> str:
         plain = kind in ("auto", "cpu", "gpu", "mps", *_PROVIDERS) and not separator
         if plain or (kind == "cuda" and number.isdecimal()):
             return f"cuda:{int(number)}" if number else kind
-    raise MienError(f"device: got {device!r}, expected {KNOWN}")
+    raise MienError(f"device: got {device}, expected {KNOWN}")
 
 
 def provider_of(device: str, available: Sequence[str]) -> str | None:

@@ -54,8 +54,10 @@ def hub_folder(name: str) -> Path:
         MienError: huggingface_hub is not installed, there is no such model, or the hub cannot be reached.
     """
     if find_spec("huggingface_hub") is None:
-        raise MienError(f"{name}: no such folder; if it is a model of the Hugging Face hub, pip install 'mien[hub]' brings "
-                        "huggingface_hub, which reads it")  # fmt: skip
+        raise MienError(
+            f"{name}: no such folder; if it is a model of the Hugging Face hub, pip install 'mien[hub]' brings "
+            "huggingface_hub, which reads it"
+        )
     from huggingface_hub import snapshot_download
 
     cached = _in_cache(name)

@@ -67,8 +67,9 @@ def find(path: str | os.PathLike[str] | None) -> ModelFiles:
         folder = hub_folder(str(path))
         files = _in_folder(folder)
         if files is None:
-            raise MienError(f"{path}: holds neither model.onnx nor config.json and model.safetensors; give a model that "
-                            "Mien reads")  # fmt: skip
+            raise MienError(
+                f"{path}: holds neither model.onnx nor config.json and model.safetensors; give a model that Mien reads"
+            )
         return files
     files = _in_folder(place) or _in_folder(place / "model")
     if files is None:

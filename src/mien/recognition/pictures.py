@@ -77,8 +77,8 @@ def check_type(picture: Any) -> None:
     if isinstance(picture, np.ndarray):
         if picture.ndim == 4:
             raise WrongTypeError(
-                f"picture: is an array {list(picture.shape)} of several pictures, expected one of them, [H, W, 3]; give "
-                "list(array)"
+                f"picture: is an array {list(picture.shape)} of several pictures, expected one of them, [H, W, 3]; "
+                "give list(array)"
             )
         return
     known = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image, type(None))

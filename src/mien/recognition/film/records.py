@@ -78,8 +78,8 @@ class FilmRecognition(Tables):
     """The faces of a film or a camera, read frame by frame: an iterator over a ``Recognition`` for every frame.
 
     Like a file it is read once, from the first frame to the last, while one iterates; ``close`` ends that early. Each
-    of ``write``, ``to_df``, ``to_csv`` and ``to_json`` reads the whole film for itself, from its start. Of a camera they
-    read until it stops or Ctrl-C.
+    of ``write``, ``to_df``, ``to_csv`` and ``to_json`` reads the whole film for itself, from its start. Of a camera
+    they read until it stops or Ctrl-C.
 
     Args:
         recognizer: reads the frames.
@@ -122,8 +122,8 @@ class FilmRecognition(Tables):
     ) -> None:
         """Writes a copy of the film with a box and a label for every face, in its rhythm and with its sound.
 
-        After Ctrl-C the file holds the frames until then. What had to be done differently (another codec, sound that was
-        encoded anew) is logged as a warning by the logger ``mien``.
+        After Ctrl-C the file holds the frames until then. What had to be done differently (another codec, sound that
+        was encoded anew) is logged as a warning by the logger ``mien``.
 
         Args:
             path: the copy; .mp4 (H.264) or .avi (MJPEG).

@@ -118,7 +118,8 @@ class Timeline:
             self._panel(image, face_id, _TOP + row * (_PANEL + _GAP), places, columns, until)
         if not shown:
             pen.rectangle((_LEFT, _TOP, _WIDTH - _RIGHT, _TOP + _PANEL), fill=_EMPTY)
-            write(pen, ((_LEFT + _WIDTH - _RIGHT) / 2, _TOP + _PANEL / 2), "No face was seen.", 24, _SOFT, "mm")  # fmt: skip
+            centre = ((_LEFT + _WIDTH - _RIGHT) / 2, _TOP + _PANEL / 2)
+            write(pen, centre, "No face was seen.", 24, _SOFT, "mm")
         _axis(pen, until, image.height - _BOTTOM + 16, [_TOP + row * (_PANEL + _GAP) for row in range(panels)])
         write(pen, (36, image.height - 34), self._remarks(len(shown)), 17, _SOFT)
         return image
