@@ -58,7 +58,9 @@ def test_without_connection_and_cache_there_is_a_clear_line_within_three_seconds
         Recognizer("somebody/no-such-model")
     assert time.monotonic() - started < 3
     text = str(caught.value)
-    assert text.startswith("somebody/no-such-model: no such folder, and not in the hub's cache, and the Hugging Face hub")
+    assert text.startswith(
+        "somebody/no-such-model: no such folder, and not in the hub's cache, and the Hugging Face hub"
+    )
     assert "cannot be reached" in text and "run `hf download somebody/no-such-model` and copy the hub's cache" in text
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import io
+import multiprocessing
 import os
 import pickle
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -377,3 +381,91 @@ def test_a_record_waits_for_others_no_longer_than_it_is_told_to() -> None:
     assert len(list(reader.stream([picture()] * 3, patience=0))) == 3 and engine.batches == [1, 1, 1]
     engine.batches.clear()
     assert len(reader.recognize([picture()] * 3)) == 3 and engine.batches == [3]
+
+
+def test_the_text_of_a_recognizer_names_model_engine_and_provider() -> None:
+    assert repr(Recognizer("nano")) == (
+        "Recognizer('nano', engine='onnx', provider='CPUExecutionProvider', detector='yunet')"
+    )
+    assert repr(Recognizer(detector="none", device="cpu")).startswith("Recognizer('mini', engine='onnx'")
+    assert repr(recognizer()) == "Recognizer('Mean', engine='Mean', detector='bright')"
+
+
+def test_color_of_the_constructor_holds_for_all_calls() -> None:
+    pixels = np.dstack([picture([255]), picture([150]), picture([0])])
+    reader = recognizer(Mean(grey=False), color="bgr")
+    for result in (reader.recognize(pixels[..., ::-1]), reader.recognize(pixels, "rgb"),
+                   reader.recognize([pixels[..., ::-1], b""])[0], next(iter(reader.stream([pixels[..., ::-1]])))):  # fmt: skip
+        (face,) = result
+        assert face.embedding is not None and face.embedding.tolist() == [255, 150, 0]
+    assert recognizer(color="bgr").recognize(picture()).status == "ok"  # a grey array needs no colour
+
+
+def test_an_open_file_has_its_name_in_the_record(tmp_path: Path) -> None:
+    path = tmp_path / "photo.png"
+    path.write_bytes(encoded(picture()))
+    with path.open("rb") as file:
+        named, bytes_alone = recognizer().recognize([file, io.BytesIO(path.read_bytes())])
+    assert (named.input, bytes_alone.input) == (str(path), "picture 1")
+    assert len(named) == len(bytes_alone) == 1
+
+
+def test_a_value_that_is_no_picture_raises_before_anything_is_read() -> None:
+    engine = Mean()
+    for wrong in ({1}, (path for path in "ab"), [picture(), {"a": 1}], np.zeros((2, 8, 8, 3), np.uint8)):
+        with pytest.raises(TypeError, match="picture: is a"):
+            recognizer(engine).recognize(wrong)  # type: ignore[call-overload]
+    assert engine.batches == []
+    with pytest.raises(MienError, match="source: is a BytesIO, expected a film file .*; write it to a file first"):
+        recognizer().recognize_film(io.BytesIO())  # type: ignore[arg-type]
+    with pytest.raises(MienError, match=r"rtsp://x/1: is an address \(rtsp\), expected a file"):
+        recognizer().recognize_film("rtsp://x/1")
+
+
+def test_copies_and_pickles_answer_the_same_and_load_a_model_once(tmp_path: Path) -> None:
+    face = drawn_face()
+    original = Recognizer("nano", detector="none", color="rgb", batch_size=7)
+    expected = original.recognize(face)
+    for copied in (copy.deepcopy(original), copy.copy(original), pickle.loads(pickle.dumps(original))):
+        assert copied is not original and repr(copied) == repr(original)
+        assert (copied.color, copied.batch_size) == ("rgb", 7)
+        assert copied.recognize(face) == expected
+    first, second = (pickle.loads(pickle.dumps(original)) for _ in range(2))
+    assert first.engine is second.engine and len(pickle.dumps(original)) < 1000
+    again = pickle.loads(pickle.dumps(first))
+    assert again.engine is first.engine and again.recognize(face) == expected
+
+
+def test_a_model_that_changed_on_disk_is_not_taken_from_memory(tmp_path: Path) -> None:
+    from mien.recognition.models import SHIPPED
+
+    path = tmp_path / "model.onnx"
+    path.write_bytes((SHIPPED / "nano/model.onnx").read_bytes())
+    before = pickle.loads(pickle.dumps(Recognizer(path, detector="none")))
+    path.write_bytes((SHIPPED / "mini/model.onnx").read_bytes())
+    after = pickle.loads(pickle.dumps(Recognizer(path, detector="none")))
+    assert before.recognize(drawn_face()) != after.recognize(drawn_face())
+
+
+def test_objects_travel_with_a_recognizer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    reader = recognizer()
+    copied = pickle.loads(pickle.dumps(reader))
+    assert isinstance(copied.engine, Mean) and copied.engine is not reader.engine
+    replaced = Recognizer("nano", detector="none")
+    replaced.detector = Bright()
+    assert isinstance(pickle.loads(pickle.dumps(replaced)).detector, Bright)
+
+
+@pytest.mark.parametrize("method", ["spawn", "fork"])
+def test_a_recognizer_goes_to_a_pool_of_processes(method: str) -> None:
+    if method not in multiprocessing.get_all_start_methods():
+        pytest.skip(f"this system has no {method}")
+    reader, face = Recognizer("nano", detector="none"), drawn_face()
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(method)) as pool:
+        results = [pool.submit(reader.recognize, face) for _ in range(3)]
+        assert all(result.result(timeout=120) == reader.recognize(face) for result in results)
+
+
+def drawn_face() -> np.ndarray:
+    """uint8 [48, 48], something for a network to read."""
+    return np.random.default_rng(0).integers(0, 256, (48, 48), np.uint8)

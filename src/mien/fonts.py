@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cache, lru_cache
 from importlib.util import find_spec
 from itertools import groupby
@@ -57,7 +57,8 @@ def write(
     x = at[0] - {"l": 0.0, "m": 0.5, "r": 1.0}[anchor[0]] * width(text, size)
     ascent, descent = _metrics(font(size))
     # Runs of several fonts share a base line: that of the first font for this anchor.
-    base = at[1] + {"a": ascent, "t": ascent, "m": (ascent - descent) / 2, "s": 0.0}[anchor[1]]
+    top = -min(part_font.getbbox(part, anchor="ls")[1] for part, part_font in runs) if anchor[1] == "t" else 0.0
+    base = at[1] + {"a": ascent, "t": top, "m": (ascent - descent) / 2, "s": 0.0}[anchor[1]]
     for part, part_font in runs:
         pen.text((x, base), part, fill=fill, font=part_font, anchor="ls")
         x += part_font.getlength(part)
@@ -68,17 +69,19 @@ def width(text: str, size: int) -> float:
     return sum(part_font.getlength(part) for part, part_font in _runs(text, size))
 
 
-def drawable(text: str) -> str:
-    """Returns a text of which every letter is in some font here: letters that are in none become escapes."""
-    return "".join(part for part, _ in _runs(text, _PROBE_SIZE))
+def drawable(text: str, first: Path | None = None) -> tuple[str, list[Path]]:
+    """Prepares a text for a program that draws it by itself, such as matplotlib.
 
+    Args:
+        text: some lines.
+        first: the font in which the program draws what that font has; None for the package's.
 
-def files_for(texts: Iterable[str]) -> list[Path]:
-    """Returns the fonts that together have the letters of some texts, as far as there are any; the package's first."""
-    files: list[Path] = []
-    for text in texts:
-        files += [file for _, file in _split(text) if file is not None and file not in files]
-    return files
+    Returns:
+        The text, in which letters that no font here has are escapes, and the fonts that it needs beside the first.
+    """
+    lines = [_split(line, first) for line in text.split("\n")]
+    files = dict.fromkeys(file for line in lines for _, file in line if file is not None)
+    return "\n".join("".join(part for part, _ in line) for line in lines), list(files)
 
 
 @lru_cache(maxsize=256)
@@ -107,13 +110,13 @@ def _runs(text: str, size: int) -> list[tuple[str, Font]]:
 
 
 @lru_cache(maxsize=1024)
-def _split(text: str) -> list[tuple[str, Path | None]]:
-    """Splits a text into parts with the file of a font that has them; None for the first font.
+def _split(text: str, first: Path | None = None) -> list[tuple[str, Path | None]]:
+    """Splits a text into parts with the file of a font that has them; None for the font ``first``.
 
     One font for the whole text is preferred, so that text from right to left keeps its order.
     """
     text = unicodedata.normalize("NFC", shown(text))
-    lacking = [letter for letter in dict.fromkeys(text) if not _has(None, letter)]
+    lacking = [letter for letter in dict.fromkeys(text) if not _has(first, letter)]
     if not lacking:
         return [(text, None)] if text else []
     homes = _homes(tuple(lacking))
