@@ -35,7 +35,8 @@ def test_the_public_names() -> None:
 
 def test_importing_is_quick_and_reading_needs_no_torch() -> None:
     code = (
-        "import sys, json, mien; early = [n for n in ('numpy', 'PIL', 'onnxruntime', 'torch', 'av') if n in sys.modules]\n"
+        "import sys, json, mien\n"
+        "early = [n for n in ('numpy', 'PIL', 'onnxruntime', 'torch', 'av') if n in sys.modules]\n"
         "from mien import Recognizer, Recognition, Face, MienError\n"
         "import numpy as np; Recognizer('nano', detector='none').recognize(np.zeros((48, 48), np.uint8)).to_csv()\n"
         "late = [n for n in ('torch', 'av', 'pandas', 'huggingface_hub', 'font_source_sans_pro') if n in sys.modules]\n"

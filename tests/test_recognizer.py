@@ -394,8 +394,9 @@ def test_the_text_of_a_recognizer_names_model_engine_and_provider() -> None:
 def test_color_of_the_constructor_holds_for_all_calls() -> None:
     pixels = np.dstack([picture([255]), picture([150]), picture([0])])
     reader = recognizer(Mean(grey=False), color="bgr")
-    for result in (reader.recognize(pixels[..., ::-1]), reader.recognize(pixels, "rgb"),
-                   reader.recognize([pixels[..., ::-1], b""])[0], next(iter(reader.stream([pixels[..., ::-1]])))):  # fmt: skip
+    bgr = pixels[..., ::-1]
+    ways = [reader.recognize(bgr), reader.recognize(pixels, "rgb"), reader.recognize([bgr, b""])[0]]
+    for result in (*ways, next(iter(reader.stream([bgr])))):
         (face,) = result
         assert face.embedding is not None and face.embedding.tolist() == [255, 150, 0]
     assert recognizer(color="bgr").recognize(picture()).status == "ok"  # a grey array needs no colour
