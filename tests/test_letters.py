@@ -30,6 +30,12 @@ def labelled(names: list[str]) -> LetteredFigure:
     return figure
 
 
+def test_the_figures_of_reports_are_such() -> None:
+    from mien.evaluation.figures import LIGHT, blank_figure
+
+    assert isinstance(blank_figure((2, 2), LIGHT), LetteredFigure)
+
+
 def test_latin_greek_and_cyrillic_stay() -> None:
     figure = labelled(["glücklich", "χαρά", "радость"])
     assert drawn(figure)
