@@ -28,7 +28,7 @@ model: $(READY)  ## make the shipped models again from DATA=archive.zip (hours; 
 	$(BIN)/python scripts/remake.py --data "$(DATA)"
 
 page: $(READY) node_modules/.package-lock.json  ## the page of mien serve, and dist/page for any web server (needs npm)
-	PYTHONPATH=src $(BIN)/python scripts/page.py
+	PYTHONPATH=src $(BIN)/python scripts/build_page.py
 
 node_modules/.package-lock.json: package.json package-lock.json
 	$(NPM) ci --no-progress

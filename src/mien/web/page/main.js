@@ -58,8 +58,10 @@ async function read(item, isFirst) {
 }
 
 async function readPicture(item, isFirst) {
-  if (isFirst) await present(item);
+  const started = performance.now();
+  if (isFirst) present(item);
   const answer = await currentReader().read(item.file);
+  performance.measure("mien-answer", { start: started });
   item.reader = currentReader();
   item.milliseconds = answer.milliseconds;
   const { width, height, faces } = answer;
@@ -81,8 +83,9 @@ async function loadedImage(url) {
 
 /** Shows a picture before it is read, so that something happens at once. */
 async function present(item) {
-  item.media = await loadedImage(item.url);
-  if (!item.media) return;
+  const media = await loadedImage(item.url);
+  if (!media || item.isDone) return;
+  item.media = media;
   shown = item;
   startResult(item.name, "Looking for faces…");
   stage.show(item.media, item.media.naturalWidth, item.media.naturalHeight);
@@ -118,6 +121,8 @@ async function readFilmItem(item) {
     byId("film-tools").hidden = true;
   }
   if (!item.records.length) throw new Error("reading was stopped before its first picture");
+  const first = item.records.find(({ faces }) => faces.length) ?? item.records[0];
+  video.currentTime = first.time_s;
 }
 
 function showMoment(item) {
@@ -206,7 +211,7 @@ function startResult(title, summary) {
   byId("summary").textContent = summary;
   byId("rate").textContent = "";
   byId("problem").hidden = true;
-  byId("stage").parentElement.hidden = false;
+  byId("result-body").hidden = false;
   byId("tools").hidden = true;
   faceList.clear();
   timeline.clear();
@@ -233,6 +238,7 @@ function show(item) {
 }
 
 function showFaces(item, record, source) {
+  byId("result-body").classList.toggle("is-alone", item.isDone && !record.faces.length);
   stage.setFaces(record.faces, record.width, record.height);
   faceList.update(record.faces, source, { explainable: item.kind === "picture" });
 }
@@ -253,7 +259,7 @@ function summaryOf({ kind, records, milliseconds, reader, error, duration }) {
 
 function showProblem(title, reason) {
   startResult(title, "");
-  byId("stage").parentElement.hidden = true;
+  byId("result-body").hidden = true;
   const hint = currentReader()?.place === "tab" && byId("where").querySelector("[value=server]")
     ? "The server reads more kinds of pictures, also HEIC and TIFF: choose it at the top right." : "Choose another file, or convert this one to JPEG or PNG.";
   byId("problem").replaceChildren(element("p", { role: "alert" }, `${reason[0].toUpperCase()}${reason.slice(1)}.`), element("p", { class: "small" }, hint));
@@ -289,10 +295,10 @@ async function showPlace(reader) {
   byId("consent-place").replaceChildren(element("b", {}, isHere ? "Its pictures stay in this tab" : `Its pictures are sent to ${location.host}`), isHere ? " and are not recorded." : " and are not stored there.");
   byId("accuracy-text").textContent = accuracySentence(info);
   await showModel(info);
-  byId("state").textContent = isHere ? "Loading the networks…" : "";
+  byId("state").textContent = isHere ? "Loading what reads the pictures…" : "";
   try {
     await reader.start();
-    if (reader === currentReader()) byId("state").textContent = "";
+    if (reader === currentReader()) byId("state").textContent = isHere ? "Ready: this tab reads, nothing is sent." : `Ready: ${location.host} reads.`;
     document.body.dataset.ready = `${reader.place} ${reader.name}`;
   } catch (error) {
     byId("state").textContent = `This tab cannot read pictures: ${error.message}.`;

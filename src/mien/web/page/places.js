@@ -71,10 +71,7 @@ function threads() {
 
 function askForKey() {
   const dialog = byId("key-dialog");
-  byId("use-key").onclick = () => {
-    serverReader.key = byId("key").value;
-    dialog.close();
-  };
+  dialog.onclose = () => { serverReader.key = byId("key").value; };
   dialog.showModal();
 }
 

@@ -1,4 +1,4 @@
-"""Builds the page: ``python scripts/page.py`` after ``npm ci``; `make page` does both.
+"""Builds the page: ``python scripts/build_page.py`` after ``npm ci``; `make page` does both.
 
 ``src/mien/web/page/built`` gets onnxruntime-web and ``models.json``, which `mien serve` and the wheel need. The folder
 ``dist/page`` gets the whole page with the models, for any static web server.
