@@ -2,6 +2,8 @@
 
 import { Tracker } from "./tracking.js";
 
+const FRAME_MS = 30;
+
 export class Camera {
   constructor(video) {
     this.video = video;
@@ -29,12 +31,13 @@ export class Camera {
     const started = performance.now();
     this.isPaused = false;
     while (this.stream && !this.isPaused) {
+      const asked = performance.now();
       const bitmap = await createImageBitmap(this.video);
       const { width, height, faces } = await reader.read(bitmap, { live: true });
       if (!this.stream || this.isPaused) return;
       const now = performance.now();
       show({ width, height, faces: tracker.update(faces, (now - started) / 1000) }, this.rate(now));
-      await new Promise(requestAnimationFrame);
+      if (now - asked < FRAME_MS) await new Promise(requestAnimationFrame); // else the camera has a new picture already
     }
   }
 

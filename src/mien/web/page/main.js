@@ -44,6 +44,7 @@ async function read(item, isFirst) {
   try {
     const kind = await kindOf(item.file);
     const reason = reasonAgainst(kind);
+    item.isForeign = reason !== null;
     if (reason) throw new Error(reason);
     item.kind = kind === "film" ? "film" : "picture";
     if (item.kind === "film") await readFilmItem(item);
@@ -223,7 +224,7 @@ function show(item) {
   stopCamera();
   shown = item;
   visit.mark(item);
-  if (item.error && !item.video) return showProblem(`${item.name} cannot be read`, item.error);
+  if (item.error && !item.video) return showProblem(`${item.name} cannot be read`, item.error, item.isForeign ? "" : remedy());
   const [record] = item.records;
   startResult(item.name, summaryOf(item));
   byId("tools").hidden = !item.isDone;
@@ -257,13 +258,21 @@ function summaryOf({ kind, records, milliseconds, reader, error, duration }) {
   return `${counted(faces.length, "face")}${remark}; read ${place} in ${time} ms.`;
 }
 
-function showProblem(title, reason) {
+function showProblem(title, reason, hint = "") {
   startResult(title, "");
   byId("result-body").hidden = true;
-  const hint = currentReader()?.place === "tab" && byId("where").querySelector("[value=server]")
-    ? "The server reads more kinds of pictures, also HEIC and TIFF: choose it at the top right." : "Choose another file, or convert this one to JPEG or PNG.";
-  byId("problem").replaceChildren(element("p", { role: "alert" }, `${reason[0].toUpperCase()}${reason.slice(1)}.`), element("p", { class: "small" }, hint));
+  const sentence = `${reason[0].toUpperCase()}${reason.slice(1)}${reason.endsWith(".") ? "" : "."}`;
+  const more = hint ? [element("p", { class: "small" }, hint)] : [];
+  byId("problem").replaceChildren(element("p", { role: "alert" }, sentence), ...more);
   byId("problem").hidden = false;
+}
+
+/** What to do about a picture that this browser cannot decode. */
+function remedy() {
+  const hasServer = byId("where").querySelector("[value=server]") !== null;
+  return currentReader().place === "tab" && hasServer
+    ? "The server reads more kinds of pictures, such as TIFF and HEIC: choose it at the top of the page."
+    : "Choose another file, or convert this one to JPEG or PNG.";
 }
 
 function mark(index) {

@@ -7,6 +7,7 @@ import { YuNet } from "./yunet.js";
 
 const BATCH = 64;
 const ROUNDING = 1e-3;
+const WARM_UPS = 3;
 const OPTIONS = { executionProviders: ["wasm"], logSeverityLevel: 4 };
 
 /**
@@ -48,11 +49,13 @@ export class Engine {
     return this.model;
   }
 
-  /** Runs both networks once, so that the first picture does not wait for the compiler. */
+  /** Runs both networks a few times, so that the browser has compiled them well before the first picture. */
   async warmUp() {
-    const picture = { data: new Uint8Array(224 * 224), width: 224, height: 224, channels: 1 };
-    await this.detector.read([picture], 1);
-    await this.probabilities([faceCrop(picture, { box: [0, 0, 224, 224] }, this.model)]);
+    const picture = { data: new Uint8Array(3 * 320 ** 2), width: 320, height: 320, channels: 3 };
+    for (let turn = 0; turn < WARM_UPS; turn++) {
+      await this.detector.detect(picture, true);
+      await this.probabilities([faceCrop(picture, { box: [0, 0, 320, 320] }, this.model)]);
+    }
   }
 
   /**

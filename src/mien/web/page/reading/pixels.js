@@ -209,8 +209,19 @@ function reduce(picture, across, down) {
       let from = y * width * channels;
       for (let column = 0; column < columns; column++) {
         const wide = Math.min(across, width - column * across);
-        for (let x = 0; x < wide; x++) {
-          for (let channel = 0; channel < channels; channel++) sums[column * channels + channel] += data[from++];
+        const at = column * channels;
+        if (channels === 1) {
+          for (let x = 0; x < wide; x++) sums[at] += data[from++];
+        } else {
+          let [red, green, blue] = [0, 0, 0];
+          for (let x = 0; x < wide; x++, from += 3) {
+            red += data[from];
+            green += data[from + 1];
+            blue += data[from + 2];
+          }
+          sums[at] += red;
+          sums[at + 1] += green;
+          sums[at + 2] += blue;
         }
       }
     }

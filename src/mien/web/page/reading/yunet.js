@@ -14,7 +14,7 @@ const NEAR = 1e-6;
 const STRIDES = [8, 16, 32];
 
 /** Longest side in pixels at which a live picture is searched; YuNet finds faces from about 13 pixels of it on. */
-const LIVE_SIDE = 320;
+const LIVE_SIDE = 256;
 
 const UPRIGHT = [96, 192];
 const TURNED = [72, 160];
