@@ -51,7 +51,7 @@ def atomic_file(path: Path, *, private: bool = False, spare_newcomer: bool = Fal
             path.parent.mkdir(parents=True, exist_ok=True)
             _clear_once(path.parent)
         before = identity(path)
-        with temporary_file(path.parent) as (temporary, _):
+        with temporary_file(path.parent) as temporary:
             yield temporary
             if not stat.S_ISREG(os.lstat(temporary).st_mode):
                 raise MienError(f"{path}: its temporary file was replaced by something else; choose another place")
