@@ -78,10 +78,8 @@ class Environment:
 
 def _clean_environment() -> dict[str, str]:
     """This process's environment without what would let the checkout in."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")} | {
-        "PYTHONUTF8": "1",
-        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
-    }
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    return {**environment, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
 
 
 def build_wheel(folder: Path) -> Path:
