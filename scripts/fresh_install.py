@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -84,6 +85,7 @@ def _clean_environment() -> dict[str, str]:
 
 def build_wheel(folder: Path) -> Path:
     """Builds the wheel of this checkout into a folder and returns its path."""
+    shutil.rmtree(ROOT / "build", ignore_errors=True)  # setuptools would add files that are no longer in src/
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(ROOT)]
     subprocess.run(command, check=True)
     (wheel,) = folder.glob("mien-*.whl")

@@ -1,9 +1,8 @@
-"""Windows and macOS: commands run without what only Linux has. Windows is simulated (``windows_like.py``)."""
+"""Commands run as on Windows, which ``windows_like.py`` simulates."""
 
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,10 +10,6 @@ from pathlib import Path
 import film_helpers as films
 import pytest
 from PIL import Image
-
-from mien import files, machine
-from mien.data import cache
-from mien.recognition import time_limit
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the simulation reads /proc")
 
@@ -90,47 +85,3 @@ def test_the_simulation_refuses_what_windows_refuses(tmp_path: Path) -> None:
         "        print('refused')\nprint(hasattr(os, 'O_NOFOLLOW'), hasattr(signal, 'SIGHUP'))\n"
     )
     assert as_on_windows(tmp_path, code=code).stdout == "refused\nrefused\nrefused\nFalse False\n"
-
-
-def test_cores_are_counted_without_affinity(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(os, "sched_getaffinity")
-    monkeypatch.setattr(os, "cpu_count", lambda: 3)
-    assert machine.all_cores() == 3
-    monkeypatch.setattr(os, "cpu_count", lambda: None)
-    assert machine.all_cores() == 1
-
-
-def test_the_processor_has_a_name_without_proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("platform.processor", lambda: "arm")
-    assert machine._processor(tmp_path / "cpuinfo") == "arm"
-
-
-def test_the_umask_is_read_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
-    def without_proc(path: str, *arguments: object, **options: object) -> object:
-        raise FileNotFoundError(path)
-
-    former = os.umask(0o027)
-    try:
-        monkeypatch.setattr(files, "open", without_proc, raising=False)
-        assert files.umask() == 0o027
-        assert os.umask(0o027) == 0o027, "it is still set"
-    finally:
-        os.umask(former)
-
-
-def test_files_without_an_owner_are_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tmp_path.chmod(0o777)  # as Windows says of every folder
-    assert not cache._is_own(tmp_path.stat())
-    monkeypatch.delattr(os, "geteuid")
-    assert cache._is_own(tmp_path.stat())
-
-
-def test_a_process_that_ends_well_is_not_overdue_without_alarms(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(signal, "SIGALRM")
-    process = time_limit.TimedProcess(60, _prepare_ending)
-    with pytest.raises(time_limit.OverdueError, match=r"ended the process that read it \(exit code 0\)"):
-        list(process.answers(None, "photo.jpg"))
-
-
-def _prepare_ending(say: object) -> tuple[None, time_limit.Work]:
-    return None, lambda task: os._exit(0)
