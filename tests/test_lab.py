@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,7 +73,7 @@ def test_a_set_is_described_by_its_counts(faces: FaceSet) -> None:
 def test_a_run_is_described_by_what_is_frozen(archive: Path, tmp_path: Path) -> None:
     config = settings(archive, tmp_path)
     assert "frozen" not in mien.lab.describe(config)
-    frozen = {"blocks": 2, "random_weights": True}
+    frozen: Any = {"blocks": 2, "random_weights": True}
     partly = mien.lab.TrainConfig(data=config.data, out=config.out, backbone="nano", freeze=frozen)
     rows = [line.split() for line in mien.lab.describe(partly).splitlines()]
     states = {" ".join(row[:-3]): row[-2] for row in rows[1:-1]}
@@ -88,7 +89,7 @@ def test_anything_else_is_refused() -> None:
 def test_pictures_are_shown_as_stored_and_as_trained_on(archive: Path, faces: FaceSet, tmp_path: Path) -> None:
     def shown(*arguments: object, **options: object) -> np.ndarray:
         figure = mien.lab.plot_faces(faces, *arguments, **options)  # type: ignore[arg-type]
-        return np.stack([axes.images[0].get_array() for axes in figure.axes])
+        return np.stack([np.asarray(axes.images[0].get_array()) for axes in figure.axes])
 
     stored = shown()
     training = faces.part("train").images
