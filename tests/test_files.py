@@ -217,3 +217,14 @@ def test_the_umask_is_read_without_proc(monkeypatch: pytest.MonkeyPatch) -> None
         assert os.umask(0o027) == 0o027, "it is still set"
     finally:
         os.umask(former)
+
+
+def test_text_has_the_same_bytes_on_every_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def as_windows_writes(path: Path, text: str, encoding: str) -> None:
+        path.write_bytes(text.replace("\n", "\r\n").encode(encoding))
+
+    monkeypatch.setattr(Path, "write_text", as_windows_writes)
+    files.write_text(tmp_path / "a.csv", "é\nb\n")
+    files.write_json(tmp_path / "a.json", [1])
+    assert (tmp_path / "a.csv").read_bytes() == b"\xc3\xa9\nb\n"
+    assert (tmp_path / "a.json").read_bytes() == b"[\n  1\n]\n"
