@@ -7,7 +7,11 @@ DATA ?= archive.zip
 NPM ?= npm
 
 .DEFAULT_GOAL := help
+<<<<<<< HEAD
 .PHONY: help venv demo model page page-if-npm wheel test lint check benchmark clean
+=======
+.PHONY: help venv demo model wheel test lint check docs benchmark clean
+>>>>>>> project
 
 help:  ## tell what there is
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -53,9 +57,16 @@ lint: $(READY)  ## style and types
 
 check: lint test  ## style, types and tests
 
+docs: $(READY)  ## site/: the pages, from docs/ and docstrings
+	$(BIN)/python -m mkdocs build --strict --site-dir site
+
 benchmark: $(READY)  ## images a second of the input pipeline beside torchvision's loader
 	$(BIN)/python benchmarks/input_pipeline.py
 
 clean:  ## remove .venv, caches and what the demo wrote
+<<<<<<< HEAD
 	rm -rf $(VENV) build dist node_modules src/mien/web/page/built src/*.egg-info .mypy_cache .pytest_cache .ruff_cache runs/demo reports/demo
+=======
+	rm -rf $(VENV) build dist site src/*.egg-info .mypy_cache .pytest_cache .ruff_cache runs/demo reports/demo
+>>>>>>> project
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
