@@ -7,8 +7,7 @@ DATA ?= archive.zip
 NPM ?= npm
 
 .DEFAULT_GOAL := help
-	rm -rf $(VENV) build dist node_modules site src/mien/web/page/built src/*.egg-info .mypy_cache .pytest_cache .ruff_cache
-	rm -rf runs/demo reports/demo
+.PHONY: help venv demo model page wheel test lint check docs benchmark clean
 
 help:  ## tell what there is
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
