@@ -19,7 +19,7 @@ from data_helpers import encode, noise, write_zip
 from hostile_helpers import endless_gif, endless_jpeg, error_of, mien, prepare_work, run_mien, write_endless_network
 
 from mien.errors import MienError
-from mien.recognition.time_limit import OverdueError, TimedProcess
+from mien.recognition.time_limit import OverdueError, TimedProcess, Work
 
 SECONDS = 2
 """Seconds that an input may take here; the endless ones would take 5 s to for ever."""
@@ -229,3 +229,14 @@ def _lives(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except OSError:
         return False
+
+
+def test_a_process_that_ends_well_is_not_overdue_without_alarms(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(signal, "SIGALRM")
+    process = TimedProcess(60, _prepare_ending)
+    with pytest.raises(OverdueError, match=r"ended the process that read it \(exit code 0\)"):
+        list(process.answers(None, "photo.jpg"))
+
+
+def _prepare_ending(say: object) -> tuple[None, Work]:
+    return None, lambda task: os._exit(0)
