@@ -273,7 +273,7 @@ def test_files_that_give_no_bytes_are_told(tmp_path: Path) -> None:
     path.write_text("text")
     with path.open() as text, pytest.raises(MienError, match="is a file opened as text, expected bytes; open it with"):
         read(text, "x")
-    with pytest.raises(MienError, match="x: cannot be read .*closed file.*; open it again"):
+    with pytest.raises(MienError, match=r"x: cannot be read .*closed file.*; open it again"):
         read(text, "x")
     with pytest.raises(MienError, match=r"is read with await, expected a plain file; give its bytes \(await x.read"):
         read(Upload(), "x")

@@ -417,7 +417,7 @@ def test_a_value_that_is_no_picture_raises_before_anything_is_read() -> None:
         with pytest.raises(TypeError, match="picture: is a"):
             recognizer(engine).recognize(wrong)  # type: ignore[call-overload]
     assert engine.batches == []
-    with pytest.raises(MienError, match="source: is a BytesIO, expected a film file .*; write it to a file first"):
+    with pytest.raises(MienError, match=r"source: is a BytesIO, expected a film file .*; write it to a file first"):
         recognizer().recognize_film(io.BytesIO())  # type: ignore[arg-type]
     with pytest.raises(MienError, match=r"rtsp://x/1: is an address \(rtsp\), expected a file"):
         recognizer().recognize_film("rtsp://x/1")
