@@ -17,12 +17,12 @@ from PIL import Image
 
 from mien.errors import NO_NUMBERS, MienError
 from mien.recognition import detectors, engines
+from mien.recognition.arguments import Color, WrongTypeError, address_hint, check_color, check_type
 from mien.recognition.crop import SearchedPicture, search_pictures
 from mien.recognition.detection import Detection, Detector
 from mien.recognition.devices import Device, device_name
 from mien.recognition.engine import Engine
 from mien.recognition.models import DEFAULT, SHIPPED, find
-from mien.recognition.pictures import Color, WrongTypeError, address_hint, check_color, check_type
 from mien.recognition.results import Face, Recognition, Recognitions
 
 if TYPE_CHECKING:
