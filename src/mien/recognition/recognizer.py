@@ -87,7 +87,7 @@ class Recognizer:
         self.batch_size, self.color = batch_size, color
         if min_face is not None and not isinstance(detector, str | os.PathLike):
             raise MienError("min_face: is for the detector yunet; an object with detect() has settings of its own")
-        self._loaded_with = {
+        self._loaded_with: dict[str, Any] = {
             "model": model, "detector": detector, "min_face": min_face, "engine": engine,
             "device": device_name(device), "threads": threads,
         }  # fmt: skip
@@ -110,7 +110,7 @@ class Recognizer:
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        parts = {name: state[name] for name in ("detector", "engine")}
+        parts: dict[str, Any] = {name: state[name] for name in ("detector", "engine")}
         settings = dict(state)
         if isinstance(parts["detector"], str | os.PathLike):
             settings |= {"detector": _detector_of_process(parts["detector"], state["min_face"]), "min_face": None}
