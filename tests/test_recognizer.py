@@ -454,7 +454,7 @@ def test_objects_travel_with_a_recognizer(monkeypatch: pytest.MonkeyPatch, tmp_p
     reader = recognizer()
     copied = pickle.loads(pickle.dumps(reader))
     assert isinstance(copied.engine, Mean) and copied.engine is not reader.engine
-    replaced = Recognizer("nano", detector="none")
+    replaced = Recognizer("nano", min_face=40)
     replaced.detector = Bright()
     assert isinstance(pickle.loads(pickle.dumps(replaced)).detector, Bright)
 

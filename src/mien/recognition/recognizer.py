@@ -104,6 +104,8 @@ class Recognizer:
         state = {**self._loaded_with, "batch_size": self.batch_size, "color": self.color}
         if isinstance(state["engine"], str):
             state["model"] = _absolute(state["model"])
+        if isinstance(state["detector"], os.PathLike):
+            state["detector"] = Path(os.path.abspath(state["detector"]))
         for part, value, loaded in zip(("detector", "engine"), (self.detector, self.engine), self._parts, strict=True):
             if value is not loaded:  # it was replaced after loading
                 state[part] = value
@@ -111,9 +113,10 @@ class Recognizer:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         parts: dict[str, Any] = {name: state[name] for name in ("detector", "engine")}
-        settings = dict(state)
-        if isinstance(parts["detector"], str | os.PathLike):
-            settings |= {"detector": _detector_of_process(parts["detector"], state["min_face"]), "min_face": None}
+        settings = {**state, "min_face": None}  # for a detector that is made already
+        is_name = isinstance(parts["detector"], str | os.PathLike)
+        if is_name:
+            settings["detector"] = _detector_of_process(parts["detector"], state["min_face"])
         if isinstance(parts["engine"], str):
             model, device, threads = (state[name] for name in ("model", "device", "threads"))
             settings["engine"] = _engine_of_process(model, parts["engine"], device, threads, _version(model))
