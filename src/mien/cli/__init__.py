@@ -41,6 +41,7 @@ Commands:
   evaluate   score one or several classifiers on a split, with a report to read
   predict    read the expressions of faces in photos, folders, films or a camera
   explain    show which parts of a face an answer depends on
+  serve      serve a page and a REST service that read faces
   export     write a classifier as ONNX, and prove that it answers the same
   pack       make a folder to share from a classifier: half precision, ONNX, scores, no faces
   card       write the model card of a packed classifier
@@ -56,6 +57,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "evaluate": ("evaluate", "run"),
     "predict": ("predict", "run"),
     "explain": ("explain", "run"),
+    "serve": ("serve", "run"),
     "export": ("sharing", "run_export"),
     "pack": ("sharing", "run_pack"),
     "card": ("sharing", "run_card"),
@@ -70,6 +72,9 @@ EXTRAS: dict[str, str] = {
     "onnxscript": "train,export",
     "pyarrow": "parquet",
     "tensorboard": "tensorboard",
+    **dict.fromkeys(
+        ["fastapi", "markdown_it", "prometheus_client", "python_multipart", "starlette", "uvicorn"], "serve"
+    ),
 }
 """The extras that install each optional module."""
 

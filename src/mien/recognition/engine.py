@@ -108,7 +108,7 @@ class OnnxEngine:
 
     Args:
         path: the file.
-        device: as ``mien.recognition.devices.Device``; auto is CUDA if this ONNX Runtime can use it, else the processor.
+        device: as ``mien.recognition.devices.Device``; auto is CUDA if this ONNX Runtime has it, else the processor.
         threads: processor threads that share the crops of a call; None for one a core, at most 8.
 
     Raises:
