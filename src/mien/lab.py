@@ -7,7 +7,7 @@
     print(describe(evaluate(model, faces, "validation")))
 
 Groups of settings are dictionaries: ``freeze={"blocks": 2}``, ``augment={"rotation": 0}``. The names need the extra
-``train``; each loads what it needs when it is used. Importing this module prints what Mien logs, and hides progress bars
+``train``; each loads what it needs when it is used. Importing this module prints what Mien logs and hides progress bars
 and advice of other libraries, unless the environment says otherwise. The modules behind these names may change; the
 names stay. For reading photos and films there is ``mien.Recognizer``.
 """
