@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mien.data.faces import FaceSet
+
+# They end processes by POSIX signals and limit them, which Windows cannot.
+collect_ignore_glob = ["hostile/*"] if sys.platform == "win32" else []
 
 
 @pytest.fixture(autouse=True)
