@@ -13,7 +13,6 @@ from transformers import ViTConfig, ViTForImageClassification
 from mien.errors import MienError
 from mien.model.networks import heads, scale_head
 
-
 CHANNELS = [8, 8, 16, 16]
 
 

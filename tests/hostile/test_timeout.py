@@ -15,7 +15,7 @@ from pathlib import Path
 
 import film_helpers as films
 import pytest
-from data_helpers import encode, noise
+from data_helpers import encode, noise, write_zip
 from hostile_helpers import endless_gif, endless_jpeg, error_of, mien, prepare_work, run_mien, write_endless_network
 
 from mien.errors import MienError
@@ -122,6 +122,29 @@ class TestPredict:
         _, said = first.communicate(timeout=60)
         assert first.returncode == (130 if number == signal.SIGINT else 143) and said.count("\n") == 1, said
         assert workers and not any(_lives(pid) for pid in workers)
+
+
+class TestCrop:
+    def test_a_photo_that_never_ends(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        source = tmp_path / "photos.zip"
+        photos = {"glad/a.jpg": endless_jpeg(), "glad/b.png": encode(noise(0, 48)), "sad/c.png": encode(noise(1, 48))}
+        write_zip(source, photos)
+        for options, left_out in ((["--timeout", 1], 1), (["--timeout", 60, "--size", 16], 0)):
+            out = tmp_path / f"set-{left_out}"
+            names = ["glad/b.png", "sad/c.png"] if left_out else ["sad/c.png"]
+            if not left_out:
+                write_zip(source, {name: photos[name] for name in names})
+            assert mien("data", "crop", source, "--detector", "none", "--out", out, *options) == 0
+            assert sorted(str(path.relative_to(out)) for path in out.rglob("*.png")) == names
+            said = capsys.readouterr().err
+            assert ("a.jpg: took longer than 1 s and was broken off" in said) == bool(left_out), said
+        assert not workers_of(os.getpid())
+
+    def test_a_detector_that_is_not_there(self, tmp_path: Path) -> None:
+        write_zip(tmp_path / "photos.zip", {"glad/b.png": encode(noise(0, 48))})
+        options = ["--out", tmp_path / "set", "--timeout", 9, "--detector", "yunet:nosuch.onnx"]
+        assert "nosuch.onnx: there is no such file" in error_of("data", "crop", tmp_path / "photos.zip", *options)
+        assert [entry.name for entry in tmp_path.iterdir()] == ["photos.zip"]
 
 
 class TestExplain:

@@ -13,7 +13,6 @@ import io
 import json
 import os
 import stat
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +24,8 @@ from mien.data.faces import SPLITS, FaceSet, fingerprint_of
 from mien.data.sources import walk
 from mien.errors import MienError
 from mien.files import atomic_file, expanded
-from mien.text import encodable, shown
+from mien.log import warn
+from mien.text import encodable
 
 FORMAT = 1
 """Version of the files; raise it when the readers or the content of the files change: older files are then ignored."""
@@ -274,4 +274,4 @@ def _state(path: Path) -> str:
 
 
 def _warn(message: str) -> None:
-    print(f"warning: {shown(' '.join(message.split()))}", file=sys.stderr)
+    warn(message)
