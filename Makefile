@@ -7,11 +7,7 @@ DATA ?= archive.zip
 NPM ?= npm
 
 .DEFAULT_GOAL := help
-<<<<<<< HEAD
-.PHONY: help venv demo model page page-if-npm wheel test lint check benchmark clean
-=======
-.PHONY: help venv demo model wheel test lint check docs benchmark clean
->>>>>>> project
+.PHONY: help venv demo model page wheel test lint check docs benchmark clean
 
 help:  ## tell what there is
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -64,9 +60,6 @@ benchmark: $(READY)  ## images a second of the input pipeline beside torchvision
 	$(BIN)/python benchmarks/input_pipeline.py
 
 clean:  ## remove .venv, caches and what the demo wrote
-<<<<<<< HEAD
-	rm -rf $(VENV) build dist node_modules src/mien/web/page/built src/*.egg-info .mypy_cache .pytest_cache .ruff_cache runs/demo reports/demo
-=======
-	rm -rf $(VENV) build dist site src/*.egg-info .mypy_cache .pytest_cache .ruff_cache runs/demo reports/demo
->>>>>>> project
+	rm -rf $(VENV) build dist node_modules site src/mien/web/page/built src/*.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf runs/demo reports/demo
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
