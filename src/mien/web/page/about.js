@@ -49,7 +49,7 @@ function facts({ accuracy, sure, threshold, stated_accuracy: stated, sha256, fil
 const oneDecimal = (share) => (100 * share).toFixed(1);
 
 function fact(number, title, text) {
-  return element("li", {}, element("p", { class: "figure" }, number), element("h4", {}, title), element("p", { class: "small" }, text));
+  return element("li", {}, element("p", { class: "figure" }, number), element("p", { class: "title" }, title), element("p", { class: "small" }, text));
 }
 
 /** What people said against what the model says, a row for each expression. */
