@@ -151,7 +151,7 @@ def test_what_is_saved_is_what_mien_predict_writes(browser: Any, service: str, a
 
 
 def pictures_of_faces() -> list[np.ndarray]:
-    """Portraits of many sizes, tilted, mirrored, grey, cut off, transparent; twelve faces; composites, some without a face."""
+    """Portraits of many sizes, tilted, mirrored, grey, cut off, transparent; twelve faces; composites."""
     portraits = [scenes.portrait(side, tilt, mirrored).pixels for side, tilt, mirrored in (
         (97, 0, False), (150, 5, True), (300, 10, True), (512, 0, False), (640, -12, False), (1024, 0, False),
         (1200, 18, True), (1600, -15, False), (3000, 0, False),
