@@ -7,7 +7,7 @@ DATA ?= archive.zip
 NPM ?= npm
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo model page page-if-npm wheel test lint check benchmark clean
+.PHONY: help venv demo model page wheel test lint check docs benchmark clean
 
 help:  ## tell what there is
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -53,9 +53,13 @@ lint: $(READY)  ## style and types
 
 check: lint test  ## style, types and tests
 
+docs: $(READY)  ## site/: the pages, from docs/ and docstrings
+	$(BIN)/python -m mkdocs build --strict --site-dir site
+
 benchmark: $(READY)  ## images a second of the input pipeline beside torchvision's loader
 	$(BIN)/python benchmarks/input_pipeline.py
 
 clean:  ## remove .venv, caches and what the demo wrote
-	rm -rf $(VENV) build dist node_modules src/mien/web/page/built src/*.egg-info .mypy_cache .pytest_cache .ruff_cache runs/demo reports/demo
+	rm -rf $(VENV) build dist node_modules site src/mien/web/page/built src/*.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf runs/demo reports/demo
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
