@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,9 @@ class ModelRecord:
         assert folder is not None
         return folder / "model.safetensors"
 
+    @cached_property
     def card(self) -> str | None:
-        """Returns the model card in Markdown; None if the model was not packed."""
+        """The model card in Markdown; None if the model was not packed."""
         try:
             return card(self._meta, f"Mien {self.name}")
         except MienError:

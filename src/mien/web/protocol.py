@@ -76,7 +76,7 @@ class GuardedProtocol(H11Protocol):
                 "x-request-id": request_id, **SECURITY_HEADERS, **problem.headers,
             }  # fmt: skip
             for event in (
-                h11.Response(status_code=document["status"], headers=list(headers.items()), reason=b""),
+                h11.Response(status_code=document["status"], headers=list(headers.items()), reason=problem.title.encode()),
                 h11.Data(data=body),
                 h11.EndOfMessage(),
             ):

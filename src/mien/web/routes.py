@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import hmac
 import io
@@ -173,7 +174,7 @@ async def explain(
         recognizer = service.reader.recognizer
         explanations = []
         for _, chosen in faces:  # one after the other, so that other requests get their turn in between
-            call = service.reader.call(lambda chosen=chosen: recognizer.explain(chosen, method, label))
+            call = service.reader.call(functools.partial(recognizer.explain, chosen, method, label))
             explanations.append(await _result(request, call))
         if format == "png":
             return Response(await asyncio.to_thread(_png, explanations), media_type="image/png")
@@ -259,7 +260,7 @@ async def model(request: Request) -> Response:
             "built": service.assets.is_built,
             "models": [path for path in service.assets.paths if path.startswith("/models/")],
         },
-        "card": None if service.record.card() is None else "/v1/model/card",
+        "card": None if service.record.card is None else "/v1/model/card",
         "report": None if settings.report is None else "/v1/model/report",
         "api_key_needed": bool(settings.api_keys),
         "mien": __version__,
@@ -283,7 +284,7 @@ async def model_card(
     format: Annotated[Literal["markdown", "html"] | None, Query(description="by `Accept` if it is left out")] = None,
 ) -> Response:
     """Shows scores with intervals, uses, limits and data of the loaded model."""
-    text = _service(request).record.card()
+    text = _service(request).record.card
     if text is None:
         raise Problem("not-found", "the model has no card; a folder that `mien pack` wrote has one")
     if format == "html" or (format is None and "text/html" in request.headers.get("accept", "")):

@@ -228,8 +228,12 @@ def problems(*kinds: str) -> dict[int | str, dict[str, Any]]:
     for kind in kinds:
         status, title = KINDS[kind]
         example = {
-            "type": f"/docs#{kind}", "title": title, "status": status, "detail": HELP[kind], "instance": "urn:request:7f3a"
-        }  # fmt: skip
+            "type": f"/docs#{kind}",
+            "title": title,
+            "status": status,
+            "detail": HELP[kind],
+            "instance": "urn:request:7f3a",
+        }
         answer = answers.setdefault(
             status,
             {

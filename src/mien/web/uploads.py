@@ -177,7 +177,8 @@ async def _from_multipart(headers: Headers, body: bytes, settings: ServiceSettin
         raise Problem("bad-request", f"the form cannot be read ({error.message}); send multipart/form-data") from error
     except Exception as error:  # python-multipart raises further kinds on hostile boundaries and headers
         raise Problem("bad-request", f"the form cannot be read ({error}); send multipart/form-data") from error
-    pictures, values = [], {}
+    pictures: list[Upload] = []
+    values: dict[str, Any] = {}
     for name, value in data.multi_items():
         if isinstance(value, UploadFile):
             pictures.append(Upload(_name(value.filename, len(pictures)), await value.read()))
