@@ -7,6 +7,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import warnings
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -78,7 +79,9 @@ def create_app(
         app.state.service = service = Service(settings, recognizer, page)
         app.router.default = service.assets
         orphaned = asyncio.create_task(_end_without_parent())
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"PIL\.")  # about damaged pictures; the records tell
+            yield
         orphaned.cancel()
         await asyncio.to_thread(service.reader.close)
 
@@ -99,6 +102,7 @@ def create_app(
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(ClientDisconnect, _on_disconnect)
+    app.add_exception_handler(Exception, _on_fault)
     if settings.cors:
         app.add_middleware(
             CORSMiddleware,
@@ -152,6 +156,11 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
     kind = _KIND_OF_STATUS.get(error.status_code, "bad-request")
     detail = f"{error.detail}; /docs lists the addresses and their methods"
     return _respond(request, Problem(kind, detail, headers=dict(error.headers or {}), status=error.status_code))
+
+
+async def _on_fault(request: Request, error: Exception) -> Response:
+    """An unforeseen exception; it goes on to ``Guard``, which logs it."""
+    return _respond(request, Problem("internal", "an unexpected fault; report it with the request id"))
 
 
 async def _on_disconnect(request: Request, error: Exception) -> Response:

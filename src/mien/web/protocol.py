@@ -75,8 +75,9 @@ class GuardedProtocol(H11Protocol):
                 "content-type": MEDIA_TYPE, "content-length": str(len(body)), "connection": "close",
                 "x-request-id": request_id, **SECURITY_HEADERS, **problem.headers,
             }  # fmt: skip
+            status, reason = document["status"], problem.title.encode()
             for event in (
-                h11.Response(status_code=document["status"], headers=list(headers.items()), reason=problem.title.encode()),
+                h11.Response(status_code=status, headers=list(headers.items()), reason=reason),
                 h11.Data(data=body),
                 h11.EndOfMessage(),
             ):

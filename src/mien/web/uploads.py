@@ -9,7 +9,6 @@ import io
 import json
 import re
 import time
-import warnings
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Any
@@ -143,10 +142,8 @@ def check_picture(upload: Upload, settings: ServiceSettings) -> None:
     """
     most = f"expected at most {settings.max_pixels:,} pixels; make it smaller"
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(upload.data)) as image:
-                (width, height), kind = image.size, image.format
+        with Image.open(io.BytesIO(upload.data)) as image:
+            (width, height), kind = image.size, image.format
     except Image.DecompressionBombError as error:
         raise Problem("too-large", f"{upload.name}: is huge, {most}") from error
     except Exception:  # Pillow raises many kinds; the reader reports what is wrong with the picture.
