@@ -4,7 +4,7 @@
     python benchmarks/load.py --seconds 10 --fer fer/bin/python --fer-packages fer-web
     python benchmarks/load.py --soak 10
 
-Each row has a fresh `mien serve`. Photos are JPEG files of scikit-image's portrait (public domain) of 512 pixels;
+The services that are compared run side by side and are loaded in turns. Photos are JPEG files of scikit-image's portrait (public domain) of 512 pixels;
 crops are PNG files of 48 pixels, read by `?detector=none`, so that the network is most of the work. Each client sends
 one request after the other on a connection that stays open; the clients are a bare loop in this process, which takes
 part of the same cores. "Shared" is the default, in which faces of several requests share batches; "alone" is
@@ -31,8 +31,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,9 @@ from mien.machine import machine
 
 CLIENTS: tuple[int, ...] = (1, 8, 64)
 HOST = "127.0.0.1"
+TURNS = 4
+"""Turns in which the services of one comparison are loaded."""
+
 WARM_S = 2.0
 """Seconds of load that are not counted."""
 
@@ -67,6 +70,12 @@ class Load:
     def note(self, status: str, seconds: float) -> None:
         """Adds an answer."""
         self.latencies.setdefault(status, []).append(seconds)
+
+    def add(self, load: Load) -> None:
+        """Adds another load to this one."""
+        self.seconds += load.seconds
+        for status, latencies in load.latencies.items():
+            self.latencies.setdefault(status, []).extend(latencies)
 
     def summary(self) -> dict[str, Any]:
         """Returns the rate and the percentiles of answers with status 200, and the number of answers by status."""
@@ -224,7 +233,7 @@ def memory(pid: int) -> float:
 
 
 def compare(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Rates and latencies of each kind of picture, number of clients and way to read."""
+    """Rates and latencies of each kind of picture, number of clients and way to read; the ways take turns."""
     ways: dict[str, list[str]] = {"shared": mien(arguments.model), "alone": mien(arguments.model, "--batch-wait", "0")}
     environments: dict[str, dict[str, str]] = {}
     if arguments.fer:
@@ -232,16 +241,26 @@ def compare(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         environments["fer"] = {"PYTHONPATH": str(Path(arguments.fer_packages).absolute()), "TF_CPP_MIN_LOG_LEVEL": "3"}
     pictures = {"photo": request("/v1/recognize", photo(512)), "crop": request("/v1/recognize?detector=none", crop())}
     rows = []
-    for picture, data in pictures.items():
-        for way, command in ways.items():
-            if way == "fer" and picture == "crop":
-                continue  # its detector cannot be left out
-            with service(command, environments.get(way)) as (_, port):
-                for clients in CLIENTS:
-                    load = asyncio.run(closed_loop(port, data, clients, arguments.seconds))
+    with ExitStack() as stack:
+        services = {way: stack.enter_context(service(command, environments.get(way))) for way, command in ways.items()}
+        for picture, data in pictures.items():
+            # The detector of fer cannot be left out.
+            ports = {way: port for way, (_, port) in services.items() if (way, picture) != ("fer", "crop")}
+            for clients in CLIENTS:
+                for way, load in take_turns(ports, data, clients, arguments.seconds).items():
                     rows.append({"picture": picture, "way": way, "clients": clients, **load.summary()})
                     print(row_text(rows[-1]), flush=True)
     return rows
+
+
+def take_turns(ports: Mapping[str, int], data: bytes, clients: int, seconds: float) -> dict[str, Load]:
+    """Loads several services in turns, so that a busy machine is as busy for each."""
+    loads = {way: Load() for way in ports}
+    for turn in range(TURNS):
+        for way, port in ports.items():
+            load = asyncio.run(closed_loop(port, data, clients, seconds / TURNS, WARM_S if turn == 0 else WARM_S / 4))
+            loads[way].add(load)
+    return loads
 
 
 def row_text(row: dict[str, Any]) -> str:

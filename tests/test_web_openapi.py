@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from html.parser import HTMLParser
 from typing import Any
 
 import pytest
 import schemathesis
 from detection_helpers import astronaut
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
+from hypothesis.errors import Unsatisfiable
 from recognition_helpers import encoded
+from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
@@ -32,6 +35,8 @@ from mien.web.problems import HELP, KINDS
 from mien.web.schemas import EXAMPLES
 from mien.web.settings import ServiceSettings
 
+EXAMPLES_EACH = 20
+
 CHECKS = [
     not_a_server_error,
     status_code_conformance,
@@ -49,20 +54,32 @@ def description() -> Any:
         yield test_client.get("/openapi.json").json()
 
 
-schema = schemathesis.pytest.from_fixture("web_schema")
-
-
-@pytest.fixture(scope="module")
-def web_schema() -> Any:
-    app = create_app(ServiceSettings(max_pictures=3), recognizer)
+def statuses_of(changes: dict[str, Any], mode: GenerationMode, examples: int) -> set[int]:
+    """Calls every operation with generated requests, and checks each answer; returns the statuses."""
+    app = create_app(ServiceSettings(**changes), recognizer)
+    statuses: set[int] = set()
     with TestClient(app):
-        yield schemathesis.openapi.from_asgi("/openapi.json", app)
+        for result in schemathesis.openapi.from_asgi("/openapi.json", app).get_all_operations():
+
+            @given(case=result.ok().as_strategy(generation_mode=mode))
+            @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+            def check(case: Any) -> None:
+                statuses.add(case.call_and_validate(checks=CHECKS).status_code)
+
+            with suppress(Unsatisfiable):  # an address without parameters has no wrong requests
+                check()
+    return statuses
 
 
-@schema.parametrize()
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
-def test_every_answer_is_described(case: Any) -> None:
-    case.call_and_validate(checks=CHECKS)
+@pytest.mark.parametrize("mode", list(GenerationMode))
+def test_every_answer_is_described(mode: GenerationMode) -> None:
+    statuses = statuses_of({"max_pictures": 3}, mode, EXAMPLES_EACH)
+    assert {200, 422} <= statuses and max(statuses) < 500
+
+
+def test_the_description_tells_of_keys_and_the_service_asks_for_them() -> None:
+    statuses = statuses_of({"api_keys": (bytes(32),)}, GenerationMode.POSITIVE, 3)
+    assert 401 in statuses and max(statuses) < 500
 
 
 def test_the_description_is_whole(description: dict[str, Any]) -> None:

@@ -165,4 +165,4 @@ async def _on_fault(request: Request, error: Exception) -> Response:
 
 async def _on_disconnect(request: Request, error: Exception) -> Response:
     """The client went away in the middle of its body: nobody reads this answer."""
-    return _respond(request, Problem("bad-request", "the client went away before the body was complete"))
+    return _respond(request, Problem("bad-request", "the client went away before the body was complete", status=499))

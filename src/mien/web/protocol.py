@@ -20,8 +20,8 @@ HEADERS_S = 10.0
 LINGER_S = 2.0
 """Seconds for which the rest of a body is read and dropped after its answer, so that the client can read the answer."""
 
-MOST_CONNECTIONS = 1000
-"""Connections that a worker holds at most."""
+MOST_CONNECTIONS = 800
+"""Connections that a worker holds at most; many systems allow a process 1,024 open files."""
 
 
 class GuardedProtocol(H11Protocol):

@@ -24,11 +24,13 @@ _markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
 
 def description(app: FastAPI) -> dict[str, Any]:
     """Returns the OpenAPI 3.1 description of the service, with the problems that every address may answer with."""
-    document = app.openapi()
+    document: dict[str, Any] = app.openapi()
     components = document["components"]["schemas"]
     if "ProblemModel" not in components:
         components["ProblemModel"] = schemas.ProblemModel.model_json_schema()
         for _, _, operation in _operations(document):
+            if not app.state.settings.api_keys:
+                operation.pop("security", None)
             answers = operation["responses"]
             for status, answer in schemas.problems(*_EVERYWHERE).items():
                 answers.setdefault(str(status), answer)

@@ -401,7 +401,7 @@ async def _result(request: Request, future: Future[Any]) -> Any:
         await asyncio.wait({gone, result}, return_when=asyncio.FIRST_COMPLETED)
         if result.done():
             return result.result()
-        raise Problem("bad-request", "the client went away")
+        raise Problem("bad-request", "the client went away", status=499)
     finally:
         gone.cancel()
         result.cancel()

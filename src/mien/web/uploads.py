@@ -33,7 +33,9 @@ MOST_FIELDS = 16
 
 _LONGEST_FIELD = 4096
 _LONGEST_NAME = 255
-_IN_THREAD = 262_144
+_IN_THREAD = 65_536
+"""Bytes from which on a body is not looked into by the event loop, which has to answer others meanwhile."""
+
 _DATA_URL = re.compile(r"data:[\w.+-]*/?[\w.+-]*(;[\w.+=-]+)*;base64,", re.ASCII)
 _BINARY = "application/octet-stream"
 
@@ -129,9 +131,16 @@ async def read_form(request: Request, body: bytes, settings: ServiceSettings) ->
         raise Problem("picture", "the body holds no picture; send at least one")
     if len(form.pictures) > settings.max_pictures:
         raise _too_many_pictures(settings)
-    for upload in form.pictures:
-        check_picture(upload, settings)
+    if len(body) > _IN_THREAD:  # the heads of hostile files may be large as well
+        await asyncio.to_thread(_check_pictures, form.pictures, settings)
+    else:
+        _check_pictures(form.pictures, settings)
     return form
+
+
+def _check_pictures(uploads: list[Upload], settings: ServiceSettings) -> None:
+    for upload in uploads:
+        check_picture(upload, settings)
 
 
 def check_picture(upload: Upload, settings: ServiceSettings) -> None:
