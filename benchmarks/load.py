@@ -4,12 +4,12 @@
     python benchmarks/load.py --seconds 10 --fer fer/bin/python --fer-packages fer-web
     python benchmarks/load.py --soak 10
 
-The services that are compared run side by side and are loaded in turns. Photos are JPEG files of scikit-image's portrait (public domain) of 512 pixels;
-crops are PNG files of 48 pixels, read by `?detector=none`, so that the network is most of the work. Each client sends
-one request after the other on a connection that stays open; the clients are a bare loop in this process, which takes
-part of the same cores. "Shared" is the default, in which faces of several requests share batches; "alone" is
-`--batch-wait 0`. Overload sends requests at twice the rate that 64 clients reached, at random times (Poisson), whatever
-the answers. Only ratios between rows of one run say something about another machine.
+The services that are compared run side by side and are loaded in turns. Photos are JPEG files of scikit-image's
+portrait (public domain) of 512 pixels; crops are PNG files of 48 pixels, read by `?detector=none`, so that the network
+is most of the work. Each client sends one request after the other on a connection that stays open; the clients are a
+bare loop in this process, which takes part of the same cores. "Shared" is the default, in which faces of several
+requests share batches; "alone" is `--batch-wait 0`. Overload sends requests at twice the rate that 64 clients reached,
+at random times (Poisson), whatever the answers. Only ratios between rows of one run say anything about another machine.
 
 `fer` is its own network and detector behind a plain FastAPI application (``fer_service.py``), in an environment that
 can import it (see ``beside_fer.py``); FastAPI is installed beside it:
@@ -23,6 +23,7 @@ import argparse
 import asyncio
 import io
 import json
+import math
 import os
 import random
 import re
@@ -45,7 +46,7 @@ from mien.machine import machine
 
 CLIENTS: tuple[int, ...] = (1, 8, 64)
 HOST = "127.0.0.1"
-TURNS = 4
+TURNS = 3
 """Turns in which the services of one comparison are loaded."""
 
 WARM_S = 2.0
@@ -120,16 +121,17 @@ class Connection:
         self._port = port
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
-    async def send(self, data: bytes, load: Load | None) -> None:
-        """Sends a request and notes status and seconds."""
+    async def send(self, data: bytes, load: Load, window: tuple[float, float] = (0.0, math.inf)) -> None:
+        """Sends a request and notes status and seconds, if the answer comes within a window of time."""
         started = time.perf_counter()
         try:
             status = await asyncio.wait_for(self._exchange(data), _TIMEOUT_S)
         except (OSError, EOFError, asyncio.IncompleteReadError, TimeoutError):
             status = "lost"
             self.close()
-        if load is not None:
-            load.note(status, time.perf_counter() - started)
+        ended = time.perf_counter()
+        if window[0] <= ended <= window[1]:
+            load.note(status, ended - started)
 
     async def _exchange(self, data: bytes) -> str:
         if self._streams is None:
@@ -156,12 +158,11 @@ async def closed_loop(port: int, data: bytes, clients: int, seconds: float, warm
 
     async def run() -> None:
         connection = Connection(port)
-        while (now := time.perf_counter()) < begin + seconds:
-            await connection.send(data, load if now >= begin else None)
+        while time.perf_counter() < begin + seconds:
+            await connection.send(data, load, (begin, begin + seconds))
         connection.close()
 
     await asyncio.gather(*(run() for _ in range(clients)))
-    load.seconds = time.perf_counter() - begin
     return load
 
 
@@ -256,9 +257,9 @@ def compare(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 def take_turns(ports: Mapping[str, int], data: bytes, clients: int, seconds: float) -> dict[str, Load]:
     """Loads several services in turns, so that a busy machine is as busy for each."""
     loads = {way: Load() for way in ports}
-    for turn in range(TURNS):
+    for _ in range(TURNS):
         for way, port in ports.items():
-            load = asyncio.run(closed_loop(port, data, clients, seconds / TURNS, WARM_S if turn == 0 else WARM_S / 4))
+            load = asyncio.run(closed_loop(port, data, clients, seconds / TURNS))
             loads[way].add(load)
     return loads
 
