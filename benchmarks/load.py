@@ -8,11 +8,12 @@ The services that are compared run side by side and are loaded in turns. Photos 
 portrait (public domain) of 512 pixels; crops are PNG files of 48 pixels, read by `?detector=none`, so that the network
 is most of the work. Each client sends one request after the other on a connection that stays open; the clients are a
 bare loop in this process, which takes part of the same cores. "Shared" is the default, in which faces of several
-requests share batches; "alone" is `--batch-wait 0`. Overload sends requests at twice the rate that 64 clients reached,
-at random times (Poisson), whatever the answers. Only ratios between rows of one run say anything about another machine.
+requests share batches; "alone" is `--batch-wait 0`; "plain" is the same model in a FastAPI application of a few lines
+(``plain_service.py``), and "fer" is `fer`'s network and detector in the same. Overload sends requests at twice the rate
+that 64 clients reached, at random times (Poisson), whatever the answers. Only ratios between rows of one run say
+anything about another machine.
 
-`fer` is its own network and detector behind a plain FastAPI application (``fer_service.py``), in an environment that
-can import it (see ``beside_fer.py``); FastAPI is installed beside it:
+`fer` lives in an environment of its own (see ``beside_fer.py``); FastAPI is installed beside it:
 
     fer/bin/pip install --target fer-web fastapi uvicorn
 """
@@ -237,16 +238,20 @@ def compare(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Rates and latencies of each kind of picture, number of clients and way to read; the ways take turns."""
     ways: dict[str, list[str]] = {"shared": mien(arguments.model), "alone": mien(arguments.model, "--batch-wait", "0")}
     environments: dict[str, dict[str, str]] = {}
+    plain = str(Path(__file__).parent / "plain_service.py")
+    ways["plain"] = [sys.executable, plain, "mien", arguments.model]
     if arguments.fer:
-        ways["fer"] = [arguments.fer, str(Path(__file__).parent / "fer_service.py")]
+        ways["fer"] = [arguments.fer, plain, "fer"]
         environments["fer"] = {"PYTHONPATH": str(Path(arguments.fer_packages).absolute()), "TF_CPP_MIN_LOG_LEVEL": "3"}
     pictures = {"photo": request("/v1/recognize", photo(512)), "crop": request("/v1/recognize?detector=none", crop())}
     rows = []
     with ExitStack() as stack:
         services = {way: stack.enter_context(service(command, environments.get(way))) for way, command in ways.items()}
         for picture, data in pictures.items():
-            # The detector of fer cannot be left out.
-            ports = {way: port for way, (_, port) in services.items() if (way, picture) != ("fer", "crop")}
+            # Plain applications have no option to leave the detector out.
+            ports = {
+                way: port for way, (_, port) in services.items() if picture == "photo" or way in ("shared", "alone")
+            }
             for clients in CLIENTS:
                 for way, load in take_turns(ports, data, clients, arguments.seconds).items():
                     rows.append({"picture": picture, "way": way, "clients": clients, **load.summary()})

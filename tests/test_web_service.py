@@ -83,6 +83,11 @@ def test_json_lines_on_request(service: TestClient) -> None:
     assert [json.loads(line)["input"] for line in lines] == ["0.png", "1.png"]
 
 
+@pytest.mark.parametrize("path", ["/v1/explain", "/analyze"])
+def test_what_takes_one_picture_refuses_two(service: TestClient, path: str) -> None:
+    problem(service.post(path, files=files([face(), face()])), 422, "value")
+
+
 def test_a_picture_may_be_a_crop(service: TestClient) -> None:
     records = service.post("/v1/recognize?detector=none", content=face(), headers=PNG).json()["records"]
     assert records[0]["faces"][0]["box"] == [0.0, 0.0, 24.0, 24.0]
@@ -425,6 +430,7 @@ def test_the_model_is_described(service: TestClient) -> None:
     assert about["limits"] == {"max_bytes": 20_000_000, "max_pixels": 25_000_000, "max_pictures": 16, "timeout_s": 30.0}
     assert about["accuracy"]["low"] < about["accuracy"]["value"] < about["accuracy"]["high"]
     assert "/models/nano-int8.onnx" in about["page"]["models"] and "guess" in about["notice"]
+    assert 0 < about["sure"]["coverage"] < 1 and about["robustness"][0]["change"] == "none"
     card = service.get(about["card"])
     assert card.headers["content-type"].startswith("text/markdown") and "## Scores" in card.text
     page = service.get(about["card"], headers={"accept": "text/html"})

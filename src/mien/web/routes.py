@@ -29,7 +29,7 @@ from mien.web import metrics, reference, schemas
 from mien.web.about import NOTICE
 from mien.web.problems import Problem
 from mien.web.settings import MOST_FACES_EXPLAINED
-from mien.web.uploads import Form, media_type, read_body, read_form
+from mien.web.uploads import Form, Upload, media_type, read_body, read_form
 
 if TYPE_CHECKING:
     from mien.web.app import Service
@@ -167,7 +167,7 @@ async def explain(
         raise Problem("value", f"method: got {method!r}, expected one of {', '.join(METHODS)}")
 
     async def answer(form: Form) -> Response:
-        (record,) = await _result(request, service.reader.submit(form.pictures[:1], detector))
+        (record,) = await _result(request, service.reader.submit(_single(form), detector))
         _note(request, [record])
         _need_readable([record])
         faces = _chosen_faces(record, face)
@@ -228,13 +228,13 @@ async def analyze(request: Request) -> Response:
 
     async def answer(form: Form) -> Response:
         _check_actions(form.values.get("actions"))
-        (record,) = await _result(request, service.reader.submit(form.pictures[:1]))
+        (record,) = await _result(request, service.reader.submit(_single(form)))
         _note(request, [record])
         _need_readable([record])
         if not record.faces:
             if str(form.values.get("enforce_detection", True)).lower() not in ("false", "0"):
                 raise Problem("no-face", f"{record.input}: no face was found; send a clearer picture of a face")
-            (record,) = await _result(request, service.reader.submit(form.pictures[:1], "none"))
+            (record,) = await _result(request, service.reader.submit(form.pictures, "none"))
         return JSONResponse({"results": deepface(record)})
 
     return await _with_pictures(request, answer)
@@ -411,6 +411,12 @@ async def _result(request: Request, future: Future[Any]) -> Any:
 async def _disconnected(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
+
+
+def _single(form: Form) -> list[Upload]:
+    if len(form.pictures) > 1:
+        raise Problem("value", f"{len(form.pictures)} pictures came, expected one; send a request for each")
+    return form.pictures
 
 
 def _note(request: Request, records: list[Recognition]) -> None:

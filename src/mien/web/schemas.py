@@ -113,6 +113,22 @@ class SplitAccuracyModel(AccuracyModel):
     clean: AccuracyModel | None
 
 
+class SureModel(BaseModel):
+    """Answers that are not uncertain: their share, and the share of them that is right."""
+
+    coverage: float
+    accuracy: float
+
+
+class RobustnessModel(BaseModel):
+    """Accuracy on pictures that were changed."""
+
+    change: str
+    how: str
+    accuracy: float
+    macro_f1: float
+
+
 class DetectorModel(BaseModel):
     """The detector of faces."""
 
@@ -151,6 +167,8 @@ class ModelModel(BaseModel):
     stated_accuracy: float | None
     accuracy: SplitAccuracyModel | None
     scores: dict[str, Any] | None
+    sure: SureModel | None
+    robustness: list[RobustnessModel] | None
     detector: DetectorModel
     limits: LimitsModel
     page: PageModel
