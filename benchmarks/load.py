@@ -252,7 +252,7 @@ def compare(arguments: argparse.Namespace) -> list[dict[str, Any]]:
             ports = {
                 way: port for way, (_, port) in services.items() if picture == "photo" or way in ("shared", "alone")
             }
-            for clients in CLIENTS:
+            for clients in arguments.clients:
                 for way, load in take_turns(ports, data, clients, arguments.seconds).items():
                     rows.append({"picture": picture, "way": way, "clients": clients, **load.summary()})
                     print(row_text(rows[-1]), flush=True)
@@ -368,6 +368,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, default=10.0, help="of each row (10)")
     parser.add_argument("--parts", nargs="+", default=["compare", "overload", "kill"],
                         choices=("compare", "overload", "kill"), help="what to run (all)")  # fmt: skip
+    parser.add_argument("--clients", type=int, nargs="+", default=list(CLIENTS), help="of the comparison (1 8 64)")
     parser.add_argument("--soak", type=float, default=0.0, metavar="MINUTES", help="run a soak test instead")
     parser.add_argument("--workers", type=int, default=1, help="of the soak test (1)")
     parser.add_argument("--fer", metavar="PYTHON", help="interpreter that can import fer")

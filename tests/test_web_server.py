@@ -39,6 +39,18 @@ def answer(connection: socket.socket) -> bytes:
     return b"".join(parts)
 
 
+def single_answer(connection: socket.socket) -> bytes:
+    """One answer, of a connection that stays open."""
+    data = b""
+    while (head := re.match(rb"(?is)(.*content-length: (\d+).*?)\r\n\r\n", data)) is None:
+        part = connection.recv(65_536)
+        assert part, data
+        data += part
+    while len(data) < head.end() + int(head[2]):
+        data += connection.recv(65_536)
+    return data
+
+
 def assert_problem(response: bytes, status: int) -> None:
     head, _, body = response.partition(b"\r\n\r\n")
     assert head.startswith(f"HTTP/1.1 {status} ".encode()), response[:300]
@@ -77,7 +89,7 @@ def test_the_second_request_of_a_connection_has_the_same_limit(monkeypatch: pyte
     monkeypatch.setattr(protocol, "HEADERS_S", 1.5)
     with running() as address, connect(address) as connection:
         connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert connection.recv(65_536).startswith(b"HTTP/1.1 200")
+        assert single_answer(connection).startswith(b"HTTP/1.1 200")
         connection.sendall(b"GET /healthz HTTP/1.1\r\n")
         assert_problem(answer(connection), 408)
 
@@ -137,6 +149,27 @@ def test_a_client_that_expects_to_be_told_sends_no_body_that_is_too_large() -> N
 def test_a_large_body_gets_its_answer_although_nobody_reads_it() -> None:
     with running(max_bytes=10_000) as address:
         assert httpx.post(f"{address}/v1/recognize", content=bytes(3_000_000), headers=PNG).status_code == 413
+
+
+def test_a_connection_serves_again_after_a_body_that_nobody_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "LINGER_S", 1.0)
+    head = b"POST /v1/recognize HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\n"
+    with running() as address, connect(address) as connection:
+        connection.sendall(head)
+        assert single_answer(connection).startswith(b"HTTP/1.1 415 ")
+        connection.sendall(b"hello")
+        time.sleep(1.5)
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert single_answer(connection).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_client_that_takes_nothing_loses_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "WRITE_S", 0.3)
+    with running() as address, connect(address) as connection:
+        connection.sendall(b"GET /models/mini-int8.onnx HTTP/1.1\r\nHost: x\r\n\r\n" * 20)
+        time.sleep(3)
+        with pytest.raises((ConnectionError, AssertionError)):
+            assert len(answer(connection)) > 20 * 3_000_000
 
 
 def test_there_are_no_more_connections_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:

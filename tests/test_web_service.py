@@ -19,7 +19,7 @@ from starlette.testclient import TestClient
 from web_helpers import Broken, Gate, client, face, files, recognizer, wait_until
 
 from mien.errors import MienError
-from mien.web import routes
+from mien.web import access, routes
 from mien.web.app import create_app
 from mien.web.assets import Assets
 from mien.web.guard import SECURITY_HEADERS
@@ -312,7 +312,7 @@ def test_an_unforeseen_fault_shows_nothing_of_itself(monkeypatch: pytest.MonkeyP
     def fail(*arguments: Any) -> None:
         raise ZeroDivisionError("secret")
 
-    monkeypatch.setattr(routes, "_need_readable", fail)
+    monkeypatch.setattr(routes, "need_readable", fail)
     with client() as test_client:
         response = test_client.post("/v1/recognize", content=face(), headers=PNG)
         problem(response, 500, "internal")
@@ -344,7 +344,7 @@ def test_keys_protect_what_costs_and_nothing_else(tmp_path: Path) -> None:
 
 def test_every_key_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     compared = []
-    monkeypatch.setattr(routes.hmac, "compare_digest", lambda *pair: compared.append(pair) or True)
+    monkeypatch.setattr(access.hmac, "compare_digest", lambda *pair: compared.append(pair) or True)
     keys = tmp_path / "keys"
     keys.write_text(f"{KEY}\n{KEY}-2\n{KEY}-3\n")
     with client(api_keys=read_api_keys(keys)) as test_client:

@@ -21,7 +21,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from mien.version import __version__
-from mien.web import metrics, routes
+from mien.web import info_routes, metrics, routes
 from mien.web.about import NOTICE, ModelRecord
 from mien.web.admission import Admission
 from mien.web.assets import PAGE, Assets
@@ -98,6 +98,7 @@ def create_app(
     )
     app.state.settings = settings
     app.include_router(routes.router)
+    app.include_router(info_routes.router)
     app.add_exception_handler(Problem, _on_problem)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http_error)
