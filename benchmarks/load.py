@@ -206,7 +206,7 @@ def service(
             yield process, int(address[1])
         finally:
             process.terminate()
-            if process.wait(60):
+            if process.wait(60) and "serve" in command:
                 print(f"exit code {process.returncode}", file=sys.stderr)
 
 

@@ -8,6 +8,7 @@ import re
 import shlex
 import signal
 import socket
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -21,7 +22,8 @@ from web_helpers import LONG_S, ROOT, Gate, children, face, process, running, wa
 
 from mien.cli import main
 from mien.recognition.recognizer import Recognizer
-from mien.web import protocol, uploads
+from mien.web import protocol, server, uploads
+from mien.web.settings import ServiceSettings
 
 PNG = {"content-type": "image/png"}
 
@@ -313,6 +315,25 @@ def test_mistakes_in_the_command_are_one_line(
     assert main(["serve", *arguments]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+def test_workers_without_a_folder_for_their_counts_are_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nothing"))
+    assert main(["serve", "--model", "nano-int8", "--port", "0", "--workers", "2"]) == 2
+    assert "--tmpfs /tmp" in capsys.readouterr().err
+
+
+def test_an_open_address_without_keys_is_warned_about(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "_run", lambda config, listener: 0)
+    monkeypatch.setattr(server.logging.config, "dictConfig", lambda config: None)
+    for host, warnings in (("0.0.0.0", 1), ("127.0.0.1", 0)):
+        caplog.clear()
+        assert server.serve(ServiceSettings(host=host, port=0, model="nano-int8")) == 0
+        assert len(caplog.records) == warnings
 
 
 def test_a_port_in_use_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -379,6 +379,8 @@ def test_pages_of_other_origins_are_kept_out_unless_named(service: TestClient) -
             "access-control-request-headers": "x-api-key",
         }
         assert test_client.options("/v1/recognize", headers=asked).headers["access-control-allow-origin"] == origin
+        refused = test_client.options("/v1/recognize", headers={**asked, "origin": "https://e.org"})
+        assert refused.status_code == 400 and refused.headers["content-type"] == MEDIA_TYPE
 
 
 @pytest.mark.parametrize("origin", ["*", "example.org", "https://example.org/", "https://a b", "null"])

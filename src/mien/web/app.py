@@ -15,6 +15,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
@@ -106,7 +107,7 @@ def create_app(
     app.add_exception_handler(Exception, _on_fault)
     if settings.cors:
         app.add_middleware(
-            CORSMiddleware,
+            _Cors,
             allow_origins=list(settings.cors),
             allow_methods=["GET", "POST"],
             allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-ID"],
@@ -114,6 +115,17 @@ def create_app(
             max_age=600,
         )
     return Guard(app, cross_origin=bool(settings.cors))
+
+
+class _Cors(CORSMiddleware):
+    """Answers questions of browsers about other origins; a refusal is a problem document."""
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        """Returns the answer to a question."""
+        response = super().preflight_response(request_headers)
+        if response.status_code < 400:
+            return response
+        return Problem("bad-request", f"{bytes(response.body).decode()}; --cors names the origins").response(None)
 
 
 def load(settings: ServiceSettings) -> BatchRecognizer:
