@@ -119,7 +119,7 @@ def test_calls_run_in_turn_and_pass_on_their_errors() -> None:
     with closing(Reader(recognizer(), 1, 0.1)) as reader:
         assert reader.call(threading.get_ident).result(10) != threading.get_ident()
         with pytest.raises(KeyError):
-            reader.call(lambda: {}["nothing"]).result(10)
+            reader.call({}.popitem).result(10)
 
 
 def test_closing_finishes_what_is_queued() -> None:

@@ -6,7 +6,7 @@ import json
 import re
 from contextlib import suppress
 from html.parser import HTMLParser
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import schemathesis
@@ -61,7 +61,7 @@ def statuses_of(changes: dict[str, Any], mode: GenerationMode, examples: int) ->
     with TestClient(app):
         for result in schemathesis.openapi.from_asgi("/openapi.json", app).get_all_operations():
 
-            @given(case=result.ok().as_strategy(generation_mode=mode))
+            @given(case=cast(Any, result).ok().as_strategy(generation_mode=mode))
             @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
             def check(case: Any) -> None:
                 statuses.add(case.call_and_validate(checks=CHECKS).status_code)

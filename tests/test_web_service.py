@@ -344,7 +344,12 @@ def test_keys_protect_what_costs_and_nothing_else(tmp_path: Path) -> None:
 
 def test_every_key_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     compared = []
-    monkeypatch.setattr(access.hmac, "compare_digest", lambda *pair: compared.append(pair) or True)
+
+    def note(first: bytes, second: bytes) -> bool:
+        compared.append((first, second))
+        return True
+
+    monkeypatch.setattr(access.hmac, "compare_digest", note)
     keys = tmp_path / "keys"
     keys.write_text(f"{KEY}\n{KEY}-2\n{KEY}-3\n")
     with client(api_keys=read_api_keys(keys)) as test_client:
@@ -400,7 +405,7 @@ def test_every_answer_has_the_usual_headers(service: TestClient, path: str) -> N
 def test_request_ids_are_taken_if_they_are_harmless(service: TestClient) -> None:
     assert service.get("/healthz", headers={"x-request-id": "abc-1.2_3"}).headers["x-request-id"] == "abc-1.2_3"
     for wrong in ("", "a b", "x" * 65, 'a"b', "é".encode("latin-1").decode("latin-1")):
-        sent = {"x-request-id": wrong.encode("latin-1")}
+        sent = {b"x-request-id": wrong.encode("latin-1")}
         answer = service.get("/healthz", headers=sent)
         assert answer.headers["x-request-id"] != wrong and len(answer.headers["x-request-id"]) == 32
 
@@ -422,7 +427,9 @@ def test_pictures_and_their_names_are_neither_logged_nor_stored(
             service.get("/my-secret-name")
     texts = [record.getMessage() + str(record.__dict__) for record in caplog.records if record.name.startswith("mien")]
     assert len(texts) >= 6 and not any("my-secret-name" in text for text in texts)
-    (line,) = [record for record in caplog.records if getattr(record, "pictures", 0) and record.bytes > 2**21][:1]
+    (line,) = [
+        record for record in caplog.records if getattr(record, "pictures", 0) and getattr(record, "bytes", 0) > 2**21
+    ][:1]
     assert line.route == "/v1/recognize" and line.status == 200  # type: ignore[attr-defined]
 
 
