@@ -10,8 +10,8 @@ is most of the work. Each client sends one request after the other on a connecti
 bare loop in this process, which takes part of the same cores. "Shared" is the default, in which faces of several
 requests share batches; "alone" is `--batch-wait 0`; "plain" is the same model in a FastAPI application of a few lines
 (``plain_service.py``), and "fer" is `fer`'s network and detector in the same. Overload sends requests at twice the rate
-that 64 clients reached, at random times (Poisson), whatever the answers. Only ratios between rows of one run say
-anything about another machine.
+that 16 clients reached, as many as the queue holds, at random times (Poisson), whatever the answers. Only ratios
+between rows of one run say anything about another machine.
 
 `fer` lives in an environment of its own (see ``beside_fer.py``); FastAPI is installed beside it:
 
@@ -47,6 +47,9 @@ from mien.machine import machine
 
 CLIENTS: tuple[int, ...] = (1, 8, 64)
 HOST = "127.0.0.1"
+QUEUE = 16
+"""Requests that the service holds under overload."""
+
 TURNS = 3
 """Turns in which the services of one comparison are loaded."""
 
@@ -279,16 +282,24 @@ def row_text(row: dict[str, Any]) -> str:
 
 
 def overload(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Twice the capacity: statuses, p99 of the served ones beside that at capacity, and memory."""
+    """Twice the capacity: statuses, p99 of the served and of the refused ones beside that at capacity, and memory.
+
+    The queue holds ``QUEUE`` requests, so that it is soon full; as many clients give the capacity.
+    """
     data = request("/v1/recognize", photo(512))
-    with service(mien(arguments.model)) as (process, port):
-        capacity = asyncio.run(closed_loop(port, data, CLIENTS[-1], arguments.seconds)).summary()
+    with service(mien(arguments.model, "--queue", str(QUEUE))) as (process, port):
+        capacity = asyncio.run(closed_loop(port, data, QUEUE, arguments.seconds)).summary()
         before = memory(process.pid)
-        halves = [asyncio.run(open_loop(port, data, 2 * capacity["rate"], arguments.seconds)) for _ in range(2)]
+        loads = [asyncio.run(open_loop(port, data, 2 * capacity["rate"], arguments.seconds)) for _ in range(2)]
         after = memory(process.pid)
-    over = [load.summary() for load in halves]
-    return {"capacity": capacity, "twice": over, "memory_mb": [before, after],
-            "p99_ratio": max(row["p99_ms"] for row in over) / capacity["p99_ms"]}  # fmt: skip
+    refused = [seconds for load in loads for seconds in load.latencies.get("503", [])]
+    return {
+        "capacity": capacity,
+        "twice": [load.summary() for load in loads],
+        "refused_p99_ms": 1000 * float(np.percentile(refused, 99)) if refused else None,
+        "memory_mb": [before, after],
+        "p99_ratio": max(load.summary()["p99_ms"] for load in loads) / capacity["p99_ms"],
+    }
 
 
 def kill(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -230,6 +230,7 @@ def broken_pictures() -> list[bytes]:
     return corpus
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's about damaged tags
 def test_broken_pictures_are_records_or_problems_and_never_faults(service: TestClient) -> None:
     statuses = set()
     for path in ("/v1/recognize", "/v1/explain", "/analyze"):
