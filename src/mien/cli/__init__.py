@@ -18,6 +18,7 @@ from contextlib import suppress
 from mien.cli.parser import pick
 from mien.cli.signals import Ended, ended_by_signals, hide_remarks
 from mien.errors import MienError
+from mien.log import to_console
 from mien.text import shown
 from mien.version import __version__
 
@@ -99,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         hide_remarks()
     _prepare_streams()
     try:
-        with ended_by_signals():
+        with ended_by_signals(), to_console():
             return _run(arguments)
     except BrokenPipeError:
         # The reader of our output has closed it; without this, Python would complain again when it flushes at the end.
