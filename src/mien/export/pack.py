@@ -180,7 +180,9 @@ def scores_on(
         return {name: scores[name] for name in ("accuracy", "macro_f1", "ci95")}
 
     tta = {**main_scores(mirrored.whole), "clean": main_scores(mirrored.clean) if mirrored.clean else None}
-    return {**single.metrics(), "cross_fitted_ece": single.cross_fitted_ece(),
+    metrics = single.metrics()
+    del metrics["seconds"], metrics["parameters"]  # of this machine, and in the architecture
+    return {**metrics, "cross_fitted_ece": single.cross_fitted_ece(),
             "cross_fitted_ece_clean": single.cross_fitted_ece(clean=True), "tta": tta}  # fmt: skip
 
 
