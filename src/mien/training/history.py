@@ -20,7 +20,7 @@ def epoch_line(row: dict[str, Any], epochs: int, best: bool) -> str:
     return (
         f"epoch {row['epoch']:>3}/{epochs}  loss {row['loss']:.4f}  "
         f"validation: accuracy {row['val_accuracy']:.2%}, "
-        f"macro-F1 {row['val_macro_f1']:.4f}, loss {row['val_loss']:.4f}  lr {row['lr']:.2e}  "
+        f"macro-F1 {row['val_macro_f1']:.2%}, loss {row['val_loss']:.4f}  lr {row['lr']:.2e}  "
         f"{row['images_per_second']:,.0f} images/s{'  best so far' if best else ''}"
     )
 
@@ -61,11 +61,13 @@ def read_history(out: Path) -> list[dict[str, float]]:
 
 
 def write_curves(out: Path, history: list[dict[str, Any]], *, pretraining: bool = False) -> None:
-    """Draws loss and validation scores over the epochs as ``curves.png``."""
-    from mien.evaluation.figures import PROBES, SCORES, curves, png
+    """Draws loss and validation scores over the epochs as ``curves.png``, ``curves.pdf`` and ``curves.svg``."""
+    from mien.evaluation.figures import PROBES, SCORES, curves
+    from mien.evaluation.style import files
 
-    with atomic_file(out / "curves.png") as temporary:
-        temporary.write_bytes(png(curves(history, scores=PROBES if pretraining else SCORES)))
+    for suffix, content in files(curves(history, scores=PROBES if pretraining else SCORES)).items():
+        with atomic_file(out / f"curves.{suffix}") as temporary:
+            temporary.write_bytes(content)
 
 
 def write_reconstructions(
@@ -80,7 +82,8 @@ def write_reconstructions(
         merged: float32 [B, C, S, S], the reconstructions, with the visible patches unchanged.
         hidden: float32 [B, 1, S, S], 1 for hidden pixels.
     """
-    from mien.evaluation.figures import png, reconstructions
+    from mien.evaluation.figures import reconstructions
+    from mien.evaluation.style import png
 
     originals, results = (preprocessing.to_images(batch) for batch in (pixels, merged))
     figure = reconstructions(originals, hidden[:, 0].cpu().numpy() > 0, results)
