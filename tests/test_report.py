@@ -303,8 +303,8 @@ def test_the_page_says_what_the_last_epoch_has(tmp_path: Path) -> None:
     rows = [{"epoch": n, "loss": 1.0, "val_accuracy": value} for n, value in enumerate((0.5, 0.61, 0.6), 1)]
     write_report(tmp_path / "out", evaluated(), history=rows)
     text = " ".join(page_of(tmp_path / "out").text.split())
-    assert "the best accuracy, 61.00\u202f%, so that score is a little too high" in text
-    assert "the last epoch, which nothing chose, has 60.00\u202f%" in text
+    assert "the best accuracy, 61.00 %, so that score is a little too high" in text
+    assert "the last epoch, which nothing chose, has 60.00 %" in text
 
 
 def test_odd_names_are_escaped(tmp_path: Path) -> None:
