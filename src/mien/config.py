@@ -80,7 +80,7 @@ SET_BY_MIEN: dict[str, str] = {
 """Arguments of ``timm.create_model`` that ``network_args`` must not hold, and the setting that decides each."""
 
 WITHOUT_EFFECT_ON_WEIGHTS: frozenset[str] = frozenset(
-    {"out", "data", "teacher", "device", "tensorboard", "checkpoint_seconds"}
+    {"out", "data", "teacher", "device", "tensorboard", "track", "checkpoint_seconds"}
 )
 """Settings that a resumed run may change. Its data and its teachers are compared by their fingerprints."""
 
@@ -226,7 +226,8 @@ class RunConfig:
         device: the processor or GPU that computes.
         precision: auto (bf16 on a GPU that has it, else fp32), fp32 or bf16.
         checkpoint_seconds: seconds between two saved states within an epoch; each epoch's end is saved too.
-        tensorboard: also write OUT/tensorboard.
+        track: trackers that get settings, losses and scores: tensorboard (OUT/tensorboard), wandb, mlflow, trackio.
+        tensorboard: the older name of track tensorboard.
         augment: augmentation of training images.
     """
 
@@ -243,6 +244,7 @@ class RunConfig:
     device: Device = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     checkpoint_seconds: AboveZero = 300.0
+    track: list[Literal["tensorboard", "wandb", "mlflow", "trackio"]] = field(default_factory=list)
     tensorboard: Switch = False
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 

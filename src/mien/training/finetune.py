@@ -219,6 +219,7 @@ class FineTuning:
                 self.evaluate_start(stage)
             self.train_epoch(epoch, stage)
             self.finish_epoch(epoch, stage)
+        self.run.tracking.finish()
         if on_main():
             write_curves(self.out, self.state.history)
             print(
@@ -291,6 +292,8 @@ class FineTuning:
                 if self.run.is_check_due(state.step, self.steps):
                     is_save_due = self.run.check(loss_sum)
                     note = f"loss {state.loss_sum / state.step:.3f}"
+                    rate = max(group["lr"] for group in stage.optimizer.param_groups)
+                    self.run.tracking.log({"loss": state.loss_sum / state.step, "lr": rate}, update, prefix="step")
                     if is_save_due and state.step < self.steps:
                         self.save_state(stage)
                 advance(config.batch_size, note)
@@ -331,7 +334,7 @@ class FineTuning:
             state.best_accuracy, state.best_epoch = row["val_accuracy"], epoch
         self.run.finish_epoch(row, self.steps * config.batch_size, trained)
         if on_main():
-            self.run.report(epoch_line(row, config.epochs, best))
+            self.run.report(epoch_line(row, config.epochs, best), epoch * self.steps)
         self.save_state(stage)
         if best and on_main():
             self.save_model(self.averaged, row)

@@ -1,9 +1,8 @@
-"""What a run reports: a line per epoch, ``history.csv``, curves, figures and TensorBoard."""
+"""What a run reports: a line per epoch, ``history.csv``, curves and figures."""
 
 from __future__ import annotations
 
 import csv
-import importlib.util
 import io
 from pathlib import Path
 from typing import Any
@@ -89,23 +88,3 @@ def write_reconstructions(
     figure = reconstructions(originals, hidden[:, 0].cpu().numpy() > 0, results)
     with atomic_file(out / "reconstructions.png") as temporary:
         temporary.write_bytes(png(figure))
-
-
-def require_tensorboard() -> None:
-    """Checks, before any work, that the package of ``write_tensorboard`` is installed.
-
-    Raises:
-        MienError: tensorboard is not installed.
-    """
-    if importlib.util.find_spec("tensorboard") is None:
-        raise MienError("--tensorboard: tensorboard is not installed; pip install 'mien[tensorboard]'")
-
-
-def write_tensorboard(out: Path, row: dict[str, Any]) -> None:
-    """Adds an epoch to ``OUT/tensorboard``; needs the package that ``require_tensorboard`` checks for."""
-    from torch.utils.tensorboard import SummaryWriter
-
-    with SummaryWriter(str(out / "tensorboard")) as writer:
-        for name, value in row.items():
-            if name != "epoch" and value is not None:
-                writer.add_scalar(name, value, row["epoch"])
