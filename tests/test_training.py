@@ -25,6 +25,7 @@ from training_helpers import Stop, same, stop_after, weights
 from mien.config import AugmentConfig, FreezeConfig, TrainConfig
 from mien.data.faces import FaceSet
 from mien.errors import MienError
+from mien.files import umask
 from mien.model.classifier import Classifier
 from mien.model.networks import Network
 from mien.model.vit import build
@@ -80,6 +81,7 @@ class TestRun:
         assert meta["command"] == "mien train ..." and meta["versions"]["torch"]
         assert meta == json.loads((folder / "meta.json").read_text())
         assert (out / "curves.png").stat().st_size > 5000
+        assert {path.stat().st_mode & 0o777 for path in out.rglob("*") if path.is_file()} == {0o666 & ~umask()}
         validation = faces.part("validation")
         loaded = Classifier.load(folder)
         assert (loaded.logits(validation.images).argmax(1) == validation.labels).mean() == pytest.approx(best)
