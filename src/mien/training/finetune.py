@@ -41,9 +41,10 @@ from mien.training.augment import (
     seed_step,
     shuffled,
     soft_targets,
+    weighted_cross_entropy,
 )
 from mien.training.calibrate import calibrate_model
-from mien.training.history import epoch_line, write_curves
+from mien.training.history import choice_line, epoch_line, write_curves
 from mien.training.optim import WeightAverage, build_optimizer, build_schedule, moments, restore_moments
 from mien.training.run import (
     Parts,
@@ -186,10 +187,10 @@ class FineTuning:
         self.run = Run(config, faces.fingerprint, accelerator, saved)
         self.out, self.state = self.run.out, self.run.state
         self.train_set, self.validation = faces.part("train"), faces.part("validation")
-        self.images = tensor(self.train_set.images).to(accelerator.device)
+        self.augment = Augment(config.augment, classifier.preprocessing, num_channels(self.network))
+        self.images = self.augment.reduced(tensor(self.train_set.images).to(accelerator.device))
         self.labels = torch.from_numpy(self.train_set.labels).to(accelerator.device)
         self.steps = len(self.images) // config.batch_size
-        self.augment = Augment(config.augment, classifier.preprocessing, num_channels(self.network))
         self.mix = build_mixup(config, len(faces.names))
         self.weights = class_weights(self.train_set).to(accelerator.device) if config.class_weights else None
         self.precision = resolve_precision(config.precision, accelerator.device)
@@ -222,6 +223,7 @@ class FineTuning:
         self.run.tracking.finish()
         if on_main():
             write_curves(self.out, self.state.history)
+            print(choice_line(self.state.history, self.state.best_epoch), flush=True)
             print(
                 calibrate_model(self.out, self.validation, self.train_set.images, self.accelerator.device), flush=True
             )
@@ -319,7 +321,10 @@ class FineTuning:
                 answers = logits(model, pixels)
             else:
                 answers, states = logits_and_states(model, pixels)
-        loss = F.cross_entropy(answers.float(), targets, weight=self.weights)
+        if self.weights is None:
+            loss = F.cross_entropy(answers.float(), targets)
+        else:
+            loss = weighted_cross_entropy(answers.float(), targets, self.weights, self.config.label_smoothing)
         if self.teachers:
             loss = self.distil(loss, answers, pixels)
         return loss if self.hints is None else loss + self.config.distill.features * self.hints(states)

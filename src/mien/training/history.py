@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,22 @@ def epoch_line(row: dict[str, Any], epochs: int, best: bool) -> str:
         f"validation: accuracy {row['val_accuracy']:.2%}, "
         f"macro-F1 {row['val_macro_f1']:.2%}, loss {row['val_loss']:.4f}  lr {row['lr']:.2e}  "
         f"{row['images_per_second']:,.0f} images/s{'  best so far' if best else ''}"
+    )
+
+
+def choice_line(history: Sequence[Mapping[str, Any]], best_epoch: int) -> str:
+    """The epoch that validation chose and the last one, which nothing chose, in one line.
+
+    Args:
+        history: a row per epoch with ``epoch`` and ``val_accuracy``, in [0, 1].
+        best_epoch: the chosen one; 0 for the classifier that training began with.
+    """
+    last = history[-1]
+    chosen = next((row for row in history if row["epoch"] == best_epoch), None)
+    score = "the start" if chosen is None else f"epoch {best_epoch}, {chosen['val_accuracy']:.2%}"
+    return (
+        f"validation chose {score}: a little too high, since it was chosen; the last epoch, {last['epoch']}, has "
+        f"{last['val_accuracy']:.2%}"
     )
 
 

@@ -118,9 +118,9 @@ class Pretraining:
         self.faces, self.accelerator, self.command = faces, accelerator, command
         self.run = Run(config, faces.fingerprint, accelerator, saved)
         self.out, self.state = self.run.out, self.run.state
-        self.images = tensor(faces.part("train").images).to(accelerator.device)
-        self.steps = len(self.images) // config.batch_size
         self.augment = Augment(config.augment, preprocessing, network.config.num_channels)
+        self.images = self.augment.reduced(tensor(faces.part("train").images).to(accelerator.device))
+        self.steps = len(self.images) // config.batch_size
         self.precision = resolve_precision(config.precision, accelerator.device)
         rate = config.lr or 0.0
         groups = param_groups_weight_decay(network, config.weight_decay, no_weight_decay_list=NO_DECAY)
