@@ -335,8 +335,10 @@ def test_the_last_epoch_is_reported_beside_the_chosen_one() -> None:
     assert choice_line(history, 0).startswith("validation chose the start: ")
 
 
-@pytest.mark.parametrize(("ema", "updates", "decay"), [(0.999, 5376, 0.9967), (0.9999, 5376, 0.9967), (0.999, 31622, 0.999),
-                                                       (0.5, 5376, 0.5)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("ema", "updates", "decay"),
+    [(0.999, 5376, 0.9967), (0.9999, 5376, 0.9967), (0.999, 31622, 0.999), (0.5, 5376, 0.5)],
+)
 def test_the_decay_of_the_average_is_what_the_help_says(ema: float, updates: int, decay: float) -> None:
     average = WeightAverage(torch.nn.Linear(1, 1), decay=ema, use_warmup=True)
     assert average.get_decay(updates) == pytest.approx(decay, abs=5e-5)

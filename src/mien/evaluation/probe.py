@@ -20,7 +20,7 @@ NEIGHBOURS = 20
 """Neighbours that vote, as in Wu et al. 2018 (arXiv:1805.01978) for sets of this size."""
 
 VOTE_TEMPERATURE = 0.07
-"""A neighbour's vote is exp(cosine / this), as in Wu et al. 2018; an exact copy weighs no more than cosine 1 gives it."""
+"""A neighbour's vote is exp(cosine / this), as in Wu et al. 2018."""
 
 INVERSE_PENALTY = 0.1
 """Inverse strength of the penalty of the linear probe (scikit-learn's C), on standardised features."""
