@@ -91,7 +91,7 @@ def test_scores_come_with_split_interval_and_clean_part() -> None:
     assert "| clean part (6 without a twin in training) | 100.00% (100.00% to 100.00%) |" in text
     assert "With the mirror image averaged in: 90.00% (80.00% to 100.00%), macro-F1 88.00%; on the clean" in text
     assert "on the clean part 89.00%, 87.00%." in text
-    assert "ECE is 0.123 before temperature scaling and 0.019 after, cross-fitted (clean part: 0.021)" in text
+    assert "ECE is 12.30% before temperature scaling and 1.90% after, cross-fitted (clean part: 2.10%)" in text
     assert "The test split has not been scored." in text
 
 

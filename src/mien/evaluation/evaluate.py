@@ -22,7 +22,7 @@ from mien.evaluation.calibration import (
     risk_coverage,
     softmax,
 )
-from mien.evaluation.metrics import score
+from mien.evaluation.metrics import ece_by_chance, score
 from mien.machine import versions
 from mien.text import portable
 
@@ -158,6 +158,8 @@ class Evaluation:
             "clean_is_approximate": self.approximate,
             "twins": self.twin_scores(),
             "calibration": self._calibration(),
+            "confidence_minus_accuracy": float(self.probabilities.max(axis=1).mean() - self.whole["accuracy"]),
+            "ece_by_chance": ece_by_chance(self.probabilities, seed=self.seed),
             "risk_coverage": self._risk_coverage(),
             "parameters": self.parameters,
             "seconds": None if self.seconds is None else round(self.seconds, 3),
