@@ -75,7 +75,7 @@ def test_json_gives_a_record_for_every_input(capsys: pytest.CaptureFixture[str],
     face = records[0]["faces"][1]
     assert face == {
         "box": [24, 8, 8, 8], "label": "glad", "score": pytest.approx(0.8), "uncertain": True,
-        "emotions": {"calm": pytest.approx(0.2), "glad": pytest.approx(0.8)}, "detector_score": 8,
+        "probabilities": {"calm": pytest.approx(0.2), "glad": pytest.approx(0.8)}, "detector_score": 8,
     }  # fmt: skip
     assert engine.batches == [3]
 

@@ -13,6 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from mien.evaluation.letters import LetteredFigure
+
 TEXT_SIZE = 12.5
 SMALL_SIZE = 11.0
 DPI = 150
@@ -61,7 +63,7 @@ DARK = Theme("#1b222b", "#e8edf2", "#a3afbb", "#333d49", "#6bb0e0", "#f0a050", "
 def blank_figure(size: tuple[float, float], theme: Theme) -> Figure:
     """An empty figure of ``size`` (width and height in inches), with a layout that keeps its parts apart."""
     layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1)
-    return Figure(figsize=size, facecolor=theme.paper, layout=layout)
+    return LetteredFigure(figsize=size, facecolor=theme.paper, layout=layout)
 
 
 def png(figure: Figure, dpi: int = DPI) -> bytes:

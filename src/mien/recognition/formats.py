@@ -9,13 +9,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mien.errors import MienError
 from mien.files import atomic_file
 from mien.locks import claim_file
-from mien.recognition.results import Face, Recognition
 from mien.text import csv_path, csv_text, encodable
+
+if TYPE_CHECKING:
+    from mien.recognition.results import Face, Recognition
 
 _ROWS_AT_ONCE = 4096
 
@@ -75,7 +77,7 @@ def rows(record: Recognition) -> list[dict[str, Any]]:
     return [{**common, **_of_face(index, face)} for index, face in enumerate(record.faces)] or [common]
 
 
-Add = Callable[[Recognition], None]
+Add: TypeAlias = "Callable[[Recognition], None]"
 """Function that adds the next record to a table."""
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import sys
 import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -21,6 +20,7 @@ from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker, on_main_pr
 from mien.config import RunConfig, flat, to_dict
 from mien.errors import MienError, one_line
 from mien.files import read_json_object, write_json
+from mien.log import warn
 
 PROJECT = "mien"
 """Name of the project or experiment that holds the runs."""
@@ -143,7 +143,7 @@ class Tracking:
         if resumed and self.path.is_file():
             self.record |= read_json_object(self.path)
         if config.tensorboard and accelerator.is_main_process:
-            print("--tensorboard: has a new name, --track tensorboard; the old one works too", file=sys.stderr)
+            warn("--tensorboard: has a new name, --track tensorboard; the old one works too")
         accelerator.log_with = [self._tracker(name, Path(config.out)) for name in names]
         try:
             accelerator.init_trackers(PROJECT)
@@ -207,7 +207,7 @@ class Tracking:
     def _drop(self, tracker: GeneralTracker, error: Exception) -> None:
         self.accelerator.trackers.remove(tracker)
         reason = one_line(str(error)) or type(error).__name__
-        print(f"--track {tracker.name}: stopped working ({reason}); training goes on without it", file=sys.stderr)
+        warn(f"--track {tracker.name}: stopped working ({reason}); training goes on without it")
 
     def _save(self) -> None:
         if self.accelerator.is_main_process:
