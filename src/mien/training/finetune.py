@@ -40,9 +40,10 @@ from mien.training.augment import (
     seed_step,
     shuffled,
     soft_targets,
+    weighted_cross_entropy,
 )
 from mien.training.calibrate import calibrate_model
-from mien.training.history import epoch_line, write_curves
+from mien.training.history import choice_line, epoch_line, write_curves
 from mien.training.optim import WeightAverage, build_optimizer, build_schedule, moments, restore_moments
 from mien.training.run import (
     Parts,
@@ -185,10 +186,10 @@ class FineTuning:
         self.run = Run(config, faces.fingerprint, accelerator, saved)
         self.out, self.state = self.run.out, self.run.state
         self.train_set, self.validation = faces.part("train"), faces.part("validation")
-        self.images = tensor(self.train_set.images).to(accelerator.device)
+        self.augment = Augment(config.augment, classifier.preprocessing, num_channels(self.network))
+        self.images = self.augment.reduced(tensor(self.train_set.images).to(accelerator.device))
         self.labels = torch.from_numpy(self.train_set.labels).to(accelerator.device)
         self.steps = len(self.images) // config.batch_size
-        self.augment = Augment(config.augment, classifier.preprocessing, num_channels(self.network))
         self.mix = build_mixup(config, len(faces.names))
         self.weights = class_weights(self.train_set).to(accelerator.device) if config.class_weights else None
         self.precision = resolve_precision(config.precision, accelerator.device)
@@ -218,8 +219,10 @@ class FineTuning:
                 self.evaluate_start(stage)
             self.train_epoch(epoch, stage)
             self.finish_epoch(epoch, stage)
+        self.run.tracking.finish()
         if on_main():
             write_curves(self.out, self.state.history)
+            report(choice_line(self.state.history, self.state.best_epoch))
             report(calibrate_model(self.out, self.validation, self.train_set.images, self.accelerator.device))
 
     def enter_stage(self, frozen: int, previous: Stage | None) -> Stage:
@@ -287,6 +290,8 @@ class FineTuning:
                 if self.run.is_check_due(state.step, self.steps):
                     is_save_due = self.run.check(loss_sum)
                     note = f"loss {state.loss_sum / state.step:.3f}"
+                    rate = max(group["lr"] for group in stage.optimizer.param_groups)
+                    self.run.tracking.log({"loss": state.loss_sum / state.step, "lr": rate}, update, prefix="step")
                     if is_save_due and state.step < self.steps:
                         self.save_state(stage)
                 advance(config.batch_size, note)
@@ -312,7 +317,10 @@ class FineTuning:
                 answers = logits(model, pixels)
             else:
                 answers, states = logits_and_states(model, pixels)
-        loss = F.cross_entropy(answers.float(), targets, weight=self.weights)
+        if self.weights is None:
+            loss = F.cross_entropy(answers.float(), targets)
+        else:
+            loss = weighted_cross_entropy(answers.float(), targets, self.weights, self.config.label_smoothing)
         if self.teachers:
             loss = self.distil(loss, answers, pixels)
         return loss if self.hints is None else loss + self.config.distill.features * self.hints(states)
@@ -327,7 +335,7 @@ class FineTuning:
             state.best_accuracy, state.best_epoch = row["val_accuracy"], epoch
         self.run.finish_epoch(row, self.steps * config.batch_size, trained)
         if on_main():
-            self.run.report(epoch_line(row, config.epochs, best))
+            self.run.report(epoch_line(row, config.epochs, best), epoch * self.steps)
         self.save_state(stage)
         if best and on_main():
             self.save_model(self.averaged, row)
