@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import resource
 import subprocess
 import sys
 import types
@@ -51,6 +50,7 @@ def one_line(text: str) -> str:
 
 
 def test_help_starts_with_examples_and_loads_nothing_heavy() -> None:
+    resource = pytest.importorskip("resource", reason="Windows has no limits")
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = python(
         "import sys, mien, mien.cli\n"

@@ -24,7 +24,7 @@ class FaceModel(BaseModel):
         description="true if the score is below the threshold from which the model promises its stated accuracy; null "
         "if it was not calibrated"
     )
-    emotions: dict[str, float] = Field(description="the calibrated probability of every expression; they sum to 1")
+    probabilities: dict[str, float] = Field(description="the calibrated probability of every expression; they sum to 1")
     detector_score: float | None = Field(description="confidence of the detector, on its own scale")
 
 
