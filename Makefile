@@ -4,12 +4,13 @@ VENV ?= .venv
 READY := $(VENV)/.ready
 BIN := $(VENV)/bin
 DATA ?= archive.zip
+MINUTES ?= 12
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo model wheel test lint check benchmark clean
+.PHONY: help venv demo model model-gpu wheel test lint check benchmark clean
 
 help:  ## tell what there is
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
 
 venv: $(READY)  ## set up .venv with everything (done by the others, where the requirements have changed)
 
@@ -25,6 +26,12 @@ demo: $(READY)  ## the whole path on drawn faces: data, training, report, predic
 
 model: $(READY)  ## make the shipped models again from DATA=archive.zip (hours; goes on where it was stopped)
 	$(BIN)/python scripts/remake.py --data "$(DATA)"
+
+# Sets up nothing: on a lent machine there may be neither a network nor the time. PYTHON is one with PyTorch.
+model-gpu:  ## make the models on a GPU within MINUTES=12 from DATA=archive.zip; TEACHERS= and AUTOENCODER= are folders
+	PYTHONPATH="src:$$PYTHONPATH" $(PYTHON) scripts/model_gpu.py --data "$(DATA)" --minutes $(MINUTES) \
+		$(if $(OUT),--share "$(OUT)") $(if $(TEACHERS),--teachers $(TEACHERS)) \
+		$(if $(AUTOENCODER),--autoencoder "$(AUTOENCODER)") $(if $(FOLDS),--folds $(FOLDS))
 
 wheel: $(READY)  ## dist/mien-VERSION-py3-none-any.whl
 	rm -rf build dist

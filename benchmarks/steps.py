@@ -20,7 +20,7 @@ import statistics
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -35,10 +35,12 @@ from mien.model.classifier import Classifier
 from mien.model.mae import build_autoencoder
 from mien.model.networks import lay_out
 from mien.model.vit import build
+from mien.training.augment import Augment
 from mien.training.finetune import FineTuning
 from mien.training.optim import Muon
 from mien.training.pretrain import Pretraining
 from mien.training.run import start_accelerator
+from mien.training.step import Pass
 from mien.training.teachers import load_teachers
 
 NAMES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
@@ -63,12 +65,15 @@ class Operations(TorchDispatchMode):
     Attributes:
         counts: by name, without views.
         views: number of views and reservations of memory.
+        recordable: number of the operations that a CUDA graph replays in one call (``mien.training.step``).
+        within: whether such operations run now.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.counts: Counter[str] = Counter()
-        self.views = 0
+        self.views = self.recordable = 0
+        self.within = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Counts one operation and runs it."""
@@ -77,6 +82,7 @@ class Operations(TorchDispatchMode):
             self.views += 1
         else:
             self.counts[name] += 1
+            self.recordable += self.within
         return func(*args, **(kwargs or {}))
 
 
@@ -99,7 +105,10 @@ def finetuning(folder: Path, options: argparse.Namespace, large_cnn: bool) -> tu
     if large_cnn:
         config = TrainConfig(**common, backbone="timm:face_cnn", network_args=narrowed(LARGE, options), image_size=48)
     else:
-        names = [str(write_teacher(folder / f"teacher-{n}", narrowed(arguments, options))) for n, arguments in enumerate(TEACHERS)]
+        names = [
+            str(write_teacher(folder / f"teacher-{n}", narrowed(arguments, options)))
+            for n, arguments in enumerate(TEACHERS)
+        ]
         distill = DistillConfig(weight=0.8, features=2.0, mirror=True)
         config = TrainConfig(**common, backbone="mini", teacher=names, distill=distill)
     config = config.resolved()
@@ -183,9 +192,28 @@ def count(epoch: Callable[[], object]) -> Operations:
     """The operations of an epoch of two steps, after another one."""
     with contextlib.redirect_stderr(io.StringIO()):
         epoch()
-        with Operations() as operations:
+        with Operations() as operations, marked(operations, Pass, "eager"), marked(operations, Augment, "__call__"):
             epoch()
     return operations
+
+
+@contextlib.contextmanager
+def marked(operations: Operations, owner: type, method: str) -> Iterator[None]:
+    """Within it, operations of a method count as recordable."""
+    original = getattr(owner, method)
+
+    def marking(*arguments: Any) -> Any:
+        operations.within = True
+        try:
+            return original(*arguments)
+        finally:
+            operations.within = False
+
+    setattr(owner, method, marking)
+    try:
+        yield
+    finally:
+        setattr(owner, method, original)
 
 
 def main() -> None:
@@ -198,8 +226,15 @@ def main() -> None:
             operations = count(epoch)
             # An epoch has two steps; its order, its random numbers and its last check are few and counted with them.
             total, views = sum(operations.counts.values()) / 2, operations.views / 2
-            result: dict[str, Any] = {"operations": total, "views": views, "groups": operations.counts.most_common()}
-            print(f"\n{name}: {total:,.0f} operations a step, and {views:,.0f} views and reservations; the largest groups:")
+            rest = total - operations.recordable / 2
+            result: dict[str, Any] = {
+                "operations": total,
+                "views": views,
+                "beside_graphs": rest,
+                "groups": operations.counts.most_common(),
+            }
+            print(f"\n{name}: {total:,.0f} operations a step, and {views:,.0f} views and reservations "
+                  f"({rest:,.0f} beside two CUDA graphs); the largest groups:")  # fmt: skip
             print("\n".join(f"  {number / 2:7.1f}  {group}" for group, number in result["groups"][:SHOWN]))
             if options.seconds:
                 result["seconds"] = seconds(epoch)

@@ -121,7 +121,9 @@ def test_a_student_learns_from_stored_answers_and_resumes_with_the_same(faces: F
     with pytest.raises(MienError, match="differs from the stored answers"):
         finetune.train(config, resume=True)
     with pytest.raises(MienError, match="the run learns from stored answers; give the same --targets"):
-        check_targets(None, load_state(tmp_path / "run", finetune.with_backbone_defaults(config, True), faces.fingerprint))
+        check_targets(
+            None, load_state(tmp_path / "run", finetune.with_backbone_defaults(config, True), faces.fingerprint)
+        )
 
 
 def test_answers_are_mixed_as_the_pictures_are(faces: FaceSet, tmp_path: Path) -> None:

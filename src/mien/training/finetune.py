@@ -30,7 +30,7 @@ from mien.locks import holds_out
 from mien.machine import machine_of, versions
 from mien.model.classifier import Classifier
 from mien.model.freezing import check_freezing, freeze, frozen_units, table, training_mode
-from mien.model.networks import Network, lay_out, logits, logits_and_states, num_channels, rows_line
+from mien.model.networks import Network, lay_out, num_channels, rows_line
 from mien.model.preprocessing import tensor
 from mien.model.vit import build, check_backbone, classes_of, holds_timm, is_hub_id, reading_crop_of
 from mien.progress import progress
@@ -54,7 +54,7 @@ from mien.training.run import (
     start_accelerator,
 )
 from mien.training.schedule import Budget, ClockSchedule
-from mien.training.step import Pass, method_of
+from mien.training.step import Pass, Recorded, method_of
 from mien.training.targets import StoredAnswers, check_targets
 from mien.training.teachers import Teacher, check_teachers, load_teachers, teacher_state
 
@@ -65,7 +65,12 @@ correctly. One picture more of nine is luck as often as not (LOG.md); of thousan
 
 @holds_out
 def train(
-    config: TrainConfig, *, resume: bool = False, command: str = "", faces: FaceSet | None = None, calibrate: bool = True
+    config: TrainConfig,
+    *,
+    resume: bool = False,
+    command: str = "",
+    faces: FaceSet | None = None,
+    calibrate: bool = True,
 ) -> Path:
     """Trains a classifier and writes its model folder.
 
@@ -208,6 +213,7 @@ class FineTuning:
         answers = None if stored is None else stored.rows(self.train_set).to(accelerator.device)
         self.objective = Objective(config, classifier, self.train_set, teachers, answers, self.precision)
         self.method = method_of(config.compile, accelerator)
+        self.views = Recorded(self.augment, "augmentation") if self.method == "graph" else self.augment
         self.budget = self.build_budget()
         self.average = WeightAverage(self.network, decay=config.ema, use_warmup=True) if config.ema else None
         self.moments = saved.part("moments") if saved else {}
@@ -322,7 +328,7 @@ class FineTuning:
                 seed_step(config.seed, update, self.accelerator.process_index)
                 stage.schedule.step_update(update)
                 rows = local_rows(order, state.step, self.accelerator, config.batch_size)
-                views = self.augment(self.images[rows], random[rows])
+                views = self.views(self.images[rows], random[rows])
                 loss_sum += stage.step(*self.objective.batch(views, self.labels[rows], rows))
                 if config.clip_grad:
                     self.accelerator.clip_grad_norm_(self.network.parameters(), config.clip_grad)

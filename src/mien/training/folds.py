@@ -62,7 +62,9 @@ def answer_folds(config: FoldsConfig, command: str = "") -> Path:
         for number in range(config.folds):
             settings = settings_of(config, seed, number)
             held_back = np.flatnonzero(fold == number)
-            print(f"seed {seed}, fold {number + 1} of {config.folds}: {len(held_back):,} pictures held back", flush=True)
+            print(
+                f"seed {seed}, fold {number + 1} of {config.folds}: {len(held_back):,} pictures held back", flush=True
+            )
             part = without(faces, held_back)
             train(
                 settings, resume=state_path(Path(settings.out)).exists(), command=command, faces=part, calibrate=False
@@ -109,7 +111,9 @@ def cut_folds(group: np.ndarray, labels: np.ndarray, count: int, seed: int) -> n
     from sklearn.model_selection import StratifiedGroupKFold
 
     if len(np.unique(group)) < count:
-        raise MienError(f"folds: got {count}, expected at most {len(np.unique(group))}, the training pictures; lower it")
+        raise MienError(
+            f"folds: got {count}, expected at most {len(np.unique(group))}, the training pictures; lower it"
+        )
     fold = np.empty(len(labels), np.int64)
     cut = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
     try:

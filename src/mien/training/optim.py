@@ -159,7 +159,7 @@ STEPS, COEFFICIENTS = 5, [(3.4445, -4.7750, 2.0315)]
 """Newton-Schulz iterations that orthogonalise a momentum, and their polynomial (Jordan et al. 2024)."""
 
 
-MOST_PADDING = 1.9
+MOST_PADDING = 2.1
 """Matrices of as many rows are padded to the same shape if that multiplies their entries by less."""
 
 

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from timm.optim import param_groups_weight_decay
-from torch import nn
 from transformers import ViTMAEForPreTraining
 
 from mien.config import PretrainConfig, to_dict
@@ -41,7 +40,7 @@ from mien.training.run import (
     start_accelerator,
 )
 from mien.training.schedule import Budget, build_schedule
-from mien.training.step import Pass, method_of
+from mien.training.step import Pass, Recorded, method_of
 
 NO_DECAY: tuple[str, ...] = ("vit.embeddings.cls_token", "decoder.mask_token")
 """Exempt from weight decay beside every bias and norm."""
@@ -135,6 +134,7 @@ class Pretraining:
         method = method_of(config.compile, accelerator)
         model = accelerator.prepare_model(network)
         self.model: Callable[..., Any] = torch.compile(model) if method == "on" else model
+        self.views = Recorded(self.augment, "augmentation") if method == "graph" else self.augment
         self.step = Pass(self.loss, network, accelerator, method, half=self.precision == "bf16")
 
     def build_budget(self) -> Budget:
@@ -186,7 +186,7 @@ class Pretraining:
                 seed_step(config.seed, self.updates + 1, self.accelerator.process_index)
                 self.schedule.step_update(self.budget.ticks(self.updates + 1))
                 rows = local_rows(order, state.step, self.accelerator, config.batch_size)
-                loss = self.step(self.augment(self.images[rows], random[rows]), noise[rows])
+                loss = self.step(self.views(self.images[rows], random[rows]), noise[rows])
                 if config.clip_grad:
                     self.accelerator.clip_grad_norm_(self.network.parameters(), config.clip_grad)
                 self.optimizer.step()

@@ -10,7 +10,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -93,30 +92,53 @@ class HalfCopies:
 class Recorded:
     """A function of tensors that is recorded as a CUDA graph at its first call and replayed afterwards.
 
+    If it cannot be recorded, a warning says why, and it runs operation by operation.
+
     Args:
-        call: computes tensors, or one tensor, from tensors. Their shapes stay; nothing in it depends on values that
-            the host knows. Random numbers are drawn anew in each replay, from torch's generator of the device.
+        call: computes a tensor from tensors. Their shapes stay; nothing in it depends on values that the host knows.
+            Random numbers are drawn anew in each replay, from torch's generator of the device.
+        what: names the function in messages.
         restored: tensors that the passes before the recording must not change, like running statistics.
         between: called before each of these passes and before the recording.
     """
 
     def __init__(
-        self, call: Callable[..., Any], restored: Callable[[], list[torch.Tensor]], between: Callable[[], None]
+        self,
+        call: Callable[..., torch.Tensor],
+        what: str,
+        restored: Callable[[], list[torch.Tensor]] = list,
+        between: Callable[[], None] = lambda: None,
     ) -> None:
-        self.call, self.restored, self.between = call, restored, between
+        self.call, self.what, self.restored, self.between = call, what, restored, between
         self.graph: torch.cuda.CUDAGraph | None = None
+        self.has_failed = False
         self.inputs: list[torch.Tensor] = []
-        self.output: Any = None
+        self.output = torch.zeros(0)
 
-    def __call__(self, *batch: torch.Tensor) -> Any:
+    def __call__(self, *batch: torch.Tensor) -> torch.Tensor:
         """Returns the result, which the next call overwrites."""
+        if self.graph is None and not self.has_failed:
+            self.try_to_record(batch)
         if self.graph is None:
-            self.record(batch)
-        else:
-            torch._foreach_copy_(self.inputs, list(batch))
-        assert self.graph is not None
+            return self.call(*batch)
+        torch._foreach_copy_(self.inputs, list(batch))
         self.graph.replay()
         return self.output
+
+    def try_to_record(self, batch: tuple[torch.Tensor, ...]) -> None:
+        """Records the function for tensors of these shapes, or warns."""
+        started = time.monotonic()
+        try:
+            self.record(batch)
+        except RuntimeError as error:
+            self.has_failed = True
+            self.between()
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            line = f"warning: no CUDA graph of {self.what} ({reason}); it runs operation by operation"
+        else:
+            line = f"{self.what} recorded as a CUDA graph in {time.monotonic() - started:.1f} s"
+        if on_main():
+            print(line, file=sys.stderr, flush=True)
 
     def record(self, batch: tuple[torch.Tensor, ...]) -> None:
         """Records the function for tensors of these shapes."""
@@ -125,18 +147,20 @@ class Recorded:
         saved = [value.clone() for value in tensors]
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(WARM_UPS):
-                self.between()
-                self.call(*inputs)
-        torch.cuda.current_stream().wait_stream(stream)
-        for value, former in zip(tensors, saved, strict=True):
-            value.copy_(former)
-        self.between()
-        graph = torch.cuda.CUDAGraph()
-        # thread_local: another thread of this process (a progress bar, a writer) may use the device meanwhile.
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            self.output = self.call(*inputs)
+        try:
+            with torch.cuda.stream(stream):
+                for _ in range(WARM_UPS):
+                    self.between()
+                    self.call(*inputs)
+            torch.cuda.current_stream().wait_stream(stream)
+            self.between()
+            graph = torch.cuda.CUDAGraph()
+            # thread_local: another thread of this process (a progress bar, a writer) may use the device meanwhile.
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                self.output = self.call(*inputs)
+        finally:
+            for value, former in zip(tensors, saved, strict=True):
+                value.copy_(former)
         self.inputs, self.graph = inputs, graph
 
 
@@ -155,47 +179,27 @@ class Pass:
         self.loss, self.network, self.accelerator, self.method = loss, network, accelerator, method
         alone = accelerator.num_processes == 1
         self.copies = HalfCopies(network) if half and alone and method != "on" else None
-        self.recorded: Recorded | None = None
+        self.recorded = Recorded(self.eager, "training step", lambda: list(network.buffers()), self._clear)
         self.gradients: list[tuple[nn.Parameter, torch.Tensor]] = []
         self.is_first = True
 
     def __call__(self, *batch: torch.Tensor) -> torch.Tensor:
         """Computes the loss, float32 [], detached, and leaves the gradients in the parameters."""
-        if not self.is_first:
-            return self._run(*batch)
-        self.is_first = False
-        started = time.monotonic()
+        started, is_first, self.is_first = time.monotonic(), self.is_first, False
         if self.method == "graph":
-            self._record(batch)
-        loss = self._run(*batch)
-        if self.method != "off" and on_main():
+            return self._replay(*batch)
+        loss = self.eager(*batch)
+        if is_first and self.method == "on" and on_main():
             loss.item()  # waits for the device
-            what = {"graph": "recorded as a CUDA graph", "on": "compiled"}[self.method]
-            print(f"training step {what} in {time.monotonic() - started:.1f} s", file=sys.stderr, flush=True)
+            print(f"training step compiled in {time.monotonic() - started:.1f} s", file=sys.stderr, flush=True)
         return loss
 
-    def _record(self, batch: tuple[torch.Tensor, ...]) -> None:
-        """Records the pass, or says why that failed and falls back on single operations."""
-        recorded = Recorded(self.eager, lambda: list(self.network.buffers()), self._clear)
-        try:
-            recorded.record(batch)
-        except RuntimeError as error:
-            self.method = "off"
-            self._clear()
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            if on_main():
-                print(f"warning: no CUDA graph of the training step ({reason}); it runs operation by operation",
-                      file=sys.stderr, flush=True)  # fmt: skip
-            return
-        self.recorded = recorded
-        self.gradients = [(p, p.grad) for p in self.network.parameters() if p.grad is not None]
-
-    def _run(self, *batch: torch.Tensor) -> torch.Tensor:
-        if self.recorded is None:
-            return self.eager(*batch)
-        loss: torch.Tensor = self.recorded(*batch)
-        for parameter, gradient in self.gradients:
-            parameter.grad = gradient  # the optimizer took it away
+    def _replay(self, *batch: torch.Tensor) -> torch.Tensor:
+        loss = self.recorded(*batch)
+        if self.recorded.graph is not None:
+            self.gradients = self.gradients or [(p, p.grad) for p in self.network.parameters() if p.grad is not None]
+            for parameter, gradient in self.gradients:
+                parameter.grad = gradient  # the optimizer took it away
         return loss
 
     def _clear(self) -> None:
