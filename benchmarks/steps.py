@@ -99,7 +99,8 @@ def finetuning(folder: Path, options: argparse.Namespace, large_cnn: bool) -> tu
     """A run of fine-tuning and its stage: ``mini`` with two teachers, or ``face_cnn`` alone."""
     common: dict[str, Any] = {
         "data": "noise", "out": str(folder / "run"), "batch_size": options.batch_size, "optimizer": "muon",
-        "device": options.device, "precision": options.precision, "compile": options.compile, "freeze": FreezeConfig(blocks=0),
+        "device": options.device, "precision": options.precision, "compile": options.compile,
+        "freeze": FreezeConfig(blocks=0),
         "augment": AugmentConfig(contrast=0.3, erasing=0.15),
     }  # fmt: skip
     if large_cnn:
@@ -227,14 +228,10 @@ def main() -> None:
             # An epoch has two steps; its order, its random numbers and its last check are few and counted with them.
             total, views = sum(operations.counts.values()) / 2, operations.views / 2
             rest = total - operations.recordable / 2
-            result: dict[str, Any] = {
-                "operations": total,
-                "views": views,
-                "beside_graphs": rest,
-                "groups": operations.counts.most_common(),
-            }
-            print(f"\n{name}: {total:,.0f} operations a step, and {views:,.0f} views and reservations "
-                  f"({rest:,.0f} beside two CUDA graphs); the largest groups:")  # fmt: skip
+            result: dict[str, Any] = {"operations": total, "views": views, "beside_graphs": rest}
+            result["groups"] = operations.counts.most_common()
+            about_views = f"{views:,.0f} views and reservations ({rest:,.0f} beside two CUDA graphs)"
+            print(f"\n{name}: {total:,.0f} operations a step, and {about_views}; the largest groups:")
             print("\n".join(f"  {number / 2:7.1f}  {group}" for group, number in result["groups"][:SHOWN]))
             if options.seconds:
                 result["seconds"] = seconds(epoch)

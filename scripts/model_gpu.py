@@ -1,7 +1,7 @@
 """Makes the models on a GPU within some minutes: ``make model-gpu DATA=archive.zip MINUTES=12``.
 
-Phase 1: teachers, out-of-fold answers if asked for, and masked autoencoders. Phase 2: students of these. Runs of a phase
-go side by side, each by its own clock, so that all end annealed. Then every finished network is scored, halved and
+Phase 1: teachers, out-of-fold answers if asked for, and masked autoencoders. Phase 2: students of these. Runs of a
+phase go side by side, each by its own clock, so that all end annealed. Then every finished network is scored, halved and
 split into a few files, and the best of each size is packed, as far as time is left. Started again with the same OUT,
 it goes on: finished runs are skipped, interrupted ones resumed.
 
@@ -298,7 +298,10 @@ def scored(answers: Any, labels: Any, clean: Any, names: Sequence[str]) -> dict[
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """The scores as Markdown."""
     columns = ("accuracy", "clean", "macro_f1", "clean_macro_f1", "balanced", "loss", "disgust", "fear")
-    lines = [f"| network | {' | '.join(name.replace('_', ' ') for name in columns)} |", "|---" * (len(columns) + 1) + "|"]
+    lines = [
+        f"| network | {' | '.join(name.replace('_', ' ') for name in columns)} |",
+        "|---" * (len(columns) + 1) + "|",
+    ]
     for row in rows:
         cells = ["-" if row.get(name) is None else f"{row[name]:.4f}" for name in columns]
         lines.append(f"| {row['name']} | {' | '.join(cells)} |")
@@ -360,7 +363,9 @@ def share(chain: Chain, names: Sequence[str]) -> None:
 
 def finish(chain: Chain) -> int:
     """Scores, halves, shares and packs what was made; returns the exit code: 1 if nothing was."""
-    made = [path.parent.name for path in sorted((chain.out / "runs").glob("*/model")) if chain.is_made(path.parent.name)]
+    made = [
+        path.parent.name for path in sorted((chain.out / "runs").glob("*/model")) if chain.is_made(path.parent.name)
+    ]
     networks = [name for name in made if not name.endswith("-mae")]
     if not made:
         say(chain, f"no run made a model; see {chain.out / 'logs'}")
@@ -447,9 +452,13 @@ def run(arguments: Sequence[str] | None = None) -> int:
     unpack_wheels()
     if str(ROOT / "src") not in sys.path:
         sys.path.insert(0, str(ROOT / "src"))
-    missing = [path for path in (options.data, *options.teachers, options.autoencoder) if path and not Path(path).exists()]
+    missing = [
+        path for path in (options.data, *options.teachers, options.autoencoder) if path and not Path(path).exists()
+    ]
     if missing or not options.minutes > 0:
-        problem = f"{missing[0]}: no such file or folder" if missing else f"--minutes {options.minutes}: expected above 0"
+        problem = (
+            f"{missing[0]}: no such file or folder" if missing else f"--minutes {options.minutes}: expected above 0"
+        )
         print(f"mien: error: {problem}", file=sys.stderr)
         return 2
     set_environment()

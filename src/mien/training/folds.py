@@ -126,8 +126,8 @@ def cut_folds(group: np.ndarray, labels: np.ndarray, count: int, seed: int) -> n
         missing = set(np.unique(labels)) - set(np.unique(labels[fold != number]))
         if missing:
             raise MienError(
-                f"folds: all training pictures of a class (number {min(missing)}) are copies of one photograph, so that "
-                "a network would be trained without it; add pictures of that class"
+                f"folds: all training pictures of class {min(missing)} are copies of one photograph, so that a network "
+                "would be trained without it; add pictures of that class"
             )
     return fold
 
