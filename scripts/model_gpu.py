@@ -1,9 +1,9 @@
 """Makes the models on a GPU within some minutes: ``make model-gpu DATA=archive.zip MINUTES=12``.
 
 Phase 1: teachers, out-of-fold answers if asked for, and masked autoencoders. Phase 2: students of these. Runs of a
-phase go side by side, each by its own clock, so that all end annealed. Then every finished network is scored, halved and
-split into a few files, and the best of each size is packed, as far as time is left. Started again with the same OUT,
-it goes on: finished runs are skipped, interrupted ones resumed.
+phase go side by side, each by its own clock, so that all end annealed. Then every finished network is scored, halved
+and split into a few files, and the best of each size is packed, as far as time is left. Started again with the same
+OUT, it goes on: finished runs are skipped, interrupted ones resumed.
 
 Everything is in OUT: runs/, logs/, scores.md, results.json, half/ (half precision) and share/ (at most 8 files of at
 most 16 MiB: scores, results, and parts of one tar file; `cat weights.tar.* | tar x` unpacks them).

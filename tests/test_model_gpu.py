@@ -52,7 +52,8 @@ def test_every_setting_of_the_chain_is_right(path: Path) -> None:
 def chain_of(tmp_path: Path, **options: object) -> model_gpu.Chain:
     """A chain that has not begun."""
     values = {"out": str(tmp_path), "minutes": 1.0, "teachers": [], "autoencoder": None, "folds": 0, "jobs": 2,
-              "device": "cpu", "grace": 0.0, "data": "d", "configs": tmp_path, "share": None, "pack": False}  # fmt: skip
+              "device": "cpu", "grace": 0.0, "data": "d", "configs": tmp_path, "share": None,
+              "pack": False}  # fmt: skip
     return model_gpu.Chain(Namespace(**{**values, **options}), time.monotonic(), startup=0.0)
 
 
