@@ -1,14 +1,23 @@
 #!/usr/bin/env bash
-# Collects in gpu/ what a machine with PyTorch, torchvision, transformers, accelerate, timm and scikit-learn still lacks
-# to run `make model-gpu` without a network: wheels (about 3 MB), and the search for twins if it was stored before.
+# Collects in gpu/ what a machine with PyTorch, torchvision, transformers, accelerate and scikit-learn still lacks to run
+# `make model-gpu` without a network: wheels (3 MB; with timm and rich 6 MB), and the search for twins if it was stored.
 #
-#   scripts/gpu_wheels.sh [PYTHON_VERSION]      # of the other machine, 3.12 by default
+#   scripts/gpu_wheels.sh [PYTHON_VERSION] [PACKAGE ...]    # of the other machine, 3.12; packages beside pydantic
+#   scripts/gpu_wheels.sh 3.12 timm rich
+#
+# If only 64 MiB may travel, the weights in the tree have to stay here: archive.zip alone takes 53 MiB. Nothing in the
+# chain reads them. Remove them before, get them back after:
+#
+#   rm -r teachers src/mien/weights/*/*.onnx src/mien/weights/*/*.safetensors
+#   git checkout -- teachers src/mien/weights
 set -euo pipefail
 cd "$(dirname "$0")/.."
 version=${1:-3.12}
+shift || true
 pip=${PIP:-"python3 -m pip"}
 mkdir -p gpu/wheels gpu/cache
-names=(pydantic pydantic-core annotated-types typing-inspection timm rich)
+rm -f gpu/wheels/*.whl
+names=(pydantic pydantic-core annotated-types typing-inspection "$@")
 pins=()
 for name in "${names[@]}"; do pins+=("$(grep -E "^$name==" constraints.txt || echo "$name")"); done
 platforms=()
@@ -22,3 +31,4 @@ $pip download --quiet --no-deps --only-binary=:all: --python-version "$version" 
     "${platforms[@]}" -d gpu/wheels "${pins[@]:1}"
 cp "${MIEN_CACHE:-$HOME/.cache/mien}"/twins-*.npy gpu/cache/ 2>/dev/null || echo "no stored twins: they are searched for there" >&2
 du -sh gpu/wheels gpu/cache
+echo "tracked files: $(git ls-files -z | xargs -0 du -cb 2>/dev/null | tail -1 | awk '{ printf "%.1f MiB", $1 / 2^20 }')"

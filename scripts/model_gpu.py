@@ -41,9 +41,9 @@ FIRST_PHASE = 0.42
 LEAST_FREE = 6 * 2**30
 """Bytes of a GPU that must be free for another run to start."""
 
-PART = 16 * 2**20 - 4096
-MOST_PARTS = 3
-"""Parts of the weights; with scores and results they stay below 8 files and 64 MiB."""
+PART = 31 * 2**19
+MOST_PARTS = 4
+"""Parts of the weights, of 15.5 MiB; with scores and results they stay below 8 files and 64 MiB."""
 
 
 @dataclass(frozen=True)
