@@ -12,6 +12,7 @@ most 16 MiB: scores, results, and parts of one tar file; `cat weights.tar.* | ta
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import importlib.util
 import json
 import multiprocessing
@@ -174,7 +175,11 @@ def start(chain: Chain, job: Job, minutes: float) -> BaseProcess:
     say(chain, f"{job.name}: {60 * chain.record[job.name]['minutes']:.0f} s; mien {shlex.join(words)}")
     log = chain.out / "logs" / f"{job.name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    # Forked from a process that has imported everything and has not touched the device: a run starts at once.
+    return started(words, log)
+
+
+def started(words: list[str], log: Path) -> BaseProcess:
+    """Starts a command of Mien, forked from a process that has imported everything and has not touched the device."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["mien.training.folds", "mien.training.pretrain"])
     process = context.Process(target=child, args=(words, str(log)))
@@ -237,6 +242,7 @@ def prepare(chain: Chain) -> None:
     from mien.data.read import read_faces
     from mien.data.twins import groups, has_twin
 
+    first = started(["--version"], chain.out / "start.log")  # imports, while the data is read
     began = time.monotonic()
     faces = read_faces(chain.options.data)
     if faces.has("validation"):
@@ -411,16 +417,22 @@ def device_name() -> str:
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
 
 
+def is_installed(wheel: Path) -> bool:
+    """Whether this Python has the package of a wheel already, in whatever version."""
+    try:
+        importlib.metadata.distribution(wheel.name.partition("-")[0])
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
 def unpack_wheels() -> None:
-    """Puts the carried wheels on the path of this process and of the runs; a later Python finds them unpacked."""
+    """Puts carried wheels, as far as their packages are missing, on the path of this process and of the runs."""
     site = CARRIED / "site"
-    wheels = sorted((CARRIED / "wheels").glob("*.whl"))
+    wheels = [wheel for wheel in sorted((CARRIED / "wheels").glob("*.whl")) if not is_installed(wheel)]
     for wheel in wheels:
-        if not (site / ".done" / wheel.name).exists():
-            with zipfile.ZipFile(wheel) as archive:
-                archive.extractall(site)
-            (site / ".done").mkdir(exist_ok=True)
-            (site / ".done" / wheel.name).touch()
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(site)
     if wheels:
         sys.path.insert(0, str(site))
     cache = CARRIED / "cache"

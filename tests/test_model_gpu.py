@@ -127,8 +127,8 @@ def test_the_whole_chain_in_a_minute(tmp_path: Path, capsys: pytest.CaptureFixtu
     for name, text in texts.items():
         (configs / f"{name}.yaml").write_text(text, encoding="utf-8")
     arguments = ["--data", str(data), "--out", str(out), "--configs", str(configs), "--device", "cpu", "--no-pack",
-                 "--jobs", "4"]  # fmt: skip
-    assert model_gpu.run([*arguments, "--minutes", "1.0", "--grace", "30"]) == 0
+                 "--jobs", "5"]  # fmt: skip
+    assert model_gpu.run([*arguments, "--minutes", "0.8", "--grace", "60"]) == 0
     printed = capsys.readouterr().out
     results = json.loads((out / "results.json").read_text())
     networks = {row["name"] for row in results["scores"]}
