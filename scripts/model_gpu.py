@@ -249,11 +249,9 @@ def prepare(chain: Chain) -> None:
         validation = faces.part("validation").images
         has_twin(validation, faces.part("train").images)
         groups(validation)
-    import mien.training.finetune  # noqa: F401 - only its time counts
-
-    # A later start finds the files in memory; a GPU adds its own start.
     # The search for twins is not repeated. A GPU, its first kernels and the last validation take some seconds more.
-    chain.startup = min(time.monotonic() - began, 6.0) + (9.0 if chain.options.device.startswith("cuda") else 1.0)
+    chain.startup = min(time.monotonic() - began, 3.0) + (8.0 if chain.options.device.startswith("cuda") else 1.0)
+    first.join()
     say(chain, f"data read; a run is expected to start and end in {chain.startup:.0f} s")
 
 
