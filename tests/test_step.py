@@ -122,6 +122,40 @@ class TestPass:
         weights = sum(isinstance(layer, nn.Linear | nn.Conv2d) for layer in network.modules())
         assert counts[0] + 3 * weights < counts[1]
 
+    def trained(self, method: str, device: str) -> tuple[list[float], dict[str, torch.Tensor]]:
+        """Losses of four steps of a CNN with batch norm, and the weights after them."""
+        network = self.networks("timm:face_cnn")[0].to(device)
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+
+        def loss(pixels: torch.Tensor) -> torch.Tensor:
+            with torch.autocast(device, torch.bfloat16):
+                return logits(network, pixels).float().square().mean()
+
+        step = Pass(loss, network, Accelerator(cpu=device == "cpu"), method, half=True)
+        losses = []
+        for seed in range(4):
+            pixels = torch.randn(8, 1, 16, 16, generator=torch.Generator().manual_seed(seed)).to(device)
+            losses.append(float(step(pixels)))
+            optimizer.step()
+            optimizer.zero_grad()
+        return losses, {name: value.float().cpu() for name, value in network.state_dict().items()}
+
+    @pytest.mark.skipif(torch.cuda.is_available(), reason="there a graph can be recorded")
+    def test_what_cannot_be_recorded_runs_all_the_same(self, capsys: pytest.CaptureFixture[str]) -> None:
+        recorded, plain = self.trained("graph", "cpu"), self.trained("off", "cpu")
+        assert "warning: no CUDA graph of training step (" in capsys.readouterr().err
+        assert recorded[0] == plain[0]
+        assert all(torch.equal(recorded[1][name], plain[1][name]) for name in plain[1])
+
+    @pytest.mark.gpu
+    @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+    def test_a_graph_trains_as_single_operations_do(self, capsys: pytest.CaptureFixture[str]) -> None:
+        recorded, plain = self.trained("graph", "cuda"), self.trained("off", "cuda")
+        assert "training step recorded as a CUDA graph" in capsys.readouterr().err
+        assert recorded[0] == pytest.approx(plain[0], rel=1e-2)
+        for name, value in plain[1].items():
+            assert torch.allclose(recorded[1][name], value, rtol=0.05, atol=0.01), name
+
     def test_graphs_are_for_one_process_on_a_gpu(self) -> None:
         accelerator = Accelerator(cpu=True)
         assert [method_of(setting, accelerator) for setting in ("auto", "graph", "on", "off")] == [
