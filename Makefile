@@ -5,9 +5,10 @@ READY := $(VENV)/.ready
 BIN := $(VENV)/bin
 DATA ?= archive.zip
 MINUTES ?= 12
+NPM ?= npm
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo model model-gpu wheel test lint check benchmark clean
+.PHONY: help venv demo model model-gpu page page-if-npm wheel test lint check docs benchmark clean
 
 help:  ## tell what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -33,8 +34,20 @@ model-gpu:  ## make the models on a GPU within MINUTES=12 from DATA=archive.zip;
 		$(if $(OUT),--share "$(OUT)") $(if $(TEACHERS),--teachers $(TEACHERS)) \
 		$(if $(AUTOENCODER),--autoencoder "$(AUTOENCODER)") $(if $(FOLDS),--folds $(FOLDS))
 
-wheel: $(READY)  ## dist/mien-VERSION-py3-none-any.whl
+page: $(READY) node_modules/.package-lock.json  ## the page of mien serve, and dist/page for any web server (needs npm)
+	PYTHONPATH=src $(BIN)/python scripts/build_page.py
+
+node_modules/.package-lock.json: package.json package-lock.json
+	$(NPM) ci --no-progress
+	@touch $@
+
+page-if-npm:
+	@if command -v $(NPM) > /dev/null; then $(MAKE) --no-print-directory page; \
+		else echo "make: there is no npm: the page of this wheel reads pictures on the server only" >&2; fi
+
+wheel: $(READY)  ## dist/mien-VERSION-py3-none-any.whl, with the page if there is npm
 	rm -rf build dist
+	@$(MAKE) --no-print-directory page-if-npm
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
 
 test: $(READY)  ## the tests; MIEN_FER2013=archive.zip adds those on real data
@@ -47,9 +60,13 @@ lint: $(READY)  ## style and types
 
 check: lint test  ## style, types and tests
 
+docs: $(READY)  ## site/: the pages, from docs/ and docstrings
+	$(BIN)/python -m mkdocs build --strict --site-dir site
+
 benchmark: $(READY)  ## images a second of the input pipeline beside torchvision's loader
 	$(BIN)/python benchmarks/input_pipeline.py
 
 clean:  ## remove .venv, caches and what the demo wrote
-	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .pytest_cache .ruff_cache runs/demo reports/demo
+	rm -rf $(VENV) build dist site node_modules src/mien/web/page/built src/*.egg-info .mypy_cache .pytest_cache \
+		.ruff_cache runs/demo reports/demo
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

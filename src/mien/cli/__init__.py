@@ -18,6 +18,7 @@ from contextlib import suppress
 from mien.cli.parser import pick
 from mien.cli.signals import Ended, ended_by_signals, hide_remarks
 from mien.errors import MienError
+from mien.log import to_console
 from mien.text import shown
 from mien.version import __version__
 
@@ -41,6 +42,7 @@ Commands:
   evaluate   score one or several classifiers on a split, with a report to read
   predict    read the expressions of faces in photos, folders, films or a camera
   explain    show which parts of a face an answer depends on
+  serve      serve a page and a REST service that read faces
   export     write a classifier as ONNX, and prove that it answers the same
   pack       make a folder to share from a classifier: half precision, ONNX, scores, no faces
   card       write the model card of a packed classifier
@@ -57,6 +59,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "evaluate": ("evaluate", "run"),
     "predict": ("predict", "run"),
     "explain": ("explain", "run"),
+    "serve": ("serve", "run"),
     "export": ("sharing", "run_export"),
     "pack": ("sharing", "run_pack"),
     "card": ("sharing", "run_card"),
@@ -71,6 +74,9 @@ EXTRAS: dict[str, str] = {
     "onnxscript": "train,export",
     "pyarrow": "parquet",
     "tensorboard": "tensorboard",
+    **dict.fromkeys(
+        ["fastapi", "markdown_it", "prometheus_client", "python_multipart", "starlette", "uvicorn"], "serve"
+    ),
 }
 """The extras that install each optional module."""
 
@@ -96,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         hide_remarks()
     _prepare_streams()
     try:
-        with ended_by_signals():
+        with ended_by_signals(), to_console():
             return _run(arguments)
     except BrokenPipeError:
         # The reader of our output has closed it; without this, Python would complain again when it flushes at the end.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -27,6 +26,7 @@ from mien.evaluation.metrics import accuracy_and_macro_f1, balanced_accuracy
 from mien.files import read_json_object, write_json
 from mien.labels import canonical
 from mien.locks import holds_out
+from mien.log import report, say
 from mien.machine import machine_of, versions
 from mien.model.classifier import Classifier
 from mien.model.freezing import check_freezing, freeze, frozen_units, table, training_mode
@@ -34,7 +34,6 @@ from mien.model.networks import Network, lay_out, num_channels, rows_line
 from mien.model.preprocessing import tensor
 from mien.model.vit import build, check_backbone, classes_of, holds_timm, is_hub_id, reading_crop_of
 from mien.progress import progress
-from mien.text import shown
 from mien.training.augment import Augment, local_rows, random_table, resampled, seed_step, shuffled
 from mien.training.calibrate import calibrate_model
 from mien.training.history import epoch_line, write_curves
@@ -104,7 +103,7 @@ def train(
         check_targets(stored, saved)
     torch.manual_seed(config.seed)
     if on_main() and is_hub_id(config.backbone):
-        print(f"reading {config.backbone} from the Hugging Face hub or its cache", file=sys.stderr, flush=True)
+        say(f"reading {config.backbone} from the Hugging Face hub or its cache")
     network, preprocessing = build(
         config.backbone,
         faces.names,
@@ -257,9 +256,7 @@ class FineTuning:
         if on_main():
             write_curves(self.out, self.state.history)
         if on_main() and calibrate:
-            print(
-                calibrate_model(self.out, self.validation, self.train_set.images, self.accelerator.device), flush=True
-            )
+            report(calibrate_model(self.out, self.validation, self.train_set.images, self.accelerator.device))
 
     def enter_stage(self, frozen: int, previous: Stage | None) -> Stage:
         """Freezes the first ``frozen`` units and builds an optimizer for the rest, which takes over the moments."""
@@ -268,9 +265,9 @@ class FineTuning:
         freeze(self.network, frozen)
         optimizer = build_optimizer(self.network, self.config)
         if on_main():
-            print(table(self.network, optimizer.param_groups), file=sys.stderr)
+            say(table(self.network, optimizer.param_groups))
             if self.backbone_names and previous is None:
-                print(shown(rows_line(self.backbone_names, self.faces.names)), file=sys.stderr)
+                say(rows_line(self.backbone_names, self.faces.names))
         schedule = self.schedule_of(optimizer)
         restore_moments(self.network, optimizer, self.moments)
         model = self.accelerator.prepare_model(self.network)
@@ -308,10 +305,9 @@ class FineTuning:
         self.save_state(stage)
         if on_main():
             self.save_model(self.network, {"epoch": 0, **scores})
-            print(
+            report(
                 f"before training  validation: accuracy {scores['val_accuracy']:.2%}, loss {scores['val_loss']:.4f}; "
-                "kept until an epoch does better",
-                flush=True,
+                "kept until an epoch does better"
             )
 
     def train_epoch(self, epoch: int, stage: Stage) -> None:

@@ -28,6 +28,7 @@ from mien.evaluation.metrics import (
 )
 from mien.files import ensure_writable, write_json
 from mien.labels import positions
+from mien.log import report
 from mien.machine import versions
 from mien.model.classifier import Classifier
 from mien.training.finetune import train
@@ -62,9 +63,7 @@ def answer_folds(config: FoldsConfig, command: str = "") -> Path:
         for number in range(config.folds):
             settings = settings_of(config, seed, number)
             held_back = np.flatnonzero(fold == number)
-            print(
-                f"seed {seed}, fold {number + 1} of {config.folds}: {len(held_back):,} pictures held back", flush=True
-            )
+            report(f"seed {seed}, fold {number + 1}/{config.folds}: {len(held_back):,} pictures held back")
             part = without(faces, held_back)
             train(
                 settings, resume=state_path(Path(settings.out)).exists(), command=command, faces=part, calibrate=False
@@ -83,7 +82,7 @@ def answer_folds(config: FoldsConfig, command: str = "") -> Path:
     }
     write_answers(out / ANSWERS, answers, cut_folds(group, training.labels, config.folds, config.seeds[0]), record)
     write_json(out / "folds.json", record)
-    print(summary(record["scores"]))
+    report(summary(record["scores"]))
     return out / ANSWERS
 
 

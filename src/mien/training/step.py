@@ -7,7 +7,6 @@ graph, which then takes one call. Neither changes what is computed.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 
@@ -15,6 +14,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from mien.log import say
 from mien.training.run import on_main
 
 WARM_UPS = 3
@@ -138,7 +138,7 @@ class Recorded:
         else:
             line = f"{self.what} recorded as a CUDA graph in {time.monotonic() - started:.1f} s"
         if on_main():
-            print(line, file=sys.stderr, flush=True)
+            say(line)
 
     def record(self, batch: tuple[torch.Tensor, ...]) -> None:
         """Records the function for tensors of these shapes."""
@@ -191,7 +191,7 @@ class Pass:
         loss = self.eager(*batch)
         if is_first and self.method == "on" and on_main():
             loss.item()  # waits for the device
-            print(f"training step compiled in {time.monotonic() - started:.1f} s", file=sys.stderr, flush=True)
+            say(f"training step compiled in {time.monotonic() - started:.1f} s")
         return loss
 
     def _replay(self, *batch: torch.Tensor) -> torch.Tensor:
