@@ -318,7 +318,7 @@ def test_true_is_white_in_a_bool_array() -> None:
         ("https://example.org/a.jpg", "https://example.org/a.jpg: is an address, and Mien downloads no pictures"),
         (Path("https://example.org/a.jpg"), "is an address, and Mien downloads no pictures; download it"),
         ("rtsp://camera/1", r"is an address \(rtsp\), expected a file; record a part of the stream"),
-        ("file:///home/a.jpg", "is an address, expected a path; give it without file://"),
+        ("file:///photos/a.jpg", "is an address, expected a path; give it without file://"),
         ("data:image/png;base64,iVBORw0", r"is a data URI, expected a picture; give the bytes: base64.b64decode"),
         ("photos/*.jpg", r"is a pattern that no file has as its name; give sorted\(glob.glob\(pattern\)\)"),
     ],

@@ -14,7 +14,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from mien.log import say
+from mien.log import say, warn
 from mien.training.run import on_main
 
 WARM_UPS = 3
@@ -134,11 +134,11 @@ class Recorded:
             self.has_failed = True
             self.between()
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            line = f"warning: no CUDA graph of {self.what} ({reason}); it runs operation by operation"
+            if on_main():
+                warn(f"no CUDA graph of {self.what} ({reason}); it runs operation by operation")
         else:
-            line = f"{self.what} recorded as a CUDA graph in {time.monotonic() - started:.1f} s"
-        if on_main():
-            say(line)
+            if on_main():
+                say(f"{self.what} recorded as a CUDA graph in {time.monotonic() - started:.1f} s")
 
     def record(self, batch: tuple[torch.Tensor, ...]) -> None:
         """Records the function for tensors of these shapes."""
