@@ -67,6 +67,6 @@ benchmark: $(READY)  ## images a second of the input pipeline beside torchvision
 	$(BIN)/python benchmarks/input_pipeline.py
 
 clean:  ## remove .venv, caches and what the demo wrote
-	rm -rf $(VENV) build dist site node_modules src/mien/web/page/built src/*.egg-info .mypy_cache .pytest_cache \
-		.ruff_cache runs/demo reports/demo
+	rm -rf $(VENV) build dist node_modules site src/mien/web/page/built src/*.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf runs/demo reports/demo
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

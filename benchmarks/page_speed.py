@@ -78,18 +78,17 @@ def write_camera(path: Path, frames: int = 60, width: int = 640, height: int = 4
 
 def first_load(address: str) -> int:
     """Returns the bytes of all files that the page loads before its first answer, each compressed by gzip."""
-    sizes: dict[str, int] = {}
+    addresses: set[str] = set()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
         context = browser.new_context()
-        context.on("response", lambda response: sizes.setdefault(response.url, 0))
+        context.on("response", lambda response: addresses.add(response.url))
         page = context.new_page()
         page.goto(address)
         page.wait_for_selector("body[data-ready]", timeout=120_000)
-        for url in sizes:
-            sizes[url] = len(gzip.compress(context.request.get(url).body(), 9))
+        sizes = [len(gzip.compress(context.request.get(url).body(), 9)) for url in sorted(addresses)]
         browser.close()
-    return sum(sizes.values())
+    return sum(sizes)
 
 
 def answer_times(page: Page, picture: bytes, count: int) -> list[float]:

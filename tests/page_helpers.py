@@ -121,8 +121,9 @@ def png(pixels: np.ndarray) -> bytes:
 
 def choose(page: Any, *files: Any) -> None:
     """Chooses files and waits until the first of them was read."""
+    number = page.locator("#strip li").count() + 1
     page.set_input_files("#files", list(files))
-    page.wait_for_selector(f"{DONE}, #problem:not([hidden])", timeout=LONG_MS)
+    page.wait_for_selector(f"#strip li:nth-child({number})[data-done=true]", timeout=LONG_MS)
 
 
 def download(page: Any, button: str) -> bytes:

@@ -19,7 +19,7 @@ import page_helpers as helpers
 import pytest
 import skimage.data
 from page_helpers import DONE, LONG_MS, READY, Log, choose, download, file, png, records
-from PIL import Image
+from PIL import ExifTags, Image
 
 from mien import Recognizer
 
@@ -144,14 +144,14 @@ def test_what_is_saved_is_what_mien_predict_writes(browser: Any, service: str, a
         assert record["faces"][0]["box"] == pytest.approx(truth.record()["faces"][0]["box"], abs=0.11)
         (row,) = csv.DictReader(io.StringIO(download(page, "#save-csv").decode()))
         assert row["input"] == "./=astronaut.png"  # no formula
-        assert float(row["emotion_happy"]) == record["faces"][0]["emotions"]["happy"]
+        assert float(row["probability_happy"]) == record["faces"][0]["probabilities"]["happy"]
         image = Image.open(io.BytesIO(download(page, "#save-picture")))
         assert image.size == (512, 512)
         assert (np.asarray(image.convert("RGB")) != skimage.data.astronaut()).any()
 
 
 def pictures_of_faces() -> list[np.ndarray]:
-    """Portraits of many sizes, tilted, mirrored, grey, cut off; twelve faces; composites, some without a face."""
+    """Portraits of many sizes, tilted, mirrored, grey, cut off, transparent; twelve faces; composites."""
     portraits = [scenes.portrait(side, tilt, mirrored).pixels for side, tilt, mirrored in (
         (97, 0, False), (150, 5, True), (300, 10, True), (512, 0, False), (640, -12, False), (1024, 0, False),
         (1200, 18, True), (1600, -15, False), (3000, 0, False),
@@ -200,10 +200,24 @@ def test_the_page_and_python_give_the_same_answers(browser: Any, service: str, m
         assert len(answer["faces"]) == len(truth.faces), number
         for face, expected in zip(answer["faces"], truth.faces, strict=True):
             assert np.abs(np.subtract(face["box"], expected.box)).max() < 2, number
-            differences = [abs(face["emotions"][name] - value) for name, value in expected.probabilities.items()]
+            differences = [abs(face["probabilities"][name] - value) for name, value in expected.probabilities.items()]
             assert max(differences) < 0.01, number
             near = abs(expected.score - (recognizer.engine.threshold or 0)) < 0.01
             assert near or face["uncertain"] == expected.uncertain, number
+
+
+def test_a_photo_that_lies_on_its_side_is_read_upright(browser: Any, service: str) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # turn it to the right to see it upright
+    buffer = io.BytesIO()
+    lying = Image.fromarray(skimage.data.astronaut()[:400]).transpose(Image.Transpose.ROTATE_90)
+    lying.save(buffer, format="JPEG", quality=95, exif=exif)
+    (expected,) = Recognizer("mini-int8").recognize(buffer.getvalue()).faces
+    with opened(browser, service) as (page, _):
+        choose(page, file("phone.jpg", buffer.getvalue(), "image/jpeg"))
+        (record,) = records(page)
+        assert (record["width"], record["height"]) == (512, 400)
+        assert np.abs(np.subtract(record["faces"][0]["box"], expected.box)).max() < 2
 
 
 def test_twelve_faces_have_twelve_boxes_and_84_bars(browser: Any, service: str) -> None:
@@ -218,6 +232,7 @@ def test_a_picture_without_a_face_is_told_apart_from_an_error(browser: Any, serv
         choose(page, file("cat.png", png(skimage.data.chelsea()), "image/png"), file("notes.txt", b"Not a picture.\n"))
         assert "No face was found" in page.inner_text("#summary")
         assert page.locator(".face").count() == 0
+        page.wait_for_selector("#strip li:nth-child(2)[data-done=true]", timeout=LONG_MS)
         page.click("#strip li:nth-child(2) button")
         assert page.inner_text("#result-title") == "notes.txt cannot be read"
         assert "is a text; a picture or a film is expected" in page.inner_text("#problem")
@@ -247,11 +262,11 @@ def test_a_film_has_a_timeline(browser: Any, service: str, tmp_path: Path, where
         choose(page, file("film.webm", helpers.film(frames, tmp_path / "film.webm"), "video/webm"))
         assert page.locator("#timeline figure").count() == 1
         answers = records(page)
-        assert len(answers) == 15
+        assert 14 <= len(answers) <= 16  # five a second; containers round the length
         counts = [len(record["faces"]) for record in answers]
-        assert counts[:9] == [1] * 9 and counts[-4:] == [0] * 4
+        assert counts[:9] == [1] * 9 and counts[-3:] == [0] * 3
         assert {face["id"] for record in answers for face in record["faces"]} == {0}
-        assert [record["frame"] for record in answers] == list(range(15))
+        assert [record["frame"] for record in answers] == list(range(len(answers)))
         assert (log.sent() == []) == (where is None)
 
 

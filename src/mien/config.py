@@ -82,7 +82,7 @@ SET_BY_MIEN: dict[str, str] = {
 """Arguments of ``timm.create_model`` that ``network_args`` must not hold, and the setting that decides each."""
 
 WITHOUT_EFFECT_ON_WEIGHTS: frozenset[str] = frozenset(
-    {"out", "data", "teacher", "targets", "device", "tensorboard", "checkpoint_seconds"}
+    {"out", "data", "teacher", "targets", "device", "tensorboard", "track", "checkpoint_seconds"}
 )
 """Settings that a resumed run may change. Its data, teachers and stored answers are compared by their fingerprints."""
 
@@ -233,7 +233,8 @@ class RunConfig:
         checkpoint_seconds: seconds between two saved states within an epoch; each epoch's end is saved too.
         compile: how a training step runs: off, operation by operation; graph, as a CUDA graph, which takes a second to
             record; on, by torch.compile, which takes minutes; auto is graph on a GPU, else off.
-        tensorboard: also write OUT/tensorboard.
+        track: trackers that get settings, losses and scores: tensorboard (OUT/tensorboard), wandb, mlflow, trackio.
+        tensorboard: the older name of track tensorboard.
         augment: augmentation of training images.
     """
 
@@ -251,6 +252,7 @@ class RunConfig:
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     checkpoint_seconds: AboveZero = 300.0
     compile: Compile = "auto"
+    track: list[Literal["tensorboard", "wandb", "mlflow", "trackio"]] = field(default_factory=list)
     tensorboard: Switch = False
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
@@ -320,14 +322,15 @@ class TrainConfig(RunConfig):
         layer_decay: factor on the learning rate from each block to the one below it; 1 turns it off
             (Bao et al. 2021, BEiT).
         label_smoothing: share of the target spread over all classes.
-        class_weights: weight the loss by N / (classes * images of the class).
+        class_weights: weight the loss of each picture by N / (classes * images of its class).
         logit_adjustment: tau; training adds tau * log(share of the class) to the logits, so that rare classes are
             answered more often (Menon et al. 2021, arXiv:2007.07314); 1 aims at balanced accuracy, 0 turns it off.
         resample: an epoch draws each class in proportion to images ** (1 - resample), with repetitions: 1 as often as
             any other, 0 every image once.
         drop_path: stochastic depth rate of the last block, rising linearly from 0 (Huang et al. 2016).
-        ema: decay of the averaged weights that are evaluated and kept; 0 turns averaging off. The decay is warmed up,
-            so that the average does not remember the random start.
+        ema: largest decay of the averaged weights that are evaluated and kept; 0 turns averaging off. After n updates
+            the decay is at most 1 - (1 + n)^(-2/3), so that the average does not remember the random start: 0.9967
+            after 5,376 updates, and 0.999 only after 31,622.
         teacher: model folders of trained classifiers to learn from as well (distillation); they see the same augmented
             pictures, and their probabilities are averaged.
         targets: a file of ``mien folds`` with answers of networks that have not seen the picture, to learn from too.

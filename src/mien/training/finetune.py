@@ -36,7 +36,7 @@ from mien.model.vit import build, check_backbone, classes_of, holds_timm, is_hub
 from mien.progress import progress
 from mien.training.augment import Augment, local_rows, random_table, resampled, seed_step, shuffled
 from mien.training.calibrate import calibrate_model
-from mien.training.history import epoch_line, write_curves
+from mien.training.history import choice_line, epoch_line, write_curves
 from mien.training.objective import Objective
 from mien.training.optim import WeightAverage, build_optimizer, build_schedule, moments, restore_moments
 from mien.training.run import (
@@ -203,10 +203,10 @@ class FineTuning:
         self.run = Run(config, faces.fingerprint, accelerator, saved)
         self.out, self.state = self.run.out, self.run.state
         self.train_set, self.validation = faces.part("train"), faces.part("validation")
-        self.images = tensor(self.train_set.images).to(accelerator.device)
+        self.augment = Augment(config.augment, classifier.preprocessing, num_channels(self.network))
+        self.images = self.augment.reduced(tensor(self.train_set.images).to(accelerator.device))
         self.labels = torch.from_numpy(self.train_set.labels).to(accelerator.device)
         self.steps = len(self.images) // config.batch_size
-        self.augment = Augment(config.augment, classifier.preprocessing, num_channels(self.network))
         self.precision = resolve_precision(config.precision, accelerator.device)
         self.teachers, self.stored = teachers, stored
         answers = None if stored is None else stored.rows(self.train_set).to(accelerator.device)
@@ -253,8 +253,10 @@ class FineTuning:
                 self.evaluate_start(stage)
             self.train_epoch(epoch, stage)
             self.finish_epoch(epoch, stage)
+        self.run.tracking.finish()
         if on_main():
             write_curves(self.out, self.state.history)
+            report(choice_line(self.state.history, self.state.best_epoch))
         if on_main() and calibrate:
             report(calibrate_model(self.out, self.validation, self.train_set.images, self.accelerator.device))
 
@@ -337,6 +339,8 @@ class FineTuning:
                 if self.run.is_check_due(state.step, self.steps) or self.is_over:
                     is_save_due = self.run.check(loss_sum)
                     note = f"loss {state.loss_sum / state.step:.3f}"
+                    rate = max(group["lr"] for group in stage.optimizer.param_groups)
+                    self.run.tracking.log({"loss": state.loss_sum / state.step, "lr": rate}, update, prefix="step")
                     if is_save_due and state.step < self.steps and not self.is_over:
                         self.save_state(stage)
                 advance(config.batch_size, note)
@@ -370,7 +374,8 @@ class FineTuning:
         images = ((epoch - former - 1) * self.steps + state.step) * config.batch_size
         self.run.finish_epoch(row, images, trained)
         if on_main():
-            self.run.report(epoch_line(row, None if config.minutes else config.epochs, best))
+            line = epoch_line(row, None if config.minutes else config.epochs, best)
+            self.run.report(line, self.updates)
         self.save_state(stage)
         if best and on_main():
             self.save_model(self.averaged, row)

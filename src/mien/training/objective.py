@@ -14,7 +14,7 @@ from mien.config import TrainConfig
 from mien.data.faces import FaceSet
 from mien.model.classifier import Classifier
 from mien.model.networks import logits, logits_and_states
-from mien.training.augment import build_mixup, class_weights, soft_targets
+from mien.training.augment import build_mixup, class_weights, soft_targets, weighted_cross_entropy
 from mien.training.teachers import Distillation, Hints, Teacher, soft_divergence
 
 
@@ -87,7 +87,10 @@ class Objective:
         answers = answers.float()
         if self.adjustment is not None:
             answers = answers + self.adjustment
-        loss = F.cross_entropy(answers, targets, weight=self.weights)
+        if self.weights is None:
+            loss = F.cross_entropy(answers, targets)
+        else:
+            loss = weighted_cross_entropy(answers, targets, self.weights, self.config.label_smoothing)
         distill, share = self.config.distill, self.config.distill.targets_weight
         if self.teachers or stored is not None:
             taught = distill.weight if self.teachers else 0.0

@@ -117,9 +117,9 @@ class Pretraining:
         self.faces, self.accelerator, self.command = faces, accelerator, command
         self.run = Run(config, faces.fingerprint, accelerator, saved)
         self.out, self.state = self.run.out, self.run.state
-        self.images = tensor(faces.part("train").images).to(accelerator.device)
-        self.steps = len(self.images) // config.batch_size
         self.augment = Augment(config.augment, preprocessing, network.config.num_channels)
+        self.images = self.augment.reduced(tensor(faces.part("train").images).to(accelerator.device))
+        self.steps = len(self.images) // config.batch_size
         self.precision = resolve_precision(config.precision, accelerator.device)
         rate = config.lr or 0.0
         groups = param_groups_weight_decay(network, config.weight_decay, no_weight_decay_list=NO_DECAY)
@@ -166,6 +166,7 @@ class Pretraining:
         while not self.is_over or self.state.step:  # an epoch that the budget cut short is still to be finished
             self.train_epoch(self.state.epoch)
             self.finish_epoch(self.state.epoch)
+        self.run.tracking.finish()
         if on_main():
             self.save_model()
             write_curves(self.out, self.state.history, pretraining=True)
@@ -196,6 +197,9 @@ class Pretraining:
                 if self.run.is_check_due(state.step, self.steps) or self.is_over:
                     is_save_due = self.run.check(loss_sum)
                     note = f"loss {state.loss_sum / state.step:.4f}"
+                    rate = max(group["lr"] for group in self.optimizer.param_groups)
+                    values = {"loss": state.loss_sum / state.step, "lr": rate}
+                    self.run.tracking.log(values, self.updates, prefix="step")
                     note += f", {self.budget.spent(self.updates):.0%} of the time" if config.minutes else ""
                     if is_save_due and state.step < self.steps:
                         self.run.save(self.parts)
@@ -216,11 +220,12 @@ class Pretraining:
         if on_main() and is_probed:
             row |= self.evaluate()
         row["lr"] = max(group["lr"] for group in self.optimizer.param_groups)
-        before = state.history[-1]["images"] if state.history else 0
+        before, updates = state.history[-1]["images"] if state.history else 0, self.updates
         row["images"] = before + state.step * config.batch_size
         self.run.finish_epoch(row, row["images"] - before, trained)
         if on_main():
-            self.run.report(pretraining_line(row, None if config.minutes or config.steps else config.epochs))
+            line = pretraining_line(row, None if config.minutes or config.steps else config.epochs)
+            self.run.report(line, updates)
         self.run.save(self.parts)
         if on_main() and is_probed and not is_over:
             self.save_model()

@@ -33,14 +33,15 @@ async function cardOf(about) {
 
 function facts({ accuracy, sure, threshold, stated_accuracy: stated, sha256, file }) {
   const cards = [];
+  const before = file?.includes("int8") ? "; measured before the weights were rounded to eight bits" : "";
   if (accuracy) {
     const { value, low, high, pictures, split, clean } = accuracy;
     cards.push(fact(percent(value), "right", `${oneDecimal(low)} to ${oneDecimal(high)} % with 95 % confidence, on ${pictures.toLocaleString("en")} pictures of FER2013 (${split})`));
     if (clean) {
-      cards.push(fact(percent(clean.value), "right on photos it cannot know", `${clean.pictures.toLocaleString("en")} of these pictures have no near-copy among the training pictures`));
+      cards.push(fact(percent(clean.value), "right on photos it cannot know", `${clean.pictures.toLocaleString("en")} of these pictures have no near-copy among the training pictures${before}`));
     }
   }
-  if (sure) cards.push(fact(percent(sure.coverage), "of the answers are sure", `of these ${oneDecimal(sure.accuracy)} % are right; the others are shown as “not sure”`));
+  if (sure) cards.push(fact(percent(sure.coverage), "of the answers are sure", `of these ${oneDecimal(sure.accuracy)} % are right; the others are shown as “not sure”${before}`));
   else if (threshold) cards.push(fact(percent(threshold), "is needed to be sure", `from there on ${percent(stated)} are right; lower answers are shown as “not sure”`));
   cards.push(fact(sha256.slice(0, 8), "begins the SHA-256", `of the file ${file ?? ""}`));
   return cards;
@@ -49,7 +50,7 @@ function facts({ accuracy, sure, threshold, stated_accuracy: stated, sha256, fil
 const oneDecimal = (share) => (100 * share).toFixed(1);
 
 function fact(number, title, text) {
-  return element("li", {}, element("p", { class: "figure" }, number), element("h4", {}, title), element("p", { class: "small" }, text));
+  return element("li", {}, element("p", { class: "figure" }, number), element("p", { class: "title" }, title), element("p", { class: "small" }, text));
 }
 
 /** What people said against what the model says, a row for each expression. */

@@ -307,7 +307,8 @@ async function showPlace(reader) {
   byId("state").textContent = isHere ? "Loading what reads the pictures…" : "";
   try {
     await reader.start();
-    if (reader === currentReader()) byId("state").textContent = isHere ? "Ready: this tab reads, nothing is sent." : `Ready: ${location.host} reads.`;
+    if (reader !== currentReader()) return;
+    byId("state").textContent = isHere ? "Ready: this tab reads, nothing is sent." : `Ready: ${location.host} reads.`;
     document.body.dataset.ready = `${reader.place} ${reader.name}`;
   } catch (error) {
     byId("state").textContent = `This tab cannot read pictures: ${error.message}.`;

@@ -25,9 +25,10 @@ export class Visit {
 
   /** Shows what became of an item: waiting, its faces, or an error. */
   refresh(item) {
-    const { button, caption } = item.tile;
+    const { node, button, caption } = item.tile;
     const text = item.error ? "cannot be read" : item.isDone ? facesOf(item) : "waiting";
     caption.textContent = text;
+    node.dataset.done = String(item.isDone);
     button.setAttribute("aria-label", `${item.name}: ${text}`);
     button.classList.toggle("is-broken", Boolean(item.error));
   }
