@@ -21,7 +21,7 @@ from mien.evaluation.evaluate import evaluate
 from mien.files import read_json
 from mien.machine import machine_of, resolve_device
 from mien.model.classifier import Classifier
-from mien.model.vit import SHAPES
+from mien.model.presets import SHAPES
 from mien.training.finetune import train
 from mien.training.history import read_history
 from mien.training.pretrain import pretrain

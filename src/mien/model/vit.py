@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,7 +17,7 @@ import torch
 from timm.layers import DropPath, resample_abs_pos_embed, resample_patch_embed
 from transformers import PreTrainedConfig, ViTConfig, ViTForImageClassification, ViTMAEConfig
 
-from mien.config import PRESETS, TIMM
+from mien.config import TIMM
 from mien.errors import MienError
 from mien.files import read_json_object
 from mien.model.channels import to_colour, to_grey
@@ -26,6 +25,7 @@ from mien.model.classifier import Classifier, run_model
 from mien.model.configuration import read_config, read_mae_config
 from mien.model.networks import MODEL_TYPES, Network, as_timm, as_vit, carry_rows, fix_positions, load_network
 from mien.model.preprocessing import FER2013_MEAN, FER2013_STD, IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from mien.model.presets import SHAPES, Preset, size_problem
 from mien.model.start import initialise
 from mien.model.timm_backbone import build_timm, check_name, resize_timm
 
@@ -105,9 +105,22 @@ def _from_preset(
         shape, image_size=image_size or shape.image_size, patch_size=patch_size or shape.patch_size
     )
     check_sizes(shape.image_size, shape.patch_size)
-    network = ViTForImageClassification(_named(shape.config(1 if grey else 3), names))
+    network = ViTForImageClassification(_named(_vit_config(shape, 1 if grey else 3), names))
     initialise(network)
     return network, Preprocessing(shape.image_size, (FER2013_MEAN,) * 3, (FER2013_STD,) * 3)
+
+
+def _vit_config(shape: Preset, num_channels: int) -> ViTConfig:
+    """transformers' configuration, with an MLP four times as wide as the stream (Dosovitskiy et al. 2020)."""
+    return ViTConfig(
+        image_size=shape.image_size,
+        patch_size=shape.patch_size,
+        num_channels=num_channels,
+        hidden_size=shape.hidden_size,
+        num_hidden_layers=shape.depth,
+        num_attention_heads=shape.heads,
+        intermediate_size=4 * shape.hidden_size,
+    )
 
 
 def _from_mae(
@@ -286,57 +299,6 @@ def _unreachable(source: str, error: Exception) -> MienError:
     )
 
 
-@dataclass(frozen=True)
-class Preset:
-    """The shape of a plain ViT encoder.
-
-    Attributes:
-        patch_size: height and width of a patch, in pixels.
-        hidden_size: width of the residual stream.
-        depth: number of blocks.
-        heads: attention heads a block.
-        decoder_size: width of the decoder in pretraining. Small data needs small decoders (MAE-Lite, Wang et al. 2023,
-            arXiv:2205.14443).
-        decoder_depth: number of the decoder's blocks.
-        image_size: height and width of the input, in pixels.
-    """
-
-    patch_size: int
-    hidden_size: int
-    depth: int
-    heads: int
-    decoder_size: int
-    decoder_depth: int
-    image_size: int = 48
-
-    def config(self, num_channels: int) -> ViTConfig:
-        """transformers' configuration, with an MLP four times as wide as the stream (Dosovitskiy et al. 2020)."""
-        return ViTConfig(
-            image_size=self.image_size,
-            patch_size=self.patch_size,
-            num_channels=num_channels,
-            hidden_size=self.hidden_size,
-            num_hidden_layers=self.depth,
-            num_attention_heads=self.heads,
-            intermediate_size=4 * self.hidden_size,
-        )
-
-
-SHAPES: dict[str, Preset] = dict(
-    zip(
-        PRESETS,
-        (
-            Preset(patch_size=8, hidden_size=128, depth=4, heads=2, decoder_size=64, decoder_depth=1),
-            Preset(patch_size=8, hidden_size=192, depth=8, heads=3, decoder_size=96, decoder_depth=1),
-            Preset(patch_size=6, hidden_size=192, depth=12, heads=3, decoder_size=96, decoder_depth=1),
-            Preset(patch_size=4, hidden_size=384, depth=12, heads=6, decoder_size=192, decoder_depth=2),
-            Preset(patch_size=6, hidden_size=768, depth=12, heads=12, decoder_size=256, decoder_depth=4),
-        ),
-        strict=True,
-    )
-)
-
-
 POSITIONS = "vit.embeddings.position_embeddings"
 PATCHES = "vit.embeddings.patch_embeddings.projection.weight"
 
@@ -380,11 +342,9 @@ def check_sizes(image_size: int, patch_size: int) -> None:
     Raises:
         MienError: ``image_size`` is no multiple of ``patch_size``.
     """
-    if image_size % patch_size:
-        raise MienError(
-            f"image_size: got {image_size}, expected a multiple of {patch_size} (a patch of this backbone); give "
-            "another --image-size or --patch-size"
-        )
+    problem = size_problem(image_size, patch_size)
+    if problem:
+        raise MienError(f"image_size: {problem}")
 
 
 def add_drop_path(network: ViTForImageClassification, rate: float) -> None:

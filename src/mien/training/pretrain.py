@@ -23,7 +23,7 @@ from mien.machine import machine_of, versions
 from mien.model.mae import build_autoencoder, count_patches, reconstruct, save_autoencoder
 from mien.model.networks import lay_out
 from mien.model.preprocessing import Preprocessing, tensor
-from mien.model.vit import SHAPES
+from mien.model.presets import SHAPES
 from mien.progress import progress
 from mien.text import shown
 from mien.training.augment import Augment, local_rows, random_table, seed_step, shuffled
