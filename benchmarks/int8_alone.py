@@ -21,7 +21,7 @@ from mien.export.parity import crops_of
 from mien.model.classifier import Classifier
 from mien.recognition.engine import Engine
 from mien.recognition.engines import engine
-from mien.recognition.models import find
+from mien.model.places import find
 
 AT_ONCE = (1, 64)
 BOOTSTRAP = 10_000

@@ -604,7 +604,7 @@ def test_evaluate_without_a_model_takes_the_shipped_weights_where_there_are_any(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["evaluate", "--data", "missing.zip", "--split", "validation", "--out", str(tmp_path / "report")]
-    monkeypatch.setattr("mien.recognition.models.SHIPPED", tmp_path / "weights")
+    monkeypatch.setattr("mien.model.places.SHIPPED", tmp_path / "weights")
     assert main(arguments) == 2
     assert "no weights are shipped in this installation" in capsys.readouterr().err
     shipped = tmp_path / "weights" / "mini"

@@ -26,7 +26,7 @@ from mien.config import (
 )
 from mien.errors import MienError
 
-CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+CONFIGS = sorted((Path(__file__).parents[1] / "src/mien/recipes").glob("*.yaml"))
 DATA_AND_OUT = ["--data", "faces.zip", "--out", "runs/x"]
 
 

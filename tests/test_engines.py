@@ -26,7 +26,7 @@ from mien.recognition import engine as engines
 from mien.recognition import models
 from mien.recognition.engine import OnnxEngine
 from mien.recognition.engines import engine
-from mien.recognition.models import ModelFiles, find
+from mien.model.places import ModelFiles, find
 from mien.recognition.recognizer import Recognizer
 
 ROOT = Path(__file__).parents[1]

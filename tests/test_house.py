@@ -36,7 +36,7 @@ def pins() -> dict[str, str]:
 
 def texts() -> Iterator[Path]:
     """Every text file that belongs to the project."""
-    for name in ("src", "tests", "configs", "benchmarks", "notebooks", ".ci"):
+    for name in ("src", "tests", "benchmarks", "notebooks", ".ci"):
         yield from (path for path in (ROOT / name).rglob("*") if path.is_file() and path.suffix in TEXT)
     yield from (path for path in ROOT.iterdir() if path.is_file() and path.suffix in TEXT)
 

@@ -279,7 +279,7 @@ class TestBaseline:
 
         from mien.cli.settings import read_settings
 
-        recipe = Path(__file__).parent.parent / "configs" / "baseline.yaml"
+        recipe = Path(__file__).parent.parent / "src/mien/recipes/baseline.yaml"
         backbone = write_mae(tmp_path / "mae", depth=5)
         arguments = ["--config", str(recipe), "--data", "synthetic", "--out", str(tmp_path / "run")]
         small_enough = ["--backbone", str(backbone), "--batch-size", "8", "--device", "cpu"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 
 from mien.errors import MienError
+from mien.model.places import find
 from mien.recognition.engine import Engine, OnnxEngine
-from mien.recognition.models import find
 
 KINDS: tuple[str, ...] = ("auto", "onnx", "torch")
 
@@ -17,7 +17,7 @@ def engine(
     """Loads a model in the engine that fits it.
 
     Args:
-        model: as for ``mien.recognition.models.find``; None for the shipped weights.
+        model: as for ``mien.model.places.find``; None for the shipped weights.
         kind: onnx, torch, or auto: ONNX Runtime if the model has an ONNX file, else torch.
         device: auto, cpu, cuda or cuda:N; for torch also mps.
         threads: processor threads; None for the engine's default.

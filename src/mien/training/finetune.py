@@ -28,8 +28,9 @@ from mien.machine import machine_of, versions
 from mien.model.classifier import Classifier
 from mien.model.freezing import check_freezing, freeze, frozen_units, table, training_mode
 from mien.model.networks import Network, lay_out, logits, logits_and_states, num_channels, rows_line
+from mien.model.places import is_hub_id
 from mien.model.preprocessing import tensor
-from mien.model.vit import build, check_backbone, classes_of, holds_timm, is_hub_id, reading_crop_of
+from mien.model.vit import build, check_backbone, classes_of, holds_timm, reading_crop_of
 from mien.progress import progress
 from mien.text import shown
 from mien.training.augment import (
