@@ -14,14 +14,13 @@ import pytest
 from mien.cli import COMMANDS, main
 from mien.cli import training as training_commands
 from mien.cli.parser import Parser
-from mien.cli.settings import settings_parser
-from mien.config import PretrainConfig, TrainConfig, field_types
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 DATA_COMMANDS = ("inspect", "fetch", "draw", "crop")
 MOST_LINES = 160
+COMMON = ("--help", "--quiet", "--verbose", "--debug", "--version")
 
 
 class Parsed(BaseException):
@@ -115,14 +114,8 @@ def only_parse() -> Iterator[None]:
 def options_of(command: str) -> frozenset[str]:
     """Every option of a command, such as ``predict`` or ``data crop``."""
     if command in ("train", "pretrain"):
-        schema, flags = (
-            (TrainConfig, training_commands.TRAIN_FLAGS)
-            if command == "train"
-            else (PretrainConfig, training_commands.PRETRAIN_FLAGS)
-        )
-        parser = settings_parser(schema, command, "", flags)
-        names = {name for action in parser._actions for name in action.option_strings}
-        return frozenset(names | {f"--{name}" for name in field_types(schema)})
+        parser = training_commands.train_parser() if command == "train" else training_commands.pretrain_parser()
+        return frozenset(name for action in parser._actions for name in action.option_strings)
     with pytest.MonkeyPatch.context() as patch:
         options: list[str] = []
 
@@ -139,7 +132,7 @@ def options_of(command: str) -> frozenset[str]:
 def has_option(name: str, command: str) -> bool:
     """Whether a command has an option, by dashes or underscores."""
     options = options_of(command)
-    return name in options or name.replace("-", "_").replace("__", "--", 1) in options
+    return name in options or name.replace("_", "-") in options or name in COMMON
 
 
 def all_commands() -> list[str]:

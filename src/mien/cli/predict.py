@@ -129,8 +129,8 @@ class Marked:
             return ""
         name, former = again[0]
         return (
-            f"{self.folder}: {len(again):,} names were taken by earlier copies, so that {former} is now {name} as well; "
-            "remove the folder before the command to have one copy of each"
+            f"{self.folder}: {len(again):,} names were taken by earlier copies, so that beside {former} there is now "
+            f"{name}; remove the folder before the command to have one copy of each"
         )
 
 
@@ -147,7 +147,7 @@ def parser() -> Parser:
         "paths",
         nargs="*",
         metavar="PATH",
-        help="pictures, films, folders of them, patterns such as '**/*.jpg', - for a picture piped in, or 0 for a camera",
+        help="pictures, films, folders of them, patterns like '**/*.jpg', - for a piped picture, 0 for a camera",
     )
     add("--camera", type=whole_number(0), metavar="N", help="read camera N until Ctrl-C")
     add_reading_options(built)
@@ -295,7 +295,7 @@ class _Tally:
         if self.uncertain and in_lines:
             yield (
                 "uncertain: below the score from which on the model read at least 80 % of its validation pictures "
-                "right; treat such an answer as unknown"
+                "right, or there is no such score; treat this answer as unknown"
             )
         if self.crop_like and not self.faces and options.detector != "none":
             yield "no face was found; if the pictures are face crops already, add --detector none"

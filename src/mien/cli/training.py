@@ -6,7 +6,7 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from mien.cli.preflight import check_before_torch
@@ -43,11 +43,11 @@ def run_train(arguments: list[str]) -> int:
     if config.is_fresh or Path(config.backbone).is_dir():
         hide_bars()
 
-    from mien.training.finetune import train
-    from mien.training.plan import plan_of_training
-
     if "dry-run" in flags:
-        return _print_plan(lambda: plan_of_training(config, timed=True))
+        return _print_plan_of_training(config)
+
+    from mien.training.finetune import train
+
     _say_out(config, arguments, flags)
     folder = train(config, resume="resume" in flags, command=shlex.join(["mien", "train", *arguments]))
     _list_files(folder)
@@ -77,11 +77,11 @@ def run_pretrain(arguments: list[str]) -> int:
     check_before_torch(config, "resume" in flags, dry="dry-run" in flags)
     hide_bars()
 
-    from mien.training.plan import plan_of_pretraining
+    if "dry-run" in flags:
+        return _print_plan_of_pretraining(config)
+
     from mien.training.pretrain import pretrain
 
-    if "dry-run" in flags:
-        return _print_plan(lambda: plan_of_pretraining(config, timed=True))
     _say_out(config, arguments, flags)
     folder = pretrain(config, resume="resume" in flags, command=shlex.join(["mien", "pretrain", *arguments]))
     _list_files(folder)
@@ -103,9 +103,25 @@ def _is_first() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def _print_plan(plan: Callable[[], Sequence[str]]) -> int:
-    """Prints the lines of a plan; returns the exit code."""
-    lines = plan()
+def _print_plan_of_training(config: TrainConfig) -> int:
+    """Prints the plan of a run with its time; returns the exit code."""
+    from mien.training.finetune import prepared
+    from mien.training.plan import plan_lines, timed_lines
+
+    tuning = prepared(config, dry=True)
+    return _print([*plan_lines(tuning), *timed_lines(tuning)])
+
+
+def _print_plan_of_pretraining(config: PretrainConfig) -> int:
+    """Prints the plan of a run with its time; returns the exit code."""
+    from mien.training.plan import pretraining_lines, timed_pretraining_lines
+    from mien.training.pretrain import prepared
+
+    pretraining = prepared(config, dry=True)
+    return _print([*pretraining_lines(pretraining), *timed_pretraining_lines(pretraining)])
+
+
+def _print(lines: Sequence[str]) -> int:
     if _is_first():
         print("\n".join(shown(line) for line in lines))
     return 0

@@ -44,8 +44,10 @@ from mien.training.augment import (
     soft_targets,
 )
 from mien.training.calibrate import calibrate_model
+from mien.training.folder import write_config
 from mien.training.history import epoch_line, write_curves
 from mien.training.optim import WeightAverage, build_optimizer, build_schedule, moments, restore_moments
+from mien.training.plan import plan_lines
 from mien.training.run import (
     Parts,
     Run,
@@ -82,7 +84,27 @@ def train(config: TrainConfig, *, resume: bool = False, command: str = "") -> Pa
         MienError: a setting, the data, the backbone, a teacher or the folder is wrong, or the loss became NaN; the last
             saved state stays.
     """
-    freezes_by_default = config.freeze.blocks is None
+    tuning = prepared(config, resume=resume, command=command)
+    if on_main():
+        print("\n".join(shown(line) for line in plan_lines(tuning)), file=sys.stderr, flush=True)
+    tuning.fit()
+    tuning.accelerator.wait_for_everyone()
+    return Path(config.out) / "model"
+
+
+def prepared(config: TrainConfig, *, resume: bool = False, command: str = "", dry: bool = False) -> FineTuning:
+    """Reads data, backbone and teachers of a run, and opens its folder.
+
+    Args:
+        config: see ``TrainConfig``.
+        resume: continue from the state in ``config.out``.
+        command: the command line, for ``meta.json``.
+        dry: leave the folder of the run alone: neither read nor write there.
+
+    Raises:
+        MienError: as ``train``.
+    """
+    given, freezes_by_default = config, config.freeze.blocks is None
     check_backbone(config.backbone)
     config = with_backbone_defaults(config, resume)
     accelerator = start_accelerator(config)
@@ -90,7 +112,9 @@ def train(config: TrainConfig, *, resume: bool = False, command: str = "") -> Pa
         faces = prepare_faces(read_faces(config.data), config)
         check_classes(faces)
         config = fit_batch(config, faces, accelerator.num_processes)
-        saved = open_run(config, faces.fingerprint, resume)
+        saved = None if dry else open_run(config, faces.fingerprint, resume)
+        if on_main() and not dry and not resume:
+            write_config(Path(config.out), given)
     teachers = load_teachers(config.teacher, faces.names, accelerator.device)
     if saved:
         check_teachers(teachers, saved)
@@ -110,9 +134,7 @@ def train(config: TrainConfig, *, resume: bool = False, command: str = "") -> Pa
     check_freezing(config.freeze, network, fresh=config.is_fresh, by_default=freezes_by_default)
     classifier = Classifier(lay_out(network.to(accelerator.device)), preprocessing, faces.names)
     backbone_names = classes_of(config.backbone)
-    FineTuning(config, classifier, faces, accelerator, saved, command, teachers, backbone_names).fit()
-    accelerator.wait_for_everyone()
-    return Path(config.out) / "model"
+    return FineTuning(config, classifier, faces, accelerator, saved, command, teachers, backbone_names)
 
 
 def with_backbone_defaults(config: TrainConfig, resume: bool) -> TrainConfig:
