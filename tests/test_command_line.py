@@ -139,7 +139,8 @@ class TestEveryCommand:
     def test_verbose_tells_how_long_it_took(self, simple_engine: Mean, capsys: pytest.CaptureFixture[str]) -> None:
         Path("a.png").write_bytes(encoded(picture([255])))
         assert main(["-v", "predict", "a.png"]) == 0
-        assert "mien: done in " in capsys.readouterr().err
+        told = capsys.readouterr().err
+        assert "mien: model mini (Mean), detector yunet\n" in told and "mien: done in " in told
         assert main(["predict", "a.png"]) == 0
         assert "done in" not in capsys.readouterr().err
 
