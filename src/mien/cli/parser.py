@@ -55,7 +55,7 @@ class Parser(argparse.ArgumentParser):
 
     def _without_switch_words(self, arguments: Sequence[str]) -> list[str]:
         """Returns the arguments with ``--tta true`` as ``--tta``, and ``--tta=off`` as ``--no-tta``."""
-        rest, result = list(arguments), []
+        rest, result = list(arguments), list[str]()
         while rest:
             argument = rest.pop(0)
             name, equals, value = argument.partition("=")

@@ -177,7 +177,7 @@ def _groups(schema: type) -> set[str]:
 
 def _parse(arguments: Sequence[str], types: Mapping[str, Any]) -> tuple[Typed, list[tuple[str, Any, str]]]:
     """Sorts what was typed into files and flags, and name, value and place of each field; wrong values stay."""
-    typed, options = Typed(), []
+    typed, options = Typed(), list[tuple[str, Any, str]]()
     words = list(arguments)
     while words:
         word = words.pop(0)

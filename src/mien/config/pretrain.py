@@ -89,8 +89,8 @@ class PretrainConfig(RunConfig):
         if size % shape.patch_size:
             expected = f"expected a multiple of {shape.patch_size}, a patch of {self.preset}"
             yield ("image_size", "preset"), f"got {size}, {expected}"
-        elif problem := mask_problem(size, shape.patch_size, self.mask_ratio):
-            yield ("mask_ratio", "image_size", "preset"), problem
+        elif hidden := mask_problem(size, shape.patch_size, self.mask_ratio):
+            yield ("mask_ratio", "image_size", "preset"), hidden
         for name in ("mixup", "cutmix"):
             value = getattr(self.augment, name)
             if value:

@@ -119,7 +119,7 @@ class TrainConfig(RunConfig):
             values = {**values, "warmup_epochs": epochs * warmup}
         freeze = values.get("freeze")
         release = share_of_epochs(freeze.get("release_epoch")) if isinstance(freeze, dict) else None
-        if release is not None:
+        if isinstance(freeze, dict) and release is not None:
             values = {**values, "freeze": {**freeze, "release_epoch": max(2, round(epochs * release) + 1)}}
         return values
 

@@ -67,7 +67,7 @@ Input = Path | Film | Piped | Nothing
 STDIN: tuple[str, ...] = ("-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
 """Arguments that stand for standard input."""
 
-_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(//|[^\\/]*;base64,)")
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(//|[a-z]+/[a-z+.-]+;base64,)")
 _LIVE = ("rtsp", "rtsps", "rtmp", "rtmps", "rtp", "srt", "udp", "tcp", "mms")
 
 
