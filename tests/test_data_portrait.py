@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image
 
-from mien.data.portrait import CANVAS, Pose, Sketch, backdrop
+from mien.data.sketch import CANVAS, Pose, Sketch, backdrop
 
 FRONTAL = Pose(roll=0.0, yaw=0.0, pitch=0.0, scale=80.0, shift=(0.0, 0.0))
 SQUARE = np.array([(-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5)])

@@ -16,7 +16,8 @@ import numpy as np
 from PIL import Image
 
 from mien.data.faces import OFFICIAL_SPLITS, SPLITS, FaceSet, fingerprint_of
-from mien.data.portrait import HAIR, IMAGE_SIZE, Identity, Movement, Pose, backdrop, occlude, photograph, sketch_face
+from mien.data.portrait import HAIR, Identity, Movement, sketch_face
+from mien.data.sketch import IMAGE_SIZE, Pose, backdrop, occlude, photograph
 from mien.errors import MienError
 from mien.files import atomic_file
 from mien.labels import FER2013, canonical

@@ -10,8 +10,9 @@ import numpy as np
 from mien.data import cache as caches
 from mien.data.faces import FaceSet, assemble
 from mien.data.images import decode, decode_resized, put
-from mien.data.layouts import files_of, find_table, has_splits, list_pictures, read_table
+from mien.data.layouts import files_of, has_splits, list_pictures
 from mien.data.sources import Entries, open_entries, open_file
+from mien.data.tables import find_table, read_table
 from mien.errors import MienError
 from mien.files import expanded
 from mien.progress import progress
