@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
+import struct
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -90,9 +92,22 @@ def options_in(words: Sequence[str]) -> list[str]:
     return [word.partition("=")[0] for word in words if re.match(r"--[a-z]", word)]
 
 
+def stand_in_run(folder: Path) -> None:
+    """Writes ``runs/first``, as far as a command looks at it while it parses, and the data that it recorded."""
+    run = folder / "runs" / "first"
+    run.mkdir(parents=True)
+    (folder / "archive.zip").touch()
+    (run / "config.yaml").write_text("data: archive.zip\nout: runs/first\n")
+    config = {"data": "archive.zip", "out": "runs/first", "epochs": 3}
+    header = json.dumps({"__metadata__": {"mien": json.dumps({"config": config})}}).encode()
+    (run / "state.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+
+
 @pytest.fixture(scope="module")
-def only_parse() -> Iterator[None]:
+def only_parse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Commands parse what they were called with, and stop."""
+    folder = tmp_path_factory.mktemp("pages")
+    stand_in_run(folder)
 
     def parse(self: Parser, arguments: Sequence[str]) -> Any:
         whole_parse(self, arguments)
@@ -104,7 +119,7 @@ def only_parse() -> Iterator[None]:
 
     whole_parse, whole_read = Parser.parse, training_commands.read_settings
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(ROOT)
+        patch.chdir(folder)
         patch.setattr(Parser, "parse", parse)
         patch.setattr(training_commands, "read_settings", read)
         yield

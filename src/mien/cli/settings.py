@@ -133,9 +133,9 @@ def _add_recorded(schema: type, typed: Typed) -> None:
     out = typed.values.get("out")
     if not isinstance(out, str) or not state_path(Path(out)).is_file():
         if typed.resumed is not None:
-            typed.problems.append(
+            raise MienError(
                 f"--resume {typed.resumed}: holds no run that can go on ({state_path(Path(typed.resumed)).name} is "
-                "missing), give the folder of one, like runs/first"
+                "missing); give the folder of one, like runs/first"
             )
         return
     settings = recorded(Path(out), pretraining=issubclass(schema, PretrainConfig))
@@ -148,7 +148,6 @@ def _add_recorded(schema: type, typed: Typed) -> None:
             typed.values[name], typed.places[name] = value, f"{state_path(Path(out))}: {name}"
     data = str(typed.values.get("data", ""))
     if typed.places.get("data", "").startswith(str(out)) and not os.path.exists(data):
-        typed.values["data"] = _NO_VALUE
         typed.problems.append(
             f"--data: {data}, on which the run in {out} was trained, is gone; give the place where it is now"
         )
