@@ -4,9 +4,10 @@ VENV ?= .venv
 READY := $(VENV)/.ready
 BIN := $(VENV)/bin
 DATA ?= archive.zip
+NPM ?= npm
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo model wheel test lint check benchmark clean
+.PHONY: help venv demo model page wheel test lint check docs benchmark clean
 
 help:  ## tell what there is
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -26,8 +27,20 @@ demo: $(READY)  ## the whole path on drawn faces: data, training, report, predic
 model: $(READY)  ## make the shipped models again from DATA=archive.zip (hours; goes on where it was stopped)
 	$(BIN)/python scripts/remake.py --data "$(DATA)"
 
-wheel: $(READY)  ## dist/mien-VERSION-py3-none-any.whl
+page: $(READY) node_modules/.package-lock.json  ## the page of mien serve, and dist/page for any web server (needs npm)
+	PYTHONPATH=src $(BIN)/python scripts/build_page.py
+
+node_modules/.package-lock.json: package.json package-lock.json
+	$(NPM) ci --no-progress
+	@touch $@
+
+page-if-npm:
+	@if command -v $(NPM) > /dev/null; then $(MAKE) --no-print-directory page; \
+		else echo "make: there is no npm: the page of this wheel reads pictures on the server only" >&2; fi
+
+wheel: $(READY)  ## dist/mien-VERSION-py3-none-any.whl, with the page if there is npm
 	rm -rf build dist
+	@$(MAKE) --no-print-directory page-if-npm
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
 
 test: $(READY)  ## the tests; MIEN_FER2013=archive.zip adds those on real data
@@ -40,9 +53,13 @@ lint: $(READY)  ## style and types
 
 check: lint test  ## style, types and tests
 
+docs: $(READY)  ## site/: the pages, from docs/ and docstrings
+	$(BIN)/python -m mkdocs build --strict --site-dir site
+
 benchmark: $(READY)  ## images a second of the input pipeline beside torchvision's loader
 	$(BIN)/python benchmarks/input_pipeline.py
 
 clean:  ## remove .venv, caches and what the demo wrote
-	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .pytest_cache .ruff_cache runs/demo reports/demo
+	rm -rf $(VENV) build dist node_modules site src/mien/web/page/built src/*.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf runs/demo reports/demo
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -20,7 +20,6 @@ import json
 import multiprocessing
 import os
 import random
-import resource
 import signal
 import struct
 import sys
@@ -302,6 +301,8 @@ def work(kind: str, seeds: list[int], keep: Path, memory: int, limit: int, told:
 
     def slow(number: int, frame: object) -> None:
         raise Slow
+
+    import resource  # not on Windows
 
     signal.signal(signal.SIGPROF, slow)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what C libraries say of damaged data

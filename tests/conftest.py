@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mien.data.faces import FaceSet
+from mien.log import to_console
 
 
 @pytest.fixture(autouse=True)
@@ -17,6 +19,13 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     """Keeps tests out of the user's cache of decoded data."""
     if "MIEN_CACHE" not in os.environ:
         monkeypatch.setenv("MIEN_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(autouse=True)
+def on_the_console() -> Iterator[None]:
+    """Prints what the library logs, as the command line does; ``tests/test_log.py`` tests it without."""
+    with to_console():
+        yield
 
 
 @pytest.fixture(scope="session")

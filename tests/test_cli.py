@@ -549,7 +549,7 @@ def test_predict_gives_a_record_for_every_picture(
     assert [(record["input"], record["status"]) for record in records] == [(str(broken), "error"), (str(face), "ok")]
     (found,) = records[1]["faces"]
     assert found["box"] == [0, 0, 48, 48] and found["detector_score"] is None
-    assert sum(found["emotions"].values()) == pytest.approx(1)
+    assert sum(found["probabilities"].values()) == pytest.approx(1)
     told = one_line(captured.err)
     assert told == f"mien: 1 of 2 could not be read, the first is {records[0]['error']}"
     assert "broken picture" in told
@@ -572,7 +572,7 @@ def test_predict_answers_as_the_classifier(model: Path, tmp_path: Path, capsys: 
     capsys.readouterr()
     assert main(["predict", str(tmp_path / "face.png"), "--model", str(model), "--detector", "none", "--json"]) == 0
     (found,) = json.loads(capsys.readouterr().out)["faces"]
-    assert found["emotions"] == pytest.approx(dict(zip(classifier.names, expected, strict=True)), abs=1e-5)
+    assert found["probabilities"] == pytest.approx(dict(zip(classifier.names, expected, strict=True)), abs=1e-5)
 
 
 def test_predict_refuses_damaged_weights(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -140,7 +140,7 @@ class TestEveryCommand:
         Path("a.png").write_bytes(encoded(picture([255])))
         assert main(["-v", "predict", "a.png"]) == 0
         told = capsys.readouterr().err
-        assert "mien: model mini (Mean), detector yunet\n" in told and "mien: done in " in told
+        assert "mien: model mini (Mean), detector yunet" in told and "mien: done in " in told
         assert main(["predict", "a.png"]) == 0
         assert "done in" not in capsys.readouterr().err
 

@@ -163,3 +163,10 @@ def test_the_real_archive(fer2013: Path, decodes: list[Path]) -> None:
     assert train == dict(zip(FER2013, (3995, 436, 4097, 7215, 4830, 3171, 4965), strict=True))
     assert len(faces.part("validation")) == 3589 and faces.warnings == ()
     assert read_faces(fer2013).fingerprint == faces.fingerprint and len(decodes) == 1
+
+
+def test_files_without_an_owner_are_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tmp_path.chmod(0o777)  # as Windows says of every folder
+    assert not caches._is_own(tmp_path.stat())
+    monkeypatch.delattr(os, "geteuid")
+    assert caches._is_own(tmp_path.stat())

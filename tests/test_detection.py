@@ -107,6 +107,17 @@ def test_a_face_of_24_pixels_is_found_in_a_picture_of_any_size(finder: YuNet, sh
     assert_on_face(finder.detect(pixels), side, left, top)
 
 
+def test_every_face_of_24_pixels_is_found_wherever_it_lies_and_however_it_leans(finder: YuNet) -> None:
+    generator = np.random.default_rng(0)
+    side = round(24 / FACE[2])
+    pixels = np.full((1536, 2048, 3), 120, np.uint8)
+    for column in range(6):
+        for row in range(4):
+            left, top = 340 * column + int(generator.integers(10, 190)), 380 * row + int(generator.integers(10, 190))
+            pixels[top : top + side, left : left + side] = astronaut(side, float(generator.uniform(-10, 10)))
+    assert len(finder.detect(pixels)) == 24
+
+
 def test_min_face_says_what_is_looked_for() -> None:
     pixels = np.full((2000, 3000, 3), 120, np.uint8)
     for side, left in ((round(16 / FACE[2]), 100), (round(150 / FACE[2]), 1000)):

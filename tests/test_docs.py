@@ -8,6 +8,7 @@ import shlex
 import struct
 from collections.abc import Iterator, Sequence
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from mien.cli.parser import Parser
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+WITH_COMMANDS = [*PAGES, ROOT / "CONTRIBUTING.md"]
 DATA_COMMANDS = ("inspect", "fetch", "draw", "crop")
 MOST_LINES = 160
 COMMON = ("--help", "--quiet", "--verbose", "--debug", "--version")
@@ -56,7 +58,7 @@ def inline_codes(text: str) -> list[str]:
 def block_lines() -> tuple[Line, ...]:
     """Every command of the shell blocks of all pages, without comments, each part of ``a && b`` alone."""
     lines = []
-    for page in PAGES:
+    for page in WITH_COMMANDS:
         for block in blocks(page.read_text(encoding="utf-8"), "sh"):
             for line in block.replace("\\\n", " ").splitlines():
                 for part in line.split(" && "):
@@ -69,10 +71,10 @@ def block_lines() -> tuple[Line, ...]:
 @cache
 def inline_lines() -> tuple[Line, ...]:
     """Every inline code of all pages that names a command or an option."""
-    starts = ("mien ", "python benchmarks/", "python -m mien ", "torchrun ", "make ", "--")
+    starts = ("mien ", "python benchmarks/", "python scripts/", "python -m ", "torchrun ", "make ", "--")
     return tuple(
         Line(str(page.relative_to(ROOT)), tuple(code.split()))
-        for page in PAGES
+        for page in WITH_COMMANDS
         for code in inline_codes(page.read_text(encoding="utf-8"))
         if code.startswith(starts)
     )
@@ -198,6 +200,9 @@ def test_a_script_or_make_target_of_a_page_exists(line: Line) -> None:
         targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
         assert line.words[1] in targets, f"{line.page}: there is no target {line.words[1]}"
         return
+    if line.words[1] == "-m":
+        assert find_spec(line.words[2]), f"{line.page}: there is no module {line.words[2]}"
+        return
     script = ROOT / line.words[1]
     assert script.is_file(), f"{line.page}: there is no {line.words[1]}"
     source = "".join(path.read_text(encoding="utf-8") for path in (script, ROOT / "benchmarks" / "arms.py"))
@@ -212,7 +217,7 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
-@pytest.mark.parametrize("page", [*PAGES, ROOT / "SECURITY.md"], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*WITH_COMMANDS, ROOT / "SECURITY.md"], ids=lambda page: page.name)
 def test_relative_links_resolve(page: Path) -> None:
     wrong = []
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
@@ -228,7 +233,7 @@ def test_relative_links_resolve(page: Path) -> None:
 def test_readme_is_short_and_links_to_every_page() -> None:
     text = README.read_text(encoding="utf-8")
     assert len(text.splitlines()) <= MOST_LINES
-    links = set(re.findall(r"\]\((docs/[^)#\s]+)", text))
+    links = set(re.findall(r"\]\((docs/[^)#\s]+\.md)", text))
     assert links == {str(page.relative_to(ROOT)) for page in PAGES if page != README}
 
 

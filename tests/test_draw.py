@@ -106,6 +106,34 @@ def test_colours_are_distinct_and_the_same_each_time() -> None:
     assert colour_of("contempt") == colour_of("contempt") and len(colour_of("glad")) == 3
 
 
+@pytest.mark.parametrize("count", [1, 8, 30, 200])
+def test_any_number_of_expressions_have_colours_of_their_own(count: int) -> None:
+    names = tuple(sorted([f"class {index}" for index in range(count)] + list(COLOURS)))
+    colours = [colour_of(name, names) for name in names]
+    assert len(set(colours)) == count + 7
+    assert all(colour_of(name, names) == COLOURS[name] for name in COLOURS)
+    assert colour_of(names[0], names) == colour_of(names[0], names[::-1])
+    if count <= 30:
+        pairs = itertools.combinations(colours, 2)
+        assert min(sum((a - b) ** 2 for a, b in zip(*pair, strict=True)) for pair in pairs) > 40**2
+
+
+def test_faces_of_further_expressions_are_told_apart_by_the_colours_of_their_boxes() -> None:
+    names = [f"class {index}" for index in range(30)]
+    shares = dict.fromkeys(names, 1 / 30)
+    faces = [Face((10 + 70 * i % 700, 40 + 90 * (i // 10), 40, 40), name, 0.5, shares) for i, name in enumerate(names)]
+    pixels = annotated(np.zeros((360, 760, 3), np.uint8), faces)
+    edges = {tuple(pixels[round(face.box[1] + 20), round(face.box[0])]) for face in faces}
+    assert len(edges) == 30
+
+
+def test_a_label_of_another_script_is_no_box(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mien.fonts.system_fonts", lambda: ())
+    ground, box = np.zeros((200, 300, 3), np.uint8), (100.0, 80.0, 60.0, 60.0)
+    letter, escape = annotated(ground, [face(box, "高")]), annotated(ground, [face(box, r"\u9ad8")])
+    assert (letter[:78, 104:] == escape[:78, 104:]).all() and letter[:78, 104:].any()
+
+
 def test_the_portrait_is_boxed_and_otherwise_as_it_was() -> None:
     portrait = pytest.importorskip("skimage.data").astronaut()
     after = annotated(portrait, [face((175, 60, 105, 105))])

@@ -13,6 +13,7 @@ import pytest
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
+from mien import files
 from mien.errors import MienError
 from mien.files import (
     atomic_file,
@@ -203,3 +204,27 @@ def test_only_files_of_a_known_kind_may_be_lost(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     with pytest.raises(MienError, match="holds photos, which no export wrote; choose another --out"):
         refuse_others(tmp_path, {"a.txt"}, "export")
+
+
+def test_the_umask_is_read_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
+    def without_proc(path: str, *arguments: object, **options: object) -> object:
+        raise FileNotFoundError(path)
+
+    former = os.umask(0o027)
+    try:
+        monkeypatch.setattr(files, "open", without_proc, raising=False)
+        assert files.umask() == 0o027
+        assert os.umask(0o027) == 0o027, "it is still set"
+    finally:
+        os.umask(former)
+
+
+def test_text_has_the_same_bytes_on_every_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def as_windows_writes(path: Path, text: str, encoding: str) -> None:
+        path.write_bytes(text.replace("\n", "\r\n").encode(encoding))
+
+    monkeypatch.setattr(Path, "write_text", as_windows_writes)
+    files.write_text(tmp_path / "a.csv", "é\nb\n")
+    files.write_json(tmp_path / "a.json", [1])
+    assert (tmp_path / "a.csv").read_bytes() == b"\xc3\xa9\nb\n"
+    assert (tmp_path / "a.json").read_bytes() == b"[\n  1\n]\n"

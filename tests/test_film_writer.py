@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Literal
@@ -9,12 +13,14 @@ from typing import Literal
 import av
 import numpy as np
 import pytest
-from film_helpers import numbered, picture
+from film_helpers import HEIGHT, WIDTH, number_of, numbered, picture
 
+from mien.errors import MienError
+from mien.recognition.draw import COLOURS
 from mien.recognition.film import writer
 from mien.recognition.film.reader import about, frames
-from mien.recognition.film.writer import write_annotated
-from mien.recognition.results import Recognition
+from mien.recognition.film.writer import check_film, write_annotated
+from mien.recognition.results import Face, Recognition
 
 
 def copied(source: Path, path: Path, every: int = 1, stop: int | None = None, audio: bool = True) -> list[str]:
@@ -169,3 +175,118 @@ def test_the_size_of_films_is_that_of_the_first_frame(tmp_path: Path) -> None:
     fitted = list(frames(tmp_path / "out.mp4"))[1].pixels
     assert fitted is not None and fitted.shape == (64, 96, 3)
     assert fitted[32, :28].max() < 40 < 160 < fitted[32, 36:60].min(), "in the middle, on black, not stretched"
+
+
+def records(count: int, size: tuple[int, int] = (WIDTH, HEIGHT)) -> Iterator[Recognition]:
+    for number in range(count):
+        pixels = picture(number)[: size[1], : size[0]]
+        found = Face((20.0, 26.0, 30.0, 30.0), "sad", 0.9, {"happy": 0.1, "sad": 0.9}, False)
+        yield Recognition("film", "ok", faces=(found,), frame=number, time_s=number / 25, pixels=pixels)
+
+
+class TestAnnotated:
+    @pytest.mark.parametrize("name", ["out.mp4", "out.avi", "OUT.MP4"])
+    @pytest.mark.parametrize("rate", [25.0, 29.97, 0.02])
+    def test_every_frame_is_written_once(self, name: str, rate: float, tmp_path: Path) -> None:
+        path = tmp_path / "new" / name
+        with write_annotated(path, rate) as add:
+            for record in records(30):
+                add(replace(record, time_s=(record.frame or 0) / rate))
+            assert not path.exists()
+        rows = list(frames(path))
+        assert [number_of(row.pixels) for row in rows if row.pixels is not None] == list(range(30))
+        told = about(path)
+        assert (told.width, told.height, len(rows)) == (WIDTH, HEIGHT, 30)
+        assert [row.time_s for row in rows] == pytest.approx([index / rate for index in range(30)], rel=1e-3)
+        pixels = rows[0].pixels
+        assert pixels is not None
+        red, _, blue = pixels[55, 25:45].mean(axis=0)
+        assert COLOURS["sad"] == (72, 132, 220) and blue - red > 30  # lossy, on grey ground, and one pixel wide
+        assert [entry.name for entry in path.parent.iterdir()] == [name]
+
+    def test_after_ctrl_c_what_was_written_can_be_played(self, tmp_path: Path) -> None:
+        path = tmp_path / "out.mp4"
+        with pytest.raises(KeyboardInterrupt), write_annotated(path, 25) as add:
+            for record in records(30):
+                if record.frame == 17:
+                    raise KeyboardInterrupt
+                add(record)
+        assert [row.index for row in frames(path)] == list(range(17))
+        assert list(tmp_path.iterdir()) == [path]
+
+    def test_after_an_error_there_is_no_film_and_the_former_one_stays(self, tmp_path: Path) -> None:
+        path = tmp_path / "out.mp4"
+        path.write_text("the former one")
+        for error in (MienError("the model is broken"), RuntimeError("a fault")):
+            with pytest.raises(type(error)), write_annotated(path, 25) as add:
+                for record in records(5):
+                    add(record)
+                raise error
+        with pytest.raises(KeyboardInterrupt), write_annotated(path, 25):
+            raise KeyboardInterrupt
+        assert path.read_text() == "the former one" and list(tmp_path.iterdir()) == [path]
+
+    def test_frames_that_could_not_be_decoded_keep_the_time(self, tmp_path: Path) -> None:
+        def lost(number: int) -> Recognition:
+            return Recognition("film", "error", "damaged", frame=number, time_s=number / 25)
+
+        first, second, third = records(3)
+        with write_annotated(tmp_path / "out.avi", 25) as add:
+            for record in (lost(0), first, second, lost(3), third):
+                add(record)
+        shown = [row.pixels for row in frames(tmp_path / "out.avi")]
+        assert len(shown) == 5 and shown[0] is not None and shown[0].max() < 10
+        assert [number_of(pixels) for pixels in shown if pixels is not None] == [0, 0, 1, 1, 2]
+
+    def test_odd_sides_lose_a_pixel(self, tmp_path: Path) -> None:
+        with write_annotated(tmp_path / "out.mp4", 25) as add:
+            for record in records(2, (95, 63)):
+                add(record)
+            for record in records(2):
+                add(record)
+        found = about(tmp_path / "out.mp4")
+        assert (found.width, found.height, found.frames) == (94, 62, 4)
+
+    def test_what_cannot_be_written_is_told(self, tmp_path: Path) -> None:
+        with pytest.raises(MienError, match=r"out\.webm: cannot be written as a film, expected a name that ends in"):
+            check_film(tmp_path / "out.webm")
+        (tmp_path / "file").write_text("")
+
+        def tried(path: Path, record: Recognition, rate: float = 25) -> None:
+            with write_annotated(path, rate) as add:
+                add(record)
+
+        with pytest.raises(MienError, match="was not written, as no frame could be decoded"):
+            tried(tmp_path / "out.mp4", Recognition("film", "error", "damaged", frame=0, time_s=0.0))
+        with pytest.raises(MienError, match=r"out\.mp4: cannot be written"):
+            tried(tmp_path / "file" / "out.mp4", next(records(1)))
+        with pytest.raises(
+            MienError, match=r"out\.mp4: cannot be written as a film of 0 frames a second, expected 0.01"
+        ):
+            tried(tmp_path / "out.mp4", next(records(1)), rate=0)
+        with pytest.raises(ValueError, match="ask recognize_film for keep_pixels=True"):
+            tried(tmp_path / "out.mp4", Recognition("film", "no_face", frame=0, time_s=0.0))
+        assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+    def test_a_full_disk_is_told_and_leaves_nothing(self, tmp_path: Path) -> None:
+        """A limit on the size of files stands in for a disk that is full."""
+        code = f"""
+import resource
+from pathlib import Path
+from test_film_writer import records
+from mien.errors import MienError
+from mien.recognition.film.writer import check_film, write_annotated
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+try:
+    with write_annotated(Path({str(tmp_path / "out.avi")!r}), 25) as write:
+        for record in records(200):
+            write(record)
+except MienError as error:
+    print(error)
+"""
+        place = Path(__file__).parent
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=place, timeout=120)
+        assert done.stdout == f"{tmp_path / 'out.avi'}: cannot be written (File too large); choose another place\n", (
+            done
+        )
+        assert list(tmp_path.iterdir()) == []

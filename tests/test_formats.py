@@ -52,7 +52,7 @@ def test_the_shape_of_hugging_face() -> None:
 
 def test_a_row_a_face_and_one_where_there_is_none() -> None:
     first, second = rows(TWO)
-    assert (first["input"], first["face"], first["label"], first["box_w"], first["emotion_neutral"]) == (
+    assert (first["input"], first["face"], first["label"], first["box_w"], first["probability_neutral"]) == (
         "photo.jpg", 0, "happy", 30.6, 0.2,
     )  # fmt: skip
     assert (second["face"], second["id"], second["uncertain"], second["detector_score"]) == (1, 3, None, None)

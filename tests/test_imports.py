@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import re
+import sys
+import tomllib
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -104,3 +107,18 @@ def test_torch_is_imported_where_it_is_expected() -> None:
     heavy = {module for module, names in IMPORTS.items() if {name.split(".")[0] for name in names} & TORCH}
     below = {module for module in heavy if module.split(".")[0] not in ("model", "training", "evaluation", "export")}
     assert below == WITH_TORCH
+
+
+def test_the_extra_gpu_brings_all_that_reading_by_torch_imports() -> None:
+    reached: set[str] = set()
+    waiting = ["recognition.torch_engine"]
+    while waiting:
+        module = waiting.pop()
+        if module not in reached:
+            reached.add(module)
+            waiting += OWN[module]
+    project = tomllib.loads((PACKAGE.parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = project["dependencies"] + project["optional-dependencies"]["gpu"]
+    brought = {re.split(r"[<>=]", line)[0].lower() for line in lines}
+    needed = {name.split(".")[0] for module in reached for name in IMPORTS[module]} - set(sys.stdlib_module_names)
+    assert "torch" in needed and needed - {"mien"} <= brought

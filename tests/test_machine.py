@@ -1,4 +1,4 @@
-"""Calls on several threads."""
+"""Calls on several threads, cores, and what is written down of software and machine."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
-from mien.machine import MOST, cores, side_by_side
+import mien
+from mien.machine import MOST, _processor, all_cores, cores, machine, side_by_side, versions
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 20])
@@ -90,3 +92,26 @@ def test_ctrl_c_ends_a_process_while_calls_run() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stderr.rstrip().endswith("KeyboardInterrupt"), done.stderr
+
+
+def test_cores_are_counted_without_affinity(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)  # as on macOS and Windows
+    for count, expected in ((3, 3), (None, 1)):
+        monkeypatch.setattr(os, "cpu_count", lambda count=count: count)
+        assert all_cores() == expected == machine()["cores"]
+
+
+def test_versions_are_of_what_is_installed() -> None:
+    installed = versions()
+    assert installed["mien"] == mien.__version__ and installed["python"].count(".") == 2
+    assert all(installed.values())
+
+
+def test_the_processor_is_the_first_model_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("processor\t: 0\nmodel name\t: Some CPU @ 3 GHz\nmodel name\t: another\n", encoding="utf-8")
+    assert _processor(cpuinfo) == "Some CPU @ 3 GHz"
+    monkeypatch.setattr("platform.processor", lambda: "arm")
+    assert _processor(tmp_path / "missing") == "arm"
+    monkeypatch.setattr("platform.processor", lambda: "")
+    assert _processor(tmp_path / "missing")

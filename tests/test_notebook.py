@@ -1,4 +1,4 @@
-"""The notebook runs from top to bottom, on a tiny drawn set, and is kept without outputs."""
+"""The notebook runs from top to bottom, on a tiny drawn set, and holds the outputs of a run on a larger one."""
 
 from __future__ import annotations
 
@@ -12,12 +12,33 @@ from mien.data.drawn import draw_faces, write_archive
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "FER_ViT.ipynb"
 
 
-def test_outputs_are_stripped() -> None:
+FIGURES = 5
+"""Two sheets of pictures, curves, confusion matrix, reliability."""
+
+
+def test_outputs_are_stored() -> None:
     nbformat = pytest.importorskip("nbformat")
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     nbformat.validate(notebook)
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    assert cells and all(not cell.outputs and cell.execution_count is None for cell in cells)
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1)), (
+        "run python scripts/run_notebook.py"
+    )
+    outputs = [output for cell in cells for output in cell.outputs]
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == FIGURES
+    assert all(output.output_type != "error" and output.get("name") != "stderr" for output in outputs)
+    text = "".join(output.get("text", "") for output in outputs)
+    assert "epoch  12/12" in text and "without twins" in text
+    assert NOTEBOOK.stat().st_size < 1_000_000
+
+
+def test_progress_is_not_stored() -> None:
+    nbformat = pytest.importorskip("nbformat")
+    from run_notebook import without_stderr
+
+    pieces = [("stdout", "a\n"), ("stderr", "half\r"), ("stdout", "b\n")]
+    outputs = [nbformat.v4.new_output("stream", name=name, text=text) for name, text in pieces]
+    assert [output.text for output in without_stderr(outputs)] == ["a\nb\n"]
 
 
 @pytest.mark.slow
@@ -38,7 +59,7 @@ def test_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     figures = [output for output in outputs if "image/png" in output.get("data", {})]
     text = "".join(output.get("text", "") for output in outputs)
-    assert len(figures) == 5, "two batches, curves, confusion matrix, reliability"
+    assert len(figures) == FIGURES
     assert "macro avg" in text and "embeddings" in text
     assert "epoch   1/1" in text
     assert (tmp_path / "run/model/model.safetensors").is_file()

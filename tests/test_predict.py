@@ -75,7 +75,7 @@ def test_json_gives_a_record_for_every_input(capsys: pytest.CaptureFixture[str],
     face = records[0]["faces"][1]
     assert face == {
         "box": [24, 8, 8, 8], "label": "glad", "score": pytest.approx(0.8), "uncertain": True,
-        "emotions": {"calm": pytest.approx(0.2), "glad": pytest.approx(0.8)}, "detector_score": 8,
+        "probabilities": {"calm": pytest.approx(0.2), "glad": pytest.approx(0.8)}, "detector_score": 8,
     }  # fmt: skip
     assert engine.batches == [3]
 
@@ -279,7 +279,7 @@ def test_csv(capsys: pytest.CaptureFixture[str]) -> None:
     assert [(row["input"], row["status"], row["label"]) for row in read] == [
         ("a.png", "ok", "glad"), ("a.png", "ok", "glad"), ("missing.png", "error", ""),
     ]  # fmt: skip
-    assert float(read[1]["emotion_calm"]) == pytest.approx(0.2)
+    assert float(read[1]["probability_calm"]) == pytest.approx(0.2)
 
 
 def test_annotated_copies_never_replace_anything(capsys: pytest.CaptureFixture[str]) -> None:
@@ -478,7 +478,7 @@ def test_ctrl_c_leaves_whole_records(output: str) -> None:
         assert 0 < len(records) < 2000 and all(record["status"] == "ok" for record in records)
     else:
         found = list(csv.DictReader(io.StringIO(text)))
-        assert 0 < len(found) < 2000 and all(row["emotion_glad"] == "1.0" for row in found)
+        assert 0 < len(found) < 2000 and all(row["probability_glad"] == "1.0" for row in found)
 
 
 @pytest.mark.parametrize("where", ["reading", "telling"])

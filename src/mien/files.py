@@ -52,7 +52,7 @@ def atomic_file(path: Path, *, private: bool = False, spare_newcomer: bool = Fal
             path.parent.mkdir(parents=True, exist_ok=True)
             _clear_once(path.parent)
         before = identity(path)
-        with temporary_file(path.parent) as (temporary, _):
+        with temporary_file(path.parent) as temporary:
             yield temporary
             if not stat.S_ISREG(os.lstat(temporary).st_mode):
                 raise MienError(f"{path}: its temporary file was replaced by something else; choose another place")
@@ -181,9 +181,9 @@ def refuse_unknown(folder: Path, names: Iterable[str], writer: str) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes UTF-8 text atomically; bytes of file names that are not UTF-8 are escaped."""
+    """Writes UTF-8 text atomically, with the same bytes on every system; what is not UTF-8 in file names is escaped."""
     with atomic_file(path) as temporary:
-        temporary.write_text(encodable(text), encoding="utf-8")
+        temporary.write_bytes(encodable(text).encode())  # as text, Windows would end lines with a carriage return too
 
 
 def write_json(path: Path, value: Any) -> None:

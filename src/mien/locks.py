@@ -1,7 +1,8 @@
 """Locks on outputs: a second writer is refused, and only leftovers of dead writers are removed.
 
 A lock is an flock, which the system releases however its process ends. On systems without flock (Windows, some network
-file systems) nothing is refused and nothing is removed.
+file systems) nothing is refused and nothing is removed. On Windows there is no lock file either, and no file or folder
+stays open while it is written: Windows neither renames nor removes what is open.
 """
 
 from __future__ import annotations
@@ -37,6 +38,9 @@ _LONGEST_NAME = 180
 
 _FILE = re.compile(r"\.mien-[a-z0-9_]{8}\.tmp(\.[A-Za-z0-9]{1,5})?")
 _FOLDER_ENDING = r"\.[a-z0-9_]{8}\.tmp"
+_UNLINKED = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+"""Flags with which a lock is opened: not through a link, and without waiting for the writer of a pipe."""
+
 _ABSENT = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
 
 # Locks that this process holds, by path and thread: functions that a command calls may claim the same folder again.
@@ -109,10 +113,16 @@ def ensure_writable(folder: Path) -> None:
 
 
 @contextmanager
-def temporary_folder(path: Path) -> Iterator[tuple[Path, int]]:
-    """Creates a folder beside ``path``, locked during the block and removed after it; gives it and its descriptor."""
+def temporary_folder(path: Path) -> Iterator[tuple[Path, int | None]]:
+    """Creates a folder beside ``path``, locked during the block and removed after it.
+
+    Gives it and its descriptor, which is None on Windows.
+    """
     while True:
         folder = Path(tempfile.mkdtemp(prefix=f".{_short(path.name)}.", suffix=".tmp", dir=path.parent))
+        if fcntl is None:
+            number = None
+            break
         number = os.open(folder, os.O_RDONLY)
         if _lock(number) is not False and is_at(number, folder):
             break
@@ -122,25 +132,30 @@ def temporary_folder(path: Path) -> Iterator[tuple[Path, int]]:
     finally:
         if is_at(number, folder):
             shutil.rmtree(folder, ignore_errors=True)
-        os.close(number)
+        if number is not None:
+            os.close(number)
 
 
 @contextmanager
-def temporary_file(folder: Path) -> Iterator[tuple[Path, int]]:
-    """Creates an empty file in a folder, locked during the block and removed after it; gives it and its descriptor.
+def temporary_file(folder: Path) -> Iterator[Path]:
+    """Creates an empty file in a folder, locked during the block and removed after it.
 
     The name is random, so that nobody can put a link there beforehand, and short, so that the final name may have 255
     bytes.
     """
     while True:
         number, name = tempfile.mkstemp(prefix=".mien-", suffix=".tmp", dir=folder)
+        if fcntl is None:
+            os.close(number)
+            break
         if _lock(number) is not False and is_at(number, Path(name)):
             break
         os.close(number)
     try:
-        yield Path(name), number
+        yield Path(name)
     finally:
-        os.close(number)
+        if fcntl is not None:
+            os.close(number)
         # If a parent of the path is a file, unlink fails too, and would hide an error within the block.
         with suppress(OSError):
             Path(name).unlink(missing_ok=True)
@@ -156,8 +171,10 @@ def claim_file(number: int, path: Path) -> None:
         raise _busy(path)
 
 
-def is_at(number: int, path: Path) -> bool:
-    """True if a path still names an open file or folder."""
+def is_at(number: int | None, path: Path) -> bool:
+    """True if a path still names an open file or folder; without a descriptor (Windows), if anything is there."""
+    if number is None:
+        return os.path.lexists(path)
     try:
         there, here = os.fstat(number), os.lstat(path)
     except OSError:
@@ -217,10 +234,13 @@ def _folder(folder: Path, path: Path) -> Iterator[None]:
 
 @contextmanager
 def _locked_file(lock: Path, path: Path) -> Iterator[None]:
-    """Creates and locks the lock file of a folder for the block, and removes it after that."""
+    """Creates and locks the lock file of a folder for the block, and removes it after that; nothing on Windows."""
+    if fcntl is None:
+        yield
+        return
     while True:
         try:
-            number = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+            number = os.open(lock, os.O_RDWR | os.O_CREAT | _UNLINKED, 0o666)
         except OSError as error:
             raise _unlockable(path, error) from error
         if _lock(number) is False:
@@ -257,7 +277,7 @@ def _lock(number: int) -> bool | None:
 def _dead(path: Path) -> Iterator[bool]:
     """Gives True if nobody writes a temporary file or folder any more; it is then locked during the block."""
     try:
-        number = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        number = os.open(path, os.O_RDONLY | _UNLINKED)
     except OSError:
         yield False
         return
@@ -271,7 +291,7 @@ def _is_locked_by_another(lock: Path) -> bool:
     if (str(lock), threading.get_ident()) in _held:
         return False
     try:
-        number = os.open(lock, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        number = os.open(lock, os.O_RDONLY | _UNLINKED)
     except OSError:
         return False
     try:

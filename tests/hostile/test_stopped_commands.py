@@ -7,12 +7,14 @@ killed at some of them only, as that takes minutes: MIEN_EVERY_STOP=1 does all.
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import itertools
 import json
 import os
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,7 +22,7 @@ from typing import Any
 
 import film_helpers as films
 import pytest
-from data_helpers import encode, noise, write_zip
+from data_helpers import encode, noise, write_folder, write_zip
 from hostile_helpers import write_classifier
 from PIL import Image
 from stopped_commands import Commands
@@ -31,6 +33,12 @@ EVERY = bool(os.environ.get("MIEN_EVERY_STOP"))
 MOST_STOPS = 3
 """Of a command with more changes, so many are tried, spread evenly, unless all are."""
 
+DISK, PAGE = 96 * 2**20, 4096
+"""Bytes of a small disk, and of the pieces that it gives away."""
+
+SMALL = ("--detector", "none", "--model", "{root}/packed")
+"""A network that answers in no time: what is tested is files."""
+
 COMMANDS: dict[str, list[str]] = {
     "crop": ["data", "crop", "{root}/photos", "--out", "{box}/out"],
     "draw": ["data", "draw", "--out", "{box}/out.zip", "--train", "7", "--validation", "7", "--test", "7", "--force"],
@@ -38,12 +46,12 @@ COMMANDS: dict[str, list[str]] = {
     "evaluate": ["evaluate", "{root}/model", "--data", "{root}/data.zip", "--split", "test", "--out", "{box}/out"],
     "pack": ["pack", "{root}/run", "--data", "{root}/data.zip", "--out", "{box}/out"],
     "card": ["card", "{root}/packed", "--out", "{box}/out.md"],
-    "annotate": ["predict", "{root}/photos", "--detector", "none", "--annotate", "{box}/out"],
-    "csv": ["predict", "{root}/photos", "--detector", "none", "--csv", "{box}/out.csv"],
-    "parquet": ["predict", "{root}/photos", "--detector", "none", "--parquet", "{box}/out.parquet"],
-    "film": ["predict", "{root}/film.mp4", "--detector", "none", "--video-out", "{box}/out.mp4", "--timeline",
+    "annotate": ["predict", "{root}/photos", *SMALL, "--annotate", "{box}/out"],
+    "csv": ["predict", "{root}/many", *SMALL, "--csv", "{box}/out.csv"],
+    "parquet": ["predict", "{root}/photos", *SMALL, "--parquet", "{box}/out.parquet"],
+    "film": ["predict", "{root}/film.mp4", *SMALL, "--video-out", "{box}/out.mp4", "--timeline",
              "{box}/out.png"],
-    "explain": ["explain", "{root}/photos/happy/a.png", "--detector", "none", "--out", "{box}/out.png"],
+    "explain": ["explain", "{root}/photos/happy/a.png", *SMALL, "--out", "{box}/out.png"],
     "train": ["train", "--data", "{root}/data.zip", "--backbone", "nano", "--image-size", "16", "--patch-size", "8",
               "--epochs", "1", "--batch-size", "8", "--out", "{box}/out"],
     "pretrain": ["pretrain", "--data", "{root}/data.zip", "--preset", "nano", "--image-size", "16", "--epochs", "1",
@@ -74,10 +82,11 @@ class Stage:
         (root / "photos" / "happy").mkdir(parents=True)
         Image.fromarray(films.portrait()).save(root / "photos" / "happy" / "a.png")
         Image.fromarray(films.portrait()[:, ::-1]).save(root / "photos" / "happy" / "b.png")
+        write_folder(root / "many", {f"{at}.png": encode(noise(at, 16)) for at in range(60)})
         films.numbered(root / "film.mp4", 4)
         (root / "notes").mkdir()
         self.commands = Commands(root / "notes", root / "cache")
-        self.events: dict[str, list[str]] = {}
+        self.undisturbed: dict[str, tuple[Path, list[str]]] = {}
         self.boxes = itertools.count()
         for name, argv in (("train", self.argv("train", root)), ("pack", self.argv("pack", root))):
             (result,) = self.commands.run(root, *argv)
@@ -94,14 +103,19 @@ class Stage:
         (box / "mine.txt").write_text("precious")
         return box
 
-    def changes(self, name: str) -> list[str]:
-        """The changes that a command makes if it runs undisturbed."""
-        if name not in self.events:
+    def whole(self, name: str) -> Path:
+        """The box of a command that ran undisturbed; nobody may change it."""
+        if name not in self.undisturbed:
             box = self.box()
             (result,) = self.commands.run(box, *self.argv(name, box))
             assert result["code"] == 0, result["said"]
-            self.events[name] = result["events"]
-        return self.events[name]
+            self.undisturbed[name] = box, result["events"]
+        return self.undisturbed[name][0]
+
+    def changes(self, name: str) -> list[str]:
+        """The changes that a command makes if it runs undisturbed."""
+        self.whole(name)
+        return self.undisturbed[name][1]
 
     def stops(self, name: str, most: int = MOST_STOPS, *, between_files: bool = False) -> list[int]:
         """The changes before which a command is stopped, by their number.
@@ -173,22 +187,27 @@ def _has_old(box: Path) -> bool:
     return any(entry.name.endswith(".tmp.old") for entry in box.iterdir())
 
 
-def run_again(name: str, stage: Stage, box: Path, complete: Sequence[str]) -> None:
-    """The next run works and leaves nothing of the killed one."""
-    argv = stage.argv(name, box)
-    if name in RUNS and (box / "out" / "state.safetensors").exists():
-        argv.append("--resume")
-    (result,) = stage.commands.run(box, *argv)
-    if result["code"] == 2 and name == "crop" and (box / "out").exists():
-        # The killed one had published a set: it is left to the user to remove it.
-        assert "exists; choose" in result["said"], result["said"]
-        shutil.rmtree(box / "out")
-        (result,) = stage.commands.run(box, *stage.argv(name, box))
-    assert result["code"] == 0, result["said"]
-    names = sorted(listing(box))
-    if name == "annotate":  # copies never take the place of others
-        names = [entry for entry in names if not re.search(r"-\d\.png$", entry)]
-    assert names == sorted(complete)
+def run_again(name: str, stage: Stage, boxes: Sequence[Path], complete: Sequence[str]) -> None:
+    """The next run works, in each box, and leaves nothing of the killed one."""
+    jobs = []
+    for box in boxes:
+        argv = stage.argv(name, box)
+        if name in RUNS and (box / "out" / "state.safetensors").exists():
+            argv.append("--resume")
+        jobs.append((box, argv, {}))
+    for box, (result,) in zip(boxes, stage.commands.run_all(jobs), strict=True):
+        if result["code"] == 2 and name == "crop" and (box / "out").exists():
+            # The killed one had published a set: it is left to the user to remove it.
+            assert "exists; choose" in result["said"], result["said"]
+            shutil.rmtree(box / "out")
+            (result,) = stage.commands.run(box, *stage.argv(name, box))
+        assert result["code"] == 0, result["said"]
+        names = sorted(listing(box))
+        if name == "annotate":  # copies never take the place of others
+            names = [entry for entry in names if not re.search(r"-\d\.png$", entry)]
+        assert names == sorted(complete)
+        assert (box / "mine.txt").read_text() == "precious"
+        shutil.rmtree(box)
 
 
 @pytest.mark.parametrize("replacing", [False, True], ids=["new", "replaced"])
@@ -196,40 +215,83 @@ def run_again(name: str, stage: Stage, box: Path, complete: Sequence[str]) -> No
 def test_killed_at_each_change(name: str, replacing: bool, stage: Stage) -> None:
     if replacing and (name in (*RUNS, *IN_PLACE, "crop")):
         pytest.skip("replaces nothing")
-    whole = stage.box()
-    (result,) = stage.commands.run(whole, *stage.argv(name, whole))
-    assert result["code"] == 0, result["said"]
+    whole = stage.whole(name)
     complete, former = sorted(listing(whole)), listing(whole) if replacing else {}
-    seen: set[tuple[str, ...]] = set()
+    jobs = []
     for at in stage.stops(name, between_files=name in RUNS):
         box = stage.box()
         if replacing:
             shutil.copytree(whole, box, dirs_exist_ok=True)
-        (result,) = stage.commands.run(box, *stage.argv(name, box), kill=at)
-        assert result["code"] == -9, (at, result)
+        jobs.append((box, stage.argv(name, box), {"kill": at}))
+    states: dict[tuple[str, ...] | Path, Path] = {}
+    for (box, _, job), (result,) in zip(jobs, stage.commands.run_all(jobs), strict=True):
+        assert result["code"] == -9, (job, result)
         check_whole(name, box, complete, former)
-        state = shape(box)
-        if state not in seen or EVERY:
-            seen.add(state)
-            run_again(name, stage, box, complete)
-            assert (box / "mine.txt").read_text() == "precious"
-        shutil.rmtree(box)
+        states.setdefault(box if EVERY else shape(box), box)
+    run_again(name, stage, list(states.values()), complete)
 
 
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name != "csv"])
 def test_killed_in_the_middle_of_a_file(name: str, stage: Stage) -> None:
     """By a limit on the size of files, which strikes native code that writes too."""
-    whole = stage.box()
-    (result,) = stage.commands.run(whole, *stage.argv(name, whole))
+    whole = stage.whole(name)
     complete = sorted(listing(whole))
     sizes = sorted({path.stat().st_size for path in whole.rglob("*") if path.is_file()})
-    for largest in {sizes[-1] // 2, sizes[-1] - 1}:
-        box = stage.box()
-        (result,) = stage.commands.run(box, *stage.argv(name, box), largest=largest)
+    boxes = {stage.box(): largest for largest in {sizes[-1] // 2, sizes[-1] - 1}}
+    jobs = [(box, stage.argv(name, box), {"largest": largest}) for box, largest in boxes.items()]
+    for box, (result,) in zip(boxes, stage.commands.run_all(jobs), strict=True):
         assert result["code"] in (-25, 2), result  # SIGXFSZ, or a library that blocks it and tells
         check_whole(name, box, complete, {})
-        run_again(name, stage, box, complete)
-        shutil.rmtree(box)
+    run_again(name, stage, list(boxes), complete)
+
+
+@pytest.fixture(scope="module")
+def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A file system of its own of a few megabytes."""
+    folder = tmp_path_factory.mktemp("disk")
+    if shutil.which("mount") is None or os.geteuid() != 0:
+        pytest.skip("only root can mount a small file system")
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", folder], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"no small file system can be mounted here: {mounted.stderr.decode(errors='replace').strip()}")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def fill(disk: Path, room: int) -> None:
+    """Fills a disk but for so many bytes."""
+    with (disk / "filler").open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, os.statvfs(disk).f_bavail * os.statvfs(disk).f_bsize - room)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_full_disk(name: str, stage: Stage, disk: Path) -> None:
+    whole, box = stage.whole(name), disk / name
+    complete = sorted(listing(whole))
+    files = [path for path in whole.rglob("*") if path.is_file() and path.name != "mine.txt"]
+    size = sum(-(-path.stat().st_size // PAGE) * PAGE for path in files)
+    for room in sorted({0, size // 2 // PAGE * PAGE}):
+        shutil.rmtree(box, ignore_errors=True)
+        box.mkdir()
+        (box / "mine.txt").write_text("precious")
+        fill(disk, room)
+        (result,) = stage.commands.run(box, *stage.argv(name, box))
+        (disk / "filler").unlink()
+        check_refused(f"{name} with room for {room} of {size} bytes", box, result)
+        check_whole(name, box, complete, {})
+    run_again(name, stage, [box], complete)
+
+
+def check_refused(what: str, box: Path, result: dict[str, Any]) -> None:
+    """A command said in one line that the disk is full, left nothing hidden behind, and only whole rows."""
+    errors = [line for line in result["said"].splitlines() if line.startswith("mien: error: ")]
+    assert result["code"] == 2 and len(errors) == 1 and "Traceback" not in result["said"], (what, result)
+    assert re.search("no space left|disk is full", errors[0], re.IGNORECASE), (what, errors)
+    assert not [entry for entry in listing(box) if "/." in f"/{entry}"], (what, sorted(listing(box)))
+    for path in box.rglob("*.csv"):
+        text = path.read_text()
+        rows = list(csv.reader(text.splitlines()))
+        assert not text or (text.endswith("\n") and len({len(row) for row in rows}) == 1), (what, text)
 
 
 @pytest.mark.parametrize("name", COMMANDS)

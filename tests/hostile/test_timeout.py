@@ -15,11 +15,11 @@ from pathlib import Path
 
 import film_helpers as films
 import pytest
-from data_helpers import encode, noise
+from data_helpers import encode, noise, write_zip
 from hostile_helpers import endless_gif, endless_jpeg, error_of, mien, prepare_work, run_mien, write_endless_network
 
 from mien.errors import MienError
-from mien.recognition.time_limit import OverdueError, TimedProcess
+from mien.recognition.time_limit import OverdueError, TimedProcess, Work
 
 SECONDS = 2
 """Seconds that an input may take here; the endless ones would take 5 s to for ever."""
@@ -124,6 +124,29 @@ class TestPredict:
         assert workers and not any(_lives(pid) for pid in workers)
 
 
+class TestCrop:
+    def test_a_photo_that_never_ends(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        source = tmp_path / "photos.zip"
+        photos = {"glad/a.jpg": endless_jpeg(), "glad/b.png": encode(noise(0, 48)), "sad/c.png": encode(noise(1, 48))}
+        write_zip(source, photos)
+        for options, left_out in ((["--timeout", 1], 1), (["--timeout", 60, "--size", 16], 0)):
+            out = tmp_path / f"set-{left_out}"
+            names = ["glad/b.png", "sad/c.png"] if left_out else ["sad/c.png"]
+            if not left_out:
+                write_zip(source, {name: photos[name] for name in names})
+            assert mien("data", "crop", source, "--detector", "none", "--out", out, *options) == 0
+            assert sorted(str(path.relative_to(out)) for path in out.rglob("*.png")) == names
+            said = capsys.readouterr().err
+            assert ("a.jpg: took longer than 1 s and was broken off" in said) == bool(left_out), said
+        assert not workers_of(os.getpid())
+
+    def test_a_detector_that_is_not_there(self, tmp_path: Path) -> None:
+        write_zip(tmp_path / "photos.zip", {"glad/b.png": encode(noise(0, 48))})
+        options = ["--out", tmp_path / "set", "--timeout", 9, "--detector", "yunet:nosuch.onnx"]
+        assert "nosuch.onnx: there is no such file" in error_of("data", "crop", tmp_path / "photos.zip", *options)
+        assert [entry.name for entry in tmp_path.iterdir()] == ["photos.zip"]
+
+
 class TestExplain:
     def test_a_network_that_loops_for_ever(self, tmp_path: Path) -> None:
         model = write_endless_network(tmp_path / "model.onnx")
@@ -206,3 +229,14 @@ def _lives(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except OSError:
         return False
+
+
+def test_a_process_that_ends_well_is_not_overdue_without_alarms(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(signal, "SIGALRM")
+    process = TimedProcess(60, _prepare_ending)
+    with pytest.raises(OverdueError, match=r"ended the process that read it \(exit code 0\)"):
+        list(process.answers(None, "photo.jpg"))
+
+
+def _prepare_ending(say: object) -> tuple[None, Work]:
+    return None, lambda task: os._exit(0)

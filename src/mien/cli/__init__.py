@@ -18,8 +18,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, suppress
 
 from mien.cli.parser import pick
-from mien.cli.signals import Ended, ended_by_signals, hide_remarks, remarks
+from mien.cli.signals import Ended, ended_by_signals, hide_remarks
 from mien.errors import MienError
+from mien.log import LOGGER, to_console
 from mien.text import shown
 from mien.version import __version__
 
@@ -43,6 +44,7 @@ Commands:
   evaluate    score one or several classifiers on a split, with a report to read
   predict     read the expressions of faces in photos, folders, films or a camera
   explain     show which parts of a face an answer depends on
+  serve       serve a page and a REST service that read faces
   export      write a classifier as ONNX, and prove that it answers the same
   pack        make a folder to share from a classifier: half precision, ONNX, scores, no faces
   card        write the model card of a packed classifier
@@ -68,6 +70,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "evaluate": ("evaluate", "run"),
     "predict": ("predict", "run"),
     "explain": ("explain", "run"),
+    "serve": ("serve", "run"),
     "export": ("sharing", "run_export"),
     "pack": ("sharing", "run_pack"),
     "card": ("sharing", "run_card"),
@@ -85,6 +88,9 @@ EXTRAS: dict[str, str] = {
     "pyarrow": "parquet",
     "shtab": "completion",
     "tensorboard": "tensorboard",
+    **dict.fromkeys(
+        ["fastapi", "markdown_it", "prometheus_client", "python_multipart", "starlette", "uvicorn"], "serve"
+    ),
 }
 """The extras that install each optional module."""
 
@@ -110,9 +116,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     _prepare_streams()
     started = time.monotonic()
     try:
-        with ended_by_signals(), remarks(quiet=quiet, verbose=verbose), _silent_stderr(quiet):
+        with ended_by_signals(), to_console(), _with_details(verbose), _silent_stderr(quiet):
             code = _run(arguments)
-            logging.getLogger("mien").info("done in %.1f s", time.monotonic() - started)
+            LOGGER.debug("mien: done in %.1f s", time.monotonic() - started)
             return code
     except BrokenPipeError:
         # The reader of our output has closed it; without this, Python would complain again when it flushes at the end.
@@ -136,6 +142,17 @@ def _without_common(arguments: list[str]) -> tuple[list[str], set[str]]:
     end = arguments.index("--") if "--" in arguments else len(arguments)
     common = {_COMMON[argument] for argument in arguments[:end] if argument in _COMMON}
     return [argument for argument in arguments[:end] if argument not in _COMMON] + arguments[end:], common
+
+
+@contextmanager
+def _with_details(verbose: bool) -> Iterator[None]:
+    """With ``verbose``, what Mien logs as detail (DEBUG) is shown as well during a block."""
+    level = LOGGER.level
+    LOGGER.setLevel(logging.DEBUG if verbose else level)
+    try:
+        yield
+    finally:
+        LOGGER.setLevel(level)
 
 
 @contextmanager

@@ -66,7 +66,7 @@ def whole_parser() -> argparse.ArgumentParser:
 
 def _parsers() -> dict[str, tuple[argparse.ArgumentParser | None, str]]:
     """Returns the parser of each command but ``data``, and what the command does."""
-    from mien.cli import environment, evaluate, explain, predict, sharing
+    from mien.cli import environment, evaluate, explain, predict, serve, sharing
 
     training: dict[str, argparse.ArgumentParser | None] = {"train": None, "pretrain": None}
     if find_spec("pydantic") is not None and find_spec("yaml") is not None:
@@ -81,6 +81,7 @@ def _parsers() -> dict[str, tuple[argparse.ArgumentParser | None, str]]:
         "predict": (predict.parser(), "read the faces in photos and films"),
         "evaluate": (evaluate.parser(), "score classifiers on a split"),
         "explain": (explain.parser(), "show what an answer depends on"),
+        "serve": (serve.parser(), "serve a page and a REST service"),
         "export": (sharing.export_parser(), "write a classifier as ONNX"),
         "pack": (sharing.pack_parser(), "make a folder to share"),
         "card": (sharing.card_parser(), "write a model card"),

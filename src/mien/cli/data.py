@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from mien.cli.parser import Parser, Switch, add_detector_options, pick, whole_number
+from mien.cli.parser import Parser, Switch, add_detector_options, add_timeout, pick, whole_number
 from mien.cli.signals import without_remarks_of_decoders
 from mien.errors import MienError
 from mien.files import ensure_writable
@@ -120,6 +121,7 @@ def crop_parser() -> Parser:
         help="which faces of a photo with several: the largest, all, or none of them (only)",
     )
     add_detector_options(parser, "yunet or yunet:FILE.onnx")
+    add_timeout(parser, "a photo")
     return parser
 
 
@@ -130,11 +132,12 @@ def _crop(arguments: list[str]) -> None:
     from mien.recognition.detectors import detector
     from mien.recognition.training_set import crop_set
 
-    finder = detector(options.detector, **({} if options.min_face is None else {"min_face": options.min_face}))
+    make = partial(detector, options.detector, **({} if options.min_face is None else {"min_face": options.min_face}))
     with without_remarks_of_decoders():
         records = crop_set(
-            options.source, options.out, finder, size=options.size, grey=not options.colour, which=options.faces
-        )
+            options.source, options.out, make, size=options.size, grey=not options.colour, which=options.faces,
+            timeout=options.timeout,
+        )  # fmt: skip
     for record in records:
         if record.reason:
             print(f"mien: left out {shown(record.reason)}", file=sys.stderr)

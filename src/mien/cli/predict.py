@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import re
 import sys
 import warnings
@@ -18,6 +17,7 @@ from mien.cli.parser import Parser, Switch, add_reading_options, add_timeout, wh
 from mien.cli.signals import Interrupts, hide_bars, without_remarks_of_decoders
 from mien.errors import MienError, one_line
 from mien.files import ensure_writable
+from mien.log import LOGGER
 from mien.model.places import DEFAULT
 from mien.progress import progress
 from mien.text import json_shown, shown
@@ -330,7 +330,7 @@ def _reading(
         return
     recognizer = Recognizer(**arguments)
     kind = type(recognizer.engine).__name__
-    logging.getLogger("mien").info("model %s (%s), detector %s", options.model or DEFAULT, kind, options.detector)
+    LOGGER.debug("mien: model %s (%s), detector %s", options.model or DEFAULT, kind, options.detector)
     copies = Copies(options.annotate) if options.annotate is not None else None
     yield recognizer.names, read_inputs(recognizer, inputs, settings, copies)
 

@@ -12,7 +12,7 @@ from mien.config import RunConfig, TrainConfig
 from mien.data.read import locate
 from mien.errors import MienError
 from mien.model.hub import ensure_at_hand
-from mien.model.places import check_source, is_hub_id, model_folder, run_model
+from mien.model.places import check_source, is_hub_backbone, model_folder, run_model
 from mien.training.folder import check_new
 
 
@@ -59,7 +59,7 @@ def _of_backbone(config: TrainConfig) -> Iterator[str]:
         return
     try:
         check_source(config.backbone)
-        if is_hub_id(config.backbone):
+        if is_hub_backbone(config.backbone):
             ensure_at_hand(config.backbone, "--backbone")
     except MienError as error:
         yield str(error)

@@ -10,11 +10,8 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import FrameType
-
-from mien.errors import one_line
-from mien.text import shown
 
 TERMINATING: tuple[signal.Signals, ...] = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)
@@ -113,29 +110,6 @@ def _end(number: int, frame: FrameType | None) -> None:
 
 def _raise(number: int) -> None:
     raise KeyboardInterrupt if number == signal.SIGINT else Ended(number)
-
-
-class _ToStderr(logging.Handler):
-    """Prints the remarks of Mien on the stderr of this moment, on one line each."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        with suppress(OSError, ValueError):  # a terminal that was closed
-            print(f"mien: {shown(one_line(record.getMessage()))}", file=sys.stderr)
-
-
-@contextmanager
-def remarks(*, quiet: bool, verbose: bool) -> Iterator[None]:
-    """Prints what the logger ``mien`` reports during a block: with ``verbose`` from INFO on, with ``quiet`` nothing."""
-    logger, handler = logging.getLogger("mien"), _ToStderr()
-    former = logger.level, logger.propagate
-    logger.setLevel(logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING)
-    logger.propagate = False
-    logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.level, logger.propagate = former
 
 
 def hide_remarks() -> None:

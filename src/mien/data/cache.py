@@ -13,7 +13,6 @@ import io
 import json
 import os
 import stat
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +24,8 @@ from mien.data.faces import SPLITS, FaceSet, fingerprint_of
 from mien.data.sources import walk
 from mien.errors import MienError
 from mien.files import atomic_file, expanded
-from mien.text import encodable, shown
+from mien.log import warn
+from mien.text import encodable
 
 FORMAT = 1
 """Version of the files; raise it when the readers or the content of the files change: older files are then ignored."""
@@ -205,7 +205,7 @@ def _check_folder(folder: Path) -> None:
         MienError: the folder belongs to another user, or others may write to it.
     """
     state = folder.stat()
-    if state.st_uid != _user(state) or state.st_mode & _BY_OTHERS:
+    if not _is_own(state):
         raise MienError(
             f"{folder} belongs to another user, or others may write to it; set MIEN_CACHE to a folder of your own, or "
             f"take their rights away: chmod go-w {folder}"
@@ -223,14 +223,20 @@ def _opened(file: Path) -> Iterator[IO[bytes]]:
     number = os.open(file, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
     with os.fdopen(number, "rb") as stream:
         state = os.fstat(number)
-        if not stat.S_ISREG(state.st_mode) or state.st_uid != _user(state) or state.st_mode & _BY_OTHERS:
+        if not stat.S_ISREG(state.st_mode) or not _is_own(state):
             raise MienError(f"{file} is no regular file, belongs to another user, or others may write to it")
         yield stream
 
 
-def _user(state: os.stat_result) -> int:
-    """Returns the user of this process; on Windows, where files have no user number, the one in ``state``."""
-    return os.geteuid() if hasattr(os, "geteuid") else state.st_uid
+def _is_own(state: os.stat_result) -> bool:
+    """True if this user alone may write a file or folder.
+
+    On Windows always: there, files have no user number, every mode says that all may write, and the rights are those of
+    the folder, by default the user's own.
+    """
+    if not hasattr(os, "geteuid"):
+        return True
+    return state.st_uid == os.geteuid() and not state.st_mode & _BY_OTHERS
 
 
 def _check_content(faces: FaceSet) -> None:
@@ -268,4 +274,4 @@ def _state(path: Path) -> str:
 
 
 def _warn(message: str) -> None:
-    print(f"warning: {shown(' '.join(message.split()))}", file=sys.stderr)
+    warn(message)

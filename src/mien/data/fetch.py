@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import sys
 import zipfile
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from mien.data.layouts import list_pictures
 from mien.data.sources import FolderEntries
 from mien.errors import MienError
 from mien.files import atomic_file
+from mien.log import warn
 from mien.text import shown
 
 HANDLE = "msambare/fer2013"
@@ -49,10 +49,7 @@ def fetch(destination: Path) -> Path:
     root = folder.resolve()
     outside = {path for path in listing.paths if not (folder / path).resolve().is_relative_to(root)}
     for path in sorted(outside)[:1]:
-        print(
-            f"warning: left out {len(outside):,} links that lead out of the download, the first is {shown(path)}",
-            file=sys.stderr,
-        )
+        warn(f"left out {len(outside):,} links that lead out of the download, the first is {shown(path)}")
     with (
         atomic_file(target, spare_newcomer=True) as temporary,
         zipfile.ZipFile(temporary, "w", strict_timestamps=False) as archive,

@@ -17,6 +17,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
 from mien.evaluation.calibration import RiskCoverage, Threshold
+from mien.evaluation.letters import LetteredFigure
 from mien.evaluation.metrics import Reliability
 
 TEXT_SIZE = 12.5
@@ -69,7 +70,7 @@ DARK = Theme("#1b222b", "#e8edf2", "#a3afbb", "#333d49", "#6bb0e0", "#f0a050", "
 def blank_figure(size: tuple[float, float], theme: Theme) -> Figure:
     """An empty figure of ``size`` (width and height in inches), with a layout that keeps its parts apart."""
     layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1)
-    return Figure(figsize=size, facecolor=theme.paper, layout=layout)
+    return LetteredFigure(figsize=size, facecolor=theme.paper, layout=layout)
 
 
 def png(figure: Figure, dpi: int = DPI) -> bytes:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 import logging
+import sys
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import onnx
@@ -18,6 +20,7 @@ import torch
 
 from mien.errors import MienError
 from mien.export.graph import INPUT
+from mien.log import LOGGER
 from mien.model.preprocessing import Preprocessing, tensor, to_luma
 from mien.recognition.engine import BATCH, Answers, Engine
 
@@ -305,13 +308,18 @@ def _keep_metadata(model: Path, path: Path) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silences ONNX Runtime's tools, which print, warn, and log advice on the root logger."""
-    root = logging.getLogger()
-    level = root.level
-    root.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        root.setLevel(level)
+    """Silences ONNX Runtime's tools, which print, warn, and log advice on the root logger.
+
+    Their modules get a logger of Mien's in place of the module ``logging``: the root logger belongs to the program, and
+    ``logging.info`` would even give it a handler.
+    """
+    advice = LOGGER.getChild("onnxruntime")
+    advice.setLevel(logging.ERROR)
+    with ExitStack() as stack:
+        for name, module in list(sys.modules.items()):
+            if name.startswith("onnxruntime.quantization") and getattr(module, "logging", None) is logging:
+                stack.enter_context(patch.object(module, "logging", advice))
+        stack.enter_context(redirect_stdout(io.StringIO()))
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")
+        yield

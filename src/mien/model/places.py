@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mien.errors import MienError
 from mien.files import expanded
+from mien.model.hub_models import hub_folder, is_hub_id
 from mien.model.presets import SHAPES
 
 SHIPPED = Path(__file__).parents[1] / "weights"
@@ -43,10 +44,11 @@ def find(path: str | os.PathLike[str] | None) -> ModelFiles:
         path: the name of a shipped model (``mini``, ``nano``; ``mini-int8`` and ``nano-int8`` for their int8 form),
             unless a file or folder has this name; an ``.onnx`` file; a folder that holds
             ``model.onnx`` or ``model.int8.onnx``; a folder of ``mien train`` (``config.json`` and
-            ``model.safetensors``); a run's folder with one of these in ``model/``; or None for ``DEFAULT``.
+            ``model.safetensors``); a run's folder with one of these in ``model/``; a model of the Hugging Face hub
+            (``user/model``), which is read from the hub's cache or downloaded into it; or None for ``DEFAULT``.
 
     Raises:
-        MienError: it is not a path, does not exist, or holds no model.
+        MienError: it is not a path, does not exist, holds no model, or the hub has no such model or cannot be reached.
     """
     shipped_models = shipped()
     if path is None:
@@ -65,6 +67,14 @@ def find(path: str | os.PathLike[str] | None) -> ModelFiles:
         raise MienError(
             f"{path}: is a file, expected a folder that `mien train` wrote, or an .onnx file of `mien export`"
         )
+    if is_hub_id(path):
+        folder = hub_folder(str(path))
+        files = _in_folder(folder)
+        if files is None:
+            raise MienError(
+                f"{path}: holds neither model.onnx nor config.json and model.safetensors; give a model that Mien reads"
+            )
+        return files
     files = _in_folder(place) or _in_folder(place / "model")
     if files is None:
         names = f", and no model of this installation ({', '.join(shipped_models)})" if shipped_models else ""
@@ -139,7 +149,7 @@ def check_source(backbone: str) -> None:
         )
 
 
-def is_hub_id(backbone: str) -> bool:
+def is_hub_backbone(backbone: str) -> bool:
     """True if a backbone comes from the Hugging Face hub or its cache."""
     return not (backbone.startswith("timm:") or backbone in SHAPES or Path(backbone).exists())
 

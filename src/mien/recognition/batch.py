@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mien.errors import MienError
-from mien.files import atomic_file
-from mien.recognition.film.timeline import Timeline
+from mien.recognition.copies import Copies
+from mien.recognition.film.timeline import timeline_file
 from mien.recognition.film.tracking import SMOOTHING_S
 from mien.recognition.paths import Film, Input, Nothing, Piped
 from mien.recognition.recognizer import BrokenModelError, Recognizer
 from mien.recognition.results import Recognition
-from mien.text import safe_stem
-
-if TYPE_CHECKING:
-    from mien.recognition.film.reader import About
-    from mien.recognition.film.writer import Write
 
 
 @dataclass(frozen=True)
@@ -99,7 +92,7 @@ def _of_film(
     # Imported here, so that reading pictures does not wait for FFmpeg.
     from mien.recognition.film import reader as frames
     from mien.recognition.film.records import recognize_film
-    from mien.recognition.film.writer import ENDINGS, NoFrameError
+    from mien.recognition.film.writer import ENDINGS, NoFrameError, write_copy
 
     places = [] if settings.video_out is None else [settings.video_out]
     if copies is not None:
@@ -116,52 +109,20 @@ def _of_film(
         with ExitStack() as stack:
             writers: list[Callable[[Recognition], None]] = []
             if settings.timeline is not None:
-                writers.append(stack.enter_context(_timeline(settings.timeline, film, settings.smoothing)))
+                timeline = timeline_file(settings.timeline, Path(film.name).name, settings.smoothing)
+                writers.append(stack.enter_context(timeline))
             if about is not None:
-                writers += [stack.enter_context(_annotated(place, film, about, settings)) for place in places]
+                for place in places:
+                    copy = write_copy(
+                        place, film.source, about, every=settings.every, audio=settings.audio, say=settings.say
+                    )
+                    writers.append(stack.enter_context(copy))
             for record in _to_the_end(records, film):
                 for write in writers:
                     write(record)
                 yield replace(record, pixels=None)
     except NoFrameError:
         pass  # the records already say that no frame could be decoded
-
-
-def _annotated(place: Path, film: Film, about: About, settings: FilmSettings) -> AbstractContextManager[Write]:
-    """Opens a copy of a film with boxes for writing."""
-    from mien.recognition.film.writer import FASTEST, SLOWEST, write_annotated
-
-    return write_annotated(
-        place,
-        min(max(about.rate / settings.every, SLOWEST), FASTEST),
-        time_base=about.time_base,
-        end_s=about.duration_s,
-        sound=film.source if settings.audio and isinstance(film.source, Path) else None,
-        say=settings.say,
-    )
-
-
-@contextmanager
-def _timeline(path: Path, film: Film, smoothing: float) -> Iterator[Callable[[Recognition], None]]:
-    """Collects the records of a film and draws them when the block ends, even if Ctrl-C ends it."""
-    collected = Timeline(Path(film.name).name, smoothing)
-    interruption: BaseException | None = None
-    frames_read = 0
-
-    def add(record: Recognition) -> None:
-        nonlocal frames_read
-        if record.time_s is not None:
-            collected.add(record)
-            frames_read += 1
-
-    try:
-        yield add
-    except (KeyboardInterrupt, GeneratorExit) as error:
-        interruption = error
-    if frames_read:
-        collected.save(path)
-    if interruption is not None:
-        raise interruption
 
 
 def _to_the_end(records: Iterator[Recognition], film: Film) -> Iterator[Recognition]:
@@ -175,77 +136,3 @@ def _to_the_end(records: Iterator[Recognition], film: Film) -> Iterator[Recognit
     except MemoryError:  # only this film is too large: the next input may be smaller
         reason = f"{film.name}: needs more memory than there is left; close other programs, or make it smaller"
         yield Recognition(film.name, "error", reason)
-
-
-_KINDS = {
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".png": "PNG",
-    ".bmp": "BMP",
-    ".webp": "WEBP",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-}
-
-
-_QUALITY = 95
-
-
-_LONGEST_NAME = 255
-"""Bytes of the longest file name that file systems allow."""
-
-
-def numbered(stem: str, count: int, suffix: str) -> str:
-    """Returns a file name with a number before its ending; a stem that is too long is shortened."""
-    name = f"{stem}-{count}{suffix}"
-    return name if len(os.fsencode(name)) <= _LONGEST_NAME else f"{safe_stem(stem)}-{count}{suffix}"
-
-
-class Copies:
-    """Writes annotated copies under the names of the pictures.
-
-    If a name is in use, a number is added: ``face-2.jpg``. Formats that cannot be written (GIF, PPM) become
-    ``face.gif.png``.
-
-    Args:
-        folder: folder of the copies; it is created if it does not exist.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._counts: dict[str, int] = {}
-
-    def add(self, record: Recognition) -> Path:
-        """Writes the copy of a picture and returns its path.
-
-        Raises:
-            MienError: the record has no pixels, or the folder cannot be written to.
-        """
-        path = self.place(Path(record.input).name)
-        with atomic_file(path, spare_newcomer=True) as temporary:
-            record.annotated().save(temporary, format=_KINDS[path.suffix.lower()], quality=_QUALITY)
-        return path
-
-    def place(
-        self, name: str, kinds: tuple[str, ...] = tuple(_KINDS), otherwise: str = ".png", not_at: Path | None = None
-    ) -> Path:
-        """Returns a free path in the folder for a copy.
-
-        Args:
-            name: file name of the original.
-            kinds: endings that can be written.
-            otherwise: ending that is appended to a name with another ending.
-            not_at: a path that is reserved, though nothing is there yet.
-        """
-        name = name if Path(name).suffix.lower() in kinds else name + otherwise
-        stem, suffix = Path(name).stem, Path(name).suffix
-        if len(os.fsencode(name)) > _LONGEST_NAME:
-            name = f"{safe_stem(stem)}{suffix}"
-        count = self._counts.get(name, 0) + 1
-        path = self.folder / (name if count == 1 else numbered(stem, count, suffix))
-        reserved = None if not_at is None else not_at.absolute()
-        while os.path.lexists(path) or path.absolute() == reserved:
-            count += 1
-            path = self.folder / numbered(stem, count, suffix)
-        self._counts[name] = count
-        return path

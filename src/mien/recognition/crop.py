@@ -76,7 +76,7 @@ def search_pictures(
     started = time.monotonic()
     for index, picture in enumerate(pictures):
         check_color(picture, color)
-        name = os.fsdecode(picture) if isinstance(picture, str | os.PathLike) else f"picture {index}"
+        name = _name_of(picture, index)
         group.append(_decode(picture, name, color))
         decoded_bytes = sum(decoded.pixels.nbytes for decoded in group if decoded.pixels is not None)
         is_full = len(group) >= group_size or decoded_bytes >= _MOST_DECODED_BYTES
@@ -84,6 +84,14 @@ def search_pictures(
             yield from _search_group(group, detector, engine, keep_pixels)
             group, started = [], time.monotonic()
     yield from _search_group(group, detector, engine, keep_pixels)
+
+
+def _name_of(picture: Any, index: int) -> str:
+    """Returns the name of a picture in its record: the path, also that of an open file, or its number."""
+    if isinstance(picture, str | os.PathLike):
+        return os.fsdecode(picture)
+    name = getattr(picture, "name", None) if callable(getattr(picture, "read", None)) else None
+    return name if isinstance(name, str) and name else f"picture {index}"
 
 
 def face_crop(picture: np.ndarray, detection: Detection, margin: float, engine: Engine) -> np.ndarray:

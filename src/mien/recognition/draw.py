@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import colorsys
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from mien import fonts
 
 Colour = tuple[int, int, int]
 _Area = tuple[int, int, int, int]
-_Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 COLOURS: dict[str, Colour] = {
     "angry": (226, 75, 60),
@@ -24,7 +26,6 @@ COLOURS: dict[str, Colour] = {
 }
 """A colour for every expression of FER2013, the same in photos, films and timelines."""
 
-_OTHER_COLOURS: tuple[Colour, ...] = ((60, 180, 175), (200, 140, 90), (120, 120, 255), (255, 140, 90), (140, 200, 140))
 _DARK: Colour = (20, 22, 26)
 _LIGHT: Colour = (255, 255, 255)
 _SMALLEST_TEXT = 9
@@ -49,20 +50,52 @@ class LabelledFace(Protocol):
         ...
 
     @property
+    def probabilities(self) -> Mapping[str, float]:
+        """The probability of every expression of the model; its names decide the colours."""
+        ...
+
+    @property
     def uncertain(self) -> bool | None:
         """Whether the answer is uncertain; None if the model was not calibrated."""
         ...
 
 
-def colour_of(name: str) -> Colour:
-    """Returns the colour of an expression, RGB; one that is not in FER2013 always gets the same colour."""
-    return COLOURS.get(name) or _OTHER_COLOURS[sum(name.encode()) % len(_OTHER_COLOURS)]
+def colour_of(name: str, names: Sequence[str] = ()) -> Colour:
+    """Returns the colour of an expression, RGB; no other one of ``names``, those of the model, has the same colour."""
+    return palette(tuple(sorted({name, *names})))[name]
 
 
 @lru_cache(maxsize=64)
-def font(size: int) -> _Font:
-    """Returns Pillow's built-in font in a size in pixels."""
-    return ImageFont.load_default(size)
+def palette(names: tuple[str, ...]) -> dict[str, Colour]:
+    """Returns a colour for each of any number of expressions: those of FER2013 keep theirs, and all differ.
+
+    Each further name gets, of many colours of medium lightness, the one that is farthest from all before it and from
+    those of FER2013.
+    """
+    others = [name for name in names if name not in COLOURS]
+    count = np.arange(1, 64 + 8 * len(others) + 1)
+    # The multiples of these numbers cover hue, lightness and saturation evenly (the R3 sequence).
+    hues, lights, saturations = (count * share % 1 for share in (0.8191725134, 0.6710436067, 0.5497004779))
+    candidates = np.array(
+        [
+            [round(255 * value) for value in colorsys.hls_to_rgb(hue, 0.42 + 0.36 * light, 0.45 + 0.5 * saturation)]
+            for hue, light, saturation in zip(hues, lights, saturations, strict=True)
+        ]
+    )
+    nearest = np.min([_distances(candidates, np.array(colour)) for colour in COLOURS.values()], axis=0)
+    colours = dict(COLOURS)
+    for name in others:
+        best = candidates[int(nearest.argmax())]
+        colours[name] = (int(best[0]), int(best[1]), int(best[2]))
+        nearest = np.minimum(nearest, _distances(candidates, best))
+    return colours
+
+
+def _distances(colours: np.ndarray, colour: np.ndarray) -> np.ndarray:
+    """Returns how different colours, int [N, 3], look from one, float [N] ("redmean", an approximation of CIELUV)."""
+    red = (colours[:, 0] + colour[0]) / 2
+    weights = np.stack([2 + red / 256, np.full(len(colours), 4.0), 2 + (255 - red) / 256], axis=1)
+    return np.sqrt((weights * (colours - colour) ** 2).sum(axis=1))
 
 
 def annotated(pixels: np.ndarray, faces: Sequence[LabelledFace]) -> np.ndarray:
@@ -90,12 +123,17 @@ def annotated(pixels: np.ndarray, faces: Sequence[LabelledFace]) -> np.ndarray:
     # Large boxes first, so that the box of a small face in front of a large one stays whole.
     order = sorted(range(len(faces)), key=lambda index: -_size(areas[index]))
     for index in order:
-        _box(pen, areas[index], colour_of(faces[index].label), line, dashed=bool(faces[index].uncertain))
+        face = faces[index]
+        _box(pen, areas[index], _colour(face), line, dashed=bool(face.uncertain))
     taken: list[_Area] = []
     for index in order:
         other_areas = [area for row, area in enumerate(areas) if row != index]
         _plate(pen, faces[index], areas[index], other_areas, taken, (width, height))
     return np.asarray(image).copy()
+
+
+def _colour(face: LabelledFace) -> Colour:
+    return colour_of(face.label, tuple(face.probabilities))
 
 
 def _area(face: LabelledFace, width: int, height: int) -> _Area:
@@ -144,7 +182,7 @@ def _plate(
     label = _fitting_label(face, area, size)
     if label is None:
         return
-    text, label_font, (wide, high), pad = label
+    text, points, (wide, high), pad = label
     places = list(_places(area, wide, high, size))
     # If a plate must cover something, then rather a face than another plate.
     free = [place for place in places if not any(_intersect(place, plate) for plate in taken)]
@@ -152,24 +190,24 @@ def _plate(
     left, top, right, bottom = (clear or free or places)[0]
     taken.append((left, top, right, bottom))
     pen.rectangle((left, top, right, bottom), fill=_DARK)
-    pen.rectangle((left, top, left + max(1, pad // 2) - 1, bottom), fill=colour_of(face.label))
-    pen.text((left + pad + pad // 2, (top + bottom + 1) / 2), text, fill=_LIGHT, font=label_font, anchor="lm")
+    pen.rectangle((left, top, left + max(1, pad // 2) - 1, bottom), fill=_colour(face))
+    fonts.write(pen, (left + pad + pad // 2, (top + bottom + 1) / 2), text, points, _LIGHT, "lm")
 
 
 def _fitting_label(
     face: LabelledFace, area: _Area, size: tuple[int, int]
-) -> tuple[str, _Font, tuple[int, int], int] | None:
-    """Returns the longest label that fits in the picture, its font, the size of its plate, and the padding."""
+) -> tuple[str, int, tuple[int, int], int] | None:
+    """Returns the longest label that fits in the picture, the size of its font and of its plate, and the padding."""
     width, height = size
     largest = min(max(round((area[3] - area[1]) / 8), 12), max(12, min(width, height) // 24))
     mark = "?" if face.uncertain else ""
     texts = (f"{face.label}{mark} {face.score:.0%}", f"{face.label}{mark}", f"{face.label[:3]}{mark}")
     for text in texts:
         for points in range(largest, _SMALLEST_TEXT - 1, -1):
-            label_font, pad = font(points), max(2, points // 4)
-            wide, high = round(label_font.getlength(text)) + 2 * pad + pad // 2, round(1.35 * points)
+            pad = max(2, points // 4)
+            wide, high = round(fonts.width(text, points)) + 2 * pad + pad // 2, round(1.35 * points)
             if wide <= width and high <= height // 3:
-                return text, label_font, (wide, high), pad
+                return text, points, (wide, high), pad
     return None
 
 

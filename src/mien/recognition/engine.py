@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import threading
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,6 +14,7 @@ import numpy as np
 
 from mien.errors import NO_NUMBERS, MienError
 from mien.machine import cores, side_by_side
+from mien.recognition.devices import Device, device_name, providers
 
 BATCH = 64
 """Most crops in a forward pass; above about eight, a larger batch is no faster and takes more memory."""
@@ -105,18 +108,21 @@ class OnnxEngine:
 
     Args:
         path: the file.
-        device: auto (a GPU if this ONNX Runtime can use one), cpu, cuda or cuda:N.
+        device: auto (CUDA if this ONNX Runtime can use it), cpu, gpu, cuda, cuda:N, coreml, directml or openvino.
         threads: processor threads that share the crops of a call; None for one a core, at most 8.
 
     Raises:
         MienError: the file is damaged or was not written by ``mien export``, or there is no such device.
     """
 
-    def __init__(self, path: str | Path, device: str = "auto", threads: int | None = None) -> None:
+    def __init__(self, path: str | Path, device: Device = "auto", threads: int | None = None) -> None:
         self.path = Path(path)
-        self._session = _session(self.path, device)
-        on_processor = self._session.get_providers()[0] == "CPUExecutionProvider"
-        self._threads = (threads or cores()) if on_processor else 1
+        self._arguments = (str(self.path.absolute()), device_name(device), threads)
+        self._session = _session(self.path, device_name(device))
+        self.provider: str = self._session.get_providers()[0]
+        self._threads = (threads or cores()) if self.provider == "CPUExecutionProvider" else 1
+        # DirectML allows one run of a session at a time.
+        self._turn = threading.Lock() if self.provider == "DmlExecutionProvider" else nullcontext()
         self.metadata = _metadata(self.path, self._session)
         self.names: tuple[str, ...] = tuple(self.metadata["names"])
         self.image_size: int = self.metadata["image_size"]
@@ -124,6 +130,13 @@ class OnnxEngine:
         self.grey: bool = self.metadata["grey"]
         self.stated_accuracy: float | None = self.metadata["stated_accuracy"]
         self.threshold = sure_from(self.metadata["threshold"], self.stated_accuracy)
+
+    def __reduce__(self) -> tuple[type[OnnxEngine], tuple[str, str, int | None]]:
+        """Copies and pickles are loaded from the file again, as sessions cannot be copied."""
+        return OnnxEngine, self._arguments
+
+    def __repr__(self) -> str:
+        return f"OnnxEngine({str(self.path)!r}, provider={self.provider!r})"
 
     def read(self, crops: np.ndarray) -> Answers:
         """Reads crops; see ``Engine``.
@@ -137,7 +150,8 @@ class OnnxEngine:
 
     def _read(self, batch: np.ndarray) -> list[np.ndarray]:
         try:
-            outputs: list[np.ndarray] = self._session.run(OUTPUTS, {INPUT: batch})
+            with self._turn:
+                outputs: list[np.ndarray] = self._session.run(OUTPUTS, {INPUT: batch})
         except Exception as error:  # ONNX Runtime raises its own classes, none of them public
             if "allocat" in str(error).lower():
                 raise MemoryError(str(error)) from error
@@ -213,8 +227,10 @@ def _session(path: Path, device: str) -> Any:
     """Loads an ONNX file in ONNX Runtime."""
     import onnxruntime
 
-    providers = _providers(device, onnxruntime.get_available_providers())
+    chosen = providers(device, onnxruntime.get_available_providers())
+    first_choice = chosen[0] if isinstance(chosen[0], str) else chosen[0][0]
     options = onnxruntime.SessionOptions()
+    options.enable_mem_pattern = first_choice != "DmlExecutionProvider"  # which DirectML does not support
     options.log_severity_level = 4  # no messages on stderr: the exception reports what is wrong
     # ONNX Runtime's own threads would split every layer, and spin while they wait for the next one, which takes cores
     # from the detector. Instead, side_by_side gives each thread whole crops.
@@ -222,7 +238,7 @@ def _session(path: Path, device: str) -> Any:
     if not path.is_file():
         raise MienError(f"{path}: no such file; give a file that `mien export` wrote")
     try:
-        session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=providers)
+        session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=chosen)
     except OSError as error:
         raise MienError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
     except Exception as error:  # ONNX Runtime raises its own classes, none of them public
@@ -230,26 +246,9 @@ def _session(path: Path, device: str) -> Any:
         raise MienError(
             f"{path}: is not an ONNX file that can be read ({reason}); copy it again, or write it with `mien export`"
         ) from error
-    first_choice = providers[0] if isinstance(providers[0], str) else providers[0][0]
     if session.get_providers()[0] != first_choice and device != "auto":
         raise MienError(f"device: got {device}, which ONNX Runtime could not start; use cpu, or check the driver")
     return session
-
-
-def _providers(device: str, available: list[str]) -> list[Any]:
-    """Translates a device to ONNX Runtime's execution providers."""
-    kind, _, number = device.partition(":")
-    if kind not in ("auto", "cpu", "cuda") or (number and (kind != "cuda" or not number.isdecimal())):
-        raise MienError(f"device: got {device}, expected auto, cpu, cuda or cuda:N for a model in ONNX")
-    cuda = "CUDAExecutionProvider"
-    if kind == "cuda" and cuda not in available:
-        raise MienError(
-            f"device: got {device}, which the installed ONNX Runtime cannot use; use cpu, or install onnxruntime-gpu "
-            "in place of onnxruntime"
-        )
-    if kind == "cpu" or cuda not in available:
-        return ["CPUExecutionProvider"]
-    return [(cuda, {"device_id": number or "0"}), "CPUExecutionProvider"]
 
 
 def _metadata(path: Path, session: Any) -> dict[str, Any]:

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 
 from mien.errors import MienError
 from mien.model.places import find
+from mien.recognition.devices import Device, device_name, provider_of
 from mien.recognition.engine import Engine, OnnxEngine
 
 KINDS: tuple[str, ...] = ("auto", "onnx", "torch")
 
 
 def engine(
-    model: str | os.PathLike[str] | None, kind: str = "auto", device: str = "auto", threads: int | None = None
+    model: str | os.PathLike[str] | None, kind: str = "auto", device: Device = "auto", threads: int | None = None
 ) -> Engine:
     """Loads a model in the engine that fits it.
 
     Args:
         model: as for ``mien.model.places.find``; None for the shipped weights.
-        kind: onnx, torch, or auto: ONNX Runtime if the model has an ONNX file, else torch.
-        device: auto, cpu, cuda or cuda:N; for torch also mps.
+        kind: onnx, torch, or auto: ONNX Runtime if the model has an ONNX file, else torch; torch too if the device is
+            a GPU that only torch can use.
+        device: as ``mien.recognition.devices.Device``; for torch auto, cpu, gpu, cuda, cuda:N or mps.
         threads: processor threads; None for the engine's default.
 
     Raises:
@@ -28,8 +31,10 @@ def engine(
     """
     if kind not in KINDS:
         raise MienError(f"engine: got {kind}, expected {', '.join(KINDS[:-1])} or {KINDS[-1]}")
+    name = device_name(device)
     files = find(model)
-    if files.onnx is not None and kind != "torch":
+    by_torch = kind == "torch" or (kind == "auto" and files.folder is not None and _needs_torch(name))
+    if files.onnx is not None and not by_torch:
         return OnnxEngine(files.onnx, device, threads)
     if files.folder is None:
         raise MienError(f"{files.onnx}: is ONNX, which torch does not read; leave out the engine torch, or give "
@@ -44,4 +49,13 @@ def engine(
             f"{files.folder}: needs {error.name}, which is not installed; pip install 'mien[train]' brings it, or "
             "give a folder that `mien export` wrote"
         ) from error
-    return TorchEngine.load(files.folder, device, threads)
+    return TorchEngine.load(files.folder, name, threads)
+
+
+def _needs_torch(device: str) -> bool:
+    """True if torch is installed and the device is a GPU that the installed ONNX Runtime cannot use."""
+    if device.partition(":")[0] not in ("gpu", "cuda", "mps") or find_spec("torch") is None:
+        return False
+    import onnxruntime
+
+    return provider_of(device, onnxruntime.get_available_providers()) is None

@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw
 from mien.data.images import gaussian_blur
 from mien.errors import NO_NUMBERS, MienError
 from mien.files import atomic_file
-from mien.recognition.draw import font
+from mien.fonts import write
 from mien.recognition.engine import BATCH, Engine
 from mien.recognition.results import Face
 
@@ -364,7 +364,7 @@ def _panel(explanation: Explanation, *, beside: bool, title: str = "") -> Image.
         panel.paste(Image.fromarray(_enlarged(explanation.crop, side)), (_GAP, _GAP))
     top = below - _GAP // 4 + (0 if beside else legend + _GAP)
     for index, text in enumerate(lines):
-        pen.text((_GAP, top + index * line), text, fill=_FAINT if index else _INK, font=font(_TEXT))
+        write(pen, (_GAP, top + index * line), text, _TEXT, _FAINT if index else _INK)
     return panel
 
 
@@ -375,16 +375,11 @@ def _legend(panel: Image.Image, pen: ImageDraw.ImageDraw, corner: tuple[int, int
     values = np.linspace(-1.0 if signed else 0.0, 1.0, width)
     bar = np.broadcast_to(colours(values, np.full(width, 0.7)), (_BAR, width, 3))
     panel.paste(Image.fromarray(np.ascontiguousarray(bar)), (left, top))
-    small, label, below = font(_TEXT), explanation.label, top + _BAR + 3
+    label, below = explanation.label, top + _BAR + 3
     ends = (f"against {label}", f"for {label}") if signed else ("little", "much")
-    pen.text((left, below), ends[0], fill=_INK, font=small)
-    pen.text((left + width, below), ends[1], fill=_INK, font=small, anchor="ra")
-    pen.text(
-        (left, below + round(1.4 * _TEXT)),
-        OUTLINED,
-        fill=_FAINT,
-        font=small,
-    )
+    write(pen, (left, below), ends[0], _TEXT, _INK)
+    write(pen, (left + width, below), ends[1], _TEXT, _INK, "ra")
+    write(pen, (left, below + round(1.4 * _TEXT)), OUTLINED, _TEXT, _FAINT)
 
 
 def _to_lab(rgb: np.ndarray) -> np.ndarray:

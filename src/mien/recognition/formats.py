@@ -9,13 +9,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mien.errors import MienError
 from mien.files import atomic_file
 from mien.locks import claim_file
-from mien.recognition.results import Face, Recognition
 from mien.text import csv_path, csv_text, encodable
+
+if TYPE_CHECKING:
+    from mien.recognition.results import Face, Recognition
 
 _ROWS_AT_ONCE = 4096
 
@@ -61,7 +63,7 @@ def columns(names: Sequence[str]) -> list[str]:
     """Returns the columns of a table of faces, for a model with these expressions."""
     of_record = ["input", "status", "error", "width", "height", "frame", "time_s"]
     of_face = ["face", "id", "box_x", "box_y", "box_w", "box_h", "label", "score", "uncertain", "detector_score"]
-    return [*of_record, *of_face, *(f"emotion_{name}" for name in names)]
+    return [*of_record, *of_face, *(f"probability_{name}" for name in names)]
 
 
 def rows(record: Recognition) -> list[dict[str, Any]]:
@@ -74,7 +76,7 @@ def rows(record: Recognition) -> list[dict[str, Any]]:
     return [{**common, **_of_face(index, face)} for index, face in enumerate(record.faces)] or [common]
 
 
-Add = Callable[[Recognition], None]
+Add: TypeAlias = "Callable[[Recognition], None]"
 """Function that adds the next record to a table."""
 
 
@@ -184,7 +186,7 @@ def _of_face(index: int, face: Face) -> dict[str, Any]:
         "score": face.score,
         "uncertain": face.uncertain,
         "detector_score": face.detector_score,
-        **{f"emotion_{name}": value for name, value in face.probabilities.items()},
+        **{f"probability_{name}": value for name, value in face.probabilities.items()},
     }
 
 

@@ -6,8 +6,11 @@ The reader accepts many formats, but no damage. ``mien.data.images`` reads data 
 
 from __future__ import annotations
 
+import glob
+import inspect
 import os
 import re
+from collections.abc import Iterable, Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -59,6 +62,72 @@ def check_color(picture: Any, color: str | None) -> None:
         )
 
 
+class WrongTypeError(MienError, TypeError):
+    """A value of a type that is no picture: a mistake of the call, not of one picture."""
+
+
+def check_type(picture: Any) -> None:
+    """Checks that a value may be one picture, before anything is read.
+
+    None passes, as ``cv2.imread`` gives it for a file that it cannot read: that is a fault of one picture.
+
+    Raises:
+        WrongTypeError (a MienError and a TypeError): it has another type, or is an array of several pictures.
+    """
+    if isinstance(picture, np.ndarray):
+        if picture.ndim == 4:
+            raise WrongTypeError(
+                f"picture: is an array {list(picture.shape)} of several pictures, expected one of them, [H, W, 3]; "
+                "give list(array)"
+            )
+        return
+    known = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image, type(None))
+    if isinstance(picture, known) or callable(getattr(picture, "read", None)):
+        return
+    raise WrongTypeError(f"picture: is a {type(picture).__name__}, expected {EXPECTED}{_remedy(picture)}")
+
+
+EXPECTED = "a path, bytes, a binary file, a PIL image, a NumPy array, or a list of these"
+"""What a picture may be, in messages."""
+
+
+def _remedy(value: Any) -> str:
+    """Returns what to do with a value that is no picture, to be appended to a message; empty if nothing is known."""
+    if isinstance(value, set | frozenset):
+        return "; a set has no order: give a list"
+    if isinstance(value, Mapping):
+        return "; give list(x.values()) for the pictures in a dict"
+    if callable(getattr(value, "detach", None)) and callable(getattr(value, "cpu", None)):
+        first = tuple(getattr(value, "shape", ()))[:1]
+        axes = ".permute(1, 2, 0)" if first in ((1,), (3,)) and len(value.shape) == 3 else ""
+        return f"; give x{axes}.cpu().numpy(), as uint8 in 0 to 255"
+    if hasattr(value, "__array__"):
+        return "; give numpy.asarray(x), as uint8 in 0 to 255"
+    if isinstance(value, Iterable):
+        return "; give list(x), or read it with Recognizer.stream, which takes any iterable"
+    return ""
+
+
+def address_hint(text: str) -> str | None:
+    """Returns what to do about a text that is an address or holds a picture itself; None for a path.
+
+    A ``Path`` of an address has lost one of its slashes.
+    """
+    kind = re.match(r"([a-zA-Z][a-zA-Z0-9+.-]+):/", text)
+    if text.lower().startswith("data:"):
+        return "is a data URI, expected a picture; give the bytes: base64.b64decode(text.split(',', 1)[1])"
+    if kind is None or os.path.lexists(text):
+        return None
+    if kind[1].lower() in ("http", "https", "ftp", "s3", "gs"):
+        return "is an address, and Mien downloads no pictures; download it, and give the file or its bytes"
+    if kind[1].lower() == "file":
+        return "is an address, expected a path; give it without file://"
+    return (
+        f"is an address ({kind[1]}), expected a file; record a part of the stream to a file, or give a camera by its "
+        "number"
+    )
+
+
 def read(picture: Any, where: str, color: str | None = None) -> np.ndarray:
     """Reads the pixels of a picture.
 
@@ -66,8 +135,9 @@ def read(picture: Any, where: str, color: str | None = None) -> np.ndarray:
     divided by 257; 32-bit grey is too, unless its values fit in 8 bits. Palettes, CMYK, YCbCr, HSV and Lab become RGB.
 
     Args:
-        picture: a path, the bytes of a file, a PIL image, or a uint8 array [H, W] (grey), [H, W, 1], [H, W, 3] or
-            [H, W, 4] (with transparency last).
+        picture: a path, the bytes of a file, a binary file that is read from where it stands to its end (``BytesIO``,
+            an upload), a PIL image, or an array [H, W] (grey), [H, W, 1], [H, W, 3] or [H, W, 4] (with transparency
+            last) of uint8, or of bool (True is white).
         where: name of the picture in messages.
         color: order of the channels of an array; not used for files and PIL images.
 
@@ -91,16 +161,55 @@ def read(picture: Any, where: str, color: str | None = None) -> np.ndarray:
         name = os.fsdecode(picture)
         if not name:
             raise MienError("the path is empty, expected that of a picture; check where it comes from")
+        _check_is_path(name, where)
         path = Path(name)
         if os.path.isdir(path):  # unlike Path.is_dir, no exception for a name that is too long
             raise MienError(
                 f"{where}: is a folder, expected a picture; give a list of its files, or read it with `mien predict`"
             )
         return _decode(_bytes_of(path, where), where)
+    if callable(getattr(picture, "read", None)):
+        data = _bytes_of_stream(picture, where)
+        _check_kind(data[:HEAD], where, "")
+        return _decode(data, where)
     hint = "; cv2.imread gives None where it cannot read a file: give its path instead" if picture is None else ""
     kind = "None" if picture is None else f"a {type(picture).__name__}"
-    raise MienError(f"{where}: is {kind}, expected a path, bytes, a PIL image, a NumPy array, or a list "
-                    f"of these{hint}")  # fmt: skip
+    raise MienError(f"{where}: is {kind}, expected {EXPECTED}{hint or _remedy(picture)}")
+
+
+def _bytes_of_stream(stream: Any, where: str) -> bytes:
+    """Reads an open binary file to its end.
+
+    Raises:
+        MienError: it is closed, at its end, opened as text, asynchronous, or larger than ``LARGEST_FILE``.
+    """
+    if inspect.iscoroutinefunction(stream.read):
+        raise MienError(
+            f"{where}: is read with await, expected a plain file; give the bytes: await x.read(), or x.file"
+        )
+    try:
+        data = stream.read(LARGEST_FILE + 1)
+    except (OSError, ValueError) as error:  # ValueError: the file is closed
+        raise MienError(
+            f"{where}: cannot be read ({getattr(error, 'strerror', None) or error}); open it again"
+        ) from error
+    if isinstance(data, str):
+        raise MienError(f"{where}: is a file opened as text, expected bytes; open it with mode 'rb'")
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise MienError(f"{where}: read() gives a {type(data).__name__}, expected bytes; give the bytes of the file")
+    if len(data) > LARGEST_FILE:
+        raise MienError(f"{where}: is larger than {LARGEST_FILE >> 30} GiB, expected a picture; make it smaller")
+    if not len(data) and _position(stream):
+        raise MienError(f"{where}: is at its end, nothing is left to read; call seek(0) first")
+    return bytes(data)
+
+
+def _position(stream: Any) -> int:
+    """Returns where an open file stands, in bytes from its start; 0 if it does not say."""
+    try:
+        return int(stream.tell())
+    except (AttributeError, OSError, TypeError, ValueError):
+        return 0
 
 
 def _bytes_of(path: Path, where: str) -> bytes:
@@ -117,6 +226,17 @@ def _bytes_of(path: Path, where: str) -> bytes:
     if size > LARGEST_FILE:
         raise MienError(f"{where}: is larger than {LARGEST_FILE >> 30} GiB, expected a picture; make it smaller")
     return data
+
+
+def _check_is_path(name: str, where: str) -> None:
+    """Refuses texts that name no file and are addresses, pictures themselves or patterns, with what to do instead."""
+    if os.path.lexists(name):
+        return
+    hint = address_hint(name)
+    if hint is None and glob.has_magic(name):
+        hint = "is a pattern that no file has as its name; give sorted(glob.glob(pattern)), or use `mien predict`"
+    if hint is not None:
+        raise MienError(f"{where if len(where) <= 200 else where[:60] + '...'}: {hint}")
 
 
 def _check_kind(head: bytes, where: str, suffix: str) -> None:
@@ -217,6 +337,8 @@ def _from_wide(image: Image.Image, where: str) -> np.ndarray:
 
 def _from_array(array: np.ndarray, where: str, color: str | None) -> np.ndarray:
     """Converts an array of a caller to uint8 [H, W] or [H, W, 3] in RGB, always as a copy."""
+    if array.dtype == np.bool_:
+        array = array.astype(np.uint8) * np.uint8(255)
     if array.dtype != np.uint8:
         raise MienError(f"{where}: {_wrong_type(array)}")
     channels = {"gray": (1,), "rgb": (3, 4), "bgr": (3, 4)}.get(color or "", (1, 3, 4))

@@ -8,24 +8,28 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, SupportsIndex, TypeAlias, overload
+from typing import IO, TYPE_CHECKING, Any, Literal, SupportsIndex, TypeAlias, overload
 
 import numpy as np
 from PIL import Image
 
 from mien.errors import NO_NUMBERS, MienError
+from mien.model.places import DEFAULT, SHIPPED, find
 from mien.recognition import detectors, engines
 from mien.recognition.crop import SearchedPicture, search_pictures
 from mien.recognition.detection import Detection, Detector
+from mien.recognition.devices import Device, device_name
 from mien.recognition.engine import Engine
-from mien.recognition.pictures import check_color
-from mien.recognition.results import Face, Recognition
+from mien.recognition.pictures import Color, WrongTypeError, address_hint, check_color, check_type
+from mien.recognition.results import Face, Recognition, Recognitions
 
 if TYPE_CHECKING:
     from mien.recognition.explain import Explanation
+    from mien.recognition.film.records import FilmRecognition
 
-Picture: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | np.ndarray
+Picture: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | Image.Image | np.ndarray
 """What ``recognize`` accepts as one picture."""
 
 _MOST_WAITING_BYTES = 64 * 2**20
@@ -39,18 +43,24 @@ class BrokenModelError(MienError):
 class Recognizer:
     """Finds faces in pictures and reads their expressions.
 
-    The answer is a guess about how a face looks in a picture, not about what the person feels.
+    The answer is a guess about how a face looks in a picture, not about what the person feels. Several threads may use
+    one recognizer. It can be copied and pickled, for process pools; a process loads each model once.
 
     Args:
         model: the name of a model that comes with the package (``mini``, or ``mini-int8`` for its int8 form), a folder
-            that `mien train` or `mien export` wrote, or an .onnx file; by default ``mini``.
-        detector: ``yunet``; ``yunet:FILE.onnx`` to use another YuNet file; ``none`` for pictures that are face crops
-            already; or an object with the interface of ``mien.recognition.detection.Detector``.
+            that `mien train` or `mien export` wrote, an .onnx file, or a model of the Hugging Face hub
+            (``user/model``, see ``mien.model.hub_models``); by default ``mini``.
+        detector: ``yunet``; the path of another YuNet file (as text, ``yunet:FILE.onnx``); ``none`` for pictures that
+            are face crops already; or an object with the interface of ``mien.recognition.detection.Detector``.
         min_face: side in pixels of the smallest face to look for; by default ``mien.recognition.yunet.MIN_FACE``. Only
             yunet has this option.
+        color: the channels of all arrays, ``rgb``, ``bgr`` (as OpenCV has them) or ``gray``, where a call says nothing
+            else.
         engine: ``auto``, ``onnx``, ``torch``, or an object with the interface of ``mien.recognition.engine.Engine``;
             such an object replaces ``model``, ``device`` and ``threads``.
-        device: where the network runs: ``auto``, ``cpu``, ``cuda``, ``cuda:N``.
+        device: where the network runs: ``auto`` (CUDA if ONNX Runtime has it, else the processor), ``cpu``, ``gpu``,
+            ``cuda``, ``cuda:N`` or the number N, ``mps``, ``coreml``, ``directml``, ``openvino``, or a
+            ``torch.device``.
         threads: processor threads that share the faces of a batch; by default one a core, at most 8.
         batch_size: number of faces that the network reads at once, at most.
 
@@ -62,28 +72,69 @@ class Recognizer:
         self,
         model: str | os.PathLike[str] | None = None,
         *,
-        detector: str | Detector = "yunet",
+        detector: Literal["yunet", "none"] | os.PathLike[str] | Detector = "yunet",
         min_face: float | None = None,
-        engine: str | Engine = "auto",
-        device: str = "auto",
+        color: Color | None = None,
+        engine: Literal["auto", "onnx", "torch"] | Engine = "auto",
+        device: Device = "auto",
         threads: int | None = None,
         batch_size: int = 64,
     ) -> None:
         _check_count("batch_size", batch_size)
         if threads is not None:
             _check_count("threads", threads)
-        if not isinstance(device, str):
-            raise MienError(f"device: got {device!r}, expected auto, cpu, cuda or cuda:N, as text")
-        self.batch_size = batch_size
-        if min_face is not None and not isinstance(detector, str):
+        check_color(None, color)
+        self.batch_size, self.color = batch_size, color
+        if min_face is not None and not isinstance(detector, str | os.PathLike):
             raise MienError("min_face: is for the detector yunet; an object with detect() has settings of its own")
-        options = {} if min_face is None else {"min_face": min_face}
-        self.detector: Detector = detectors.detector(detector, **options) if isinstance(detector, str) else detector
-        if not callable(getattr(self.detector, "detect", None)):
-            raise MienError(f"detector: got {detector!r}, expected {detectors.KNOWN}, or an object with detect()")
-        self.engine: Engine = engines.engine(model, engine, device, threads) if isinstance(engine, str) else engine
+        self._loaded_with = {
+            "model": model, "detector": detector, "min_face": min_face, "engine": engine,
+            "device": device_name(device), "threads": threads,
+        }  # fmt: skip
+        self.detector: Detector = _detector(detector, min_face)
+        self.engine: Engine = (
+            engines.engine(model, engine, self._loaded_with["device"], threads) if isinstance(engine, str) else engine
+        )
+        self._parts = self.detector, self.engine
         if not callable(getattr(self.engine, "read", None)):
             raise MienError(f"engine: got {engine!r}, expected auto, onnx, torch, or an object with read()")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy or another process needs to load the same recognizer: settings, and no loaded network."""
+        state = {**self._loaded_with, "batch_size": self.batch_size, "color": self.color}
+        if isinstance(state["engine"], str):
+            state["model"] = _absolute(state["model"])
+        for part, value, loaded in zip(("detector", "engine"), (self.detector, self.engine), self._parts, strict=True):
+            if value is not loaded:  # it was replaced after loading
+                state[part] = value
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        parts = {name: state[name] for name in ("detector", "engine")}
+        settings = dict(state)
+        if isinstance(parts["detector"], str | os.PathLike):
+            settings |= {"detector": _detector_of_process(parts["detector"], state["min_face"]), "min_face": None}
+        if isinstance(parts["engine"], str):
+            model, device, threads = (state[name] for name in ("model", "device", "threads"))
+            settings["engine"] = _engine_of_process(model, parts["engine"], device, threads, _version(model))
+        Recognizer.__init__(self, **settings)
+        self._loaded_with |= {name: state[name] for name in self._loaded_with}
+
+    def __repr__(self) -> str:
+        detector = getattr(self.detector, "name", type(self.detector).__name__)
+        words = [repr(self._model_name()), f"engine={_kind(self.engine)!r}"]
+        provider = getattr(self.engine, "provider", None)
+        words += [] if provider is None else [f"provider={provider!r}"]
+        return f"Recognizer({', '.join([*words, f'detector={detector!r}'])})"
+
+    def _model_name(self) -> str:
+        """Returns the name of a shipped model, the path or hub id of another, or the class of an engine."""
+        path, model = getattr(self.engine, "path", None), self._loaded_with["model"]
+        if path is None:
+            return type(self.engine).__name__
+        if self.engine is not self._parts[1] or (model is None and not Path(path).is_relative_to(SHIPPED)):
+            return str(path)
+        return DEFAULT if model is None else os.fspath(model)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -97,20 +148,20 @@ class Recognizer:
         return self.engine.stated_accuracy
 
     @overload
-    def recognize(self, given: Picture, color: str | None = None) -> Recognition: ...
+    def recognize(self, given: Picture, color: Color | None = None) -> Recognition: ...
 
     @overload
-    def recognize(self, given: list[Any] | tuple[Any, ...], color: str | None = None) -> list[Recognition]: ...
+    def recognize(self, given: list[Any] | tuple[Any, ...], color: Color | None = None) -> Recognitions: ...
 
-    def recognize(self, given: Any, color: str | None = None) -> Recognition | list[Recognition]:
+    def recognize(self, given: Any, color: Color | None = None) -> Recognition | Recognitions:
         """Reads a picture, or a list of pictures whose faces share batches.
 
         Args:
-            given: a path, the bytes of a file, a PIL image, a uint8 array [H, W] (grey) or [H, W, 3] (colour), or a
-                list or tuple of these. ``mien.recognition.pictures.read`` describes the handling of EXIF orientation,
-                transparency, 16 bits, CMYK, palettes and animated files.
-            color: the channels of arrays: ``rgb``, ``bgr`` or ``gray``. Colour arrays need it; files and PIL images do
-                not.
+            given: a path, the bytes of a file, an open binary file, a PIL image, a uint8 array [H, W] (grey) or
+                [H, W, 3] (colour), or a list or tuple of these. ``mien.recognition.pictures.read`` describes the
+                handling of EXIF orientation, transparency, 16 bits, CMYK, palettes and animated files.
+            color: the channels of arrays: ``rgb``, ``bgr`` or ``gray``; by default the recognizer's ``color``. Colour
+                arrays need one of them; files and PIL images do not.
 
         Returns:
             A record for a picture; for a list, a list of the same length and order. A picture that cannot be read gives
@@ -119,12 +170,16 @@ class Recognizer:
 
         Raises:
             MienError: ``color`` has another value, or is missing for a colour array.
+            WrongTypeError (a MienError and a TypeError): a value is no picture (a set, a generator, a dict, a tensor),
+                or an array of several.
             BrokenModelError (a MienError): the model answers with NaN.
         """
+        pictures = given if isinstance(given, list | tuple) else [given]
+        for picture in pictures:  # before any is read: these are mistakes of the call, not of a picture
+            check_type(picture)
+            check_color(picture, color or self.color)
         if isinstance(given, list | tuple):
-            for picture in given:  # before any is read: a wrong ``color`` is a mistake of the call, not of a picture
-                check_color(picture, color)
-            return list(self.stream(given, color, keep_pixels=True, patience=math.inf))
+            return Recognitions(self.stream(given, color, keep_pixels=True, patience=math.inf))
         (record,) = self.stream([given], color, keep_pixels=True)
         return record
 
@@ -135,8 +190,12 @@ class Recognizer:
         every: int = 1,
         smoothing: float | None = None,
         keep_pixels: bool = False,
-    ) -> Iterator[Recognition]:
+    ) -> FilmRecognition:
         """Reads a film or a camera frame by frame; the memory does not grow with the length.
+
+            for record in recognizer.recognize_film("film.mp4"):
+                print(record.time_s, list(record))
+            recognizer.recognize_film("film.mp4").write("marked.mp4")
 
         Args:
             source: a film file, or the number of a camera.
@@ -145,23 +204,30 @@ class Recognizer:
                 default ``mien.recognition.film.tracking.SMOOTHING_S``.
             keep_pixels: keep the frame in its record, for ``annotated()``.
 
-        Yields:
-            A record for every frame, in order, with ``frame`` and ``time_s``; ``Face.id`` is the same for one face in
-            all frames. See ``mien.recognition.film.records.recognize_film``.
+        Returns:
+            An iterator over a record for every frame, in order, with ``frame`` and ``time_s``; ``Face.id`` is the same
+            for one face in all frames. It also has ``write`` for the film with boxes, ``to_df``, ``to_csv`` and
+            ``to_json``. See ``mien.recognition.film.records``.
 
         Raises:
             MienError: the film or the camera cannot be read at all.
             BrokenModelError (a MienError): the model answers with NaN.
             ValueError: ``every`` is below 1, or ``smoothing`` below 0.
         """
-        from mien.recognition.film.records import recognize_film
+        from mien.recognition.film.records import FilmRecognition
         from mien.recognition.film.tracking import SMOOTHING_S
 
         if not isinstance(source, str | os.PathLike | SupportsIndex):
-            raise MienError(f"source: is a {type(source).__name__}, expected a film file or the number of a camera")
+            hint = "; write it to a file first" if callable(getattr(source, "read", None)) else ""
+            raise WrongTypeError(
+                f"source: is a {type(source).__name__}, expected a film file or the number of a camera{hint}"
+            )
+        hint = None if isinstance(source, SupportsIndex) else address_hint(os.fspath(source))
+        if hint is not None:
+            raise MienError(f"{source}: {hint}")
         film = operator.index(source) if isinstance(source, SupportsIndex) else Path(source)
         smoothing = SMOOTHING_S if smoothing is None else smoothing
-        return recognize_film(self, film, every=operator.index(every), smoothing=smoothing, keep_pixels=keep_pixels)
+        return FilmRecognition(self, film, every=operator.index(every), smoothing=smoothing, keep_pixels=keep_pixels)
 
     def explain(self, face: Face, method: str = "auto", label: str | None = None) -> Explanation:
         """Shows which parts of a face the answer depends on; see ``mien.recognition.explain.explain``.
@@ -176,7 +242,7 @@ class Recognizer:
     def stream(
         self,
         pictures: Iterable[Any],
-        color: str | None = None,
+        color: Color | None = None,
         *,
         keep_pixels: bool = False,
         patience: float = 1.0,
@@ -196,6 +262,7 @@ class Recognizer:
         Raises:
             MienError: as ``recognize``.
         """
+        color = color or self.color
         waiting: list[SearchedPicture] = []
         crop_count = byte_count = 0
         started = time.monotonic()
@@ -258,3 +325,47 @@ class Recognizer:
 def _check_count(name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise MienError(f"{name}: got {value!r}, expected a whole number of at least 1")
+
+
+def _detector(detector: object, min_face: float | None) -> Any:
+    """Makes the detector of a name, or checks an object.
+
+    Raises:
+        MienError: the name is unknown, the detector cannot be loaded, or the object has no ``detect``.
+    """
+    if isinstance(detector, os.PathLike):
+        detector = f"yunet:{os.fspath(detector)}"
+    options = {} if min_face is None else {"min_face": min_face}
+    made = detectors.detector(detector, **options) if isinstance(detector, str) else detector
+    if not callable(getattr(made, "detect", None)):
+        raise MienError(f"detector: got {detector!r}, expected {detectors.KNOWN}, or an object with detect()")
+    return made
+
+
+# A pool of processes gets a recognizer with every task; loading its model each time would take longer than most tasks.
+@lru_cache(maxsize=4)
+def _detector_of_process(detector: Any, min_face: float | None) -> Any:
+    return _detector(detector, min_face)
+
+
+@lru_cache(maxsize=4)
+def _engine_of_process(model: Any, kind: str, device: Any, threads: int | None, version: object) -> Engine:
+    return engines.engine(model, kind, device, threads)
+
+
+def _version(model: Any) -> tuple[tuple[str, int, int], ...]:
+    """Returns what tells a model's files from those of another version: their paths, sizes and times."""
+    files = find(model)
+    paths = [files.onnx] if files.onnx else []
+    paths += [files.folder / "model.safetensors"] if files.folder else []
+    return tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths)
+
+
+def _absolute(model: Any) -> Any:
+    """Returns a model's path as another process finds it, which may work in another folder; names stay."""
+    return os.path.abspath(model) if model is not None and os.path.exists(model) else model
+
+
+def _kind(engine: object) -> str:
+    """Returns the name of an engine: onnx, torch, or its class."""
+    return {"OnnxEngine": "onnx", "TorchEngine": "torch"}.get(type(engine).__name__, type(engine).__name__)

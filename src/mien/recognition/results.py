@@ -2,20 +2,131 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import io
+import os
+import tempfile
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from importlib.util import find_spec
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 from PIL import Image
 
 from mien.errors import MienError
+from mien.files import atomic_file
+from mien.text import json_shown, shown
+
+if TYPE_CHECKING:
+    import pandas
 
 Box = tuple[float, float, float, float]
 """Left, top, width and height in pixels of the upright picture; the origin is its top left corner."""
 
+_MOST_IN_REPR = 4
+_LONGEST_IN_REPR = 60
 
-@dataclass(frozen=True)
+
+class Tables:
+    """What all results can do: become a table of faces, JSON, or a file of either.
+
+    A table has a row for every face, and one without a face for a picture that has none or cannot be read
+    (``mien.recognition.formats.columns``). Expressions are guesses about how a face looks, not what a person feels.
+    """
+
+    @abstractmethod
+    def _records(self) -> Iterable[Recognition]:
+        """The records of the table, in order."""
+
+    def _names(self) -> tuple[str, ...] | None:
+        """The expressions of the model, if they are known without reading the records."""
+        return None
+
+    def _read(self) -> tuple[Iterable[Recognition], tuple[str, ...]]:
+        """Returns the records, and the expressions, by the first face if nothing else says them."""
+        names = self._names()
+        if names is not None:
+            return self._records(), names
+        records = list(self._records())
+        return records, next((tuple(face.probabilities) for record in records for face in record.faces), ())
+
+    def to_df(self) -> pandas.DataFrame:
+        """Returns a pandas DataFrame with a row for every face.
+
+        Raises:
+            MienError: pandas is not installed.
+        """
+        if find_spec("pandas") is None:
+            raise MienError("to_df: needs pandas, which is not installed; pip install 'mien[tables]' brings it")
+        import pandas
+
+        from mien.recognition.formats import columns, rows
+
+        records, names = self._read()
+        return pandas.DataFrame([row for record in records for row in rows(record)], columns=columns(names))
+
+    def to_csv(self, path: str | os.PathLike[str] | None = None) -> str | None:
+        """Returns the table as CSV, or writes it to a file as ``mien predict --csv`` does and returns None.
+
+        Args:
+            path: a file, which is replaced; None to get the text.
+
+        Raises:
+            MienError: another command writes the file.
+            OSError: it cannot be written.
+        """
+        from mien.recognition.formats import csv_table
+
+        records, names = self._read()
+        if path is None:
+            with tempfile.TemporaryDirectory() as folder:
+                file = Path(folder) / "faces.csv"
+                with csv_table(file, names) as add:
+                    for record in records:
+                        add(record)
+                return file.read_text(encoding="utf-8")
+        with csv_table(Path(path), names) as add:
+            for record in records:
+                add(record)
+        return None
+
+    def to_json(self, path: str | os.PathLike[str] | None = None) -> str | None:
+        """Returns the records as JSON, or writes them to a file and returns None.
+
+        A picture is one object, as ``to_dict`` returns it; several are an array, one object a line. A file whose name
+        ends in ``.jsonl`` gets the lines without the array.
+
+        Args:
+            path: a file, which is replaced; None to get the text.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        lines = path is not None and Path(path).suffix.lower() == ".jsonl"
+        pieces = self._json(lines)
+        if path is None:
+            return "".join(pieces)
+        with (
+            atomic_file(Path(path), spare_newcomer=True) as temporary,
+            open(temporary, "w", encoding="utf-8", newline="\n") as file,
+        ):
+            file.writelines(pieces)
+            file.write("" if lines else "\n")
+        return None
+
+    def _json(self, lines: bool) -> Iterator[str]:
+        """Yields the text of the records, one after the other: an array, or lines."""
+        yield "" if lines else "["
+        for index, record in enumerate(self._records()):
+            before = "" if lines or not index else ",\n"
+            yield before + _json_text(record.to_dict()) + ("\n" if lines else "")
+        yield "" if lines else "]"
+
+
+@dataclass(frozen=True, repr=False)
 class Face:
     """A face and its expression: a guess about the picture, not about what the person feels.
 
@@ -38,27 +149,40 @@ class Face:
     probabilities: Mapping[str, float] = field(hash=False)
     uncertain: bool | None = None
     detector_score: float | None = None
-    crop: np.ndarray | None = field(default=None, repr=False, compare=False)
-    embedding: np.ndarray | None = field(default=None, repr=False, compare=False)
+    crop: np.ndarray | None = field(default=None, compare=False)
+    embedding: np.ndarray | None = field(default=None, compare=False)
     id: int | None = None
 
-    def record(self) -> dict[str, Any]:
-        """Returns a JSON-ready dict: ``box``, ``label``, ``score``, ``uncertain``, ``emotions``, ``detector_score``;
-        in a film also ``id``."""
+    def to_dict(self) -> dict[str, Any]:
+        """Returns a JSON-ready dict: ``box``, ``label``, ``score``, ``uncertain``, ``probabilities``,
+        ``detector_score``; in a film also ``id``."""
         values: dict[str, Any] = {
             "box": [round(value, 1) for value in self.box],
             "label": self.label,
             "score": self.score,
             "uncertain": self.uncertain,
-            "emotions": dict(self.probabilities),
+            "probabilities": dict(self.probabilities),
             "detector_score": self.detector_score,
         }
         return values if self.id is None else {**values, "id": self.id}
 
+    def record(self) -> dict[str, Any]:
+        """Does the same as ``to_dict``."""
+        return self.to_dict()
 
-@dataclass(frozen=True)
-class Recognition:
-    """The result for one picture, or for one frame of a film.
+    def __repr__(self) -> str:
+        number = "" if self.id is None else f", id={self.id}"
+        return f"Face({self._in_short()}, box=({', '.join(f'{value:.0f}' for value in self.box)}){number})"
+
+    def _in_short(self) -> str:
+        return f"{shown(self.label)}{'?' if self.uncertain else ''} {self.score:.0%}"
+
+
+@dataclass(frozen=True, repr=False)
+class Recognition(Tables):
+    """The result for one picture, or for one frame of a film. It iterates over its faces, which have an index.
+
+    As with a list, ``len`` is the number of faces, and a result without faces is false.
 
     Attributes:
         input: the path, or ``picture N`` for pixels, counted from 0.
@@ -80,9 +204,24 @@ class Recognition:
     faces: tuple[Face, ...] = ()
     frame: int | None = None
     time_s: float | None = None
-    pixels: np.ndarray | None = field(default=None, repr=False, compare=False)
+    pixels: np.ndarray | None = field(default=None, compare=False)
 
-    def record(self) -> dict[str, Any]:
+    def __iter__(self) -> Iterator[Face]:
+        return iter(self.faces)
+
+    def __len__(self) -> int:
+        return len(self.faces)
+
+    @overload
+    def __getitem__(self, index: int) -> Face: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Face, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> Face | tuple[Face, ...]:
+        return self.faces[index]
+
+    def to_dict(self) -> dict[str, Any]:
         """Returns a JSON-ready dict: ``input``, ``status``, ``error``, ``width``, ``height``, ``frame``, ``time_s``,
         ``faces``."""
         return {
@@ -93,8 +232,12 @@ class Recognition:
             "height": self.height,
             "frame": self.frame,
             "time_s": self.time_s,
-            "faces": [face.record() for face in self.faces],
+            "faces": [face.to_dict() for face in self.faces],
         }
+
+    def record(self) -> dict[str, Any]:
+        """Does the same as ``to_dict``."""
+        return self.to_dict()
 
     def annotated(self) -> Image.Image:
         """Returns a copy of the picture with a box and a label for every face; mode RGB.
@@ -109,3 +252,98 @@ class Recognition:
         from mien.recognition.draw import annotated
 
         return Image.fromarray(annotated(self.pixels, self.faces))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the picture with a box and a label for every face, in the format of the file's ending.
+
+        Raises:
+            MienError: as ``annotated``, or no picture format has this ending.
+            OSError: the file cannot be written.
+        """
+        place = Path(path)
+        image = self.annotated()
+        kind = Image.registered_extensions().get(place.suffix.lower())
+        if kind is None or kind not in Image.SAVE:
+            raise MienError(f"{place}: is not a name for a picture, expected one that ends in .jpg or .png; change it")
+        with atomic_file(place, spare_newcomer=True) as temporary:
+            image.save(temporary, format=kind, **({"quality": 95} if kind in ("JPEG", "WEBP") else {}))
+
+    def show(self) -> None:
+        """Opens the picture with its boxes in the system's viewer, or below the cell of a notebook.
+
+        Raises:
+            MienError: as ``annotated``.
+        """
+        self.annotated().show(self.input)
+
+    def _repr_png_(self) -> bytes | None:
+        """The picture with its boxes as a PNG file, for notebooks; None if there are no pixels."""
+        if self.pixels is None:
+            return None
+        buffer = io.BytesIO()
+        self.annotated().save(buffer, "PNG")
+        return buffer.getvalue()
+
+    def __repr__(self) -> str:
+        words = [repr(_shortened(self.input))]
+        if self.frame is not None:
+            words.append(f"frame {self.frame}" + ("" if self.time_s is None else f" ({self.time_s:.2f} s)"))
+        if self.status == "error":
+            return f"Recognition({', '.join(words)}, error: {shown(self.error)})"
+        words.append(f"{self.width}x{self.height}")
+        words += [face._in_short() for face in self.faces[:_MOST_IN_REPR]] or ["no face"]
+        more = len(self.faces) - _MOST_IN_REPR
+        return f"Recognition({', '.join(words)}{f', and {more} more faces' if more > 0 else ''})"
+
+    def _records(self) -> Iterable[Recognition]:
+        return [self]
+
+    def _json(self, lines: bool) -> Iterator[str]:
+        yield _json_text(self.to_dict()) + ("\n" if lines else "")
+
+
+class Recognitions(list[Recognition], Tables):
+    """The results for a list of pictures: a list with tables, in the order of the pictures."""
+
+    def to_dict(self) -> list[dict[str, Any]]:
+        """Returns the JSON-ready dicts of the records (``Recognition.to_dict``)."""
+        return [record.to_dict() for record in self]
+
+    def save(self, folder: str | os.PathLike[str]) -> list[Path]:
+        """Writes a copy with boxes of every picture that could be read, under its name; a name in use gets a number.
+
+        Args:
+            folder: folder of the copies; it is created if it does not exist.
+
+        Returns:
+            The paths of the copies.
+
+        Raises:
+            MienError: the folder cannot be written to.
+        """
+        from mien.recognition.copies import Copies
+
+        copies = Copies(Path(folder))
+        return [copies.add(record) for record in self if record.pixels is not None]
+
+    def __repr__(self) -> str:
+        words = [repr(record) for record in islice(self, _MOST_IN_REPR)]
+        more = len(self) - _MOST_IN_REPR
+        return f"[{', '.join(words)}{f', and {more} more' if more > 0 else ''}]"
+
+    def _records(self) -> Iterable[Recognition]:
+        return self
+
+
+def _json_text(value: Any) -> str:
+    """Encodes JSON in UTF-8, or in ASCII if a file name has bytes that are not UTF-8."""
+    text = json_shown(value)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json_shown(value, ascii_only=True)
+    return text
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= _LONGEST_IN_REPR else f"...{name[3 - _LONGEST_IN_REPR :]}"

@@ -132,7 +132,7 @@ class TimedProcess:
                 self._process.join(_ENDING_S)
                 code = self._process.exitcode
                 self._kill()
-                if code == -getattr(signal, "SIGALRM", 0):
+                if hasattr(signal, "SIGALRM") and code == -signal.SIGALRM:
                     raise OverdueError(_overdue(name, seconds)) from error
                 raise OverdueError(_died(name, code)) from error
             if kind == "failed":  # the process has ended with this exception

@@ -63,6 +63,15 @@ class TorchEngine:
         self.face_size = classifier.preprocessing.face_size
         self.grey = reads_luma(classifier.network, classifier.preprocessing)
         self._reading = Reading(classifier.network).eval()
+        self.provider = str(classifier.device)
+
+    @property
+    def path(self) -> Path | None:
+        """The folder of the model; None for one that was not loaded from a folder."""
+        return self.classifier.folder
+
+    def __repr__(self) -> str:
+        return f"TorchEngine({str(self.path)!r}, device={self.provider!r})"
 
     @classmethod
     def load(cls, folder: Path, device: str = "auto", threads: int | None = None) -> TorchEngine:
@@ -70,7 +79,7 @@ class TorchEngine:
 
         Args:
             folder: a folder that ``mien train`` wrote.
-            device: auto, cpu, cuda, cuda:N or mps.
+            device: auto, cpu, gpu (CUDA or else mps), cuda, cuda:N or mps.
             threads: number of torch's threads in the whole process; None to leave it unchanged.
 
         Raises:
@@ -78,7 +87,7 @@ class TorchEngine:
         """
         if threads is not None:
             torch.set_num_threads(threads)
-        classifier = Classifier.load(folder, resolve_device(device))
+        classifier = Classifier.load(folder, resolve_device(_of_torch(device)))
         try:
             return cls(classifier, *certainty(classifier.meta()))
         except (AttributeError, TypeError, ValueError) as error:
@@ -102,6 +111,23 @@ class TorchEngine:
             probabilities, embedding = self._reading(pixels)
             parts.append((probabilities.float().cpu().numpy(), embedding.float().cpu().numpy()))
         return joined(parts, len(crops), self.classifier.folder or "the model", len(self.names))
+
+
+def _of_torch(device: str) -> str:
+    """Returns torch's name of a device: ``gpu`` is CUDA, or else Apple's GPU.
+
+    Raises:
+        MienError: there is no GPU, or torch has no such device.
+    """
+    if device in ("coreml", "directml", "openvino"):
+        raise MienError(f"device: got {device}, which ONNX Runtime may have, but torch has not; take cpu, cuda or mps")
+    if device != "gpu":
+        return device
+    if torch.cuda.is_available():
+        return "cuda"
+    if torch.backends.mps.is_available():
+        return "mps"
+    raise MienError("device: got gpu, and torch has none here; use cpu, or check the driver")
 
 
 def certainty(meta: Mapping[str, Any]) -> tuple[float | None, float | None]:

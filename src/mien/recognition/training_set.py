@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -18,6 +20,7 @@ from mien.progress import progress
 from mien.recognition.crop import cut
 from mien.recognition.detection import Detector
 from mien.recognition.pictures import read
+from mien.recognition.time_limit import OverdueError, Say, TimedProcess, Work
 from mien.text import safe_stem
 
 WHICH: tuple[str, ...] = ("largest", "all", "only")
@@ -39,8 +42,19 @@ class Cropped:
     reason: str | None
 
 
+MakeDetector = Callable[[], Detector]
+"""Picklable function that makes a detector, as for a second process; a detector itself cannot be handed over."""
+
+
 def crop_set(
-    source: Path, out: Path, detector: Detector, *, size: int = 48, grey: bool = True, which: str = "largest"
+    source: Path,
+    out: Path,
+    detector: Detector | MakeDetector,
+    *,
+    size: int = 48,
+    grey: bool = True,
+    which: str = "largest",
+    timeout: float | None = None,
 ) -> list[Cropped]:
     """Cuts the faces out of photos and writes them as a set for ``mien train``.
 
@@ -50,10 +64,12 @@ def crop_set(
     Args:
         source: a folder or a zip archive of photos.
         out: folder of the set; it must not exist, and is written whole or not at all.
-        detector: finds the faces; its margin gives FER2013's framing.
+        detector: finds the faces; its margin gives FER2013's framing. With ``timeout``, a function that makes it.
         size: height and width of the crops, in pixels.
         grey: write luma, as in FER2013, instead of RGB.
         which: one of ``WHICH``.
+        timeout: seconds after which a second process, which reads the photos, is killed, and the photo is skipped; None
+            for no limit and no second process.
 
     Returns:
         A record for every file, in alphabetical order; files whose names are not those of pictures come last.
@@ -67,13 +83,18 @@ def crop_set(
     if os.path.lexists(out):
         raise MienError(f"{out}: exists; choose another name, or remove it")
     records = []
-    with open_entries(source) as entries, atomic_folder(out) as temporary:
+    cutter = _Cutter(source, detector, which, size, grey)
+    with (
+        open_entries(source) as entries,
+        cutter.running(entries, timeout) as cut_faces,
+        atomic_folder(out) as temporary,
+    ):
         listing = list_pictures(entries)
         by_split = has_splits(listing.paths)
         with progress("cropping faces", len(listing.paths), "photos") as advance:
             for path, name, split in zip(listing.paths, listing.classes, listing.splits, strict=True):
                 folder = PurePosixPath(split, name) if by_split else PurePosixPath(name)
-                crops, reason = _cut_faces(entries, path, detector, which, size, grey)
+                crops, reason = cut_faces(path)
                 records.append(Cropped(path, tuple(_write(temporary, folder, path, crops)), reason))
                 advance(1)
         records += [
@@ -86,23 +107,65 @@ def crop_set(
     return records
 
 
-def _cut_faces(
-    entries: Entries, path: str, detector: Detector, which: str, size: int, grey: bool
-) -> tuple[list[np.ndarray], str | None]:
-    """Returns the crops of a photo, or the reason why there are none."""
-    where = entries.where(path)
-    try:
-        picture = read(entries.read(path, LARGEST_PHOTO), where, None)
-        detections = detector.detect(picture)
-    except MienError as error:
-        return [], str(error)
-    if not detections:
-        return [], f"{where}: no face was found"
-    if which == "only" and len(detections) > 1:
-        return [], f"{where}: {len(detections)} faces, and the folder tells the look of one"
-    if which == "largest":
-        detections = [max(detections, key=lambda detection: detection.box[2] * detection.box[3])]
-    return [cut(picture, detection.framed, detector.margin, size, grey) for detection in detections], None
+CutFaces = Callable[[str], tuple[list[np.ndarray], str | None]]
+"""From the path of a photo within the source to its crops, and the reason why there are none."""
+
+
+@dataclass(frozen=True)
+class _Cutter:
+    """Cuts the faces out of photos; see ``crop_set``."""
+
+    source: Path
+    detector: Detector | MakeDetector
+    which: str
+    size: int
+    grey: bool
+
+    @contextmanager
+    def running(self, entries: Entries, timeout: float | None) -> Iterator[CutFaces]:
+        """Gives the function that cuts, in this process or, with a time limit, in a second one."""
+        if timeout is None:
+            yield self.ready(entries)
+            return
+        with closing(TimedProcess(timeout, _prepare_cutting, self)) as process:
+
+            def cut_faces(path: str) -> tuple[list[np.ndarray], str | None]:
+                try:
+                    ((crops, reason),) = process.answers(path, entries.where(path))
+                except OverdueError as error:
+                    return [], str(error)
+                return crops, reason
+
+            yield cut_faces
+
+    def ready(self, entries: Entries) -> CutFaces:
+        """The function that cuts, in this process."""
+        detector = self.detector() if callable(self.detector) else self.detector
+        return lambda path: self._cut_faces(entries, path, detector)
+
+    def _cut_faces(self, entries: Entries, path: str, detector: Detector) -> tuple[list[np.ndarray], str | None]:
+        where = entries.where(path)
+        try:
+            picture = read(entries.read(path, LARGEST_PHOTO), where, None)
+            detections = detector.detect(picture)
+        except MienError as error:
+            return [], str(error)
+        if not detections:
+            return [], f"{where}: no face was found"
+        if self.which == "only" and len(detections) > 1:
+            return [], f"{where}: {len(detections)} faces, and the folder tells the look of one"
+        if self.which == "largest":
+            detections = [max(detections, key=lambda detection: detection.box[2] * detection.box[3])]
+        framed = [detection.framed for detection in detections]
+        return [cut(picture, box, detector.margin, self.size, self.grey) for box in framed], None
+
+
+def _prepare_cutting(say: Say, cutter: _Cutter) -> tuple[None, Work]:
+    """Runs in the process of the time limit: opens the source, and gives the function that cuts."""
+    stack = ExitStack()
+    atexit.register(stack.close)  # the source stays open as long as the process lives
+    cut_faces = cutter.ready(stack.enter_context(open_entries(cutter.source)))
+    return None, lambda path: iter([cut_faces(path)])
 
 
 def _write(out: Path, folder: PurePosixPath, path: str, crops: list[np.ndarray]) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,15 +23,15 @@ from mien.evaluation.metrics import accuracy_and_macro_f1
 from mien.files import read_json_object, write_json
 from mien.labels import canonical
 from mien.locks import holds_out
+from mien.log import report, say
 from mien.machine import machine_of, versions
 from mien.model.classifier import Classifier
 from mien.model.freezing import check_freezing, freeze, frozen_units, table, training_mode
 from mien.model.networks import Network, lay_out, logits, logits_and_states, num_channels, rows_line
-from mien.model.places import is_hub_id
+from mien.model.places import is_hub_backbone
 from mien.model.preprocessing import tensor
 from mien.model.vit import build, check_backbone, classes_of, holds_timm, reading_crop_of
 from mien.progress import progress
-from mien.text import shown
 from mien.training.augment import (
     Augment,
     build_mixup,
@@ -86,7 +85,7 @@ def train(config: TrainConfig, *, resume: bool = False, command: str = "") -> Pa
     """
     tuning = prepared(config, resume=resume, command=command)
     if on_main():
-        print("\n".join(shown(line) for line in plan_lines(tuning)), file=sys.stderr, flush=True)
+        say("\n".join(plan_lines(tuning)))
     tuning.fit()
     tuning.accelerator.wait_for_everyone()
     return Path(config.out) / "model"
@@ -119,8 +118,8 @@ def prepared(config: TrainConfig, *, resume: bool = False, command: str = "", dr
     if saved:
         check_teachers(teachers, saved)
     torch.manual_seed(config.seed)
-    if on_main() and is_hub_id(config.backbone):
-        print(f"reading {config.backbone} from the Hugging Face hub or its cache", file=sys.stderr, flush=True)
+    if on_main() and is_hub_backbone(config.backbone):
+        say(f"reading {config.backbone} from the Hugging Face hub or its cache")
     network, preprocessing = build(
         config.backbone,
         faces.names,
@@ -244,9 +243,7 @@ class FineTuning:
             self.finish_epoch(epoch, stage)
         if on_main():
             write_curves(self.out, self.state.history)
-            print(
-                calibrate_model(self.out, self.validation, self.train_set.images, self.accelerator.device), flush=True
-            )
+            report(calibrate_model(self.out, self.validation, self.train_set.images, self.accelerator.device))
 
     def enter_stage(self, frozen: int, previous: Stage | None) -> Stage:
         """Freezes the first ``frozen`` units and builds an optimizer for the rest, which takes over the moments."""
@@ -255,9 +252,9 @@ class FineTuning:
         freeze(self.network, frozen)
         optimizer = build_optimizer(self.network, self.config)
         if on_main():
-            print(table(self.network, optimizer.param_groups), file=sys.stderr)
+            say(table(self.network, optimizer.param_groups))
             if self.backbone_names and previous is None:
-                print(shown(rows_line(self.backbone_names, self.faces.names)), file=sys.stderr)
+                say(rows_line(self.backbone_names, self.faces.names))
         schedule = build_schedule(optimizer, self.config, self.steps)
         restore_moments(self.network, optimizer, self.moments)
         return Stage(frozen, self.accelerator.prepare_model(self.network), optimizer, schedule)
@@ -281,10 +278,9 @@ class FineTuning:
         self.save_state(stage)
         if on_main():
             self.save_model(self.network, {"epoch": 0, **scores})
-            print(
+            report(
                 f"before training  validation: accuracy {scores['val_accuracy']:.2%}, loss {scores['val_loss']:.4f}; "
-                "kept until an epoch does better",
-                flush=True,
+                "kept until an epoch does better"
             )
 
     def train_epoch(self, epoch: int, stage: Stage) -> None:

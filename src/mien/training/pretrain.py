@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,13 +18,13 @@ from mien.data.faces import SPLITS, FaceSet
 from mien.data.read import read_for_pretraining
 from mien.evaluation.probe import probe
 from mien.locks import holds_out
+from mien.log import say, warn
 from mien.machine import machine_of, versions
 from mien.model.mae import build_autoencoder, count_patches, reconstruct, save_autoencoder
 from mien.model.networks import lay_out
 from mien.model.preprocessing import Preprocessing, tensor
 from mien.model.presets import SHAPES
 from mien.progress import progress
-from mien.text import shown
 from mien.training.augment import Augment, local_rows, random_table, seed_step, shuffled
 from mien.training.folder import write_config
 from mien.training.history import pretraining_line, write_curves, write_reconstructions
@@ -77,7 +76,7 @@ def pretrain(config: PretrainConfig, *, resume: bool = False, command: str = "")
     """
     pretraining = prepared(config, resume=resume, command=command)
     if on_main():
-        print("\n".join(shown(line) for line in pretraining_lines(pretraining)), file=sys.stderr, flush=True)
+        say("\n".join(pretraining_lines(pretraining)))
     pretraining.fit()
     pretraining.accelerator.wait_for_everyone()
     return Path(config.out) / "model"
@@ -107,7 +106,7 @@ def prepared(config: PretrainConfig, *, resume: bool = False, command: str = "",
     network, preprocessing = build_autoencoder(config, grey=faces.is_grey)
     if on_main():
         for warning in faces.warnings:
-            print(f"warning: {shown(warning)}", file=sys.stderr, flush=True)
+            warn(warning)
     return Pretraining(
         config, lay_out(network.to(accelerator.device)), preprocessing, faces, accelerator, saved, command
     )

@@ -6,7 +6,6 @@ import dataclasses
 import json
 import math
 import os
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -24,6 +23,7 @@ from mien.data.faces import FaceSet
 from mien.data.twins import cut_validation
 from mien.errors import MienError
 from mien.files import atomic_file, ensure_writable, recover_folder, refuse_inputs, remove_leftovers
+from mien.log import report, say
 from mien.machine import resolve_device
 from mien.training.folder import check_new, differing, state_path
 from mien.training.history import require_tensorboard, write_history, write_tensorboard
@@ -70,7 +70,7 @@ def prepare_faces(faces: FaceSet, config: RunConfig) -> FaceSet:
         faces = cut_validation(faces, config.validation_fraction, config.seed)
         if on_main():
             count = len(faces.part("validation"))
-            print(f"no validation split: {count:,} training images became one, twins kept together", file=sys.stderr)
+            say(f"no validation split: {count:,} training images became one, twins kept together")
     return faces
 
 
@@ -91,8 +91,7 @@ def fit_batch(config: C, faces: FaceSet, processes: int) -> C:
             "some, and two where mixup or cutmix is on; add images"
         )
     if on_main():
-        print(f"{count} training images, fewer than --batch-size {config.batch_size}: every step sees them all",
-              file=sys.stderr)  # fmt: skip
+        say(f"{count} training images, fewer than --batch-size {config.batch_size}: every step sees them all")
     return dataclasses.replace(config, batch_size=count - count % shared_by)
 
 
@@ -181,11 +180,11 @@ class Run:
         state.epoch, state.step, state.loss_sum = state.epoch + 1, 0, 0.0
 
     def report(self, line: str) -> None:
-        """Writes the history and prints a line; call it in the main process only."""
+        """Writes the history and logs a line; call it in the main process only."""
         write_history(self.out, self.state.history)
         if self.config.tensorboard:
             write_tensorboard(self.out, self.state.history[-1])
-        print(line, flush=True)
+        report(line)
 
     def save(self, parts: Callable[[], Parts]) -> None:
         """Writes the state, from the main process.

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from mien.errors import MienError
 from mien.recognition.engine import Engine
 from mien.recognition.film.reader import Frame, frames
 from mien.recognition.film.tracking import SMOOTHING_S, Tracker
-from mien.recognition.results import Recognition
+from mien.recognition.results import Recognition, Tables
 
 BATCH = 8
 """Frames of a film that share a batch; frames of a camera are read one by one, so that answers come at once."""
@@ -68,6 +72,111 @@ def recognize_film(
     tracker = Tracker(smoothing, recognizer.engine.threshold)
     name = f"camera {source}" if isinstance(source, int) else str(source)
     return _records(recognizer, frames(source, every), tracker, name, batch, keep_pixels)
+
+
+class FilmRecognition(Tables):
+    """The faces of a film or a camera, read frame by frame: an iterator over a ``Recognition`` for every frame.
+
+    Like a file it is read once, from the first frame to the last, while one iterates; ``close`` ends that early. Each
+    of ``write``, ``to_df``, ``to_csv`` and ``to_json`` reads the whole film for itself, from its start. Of a camera
+    they read until it stops or Ctrl-C.
+
+    Args:
+        recognizer: reads the frames.
+        source: a film file, or the number of a camera.
+        every: read only every ``every``-th frame.
+        smoothing: time constant in seconds; 0 for no smoothing.
+        keep_pixels: keep the frame in the record when iterating.
+
+    Raises:
+        ValueError: ``every`` is below 1, or ``smoothing`` below 0.
+    """
+
+    def __init__(
+        self,
+        recognizer: Reader,
+        source: Path | int,
+        *,
+        every: int = 1,
+        smoothing: float = SMOOTHING_S,
+        keep_pixels: bool = False,
+    ) -> None:
+        self.source, self.every, self.smoothing = source, every, smoothing
+        self._recognizer = recognizer
+        self._iterator = self._from_start(keep_pixels)
+
+    def __iter__(self) -> Iterator[Recognition]:
+        return self
+
+    def __next__(self) -> Recognition:
+        return next(self._iterator)
+
+    def close(self) -> None:
+        """Ends the reading and closes the film, as for a generator."""
+        close: Callable[[], None] | None = getattr(self._iterator, "close", None)
+        if close is not None:
+            close()
+
+    def write(
+        self, path: str | os.PathLike[str], *, audio: bool = True, timeline: str | os.PathLike[str] | None = None
+    ) -> None:
+        """Writes a copy of the film with a box and a label for every face, in its rhythm and with its sound.
+
+        After Ctrl-C the file holds the frames until then. What had to be done differently (another codec, sound that
+        was encoded anew) is logged as a warning by the logger ``mien``.
+
+        Args:
+            path: the copy; .mp4 (H.264) or .avi (MJPEG).
+            audio: copy the sound.
+            timeline: a picture (.png) of the probabilities over the time of the film, written in the same pass.
+
+        Raises:
+            MienError: a path has another ending or is the film itself, the film cannot be read, or no frame of it.
+            OSError: a file cannot be written.
+        """
+        from mien.recognition.film.reader import about
+        from mien.recognition.film.timeline import timeline_file
+        from mien.recognition.film.writer import check_film, write_copy
+
+        place = Path(path)
+        check_film(place)
+        for output in (place, None if timeline is None else Path(timeline)):
+            self._check_not_source(output)
+        warn = logging.getLogger("mien").warning
+        with ExitStack() as stack:
+            copy = write_copy(place, self.source, about(self.source), every=self.every, audio=audio,
+                              say=lambda text: warn("%s", text))  # fmt: skip
+            writers: list[Callable[[Recognition], None]] = [stack.enter_context(copy)]
+            if timeline is not None:
+                title = Path(self._name).name
+                writers.append(stack.enter_context(timeline_file(Path(timeline), title, self.smoothing)))
+            for record in self._from_start(keep_pixels=True):
+                for write in writers:
+                    write(record)
+
+    def __repr__(self) -> str:
+        return f"FilmRecognition({self._name!r}, every={self.every}, smoothing={self.smoothing:g})"
+
+    @property
+    def _name(self) -> str:
+        return f"camera {self.source}" if isinstance(self.source, int) else str(self.source)
+
+    def _from_start(self, keep_pixels: bool = False) -> Iterator[Recognition]:
+        return recognize_film(
+            self._recognizer, self.source, every=self.every, smoothing=self.smoothing, keep_pixels=keep_pixels
+        )
+
+    def _records(self) -> Iterable[Recognition]:
+        return self._from_start()
+
+    def _names(self) -> tuple[str, ...]:
+        return self._recognizer.engine.names
+
+    def _check_not_source(self, output: Path | None) -> None:
+        if output is None or isinstance(self.source, int) or not output.exists():
+            return
+        if output.samefile(self.source):
+            raise MienError(f"{output}: is the film that is read, and would be written over; give another name")
 
 
 def _records(

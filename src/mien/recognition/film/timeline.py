@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from PIL import Image, ImageDraw
 
 from mien.errors import MienError
 from mien.files import atomic_file
-from mien.recognition.draw import colour_of, font
+from mien.fonts import write
+from mien.recognition.draw import colour_of
 from mien.recognition.results import Face, Recognition
 
 LARGEST_BINS = 4096
@@ -106,20 +108,20 @@ class Timeline:
         panels = max(1, len(shown))
         image = Image.new("RGB", (_WIDTH, _TOP + panels * (_PANEL + _GAP) - _GAP + _BOTTOM), _PAPER)
         pen = ImageDraw.Draw(image)
-        pen.text((36, 26), f"How faces look in {_shortened(self.title)}", fill=_INK, font=font(32))
+        write(pen, (36, 26), f"How faces look in {_shortened(self.title)}", 32, _INK)
         smoothed = f", smoothed over {self.smoothing:g} s" if self.smoothing else ""
         subtitle = f"Probability of each expression{smoothed}. Guesses about how a face looks, not what a person feels."
-        pen.text((36, 70), subtitle, fill=_SOFT, font=font(20))
+        write(pen, (36, 70), subtitle, 20, _SOFT)
         places = np.array(sorted(self._frame_counts), int)
         columns, until = self._columns(places)
         for row, face_id in enumerate(shown):
             self._panel(image, face_id, _TOP + row * (_PANEL + _GAP), places, columns, until)
         if not shown:
             pen.rectangle((_LEFT, _TOP, _WIDTH - _RIGHT, _TOP + _PANEL), fill=_EMPTY)
-            pen.text(((_LEFT + _WIDTH - _RIGHT) / 2, _TOP + _PANEL / 2), "No face was seen.", fill=_SOFT, font=font(24),
-                     anchor="mm")  # fmt: skip
+            centre = ((_LEFT + _WIDTH - _RIGHT) / 2, _TOP + _PANEL / 2)
+            write(pen, centre, "No face was seen.", 24, _SOFT, "mm")
         _axis(pen, until, image.height - _BOTTOM + 16, [_TOP + row * (_PANEL + _GAP) for row in range(panels)])
-        pen.text((36, image.height - 34), self._remarks(len(shown)), fill=_SOFT, font=font(17))
+        write(pen, (36, image.height - 34), self._remarks(len(shown)), 17, _SOFT)
         return image
 
     def _add_face(self, face: Face, place: int) -> None:
@@ -191,17 +193,17 @@ class Timeline:
         for share in (0.0, 0.5, 1.0):
             y = top + round((1 - share) * (_PANEL - 1))
             pen.line((_LEFT, y, _WIDTH - _RIGHT, y), fill=_FAINT)
-            pen.text((_LEFT - 8, y), f"{share:.0%}", fill=_SOFT, font=font(15), anchor="rm")
-        pen.text((36, top - 2), "Faces" if face_id == -1 else f"Face {face_id}", fill=_INK, font=font(22))
+            write(pen, (_LEFT - 8, y), f"{share:.0%}", 15, _SOFT, "rm")
+        write(pen, (36, top - 2), "Faces" if face_id == -1 else f"Face {face_id}", 22, _INK)
         if face.crop is not None:
             image.paste(Image.fromarray(face.crop).convert("RGB").resize((_THUMB, _THUMB), Image.Resampling.BICUBIC),
                         (36, top + 30))  # fmt: skip
         times = [place * self._bin_s for place in face.bins]
         period = f"{_clock(min(times), until)} to {_clock(max(times), until)}"
-        pen.text((36, top + 142), period, fill=_SOFT, font=font(16))
+        write(pen, (36, top + 142), period, 16, _SOFT)
         if dark.any():
             share_unsure = f"unsure {sum(sums.unsure for sums in face.bins.values()) / face.frames:.0%}"
-            pen.text((_WIDTH - _RIGHT + 20, top + _PANEL + 9), share_unsure, fill=_SOFT, font=font(16), anchor="lm")
+            write(pen, (_WIDTH - _RIGHT + 20, top + _PANEL + 9), share_unsure, 16, _SOFT, "lm")
         mean = sum((sums.probabilities for sums in face.bins.values()), np.zeros(len(self._names))) / face.frames
         _labels(pen, self._names, mean, bands[-1], top)
 
@@ -214,6 +216,35 @@ class Timeline:
         if self._damaged:
             remarks.append(f"{self._damaged} frame{'s' if self._damaged > 1 else ''} could not be read.")
         return "  ".join(remarks)
+
+
+@contextmanager
+def timeline_file(path: Path, title: str, smoothing: float) -> Iterator[Callable[[Recognition], None]]:
+    """Collects the records of a film and draws them when the block ends, even if Ctrl-C ends it.
+
+    Args:
+        path: as for ``Timeline.save``; without any frame, no file is written.
+        title: name of the film.
+        smoothing: time constant in seconds by which the probabilities were smoothed.
+    """
+    collected = Timeline(title, smoothing)
+    interruption: BaseException | None = None
+    frames_read = 0
+
+    def add(record: Recognition) -> None:
+        nonlocal frames_read
+        if record.time_s is not None:
+            collected.add(record)
+            frames_read += 1
+
+    try:
+        yield add
+    except (KeyboardInterrupt, GeneratorExit) as error:
+        interruption = error
+    if frames_read:
+        collected.save(path)
+    if interruption is not None:
+        raise interruption
 
 
 def _averaged(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
@@ -233,7 +264,7 @@ def _stacked(shares: np.ndarray, names: Sequence[str]) -> np.ndarray:
     heights = (np.arange(_PANEL * fine) + 0.5) / (_PANEL * fine)
     bands = np.cumsum(np.nan_to_num(shares), axis=1)
     band = (heights[:, None, None] > bands[None, :, :-1]).sum(axis=2)
-    palette = np.array([colour_of(name) for name in names], np.float64).reshape(-1, 3)
+    palette = np.array([colour_of(name, names) for name in names], np.float64).reshape(-1, 3)
     picture = palette[band]
     picture[:, np.isnan(shares[:, 0])] = _EMPTY
     return picture.reshape(_PANEL, fine, len(shares), 3).mean(axis=1).round().astype(np.uint8)
@@ -254,10 +285,10 @@ def _labels(pen: ImageDraw.ImageDraw, names: Sequence[str], mean: np.ndarray, la
     right = _WIDTH - _RIGHT
     for name, share, y, band in zip(names, mean, placed, band_centres, strict=True):
         if ends:
-            pen.line([(right + 2, band), (right + 16, y)], fill=colour_of(name), width=2)
-        pen.rectangle((right + 20, y - 7, right + 34, y + 7), fill=colour_of(name))
+            pen.line([(right + 2, band), (right + 16, y)], fill=colour_of(name, names), width=2)
+        pen.rectangle((right + 20, y - 7, right + 34, y + 7), fill=colour_of(name, names))
         ink = _INK if share >= 0.05 else _SOFT
-        pen.text((right + 42, y), f"{name} {share:.0%}", fill=ink, font=font(18), anchor="lm")
+        write(pen, (right + 42, y), f"{name} {share:.0%}", 18, ink, "lm")
 
 
 def _axis(pen: ImageDraw.ImageDraw, until: float, y: int, tops: Sequence[int]) -> None:
@@ -268,9 +299,9 @@ def _axis(pen: ImageDraw.ImageDraw, until: float, y: int, tops: Sequence[int]) -
         x = _LEFT + index * step / until * wide
         for top in tops:
             pen.line((x, top + _PANEL + 11, x, top + _PANEL + 17), fill=_SOFT)
-        pen.text((x, y + 6), _clock(index * step, until), fill=_SOFT, font=font(17), anchor="mt")
+        write(pen, (x, y + 6), _clock(index * step, until), 17, _SOFT, "mt")
     unit = "" if until < 60 else "min:s" if until < 3600 else "h:min:s"
-    pen.text((36, y + 7), unit, fill=_SOFT, font=font(15), anchor="lt")
+    write(pen, (36, y + 7), unit, 15, _SOFT, "lt")
 
 
 def _clock(seconds: float, until: float) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Protocol
@@ -23,6 +23,7 @@ from mien.files import atomic_file
 from mien.machine import cores
 from mien.recognition.draw import annotated
 from mien.recognition.film.decoder import opened, origin_of
+from mien.recognition.film.reader import About
 from mien.recognition.results import Recognition
 
 # Encoders for each container, with settings of high quality and speed; the first one that this FFmpeg has is used.
@@ -128,6 +129,35 @@ def write_annotated(
             film.release()
     if interruption is not None:
         raise interruption
+
+
+def write_copy(
+    path: Path,
+    source: Path | int,
+    about: About,
+    *,
+    every: int = 1,
+    audio: bool = True,
+    say: Callable[[str], None] | None = None,
+) -> AbstractContextManager[Write]:
+    """Opens a copy with boxes of a film or a camera for writing; see ``write_annotated``.
+
+    Args:
+        path: path of the copy.
+        source: the film, or the number of the camera.
+        about: its properties (``mien.recognition.film.reader.about``).
+        every: only every ``every``-th frame will be written.
+        audio: copy the sound of a film.
+        say: called with a line for each deviation.
+    """
+    return write_annotated(
+        path,
+        min(max(about.rate / every, SLOWEST), FASTEST),
+        time_base=about.time_base,
+        end_s=about.duration_s,
+        sound=source if audio and isinstance(source, Path) else None,
+        say=say,
+    )
 
 
 class _Film:

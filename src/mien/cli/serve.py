@@ -1,0 +1,119 @@
+"""``mien serve``: the page and the REST service."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from mien.cli.parser import LONGEST_TIMEOUT_S, Parser, whole_number
+from mien.model.places import DEFAULT, shipped
+
+DESCRIPTION = """\
+Serves a page that reads faces in photos, films and camera images, and a REST service, at http://127.0.0.1:8000.
+The answer is a guess about how a face looks, not about what a person feels; EU law forbids its use at work and in
+education. Whoever is in view has to be told.
+
+Examples:
+  mien serve
+  mien serve --port 8080 --workers 2 --queue 32
+  mien serve --host 0.0.0.0 --api-key-file keys.txt --cors https://example.org
+  mien serve --model runs/first --report reports/first
+
+POST /v1/recognize answers with the records of `mien predict --json`, POST /v1/explain with heat maps, POST /analyze in
+the shape of deepface; /docs describes all, /metrics counts for Prometheus, /healthz and /readyz are for supervisors.
+Pictures are neither stored nor logged, no URL is fetched, and no other host is asked. SIGTERM finishes the requests in
+flight. Logs are lines of JSON on stderr.
+Exit code 0: ended by SIGTERM or Ctrl-C; 1: a worker could not start; 2: a mistake in the command.
+"""
+
+
+def run(arguments: list[str]) -> int:
+    """Runs ``mien serve``; returns the exit code.
+
+    Raises:
+        MienError: an argument is wrong, the model cannot be loaded, or the address cannot be listened on.
+    """
+    options = parser().parse(arguments)
+
+    # The extra ``serve`` brings these; without it, ``mien.cli`` names the extra.
+    from mien.web.server import serve
+    from mien.web.settings import ServiceSettings, read_api_keys
+
+    settings = ServiceSettings(
+        host=options.host,
+        port=options.port,
+        workers=options.workers,
+        model=None if options.model is None else str(options.model),
+        api_keys=() if options.api_key_file is None else read_api_keys(options.api_key_file),
+        cors=tuple(options.cors),
+        queue=options.queue,
+        timeout_s=options.timeout,
+        max_pixels=options.max_pixels,
+        max_bytes=options.max_bytes,
+        max_pictures=options.max_pictures,
+        batch_wait_s=options.batch_wait / 1000,
+        report=options.report,
+    )
+    settings.check()
+    return serve(settings)
+
+
+def parser() -> Parser:
+    """Returns the parser of ``mien serve``."""
+    built = Parser("mien serve", DESCRIPTION)
+    add = built.add_argument
+    add("--host", default="127.0.0.1", metavar="H", help="address to listen on; 0.0.0.0 for all (127.0.0.1)")
+    add("--port", type=_port, default=8000, metavar="N", help="port; 0 for a free one (8000)")
+    add("--workers", type=whole_number(1), default=1, metavar="N", help="processes that share the cores (1)")
+    add(
+        "--model",
+        type=Path,
+        metavar="MODEL",
+        help=f"{', '.join(shipped())}, a folder of `mien train` or `mien export`, or an .onnx file ({DEFAULT})",
+    )
+    add("--report", type=Path, metavar="DIR", help="folder of `mien evaluate`, whose report the page shows")
+    add("--api-key-file", type=Path, metavar="FILE", help="accepted keys, one a line; without it none is needed")
+    add(
+        "--cors",
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="origin whose pages may call; may be repeated (none)",
+    )
+    add("--queue", type=whole_number(1), default=64, metavar="N", help="requests that a worker holds at most (64)")
+    add("--timeout", type=_seconds, default=30.0, metavar="S", help="seconds for a body, and for its answer (30)")
+    add("--max-pixels", type=whole_number(1), default=25_000_000, metavar="N", help="pixels of a picture (25000000)")
+    add("--max-bytes", type=whole_number(1024), default=20_000_000, metavar="N", help="bytes of a body (20000000)")
+    add("--max-pictures", type=whole_number(1), default=16, metavar="N", help="pictures of a request (16)")
+    add(
+        "--batch-wait",
+        type=_milliseconds,
+        default=100.0,
+        metavar="MS",
+        help="longest time that a face waits for those of other requests while pictures are searched; 0 for none (100)",
+    )
+    return built
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not text.isascii() or int(text) > 65_535:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a whole number from 0 to 65535")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    return _number(text, 1, LONGEST_TIMEOUT_S, "seconds")
+
+
+def _milliseconds(text: str) -> float:
+    return _number(text, 0, 10_000, "milliseconds")
+
+
+def _number(text: str, least: float, most: float, unit: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not least <= value <= most:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected {least:g} to {most:,} {unit}")
+    return value

@@ -1,0 +1,57 @@
+"""What the library says beside its results, through the logger ``mien``: silent unless a program wants to hear it."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from mien.text import shown, shown_lines
+
+LOGGER = logging.getLogger("mien")
+"""The logger of the whole package; ``logging.basicConfig(level="INFO")`` shows what it says, warnings included."""
+
+_RESULT = "mien_result"
+
+
+def say(text: str) -> None:
+    """Logs what happens, as information."""
+    LOGGER.info("%s", text)
+
+
+def warn(text: str) -> None:
+    """Logs what a user should know, as a warning of one line."""
+    LOGGER.warning("%s", " ".join(text.split()))
+
+
+def report(text: str) -> None:
+    """Logs a result of long work, such as the scores of an epoch; the command line prints it on stdout."""
+    LOGGER.info("%s", text, extra={_RESULT: True})
+
+
+class _Console(logging.Handler):
+    """Prints results on stdout, all else on stderr, as the command line does."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        is_result = getattr(record, _RESULT, False)
+        text = record.getMessage()
+        line = f"warning: {shown(text)}" if record.levelno >= logging.WARNING else shown_lines(text)
+        # As with print, an error (a closed pipe) reaches the caller: it ends the command.
+        print(line, file=sys.stdout if is_result else sys.stderr, flush=True)
+
+
+@contextmanager
+def to_console() -> Iterator[None]:
+    """Prints what the logger says while a block runs; a block within another changes nothing."""
+    if any(isinstance(handler, _Console) for handler in LOGGER.handlers):
+        yield
+        return
+    handler, level = _Console(), LOGGER.level
+    LOGGER.addHandler(handler)
+    LOGGER.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        LOGGER.removeHandler(handler)
+        LOGGER.setLevel(level)

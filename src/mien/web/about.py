@@ -1,0 +1,125 @@
+"""What the service says about its model: scores with intervals, hash, card and report."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from mien.errors import MienError
+from mien.export.card import card
+from mien.files import read_json_object
+from mien.model.places import DEFAULT, ONNX_FILES, find
+from mien.recognition.recognizer import Recognizer
+from mien.text import shown
+
+NOTICE = "An answer is a guess about how a face looks, not about what a person feels."
+
+_Z95 = 1.959964
+
+
+class ModelRecord:
+    """The loaded model and its record ``meta.json``.
+
+    Args:
+        model: as for ``Recognizer``; None for the default model.
+        recognizer: the recognizer that loaded it.
+    """
+
+    def __init__(self, model: str | None, recognizer: Recognizer) -> None:
+        self._recognizer = recognizer
+        files = find(model)
+        name = DEFAULT if model is None else model
+        self.name = shown(name if not Path(name).exists() else Path(name).resolve().name)
+        self._file = self._loaded_file(files.onnx, files.folder)
+        self._meta: dict[str, Any] = {}
+        with suppress(MienError):  # an ONNX file alone has no record
+            self._meta = read_json_object(self._file.parent / "meta.json")
+        self._sha256 = hashlib.sha256(self._file.read_bytes()).hexdigest()
+
+    def _loaded_file(self, onnx: Path | None, folder: Path | None) -> Path:
+        loaded = getattr(self._recognizer.engine, "path", None) or onnx
+        if loaded is not None:
+            return Path(loaded)
+        assert folder is not None
+        return folder / "model.safetensors"
+
+    def card(self) -> str | None:
+        """Returns the model card in Markdown; None if the model was not packed."""
+        try:
+            return card(self._meta, f"Mien {self.name}")
+        except MienError:
+            return None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns the members of ``GET /v1/model`` that describe the model."""
+        engine, detector = self._recognizer.engine, self._recognizer.detector
+        threshold = engine.threshold
+        return {
+            "name": self.name,
+            "labels": list(engine.names),
+            "file": self._file.name,
+            "bytes": self._file.stat().st_size,
+            "sha256": self._sha256,
+            "image_size": engine.image_size,
+            "face_size": getattr(engine, "face_size", engine.image_size),
+            "grey": engine.grey,
+            "threshold": threshold if threshold is None or math.isfinite(threshold) else None,
+            "stated_accuracy": engine.stated_accuracy,
+            "accuracy": self._accuracy(),
+            "scores": self._scores(),
+            "detector": {"name": detector.name, "margin": detector.margin},
+        }
+
+    def _scores(self) -> dict[str, Any] | None:
+        """Returns macro-F1, the scores of each class and the confusion matrix of the split that was scored last."""
+        scores = self._split()[1]
+        names = ("macro_f1", "balanced_accuracy", "ece", "per_class", "names", "confusion")
+        return {name: scores[name] for name in names if name in scores} if scores else None
+
+    def _accuracy(self) -> dict[str, Any] | None:
+        """Returns the accuracy with its 95 % interval; None if the model was not packed."""
+        split, scores = self._split()
+        if not scores:
+            return None
+        clean = scores.get("clean")
+        accuracy = {
+            "split": split,
+            "pictures": scores["n"],
+            "value": scores["accuracy"],
+            "low": scores["ci95"]["accuracy"][0],
+            "high": scores["ci95"]["accuracy"][1],
+            "clean": clean
+            and {
+                "pictures": clean["n"],
+                "value": clean["accuracy"],
+                "low": clean["ci95"]["accuracy"][0],
+                "high": clean["ci95"]["accuracy"][1],
+            },
+        }
+        if self._file.name == ONNX_FILES[1]:
+            accuracy |= self._int8_accuracy(scores["n"]) | {"clean": None}
+        return accuracy
+
+    def _int8_accuracy(self, pictures: int) -> dict[str, float]:
+        """The int8 form was scored by the export: its accuracy, with Wilson's interval."""
+        value = self._meta["release"]["onnx"]["engines"]["ONNX int8"]["accuracy"]
+        low, high = wilson(value, pictures)
+        return {"value": value, "low": low, "high": high}
+
+    def _split(self) -> tuple[str, Mapping[str, Any]]:
+        """Returns the test split and its scores if it was scored, else the validation split."""
+        scores = self._meta.get("release", {}).get("scores", {})
+        name = next((name for name in ("test", "validation") if name in scores), "")
+        return name, scores.get(name, {})
+
+
+def wilson(share: float, count: int) -> tuple[float, float]:
+    """Returns the 95 % interval of a share of ``count`` independent trials (Wilson 1927, JASA 22)."""
+    squared = _Z95**2 / count
+    centre = (share + squared / 2) / (1 + squared)
+    half = _Z95 / (1 + squared) * math.sqrt(share * (1 - share) / count + squared / (4 * count))
+    return centre - half, centre + half

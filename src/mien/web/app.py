@@ -1,0 +1,159 @@
+"""The application: routes, error handlers, and what starts and ends with a worker."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import multiprocessing
+import os
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from mien.version import __version__
+from mien.web import metrics, routes
+from mien.web.about import NOTICE, ModelRecord
+from mien.web.admission import Admission
+from mien.web.assets import PAGE, Assets
+from mien.web.batching import BatchRecognizer, Reader
+from mien.web.guard import Guard
+from mien.web.problems import Problem
+from mien.web.settings import ServiceSettings
+
+DESCRIPTION = f"""\
+Finds the faces in pictures and reads their expressions. {NOTICE}
+In the European Union, inferring emotions at the workplace and in education is prohibited (Regulation 2024/1689,
+article 5). Pictures are neither stored nor logged, and no other host is asked.
+
+Every answer above 399 is a problem document (RFC 9457); every answer has the header `X-Request-ID`.
+"""
+
+_KIND_OF_STATUS = {404: "not-found", 405: "method", 413: "too-large", 415: "media-type"}
+
+logger = logging.getLogger("mien.web")
+
+
+class Service:
+    """What the routes share in one worker.
+
+    Attributes:
+        settings: settings of the service.
+        reader: reads pictures.
+        record: the model.
+        assets: the page.
+        admission: counts the requests that are held.
+    """
+
+    def __init__(self, settings: ServiceSettings, recognizer: BatchRecognizer, page: Path) -> None:
+        self.settings = settings
+        self.reader = Reader(recognizer, settings.threads, settings.batch_wait_s, metrics.BATCH_FACES.observe)
+        self.record = ModelRecord(settings.model, recognizer)
+        self.assets = Assets(page)
+        self.admission = Admission(settings)
+
+
+def create_app(
+    settings: ServiceSettings, make_recognizer: Callable[[], BatchRecognizer] | None = None, page: Path = PAGE
+) -> Guard:
+    """Makes the application of one worker.
+
+    Args:
+        settings: settings of the service.
+        make_recognizer: called when the worker starts; None to load ``settings.model``.
+        page: folder of the page.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        recognizer = await asyncio.to_thread(make_recognizer or (lambda: load(settings)))
+        app.state.service = service = Service(settings, recognizer, page)
+        app.router.default = service.assets
+        orphaned = asyncio.create_task(_end_without_parent())
+        yield
+        orphaned.cancel()
+        await asyncio.to_thread(service.reader.close)
+
+    app = FastAPI(
+        title="Mien",
+        summary="Facial expressions in pictures",
+        description=DESCRIPTION,
+        version=__version__,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+    )
+    app.state.settings = settings
+    app.include_router(routes.router)
+    app.add_exception_handler(Problem, _on_problem)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(ClientDisconnect, _on_disconnect)
+    if settings.cors:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(settings.cors),
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-ID"],
+            expose_headers=["Retry-After", "X-Request-ID"],
+            max_age=600,
+        )
+    return Guard(app, cross_origin=bool(settings.cors))
+
+
+def load(settings: ServiceSettings) -> BatchRecognizer:
+    """Loads the model of the settings.
+
+    Raises:
+        MienError: it cannot be loaded.
+    """
+    return BatchRecognizer(settings.model, threads=settings.threads)
+
+
+async def _end_without_parent() -> None:
+    """Ends a worker whose supervisor was killed, so that it does not hold the port for ever."""
+    parent = multiprocessing.parent_process()
+    while parent is not None:
+        await asyncio.sleep(1)
+        if not parent.is_alive():
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
+
+
+def _respond(request: Request, problem: Problem) -> Response:
+    notes: dict[str, Any] = request.scope["state"].get("notes", {})
+    notes["kind"] = problem.kind
+    return problem.response(request.scope["state"].get("request_id"))
+
+
+async def _on_problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Problem)
+    return _respond(request, error)
+
+
+async def _on_invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    errors = [f"{'.'.join(map(str, mistake['loc'][1:]))}: {mistake['msg']}" for mistake in error.errors()]
+    return _respond(request, Problem("value", "; ".join(errors), errors))
+
+
+async def _on_http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    kind = _KIND_OF_STATUS.get(error.status_code, "bad-request")
+    detail = f"{error.detail}; /docs lists the addresses and their methods"
+    return _respond(request, Problem(kind, detail, headers=dict(error.headers or {}), status=error.status_code))
+
+
+async def _on_disconnect(request: Request, error: Exception) -> Response:
+    """The client went away in the middle of its body: nobody reads this answer."""
+    return _respond(request, Problem("bad-request", "the client went away before the body was complete"))

@@ -1,0 +1,291 @@
+"""Reads the pictures of many requests on a few threads; their faces share batches.
+
+Finding the faces takes most of the time and is done for one picture at a time, on as many threads as there are cores.
+Reading a face alone takes half as long again as reading it among eight, so a face waits for others while pictures wait
+to be searched, but never while a thread has nothing to do: without load nothing waits.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from mien.errors import MienError
+from mien.recognition.crop import SearchedPicture, search_pictures
+from mien.recognition.detection import Detection, Detector, SideBySide, WholePicture
+from mien.recognition.pictures import read
+from mien.recognition.recognizer import Recognizer
+from mien.recognition.results import Recognition
+from mien.web.uploads import Upload
+
+SHARED_FACES = 8
+"""Faces that are read at once as soon as there are so many: larger batches are no faster for each face."""
+
+
+class OneThread:
+    """A detector that searches a picture on the calling thread only.
+
+    Args:
+        detector: searches several pictures side by side.
+    """
+
+    def __init__(self, detector: SideBySide) -> None:
+        self._detector: Any = detector
+        self.name: str = self._detector.name
+        self.margin: float = self._detector.margin
+
+    def detect(self, picture: np.ndarray) -> list[Detection]:
+        """Returns the faces of a picture, uint8 [H, W] or [H, W, 3], from left to right."""
+        detections: list[Detection] = self._detector.detect_alone(picture)
+        return detections
+
+
+class BatchRecognizer(Recognizer):
+    """A ``Recognizer`` whose two halves, the search and the reading, can be called alone."""
+
+    def search(self, upload: Upload, detector: Detector) -> SearchedPicture:
+        """Decodes a picture, finds its faces and cuts them out; what is wrong with it stands in its record."""
+        try:
+            pixels = read(upload.data, upload.name)
+        except MienError as error:
+            return SearchedPicture(Recognition(upload.name, "error", str(error)), [], [])
+        except MemoryError:
+            reason = f"{upload.name}: needs more memory than there is left; make it smaller"
+            return SearchedPicture(Recognition(upload.name, "error", reason), [], [])
+        (picture,) = search_pictures([pixels], detector, self.engine, "rgb" if pixels.ndim == 3 else "gray")
+        return replace(picture, record=replace(picture.record, input=upload.name))
+
+    def read(self, pictures: Sequence[SearchedPicture]) -> list[Recognition]:
+        """Reads the faces of pictures in one batch.
+
+        Raises:
+            BrokenModelError (a MienError): the model answers with NaN.
+        """
+        return list(self._read(pictures))
+
+
+@dataclass
+class _Request:
+    """The pictures of one request, and its answer.
+
+    Attributes:
+        future: gets the records, in order; if it is cancelled, what has not begun is left out.
+        records: the records so far.
+        missing: number of records that are not there yet.
+    """
+
+    future: Future[list[Recognition]]
+    records: list[Recognition | None]
+    missing: int
+
+
+@dataclass
+class _Task:
+    """Work for a thread: a picture to search, or any call."""
+
+    future: Future[Any]
+    run: Callable[[], None]
+    created: float = field(default_factory=time.monotonic)
+
+
+@dataclass(frozen=True)
+class _Searched:
+    """A searched picture that waits to be read."""
+
+    request: _Request
+    index: int
+    picture: SearchedPicture
+    since: float
+
+
+class Reader:
+    """Reads pictures for many callers at once.
+
+    Args:
+        recognizer: finds and reads faces.
+        threads: number of threads that search pictures.
+        batch_wait_s: longest time in seconds that a face waits for others; 0 reads the faces of each request alone.
+        on_batch: called with the number of faces of each batch.
+    """
+
+    def __init__(
+        self,
+        recognizer: BatchRecognizer,
+        threads: int,
+        batch_wait_s: float,
+        on_batch: Callable[[int], None] = lambda count: None,
+    ) -> None:
+        self.recognizer = recognizer
+        self._batch_wait_s, self._on_batch = batch_wait_s, on_batch
+        detector = recognizer.detector
+        self._alone: Detector = OneThread(detector) if isinstance(detector, SideBySide) else detector
+        self._changed = threading.Condition()
+        self._tasks: deque[_Task] = deque()
+        self._searched: list[_Searched] = []
+        self._running: dict[int, float] = {}
+        self._closed = False
+        self._threads = [
+            threading.Thread(target=self._work, name=f"mien-reader-{number}", daemon=True) for number in range(threads)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, uploads: Sequence[Upload], detector: str = "yunet") -> Future[list[Recognition]]:
+        """Queues the pictures of a request.
+
+        Args:
+            uploads: the pictures.
+            detector: ``none`` if they are face crops, else the recognizer's own detector finds the faces.
+
+        Returns:
+            A future of the records, in order.
+        """
+        request = _Request(Future(), [None] * len(uploads), len(uploads))
+        tasks = [_Task(request.future, self._search_task(request, *pair, detector)) for pair in enumerate(uploads)]
+        with self._changed:
+            self._tasks.extend(tasks)
+            self._changed.notify(len(tasks))
+        return request.future
+
+    def call(self, function: Callable[[], Any]) -> Future[Any]:
+        """Queues any call, such as an explanation; it runs on one thread."""
+        future: Future[Any] = Future()
+
+        def run() -> None:
+            try:
+                _resolve(future, function())
+            except Exception as error:
+                _fail(future, error)
+
+        with self._changed:
+            self._tasks.append(_Task(future, run))
+            self._changed.notify()
+        return future
+
+    def stuck_s(self) -> float:
+        """Returns for how many seconds the oldest call that is running has been running; 0 if none is."""
+        now = time.monotonic()
+        return max((now - started for started in list(self._running.values())), default=0.0)
+
+    def alive(self) -> bool:
+        """True if every thread runs."""
+        return all(thread.is_alive() for thread in self._threads)
+
+    def close(self) -> None:
+        """Ends the threads after what is queued; returns when they have ended, at most 10 seconds later."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join(10)
+
+    def _work(self) -> None:
+        while (job := self._next_job()) is not None:
+            with self._timed():
+                job()
+
+    def _next_job(self) -> Callable[[], None] | None:
+        """Waits for work: reads a batch if it is due, else takes the next task; None if the reader was closed."""
+        with self._changed:
+            while True:
+                while self._tasks and self._tasks[0].future.cancelled():
+                    self._tasks.popleft()
+                if self._searched and self._is_due():
+                    batch = [item for item in self._searched if not item.request.future.cancelled()]
+                    self._searched = []
+                    return lambda: self._read(batch)
+                if self._tasks:
+                    return self._tasks.popleft().run
+                if self._closed:
+                    return None
+                self._changed.wait()
+
+    def _is_due(self) -> bool:
+        faces = sum(len(item.picture.crops) for item in self._searched)
+        waited_s = time.monotonic() - self._searched[0].since
+        return not self._tasks or faces >= SHARED_FACES or waited_s >= self._batch_wait_s
+
+    def _search_task(self, request: _Request, index: int, upload: Upload, detector: str) -> Callable[[], None]:
+        def run() -> None:
+            try:
+                picture = self.recognizer.search(upload, self._detector(detector))
+            except Exception as error:
+                _fail(request.future, error)
+                return
+            with self._changed:
+                self._searched.append(_Searched(request, index, picture, time.monotonic()))
+                self._changed.notify()
+
+        return run
+
+    def _detector(self, name: str) -> Detector:
+        """Returns the detector for the next picture: on all cores if nothing else is to be done."""
+        if name == "none":
+            return WholePicture()
+        is_only_one = len(self._running) <= 1 and not self._tasks
+        return self.recognizer.detector if is_only_one else self._alone
+
+    def _read(self, batch: Sequence[_Searched]) -> None:
+        """Reads the faces of a batch; if that fails, each request alone, so that only the guilty ones fail."""
+        groups = [batch] if self._batch_wait_s > 0 else list(_by_request(batch))
+        for group in groups:
+            try:
+                self._read_group(group)
+            except Exception as error:
+                if len(group) == 1:
+                    _fail(group[0].request.future, error)
+                    continue
+                for item in group:
+                    self._read([item])
+
+    def _read_group(self, group: Sequence[_Searched]) -> None:
+        records = self.recognizer.read([item.picture for item in group])
+        if faces := sum(len(record.faces) for record in records):
+            self._on_batch(faces)
+        for item, record in zip(group, records, strict=True):
+            self._note(item, record)
+
+    def _note(self, item: _Searched, record: Recognition) -> None:
+        """Keeps a record, and answers the request if it was the last one missing."""
+        request = item.request
+        with self._changed:
+            request.records[item.index] = record
+            request.missing -= 1
+            is_complete = request.missing == 0
+        if is_complete:
+            _resolve(request.future, request.records)
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        identity = threading.get_ident()
+        self._running[identity] = time.monotonic()
+        try:
+            yield
+        finally:
+            del self._running[identity]
+
+
+def _by_request(batch: Sequence[_Searched]) -> Iterator[list[_Searched]]:
+    """Groups searched pictures by their request."""
+    groups: dict[int, list[_Searched]] = {}
+    for item in batch:
+        groups.setdefault(id(item.request), []).append(item)
+    yield from groups.values()
+
+
+def _resolve(future: Future[Any], value: Any) -> None:
+    with suppress(Exception):  # it was cancelled or has failed meanwhile
+        future.set_result(value)
+
+
+def _fail(future: Future[Any], error: Exception) -> None:
+    with suppress(Exception):
+        future.set_exception(error)

@@ -1,0 +1,117 @@
+"""The outermost layer: request ids, security headers, counts, a log line for each request, and the last error handler."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+import uuid
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mien.web import metrics
+from mien.web.problems import Problem
+
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+"""Request ids that are taken from a client; for any other a new one is made."""
+
+CONTENT_SECURITY_POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self' 'wasm-unsafe-eval'",
+        "style-src 'self'",
+        "img-src 'self' blob: data:",
+        "font-src 'self'",
+        "connect-src 'self'",
+        "worker-src 'self' blob:",
+        "media-src 'self' blob:",
+        "manifest-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    )
+)
+
+SECURITY_HEADERS: dict[str, str] = {
+    "content-security-policy": CONTENT_SECURITY_POLICY,
+    "cross-origin-opener-policy": "same-origin",  # this and the next make the page cross-origin isolated: threads
+    "cross-origin-embedder-policy": "require-corp",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(self), microphone=(), geolocation=(), payment=(), usb=()",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+}
+"""Headers of every answer that does not set them itself."""
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
+
+logger = logging.getLogger("mien.web")
+
+
+class Guard:
+    """Wraps an ASGI application.
+
+    Args:
+        app: the application.
+        cross_origin: True if pages of other origins may read answers.
+    """
+
+    def __init__(self, app: ASGIApp, *, cross_origin: bool = False) -> None:
+        self.app = app
+        headers = dict(SECURITY_HEADERS)
+        if cross_origin:
+            headers["cross-origin-resource-policy"] = "cross-origin"
+        self._headers = [(name.encode(), value.encode()) for name, value in headers.items()]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = time.monotonic()
+        request_id = _request_id(scope)
+        notes: dict[str, int] = {}
+        scope.setdefault("state", {}).update(request_id=request_id, notes=notes)
+        status = 0
+
+        async def send_guarded(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                present = {name.lower() for name, _ in message["headers"]}
+                extra = [(b"x-request-id", request_id.encode()), (b"cache-control", b"no-store"), *self._headers]
+                message["headers"] = [*message["headers"], *(pair for pair in extra if pair[0] not in present)]
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_guarded)
+        except Exception:
+            logger.exception("a request failed", extra={"request_id": request_id})
+            if not status:
+                problem = Problem("internal", "an unexpected fault; report it with the request id")
+                await problem.response(request_id)(scope, receive, send_guarded)
+        finally:
+            _note(scope, status, time.monotonic() - started, request_id, notes)
+
+
+def _request_id(scope: Scope) -> str:
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and REQUEST_ID.fullmatch(text := value.decode("latin-1")):
+            return text
+    return uuid.uuid4().hex
+
+
+def _note(scope: Scope, status: int, seconds: float, request_id: str, notes: dict[str, int]) -> None:
+    """Counts and logs a request; the route is logged, not the path, which may hold anything."""
+    route = getattr(scope.get("route"), "path", None) or scope["state"].get("route", "other")
+    method = scope["method"] if scope["method"] in _METHODS else "other"
+    metrics.REQUESTS.labels(route, method, str(status or 499)).inc()
+    metrics.SECONDS.labels(route).observe(seconds)
+    logger.info(
+        "request",
+        extra={
+            "request_id": request_id, "method": method, "route": route, "status": status or 499,
+            "seconds": round(seconds, 4), **notes,
+        },
+    )  # fmt: skip

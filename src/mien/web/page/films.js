@@ -1,0 +1,67 @@
+// Reads a film at regular times. The browser decodes it; each picture goes to the reader like a photo.
+
+import { Tracker } from "./tracking.js";
+
+/** Pictures a second that are read, and how many at most: a longer film is read more coarsely. */
+export const RATE = 5;
+const MOST = 900;
+const PATIENCE_MS = 8000;
+
+/**
+ * Reads a film and gives a record for each picture, in order.
+ * @param video a <video> that has its metadata.
+ * @param threshold of the model; null if it has none.
+ */
+export async function* readFilm(video, reader, name, threshold, signal) {
+  const duration = await durationOf(video);
+  const count = Math.max(1, Math.min(MOST, Math.ceil(duration * RATE)));
+  const step = duration / count;
+  const tracker = new Tracker(threshold);
+  for (let frame = 0; frame < count && !signal.aborted; frame++) {
+    const time = (frame + 0.5) * step; // in the middle: the first and the last picture may be missing
+    await seek(video, time);
+    if (signal.aborted) return;
+    const { width, height, faces } = await reader.read(await createImageBitmap(video));
+    const followed = tracker.update(faces, time);
+    const status = faces.length ? "ok" : "no_face";
+    yield {
+      record: { input: name, status, error: null, width, height, frame, time_s: time, faces: followed },
+      share: (frame + 1) / count,
+      duration,
+    };
+  }
+}
+
+/** Opens a film in a <video>; rejects with the reason if the browser cannot play it. */
+export function open(video, url) {
+  return new Promise((resolve, reject) => {
+    const fail = () => reject(new Error("this browser cannot play it: it is damaged, or of a kind that browsers do not know; convert it to MP4 (H.264) or WebM, or read it with mien predict"));
+    video.addEventListener("error", fail, { once: true });
+    video.addEventListener("loadeddata", () => (video.videoWidth ? resolve() : fail()), { once: true });
+    video.src = url;
+    video.load();
+  });
+}
+
+/** The length in seconds; recordings of browsers tell it only after a jump to their end. */
+async function durationOf(video) {
+  if (video.duration === Infinity) await seek(video, 1e7);
+  return Number.isFinite(video.duration) ? video.duration : video.currentTime;
+}
+
+function seek(video, time) {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(() => reject(new Error(`its picture at ${time.toFixed(1)} s cannot be decoded`)), PATIENCE_MS);
+    video.addEventListener("seeked", () => { clearTimeout(timer); resolve(); }, { once: true });
+    video.currentTime = time;
+  });
+}
+
+/** The record that is nearest to a time; null if there is none. */
+export function recordAt(records, time) {
+  let best = null;
+  for (const record of records) {
+    if (!best || Math.abs(record.time_s - time) < Math.abs(best.time_s - time)) best = record;
+  }
+  return best;
+}

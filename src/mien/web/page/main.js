@@ -1,0 +1,367 @@
+// The page: takes files, has them read, and shows what was read.
+
+import { accuracySentence, showModel } from "./about.js";
+import { Camera } from "./cameras.js";
+import { byId, download, element } from "./dom.js";
+import { FaceList } from "./faces.js";
+import { open as openFilm, readFilm, recordAt } from "./films.js";
+import { connect, listen } from "./inputs.js";
+import { kindOf, reasonAgainst } from "./kinds.js";
+import { clock, counted } from "./labels.js";
+import { annotated, csv, json } from "./results.js";
+import { choosePlace, currentReader, modelInfo, openPlaces } from "./places.js";
+import { Stage } from "./stage.js";
+import { Timeline } from "./timeline.js";
+import { Visit } from "./visit.js";
+
+const stage = new Stage(byId("stage"), (index) => { mark(index); faceList.focus(index); });
+const faceList = new FaceList(byId("faces"), { choose: mark, explain, share: () => readShare() });
+const timeline = new Timeline(byId("timeline"), (time) => { if (shown?.video) shown.video.currentTime = time; });
+const visit = new Visit(byId("strip"), show);
+
+let shown = null; // the item that is on the stage
+let queue = Promise.resolve();
+let filmReading = null; // an AbortController while a film is read
+let camera = null;
+
+// ---- taking files ----
+
+function take(files) {
+  stopCamera();
+  const items = files.map((file) => ({
+    file, name: file.webkitRelativePath || file.name || "pasted picture", url: URL.createObjectURL(file),
+    kind: "picture", records: [], error: null, isDone: false,
+  }));
+  for (const item of items) visit.add(item);
+  byId("visit").hidden = false;
+  items.forEach((item, index) => {
+    queue = queue.then(() => read(item, index === 0)).catch((error) => console.error(error));
+  });
+}
+
+async function read(item, isFirst) {
+  if (!visit.items.includes(item)) return; // it was forgotten while it waited
+  try {
+    const kind = await kindOf(item.file);
+    const reason = reasonAgainst(kind);
+    item.isForeign = reason !== null;
+    if (reason) throw new Error(reason);
+    item.kind = kind === "film" ? "film" : "picture";
+    if (item.kind === "film") await readFilmItem(item);
+    else await readPicture(item, isFirst);
+  } catch (error) {
+    item.error = error.message;
+    if (!item.records.length) item.records = [brokenRecord(item)];
+  }
+  item.isDone = true;
+  visit.refresh(item);
+  if (isFirst || item === shown) show(item);
+}
+
+async function readPicture(item, isFirst) {
+  const started = performance.now();
+  if (isFirst) present(item);
+  const answer = await currentReader().read(item.file);
+  performance.measure("mien-answer", { start: started });
+  item.reader = currentReader();
+  item.milliseconds = answer.milliseconds;
+  const { width, height, faces } = answer;
+  const status = faces.length ? "ok" : "no_face";
+  item.records = [{ input: item.name, status, error: null, width, height, frame: null, time_s: null, faces }];
+  item.media ??= await loadedImage(item.url);
+  if (item.media) visit.draw(item, item.media, width, height);
+}
+
+const brokenRecord = ({ name, error }) => ({
+  input: name, status: "error", error, width: null, height: null, frame: null, time_s: null, faces: [],
+});
+
+async function loadedImage(url) {
+  const image = element("img", { alt: "" });
+  image.src = url;
+  return image.decode().then(() => image, () => null);
+}
+
+/** Shows a picture before it is read, so that something happens at once. */
+async function present(item) {
+  const media = await loadedImage(item.url);
+  if (!media || item.isDone) return;
+  item.media = media;
+  shown = item;
+  startResult(item.name, "Looking for faces…");
+  stage.show(item.media, item.media.naturalWidth, item.media.naturalHeight);
+  visit.mark(item);
+}
+
+// ---- films ----
+
+async function readFilmItem(item) {
+  const video = element("video", { controls: true, muted: true, playsinline: true });
+  video.muted = true;
+  await openFilm(video, item.url);
+  item.video = video;
+  video.addEventListener("timeupdate", () => item === shown && showMoment(item));
+  shown = item;
+  startResult(item.name, "Reading the film…");
+  stage.show(video, video.videoWidth, video.videoHeight);
+  visit.mark(item);
+  byId("film-tools").hidden = false;
+  filmReading = new AbortController();
+  item.reader = currentReader();
+  try {
+    for await (const { record, share, duration } of readFilm(video, item.reader, item.name, thresholdOf(item.reader), filmReading.signal)) {
+      item.records.push(record);
+      item.duration = duration;
+      if (item.records.length === 1) visit.draw(item, video, video.videoWidth, video.videoHeight);
+      if (item !== shown) continue;
+      byId("progress").value = share;
+      showFaces(item, record, null);
+    }
+  } finally {
+    filmReading = null;
+    byId("film-tools").hidden = true;
+  }
+  if (!item.records.length) throw new Error("reading was stopped before its first picture");
+  const first = item.records.find(({ faces }) => faces.length) ?? item.records[0];
+  video.currentTime = first.time_s;
+}
+
+function showMoment(item) {
+  const record = recordAt(item.records, item.video.currentTime);
+  if (!record) return;
+  timeline.at(item.video.currentTime, item.duration);
+  if (!filmReading) showFaces(item, record, null);
+}
+
+// ---- the camera ----
+
+async function startCamera() {
+  byId("consent").close();
+  stopCamera();
+  shown = null;
+  const video = element("video", { muted: true, playsinline: true, "aria-label": "The camera" });
+  video.muted = true;
+  camera = new Camera(video);
+  const current = camera;
+  startResult("The camera", "Starting the camera…");
+  try {
+    await current.start();
+    if (camera !== current) return current.stop();
+    stage.show(video, video.videoWidth, video.videoHeight);
+    byId("camera-tools").hidden = false;
+    byId("tools").hidden = true;
+    readLive();
+  } catch (error) {
+    stopCamera();
+    showProblem("The camera cannot be used", error.message);
+  }
+}
+
+async function readLive() {
+  const current = camera;
+  byId("summary").textContent = "The camera runs; its pictures are read and not kept.";
+  byId("live").setAttribute("aria-pressed", "true");
+  try {
+    await current.run(currentReader(), thresholdOf(currentReader()), ({ width, height, faces }, rate) => {
+      stage.setFaces(faces, width, height);
+      faceList.update(faces, current.video, { explainable: false });
+      byId("rate").textContent = rate ? `${Math.round(rate)} pictures a second` : "";
+      byId("rate").dataset.rate = rate.toFixed(2);
+    });
+  } catch (error) {
+    if (camera !== current) return;
+    stopCamera();
+    showProblem("The camera cannot be read", error.message);
+  }
+}
+
+function toggleLive() {
+  const isOn = byId("live").getAttribute("aria-pressed") === "true";
+  if (!isOn) {
+    camera.isPaused = false;
+    return readLive();
+  }
+  camera.isPaused = true;
+  byId("live").setAttribute("aria-pressed", "false");
+  byId("summary").textContent = "The camera runs; nothing is read.";
+  byId("rate").textContent = "";
+  stage.setFaces([], 1, 1);
+  faceList.clear();
+}
+
+async function takePhoto() {
+  const photo = await camera.photo();
+  take([photo]);
+}
+
+function stopCamera() {
+  if (!camera) return;
+  camera.stop();
+  camera = null;
+  byId("camera-tools").hidden = true;
+  byId("rate").textContent = "";
+  if (!shown) byId("result").hidden = true;
+}
+
+// ---- showing ----
+
+function startResult(title, summary) {
+  document.body.classList.add("has-result");
+  byId("result").hidden = false;
+  byId("result-title").textContent = title;
+  byId("summary").textContent = summary;
+  byId("rate").textContent = "";
+  byId("problem").hidden = true;
+  byId("result-body").hidden = false;
+  byId("tools").hidden = true;
+  faceList.clear();
+  timeline.clear();
+}
+
+/** Shows an item of the visit. */
+function show(item) {
+  if (!item.isDone && item !== shown) return;
+  stopCamera();
+  shown = item;
+  visit.mark(item);
+  if (item.error && !item.video) return showProblem(`${item.name} cannot be read`, item.error, item.isForeign ? "" : remedy());
+  const [record] = item.records;
+  startResult(item.name, summaryOf(item));
+  byId("tools").hidden = !item.isDone;
+  if (item.kind === "film") {
+    stage.show(item.video, record.width, record.height);
+    if (item.isDone) timeline.show(item.records, item.duration);
+    showMoment(item);
+  } else {
+    stage.show(item.media, record.width, record.height);
+    showFaces(item, record, item.media);
+  }
+}
+
+function showFaces(item, record, source) {
+  byId("result-body").classList.toggle("is-alone", item.isDone && !record.faces.length);
+  stage.setFaces(record.faces, record.width, record.height);
+  faceList.update(record.faces, source, { explainable: item.kind === "picture" });
+}
+
+function summaryOf({ kind, records, milliseconds, reader, error, duration }) {
+  if (kind === "film") {
+    const remark = error ? `; reading ended early: ${error}` : "";
+    return `${clock(duration)} minutes, read at ${counted(records.length, "moment")}${remark}.`;
+  }
+  const place = reader.place === "tab" ? "in this tab" : "by the server";
+  const time = Math.round(milliseconds.decode + milliseconds.read);
+  const { faces, width, height } = records[0];
+  if (!faces.length) return `No face was found in ${width} × ${height} pixels. Faces that are turned away, covered, or smaller than 24 pixels are not seen.`;
+  const unsure = faces.filter(({ uncertain }) => uncertain).length;
+  const remark = unsure ? `, ${unsure === faces.length ? (unsure === 1 ? "" : "all ") : `${unsure} `}not sure` : "";
+  return `${counted(faces.length, "face")}${remark}; read ${place} in ${time} ms.`;
+}
+
+function showProblem(title, reason, hint = "") {
+  startResult(title, "");
+  byId("result-body").hidden = true;
+  const sentence = `${reason[0].toUpperCase()}${reason.slice(1)}${reason.endsWith(".") ? "" : "."}`;
+  const more = hint ? [element("p", { class: "small" }, hint)] : [];
+  byId("problem").replaceChildren(element("p", { role: "alert" }, sentence), ...more);
+  byId("problem").hidden = false;
+}
+
+/** What to do about a picture that this browser cannot decode. */
+function remedy() {
+  const hasServer = byId("where").querySelector("[value=server]") !== null;
+  return currentReader().place === "tab" && hasServer
+    ? "The server reads more kinds of pictures, such as TIFF and HEIC: choose it at the top of the page."
+    : "Choose another file, or convert this one to JPEG or PNG.";
+}
+
+function mark(index) {
+  stage.mark(index);
+  faceList.mark(index);
+}
+
+async function explain(index) {
+  const item = shown;
+  return item.reader.explain({ item, index, face: item.records[0].faces[index] });
+}
+
+// ---- the model ----
+
+const thresholdOf = (reader) => modelInfo(reader).threshold ?? null;
+
+function readShare() {
+  const { image_size: read, face_size: whole } = modelInfo(currentReader());
+  return read && whole ? read / whole : 1;
+}
+
+async function showPlace(reader) {
+  const info = modelInfo(reader);
+  const isHere = reader.place === "tab";
+  byId("place-title").textContent = isHere ? "Pictures stay here" : "Pictures go to one server";
+  byId("place-text").textContent = isHere
+    ? "This page reads them itself, in this tab. They are sent nowhere and stored nowhere; close the tab, and they are forgotten."
+    : `They are sent to ${location.host}, read there, and neither stored nor logged.`;
+  byId("consent-place").replaceChildren(element("b", {}, isHere ? "Its pictures stay in this tab" : `Its pictures are sent to ${location.host}`), isHere ? " and are not recorded." : " and are not stored there.");
+  byId("accuracy-text").textContent = accuracySentence(info);
+  await showModel(info);
+  byId("state").textContent = isHere ? "Loading what reads the pictures…" : "";
+  try {
+    await reader.start();
+    if (reader === currentReader()) byId("state").textContent = isHere ? "Ready: this tab reads, nothing is sent." : `Ready: ${location.host} reads.`;
+    document.body.dataset.ready = `${reader.place} ${reader.name}`;
+  } catch (error) {
+    byId("state").textContent = `This tab cannot read pictures: ${error.message}.`;
+  }
+}
+
+// ---- wiring ----
+
+function save(kind, records, name) {
+  const stem = name.replace(/^.*\//, "").replace(/\.[^.]*$/, "") || "mien";
+  download(kind === "json" ? json(records) : csv(records), `${stem}.${kind}`);
+}
+
+async function savePicture() {
+  const item = shown;
+  const record = item.kind === "film" ? recordAt(item.records, item.video.currentTime) : item.records[0];
+  const source = item.kind === "film" ? item.video : item.media;
+  if (!source) return;
+  download(await annotated(source, record.width, record.height, record.faces), `${item.name.replace(/^.*\//, "").replace(/\.[^.]*$/, "")}-faces.png`);
+}
+
+function forget() {
+  filmReading?.abort();
+  stopCamera();
+  visit.clear();
+  shown = null;
+  byId("visit").hidden = true;
+  byId("result").hidden = true;
+  document.body.classList.remove("has-result");
+  byId("choose").focus();
+}
+
+const clicks = {
+  choose: () => byId("files").click(),
+  "choose-folder": () => byId("folder").click(),
+  "use-camera": () => byId("consent").showModal(),
+  "cancel-camera": () => byId("consent").close(),
+  "start-camera": startCamera,
+  "take-photo": takePhoto,
+  live: toggleLive,
+  "stop-camera": () => { stopCamera(); if (!shown) document.body.classList.toggle("has-result", visit.items.length > 0); },
+  "stop-film": () => filmReading?.abort(),
+  "save-json": () => save("json", shown.records, shown.name),
+  "save-csv": () => save("csv", shown.records, shown.name),
+  "save-picture": savePicture,
+  "save-all-json": () => save("json", visit.records, "mien"),
+  "save-all-csv": () => save("csv", visit.records, "mien"),
+  forget,
+};
+
+for (const [id, act] of Object.entries(clicks)) byId(id).addEventListener("click", act);
+listen(take);
+connect(byId("files"), take);
+connect(byId("folder"), take);
+addEventListener("pagehide", () => camera?.stop());
+await openPlaces(byId("where"), (reader) => { stopCamera(); return showPlace(reader); });
+choosePlace();

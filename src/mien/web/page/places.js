@@ -1,0 +1,83 @@
+// Where pictures are read: in this tab with one of the models of the page, or on the server that serves it.
+
+import { byId, element } from "./dom.js";
+import { ServerReader, TabReader } from "./readers.js";
+
+const DEFAULT = "mini-int8";
+const MOST_THREADS = 4;
+const REMEMBERED = "mien-where";
+
+let built = null; // built/models.json: the models of this page
+let server = null; // the answer of GET v1/model
+let tabReader = null;
+let serverReader = null;
+let reader = null;
+let changed = () => {};
+
+export const currentReader = () => reader;
+
+/** What is known of a reader's model: an entry of built/models.json, or the answer of GET v1/model. */
+export function modelInfo({ place, name }) {
+  return place === "server" ? server : built.models.find((model) => model.name === name);
+}
+
+/** Finds out what there is, fills the <select>, and calls `onChange(reader)` whenever another place is chosen. */
+export async function openPlaces(select, onChange) {
+  changed = onChange;
+  built = await json("built/models.json");
+  server = built?.static ? null : await json("v1/model");
+  if (!built) {
+    const cause = "This installation lacks the parts that read pictures in the browser (make page builds them)";
+    byId("not-built").hidden = false;
+    byId("not-built").textContent = server
+      ? `${cause}. Pictures are sent to the server at ${location.host}, which reads them and does not keep them.`
+      : `${cause}, and no server answers. Build them, or start mien serve.`;
+  }
+  for (const { name, title } of built?.models ?? []) {
+    select.append(element("option", { value: name }, `in this tab: ${title}`));
+  }
+  if (server) select.append(element("option", { value: "server" }, `on the server: ${server.name}`));
+  const preferred = [sessionStorage.getItem(REMEMBERED), DEFAULT, "server"];
+  const values = [...select.options].map(({ value }) => value);
+  select.value = preferred.find((value) => values.includes(value)) ?? values[0] ?? "";
+  select.disabled = values.length < 2;
+  select.addEventListener("change", choosePlace);
+}
+
+/** Makes the reader of what is chosen. */
+export function choosePlace() {
+  const { value } = byId("where");
+  if (!value) return;
+  sessionStorage.setItem(REMEMBERED, value);
+  delete document.body.dataset.ready;
+  if (value === "server") {
+    serverReader ??= new ServerReader(server);
+    reader = serverReader;
+    if (server.api_key_needed && !serverReader.key) askForKey();
+  } else {
+    tabReader ??= new TabReader(built, value, threads());
+    if (tabReader.name !== value) tabReader.change(value).catch(() => {});
+    reader = tabReader;
+  }
+  changed(reader);
+}
+
+/** Threads need a page that is isolated from other origins; `?threads=1` asks for fewer, as for measurements. */
+function threads() {
+  const asked = Number(new URLSearchParams(location.search).get("threads"));
+  if (!self.crossOriginIsolated) return 1;
+  return Math.min(asked >= 1 ? asked : MOST_THREADS, navigator.hardwareConcurrency || 1);
+}
+
+function askForKey() {
+  const dialog = byId("key-dialog");
+  dialog.onclose = () => { serverReader.key = byId("key").value; };
+  dialog.showModal();
+}
+
+/** JSON of an address of this page; null if there is none. */
+async function json(address) {
+  const answer = await fetch(address).catch(() => null);
+  const isJson = answer?.ok && answer.headers.get("content-type")?.includes("json");
+  return isJson ? answer.json() : null;
+}

@@ -1,0 +1,63 @@
+// The strip of everything that was read in this visit. It lives in this tab only, and ends with it.
+
+import { element } from "./dom.js";
+import { counted } from "./labels.js";
+
+const HEIGHT = 72;
+
+export class Visit {
+  /** @param root an <ol>; @param open called with an item that is to be shown. */
+  constructor(root, open) {
+    this.root = root;
+    this.open = open;
+    this.items = [];
+  }
+
+  add(item) {
+    this.items.push(item);
+    const picture = element("canvas", { width: HEIGHT, height: HEIGHT, "aria-hidden": "true" });
+    const caption = element("span", { class: "caption" });
+    const button = element("button", { type: "button", onclick: () => this.open(item) }, picture, caption);
+    item.tile = { node: element("li", {}, button), button, picture, caption };
+    this.root.append(item.tile.node);
+    this.refresh(item);
+  }
+
+  /** Shows what became of an item: waiting, its faces, or an error. */
+  refresh(item) {
+    const { button, caption } = item.tile;
+    const text = item.error ? "cannot be read" : item.isDone ? facesOf(item) : "waiting";
+    caption.textContent = text;
+    button.setAttribute("aria-label", `${item.name}: ${text}`);
+    button.classList.toggle("is-broken", Boolean(item.error));
+  }
+
+  /** Draws the small picture of an item, an <img> or <video> in the middle of a square. */
+  draw(item, source, width, height) {
+    const side = Math.min(width, height);
+    const pen = item.tile.picture.getContext("2d");
+    pen.drawImage(source, (width - side) / 2, (height - side) / 2, side, side, 0, 0, HEIGHT, HEIGHT);
+  }
+
+  mark(item) {
+    for (const other of this.items) {
+      if (other === item) other.tile.button.setAttribute("aria-current", "true");
+      else other.tile.button.removeAttribute("aria-current");
+    }
+  }
+
+  clear() {
+    for (const { url } of this.items) URL.revokeObjectURL(url);
+    this.items = [];
+    this.root.replaceChildren();
+  }
+
+  get records() {
+    return this.items.flatMap(({ records }) => records);
+  }
+}
+
+function facesOf({ kind, records }) {
+  if (kind === "film") return counted(new Set(records.flatMap(({ faces }) => faces.map(({ id }) => id))).size, "face");
+  return counted(records[0]?.faces.length ?? 0, "face");
+}

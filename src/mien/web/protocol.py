@@ -1,0 +1,102 @@
+"""HTTP/1.1 by uvicorn and h11, with limits that uvicorn lacks: slow headers, bodies after an answer, connections."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import uuid
+from typing import Any
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from mien.web.guard import SECURITY_HEADERS
+from mien.web.problems import MEDIA_TYPE, Problem
+
+HEADERS_S = 10.0
+"""Seconds in which the headers of a request have to be complete."""
+
+LINGER_S = 2.0
+"""Seconds for which the rest of a body is read and dropped after its answer, so that the client can read the answer."""
+
+MOST_CONNECTIONS = 1000
+"""Connections that a worker holds at most."""
+
+
+class GuardedProtocol(H11Protocol):
+    """One connection."""
+
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        """Accepts a connection, or turns it away if there are too many."""
+        super().connection_made(transport)
+        if len(self.connections) > MOST_CONNECTIONS:
+            self._send_problem(Problem("busy", "there are too many connections", headers={"Retry-After": "1"}))
+            return
+        self._start_timer(HEADERS_S)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forgets the connection."""
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Takes bytes; the headers of each request have a time limit from their first byte."""
+        super().data_received(data)
+        if self.conn.their_state is not h11.IDLE:
+            if self.conn.our_state is h11.SEND_RESPONSE:
+                self._stop_timer()
+        elif self._timer is None and not self.transport.is_closing():
+            self._start_timer(HEADERS_S)
+
+    def on_response_complete(self) -> None:
+        """Goes on after an answer; a body that is still coming is dropped, but not for long."""
+        super().on_response_complete()
+        if self.conn.their_state is h11.SEND_BODY and not self.transport.is_closing():
+            self._start_timer(LINGER_S)
+
+    def send_400_response(self, msg: str) -> None:
+        """Answers what is not HTTP, or too large, by a problem document."""
+        error = sys.exception()
+        if getattr(error, "error_status_hint", 400) == 431:
+            self._send_problem(Problem("headers", "the headers have more than 16 KiB; send less"))
+        else:
+            self._send_problem(Problem("bad-request", f"this is not HTTP/1.1 ({error})"))
+
+    def _send_problem(self, problem: Problem) -> None:
+        """Sends a problem document and closes the connection, if nothing of another answer was sent."""
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            request_id = uuid.uuid4().hex
+            document = problem.body(request_id)
+            body = json.dumps(document).encode()
+            headers = {
+                "content-type": MEDIA_TYPE, "content-length": str(len(body)), "connection": "close",
+                "x-request-id": request_id, **SECURITY_HEADERS, **problem.headers,
+            }  # fmt: skip
+            for event in (
+                h11.Response(status_code=document["status"], headers=list(headers.items()), reason=b""),
+                h11.Data(data=body),
+                h11.EndOfMessage(),
+            ):
+                self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
+
+    def _start_timer(self, seconds: float) -> None:
+        self._stop_timer()
+        self._timer = self.loop.call_later(seconds, self._on_timer)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        if self.transport.is_closing():
+            return
+        if self.conn.their_state is h11.IDLE and self.conn.trailing_data[0]:
+            self._send_problem(Problem("slow", f"the headers were not complete within {HEADERS_S:.0f} s"))
+        elif self.conn.their_state is h11.IDLE or self.conn.our_state is h11.DONE:
+            self.transport.close()

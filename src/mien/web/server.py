@@ -1,0 +1,142 @@
+"""Starts the service: one process, or several under a supervisor that replaces those that die."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import logging.config
+import os
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+
+import uvicorn
+from prometheus_client.multiprocess import mark_process_dead
+from uvicorn.config import STARTUP_FAILURE
+from uvicorn.supervisors import Multiprocess
+
+from mien.errors import MienError
+from mien.web import metrics
+from mien.web.app import create_app, load
+from mien.web.guard import Guard
+from mien.web.logs import log_config
+from mien.web.protocol import GuardedProtocol
+from mien.web.settings import ServiceSettings
+
+KEEP_ALIVE_S = 15
+"""Seconds for which a connection without a request stays open."""
+
+_BACKLOG = 1024
+_HUNG_S = 30
+"""Seconds after which a worker that does not answer the supervisor is killed."""
+
+logger = logging.getLogger("mien.web")
+
+
+def serve(settings: ServiceSettings) -> int:
+    """Serves until SIGTERM or Ctrl-C; requests in flight are finished.
+
+    Returns:
+        The exit code: 0, or 1 if a worker cannot start.
+
+    Raises:
+        MienError: the model cannot be loaded, or the address cannot be listened on.
+    """
+    recognizer = load(settings)  # before any process starts, so that a wrong model is one line
+    logging.config.dictConfig(log_config())
+    with closing(_listener(settings)) as listener:
+        host, port = listener.getsockname()[:2]
+        address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        print(f"{address}: the page; {address}/docs: the service", flush=True)
+        if settings.workers > 1:
+            del recognizer
+            with _counts_of_workers():
+                return _supervise(_config(settings, functools.partial(create_app, settings)), listener)
+        return _run(_config(settings, functools.partial(create_app, settings, lambda: recognizer)), listener)
+
+
+class _Server(uvicorn.Server):
+    """A server after which the process goes on, and can end with exit code 0, after SIGTERM."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Handles the signals; uvicorn would raise them again afterwards."""
+        with super().capture_signals():
+            yield
+            self._captured_signals.clear()
+
+
+class _Supervisor(Multiprocess):
+    """uvicorn's supervisor; it also takes the gauges of dead workers out of the counts."""
+
+    def keep_subprocess_alive(self) -> None:
+        """Replaces the workers that have died or hang."""
+        before = {process.pid for process in self.processes}
+        super().keep_subprocess_alive()
+        for pid in before - {process.pid for process in self.processes}:
+            logger.warning("a worker died and was replaced", extra={"worker": pid})
+            mark_process_dead(pid)
+
+
+def _run(config: uvicorn.Config, listener: socket.socket) -> int:
+    try:
+        _Server(config).run([listener])
+    except SystemExit as error:  # uvicorn's way to say that the application did not start; its log line says why
+        return 1 if error.code else 0
+    return 0
+
+
+def _supervise(config: uvicorn.Config, listener: socket.socket) -> int:
+    supervisor = _Supervisor(config, [listener])
+    supervisor.run()
+    return 1 if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes) else 0
+
+
+def _config(settings: ServiceSettings, make_app: Callable[[], Guard]) -> uvicorn.Config:
+    return uvicorn.Config(
+        make_app,
+        factory=True,
+        workers=settings.workers,
+        http=GuardedProtocol,
+        ws="none",
+        lifespan="on",
+        log_config=log_config(),
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        backlog=_BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=int(settings.timeout_s) + 5,
+        timeout_worker_healthcheck=_HUNG_S,
+    )
+
+
+def _listener(settings: ServiceSettings) -> socket.socket:
+    """Binds the address; the workers share the socket, so that no connection is lost with a worker."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(_BACKLOG)  # from here on clients wait instead of being refused, while workers load the model
+    except OSError as error:
+        raise MienError(
+            f"--host {settings.host} --port {settings.port}: cannot be listened on ({error.strerror or error}); choose "
+            "another port, or end the program that uses it"
+        ) from error
+    listener.set_inheritable(True)
+    return listener
+
+
+@contextmanager
+def _counts_of_workers() -> Iterator[None]:
+    """Makes the folder in which the workers keep their counts, for their time."""
+    with tempfile.TemporaryDirectory(prefix="mien-counts-", ignore_cleanup_errors=True) as folder:
+        os.environ[metrics.FOLDER] = folder
+        try:
+            yield
+        finally:
+            del os.environ[metrics.FOLDER]

@@ -1,0 +1,129 @@
+"""Models of the hub: from its cache without a connection, a clear line soon where there is neither."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from mien.errors import MienError
+from mien.model.hub_models import FILES, PATIENCE_S, hub_folder, is_hub_id
+from mien.model.places import SHIPPED, find
+from mien.recognition import hub
+from mien.recognition.recognizer import Recognizer
+
+huggingface_hub = pytest.importorskip("huggingface_hub")
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of the hub, and an address at which nobody answers."""
+    folder = tmp_path / "hub"
+    for name, value in (("HF_HUB_CACHE", str(folder)), ("ENDPOINT", "http://127.0.0.1:9")):
+        monkeypatch.setattr(f"huggingface_hub.constants.{name}", value)
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+def put(cache: Path, name: str, files: dict[str, bytes]) -> Path:
+    """Puts a model into a cache as the hub's client does: blobs, and a snapshot of links to them."""
+    model = cache / f"models--{name.replace('/', '--')}"
+    snapshot = model / "snapshots" / COMMIT
+    for folder in (model / "blobs", model / "refs", snapshot):
+        folder.mkdir(parents=True)
+    (model / "refs" / "main").write_text(COMMIT)
+    for index, (file, data) in enumerate(files.items()):
+        (model / "blobs" / f"{index:040x}").write_bytes(data)
+        (snapshot / file).symlink_to(model / "blobs" / f"{index:040x}")
+    return snapshot
+
+
+def test_a_model_of_the_cache_is_read_without_a_connection(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "_ask_hub", lambda name: pytest.fail("asked the hub"))
+    files = {file.name: file.read_bytes() for file in (SHIPPED / "nano").iterdir() if file.name in FILES}
+    snapshot = put(cache, "somebody/nano", {**files, "pytorch_model.bin": b"a pickle", "model.py": b"code"})
+    assert find("somebody/nano").onnx == snapshot / "model.onnx"
+    recognizer = Recognizer("somebody/nano")
+    assert repr(recognizer).startswith("Recognizer('somebody/nano', engine='onnx'")
+    assert recognizer.names == Recognizer("nano").names
+
+
+def test_without_connection_and_cache_there_is_a_clear_line_within_three_seconds() -> None:
+    started = time.monotonic()
+    with pytest.raises(MienError) as caught:
+        Recognizer("somebody/no-such-model")
+    assert time.monotonic() - started < 3
+    text = str(caught.value)
+    assert text.startswith(
+        "somebody/no-such-model: no such folder, and not in the hub's cache, and the Hugging Face hub"
+    )
+    assert "cannot be reached" in text and "run `hf download somebody/no-such-model` and copy the hub's cache" in text
+
+
+def test_a_hub_that_hangs_is_given_up_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "PATIENCE_S", 0.1)
+    slow = SimpleNamespace(get=lambda *args, **options: time.sleep(5))
+    monkeypatch.setattr("huggingface_hub.utils.get_session", lambda: slow)
+    started = time.monotonic()
+    with pytest.raises(MienError, match=r"cannot be reached \(no answer in 0\.1 s\)"):
+        hub_folder("somebody/model")
+    assert time.monotonic() - started < 3 and PATIENCE_S + 0.5 < 3
+
+
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [(404, "has no such model, or not for you; check the name"), (401, "or not for you"), (503, r"an error \(503\)")],
+)
+def test_an_answer_of_the_hub_is_told_from_no_answer(status: int, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = SimpleNamespace(get=lambda *args, **options: SimpleNamespace(status_code=status))
+    monkeypatch.setattr("huggingface_hub.utils.get_session", lambda: session)
+    with pytest.raises(MienError, match=told):
+        hub_folder("somebody/model")
+
+
+def test_only_weights_and_settings_are_downloaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def download(name: str, **options: Any) -> str:
+        if options.get("local_files_only"):
+            raise FileNotFoundError(name)
+        asked.append(options)
+        return str(tmp_path)
+
+    monkeypatch.setattr(hub, "_ask_hub", lambda name: None)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert hub_folder("somebody/model") == tmp_path
+    assert asked[0]["allow_patterns"] == list(FILES)
+    assert {Path(file).suffix for file in FILES} == {".json", ".safetensors", ".onnx"}
+
+
+def test_offline_mode_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub, "is_offline_mode", lambda: True)
+    monkeypatch.setattr("huggingface_hub.utils.get_session", lambda: pytest.fail("asked the hub"))
+    with pytest.raises(MienError, match="HF_HUB_OFFLINE is set"):
+        hub_folder("somebody/model")
+
+
+def test_a_cached_model_that_is_not_whole_is_not_taken(cache: Path) -> None:
+    put(cache, "somebody/half", {"config.json": b"{}"})
+    with pytest.raises(MienError, match="not in the hub's cache"):
+        hub_folder("somebody/half")
+
+
+def test_paths_are_no_names_of_the_hub(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    assert is_hub_id("somebody/model-1.0")
+    for name in ("runs/frist", "mini", "a/b/c", "./model", "/a/b", "~/b", "a/model.onnx", "a/b c", "../b"):
+        assert not is_hub_id(name), name
+    with pytest.raises(MienError, match="runs/frist: no such folder, and no model of this installation"):
+        find("runs/frist")
+
+
+def test_without_the_client_a_line_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "find_spec", lambda name: None)
+    with pytest.raises(MienError, match=r"somebody/model: no such folder; if .* pip install 'mien\[hub\]' brings"):
+        find("somebody/model")

@@ -1,0 +1,385 @@
+"""The page in headless Chromium: in the browser and by the server, photos, films, the camera, and its manners."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import importlib
+import io
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import build_page as builder
+import numpy as np
+import page_helpers as helpers
+import pytest
+import skimage.data
+from page_helpers import DONE, LONG_MS, READY, Log, choose, download, file, png, records
+from PIL import Image
+
+from mien import Recognizer
+
+pytest.importorskip("playwright.sync_api", reason="the page is tested with playwright; pip install 'mien[dev]'")
+pytest.importorskip("cv2")  # draws the scenes; the package with YuNet's weights brings one
+sys.path.insert(0, str(helpers.ROOT / "benchmarks"))
+scenes: Any = importlib.import_module("scenes")
+write_camera: Any = importlib.import_module("page_speed").write_camera
+
+pytestmark = pytest.mark.slow
+CAMERA_FLAGS = ("--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream")
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[str]:
+    helpers.need_browser()
+    helpers.need_built()
+    with helpers.mien_served() as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    helpers.need_browser()
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(helpers.CHROMIUM), args=list(helpers.FLAGS))
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def opened(browser: Any, address: str, where: str | None = None) -> Iterator[tuple[Any, Log]]:
+    """The page, ready to read at a place, with the log of its requests; it must show no error of a script."""
+    context = browser.new_context()
+    page, log, faults = context.new_page(), Log(), []
+    context.on("request", log.note)
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.goto(address)
+    page.wait_for_selector(READY, timeout=LONG_MS)
+    if where is not None:
+        page.select_option("#where", where)
+        page.wait_for_selector(f"body[data-ready^='{where}']", timeout=LONG_MS)
+    try:
+        yield page, log
+        assert not faults
+    finally:
+        context.close()
+
+
+@pytest.fixture(scope="module")
+def astronaut() -> bytes:
+    return png(skimage.data.astronaut())
+
+
+def check_one_face(page: Any) -> None:
+    assert page.locator(".box").count() == 1
+    assert page.locator(".face").count() == 1
+    assert page.locator(".face .bars li").count() == 7
+    assert page.inner_text(".face .word") == "happy"
+    shares = [float(text.split()[0]) for text in page.locator(".face .share").all_inner_texts()]
+    assert sum(shares) == pytest.approx(100, abs=4)
+
+
+def test_a_photo_is_read_in_the_tab_and_sent_nowhere(browser: Any, service: str, astronaut: bytes) -> None:
+    with opened(browser, service) as (page, log):
+        choose(page, file("astronaut.png", astronaut, "image/png"))
+        check_one_face(page)
+        assert "read in this tab" in page.inner_text("#summary")
+        page.click(".face button")
+        page.wait_for_selector(".heat canvas", timeout=LONG_MS)
+        assert log.sent() == []
+        assert log.hosts() == {service.split("/")[2]}
+
+
+def test_a_photo_is_read_by_the_server_if_that_is_chosen(browser: Any, service: str, astronaut: bytes) -> None:
+    with opened(browser, service, "server") as (page, log):
+        assert "sent to" in page.inner_text("#place-text")
+        choose(page, file("astronaut.png", astronaut, "image/png"))
+        check_one_face(page)
+        assert "read by the server" in page.inner_text("#summary")
+        assert log.sent() == [f"{service}v1/recognize"]
+        page.click(".face button")
+        page.wait_for_selector(".heat canvas", timeout=LONG_MS)
+        assert log.sent()[1].startswith(f"{service}v1/explain?face=0&label=happy")
+        assert log.hosts() == {service.split("/")[2]}
+
+
+def test_the_static_folder_needs_no_service(browser: Any, tmp_path: Path, astronaut: bytes) -> None:
+    helpers.need_built()
+    builder._write_static(helpers.PAGE / "built", tmp_path / "site/mien", builder.model_files())
+    with helpers.folder_served(tmp_path / "site") as address, opened(browser, f"{address}mien/") as (page, log):
+        assert page.locator("#where option[value=server]").count() == 0
+        choose(page, file("astronaut.png", astronaut, "image/png"))
+        check_one_face(page)
+        assert log.sent() == []
+        assert all(url.startswith((f"{address}mien/", "blob:")) for _, url, _ in log.requests)
+
+
+def test_without_its_built_parts_the_page_reads_by_the_server_and_says_so(
+    browser: Any, service: str, astronaut: bytes
+) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    page.route("**/built/**", lambda route: route.fulfill(status=404, body=""))
+    page.goto(service)
+    page.wait_for_selector("body[data-ready='server mini']", timeout=LONG_MS)
+    assert "lacks the parts that read pictures in the browser" in page.inner_text("#not-built")
+    choose(page, file("astronaut.png", astronaut, "image/png"))
+    check_one_face(page)
+    context.close()
+
+
+def test_what_is_saved_is_what_mien_predict_writes(browser: Any, service: str, astronaut: bytes) -> None:
+    truth = Recognizer("mini-int8").recognize(astronaut)
+    with opened(browser, service) as (page, _):
+        choose(page, file("=astronaut.png", astronaut, "image/png"))
+        (record,) = json.loads(download(page, "#save-json"))
+        assert record.keys() == truth.record().keys()
+        assert record["faces"][0].keys() == truth.record()["faces"][0].keys()
+        assert record["faces"][0]["box"] == pytest.approx(truth.record()["faces"][0]["box"], abs=0.11)
+        (row,) = csv.DictReader(io.StringIO(download(page, "#save-csv").decode()))
+        assert row["input"] == "./=astronaut.png"  # no formula
+        assert float(row["emotion_happy"]) == record["faces"][0]["emotions"]["happy"]
+        image = Image.open(io.BytesIO(download(page, "#save-picture")))
+        assert image.size == (512, 512)
+        assert (np.asarray(image.convert("RGB")) != skimage.data.astronaut()).any()
+
+
+def pictures_of_faces() -> list[np.ndarray]:
+    """Portraits of many sizes, tilted, mirrored, grey, cut off; twelve faces; composites, some without a face."""
+    portraits = [scenes.portrait(side, tilt, mirrored).pixels for side, tilt, mirrored in (
+        (97, 0, False), (150, 5, True), (300, 10, True), (512, 0, False), (640, -12, False), (1024, 0, False),
+        (1200, 18, True), (1600, -15, False), (3000, 0, False),
+    )]  # fmt: skip
+    across, down, share = scenes.ASTRONAUT
+    left, top, side = (round(512 * value) for value in (across - share / 2, down - share / 2, share))
+    grey = np.asarray(Image.fromarray(skimage.data.astronaut()).convert("L"))
+    face = np.asarray(
+        Image.fromarray(grey[top : top + side, left : left + side]).resize((48, 48), Image.Resampling.BOX)
+    )
+    generator = np.random.default_rng(3)
+    composites = []
+    for number, background in enumerate(scenes.backgrounds()[:8]):
+        height, width = background.shape[:2]
+        scale = max(1.0, 260 / min(height, width))
+        enlarged = Image.fromarray(background).resize((round(scale * width), round(scale * height)))
+        composites.append(scenes.composite([face] * (1 + number % 4), np.asarray(enlarged), generator).pixels)
+    cut = skimage.data.astronaut()
+    return [
+        *portraits,
+        scenes.collage(200).pixels,
+        grey,
+        cut[60:400, 190:420],
+        cut[:140],
+        skimage.data.camera(),
+        *composites,
+    ]
+
+
+@pytest.mark.parametrize("model", ["mini-int8", "nano-int8"])
+def test_the_page_and_python_give_the_same_answers(browser: Any, service: str, model: str) -> None:
+    pictures = [np.ascontiguousarray(picture) for picture in pictures_of_faces()]
+    assert len(pictures) >= 20
+    recognizer = Recognizer(model)
+    truths = [recognizer.recognize(png(picture)) for picture in pictures]
+    assert sum(len(truth.faces) for truth in truths) > 30
+    with opened(browser, service) as (page, _):
+        page.select_option("#where", model)
+        page.wait_for_selector(f"body[data-ready='tab {model}']", timeout=LONG_MS)
+        page.set_input_files("#files", [file(f"{n}.png", png(p), "image/png") for n, p in enumerate(pictures)])
+        last = page.locator("#strip li button").nth(len(pictures) - 1)
+        last.and_(page.locator("[aria-label$=face], [aria-label$=faces]")).wait_for(timeout=LONG_MS)
+        answers = records(page)
+    for number, (truth, answer) in enumerate(zip(truths, answers, strict=True)):
+        assert answer["status"] == truth.status, number
+        assert len(answer["faces"]) == len(truth.faces), number
+        for face, expected in zip(answer["faces"], truth.faces, strict=True):
+            assert np.abs(np.subtract(face["box"], expected.box)).max() < 2, number
+            differences = [abs(face["emotions"][name] - value) for name, value in expected.probabilities.items()]
+            assert max(differences) < 0.01, number
+            near = abs(expected.score - (recognizer.engine.threshold or 0)) < 0.01
+            assert near or face["uncertain"] == expected.uncertain, number
+
+
+def test_twelve_faces_have_twelve_boxes_and_84_bars(browser: Any, service: str) -> None:
+    with opened(browser, service) as (page, _):
+        choose(page, file("twelve.png", png(scenes.collage(240).pixels), "image/png"))
+        assert page.locator(".box").count() == 12
+        assert page.locator(".face .bars li").count() == 84
+
+
+def test_a_picture_without_a_face_is_told_apart_from_an_error(browser: Any, service: str) -> None:
+    with opened(browser, service) as (page, _):
+        choose(page, file("cat.png", png(skimage.data.chelsea()), "image/png"), file("notes.txt", b"Not a picture.\n"))
+        assert "No face was found" in page.inner_text("#summary")
+        assert page.locator(".face").count() == 0
+        page.click("#strip li:nth-child(2) button")
+        assert page.inner_text("#result-title") == "notes.txt cannot be read"
+        assert "is a text; a picture or a film is expected" in page.inner_text("#problem")
+        statuses = [record["status"] for record in records(page)]
+        assert statuses == ["no_face", "error"]
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\x89PNG\r\n\x1a\n broken", b"\xff\xd8\xff\xe0" + 100 * b"\0", b"\0\x01\x02" * 50, b"%PDF-1.7\n"]
+)
+def test_a_damaged_file_gives_a_reason_and_the_next_one_is_read(
+    browser: Any, service: str, astronaut: bytes, content: bytes
+) -> None:
+    with opened(browser, service) as (page, _):
+        choose(page, file("broken.png", content, "image/png"))
+        assert page.locator("#problem").is_visible() and len(page.inner_text("#problem")) > 20
+        choose(page, file("astronaut.png", astronaut, "image/png"))
+        page.wait_for_selector(DONE, timeout=LONG_MS)
+        check_one_face(page)
+
+
+@pytest.mark.parametrize("where", [None, "server"])
+def test_a_film_has_a_timeline(browser: Any, service: str, tmp_path: Path, where: str | None) -> None:
+    astronaut = skimage.data.astronaut()[:480]
+    frames = [np.roll(astronaut, 2 * number, axis=1) for number in range(20)] + [np.full_like(astronaut, 90)] * 10
+    with opened(browser, service, where) as (page, log):
+        choose(page, file("film.webm", helpers.film(frames, tmp_path / "film.webm"), "video/webm"))
+        assert page.locator("#timeline figure").count() == 1
+        answers = records(page)
+        assert len(answers) == 15
+        counts = [len(record["faces"]) for record in answers]
+        assert counts[:9] == [1] * 9 and counts[-4:] == [0] * 4
+        assert {face["id"] for record in answers for face in record["faces"]} == {0}
+        assert [record["frame"] for record in answers] == list(range(15))
+        assert (log.sent() == []) == (where is None)
+
+
+def test_the_camera_asks_first_and_is_read_live(service: str, tmp_path: Path) -> None:
+    from playwright.sync_api import sync_playwright
+
+    write_camera(tmp_path / "camera.y4m", frames=30)
+    flags = (*helpers.FLAGS, *CAMERA_FLAGS, f"--use-file-for-fake-video-capture={tmp_path / 'camera.y4m'}")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(helpers.CHROMIUM), args=list(flags))
+        with opened(browser, service) as (page, log):
+            page.click("#use-camera")
+            consent = page.inner_text("#consent")
+            assert "has to be told" in consent and "article 5(1)(f)" in consent and "guess about a look" in consent
+            assert page.locator("#stage video").count() == 0
+            page.click("#start-camera")
+            page.wait_for_selector(".box", timeout=LONG_MS)
+            page.wait_for_selector(".face .bars li:nth-child(7)", timeout=LONG_MS)
+            assert page.locator(".box").count() == 1
+            assert float(page.get_attribute("#rate", "data-rate") or -1) >= 0
+            page.click("#take-photo")
+            page.wait_for_selector(DONE, timeout=LONG_MS)
+            check_one_face(page)
+            assert page.locator("#stage video").count() == 0
+            assert log.sent() == []
+        browser.close()
+
+
+def test_a_picture_can_be_pasted_and_dropped(browser: Any, service: str, astronaut: bytes) -> None:
+    script = """async ([bytes, kind]) => {
+        const transfer = new DataTransfer();
+        transfer.items.add(new File([Uint8Array.from(bytes)], `${kind}.png`, {type: "image/png"}));
+        const event = kind === "paste" ? new ClipboardEvent("paste", {clipboardData: transfer, bubbles: true})
+            : new DragEvent("drop", {dataTransfer: transfer, bubbles: true, cancelable: true});
+        document.body.dispatchEvent(event);
+    }"""
+    with opened(browser, service) as (page, _):
+        for number, kind in enumerate(("paste", "drop"), 1):
+            page.evaluate(script, [list(astronaut), kind])
+            page.wait_for_selector(f"#strip li:nth-child({number}) [aria-label$='1 face']", timeout=LONG_MS)
+
+
+def test_the_keyboard_is_enough(browser: Any, service: str, astronaut: bytes) -> None:
+    def focused(page: Any) -> str:
+        return str(page.evaluate("document.activeElement.id || document.activeElement.className"))
+
+    with opened(browser, service) as (page, _):
+        for _ in range(12):
+            page.keyboard.press("Tab")
+            if focused(page) == "choose":
+                break
+        with page.expect_file_chooser() as chooser:
+            page.keyboard.press("Enter")
+        chooser.value.set_files([file("astronaut.png", astronaut, "image/png")])
+        page.wait_for_selector(DONE, timeout=LONG_MS)
+        reached = []
+        for _ in range(12):
+            page.keyboard.press("Tab")
+            reached.append(focused(page))
+            if reached[-1].startswith("box"):
+                break
+        assert {"use-camera", "save-picture", "save-json", "save-csv"} <= set(reached), reached
+        page.keyboard.press("Enter")
+        assert page.locator(".face.is-chosen").count() == 1
+        page.focus("#use-camera")
+        page.keyboard.press("Enter")
+        assert page.locator("#consent[open]").count() == 1
+        page.keyboard.press("Escape")
+        assert page.locator("#consent[open]").count() == 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_axe_has_no_serious_finding(browser: Any, service: str, astronaut: bytes, scheme: str, width: int) -> None:
+    if not helpers.AXE.is_file():
+        pytest.skip("axe-core is not installed; npm ci")
+    context = browser.new_context(
+        color_scheme=scheme, viewport={"width": width, "height": 900}, reduced_motion="reduce", bypass_csp=True
+    )
+    page = context.new_page()
+    page.goto(service)
+    page.wait_for_selector(READY, timeout=LONG_MS)
+    page.evaluate(helpers.AXE.read_text("utf-8"))
+    check_accessible(page, "start")
+    choose(page, file("astronaut.png", astronaut, "image/png"))
+    page.click(".face button")
+    page.wait_for_selector(".heat canvas", timeout=LONG_MS)
+    page.click("summary")
+    check_accessible(page, "result")
+    choose(page, file("notes.txt", b"Not a picture.\n"))
+    check_accessible(page, "problem")
+    page.click("#use-camera")
+    check_accessible(page, "consent")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page is wider than the window"
+    context.close()
+
+
+def check_accessible(page: Any, state: str) -> None:
+    violations = page.evaluate("axe.run().then(({violations}) => violations)")
+    serious = [
+        (violation["id"], [node["html"][:120] for node in violation["nodes"]][:3])
+        for violation in violations
+        if violation["impact"] in ("serious", "critical")
+    ]
+    assert not serious, (state, serious)
+
+
+def test_the_first_load_is_at_most_eight_megabytes() -> None:
+    helpers.need_built()
+    files = [path.read_bytes() for path in helpers.PAGE.rglob("*") if path.is_file()]
+    files += [content for name, content in builder.model_files().items() if name in ("yunet", "mini-int8")]
+    assert sum(len(gzip.compress(content, 6)) for content in files) <= 8_000_000
+
+
+def test_the_lockfile_pins_every_package_and_names_no_registry() -> None:
+    lock = json.loads((helpers.ROOT / "package-lock.json").read_text("utf-8"))
+    packages = [values for name, values in lock["packages"].items() if name]
+    assert packages and all(values["integrity"].startswith("sha512-") for values in packages)
+    assert not any("resolved" in values for values in packages)
+
+
+def test_the_page_names_no_other_host() -> None:
+    addresses = [
+        (path.name, word)
+        for path in helpers.PAGE.rglob("*")
+        if path.suffix in (".html", ".css", ".js") and "built" not in path.parts
+        for word in path.read_text("utf-8").split()
+        if "://" in word
+    ]
+    allowed = ("http://www.w3.org/2000/svg", "https://protobuf.dev")
+    assert [(name, word) for name, word in addresses if not any(place in word for place in allowed)] == []

@@ -1,0 +1,104 @@
+"""The film object: an iterator as before, and films, tables and JSON that read the film from its start."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+from film_helpers import numbered, write
+from recognition_helpers import recognizer
+
+from mien.errors import MienError
+from mien.recognition.film.reader import about, frames
+from mien.recognition.film.records import FilmRecognition
+
+
+@pytest.fixture
+def film(tmp_path: Path) -> Path:
+    """Five frames of 64 px with a bright square, ten a second."""
+    path = tmp_path / "film.avi"
+    square = np.dstack([np.pad(np.full((32, 32), 255, np.uint8), 16)] * 3)
+    write(path, [square] * 5, "mjpeg", rate=10, pixels="yuvj420p")
+    return path
+
+
+def test_it_iterates_once_as_a_generator_does(film: Path) -> None:
+    records = recognizer().recognize_film(film, every=2)
+    assert isinstance(records, FilmRecognition) and iter(records) is records
+    assert next(records).frame == 0 and [record.frame for record in records] == [2, 4]
+    assert list(records) == []
+    closed = recognizer().recognize_film(film)
+    next(closed)
+    closed.close()
+    assert list(closed) == []
+    assert repr(records) == f"FilmRecognition({str(film)!r}, every=2, smoothing=0.25)"
+    with pytest.raises(ValueError, match="every: expected at least 1"):
+        recognizer().recognize_film(film, every=0)
+
+
+def test_tables_and_json_read_the_whole_film_whatever_was_read_before(film: Path, tmp_path: Path) -> None:
+    records = recognizer().recognize_film(film, every=2)
+    next(records)
+    rows = list(csv.DictReader((records.to_csv() or "").splitlines()))
+    assert [row["frame"] for row in rows] == ["0", "2", "4"] and {row["id"] for row in rows} == {"0"}
+    assert records.to_csv(tmp_path / "film.csv") is None and len((tmp_path / "film.csv").read_text().splitlines()) == 4
+    assert [record["frame"] for record in json.loads(records.to_json() or "")] == [0, 2, 4]
+    pytest.importorskip("pandas")
+    table = records.to_df()
+    assert table["time_s"].tolist() == pytest.approx([0, 0.2, 0.4]) and "probability_glad" in table
+    assert [record.frame for record in records] == [2, 4]  # the iterator goes on where it was
+
+
+def test_a_film_without_faces_has_the_columns_of_the_model(tmp_path: Path) -> None:
+    path = tmp_path / "dark.avi"
+    write(path, [np.zeros((64, 64, 3), np.uint8)] * 2, "mjpeg", rate=10, pixels="yuvj420p")
+    text = recognizer().recognize_film(path).to_csv() or ""
+    assert text.splitlines()[0].endswith("probability_calm,probability_glad") and text.count("no_face") == 2
+
+
+def test_the_film_with_boxes_has_the_frames_and_the_sound(tmp_path: Path) -> None:
+    import av
+
+    path = numbered(tmp_path / "film.mp4", 20, "libx264", sound="aac", sound_s=0.8)
+    records = recognizer().recognize_film(path)
+    records.write(tmp_path / "marked.mp4", timeline=tmp_path / "film.png")
+    assert len(list(frames(tmp_path / "marked.mp4"))) == 20 and (tmp_path / "film.png").is_file()
+    assert about(tmp_path / "marked.mp4").duration_s == pytest.approx(about(path).duration_s or 0, abs=0.01)
+    with av.open(str(tmp_path / "marked.mp4")) as marked:
+        assert marked.streams.audio
+    records.write(tmp_path / "silent.mp4", audio=False)
+    with av.open(str(tmp_path / "silent.mp4")) as silent:
+        assert not silent.streams.audio
+
+
+def test_boxes_are_drawn_on_the_written_film(film: Path, tmp_path: Path) -> None:
+    recognizer().recognize_film(film).write(tmp_path / "marked.avi")
+    before, after = (next(iter(frames(path))).pixels for path in (film, tmp_path / "marked.avi"))
+    assert before is not None and after is not None
+    assert np.abs(before.astype(int) - after).max() > 100
+
+
+def test_deviations_of_the_written_film_are_logged_as_warnings(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = numbered(tmp_path / "film.avi", 10, sound="pcm_s16le", sound_s=0.4)
+    with caplog.at_level(logging.WARNING, "mien"):
+        recognizer().recognize_film(path).write(tmp_path / "marked.mp4")
+    assert "was encoded anew as aac" in caplog.text and {record.name for record in caplog.records} == {"mien"}
+
+
+def test_the_film_is_not_written_over_and_names_are_checked_first(film: Path, tmp_path: Path) -> None:
+    before = film.read_bytes()
+    records = recognizer().recognize_film(film)
+    with pytest.raises(MienError, match=r"film\.avi: is the film that is read, and would be written over"):
+        records.write(film)
+    with pytest.raises(MienError, match=r"ends in \.mp4 or \.avi"):
+        records.write(tmp_path / "marked.gif")
+    assert film.read_bytes() == before
+    with pytest.raises(MienError, match=r"missing\.mp4"):
+        recognizer().recognize_film(tmp_path / "missing.mp4").write(tmp_path / "marked.mp4")
+    assert not (tmp_path / "marked.mp4").exists()
