@@ -7,7 +7,7 @@ DATA ?= archive.zip
 NPM ?= npm
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo model page wheel test lint check docs benchmark clean
+.PHONY: help venv demo model page page-if-npm wheel test lint check docs benchmark clean
 
 help:  ## tell what there is
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
