@@ -22,7 +22,7 @@ from mien.files import read_json
 from mien.log import to_console
 from mien.machine import machine_of, resolve_device
 from mien.model.classifier import Classifier
-from mien.model.vit import SHAPES
+from mien.model.presets import SHAPES
 from mien.training.finetune import train
 from mien.training.history import read_history
 from mien.training.pretrain import pretrain

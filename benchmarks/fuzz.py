@@ -210,7 +210,7 @@ def read_table(folder: Path, rng: random.Random) -> None:
 
 @lru_cache(maxsize=1)
 def _shipped() -> dict[str, bytes]:
-    from mien.recognition.models import SHIPPED
+    from mien.model.places import SHIPPED
 
     return {path.name: path.read_bytes() for path in (SHIPPED / "nano").iterdir()}
 

@@ -19,9 +19,9 @@ from mien.data.faces import FaceSet
 from mien.data.read import read_faces
 from mien.export.parity import crops_of
 from mien.model.classifier import Classifier
+from mien.model.places import find
 from mien.recognition.engine import Engine
 from mien.recognition.engines import engine
-from mien.recognition.models import find
 
 AT_ONCE = (1, 64)
 BOOTSTRAP = 10_000

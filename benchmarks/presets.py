@@ -40,7 +40,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from mien.config import PRESETS
 from mien.labels import FER2013
 from mien.machine import machine_of, versions
-from mien.model.vit import SHAPES, build
+from mien.model.presets import SHAPES
+from mien.model.vit import build
 
 REFERENCE = "tiny"
 """The preset that ratios refer to."""

@@ -58,7 +58,7 @@ def readings(image_size: int, resampling: Sequence[str]) -> dict[str, tuple[int,
 def training_views(images: np.ndarray) -> np.ndarray:
     """Faces as training shows them to a student and its teachers, uint8 [N, S, S], of uint8 [N, S, S]."""
     plain = Preprocessing(images.shape[1], (0.0,) * 3, (1.0,) * 3)
-    config = AugmentConfig(brightness=0.08, contrast=0.3)  # as configs/model/mini.yaml, nothing erased
+    config = AugmentConfig(brightness=0.08, contrast=0.3)  # as the recipe mini, nothing erased
     pixels = Augment(config, plain, 1)(torch.from_numpy(images.copy()), random_table(len(images), 0, 1))
     return plain.to_images(pixels)
 

@@ -50,7 +50,7 @@ from mien.data.twins import cut_validation
 from mien.errors import MienError
 from mien.files import read_json, write_json
 from mien.machine import versions
-from mien.model.vit import SHAPES
+from mien.model.presets import SHAPES
 
 FEWEST_SEEDS = 3
 """With fewer, nothing is said about chance."""

@@ -18,7 +18,7 @@ from typing import Any
 from mien.errors import MienError
 from mien.export.card import card
 from mien.files import read_json_object
-from mien.recognition.models import shipped
+from mien.model.places import shipped
 from mien.recognition.yunet_network import any_size, installed
 
 ROOT = Path(__file__).parents[1]

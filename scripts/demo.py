@@ -11,8 +11,6 @@ from pathlib import Path
 
 from mien.cli import run_all
 
-CONFIG = Path("configs/demo.yaml")
-PRETRAIN_CONFIG = Path("configs/pretrain-demo.yaml")
 RUN = Path("runs/demo")
 PRETRAINING = RUN / "mae"
 REPORT = Path("reports/demo")
@@ -36,8 +34,8 @@ def demo() -> int:
     stages: list[list[str]] = [
         ["data", "draw", "--out", str(archive), "--force"],
         ["data", "inspect", str(archive)],
-        ["pretrain", "--config", str(PRETRAIN_CONFIG), *source, "--out", str(PRETRAINING)],
-        ["train", "--config", str(CONFIG), *backbone, *source, "--out", str(RUN)],
+        ["pretrain", "--config", "pretrain-demo", *source, "--out", str(PRETRAINING)],
+        ["train", "--config", "demo", *backbone, *source, "--out", str(RUN)],
         ["evaluate", str(RUN), *source, "--split", "test", "--out", str(REPORT)],
     ]
     code = run_all(stages)
@@ -66,6 +64,4 @@ def _take_picture(archive: Path, picture: Path) -> None:
 
 
 if __name__ == "__main__":
-    if not CONFIG.is_file():
-        sys.exit(f"mien: error: {CONFIG}: no such file; run this from the folder of the project")
     sys.exit(demo())

@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-CONFIGS = ROOT / "configs" / "gpu"
+CONFIGS = ROOT / "scripts" / "gpu"
 CARRIED = ROOT / "gpu"
 """What ``scripts/gpu_wheels.sh`` collects: wheels, and searches for twins."""
 
@@ -451,7 +451,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--teachers", nargs="*", default=[], help="model folders in place of own teachers")
     parser.add_argument("--autoencoder", help="folder of an autoencoder of mini in place of an own one")
     parser.add_argument("--folds", type=int, default=0, help="folds of out-of-fold answers; 0 leaves them out (0)")
-    parser.add_argument("--configs", type=Path, default=CONFIGS, help="folder of the settings (configs/gpu)")
+    parser.add_argument("--configs", type=Path, default=CONFIGS, help="folder of the settings (scripts/gpu)")
     parser.add_argument("--jobs", type=int, default=0, help="runs side by side at most (8 on a GPU, else 2)")
     parser.add_argument("--share", help="folder for at most 8 files of at most 16 MiB (OUT/share)")
     parser.add_argument("--device", default="", help="(cuda, or cpu where there is none)")

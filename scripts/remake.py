@@ -1,6 +1,6 @@
 """Trains the shipped models again from ``archive.zip``: ``python scripts/remake.py``.
 
-The stages are commands that a person could type, each with a file of ``configs/model``. A run that was stopped is
+The stages are commands that a person could type, each with a recipe of the package. A run that was stopped is
 resumed. A finished run is not trained again, but scored and packed again.
 """
 
@@ -16,8 +16,6 @@ from pathlib import Path
 from mien.cli import run_all
 from mien.training.run import state_path
 
-CONFIGS = Path("configs/model")
-
 
 @dataclass(frozen=True)
 class Stage:
@@ -25,7 +23,7 @@ class Stage:
 
     Attributes:
         command: train or pretrain.
-        name: the name of its folder in OUT and of its settings in ``CONFIGS``.
+        name: the name of its folder in OUT and of its recipe.
         backbone: the run whose encoder it starts from, if any.
         teachers: the runs whose models teach it.
     """
@@ -69,7 +67,7 @@ def commands(data: str, out: Path) -> list[list[str]]:
 def run_of(stage: Stage, data: str, out: Path) -> list[str]:
     """Returns the command that trains a run."""
     folder = out / stage.name
-    command = [stage.command, "--config", str(CONFIGS / f"{stage.name}.yaml"), "--data", data, "--out", str(folder)]
+    command = [stage.command, "--config", stage.name, "--data", data, "--out", str(folder)]
     if stage.backbone:
         command += ["--backbone", str(out / stage.backbone / "model")]
     if stage.teachers:
@@ -93,9 +91,6 @@ def run(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", default="archive.zip", help="FER2013 (archive.zip)")
     parser.add_argument("--out", type=Path, default=Path("runs/model"), help="folder of the runs (runs/model)")
     options = parser.parse_args(arguments)
-    if not CONFIGS.is_dir():
-        print(f"mien: error: {CONFIGS}: no such folder; run this from the folder of the project", file=sys.stderr)
-        return 2
     return remake(options.data, options.out)
 
 

@@ -15,7 +15,7 @@ from mien.cli import main
 from mien.errors import MienError
 from mien.evaluation.metrics import score
 from mien.export.card import card
-from mien.recognition.models import SHIPPED
+from mien.model.places import SHIPPED
 
 CARDS = ("mini", "nano")
 NAMES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")

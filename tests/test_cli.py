@@ -266,7 +266,7 @@ def test_fetch_prints_where_the_archive_lies(
 
 
 def test_train_passes_on_configuration_command_and_resume(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     calls: list[tuple[Any, bool, str]] = []
 
@@ -275,6 +275,9 @@ def test_train_passes_on_configuration_command_and_resume(
         return Path(config.out) / "model"
 
     monkeypatch.setitem(sys.modules, "mien.training.finetune", types.SimpleNamespace(train=train))
+    monkeypatch.chdir(tmp_path)
+    for name in ("my faces.zip", "d"):
+        (tmp_path / name).touch()
     arguments = ["train", "--data", "my faces.zip", "--out=runs/a", "--batch-size", "32", "--resume"]
     assert main(arguments) == 0
     config, resume, command = calls[0]
@@ -398,15 +401,6 @@ def test_evaluate_takes_a_table_with_a_test_split_alone(
     assert "clean: not known" in capsys.readouterr().out
     assert main(["evaluate", str(model), "--data", str(table), "--split", "train", "--out", str(out)]) == 2
     assert "has no train split" in one_line(capsys.readouterr().err)
-
-
-@pytest.mark.parametrize("command", ["train", "pretrain"])
-def test_the_example_of_resume_repeats_the_whole_command(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main([command, "--help"])
-    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
-    resumed = [line for line in lines if line.startswith("mien ") and line.endswith(" --resume")]
-    assert resumed and all(line.removesuffix(" --resume") in lines for line in resumed)
 
 
 def test_evaluate_over_several_models_gives_a_table(
@@ -625,7 +619,7 @@ def test_evaluate_without_a_model_takes_the_shipped_weights_where_there_are_any(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["evaluate", "--data", "missing.zip", "--split", "validation", "--out", str(tmp_path / "report")]
-    monkeypatch.setattr("mien.recognition.models.SHIPPED", tmp_path / "weights")
+    monkeypatch.setattr("mien.model.places.SHIPPED", tmp_path / "weights")
     assert main(arguments) == 2
     assert "no weights are shipped in this installation" in capsys.readouterr().err
     shipped = tmp_path / "weights" / "mini"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
+import struct
 from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib.util import find_spec
@@ -15,8 +17,6 @@ import pytest
 from mien.cli import COMMANDS, main
 from mien.cli import training as training_commands
 from mien.cli.parser import Parser
-from mien.cli.settings import settings_parser
-from mien.config import FoldsConfig, PretrainConfig, TrainConfig, field_types
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -24,6 +24,7 @@ PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 WITH_COMMANDS = [*PAGES, ROOT / "CONTRIBUTING.md"]
 DATA_COMMANDS = ("inspect", "fetch", "draw", "crop")
 MOST_LINES = 160
+COMMON = ("--help", "--quiet", "--verbose", "--debug", "--version")
 
 
 class Parsed(BaseException):
@@ -93,9 +94,22 @@ def options_in(words: Sequence[str]) -> list[str]:
     return [word.partition("=")[0] for word in words if re.match(r"--[a-z]", word)]
 
 
+def stand_in_run(folder: Path) -> None:
+    """Writes ``runs/first``, as far as a command looks at it while it parses, and the data that it recorded."""
+    run = folder / "runs" / "first"
+    run.mkdir(parents=True)
+    (folder / "archive.zip").touch()
+    (run / "config.yaml").write_text("data: archive.zip\nout: runs/first\n")
+    config = {"data": "archive.zip", "out": "runs/first", "epochs": 3}
+    header = json.dumps({"__metadata__": {"mien": json.dumps({"config": config})}}).encode()
+    (run / "state.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+
+
 @pytest.fixture(scope="module")
-def only_parse() -> Iterator[None]:
+def only_parse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Commands parse what they were called with, and stop."""
+    folder = tmp_path_factory.mktemp("pages")
+    stand_in_run(folder)
 
     def parse(self: Parser, arguments: Sequence[str]) -> Any:
         whole_parse(self, arguments)
@@ -107,7 +121,7 @@ def only_parse() -> Iterator[None]:
 
     whole_parse, whole_read = Parser.parse, training_commands.read_settings
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(ROOT)
+        patch.chdir(folder)
         patch.setattr(Parser, "parse", parse)
         patch.setattr(training_commands, "read_settings", read)
         yield
@@ -116,16 +130,13 @@ def only_parse() -> Iterator[None]:
 @cache
 def options_of(command: str) -> frozenset[str]:
     """Every option of a command, such as ``predict`` or ``data crop``."""
-    schemas: dict[str, tuple[type, dict[str, str]]] = {
-        "train": (TrainConfig, training_commands.TRAIN_FLAGS),
-        "pretrain": (PretrainConfig, training_commands.PRETRAIN_FLAGS),
-        "folds": (FoldsConfig, {}),
+    parsers = {
+        "train": training_commands.train_parser,
+        "pretrain": training_commands.pretrain_parser,
+        "folds": training_commands.folds_parser,
     }
-    if command in schemas:
-        schema, flags = schemas[command]
-        parser = settings_parser(schema, command, "", flags)
-        names = {name for action in parser._actions for name in action.option_strings}
-        return frozenset(names | {f"--{name}" for name in field_types(schema)})
+    if command in parsers:
+        return frozenset(name for action in parsers[command]()._actions for name in action.option_strings)
     with pytest.MonkeyPatch.context() as patch:
         options: list[str] = []
 
@@ -142,7 +153,7 @@ def options_of(command: str) -> frozenset[str]:
 def has_option(name: str, command: str) -> bool:
     """Whether a command has an option, by dashes or underscores."""
     options = options_of(command)
-    return name in options or name.replace("-", "_").replace("__", "--", 1) in options
+    return name in options or name.replace("_", "-") in options or name in COMMON
 
 
 def all_commands() -> list[str]:

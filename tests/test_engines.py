@@ -19,14 +19,14 @@ from onnx import TensorProto, helper
 
 from mien.errors import MienError
 from mien.export.graph import onnx_model
+from mien.model import places as models
 from mien.model.classifier import Classifier
 from mien.model.networks import heads
+from mien.model.places import ModelFiles, find
 from mien.model.vit import build
 from mien.recognition import engine as engines
-from mien.recognition import models
 from mien.recognition.engine import OnnxEngine
 from mien.recognition.engines import engine
-from mien.recognition.models import ModelFiles, find
 from mien.recognition.recognizer import Recognizer
 
 ROOT = Path(__file__).parents[1]

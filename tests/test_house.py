@@ -36,7 +36,7 @@ def pins() -> dict[str, str]:
 
 def texts() -> Iterator[Path]:
     """Every text file that belongs to the project."""
-    for name in ("src", "tests", "configs", "benchmarks", "scripts", "docs", "notebooks", ".ci", ".github"):
+    for name in ("src", "tests", "benchmarks", "scripts", "docs", "notebooks", ".ci", ".github"):
         yield from (path for path in (ROOT / name).rglob("*") if path.is_file() and path.suffix in TEXT)
     yield from (path for path in ROOT.iterdir() if path.is_file() and path.suffix in TEXT)
 
@@ -131,9 +131,9 @@ def test_a_file_of_tests_follows_a_module() -> None:
             parts = path.relative_to(ROOT / folder).with_suffix("").parts
             modules |= {"_".join(parts[start:]) for start in range(len(parts))}
     whole = {
-        "api", "cli", "docs", "house", "imports", "notebook", "own_faces", "page", "project", "robust", "reading_crop", "training",
-        "recipes", "weights", "windows", "benchmarks", "crop_benchmarks", "detector_benchmarks",
-        "recognition_benchmarks",
+        "api", "benchmarks", "cli", "command_line", "config", "crop_benchmarks", "detector_benchmarks", "docs",
+        "house", "imports", "notebook", "own_faces", "page", "project", "reading_crop", "recipes",
+        "recognition_benchmarks", "robust", "training", "weights", "windows",
     }  # fmt: skip
     names = {path.stem.removeprefix("test_") for path in (ROOT / "tests").glob("test_*.py")}
     lost = {name for name in names - whole if not any(f"{name}_".startswith(f"{module}_") for module in modules)}

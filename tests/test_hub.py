@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from mien.errors import MienError
+from mien.model.hub_models import FILES, PATIENCE_S, hub_folder, is_hub_id
+from mien.model.places import SHIPPED, find
 from mien.recognition import hub
-from mien.recognition.hub import FILES, PATIENCE_S, hub_folder, is_hub_id
-from mien.recognition.models import SHIPPED, find
 from mien.recognition.recognizer import Recognizer
 
 huggingface_hub = pytest.importorskip("huggingface_hub")

@@ -11,7 +11,7 @@ from mien.cli import main
 from mien.data.drawn import draw_faces, write_archive
 from mien.training.history import read_history
 
-CONFIGS = Path(__file__).parents[1] / "configs"
+CONFIGS = Path(__file__).parents[1] / "src/mien/recipes"
 
 
 @pytest.fixture(scope="module")

@@ -440,7 +440,7 @@ def test_copies_and_pickles_answer_the_same_and_load_a_model_once(tmp_path: Path
 
 
 def test_a_model_that_changed_on_disk_is_not_taken_from_memory(tmp_path: Path) -> None:
-    from mien.recognition.models import SHIPPED
+    from mien.model.places import SHIPPED
 
     path = tmp_path / "model.onnx"
     path.write_bytes((SHIPPED / "nano/model.onnx").read_bytes())

@@ -272,10 +272,10 @@ class TestTraining:
         given = ["train", "--data", "d", "--out", "o", "--backbone"]
         assert main([*given, "timm:test_vit", "--patch-size", "8", "--network-args", '{"in_chans": 1}']) == 2
         told = capsys.readouterr().err
-        assert "--patch_size: got 8 for timm:test_vit, expected it in network_args" in told
-        assert "--network_args: got in_chans, which data decides" in told
+        assert "--patch-size: got 8 for timm:test_vit, expected it in network_args" in told
+        assert "--network-args: got in_chans, which data decides" in told
         assert main([*given, "tiny", "--network-args", '{"depth": 1}']) == 2
-        assert "--network_args: got {'depth': 1} for tiny, expected a backbone timm:NAME" in capsys.readouterr().err
+        assert "--network-args: got {'depth': 1} for tiny, expected a backbone timm:NAME" in capsys.readouterr().err
 
 
 @pytest.mark.slow

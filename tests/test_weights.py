@@ -23,7 +23,7 @@ from mien.evaluation.evaluate import evaluate
 from mien.export.pack import FILES, LARGEST_WEIGHTS
 from mien.export.parity import MOST_LOST
 from mien.model.classifier import FINGERPRINTS, SHARED_FINGERPRINTS, Classifier
-from mien.recognition.models import DEFAULT, SHIPPED
+from mien.model.places import DEFAULT, SHIPPED
 
 ALL_WEIGHTS = 40 * 2**20
 """Bytes of every file of weights together."""

@@ -22,8 +22,9 @@ LARGEST_JSON = 64 * 2**20
 """Bytes of the largest JSON file that is read; the largest that Mien writes has some hundred thousand."""
 
 __all__ = [
-    "atomic_file", "atomic_folder", "ensure_writable", "expanded", "read_json", "read_json_object", "recover_folder",
-    "refuse_inputs", "refuse_others", "refuse_unknown", "remove_leftovers", "sha256_of", "write_json", "write_text",
+    "atomic_file", "atomic_folder", "ensure_writable", "expanded", "free_path", "read_json", "read_json_object",
+    "recover_folder", "refuse_inputs", "refuse_others", "refuse_unknown", "remove_leftovers", "sha256_of", "write_json",
+    "write_text",
 ]  # fmt: skip
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -226,6 +227,15 @@ def read_json_object(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise MienError(f"{path}: expected a JSON object, got {type(value).__name__}; copy the whole folder again")
     return value
+
+
+def free_path(path: Path) -> Path:
+    """Returns the path if nothing is there, or else with the first number that is free: ``runs/tiny-2``."""
+    number, place = 2, path
+    while os.path.lexists(place):
+        place = path.with_name(f"{path.stem}-{number}{path.suffix}")
+        number += 1
+    return place
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:

@@ -7,6 +7,7 @@ import platform
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -121,6 +122,16 @@ def resolve_device(name: str) -> torch.device:
         available = ", ".join(f"{count} {kind}" for kind, count in device_counts.items() if count)
         raise MienError(f"device: got {name}, which this machine does not have (it has: {available}); use auto or cpu")
     return device
+
+
+def torch_devices() -> list[str]:
+    """Returns the devices of torch with their names; an empty list if torch is not installed."""
+    if find_spec("torch") is None:
+        return []
+    import torch
+
+    names = [f"cuda:{index} {torch.cuda.get_device_name(index)}" for index in range(torch.cuda.device_count())]
+    return ["cpu", *names, *(["mps"] if torch.backends.mps.is_available() else [])]
 
 
 def machine_of(device: torch.device) -> dict[str, str | int]:

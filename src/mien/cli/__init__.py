@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import errno
 import importlib
+import logging
 import os
 import shlex
 import sys
+import time
 import traceback
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, suppress
 
 from mien.cli.parser import pick
 from mien.cli.signals import Ended, ended_by_signals, hide_remarks
 from mien.errors import MienError
-from mien.log import to_console
+from mien.log import LOGGER, to_console
 from mien.text import shown
 from mien.version import __version__
 
@@ -26,28 +28,39 @@ HELP = """\
 Mien: facial expression recognition with Vision Transformers, and numbers that anybody can check.
 
 Examples:
+  mien predict photo.jpg                                              read the faces in a photo
   mien data draw --out drawn.zip                                      draw faces to try things with
   mien data inspect archive.zip                                       report what a data set holds
   mien pretrain --data archive.zip --preset tiny --out runs/mae       make a masked autoencoder from faces
   mien train --data archive.zip --backbone runs/mae/model --out runs/first
-  mien train --config configs/baseline.yaml --data archive.zip --out runs/baseline --epochs 40
+  mien train --config baseline --data archive.zip --dry-run           print the plan of a recipe
   mien evaluate runs/first --data archive.zip --split validation --out reports/first
   mien predict photo.jpg --model runs/first --json
 
 Commands:
-  data       inspect, fetch or draw a data set, or make one of your own photos
-  pretrain   make a masked autoencoder from faces, without labels
-  train      train a classifier, or go on with one (--resume)
-  folds      answers for each training picture by networks that have not seen it
-  evaluate   score one or several classifiers on a split, with a report to read
-  predict    read the expressions of faces in photos, folders, films or a camera
-  explain    show which parts of a face an answer depends on
-  serve      serve a page and a REST service that read faces
-  export     write a classifier as ONNX, and prove that it answers the same
-  pack       make a folder to share from a classifier: half precision, ONNX, scores, no faces
-  card       write the model card of a packed classifier
+  data        inspect, fetch or draw a data set, or make one of your own photos
+  pretrain    make a masked autoencoder from faces, without labels
+  train       train a classifier, or go on with one (--resume)
+  folds       answers for each training picture by networks that have not seen it
+  evaluate    score one or several classifiers on a split, with a report to read
+  predict     read the expressions of faces in photos, folders, films or a camera
+  explain     show which parts of a face an answer depends on
+  serve       serve a page and a REST service that read faces
+  export      write a classifier as ONNX, and prove that it answers the same
+  pack        make a folder to share from a classifier: half precision, ONNX, scores, no faces
+  card        write the model card of a packed classifier
+  env         report versions, processor, models and settings, for a question or a bug report
+  completion  print the completion of commands and options for bash, zsh or fish
 
-`mien COMMAND --help` lists its options. Every command: --debug shows the traceback of an error, --version the version.
+Every command:
+  -h, --help     list the options of a command: `mien COMMAND --help`
+  -q, --quiet    print results and errors alone: no progress, no remarks
+  -v, --verbose  tell more: what is used, how long it took, the warnings of libraries
+  --debug        show the traceback of an error
+  -V, --version  print the version
+
+Exit codes: 0 done, 1 a fault of Mien's, 2 a mistake in the command or its input, 3 some pictures could not be read, 130
+Ctrl-C. MIEN_CACHE names the folder of decoded data (by default ~/.cache/mien).
 An answer is a guess about how a face looks, not about what a person feels.
 """
 
@@ -63,6 +76,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "export": ("sharing", "run_export"),
     "pack": ("sharing", "run_pack"),
     "card": ("sharing", "run_card"),
+    "env": ("environment", "run"),
+    "completion": ("completion", "run"),
 }
 """The module below ``mien.cli`` and the function in it that run a command."""
 
@@ -73,6 +88,7 @@ EXTRAS: dict[str, str] = {
     "onnx": "train,export",
     "onnxscript": "train,export",
     "pyarrow": "parquet",
+    "shtab": "completion",
     "tensorboard": "tensorboard",
     **dict.fromkeys(
         ["fastapi", "markdown_it", "prometheus_client", "python_multipart", "starlette", "uvicorn"], "serve"
@@ -95,15 +111,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0 done, 1 an error of Mien itself, 2 a mistake in the command or its input, 3 some pictures
         could not be read, 130 interrupted, 143 and 129 ended by SIGTERM and SIGHUP.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    debug = "--debug" in arguments
-    arguments = [argument for argument in arguments if argument != "--debug"]
-    if not debug:
+    arguments, common = _without_common(list(sys.argv[1:] if argv is None else argv))
+    debug, quiet, verbose = "--debug" in common, "--quiet" in common, "--verbose" in common
+    if not (debug or verbose):
         hide_remarks()
     _prepare_streams()
+    started = time.monotonic()
     try:
-        with ended_by_signals(), to_console():
-            return _run(arguments)
+        with ended_by_signals(), to_console(), _with_details(verbose), _silent_stderr(quiet):
+            code = _run(arguments)
+            LOGGER.debug("mien: done in %.1f s", time.monotonic() - started)
+            return code
     except BrokenPipeError:
         # The reader of our output has closed it; without this, Python would complain again when it flushes at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -115,6 +133,38 @@ def main(argv: Sequence[str] | None = None) -> int:
         with suppress(OSError):  # a terminal that was closed (SIGHUP)
             print(f"mien: {shown(line)}", file=sys.stderr)
         return code
+
+
+_COMMON = {"--debug": "--debug", "-q": "--quiet", "--quiet": "--quiet", "-v": "--verbose", "--verbose": "--verbose"}
+"""The options of every command, which stand anywhere before ``--``."""
+
+
+def _without_common(arguments: list[str]) -> tuple[list[str], set[str]]:
+    """Returns the arguments without the options of every command, and those options."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    common = {_COMMON[argument] for argument in arguments[:end] if argument in _COMMON}
+    return [argument for argument in arguments[:end] if argument not in _COMMON] + arguments[end:], common
+
+
+@contextmanager
+def _with_details(verbose: bool) -> Iterator[None]:
+    """With ``verbose``, what Mien logs as detail (DEBUG) is shown as well during a block."""
+    level = LOGGER.level
+    LOGGER.setLevel(logging.DEBUG if verbose else level)
+    try:
+        yield
+    finally:
+        LOGGER.setLevel(level)
+
+
+@contextmanager
+def _silent_stderr(quiet: bool) -> Iterator[None]:
+    """With ``quiet``, nothing that Python prints on stderr during a block is shown; an error is printed after it."""
+    if not quiet:
+        yield
+        return
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stderr(nowhere):
+        yield
 
 
 def _prepare_streams() -> None:

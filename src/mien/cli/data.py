@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from mien.cli.parser import Parser, add_detector_options, add_timeout, pick, whole_number
+from mien.cli.parser import Parser, Switch, add_detector_options, add_timeout, pick, whole_number
 from mien.cli.signals import without_remarks_of_decoders
 from mien.errors import MienError
 from mien.files import ensure_writable
@@ -35,11 +36,16 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-def _inspect(arguments: list[str]) -> None:
+def inspect_parser() -> Parser:
+    """Returns the parser of ``mien data inspect``."""
     parser = Parser("mien data inspect", "Reports what a data set holds, and what is unusual in it.")
     parser.add_argument("source", metavar="SOURCE", help="archive.zip, a folder, or a FER2013 CSV file")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    options = parser.parse(arguments)
+    parser.add_argument("--json", action=Switch, help="print JSON")
+    return parser
+
+
+def _inspect(arguments: list[str]) -> None:
+    options = inspect_parser().parse(arguments)
 
     from mien.data.inspect import describe, inspect
     from mien.data.read import read_faces
@@ -49,19 +55,25 @@ def _inspect(arguments: list[str]) -> None:
     print(json_shown(report, ascii_only=plain, indent=2) if options.json else describe(report))
 
 
-def _fetch(arguments: list[str]) -> None:
+def fetch_parser() -> Parser:
+    """Returns the parser of ``mien data fetch``."""
     parser = Parser("mien data fetch", "Downloads FER2013's archive.zip from Kaggle, or explains how to.")
     parser.add_argument(
         "--out", type=Path, default=Path("archive.zip"), metavar="FILE.zip", help="the file to write (archive.zip)"
     )
-    options = parser.parse(arguments)
+    return parser
+
+
+def _fetch(arguments: list[str]) -> None:
+    options = fetch_parser().parse(arguments)
 
     from mien.data.fetch import fetch
 
     print(shown(fetch(options.out)))
 
 
-def _draw(arguments: list[str]) -> None:
+def draw_parser() -> Parser:
+    """Returns the parser of ``mien data draw``."""
     parser = Parser("mien data draw", "Draws faces in seven expressions, laid out like Kaggle's archive of FER2013.")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.zip", help="the archive to write")
     parser.add_argument("--train", type=whole_number(0), default=4000, metavar="N", help="training faces (4000)")
@@ -70,8 +82,12 @@ def _draw(arguments: list[str]) -> None:
     parser.add_argument(
         "--seed", type=whole_number(0), default=0, metavar="N", help="the same number draws the same faces (0)"
     )
-    parser.add_argument("--force", action="store_true", help="replace FILE.zip if it exists")
-    options = parser.parse(arguments)
+    parser.add_argument("--force", action=Switch, help="replace FILE.zip if it exists")
+    return parser
+
+
+def _draw(arguments: list[str]) -> None:
+    options = draw_parser().parse(arguments)
     out: Path = options.out
     if out.suffix.lower() != ".zip":
         raise MienError(f"--out: got {out}, expected a name that ends in .zip")
@@ -86,7 +102,8 @@ def _draw(arguments: list[str]) -> None:
     print(f"{shown(out)}: {len(faces):,} drawn faces")
 
 
-def _crop(arguments: list[str]) -> None:
+def crop_parser() -> Parser:
+    """Returns the parser of ``mien data crop``."""
     from mien.recognition.training_set import WHICH
 
     parser = Parser(
@@ -96,7 +113,7 @@ def _crop(arguments: list[str]) -> None:
     parser.add_argument("source", type=Path, metavar="PHOTOS", help="CLASS/FILE or SPLIT/CLASS/FILE, a folder or a zip")
     parser.add_argument("--out", type=Path, required=True, metavar="SET", help="the folder to write; it must not exist")
     parser.add_argument("--size", type=whole_number(8), default=48, metavar="N", help="pixels a side of a crop (48)")
-    parser.add_argument("--colour", action="store_true", help="keep the colours; by default crops are grey")
+    parser.add_argument("--colour", action=Switch, help="keep the colours; by default crops are grey")
     parser.add_argument(
         "--faces",
         choices=WHICH,
@@ -105,7 +122,11 @@ def _crop(arguments: list[str]) -> None:
     )
     add_detector_options(parser, "yunet or yunet:FILE.onnx")
     add_timeout(parser, "a photo")
-    options = parser.parse(arguments)
+    return parser
+
+
+def _crop(arguments: list[str]) -> None:
+    options = crop_parser().parse(arguments)
     ensure_writable(options.out.parent)
 
     from mien.recognition.detectors import detector
@@ -122,3 +143,9 @@ def _crop(arguments: list[str]) -> None:
             print(f"mien: left out {shown(record.reason)}", file=sys.stderr)
     crops, photos = sum(len(record.crops) for record in records), sum(bool(record.crops) for record in records)
     print(f"{shown(options.out)}: {crops:,} faces of {photos:,} photos, {len(records) - photos:,} files left out")
+
+
+PARSERS: dict[str, Callable[[], Parser]] = {
+    "inspect": inspect_parser, "fetch": fetch_parser, "draw": draw_parser, "crop": crop_parser,
+}  # fmt: skip
+"""The parser of each command below ``mien data``."""

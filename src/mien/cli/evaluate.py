@@ -6,11 +6,13 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mien.cli.parser import Parser, whole_number
+from mien.cli.names import out_for
+from mien.cli.parser import Parser, Switch, whole_number
 from mien.cli.signals import hide_bars
 from mien.errors import MienError
 from mien.files import ensure_writable, refuse_inputs, write_json, write_text
 from mien.locks import claim
+from mien.model.places import DEFAULT, model_folder
 from mien.text import encodable, portable_command, shown, shown_lines
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ also in the model's training data. Without that data, the clean part is estimate
 and called approximate.
 
 Examples:
+  mien evaluate mini --data archive.zip --split validation              the report goes to reports/mini
   mien evaluate runs/first --data archive.zip --split validation --out reports/first
   mien evaluate runs/first --data archive.zip --split validation --out reports/first-tta --tta
   mien evaluate mini nano --data archive.zip --split validation --out reports/both
@@ -39,45 +42,59 @@ AVERAGE = "average"
 """Folder of the average's report among several reports; no report of a model has this name."""
 
 
-def run(arguments: list[str]) -> int:
-    """Runs ``mien evaluate``; returns the exit code."""
-    parser = Parser("mien evaluate", DESCRIPTION)
-    parser.add_argument(
+def parser() -> Parser:
+    """Returns the parser of ``mien evaluate``."""
+    built = Parser("mien evaluate", DESCRIPTION)
+    built.add_argument(
         "models",
         nargs="*",
         type=Path,
         metavar="MODEL",
         help="runs, model folders, or names of shipped models (mini)",
     )
-    parser.add_argument("--data", required=True, metavar="SOURCE", help="archive.zip, a folder, or a FER2013 CSV file")
-    parser.add_argument(
+    built.add_argument(
+        "--model",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="MODEL",
+        help="a model as above, by the option that `mien predict` has",
+    )
+    built.add_argument("--data", required=True, metavar="SOURCE", help="archive.zip, a folder, or a FER2013 CSV file")
+    built.add_argument(
         "--split", required=True, choices=SPLITS, help="validation to compare settings; test once, at the end"
     )
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder of the report")
-    parser.add_argument(
-        "--average", action="store_true", help="also report the mean of the models' probabilities, in OUT/average"
+    built.add_argument("--out", type=Path, metavar="DIR", help="folder of the report (a new one, reports/NAME)")
+    built.add_argument(
+        "--average", action=Switch, help="also report the mean of the models' probabilities, in OUT/average"
     )
-    parser.add_argument(
-        "--seeds", action="store_true", help="the models are seeds of one recipe: report their mean and deviation"
+    built.add_argument(
+        "--seeds", action=Switch, help="the models are seeds of one recipe: report their mean and deviation"
     )
-    parser.add_argument("--tta", action="store_true", help="average each picture with its mirror image")
-    parser.add_argument(
+    built.add_argument("--tta", action=Switch, help="average each picture with its mirror image")
+    built.add_argument(
         "--train-data", metavar="SOURCE", help="the data of the model's training, if its folder does not hold sketches"
     )
-    parser.add_argument(
+    built.add_argument(
         "--batch-size", type=whole_number(1), default=256, metavar="N", help="pictures per forward pass (256)"
     )
-    parser.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda, cuda:N or mps (auto)")
-    options = parser.parse(arguments)
+    built.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda, cuda:N or mps (auto)")
+    return built
+
+
+def run(arguments: list[str]) -> int:
+    """Runs ``mien evaluate``; returns the exit code."""
+    options = parser().parse(arguments)
     hide_bars()
-    options.models = [at_hand(path) for path in options.models or [None]]
+    models = [*options.models, *options.model] or [None]
     command = portable_command(["mien", "evaluate", *arguments])
 
     from mien.evaluation.compare import average, same_pictures
     from mien.evaluation.report import refuse_foreign
-    from mien.model.classifier import model_folder
 
-    folders = [model_folder(path) for path in options.models]
+    folders = [model_folder(path) for path in models]
+    options.models = [Path(DEFAULT) if path is None else path for path in models]
+    options.out = options.out or out_for("reports", folders)
     reports = report_folders(options.out, folders)
     several = len(folders) > 1
     if not several and (options.average or options.seeds):
@@ -97,23 +114,6 @@ def run(arguments: list[str]) -> int:
                 write_and_print(together, options.out / AVERAGE, command)
             summarise(options.out, evaluations, records, together, seeds=options.seeds)
     return 0
-
-
-def at_hand(model: Path | None) -> Path:
-    """The folder of a model: a shipped model by its name or by default (None), any other path unchanged.
-
-    Raises:
-        MienError: no model is named and none is shipped, or only its ONNX file is shipped.
-    """
-    from mien.recognition.models import find, shipped
-
-    if model is not None and (model.exists() or str(model) not in shipped()):
-        return model
-    folder = find(model).folder
-    if folder is None:
-        problem = "MODEL is missing, and no weights to evaluate" if model is None else f"{model}: only its ONNX file"
-        raise MienError(f"{problem} comes with this installation; give a run's folder")
-    return folder
 
 
 def evaluate_models(
@@ -173,7 +173,8 @@ def write_and_print(
 
     write_report(report, evaluation, command=command, history=history)
     print(shown_lines(headline(evaluation)))
-    print(f"  report: {shown(report / PAGE)}")
+    others = sorted(path.name for path in report.iterdir() if path.name != PAGE and not path.name.startswith("."))
+    print(f"  report: {shown(report / PAGE)}\n  beside it: {shown(', '.join(others))}")
 
 
 def summarise(

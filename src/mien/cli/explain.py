@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mien.cli.names import picture_for
 from mien.cli.parser import Parser, add_reading_options, add_timeout
 from mien.cli.signals import hide_bars, without_remarks_of_decoders
 from mien.errors import MienError
@@ -25,7 +26,7 @@ Shows what of each face in a photo the answer depends on: orange speaks for the 
 It explains the network's guess about how a face looks; it tells nothing about what the person feels.
 
 Examples:
-  mien explain photo.jpg --out heat.png
+  mien explain photo.jpg                                  writes photo-explained.png
   mien explain photo.jpg --out heat.png --label sad
   mien explain crop.png --out heat.png --detector none --model runs/first --method gradient
 
@@ -45,12 +46,13 @@ def run(arguments: list[str]) -> int:
         MienError: an argument is wrong, the model cannot be used, the photo cannot be read or holds no face, or the
             picture cannot be written.
     """
-    options = _parser().parse(arguments)
+    options = parser().parse(arguments)
+    options.out = options.out or picture_for(options.photo, "explained")
     _check(options)
     hide_bars()
 
+    from mien.model.places import find
     from mien.recognition.explain import TORCH_METHODS, save
-    from mien.recognition.models import find
 
     engine = "torch" if options.method in TORCH_METHODS else "auto"
     if engine == "torch" and find(options.model).folder is None:
@@ -73,16 +75,22 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-def _parser() -> Parser:
-    parser = Parser("mien explain", DESCRIPTION)
-    add = parser.add_argument
+def parser() -> Parser:
+    """Returns the parser of ``mien explain``."""
+    built = Parser("mien explain", DESCRIPTION)
+    add = built.add_argument
     add("photo", type=Path, metavar="PHOTO", help="a picture with one face or several")
-    add("--out", type=Path, required=True, metavar="FILE.png", help="where to write the heat maps, .png or .jpg")
-    add_reading_options(parser)
+    add(
+        "--out",
+        type=Path,
+        metavar="FILE.png",
+        help="where to write the heat maps, .png or .jpg (a new file in this folder, PHOTO-explained.png)",
+    )
+    add_reading_options(built)
     add("--method", default="auto", choices=("auto", "occlusion", "rollout", "gradient"), help="how (auto)")
-    add_timeout(parser, "a photo")
+    add_timeout(built, "a photo")
     add("--label", metavar="L", help="the expression to explain, such as sad (the likeliest of each face)")
-    return parser
+    return built
 
 
 def _check(options: argparse.Namespace) -> None:

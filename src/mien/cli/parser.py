@@ -8,8 +8,9 @@ from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from mien.cli.meaning import meant
 from mien.errors import MienError
-from mien.recognition.models import DEFAULT, shipped
+from mien.model.places import DEFAULT, shipped
 
 LONGEST_TIMEOUT_S = 86_400
 """Seconds that ``--timeout`` takes at most: a day, which timers of every system can count."""
@@ -35,7 +36,8 @@ class Parser(argparse.ArgumentParser):
             MienError: every option that is unknown or has a wrong value, and what is missing.
         """
         names = self.option_names()
-        options, words, self._problems = self._sorted([with_dashes(argument, names) for argument in arguments])
+        arguments = self._without_switch_words([with_dashes(argument, names) for argument in arguments])
+        options, words, self._problems = self._sorted(arguments)
         namespace, unexpected = self.parse_known_args([*options, *(["--", *words] if words else [])])
         self._problems += [f"unexpected argument {word!r}" for word in unexpected if word != "--"]
         if self._problems:
@@ -50,6 +52,24 @@ class Parser(argparse.ArgumentParser):
         """Raises MienError with the mistakes so far and the message that ``argparse`` would print."""
         problems = [*self._problems, message.removeprefix("argument ")]
         raise MienError(f"{'; '.join(problems)}; see `{self.prog} --help`")
+
+    def _without_switch_words(self, arguments: Sequence[str]) -> list[str]:
+        """Returns the arguments with ``--tta true`` as ``--tta``, and ``--tta=off`` as ``--no-tta``."""
+        rest, result = list(arguments), list[str]()
+        while rest:
+            argument = rest.pop(0)
+            name, equals, value = argument.partition("=")
+            if argument == "--":
+                return [*result, argument, *rest]
+            if not isinstance(self._option_string_actions.get(name), Switch):
+                result.append(argument)
+                continue
+            if not equals and rest and rest[0].lower() in SWITCH_WORDS:
+                value = rest.pop(0)
+            on = SWITCH_WORDS.get(value.lower(), True)
+            opposite = f"--{name.removeprefix('--no-')}" if name.startswith("--no-") else f"--no-{name[2:]}"
+            result.append(argument if equals and value.lower() not in SWITCH_WORDS else name if on else opposite)
+        return result
 
     def _sorted(self, arguments: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
         """Returns the options with their values, the words without an option, and a problem for each unknown option."""
@@ -92,6 +112,27 @@ class Parser(argparse.ArgumentParser):
             super()._check_value(action, value)
         except argparse.ArgumentError as error:
             self._problems.append(str(error).removeprefix("argument "))
+
+
+SWITCH_WORDS: dict[str, bool] = {
+    "true": True, "yes": True, "on": True, "false": False, "no": False, "off": False,
+}  # fmt: skip
+"""The values that a switch accepts, such as ``--tta false`` for ``--no-tta``."""
+
+
+class Switch(argparse.Action):
+    """Option that is on or off: ``--tta`` and ``--no-tta``, also ``--tta true`` and ``--tta false``."""
+
+    def __init__(
+        self, option_strings: Sequence[str], dest: str, default: bool = False, help: str | None = None
+    ) -> None:
+        names = [*option_strings, *(f"--no-{name[2:]}" for name in option_strings)]
+        super().__init__(names, dest, nargs=0, default=default, help=help)
+
+    def __call__(
+        self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: str | None = None
+    ) -> None:
+        setattr(namespace, self.dest, not (option_string or "").startswith("--no-"))
 
 
 def with_dashes(argument: str, names: Sequence[str]) -> str:
@@ -174,5 +215,6 @@ def pick(word: str, commands: Iterable[str], prog: str) -> str:
 
 
 def _unknown(name: str, names: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, names, n=1)
-    return f"unknown option {name}" + (f", did you mean {close[0]}?" if close else "")
+    """Describes an unknown option, with the options of the same meaning, or else of the nearest spelling."""
+    guess = meant(name, names)
+    return f"unknown option {name}" + (f", did you mean {guess}?" if guess else "")

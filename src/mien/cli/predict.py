@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import warnings
 from collections import Counter
@@ -12,10 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mien.cli.parser import Parser, add_reading_options, add_timeout, whole_number
+from mien.cli.parser import Parser, Switch, add_reading_options, add_timeout, whole_number
 from mien.cli.signals import Interrupts, hide_bars, without_remarks_of_decoders
 from mien.errors import MienError, one_line
 from mien.files import ensure_writable
+from mien.log import LOGGER
+from mien.model.places import DEFAULT
 from mien.progress import progress
 from mien.text import json_shown, shown
 
@@ -36,7 +39,8 @@ Examples:
   mien predict 'photos/**/*.jpg' --format deepface
   mien predict crops/ --detector none --model runs/first --json
   mien predict film.mp4 --every 5 --csv film.csv --timeline film.png --video-out marked.mp4
-  mien predict --camera 0 --json
+  mien predict --camera 0 --json                      or `mien predict 0`
+  curl -L https://example.org/face.jpg | mien predict -
   mien predict uploads/ --timeout 10 --csv faces.csv
 
 Pictures are JPEG, PNG, WebP, AVIF, TIFF, BMP, GIF or PPM files of at most 134 million pixels; films are what FFmpeg
@@ -58,7 +62,7 @@ def run(arguments: list[str]) -> int:
     Raises:
         MienError: an argument is wrong, the model cannot be used, or an output cannot be written.
     """
-    options = _parser().parse(arguments)
+    options = parser().parse(arguments)
     _check(options)
     hide_bars()
     if not sys.warnoptions:
@@ -70,18 +74,67 @@ def run(arguments: list[str]) -> int:
     inputs = expand(options.paths, options.annotate, neither)
     inputs += [Film(options.camera)] if options.camera is not None else []
     _check_outputs(inputs, options)
-    tally = _Tally()
+    tally, copies = _Tally(), Marked(options.annotate)
     with without_remarks_of_decoders():
         _read(inputs, options, tally)
+    lines = _written(options, tally, copies.new())
     if _table_path(options):
-        print(f"{shown(_table_path(options))}: {tally.records:,} records, {tally.faces:,} faces")
+        print("\n".join(shown(line) for line in lines))
     sys.stdout.flush()
-    if tally.failed:
-        _say(f"{tally.failed} of {tally.records} could not be read, the first is {tally.reason}")
+    in_lines = not (options.json or _table_path(options) or options.format)
+    for line in [*([] if _table_path(options) else lines), *tally.remarks(options, in_lines)]:
+        _say(line)
+    if copies.doubled():
+        _say(copies.doubled())
     if neither:
         files = "1 file that holds" if neither.total() == 1 else f"{neither.total():,} files that hold"
         _say(f"skipped {files} neither a picture nor a film: {counted(neither)}")
     return SOME_FAILED if tally.failed else 0
+
+
+def _written(options: argparse.Namespace, tally: _Tally, copies: Sequence[str]) -> list[str]:
+    """Returns a line for each output that was written."""
+    table = _table_path(options)
+    lines = [] if table is None else [f"{table}: {tally.records:,} records, {tally.faces:,} faces"]
+    for path, what in ((options.timeline, "the timeline"), (options.video_out, "the film with boxes")):
+        if path is not None and path.is_file():
+            lines.append(f"{path}: {what}")
+    if options.annotate is not None:
+        lines.append(f"{options.annotate}: {len(copies):,} annotated {'copy' if len(copies) == 1 else 'copies'}")
+    return lines
+
+
+class Marked:
+    """What the folder of annotated copies held before, to report the new files and those that got a number.
+
+    Args:
+        folder: of the copies; None if there are none.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+        self.before = self._names()
+
+    def _names(self) -> set[str]:
+        if self.folder is None or not self.folder.is_dir():
+            return set()
+        return {path.name for path in self.folder.iterdir() if not path.name.startswith(".mien-")}
+
+    def new(self) -> list[str]:
+        """Returns the names of the copies that this command wrote, sorted."""
+        return sorted(self._names() - self.before)
+
+    def doubled(self) -> str:
+        """Says which copies got a number since an earlier file has their name; empty if none did."""
+        numbered = [(name, re.sub(r"-[0-9]+(\.[^.]*)$", r"\1", name)) for name in self.new()]
+        again = [(name, former) for name, former in numbered if name != former and former in self.before]
+        if not again:
+            return ""
+        name, former = again[0]
+        return (
+            f"{self.folder}: {len(again):,} names were taken by earlier copies, so that beside {former} there is now "
+            f"{name}; remove the folder before the command to have one copy of each"
+        )
 
 
 def _say(text: str) -> None:
@@ -89,14 +142,20 @@ def _say(text: str) -> None:
     print(f"mien: {shown(text)}", file=sys.stderr)
 
 
-def _parser() -> Parser:
-    parser = Parser("mien predict", DESCRIPTION)
-    add = parser.add_argument
-    add("paths", nargs="*", metavar="PATH", help="pictures, films, folders of them, or patterns such as '**/*.jpg'")
+def parser() -> Parser:
+    """Returns the parser of ``mien predict``."""
+    built = Parser("mien predict", DESCRIPTION)
+    add = built.add_argument
+    add(
+        "paths",
+        nargs="*",
+        metavar="PATH",
+        help="pictures, films, folders of them, patterns like '**/*.jpg', - for a piped picture, 0 for a camera",
+    )
     add("--camera", type=whole_number(0), metavar="N", help="read camera N until Ctrl-C")
-    add_reading_options(parser)
-    outputs = parser.add_mutually_exclusive_group()
-    outputs.add_argument("--json", action="store_true", help="print one JSON object a line")
+    add_reading_options(built)
+    outputs = built.add_mutually_exclusive_group()
+    outputs.add_argument("--json", action=Switch, help="print one JSON object a line")
     outputs.add_argument("--csv", type=Path, metavar="FILE.csv", help="write a table, one row for each face")
     outputs.add_argument(
         "--xlsx", type=Path, metavar="FILE.xlsx", help="write an Excel workbook with summaries; needs mien[tables]"
@@ -121,12 +180,12 @@ def _parser() -> Parser:
         help="time constant in seconds for smoothing a film's probabilities; 0 for none (0.25)",
     )
     add("--video-out", type=Path, metavar="FILE", help="write the film with boxes and labels, and its sound")
-    add("--no-audio", action="store_true", help="write films with boxes without sound")
+    add("--audio", action=Switch, default=True, help="write films with boxes with their sound (on), or without")
     add("--timeline", type=Path, metavar="FILE.png", help="draw the probabilities over the time of the film")
-    add_timeout(parser, "a picture, or the next frame of a film,")
+    add_timeout(built, "a picture, or the next frame of a film,")
     add("--engine", default="auto", metavar="E", help="auto, onnx or torch (auto)")
     add("--batch-size", type=whole_number(1), default=64, metavar="N", help="most faces that are read at once (64)")
-    return parser
+    return built
 
 
 def _seconds(text: str) -> float:
@@ -211,21 +270,59 @@ def _is_same_file(path: Path, source: Input) -> bool:
     return isinstance(file, Path) and file.exists() and path.samefile(file)
 
 
+LARGEST_CROP = 256
+"""Pixels of the longer side up to which a picture without a face may be a face crop."""
+
+
 @dataclass
 class _Tally:
-    """Counts of the records so far."""
+    """Counts of the records so far.
+
+    Attributes:
+        records: pictures and frames.
+        faces: the faces in them.
+        failed: records with status ``error``.
+        reason: the first of their reasons.
+        uncertain: faces whose answer is uncertain.
+        crop_like: pictures without a face that are square, or small enough to be face crops.
+    """
 
     records: int = 0
     faces: int = 0
     failed: int = 0
     reason: str = ""
+    uncertain: int = 0
+    crop_like: int = 0
 
     def add(self, record: Recognition) -> None:
         self.records += 1
         self.faces += len(record.faces)
+        self.uncertain += sum(bool(face.uncertain) for face in record.faces)
         if record.status == "error":
             self.failed += 1
             self.reason = self.reason or _reason(record)
+        elif not record.faces and record.frame is None:
+            width, height = record.width or 0, record.height or 0
+            self.crop_like += width == height or max(width, height) <= LARGEST_CROP
+
+    def remarks(self, options: argparse.Namespace, in_lines: bool) -> Iterator[str]:
+        """Yields what a person has to know about the whole run.
+
+        Args:
+            options: of the command.
+            in_lines: whether the records were printed as lines for people, errors included.
+        """
+        told = in_lines or options.format
+        if self.failed and not (told and self.records == 1):
+            first = "" if told else f", the first is {self.reason}"
+            yield f"{self.failed} of {self.records} could not be read{first}"
+        if self.uncertain and in_lines:
+            yield (
+                "uncertain: below the score from which on the model read at least 80 % of its validation pictures "
+                "right, or there is no such score; treat this answer as unknown"
+            )
+        if self.crop_like and not self.faces and options.detector != "none":
+            yield "no face was found; if the pictures are face crops already, add --detector none"
 
 
 @contextmanager
@@ -243,7 +340,7 @@ def _reading(
 
     smoothing = SMOOTHING_S if options.smoothing is None else options.smoothing
     settings = FilmSettings(
-        options.every, smoothing, options.video_out, options.timeline, audio=not options.no_audio, say=_say
+        options.every, smoothing, options.video_out, options.timeline, audio=options.audio, say=_say
     )
     names = ("model", "detector", "min_face", "engine", "device", "batch_size")
     arguments = {name: getattr(options, name) for name in names}
@@ -254,6 +351,8 @@ def _reading(
             yield reader.names, reader.read(inputs)
         return
     recognizer = Recognizer(**arguments)
+    kind = type(recognizer.engine).__name__
+    LOGGER.debug("mien: model %s (%s), detector %s", options.model or DEFAULT, kind, options.detector)
     copies = Copies(options.annotate) if options.annotate is not None else None
     yield recognizer.names, read_inputs(recognizer, inputs, settings, copies)
 

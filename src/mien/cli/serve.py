@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from mien.cli.parser import LONGEST_TIMEOUT_S, Parser, whole_number
-from mien.recognition.models import DEFAULT, shipped
+from mien.model.places import DEFAULT, shipped
 
 DESCRIPTION = """\
 Serves a page that reads faces in photos, films and camera images, and a REST service, at http://127.0.0.1:8000.
@@ -33,7 +33,7 @@ def run(arguments: list[str]) -> int:
     Raises:
         MienError: an argument is wrong, the model cannot be loaded, or the address cannot be listened on.
     """
-    options = _parser().parse(arguments)
+    options = parser().parse(arguments)
 
     # The extra ``serve`` brings these; without it, ``mien.cli`` names the extra.
     from mien.web.server import serve
@@ -58,9 +58,10 @@ def run(arguments: list[str]) -> int:
     return serve(settings)
 
 
-def _parser() -> Parser:
-    parser = Parser("mien serve", DESCRIPTION)
-    add = parser.add_argument
+def parser() -> Parser:
+    """Returns the parser of ``mien serve``."""
+    built = Parser("mien serve", DESCRIPTION)
+    add = built.add_argument
     add("--host", default="127.0.0.1", metavar="H", help="address to listen on; 0.0.0.0 for all (127.0.0.1)")
     add("--port", type=_port, default=8000, metavar="N", help="port; 0 for a free one (8000)")
     add("--workers", type=whole_number(1), default=1, metavar="N", help="processes that share the cores (1)")
@@ -91,7 +92,7 @@ def _parser() -> Parser:
         metavar="MS",
         help="longest time that a face waits for those of other requests while pictures are searched; 0 for none (100)",
     )
-    return parser
+    return built
 
 
 def _port(text: str) -> int:

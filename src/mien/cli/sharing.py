@@ -7,14 +7,14 @@ import math
 import shlex
 from pathlib import Path
 
-from mien.cli.parser import Parser, whole_number
+from mien.cli.names import out_for
+from mien.cli.parser import Parser, Switch, whole_number
 from mien.cli.signals import hide_bars
 from mien.errors import MienError
 from mien.export.card import card
 from mien.files import read_json_object, refuse_inputs, refuse_others, write_text
 from mien.locks import claim
-from mien.recognition.models import ONNX_FILES, SHIPPED
-from mien.recognition.models import shipped as shipped_models
+from mien.model.places import ONNX_FILES, SHIPPED, model_folder, shipped
 from mien.text import portable_command, shown
 
 EXPORT = """\
@@ -31,31 +31,35 @@ written if float32 is off by more than --tolerance, or if int8 loses more than 0
 """
 
 
-def run_export(arguments: list[str]) -> int:
-    """Runs ``mien export``; returns the exit code.
-
-    Raises:
-        MienError: an argument is wrong, the model or the data cannot be used, or a file does not hold its tolerance.
-    """
+def export_parser() -> Parser:
+    """Returns the parser of ``mien export``."""
     parser = Parser("mien export", EXPORT)
     parser.add_argument("model", type=Path, metavar="MODEL", help="a run, or the name of a shipped model")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder to write")
-    parser.add_argument("--int8", action="store_true", help="write an int8 file too; needs --data")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="the folder to write (a new one, exported/NAME)")
+    parser.add_argument("--int8", action=Switch, help="write an int8 file too; needs --data")
     parser.add_argument("--data", metavar="DATA", help="archive.zip, a folder, or a FER2013 CSV file")
     parser.add_argument("--split", choices=("validation", "test", "train"), default="validation", help="(validation)")
     parser.add_argument(
         "--tolerance", type=_tolerance, default=1e-4, metavar="X", help="largest difference of a probability (1e-4)"
     )
     parser.add_argument("--threads", type=whole_number(1), metavar="N", help="threads of each engine (all cores)")
-    options = parser.parse(arguments)
+    return parser
+
+
+def run_export(arguments: list[str]) -> int:
+    """Runs ``mien export``; returns the exit code.
+
+    Raises:
+        MienError: an argument is wrong, the model or the data cannot be used, or a file does not hold its tolerance.
+    """
+    options = export_parser().parse(arguments)
     hide_bars()
 
-    from mien.cli.evaluate import at_hand
     from mien.data.read import read_faces
     from mien.export.export import FILES, export
-    from mien.model.classifier import model_folder
 
-    model = model_folder(at_hand(options.model))
+    model = model_folder(options.model)
+    options.out = options.out or out_for("exported", [model])
     refuse_inputs(options.out, [model, None if options.data is None else Path(options.data)])
     with claim(options.out):  # refuse before the data is read
         refuse_others(options.out, FILES, "export")
@@ -100,19 +104,19 @@ Examples:
 """
 
 
-def run_pack(arguments: list[str]) -> int:
-    """Runs ``mien pack``; returns the exit code."""
+def pack_parser() -> Parser:
+    """Returns the parser of ``mien pack``."""
     parser = Parser("mien pack", PACK)
     parser.add_argument("run", type=Path, metavar="RUN", help="a run, or a model folder, that `mien train` wrote")
     parser.add_argument("--data", required=True, metavar="SOURCE", help="archive.zip, a folder, or a FER2013 CSV file")
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="the folder to write")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="the folder to write (a new one, packed/NAME)")
     parser.add_argument(
         "--splits", nargs="+", choices=("validation", "test"), default=["validation"], help="scored (validation)"
     )
-    parser.add_argument("--int8", action="store_true", help="pack an int8 form too, if it loses 0.3 points at most")
+    parser.add_argument("--int8", action=Switch, help="pack an int8 form too, if it loses 0.3 points at most")
     parser.add_argument(
         "--calibrate",
-        action="store_true",
+        action=Switch,
         help="fit temperature and threshold again, on validation pictures without a twin in training",
     )
     parser.add_argument(
@@ -122,20 +126,26 @@ def run_pack(arguments: list[str]) -> int:
         help="share of a face's side that the packed model reads, 0.5 to 1; needs --calibrate (as before)",
     )
     parser.add_argument("--push", metavar="USER/MODEL", help="upload the folder to this repository of the Hub")
-    parser.add_argument("--private", action="store_true", help="make a new repository of --push private")
-    options = parser.parse(arguments)
+    parser.add_argument("--private", action=Switch, help="make a new repository of --push private")
+    return parser
+
+
+def run_pack(arguments: list[str]) -> int:
+    """Runs ``mien pack``; returns the exit code."""
+    options = pack_parser().parse(arguments)
     hide_bars()
 
     from mien.data.read import read_faces
     from mien.export.pack import FILES, pack
     from mien.export.push import check_push, push
-    from mien.model.classifier import model_folder
 
     command = portable_command(["mien", "pack", *arguments])
     if options.private and options.push is None:
         raise MienError("--private: is for --push USER/MODEL, which is missing")
     token = None if options.push is None else check_push(options.push)
-    refuse_inputs(options.out, [model_folder(options.run), Path(options.data)])
+    run_folder = model_folder(options.run)
+    options.out = options.out or out_for("packed", [run_folder])
+    refuse_inputs(options.out, [run_folder, Path(options.data)])
     with claim(options.out):  # refuse before the data is read
         refuse_others(options.out, FILES, "pack")
         faces = read_faces(options.data)
@@ -149,7 +159,8 @@ def run_pack(arguments: list[str]) -> int:
             reading_crop=options.reading_crop,
             command=command,
         )
-        print(f"packed: {shown(options.out)}", flush=True)
+        files = ", ".join(sorted(path.name for path in options.out.iterdir()))
+        print(f"packed: {shown(options.out)} ({files})", flush=True)
         if token is not None:
             print(f"uploaded: {push(options.out, options.push, token=token, private=options.private)}")
     return 0
@@ -163,23 +174,34 @@ Writes the model card of a folder that `mien pack` wrote, from its meta.json: sc
 
 Examples:
   mien card packed                         print it
-  mien card mini                           print that of a model that comes with Mien
+  mien card mini                           the card of a model that comes with Mien
   mien card packed --out MODEL_CARD.md
 """
 
 
+def card_parser() -> Parser:
+    """Returns the parser of ``mien card``."""
+    parser = Parser("mien card", CARD)
+    parser.add_argument(
+        "folder",
+        type=Path,
+        metavar="MODEL",
+        help="a folder that `mien pack` wrote, or the name of a model that comes with Mien",
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="the file to write; by default it is printed")
+    parser.add_argument("--name", help="the name of the model in the title (Mien, or the model that was named)")
+    return parser
+
+
 def run_card(arguments: list[str]) -> int:
     """Runs ``mien card``; returns the exit code."""
-    parser = Parser("mien card", CARD)
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="a folder that `mien pack` wrote, or mini, nano")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="the file to write; by default it is printed")
-    parser.add_argument("--name", help="the name of the model in the title (Mien)")
-    options = parser.parse(arguments)
-    folder, written = options.folder, SHIPPED / options.folder / "README.md"
-    is_shipped = not folder.exists() and str(folder) in shipped_models() and written.is_file()
-    folder = written.parent if is_shipped else folder
+    options = card_parser().parse(arguments)
+    name = str(options.folder)
+    written = SHIPPED / options.folder / "README.md"
+    is_shipped = not options.folder.exists() and name in shipped() and written.is_file()
+    folder = written.parent if is_shipped else options.folder
     if options.out is not None:
-        refuse_inputs(options.out, [folder / name for name in PACKED])
+        refuse_inputs(options.out, [folder / file for file in PACKED])
     if is_shipped and options.name is None:  # as a file, so that a base install can print it
         text = written.read_text(encoding="utf-8")
     else:

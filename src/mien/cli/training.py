@@ -2,73 +2,89 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import shlex
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from mien.cli.preflight import check_before_torch
 from mien.cli.settings import read_settings
+from mien.cli.settings_help import settings_parser
 from mien.cli.signals import hide_bars
-from mien.config import FoldsConfig, PretrainConfig, TrainConfig
+from mien.config import FoldsConfig, PretrainConfig, RunConfig, TrainConfig
 from mien.text import shown
 
 TRAIN = """\
 Trains a classifier of facial expressions and writes it to OUT/model.
-Every field can stand in a YAML file (--config); the command line wins over it. Dashes and underscores are alike.
+Every field can stand in a YAML file (--config); the command line wins over it. Recipes that come with Mien have names.
 
 Examples:
   mien train --data archive.zip --backbone tiny --out runs/first --epochs 40
-  mien train --data archive.zip --backbone tiny --out runs/first --epochs 40 --resume
-  mien train --config configs/baseline.yaml --data archive.zip --out runs/baseline --augment.rotation 5
+  mien train --resume runs/first
+  mien train --config baseline --data archive.zip --dry-run
+  mien train --config baseline --data archive.zip --epochs 1
   mien train --data archive.zip --out runs/teacher --backbone timm:resnet18 --augment.mixup 0.2
   mien train --data archive.zip --out runs/taught --backbone runs/mae/model --teacher runs/teacher/model
-  mien train --config configs/demo.yaml --print_config
+  mien train --config runs/first/config.yaml --out runs/second --seed 2
+  mien train --config demo --print-config
   torchrun --nproc_per_node 2 -m mien train --data archive.zip --out runs/two
-"""
 
-TRAIN_FLAGS = {"resume": "continue the run in OUT where it stopped; the result is the same as without the stop"}
+--dry-run reads the data and the backbone, times a few steps and prints the plan of the run; no run is written.
+A switch is on with --tensorboard and off with --no-tensorboard; true and false are taken as well.
+"""
 
 
 def run_train(arguments: list[str]) -> int:
     """Runs ``mien train``; returns the exit code."""
-    config, flags = read_settings(TrainConfig, arguments, "mien train", TRAIN, TRAIN_FLAGS)
+    config, flags = read_settings(TrainConfig, arguments, "mien train", TRAIN)
+    check_before_torch(config, "resume" in flags, dry="dry-run" in flags)
     if config.is_fresh or Path(config.backbone).is_dir():
         hide_bars()
 
+    if "dry-run" in flags:
+        return _print_plan_of_training(config)
+
     from mien.training.finetune import train
 
+    _say_out(config, arguments, flags)
     folder = train(config, resume="resume" in flags, command=shlex.join(["mien", "train", *arguments]))
-    if os.environ.get("RANK", "0") == "0":
-        print(f"model: {shown(folder)}")
+    _list_files(folder)
     return 0
 
 
 PRETRAIN = """\
 Trains a masked autoencoder (ViTMAE) on faces, without their labels, and writes it to OUT/model.
 `mien train --backbone OUT/model` goes on from it. Every field can stand in a YAML file (--config); the command line
-wins over it. Dashes and underscores are alike.
+wins over it. Recipes that come with Mien have names.
 
 Examples:
   mien pretrain --data archive.zip --preset tiny --out runs/mae --epochs 100
-  mien pretrain --data archive.zip --preset tiny --out runs/mae --epochs 100 --resume
+  mien pretrain --resume runs/mae
+  mien pretrain --config mae --data archive.zip --dry-run
   mien pretrain --data photos/ --preset small --out runs/photos --minutes 60 --skip-broken
   torchrun --nproc_per_node 2 -m mien pretrain --data archive.zip --out runs/two
-"""
 
-PRETRAIN_FLAGS = {
-    "resume": "continue the run in OUT where it stopped; without --minutes, the result is the same as without a stop",
-}
+--dry-run reads the data, times a few steps and prints the plan of the run; no run is written.
+With --minutes, a resumed run does not repeat the same bits.
+"""
 
 
 def run_pretrain(arguments: list[str]) -> int:
     """Runs ``mien pretrain``; returns the exit code."""
-    config, flags = read_settings(PretrainConfig, arguments, "mien pretrain", PRETRAIN, PRETRAIN_FLAGS)
+    config, flags = read_settings(PretrainConfig, arguments, "mien pretrain", PRETRAIN)
+    check_before_torch(config, "resume" in flags, dry="dry-run" in flags)
     hide_bars()
+
+    if "dry-run" in flags:
+        return _print_plan_of_pretraining(config)
 
     from mien.training.pretrain import pretrain
 
+    _say_out(config, arguments, flags)
     folder = pretrain(config, resume="resume" in flags, command=shlex.join(["mien", "pretrain", *arguments]))
-    if os.environ.get("RANK", "0") == "0":
-        print(f"model: {shown(folder)}")
+    _list_files(folder)
     return 0
 
 
@@ -95,3 +111,64 @@ def run_folds(arguments: list[str]) -> int:
     path = answer_folds(config, command=shlex.join(["mien", "folds", *arguments]))
     print(f"answers: {shown(path)}")
     return 0
+
+
+def train_parser() -> argparse.ArgumentParser:
+    """Returns the parser of ``mien train``, for its help and for shell completion."""
+    return settings_parser(TrainConfig, "mien train", TRAIN)
+
+
+def folds_parser() -> argparse.ArgumentParser:
+    """Returns the parser of ``mien folds``, for its help and for shell completion."""
+    return settings_parser(FoldsConfig, "mien folds", FOLDS)
+
+
+def pretrain_parser() -> argparse.ArgumentParser:
+    """Returns the parser of ``mien pretrain``, for its help and for shell completion."""
+    return settings_parser(PretrainConfig, "mien pretrain", PRETRAIN)
+
+
+def _is_first() -> bool:
+    """True in the only or the first process of a run, which alone prints."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _print_plan_of_training(config: TrainConfig) -> int:
+    """Prints the plan of a run with its time; returns the exit code."""
+    from mien.training.finetune import prepared
+    from mien.training.plan import plan_lines, timed_lines
+
+    tuning = prepared(config, dry=True)
+    return _print([*plan_lines(tuning), *timed_lines(tuning)])
+
+
+def _print_plan_of_pretraining(config: PretrainConfig) -> int:
+    """Prints the plan of a run with its time; returns the exit code."""
+    from mien.training.plan import pretraining_lines, timed_pretraining_lines
+    from mien.training.pretrain import prepared
+
+    pretraining = prepared(config, dry=True)
+    return _print([*pretraining_lines(pretraining), *timed_pretraining_lines(pretraining)])
+
+
+def _print(lines: Sequence[str]) -> int:
+    if _is_first():
+        print("\n".join(shown(line) for line in lines))
+    return 0
+
+
+def _say_out(config: RunConfig, arguments: Sequence[str], flags: set[str]) -> None:
+    """Reports the folder of the run if nobody typed one."""
+    typed = any(argument.partition("=")[0] == "--out" for argument in arguments)
+    if _is_first() and not typed and "resume" not in flags:
+        print(f"mien: the run goes to {shown(config.out)}; --out chooses another folder", file=sys.stderr)
+
+
+def _list_files(model: Path) -> None:
+    """Prints what a run has written."""
+    if not _is_first():
+        return
+    others = sorted(path.name for path in model.parent.glob("*") if path != model and not path.name.startswith("."))
+    print(f"model: {shown(model)}")
+    if others:
+        print(f"beside it: {shown(', '.join(others))}")

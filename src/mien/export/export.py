@@ -19,8 +19,8 @@ from mien.export.parity import CALIBRATION, quantised
 from mien.files import atomic_folder, refuse_others, refuse_unknown, write_json
 from mien.machine import versions
 from mien.model.classifier import Classifier
+from mien.model.places import ONNX_FILES
 from mien.recognition.engine import OnnxEngine
-from mien.recognition.models import ONNX_FILES
 from mien.recognition.torch_engine import TorchEngine
 
 MODEL, MODEL_INT8 = ONNX_FILES

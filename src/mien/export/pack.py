@@ -33,10 +33,10 @@ from mien.files import (
     write_json,
     write_text,
 )
-from mien.model.classifier import FINGERPRINTS, SHARED_FINGERPRINTS, Classifier, model_folder
+from mien.model.classifier import FINGERPRINTS, SHARED_FINGERPRINTS, Classifier
 from mien.model.networks import Network
+from mien.model.places import ONNX_FILES, model_folder
 from mien.model.preprocessing import SMALLEST_CROP
-from mien.recognition.models import ONNX_FILES
 from mien.training.calibrate import recalibrated
 from mien.training.history import read_history
 
@@ -230,7 +230,7 @@ def _trace(folder: Path, role: str, runs: dict[Path, dict[str, Any]]) -> None:
     before += [("teacher", str(path)) for path in config.get("teacher") or []]
     for kind, path in before if config else []:
         try:
-            earlier = model_folder(Path(path))
+            earlier = model_folder(path)
         except MienError:
             continue  # a hub id, or a folder that is gone
         if not kind:

@@ -25,6 +25,7 @@ from mien.model.networks import (
     logits,
     num_channels,
 )
+from mien.model.places import model_folder
 from mien.model.preprocessing import Preprocessing, tensor
 from mien.progress import progress
 
@@ -192,25 +193,6 @@ def _halve(network: Network) -> None:
     for parameter in network.parameters():
         if id(parameter) not in full:
             parameter.data = parameter.data.half()
-
-
-def run_model(path: Path) -> Path:
-    """The model folder of a run, ``path/model``, if only that holds a ``config.json``; else ``path`` itself."""
-    inner = path / "model"
-    return inner if (inner / "config.json").is_file() and not (path / "config.json").is_file() else path
-
-
-def model_folder(path: Path) -> Path:
-    """The model folder for a path: the path itself, or its ``model`` if it is the folder of a run.
-
-    Raises:
-        MienError: neither holds a ``config.json``.
-    """
-    folder = run_model(path)
-    if (folder / "config.json").is_file():
-        return folder
-    what = "holds no config.json" if path.is_dir() else "no such folder"
-    raise MienError(f"{path}: {what}; give a model folder that `mien train` wrote, like runs/first/model")
 
 
 def _read_network(folder: Path, config: NetworkConfig) -> Network:

@@ -56,7 +56,7 @@ def check_freezing(config: FreezeConfig, network: Network, *, fresh: bool, by_de
     if config.blocks and fresh and not config.random_weights:
         raise MienError(
             f"freeze.blocks: got {config.blocks} with a fresh backbone, whose weights are random; give a pretrained "
-            "--backbone, or freeze.random_weights=true if that is what you want"
+            "--backbone, or --freeze.random-weights if that is what you want"
         )
 
 

@@ -15,11 +15,10 @@ from torch import nn
 from transformers import ViTMAEConfig, ViTMAEForPreTraining
 
 from mien.config import PretrainConfig
-from mien.errors import MienError
 from mien.files import atomic_folder, write_json
 from mien.model.preprocessing import FER2013_MEAN, FER2013_STD, Preprocessing
+from mien.model.presets import SHAPES
 from mien.model.start import initialise_encoder, positions, xavier
-from mien.model.vit import SHAPES
 
 DECODER_HEAD = 32
 """Width of an attention head of the decoder."""
@@ -29,21 +28,11 @@ def build_autoencoder(config: PretrainConfig, *, grey: bool) -> tuple[ViTMAEForP
     """Builds an autoencoder with random weights from torch's global state; the encoder starts as a classifier's does.
 
     Args:
-        config: preset, size, mask ratio, decoder.
+        config: preset, size, mask ratio, decoder; they fit each other, as ``PretrainConfig`` checks.
         grey: whether the pictures have one channel; the network then reads one channel too.
-
-    Raises:
-        MienError: the image size is no multiple of the patch size, or the mask would hide everything or nothing.
     """
     shape = SHAPES[config.preset]
     size = config.image_size or shape.image_size
-    if size % shape.patch_size:
-        raise MienError(
-            f"image_size: got {size}, expected a multiple of {shape.patch_size}, a patch of {config.preset}"
-        )
-    patches = (size // shape.patch_size) ** 2
-    if not 0 < int(patches * (1 - config.mask_ratio)) < patches:
-        raise MienError(f"mask_ratio: got {config.mask_ratio}, expected some of the {patches} patches to stay visible")
     width = config.decoder_size or shape.decoder_size
     network = ViTMAEForPreTraining(
         ViTMAEConfig(

@@ -302,7 +302,9 @@ WEIGHTS = "model.safetensors"
 """The only file of weights that is read from a folder, whatever its ``config.json`` says."""
 
 
-def load_network(source: str | Path, config: NetworkConfig) -> tuple[Network, dict[str, Any]]:
+def load_network(
+    source: str | Path, config: NetworkConfig, *, only_local: bool = False
+) -> tuple[Network, dict[str, Any]]:
     """Builds a classifier and loads its weights from a checkpoint.
 
     In a folder, only ``model.safetensors`` is read; neither another file nor the hub is.
@@ -310,6 +312,7 @@ def load_network(source: str | Path, config: NetworkConfig) -> tuple[Network, di
     Args:
         source: a folder or a hub id.
         config: the architecture; for a folder, from ``mien.model.configuration``.
+        only_local: read a hub id from the cache alone, without a connection.
 
     Returns:
         The network, in float32, and transformers' loading report: ``missing_keys``, ``unexpected_keys``,
@@ -321,6 +324,7 @@ def load_network(source: str | Path, config: NetworkConfig) -> tuple[Network, di
         ValueError: no network fits the configuration, or it needs more weights than the file holds.
     """
     options: dict[str, Any] = {"config": config, "use_safetensors": True, "output_loading_info": True}
+    options |= {"local_files_only": True} if only_local else {}
     folder, weights = Path(source), str(source)
     if folder.is_dir():
         options |= {"state_dict": _read_weights(folder / WEIGHTS, config), "dtype": torch.float32}

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,14 +17,17 @@ import torch
 from timm.layers import DropPath, resample_abs_pos_embed, resample_patch_embed
 from transformers import PreTrainedConfig, ViTConfig, ViTForImageClassification, ViTMAEConfig
 
-from mien.config import PRESETS, TIMM
+from mien.config import TIMM
 from mien.errors import MienError
 from mien.files import read_json_object
 from mien.model.channels import to_colour, to_grey
-from mien.model.classifier import Classifier, run_model
+from mien.model.classifier import Classifier
 from mien.model.configuration import read_config, read_mae_config
+from mien.model.hub import ensure_at_hand
 from mien.model.networks import MODEL_TYPES, Network, as_timm, as_vit, carry_rows, fix_positions, load_network
+from mien.model.places import check_source, run_model
 from mien.model.preprocessing import FER2013_MEAN, FER2013_STD, IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from mien.model.presets import SHAPES, Preset, size_problem
 from mien.model.start import initialise
 from mien.model.timm_backbone import build_timm, check_name, resize_timm
 
@@ -80,8 +82,8 @@ def build(
     if backbone in SHAPES:
         network, preprocessing = _from_preset(backbone, names, grey, image_size, patch_size)
     else:
-        _check_folder(backbone)
-        source = _model_source(backbone)
+        check_source(backbone)
+        source = str(run_model(Path(backbone))) if Path(backbone).is_dir() else backbone
         if _is_classifier(source):
             if holds_timm(source):  # its three channels read a grey face three times
                 return _from_timm_classifier(source, names, image_size, patch_size, drop_path)
@@ -105,18 +107,32 @@ def _from_preset(
         shape, image_size=image_size or shape.image_size, patch_size=patch_size or shape.patch_size
     )
     check_sizes(shape.image_size, shape.patch_size)
-    network = ViTForImageClassification(_named(shape.config(1 if grey else 3), names))
+    network = ViTForImageClassification(_named(_vit_config(shape, 1 if grey else 3), names))
     initialise(network)
     return network, Preprocessing(shape.image_size, (FER2013_MEAN,) * 3, (FER2013_STD,) * 3)
+
+
+def _vit_config(shape: Preset, num_channels: int) -> ViTConfig:
+    """transformers' configuration, with an MLP four times as wide as the stream (Dosovitskiy et al. 2020)."""
+    return ViTConfig(
+        image_size=shape.image_size,
+        patch_size=shape.patch_size,
+        num_channels=num_channels,
+        hidden_size=shape.hidden_size,
+        num_hidden_layers=shape.depth,
+        num_attention_heads=shape.heads,
+        intermediate_size=4 * shape.hidden_size,
+    )
 
 
 def _from_mae(
     source: str, names: tuple[str, ...], image_size: int | None, patch_size: int | None
 ) -> tuple[ViTForImageClassification, Preprocessing]:
-    config = _mae_config(source)
+    cached = Path(source).is_dir() or ensure_at_hand(source, "--backbone")
+    config = _mae_config(source, cached)
     shared = {name: getattr(config, name) for name in SHARED_FIELDS}
     try:
-        network, info = load_network(source, _named(ViTConfig(**shared), names))
+        network, info = load_network(source, _named(ViTConfig(**shared), names), only_local=cached)
     except (OSError, RuntimeError, ValueError) as error:
         raise _unreachable(source, error) from error
     assert_keys(source, info)
@@ -185,38 +201,12 @@ def check_backbone(backbone: str) -> None:
     if backbone.startswith(TIMM):
         check_name(backbone)
     elif backbone not in SHAPES:
-        _check_folder(backbone)
-
-
-def is_hub_id(backbone: str) -> bool:
-    """Whether ``build`` downloads it from the Hugging Face hub; without a connection that takes a minute or more."""
-    return not (backbone.startswith(TIMM) or backbone in SHAPES or Path(backbone).exists())
-
-
-def _check_folder(source: str) -> None:
-    folder = Path(source)
-    if not folder.exists() and (folder.is_absolute() or source.startswith(".") or source.count("/") != 1):
-        presets = ", ".join(SHAPES)
-        raise MienError(
-            f"--backbone {source}: no such folder, and neither a preset ({presets}), nor a hub id like "
-            "facebook/vit-mae-base, nor timm:NAME"
-        )
-    if folder.is_dir() and not (run_model(folder) / "config.json").is_file():
-        raise MienError(
-            f"--backbone {source}: holds no config.json; give a run, like runs/mae or runs/first, or the folder of a "
-            "ViTMAE checkpoint"
-        )
-
-
-def _model_source(backbone: str) -> str:
-    """The model folder of a backbone that is the folder of a run; other folders and hub ids unchanged."""
-    folder = run_model(Path(backbone))
-    return backbone if folder == Path(backbone) else str(folder)
+        check_source(backbone)
 
 
 def classes_of(backbone: str) -> tuple[str, ...]:
     """The classes of a trained classifier, whose rows of the head ``build`` keeps; empty for other backbones."""
-    source = _model_source(backbone)
+    source = str(run_model(Path(backbone)))
     if backbone.startswith(TIMM) or backbone in SHAPES or not _is_classifier(source):
         return ()
     return tuple(str(name) for name in (read_config(Path(source)).id2label or {}).values())  # in order, by read_config
@@ -239,11 +229,11 @@ def _is_classifier(source: str) -> bool:
     return config.is_file() and read_json_object(config).get("model_type") in MODEL_TYPES
 
 
-def _mae_config(source: str) -> ViTMAEConfig:
+def _mae_config(source: str, cached: bool) -> ViTMAEConfig:
     if Path(source).is_dir():
         return read_mae_config(Path(source))
     try:
-        values, _ = ViTMAEConfig.get_config_dict(source)
+        values, _ = ViTMAEConfig.get_config_dict(source, local_files_only=cached)
     except OSError as error:
         raise _unreachable(source, error) from error
     if values.get("model_type") != "vit_mae":
@@ -280,61 +270,9 @@ def _unreachable(source: str, error: Exception) -> MienError:
     if Path(source).exists():
         return MienError(f"--backbone {source}: cannot be read ({reason}); expected config.json and model.safetensors")
     return MienError(
-        f"--backbone {source}: the Hugging Face hub could not be reached or has no such model ({reason}); on a machine "
-        f"with a connection, download config.json, preprocessor_config.json and model.safetensors of {source} into a "
-        "folder, copy it here, and give that folder as --backbone"
+        f"--backbone {source}: could not be read from the Hugging Face hub ({reason}); download config.json, "
+        f"preprocessor_config.json and model.safetensors of {source} into a folder, and give that folder as --backbone"
     )
-
-
-@dataclass(frozen=True)
-class Preset:
-    """The shape of a plain ViT encoder.
-
-    Attributes:
-        patch_size: height and width of a patch, in pixels.
-        hidden_size: width of the residual stream.
-        depth: number of blocks.
-        heads: attention heads a block.
-        decoder_size: width of the decoder in pretraining. Small data needs small decoders (MAE-Lite, Wang et al. 2023,
-            arXiv:2205.14443).
-        decoder_depth: number of the decoder's blocks.
-        image_size: height and width of the input, in pixels.
-    """
-
-    patch_size: int
-    hidden_size: int
-    depth: int
-    heads: int
-    decoder_size: int
-    decoder_depth: int
-    image_size: int = 48
-
-    def config(self, num_channels: int) -> ViTConfig:
-        """transformers' configuration, with an MLP four times as wide as the stream (Dosovitskiy et al. 2020)."""
-        return ViTConfig(
-            image_size=self.image_size,
-            patch_size=self.patch_size,
-            num_channels=num_channels,
-            hidden_size=self.hidden_size,
-            num_hidden_layers=self.depth,
-            num_attention_heads=self.heads,
-            intermediate_size=4 * self.hidden_size,
-        )
-
-
-SHAPES: dict[str, Preset] = dict(
-    zip(
-        PRESETS,
-        (
-            Preset(patch_size=8, hidden_size=128, depth=4, heads=2, decoder_size=64, decoder_depth=1),
-            Preset(patch_size=8, hidden_size=192, depth=8, heads=3, decoder_size=96, decoder_depth=1),
-            Preset(patch_size=6, hidden_size=192, depth=12, heads=3, decoder_size=96, decoder_depth=1),
-            Preset(patch_size=4, hidden_size=384, depth=12, heads=6, decoder_size=192, decoder_depth=2),
-            Preset(patch_size=6, hidden_size=768, depth=12, heads=12, decoder_size=256, decoder_depth=4),
-        ),
-        strict=True,
-    )
-)
 
 
 POSITIONS = "vit.embeddings.position_embeddings"
@@ -380,11 +318,9 @@ def check_sizes(image_size: int, patch_size: int) -> None:
     Raises:
         MienError: ``image_size`` is no multiple of ``patch_size``.
     """
-    if image_size % patch_size:
-        raise MienError(
-            f"image_size: got {image_size}, expected a multiple of {patch_size} (a patch of this backbone); give "
-            "another --image-size or --patch-size"
-        )
+    problem = size_problem(image_size, patch_size)
+    if problem:
+        raise MienError(f"image_size: {problem}")
 
 
 def add_drop_path(network: ViTForImageClassification, rate: float) -> None:

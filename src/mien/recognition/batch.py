@@ -12,7 +12,7 @@ from mien.errors import MienError
 from mien.recognition.copies import Copies
 from mien.recognition.film.timeline import timeline_file
 from mien.recognition.film.tracking import SMOOTHING_S
-from mien.recognition.paths import Film, Input, Nothing
+from mien.recognition.paths import Film, Input, Nothing, Piped
 from mien.recognition.recognizer import BrokenModelError, Recognizer
 from mien.recognition.results import Recognition
 
@@ -62,6 +62,8 @@ def read_inputs(
         for source in group:
             if isinstance(source, Nothing):
                 yield Recognition(source.word, "error", source.reason)
+            elif isinstance(source, Piped):
+                yield _of_piped(recognizer, source, copies)
             elif isinstance(source, Film):
                 yield from _of_film(recognizer, source, films, copies)
 
@@ -72,6 +74,15 @@ def _of_pictures(recognizer: Recognizer, paths: Iterator[Input], copies: Copies 
         if copies is not None and record.pixels is not None:
             copies.add(record)
         yield replace(record, pixels=None)
+
+
+def _of_piped(recognizer: Recognizer, source: Piped, copies: Copies | None) -> Recognition:
+    """Returns the record of a picture from standard input, and writes its copy."""
+    (record,) = recognizer.stream([source.data], keep_pixels=copies is not None)
+    if copies is not None and record.pixels is not None:
+        copies.add(replace(record, input="stdin"))
+    error = record.error if record.error is None else record.error.replace(record.input, source.name, 1)
+    return replace(record, input=source.name, error=error, pixels=None)
 
 
 def _of_film(

@@ -6,9 +6,9 @@ import os
 from importlib.util import find_spec
 
 from mien.errors import MienError
+from mien.model.places import find
 from mien.recognition.devices import device_name, provider_of
 from mien.recognition.engine import Engine, OnnxEngine
-from mien.recognition.models import find
 
 KINDS: tuple[str, ...] = ("auto", "onnx", "torch")
 
@@ -19,7 +19,7 @@ def engine(
     """Loads a model in the engine that fits it.
 
     Args:
-        model: as for ``mien.recognition.models.find``; None for the shipped weights.
+        model: as for ``mien.model.places.find``; None for the shipped weights.
         kind: onnx, torch, or auto: ONNX Runtime if the model has an ONNX file, else torch; torch too if the device is
             a GPU that only torch can use.
         device: as ``mien.recognition.devices.Device``; for torch auto, cpu, gpu, cuda, cuda:N or mps.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ from pathlib import Path
 
 from mien.data.sources import is_junk, walk
 from mien.errors import MienError
-from mien.recognition.pictures import FILM_SUFFIXES, SUFFIXES, Kind, kind_of
+from mien.files import expanded
+from mien.recognition.pictures import FILM_SUFFIXES, HEAD, LARGEST_FILE, SUFFIXES, Kind, kind_of, kind_of_bytes
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,32 @@ class Nothing:
     reason: str
 
 
-Input = Path | Film | Nothing
-"""A picture file, a film or a camera, or an argument that names neither."""
+@dataclass(frozen=True)
+class Piped:
+    """A picture from standard input.
+
+    Attributes:
+        word: the argument as typed, such as ``-``.
+        data: the content, whole.
+    """
+
+    word: str
+    data: bytes
+
+    @property
+    def name(self) -> str:
+        """Its name in records."""
+        return self.word
+
+
+Input = Path | Film | Piped | Nothing
+"""A picture file, a film or a camera, a picture from standard input, or an argument that names none of these."""
+
+STDIN: tuple[str, ...] = ("-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
+"""Arguments that stand for standard input."""
+
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(//|[a-z]+/[a-z+.-]+;base64,)")
+_LIVE = ("rtsp", "rtsps", "rtmp", "rtmps", "rtp", "srt", "udp", "tcp", "mms")
 
 
 def expand(words: Sequence[str], leave_out: Path | None = None, neither: Counter[Kind] | None = None) -> list[Input]:
@@ -51,6 +77,8 @@ def expand(words: Sequence[str], leave_out: Path | None = None, neither: Counter
     Folders are searched recursively, in alphabetical order. They give all pictures and films, whatever their names, and
     also empty or damaged files with the ending of one. An argument with ``*``, ``?`` or ``[`` that is not a file is a
     pattern; in it ``**`` stands for any number of folders. A file that is named twice is returned twice.
+
+    ``-`` is a picture from standard input, a number of one or two digits a camera, and an address names nothing.
 
     Args:
         words: files, folders and patterns.
@@ -70,6 +98,18 @@ def _expand(word: str, leave_out: Path | None, neither: Counter[Kind]) -> list[I
     if not word:
         return [Nothing(word, "an empty word names no file; check the command line")]
     path = Path(word)
+    if word in STDIN and not (word == "-" and path.exists()):
+        return [_piped(word)]
+    if not os.path.lexists(path):
+        if word.startswith("~"):
+            path = expanded(word)
+            word = str(path)
+        elif _ADDRESS.match(word):
+            return [Nothing(word, f"{word}: {_of_address(word)}")]
+        elif re.fullmatch("[0-9]{1,2}", word):
+            return [Film(int(word))]
+    if re.fullmatch("/dev/video[0-9]{1,2}", word):
+        return [Film(int(word.removeprefix("/dev/video")))]
     if os.path.isdir(path):
         return _in_folder(path, leave_out, neither)
     if os.path.lexists(path) or not glob.has_magic(word):
@@ -86,6 +126,36 @@ def _expand(word: str, leave_out: Path | None, neither: Counter[Kind]) -> list[I
             inputs += _in_folder(Path(match), leave_out, neither)
     inputs += unlisted
     return inputs or [Nothing(word, f"{word}: no file has such a name; check the pattern")]
+
+
+def _of_address(word: str) -> str:
+    """Says what to do with an address, since Mien opens no connection."""
+    kind = word.partition(":")[0].lower()
+    if kind in _LIVE:
+        return (
+            "is a live stream, and Mien opens no connection; record a part of it first, like "
+            f"`ffmpeg -i {word} -t 60 part.mp4`, or give a camera of this machine by its number, like 0"
+        )
+    if kind == "file":
+        return f"is an address, expected a path; give {word.removeprefix('file://') or 'the path'}"
+    if kind == "data":
+        return "is a picture in an address, expected a file; decode it first, like `base64 -d | mien predict -`"
+    return f"is an address, and Mien opens no connection; download it first, like `curl -L {word} | mien predict -`"
+
+
+def _piped(word: str) -> Input:
+    """Reads standard input, which is a picture."""
+    if sys.stdin is None or sys.stdin.isatty():
+        return Nothing(word, f"{word}: nothing is piped in, expected a picture, like `mien predict - < photo.jpg`")
+    data = sys.stdin.buffer.read(LARGEST_FILE + 1)
+    kind = kind_of_bytes(data[:HEAD])
+    if kind is Kind.EMPTY:
+        return Nothing(word, f"{word}: standard input is empty, expected a picture, like `mien predict - < photo.jpg`")
+    if kind is Kind.FILM:
+        return Nothing(word, f"{word}: is a film, expected a picture; films are read from files: save it first")
+    if len(data) > LARGEST_FILE:
+        return Nothing(word, f"{word}: is larger than {LARGEST_FILE >> 30} GiB, expected a picture; make it smaller")
+    return Piped(word, data)
 
 
 def _matches(word: str, unlisted: list[Input]) -> list[str]:

@@ -116,9 +116,30 @@ def _check_kind(head: bytes, where: str, suffix: str) -> None:
 
 
 def _decode(data: bytes, where: str) -> np.ndarray:
-    with open_picture(data, where, _FORMATS, _MOST) as image:
+    with open_picture(data, where, (*_FORMATS, *_extra_formats(data[:HEAD], where)), _MOST) as image:
         _check_size(image.size, where)  # before anything is decoded
         return _pixels(image, where)
+
+
+def _extra_formats(head: bytes, where: str) -> tuple[str, ...]:
+    """Returns Pillow's names of the formats beyond ``_FORMATS`` that a file needs; HEIC needs pillow-heif.
+
+    Raises:
+        MienError: pillow-heif is not installed, or the format is one that is not read.
+    """
+    if head.startswith(_JPEG_2000):
+        raise MienError(f"{where}: is a JPEG 2000 picture, which Mien does not read; save it as JPEG, PNG or TIFF")
+    if head[4:8] != b"ftyp" or head[8:12] not in _HEIC_BRANDS or b"avif" in head[:64]:
+        return ()
+    try:
+        import pillow_heif
+    except ImportError as error:
+        raise MienError(
+            f"{where}: is a HEIC picture, as iPhones take them; pip install 'mien[heif]' lets Mien read it, or save it "
+            "as JPEG"
+        ) from error
+    pillow_heif.register_heif_opener()
+    return ("HEIF",)
 
 
 def _check_size(size: tuple[int, int], where: str) -> None:
@@ -251,6 +272,8 @@ class Kind(Enum):
 
 # Brands of ISO base media files with pictures, or with sound only (MP4RA).
 _PICTURE_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"crx ")
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+_JPEG_2000 = (b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")
 _SOUND_BRANDS = (b"M4A ", b"M4B ", b"M4P ", b"F4A ", b"F4B ", b"aax ", b"aaxc")
 
 # First bytes of files of each kind, tested in this order.
@@ -315,7 +338,7 @@ def kind_of_bytes(head: bytes) -> Kind:
         return Kind.FILM if re.search(rb"theora|OVP80|BBCD|video/", head) else Kind.SOUND
     if head[4:8] in _BOXES or _MPEG.match(head) or _NAL.match(head) or _is_transport(head):
         return Kind.FILM
-    if _NETPBM.match(head) or (head[:2] == b"BM" and head[6:10] == bytes(4)):
+    if head.startswith(_JPEG_2000) or _NETPBM.match(head) or (head[:2] == b"BM" and head[6:10] == bytes(4)):
         return Kind.PICTURE
     for kind, beginnings in _BEGINNINGS:
         if head.startswith(beginnings):

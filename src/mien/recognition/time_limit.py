@@ -251,7 +251,7 @@ class TimedReader:
         Raises:
             MienError: as ``read_inputs``.
         """
-        from mien.recognition.paths import Film, Nothing
+        from mien.recognition.paths import Nothing
         from mien.recognition.results import Recognition
 
         try:
@@ -259,7 +259,7 @@ class TimedReader:
                 if isinstance(source, Nothing):
                     yield Recognition(source.word, "error", source.reason)
                     continue
-                name = source.name if isinstance(source, Film) else os.fspath(source)
+                name = os.fspath(source) if isinstance(source, Path) else source.name
                 try:
                     yield from self._process.answers(source, name)
                 except OverdueError as error:

@@ -31,14 +31,17 @@ from mien.machine import machine_of, versions
 from mien.model.classifier import Classifier
 from mien.model.freezing import check_freezing, freeze, frozen_units, table, training_mode
 from mien.model.networks import Network, lay_out, num_channels, rows_line
+from mien.model.places import is_hub_backbone
 from mien.model.preprocessing import tensor
-from mien.model.vit import build, check_backbone, classes_of, holds_timm, is_hub_id, reading_crop_of
+from mien.model.vit import build, check_backbone, classes_of, holds_timm, reading_crop_of
 from mien.progress import progress
 from mien.training.augment import Augment, local_rows, random_table, resampled, seed_step, shuffled
 from mien.training.calibrate import calibrate_model
+from mien.training.folder import write_config
 from mien.training.history import choice_line, epoch_line, write_curves
 from mien.training.objective import Objective
 from mien.training.optim import WeightAverage, build_optimizer, build_schedule, moments, restore_moments
+from mien.training.plan import plan_lines
 from mien.training.run import (
     Parts,
     Run,
@@ -87,7 +90,35 @@ def train(
         MienError: a setting, the data, the backbone, a teacher or the folder is wrong, or the loss became NaN; the last
             saved state stays.
     """
-    freezes_by_default = config.freeze.blocks is None
+    tuning = prepared(config, resume=resume, command=command, faces=faces)
+    if on_main():
+        say("\n".join(plan_lines(tuning)))
+    tuning.fit(calibrate=calibrate)
+    tuning.accelerator.wait_for_everyone()
+    return Path(config.out) / "model"
+
+
+def prepared(
+    config: TrainConfig,
+    *,
+    resume: bool = False,
+    command: str = "",
+    faces: FaceSet | None = None,
+    dry: bool = False,
+) -> FineTuning:
+    """Reads data, backbone and teachers of a run, and opens its folder.
+
+    Args:
+        config: see ``TrainConfig``.
+        resume: continue from the state in ``config.out``.
+        command: the command line, for ``meta.json``.
+        faces: the data, in place of what ``config.data`` names.
+        dry: leave the folder of the run alone: neither read nor write there.
+
+    Raises:
+        MienError: as ``train``.
+    """
+    given, freezes_by_default = config, config.freeze.blocks is None
     check_backbone(config.backbone)
     config = with_backbone_defaults(config, resume)
     accelerator = start_accelerator(config)
@@ -95,14 +126,16 @@ def train(
         faces = prepare_faces(read_faces(config.data) if faces is None else faces, config)
         check_classes(faces)
         config = fit_batch(config, faces, accelerator.num_processes)
-        saved = open_run(config, faces.fingerprint, resume)
+        saved = None if dry else open_run(config, faces.fingerprint, resume)
+        if on_main() and not dry and not resume:
+            write_config(Path(config.out), given)
     teachers = load_teachers(config.teacher, faces.names, accelerator.device)
     stored = StoredAnswers.load(Path(config.targets), faces) if config.targets else None
     if saved:
         check_teachers(teachers, saved)
         check_targets(stored, saved)
     torch.manual_seed(config.seed)
-    if on_main() and is_hub_id(config.backbone):
+    if on_main() and is_hub_backbone(config.backbone):
         say(f"reading {config.backbone} from the Hugging Face hub or its cache")
     network, preprocessing = build(
         config.backbone,
@@ -117,10 +150,7 @@ def train(
     check_freezing(config.freeze, network, fresh=config.is_fresh, by_default=freezes_by_default)
     classifier = Classifier(lay_out(network.to(accelerator.device)), preprocessing, faces.names)
     backbone_names = classes_of(config.backbone)
-    run = FineTuning(config, classifier, faces, accelerator, saved, command, teachers, backbone_names, stored)
-    run.fit(calibrate=calibrate)
-    accelerator.wait_for_everyone()
-    return Path(config.out) / "model"
+    return FineTuning(config, classifier, faces, accelerator, saved, command, teachers, backbone_names, stored)
 
 
 def with_backbone_defaults(config: TrainConfig, resume: bool) -> TrainConfig:

@@ -17,16 +17,18 @@ from mien.data.faces import SPLITS, FaceSet
 from mien.data.read import read_for_pretraining
 from mien.evaluation.probe import probe
 from mien.locks import holds_out
-from mien.log import warn
+from mien.log import say, warn
 from mien.machine import machine_of, versions
 from mien.model.mae import build_autoencoder, count_patches, reconstruct, save_autoencoder
 from mien.model.networks import lay_out
 from mien.model.preprocessing import Preprocessing, tensor
-from mien.model.vit import SHAPES
+from mien.model.presets import SHAPES
 from mien.progress import progress
 from mien.training.augment import Augment, local_rows, random_table, seed_step, shuffled
+from mien.training.folder import write_config
 from mien.training.history import pretraining_line, write_curves, write_reconstructions
 from mien.training.optim import moments, restore_moments, start_optimizer
+from mien.training.plan import pretraining_lines
 from mien.training.run import (
     Parts,
     Run,
@@ -72,22 +74,42 @@ def pretrain(config: PretrainConfig, *, resume: bool = False, command: str = "")
     Raises:
         MienError: a setting, the data or the folder is wrong, or the loss became NaN; the last saved state stays.
     """
-    accelerator = start_accelerator(config)
+    pretraining = prepared(config, resume=resume, command=command)
+    if on_main():
+        say("\n".join(pretraining_lines(pretraining)))
+    pretraining.fit()
+    pretraining.accelerator.wait_for_everyone()
+    return Path(config.out) / "model"
+
+
+def prepared(config: PretrainConfig, *, resume: bool = False, command: str = "", dry: bool = False) -> Pretraining:
+    """Reads the data of a run and opens its folder.
+
+    Args:
+        config: see ``PretrainConfig``.
+        resume: continue from the state in ``config.out``.
+        command: the command line, for ``meta.json``.
+        dry: leave the folder of the run alone: neither read nor write there.
+
+    Raises:
+        MienError: as ``pretrain``.
+    """
+    given, accelerator = config, start_accelerator(config)
     size = config.image_size or SHAPES[config.preset].image_size
     with accelerator.main_process_first():  # the main process fills the cache and clears the folder for the others
         faces = prepare_faces(read_for_pretraining(config.data, size, config.skip_broken), config)
         config = fit_batch(config, faces, accelerator.num_processes).resolved()
-        saved = open_run(config, faces.fingerprint, resume)
+        saved = None if dry else open_run(config, faces.fingerprint, resume)
+        if on_main() and not dry and not resume:
+            write_config(Path(config.out), given)
     torch.manual_seed(config.seed)
     network, preprocessing = build_autoencoder(config, grey=faces.is_grey)
     if on_main():
         for warning in faces.warnings:
             warn(warning)
-    Pretraining(
+    return Pretraining(
         config, lay_out(network.to(accelerator.device)), preprocessing, faces, accelerator, saved, command
-    ).fit()
-    accelerator.wait_for_everyone()
-    return Path(config.out) / "model"
+    )
 
 
 class Pretraining:

@@ -25,6 +25,7 @@ from mien.errors import MienError
 from mien.files import atomic_file, ensure_writable, recover_folder, refuse_inputs, remove_leftovers
 from mien.log import report, say
 from mien.machine import resolve_device
+from mien.training.folder import check_new, differing, state_path
 from mien.training.history import write_history
 from mien.training.trackers import Tracking, require_trackers
 
@@ -51,14 +52,7 @@ def open_run(config: RunConfig, fingerprint: str, resume: bool) -> Saved | None:
     if Path(config.data).is_dir():
         refuse_inputs(out, [Path(config.data)], may_hold=True)
     require_trackers(config)
-    has_state = state_path(out).exists()
-    if (out / "model").exists() and not has_state:
-        raise MienError(
-            f"--out {out}: holds a model but no {state_path(out).name}, without which its run cannot be resumed; "
-            "remove the folder, or choose another --out"
-        )
-    if has_state and not resume:
-        raise MienError(f"--out {out}: already holds a run; continue it with --resume, or choose another folder")
+    check_new(out, resume)
     if on_main():
         recover_folder(out / "model")
         remove_leftovers(out)
@@ -249,11 +243,6 @@ class Saved:
         return {name.removeprefix(f"{prefix}/"): t for name, t in self.tensors.items() if name.startswith(f"{prefix}/")}
 
 
-def state_path(out: Path) -> Path:
-    """The file with the state of a run, in its folder."""
-    return out / "state.safetensors"
-
-
 def saved_reading_crop(out: Path) -> float | None:
     """The reading crop of the saved run in a folder; 1 if it began before this setting existed.
 
@@ -304,9 +293,7 @@ def load_state(out: Path, config: RunConfig, fingerprint: str) -> Saved:
     except (AttributeError, TypeError, ValueError) as error:
         raise MienError(f"{path}: its configuration is damaged ({error}); start anew in another --out") from error
     if changed:
-        raise MienError(
-            f"--resume: the configuration differs from the run in {out}: {'; '.join(changed)}; give the same"
-        )
+        raise MienError(differing(out, changed))
     if saved_fingerprint != fingerprint:
         raise MienError(f"--resume: the data differs from what the run in {out} was trained on; give the same --data")
     return Saved(progress, tensors)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,8 +16,9 @@ from mien.config import DistillConfig
 from mien.errors import MienError
 from mien.files import sha256_of
 from mien.labels import positions
-from mien.model.classifier import Classifier, model_folder
+from mien.model.classifier import Classifier
 from mien.model.networks import Network, as_vit, logits, num_channels
+from mien.model.places import model_folder
 from mien.model.preprocessing import Preprocessing
 from mien.training.run import Saved
 
@@ -51,7 +51,7 @@ def load_teachers(folders: Sequence[str], names: tuple[str, ...], device: torch.
     """
     teachers = []
     for path in folders:
-        folder = model_folder(Path(path))
+        folder = model_folder(path)
         classifier = Classifier.load(folder, device)
         classifier.network.requires_grad_(False)
         where = f"--teacher {path}: cannot teach the classes {', '.join(names)}"

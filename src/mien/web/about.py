@@ -13,7 +13,7 @@ from typing import Any
 from mien.errors import MienError
 from mien.export.card import card
 from mien.files import read_json_object
-from mien.recognition.models import DEFAULT, ONNX_FILES, find
+from mien.model.places import DEFAULT, ONNX_FILES, find
 from mien.recognition.recognizer import Recognizer
 from mien.text import shown
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from starlette.types import Receive, Scope, Send
 
-from mien.recognition.models import shipped
+from mien.model.places import shipped
 from mien.recognition.yunet_network import any_size, installed
 from mien.web.problems import Problem
 

@@ -1,4 +1,7 @@
-"""Finds the files of a model from its name or path."""
+"""What a path or name of a model means: its files, for recognition, and its folder, for PyTorch.
+
+Every command and ``Recognizer`` resolve models here. Nothing heavy is imported.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,8 @@ from pathlib import Path
 
 from mien.errors import MienError
 from mien.files import expanded
-from mien.recognition.hub import hub_folder, is_hub_id
+from mien.model.hub_models import hub_folder, is_hub_id
+from mien.model.presets import SHAPES
 
 SHIPPED = Path(__file__).parents[1] / "weights"
 """Folder of the weights that come with the package; one folder for each model."""
@@ -93,6 +97,61 @@ def shipped() -> dict[str, ModelFiles]:
         if (folder / ONNX_FILES[1]).is_file():
             models[f"{folder.name}-int8"] = ModelFiles(folder / ONNX_FILES[1], None)
     return models
+
+
+def run_model(path: Path) -> Path:
+    """Returns the model folder of a run, ``path/model``, if only that holds a ``config.json``; else ``path`` itself."""
+    inner = path / "model"
+    return inner if (inner / "config.json").is_file() and not (path / "config.json").is_file() else path
+
+
+def model_folder(path: str | os.PathLike[str] | None) -> Path:
+    """Returns the folder of a model for PyTorch, which holds a ``config.json``.
+
+    Args:
+        path: a model folder, the folder of a run, the name of a shipped model unless a file or folder has this name,
+            or None for ``DEFAULT``.
+
+    Raises:
+        MienError: there is no such folder, it holds no ``config.json``, or only an ONNX file is there.
+    """
+    place = None if path is None else expanded(path)
+    if place is None or (not place.exists() and str(path) in shipped()):
+        folder = find(path).folder
+        if folder is None:
+            name = DEFAULT if path is None else path
+            raise MienError(f"{name}: only its ONNX file comes with this installation; give a run's folder")
+        return folder
+    folder = run_model(place)
+    if (folder / "config.json").is_file():
+        return folder
+    what = "holds no config.json" if place.is_dir() else "no such folder"
+    raise MienError(f"{path}: {what}; give a model folder that `mien train` wrote, like runs/first/model")
+
+
+def check_source(backbone: str) -> None:
+    """Checks that a backbone that is neither a preset nor of timm is a folder with a model, or may be a hub id.
+
+    Raises:
+        MienError: it is neither, or the folder holds no ``config.json``.
+    """
+    folder = Path(backbone)
+    if not folder.exists() and (folder.is_absolute() or backbone.startswith(".") or backbone.count("/") != 1):
+        presets = ", ".join(SHAPES)
+        raise MienError(
+            f"--backbone {backbone}: no such folder, and neither a preset ({presets}), nor a hub id like "
+            "facebook/vit-mae-base, nor timm:NAME"
+        )
+    if folder.is_dir() and not (run_model(folder) / "config.json").is_file():
+        raise MienError(
+            f"--backbone {backbone}: holds no config.json; give a run, like runs/mae or runs/first, or the folder of a "
+            "ViTMAE checkpoint"
+        )
+
+
+def is_hub_backbone(backbone: str) -> bool:
+    """True if a backbone comes from the Hugging Face hub or its cache."""
+    return not (backbone.startswith("timm:") or backbone in SHAPES or Path(backbone).exists())
 
 
 def _in_folder(folder: Path) -> ModelFiles | None:

@@ -1,0 +1,156 @@
+"""The settings that fine-tuning and pretraining share, and how they compare with those of a saved run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import field
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler, model_validator
+from pydantic.dataclasses import dataclass
+from pydantic_core import ArgsKwargs
+
+from mien.config.fields import (
+    GONE,
+    AboveZero,
+    AtLeastOne,
+    AtLeastZero,
+    Compile,
+    Device,
+    Integer,
+    Mistake,
+    Number,
+    SettingsError,
+    Share,
+    Switch,
+    mistake_of,
+    without,
+)
+from mien.config.groups import AugmentConfig
+
+WITHOUT_EFFECT_ON_WEIGHTS: frozenset[str] = frozenset(
+    {"out", "data", "teacher", "targets", "device", "tensorboard", "track", "checkpoint_seconds"}
+)
+"""Settings that a resumed run may change. Its data, teachers and stored answers are compared by their fingerprints."""
+
+WITHOUT_EFFECT: frozenset[str] = frozenset({"small_until"})
+"""Settings of earlier versions that do nothing unless one of ``GONE`` is set."""
+
+BEFORE: dict[str, Any] = {"reading_crop": 1.0}
+"""Values in runs from before there was the setting, if that is not its default."""
+
+
+# Groups are plain dataclasses, checked with the run that holds them: one error names the mistakes of all groups.
+@dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False, revalidate_instances="always"))
+class RunConfig:
+    """The settings that fine-tuning and pretraining share.
+
+    Attributes:
+        data: where the pictures are.
+        out: the folder of the run.
+        batch_size: images a step, over all processes together; a smaller set is seen whole in every step.
+        optimizer: adamw, or muon, which moves the weight matrices between the first and the last layer along their
+            orthogonalised momentum (Jordan et al. 2024) and the rest by AdamW; fresh networks learn faster by it.
+        lr: peak learning rate.
+        min_lr: learning rate at the end of the cosine, as a share of the peak.
+        weight_decay: decoupled weight decay; norms, biases, positions, [CLS] and the mask token are exempt.
+        clip_grad: largest L2 norm of the gradient; 0 turns clipping off.
+        validation_fraction: share of training images cut off as validation if the data has no validation split;
+            copies of a photograph stay on one side.
+        seed: decides initial weights, order, augmentation, drop path and masks.
+        device: the processor or GPU that computes.
+        precision: auto (bf16 on a GPU that has it, else fp32), fp32 or bf16.
+        checkpoint_seconds: seconds between two saved states within an epoch; each epoch's end is saved too.
+        compile: how a training step runs: off, operation by operation; graph, as a CUDA graph, which takes a second to
+            record; on, by torch.compile, which takes minutes; auto is graph on a GPU, else off.
+        track: trackers that get settings, losses and scores: tensorboard (OUT/tensorboard), wandb, mlflow, trackio.
+        tensorboard: the older name of track tensorboard.
+        augment: augmentation of training images.
+    """
+
+    data: str
+    out: str
+    batch_size: AtLeastOne = 64
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    lr: AboveZero | None = None
+    min_lr: Share = 0.0
+    weight_decay: AtLeastZero = 0.05
+    clip_grad: AtLeastZero = 1.0
+    validation_fraction: Annotated[Number, Field(gt=0, le=0.5, title="a share")] = 0.1
+    seed: Annotated[Integer, Field(ge=0, le=2**31 - 1)] = 0
+    device: Device = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    checkpoint_seconds: AboveZero = 300.0
+    compile: Compile = "auto"
+    track: list[Literal["tensorboard", "wandb", "mlflow", "trackio"]] = field(default_factory=list)
+    tensorboard: Switch = False
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _check(cls, arguments: ArgsKwargs, build: ValidatorFunctionWrapHandler) -> Self:
+        """Builds the settings, or raises SettingsError with every mistake: of fields, then of fields that disagree.
+
+        Rules over several fields run even if some values are wrong: a default takes the place of a wrong value, and a
+        rule that needs it says nothing.
+        """
+        names = [entry.name for entry in dataclasses.fields(cls)]
+        values = dict(zip(names, arguments.args, strict=False)) | (arguments.kwargs or {})
+        values = {name: value for name, value in values.items() if name not in WITHOUT_EFFECT}
+        values = {name: value for name, value in values.items() if name not in GONE or value is not None}
+        values = cls._with_epochs(values)
+        mistakes: list[Mistake] = []
+        try:
+            config = build(ArgsKwargs((), values))
+        except ValidationError as error:
+            # Two items of a list may be wrong, which is one mistake.
+            mistakes = list(dict.fromkeys(mistake_of(cls, e["loc"], e["type"], values) for e in error.errors()))
+            config = build(ArgsKwargs((), {"data": "", "out": "", **without(values, {name for name, _ in mistakes})}))
+        refused = {name for name, _ in mistakes}
+        mistakes += [(names[0], problem) for names, problem in config._rules() if not refused & set(names)]
+        if mistakes:
+            raise SettingsError(mistakes)
+        return config
+
+    @classmethod
+    def _with_epochs(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Returns the values with shares of the run, like 12.5%, as numbers of epochs; unchanged if there are none."""
+        return values
+
+    def _rules(self) -> Iterator[tuple[tuple[str, ...], str]]:
+        """Yields the fields that disagree, the one to change first, and what is wrong."""
+        raise NotImplementedError
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Returns the settings as plain nested dictionaries, for JSON and YAML."""
+    return dataclasses.asdict(config)
+
+
+def differences(old: dict[str, Any], config: RunConfig) -> list[str]:
+    """Returns the settings that decide the weights and differ from older ones, as ``name: old -> new``.
+
+    Args:
+        old: as ``to_dict`` gave it. Settings that it lacks had their default: a new setting's default is what was done
+            before there was one. Names that are no settings any more are ignored, unless they changed the weights.
+        config: what shall go on now.
+
+    Raises:
+        TypeError, ValueError: a group in ``old`` is not a mapping.
+    """
+    now = flat(to_dict(config))
+    before = {**flat(to_dict(type(config)(data="", out=""))), **BEFORE, **flat(old)}
+    changed = [name for name in sorted(now) if name not in WITHOUT_EFFECT_ON_WEIGHTS and before[name] != now[name]]
+    lost = [name for name in GONE if old.get(name) is not None]
+    return [f"{name}: {before[name]} -> {now[name]}" for name in changed] + [
+        f"{name}: {old[name]} -> gone, so that this version cannot go on with the run" for name in lost
+    ]
+
+
+def flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns settings, as ``to_dict`` gives them, with the fields of each group under dotted names."""
+    fields = dict(settings)
+    for group in ("distill", "freeze", "augment"):
+        fields |= {f"{group}.{name}": value for name, value in dict(fields.pop(group, {})).items()}
+    return fields

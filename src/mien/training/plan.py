@@ -1,0 +1,249 @@
+"""The plan of a run in words: what trains when, how fast it learns, what it needs. It changes nothing in the run."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from mien.config import FreezeConfig, TrainConfig
+from mien.model.freezing import freeze, frozen_units
+from mien.model.networks import Network, logits, num_channels, units
+
+if TYPE_CHECKING:
+    from mien.training.finetune import FineTuning
+    from mien.training.pretrain import Pretraining
+
+TIMED_STEPS = 3
+"""Steps that are timed at each speed, after one that warms up."""
+
+LONGEST_TIMING_S = 30.0
+"""Seconds after which no further step is timed."""
+
+PROBED_IMAGES = 2
+"""Images by which the memory of the activations is measured; it grows linearly with the batch."""
+
+
+def plan_lines(tuning: FineTuning) -> list[str]:
+    """Returns the plan of fine-tuning, a line a subject; nothing is timed.
+
+    Args:
+        tuning: prepared, before its first step.
+    """
+    config, network = tuning.config, tuning.network
+    count, validation = len(tuning.images), len(tuning.validation)
+    length = _length(config.epochs, getattr(config, "minutes", None))
+    rates = f"encoder {config.lr:.2e}, head {config.head_lr:.2e}"
+    decay = "" if config.layer_decay == 1 else f", from block to block times {config.layer_decay}"
+    return [
+        f"plan: {length}, {tuning.steps:,} steps of {config.batch_size} an epoch; {count:,} images train, "
+        f"{validation:,} validate",
+        f"frozen: {frozen_line(network, config.freeze, config.epochs)}",
+        f"parameters: {_trained_line(network, config)}",
+        f"learning rate: {rates}{decay}; warm-up over {config.warmup_epochs:g} epochs, then a cosine to "
+        f"{config.min_lr:.0%} of it",
+        _memory_line(tuning),
+    ]
+
+
+def frozen_line(network: Network, config: FreezeConfig, epochs: int) -> str:
+    """Returns in words which parts are frozen, and at which epoch they are released."""
+    first, names = frozen_units(config, 1), [name for name, _ in units(network)]
+    if not first:
+        return "nothing"
+    parts = names[0] if first == 1 else f"{names[0]} and blocks 0 to {first - 2}"
+    if config.release_epoch is None:
+        return f"{parts}, to the end"
+    how = "released one block an epoch from" if config.gradual else "released at"
+    late = f", after the last of {epochs}" if config.release_epoch > epochs else ""
+    return f"{parts}; {how} epoch {config.release_epoch}{late}"
+
+
+def _trained_line(network: Network, config: TrainConfig) -> str:
+    """Returns how many parameters train at first and, if that changes, at the end."""
+    total = sum(parameter.numel() for parameter in network.parameters())
+    first, last = frozen_units(config.freeze, 1), frozen_units(config.freeze, config.epochs)
+    at_first = f"{_trained(network, first):,} of {total:,} train"
+    return at_first if last == first else f"{at_first}, at the end {_trained(network, last):,}"
+
+
+def _trained(network: Network, frozen: int) -> int:
+    """Returns the number of parameters that train while the first ``frozen`` units are frozen."""
+    freeze(network, frozen)
+    return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+
+
+def _length(epochs: int, minutes: float | None) -> str:
+    if minutes is not None:
+        return f"{minutes:g} minutes"
+    return "1 epoch" if epochs == 1 else f"{epochs:,} epochs"
+
+
+def _memory_line(tuning: FineTuning) -> str:
+    """Estimates the memory of training at its fullest: when the fewest parts are frozen."""
+    config, network = tuning.config, tuning.network
+    frozen = min(frozen_units(config.freeze, epoch) for epoch in range(1, config.epochs + 1))
+    trained = _trained(network, frozen)
+    total = sum(parameter.numel() for parameter in network.parameters())
+    # Weights and their average; a gradient and two moments for each parameter that trains.
+    fixed = 4 * (total * (2 if config.ema else 1) + 3 * trained) + tuning.images.nbytes
+    side, channels = tuning.classifier.preprocessing.image_size, num_channels(network)
+    pixels = torch.zeros(PROBED_IMAGES, channels, side, side, device=tuning.accelerator.device)
+    kept = activation_bytes(network, lambda: logits(network, pixels), tuning.precision)
+    activations = kept / PROBED_IMAGES * config.batch_size / tuning.accelerator.num_processes
+    freeze(network, frozen_units(config.freeze, 1))
+    teachers = f", and {len(tuning.teachers)} teachers" if tuning.teachers else ""
+    return (
+        f"memory: about {_shown(fixed + activations)}: weights, their average, gradients and moments "
+        f"{_shown(fixed - tuning.images.nbytes)}, images {_shown(tuning.images.nbytes)}, activations of a batch "
+        f"{_shown(activations)}{teachers}"
+    )
+
+
+def _shown(size: float) -> str:
+    """Returns a number of bytes in words, in MiB below one GiB."""
+    return f"{size / 2**20:,.0f} MiB" if size < 2**30 else f"{size / 2**30:.1f} GiB"
+
+
+def activation_bytes(network: nn.Module, forward: Callable[[], Any], precision: str) -> int:
+    """Returns the bytes that a forward pass keeps for the backward pass; parameters do not count.
+
+    Args:
+        network: left in evaluation mode, so that nothing random and no running statistic changes.
+        forward: the pass.
+        precision: bf16 or fp32.
+    """
+    parameters = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
+    sizes: dict[int, int] = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in parameters:
+            sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    network.eval()
+    device = next(network.parameters()).device.type
+    with (
+        torch.enable_grad(),
+        torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor),
+        torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"),
+    ):
+        output = forward()  # noqa: F841 - what it keeps must live until all is counted
+    return sum(sizes.values())
+
+
+def timed_lines(tuning: FineTuning) -> Iterator[str]:
+    """Takes a few steps of fine-tuning at each speed, and yields how long the run will take; the weights change."""
+    config = tuning.config
+    counts = [frozen_units(config.freeze, epoch) for epoch in range(1, config.epochs + 1)]
+    seconds: dict[int, float] = {}
+    steps, stage = tuning.steps, None
+    for frozen in dict.fromkeys((counts[0], counts[-1])):
+        stage = tuning.enter_stage(frozen, stage)
+        current = stage
+
+        def run(number: int) -> None:
+            tuning.steps, tuning.state.step, tuning.state.loss_sum = number, 0, 0.0
+            tuning.train_epoch(1, current)  # noqa: B023 - called at once
+
+        seconds[frozen] = step_seconds(run, steps, tuning.accelerator.device)
+    tuning.steps = steps
+    # A forward pass takes about a third of a step.
+    validation = len(tuning.validation) / config.batch_size / 3
+    total = sum(_between(count, seconds) * (steps + validation) for count in counts)
+    speeds = ", ".join(
+        f"{value:.2f} s a step with {f'{count} parts frozen' if count else 'nothing frozen'}"
+        for count, value in seconds.items()
+    )
+    minutes = getattr(config, "minutes", None)
+    yield from _time_lines(60 * minutes if minutes else total, speeds, tuning.accelerator.device)
+
+
+def _between(count: int, seconds: dict[int, float]) -> float:
+    """Returns the seconds of a step with ``count`` frozen units, interpolated between those that were timed."""
+    if count in seconds:
+        return seconds[count]
+    (low, fast), (high, slow) = sorted(seconds.items())
+    return fast + (slow - fast) * (count - low) / (high - low)
+
+
+def step_seconds(run: Callable[[int], None], steps: int, device: torch.device) -> float:
+    """Times training steps.
+
+    Args:
+        run: trains for a number of steps.
+        steps: of an epoch; no more are timed.
+        device: that computes.
+
+    Returns:
+        Mean seconds of a step, without the first one, unless that took long.
+    """
+    first = _seconds(lambda: run(1), device)
+    number = min(TIMED_STEPS, steps, max(0, int(LONGEST_TIMING_S / max(first, 1e-9))))
+    return _seconds(lambda: run(number), device) / number if number else first
+
+
+def _seconds(work: Callable[[], None], device: torch.device) -> float:
+    started = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - started
+
+
+def _time_lines(total: float, speeds: str, device: torch.device) -> Iterator[str]:
+    """Yields the time of a run, and the memory that the timed steps took at most."""
+    shown = f"{total / 3600:.1f} hours" if total >= 5400 else f"{max(1, round(total / 60))} minutes"
+    shown = f"{total:.0f} s" if total < 60 else shown
+    yield f"time: about {shown} on {device} ({speeds})"
+    if device.type == "cuda":
+        yield f"measured memory: at most {_shown(torch.cuda.max_memory_allocated(device))} on {device}"
+        return
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    yield f"measured memory: at most {_shown(most)} in this process, libraries and data included"
+
+
+def pretraining_lines(pretraining: Pretraining) -> list[str]:
+    """Returns the plan of pretraining, a line a subject; nothing is timed."""
+    config, network = pretraining.config, pretraining.network
+    length = f"{config.steps:,} steps" if config.steps else _length(config.epochs, config.minutes)
+    total = sum(parameter.numel() for parameter in network.parameters())
+    trained = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+    decoder = sum(parameter.numel() for parameter in network.decoder.parameters())
+    side = pretraining.preprocessing.image_size
+    pixels = torch.zeros(PROBED_IMAGES, network.config.num_channels, side, side, device=pretraining.accelerator.device)
+    noise = torch.zeros(PROBED_IMAGES, network.vit.embeddings.patch_embeddings.num_patches, device=pixels.device)
+    kept = activation_bytes(network, lambda: network(pixel_values=pixels, noise=noise).loss, pretraining.precision)
+    activations = kept / PROBED_IMAGES * config.batch_size / pretraining.accelerator.num_processes
+    fixed = 4 * (total + 3 * trained)
+    images = pretraining.images.nbytes
+    return [
+        f"plan: {length}, {pretraining.steps:,} steps of {config.batch_size} an epoch; {len(pretraining.images):,} "
+        f"images train, {config.mask_ratio:.0%} of each hidden",
+        "frozen: nothing",
+        f"parameters: {trained:,} of {total:,} train, {decoder:,} of them in the decoder",
+        f"learning rate: {config.lr:.2e}; warm-up over {config.warmup:.0%} of the run, then a cosine to "
+        f"{config.min_lr:.0%} of it",
+        f"memory: about {_shown(fixed + images + activations)}: weights, gradients and moments {_shown(fixed)}, images "
+        f"{_shown(images)}, activations of a batch {_shown(activations)}",
+    ]
+
+
+def timed_pretraining_lines(pretraining: Pretraining) -> Iterator[str]:
+    """Takes a few steps of pretraining, and yields how long the run will take; the weights change."""
+    config, steps = pretraining.config, pretraining.steps
+
+    def run(number: int) -> None:
+        pretraining.steps, pretraining.state.step, pretraining.state.loss_sum = number, 0, 0.0
+        pretraining.train_epoch(1)
+
+    seconds = step_seconds(run, steps, pretraining.accelerator.device)
+    pretraining.steps = steps
+    total = 60 * config.minutes if config.minutes else seconds * (config.steps or config.epochs * steps)
+    yield from _time_lines(total, f"{seconds:.2f} s a step, probes not counted", pretraining.accelerator.device)
