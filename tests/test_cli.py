@@ -111,7 +111,7 @@ def test_without_a_command_help_is_printed(capsys: pytest.CaptureFixture[str]) -
         (["trian"], "mien: error: no command 'trian'; did you mean train?"),
         (
             ["zzz"],
-            "mien: error: no command 'zzz'; there is data, pretrain, train, evaluate, predict, explain, export, pack, ",
+            "mien: error: no command 'zzz'; there is data, pretrain, train, folds, evaluate, predict, explain, ",
         ),
         (["data", "darw"], "mien: error: no command 'darw'; did you mean draw?"),
         (["data", "draw", "--trian", "3", "--out", "x.zip"], "unknown option --trian, did you mean --train?"),

@@ -181,6 +181,16 @@ def confusion_counts(predictions: np.ndarray, labels: np.ndarray, classes: int) 
     return cells.reshape(classes, classes)
 
 
+def balanced_accuracy(predicted: np.ndarray, labels: np.ndarray) -> float:
+    """The mean over classes of the share of their pictures that is read right, in [0, 1]; of classes with pictures.
+
+    Args:
+        predicted: int64 [N].
+        labels: int64 [N], at least one.
+    """
+    return float(np.mean([(predicted[labels == number] == number).mean() for number in np.unique(labels)]))
+
+
 def accuracy_and_macro_f1(predictions: np.ndarray, labels: np.ndarray, classes: int) -> tuple[float, float]:
     """Accuracy and macro-F1 in [0, 1] from int64 [N] positions, fast enough for every epoch.
 

@@ -191,6 +191,20 @@ def shuffled(count: int, seed: int, epoch: int) -> torch.Tensor:
     return torch.from_numpy(generator.permutation(count))
 
 
+def resampled(labels: np.ndarray, seed: int, epoch: int, power: float) -> torch.Tensor:
+    """Rows of an epoch drawn with repetitions, a class in proportion to its images ** (1 - power): int64 [N].
+
+    Args:
+        labels: int64 [N].
+        seed: of the run.
+        epoch: the first is 1.
+        power: 0 draws every row as often as any other, 1 every class.
+    """
+    generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, epoch, 0xBA1))))
+    weights = np.bincount(labels)[labels].astype(np.float64) ** -power
+    return torch.from_numpy(generator.choice(len(labels), len(labels), p=weights / weights.sum()))
+
+
 def local_rows(order: torch.Tensor, step: int, accelerator: Accelerator, batch_size: int) -> torch.Tensor:
     """This process's share of a step's images, int64 [batch_size / processes]."""
     share = batch_size // accelerator.num_processes

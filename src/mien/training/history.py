@@ -15,10 +15,10 @@ from mien.files import atomic_file, write_text
 from mien.model.preprocessing import Preprocessing
 
 
-def epoch_line(row: dict[str, Any], epochs: int, best: bool) -> str:
-    """The result of an epoch of fine-tuning in one line."""
+def epoch_line(row: dict[str, Any], epochs: int | None, best: bool) -> str:
+    """The result of an epoch of fine-tuning in one line; ``epochs`` is None if minutes end the run."""
     return (
-        f"epoch {row['epoch']:>3}/{epochs}  loss {row['loss']:.4f}  "
+        f"epoch {row['epoch']:>3}{f'/{epochs}' if epochs else ''}  loss {row['loss']:.4f}  "
         f"validation: accuracy {row['val_accuracy']:.2%}, "
         f"macro-F1 {row['val_macro_f1']:.2%}, loss {row['val_loss']:.4f}  lr {row['lr']:.2e}  "
         f"{row['images_per_second']:,.0f} images/s{'  best so far' if best else ''}"
@@ -54,7 +54,8 @@ def pretraining_line(row: dict[str, Any], epochs: int | None) -> str:
 def write_history(out: Path, history: list[dict[str, Any]]) -> None:
     """Writes ``history.csv``, a row per epoch."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(history[0]), lineterminator="\n")
+    names = dict.fromkeys(name for row in history for name in row)  # a row of an older version lacks the new columns
+    writer = csv.DictWriter(text, fieldnames=list(names), restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(history)
     write_text(out / "history.csv", text.getvalue())

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from timm.optim import param_groups_weight_decay
-from torch import nn
 from transformers import ViTMAEForPreTraining
 
 from mien.config import PretrainConfig, to_dict
@@ -40,6 +39,7 @@ from mien.training.run import (
     start_accelerator,
 )
 from mien.training.schedule import Budget, build_schedule
+from mien.training.step import Pass, Recorded, method_of
 
 NO_DECAY: tuple[str, ...] = ("vit.embeddings.cls_token", "decoder.mask_token")
 """Exempt from weight decay beside every bias and norm."""
@@ -130,7 +130,11 @@ class Pretraining:
         if saved:
             network.load_state_dict(saved.part("network"))
             restore_moments(network, self.optimizer, saved.part("moments"))
-        self.model = self.compiled(accelerator.prepare_model(network))
+        method = method_of(config.compile, accelerator)
+        model = accelerator.prepare_model(network)
+        self.model: Callable[..., Any] = torch.compile(model) if method == "on" else model
+        self.views = Recorded(self.augment, "augmentation") if method == "graph" else self.augment
+        self.step = Pass(self.loss, network, accelerator, method, half=self.precision == "bf16")
 
     def build_budget(self) -> Budget:
         """The length of the run: by minutes, else by steps, else by epochs."""
@@ -140,11 +144,6 @@ class Pretraining:
         budget = Budget(None, config.minutes)
         budget.look(self.updates, self.run.seconds, self.accelerator)
         return budget
-
-    def compiled(self, model: nn.Module) -> Callable[..., Any]:
-        """The network, compiled if ``config.compile`` is on, or is auto on a GPU, where it helps."""
-        setting, on_gpu = self.config.compile, self.accelerator.device.type == "cuda"
-        return torch.compile(model) if setting == "on" or (setting == "auto" and on_gpu) else model
 
     @property
     def updates(self) -> int:
@@ -187,13 +186,12 @@ class Pretraining:
                 seed_step(config.seed, self.updates + 1, self.accelerator.process_index)
                 self.schedule.step_update(self.budget.ticks(self.updates + 1))
                 rows = local_rows(order, state.step, self.accelerator, config.batch_size)
-                loss = self.loss(self.augment(self.images[rows], random[rows]), noise[rows])
-                self.accelerator.backward(loss)
+                loss = self.step(self.views(self.images[rows], random[rows]), noise[rows])
                 if config.clip_grad:
                     self.accelerator.clip_grad_norm_(self.network.parameters(), config.clip_grad)
                 self.optimizer.step()
                 self.optimizer.zero_grad()
-                loss_sum += loss.detach()
+                loss_sum += loss
                 state.step += 1
                 self.budget.look(self.updates, self.run.seconds, self.accelerator)
                 if self.run.is_check_due(state.step, self.steps) or self.is_over:
