@@ -16,6 +16,6 @@ from mien.config.train import TIMM, FoldsConfig, TrainConfig, is_fresh
 
 __all__ = [
     "PRESETS", "TIMM", "WITHOUT_EFFECT_ON_WEIGHTS", "AugmentConfig", "DistillConfig", "FoldsConfig", "FreezeConfig",
-    "PretrainConfig", "RunConfig", "SettingsError", "TrainConfig", "differences", "expected", "field_types", "flat", "is_fresh",
-    "share_of_epochs", "shown_value", "to_dict",
+    "PretrainConfig", "RunConfig", "SettingsError", "TrainConfig", "differences", "expected", "field_types", "flat",
+    "is_fresh", "share_of_epochs", "shown_value", "to_dict",
 ]  # fmt: skip
