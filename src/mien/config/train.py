@@ -91,7 +91,7 @@ class TrainConfig(RunConfig):
         drop_path: stochastic depth rate of the last block, rising linearly from 0 (Huang et al. 2016).
         ema: largest decay of the averaged weights that are evaluated and kept; 0 turns averaging off. After n updates
             the decay is at most 1 - n^(-2/3), so that the average does not remember the random start: 0.9967
-            after 5,376 updates, and 0.999 only after 31,622.
+            after 5,376 updates, and 0.999 only after 31,623.
         teacher: model folders of trained classifiers to learn from as well (distillation); they see the same augmented
             pictures, and their probabilities are averaged.
         targets: a file of ``mien folds`` with answers of networks that have not seen the picture, to learn from too.
