@@ -4,13 +4,14 @@ VENV ?= .venv
 READY := $(VENV)/.ready
 BIN := $(VENV)/bin
 DATA ?= archive.zip
+MINUTES ?= 12
 NPM ?= npm
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo model page wheel test lint check docs benchmark clean
+.PHONY: help venv demo model model-gpu page page-if-npm wheel test lint check docs benchmark clean
 
 help:  ## tell what there is
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
 
 venv: $(READY)  ## set up .venv with everything (done by the others, where the requirements have changed)
 
@@ -26,6 +27,12 @@ demo: $(READY)  ## the whole path on drawn faces: data, training, report, predic
 
 model: $(READY)  ## make the shipped models again from DATA=archive.zip (hours; goes on where it was stopped)
 	$(BIN)/python scripts/remake.py --data "$(DATA)"
+
+# Sets up nothing: on a lent machine there may be neither a network nor the time. PYTHON is one with PyTorch.
+model-gpu:  ## make the models on a GPU within MINUTES=12 from DATA=archive.zip; TEACHERS= and AUTOENCODER= are folders
+	PYTHONPATH="src:$$PYTHONPATH" $(PYTHON) scripts/model_gpu.py --data "$(DATA)" --minutes $(MINUTES) \
+		$(if $(OUT),--share "$(OUT)") $(if $(TEACHERS),--teachers $(TEACHERS)) \
+		$(if $(AUTOENCODER),--autoencoder "$(AUTOENCODER)") $(if $(FOLDS),--folds $(FOLDS))
 
 page: $(READY) node_modules/.package-lock.json  ## the page of mien serve, and dist/page for any web server (needs npm)
 	PYTHONPATH=src $(BIN)/python scripts/build_page.py

@@ -19,6 +19,7 @@ from mien.data.faces import FaceSet
 from mien.errors import MienError
 from mien.evaluation.evaluate import evaluate
 from mien.files import read_json
+from mien.log import to_console
 from mien.machine import machine_of, resolve_device
 from mien.model.classifier import Classifier
 from mien.model.vit import SHAPES
@@ -154,10 +155,11 @@ def make(config: TrainConfig | PretrainConfig, command: str) -> Path:
             raise MienError(f"{out}: was made with other settings ({'; '.join(told)}); choose another --out")
     else:
         started = state_path(out).is_file()
-        if isinstance(config, TrainConfig):
-            train(config, resume=started, command=command)
-        else:
-            pretrain(config, resume=started, command=command)
+        with to_console():
+            if isinstance(config, TrainConfig):
+                train(config, resume=started, command=command)
+            else:
+                pretrain(config, resume=started, command=command)
         (out / "done").touch()
     return out / "model"
 

@@ -33,7 +33,7 @@ from matplotlib.ticker import PercentFormatter
 
 from mien.data.faces import SPLITS
 from mien.data.read import read_faces
-from mien.evaluation.figures import LIGHT, TEXT_SIZE, blank_figure, legend_above, png, style_axes
+from mien.evaluation.style import LIGHT, TEXT_SIZE, blank_figure, legend_above, png, style_axes
 from mien.export.parity import crops_of
 from mien.model.classifier import Classifier
 from mien.model.networks import as_vit

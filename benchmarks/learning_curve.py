@@ -43,7 +43,7 @@ from mien.data.faces import OFFICIAL_SPLITS, FaceSet, fingerprint_of
 from mien.data.read import read_faces
 from mien.data.twins import cut_validation, groups, has_twin
 from mien.errors import MienError
-from mien.evaluation.figures import png
+from mien.evaluation.style import png
 from mien.files import atomic_file, read_json, write_json
 from mien.machine import versions
 

@@ -34,8 +34,9 @@ from mien.data.read import read_faces
 from mien.data.twins import twin_pairs
 from mien.errors import MienError
 from mien.evaluation.evaluate import Evaluation, evaluate
-from mien.evaluation.figures import picture_sheet, png
+from mien.evaluation.figures import picture_sheet
 from mien.evaluation.metrics import classification_report_text, most_confused, surest_mistakes
+from mien.evaluation.style import png
 from mien.files import atomic_file, ensure_writable, write_text
 from mien.machine import resolve_device
 from mien.model.classifier import Classifier

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
 
-from mien.evaluation.figures import LIGHT, TEXT_SIZE, Theme, blank_figure, legend_above, style_axes
+from mien.evaluation.style import LIGHT, TEXT_SIZE, Theme, blank_figure, legend_above, style_axes
 
 EXPONENTS = np.geomspace(0.02, 2.0, 400)
 """The exponents c that are tried; the first and the last mean that no power law is near."""

@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from scenes import portrait
 from video import RATE, add_options, load, options_of, peak_of, write_film
 
-from mien.evaluation.figures import LIGHT, TEXT_SIZE, blank_figure, png, style_axes
+from mien.evaluation.style import LIGHT, TEXT_SIZE, blank_figure, png, style_axes
 from mien.files import write_json
 from mien.machine import machine, versions
 

@@ -5,6 +5,8 @@ Only what users install counts: the base and every extra but ``docs`` and ``dev`
 
 from __future__ import annotations
 
+import argparse
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -42,9 +44,21 @@ def oldest(pyproject: str) -> str:
     return HEADER + "".join(sorted(set(pins), key=str.lower))
 
 
+def for_users(pyproject: str) -> list[str]:
+    """Returns the extras that users install, in the order of a pyproject.toml."""
+    return [name for name in tomllib.loads(pyproject)["project"]["optional-dependencies"] if name not in LEFT_OUT]
+
+
 def main() -> int:
-    """Writes the file; returns 0."""
-    FILE.write_text(oldest((ROOT / "pyproject.toml").read_text(encoding="utf-8")), encoding="utf-8")
+    """Writes the file, or sees whether pip can install what it says; returns pip's exit code, or 0."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--resolve", action="store_true", help="let pip find such versions together; installs nothing")
+    pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    if parser.parse_args().resolve:
+        everything = f"{ROOT}[{','.join(for_users(pyproject))}]"
+        command = [sys.executable, "-m", "pip", "install", "--dry-run", "-c", str(FILE), everything]
+        return subprocess.run(command, check=False).returncode
+    FILE.write_text(oldest(pyproject), encoding="utf-8")
     print(f"{FILE.name}: written")
     return 0
 

@@ -19,7 +19,7 @@ NOTEBOOK = ROOT / "notebooks" / "FER_ViT.ipynb"
 PAGES = {
     "README.md": "index.md",
     **{f"{name}.md": f"{name}.md" for name in ("CHANGELOG", "CONTRIBUTING", "SECURITY", "LOG")},
-    **{f"MODEL_CARD{suffix}.md": f"MODEL_CARD{suffix}.md" for suffix in ("", "-nano")},
+    **{f"src/mien/weights/{name}/README.md": f"card-{name}.md" for name in ("mini", "nano")},
     "notebooks/FER_ViT.ipynb": "notebook.md",
 }
 """Files of the project that become pages, by their path from the root."""

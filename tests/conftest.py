@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,9 @@ import pytest
 
 from mien.data.faces import FaceSet
 from mien.log import to_console
+
+# They end processes by POSIX signals and limit them, which Windows cannot.
+collect_ignore_glob = ["hostile/*"] if sys.platform == "win32" else []
 
 
 @pytest.fixture(autouse=True)

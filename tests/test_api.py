@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -90,7 +91,7 @@ def test_the_snippets_of_the_page_run(tmp_path: Path, monkeypatch: pytest.Monkey
     numbered(Path("film.mp4"), 4, "libx264")
     made: list[dict[str, object]] = []
 
-    def stand_in(model: object = None, **options: object) -> mien.Recognizer:
+    def stand_in(model: object = None, **options: Any) -> mien.Recognizer:
         """A recognizer of bright squares, whatever model and device are asked for."""
         made.append({"model": model, **options})
         return recognizer(**{name: value for name, value in options.items() if name == "color"})

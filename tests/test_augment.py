@@ -28,6 +28,31 @@ def test_nothing_changes_nothing() -> None:
     assert torch.allclose(pixels[0, 0] * 255, ramp()[0].float(), atol=1e-4)
 
 
+def test_large_pictures_are_not_aliased() -> None:
+    """Stripes of one pixel, 224 px wide, for a network of 48 px: an honest reduction makes them grey."""
+    stripes = (torch.arange(224) % 2 * 255).to(torch.uint8).expand(2, 224, 224).contiguous()
+    network = Preprocessing(48, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    for config in (NOTHING, AugmentConfig(brightness=0.0, contrast=0.0)):
+        pixels = Augment(config, network, 1)(stripes, middle(2))
+        assert pixels.std() < 0.05 and pixels.mean().item() == pytest.approx(0.5, abs=0.01)
+    faces = torch.randint(0, 256, (3, 224, 224), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    read = network.resize(faces.unsqueeze(1)).float() / 255
+    views = Augment(NOTHING, network, 1)(faces, middle(3))
+    assert torch.allclose(views, read, atol=1e-4), "a view that nothing changes is what validation reads"
+
+
+def test_large_pictures_are_reduced_once_and_small_ones_never() -> None:
+    network = Preprocessing(48, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    augment = Augment(AugmentConfig(crop_scale=0.8), network, 1)
+    fer2013 = torch.zeros(2, 48, 48, dtype=torch.uint8)
+    assert augment.reduced(fer2013) is fer2013
+    assert augment.reduced(torch.zeros(300, 64, 64, dtype=torch.uint8)).shape == (300, 60, 60), "48 / 0.8"
+    colour = augment.reduced(torch.full((2, 224, 224, 3), 7, dtype=torch.uint8))
+    assert colour.shape == (2, 60, 60, 3) and colour.unique().tolist() == [7] and colour.is_contiguous()
+    tight = Augment(AugmentConfig(crop_scale=0.2), network, 1)
+    assert tight.reduced(torch.zeros(1, 500, 500, dtype=torch.uint8)).shape == (1, 72, 72), "1.5 sides at most"
+
+
 def test_flip_mirrors_left_and_right() -> None:
     random = middle(1)
     random[:, FLIP] = 0.2

@@ -39,6 +39,7 @@ learning_curve: Any = importlib.import_module("learning_curve")
 power_law: Any = importlib.import_module("power_law")
 mistakes: Any = importlib.import_module("mistakes")
 input_pipeline: Any = importlib.import_module("input_pipeline")
+steps: Any = importlib.import_module("steps")
 masked_inputs: Any = importlib.import_module("masked_inputs")
 
 
@@ -49,6 +50,20 @@ def setup() -> Any:
 def row(preset: str, rate: float) -> dict[str, Any]:
     measured = {name: rate for name in presets.RATES} | {f"{name}_memory": 10.0 for name in presets.RATES}
     return {"preset": preset, "parameters": 1234567, "gflop": 0.5, **measured}
+
+
+class TestSteps:
+    def test_an_operation_counts_once_and_a_view_apart(self) -> None:
+        with steps.Operations() as operations:
+            (torch.ones(2, 3).T + 1).sum()
+        assert dict(operations.counts) == {"ones": 1, "add": 1, "sum": 1} and operations.views == 1
+
+    def test_the_step_of_mini_keeps_its_limit(self, tmp_path: Path) -> None:
+        options = Namespace(batch_size=4, precision="bf16", device="cpu", attention="sdpa", compile="off",
+                            seconds=False, only=["mini"])  # fmt: skip
+        operations = steps.count(steps.steps(tmp_path, options)["mini"])
+        assert sum(operations.counts.values()) / 2 < 1200
+        assert sum(operations.counts.values()) - operations.recordable < 2 * 150
 
 
 class TestPresets:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+import mien
 from mien.cli import main
 from mien.errors import MienError
 from mien.evaluation.metrics import score
 from mien.export.card import card
 from mien.recognition.models import SHIPPED
 
-CARDS = {"mini": "MODEL_CARD.md", "nano": "MODEL_CARD-nano.md"}
+CARDS = ("mini", "nano")
 NAMES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 
 
@@ -87,15 +89,15 @@ def test_scores_come_with_split_interval_and_clean_part() -> None:
     low, high = record()["release"]["scores"]["validation"]["ci95"]["accuracy"]
     assert f"| whole split | 85.71% ({low:.2%} to {high:.2%}) |" in text
     assert "| clean part (6 without a twin in training) | 100.00% (100.00% to 100.00%) |" in text
-    assert "With the mirror image averaged in: 90.00% (80.00% to 100.00%), macro-F1 0.880; on the clean" in text
-    assert "on the clean part 89.00%, 0.870." in text
-    assert "ECE is 0.123 before temperature scaling and 0.019 after, cross-fitted (clean part: 0.021)" in text
+    assert "With the mirror image averaged in: 90.00% (80.00% to 100.00%), macro-F1 88.00%; on the clean" in text
+    assert "on the clean part 89.00%, 87.00%." in text
+    assert "ECE is 12.30% before temperature scaling and 1.90% after, cross-fitted (clean part: 2.10%)" in text
     assert "The test split has not been scored." in text
 
 
 def test_each_class_and_each_change_has_its_row() -> None:
     text = card(record())
-    assert "| angry | - | 0.000 | 0.000 | 1 |" in text and "| happy | 1.000 | 1.000 | 1.000 | 1 |" in text
+    assert "| angry | - | 0.0% | 0.0% | 1 |" in text and "| happy | 100.0% | 100.0% | 100.0% | 1 |" in text
     assert "| none | as they are | 85.00% | +0.0 |" in text
     assert "| dark | at half the brightness | 80.00% | -5.0 |" in text
 
@@ -110,7 +112,7 @@ def test_each_run_has_its_row_and_gaps_are_marked() -> None:
 
 def test_uses_limits_and_licences_are_stated() -> None:
     text = card(record(), "Face")
-    assert text.startswith("---\nlicense: mit\n") and "# Face: facial expressions, 7 classes" in text
+    assert text.startswith("---\n") and "\nlicense: mit\n" in text and "# Face: facial expressions, 7 classes" in text
     for phrase in (
         "Out-of-scope uses",
         "2024/1689",
@@ -175,7 +177,7 @@ def test_a_model_that_was_not_packed_has_no_card(tmp_path: Path, capsys: pytest.
 @pytest.mark.parametrize("name", CARDS)
 def test_the_cards_of_the_shipped_models_are_up_to_date(name: str) -> None:
     meta = json.loads((SHIPPED / name / "meta.json").read_text(encoding="utf-8"))
-    path = Path(__file__).parents[1] / CARDS[name]
+    path = SHIPPED / name / "README.md"
     assert card(meta, f"Mien {name}") == path.read_text(encoding="utf-8"), f"write {path.name} again by `mien card`"
 
 
@@ -185,3 +187,48 @@ def test_a_class_name_runs_nothing_in_the_card() -> None:
     text = card(hostile, "{{ 7 * 7 }}")
     assert "49" not in text.split("## Intended uses")[0].split("| network |")[0]
     assert "<b>" not in text and r"\{\{ 7 \* 7 \}\}, \{% raw %\} or &lt;b&gt; for a cropped face" in text
+
+
+def test_the_front_matter_is_what_the_hub_reads() -> None:
+    from huggingface_hub import ModelCard
+
+    data = ModelCard(card(record(), "Mien mini")).data
+    assert (data.license, data.library_name, data.pipeline_tag) == ("mit", "transformers", "image-classification")
+    assert data.datasets == ["fer2013"] and data.metrics == ["accuracy", "f1"] and "mien" in data.tags
+    results = {(result.dataset_name, result.metric_type): result for result in data.eval_results}
+    assert len(results) == 6
+    whole, clean = results["FER2013", "accuracy"], results["FER2013, without twins in training", "accuracy"]
+    assert (whole.metric_value, clean.metric_value) == (pytest.approx(6 / 7, abs=1e-4), 1.0)
+    low, high = whole.metric_args["interval"]
+    assert low < 6 / 7 < high and whole.dataset_split == "validation"
+    hostile = record()
+    hostile["names"], hostile["data"]["source"] = ["a", "b"], "/somewhere/my: 'faces'\n.zip"
+    data = ModelCard(card(hostile, "x: [y]")).data
+    assert data.model_name == "x: [y]" and data.datasets is None
+    assert {result.dataset_type for result in data.eval_results} == {"my: 'faces'\n.zip"}
+
+
+def test_no_folder_of_the_packer_stands_in_a_card() -> None:
+    packed = record()
+    packed["data"]["source"] = "/somewhere/of/mine/archive.zip"
+    packed["release"]["command"] = "mien pack /somewhere/of/mine/run --data=/somewhere/archive.zip"
+    packed["release"]["origin"][0]["command"] = "mien pretrain --data /somewhere/archive.zip"
+    text = card(packed)
+    assert "somewhere" not in text and "`mien pack run --data=archive.zip`" in text
+
+
+def test_a_shipped_card_is_printed_without_the_train_extra(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    monkeypatch.chdir(tmp_path)
+    assert main(["card", "mini"]) == 0
+    assert capsys.readouterr().out == (SHIPPED / "mini" / "README.md").read_text(encoding="utf-8")
+
+
+def test_licences_travel_with_the_package() -> None:
+    root = Path(mien.__file__).parent
+    text = (root / "LICENSES.md").read_text(encoding="utf-8")
+    licence = (Path(__file__).parents[1] / "LICENSE").read_text(encoding="utf-8").strip()
+    assert licence in text and "Copyright (c) 2020 Shiqi Yu" in text
+    assert text.count(licence[licence.index("Permission is hereby granted") :]) == 2

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import resource
 import subprocess
 import sys
 import types
@@ -51,6 +50,7 @@ def one_line(text: str) -> str:
 
 
 def test_help_starts_with_examples_and_loads_nothing_heavy() -> None:
+    resource = pytest.importorskip("resource", reason="Windows has no limits")
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = python(
         "import sys, mien, mien.cli\n"
@@ -111,7 +111,7 @@ def test_without_a_command_help_is_printed(capsys: pytest.CaptureFixture[str]) -
         (["trian"], "mien: error: no command 'trian'; did you mean train?"),
         (
             ["zzz"],
-            "mien: error: no command 'zzz'; there is data, pretrain, train, evaluate, predict, explain, export, pack, ",
+            "mien: error: no command 'zzz'; there is data, pretrain, train, folds, evaluate, predict, explain, ",
         ),
         (["data", "darw"], "mien: error: no command 'darw'; did you mean draw?"),
         (["data", "draw", "--trian", "3", "--out", "x.zip"], "unknown option --trian, did you mean --train?"),
@@ -409,29 +409,49 @@ def test_the_example_of_resume_repeats_the_whole_command(command: str, capsys: p
     assert resumed and all(line.removesuffix(" --resume") in lines for line in resumed)
 
 
-def test_evaluate_over_several_models_gives_mean_and_deviation(
-    drawn: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_evaluate_over_several_models_gives_a_table(
+    drawn: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out = tmp_path / "seeds"
+    out = tmp_path / "both"
     models = [str(model), str(model / "model")]
     arguments = ["evaluate", *models, "--data", str(drawn), "--split", "validation", "--out", str(out)]
     assert main([*arguments, "--train-data", str(drawn), "--batch_size", "5"]) == 0
     summary = json.loads((out / "summary.json").read_text())
-    first = json.loads((out / model.name / "metrics.json").read_text())
-    second = json.loads((out / f"{model.name}-again-1" / "metrics.json").read_text())
-    assert first["accuracy"] == second["accuracy"] == pytest.approx(summary["whole"]["accuracy"]["mean"])
-    assert summary["whole"]["accuracy"]["std"] == 0
+    names = [model.name, f"{model.name}-again-1"]
+    first = json.loads((out / names[0] / "metrics.json").read_text())
+    assert [(row["kind"], row["name"]) for row in summary["rows"]] == [("model", name) for name in names]
+    assert [row["scores"]["accuracy"]["value"] for row in summary["rows"]] == [first["accuracy"]] * 2
+    assert not (out / "average").exists(), "an average takes --average"
     told = capsys.readouterr().out
-    assert "2 runs, mean" in told and f"report: {out / 'average' / 'report.html'}" in told
-    assert (out / "summary.txt").read_text() in told
-    average = json.loads((out / "average" / "metrics.json").read_text())
-    assert (average["averaged"], average["models"]) == (2, models)
-    assert average["nll"] == pytest.approx(first["nll"]) == pytest.approx(summary["average"]["whole"]["nll"])
-    assert [pair["models"] for pair in summary["pairs"]] == [
-        models, [models[0], "average of 2 models"], [models[1], "average of 2 models"],
-    ]  # fmt: skip
+    assert (out / "summary.txt").read_text() in told and "mean of" not in told and "average" not in told
+    for suffix in ("md", "tex", "csv"):
+        assert f"{100 * first['accuracy']:.2f}" in (out / f"models.{suffix}").read_text()
+        assert str(out / f"models.{suffix}") in told
+    everything = [path.read_text(errors="replace") for path in out.rglob("*.*") if path.suffix != ".png"]
+    assert len(everything) > 10 and not any(str(tmp_path.parent) in text for text in everything), "an absolute path"
+    assert [pair["models"] for pair in summary["pairs"]] == [names]
     assert {(pair["b"], pair["c"], pair["p"]) for pair in summary["pairs"]} == {(0, 0, 1.0)}
+
+    assert main([*arguments, "--average", "--seeds"]) == 0
+    summary = json.loads((out / "summary.json").read_text())
+    average = json.loads((out / "average" / "metrics.json").read_text())
+    assert (average["averaged"], average["models"]) == (2, names)
+    assert average["nll"] == pytest.approx(first["nll"])
+    assert [row["kind"] for row in summary["rows"]] == ["model", "model", "average", "seeds"]
+    assert summary["rows"][3]["scores"]["accuracy"] == {
+        "value": first["accuracy"], "low": None, "high": None, "std": 0,
+    }  # fmt: skip
+    assert [pair["models"] for pair in summary["pairs"]] == [
+        names, [names[0], "average of 2 models"], [names[1], "average of 2 models"],
+    ]  # fmt: skip
+    assert "mean of 2 seeds" in capsys.readouterr().out
     assert (average["calibration"]["cross_fitted"], average["calibration"]["temperatures"]) == (True, [None, None])
+
+
+@pytest.mark.parametrize("option", ["--average", "--seeds"])
+def test_one_model_has_neither_average_nor_seeds(option: str, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", str(model), "--data", "no.zip", "--split", "test", "--out", "no", option]) == 2
+    assert f"{option}: got one model, expected two or more" in one_line(capsys.readouterr().err)
 
 
 def save_untrained(run: Path, names: tuple[str, ...], meta: dict[str, Any]) -> Path:
@@ -475,12 +495,13 @@ def test_models_that_validated_on_different_pictures_have_no_average(
         models.append(str(save_untrained(tmp_path / str(seed), FER2013, meta)))
     out = tmp_path / "out"
     assert main(["evaluate", *models, "--data", str(folder), "--split", "validation", "--out", str(out)]) == 0
-    assert (
-        "no average and no tests of pairs: the models were validated on different pictures" in capsys.readouterr().out
-    )
+    assert "no average, no tests of pairs: the models were validated on different pictures" in capsys.readouterr().out
     summary = json.loads((out / "summary.json").read_text())
-    assert (summary["average"], summary["pairs"], summary["runs"]) == (None, None, 2)
-    assert {entry.name for entry in out.iterdir()} == {"1", "2", "summary.json", "summary.txt"}
+    assert [row["kind"] for row in summary["rows"]] == ["model", "model", "seeds"]
+    assert summary["pairs"] is None
+    assert {entry.name for entry in out.iterdir()} == {
+        "1", "2", "summary.json", "summary.txt", "models.md", "models.tex", "models.csv",
+    }  # fmt: skip
 
 
 def test_evaluate_finds_the_validation_part_that_training_cut(

@@ -16,7 +16,7 @@ from mien.cli import COMMANDS, main
 from mien.cli import training as training_commands
 from mien.cli.parser import Parser
 from mien.cli.settings import settings_parser
-from mien.config import PretrainConfig, TrainConfig, field_types
+from mien.config import FoldsConfig, PretrainConfig, TrainConfig, field_types
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -116,12 +116,13 @@ def only_parse() -> Iterator[None]:
 @cache
 def options_of(command: str) -> frozenset[str]:
     """Every option of a command, such as ``predict`` or ``data crop``."""
-    if command in ("train", "pretrain"):
-        schema, flags = (
-            (TrainConfig, training_commands.TRAIN_FLAGS)
-            if command == "train"
-            else (PretrainConfig, training_commands.PRETRAIN_FLAGS)
-        )
+    schemas: dict[str, tuple[type, dict[str, str]]] = {
+        "train": (TrainConfig, training_commands.TRAIN_FLAGS),
+        "pretrain": (PretrainConfig, training_commands.PRETRAIN_FLAGS),
+        "folds": (FoldsConfig, {}),
+    }
+    if command in schemas:
+        schema, flags = schemas[command]
         parser = settings_parser(schema, command, "", flags)
         names = {name for action in parser._actions for name in action.option_strings}
         return frozenset(names | {f"--{name}" for name in field_types(schema)})

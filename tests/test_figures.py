@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import subprocess
 import sys
 from typing import Any
@@ -17,18 +18,15 @@ from PIL import Image
 
 from mien.evaluation.calibration import apply_threshold, risk_coverage
 from mien.evaluation.figures import (
-    DARK,
-    LIGHT,
-    Theme,
     confusion_matrix,
     curves,
     per_class_bars,
     picture_sheet,
-    png,
     reliability_diagram,
     risk_coverage_curve,
 )
 from mien.evaluation.metrics import reliability, score
+from mien.evaluation.style import DARK, LIGHT, Theme, files, png
 
 NAMES = ("angry", "$happy$", "<sad & \\tired>")
 
@@ -82,6 +80,37 @@ def test_every_figure_is_a_picture_of_its_theme(theme: Theme) -> None:
     assert dict(matplotlib.rcParams) == before
 
 
+def test_every_figure_has_a_title_and_named_axes() -> None:
+    for name, figure in make_all(LIGHT).items():
+        if name != "sheet":
+            assert any(axes.get_title(loc="left") for axes in figure.axes), name
+    axes = confusion_matrix([[1, 0], [0, 1]], ("a", "b")).axes[0]
+    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title(loc="left")) == (
+        "predicted", "true", "Confusion matrix, 2 pictures",
+    )  # fmt: skip
+
+
+def test_a_figure_is_written_for_screens_for_latex_and_to_edit() -> None:
+    figure = confusion_matrix([[3, 1], [0, 4]], ("a", "b"))
+    before = dict(matplotlib.rcParams)
+    contents = files(figure)
+    assert list(contents) == ["png", "pdf", "svg"]
+    assert contents["png"].startswith(b"\x89PNG") and contents["pdf"].startswith(b"%PDF-1")
+    assert b"<svg " in contents["svg"] and b"/Type3" not in contents["pdf"]
+    again = files(confusion_matrix([[3, 1], [0, 4]], ("a", "b")))
+    assert again["pdf"] == contents["pdf"] and again["svg"] == contents["svg"], "no date in the files"
+    assert dict(matplotlib.rcParams) == before
+
+
+@pytest.mark.parametrize("losses", [[1.20, 1.19, 1.18], [0.5, 0.5, 0.5], [3.0, 0.1, 0.05]])
+def test_curves_keep_a_margin_to_the_frame(losses: list[float]) -> None:
+    figure = curves([{"epoch": n, "loss": loss, "val_loss": loss + 0.01} for n, loss in enumerate(losses, 1)])
+    low, high = figure.axes[0].get_ylim()
+    span = max(losses) + 0.01 - min(losses)
+    assert low <= min(losses) - 0.1 * span and high >= max(losses) + 0.01 + 0.1 * span
+    assert high - low < 1.5 * span + 0.1, "the axis begins near the loss, not at 0"
+
+
 def test_the_confusion_matrix_says_shares_and_counts() -> None:
     shown = texts(confusion_matrix([[30, 10], [0, 1500]], ("a", "b")))
     assert {"75 %", "30", "25 %", "10", "100 %", "1,500", "0"} <= set(shown)
@@ -97,13 +126,13 @@ def test_bars_say_what_has_no_pictures() -> None:
         "b": {"precision": None, "recall": None, "f1": None, "support": 0},
     }
     figure = per_class_bars(per_class)
-    assert {"0.67", "no pictures"} <= set(texts(figure))
+    assert {"66.7 %", "no pictures"} <= set(texts(figure))
     assert png(figure, dpi=30)
 
 
 def test_the_reliability_diagram_says_its_error() -> None:
     bins = reliability(np.array([[0.9, 0.1], [0.6, 0.4]]), np.array([0, 1]))
-    assert "calibration error (ECE) 0.350" in texts(reliability_diagram(bins))
+    assert "Calibration error (ECE) 35.0 %" in texts(reliability_diagram(bins))
 
 
 def test_the_risk_is_drawn_from_ten_answers_on() -> None:
@@ -112,7 +141,7 @@ def test_the_risk_is_drawn_from_ten_answers_on() -> None:
     assert np.asarray(line.get_xdata()) == pytest.approx(np.arange(10, 31) / 30)
     assert np.asarray(line.get_ydata())[[0, -1]] == pytest.approx([7 / 10, 20 / 30])
     assert figure.axes[0].get_ylim()[0] < 20 / 30
-    assert any(text.startswith("risk-coverage area (AURC) 0.") for text in texts(figure))
+    assert any(re.match(r"Area under risk and coverage \(AURC\) \d+\.\d %$", text) for text in texts(figure))
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import resource
 from pathlib import Path
 
 import numpy as np
@@ -151,6 +150,7 @@ def test_the_remedy_is_that_of_the_trouble(error: Exception, told: str, tmp_path
 
 def test_weights_that_do_not_fit_are_told(tmp_path: Path) -> None:
     fill(tmp_path / "model", "old")
+    resource = pytest.importorskip("resource", reason="Windows has no limits")
     former = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, former[1]))
     try:

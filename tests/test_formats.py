@@ -37,7 +37,7 @@ def test_the_shape_of_deepface() -> None:
         "emotion": {"happy": 75.0, "sad": 5.0, "neutral": 20.0},
         "dominant_emotion": "happy",
         "region": {"x": 10, "y": 20, "w": 31, "h": 40, "left_eye": None, "right_eye": None},
-        "face_confidence": 7.5,
+        "face_confidence": 1.0,
     }
     assert second["face_confidence"] == 0
     assert deepface(NONE) == []
@@ -135,3 +135,27 @@ def test_parquet_needs_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_every_shape_is_json() -> None:
     shapes: list[Any] = [fer(TWO), deepface(TWO), hf(TWO), TWO.record()]
     assert json.loads(json.dumps(shapes, allow_nan=False)) == shapes
+
+
+def test_deepface_confidence_is_a_share() -> None:
+    scores = (14.65, 0.93, -2.0, None)
+    faces = tuple(Face((0, 0, 9, 9), "happy", 0.9, {"happy": 0.9}, detector_score=score) for score in scores)
+    shapes = deepface(Recognition("a.png", "ok", None, 20, 20, faces))
+    assert [face["face_confidence"] for face in shapes] == [1.0, 0.93, 0.0, 0.0]
+
+
+def test_csv_is_rounded_and_marked_on_request(tmp_path: Path) -> None:
+    third = Face((0, 0, 9, 9), "happy", 2 / 3, {"happy": 2 / 3, "sad": 1 / 3, "neutral": 0.0})
+    record = Recognition("Müller.png", "ok", None, 20, 20, (third,), time_s=1 / 3)
+    path = tmp_path / "faces.csv"
+    with csv_table(path, NAMES, digits=2, byte_order_mark=True) as add:
+        add(record)
+        add(record)
+    assert path.read_bytes().startswith(b"\xef\xbb\xbfinput,")
+    assert path.read_bytes().count(b"\xef\xbb\xbf") == 1
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        row = list(csv.DictReader(file))[1]
+    assert (row["input"], row["score"], row["probability_sad"], row["time_s"]) == ("Müller.png", "0.67", "0.33", "0.33")
+    with csv_table(path, NAMES) as add:
+        add(record)
+    assert path.read_bytes().startswith(b"input,") and b",0.6666666666666666," in path.read_bytes()

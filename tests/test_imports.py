@@ -83,12 +83,13 @@ def test_imports_make_no_ring() -> None:
 @pytest.mark.parametrize(
     ("folder", "walls"),
     [
-        ("recognition", {"training", "evaluation", "export", "cli"}),
+        ("recognition", {"training", "evaluation", "export", "cli", "web"}),
         ("data", {"model", "training", "evaluation", "export", "recognition", "cli"}),
         ("model", {"training", "evaluation", "export", "recognition", "cli"}),
         ("evaluation", {"training", "export", "recognition", "cli"}),
         ("training", {"export", "recognition", "cli"}),
-        ("export", {"cli"}),
+        ("export", {"cli", "web"}),
+        ("web", {"model", "training", "evaluation", "cli"}),
     ],
 )
 def test_a_folder_imports_nothing_of_those_above_it(folder: str, walls: set[str]) -> None:

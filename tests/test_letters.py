@@ -31,7 +31,7 @@ def labelled(names: list[str]) -> LetteredFigure:
 
 
 def test_the_figures_of_reports_are_such() -> None:
-    from mien.evaluation.figures import LIGHT, blank_figure
+    from mien.evaluation.style import LIGHT, blank_figure
 
     assert isinstance(blank_figure((2, 2), LIGHT), LetteredFigure)
 

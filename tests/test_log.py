@@ -43,6 +43,12 @@ def test_the_console_has_results_on_stdout_and_the_rest_on_stderr(capsys: pytest
     assert LOGGER.level == level
 
 
+def test_show_prints_from_then_on_and_only_once() -> None:
+    code = "from mien import log\nlog.show(); log.show(); log.report('a score'); log.say('a thing')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("a score\n", "a thing\n")
+
+
 def test_quantisation_leaves_the_root_logger_alone(caplog: pytest.LogCaptureFixture) -> None:
     pytest.importorskip("onnx")
     pytest.importorskip("torch")

@@ -13,6 +13,7 @@ from sklearn.metrics import balanced_accuracy_score, f1_score
 from mien.evaluation.metrics import (
     accuracy_and_macro_f1,
     classification_report_text,
+    ece_by_chance,
     mcnemar,
     most_confused,
     reliability,
@@ -61,6 +62,24 @@ def test_calibration_error_by_hand() -> None:
     # Two pictures at .95, one of them right; two at .6, both right.
     expected = (2 * abs(0.95 - 0.5) + 2 * abs(0.6 - 1.0)) / 4
     assert score(probabilities, labels, ("a", "b"))["ece"] == pytest.approx(expected)
+
+
+def test_calibration_error_by_chance_by_hand() -> None:
+    """One bin: the gap is that of a mean of 100 tosses with p = 0.8, whose mean absolute deviation is 0.0319."""
+    probabilities = np.tile([0.8, 0.2], (100, 1))
+    chance = ece_by_chance(probabilities, resamples=4000)
+    assert chance["mean"] == pytest.approx(math.sqrt(2 / math.pi * 0.8 * 0.2 / 100), abs=0.002)
+    assert chance["upper"] == pytest.approx(1.96 * math.sqrt(0.8 * 0.2 / 100), abs=0.006)
+    assert chance == ece_by_chance(probabilities, resamples=4000) and ece_by_chance(np.eye(2))["upper"] == 0
+
+
+def test_calibration_error_by_chance_uses_the_bins_of_the_error() -> None:
+    generator = np.random.default_rng(0)
+    confidence = generator.uniform(0.5, 1.0, 400)
+    probabilities = np.stack([confidence, 1 - confidence], axis=1)
+    labels = [(generator.random(400) >= confidence).astype(int) for _ in range(300)]
+    simulated = float(np.mean([reliability(probabilities, drawn).ece for drawn in labels]))
+    assert ece_by_chance(probabilities)["mean"] == pytest.approx(simulated, rel=0.06)
 
 
 def test_a_bin_holds_its_upper_edge_and_not_its_lower() -> None:

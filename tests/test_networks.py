@@ -13,6 +13,8 @@ from transformers import ViTConfig, ViTForImageClassification
 from mien.errors import MienError
 from mien.model.networks import heads, scale_head
 
+CHANNELS = [8, 8, 16, 16]
+
 
 class Wrapper(nn.Module):
     """The shape of transformers' wrapper around a timm network."""
@@ -43,14 +45,14 @@ def test_the_logits_are_divided_bias_included() -> None:
 
 
 def test_the_head_of_a_timm_network_is_found() -> None:
-    network = Wrapper(timm.create_model("resnet18", num_classes=3))
+    network = Wrapper(timm.create_model("resnet18", num_classes=3, channels=CHANNELS))
     assert heads(network) == [network.timm_model.fc]
 
 
 @pytest.mark.parametrize(
     ("name", "arguments", "count"),
     [
-        ("resnetv2_18", {"channels": [16, 16, 32, 32]}, 1),  # a convolution
+        ("resnetv2_18", {"channels": CHANNELS}, 1),  # a convolution
         ("repvit_m0_9", {"embed_dim": [16, 16, 32, 32], "depth": [1, 1, 1, 1], "distillation": True}, 2),
         ("efficientformer_l1", {"embed_dims": [16, 16, 32, 32], "depths": [1, 1, 1, 2]}, 2),
         ("caformer_s18", {}, 1),  # an MLP
@@ -74,7 +76,10 @@ def test_heads_of_other_kinds(name: str, arguments: dict[str, Any], count: int) 
 @pytest.mark.parametrize(
     ("network", "told"),
     [
-        (Wrapper(timm.create_model("resnet18", num_classes=0)), "ResNet: ends in Identity, expected a linear head"),
+        (
+            Wrapper(timm.create_model("resnet18", num_classes=0, channels=CHANNELS)),
+            "ResNet: ends in Identity, expected a linear head",
+        ),
         (nn.ReLU(), "ReLU: ends in NoneType, expected a linear head"),
     ],
 )

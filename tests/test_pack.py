@@ -16,8 +16,9 @@ from mien.data.clean import sketch
 from mien.data.drawn import draw_faces, write_archive
 from mien.errors import MienError
 from mien.export import export as exporting
+from mien.export.card import card
 from mien.export.pack import FILES, origin, pack
-from mien.files import read_json_object, write_json
+from mien.files import read_json_object, umask, write_json
 from mien.labels import FER2013
 from mien.model.classifier import FINGERPRINTS, Classifier
 from mien.model.vit import build
@@ -49,6 +50,10 @@ def test_what_is_packed_is_what_is_scored_and_holds_no_face(run: Path, archive: 
     command = ["pack", str(run), "--data", str(archive), "--out", str(out), "--splits", "validation", "test", "--int8"]
     assert main(command) == 0
     assert {path.name for path in out.iterdir()} == FILES
+    expected = 0o666 & ~umask()
+    assert {path.stat().st_mode & 0o777 for path in [*out.iterdir(), *run.iterdir()]} == {expected}, "others may read"
+    assert out.stat().st_mode & 0o777 == 0o777 & ~umask()
+    assert (out / "README.md").read_text(encoding="utf-8") == card(read_json_object(out / "meta.json"), "packed")
     assert load_file(out / FINGERPRINTS)["codes"].shape == (7, 32)
     release = read_json_object(out / "meta.json")["release"]
     assert list(release["scores"]) == ["validation", "test"]

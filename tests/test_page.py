@@ -144,7 +144,7 @@ def test_what_is_saved_is_what_mien_predict_writes(browser: Any, service: str, a
         assert record["faces"][0]["box"] == pytest.approx(truth.record()["faces"][0]["box"], abs=0.11)
         (row,) = csv.DictReader(io.StringIO(download(page, "#save-csv").decode()))
         assert row["input"] == "./=astronaut.png"  # no formula
-        assert float(row["emotion_happy"]) == record["faces"][0]["emotions"]["happy"]
+        assert float(row["probability_happy"]) == record["faces"][0]["probabilities"]["happy"]
         image = Image.open(io.BytesIO(download(page, "#save-picture")))
         assert image.size == (512, 512)
         assert (np.asarray(image.convert("RGB")) != skimage.data.astronaut()).any()
@@ -200,7 +200,7 @@ def test_the_page_and_python_give_the_same_answers(browser: Any, service: str, m
         assert len(answer["faces"]) == len(truth.faces), number
         for face, expected in zip(answer["faces"], truth.faces, strict=True):
             assert np.abs(np.subtract(face["box"], expected.box)).max() < 2, number
-            differences = [abs(face["emotions"][name] - value) for name, value in expected.probabilities.items()]
+            differences = [abs(face["probabilities"][name] - value) for name, value in expected.probabilities.items()]
             assert max(differences) < 0.01, number
             near = abs(expected.score - (recognizer.engine.threshold or 0)) < 0.01
             assert near or face["uncertain"] == expected.uncertain, number

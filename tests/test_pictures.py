@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import os
 import struct
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,8 @@ from PIL import Image, ImageCms
 from recognition_helpers import bomb, encoded
 
 from mien.errors import MienError
-from mien.recognition.pictures import LARGEST_FILE, check_color, check_type, read
+from mien.recognition.arguments import LARGEST_FILE, check_color
+from mien.recognition.pictures import read
 
 RED = (204, 102, 51)
 COLOUR = np.tile(np.array(RED, np.uint8), (4, 6, 1))
@@ -240,102 +239,3 @@ def test_the_order_of_channels_must_be_said() -> None:
         check_color(COLOUR, None)
     with pytest.raises(MienError, match="color: got 'BGR', expected one of 'rgb', 'bgr', 'gray'"):
         check_color(COLOUR, "BGR")
-
-
-class Upload:
-    """A file of a web framework that is read with await."""
-
-    async def read(self) -> bytes:
-        return b""
-
-
-def test_open_files_are_read_from_where_they_stand(tmp_path: Path) -> None:
-    data = encoded(COLOUR)
-    stream = io.BytesIO(data)
-    expected = read(data, "x")
-    assert np.array_equal(read(stream, "x"), expected)
-    with pytest.raises(MienError, match=r"x: is at its end, nothing is left to read; call seek\(0\) first"):
-        read(stream, "x")
-    stream.seek(0)
-    assert np.array_equal(read(stream, "x"), expected)
-    path = tmp_path / "a.png"
-    path.write_bytes(data)
-    with path.open("rb") as file:
-        assert np.array_equal(read(file, "x"), expected)
-    with tempfile.SpooledTemporaryFile() as spooled:
-        spooled.write(data)
-        spooled.seek(0)
-        assert np.array_equal(read(spooled, "x"), expected)
-
-
-def test_files_that_give_no_bytes_are_told(tmp_path: Path) -> None:
-    path = tmp_path / "a.txt"
-    path.write_text("text")
-    with path.open() as text, pytest.raises(MienError, match="is a file opened as text, expected bytes; open it with"):
-        read(text, "x")
-    with pytest.raises(MienError, match="x: cannot be read .*closed file.*; open it again"):
-        read(text, "x")
-    with pytest.raises(MienError, match=r"is read with await, expected a plain file; give its bytes \(await x.read"):
-        read(Upload(), "x")
-    with pytest.raises(MienError, match="x: is empty"):
-        read(io.BytesIO(), "x")
-
-
-@pytest.mark.parametrize(
-    ("value", "told"),
-    [
-        ({1, 2}, "is a set, expected a path, .*; a set has no order: give a list"),
-        ({"a": b""}, r"is a dict, .*; give list\(x.values\(\)\) for the pictures in a dict"),
-        ((path for path in "ab"), r"is a generator, .*; give list\(x\), or read it with Recognizer.stream"),
-        (np.zeros((2, 4, 4, 3), np.uint8), r"an array \[2, 4, 4, 3\] of several pictures, expected one of them"),
-        (7, "picture: is a int, expected a path"),
-    ],
-    ids=["set", "dict", "generator", "4-D", "int"],
-)
-def test_values_that_are_no_picture_are_mistakes_of_the_call(value: Any, told: str) -> None:
-    with pytest.raises(TypeError, match=told) as caught:
-        check_type(value)
-    assert isinstance(caught.value, MienError)
-
-
-def test_a_tensor_is_told_how_it_becomes_an_array() -> None:
-    torch = pytest.importorskip("torch")
-    with pytest.raises(MienError, match=r"is a Tensor, .*; give x.permute\(1, 2, 0\).cpu\(\).numpy\(\), as uint8"):
-        check_type(torch.zeros(3, 8, 8))
-    with pytest.raises(MienError, match=r"; give x.cpu\(\).numpy\(\), as uint8"):
-        check_type(torch.zeros(8, 8, 3))
-
-
-def test_true_is_white_in_a_bool_array() -> None:
-    array = np.array([[True, False], [False, True]])
-    assert read(array, "x").tolist() == [[255, 0], [0, 255]]
-    assert read(np.dstack([array] * 3), "x", "rgb").max() == 255
-
-
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [
-        ("https://example.org/a.jpg", "https://example.org/a.jpg: is an address, and Mien downloads no pictures"),
-        (Path("https://example.org/a.jpg"), "is an address, and Mien downloads no pictures; download it"),
-        ("rtsp://camera/1", r"is an address \(rtsp\), expected a file; record a part of the stream"),
-        ("file:///photos/a.jpg", "is an address, expected a path; give it without file://"),
-        ("data:image/png;base64,iVBORw0", r"is a data URI, expected a picture; give the bytes: base64.b64decode"),
-        ("photos/*.jpg", r"is a pattern that no file has as its name; give sorted\(glob.glob\(pattern\)\)"),
-    ],
-)
-def test_addresses_and_patterns_are_told_what_is_possible(text: Any, told: str) -> None:
-    with pytest.raises(MienError, match=told):
-        read(text, str(text))
-
-
-def test_a_file_may_be_named_like_a_pattern(tmp_path: Path) -> None:
-    path = tmp_path / "face [1].png"
-    path.write_bytes(encoded(COLOUR))
-    assert read(str(path), "x").shape == COLOUR.shape
-
-
-def test_a_long_data_uri_is_not_repeated_in_the_message() -> None:
-    text = "data:image/png;base64," + "A" * 100_000
-    with pytest.raises(MienError) as caught:
-        read(text, text)
-    assert len(str(caught.value)) < 300

@@ -146,6 +146,9 @@ def test_it_is_3_also_when_nothing_could_be_read(capsys: pytest.CaptureFixture[s
         (["a.png", "--timeline", "b.gif"], "--timeline: got b.gif, expected a name that ends in .png"),
         (["a.png", "--csv", "a.csv", "--json"], "not allowed with argument"),
         (["a.png", "--csv", "a.csv", "--format", "fer"], "--format: prints JSON, and goes neither with --csv nor"),
+        (["a.png", "--csv", "faces.xlsx"], "--csv: got faces.xlsx, a workbook of Excel; use --xlsx faces.xlsx"),
+        (["a.png", "--xlsx", "faces.csv"], "--xlsx: got faces.csv, expected a name that ends in .xlsx"),
+        (["a.png", "--json", "--bom", "--digits", "3"], "--digits: is for tables by --csv FILE.csv, which is missing"),
         (["a.png", "--format", "rmn"], "--format: invalid choice: 'rmn'"),
         (["a.png", "--every", "0"], "--every: got '0', expected a whole number of at least 1"),
         (["a.png", "--smoothing", "-1"], "--smoothing: got '-1', expected a number of seconds"),
@@ -277,6 +280,15 @@ def test_csv(capsys: pytest.CaptureFixture[str]) -> None:
         ("a.png", "ok", "glad"), ("a.png", "ok", "glad"), ("missing.png", "error", ""),
     ]  # fmt: skip
     assert float(read[1]["probability_calm"]) == pytest.approx(0.2)
+
+
+def test_a_workbook(capsys: pytest.CaptureFixture[str]) -> None:
+    openpyxl = pytest.importorskip("openpyxl")
+    save("a.png", [255, 204])
+    code, out, err = predict(capsys, "a.png", "missing.png", "--xlsx", "new/faces.xlsx")
+    assert (code, out, len(err)) == (3, ["new/faces.xlsx: 2 records, 2 faces"], 1)
+    faces = list(openpyxl.load_workbook("new/faces.xlsx")["Faces"].values)
+    assert [row[0] for row in faces] == ["input", "a.png", "a.png", "missing.png"]
 
 
 def test_annotated_copies_never_replace_anything(capsys: pytest.CaptureFixture[str]) -> None:

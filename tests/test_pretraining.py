@@ -29,7 +29,7 @@ from mien.data.drawn import draw_faces, write_archive
 from mien.data.faces import FaceSet
 from mien.errors import MienError
 from mien.evaluation.figures import reconstructions
-from mien.evaluation.probe import features, probe
+from mien.evaluation.probe import features, probe, vote_weights
 from mien.model.mae import build_autoencoder, reconstruct
 from mien.model.start import positions
 from mien.model.vit import build
@@ -172,6 +172,12 @@ class TestProbe:
         one, two = (features(network.eval(), preprocessing, images) for _ in range(2))
         assert one.shape == (4, 128) and np.array_equal(one, two)
         assert network.config.mask_ratio == 0.5
+
+    def test_a_copy_has_no_infinite_vote(self) -> None:
+        """By hand: a copy votes exp(1 / 0.07), two pictures of cosine 0.98 vote 0.7515 times that each."""
+        votes = vote_weights(np.array([[0.0, 0.02, 0.02]]))[0]
+        assert votes / votes[0] == pytest.approx([1, 0.7515, 0.7515], abs=1e-4)
+        assert votes[1] + votes[2] > votes[0] and np.isfinite(votes).all()
 
     def test_readers_tell_bright_from_dark(self) -> None:
         torch.manual_seed(0)

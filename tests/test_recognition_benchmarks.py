@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from recognition_helpers import recognizer
 
-from mien.evaluation.figures import png
+from mien.evaluation.style import png
 from mien.labels import FER2013
 
 pytest.importorskip("skimage.data")

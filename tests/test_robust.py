@@ -115,6 +115,8 @@ class TestOpening:
         monkeypatch.setitem(sys.modules, "tensorboard", None)
         with pytest.raises(MienError, match=r"--tensorboard: tensorboard is not installed; pip install 'mien\[tensor"):
             open_run(small(tmp_path / "run", mae_folder, tensorboard=True), "fingerprint", resume=False)
+        with pytest.raises(MienError, match=r"--track wandb: wandb is not installed; pip install wandb$"):
+            open_run(small(tmp_path / "run", mae_folder, track=["wandb"]), "fingerprint", resume=False)
         assert not (tmp_path / "run").exists()
 
     def test_a_place_that_cannot_be_written_is_told_at_once(self, mae_folder: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ pytest.importorskip("mkdocstrings")
 import nbformat
 from site_pages import PAGES, notebook_page, with_site_links
 
+import mien
 import mien.lab
 
 ROOT = Path(__file__).parents[1]
@@ -70,5 +71,8 @@ def test_the_site_is_built_without_a_warning_and_without_other_hosts(tmp_path: P
         assert not loaded, f"{name} loads {loaded}"
     for style in tmp_path.rglob("*.css"):
         assert not re.search(r"(@import|url\()[\"' ]*(https?:)?//", style.read_text(encoding="utf-8")), style.name
-    for name in ("mien.recognition.recognizer.Recognizer", *(f"mien.lab.{name}" for name in mien.lab.__all__)):
+    for name in (
+        *(f"{getattr(mien, name).__module__}.{name}" for name in mien.__all__ if name != "__version__"),
+        *(f"mien.lab.{name}" for name in mien.lab.__all__),
+    ):
         assert f'id="{name}"' in pages["api.html"], name

@@ -25,13 +25,15 @@ from training_helpers import Stop, same, stop_after, weights
 from mien.config import AugmentConfig, FreezeConfig, TrainConfig
 from mien.data.faces import FaceSet
 from mien.errors import MienError
+from mien.files import umask
 from mien.model.classifier import Classifier
 from mien.model.networks import Network
 from mien.model.vit import build
 from mien.training import finetune, run
-from mien.training.augment import build_mixup, class_weights, shuffled, soft_targets
+from mien.training.augment import build_mixup, class_weights, shuffled, soft_targets, weighted_cross_entropy
 from mien.training.finetune import FineTuning, train
-from mien.training.optim import build_optimizer, build_schedule
+from mien.training.history import choice_line
+from mien.training.optim import WeightAverage, build_optimizer, build_schedule
 
 COUNTS = {"train": 48, "validation": 12, "test": 6}
 
@@ -80,6 +82,7 @@ class TestRun:
         assert meta["command"] == "mien train ..." and meta["versions"]["torch"]
         assert meta == json.loads((folder / "meta.json").read_text())
         assert (out / "curves.png").stat().st_size > 5000
+        assert {path.stat().st_mode & 0o777 for path in out.rglob("*") if path.is_file()} == {0o666 & ~umask()}
         validation = faces.part("validation")
         loaded = Classifier.load(folder)
         assert (loaded.logits(validation.images).argmax(1) == validation.labels).mean() == pytest.approx(best)
@@ -324,6 +327,24 @@ class TestBaseline:
                 assert torch.equal(value, state[f"average/{name.removeprefix('network/')}"])
 
 
+def test_the_last_epoch_is_reported_beside_the_chosen_one() -> None:
+    history = [{"epoch": n, "val_accuracy": value} for n, value in ((1, 0.5), (2, 0.6904), (3, 0.688))]
+    assert choice_line(history, 2) == (
+        "validation chose epoch 2, 69.04%: a little too high, since it was chosen; the last epoch, 3, has 68.80%"
+    )
+    assert choice_line(history, 0).startswith("validation chose the start: ")
+
+
+@pytest.mark.parametrize(
+    ("ema", "updates", "decay"),
+    [(0.999, 5376, 0.9967), (0.9999, 5376, 0.9967), (0.999, 31622, 0.999), (0.5, 5376, 0.5)],
+)
+def test_the_decay_of_the_average_is_what_the_help_says(ema: float, updates: int, decay: float) -> None:
+    average = WeightAverage(torch.nn.Linear(1, 1), decay=ema, use_warmup=True)
+    assert average.get_decay(updates) == pytest.approx(decay, abs=5e-5)
+    assert average.get_decay(updates) == pytest.approx(min(ema, 1 - (1 + updates) ** (-2 / 3)), abs=1e-9)
+
+
 class TestTargets:
     def test_label_smoothing_by_hand(self) -> None:
         assert soft_targets(torch.tensor([1]), 4, 0.2).tolist()[0] == pytest.approx([0.05, 0.85, 0.05, 0.05])
@@ -331,6 +352,28 @@ class TestTargets:
     def test_class_weights_by_hand(self) -> None:
         faces = synthetic_faces({"train": 4})
         assert class_weights(faces).tolist() == pytest.approx([4 / 6, 4 / 3, 4 / 3])
+
+    def test_a_weighted_picture_teaches_its_label_alone(self) -> None:
+        """By hand: a clear "happy" of FER2013 is to be taught 1.4 % "disgust", and not 18 %."""
+        counts = torch.tensor([3995.0, 436, 4097, 7215, 4830, 3171, 4965])
+        weights = counts.sum() / (7 * counts)
+        targets = soft_targets(torch.tensor([3]), 7, 0.1)
+        answers = targets.log().requires_grad_()
+        loss = weighted_cross_entropy(answers, targets, weights, 0.1)
+        loss.backward()
+        assert answers.grad is not None and answers.grad.abs().max() < 1e-6, "the smoothed label is the optimum"
+        entropy = -(targets * targets.log()).sum()
+        assert loss.item() == pytest.approx(weights[3].item() * entropy.item(), rel=1e-5)
+        cells = (weights * targets)[0]
+        assert (cells / cells.sum())[1].item() == pytest.approx(0.185, abs=0.001), "what the weight of torch teaches"
+
+    def test_mixed_pictures_have_the_mixed_weight(self) -> None:
+        weights, zeros = torch.tensor([0.5, 2.0]), torch.zeros(2, 2)
+        labels = torch.tensor([[1.0, 0.0], [0.25, 0.75]])
+        for smoothing in (0.0, 0.2):
+            targets = labels * (1 - smoothing) + smoothing / 2
+            loss = weighted_cross_entropy(zeros, targets, weights, smoothing)
+            assert loss.item() == pytest.approx((0.5 + 0.25 * 0.5 + 0.75 * 2) / 2 * math.log(2), rel=1e-5)
 
     def test_mixup_is_off_unless_asked_for(self) -> None:
         config = TrainConfig(data="", out="")

@@ -33,7 +33,7 @@ PICTURES = 3589
 
 ROOT = Path(__file__).parents[1]
 NAMES = sorted(path.name for path in SHIPPED.iterdir() if path.is_dir())
-CARDS = {"mini": ROOT / "MODEL_CARD.md", "nano": ROOT / "MODEL_CARD-nano.md"}
+CARDS = {name: SHIPPED / name / "README.md" for name in NAMES}
 
 
 def meta(name: str) -> dict[str, Any]:

@@ -19,8 +19,8 @@ from mien.version import __version__
 
 if _TYPE_CHECKING:
     from mien.errors import MienError as MienError
+    from mien.recognition.arguments import WrongTypeError as WrongTypeError
     from mien.recognition.film.records import FilmRecognition as FilmRecognition
-    from mien.recognition.pictures import WrongTypeError as WrongTypeError
     from mien.recognition.recognizer import BrokenModelError as BrokenModelError
     from mien.recognition.recognizer import Recognizer as Recognizer
     from mien.recognition.results import Face as Face
@@ -36,7 +36,7 @@ _HOMES = {
     "Recognition": "mien.recognition.results",
     "Recognitions": "mien.recognition.results",
     "Recognizer": "mien.recognition.recognizer",
-    "WrongTypeError": "mien.recognition.pictures",
+    "WrongTypeError": "mien.recognition.arguments",
 }
 
 __all__ = [

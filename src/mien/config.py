@@ -63,6 +63,8 @@ ShareBelowOne = Annotated[Number, Field(ge=0, lt=1, title="a share")]
 Probability = Annotated[Number, Field(ge=0, le=1, title="a probability")]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:[0-9]+)?)$", description="auto, cpu, cuda, cuda:N or mps")]
 Folder = Annotated[str, Field(min_length=1, description="the name of a model folder")]
+Compile = Annotated[Literal["auto", "graph", "on", "off"], BeforeValidator(_on_or_off)]
+Criterion = Literal["accuracy", "macro_f1", "balanced_accuracy", "loss", "clean_loss"]
 Preset = Literal["nano", "mini", "tiny", "small", "base"]
 
 PRESETS: tuple[str, ...] = get_args(Preset)
@@ -80,9 +82,9 @@ SET_BY_MIEN: dict[str, str] = {
 """Arguments of ``timm.create_model`` that ``network_args`` must not hold, and the setting that decides each."""
 
 WITHOUT_EFFECT_ON_WEIGHTS: frozenset[str] = frozenset(
-    {"out", "data", "teacher", "device", "tensorboard", "checkpoint_seconds"}
+    {"out", "data", "teacher", "targets", "device", "tensorboard", "track", "checkpoint_seconds"}
 )
-"""Settings that a resumed run may change. Its data and its teachers are compared by their fingerprints."""
+"""Settings that a resumed run may change. Its data, teachers and stored answers are compared by their fingerprints."""
 
 GONE: dict[str, str] = {"small_size": "is gone: every epoch sees the pictures at full size, remove it"}
 """Settings of earlier versions that changed the weights; null is still accepted."""
@@ -197,12 +199,15 @@ class DistillConfig:
             teachers that are CNNs, added to the loss; 0 turns it off (Romero et al. 2015, arXiv:1412.6550).
         mirror: teachers read every second picture mirrored. Over the epochs the student learns the average of their
             answers to a face and to its mirror image, which is better than either, in the time of one.
+        targets_weight: share of the loss that the stored answers of ``targets`` have; labels have what it and the
+            teachers leave.
     """
 
     weight: Share = 0.5
     temperature: AboveZero = 2.0
     features: AtLeastZero = 0.0
     mirror: Switch = False
+    targets_weight: Share = 0.3
 
 
 # Groups are plain dataclasses, checked with the run that holds them: one error names the mistakes of all groups.
@@ -226,7 +231,10 @@ class RunConfig:
         device: the processor or GPU that computes.
         precision: auto (bf16 on a GPU that has it, else fp32), fp32 or bf16.
         checkpoint_seconds: seconds between two saved states within an epoch; each epoch's end is saved too.
-        tensorboard: also write OUT/tensorboard.
+        compile: how a training step runs: off, operation by operation; graph, as a CUDA graph, which takes a second to
+            record; on, by torch.compile, which takes minutes; auto is graph on a GPU, else off.
+        track: trackers that get settings, losses and scores: tensorboard (OUT/tensorboard), wandb, mlflow, trackio.
+        tensorboard: the older name of track tensorboard.
         augment: augmentation of training images.
     """
 
@@ -243,6 +251,8 @@ class RunConfig:
     device: Device = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     checkpoint_seconds: AboveZero = 300.0
+    compile: Compile = "auto"
+    track: list[Literal["tensorboard", "wandb", "mlflow", "trackio"]] = field(default_factory=list)
     tensorboard: Switch = False
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
@@ -298,7 +308,12 @@ class TrainConfig(RunConfig):
         patch_size: side of a patch of a preset or ViTMAE, in pixels; by default its own. A ViTMAE's patch embedding is
             resampled (Beyer et al. 2023, FlexiViT).
         network_args: arguments of timm.create_model for a timm network, as YAML or JSON, like {"layers": [1, 1, 1, 1]}.
-        epochs: passes over the training images.
+        epochs: passes over the training images, unless minutes are given.
+        minutes: minutes of training in place of epochs, validation included; the learning rate follows the clock and
+            ends annealed. Such a run can be resumed, but does not repeat bit for bit.
+        validate_epochs: validate, and save a state, every so many epochs and at the end.
+        select: which weights are kept: those of the highest accuracy, macro_f1 or balanced_accuracy on validation, or
+            of the lowest loss, there or (clean_loss) on the validation pictures without a twin in training.
         lr: peak learning rate of the encoder; by default 3e-5 for a pretrained backbone, 3e-4 for a fresh preset (1e-3
             by muon), and 1e-3 for a fresh timm network.
         head_lr: peak learning rate of the classification head; by default five times lr for a pretrained backbone,
@@ -307,13 +322,19 @@ class TrainConfig(RunConfig):
         layer_decay: factor on the learning rate from each block to the one below it; 1 turns it off
             (Bao et al. 2021, BEiT).
         label_smoothing: share of the target spread over all classes.
-        class_weights: weight the loss by N / (classes * images of the class).
+        class_weights: weight the loss of each picture by N / (classes * images of its class).
+        logit_adjustment: tau; training adds tau * log(share of the class) to the logits, so that rare classes are
+            answered more often (Menon et al. 2021, arXiv:2007.07314); 1 aims at balanced accuracy, 0 turns it off.
+        resample: an epoch draws each class in proportion to images ** (1 - resample), with repetitions: 1 as often as
+            any other, 0 every image once.
         drop_path: stochastic depth rate of the last block, rising linearly from 0 (Huang et al. 2016).
-        ema: decay of the averaged weights that are evaluated and kept; 0 turns averaging off. The decay is warmed up,
-            so that the average does not remember the random start.
+        ema: largest decay of the averaged weights that are evaluated and kept; 0 turns averaging off. After n updates
+            the decay is at most 1 - (1 + n)^(-2/3), so that the average does not remember the random start: 0.9967
+            after 5,376 updates, and 0.999 only after 31,622.
         teacher: model folders of trained classifiers to learn from as well (distillation); they see the same augmented
             pictures, and their probabilities are averaged.
-        distill: how much is learnt from the teachers.
+        targets: a file of ``mien folds`` with answers of networks that have not seen the picture, to learn from too.
+        distill: how much is learnt from the teachers and from stored answers.
         freeze: the part of the encoder that training leaves as it is.
     """
 
@@ -323,20 +344,26 @@ class TrainConfig(RunConfig):
     patch_size: ImageSide | None = None
     network_args: dict[str, JsonValue] | None = None
     epochs: AtLeastOne = 30
+    minutes: AboveZero | None = None
+    validate_epochs: AtLeastOne = 1
+    select: Criterion = "accuracy"
     head_lr: AboveZero | None = None
     min_lr: Share = 0.01
     warmup_epochs: AtLeastZero = 1.0
     layer_decay: Annotated[Number, Field(gt=0, le=1, title="a factor")] = 1.0
     label_smoothing: ShareBelowOne = 0.1
     class_weights: Switch = False
+    logit_adjustment: Annotated[Number, Field(ge=0, le=3)] = 0.0
+    resample: Share = 0.0
     drop_path: Annotated[Number, Field(ge=0, lt=1, title="a rate")] = 0.0
     ema: Annotated[Number, Field(ge=0, lt=1, title="a decay")] = 0.999
     teacher: list[Folder] = field(default_factory=list)
+    targets: Annotated[str, Field(min_length=1, description="a file of `mien folds`")] | None = None
     distill: DistillConfig = field(default_factory=DistillConfig)
     freeze: FreezeConfig = field(default_factory=FreezeConfig)
 
     def _rules(self) -> Iterator[tuple[tuple[str, ...], str]]:
-        if self.warmup_epochs > self.epochs:
+        if self.warmup_epochs > self.epochs and self.minutes is None:
             yield ("warmup_epochs", "epochs"), f"got {self.warmup_epochs}, expected at most epochs, {self.epochs}"
         if self.freeze.gradual and self.freeze.release_epoch is None:
             yield ("freeze.gradual", "freeze.release_epoch"), "got true, expected freeze.release_epoch beside it"
@@ -344,8 +371,17 @@ class TrainConfig(RunConfig):
             names = ("batch_size", "augment.mixup", "augment.cutmix")
             yield names, f"got {self.batch_size}, expected an even number if mixup or cutmix is on"
         changed = [f"distill.{name}" for name, value in vars(self.distill).items() if value != getattr(_DISTILL, name)]
-        if changed and not self.teacher:
-            yield ("teacher", *changed), f"got [], expected the folder of one beside {', '.join(changed)}"
+        of_targets = {"distill.targets_weight", "distill.temperature"}
+        without = {"distill.targets_weight"} if self.targets is None else of_targets
+        lacking = [name for name in changed if name not in without]
+        if lacking and not self.teacher:
+            yield ("teacher", *lacking), f"got [], expected the folder of one beside {', '.join(lacking)}"
+        if "distill.targets_weight" in changed and self.targets is None:
+            yield ("targets", "distill.targets_weight"), "got null, expected a file beside distill.targets_weight"
+        shares = (self.distill.weight if self.teacher else 0) + (self.distill.targets_weight if self.targets else 0)
+        if shares > 1:
+            names = ("distill.targets_weight", "distill.weight")
+            yield names, f"got {self.distill.targets_weight} beside {self.distill.weight}, expected at most 1 together"
         if self.is_timm:
             yield from self._timm_rules()
         elif self.network_args is not None:
@@ -399,6 +435,24 @@ class TrainConfig(RunConfig):
         return dataclasses.replace(self, lr=lr, head_lr=head_lr, reading_crop=crop, freeze=freeze)
 
 
+@dataclass(frozen=True)
+class FoldsConfig(TrainConfig):
+    """Everything that decides the runs of ``mien folds``.
+
+    The attributes of ``TrainConfig`` belong to it as well; ``seed`` is overruled by ``seeds``.
+
+    Attributes:
+        out: the folder of the runs, OUT/seed-S-fold-K, and of the answers, OUT/answers.safetensors.
+        folds: parts of the training split; each is answered by networks that were trained on the others.
+        seeds: of the networks; each seed has its own folds, and the answers are averaged over seeds.
+    """
+
+    folds: Annotated[Integer, Field(ge=2, le=100)] = 5
+    seeds: Annotated[list[Annotated[Integer, Field(ge=0, le=2**31 - 1)]], Field(min_length=1)] = field(
+        default_factory=lambda: [0]
+    )
+
+
 def _crop_and_flip() -> AugmentConfig:
     """What a masked autoencoder needs: cropping and mirroring alone (He et al. 2022, table 1e)."""
     return AugmentConfig(crop_scale=0.7, rotation=0.0, shift=0.0, brightness=0.0, contrast=0.0)
@@ -429,7 +483,6 @@ class PretrainConfig(RunConfig):
         probe_epochs: measure k-NN and linear probe every so many epochs, and at the end; 0 turns them off.
         probe_images: at most so many training faces teach the probes, and so many validation faces test them.
         skip_broken: leave out pictures of an unlabelled folder that cannot be read, and count them.
-        compile: torch.compile of the network; auto means on a GPU.
         augment: augmentation of training images; by default cropping and mirroring alone.
     """
 
@@ -448,7 +501,6 @@ class PretrainConfig(RunConfig):
     probe_images: AtLeastOne = 4000
     skip_broken: Switch = False
     validation_fraction: Annotated[Number, Field(gt=0, le=0.5, title="a share")] = 0.05
-    compile: Annotated[Literal["auto", "on", "off"], BeforeValidator(_on_or_off)] = "auto"
     augment: AugmentConfig = field(default_factory=_crop_and_flip)
 
     def _rules(self) -> Iterator[tuple[tuple[str, ...], str]]:

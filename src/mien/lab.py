@@ -7,9 +7,9 @@
     print(describe(evaluate(model, faces, "validation")))
 
 Groups of settings are dictionaries: ``freeze={"blocks": 2}``, ``augment={"rotation": 0}``. The names need the extra
-``train``; each loads what it needs when it is used. Importing this module hides progress bars and advice of other
-libraries, unless the environment says otherwise. The modules behind these names may change; the names stay. For reading
-photos and films there is ``mien.Recognizer``.
+``train``; each loads what it needs when it is used. Importing this module prints what Mien logs and hides progress bars
+and advice of other libraries, unless the environment says otherwise. The modules behind these names may change; the
+names stay. For reading photos and films there is ``mien.Recognizer``.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mien.cli.signals import hide_bars, hide_remarks
+from mien.log import show
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,6 +43,7 @@ _ELSEWHERE = {
 
 hide_remarks()
 hide_bars()
+show()
 
 
 def __getattr__(name: str) -> Any:

@@ -41,17 +41,20 @@ class _Console(logging.Handler):
         print(line, file=sys.stdout if is_result else sys.stderr, flush=True)
 
 
+def show() -> None:
+    """Prints from now on what the logger says, as the command line does; for notebooks and scripts."""
+    if not any(isinstance(handler, _Console) for handler in LOGGER.handlers):
+        LOGGER.addHandler(_Console())
+    LOGGER.setLevel(logging.INFO)
+
+
 @contextmanager
 def to_console() -> Iterator[None]:
-    """Prints what the logger says while a block runs; a block within another changes nothing."""
-    if any(isinstance(handler, _Console) for handler in LOGGER.handlers):
-        yield
-        return
-    handler, level = _Console(), LOGGER.level
-    LOGGER.addHandler(handler)
-    LOGGER.setLevel(logging.INFO)
+    """Prints what the logger says while a block runs, as ``show`` does; a block within another changes nothing."""
+    handlers, level = list(LOGGER.handlers), LOGGER.level
+    show()
     try:
         yield
     finally:
-        LOGGER.removeHandler(handler)
+        LOGGER.handlers[:] = handlers
         LOGGER.setLevel(level)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import unicodedata
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 # C0, DEL and C1 control terminals; U+2028 and U+2029 break lines; the others change the direction of writing.
@@ -82,6 +85,29 @@ def csv_text(text: str) -> str:
 def csv_path(path: str) -> str:
     """Escapes a path for a cell of a CSV file; ``./`` in front, instead of an apostrophe, keeps its meaning."""
     return f"./{shown(path)}" if path.startswith(_FORMULA) else shown(path)
+
+
+def portable(path: str) -> str:
+    """Shortens an absolute path for files that are passed on: relative to the working folder, else its name alone.
+
+    Other texts stay as they are. A report with the home folder of its writer would tell more than its readers need.
+    """
+    place = Path(path)
+    if not place.is_absolute():
+        return path
+    try:
+        return place.relative_to(Path.cwd()).as_posix()
+    except (OSError, ValueError):  # the working folder may be gone
+        return place.name or path
+
+
+def portable_command(words: Iterable[str]) -> str:
+    """Joins the words of a command as a shell reads them, with ``portable`` paths, also in ``--option=PATH``."""
+    short = []
+    for word in words:
+        option, equals, value = word.partition("=")
+        short.append(f"{option}={portable(value)}" if equals and option.startswith("-") else portable(word))
+    return shlex.join(short)
 
 
 def markdown(text: object) -> str:

@@ -23,6 +23,9 @@ from PIL import Image
 
 CHANGES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.chmod"}
 WRITING = os.O_WRONLY | os.O_RDWR
+Job = tuple[Path, Sequence[object], dict[str, Any]]
+"""The box of a command, its words, and what ``Commands.run`` takes besides."""
+
 AT_ONCE = min(2, len(os.sched_getaffinity(0)))
 HEAVY = (
     "torch", "timm", "transformers", "accelerate", "onnx", "onnxruntime", "av", "matplotlib.pyplot",
@@ -144,7 +147,7 @@ class Commands:
         """Runs a job; see ``do``. ``largest`` kills the command when a file outgrows so many bytes (SIGXFSZ)."""
         return self.run_all([(box, argv, job)])[0]
 
-    def run_all(self, jobs: Sequence[tuple[Path, Sequence[object], dict[str, Any]]]) -> list[list[dict[str, Any]]]:
+    def run_all(self, jobs: Sequence[Job]) -> list[list[dict[str, Any]]]:
         """Runs jobs side by side, each with its box, its words and what ``run`` takes besides."""
         assert self.process.stdin and self.process.stdout
         lines = [
@@ -180,7 +183,7 @@ if __name__ == "__main__":
     import matplotlib.figure
     import torch
 
-    matplotlib.figure.Figure.savefig = save_blank  # type: ignore[method-assign]
+    matplotlib.figure.Figure.savefig = save_blank  # type: ignore[assignment]
 
     torch.set_num_threads(1)
     gc.freeze()  # a fork that counts references copies no pages of what is loaded

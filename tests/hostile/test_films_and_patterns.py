@@ -121,7 +121,7 @@ class TestLargeFrames:
         sizes: list[int] = []
         original = recognizer.recognize
 
-        def counted(given: list[np.ndarray], color: str) -> object:
+        def counted(given: list[np.ndarray], color: Any) -> object:
             sizes.append(len(given))
             return original(given, color)
 
@@ -363,7 +363,7 @@ class TestDetectorFiles:
         with pytest.raises(MienError, match="may keep weights in other files"):
             Network(path)
         with pytest.raises(MienError, match="may keep weights in other files"):
-            Recognizer("nano", detector=f"yunet:{path}")
+            Recognizer("nano", detector=path)
 
     def test_other_shapes_than_yunets(self, tmp_path: Path) -> None:
         model = onnx.load_model_from_string(installed())

@@ -29,7 +29,7 @@ from recognition_helpers import Mean, picture
 
 from mien.data.read import read_faces
 from mien.errors import MienError
-from mien.evaluation import figures
+from mien.evaluation import figures, style
 from mien.evaluation.evaluate import evaluate
 from mien.evaluation.report import PAGE, write_report
 from mien.model.classifier import Classifier
@@ -188,8 +188,8 @@ def test_a_report_runs_no_script(tmp_path: Path) -> None:
 
 
 def test_odd_names_draw() -> None:
-    drawn = figures.confusion_matrix([[1, 0], [0, 1]], ("$\\foo{$", "\\x^_"), theme=figures.LIGHT)
-    assert figures.png(drawn).startswith(b"\x89PNG")
+    drawn = figures.confusion_matrix([[1, 0], [0, 1]], ("$\\foo{$", "\\x^_"), theme=style.LIGHT)
+    assert style.png(drawn).startswith(b"\x89PNG")
 
 
 EVENTS: list[str] = []

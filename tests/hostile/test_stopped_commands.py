@@ -25,7 +25,7 @@ import pytest
 from data_helpers import encode, noise, write_folder, write_zip
 from hostile_helpers import write_classifier
 from PIL import Image
-from stopped_commands import Commands
+from stopped_commands import Commands, Job
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork") or sys.platform != "linux", reason="forks and flock")
 
@@ -74,6 +74,8 @@ class Stage:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        (root / "notes").mkdir()
+        self.commands = Commands(root / "notes", root / "cache")  # loads its libraries while the inputs are made
         splits, names = ("train", "val", "test"), ("happy", "sad")
         places = itertools.product(splits, names, range(4))
         members = {f"{split}/{name}/{at}.png": (split, name, at) for split, name, at in places}
@@ -84,8 +86,6 @@ class Stage:
         Image.fromarray(films.portrait()[:, ::-1]).save(root / "photos" / "happy" / "b.png")
         write_folder(root / "many", {f"{at}.png": encode(noise(at, 16)) for at in range(60)})
         films.numbered(root / "film.mp4", 4)
-        (root / "notes").mkdir()
-        self.commands = Commands(root / "notes", root / "cache")
         self.undisturbed: dict[str, tuple[Path, list[str]]] = {}
         self.boxes = itertools.count()
         for name, argv in (("train", self.argv("train", root)), ("pack", self.argv("pack", root))):
@@ -189,7 +189,7 @@ def _has_old(box: Path) -> bool:
 
 def run_again(name: str, stage: Stage, boxes: Sequence[Path], complete: Sequence[str]) -> None:
     """The next run works, in each box, and leaves nothing of the killed one."""
-    jobs = []
+    jobs: list[Job] = []
     for box in boxes:
         argv = stage.argv(name, box)
         if name in RUNS and (box / "out" / "state.safetensors").exists():
@@ -217,7 +217,7 @@ def test_killed_at_each_change(name: str, replacing: bool, stage: Stage) -> None
         pytest.skip("replaces nothing")
     whole = stage.whole(name)
     complete, former = sorted(listing(whole)), listing(whole) if replacing else {}
-    jobs = []
+    jobs: list[Job] = []
     for at in stage.stops(name, between_files=name in RUNS):
         box = stage.box()
         if replacing:

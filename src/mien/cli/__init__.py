@@ -38,6 +38,7 @@ Commands:
   data       inspect, fetch or draw a data set, or make one of your own photos
   pretrain   make a masked autoencoder from faces, without labels
   train      train a classifier, or go on with one (--resume)
+  folds      answers for each training picture by networks that have not seen it
   evaluate   score one or several classifiers on a split, with a report to read
   predict    read the expressions of faces in photos, folders, films or a camera
   explain    show which parts of a face an answer depends on
@@ -54,6 +55,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "data": ("data", "run"),
     "pretrain": ("training", "run_pretrain"),
     "train": ("training", "run_train"),
+    "folds": ("training", "run_folds"),
     "evaluate": ("evaluate", "run"),
     "predict": ("predict", "run"),
     "explain": ("explain", "run"),

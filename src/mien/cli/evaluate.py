@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ from mien.cli.signals import hide_bars
 from mien.errors import MienError
 from mien.files import ensure_writable, refuse_inputs, write_json, write_text
 from mien.locks import claim
-from mien.text import encodable, shown, shown_lines
+from mien.text import encodable, portable_command, shown, shown_lines
 
 if TYPE_CHECKING:
     from mien.data.faces import FaceSet
@@ -20,9 +19,9 @@ if TYPE_CHECKING:
     from mien.model.classifier import Classifier
 
 DESCRIPTION = """\
-Scores a classifier on a split and writes a report. With several classifiers, writes a report of each, a report of their
-average (the mean of their probabilities, in OUT/average), and a summary: mean, standard deviation, and McNemar's test
-of each pair.
+Scores a classifier on a split and writes a report. With several classifiers, writes a report of each, a table with a
+row for each (models.md, models.tex, models.csv), and a summary with the table and McNemar's test of each pair.
+Runs of one recipe, whose settings differ in the seed alone, also get a row with mean and standard deviation.
 Each score has two values: on the whole split, and on its clean part, which leaves out the pictures whose photograph is
 also in the model's training data. Without that data, the clean part is estimated from the sketches in the model folder
 and called approximate.
@@ -30,7 +29,9 @@ and called approximate.
 Examples:
   mien evaluate runs/first --data archive.zip --split validation --out reports/first
   mien evaluate runs/first --data archive.zip --split validation --out reports/first-tta --tta
+  mien evaluate mini nano --data archive.zip --split validation --out reports/both
   mien evaluate runs/seed0 runs/seed1 runs/seed2 --data archive.zip --split validation --out reports/seeds
+  mien evaluate runs/seed0 runs/seed1 --data archive.zip --split validation --out reports/both --average
 """
 
 SPLITS = ("train", "validation", "test")
@@ -53,6 +54,12 @@ def run(arguments: list[str]) -> int:
         "--split", required=True, choices=SPLITS, help="validation to compare settings; test once, at the end"
     )
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder of the report")
+    parser.add_argument(
+        "--average", action="store_true", help="also report the mean of the models' probabilities, in OUT/average"
+    )
+    parser.add_argument(
+        "--seeds", action="store_true", help="the models are seeds of one recipe: report their mean and deviation"
+    )
     parser.add_argument("--tta", action="store_true", help="average each picture with its mirror image")
     parser.add_argument(
         "--train-data", metavar="SOURCE", help="the data of the model's training, if its folder does not hold sketches"
@@ -64,7 +71,7 @@ def run(arguments: list[str]) -> int:
     options = parser.parse(arguments)
     hide_bars()
     options.models = [at_hand(path) for path in options.models or [None]]
-    command = shlex.join(["mien", "evaluate", *arguments])
+    command = portable_command(["mien", "evaluate", *arguments])
 
     from mien.evaluation.compare import average, same_pictures
     from mien.evaluation.report import refuse_foreign
@@ -73,19 +80,22 @@ def run(arguments: list[str]) -> int:
     folders = [model_folder(path) for path in options.models]
     reports = report_folders(options.out, folders)
     several = len(folders) > 1
+    if not several and (options.average or options.seeds):
+        raise MienError(f"--{'average' if options.average else 'seeds'}: got one model, expected two or more")
     refuse_inputs(options.out, [*folders, Path(options.data)])
     with claim(options.out):
-        for report in [*reports, *([options.out / AVERAGE] if several else [])]:
+        for report in [*reports, *([options.out / AVERAGE] if options.average else [])]:
             refuse_foreign(report)
             ensure_writable(report.resolve().parent)
-        evaluations = evaluate_models(options, folders)
+        names = [report.name for report in reports] if several else [short_name(folders[0])]
+        evaluations, records = evaluate_models(options, folders, names)
         for folder, report, evaluation in zip(folders, reports, evaluations, strict=True):
             write_and_print(evaluation, report, command, run_history(folder))
         if several:
-            together = average(evaluations) if same_pictures(evaluations) else None
+            together = average(evaluations) if options.average and same_pictures(evaluations) else None
             if together is not None:
                 write_and_print(together, options.out / AVERAGE, command)
-            summarise(options.out, evaluations, together)
+            summarise(options.out, evaluations, records, together, seeds=options.seeds)
     return 0
 
 
@@ -106,8 +116,18 @@ def at_hand(model: Path | None) -> Path:
     return folder
 
 
-def evaluate_models(options: Namespace, folders: list[Path]) -> list[Evaluation]:
+def evaluate_models(
+    options: Namespace, folders: list[Path], names: list[str]
+) -> tuple[list[Evaluation], list[dict[str, Any]]]:
     """Evaluates the models on the split, one after the other; the data is read once.
+
+    Args:
+        options: of the command.
+        folders: the model folders.
+        names: short names of the models.
+
+    Returns:
+        The evaluations, and the ``meta.json`` of each model.
 
     Raises:
         MienError: a model or the data cannot be read, or the models have different classes.
@@ -123,8 +143,10 @@ def evaluate_models(options: Namespace, folders: list[Path]) -> list[Evaluation]
     faces = read_faces(options.data)
     training_images = read_faces(options.train_data).part("train").images if options.train_data else None
     evaluations: list[Evaluation] = []
-    for path, folder in zip(options.models, folders, strict=True):
+    records: list[dict[str, Any]] = []
+    for path, folder, name in zip(options.models, folders, names, strict=True):
         classifier = Classifier.load(folder, device)
+        records.append(classifier.meta())
         if evaluations:
             same_classes(evaluations[0].names, evaluations[0].model, classifier.names, str(path))
         data = as_trained(faces, classifier, options.split)
@@ -136,10 +158,11 @@ def evaluate_models(options: Namespace, folders: list[Path]) -> list[Evaluation]
                 training=training_images if training_images is not None else trained_on(data, classifier),
                 tta=options.tta,
                 batch_size=options.batch_size,
-                model=encodable(str(path)),
+                model=encodable(name),
+                parameters=sum(parameter.numel() for parameter in classifier.network.parameters()),
             )
         )
-    return evaluations
+    return evaluations, records
 
 
 def write_and_print(
@@ -153,19 +176,59 @@ def write_and_print(
     print(f"  report: {shown(report / PAGE)}")
 
 
-def summarise(out: Path, evaluations: list[Evaluation], together: Evaluation | None) -> None:
-    """Writes ``summary.json`` and ``summary.txt`` of several models and prints the summary."""
-    from mien.evaluation.compare import average_scores, compare_runs, comparison_table, paired_tests
+def summarise(
+    out: Path,
+    evaluations: list[Evaluation],
+    records: list[dict[str, Any]],
+    together: Evaluation | None,
+    *,
+    seeds: bool,
+) -> None:
+    """Writes the table of several models, ``summary.json`` and ``summary.txt``, and prints the summary.
 
-    comparison = compare_runs([evaluation.metrics() for evaluation in evaluations])
-    comparison["average"] = None if together is None else average_scores(together)
-    comparison["pairs"] = None if together is None else paired_tests([*evaluations, together])
-    table = comparison_table(comparison)
-    if together is None:
-        table += "\nno average and no tests of pairs: the models were validated on different pictures"
-    write_json(out / "summary.json", comparison)
-    write_text(out / "summary.txt", table + "\n")
-    print(f"{shown_lines(table)}\nsummary: {shown(out / 'summary.json')}")
+    Args:
+        out: the folder of the reports.
+        evaluations: of the models.
+        records: their ``meta.json``.
+        together: their average; None if it was not asked for or cannot be made.
+        seeds: the user says that all models are seeds of one recipe; else such models are detected by their settings.
+    """
+    from mien.evaluation.compare import paired_tests, pairs_text, same_pictures
+    from mien.evaluation.table import WRITERS, model_row, notes, recipes, seeds_row, stated_seeds, text_table
+
+    rows = [model_row(evaluation) for evaluation in [*evaluations, *([together] if together else [])]]
+    if seeds:
+        rows.append(stated_seeds(evaluations, records))
+    else:
+        rows += [seeds_row([evaluations[member] for member in group]) for group in recipes(records)]
+    first, comparable = evaluations[0], same_pictures(evaluations)
+    pairs = paired_tests([*evaluations, *([together] if together else [])]) if comparable else None
+    views = ", picture and mirror image averaged" if first.tta else ""
+    title = f"{first.split} split of {shown(first.source)}, {first.whole['n']:,} pictures{views}"
+    tests = (
+        pairs_text(pairs) if pairs else "no average, no tests of pairs: the models were validated on different pictures"
+    )
+    text = "\n".join([title, "", text_table(rows), "", *notes(rows), "", tests])
+    for suffix, write in WRITERS.items():
+        write_text(out / f"models.{suffix}", write(rows, title))
+    write_json(
+        out / "summary.json",
+        {"split": first.split, "tta": first.tta, "rows": [row.record() for row in rows], "pairs": pairs},
+    )
+    write_text(out / "summary.txt", text + "\n")
+    print(shown_lines(text))
+    print(
+        "written: "
+        + ", ".join(
+            shown(out / name) for name in ("summary.txt", "summary.json", *(f"models.{suffix}" for suffix in WRITERS))
+        )
+    )
+
+
+def short_name(folder: Path) -> str:
+    """The name of a model folder; of a run that holds it in ``model``, the name of the run."""
+    resolved = folder.resolve()
+    return resolved.parent.name if resolved.name == "model" else resolved.name
 
 
 def report_folders(out: Path, folders: list[Path]) -> list[Path]:
@@ -174,8 +237,7 @@ def report_folders(out: Path, folders: list[Path]) -> list[Path]:
         return [out]
     names = [AVERAGE]
     for folder in folders:
-        resolved = folder.resolve()
-        name = resolved.parent.name if resolved.name == "model" else resolved.name
+        name = short_name(folder)
         count = sum(used == name or used.startswith(f"{name}-again-") for used in names)
         names.append(f"{name}-again-{count}" if count else name)
     return [out / name for name in names[1:]]
@@ -227,10 +289,10 @@ def headline(evaluation: Evaluation) -> str:
         lines.append(f"  clean: {_scores(clean)} ({how}{clean['n']:,} pictures without a twin in training)")
     cross_fitted, clean_ece = evaluation.cross_fitted_ece(), evaluation.cross_fitted_ece(clean=True)
     if cross_fitted is not None:
-        clean_part = "" if clean_ece is None else f", clean {clean_ece:.4f}"
-        lines.append(f"  the temperature was fitted on this split: ECE {cross_fitted:.4f}{clean_part} cross-fitted")
+        clean_part = "" if clean_ece is None else f", clean {clean_ece:.2%}"
+        lines.append(f"  the temperature was fitted on this split: ECE {cross_fitted:.2%}{clean_part} cross-fitted")
     return "\n".join([*lines, *(f"  warning: {warning}" for warning in evaluation.warnings)])
 
 
 def _scores(scores: dict[str, Any]) -> str:
-    return f"accuracy {scores['accuracy']:.2%}, macro-F1 {scores['macro_f1']:.4f}, ECE {scores['ece']:.4f}"
+    return f"accuracy {scores['accuracy']:.2%}, macro-F1 {scores['macro_f1']:.2%}, ECE {scores['ece']:.2%}"

@@ -32,6 +32,7 @@ Examples:
   mien predict photo.jpg
   mien predict photos/ --json > faces.jsonl
   mien predict photos/ --csv faces.csv --annotate marked/
+  mien predict photos/ --xlsx faces.xlsx
   mien predict 'photos/**/*.jpg' --format deepface
   mien predict crops/ --detector none --model runs/first --json
   mien predict film.mp4 --every 5 --csv film.csv --timeline film.png --video-out marked.mp4
@@ -72,8 +73,8 @@ def run(arguments: list[str]) -> int:
     tally = _Tally()
     with without_remarks_of_decoders():
         _read(inputs, options, tally)
-    if options.csv or options.parquet:
-        print(f"{shown(options.csv or options.parquet)}: {tally.records:,} records, {tally.faces:,} faces")
+    if _table_path(options):
+        print(f"{shown(_table_path(options))}: {tally.records:,} records, {tally.faces:,} faces")
     sys.stdout.flush()
     if tally.failed:
         _say(f"{tally.failed} of {tally.records} could not be read, the first is {tally.reason}")
@@ -98,8 +99,13 @@ def _parser() -> Parser:
     outputs.add_argument("--json", action="store_true", help="print one JSON object a line")
     outputs.add_argument("--csv", type=Path, metavar="FILE.csv", help="write a table, one row for each face")
     outputs.add_argument(
+        "--xlsx", type=Path, metavar="FILE.xlsx", help="write an Excel workbook with summaries; needs mien[tables]"
+    )
+    outputs.add_argument(
         "--parquet", type=Path, metavar="FILE.parquet", help="write the table as Parquet; needs mien[parquet]"
     )
+    add("--digits", type=whole_number(0), metavar="N", help="round the numbers of --csv to N decimals (as they are)")
+    add("--bom", action="store_true", help="begin --csv with a byte order mark, by which Excel recognises UTF-8")
     add("--format", choices=("fer", "deepface", "hf"), help="print each result in the format of that tool")
     add(
         "--annotate",
@@ -142,19 +148,25 @@ def _check(options: argparse.Namespace) -> None:
     # Without the check of endings, `--csv a.jpg b.jpg` would overwrite a picture.
     outputs = [
         ("--csv", options.csv, ".csv"),
+        ("--xlsx", options.xlsx, ".xlsx"),
         ("--parquet", options.parquet, ".parquet"),
         ("--timeline", options.timeline, ".png"),
     ]
     for option, path, suffix in outputs:
-        if path is not None and path.suffix.lower() != suffix:
+        if option == "--csv" and path is not None and path.suffix.lower() == ".xlsx":
+            problems.append(f"--csv: got {path}, a workbook of Excel; use --xlsx {path}")
+        elif path is not None and path.suffix.lower() != suffix:
             problems.append(f"{option}: got {path}, expected a name that ends in {suffix}")
         if path is not None and path.is_dir():
             problems.append(f"{option}: {path} is a folder, expected the name of a file")
-    if options.format and (options.csv or options.parquet):
-        problems.append("--format: prints JSON, and goes neither with --csv nor with --parquet")
+    if options.format and _table_path(options):
+        problems.append("--format: prints JSON, and goes neither with --csv nor with --xlsx nor with --parquet")
+    for option, value in (("--digits", options.digits), ("--bom", options.bom or None)):
+        if value is not None and options.csv is None:
+            problems.append(f"{option}: is for tables by --csv FILE.csv, which is missing")
     if problems:
         raise MienError(f"{'; '.join(problems)}; see `mien predict --help`")
-    for path in (options.csv, options.parquet, options.video_out, options.timeline):
+    for path in (options.csv, options.xlsx, options.parquet, options.video_out, options.timeline):
         if path is not None:
             ensure_writable(path.parent)
     if options.annotate is not None:
@@ -163,6 +175,16 @@ def _check(options: argparse.Namespace) -> None:
         from mien.recognition.formats import ensure_pyarrow
 
         ensure_pyarrow()
+    if options.xlsx is not None:
+        from mien.recognition.spreadsheet import ensure_openpyxl
+
+        ensure_openpyxl()
+
+
+def _table_path(options: argparse.Namespace) -> Path | None:
+    """Returns the file of the table of faces, if there is to be one."""
+    path: Path | None = options.csv or options.xlsx or options.parquet
+    return path
 
 
 def _check_outputs(inputs: Sequence[Input], options: argparse.Namespace) -> None:
@@ -174,7 +196,7 @@ def _check_outputs(inputs: Sequence[Input], options: argparse.Namespace) -> None
 
         check_film(options.video_out)
     films = sum(isinstance(source, Film) for source in inputs)
-    for option in ("video_out", "timeline", "csv", "parquet"):
+    for option in ("video_out", "timeline", "csv", "xlsx", "parquet"):
         path, name = getattr(options, option), f"--{option.replace('_', '-')}"
         if path is not None and option in ("video_out", "timeline") and films != 1:
             raise MienError(f"{name}: needs exactly one film or camera, got {films}; give them one by one")
@@ -240,7 +262,7 @@ def _read(inputs: Sequence[Input], options: argparse.Namespace, tally: _Tally) -
     """Reads all inputs and writes each record immediately."""
     interrupts = Interrupts()
     # If the records appear on the same terminal, they show the progress themselves.
-    hidden = not sys.stderr.isatty() or (sys.stdout.isatty() and not (options.csv or options.parquet))
+    hidden = not sys.stderr.isatty() or (sys.stdout.isatty() and not _table_path(options))
     total = 0 if hidden else sum(_count_records(source, options) for source in inputs)
     with (
         _reading(inputs, options) as (names, reading),
@@ -276,7 +298,11 @@ def _output(options: argparse.Namespace, names: Sequence[str]) -> AbstractContex
     from mien.recognition.formats import FORMATS, csv_table, parquet_table
 
     if options.csv is not None:
-        return csv_table(options.csv, names)
+        return csv_table(options.csv, names, digits=options.digits, byte_order_mark=options.bom)
+    if options.xlsx is not None:
+        from mien.recognition.spreadsheet import xlsx_table
+
+        return xlsx_table(options.xlsx, names)
     if options.parquet is not None:
         return parquet_table(options.parquet, names)
     if options.format is not None:

@@ -9,11 +9,13 @@ from pathlib import Path
 
 from mien.cli.parser import Parser, whole_number
 from mien.cli.signals import hide_bars
+from mien.errors import MienError
 from mien.export.card import card
 from mien.files import read_json_object, refuse_inputs, refuse_others, write_text
 from mien.locks import claim
-from mien.recognition.models import ONNX_FILES
-from mien.text import shown
+from mien.recognition.models import ONNX_FILES, SHIPPED
+from mien.recognition.models import shipped as shipped_models
+from mien.text import portable_command, shown
 
 EXPORT = """\
 Writes a classifier as ONNX: uint8 face crops in, calibrated probabilities and an embedding out, with the preprocessing
@@ -89,10 +91,11 @@ def _tolerance(text: str) -> float:
 PACK = """\
 Makes a folder to share from a trained classifier: weights in half precision, their ONNX, and a meta.json with the
 scores of the halved weights, the data, and the runs that the weights came from.
-`mien card OUT` writes the model card from it.
+README.md is the model card. With --push the folder is uploaded to the Hugging Face Hub (after `hf auth login`).
 
 Examples:
   mien pack runs/first --data archive.zip --out packed
+  mien pack runs/first --data archive.zip --out packed --push user/model
   mien pack runs/first --data archive.zip --out packed --splits validation test --int8
 """
 
@@ -118,14 +121,20 @@ def run_pack(arguments: list[str]) -> int:
         metavar="SHARE",
         help="share of a face's side that the packed model reads, 0.5 to 1; needs --calibrate (as before)",
     )
+    parser.add_argument("--push", metavar="USER/MODEL", help="upload the folder to this repository of the Hub")
+    parser.add_argument("--private", action="store_true", help="make a new repository of --push private")
     options = parser.parse(arguments)
     hide_bars()
 
     from mien.data.read import read_faces
     from mien.export.pack import FILES, pack
+    from mien.export.push import check_push, push
     from mien.model.classifier import model_folder
 
-    command = shlex.join(["mien", "pack", *arguments])
+    command = portable_command(["mien", "pack", *arguments])
+    if options.private and options.push is None:
+        raise MienError("--private: is for --push USER/MODEL, which is missing")
+    token = None if options.push is None else check_push(options.push)
     refuse_inputs(options.out, [model_folder(options.run), Path(options.data)])
     with claim(options.out):  # refuse before the data is read
         refuse_others(options.out, FILES, "pack")
@@ -140,7 +149,9 @@ def run_pack(arguments: list[str]) -> int:
             reading_crop=options.reading_crop,
             command=command,
         )
-        print(f"packed: {shown(options.out)}")
+        print(f"packed: {shown(options.out)}", flush=True)
+        if token is not None:
+            print(f"uploaded: {push(options.out, options.push, token=token, private=options.private)}")
     return 0
 
 
@@ -152,6 +163,7 @@ Writes the model card of a folder that `mien pack` wrote, from its meta.json: sc
 
 Examples:
   mien card packed                         print it
+  mien card mini                           print that of a model that comes with Mien
   mien card packed --out MODEL_CARD.md
 """
 
@@ -159,13 +171,19 @@ Examples:
 def run_card(arguments: list[str]) -> int:
     """Runs ``mien card``; returns the exit code."""
     parser = Parser("mien card", CARD)
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="a folder that `mien pack` wrote")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="a folder that `mien pack` wrote, or mini, nano")
     parser.add_argument("--out", type=Path, metavar="FILE", help="the file to write; by default it is printed")
-    parser.add_argument("--name", default="Mien", help="the name of the model in the title (Mien)")
+    parser.add_argument("--name", help="the name of the model in the title (Mien)")
     options = parser.parse(arguments)
+    folder, written = options.folder, SHIPPED / options.folder / "README.md"
+    is_shipped = not folder.exists() and str(folder) in shipped_models() and written.is_file()
+    folder = written.parent if is_shipped else folder
     if options.out is not None:
-        refuse_inputs(options.out, [options.folder / name for name in PACKED])
-    text = card(read_json_object(options.folder / "meta.json"), options.name)
+        refuse_inputs(options.out, [folder / name for name in PACKED])
+    if is_shipped and options.name is None:  # as a file, so that a base install can print it
+        text = written.read_text(encoding="utf-8")
+    else:
+        text = card(read_json_object(folder / "meta.json"), options.name or "Mien")
     if options.out is None:
         print(text, end="")
     else:

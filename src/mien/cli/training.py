@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mien.cli.settings import read_settings
 from mien.cli.signals import hide_bars
-from mien.config import PretrainConfig, TrainConfig
+from mien.config import FoldsConfig, PretrainConfig, TrainConfig
 from mien.text import shown
 
 TRAIN = """\
@@ -69,4 +69,29 @@ def run_pretrain(arguments: list[str]) -> int:
     folder = pretrain(config, resume="resume" in flags, command=shlex.join(["mien", "pretrain", *arguments]))
     if os.environ.get("RANK", "0") == "0":
         print(f"model: {shown(folder)}")
+    return 0
+
+
+FOLDS = """\
+Trains networks each without a part of the training pictures, and writes to OUT/answers.safetensors, for every training
+picture, the probabilities of those that have not seen it. Copies of a photograph stay in one part. The settings are
+those of `mien train`, with --folds and --seeds. Interrupted, the same command goes on where it stopped.
+`mien train --targets OUT/answers.safetensors` learns from the answers.
+
+Examples:
+  mien folds --data archive.zip --backbone timm:face_cnn --image-size 48 --out runs/folds --folds 5 --seeds 0 1
+  mien train --data archive.zip --backbone tiny --out runs/first --targets runs/folds/answers.safetensors
+"""
+
+
+def run_folds(arguments: list[str]) -> int:
+    """Runs ``mien folds``; returns the exit code."""
+    config, _ = read_settings(FoldsConfig, arguments, "mien folds", FOLDS)
+    if config.is_fresh or Path(config.backbone).is_dir():
+        hide_bars()
+
+    from mien.training.folds import answer_folds
+
+    path = answer_folds(config, command=shlex.join(["mien", "folds", *arguments]))
+    print(f"answers: {shown(path)}")
     return 0

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -14,6 +14,8 @@ from mien.errors import MienError
 from mien.evaluation.evaluate import Evaluation, Scaling, score_parts
 from mien.evaluation.metrics import mcnemar
 from mien.labels import canonical, positions
+
+T = TypeVar("T", int, float)
 
 
 def average(evaluations: Sequence[Evaluation]) -> Evaluation:
@@ -65,6 +67,8 @@ def average(evaluations: Sequence[Evaluation]) -> Evaluation:
         if len(scalings) == len(evaluations)
         else None,
         uncertain=None,
+        parameters=_sum([evaluation.parameters for evaluation in evaluations]),
+        seconds=_sum([evaluation.seconds for evaluation in evaluations]),
     )
 
 
@@ -142,41 +146,13 @@ def paired_tests(evaluations: Sequence[Evaluation]) -> list[dict[str, Any]]:
     ]
 
 
-def average_scores(evaluation: Evaluation) -> dict[str, dict[str, float] | None]:
-    """``whole`` and ``clean`` (None if unknown) of an average, each ``{score: value}``."""
-    parts = {"whole": evaluation.whole, "clean": evaluation.clean}
-    return {part: scores and {name: scores[name] for name in COMPARED} for part, scores in parts.items()}
-
-
-def comparison_table(comparison: dict[str, Any]) -> str:
-    """``compare_runs`` as lines of text: shares in percent, the likelihood in nats.
-
-    An ``average`` (``average_scores``) gets its own columns, and each of ``pairs`` (``paired_tests``) a line below.
-    """
-    views = ", picture and mirror image averaged" if comparison["tta"] else ""
-    parts = [part for part in ("whole", "clean") if comparison[part]]
-    average = comparison.get("average") or {}
-    count = comparison["runs"]
-    title = f"{comparison['split']}, {count} {'run' if count == 1 else 'runs'}, mean ± standard deviation{views}"
-    heads = [*parts, *(f"average, {part}" for part in parts if average.get(part))]
-    lines = [title, " " * 20 + "".join(f"{head:>18}" for head in heads)]
-    for name in COMPARED:
-        cells = [_cell(name, **comparison[part][name]) for part in parts]
-        cells += [_cell(name, average[part][name]) for part in parts if average.get(part)]
-        lines.append(f"{name:20}{''.join(cells)}".rstrip())
-    for pair in comparison.get("pairs") or []:
-        first, second = pair["models"]
-        lines.append(
-            f"{first} against {second}: only the first is right on {pair['b']:,} pictures, only the second on "
-            f"{pair['c']:,}, p = {pair['p']:.2g} (McNemar)"
-        )
-    return "\n".join(lines)
-
-
-def _cell(name: str, mean: float, std: float | None = None, values: Sequence[float] = ()) -> str:
-    scale, digits, unit = (1, 4, "  ") if name == "nll" else (100, 2, " %")
-    spread = "" if std is None else f" ± {scale * std:.{digits}f}"
-    return f"{scale * mean:.{digits}f}{spread}{unit}".rjust(18)
+def pairs_text(pairs: Sequence[dict[str, Any]]) -> str:
+    """``paired_tests`` as lines of text."""
+    return "\n".join(
+        f"{pair['models'][0]} against {pair['models'][1]}: only the first is right on {pair['b']:,} pictures, only the "
+        f"second on {pair['c']:,}, p = {pair['p']:.2g} (McNemar, over pictures: it says nothing of other seeds)"
+        for pair in pairs
+    )
 
 
 def _spread(scores: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -186,3 +162,9 @@ def _spread(scores: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
         std = statistics.stdev(values) if len(values) > 1 else None
         spread[name] = {"mean": statistics.fmean(values), "std": std, "values": values}
     return spread
+
+
+def _sum(values: Sequence[T | None]) -> T | None:
+    """The sum of numbers; None if one is unknown."""
+    numbers = [value for value in values if value is not None]
+    return sum(numbers[1:], start=numbers[0]) if len(numbers) == len(values) else None

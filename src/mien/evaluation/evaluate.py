@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -21,8 +22,12 @@ from mien.evaluation.calibration import (
     risk_coverage,
     softmax,
 )
-from mien.evaluation.metrics import score
+from mien.evaluation.metrics import ece_by_chance, score
 from mien.machine import versions
+from mien.text import portable
+
+WARM_UP = 32
+"""Pictures that are classified before the clock starts: the first pass sets up threads and kernels."""
 
 
 class Reads(Protocol):
@@ -78,12 +83,14 @@ class Evaluation:
         clean_reason: why ``clean`` is None.
         views: predictions per picture and model: 1, or 2 with the mirror image.
         models: the names of the classifiers; several if their probabilities were averaged.
-        source: the path or name of the data.
+        source: the path or name of the data, without the folders above the working folder.
         fingerprint: the data's fingerprint.
         seed: of the bootstrap intervals, and of the halves of ``scaling``.
         warnings: sentences about the data, for the report.
         scaling: the effect of temperature scaling; None if it was not measured.
         uncertain: ``stated_accuracy`` and ``threshold`` of the model (``calibration.calibrate``), or None.
+        parameters: numbers in the network, or in all averaged networks; None if unknown.
+        seconds: time that classifying the pictures took, over all views and models; None if it was not measured.
     """
 
     split: str
@@ -105,6 +112,8 @@ class Evaluation:
     approximate: bool = False
     scaling: Scaling | None = None
     uncertain: Mapping[str, Any] | None = None
+    parameters: int | None = None
+    seconds: float | None = None
 
     @property
     def tta(self) -> bool:
@@ -149,7 +158,11 @@ class Evaluation:
             "clean_is_approximate": self.approximate,
             "twins": self.twin_scores(),
             "calibration": self._calibration(),
+            "confidence_minus_accuracy": float(self.probabilities.max(axis=1).mean() - self.whole["accuracy"]),
+            "ece_by_chance": ece_by_chance(self.probabilities, seed=self.seed),
             "risk_coverage": self._risk_coverage(),
+            "parameters": self.parameters,
+            "seconds": None if self.seconds is None else round(self.seconds, 3),
             "warnings": list(self.warnings),
             "seed": self.seed,
             "command": command,
@@ -201,6 +214,7 @@ def evaluate(
     batch_size: int = 256,
     seed: int = 0,
     model: str = "",
+    parameters: int | None = None,
     quiet: bool = False,
 ) -> Evaluation:
     """Classifies every picture of a split (and its mirror image, if ``tta``) and scores the answers.
@@ -215,6 +229,7 @@ def evaluate(
         batch_size: pictures per forward pass.
         seed: of the bootstrap intervals and of the halves for cross-fitting.
         model: the name of the classifier, for the report.
+        parameters: numbers in its network, for the report.
         quiet: hides the progress bar.
 
     Raises:
@@ -222,10 +237,13 @@ def evaluate(
     """
     part, meta = faces.part(split), classifier.meta()
     labels = part.labels_in(classifier.names)
+    classifier.logits(part.images[:WARM_UP], batch_size=WARM_UP, quiet=True)
+    started = time.perf_counter()
     readings = [
         _checked(classifier.logits(part.images, batch_size=batch_size, flip=flip, quiet=quiet), model)
         for flip in ((False, True) if tta else (False,))
     ]
+    seconds = time.perf_counter() - started
     record = meta.get("calibration") or {}
     # True if the temperature was fitted on these very pictures, or none was fitted yet.
     fits_here = split == "validation" and (not record or meta.get("data", {}).get("fingerprint") == faces.fingerprint)
@@ -248,13 +266,15 @@ def evaluate(
         clean_reason=reason,
         views=2 if tta else 1,
         models=(model,),
-        source=faces.source,
+        source=portable(faces.source),
         fingerprint=faces.fingerprint,
         seed=seed,
         warnings=(*faces.warnings, *_absent(whole)),
         approximate=isinstance(training, Sketches),
         scaling=_scaling(readings, labels, halves, twins, record.get("temperature"), seed),
         uncertain=record.get("uncertain"),
+        parameters=parameters,
+        seconds=seconds,
     )
 
 

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
 from mien.evaluation.calibration import RiskCoverage, Threshold
-from mien.evaluation.letters import LetteredFigure
 from mien.evaluation.metrics import Reliability
-
-TEXT_SIZE = 12.5
-SMALL_SIZE = 11.0
-DPI = 150
+from mien.evaluation.style import (
+    LIGHT,
+    SMALL_SIZE,
+    TEXT_SIZE,
+    Theme,
+    blank_figure,
+    legend_above,
+    or_nan,
+    set_title,
+    style_axes,
+)
 
 FEW = 10
 """Bins of the reliability diagram with fewer pictures are pale, and the risk curve begins at this number of answers."""
@@ -33,93 +36,16 @@ SCORES: dict[str, str] = {"val_accuracy": "accuracy", "val_macro_f1": "macro-F1"
 PROBES: dict[str, str] = {"linear_accuracy": "linear probe", "knn_accuracy": "k-NN"}
 """The validation scores of pretraining: column of the history -> title."""
 
+MARGIN = 0.12
+"""Room above and below the curves of training, as a share of their range."""
+
 ROWS: tuple[str, ...] = ("face", "what the\nencoder saw", "what the\ndecoder made")
 HIDDEN_SHADE = 0.82
 """Brightness of a hidden patch, as a share of white."""
 
 
-@dataclass(frozen=True)
-class Theme:
-    """Colours of a figure. ``first`` and ``second`` differ in lightness as well as in hue.
-
-    Attributes:
-        paper: the background.
-        ink: text and points.
-        faint: secondary text and the frame.
-        grid: grid lines.
-        first: the colour of what a figure is about.
-        second: what it is compared with.
-        strongest: the full end of the shading of the confusion matrix, whose empty end is ``paper``.
-        on_strongest: text on it.
-    """
-
-    paper: str
-    ink: str
-    faint: str
-    grid: str
-    first: str
-    second: str
-    strongest: str
-    on_strongest: str
-
-
-LIGHT = Theme("#ffffff", "#1d2733", "#5c6873", "#e3e7eb", "#2f6f9f", "#d1751a", "#1f5a87", "#ffffff")
-DARK = Theme("#1b222b", "#e8edf2", "#a3afbb", "#333d49", "#6bb0e0", "#f0a050", "#8cc5ee", "#10161d")
-
-
-def blank_figure(size: tuple[float, float], theme: Theme) -> Figure:
-    """An empty figure of ``size`` (width and height in inches), with a layout that keeps its parts apart."""
-    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1)
-    return LetteredFigure(figsize=size, facecolor=theme.paper, layout=layout)
-
-
-def png(figure: Figure, dpi: int = DPI) -> bytes:
-    """The figure as a PNG file."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi, facecolor=figure.get_facecolor())
-    return buffer.getvalue()
-
-
-def style_axes(axes: Axes, theme: Theme) -> Axes:
-    """Styles an axes: a thin frame at the left and below, quiet ticks, large labels."""
-    axes.set_facecolor(theme.paper)
-    axes.set_axisbelow(True)
-    for side, spine in axes.spines.items():
-        spine.set_visible(side in ("left", "bottom"))
-        spine.set_color(theme.grid)
-    axes.tick_params(colors=theme.ink, labelsize=TEXT_SIZE, color=theme.grid, length=4)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.label.set_color(theme.faint)
-        axis.label.set_fontsize(TEXT_SIZE)
-    axes.xaxis.labelpad = axes.yaxis.labelpad = 8
-    return axes
-
-
-def legend_above(figure: Figure, axes: Axes, theme: Theme, order: Sequence[str]) -> None:
-    """Adds a legend in one row above the axes, with the labels of ``order`` that the axes has."""
-    handles, labels = axes.get_legend_handles_labels()
-    handle_of = dict(zip(labels, handles, strict=True))
-    shown = [label for label in order if label in handle_of]
-    figure.legend(
-        [handle_of[label] for label in shown],
-        shown,
-        loc="outside upper center",
-        ncols=len(shown),
-        frameon=False,
-        fontsize=TEXT_SIZE,
-        labelcolor=theme.ink,
-        handlelength=1.4,
-        columnspacing=1.6,
-    )
-
-
-def or_nan(value: Any) -> float:
-    """A number; NaN for None or an empty text."""
-    return math.nan if value is None or value == "" else float(value)
-
-
 def confusion_matrix(confusion: Sequence[Sequence[int]], names: Sequence[str], *, theme: Theme = LIGHT) -> Figure:
-    """Counts [C, C], a row per label, shaded by the share of the row; each cell shows share in percent and count."""
+    """Counts [C, C], a row per true class, shaded by the share of the row; a cell shows share in percent and count."""
     counts = np.asarray(confusion)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = max(4.8, 1.6 + 0.74 * len(names))
@@ -140,8 +66,9 @@ def confusion_matrix(confusion: Sequence[Sequence[int]], names: Sequence[str], *
     ticks = np.arange(len(names))
     axes.set_xticks(ticks, names, rotation=35, ha="right", rotation_mode="anchor", parse_math=False)
     axes.set_yticks(ticks, names, parse_math=False)
-    axes.set_xlabel("prediction")
-    axes.set_ylabel("label")
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    set_title(axes, f"Confusion matrix, {counts.sum():,} pictures", theme)
     axes.set_xticks(ticks[1:] - 0.5, minor=True)
     axes.set_yticks(ticks[1:] - 0.5, minor=True)
     axes.grid(which="minor", color=theme.grid, linewidth=1)
@@ -167,15 +94,17 @@ def per_class_bars(per_class: Mapping[str, Mapping[str, Any]], *, theme: Theme =
     axes.plot(values["precision"], places - 0.15, marker="D", color=theme.second, label="precision", **edge)
     axes.plot(values["recall"], places + 0.15, marker="o", color=theme.ink, label="recall", **edge)
     for place, value in enumerate(values["f1"]):
-        text = "no pictures" if math.isnan(value) else f"{value:.2f}"
+        text = "no pictures" if math.isnan(value) else f"{100 * value:.1f} %"
         axes.text(1.035, place, text, va="center", color=theme.ink, fontsize=TEXT_SIZE)
     axes.text(1.035, -0.62, "F1", va="center", color=theme.faint, fontsize=SMALL_SIZE)
     labels = [f"{name}  ({per_class[name]['support']:,})" for name in names]
     axes.set_yticks(places, labels, parse_math=False)
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
     axes.grid(axis="x", color=theme.grid)
     axes.tick_params(axis="y", length=0)
+    set_title(axes, "Scores of each expression", theme)
     legend_above(figure, axes, theme, ("F1", "precision", "recall"))
     return figure
 
@@ -232,16 +161,7 @@ def reliability_diagram(bins: Reliability, *, theme: Theme = LIGHT) -> Figure:
     upper.set_ylabel("accuracy")
     upper.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
     upper.grid(axis="y", color=theme.grid)
-    upper.text(
-        0.03,
-        0.95,
-        f"calibration error (ECE) {bins.ece:.3f}",
-        transform=upper.transAxes,
-        va="top",
-        color=theme.ink,
-        fontsize=TEXT_SIZE + 1,
-        fontweight="bold",
-    )
+    set_title(upper, f"Calibration error (ECE) {100 * bins.ece:.1f} %", theme)
     style_axes(lower, theme)
     lower.bar(centres, bins.count, width * 0.9, color=theme.faint, alpha=0.7)
     lower.set_ylabel("pictures")
@@ -278,13 +198,7 @@ def risk_coverage_curve(curve: RiskCoverage, sure: Threshold | None = None, *, t
     axes.set_ylim(max(0.0, math.floor(10 * lowest - 0.5) / 10), 1.01)
     axes.set_xlabel("coverage: share of answers, most confident first")
     axes.set_ylabel("accuracy")
-    axes.set_title(
-        f"risk-coverage area (AURC) {curve.aurc:.3f}",
-        loc="left",
-        color=theme.ink,
-        fontsize=TEXT_SIZE + 1,
-        fontweight="bold",
-    )
+    set_title(axes, f"Area under risk and coverage (AURC) {100 * curve.aurc:.1f} %", theme)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
         axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
@@ -330,15 +244,16 @@ def curves(history: Sequence[Mapping[str, Any]], *, scores: Mapping[str, str] = 
                     label=label or None,
                 )
         axes.set_ylabel(title)
+        axes.margins(y=MARGIN)
         axes.grid(color=theme.grid)
         axes.yaxis.set_major_locator(MaxNLocator(5 if title != "learning rate" else 3))
     grid[0].set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
-    grid[0].set_ylim(bottom=min(0.0, *grid[0].get_ylim()))
+    set_title(grid[0], f"Training, {len(epochs)} epoch{'s' if len(epochs) > 1 else ''}", theme)
     grid[1].yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
     if len(panels) > 2:
         grid[2].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     grid[-1].set_xlabel("epoch")
-    grid[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+    grid[-1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     key, label = next(iter(scores.items()))
     sizes = _series(history, "image_size")
     at_last_size = ~(sizes < sizes[-1])
@@ -395,12 +310,7 @@ def _mark_best(axes: Axes, epochs: Sequence[float], accuracy: np.ndarray, label:
         return
     best = int(np.nanargmax(accuracy))
     axes.plot(epochs[best], accuracy[best], "o", markersize=13, markeredgewidth=2, color=theme.ink, fillstyle="none")
-    axes.set_title(
-        f"best {label}: {100 * accuracy[best]:.1f} % at epoch {epochs[best]:g}",
-        loc="left",
-        color=theme.ink,
-        fontsize=TEXT_SIZE,
-    )
+    set_title(axes, f"best {label}: {100 * accuracy[best]:.1f} % at epoch {epochs[best]:g}", theme, bold=False)
 
 
 def _mark_sizes(grid: Sequence[Axes], epoch: float, sizes: np.ndarray, theme: Theme) -> None:

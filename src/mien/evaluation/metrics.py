@@ -62,6 +62,34 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = BINS)
     )
 
 
+def ece_by_chance(probabilities: np.ndarray, *, seed: int = 0, resamples: int = 1000) -> dict[str, float]:
+    """The calibration error that a perfectly calibrated classifier with these confidences shows by chance.
+
+    The error is a mean of absolute gaps, so with few pictures it is above 0 even if confidence is right on average. A
+    measured error below ``upper`` cannot be told from perfect calibration (consistency resampling: Vaicenavicius et al.
+    2019, arXiv:1902.06977).
+
+    Args:
+        probabilities: float64 [N, C], rows that sum to 1.
+        seed: of the simulated answers, each right with the probability of its confidence.
+        resamples: number of simulations.
+
+    Returns:
+        ``mean`` and ``upper`` (95 % quantile) of the error, in [0, 1].
+    """
+    confidence = probabilities.max(axis=1)
+    edges = np.linspace(0.0, 1.0, BINS + 1)
+    order = np.argsort(np.searchsorted(edges, confidence, side="left"), kind="stable")
+    ordered = confidence[order]
+    _, starts = np.unique(np.searchsorted(edges, ordered, side="left"), return_index=True)
+    generator = np.random.default_rng(seed)
+    errors = []
+    for _ in range(resamples):
+        gaps = np.add.reduceat(ordered - (generator.random(len(ordered)) < ordered), starts)
+        errors.append(np.abs(gaps).sum() / len(ordered))
+    return {"mean": float(np.mean(errors)), "upper": float(np.quantile(errors, 0.95))}
+
+
 def score(
     probabilities: np.ndarray, labels: np.ndarray, names: Sequence[str], *, seed: int = 0, resamples: int = 1000
 ) -> dict[str, Any]:
@@ -151,6 +179,16 @@ def confusion_counts(predictions: np.ndarray, labels: np.ndarray, classes: int) 
     """Counts of (true, predicted) pairs, int64 [classes, classes], rows true, from int64 [N] positions."""
     cells = np.bincount(labels * classes + predictions, minlength=classes * classes)
     return cells.reshape(classes, classes)
+
+
+def balanced_accuracy(predicted: np.ndarray, labels: np.ndarray) -> float:
+    """The mean over classes of the share of their pictures that is read right, in [0, 1]; of classes with pictures.
+
+    Args:
+        predicted: int64 [N].
+        labels: int64 [N], at least one.
+    """
+    return float(np.mean([(predicted[labels == number] == number).mean() for number in np.unique(labels)]))
 
 
 def accuracy_and_macro_f1(predictions: np.ndarray, labels: np.ndarray, classes: int) -> tuple[float, float]:

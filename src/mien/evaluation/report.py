@@ -17,7 +17,7 @@ from PIL import Image
 
 import mien
 from mien.errors import MienError
-from mien.evaluation import figures
+from mien.evaluation import figures, style
 from mien.evaluation.calibration import risk_coverage
 from mien.evaluation.evaluate import Evaluation
 from mien.evaluation.metrics import BINS, classification_report_text, most_confused, reliability, surest_mistakes
@@ -25,18 +25,16 @@ from mien.files import atomic_folder, recover_folder, write_json
 from mien.text import csv_path, csv_text, shown
 
 PAGE = "report.html"
+FIGURES: tuple[str, ...] = ("confusion", "per_class", "reliability", "risk_coverage", "mistakes", "curves")
+"""Figures of a report; ``mistakes`` and ``curves`` only if there are any."""
+
 FILES: frozenset[str] = frozenset(
     {
         PAGE,
         "metrics.json",
         "predictions.csv",
         "classification_report.txt",
-        "confusion.png",
-        "per_class.png",
-        "reliability.png",
-        "risk_coverage.png",
-        "mistakes.png",
-        "curves.png",
+        *(f"{figure}.{suffix}" for figure in FIGURES for suffix in style.FORMATS),
     }
 )
 """All files that a report folder may hold; a folder with any other file is not replaced."""
@@ -58,13 +56,13 @@ class Drawn:
     """A figure for a light and for a dark page.
 
     Attributes:
-        light: the PNG file for a light page.
+        light: the file for a light page in each of ``style.FORMATS``.
         dark: the PNG file for a dark page.
         width: of both on the page, in CSS pixels (96 an inch).
         height: of both on the page, in CSS pixels.
     """
 
-    light: bytes
+    light: Mapping[str, bytes]
     dark: bytes
     width: int
     height: int
@@ -95,15 +93,16 @@ def write_report(
         (folder / "predictions.csv").write_text(predictions_csv(evaluation), encoding="utf-8")
         class_report = classification_report_text(evaluation.probabilities, evaluation.labels, evaluation.names)
         (folder / "classification_report.txt").write_text(class_report, encoding="utf-8")
-        for name, figure in drawn.items():
-            (folder / f"{name}.png").write_bytes(figure.light)
+        contents = {name: figure.light for name, figure in drawn.items()}
         if mistakes:
             captions = [
                 f"{mistake['label']}, predicted\n{mistake['prediction']}, {percent(mistake['confidence'])}"
                 for mistake in mistakes
             ]
-            sheet = figures.picture_sheet(evaluation.images[rows], captions)
-            (folder / "mistakes.png").write_bytes(figures.png(sheet))
+            contents["mistakes"] = style.files(figures.picture_sheet(evaluation.images[rows], captions))
+        for name, files in contents.items():
+            for suffix, content in files.items():
+                (folder / f"{name}.{suffix}").write_bytes(content)
         page = render_page(evaluation, metrics, drawn, mistakes, history, class_report)
         (folder / PAGE).write_text(page, encoding="utf-8")
 
@@ -137,7 +136,7 @@ def predictions_csv(evaluation: Evaluation) -> str:
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["id", "label", "prediction", "twin", *(shown(f"p_{name}") for name in evaluation.names)])
+    writer.writerow(["id", "label", "prediction", "twin", *(shown(f"probability_{name}") for name in evaluation.names)])
     predictions = evaluation.probabilities.argmax(axis=1)
     for row, probabilities in enumerate(evaluation.probabilities):
         twin = "" if evaluation.twins is None else ("yes" if evaluation.twins[row] else "no")
@@ -189,7 +188,7 @@ def render_page(
     environment.globals |= formats
     whole = evaluation.whole
     ranked = sorted((scores["f1"], name) for name, scores in whole["per_class"].items() if scores["f1"] is not None)
-    accuracies = [value for row in history or [] if math.isfinite(value := figures.or_nan(row.get("val_accuracy")))]
+    accuracies = [value for row in history or [] if math.isfinite(value := style.or_nan(row.get("val_accuracy")))]
     return environment.get_template(PAGE).render(
         version=mien.__version__,
         evaluation=evaluation,
@@ -200,13 +199,14 @@ def render_page(
         bins=BINS,
         few=figures.FEW,
         commonest=max(evaluation.names, key=lambda name: whole["per_class"][name]["support"]),
-        best_f1=f"{ranked[-1][1]} {ranked[-1][0]:.2f}",
-        worst_f1=f"{ranked[0][1]} {ranked[0][0]:.2f}",
+        best_f1=f"{ranked[-1][1]} {percent(ranked[-1][0])}",
+        worst_f1=f"{ranked[0][1]} {percent(ranked[0][0])}",
         cross_fitted_ece=evaluation.cross_fitted_ece(),
         mean_confidence=float(evaluation.probabilities.max(axis=1).mean()),
         confused=[text.replace(" %", f"{NARROW_SPACE}%") for text in most_confused(whole["confusion"], whole["names"])],
         mistakes=mistakes,
         best_epoch=f"Best validation accuracy {percent(max(accuracies))}." if accuracies else "",
+        last_epoch=_last_epoch(accuracies),
         temperature_facts=_temperature_facts(evaluation),
         versions=", ".join(f"{name} {version}" for name, version in metrics["versions"].items()),
     )
@@ -254,6 +254,16 @@ def data_uri(png: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
+def _last_epoch(accuracies: Sequence[float]) -> str:
+    """A sentence on the last epoch, which nothing chose, beside the best one, which validation chose."""
+    if not accuracies:
+        return ""
+    return (
+        f"Validation chose the epoch with the best accuracy, {percent(max(accuracies), 2)}, so that score is a little "
+        f"too high; the last epoch, which nothing chose, has {percent(accuracies[-1], 2)}."
+    )
+
+
 def _temperature_facts(evaluation: Evaluation) -> str:
     temperatures = evaluation.scaling.temperatures if evaluation.scaling else (None,)
     return ", ".join(
@@ -283,7 +293,7 @@ def _draw(evaluation: Evaluation, history: Sequence[Mapping[str, Any]] | None) -
     whole = evaluation.whole
     bins = reliability(evaluation.probabilities, evaluation.labels)
     curve, sure = risk_coverage(evaluation.probabilities, evaluation.labels), evaluation.sure()
-    makers: dict[str, Callable[[figures.Theme], Figure]] = {
+    makers: dict[str, Callable[[style.Theme], Figure]] = {
         "confusion": lambda theme: figures.confusion_matrix(whole["confusion"], evaluation.names, theme=theme),
         "per_class": lambda theme: figures.per_class_bars(whole["per_class"], theme=theme),
         "reliability": lambda theme: figures.reliability_diagram(bins, theme=theme),
@@ -293,7 +303,7 @@ def _draw(evaluation: Evaluation, history: Sequence[Mapping[str, Any]] | None) -
         makers["curves"] = lambda theme: figures.curves(history, theme=theme)
     drawn = {}
     for name, make in makers.items():
-        light, dark = make(figures.LIGHT), make(figures.DARK)
+        light, dark = make(style.LIGHT), make(style.DARK)
         width, height = (round(inches * CSS_DPI) for inches in light.get_size_inches())
-        drawn[name] = Drawn(figures.png(light), figures.png(dark), width, height)
+        drawn[name] = Drawn(style.files(light), style.png(dark), width, height)
     return drawn

@@ -6,12 +6,13 @@ record; the card says which numbers the record lacks.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mien.errors import MienError
 from mien.labels import FER2013
-from mien.text import markdown, markdown_code
+from mien.text import markdown, markdown_code, portable, portable_command
 
 TITLES: dict[str, str] = {
     "train": "training split",
@@ -70,11 +71,11 @@ def _card(meta: Mapping[str, Any], release: Mapping[str, Any], name: str) -> str
     foreign_weights = list(dict.fromkeys(stage["weights_from"] for stage in release["origin"] if stage["weights_from"]))
     try:
         text = environment.get_template("card.md").render(
+            front_matter=front_matter(meta, release, name, "other" if foreign_weights else "mit"),
             name=name,
             names=list(meta["names"]),
             release=release,
             titles=TITLES,
-            license="other" if foreign_weights else "mit",
             foreign_weights=foreign_weights,
             facts=_facts(release),
             promise=_promise(meta["calibration"]) if meta.get("calibration") else "",
@@ -89,6 +90,73 @@ def _card(meta: Mapping[str, Any], release: Mapping[str, Any], name: str) -> str
     except UndefinedError as error:
         raise KeyError(error.message) from error
     return text.rstrip() + "\n"
+
+
+def front_matter(meta: Mapping[str, Any], release: Mapping[str, Any], name: str, licence: str) -> str:
+    """The metadata of the card for the Hugging Face Hub, as YAML: licence, tags, data, metrics and scores.
+
+    Args:
+        meta: ``meta.json`` of the model.
+        release: its ``release``.
+        name: of the model.
+        licence: identifier of the licence on the Hub.
+    """
+    from huggingface_hub import ModelCardData
+
+    return ModelCardData(
+        license=licence,
+        library_name="transformers",
+        pipeline_tag="image-classification",
+        tags=["facial-expression-recognition", "image-classification", "mien", "onnx"],
+        datasets=["fer2013"] if _is_fer2013(meta) else None,
+        metrics=["accuracy", "f1"],
+        model_name=name,
+        eval_results=[
+            result for split, scores in release["scores"].items() for result in _results(meta, str(split), scores)
+        ],
+    ).to_yaml()
+
+
+def _results(meta: Mapping[str, Any], split: str, scores: Mapping[str, Any]) -> list[Any]:
+    """The scores of a split for the model index (``huggingface_hub.EvalResult``), shares with their intervals."""
+    from huggingface_hub import EvalResult
+
+    data = "FER2013" if _is_fer2013(meta) else portable(str(meta["data"]["source"]))
+    parts = {"": scores} | ({"without twins in training": scores["clean"]} if scores.get("clean") else {})
+    kinds = {"accuracy": ("accuracy", "accuracy"), "macro_f1": ("f1", "macro-F1"), "ece": ("ece", "calibration error")}
+    return [
+        EvalResult(
+            task_type="image-classification",
+            task_name="facial expression recognition",
+            dataset_type="fer2013" if _is_fer2013(meta) else data,
+            dataset_name=f"{data}, {part_name}" if part_name else data,
+            dataset_config=part_name or None,
+            dataset_split=split,
+            metric_type=kind,
+            metric_name=metric,
+            metric_value=round(part[key], 4),
+            metric_args={"confidence": 0.95, "interval": [round(bound, 4) for bound in part["ci95"][key]]}
+            if key in part["ci95"]
+            else None,
+        )
+        for part_name, part in parts.items()
+        for key, (kind, metric) in kinds.items()
+    ]
+
+
+def _is_fer2013(meta: Mapping[str, Any]) -> bool:
+    """True if the model was trained on FER2013's Training split."""
+    return set(meta["names"]) == set(FER2013) and meta["data"]["images"].get("train") == TRAINING_OF_FER2013
+
+
+def _portable_command(command: str | None) -> str:
+    """A recorded command without folders that are of one machine alone."""
+    if not command:
+        return "not recorded"
+    try:
+        return portable_command(shlex.split(command))
+    except ValueError:  # an open quotation mark
+        return command
 
 
 def _facts(release: Mapping[str, Any]) -> list[tuple[str, Any]]:
@@ -116,7 +184,10 @@ def _facts(release: Mapping[str, Any]) -> list[tuple[str, Any]]:
         ("weights", f"{release['files']['model.safetensors'] / 1e6:.1f} MB, half precision; computed in float32"),
         *_onnx(release["onnx"], release["files"]),
         ("SHA-256", markdown_code(release["sha256"])),
-        ("packed by", f"Mien {markdown(release['mien'])}, {markdown_code(release['command'] or 'mien pack')}"),
+        (
+            "packed by",
+            f"Mien {markdown(release['mien'])}, {markdown_code(_portable_command(release['command'] or 'mien pack'))}",
+        ),
     ]
 
 
@@ -162,9 +233,9 @@ def _score_rows(scores: Mapping[str, Any]) -> list[tuple[str, ...]]:
         (
             title,
             "{:.2%} ({:.2%} to {:.2%})".format(part["accuracy"], *part["ci95"]["accuracy"]),
-            "{:.3f} ({:.3f} to {:.3f})".format(part["macro_f1"], *part["ci95"]["macro_f1"]),
+            "{:.2%} ({:.2%} to {:.2%})".format(part["macro_f1"], *part["ci95"]["macro_f1"]),
             f"{part['balanced_accuracy']:.2%}",
-            f"{part['ece']:.3f}",
+            f"{part['ece']:.2%}",
         )
         for title, part in parts
     ]
@@ -176,17 +247,17 @@ def _mirrored(scores: Mapping[str, Any]) -> str:
     low, high = tta["ci95"]["accuracy"]
     text = (
         f"With the mirror image averaged in: {tta['accuracy']:.2%} ({low:.2%} to {high:.2%}), "
-        f"macro-F1 {tta['macro_f1']:.3f}"
+        f"macro-F1 {tta['macro_f1']:.2%}"
     )
     if clean := tta.get("clean"):
-        text += f"; on the clean part {clean['accuracy']:.2%}, {clean['macro_f1']:.3f}"
+        text += f"; on the clean part {clean['accuracy']:.2%}, {clean['macro_f1']:.2%}"
     text += ". "
     cross_fitted, calibration = scores.get("cross_fitted_ece"), scores.get("calibration")
     if cross_fitted is None or not calibration:
         return text.rstrip()
-    text += f"ECE is {calibration['before']['ece']:.3f} before temperature scaling and {cross_fitted:.3f} after"
+    text += f"ECE is {calibration['before']['ece']:.2%} before temperature scaling and {cross_fitted:.2%} after"
     clean_ece = scores.get("cross_fitted_ece_clean")
-    return f"{text}, cross-fitted{'' if clean_ece is None else f' (clean part: {clean_ece:.3f})'}."
+    return f"{text}, cross-fitted{'' if clean_ece is None else f' (clean part: {clean_ece:.2%})'}."
 
 
 def _class_rows(scores: Mapping[str, Any]) -> list[tuple[str, ...]]:
@@ -194,7 +265,7 @@ def _class_rows(scores: Mapping[str, Any]) -> list[tuple[str, ...]]:
     return [
         (
             markdown(name),
-            *("-" if values[key] is None else f"{values[key]:.3f}" for key in ("precision", "recall", "f1")),
+            *("-" if values[key] is None else f"{values[key]:.1%}" for key in ("precision", "recall", "f1")),
             f"{values['support']:,}",
         )
         for name, values in scores["per_class"].items()
@@ -242,9 +313,10 @@ def _data_lines(meta: Mapping[str, Any], scores: Mapping[str, Mapping[str, Any]]
     """The data set, its splits, and how many pictures have a twin in training."""
     data = meta["data"]
     counts = ", ".join(f"{markdown(name)} {count:,}" for name, count in data["images"].items())
-    is_fer2013 = set(meta["names"]) == set(FER2013) and data["images"].get("train") == TRAINING_OF_FER2013
-    lines = [f"{markdown(data['source'])}, fingerprint {markdown_code(data['fingerprint'][:16])}: {counts}."]
-    lines += [OF_FER2013] if is_fer2013 else []
+    lines = [
+        f"{markdown(portable(str(data['source'])))}, fingerprint {markdown_code(data['fingerprint'][:16])}: {counts}."
+    ]
+    lines += [OF_FER2013] if _is_fer2013(meta) else []
     for split, part in scores.items():
         if part.get("clean"):
             twins = part["n"] - part["clean"]["n"]
@@ -267,7 +339,7 @@ def _origin_rows(stages: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
         rows.append(
             (
                 markdown(stage["role"]),
-                markdown_code(stage["command"] or "not recorded"),
+                markdown_code(_portable_command(stage["command"])),
                 "?" if stage["epochs"] is None else f"{stage['epochs']}",
                 "?" if stage["seconds"] is None else f"{stage['seconds'] / 60:.0f}",
                 markdown(machine["gpu"]) if machine.get("gpu") else cores,

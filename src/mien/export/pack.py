@@ -21,6 +21,7 @@ from mien.data.faces import FaceSet
 from mien.errors import MienError
 from mien.evaluation.evaluate import evaluate
 from mien.evaluation.robustness import robustness
+from mien.export.card import card
 from mien.export.export import export
 from mien.files import (
     atomic_folder,
@@ -30,6 +31,7 @@ from mien.files import (
     refuse_unknown,
     sha256_of,
     write_json,
+    write_text,
 )
 from mien.model.classifier import FINGERPRINTS, SHARED_FINGERPRINTS, Classifier, model_folder
 from mien.model.networks import Network
@@ -41,8 +43,11 @@ from mien.training.history import read_history
 LARGEST_WEIGHTS = 25 * 2**20
 """Largest file of half-precision weights in a package, in bytes."""
 
+CARD = "README.md"
+"""The model card of a packed folder; the Hugging Face Hub shows the file of this name."""
+
 FILES: frozenset[str] = frozenset(
-    {"config.json", "model.safetensors", "preprocessor_config.json", "meta.json", FINGERPRINTS, *ONNX_FILES}
+    {"config.json", "model.safetensors", "preprocessor_config.json", "meta.json", CARD, FINGERPRINTS, *ONNX_FILES}
 )
 """Names of all files of a packed folder."""
 
@@ -63,8 +68,8 @@ def pack(
     """Writes a folder for ``mien predict``, ``mien evaluate`` and ``transformers.pipeline``.
 
     It holds ``config.json``, ``model.safetensors`` in half precision, ``preprocessor_config.json``, ``model.onnx``,
-    with ``int8`` also ``model.int8.onnx``, and ``meta.json``: that of the run, with a ``release`` that lists the files,
-    the scores, and the runs behind the model.
+    with ``int8`` also ``model.int8.onnx``, ``meta.json``: that of the run, with a ``release`` that lists the files,
+    the scores, and the runs behind the model, and ``README.md``, the model card.
 
     Args:
         run: the folder of a run, or its model folder.
@@ -124,6 +129,7 @@ def pack(
             "origin": record.get("release", {}).get("origin") or origin(trained.folder or run),
         }
         write_json(temporary / "meta.json", meta)
+        write_text(temporary / CARD, card(meta, out.resolve().name))
     return out
 
 
@@ -180,7 +186,9 @@ def scores_on(
         return {name: scores[name] for name in ("accuracy", "macro_f1", "ci95")}
 
     tta = {**main_scores(mirrored.whole), "clean": main_scores(mirrored.clean) if mirrored.clean else None}
-    return {**single.metrics(), "cross_fitted_ece": single.cross_fitted_ece(),
+    metrics = single.metrics()
+    del metrics["seconds"], metrics["parameters"]  # of this machine, and in the architecture
+    return {**metrics, "cross_fitted_ece": single.cross_fitted_ece(),
             "cross_fitted_ece_clean": single.cross_fitted_ece(clean=True), "tta": tta}  # fmt: skip
 
 

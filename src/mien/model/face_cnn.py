@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from timm.layers import DropPath
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import nn
 
@@ -40,6 +41,7 @@ class FaceCNN(nn.Module):
         channels: of each stage.
         layers: residual blocks of each stage.
         drop_rate: dropout before the head, in [0, 1).
+        drop_path_rate: stochastic depth of the last block, in [0, 1), rising linearly from 0 (Huang et al. 2016).
 
     Raises:
         ValueError: ``channels`` and ``layers`` differ in length.
@@ -55,6 +57,7 @@ class FaceCNN(nn.Module):
         channels: Sequence[int] = (64, 128, 256),
         layers: Sequence[int] = (1, 1, 1),
         drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
     ) -> None:
         super().__init__()
         if len(channels) != len(layers):
@@ -67,9 +70,10 @@ class FaceCNN(nn.Module):
         stages: list[nn.Module] = []
         self.feature_info: list[dict[str, Any]] = []
         width = stem_width
+        rates = iter([drop_path_rate * block / max(1, sum(layers) - 1) for block in range(sum(layers))])
         for index, (wider, depth) in enumerate(zip(channels, layers, strict=True)):
             pooling = [nn.MaxPool2d(2)] if index else []
-            blocks = [Residual(width if first == 0 else wider, wider) for first in range(depth)]
+            blocks = [Residual(width if first == 0 else wider, wider, next(rates)) for first in range(depth)]
             stages.append(nn.Sequential(*pooling, *blocks))
             self.feature_info.append({"num_chs": wider, "reduction": 2 ** (index + 1), "module": f"stages.{index}"})
             width = wider
@@ -104,18 +108,27 @@ class FaceCNN(nn.Module):
 
 
 class Residual(nn.Module):
-    """Adds two 3x3 convolutions to the input, or to a 1x1 convolution of it if the width changes."""
+    """Adds two 3x3 convolutions to the input, or to a 1x1 convolution of it if the width changes.
 
-    def __init__(self, width: int, wider: int) -> None:
+    Args:
+        width: channels of the input.
+        wider: channels of the output.
+        drop_path: share of the pictures for which training leaves the two convolutions out.
+    """
+
+    def __init__(self, width: int, wider: int, drop_path: float = 0.0) -> None:
         super().__init__()
         self.first = nn.Sequential(*_convolution(width, wider, 3))
         self.second = nn.Sequential(*_convolution(wider, wider, 3))
         self.beside = nn.Identity() if width == wider else nn.Sequential(*_convolution(width, wider, 1))
+        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
         self.activation = nn.ReLU(inplace=True)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[B, width, S, S] to [B, wider, S, S]."""
-        output: torch.Tensor = self.activation(self.beside(x) + self.second(self.activation(self.first(x))))
+        output: torch.Tensor = self.activation(
+            self.beside(x) + self.drop_path(self.second(self.activation(self.first(x))))
+        )
         return output
 
 

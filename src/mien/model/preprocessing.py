@@ -79,7 +79,7 @@ class Preprocessing:
             [B, C, S, S] of the same type.
         """
         edge = (self.face_size - self.image_size) // 2
-        faces = _resized(faces, self.face_size)
+        faces = resized(faces, self.face_size)
         return faces[..., edge : edge + self.image_size, edge : edge + self.image_size]
 
     def resize(self, views: torch.Tensor) -> torch.Tensor:
@@ -87,7 +87,7 @@ class Preprocessing:
 
         For training views, which are zoomed in already.
         """
-        return _resized(views, self.image_size)
+        return resized(views, self.image_size)
 
     def normalise(self, images: torch.Tensor) -> torch.Tensor:
         """Normalises pictures with one or three channels: float32 [B, C, S, S] in [0, 1] to the same shape."""
@@ -180,7 +180,7 @@ def _planes(images: torch.Tensor) -> torch.Tensor:
     return images.unsqueeze(1) if images.ndim == 3 else images.movedim(-1, 1)
 
 
-def _resized(images: torch.Tensor, side: int) -> torch.Tensor:
+def resized(images: torch.Tensor, side: int) -> torch.Tensor:
     """[B, C, H, W] to [B, C, side, side], bilinear with antialiasing, as the saved image processor resizes."""
     if images.shape[-2:] == (side, side):
         return images

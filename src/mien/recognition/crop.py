@@ -14,9 +14,10 @@ from PIL import Image
 
 from mien.errors import MienError
 from mien.machine import side_by_side
+from mien.recognition.arguments import check_color
 from mien.recognition.detection import Detection, Detector, SideBySide
 from mien.recognition.engine import Engine, face_size
-from mien.recognition.pictures import check_color, read
+from mien.recognition.pictures import read
 from mien.recognition.results import Box, Recognition
 from mien.text import shown
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from mien.errors import NO_NUMBERS, MienError
 from mien.machine import cores, side_by_side
-from mien.recognition.devices import Device, device_name, providers
+from mien.recognition.devices import device_name, providers
 
 BATCH = 64
 """Most crops in a forward pass; above about eight, a larger batch is no faster and takes more memory."""
@@ -108,14 +108,14 @@ class OnnxEngine:
 
     Args:
         path: the file.
-        device: auto (CUDA if this ONNX Runtime can use it), cpu, gpu, cuda, cuda:N, coreml, directml or openvino.
+        device: as ``mien.recognition.devices.Device``; auto is CUDA if this ONNX Runtime has it, else the processor.
         threads: processor threads that share the crops of a call; None for one a core, at most 8.
 
     Raises:
         MienError: the file is damaged or was not written by ``mien export``, or there is no such device.
     """
 
-    def __init__(self, path: str | Path, device: Device = "auto", threads: int | None = None) -> None:
+    def __init__(self, path: str | Path, device: object = "auto", threads: int | None = None) -> None:
         self.path = Path(path)
         self._arguments = (str(self.path.absolute()), device_name(device), threads)
         self._session = _session(self.path, device_name(device))

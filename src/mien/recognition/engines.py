@@ -6,7 +6,7 @@ import os
 from importlib.util import find_spec
 
 from mien.errors import MienError
-from mien.recognition.devices import Device, device_name, provider_of
+from mien.recognition.devices import device_name, provider_of
 from mien.recognition.engine import Engine, OnnxEngine
 from mien.recognition.models import find
 
@@ -14,7 +14,7 @@ KINDS: tuple[str, ...] = ("auto", "onnx", "torch")
 
 
 def engine(
-    model: str | os.PathLike[str] | None, kind: str = "auto", device: Device = "auto", threads: int | None = None
+    model: str | os.PathLike[str] | None, kind: str = "auto", device: object = "auto", threads: int | None = None
 ) -> Engine:
     """Loads a model in the engine that fits it.
 

@@ -30,14 +30,15 @@ def fer(record: Recognition) -> list[dict[str, Any]]:
 def deepface(record: Recognition) -> list[dict[str, Any]]:
     """Returns the faces as ``DeepFace.analyze(actions=["emotion"])`` does; emotions are in percent.
 
-    ``face_confidence`` is the detector's score on its own scale, and 0 if the detector has none. Eyes are not detected.
+    ``face_confidence`` is the detector's score, in [0, 1] as in deepface: a score outside is moved to the nearer end.
+    It is 0 if the detector has none. Eyes are not detected.
     """
     return [
         {
             "emotion": {name: 100 * value for name, value in face.probabilities.items()},
             "dominant_emotion": face.label,
             "region": {**dict(zip("xywh", _whole_box(face), strict=True)), "left_eye": None, "right_eye": None},
-            "face_confidence": face.detector_score or 0.0,
+            "face_confidence": min(max(face.detector_score or 0.0, 0.0), 1.0),
         }
         for face in record.faces
     ]
@@ -81,7 +82,9 @@ Add: TypeAlias = "Callable[[Recognition], None]"
 
 
 @contextmanager
-def csv_table(path: Path, names: Sequence[str]) -> Iterator[Add]:
+def csv_table(
+    path: Path, names: Sequence[str], *, digits: int | None = None, byte_order_mark: bool = False
+) -> Iterator[Add]:
     """Opens a CSV file (UTF-8, with a header); each record is on disk as soon as it is added.
 
     No cell is a formula for a spreadsheet: a path that begins with ``=``, ``+``, ``-`` or ``@`` gets ``./`` in front,
@@ -90,6 +93,8 @@ def csv_table(path: Path, names: Sequence[str]) -> Iterator[Add]:
     Args:
         path: the file; an existing one is replaced.
         names: the expressions of the model.
+        digits: decimals of scores, probabilities and times; None writes them as they are.
+        byte_order_mark: begin with U+FEFF, by which Excel recognises UTF-8.
 
     Raises:
         OSError: the file cannot be written.
@@ -107,7 +112,10 @@ def csv_table(path: Path, names: Sequence[str]) -> Iterator[Add]:
             # The rows of a record are written in one piece: after Ctrl-C or on a full disk, all are there or none.
             nonlocal written_bytes
             text = io.StringIO()
-            csv.DictWriter(text, header, restval="", lineterminator="\n").writerows(map(_csv_cells, values))
+            rows_of_text = [_csv_cells(value if digits is None else _rounded(value, digits)) for value in values]
+            csv.DictWriter(text, header, restval="", lineterminator="\n").writerows(rows_of_text)
+            if byte_order_mark and not written_bytes:
+                text = io.StringIO("\ufeff" + text.getvalue())
             data = memoryview(text.getvalue().encode("utf-8", "backslashreplace"))
             try:
                 while data:
@@ -116,7 +124,7 @@ def csv_table(path: Path, names: Sequence[str]) -> Iterator[Add]:
                 with suppress(OSError):  # a pipe cannot be truncated
                     file.truncate(written_bytes)
                 raise
-            written_bytes = file.tell() if file.seekable() else 0
+            written_bytes = file.tell() if file.seekable() else 1
 
         write([dict(zip(header, header, strict=True))])
         yield lambda record: write(rows(record))
@@ -188,6 +196,10 @@ def _of_face(index: int, face: Face) -> dict[str, Any]:
         "detector_score": face.detector_score,
         **{f"probability_{name}": value for name, value in face.probabilities.items()},
     }
+
+
+def _rounded(row: dict[str, Any], digits: int) -> dict[str, Any]:
+    return {key: round(value, digits) if isinstance(value, float) else value for key, value in row.items()}
 
 
 def _csv_cells(row: dict[str, Any]) -> dict[str, Any]:

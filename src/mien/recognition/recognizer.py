@@ -17,12 +17,12 @@ from PIL import Image
 
 from mien.errors import NO_NUMBERS, MienError
 from mien.recognition import detectors, engines
+from mien.recognition.arguments import Color, WrongTypeError, address_hint, check_color, check_type
 from mien.recognition.crop import SearchedPicture, search_pictures
 from mien.recognition.detection import Detection, Detector
 from mien.recognition.devices import Device, device_name
 from mien.recognition.engine import Engine
 from mien.recognition.models import DEFAULT, SHIPPED, find
-from mien.recognition.pictures import Color, WrongTypeError, address_hint, check_color, check_type
 from mien.recognition.results import Face, Recognition, Recognitions
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class Recognizer:
         self.batch_size, self.color = batch_size, color
         if min_face is not None and not isinstance(detector, str | os.PathLike):
             raise MienError("min_face: is for the detector yunet; an object with detect() has settings of its own")
-        self._loaded_with = {
+        self._loaded_with: dict[str, Any] = {
             "model": model, "detector": detector, "min_face": min_face, "engine": engine,
             "device": device_name(device), "threads": threads,
         }  # fmt: skip
@@ -104,16 +104,19 @@ class Recognizer:
         state = {**self._loaded_with, "batch_size": self.batch_size, "color": self.color}
         if isinstance(state["engine"], str):
             state["model"] = _absolute(state["model"])
+        if isinstance(state["detector"], os.PathLike):
+            state["detector"] = Path(os.path.abspath(state["detector"]))
         for part, value, loaded in zip(("detector", "engine"), (self.detector, self.engine), self._parts, strict=True):
             if value is not loaded:  # it was replaced after loading
                 state[part] = value
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        parts = {name: state[name] for name in ("detector", "engine")}
-        settings = dict(state)
-        if isinstance(parts["detector"], str | os.PathLike):
-            settings |= {"detector": _detector_of_process(parts["detector"], state["min_face"]), "min_face": None}
+        parts: dict[str, Any] = {name: state[name] for name in ("detector", "engine")}
+        settings = {**state, "min_face": None}  # for a detector that is made already
+        is_name = isinstance(parts["detector"], str | os.PathLike)
+        if is_name:
+            settings["detector"] = _detector_of_process(parts["detector"], state["min_face"])
         if isinstance(parts["engine"], str):
             model, device, threads = (state[name] for name in ("model", "device", "threads"))
             settings["engine"] = _engine_of_process(model, parts["engine"], device, threads, _version(model))

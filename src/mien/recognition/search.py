@@ -57,6 +57,7 @@ class Tile:
     Attributes:
         left, top, right, bottom: the part, in pixels of the picture.
         width, height: size in pixels to which the part is resized.
+        finest: True if no other tile shows this part with more pixels.
     """
 
     left: int
@@ -65,6 +66,7 @@ class Tile:
     bottom: int
     width: int
     height: int
+    finest: bool = False
 
     def pixels(self, picture: np.ndarray) -> np.ndarray:
         """Returns the resized part, uint8 [height, width] or [height, width, 3]."""
@@ -110,9 +112,10 @@ def plan(height: int, width: int, min_face: float, grey: bool = False) -> list[T
     scale = max(scale, (SMALLEST_GREY if grey else SMALLEST) / min_face)
     tiles: list[Tile] = []
     while max(height, width) * scale > COARSEST:
-        tiles += _tiles(height, width, scale)
+        tiles += _tiles(height, width, scale, finest=not tiles)
         scale /= STEP
-    return [*tiles, Tile(0, 0, width, height, max(1, round(width * scale)), max(1, round(height * scale)))]
+    whole = Tile(0, 0, width, height, max(1, round(width * scale)), max(1, round(height * scale)), finest=not tiles)
+    return [*tiles, whole]
 
 
 def resized(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
@@ -146,7 +149,7 @@ def resized(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
     return np.concatenate([np.asarray(part) for part in parts]) if bands > 1 else np.asarray(parts[0])
 
 
-def _tiles(height: int, width: int, scale: float) -> Iterator[Tile]:
+def _tiles(height: int, width: int, scale: float, *, finest: bool) -> Iterator[Tile]:
     """Yields the tiles of one scale: two or more for two cores; on every machine, for equal answers."""
     wide, high = max(1, round(width * scale)), max(1, round(height * scale))
     across, down = _parts(wide), _parts(high)
@@ -156,7 +159,7 @@ def _tiles(height: int, width: int, scale: float) -> Iterator[Tile]:
         for left, right in _spans(wide, across):
             yield Tile(
                 left * width // wide, top * height // high, -(-right * width // wide), -(-bottom * height // high),
-                right - left, bottom - top,
+                right - left, bottom - top, finest,
             )  # fmt: skip
 
 

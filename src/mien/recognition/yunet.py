@@ -118,7 +118,8 @@ class YuNet:
         """Returns the candidates in one tile, float64 [N, 6], in pixels of the picture."""
         (rows,) = self._network.read([tile.pixels(picture)], min(GLIMPSE, DOUBTFUL))
         rows = suppressed(tile.whole(rows, *picture.shape[:2]))
-        tiny = rows[:, 2:4].max(axis=1, initial=0) < TINY
+        # A coarser tile shows a face with few pixels that a finer one shows with many.
+        tiny = (rows[:, 2:4].max(axis=1, initial=0) < TINY) & tile.finest
         clear = tile.placed(rows[~tiny & (rows[:, 4] >= DOUBTFUL)])
         return np.concatenate([clear, *(closer(self._network, picture, row) for row in tile.placed(rows[tiny]))])
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from mien.config import AugmentConfig, TrainConfig
 from mien.data.faces import FaceSet
-from mien.model.preprocessing import Preprocessing, to_luma
+from mien.model.preprocessing import Preprocessing, resized, to_luma
 from mien.training.degrade import blurred, compressed, lit, noisy
 
 SCALE, CROP_X, CROP_Y, FLIP, ANGLE, SHIFT_X, SHIFT_Y, BRIGHTNESS, CONTRAST, ERASE, AREA, ASPECT, ERASE_X, ERASE_Y = (
@@ -20,6 +20,9 @@ SCALE, CROP_X, CROP_Y, FLIP, ANGLE, SHIFT_X, SHIFT_Y, BRIGHTNESS, CONTRAST, ERAS
 )
 STILL, LIGHT, LIGHT_FROM, BLUR, NOISE, NOISE_SEED, JPEG = range(14, 21)
 COLUMNS = 21
+LARGEST_SOURCE = 1.5
+"""Largest side of the pictures that views are cut from, in sides of the network's input."""
+
 ERASED_AREA = (0.02, 0.2)
 ERASED_ASPECT = (0.3, 1 / 0.3)
 
@@ -60,12 +63,42 @@ class Augment:
         Returns:
             float32 [B, num_channels, S, S], normalised.
         """
-        planes = (images.unsqueeze(1) if images.ndim == 3 else images.movedim(-1, 1)).float() / 255
+        planes = self._reduced(images.unsqueeze(1) if images.ndim == 3 else images.movedim(-1, 1)).float() / 255
         if planes.shape[1] == 3 and self.num_channels == 1:
             planes = to_luma(planes)
         planes = self._degrade(self._relight(self._move(planes, random), random), random)
         pixels = self.preprocessing.normalise(planes.expand(-1, self.num_channels, -1, -1))
         return self._erase(pixels, random)
+
+    def reduced(self, images: torch.Tensor) -> torch.Tensor:
+        """Makes large pictures smaller by an antialiased resize, once and before training.
+
+        Views are cut by bilinear resampling, which reads four pixels for each of its own: in much larger pictures it
+        would skip the others (aliasing), unlike the resize of validation and inference.
+
+        Args:
+            images: uint8 [N, H, W] (grey) or [N, H, W, 3] (RGB).
+
+        Returns:
+            uint8 of the same layout: the tightest crop still has as many pixels as the network's input, as long as that
+            takes at most ``LARGEST_SOURCE`` of its sides. Smaller pictures are returned unchanged.
+        """
+        if max(images.shape[1:3]) <= self._source_size:
+            return images
+        parts = []
+        for part in images.split(256):  # the resize computes in float32
+            planes = self._reduced(part.unsqueeze(1) if part.ndim == 3 else part.movedim(-1, 1))
+            parts.append(planes[:, 0] if part.ndim == 3 else planes.movedim(1, -1))
+        return torch.cat(parts).contiguous()
+
+    @property
+    def _source_size(self) -> int:
+        return math.ceil(self.preprocessing.image_size * min(1 / self.config.crop_scale, LARGEST_SOURCE))
+
+    def _reduced(self, planes: torch.Tensor) -> torch.Tensor:
+        """uint8 [B, C, H, W], with H and W of at most ``_source_size``."""
+        size = self._source_size
+        return resized(planes, size) if max(planes.shape[-2:]) > size else planes
 
     def _move(self, planes: torch.Tensor, random: torch.Tensor) -> torch.Tensor:
         """Crop, flip, rotation, shift and resize in one bilinear resampling; pixels beyond the edges are mirrored."""
@@ -158,6 +191,20 @@ def shuffled(count: int, seed: int, epoch: int) -> torch.Tensor:
     return torch.from_numpy(generator.permutation(count))
 
 
+def resampled(labels: np.ndarray, seed: int, epoch: int, power: float) -> torch.Tensor:
+    """Rows of an epoch drawn with repetitions, a class in proportion to its images ** (1 - power): int64 [N].
+
+    Args:
+        labels: int64 [N].
+        seed: of the run.
+        epoch: the first is 1.
+        power: 0 draws every row as often as any other, 1 every class.
+    """
+    generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, epoch, 0xBA1))))
+    weights = np.bincount(labels)[labels].astype(np.float64) ** -power
+    return torch.from_numpy(generator.choice(len(labels), len(labels), p=weights / weights.sum()))
+
+
 def local_rows(order: torch.Tensor, step: int, accelerator: Accelerator, batch_size: int) -> torch.Tensor:
     """This process's share of a step's images, int64 [batch_size / processes]."""
     share = batch_size // accelerator.num_processes
@@ -188,6 +235,29 @@ def build_mixup(config: TrainConfig, classes: int) -> Mixup | None:
 def soft_targets(labels: torch.Tensor, classes: int, smoothing: float) -> torch.Tensor:
     """int64 [B] to float32 [B, classes]: ``smoothing`` spread over all classes (Szegedy et al. 2016, section 7)."""
     return F.one_hot(labels, classes).float() * (1 - smoothing) + smoothing / classes
+
+
+def weighted_cross_entropy(
+    answers: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, smoothing: float
+) -> torch.Tensor:
+    """Cross-entropy in which each picture counts by the weight of its class, or of its two mixed classes.
+
+    The ``weight`` of ``F.cross_entropy`` multiplies every cell of a soft target instead. A rare class then draws
+    probability from every picture through its share of the smoothing: a clear "happy" of FER2013 would be taught 18 %
+    "disgust" by a smoothing of 0.1.
+
+    Args:
+        answers: float32 [B, C], logits.
+        targets: float32 [B, C], smoothed, of one class a row or of two that were mixed.
+        weights: float32 [C], of the classes.
+        smoothing: share of the targets that is spread over all classes, in [0, 1).
+
+    Returns:
+        float32 [], the mean over the batch.
+    """
+    # The targets are (1 - s) * labels + s / C, so their mean weight holds the labels' mean weight.
+    of_pictures = (targets @ weights - smoothing * weights.mean()) / (1 - smoothing)
+    return (of_pictures * F.cross_entropy(answers, targets, reduction="none")).mean()
 
 
 def class_weights(train: FaceSet) -> torch.Tensor:

@@ -6,9 +6,12 @@ Each image is changed only by its own random numbers, so that it looks the same 
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 from torch.nn import functional as F
+
+from mien.model.preprocessing import to_luma
 
 BLOCK = 8
 """Side of the blocks of JPEG, in pixels."""
@@ -100,15 +103,14 @@ def compressed(planes: torch.Tensor, quality: torch.Tensor) -> torch.Tensor:
         float32 [B, 1 or 3, H, W] in [0, 1].
     """
     height, width = planes.shape[-2:]
-    shares = planes.new_tensor((0.299, 0.587, 0.114) if planes.shape[1] == 3 else (1.0,)).view(1, -1, 1, 1)
-    luma = (planes * shares).sum(1, keepdim=True)
+    luma = to_luma(planes) if planes.shape[1] == 3 else planes
     # Blocks that reach beyond the image repeat its edge pixels.
     grid = F.pad(255 * luma - 128, (0, -width % BLOCK, 0, -height % BLOCK), mode="replicate")
     rows, columns = grid.shape[-2] // BLOCK, grid.shape[-1] // BLOCK
     blocks = grid.view(-1, rows, BLOCK, columns, BLOCK).permute(0, 1, 3, 2, 4)
     cosines = _cosines(planes.device)
     scale = torch.where(quality < 50, 5000 / quality, 200 - 2 * quality)
-    steps = ((QUANTA.to(planes.device) * scale.view(-1, 1, 1) + 50) / 100).floor().clamp(1, 255)[:, None, None]
+    steps = ((_quanta(planes.device) * scale.view(-1, 1, 1) + 50) / 100).floor().clamp(1, 255)[:, None, None]
     rounded = ((cosines @ blocks @ cosines.T) / steps).round() * steps
     restored = (cosines.T @ rounded @ cosines).permute(0, 1, 3, 2, 4).reshape(grid.shape)
     change = (restored + 128).clamp(0, 255)[..., :height, :width] / 255 - luma
@@ -136,9 +138,18 @@ def _hashed(seeds: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
     return ((word >> 8) + 1).float() / 2**24
 
 
+@lru_cache
+def _quanta(device: torch.device) -> torch.Tensor:
+    """``QUANTA`` on a device; copied once, since each copy makes a GPU wait."""
+    with torch.inference_mode(False):
+        return QUANTA.to(device)
+
+
+@lru_cache
 def _cosines(device: torch.device) -> torch.Tensor:
     """The orthonormal cosine transform of 8 numbers (DCT-II), float32 [8, 8]; its transpose undoes it."""
-    order, place = torch.arange(BLOCK).view(-1, 1), torch.arange(BLOCK)
-    matrix = (math.pi * order * (2 * place + 1) / (2 * BLOCK)).cos() * math.sqrt(2 / BLOCK)
-    matrix[0] /= math.sqrt(2)
-    return matrix.to(device)
+    with torch.inference_mode(False):  # a tensor made in inference mode could not be used in training later
+        order, place = torch.arange(BLOCK).view(-1, 1), torch.arange(BLOCK)
+        matrix = (math.pi * order * (2 * place + 1) / (2 * BLOCK)).cos() * math.sqrt(2 / BLOCK)
+        matrix[0] /= math.sqrt(2)
+        return matrix.to(device)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import cast
 
@@ -18,8 +20,9 @@ from mien.config import TrainConfig, to_dict
 from mien.data.clean import Sketches, sketch
 from mien.data.faces import SPLITS, FaceSet
 from mien.data.read import read_faces
+from mien.data.twins import has_twin
 from mien.errors import MienError
-from mien.evaluation.metrics import accuracy_and_macro_f1
+from mien.evaluation.metrics import accuracy_and_macro_f1, balanced_accuracy
 from mien.files import read_json_object, write_json
 from mien.labels import canonical
 from mien.locks import holds_out
@@ -27,22 +30,14 @@ from mien.log import report, say
 from mien.machine import machine_of, versions
 from mien.model.classifier import Classifier
 from mien.model.freezing import check_freezing, freeze, frozen_units, table, training_mode
-from mien.model.networks import Network, lay_out, logits, logits_and_states, num_channels, rows_line
+from mien.model.networks import Network, lay_out, num_channels, rows_line
 from mien.model.preprocessing import tensor
 from mien.model.vit import build, check_backbone, classes_of, holds_timm, is_hub_id, reading_crop_of
 from mien.progress import progress
-from mien.training.augment import (
-    Augment,
-    build_mixup,
-    class_weights,
-    local_rows,
-    random_table,
-    seed_step,
-    shuffled,
-    soft_targets,
-)
+from mien.training.augment import Augment, local_rows, random_table, resampled, seed_step, shuffled
 from mien.training.calibrate import calibrate_model
-from mien.training.history import epoch_line, write_curves
+from mien.training.history import choice_line, epoch_line, write_curves
+from mien.training.objective import Objective
 from mien.training.optim import WeightAverage, build_optimizer, build_schedule, moments, restore_moments
 from mien.training.run import (
     Parts,
@@ -57,7 +52,10 @@ from mien.training.run import (
     saved_reading_crop,
     start_accelerator,
 )
-from mien.training.teachers import Distillation, Hints, Teacher, check_teachers, load_teachers, teacher_state
+from mien.training.schedule import Budget, ClockSchedule
+from mien.training.step import Pass, Recorded, method_of
+from mien.training.targets import StoredAnswers, check_targets
+from mien.training.teachers import Teacher, check_teachers, load_teachers, teacher_state
 
 LEAST_GAIN = 2
 """An epoch replaces the classifier that training began with if it labels at least so many validation pictures more
@@ -65,13 +63,22 @@ correctly. One picture more of nine is luck as often as not (LOG.md); of thousan
 
 
 @holds_out
-def train(config: TrainConfig, *, resume: bool = False, command: str = "") -> Path:
+def train(
+    config: TrainConfig,
+    *,
+    resume: bool = False,
+    command: str = "",
+    faces: FaceSet | None = None,
+    calibrate: bool = True,
+) -> Path:
     """Trains a classifier and writes its model folder.
 
     Args:
         config: see ``TrainConfig``.
         resume: continue from the state in ``config.out``.
         command: the command line, for ``meta.json``.
+        faces: the data, in place of what ``config.data`` names.
+        calibrate: fit a temperature on validation at the end.
 
     Returns:
         ``config.out/model``: the weights with the highest validation accuracy.
@@ -85,13 +92,15 @@ def train(config: TrainConfig, *, resume: bool = False, command: str = "") -> Pa
     config = with_backbone_defaults(config, resume)
     accelerator = start_accelerator(config)
     with accelerator.main_process_first():  # the main process fills the cache and clears the folder for the others
-        faces = prepare_faces(read_faces(config.data), config)
+        faces = prepare_faces(read_faces(config.data) if faces is None else faces, config)
         check_classes(faces)
         config = fit_batch(config, faces, accelerator.num_processes)
         saved = open_run(config, faces.fingerprint, resume)
     teachers = load_teachers(config.teacher, faces.names, accelerator.device)
+    stored = StoredAnswers.load(Path(config.targets), faces) if config.targets else None
     if saved:
         check_teachers(teachers, saved)
+        check_targets(stored, saved)
     torch.manual_seed(config.seed)
     if on_main() and is_hub_id(config.backbone):
         say(f"reading {config.backbone} from the Hugging Face hub or its cache")
@@ -108,7 +117,8 @@ def train(config: TrainConfig, *, resume: bool = False, command: str = "") -> Pa
     check_freezing(config.freeze, network, fresh=config.is_fresh, by_default=freezes_by_default)
     classifier = Classifier(lay_out(network.to(accelerator.device)), preprocessing, faces.names)
     backbone_names = classes_of(config.backbone)
-    FineTuning(config, classifier, faces, accelerator, saved, command, teachers, backbone_names).fit()
+    run = FineTuning(config, classifier, faces, accelerator, saved, command, teachers, backbone_names, stored)
+    run.fit(calibrate=calibrate)
     accelerator.wait_for_everyone()
     return Path(config.out) / "model"
 
@@ -138,21 +148,27 @@ def check_classes(faces: FaceSet) -> None:
         )
 
 
+def score_of(row: dict[str, float], select: str) -> float:
+    """The score by which the kept weights are chosen, in [0, 1], higher is better; of a loss exp(-loss)."""
+    value = row[f"val_{select}"]
+    return math.exp(-value) if select.endswith("loss") else value
+
+
 @dataclass
 class Stage:
     """Consecutive epochs with the same frozen units, which share one optimizer.
 
     Attributes:
         frozen: number of frozen units (``mien.model.freezing.frozen_units``).
-        model: the network, or its wrapper for several processes.
+        step: forward and backward pass of a batch.
         optimizer: of the trainable parameters.
         schedule: of its learning rates.
     """
 
     frozen: int
-    model: nn.Module
+    step: Pass
     optimizer: torch.optim.Optimizer
-    schedule: CosineLRScheduler
+    schedule: CosineLRScheduler | ClockSchedule
 
 
 class FineTuning:
@@ -167,6 +183,7 @@ class FineTuning:
         command: the command line, for ``meta.json``.
         teachers: classifiers to distil from, on the device.
         backbone_names: the classes of the backbone if it is a trained classifier; empty if the head is new.
+        stored: answers for the training faces to learn from, or None.
     """
 
     def __init__(
@@ -179,25 +196,24 @@ class FineTuning:
         command: str = "",
         teachers: Sequence[Teacher] = (),
         backbone_names: tuple[str, ...] = (),
+        stored: StoredAnswers | None = None,
     ) -> None:
         self.config, self.classifier, self.faces, self.accelerator = config, classifier, faces, accelerator
         self.network, self.command, self.backbone_names = classifier.network, command, backbone_names
         self.run = Run(config, faces.fingerprint, accelerator, saved)
         self.out, self.state = self.run.out, self.run.state
         self.train_set, self.validation = faces.part("train"), faces.part("validation")
-        self.images = tensor(self.train_set.images).to(accelerator.device)
+        self.augment = Augment(config.augment, classifier.preprocessing, num_channels(self.network))
+        self.images = self.augment.reduced(tensor(self.train_set.images).to(accelerator.device))
         self.labels = torch.from_numpy(self.train_set.labels).to(accelerator.device)
         self.steps = len(self.images) // config.batch_size
-        self.augment = Augment(config.augment, classifier.preprocessing, num_channels(self.network))
-        self.mix = build_mixup(config, len(faces.names))
-        self.weights = class_weights(self.train_set).to(accelerator.device) if config.class_weights else None
         self.precision = resolve_precision(config.precision, accelerator.device)
-        self.teachers = teachers
-        self.distil = Distillation(config.distill, teachers, classifier.preprocessing, self.precision)
-        frozen = (config.freeze.blocks or 0) if config.freeze.release_epoch is None else 0
-        self.hints = (
-            Hints(self.network, teachers, frozen, mirror=config.distill.mirror) if config.distill.features else None
-        )
+        self.teachers, self.stored = teachers, stored
+        answers = None if stored is None else stored.rows(self.train_set).to(accelerator.device)
+        self.objective = Objective(config, classifier, self.train_set, teachers, answers, self.precision)
+        self.method = method_of(config.compile, accelerator)
+        self.views = Recorded(self.augment, "augmentation") if self.method == "graph" else self.augment
+        self.budget = self.build_budget()
         self.average = WeightAverage(self.network, decay=config.ema, use_warmup=True) if config.ema else None
         self.moments = saved.part("moments") if saved else {}
         if saved:
@@ -205,12 +221,31 @@ class FineTuning:
             if self.average is not None:
                 self.average.module.load_state_dict(saved.part("average"))
 
-    def fit(self) -> None:
-        """Trains up to the last epoch and calibrates the best model."""
+    def build_budget(self) -> Budget:
+        """The length of the run: by minutes, else by epochs."""
+        if self.config.minutes is None:
+            return Budget(self.config.epochs * self.steps, None)
+        budget = Budget(None, self.config.minutes)
+        budget.look(self.updates, self.run.seconds, self.accelerator)
+        return budget
+
+    @property
+    def updates(self) -> int:
+        """Updates done so far."""
+        return (self.state.epoch - 1) * self.steps + self.state.step
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the budget is spent."""
+        return self.budget.spent(self.updates) >= 1.0
+
+    def fit(self, *, calibrate: bool = True) -> None:
+        """Trains until the budget is spent and calibrates the best model, unless ``calibrate`` is False."""
         stage: Stage | None = None
         if on_main():
             self.write_missing_model()
-        for epoch in range(self.state.epoch, self.config.epochs + 1):
+        while not self.is_over or self.state.step:  # an epoch that the clock cut short is still to be finished
+            epoch = self.state.epoch
             frozen = frozen_units(self.config.freeze, epoch)
             if stage is None or stage.frozen != frozen:
                 stage = self.enter_stage(frozen, stage)
@@ -218,8 +253,11 @@ class FineTuning:
                 self.evaluate_start(stage)
             self.train_epoch(epoch, stage)
             self.finish_epoch(epoch, stage)
+        self.run.tracking.finish()
         if on_main():
             write_curves(self.out, self.state.history)
+            report(choice_line(self.state.history, self.state.best_epoch))
+        if on_main() and calibrate:
             report(calibrate_model(self.out, self.validation, self.train_set.images, self.accelerator.device))
 
     def enter_stage(self, frozen: int, previous: Stage | None) -> Stage:
@@ -232,9 +270,21 @@ class FineTuning:
             say(table(self.network, optimizer.param_groups))
             if self.backbone_names and previous is None:
                 say(rows_line(self.backbone_names, self.faces.names))
-        schedule = build_schedule(optimizer, self.config, self.steps)
+        schedule = self.schedule_of(optimizer)
         restore_moments(self.network, optimizer, self.moments)
-        return Stage(frozen, self.accelerator.prepare_model(self.network), optimizer, schedule)
+        model = self.accelerator.prepare_model(self.network)
+        compiled = cast(nn.Module, torch.compile(model)) if self.method == "on" else model
+        loss = partial(self.loss, compiled)
+        step = Pass(loss, self.network, self.accelerator, self.method, half=self.precision == "bf16")
+        return Stage(frozen, step, optimizer, schedule)
+
+    def schedule_of(self, optimizer: torch.optim.Optimizer) -> CosineLRScheduler | ClockSchedule:
+        """The learning rates: by the clock if minutes are given, else by steps."""
+        config = self.config
+        if config.minutes is None:
+            return build_schedule(optimizer, config, self.steps)
+        warmup = round(config.warmup_epochs * self.steps)
+        return ClockSchedule(optimizer, config.lr or 0.0, config.min_lr, warmup, self.budget)
 
     @property
     def knows_every_class(self) -> bool:
@@ -245,13 +295,15 @@ class FineTuning:
     def margin(self) -> float:
         """Gain in accuracy above which an epoch is the new best: 0, or ``LEAST_GAIN`` pictures if the start is best."""
         start_is_best = self.state.best_epoch == 0 and self.state.best_accuracy >= 0
+        if self.config.select != "accuracy":
+            return 0.0
         # Half a picture less, so that rounding decides nothing.
         return (LEAST_GAIN - 0.5) / len(self.validation) if start_is_best else 0.0
 
     def evaluate_start(self, stage: Stage) -> None:
         """Scores the untrained classifier and saves it as epoch 0, the best until an epoch gains ``margin``."""
         scores = self.validate(self.network)
-        self.state.best_accuracy, self.state.best_epoch = scores["val_accuracy"], 0
+        self.state.best_accuracy, self.state.best_epoch = score_of(scores, self.config.select), 0
         self.save_state(stage)
         if on_main():
             self.save_model(self.network, {"epoch": 0, **scores})
@@ -261,76 +313,74 @@ class FineTuning:
             )
 
     def train_epoch(self, epoch: int, stage: Stage) -> None:
-        """One pass over the training images, or the rest of a pass that was interrupted."""
+        """One pass over the training images, the rest of an interrupted pass, or less if the clock ends the run."""
         config, state, device = self.config, self.state, self.accelerator.device
-        order = shuffled(len(self.images), config.seed, epoch).to(device)
+        order = self.order(epoch).to(device)
         random = random_table(len(self.images), config.seed, epoch).to(device)
         training_mode(self.network, stage.frozen)
         loss_sum = torch.tensor(state.loss_sum, device=device)
         done, total, note = state.step * config.batch_size, self.steps * config.batch_size, ""
         with progress(f"epoch {epoch}", total, "images", done=done, quiet=not on_main()) as advance:
-            for step in range(state.step, self.steps):
-                update = (epoch - 1) * self.steps + step + 1
+            while state.step < self.steps and not self.is_over:
+                update = self.updates + 1
                 seed_step(config.seed, update, self.accelerator.process_index)
                 stage.schedule.step_update(update)
-                rows = local_rows(order, step, self.accelerator, config.batch_size)
-                loss = self.loss(stage.model, self.augment(self.images[rows], random[rows]), self.labels[rows])
-                self.accelerator.backward(loss)
+                rows = local_rows(order, state.step, self.accelerator, config.batch_size)
+                views = self.views(self.images[rows], random[rows])
+                loss_sum += stage.step(*self.objective.batch(views, self.labels[rows], rows))
                 if config.clip_grad:
                     self.accelerator.clip_grad_norm_(self.network.parameters(), config.clip_grad)
                 stage.optimizer.step()
                 stage.optimizer.zero_grad()
                 if self.average is not None:
                     self.average.update(self.network, update)
-                loss_sum += loss.detach()
-                state.step = step + 1
-                if self.run.is_check_due(state.step, self.steps):
+                state.step += 1
+                self.budget.look(self.updates, self.run.seconds, self.accelerator)
+                if self.run.is_check_due(state.step, self.steps) or self.is_over:
                     is_save_due = self.run.check(loss_sum)
                     note = f"loss {state.loss_sum / state.step:.3f}"
-                    if is_save_due and state.step < self.steps:
+                    rate = max(group["lr"] for group in stage.optimizer.param_groups)
+                    self.run.tracking.log({"loss": state.loss_sum / state.step, "lr": rate}, update, prefix="step")
+                    if is_save_due and state.step < self.steps and not self.is_over:
                         self.save_state(stage)
                 advance(config.batch_size, note)
 
-    def loss(self, model: nn.Module, pixels: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Cross-entropy against the targets, blended with the teachers' part of the loss.
+    def order(self, epoch: int) -> torch.Tensor:
+        """The rows of an epoch in the order in which they are read, int64 [N]."""
+        if self.config.resample:
+            return resampled(self.train_set.labels, self.config.seed, epoch, self.config.resample)
+        return shuffled(len(self.images), self.config.seed, epoch)
 
-        Args:
-            model: the network, or its wrapper.
-            pixels: float32 [B, C, S, S], augmented and normalised.
-            labels: int64 [B].
-
-        Returns:
-            float32 [].
-        """
-        if self.mix is not None:
-            pixels, targets = self.mix(pixels, labels)
-        else:
-            targets = soft_targets(labels, len(self.faces.names), self.config.label_smoothing)
-        states: tuple[torch.Tensor, ...] = ()
-        with torch.autocast(pixels.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            if self.hints is None:
-                answers = logits(model, pixels)
-            else:
-                answers, states = logits_and_states(model, pixels)
-        loss = F.cross_entropy(answers.float(), targets, weight=self.weights)
-        if self.teachers:
-            loss = self.distil(loss, answers, pixels)
-        return loss if self.hints is None else loss + self.config.distill.features * self.hints(states)
+    def loss(self, model: nn.Module, *batch: torch.Tensor) -> torch.Tensor:
+        """The loss of a batch that ``Objective.batch`` made, float32 []."""
+        return self.objective.loss(model, *batch)
 
     def finish_epoch(self, epoch: int, stage: Stage) -> None:
-        """Evaluates an epoch and saves history, state and, if it is the best so far, the model."""
+        """Evaluates an epoch and saves history, state and, if it is the best so far, the model.
+
+        An epoch that ``config.validate_epochs`` leaves out is only counted.
+        """
         state, config, trained = self.state, self.config, self.run.seconds
-        row = {"epoch": epoch, "loss": state.loss_sum / self.steps, **self.validate(self.averaged)}
+        if epoch % config.validate_epochs and not self.is_over:
+            state.epoch, state.step, state.loss_sum = epoch + 1, 0, 0.0
+            return
+        row = {"epoch": epoch, "loss": state.loss_sum / state.step, **self.validate(self.averaged)}
         row["lr"] = max(group["lr"] for group in stage.optimizer.param_groups)
-        best = row["val_accuracy"] > state.best_accuracy + self.margin
+        score = score_of(row, config.select)
+        best = score > state.best_accuracy + self.margin
         if best:
-            state.best_accuracy, state.best_epoch = row["val_accuracy"], epoch
-        self.run.finish_epoch(row, self.steps * config.batch_size, trained)
+            state.best_accuracy, state.best_epoch = score, epoch
+        former = int(state.history[-1]["epoch"]) if state.history else 0
+        images = ((epoch - former - 1) * self.steps + state.step) * config.batch_size
+        self.run.finish_epoch(row, images, trained)
         if on_main():
-            self.run.report(epoch_line(row, config.epochs, best))
+            line = epoch_line(row, None if config.minutes else config.epochs, best)
+            self.run.report(line, self.updates)
         self.save_state(stage)
         if best and on_main():
             self.save_model(self.averaged, row)
+        if not self.is_over:
+            self.budget.look(self.updates, self.run.seconds, self.accelerator, after_a_pause=True)
 
     @property
     def averaged(self) -> Network:
@@ -358,8 +408,22 @@ class FineTuning:
         answers = gather_rows(self.accelerator, share, len(self.validation)).cpu()
         labels = torch.from_numpy(self.validation.labels)
         accuracy, macro_f1 = accuracy_and_macro_f1(answers.argmax(1).numpy(), labels.numpy(), answers.shape[1])
-        loss = F.cross_entropy(answers, labels).item()
-        return {"val_loss": loss, "val_accuracy": float(accuracy), "val_macro_f1": float(macro_f1)}
+        balanced = balanced_accuracy(answers.argmax(1).numpy(), labels.numpy())
+        scores = {
+            "val_loss": F.cross_entropy(answers, labels).item(),
+            "val_accuracy": float(accuracy),
+            "val_macro_f1": float(macro_f1),
+            "val_balanced_accuracy": balanced,
+        }
+        if self.config.select == "clean_loss":
+            scores["val_clean_loss"] = F.cross_entropy(answers[self.clean], labels[self.clean]).item()
+        return scores
+
+    @cached_property
+    def clean(self) -> torch.Tensor:
+        """Which validation pictures have no twin in training, bool [V]; all of them if every one has."""
+        clean = ~has_twin(self.validation.images, self.train_set.images)
+        return torch.from_numpy(clean if clean.any() else ~clean)
 
     def save_model(self, network: Network, row: dict[str, float]) -> None:
         """Writes ``OUT/model`` and, beside it, ``OUT/meta.json``."""
@@ -371,19 +435,19 @@ class FineTuning:
             "data": {"source": self.faces.source, "fingerprint": self.faces.fingerprint,
                      "images": {name: len(self.faces.part(name)) for name in SPLITS if self.faces.has(name)}},
             "teachers": [{"folder": str(t.classifier.folder), "sha256": t.sha256} for t in self.teachers],
+            "targets": None if self.stored is None else {"file": str(self.stored.path), "sha256": self.stored.sha256},
             "config": to_dict(self.config),
             "machine": machine_of(self.accelerator.device),
             "versions": versions(),
         }  # fmt: skip
         classifier = Classifier(network, self.classifier.preprocessing, self.classifier.names)
-        classifier.save(self.out / "model", meta, self.sketches())
+        classifier.save(self.out / "model", meta, self.sketches)
         write_json(self.out / "meta.json", meta)
 
+    @cached_property
     def sketches(self) -> Sketches:
-        """Sketches of the training images, computed once."""
-        if not hasattr(self, "_sketches"):
-            self._sketches = sketch(self.train_set.images)
-        return self._sketches
+        """Sketches of the training images."""
+        return sketch(self.train_set.images)
 
     def save_state(self, stage: Stage) -> None:
         """Writes the state of the run, from the main process."""
@@ -393,6 +457,8 @@ class FineTuning:
         """The tensors of the state: weights, moments, the averaged weights, and the teachers' fingerprints."""
         parts = {"network": self.network.state_dict(), "moments": moments(self.network, stage.optimizer)}
         parts["teachers"] = teacher_state(self.teachers)
+        if self.stored is not None:
+            parts["targets"] = self.stored.state()
         if self.average is not None:
             parts["average"] = self.average.module.state_dict()
         return parts

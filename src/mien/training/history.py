@@ -1,10 +1,10 @@
-"""What a run reports: a line per epoch, ``history.csv``, curves, figures and TensorBoard."""
+"""What a run reports: a line per epoch, ``history.csv``, curves and figures."""
 
 from __future__ import annotations
 
 import csv
-import importlib.util
 import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,29 @@ from mien.files import atomic_file, write_text
 from mien.model.preprocessing import Preprocessing
 
 
-def epoch_line(row: dict[str, Any], epochs: int, best: bool) -> str:
-    """The result of an epoch of fine-tuning in one line."""
+def epoch_line(row: dict[str, Any], epochs: int | None, best: bool) -> str:
+    """The result of an epoch of fine-tuning in one line; ``epochs`` is None if minutes end the run."""
     return (
-        f"epoch {row['epoch']:>3}/{epochs}  loss {row['loss']:.4f}  "
+        f"epoch {row['epoch']:>3}{f'/{epochs}' if epochs else ''}  loss {row['loss']:.4f}  "
         f"validation: accuracy {row['val_accuracy']:.2%}, "
-        f"macro-F1 {row['val_macro_f1']:.4f}, loss {row['val_loss']:.4f}  lr {row['lr']:.2e}  "
+        f"macro-F1 {row['val_macro_f1']:.2%}, loss {row['val_loss']:.4f}  lr {row['lr']:.2e}  "
         f"{row['images_per_second']:,.0f} images/s{'  best so far' if best else ''}"
+    )
+
+
+def choice_line(history: Sequence[Mapping[str, Any]], best_epoch: int) -> str:
+    """The epoch that validation chose and the last one, which nothing chose, in one line.
+
+    Args:
+        history: a row per epoch with ``epoch`` and ``val_accuracy``, in [0, 1].
+        best_epoch: the chosen one; 0 for the classifier that training began with.
+    """
+    last = history[-1]
+    chosen = next((row for row in history if row["epoch"] == best_epoch), None)
+    score = "the start" if chosen is None else f"epoch {best_epoch}, {chosen['val_accuracy']:.2%}"
+    return (
+        f"validation chose {score}: a little too high, since it was chosen; the last epoch, {last['epoch']}, has "
+        f"{last['val_accuracy']:.2%}"
     )
 
 
@@ -38,7 +54,8 @@ def pretraining_line(row: dict[str, Any], epochs: int | None) -> str:
 def write_history(out: Path, history: list[dict[str, Any]]) -> None:
     """Writes ``history.csv``, a row per epoch."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(history[0]), lineterminator="\n")
+    names = dict.fromkeys(name for row in history for name in row)  # a row of an older version lacks the new columns
+    writer = csv.DictWriter(text, fieldnames=list(names), restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(history)
     write_text(out / "history.csv", text.getvalue())
@@ -61,11 +78,13 @@ def read_history(out: Path) -> list[dict[str, float]]:
 
 
 def write_curves(out: Path, history: list[dict[str, Any]], *, pretraining: bool = False) -> None:
-    """Draws loss and validation scores over the epochs as ``curves.png``."""
-    from mien.evaluation.figures import PROBES, SCORES, curves, png
+    """Draws loss and validation scores over the epochs as ``curves.png``, ``curves.pdf`` and ``curves.svg``."""
+    from mien.evaluation.figures import PROBES, SCORES, curves
+    from mien.evaluation.style import files
 
-    with atomic_file(out / "curves.png") as temporary:
-        temporary.write_bytes(png(curves(history, scores=PROBES if pretraining else SCORES)))
+    for suffix, content in files(curves(history, scores=PROBES if pretraining else SCORES)).items():
+        with atomic_file(out / f"curves.{suffix}") as temporary:
+            temporary.write_bytes(content)
 
 
 def write_reconstructions(
@@ -80,29 +99,10 @@ def write_reconstructions(
         merged: float32 [B, C, S, S], the reconstructions, with the visible patches unchanged.
         hidden: float32 [B, 1, S, S], 1 for hidden pixels.
     """
-    from mien.evaluation.figures import png, reconstructions
+    from mien.evaluation.figures import reconstructions
+    from mien.evaluation.style import png
 
     originals, results = (preprocessing.to_images(batch) for batch in (pixels, merged))
     figure = reconstructions(originals, hidden[:, 0].cpu().numpy() > 0, results)
     with atomic_file(out / "reconstructions.png") as temporary:
         temporary.write_bytes(png(figure))
-
-
-def require_tensorboard() -> None:
-    """Checks, before any work, that the package of ``write_tensorboard`` is installed.
-
-    Raises:
-        MienError: tensorboard is not installed.
-    """
-    if importlib.util.find_spec("tensorboard") is None:
-        raise MienError("--tensorboard: tensorboard is not installed; pip install 'mien[tensorboard]'")
-
-
-def write_tensorboard(out: Path, row: dict[str, Any]) -> None:
-    """Adds an epoch to ``OUT/tensorboard``; needs the package that ``require_tensorboard`` checks for."""
-    from torch.utils.tensorboard import SummaryWriter
-
-    with SummaryWriter(str(out / "tensorboard")) as writer:
-        for name, value in row.items():
-            if name != "epoch" and value is not None:
-                writer.add_scalar(name, value, row["epoch"])

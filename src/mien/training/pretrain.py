@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from timm.optim import param_groups_weight_decay
-from torch import nn
 from transformers import ViTMAEForPreTraining
 
 from mien.config import PretrainConfig, to_dict
@@ -40,6 +39,7 @@ from mien.training.run import (
     start_accelerator,
 )
 from mien.training.schedule import Budget, build_schedule
+from mien.training.step import Pass, Recorded, method_of
 
 NO_DECAY: tuple[str, ...] = ("vit.embeddings.cls_token", "decoder.mask_token")
 """Exempt from weight decay beside every bias and norm."""
@@ -117,9 +117,9 @@ class Pretraining:
         self.faces, self.accelerator, self.command = faces, accelerator, command
         self.run = Run(config, faces.fingerprint, accelerator, saved)
         self.out, self.state = self.run.out, self.run.state
-        self.images = tensor(faces.part("train").images).to(accelerator.device)
-        self.steps = len(self.images) // config.batch_size
         self.augment = Augment(config.augment, preprocessing, network.config.num_channels)
+        self.images = self.augment.reduced(tensor(faces.part("train").images).to(accelerator.device))
+        self.steps = len(self.images) // config.batch_size
         self.precision = resolve_precision(config.precision, accelerator.device)
         rate = config.lr or 0.0
         groups = param_groups_weight_decay(network, config.weight_decay, no_weight_decay_list=NO_DECAY)
@@ -130,7 +130,11 @@ class Pretraining:
         if saved:
             network.load_state_dict(saved.part("network"))
             restore_moments(network, self.optimizer, saved.part("moments"))
-        self.model = self.compiled(accelerator.prepare_model(network))
+        method = method_of(config.compile, accelerator)
+        model = accelerator.prepare_model(network)
+        self.model: Callable[..., Any] = torch.compile(model) if method == "on" else model
+        self.views = Recorded(self.augment, "augmentation") if method == "graph" else self.augment
+        self.step = Pass(self.loss, network, accelerator, method, half=self.precision == "bf16")
 
     def build_budget(self) -> Budget:
         """The length of the run: by minutes, else by steps, else by epochs."""
@@ -140,11 +144,6 @@ class Pretraining:
         budget = Budget(None, config.minutes)
         budget.look(self.updates, self.run.seconds, self.accelerator)
         return budget
-
-    def compiled(self, model: nn.Module) -> Callable[..., Any]:
-        """The network, compiled if ``config.compile`` is on, or is auto on a GPU, where it helps."""
-        setting, on_gpu = self.config.compile, self.accelerator.device.type == "cuda"
-        return torch.compile(model) if setting == "on" or (setting == "auto" and on_gpu) else model
 
     @property
     def updates(self) -> int:
@@ -167,6 +166,7 @@ class Pretraining:
         while not self.is_over or self.state.step:  # an epoch that the budget cut short is still to be finished
             self.train_epoch(self.state.epoch)
             self.finish_epoch(self.state.epoch)
+        self.run.tracking.finish()
         if on_main():
             self.save_model()
             write_curves(self.out, self.state.history, pretraining=True)
@@ -186,18 +186,20 @@ class Pretraining:
                 seed_step(config.seed, self.updates + 1, self.accelerator.process_index)
                 self.schedule.step_update(self.budget.ticks(self.updates + 1))
                 rows = local_rows(order, state.step, self.accelerator, config.batch_size)
-                loss = self.loss(self.augment(self.images[rows], random[rows]), noise[rows])
-                self.accelerator.backward(loss)
+                loss = self.step(self.views(self.images[rows], random[rows]), noise[rows])
                 if config.clip_grad:
                     self.accelerator.clip_grad_norm_(self.network.parameters(), config.clip_grad)
                 self.optimizer.step()
                 self.optimizer.zero_grad()
-                loss_sum += loss.detach()
+                loss_sum += loss
                 state.step += 1
                 self.budget.look(self.updates, self.run.seconds, self.accelerator)
                 if self.run.is_check_due(state.step, self.steps) or self.is_over:
                     is_save_due = self.run.check(loss_sum)
                     note = f"loss {state.loss_sum / state.step:.4f}"
+                    rate = max(group["lr"] for group in self.optimizer.param_groups)
+                    values = {"loss": state.loss_sum / state.step, "lr": rate}
+                    self.run.tracking.log(values, self.updates, prefix="step")
                     note += f", {self.budget.spent(self.updates):.0%} of the time" if config.minutes else ""
                     if is_save_due and state.step < self.steps:
                         self.run.save(self.parts)
@@ -218,11 +220,12 @@ class Pretraining:
         if on_main() and is_probed:
             row |= self.evaluate()
         row["lr"] = max(group["lr"] for group in self.optimizer.param_groups)
-        before = state.history[-1]["images"] if state.history else 0
+        before, updates = state.history[-1]["images"] if state.history else 0, self.updates
         row["images"] = before + state.step * config.batch_size
         self.run.finish_epoch(row, row["images"] - before, trained)
         if on_main():
-            self.run.report(pretraining_line(row, None if config.minutes or config.steps else config.epochs))
+            line = pretraining_line(row, None if config.minutes or config.steps else config.epochs)
+            self.run.report(line, updates)
         self.run.save(self.parts)
         if on_main() and is_probed and not is_over:
             self.save_model()

@@ -25,7 +25,8 @@ from mien.errors import MienError
 from mien.files import atomic_file, ensure_writable, recover_folder, refuse_inputs, remove_leftovers
 from mien.log import report, say
 from mien.machine import resolve_device
-from mien.training.history import require_tensorboard, write_history, write_tensorboard
+from mien.training.history import write_history
+from mien.training.trackers import Tracking, require_trackers
 
 C = TypeVar("C", TrainConfig, PretrainConfig)
 
@@ -49,8 +50,7 @@ def open_run(config: RunConfig, fingerprint: str, resume: bool) -> Saved | None:
     ensure_writable(out)
     if Path(config.data).is_dir():
         refuse_inputs(out, [Path(config.data)], may_hold=True)
-    if config.tensorboard:
-        require_tensorboard()
+    require_trackers(config)
     has_state = state_path(out).exists()
     if (out / "model").exists() and not has_state:
         raise MienError(
@@ -115,6 +115,7 @@ class Run:
         self.config, self.fingerprint, self.accelerator = config, fingerprint, accelerator
         self.out = Path(config.out)
         self.state = saved.progress if saved else Progress()
+        self.tracking = Tracking(config, accelerator, resumed=saved is not None)
         self.clock = time.monotonic()
 
     @property
@@ -185,11 +186,10 @@ class Run:
         state.history.append(row)
         state.epoch, state.step, state.loss_sum = state.epoch + 1, 0, 0.0
 
-    def report(self, line: str) -> None:
-        """Writes the history and logs a line; call it in the main process only."""
+    def report(self, line: str, update: int) -> None:
+        """Writes the history, tracks the epoch and logs a line; call it in the main process only."""
         write_history(self.out, self.state.history)
-        if self.config.tensorboard:
-            write_tensorboard(self.out, self.state.history[-1])
+        self.tracking.log(self.state.history[-1], update, prefix="epoch")
         report(line)
 
     def save(self, parts: Callable[[], Parts]) -> None:

@@ -72,3 +72,25 @@ def build_schedule(optimizer: torch.optim.Optimizer, lr: float, *, min_lr: float
         warmup: share of the run that warms up.
     """
     return warmup_and_cosine(optimizer, TICKS, round(warmup * TICKS), min_lr * lr)
+
+
+class ClockSchedule:
+    """Linear warm-up by steps, then one cosine by the share of the run that is spent.
+
+    Args:
+        optimizer: whose groups are driven.
+        lr: the peak.
+        min_lr: the end, as a share of the peak.
+        warmup: steps of warm-up.
+        budget: of the run.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, lr: float, min_lr: float, warmup: int, budget: Budget) -> None:
+        self.optimizer, self.warmup, self.budget = optimizer, max(1, warmup), budget
+        self.cosine = build_schedule(optimizer, lr, min_lr=min_lr, warmup=0.0)
+
+    def step_update(self, update: int) -> None:
+        """Sets the learning rates for an update; the first is 1."""
+        self.cosine.step_update(self.budget.ticks(update))
+        for group in self.optimizer.param_groups:
+            group["lr"] *= min(1.0, update / self.warmup)

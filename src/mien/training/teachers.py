@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 from transformers import ViTForImageClassification
 
 from mien.config import DistillConfig
@@ -66,28 +67,25 @@ class Distillation:
         config: weight, temperature, and whether teachers read every second picture mirrored.
         teachers: at least one.
         student: the student's preprocessing.
-        precision: bf16 or fp32, of the teachers' computation.
+        precision: bf16 or fp32, of the teachers' computation; their weights are prepared for it (``prepare``).
     """
 
     def __init__(
         self, config: DistillConfig, teachers: Sequence[Teacher], student: Preprocessing, precision: str
     ) -> None:
         self.config, self.teachers, self.student, self.precision = config, teachers, student, precision
+        for teacher in teachers:
+            prepare(teacher.classifier.network, precision)
 
-    def __call__(self, loss: torch.Tensor, student_logits: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
-        """Blends the loss against the labels with the divergence from the teachers.
+    def __call__(self, student_logits: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
+        """The divergence from the teachers times their weight in the loss, float32 [].
 
         Args:
-            loss: float32 [], against the labels.
             student_logits: [B, C].
             pixels: float32 [B, 1 or 3, S, S], augmented and mixed, normalised for the student.
-
-        Returns:
-            float32 [].
         """
         temperature, weight = self.config.temperature, self.config.weight
-        divergence = soft_divergence(self.probabilities(pixels), student_logits, temperature)
-        return (1 - weight) * loss + weight * temperature**2 * divergence
+        return weight * temperature**2 * soft_divergence(self.probabilities(pixels), student_logits, temperature)
 
     @torch.no_grad()
     def probabilities(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -104,6 +102,28 @@ class Distillation:
         view = half_mirrored(view) if self.config.mirror else view
         with torch.autocast(faces.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             return logits(network, view).float()[:, teacher.columns]
+
+
+@torch.no_grad()
+def prepare(network: nn.Module, precision: str) -> None:
+    """Prepares a frozen network, in place, to answer in fewer operations.
+
+    Batch norms go into the convolutions before them (Jacob et al. 2018, arXiv:1712.05877, section 3.2), and for bf16
+    the weights of linear layers and convolutions are cast once instead of at every step. Answers stay the same up to
+    rounding.
+    """
+    for stack in [module for module in network.modules() if isinstance(module, nn.Sequential)]:
+        for name, following in zip(list(stack._modules), list(stack._modules)[1:], strict=False):
+            layer, norm = stack._modules[name], stack._modules[following]
+            if type(layer) is nn.Conv2d and type(norm) is nn.BatchNorm2d and norm.track_running_stats:
+                fused = fuse_conv_bn_eval(layer.eval(), norm.eval()).requires_grad_(False)
+                fused.weight.data = fused.weight.data.contiguous(memory_format=torch.channels_last)
+                stack._modules[name], stack._modules[following] = fused, nn.Identity()
+    if precision == "bf16":
+        for layer in network.modules():
+            if type(layer) in (nn.Linear, nn.Conv2d):
+                for weight in layer.parameters(recurse=False):
+                    weight.data = weight.data.bfloat16()
 
 
 def half_mirrored(batch: torch.Tensor) -> torch.Tensor:

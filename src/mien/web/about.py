@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,9 @@ class ModelRecord:
         assert folder is not None
         return folder / "model.safetensors"
 
+    @cached_property
     def card(self) -> str | None:
-        """Returns the model card in Markdown; None if the model was not packed."""
+        """The model card in Markdown; None if the model was not packed."""
         try:
             return card(self._meta, f"Mien {self.name}")
         except MienError:
@@ -71,6 +73,8 @@ class ModelRecord:
             "stated_accuracy": engine.stated_accuracy,
             "accuracy": self._accuracy(),
             "scores": self._scores(),
+            "sure": self._sure(),
+            "robustness": self._meta.get("release", {}).get("robustness", {}).get("rows"),
             "detector": {"name": detector.name, "margin": detector.margin},
         }
 
@@ -79,6 +83,11 @@ class ModelRecord:
         scores = self._split()[1]
         names = ("macro_f1", "balanced_accuracy", "ece", "per_class", "names", "confusion")
         return {name: scores[name] for name in names if name in scores} if scores else None
+
+    def _sure(self) -> dict[str, float] | None:
+        """Returns the share of answers that are not uncertain, and how many of them are right, on validation."""
+        sure = (self._meta.get("calibration") or {}).get("uncertain") or {}
+        return {name: sure[name] for name in ("coverage", "accuracy")} if "coverage" in sure else None
 
     def _accuracy(self) -> dict[str, Any] | None:
         """Returns the accuracy with its 95 % interval; None if the model was not packed."""

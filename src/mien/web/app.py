@@ -7,6 +7,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import warnings
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,13 +15,14 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from mien.version import __version__
-from mien.web import metrics, routes
+from mien.web import info_routes, metrics, routes
 from mien.web.about import NOTICE, ModelRecord
 from mien.web.admission import Admission
 from mien.web.assets import PAGE, Assets
@@ -78,7 +80,9 @@ def create_app(
         app.state.service = service = Service(settings, recognizer, page)
         app.router.default = service.assets
         orphaned = asyncio.create_task(_end_without_parent())
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"PIL\.")  # about damaged pictures; the records tell
+            yield
         orphaned.cancel()
         await asyncio.to_thread(service.reader.close)
 
@@ -95,13 +99,15 @@ def create_app(
     )
     app.state.settings = settings
     app.include_router(routes.router)
+    app.include_router(info_routes.router)
     app.add_exception_handler(Problem, _on_problem)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(ClientDisconnect, _on_disconnect)
+    app.add_exception_handler(Exception, _on_fault)
     if settings.cors:
         app.add_middleware(
-            CORSMiddleware,
+            _Cors,
             allow_origins=list(settings.cors),
             allow_methods=["GET", "POST"],
             allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-ID"],
@@ -109,6 +115,17 @@ def create_app(
             max_age=600,
         )
     return Guard(app, cross_origin=bool(settings.cors))
+
+
+class _Cors(CORSMiddleware):
+    """Answers questions of browsers about other origins; a refusal is a problem document."""
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        """Returns the answer to a question."""
+        response = super().preflight_response(request_headers)
+        if response.status_code < 400:
+            return response
+        return Problem("bad-request", f"{bytes(response.body).decode()}; --cors names the origins").response(None)
 
 
 def load(settings: ServiceSettings) -> BatchRecognizer:
@@ -154,6 +171,11 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
     return _respond(request, Problem(kind, detail, headers=dict(error.headers or {}), status=error.status_code))
 
 
+async def _on_fault(request: Request, error: Exception) -> Response:
+    """An unforeseen exception; it goes on to ``Guard``, which logs it."""
+    return _respond(request, Problem("internal", "an unexpected fault; report it with the request id"))
+
+
 async def _on_disconnect(request: Request, error: Exception) -> Response:
     """The client went away in the middle of its body: nobody reads this answer."""
-    return _respond(request, Problem("bad-request", "the client went away before the body was complete"))
+    return _respond(request, Problem("bad-request", "the client went away before the body was complete", status=499))

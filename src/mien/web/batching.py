@@ -34,13 +34,13 @@ class OneThread:
     """A detector that searches a picture on the calling thread only.
 
     Args:
-        detector: searches several pictures side by side.
+        detector: has the method ``detect_alone`` (``mien.recognition.detection.SideBySide``).
     """
 
-    def __init__(self, detector: SideBySide) -> None:
-        self._detector: Any = detector
-        self.name: str = self._detector.name
-        self.margin: float = self._detector.margin
+    def __init__(self, detector: Any) -> None:
+        self._detector = detector
+        self.name: str = detector.name
+        self.margin: float = detector.margin
 
     def detect(self, picture: np.ndarray) -> list[Detection]:
         """Returns the faces of a picture, uint8 [H, W] or [H, W, 3], from left to right."""

@@ -1,4 +1,4 @@
-"""The outermost layer: request ids, security headers, counts, a log line for each request, and the last error handler."""
+"""The outermost layer: request ids, security headers, counts, log lines, and the last handler of errors."""
 
 from __future__ import annotations
 

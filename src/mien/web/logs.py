@@ -1,4 +1,4 @@
-"""Structured logs: a line of JSON for each event, on stderr. Pictures, names of files and addresses are never logged."""
+"""Structured logs: a line of JSON for each event, on stderr; never pictures, names of files or addresses."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class JsonFormatter(logging.Formatter):
     """Writes a log record as one line of JSON."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Returns ``time`` (UTC), ``level``, ``logger``, ``message``, what the record has in addition, ``traceback``."""
+        """Returns ``time`` (UTC), ``level``, ``logger``, ``message``, the extra fields and ``traceback``."""
         when = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         line: dict[str, Any] = {
             "time": when,

@@ -70,6 +70,11 @@ class Problem(Exception):
     headers: Mapping[str, str] = field(default_factory=dict)
     status: int | None = None
 
+    @property
+    def title(self) -> str:
+        """The title of the kind."""
+        return KINDS[self.kind][1]
+
     def body(self, request_id: str | None) -> dict[str, Any]:
         """Returns the members of the problem document."""
         status, title = KINDS[self.kind]

@@ -20,14 +20,19 @@ HEADERS_S = 10.0
 LINGER_S = 2.0
 """Seconds for which the rest of a body is read and dropped after its answer, so that the client can read the answer."""
 
-MOST_CONNECTIONS = 1000
-"""Connections that a worker holds at most."""
+WRITE_S = 30.0
+"""Seconds after which a client that takes nothing of its answer loses the connection."""
+
+MOST_CONNECTIONS = 800
+"""Connections that a worker holds at most; many systems allow a process 1,024 open files."""
 
 
 class GuardedProtocol(H11Protocol):
     """One connection."""
 
     _timer: asyncio.TimerHandle | None = None
+    _write_timer: asyncio.TimerHandle | None = None
+    _lingers = False
 
     def connection_made(self, transport: Any) -> None:
         """Accepts a connection, or turns it away if there are too many."""
@@ -40,6 +45,7 @@ class GuardedProtocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forgets the connection."""
         self._stop_timer()
+        self._stop_write_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -48,14 +54,27 @@ class GuardedProtocol(H11Protocol):
         if self.conn.their_state is not h11.IDLE:
             if self.conn.our_state is h11.SEND_RESPONSE:
                 self._stop_timer()
-        elif self._timer is None and not self.transport.is_closing():
+        elif (self._timer is None or self._lingers) and not self.transport.is_closing():
+            self._lingers = False
             self._start_timer(HEADERS_S)
 
     def on_response_complete(self) -> None:
         """Goes on after an answer; a body that is still coming is dropped, but not for long."""
         super().on_response_complete()
         if self.conn.their_state is h11.SEND_BODY and not self.transport.is_closing():
+            self._lingers = True
             self._start_timer(LINGER_S)
+
+    def pause_writing(self) -> None:
+        """Waits for a client that does not take its answer, but not for ever."""
+        super().pause_writing()
+        self._stop_write_timer()
+        self._write_timer = self.loop.call_later(WRITE_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Goes on with an answer."""
+        self._stop_write_timer()
+        super().resume_writing()
 
     def send_400_response(self, msg: str) -> None:
         """Answers what is not HTTP, or too large, by a problem document."""
@@ -75,8 +94,9 @@ class GuardedProtocol(H11Protocol):
                 "content-type": MEDIA_TYPE, "content-length": str(len(body)), "connection": "close",
                 "x-request-id": request_id, **SECURITY_HEADERS, **problem.headers,
             }  # fmt: skip
+            status, reason = document["status"], problem.title.encode()
             for event in (
-                h11.Response(status_code=document["status"], headers=list(headers.items()), reason=b""),
+                h11.Response(status_code=status, headers=list(headers.items()), reason=reason),
                 h11.Data(data=body),
                 h11.EndOfMessage(),
             ):
@@ -91,6 +111,11 @@ class GuardedProtocol(H11Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _stop_write_timer(self) -> None:
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
 
     def _on_timer(self) -> None:
         self._timer = None

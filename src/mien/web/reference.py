@@ -24,11 +24,13 @@ _markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
 
 def description(app: FastAPI) -> dict[str, Any]:
     """Returns the OpenAPI 3.1 description of the service, with the problems that every address may answer with."""
-    document = app.openapi()
+    document: dict[str, Any] = app.openapi()
     components = document["components"]["schemas"]
     if "ProblemModel" not in components:
         components["ProblemModel"] = schemas.ProblemModel.model_json_schema()
         for _, _, operation in _operations(document):
+            if not app.state.settings.api_keys:
+                operation.pop("security", None)
             answers = operation["responses"]
             for status, answer in schemas.problems(*_EVERYWHERE).items():
                 answers.setdefault(str(status), answer)
@@ -41,8 +43,9 @@ def page(document: Mapping[str, Any]) -> str:
     info = document["info"]
     operations = list(_operations(document))
     entries = "".join(
-        f'<li><a href="#{_anchor(*pair)}"><b>{pair[0].upper()}</b> {escape(pair[1])}</a> {escape(operation["summary"])}</li>'
-        for *pair, operation in operations
+        f'<li><a href="#{_anchor(method, path)}"><b>{method.upper()}</b> {escape(path)}</a> '
+        f"{escape(operation['summary'])}</li>"
+        for method, path, operation in operations
     )
     problems = "".join(
         f'<section id="{kind}"><h3>{status} {escape(title)}</h3><p><code>/docs#{kind}</code></p>'
@@ -51,7 +54,8 @@ def page(document: Mapping[str, Any]) -> str:
     )
     body = (
         f"<h1>{escape(info['title'])} {escape(info['version'])}</h1>{_markdown.render(info['description'])}"
-        f'<p>The same as <a href="/openapi.json">OpenAPI {escape(document["openapi"])}</a>; <a href="/">the page</a>.</p>'
+        f'<p>The same as <a href="/openapi.json">OpenAPI {escape(document["openapi"])}</a>; '
+        f'<a href="/">the page</a>.</p>'
         f"<nav><ul>{entries}</ul></nav>{''.join(_section(*parts) for parts in operations)}<h2>Problems</h2>{problems}"
     )
     return _whole("Mien: the service", body)
@@ -106,7 +110,8 @@ def _answer(status: str, answer: Mapping[str, Any]) -> str:
     named = ", ".join(f"<code>{escape(kind)}</code>" for kind in kinds)
     examples = [content["example"] for content in kinds.values() if "example" in content]
     shown = "".join(
-        f"<details><summary>Example</summary><pre>{escape(json.dumps(example, indent=1)[:_SHOWN_LENGTH])}</pre></details>"
+        "<details><summary>Example</summary>"
+        f"<pre>{escape(json.dumps(example, indent=1)[:_SHOWN_LENGTH])}</pre></details>"
         for example in examples
     )
     links = "".join(

@@ -24,7 +24,7 @@ class FaceModel(BaseModel):
         description="true if the score is below the threshold from which the model promises its stated accuracy; null "
         "if it was not calibrated"
     )
-    emotions: dict[str, float] = Field(description="the calibrated probability of every expression; they sum to 1")
+    probabilities: dict[str, float] = Field(description="the calibrated probability of every expression; they sum to 1")
     detector_score: float | None = Field(description="confidence of the detector, on its own scale")
 
 
@@ -113,6 +113,22 @@ class SplitAccuracyModel(AccuracyModel):
     clean: AccuracyModel | None
 
 
+class SureModel(BaseModel):
+    """Answers that are not uncertain: their share, and the share of them that is right."""
+
+    coverage: float
+    accuracy: float
+
+
+class RobustnessModel(BaseModel):
+    """Accuracy on pictures that were changed."""
+
+    change: str
+    how: str
+    accuracy: float
+    macro_f1: float
+
+
 class DetectorModel(BaseModel):
     """The detector of faces."""
 
@@ -151,6 +167,8 @@ class ModelModel(BaseModel):
     stated_accuracy: float | None
     accuracy: SplitAccuracyModel | None
     scores: dict[str, Any] | None
+    sure: SureModel | None
+    robustness: list[RobustnessModel] | None
     detector: DetectorModel
     limits: LimitsModel
     page: PageModel
@@ -228,8 +246,12 @@ def problems(*kinds: str) -> dict[int | str, dict[str, Any]]:
     for kind in kinds:
         status, title = KINDS[kind]
         example = {
-            "type": f"/docs#{kind}", "title": title, "status": status, "detail": HELP[kind], "instance": "urn:request:7f3a"
-        }  # fmt: skip
+            "type": f"/docs#{kind}",
+            "title": title,
+            "status": status,
+            "detail": HELP[kind],
+            "instance": "urn:request:7f3a",
+        }
         answer = answers.setdefault(
             status,
             {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import ipaddress
 import logging
 import logging.config
 import os
@@ -48,6 +49,8 @@ def serve(settings: ServiceSettings) -> int:
     with closing(_listener(settings)) as listener:
         host, port = listener.getsockname()[:2]
         address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        if not settings.api_keys and not ipaddress.ip_address(host).is_loopback:
+            logger.warning("everybody who reaches this address may use the service; --api-key-file asks for a key")
         print(f"{address}: the page; {address}/docs: the service", flush=True)
         if settings.workers > 1:
             del recognizer
@@ -134,7 +137,14 @@ def _listener(settings: ServiceSettings) -> socket.socket:
 @contextmanager
 def _counts_of_workers() -> Iterator[None]:
     """Makes the folder in which the workers keep their counts, for their time."""
-    with tempfile.TemporaryDirectory(prefix="mien-counts-", ignore_cleanup_errors=True) as folder:
+    try:
+        counts = tempfile.TemporaryDirectory(prefix="mien-counts-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise MienError(
+            f"--workers: the workers keep their counts in the folder for temporary files, which cannot be written to "
+            f"({error.strerror or error}); set TMPDIR to another, or mount one (docker run --tmpfs /tmp)"
+        ) from error
+    with counts as folder:
         os.environ[metrics.FOLDER] = folder
         try:
             yield

@@ -9,7 +9,6 @@ import io
 import json
 import re
 import time
-import warnings
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,7 +33,9 @@ MOST_FIELDS = 16
 
 _LONGEST_FIELD = 4096
 _LONGEST_NAME = 255
-_IN_THREAD = 262_144
+_IN_THREAD = 65_536
+"""Bytes from which on a body is not looked into by the event loop, which has to answer others meanwhile."""
+
 _DATA_URL = re.compile(r"data:[\w.+-]*/?[\w.+-]*(;[\w.+=-]+)*;base64,", re.ASCII)
 _BINARY = "application/octet-stream"
 
@@ -130,9 +131,16 @@ async def read_form(request: Request, body: bytes, settings: ServiceSettings) ->
         raise Problem("picture", "the body holds no picture; send at least one")
     if len(form.pictures) > settings.max_pictures:
         raise _too_many_pictures(settings)
-    for upload in form.pictures:
-        check_picture(upload, settings)
+    if len(body) > _IN_THREAD:  # the heads of hostile files may be large as well
+        await asyncio.to_thread(_check_pictures, form.pictures, settings)
+    else:
+        _check_pictures(form.pictures, settings)
     return form
+
+
+def _check_pictures(uploads: list[Upload], settings: ServiceSettings) -> None:
+    for upload in uploads:
+        check_picture(upload, settings)
 
 
 def check_picture(upload: Upload, settings: ServiceSettings) -> None:
@@ -143,10 +151,8 @@ def check_picture(upload: Upload, settings: ServiceSettings) -> None:
     """
     most = f"expected at most {settings.max_pixels:,} pixels; make it smaller"
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(upload.data)) as image:
-                (width, height), kind = image.size, image.format
+        with Image.open(io.BytesIO(upload.data)) as image:
+            (width, height), kind = image.size, image.format
     except Image.DecompressionBombError as error:
         raise Problem("too-large", f"{upload.name}: is huge, {most}") from error
     except Exception:  # Pillow raises many kinds; the reader reports what is wrong with the picture.
@@ -177,7 +183,8 @@ async def _from_multipart(headers: Headers, body: bytes, settings: ServiceSettin
         raise Problem("bad-request", f"the form cannot be read ({error.message}); send multipart/form-data") from error
     except Exception as error:  # python-multipart raises further kinds on hostile boundaries and headers
         raise Problem("bad-request", f"the form cannot be read ({error}); send multipart/form-data") from error
-    pictures, values = [], {}
+    pictures: list[Upload] = []
+    values: dict[str, Any] = {}
     for name, value in data.multi_items():
         if isinstance(value, UploadFile):
             pictures.append(Upload(_name(value.filename, len(pictures)), await value.read()))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mien.errors import MienError
+from mien.recognition.arguments import Color
 from mien.recognition.engine import Engine
 from mien.recognition.film.reader import Frame, frames
 from mien.recognition.film.tracking import SMOOTHING_S, Tracker
@@ -31,7 +32,7 @@ class Reader(Protocol):
         """The network; its threshold decides which answers are uncertain."""
         ...
 
-    def recognize(self, given: list[Any], color: str | None = None) -> list[Recognition]:
+    def recognize(self, given: list[Any], color: Color | None = None) -> list[Recognition]:
         """Reads pictures, uint8 [H, W, 3]; returns a record for each, in order."""
         ...
 

@@ -73,7 +73,7 @@ class Card {
     this.word.textContent = word;
     this.detail.textContent = detail;
     this.button.hidden = !explainable;
-    for (const [name, value] of Object.entries(face.emotions)) this.bar(name, value, name === face.label);
+    for (const [name, value] of Object.entries(face.probabilities)) this.bar(name, value, name === face.label);
     this.drawThumb();
   }
 

@@ -1,5 +1,5 @@
 // The two places where pictures are read: in this tab, by a worker, and on the server that serves this page. Both
-// answer {width, height, faces, milliseconds}; a face is {box, label, score, uncertain, emotions, detector_score}.
+// answer {width, height, faces, milliseconds}; a face is {box, label, score, uncertain, probabilities, detector_score}.
 
 /** Reads in this tab. Nothing is sent: the worker only fetches the networks. */
 export class TabReader {

@@ -6,9 +6,9 @@ import { colourOf, percent } from "./labels.js";
 export function plainRecord(record) {
   return {
     ...record,
-    faces: record.faces.map(({ box, label, score, uncertain, emotions, detector_score, id }) => ({
+    faces: record.faces.map(({ box, label, score, uncertain, probabilities, detector_score, id }) => ({
       box: box.map((value) => Math.round(10 * value) / 10),
-      label, score, uncertain, emotions, detector_score,
+      label, score, uncertain, probabilities, detector_score,
       ...(id === undefined ? {} : { id }),
     })),
   };
@@ -21,15 +21,15 @@ export function json(records) {
 const OF_RECORD = ["input", "status", "error", "width", "height", "frame", "time_s"];
 
 export function csv(records) {
-  const names = [...new Set(records.flatMap(({ faces }) => faces.flatMap(({ emotions }) => Object.keys(emotions))))];
+  const names = [...new Set(records.flatMap(({ faces }) => faces.flatMap(({ probabilities }) => Object.keys(probabilities))))];
   const ofFace = ["face", "id", "box_x", "box_y", "box_w", "box_h", "label", "score", "uncertain", "detector_score"];
-  const rows = [[...OF_RECORD, ...ofFace, ...names.map((name) => `emotion_${name}`)]];
+  const rows = [[...OF_RECORD, ...ofFace, ...names.map((name) => `probability_${name}`)]];
   for (const record of records.map(plainRecord)) {
     const common = OF_RECORD.map((key) => record[key]);
     if (!record.faces.length) rows.push(common);
     record.faces.forEach((face, index) => {
       const values = [index, face.id, ...face.box, face.label, face.score, face.uncertain, face.detector_score];
-      rows.push([...common, ...values, ...names.map((name) => face.emotions[name])]);
+      rows.push([...common, ...values, ...names.map((name) => face.probabilities[name])]);
     });
   }
   const lines = rows.map((row) => rows[0].map((_, column) => cell(row[column], column === 0)).join(","));

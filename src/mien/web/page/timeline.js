@@ -26,7 +26,7 @@ export class Timeline {
     const step = records.length > 1 ? records[1].time_s - records[0].time_s : duration;
     this.cursors = [];
     const panels = shown.sort(([first], [second]) => first - second).map(([id, points]) => this.panel(id, points, step, duration));
-    const names = shown.length ? Object.keys(shown[0][1][0].face.emotions) : [];
+    const names = shown.length ? Object.keys(shown[0][1][0].face.probabilities) : [];
     const legend = element("ul", { class: "key" }, ...names.map(keyOf));
     const more = faces.length > shown.length ? element("p", { class: "small" }, `${counted(faces.length - shown.length, "more face")} seen for a shorter time.`) : null;
     const empty = element("p", {}, "No face was seen in this film.");
@@ -40,7 +40,7 @@ export class Timeline {
   }
 
   panel(id, points, step, duration) {
-    const names = Object.keys(points[0].face.emotions);
+    const names = Object.keys(points[0].face.probabilities);
     const x = (time) => ((WIDTH * time) / duration).toFixed(1);
     const picture = drawn("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", "aria-hidden": "true" });
     for (const { time, face } of points) {
@@ -48,7 +48,7 @@ export class Timeline {
       const left = x(time - step / 2);
       const width = (1.5 + (WIDTH * step) / duration).toFixed(1);
       for (const name of names) {
-        const height = HEIGHT * face.emotions[name];
+        const height = HEIGHT * face.probabilities[name];
         picture.append(drawn("rect", { x: left, y: top.toFixed(1), width, height: (height + 0.5).toFixed(1), fill: colourOf(name) }));
         top += height;
       }
@@ -82,7 +82,7 @@ function tracks(records) {
 }
 
 function summary(id, points, names, brief = false) {
-  const mean = (name) => points.reduce((sum, { face }) => sum + face.emotions[name], 0) / points.length;
+  const mean = (name) => points.reduce((sum, { face }) => sum + face.probabilities[name], 0) / points.length;
   const best = names.reduce((first, second) => (mean(second) > mean(first) ? second : first));
   const unsure = points.filter(({ face }) => face.uncertain).length / points.length;
   const period = `${clock(points[0].time)} to ${clock(points.at(-1).time)}`;

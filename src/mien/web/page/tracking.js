@@ -27,7 +27,7 @@ export class Tracker {
     const looks = faces.map(({ crop }) => look(crop));
     const matches = this.match(faces, looks, time);
     const followed = faces.map((face, index) => {
-      const probabilities = Object.values(face.emotions);
+      const probabilities = Object.values(face.probabilities);
       let track = matches.get(index);
       if (track) {
         this.follow(track, face.box, probabilities, time);
@@ -84,7 +84,7 @@ export class Tracker {
   }
 
   smoothed(face, track) {
-    const names = Object.keys(face.emotions);
+    const names = Object.keys(face.probabilities);
     const score = Math.max(...track.probabilities);
     return {
       ...face,
@@ -92,7 +92,7 @@ export class Tracker {
       label: names[track.probabilities.indexOf(score)],
       score,
       uncertain: this.threshold === null ? null : score < this.threshold,
-      emotions: Object.fromEntries(names.map((name, index) => [name, track.probabilities[index]])),
+      probabilities: Object.fromEntries(names.map((name, index) => [name, track.probabilities[index]])),
     };
   }
 }

@@ -60,7 +60,7 @@ export class Engine {
 
   /**
    * The faces of a picture, from left to right.
-   * @returns [{box, label, score, uncertain, emotions, detector_score, crop}]
+   * @returns [{box, label, score, uncertain, probabilities, detector_score, crop}]
    */
   async read(picture, live = false) {
     const detections = await this.detector.detect(picture, live);
@@ -77,7 +77,7 @@ export class Engine {
       label: names[probabilities.indexOf(score)],
       score,
       uncertain: threshold === null ? null : score < threshold,
-      emotions: Object.fromEntries(names.map((name, index) => [name, probabilities[index]])),
+      probabilities: Object.fromEntries(names.map((name, index) => [name, probabilities[index]])),
       detector_score: detection.score,
       crop,
     };

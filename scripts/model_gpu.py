@@ -1,0 +1,494 @@
+"""Makes the models on a GPU within some minutes: ``make model-gpu DATA=archive.zip MINUTES=12``.
+
+Phase 1: teachers, out-of-fold answers if asked for, and masked autoencoders. Phase 2: students of these. Runs of a
+phase go side by side, each by its own clock, so that all end annealed. Then every finished network is scored, halved
+and split into a few files, and the best of each size is packed, as far as time is left. Started again with the same
+OUT, it goes on: finished runs are skipped, interrupted ones resumed.
+
+Everything is in OUT: runs/, logs/, scores.md, results.json, half/ (half precision) and share/ (at most 8 files of at
+most 16 MiB: scores, results, and parts of one tar file; `cat weights.tar.* | tar x` unpacks them).
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import importlib.util
+import json
+import multiprocessing
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tarfile
+import time
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = ROOT / "configs" / "gpu"
+CARRIED = ROOT / "gpu"
+"""What ``scripts/gpu_wheels.sh`` collects: wheels, and searches for twins."""
+
+TEACHERS: tuple[str, ...] = ("teacher-a", "teacher-b", "teacher-c")
+FIRST_PHASE = 0.42
+"""Share of the training time that teachers and autoencoders have."""
+
+LEAST_FREE = 6 * 2**30
+"""Bytes of a GPU that must be free for another run to start."""
+
+PART = 31 * 2**19
+MOST_PARTS = 4
+"""Parts of the weights, of 15.5 MiB; with scores and results they stay below 8 files and 64 MiB."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run.
+
+    Attributes:
+        name: of its folder and, unless ``config`` says otherwise, of its settings in ``CONFIGS``.
+        command: train, pretrain or folds.
+        backbone: the folder that it starts from, if any.
+        teachers: folders of models that teach it.
+        more: further options.
+        config: the name of its settings.
+    """
+
+    name: str
+    command: str = "train"
+    backbone: str | None = None
+    teachers: tuple[str, ...] = ()
+    more: tuple[str, ...] = ()
+    config: str | None = None
+
+
+@dataclass
+class Chain:
+    """The whole chain: folder, deadline and what was started with which minutes.
+
+    Attributes:
+        options: of the command line.
+        started: time at which the command began, in seconds of ``time.monotonic``.
+        startup: seconds that a run takes before it trains; measured.
+        record: by name of a run, its command and whether it ended well; written to OUT/plan.json.
+    """
+
+    options: argparse.Namespace
+    started: float
+    startup: float = 5.0
+    record: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def out(self) -> Path:
+        """The folder of everything."""
+        return Path(self.options.out)
+
+    def left(self) -> float:
+        """Seconds until the deadline."""
+        return float(self.started + 60 * self.options.minutes - time.monotonic())
+
+    def run_of(self, name: str) -> Path:
+        """The folder of a run."""
+        return self.out / "runs" / name
+
+    def is_made(self, name: str) -> bool:
+        """Whether a run has a model."""
+        return (self.run_of(name) / "model" / "config.json").is_file()
+
+    def save(self) -> None:
+        """Writes OUT/plan.json."""
+        (self.out / "plan.json").write_text(json.dumps(self.record, indent=2), encoding="utf-8")
+
+    def words(self, job: Job, minutes: float) -> list[str]:
+        """The command of a run; a run that began before keeps its minutes, which decide its learning rates."""
+        folder = self.run_of(job.name)
+        has_state = (folder / "state.safetensors").exists()
+        minutes = self.record.get(job.name, {}).get("minutes", minutes) if has_state else minutes
+        self.record[job.name] = {"minutes": minutes, "done": False}
+        minutes /= max(1, self.options.folds) if job.command == "folds" else 1
+        words = [job.command, "--config", str(self.options.configs / f"{job.config or job.name}.yaml"), "--data",
+                 self.options.data, "--out", str(folder), "--minutes", f"{minutes:.4f}",
+                 "--device", self.options.device]  # fmt: skip
+        words += ["--backbone", job.backbone] if job.backbone else []
+        words += ["--teacher", *job.teachers] if job.teachers else []
+        words += ["--resume"] if has_state and job.command != "folds" else []
+        return [*words, *job.more]
+
+
+def phase(chain: Chain, jobs: Sequence[Job], seconds: float) -> None:
+    """Runs jobs side by side, as many as have room; each has its share of the seconds and ends annealed.
+
+    A run that is late is stopped; what it saved stays.
+    """
+    waiting = [job for job in jobs if not chain.record.get(job.name, {}).get("done")]
+    lanes = max(1, min(chain.options.jobs, len(waiting)))
+    waves = -(-len(waiting) // lanes)
+    end = time.monotonic() + seconds
+    running: dict[str, BaseProcess] = {}
+    stopped: set[str] = set()
+    while waiting or running:
+        for name, process in list(running.items()):
+            if process.exitcode is not None:
+                running.pop(name)
+                chain.record[name] |= {"done": process.exitcode == 0, "code": process.exitcode}
+                chain.save()
+                how = "done" if process.exitcode == 0 else f"failed, see {chain.out / 'logs' / name}.log"
+                say(chain, f"{name}: {how}")
+        if time.monotonic() > end + chain.options.grace:
+            waiting = []
+            for name, process in running.items():
+                if name not in stopped:
+                    say(chain, f"{name}: late, stopped; what it saved stays")
+                    process.terminate()
+                    stopped.add(name)
+        if waiting and len(running) < lanes and has_room(chain, len(running)):
+            job = waiting.pop(0)
+            share = min(seconds / waves, end - time.monotonic()) - chain.startup
+            if share < 1:
+                say(chain, f"{job.name}: left out, no time is left")
+                continue
+            running[job.name] = start(chain, job, share / 60)
+            continue
+        time.sleep(0.05)
+
+
+def has_room(chain: Chain, running: int) -> bool:
+    """Whether the device has memory for another run; runs that have just begun count with what they will take."""
+    if not chain.options.device.startswith("cuda"):
+        return True
+    import torch
+
+    free, total = torch.cuda.mem_get_info()
+    return min(free, total - running * LEAST_FREE) > LEAST_FREE
+
+
+def start(chain: Chain, job: Job, minutes: float) -> BaseProcess:
+    """Starts a run; what it prints goes to OUT/logs."""
+    words = chain.words(job, minutes)
+    chain.save()
+    say(chain, f"{job.name}: {60 * chain.record[job.name]['minutes']:.0f} s; mien {shlex.join(words)}")
+    log = chain.out / "logs" / f"{job.name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    return started(words, log)
+
+
+def started(words: list[str], log: Path) -> BaseProcess:
+    """Starts a command of Mien, forked from a process that has imported everything and has not touched the device."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["mien.training.folds", "mien.training.pretrain"])
+    process = context.Process(target=child, args=(words, str(log)))
+    process.start()
+    return process
+
+
+def child(words: list[str], log: str) -> None:
+    """Runs a command of Mien in a process of its own, with its output in a file."""
+    with open(log, "ab", buffering=0) as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    from mien.cli import main
+
+    code = main(words)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def set_environment() -> None:
+    """Sets what processes inherit that are started from here: the packages of this process, and a few threads each."""
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys([str(ROOT / "src"), *filter(None, sys.path)]))
+    os.environ["PYTHONUNBUFFERED"] = "1"
+    os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+
+def first_jobs(chain: Chain) -> list[Job]:
+    """Teachers, folds and autoencoders, as far as no folder is given for them."""
+    options = chain.options
+    jobs = [] if options.teachers else [Job(name) for name in TEACHERS]
+    if options.folds:
+        folds = Job("folds", "folds", more=("--folds", str(options.folds)), config="teacher-a")
+        jobs.append(folds)  # its runs follow one another: ``Chain.words`` divides the minutes
+    jobs += [] if options.autoencoder else [Job("mini-mae", "pretrain")]
+    return [*jobs, Job("nano-mae", "pretrain")]
+
+
+def students(chain: Chain) -> list[Job]:
+    """The students of what the first phase made."""
+    options = chain.options
+    teachers = tuple(options.teachers) or tuple(str(chain.run_of(name)) for name in TEACHERS if chain.is_made(name))
+    mini = options.autoencoder or (str(chain.run_of("mini-mae")) if chain.is_made("mini-mae") else "mini")
+    nano = str(chain.run_of("nano-mae")) if chain.is_made("nano-mae") else "nano"
+    answers = chain.run_of("folds") / "answers.safetensors"
+    more = ("--targets", str(answers), "--distill.targets_weight", "0.1") if answers.is_file() else ()
+    if not teachers:  # nothing to distil from: the settings name a weight, a map and a mirror
+        more = (*more, "--distill.weight", "0.5", "--distill.features", "0", "--distill.mirror", "false")
+    return [Job(name, "train", mini if name.startswith("mini") else nano, teachers, more)
+            for name in ("mini-1", "mini-2", "nano-1")]  # fmt: skip
+
+
+def say(chain: Chain, text: str) -> None:
+    """Prints a line with the seconds since the start."""
+    print(f"[{time.monotonic() - chain.started:6.1f} s] {text}", flush=True)
+
+
+def prepare(chain: Chain) -> None:
+    """Reads the data and finds its twins once for all runs (both are cached), and measures how long a run starts."""
+    from mien.data.read import read_faces
+    from mien.data.twins import groups, has_twin
+
+    first = started(["--version"], chain.out / "start.log")  # imports, while the data is read
+    began = time.monotonic()
+    faces = read_faces(chain.options.data)
+    if faces.has("validation"):
+        validation = faces.part("validation").images
+        has_twin(validation, faces.part("train").images)
+        groups(validation)
+    # The search for twins is not repeated. A GPU, its first kernels and the last validation take some seconds more.
+    chain.startup = min(time.monotonic() - began, 3.0) + (8.0 if chain.options.device.startswith("cuda") else 1.0)
+    first.join()
+    say(chain, f"data read; a run is expected to start and end in {chain.startup:.0f} s")
+
+
+def evaluated(chain: Chain, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Scores networks on the validation split, and teachers averaged; best first."""
+    import numpy as np
+
+    from mien.data.read import read_faces
+    from mien.data.twins import has_twin
+    from mien.evaluation.calibration import softmax
+    from mien.model.classifier import Classifier
+
+    faces = read_faces(chain.options.data)
+    validation = faces.part("validation")
+    clean = ~has_twin(validation.images, faces.part("train").images)
+    answers: dict[str, Any] = {}
+    for name in names:
+        classifier = Classifier.load(chain.run_of(name), chain.options.device)
+        order = [classifier.names.index(label) for label in validation.names]
+        views = [classifier.logits(validation.images, flip=flip, quiet=True)[:, order] for flip in (False, True)]
+        answers[name] = softmax(views[0])
+        answers[f"{name} and its mirror"] = (softmax(views[0]) + softmax(views[1])) / 2
+    several = [answers[name] for name in names if name.startswith("teacher")]
+    if len(several) > 1:
+        answers["teachers averaged"] = np.mean(several, axis=0)
+    rows = [{"name": name, **scored(values, validation.labels, clean, validation.names)}
+            for name, values in answers.items()]  # fmt: skip
+    return sorted(rows, key=lambda row: -row["accuracy"])
+
+
+def scored(answers: Any, labels: Any, clean: Any, names: Sequence[str]) -> dict[str, Any]:
+    """Accuracy, also of the pictures without a twin, macro-F1, loss, and recall of the rare classes."""
+    from mien.evaluation.metrics import accuracy_and_macro_f1, balanced_accuracy, negative_log_likelihood
+
+    predicted = answers.argmax(1)
+    accuracy, macro_f1 = accuracy_and_macro_f1(predicted, labels, len(names))
+    row = {"accuracy": accuracy, "clean": None, "macro_f1": macro_f1, "clean_macro_f1": None,
+           "balanced": balanced_accuracy(predicted, labels),
+           "loss": negative_log_likelihood(answers.astype("float64"), labels)}  # fmt: skip
+    if clean.any():
+        row["clean"], row["clean_macro_f1"] = accuracy_and_macro_f1(predicted[clean], labels[clean], len(names))
+    for name in ("disgust", "fear"):
+        if name in names and (labels == names.index(name)).any():
+            row[name] = float((predicted == labels)[labels == names.index(name)].mean())
+    return row
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """The scores as Markdown."""
+    columns = ("accuracy", "clean", "macro_f1", "clean_macro_f1", "balanced", "loss", "disgust", "fear")
+    lines = [
+        f"| network | {' | '.join(name.replace('_', ' ') for name in columns)} |",
+        "|---" * (len(columns) + 1) + "|",
+    ]
+    for row in rows:
+        cells = ["-" if row.get(name) is None else f"{row[name]:.4f}" for name in columns]
+        lines.append(f"| {row['name']} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def halve(source: Path, target: Path) -> None:
+    """Writes a model folder in half precision: what can be packed, or gone on with, elsewhere."""
+    from safetensors.torch import load_file, save_file
+
+    from mien.files import read_json_object
+    from mien.model.classifier import Classifier, model_folder
+
+    folder = model_folder(source)
+    target.mkdir(parents=True, exist_ok=True)
+    if read_json_object(folder / "config.json").get("model_type") == "vit_mae":
+        weights = {name: value.half() for name, value in load_file(folder / "model.safetensors").items()}
+        save_file(weights, target / "model.safetensors", metadata={"format": "pt"})
+        for name in ("config.json", "preprocessor_config.json", "meta.json"):
+            shutil.copyfile(folder / name, target / name)
+    else:
+        classifier = Classifier.load(folder)
+        classifier.write(target, classifier.meta(), half=True)
+    if (source / "history.csv").is_file():
+        shutil.copyfile(source / "history.csv", target / "history.csv")
+
+
+def share(chain: Chain, names: Sequence[str]) -> None:
+    """Writes OUT/share anew: scores, results, and the halved networks, the first names first, in parts of 16 MiB."""
+    folder = Path(chain.options.share or chain.out / "share")
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("weights.tar.*"):
+        old.unlink()
+    packed, size = chain.out / "weights.tar", 10240
+    left_out = []
+    with tarfile.open(packed, "w") as archive:
+        for name in names:
+            half = chain.out / "half" / name
+            if not half.is_dir():
+                continue
+            needed = sum(path.stat().st_size + 1024 for path in half.iterdir()) + 1024
+            if size + needed > MOST_PARTS * PART:
+                left_out.append(name)
+                continue
+            archive.add(half, arcname=name)
+            size += needed
+    with packed.open("rb") as file:
+        number = 0
+        while block := file.read(PART):
+            (folder / f"weights.tar.{number}").write_bytes(block)
+            number += 1
+    packed.unlink()
+    for name in ("scores.md", "results.json"):
+        if (chain.out / name).is_file() and (chain.out / name).resolve() != (folder / name).resolve():
+            shutil.copyfile(chain.out / name, folder / name)
+    if left_out:
+        say(chain, f"left out of {folder}, which holds {MOST_PARTS} parts at most: {', '.join(left_out)}")
+
+
+def finish(chain: Chain) -> int:
+    """Scores, halves, shares and packs what was made; returns the exit code: 1 if nothing was."""
+    made = [
+        path.parent.name for path in sorted((chain.out / "runs").glob("*/model")) if chain.is_made(path.parent.name)
+    ]
+    networks = [name for name in made if not name.endswith("-mae")]
+    if not made:
+        say(chain, f"no run made a model; see {chain.out / 'logs'}")
+        return 1
+    rows = evaluated(chain, networks) if networks else []
+    (chain.out / "scores.md").write_text(table(rows) + "\n", encoding="utf-8")
+    results = {"minutes": chain.options.minutes, "scores": rows, "runs": chain.record, "device": device_name()}
+    (chain.out / "results.json").write_text(json.dumps(results, indent=2), encoding="utf-8")
+    for name in made:
+        halve(chain.run_of(name), chain.out / "half" / name)
+    ranked = [row["name"] for row in rows if row["name"] in networks]
+    wanted = [name for kind in ("mini-", "nano-") for name in ranked if name.startswith(kind)]
+    share(chain, [*wanted, *[name for name in made if name.endswith("-mae")], *[n for n in ranked if n not in wanted]])
+    print(f"\n{table(rows)}\n", flush=True)
+    for kind in ("mini", "nano"):
+        best = next((name for name in ranked if name.startswith(f"{kind}-")), None)
+        if best and chain.options.pack:
+            pack(chain, best, kind)
+    say(chain, f"everything is in {chain.out}")
+    return 0
+
+
+def pack(chain: Chain, name: str, kind: str) -> None:
+    """Packs a network as int8 too, if there is time and onnxruntime; it can be done later from the halved weights."""
+    words = ["pack", str(chain.run_of(name)), "--data", chain.options.data, "--out", str(chain.out / "packed" / kind),
+             "--int8"]  # fmt: skip
+    later = f"later: mien {shlex.join(words)}"
+    lacking = [module for module in ("onnx", "onnxruntime") if importlib.util.find_spec(module) is None]
+    if lacking or chain.left() < 5:
+        say(chain, f"{name} is not packed ({f'{lacking[0]} is not installed' if lacking else 'no time'}); {later}")
+        return
+    try:
+        done = subprocess.run([sys.executable, "-m", "mien", *words], timeout=chain.left(), check=False)
+        say(chain, f"{name}: packed" if done.returncode == 0 else f"{name} is not packed; {later}")
+    except subprocess.TimeoutExpired:
+        say(chain, f"{name} is not packed (no time); {later}")
+
+
+def device_name() -> str:
+    """The GPU, or cpu."""
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+
+
+def is_installed(wheel: Path) -> bool:
+    """Whether this Python has the package of a wheel already, in whatever version."""
+    try:
+        importlib.metadata.distribution(wheel.name.partition("-")[0])
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def unpack_wheels() -> None:
+    """Puts carried wheels, as far as their packages are missing, on the path of this process and of the runs."""
+    site = CARRIED / "site"
+    wheels = [wheel for wheel in sorted((CARRIED / "wheels").glob("*.whl")) if not is_installed(wheel)]
+    for wheel in wheels:
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(site)
+    if wheels:
+        sys.path.insert(0, str(site))
+    cache = CARRIED / "cache"
+    if cache.is_dir() and "MIEN_CACHE" not in os.environ:
+        cache.chmod(0o700)
+        for path in cache.iterdir():
+            path.chmod(0o600)
+        os.environ["MIEN_CACHE"] = str(cache)
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Runs the script; returns its exit code."""
+    parser = argparse.ArgumentParser(prog="python scripts/model_gpu.py", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser.add_argument("--data", default="archive.zip", help="FER2013 (archive.zip)")
+    parser.add_argument("--out", default="runs/gpu", help="folder of everything (runs/gpu)")
+    parser.add_argument("--minutes", type=float, default=12.0, help="until the deadline, all told (12)")
+    parser.add_argument("--teachers", nargs="*", default=[], help="model folders in place of own teachers")
+    parser.add_argument("--autoencoder", help="folder of an autoencoder of mini in place of an own one")
+    parser.add_argument("--folds", type=int, default=0, help="folds of out-of-fold answers; 0 leaves them out (0)")
+    parser.add_argument("--configs", type=Path, default=CONFIGS, help="folder of the settings (configs/gpu)")
+    parser.add_argument("--jobs", type=int, default=0, help="runs side by side at most (8 on a GPU, else 2)")
+    parser.add_argument("--share", help="folder for at most 8 files of at most 16 MiB (OUT/share)")
+    parser.add_argument("--device", default="", help="(cuda, or cpu where there is none)")
+    parser.add_argument("--grace", type=float, default=20.0, help="seconds that a run may be late (20)")
+    parser.add_argument("--no-pack", dest="pack", action="store_false", help="do not pack")
+    options = parser.parse_args(arguments)
+    chain = Chain(options, time.monotonic())
+    unpack_wheels()
+    if str(ROOT / "src") not in sys.path:
+        sys.path.insert(0, str(ROOT / "src"))
+    missing = [
+        path for path in (options.data, *options.teachers, options.autoencoder) if path and not Path(path).exists()
+    ]
+    if missing or not options.minutes > 0:
+        problem = (
+            f"{missing[0]}: no such file or folder" if missing else f"--minutes {options.minutes}: expected above 0"
+        )
+        print(f"mien: error: {problem}", file=sys.stderr)
+        return 2
+    set_environment()
+    import torch
+
+    options.device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    options.jobs = options.jobs or (8 if options.device.startswith("cuda") else 2)
+    options.out = str(Path(options.out))
+    (chain.out / "runs").mkdir(parents=True, exist_ok=True)
+    if (chain.out / "plan.json").is_file():
+        chain.record = json.loads((chain.out / "plan.json").read_text(encoding="utf-8"))
+    prepare(chain)
+    reserve = max(5.0, min(75.0, 0.12 * 60 * options.minutes))
+    jobs = first_jobs(chain)
+    training = chain.left() - reserve
+    own = any(job.command == "train" for job in jobs)
+    phase(chain, jobs, training * (FIRST_PHASE if own else 0.6 * FIRST_PHASE))
+    phase(chain, students(chain), chain.left() - reserve)
+    return finish(chain)
+
+
+if __name__ == "__main__":
+    sys.exit(run())

@@ -1,0 +1,136 @@
+"""The style of all figures: colours, text sizes, axes, titles, and the files that a figure is saved as."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+from mien.evaluation.letters import LetteredFigure
+
+TEXT_SIZE = 12.5
+SMALL_SIZE = 11.0
+DPI = 150
+
+FORMATS: tuple[str, ...] = ("png", "pdf", "svg")
+"""Endings of the files of each figure. All three are always written: PNG for a screen, PDF for LaTeX, SVG to edit."""
+
+_VECTOR: Mapping[str, Any] = {
+    "pdf.fonttype": 42,  # TrueType: journals refuse Type 3 fonts
+    "svg.fonttype": "path",  # looks the same without the font
+    "svg.hashsalt": "mien",
+}
+_UNDATED: Mapping[str, Mapping[str, Any]] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
+"""Metadata without a date, so that the same figure gives the same file."""
+
+
+@dataclass(frozen=True)
+class Theme:
+    """Colours of a figure. ``first`` and ``second`` differ in lightness as well as in hue.
+
+    Attributes:
+        paper: the background.
+        ink: text and points.
+        faint: secondary text and the frame.
+        grid: grid lines.
+        first: the colour of what a figure is about.
+        second: what it is compared with.
+        strongest: the full end of the shading of the confusion matrix, whose empty end is ``paper``.
+        on_strongest: text on it.
+    """
+
+    paper: str
+    ink: str
+    faint: str
+    grid: str
+    first: str
+    second: str
+    strongest: str
+    on_strongest: str
+
+
+LIGHT = Theme("#ffffff", "#1d2733", "#5c6873", "#e3e7eb", "#2f6f9f", "#d1751a", "#1f5a87", "#ffffff")
+DARK = Theme("#1b222b", "#e8edf2", "#a3afbb", "#333d49", "#6bb0e0", "#f0a050", "#8cc5ee", "#10161d")
+
+
+def blank_figure(size: tuple[float, float], theme: Theme) -> Figure:
+    """An empty figure of ``size`` (width and height in inches), with a layout that keeps its parts apart."""
+    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1)
+    return LetteredFigure(figsize=size, facecolor=theme.paper, layout=layout)
+
+
+def png(figure: Figure, dpi: int = DPI) -> bytes:
+    """The figure as a PNG file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi, facecolor=figure.get_facecolor())
+    return buffer.getvalue()
+
+
+def files(figure: Figure) -> dict[str, bytes]:
+    """The figure as a file of each of ``FORMATS``, by the ending."""
+    return {"png": png(figure), **{suffix: vector(figure, suffix) for suffix in FORMATS[1:]}}
+
+
+def vector(figure: Figure, suffix: str) -> bytes:
+    """The figure as a ``pdf`` or ``svg`` file, without the date; text in a PDF stays text."""
+    buffer = io.BytesIO()
+    with rc_context(dict(_VECTOR)):
+        figure.savefig(buffer, format=suffix, facecolor=figure.get_facecolor(), metadata=dict(_UNDATED[suffix]))
+    return buffer.getvalue()
+
+
+def set_title(axes: Axes, text: str, theme: Theme, *, bold: bool = True) -> None:
+    """Sets the title of an axes, at its left."""
+    axes.set_title(
+        text,
+        loc="left",
+        color=theme.ink,
+        fontsize=TEXT_SIZE + 1 if bold else TEXT_SIZE,
+        fontweight="bold" if bold else "normal",
+        parse_math=False,
+    )
+
+
+def style_axes(axes: Axes, theme: Theme) -> Axes:
+    """Styles an axes: a thin frame at the left and below, quiet ticks, large labels."""
+    axes.set_facecolor(theme.paper)
+    axes.set_axisbelow(True)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(theme.grid)
+    axes.tick_params(colors=theme.ink, labelsize=TEXT_SIZE, color=theme.grid, length=4)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.label.set_color(theme.faint)
+        axis.label.set_fontsize(TEXT_SIZE)
+    axes.xaxis.labelpad = axes.yaxis.labelpad = 8
+    return axes
+
+
+def legend_above(figure: Figure, axes: Axes, theme: Theme, order: Sequence[str]) -> None:
+    """Adds a legend in one row above the axes, with the labels of ``order`` that the axes has."""
+    handles, labels = axes.get_legend_handles_labels()
+    handle_of = dict(zip(labels, handles, strict=True))
+    shown = [label for label in order if label in handle_of]
+    figure.legend(
+        [handle_of[label] for label in shown],
+        shown,
+        loc="outside upper center",
+        ncols=len(shown),
+        frameon=False,
+        fontsize=TEXT_SIZE,
+        labelcolor=theme.ink,
+        handlelength=1.4,
+        columnspacing=1.6,
+    )
+
+
+def or_nan(value: Any) -> float:
+    """A number; NaN for None or an empty text."""
+    return math.nan if value is None or value == "" else float(value)

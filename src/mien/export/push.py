@@ -1,0 +1,113 @@
+"""Uploads a packed folder to the Hugging Face Hub; a missing connection or token is reported before any work."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from mien.errors import MienError, one_line
+
+PATIENCE_S = 2.5
+"""Longest time in seconds to wait for a connection to the Hub."""
+
+
+class Api(Protocol):
+    """The part of ``huggingface_hub.HfApi`` that uploading needs."""
+
+    def create_repo(self, repo_id: str, *, private: bool | None, exist_ok: bool, repo_type: str) -> Any:
+        """Makes a repository; an existing one stays as it is."""
+        ...
+
+    def upload_folder(self, *, repo_id: str, folder_path: str, commit_message: str, repo_type: str) -> Any:
+        """Uploads the files of a folder in one commit."""
+        ...
+
+
+def check_push(repo: str) -> str:
+    """Checks, before any work, that a repository can be pushed to as far as that is known.
+
+    Args:
+        repo: ``user/model``.
+
+    Returns:
+        The token of the user, from ``hf auth login`` or HF_TOKEN.
+
+    Raises:
+        MienError: the name is not one, there is no token, or the Hub does not answer within ``PATIENCE_S``.
+    """
+    from huggingface_hub import constants, get_token
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    try:
+        validate_repo_id(repo)
+        is_name = repo.count("/") == 1
+    except HFValidationError:
+        is_name = False
+    if not is_name:
+        raise MienError(f"--push: got {repo!r}, expected the name of a repository on the Hub, like user/model")
+    if constants.HF_HUB_OFFLINE:
+        raise MienError("--push: HF_HUB_OFFLINE is set, so nothing can be uploaded; unset it, or leave --push out")
+    token = get_token()
+    if not token:
+        raise MienError("--push: no token of the Hugging Face Hub; run `hf auth login`, or set HF_TOKEN")
+    if not _answers(constants.ENDPOINT):
+        raise MienError(
+            f"--push: {urlsplit(constants.ENDPOINT).hostname} does not answer within {PATIENCE_S:g} seconds; connect "
+            "to the network, or leave --push out"
+        )
+    return token
+
+
+def push(folder: Path, repo: str, *, token: str, private: bool = False, api: Api | None = None) -> str:
+    """Uploads a packed folder and returns its address.
+
+    Args:
+        folder: that ``mien pack`` wrote.
+        repo: ``user/model``; it is made if it does not exist.
+        token: of the user; it appears in no message.
+        private: make a new repository private.
+        api: ``huggingface_hub.HfApi`` by default.
+
+    Raises:
+        MienError: the Hub refuses it, or the connection breaks; the folder stays.
+    """
+    from huggingface_hub import HfApi, constants
+
+    api = HfApi(token=token) if api is None else api
+    try:
+        api.create_repo(repo, private=private or None, exist_ok=True, repo_type="model")
+        api.upload_folder(repo_id=repo, folder_path=str(folder), commit_message="Packed by Mien", repo_type="model")
+    except Exception as error:  # of the Hub, of the network, of its client
+        reason = one_line(str(error)).replace(token, "***") or type(error).__name__
+        raise MienError(
+            f"--push {repo}: the upload failed ({reason}); the packed folder is in {folder}, upload it by "
+            f"`hf upload {repo} {folder}`"
+        ) from None
+    return f"{constants.ENDPOINT}/{repo}"
+
+
+def _answers(endpoint: str) -> bool:
+    """True if a connection to a server, or to the proxy in front of it, can be opened within ``PATIENCE_S``."""
+    address = urlsplit(endpoint)
+    proxy = getproxies().get(address.scheme) if address.hostname and not proxy_bypass(address.hostname) else None
+    if proxy:
+        address = urlsplit(proxy if "//" in proxy else f"//{proxy}", scheme="http")
+    port = address.port or (443 if address.scheme == "https" else 80)
+    answered = threading.Event()
+
+    def connect() -> None:
+        try:
+            with socket.create_connection((address.hostname or "", port), timeout=PATIENCE_S):
+                answered.set()
+        except OSError:
+            pass
+
+    # In a thread, since looking up a name has no time limit of its own.
+    thread = threading.Thread(target=connect, daemon=True)
+    thread.start()
+    thread.join(PATIENCE_S)
+    return answered.is_set()

@@ -1,0 +1,174 @@
+"""Out-of-fold answers: for every training picture the probabilities of networks that have not seen it.
+
+A network knows its training pictures by heart, so its answers to them repeat the noise of their labels. Answers of
+networks that were trained without the picture are free of that; a student can learn from them, and a label that they
+contradict is worth a look.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mien.config import FoldsConfig, TrainConfig, to_dict
+from mien.data.faces import FaceSet
+from mien.data.read import read_faces
+from mien.data.twins import groups
+from mien.errors import MienError
+from mien.evaluation.calibration import softmax
+from mien.evaluation.metrics import (
+    accuracy_and_macro_f1,
+    balanced_accuracy,
+    negative_log_likelihood,
+    reliability,
+)
+from mien.files import ensure_writable, write_json
+from mien.labels import positions
+from mien.log import report
+from mien.machine import versions
+from mien.model.classifier import Classifier
+from mien.training.finetune import train
+from mien.training.run import prepare_faces, state_path
+from mien.training.targets import training_fingerprint, write_answers
+
+ANSWERS = "answers.safetensors"
+"""The file with the answers, in the folder of the runs."""
+
+
+def answer_folds(config: FoldsConfig, command: str = "") -> Path:
+    """Trains a network for each fold and seed and writes the answers; finished runs are not trained again.
+
+    Args:
+        config: see ``FoldsConfig``.
+        command: the command line, for the records.
+
+    Returns:
+        The file, for ``TrainConfig.targets``; ``OUT/folds.json`` beside it has accuracy and calibration.
+
+    Raises:
+        MienError: a setting, the data, the backbone or the folder is wrong.
+    """
+    out = Path(config.out)
+    ensure_writable(out)
+    faces = prepare_faces(read_faces(config.data), config)
+    training = faces.part("train")
+    group = groups(training.images)
+    answers = np.zeros((len(training), len(training.names)))
+    for seed in config.seeds:
+        fold = cut_folds(group, training.labels, config.folds, seed)
+        for number in range(config.folds):
+            settings = settings_of(config, seed, number)
+            held_back = np.flatnonzero(fold == number)
+            report(f"seed {seed}, fold {number + 1}/{config.folds}: {len(held_back):,} pictures held back")
+            part = without(faces, held_back)
+            train(
+                settings, resume=state_path(Path(settings.out)).exists(), command=command, faces=part, calibrate=False
+            )
+            answers[held_back] += answer(Path(settings.out), training.select(held_back)) / len(config.seeds)
+    record = {
+        "names": list(training.names),
+        "training": training_fingerprint(training),
+        "fingerprint": faces.fingerprint,
+        "folds": config.folds,
+        "seeds": list(config.seeds),
+        "scores": scores(answers, training),
+        "command": command,
+        "config": to_dict(config),
+        "versions": versions(),
+    }
+    write_answers(out / ANSWERS, answers, cut_folds(group, training.labels, config.folds, config.seeds[0]), record)
+    write_json(out / "folds.json", record)
+    report(summary(record["scores"]))
+    return out / ANSWERS
+
+
+def settings_of(config: FoldsConfig, seed: int, number: int) -> TrainConfig:
+    """The settings of one run."""
+    values: dict[str, Any] = {entry.name: getattr(config, entry.name) for entry in fields(TrainConfig)}
+    return TrainConfig(**{**values, "seed": seed, "out": str(Path(config.out) / f"seed-{seed}-fold-{number + 1}")})
+
+
+def cut_folds(group: np.ndarray, labels: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Cuts pictures into folds of about the same size and the same shares of classes.
+
+    Args:
+        group: int64 [N]; pictures of one group (near-identical ones, ``mien.data.twins.groups``) stay in one fold.
+        labels: int64 [N].
+        count: number of folds, at least 2.
+        seed: of the cut.
+
+    Returns:
+        int64 [N] in [0, count).
+
+    Raises:
+        MienError: there are fewer groups than folds, or a class would be missing from training.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    if len(np.unique(group)) < count:
+        raise MienError(
+            f"folds: got {count}, expected at most {len(np.unique(group))}, the training pictures; lower it"
+        )
+    fold = np.empty(len(labels), np.int64)
+    cut = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
+    try:
+        parts = list(cut.split(np.zeros(len(labels)), labels, group))
+    except ValueError as error:
+        raise MienError(f"folds: got {count}, more than any class has training pictures; lower it") from error
+    for number, (_, held_back) in enumerate(parts):
+        fold[held_back] = number
+    for number in range(count):
+        missing = set(np.unique(labels)) - set(np.unique(labels[fold != number]))
+        if missing:
+            raise MienError(
+                f"folds: all training pictures of class {min(missing)} are copies of one photograph, so that a network "
+                "would be trained without it; add pictures of that class"
+            )
+    return fold
+
+
+def without(faces: FaceSet, held_back: np.ndarray) -> FaceSet:
+    """The data without some rows of its training split; its fingerprint says so."""
+    rows = np.flatnonzero(faces.splits == "train")[held_back]
+    digest = hashlib.sha256(f"{faces.fingerprint} without ".encode() + rows.astype("<i8").tobytes()).hexdigest()
+    kept = np.ones(len(faces), bool)
+    kept[rows] = False
+    return replace(faces.select(kept), fingerprint=digest)
+
+
+def answer(run: Path, faces: FaceSet) -> np.ndarray:
+    """Probabilities of a run's model for faces, averaged over each picture and its mirror image: float64 [N, C]."""
+    classifier = Classifier.load(run)
+    columns = positions(faces.names, classifier.names, f"{run}: lacks classes")
+    views = [softmax(classifier.logits(faces.images, flip=flip, quiet=True)) for flip in (False, True)]
+    return np.asarray((views[0] + views[1]) / 2)[:, columns]
+
+
+def scores(answers: np.ndarray, training: FaceSet) -> dict[str, float]:
+    """Accuracy and calibration of the answers against the labels."""
+    answers = answers / answers.sum(1, keepdims=True)
+    predicted = answers.argmax(1)
+    accuracy, macro_f1 = accuracy_and_macro_f1(predicted, training.labels, len(training.names))
+    return {
+        "n": len(training),
+        "accuracy": accuracy,
+        "macro_f1": macro_f1,
+        "balanced_accuracy": balanced_accuracy(predicted, training.labels),
+        "nll": negative_log_likelihood(answers, training.labels),
+        "ece": reliability(answers, training.labels).ece,
+        "confidence": float(answers.max(1).mean()),
+    }
+
+
+def summary(values: dict[str, float]) -> str:
+    """The scores in one line."""
+    return (
+        f"answers for {values['n']:,} training pictures by networks that have not seen them: accuracy "
+        f"{values['accuracy']:.2%}, macro-F1 {values['macro_f1']:.4f}, balanced accuracy "
+        f"{values['balanced_accuracy']:.2%}; ECE {values['ece']:.4f} (mean confidence {values['confidence']:.2%}), "
+        f"log-likelihood {-values['nll']:.4f}"
+    )

@@ -1,0 +1,89 @@
+"""The load benchmark: that it counts right and that its loads run; no test depends on a time."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import io
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from starlette.testclient import TestClient
+from web_helpers import face, running
+
+from mien.recognition.recognizer import Recognizer
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+sys.path.insert(0, str(FOLDER))
+
+load: Any = importlib.import_module("load")
+
+
+def port_of(address: str) -> int:
+    return int(address.rpartition(":")[2])
+
+
+def test_a_summary_by_hand() -> None:
+    first, second = load.Load(1.0), load.Load(3.0)
+    for milliseconds in range(1, 101):
+        first.note("200", milliseconds / 1000)
+    second.note("503", 9.0)
+    first.add(second)
+    summary = first.summary()
+    assert summary["rate"] == 25 and summary["p50_ms"] == pytest.approx(50.5) and 99 < summary["p99_ms"] <= 100
+    assert summary["statuses"] == {"200": 100, "503": 1}
+
+
+def test_clients_take_their_turns() -> None:
+    data = load.request("/v1/recognize", face())
+    with running() as first, running() as second:
+        ports = {"first": port_of(first), "second": port_of(second)}
+        loads = load.take_turns(ports, data, 2, 0.3)
+    for way in ports:
+        assert set(loads[way].latencies) == {"200"} and loads[way].seconds == pytest.approx(0.3)
+
+
+def test_only_answers_within_the_time_count() -> None:
+    data = load.request("/v1/recognize", face())
+    with running() as address:
+        result = asyncio.run(load.closed_loop(port_of(address), data, 2, 0.2, warm_s=0.0))
+        connection, nothing = load.Connection(port_of(address)), load.Load()
+        asyncio.run(connection.send(data, nothing, (0.0, 1.0)))
+    assert result.summary()["rate"] == len(result.latencies["200"]) / 0.2
+    assert not nothing.latencies
+
+
+def test_more_than_the_service_takes_is_turned_away() -> None:
+    data = load.request("/v1/recognize", face())
+    with running(queue=1) as address:
+        result = asyncio.run(load.open_loop(port_of(address), data, 400, 0.5))
+    assert set(result.latencies) <= {"200", "503"} and "200" in result.latencies
+    assert 100 < sum(map(len, result.latencies.values())) < 320
+
+
+def test_lost_connections_are_counted() -> None:
+    result = load.Load()
+    asyncio.run(load.Connection(9).send(b"", result))
+    assert set(result.latencies) == {"lost"}
+
+
+def test_memory_is_that_of_the_process() -> None:
+    assert 10 < load.memory(os.getpid()) < 100_000
+
+
+def test_the_plain_application_answers_as_the_recognizer() -> None:
+    plain = importlib.import_module("plain_service")
+    data = load.photo(256)
+    with TestClient(plain.application(plain.mien("nano-int8"))) as client:
+        answer = client.post("/v1/recognize", content=data, headers={"content-type": "image/png"}).json()
+    assert answer["faces"] == json.loads(json.dumps(Recognizer("nano-int8").recognize(data).record()["faces"]))
+
+
+def test_pictures_are_what_the_rows_say() -> None:
+    assert Image.open(io.BytesIO(load.photo(512))).size == (512, 512)
+    assert Image.open(io.BytesIO(load.crop())).size == (48, 48)

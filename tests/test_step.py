@@ -1,0 +1,333 @@
+"""The pass of a step: bf16 copies give what autocast gives, teachers are prepared without a change of their answers,
+minutes end a run annealed, losses that answer rare classes do, and what is kept follows the criterion."""
+
+from __future__ import annotations
+
+import csv
+import math
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from conftest import synthetic_faces
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from training_helpers import Stop, stop_after
+
+from mien.config import DistillConfig, TrainConfig
+from mien.data.faces import FaceSet
+from mien.errors import MienError
+from mien.model.classifier import Classifier
+from mien.model.networks import logits
+from mien.model.vit import build
+from mien.training import finetune, run
+from mien.training.augment import resampled
+from mien.training.finetune import FineTuning, score_of, train
+from mien.training.objective import Objective, adjustment, shares_of_classes
+from mien.training.optim import Muon
+from mien.training.schedule import Budget, ClockSchedule
+from mien.training.step import HalfCopies, Pass, method_of
+from mien.training.teachers import prepare
+
+NAMES = ("calm", "glad", "sour")
+CNN = {"channels": [8, 12, 16], "layers": [1, 2, 1], "stem_width": 8}
+COMMON = {"data": "synthetic", "backbone": "nano", "image_size": 16, "batch_size": 8, "device": "cpu",
+          "warmup_epochs": 0.0}  # fmt: skip
+
+
+def settings(out: Path | str, **changes: object) -> TrainConfig:
+    return TrainConfig(**{**COMMON, "out": str(out), **changes})  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def faces(monkeypatch: pytest.MonkeyPatch) -> FaceSet:
+    data = synthetic_faces({"train": 24, "validation": 9})
+    monkeypatch.setattr(finetune, "read_faces", lambda source: data)
+    return data
+
+
+class Operations(TorchDispatchMode):
+    """Counts operations, without views."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += not func.is_view
+        return func(*args, **(kwargs or {}))
+
+
+class TestPass:
+    def networks(self, backbone: str = "nano") -> list[nn.Module]:
+        made = []
+        for _ in range(2):
+            torch.manual_seed(0)
+            arguments = CNN if backbone.startswith("timm") else None
+            network, _ = build(backbone, NAMES, grey=True, image_size=16, network_args=arguments)
+            for parameter in network.parameters():
+                parameter.data.add_(0.05 * torch.randn_like(parameter))
+            made.append(network.train())
+        return made
+
+    @pytest.mark.parametrize("backbone", ["nano", "timm:face_cnn"])
+    def test_copies_give_the_loss_and_the_gradients_of_autocast(self, backbone: str) -> None:
+        accelerator, results = Accelerator(cpu=True), []
+        pixels, labels = torch.randn(4, 1, 16, 16), torch.tensor([0, 1, 2, 1])
+        for network, half in zip(self.networks(backbone), (True, False), strict=True):
+
+            def loss(pixels: torch.Tensor, labels: torch.Tensor, network: nn.Module = network) -> torch.Tensor:
+                with torch.autocast("cpu", torch.bfloat16):
+                    answers = logits(network, pixels)
+                return nn.functional.cross_entropy(answers.float(), labels)
+
+            step = Pass(loss, network, accelerator, "off", half=half)
+            assert (step.copies is not None) is half
+            value = step(pixels, labels)
+            results.append((value, {name: p.grad for name, p in network.named_parameters() if p.requires_grad}))
+        (copied, gradients), (cast, expected) = results
+        assert torch.equal(copied, cast)
+        for name, gradient in expected.items():
+            assert gradients[name].dtype == torch.float32
+            assert torch.equal(gradients[name], gradient), name
+
+    def test_weights_are_back_in_their_places_and_fresh_ones_are_copied(self) -> None:
+        layer = nn.Linear(3, 3)
+        copies, weight = HalfCopies(layer), layer.weight
+        with torch.no_grad():
+            weight.fill_(2.0)
+        copies.stand_in()
+        assert layer.weight.dtype == torch.bfloat16 and (layer.weight == 2).all()
+        copies.step_back()
+        assert layer.weight is weight
+
+    def test_a_step_of_bf16_casts_no_weight(self) -> None:
+        network = self.networks()[0]
+        pixels = torch.randn(4, 1, 16, 16)
+
+        def loss(pixels: torch.Tensor) -> torch.Tensor:
+            with torch.autocast("cpu", torch.bfloat16):
+                return logits(network, pixels).float().square().mean()
+
+        counts = []
+        for half in (True, False):
+            step = Pass(loss, network, Accelerator(cpu=True), "off", half=half)
+            step(pixels)
+            with Operations() as operations:
+                step(pixels)
+            counts.append(operations.count)
+        weights = sum(isinstance(layer, nn.Linear | nn.Conv2d) for layer in network.modules())
+        assert counts[0] + 3 * weights < counts[1]
+
+    def trained(self, method: str, device: str) -> tuple[list[float], dict[str, torch.Tensor]]:
+        """Losses of four steps of a CNN with batch norm, and the weights after them."""
+        network = self.networks("timm:face_cnn")[0].to(device)
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+
+        def loss(pixels: torch.Tensor) -> torch.Tensor:
+            with torch.autocast(device, torch.bfloat16):
+                return logits(network, pixels).float().square().mean()
+
+        step = Pass(loss, network, Accelerator(cpu=device == "cpu"), method, half=True)
+        losses = []
+        for seed in range(4):
+            pixels = torch.randn(8, 1, 16, 16, generator=torch.Generator().manual_seed(seed)).to(device)
+            losses.append(float(step(pixels)))
+            optimizer.step()
+            optimizer.zero_grad()
+        return losses, {name: value.float().cpu() for name, value in network.state_dict().items()}
+
+    @pytest.mark.skipif(torch.cuda.is_available(), reason="there a graph can be recorded")
+    def test_what_cannot_be_recorded_runs_all_the_same(self, capsys: pytest.CaptureFixture[str]) -> None:
+        recorded, plain = self.trained("graph", "cpu"), self.trained("off", "cpu")
+        assert "warning: no CUDA graph of training step (" in capsys.readouterr().err
+        assert recorded[0] == plain[0]
+        assert all(torch.equal(recorded[1][name], plain[1][name]) for name in plain[1])
+
+    @pytest.mark.gpu
+    @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+    def test_a_graph_trains_as_single_operations_do(self, capsys: pytest.CaptureFixture[str]) -> None:
+        recorded, plain = self.trained("graph", "cuda"), self.trained("off", "cuda")
+        assert "training step recorded as a CUDA graph" in capsys.readouterr().err
+        assert recorded[0] == pytest.approx(plain[0], rel=1e-2)
+        for name, value in plain[1].items():
+            assert torch.allclose(recorded[1][name], value, rtol=0.05, atol=0.01), name
+
+    def test_graphs_are_for_one_process_on_a_gpu(self) -> None:
+        accelerator = Accelerator(cpu=True)
+        assert [method_of(setting, accelerator) for setting in ("auto", "graph", "on", "off")] == [
+            "off", "off", "on", "off",
+        ]  # fmt: skip
+
+
+class TestTeachers:
+    @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-4), ("bf16", 0.1)])
+    def test_answers_stay(self, precision: str, tolerance: float) -> None:
+        torch.manual_seed(0)
+        network, _ = build("timm:face_cnn", NAMES, grey=True, image_size=48, network_args=CNN)
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                nn.init.normal_(module.running_mean, std=0.3)
+                nn.init.uniform_(module.running_var, 0.5, 2.0)
+                nn.init.uniform_(module.weight, 0.5, 1.5)
+        network.eval()
+        pixels = torch.randn(4, 1, 48, 48)
+        with torch.no_grad():
+            before = logits(network, pixels)
+            prepare(network, precision)
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+                after = logits(network, pixels).float()
+        assert not any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+        assert (after - before).abs().max() < tolerance * before.abs().max()
+
+
+class TestMuon:
+    def test_padded_matrices_move_as_alone(self) -> None:
+        torch.manual_seed(0)
+        shapes = [(8, 24), (8, 36), (24, 8), (8, 4, 3, 3), (6, 6)]
+        starts, gradients = [torch.randn(shape) for shape in shapes], [torch.randn(shape) for shape in shapes]
+        moved = []
+        for pads in (True, False):
+            parameters = [nn.Parameter(start.clone()) for start in starts]
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = gradient.clone()
+            optimizer = Muon([{"params": parameters, "muon": True}], lr=0.1)
+            optimizer.pads = pads
+            optimizer.step()
+            moved.append(parameters)
+            rows = [(min(len(u), u[0].numel()), max(len(u), u[0].numel())) for u in starts]
+            assert len(optimizer._stacks(rows)) == (2 if pads else 3)
+        for one, other in zip(*moved, strict=True):
+            assert torch.allclose(one, other, atol=1e-5)
+
+
+class TestMinutes:
+    def test_the_clock_ends_the_run_annealed(self, faces: FaceSet, tmp_path: Path) -> None:
+        began = time.monotonic()
+        train(settings(tmp_path / "run", minutes=0.05, epochs=1, min_lr=0.01, lr=1e-3))
+        assert time.monotonic() - began < 60
+        with open(tmp_path / "run" / "history.csv", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        assert len(rows) > 1
+        assert float(rows[-1]["lr"]) < 2e-4
+        assert float(rows[-1]["seconds"]) >= 2.4
+
+    def test_it_goes_on_where_it_stopped(
+        self, faces: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setattr(run, "STEPS_BETWEEN_CHECKS", 1)
+        config = settings(tmp_path / "run", minutes=0.05, checkpoint_seconds=1e-6)
+        with monkeypatch.context() as patch:
+            stop_after(finetune, 5, patch)
+            with pytest.raises(Stop):
+                train(config)
+        train(config, resume=True)
+        assert "epoch   2  loss" in capsys.readouterr().out
+        train(config, resume=True)
+        assert "epoch" not in capsys.readouterr().out.replace("epochs", "")
+        with pytest.raises(MienError, match=r"minutes: 0.05 -> 0.1"):
+            train(replace(config, minutes=0.1), resume=True)
+
+    def test_rates_by_hand(self) -> None:
+        optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=2.0)
+        schedule = ClockSchedule(optimizer, 2.0, 0.0, 4, Budget(100, None))
+        rates = []
+        for update in (1, 2, 50, 100):
+            schedule.step_update(update)
+            rates.append(optimizer.param_groups[0]["lr"])
+        cosine = [1 + math.cos(math.pi * update / 100) for update in (1, 2, 50, 100)]
+        assert rates == pytest.approx([0.25 * cosine[0], 0.5 * cosine[1], cosine[2], 0.0], abs=1e-6)
+
+
+class TestBalance:
+    def uneven(self) -> FaceSet:
+        data = synthetic_faces({"train": 60})
+        return data.select(np.flatnonzero((data.labels != 2) | (np.arange(60) < 6)))
+
+    def test_shares_and_adjustment_by_hand(self) -> None:
+        data = self.uneven()
+        assert np.bincount(data.labels).tolist() == [20, 20, 2]
+        assert shares_of_classes(data, settings("o")).tolist() == pytest.approx([20 / 42, 20 / 42, 2 / 42])
+        assert shares_of_classes(data, settings("o", resample=1.0)).tolist() == pytest.approx([1 / 3] * 3)
+        added = adjustment(data, settings("o", logit_adjustment=0.5))
+        assert added.tolist() == pytest.approx([0.5 * math.log(20 / 42)] * 2 + [0.5 * math.log(2 / 42)])
+
+    def test_rare_classes_are_drawn_as_often(self) -> None:
+        labels = self.uneven().labels.repeat(50)
+        drawn = np.bincount(labels[resampled(labels, 0, 1, 1.0)]) / len(labels)
+        assert np.abs(drawn - 1 / 3).max() < 0.04
+        drawn = np.bincount(labels[resampled(labels, 0, 1, 0.0)]) / len(labels)
+        assert np.abs(drawn - np.array([20, 20, 2]) / 42).max() < 0.04
+        assert not torch.equal(resampled(labels, 0, 1, 1.0), resampled(labels, 0, 2, 1.0))
+
+    def test_the_least_loss_is_at_logits_without_the_prior(self) -> None:
+        # Two pictures alike, nine in ten of class 0: adjusted by tau = 1, the best logits no longer prefer class 0.
+        data = synthetic_faces({"train": 10}, names=("a", "b"))
+        data = replace(data, labels=np.array([0] * 9 + [1]))
+        network, preprocessing = build("nano", data.names, grey=True, image_size=16)
+        objective = Objective(
+            settings("o", logit_adjustment=1.0, label_smoothing=0.0),
+            Classifier(network, preprocessing, data.names),
+            data,
+        )
+        bias = nn.Parameter(torch.zeros(2))
+        optimizer = torch.optim.LBFGS([bias], max_iter=50)
+
+        class Constant(nn.Module):
+            def forward(self, pixel_values: torch.Tensor) -> object:
+                return type("Output", (), {"logits": bias.expand(len(pixel_values), 2)})
+
+        pixels = torch.zeros(10, 1, 16, 16)
+        batch = objective.batch(pixels, torch.from_numpy(data.labels), torch.arange(10))
+
+        def closure() -> torch.Tensor:
+            optimizer.zero_grad()
+            loss = objective.loss(Constant(), *batch)
+            loss.backward()  # type: ignore[no-untyped-call]
+            return loss
+
+        optimizer.step(closure)  # type: ignore[arg-type]
+        assert (bias[0] - bias[1]).item() == pytest.approx(0.0, abs=1e-3)
+
+    def test_history_and_criterion(self, faces: FaceSet, tmp_path: Path) -> None:
+        train(
+            settings(tmp_path / "run", epochs=5, validate_epochs=2, select="clean_loss", resample=0.5, optimizer="muon")
+        )
+        with open(tmp_path / "run" / "history.csv", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        assert [row["epoch"] for row in rows] == ["2", "4", "5"]
+        assert {"val_balanced_accuracy", "val_clean_loss"} <= set(rows[0])
+        best = min(rows, key=lambda row: float(row["val_clean_loss"]))
+        assert Classifier.load(tmp_path / "run").meta()["metrics"]["epoch"] == int(best["epoch"])
+        assert score_of({"val_loss": 2.0}, "loss") == pytest.approx(math.exp(-2))
+
+
+def test_teachers_weigh_as_their_setting_says(faces: FaceSet, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network, preprocessing = build("nano", faces.names, grey=True, image_size=16)
+    classifier = Classifier(network, preprocessing, faces.names)
+    answers = torch.full((24, 3), 1 / 3)
+    pixels, rows = torch.randn(6, 1, 16, 16), torch.arange(6)
+    labels = torch.from_numpy(faces.part("train").labels)[rows]
+    losses = []
+    for weight, stored in ((0.0, None), (0.4, answers), (1.0, answers)):
+        config = settings("o", targets="f", distill=DistillConfig(targets_weight=weight, temperature=2.0))
+        objective = Objective(config, classifier, faces.part("train"), stored=stored)
+        losses.append(objective.loss(network, *objective.batch(pixels, labels, rows)).item())
+    assert losses[1] == pytest.approx(0.6 * losses[0] + 0.4 * losses[2], rel=1e-5)
+
+
+def test_steps_are_those_of_the_run(faces: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    updates: list[int] = []
+    original = FineTuning.loss
+
+    def noting(self: FineTuning, model: nn.Module, *batch: torch.Tensor) -> torch.Tensor:
+        updates.append(self.updates)
+        return original(self, model, *batch)
+
+    monkeypatch.setattr(FineTuning, "loss", noting)
+    train(settings(tmp_path / "run", epochs=2))
+    assert updates == list(range(6))

@@ -1,0 +1,130 @@
+"""The table of models: rows by hand, seeds of one recipe, and the files that hold it."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mien.errors import MienError
+from mien.evaluation.compare import average
+from mien.evaluation.evaluate import Evaluation, score_parts
+from mien.evaluation.table import (
+    csv_table,
+    latex_table,
+    markdown_rows,
+    model_row,
+    notes,
+    recipes,
+    seeds_row,
+    stated_seeds,
+    text_table,
+)
+from mien.text import portable, portable_command
+
+NAMES = ("happy", "sad")
+
+
+def evaluation(right: int, of: int = 10, model: str = "a", **changes: Any) -> Evaluation:
+    """An evaluation of ``of`` pictures, the first ``right`` of which are classified correctly; the last is a twin."""
+    probabilities = np.tile([0.8, 0.2], (of, 1))
+    labels = np.array([0] * right + [1] * (of - right))
+    twins = np.arange(of) == of - 1
+    whole, clean, reason = score_parts(probabilities, labels, NAMES, twins, 0)
+    result = Evaluation(
+        split="test", names=NAMES, probabilities=probabilities, labels=labels, images=np.zeros((of, 4, 4), np.uint8),
+        ids=np.array([str(number) for number in range(of)]), twins=twins, whole=whole, clean=clean, clean_reason=reason,
+        views=1, models=(model,), source="a.zip", fingerprint="f", seed=0, parameters=1000, seconds=0.5,
+    )  # fmt: skip
+    return replace(result, **changes)
+
+
+def record(seed: int, **changes: Any) -> dict[str, Any]:
+    config = {"seed": seed, "lr": 1e-3, "out": f"runs/{seed}", "augment": {"flip": 0.5}, **changes}
+    return {"config": config, "data": {"fingerprint": "f"}, "teachers": []}
+
+
+def test_a_row_by_hand() -> None:
+    row = model_row(evaluation(8))
+    accuracy, clean = row.scores["accuracy"], row.scores["clean_accuracy"]
+    assert accuracy is not None and clean is not None
+    assert (accuracy.value, clean.value) == (0.8, pytest.approx(8 / 9))
+    assert accuracy.low is not None and accuracy.high is not None and accuracy.low < 0.8 < accuracy.high
+    assert row.scores["ece"] is not None and row.scores["ece"].value == pytest.approx(0.0)
+    assert (row.pictures, row.clean_pictures, row.parameters, row.pictures_per_second) == (10, 9, 1000, 20)
+
+
+def test_an_average_sums_parameters_and_seconds() -> None:
+    row = model_row(average([evaluation(8), evaluation(8, model="b")]))
+    assert (row.kind, row.models, row.parameters, row.pictures_per_second) == ("average", ("a", "b"), 2000, 10)
+    unknown = model_row(average([evaluation(8), evaluation(8, model="b", parameters=None, seconds=None)]))
+    assert (unknown.parameters, unknown.pictures_per_second) == (None, None)
+
+
+def test_seeds_have_the_mean_and_the_sample_deviation() -> None:
+    row = seeds_row([evaluation(6), evaluation(7, model="b"), evaluation(8, model="c")])
+    accuracy = row.scores["accuracy"]
+    assert accuracy is not None and (accuracy.value, accuracy.std) == (pytest.approx(0.7), pytest.approx(0.1))
+    assert (row.kind, row.name, row.parameters) == ("seeds", "mean of 3 seeds", 1000)
+    assert "70.00 ± 10.00" in text_table([row])
+
+
+def test_seeds_of_one_recipe_are_detected_by_their_settings() -> None:
+    one, two, other = record(1), record(2), record(3, lr=2e-3)
+    assert recipes([one, other, two]) == [[0, 2]], "the folder of a run is no part of the recipe"
+    assert recipes([one, record(1)]) == [], "the same seed twice has no deviation"
+    assert recipes([one, {}, {"config": None}]) == [], "a model without a record is of no recipe"
+    assert recipes([one, {**two, "data": {"fingerprint": "g"}}]) == []
+    taught = {**two, "teachers": [{"folder": "t", "sha256": "s"}]}
+    assert recipes([one, taught]) == []
+    assert recipes([one, two, other, record(4, lr=2e-3), record(5)]) == [[0, 1, 4], [2, 3]]
+    assert recipes([{**one, "config": {"seed": 1, "augment": 3}}, two]) == []
+
+
+def test_stated_seeds_say_what_differs_and_are_of_one_size() -> None:
+    evaluations = [evaluation(6), evaluation(8, model="b")]
+    row = stated_seeds(evaluations, [record(1), record(2, lr=2e-3)])
+    assert row.differences == ("lr",)
+    assert any("a, b; they differ in lr too" in note for note in notes([row]))
+    assert stated_seeds(evaluations, [{}, {}]).differences == ()
+    with pytest.raises(MienError, match=r"--seeds: the networks differ in size \(parameters: a 1,000, b 7\)"):
+        stated_seeds([evaluation(6), evaluation(6, model="b", parameters=7)], [{}, {}])
+
+
+def test_the_files_hold_the_same_numbers() -> None:
+    odd = "=1+1_&|"
+    rows = [model_row(evaluation(8)), model_row(evaluation(6, model=odd, clean=None, approximate=True))]
+    rows.append(seeds_row([evaluation(6), evaluation(8, model="b")]))
+    text, markdown, latex = text_table(rows), markdown_rows(rows, "test split"), latex_table(rows, "test split")
+    for table in (text, markdown, latex):
+        assert "80.00 (" in table and "88.89 (" in table and "1,000" in table
+    assert markdown.count("\n|") == 5 and r"=1+1\_\&\|" in markdown
+    assert r"=1+1\_\&|" in latex and latex.count(r"\\") == 4 and latex.count(r"\midrule") == 2
+    assert r"70.00 $\pm$ 14.14" in latex
+    read = list(csv.DictReader(io.StringIO(csv_table(rows))))
+    assert [row["accuracy_percent"] for row in read] == ["80.00", "60.00", "70.00"]
+    assert (read[1]["model"], read[1]["clean_accuracy_percent"]) == (f"'{odd}", ""), "a formula is no name"
+    assert (read[2]["kind"], read[2]["accuracy_std"], read[0]["accuracy_std"]) == ("seeds", "14.14", "")
+
+
+def test_an_approximate_clean_score_is_marked() -> None:
+    row = model_row(evaluation(8, approximate=True))
+    assert "~88.89" in text_table([row]) and r"$\approx$88.89" in latex_table([row], "")
+    assert any(note.startswith("~:") for note in notes([row]))
+    assert not any(note.startswith("~:") for note in notes([model_row(evaluation(8))]))
+
+
+def test_paths_in_reports_are_portable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert portable(str(tmp_path / "runs" / "first")) == "runs/first"
+    assert portable("/somewhere/else/archive.zip") == "archive.zip"
+    assert [portable(text) for text in ("drawn faces, seed 3", "../a.zip", "mini")] == [
+        "drawn faces, seed 3", "../a.zip", "mini",
+    ]  # fmt: skip
+    words = ["mien", "evaluate", "/a/b c", "--data=/x/y.zip", "--out", "r"]
+    assert portable_command(words) == "mien evaluate 'b c' --data=y.zip --out r"

@@ -1,0 +1,397 @@
+"""The service on a real socket: slow and hostile clients, clients that go away, signals, workers that die."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import signal
+import socket
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from detection_helpers import astronaut
+from recognition_helpers import encoded
+from web_helpers import LONG_S, ROOT, Gate, children, face, process, running, wait_until
+
+from mien.cli import main
+from mien.recognition.recognizer import Recognizer
+from mien.web import protocol, server, uploads
+from mien.web.settings import ServiceSettings
+
+PNG = {"content-type": "image/png"}
+
+
+def connect(address: str) -> socket.socket:
+    host, port = address.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), timeout=LONG_S)
+
+
+def answer(connection: socket.socket) -> bytes:
+    """Everything until the other side closes."""
+    parts = []
+    while part := connection.recv(65_536):
+        parts.append(part)
+    return b"".join(parts)
+
+
+def single_answer(connection: socket.socket) -> bytes:
+    """One answer, of a connection that stays open."""
+    data = b""
+    while (head := re.match(rb"(?is)(.*content-length: (\d+).*?)\r\n\r\n", data)) is None:
+        part = connection.recv(65_536)
+        assert part, data
+        data += part
+    while len(data) < head.end() + int(head[2]):
+        data += connection.recv(65_536)
+    return data
+
+
+def assert_problem(response: bytes, status: int) -> None:
+    head, _, body = response.partition(b"\r\n\r\n")
+    assert head.startswith(f"HTTP/1.1 {status} ".encode()), response[:300]
+    assert b"content-type: application/problem+json" in head.lower()
+    assert json.loads(body)["status"] == status and b"x-content-type-options: nosniff" in head.lower()
+
+
+def test_slow_headers_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "HEADERS_S", 0.3)
+    with running() as address:
+        for started in (b"", b"GET /healthz HTTP/1.1\r\nHost: x\r\n"):
+            with connect(address) as connection:
+                connection.sendall(started)
+                begun = time.monotonic()
+                response = answer(connection)
+                assert time.monotonic() - begun < 20
+                if started:
+                    assert_problem(response, 408)
+                else:
+                    assert not response
+
+
+def test_a_drip_of_headers_does_not_help(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "HEADERS_S", 0.5)
+    with running() as address, connect(address) as connection:
+        begun = time.monotonic()
+        with pytest.raises(OSError):
+            connection.sendall(b"GET / HTTP/1.1\r\n")
+            while time.monotonic() - begun < 20:
+                connection.sendall(b"X-A: b\r\n")
+                time.sleep(0.05)
+        assert time.monotonic() - begun < 10
+
+
+def test_the_second_request_of_a_connection_has_the_same_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "HEADERS_S", 1.5)
+    with running() as address, connect(address) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert single_answer(connection).startswith(b"HTTP/1.1 200")
+        connection.sendall(b"GET /healthz HTTP/1.1\r\n")
+        assert_problem(answer(connection), 408)
+
+
+def test_slow_bodies_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uploads, "BODY_GRACE_S", 0.3)
+    monkeypatch.setattr(protocol, "LINGER_S", 0.3)
+    head = b"POST /v1/recognize HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 1000\r\n\r\nabc"
+    with running(queue=1) as address, connect(address) as connection:
+        connection.sendall(head)
+        assert_problem(answer(connection), 408)
+        assert httpx.get(f"{address}/readyz").status_code == 200, "its place is free again"
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"GET / HTTP/1.1\r\nX: " + b"a" * 100_000, 431),
+        (b"GET /" + b"a" * 100_000, 431),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
+        (b"NONSENSE\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n", 400),
+        (b"POST /analyze HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello", 400),
+        (b"GET / HTTP/1.1\r\nA b: c\r\n\r\n", 400),
+    ],
+)
+def test_what_is_not_http_is_a_problem(sent: bytes, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "HEADERS_S", 3.0)
+    with running() as address:
+        with connect(address) as connection:
+            connection.sendall(sent)
+            assert_problem(answer(connection), status)
+        assert httpx.get(f"{address}/healthz").status_code == 200
+
+
+def test_a_body_that_is_too_large_is_refused_before_it_has_come() -> None:
+    with running(max_bytes=10_000) as address, connect(address) as connection:
+        connection.sendall(
+            b"POST /v1/recognize HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 9000000000\r\n\r\n"
+        )
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 413 ")
+
+
+def test_a_client_that_expects_to_be_told_sends_no_body_that_is_too_large() -> None:
+    head = b"POST /v1/recognize HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nExpect: 100-continue\r\n"
+    with running(max_bytes=10_000) as address:
+        with connect(address) as connection:
+            connection.sendall(head + b"Content-Length: 90000\r\n\r\n")
+            assert connection.recv(65_536).startswith(b"HTTP/1.1 413 ")
+        with connect(address) as connection:
+            connection.sendall(head + b"Content-Length: %d\r\n\r\n" % len(face()))
+            assert connection.recv(65_536).startswith(b"HTTP/1.1 100 ")
+            connection.sendall(face())
+            assert connection.recv(65_536).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_large_body_gets_its_answer_although_nobody_reads_it() -> None:
+    with running(max_bytes=10_000) as address:
+        assert httpx.post(f"{address}/v1/recognize", content=bytes(3_000_000), headers=PNG).status_code == 413
+
+
+def test_a_connection_serves_again_after_a_body_that_nobody_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "LINGER_S", 1.0)
+    head = b"POST /v1/recognize HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\n"
+    with running() as address, connect(address) as connection:
+        connection.sendall(head)
+        assert single_answer(connection).startswith(b"HTTP/1.1 415 ")
+        connection.sendall(b"hello")
+        time.sleep(1.5)
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert single_answer(connection).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_client_that_takes_nothing_loses_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "WRITE_S", 0.3)
+    with running() as address, connect(address) as connection:
+        connection.sendall(b"GET /models/mini-int8.onnx HTTP/1.1\r\nHost: x\r\n\r\n" * 20)
+        time.sleep(3)
+        with pytest.raises((ConnectionError, AssertionError)):
+            assert len(answer(connection)) > 20 * 3_000_000
+
+
+def test_there_are_no_more_connections_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "MOST_CONNECTIONS", 3)
+    with running() as address:
+        held = [connect(address) for _ in range(3)]
+        time.sleep(0.2)
+        with connect(address) as connection:
+            assert_problem(answer(connection), 503)
+        for connection in held:
+            connection.close()
+        wait_until(lambda: httpx.get(f"{address}/healthz").status_code == 200)
+
+
+def test_the_work_for_a_client_that_went_away_is_left_out() -> None:
+    detector = Gate()
+    body = face()
+    head = b"POST /v1/recognize HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: %d\r\n\r\n" % len(
+        body
+    )
+    with running(detector=detector, workers=8) as address:  # eight workers share the cores: one thread
+        with connect(address) as first:
+            first.sendall(head + body)
+            wait_until(lambda: detector.searches == 1)
+            for _ in range(3):
+                with connect(address) as gone:
+                    gone.sendall(head + body)
+                    wait_until(lambda: "held 2.0" in httpx.get(f"{address}/metrics").text)
+                wait_until(lambda: "held 1.0" in httpx.get(f"{address}/metrics").text)
+            detector.gate.set()
+            assert first.recv(65_536).startswith(b"HTTP/1.1 200 ")
+        assert detector.searches == 1
+
+
+def test_stopping_finishes_what_is_in_flight() -> None:
+    detector = Gate()
+    answers: list[int] = []
+    with running(detector=detector) as address:
+        thread = threading.Thread(
+            target=lambda: answers.append(
+                httpx.post(f"{address}/v1/recognize", content=face(), headers=PNG, timeout=LONG_S).status_code
+            )
+        )
+        thread.start()
+        wait_until(lambda: detector.searches == 1)
+        threading.Timer(0.5, detector.gate.set).start()
+    thread.join()
+    assert answers == [200]
+
+
+@pytest.mark.slow
+def test_the_command_answers_as_predict_does_and_ends_with_zero(tmp_path: Path) -> None:
+    photo = encoded(astronaut(512))
+    with process() as (_, address):
+        records = httpx.post(f"{address}/v1/recognize", content=photo, headers=PNG, timeout=LONG_S).json()["records"]
+    expected = Recognizer("nano-int8").recognize(photo).record()
+    assert records == [json.loads(json.dumps(expected))]
+
+
+@pytest.mark.slow
+def test_sigterm_finishes_the_requests_of_a_process() -> None:
+    photo = encoded(astronaut(1024))
+    answers: list[int] = []
+
+    def send(address: str) -> None:
+        response = httpx.post(f"{address}/v1/recognize", content=photo, headers=PNG, timeout=LONG_S)
+        answers.append(response.status_code)
+
+    with process() as (service, address):
+        threads = [threading.Thread(target=send, args=(address,)) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        wait_until(lambda: "held 6.0" in httpx.get(f"{address}/metrics", timeout=LONG_S).text)
+        service.send_signal(signal.SIGTERM)
+        for thread in threads:
+            thread.join()
+    assert answers == [200] * 6
+
+
+@pytest.mark.slow
+def test_a_killed_worker_is_replaced_and_loses_only_its_requests() -> None:
+    photo = encoded(astronaut(256))
+    lost, answered = [], []
+
+    def send(address: str, until: threading.Event) -> None:
+        while not until.is_set():
+            try:
+                response = httpx.post(f"{address}/v1/recognize", content=photo, headers=PNG, timeout=LONG_S)
+                answered.append(response.status_code)
+            except httpx.TransportError:
+                lost.append(time.monotonic())
+
+    with process("--workers", "2") as (service, address):
+        wait_until(lambda: len(children(service.pid)) == 2)
+        stop = threading.Event()
+        threads = [threading.Thread(target=send, args=(address, stop)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        wait_until(lambda: len(answered) > 10)
+        victim = children(service.pid)[0]
+        os.kill(victim, signal.SIGKILL)
+        wait_until(lambda: len(children(service.pid)) == 2 and victim not in children(service.pid))
+        before = len(answered)
+        wait_until(lambda: len(answered) > before + 10)
+        stop.set()
+        for thread in threads:
+            thread.join()
+        assert set(answered) == {200} and len(lost) <= 4
+        text = httpx.get(f"{address}/metrics", timeout=LONG_S).text
+        counted = re.findall(r'mien_requests_total\{method="POST",route="/v1/recognize",status="200"\} (\d+)', text)
+        assert [int(number) for number in counted] == [len(answered)], "the counts of all workers, the dead one too"
+    assert not children(service.pid)
+
+
+@pytest.mark.slow
+def test_workers_end_with_their_supervisor() -> None:
+    with process("--workers", "2", code=None) as (service, _):
+        workers = children(service.pid)
+        assert len(workers) == 2
+        service.kill()
+        wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--port", "99999"], "--port"),
+        (["--workers", "0"], "--workers"),
+        (["--timeout", "0"], "--timeout"),
+        (["--batch-wait", "-1"], "--batch-wait"),
+        (["--model", "nothing-there"], "nothing-there"),
+        (["--cors", "*"], "--cors"),
+        (["--api-key-file", "no-such-file"], "no-such-file"),
+        (["--report", "no-such-folder"], "--report"),
+        (["--host", "no such host"], "--host"),
+    ],
+)
+def test_mistakes_in_the_command_are_one_line(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["serve", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+def test_workers_without_a_folder_for_their_counts_are_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nothing"))
+    assert main(["serve", "--model", "nano-int8", "--port", "0", "--workers", "2"]) == 2
+    assert "--tmpfs /tmp" in capsys.readouterr().err
+
+
+def test_an_open_address_without_keys_is_warned_about(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "_run", lambda config, listener: 0)
+    monkeypatch.setattr(server.logging.config, "dictConfig", lambda config: None)
+    for host, warnings in (("0.0.0.0", 1), ("127.0.0.1", 0)):
+        caplog.clear()
+        assert server.serve(ServiceSettings(host=host, port=0, model="nano-int8")) == 0
+        assert len(caplog.records) == warnings
+
+
+def test_a_port_in_use_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        assert main(["serve", "--model", "nano-int8", "--port", str(taken.getsockname()[1])]) == 2
+    assert "choose another port" in capsys.readouterr().err
+
+
+def test_without_the_extra_one_line_names_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import sys
+
+    for name in [name for name in sys.modules if name.split(".")[0] == "uvicorn" or name == "mien.web.server"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    assert main(["serve"]) == 2
+    assert "mien[serve]" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="0"):  # the help needs none of it
+        main(["serve", "--help"])
+
+
+def docker_instructions() -> list[tuple[str, str]]:
+    """The instructions of the Dockerfile, without comments, lines joined."""
+    text = re.sub(r"\\\n\s*", " ", (ROOT / "Dockerfile").read_text(encoding="utf-8"))
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    return [(line.split(None, 1)[0], line.split(None, 1)[1]) for line in lines]
+
+
+def test_the_dockerfile_copies_what_exists_and_runs_as_nobody_special() -> None:
+    instructions = docker_instructions()
+    ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").split()
+    for name, rest in instructions:
+        if name == "COPY" and "--from=" not in rest:
+            for source in rest.split()[:-1]:
+                assert (ROOT / source).exists(), source
+                assert source.rstrip("/") not in ignored
+    users = [rest for name, rest in instructions if name == "USER"]
+    assert re.fullmatch(r"[1-9]\d*(:[1-9]\d*)?", users[-1]), "a number, so that Kubernetes can check runAsNonRoot"
+    last = [name for name, _ in instructions]
+    assert last.index("USER") < last.index("CMD" if "CMD" in last else "ENTRYPOINT")
+    assert "HEALTHCHECK" in last
+
+
+def test_the_commands_of_the_dockerfile_work(capsys: pytest.CaptureFixture[str]) -> None:
+    commands: dict[str, Any] = {
+        name: rest for name, rest in docker_instructions() if name in ("ENTRYPOINT", "CMD", "HEALTHCHECK")
+    }
+    words = json.loads(commands["ENTRYPOINT"]) + json.loads(commands["CMD"])
+    assert words[:2] == ["mien", "serve"]
+    with pytest.raises(SystemExit, match="0"):
+        main([*words[1:], "--help"])
+    check = json.loads(commands["HEALTHCHECK"].partition("CMD ")[2])
+    assert check[:2] == ["python", "-c"]
+    with running() as address:
+        exec(compile(check[2].replace("http://127.0.0.1:8000", address), "check", "exec"), {})
+    with pytest.raises(OSError):
+        exec(compile(check[2].replace(":8000", ":9"), "check", "exec"), {})
+    assert shlex.join(check)
