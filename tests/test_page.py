@@ -43,14 +43,19 @@ def service() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
+def chromium() -> Iterator[Any]:
     helpers.need_browser()
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(helpers.CHROMIUM), args=list(helpers.FLAGS))
-        yield browser
-        browser.close()
+        yield playwright.chromium
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: Any) -> Iterator[Any]:
+    browser = chromium.launch(executable_path=str(helpers.CHROMIUM), args=list(helpers.FLAGS))
+    yield browser
+    browser.close()
 
 
 @contextmanager
@@ -281,29 +286,26 @@ def test_a_film_has_a_timeline(browser: Any, service: str, tmp_path: Path, where
         assert (log.sent() == []) == (where is None)
 
 
-def test_the_camera_asks_first_and_is_read_live(service: str, tmp_path: Path) -> None:
-    from playwright.sync_api import sync_playwright
-
+def test_the_camera_asks_first_and_is_read_live(chromium: Any, service: str, tmp_path: Path) -> None:
     write_camera(tmp_path / "camera.y4m", frames=30)
     flags = (*helpers.FLAGS, *CAMERA_FLAGS, f"--use-file-for-fake-video-capture={tmp_path / 'camera.y4m'}")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(helpers.CHROMIUM), args=list(flags))
-        with opened(browser, service) as (page, log):
-            page.click("#use-camera")
-            consent = page.inner_text("#consent")
-            assert "has to be told" in consent and "article 5(1)(f)" in consent and "guess about a look" in consent
-            assert page.locator("#stage video").count() == 0
-            page.click("#start-camera")
-            page.wait_for_selector(".box", timeout=LONG_MS)
-            page.wait_for_selector(".face .bars li:nth-child(7)", timeout=LONG_MS)
-            assert page.locator(".box").count() == 1
-            assert float(page.get_attribute("#rate", "data-rate") or -1) >= 0
-            page.click("#take-photo")
-            page.wait_for_selector(DONE, timeout=LONG_MS)
-            check_one_face(page)
-            assert page.locator("#stage video").count() == 0
-            assert log.sent() == []
-        browser.close()
+    browser = chromium.launch(executable_path=str(helpers.CHROMIUM), args=list(flags))
+    with opened(browser, service) as (page, log):
+        page.click("#use-camera")
+        consent = page.inner_text("#consent")
+        assert "has to be told" in consent and "article 5(1)(f)" in consent and "guess about a look" in consent
+        assert page.locator("#stage video").count() == 0
+        page.click("#start-camera")
+        page.wait_for_selector(".box", timeout=LONG_MS)
+        page.wait_for_selector(".face .bars li:nth-child(7)", timeout=LONG_MS)
+        assert page.locator(".box").count() == 1
+        assert float(page.get_attribute("#rate", "data-rate") or -1) >= 0
+        page.click("#take-photo")
+        page.wait_for_selector(DONE, timeout=LONG_MS)
+        check_one_face(page)
+        assert page.locator("#stage video").count() == 0
+        assert log.sent() == []
+    browser.close()
 
 
 def test_a_picture_can_be_pasted_and_dropped(browser: Any, service: str, astronaut: bytes) -> None:
