@@ -8,7 +8,7 @@ import importlib
 import io
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from page_helpers import DONE, LONG_MS, READY, Log, choose, download, file, png,
 from PIL import ExifTags, Image
 
 from mien import Recognizer
+from mien.recognition.results import Face
 
 pytest.importorskip("playwright.sync_api", reason="the page is tested with playwright; pip install 'mien[dev]'")
 pytest.importorskip("cv2")  # draws the scenes; the package with YuNet's weights brings one
@@ -42,14 +43,19 @@ def service() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
+def chromium() -> Iterator[Any]:
     helpers.need_browser()
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(helpers.CHROMIUM), args=list(helpers.FLAGS))
-        yield browser
-        browser.close()
+        yield playwright.chromium
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: Any) -> Iterator[Any]:
+    browser = chromium.launch(executable_path=str(helpers.CHROMIUM), args=list(helpers.FLAGS))
+    yield browser
+    browser.close()
 
 
 @contextmanager
@@ -181,6 +187,16 @@ def pictures_of_faces() -> list[np.ndarray]:
     ]
 
 
+def nearest(faces: list[dict[str, Any]], expected: Sequence[Face]) -> list[dict[str, Any]]:
+    """Orders faces like the expected ones: where boxes lie exactly below one another, rounding decides on the order."""
+    ordered = []
+    for face in expected:
+        distances = [float(np.abs(np.subtract(candidate["box"], face.box)).max()) for candidate in faces]
+        ordered.append(faces[distances.index(min(distances))])
+    assert len({tuple(face["box"]) for face in ordered}) == len(faces), "two faces have the same nearest box"
+    return ordered
+
+
 @pytest.mark.parametrize("model", ["mini-int8", "nano-int8"])
 def test_the_page_and_python_give_the_same_answers(browser: Any, service: str, model: str) -> None:
     pictures = [np.ascontiguousarray(picture) for picture in pictures_of_faces()]
@@ -198,7 +214,7 @@ def test_the_page_and_python_give_the_same_answers(browser: Any, service: str, m
     for number, (truth, answer) in enumerate(zip(truths, answers, strict=True)):
         assert answer["status"] == truth.status, number
         assert len(answer["faces"]) == len(truth.faces), number
-        for face, expected in zip(answer["faces"], truth.faces, strict=True):
+        for face, expected in zip(nearest(answer["faces"], truth.faces), truth.faces, strict=True):
             assert np.abs(np.subtract(face["box"], expected.box)).max() < 2, number
             differences = [abs(face["probabilities"][name] - value) for name, value in expected.probabilities.items()]
             assert max(differences) < 0.01, number
@@ -270,29 +286,26 @@ def test_a_film_has_a_timeline(browser: Any, service: str, tmp_path: Path, where
         assert (log.sent() == []) == (where is None)
 
 
-def test_the_camera_asks_first_and_is_read_live(service: str, tmp_path: Path) -> None:
-    from playwright.sync_api import sync_playwright
-
+def test_the_camera_asks_first_and_is_read_live(chromium: Any, service: str, tmp_path: Path) -> None:
     write_camera(tmp_path / "camera.y4m", frames=30)
     flags = (*helpers.FLAGS, *CAMERA_FLAGS, f"--use-file-for-fake-video-capture={tmp_path / 'camera.y4m'}")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(helpers.CHROMIUM), args=list(flags))
-        with opened(browser, service) as (page, log):
-            page.click("#use-camera")
-            consent = page.inner_text("#consent")
-            assert "has to be told" in consent and "article 5(1)(f)" in consent and "guess about a look" in consent
-            assert page.locator("#stage video").count() == 0
-            page.click("#start-camera")
-            page.wait_for_selector(".box", timeout=LONG_MS)
-            page.wait_for_selector(".face .bars li:nth-child(7)", timeout=LONG_MS)
-            assert page.locator(".box").count() == 1
-            assert float(page.get_attribute("#rate", "data-rate") or -1) >= 0
-            page.click("#take-photo")
-            page.wait_for_selector(DONE, timeout=LONG_MS)
-            check_one_face(page)
-            assert page.locator("#stage video").count() == 0
-            assert log.sent() == []
-        browser.close()
+    browser = chromium.launch(executable_path=str(helpers.CHROMIUM), args=list(flags))
+    with opened(browser, service) as (page, log):
+        page.click("#use-camera")
+        consent = page.inner_text("#consent")
+        assert "has to be told" in consent and "article 5(1)(f)" in consent and "guess about a look" in consent
+        assert page.locator("#stage video").count() == 0
+        page.click("#start-camera")
+        page.wait_for_selector(".box", timeout=LONG_MS)
+        page.wait_for_selector(".face .bars li:nth-child(7)", timeout=LONG_MS)
+        assert page.locator(".box").count() == 1
+        assert float(page.get_attribute("#rate", "data-rate") or -1) >= 0
+        page.click("#take-photo")
+        page.wait_for_selector(DONE, timeout=LONG_MS)
+        check_one_face(page)
+        assert page.locator("#stage video").count() == 0
+        assert log.sent() == []
+    browser.close()
 
 
 def test_a_picture_can_be_pasted_and_dropped(browser: Any, service: str, astronaut: bytes) -> None:

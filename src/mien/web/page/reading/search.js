@@ -2,7 +2,7 @@
 
 import { part, resizeReduced, round } from "./pixels.js";
 
-const SMALLEST = 13;
+const SMALLEST = 12;
 const SMALLEST_GREY = 24;
 const LARGEST_SMALLEST = 32;
 const PIXELS = 450_000;

@@ -9,6 +9,9 @@ export const MIN_FACE = 24;
 const SCORE = 0.67;
 const SURE = 0.9;
 const DOUBTFUL = 0.35;
+const GLIMPSE = 0.2;
+const TINY = 32;
+const CLOSER = [48, 128];
 const TOLERANCE = 0.9;
 const NEAR = 1e-6;
 const STRIDES = [8, 16, 32];
@@ -38,10 +41,7 @@ export class YuNet {
     const isGrey = picture.channels === 1;
     const tiles = live ? quickPlan(height, width, LIVE_SIDE) : plan(height, width, MIN_FACE, isGrey);
     const candidates = [];
-    for (const tile of tiles) {
-      const [rows] = await this.read([tilePixels(picture, tile)], DOUBTFUL);
-      candidates.push(...placed(tile, suppressed(uncut(tile, rows, height, width))));
-    }
+    for (const tile of tiles) candidates.push(...(await this.firstLook(picture, tile, live)));
     const rows = suppressed(candidates).filter((row) => Math.max(row[2], row[3]) >= TOLERANCE * MIN_FACE);
     const looks = [];
     for (const row of rows.filter((row) => row[4] < SURE)) looks.push(...(await this.judge(picture, row)));
@@ -55,6 +55,24 @@ export class YuNet {
       }
     }
     return withoutDuplicates(detections);
+  }
+
+  /** The candidates in one tile, in pixels of the picture; places with few pixels get a closer look, unless it is live. */
+  async firstLook(picture, tile, live) {
+    const [all] = await this.read([tilePixels(picture, tile)], live ? DOUBTFUL : Math.min(GLIMPSE, DOUBTFUL));
+    const rows = suppressed(uncut(tile, all, picture.height, picture.width));
+    const isTiny = (row) => !live && Math.max(row[2], row[3]) < TINY;
+    const candidates = placed(tile, rows.filter((row) => !isTiny(row) && row[4] >= Math.fround(DOUBTFUL)));
+    for (const row of placed(tile, rows.filter(isTiny))) candidates.push(...(await this.closer(picture, row)));
+    return candidates;
+  }
+
+  /** Repeats the first look at one place with more pixels; [row], or [] if it is no face. */
+  async closer(picture, row) {
+    const { tile, view } = viewOf(picture, row, CLOSER, false);
+    const [rows] = await this.read([view], DOUBTFUL);
+    const nearest = middle(rows, CLOSER);
+    return nearest[4] ? placed(tile, [nearest]) : [];
   }
 
   /** Runs the network on pictures of one size; the rows of each picture, the surest first. */
@@ -184,22 +202,24 @@ function evidence(values, side) {
   return 1 / (1 + Math.exp(-logit));
 }
 
-/** The square view around a box: its place in the picture, and its pixels in grey, black outside the picture. */
-function viewOf(picture, row, [face, room]) {
+/** The square view around a box: its place in the picture, and its pixels, black outside the picture. */
+function viewOf(picture, row, [face, room], grey = true) {
   const side = Math.max(2, round((Math.max(row[2], row[3]) * room) / face));
   const left = round(row[0] + (row[2] - side) / 2);
   const top = round(row[1] + (row[3] - side) / 2);
   const down = covered(top, side, picture.height, room);
   const across = covered(left, side, picture.width, room);
   const region = part(picture, across.low, down.low, across.high, down.high);
-  const filled = toGrey(resized(region, across.end - across.start, down.end - down.start));
-  const data = new Uint8Array(room * room);
+  const coloured = resized(region, across.end - across.start, down.end - down.start);
+  const filled = grey ? toGrey(coloured) : coloured;
+  const { channels } = filled;
+  const data = new Uint8Array(room * room * channels);
   for (let y = 0; y < filled.height; y++) {
-    const line = filled.data.subarray(y * filled.width, (y + 1) * filled.width);
-    data.set(line, (down.start + y) * room + across.start);
+    const line = filled.data.subarray(y * filled.width * channels, (y + 1) * filled.width * channels);
+    data.set(line, ((down.start + y) * room + across.start) * channels);
   }
   const tile = { left, top, right: left + side, bottom: top + side, width: room, height: room };
-  return { tile, view: { data, width: room, height: room, channels: 1 } };
+  return { tile, view: { data, width: room, height: room, channels } };
 }
 
 /** Along one axis: start and end in the view, and the pixels [low, high) of the picture that fill it. */
