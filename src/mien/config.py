@@ -380,8 +380,8 @@ class TrainConfig(RunConfig):
             yield ("targets", "distill.targets_weight"), "got null, expected a file beside distill.targets_weight"
         shares = (self.distill.weight if self.teacher else 0) + (self.distill.targets_weight if self.targets else 0)
         if shares > 1:
-            names = ("distill.targets_weight", "distill.weight")
-            yield names, f"got {self.distill.targets_weight} beside {self.distill.weight}, expected at most 1 together"
+            both = ("distill.targets_weight", "distill.weight")
+            yield both, f"got {self.distill.targets_weight} beside {self.distill.weight}, expected at most 1 together"
         if self.is_timm:
             yield from self._timm_rules()
         elif self.network_args is not None:
