@@ -304,11 +304,13 @@ async function showPlace(reader) {
   byId("consent-place").replaceChildren(element("b", {}, isHere ? "Its pictures stay in this tab" : `Its pictures are sent to ${location.host}`), isHere ? " and are not recorded." : " and are not stored there.");
   byId("accuracy-text").textContent = accuracySentence(info);
   await showModel(info);
+  byId("state").classList.remove("is-ready");
   byId("state").textContent = isHere ? "Loading what reads the pictures…" : "";
   try {
     await reader.start();
     if (reader !== currentReader()) return;
     byId("state").textContent = isHere ? "Ready: this tab reads, nothing is sent." : `Ready: ${location.host} reads.`;
+    byId("state").classList.add("is-ready");
     document.body.dataset.ready = `${reader.place} ${reader.name}`;
   } catch (error) {
     byId("state").textContent = `This tab cannot read pictures: ${error.message}.`;
