@@ -63,9 +63,9 @@ class TestLoss:
     def test_blend_by_hand(self, monkeypatch: pytest.MonkeyPatch) -> None:
         divergence = 0.75 * math.log(1.5) + 0.25 * math.log(0.5)
         monkeypatch.setattr(Distillation, "probabilities", lambda self, pixels: torch.tensor([[0.75, 0.25]]))
-        for weight, expected in ((0.0, 2.0), (1.0, 9 * divergence), (0.25, 0.75 * 2.0 + 0.25 * 9 * divergence)):
+        for weight, expected in ((0.0, 0.0), (1.0, 9 * divergence), (0.25, 0.25 * 9 * divergence)):
             blend = distillation(temperature=3.0, weight=weight)
-            found = blend(torch.tensor(2.0), torch.zeros(1, 2), torch.zeros(1, 1, 4, 4))
+            found = blend(torch.zeros(1, 2), torch.zeros(1, 1, 4, 4))
             assert found.item() == pytest.approx(expected)
 
     def test_gradient_keeps_its_size_at_any_temperature(self) -> None:
@@ -192,7 +192,9 @@ class TestTraining:
         assert (teacher / "model.safetensors").read_bytes() == before
         meta = json.loads((tmp_path / "run" / "model" / "meta.json").read_text())
         assert meta["teachers"] == [{"folder": str(teacher), "sha256": loaded.sha256}] and len(loaded.sha256) == 64
-        assert meta["config"]["distill"] == {"weight": 0.3, "temperature": 4.0, "features": 0.0, "mirror": False}
+        assert meta["config"]["distill"] == {
+            "weight": 0.3, "temperature": 4.0, "features": 0.0, "mirror": False, "targets_weight": 0.3,
+        }  # fmt: skip
 
     def test_teachers_change_the_weights(self, faces: FaceSet, mae_folder: Path, tmp_path: Path) -> None:
         teacher = write_teacher(tmp_path / "teacher")
