@@ -190,20 +190,23 @@ def test_a_class_name_runs_nothing_in_the_card() -> None:
 
 
 def test_the_front_matter_is_what_the_hub_reads() -> None:
-    from huggingface_hub import ModelCard
+    from huggingface_hub import ModelCard, ModelCardData
 
     data = ModelCard(card(record(), "Mien mini")).data
+    assert isinstance(data, ModelCardData) and data.eval_results and data.tags
     assert (data.license, data.library_name, data.pipeline_tag) == ("mit", "transformers", "image-classification")
     assert data.datasets == ["fer2013"] and data.metrics == ["accuracy", "f1"] and "mien" in data.tags
     results = {(result.dataset_name, result.metric_type): result for result in data.eval_results}
     assert len(results) == 6
     whole, clean = results["FER2013", "accuracy"], results["FER2013, without twins in training", "accuracy"]
     assert (whole.metric_value, clean.metric_value) == (pytest.approx(6 / 7, abs=1e-4), 1.0)
+    assert whole.metric_args is not None
     low, high = whole.metric_args["interval"]
     assert low < 6 / 7 < high and whole.dataset_split == "validation"
     hostile = record()
     hostile["names"], hostile["data"]["source"] = ["a", "b"], "/somewhere/my: 'faces'\n.zip"
     data = ModelCard(card(hostile, "x: [y]")).data
+    assert isinstance(data, ModelCardData) and data.eval_results
     assert data.model_name == "x: [y]" and data.datasets is None
     assert {result.dataset_type for result in data.eval_results} == {"my: 'faces'\n.zip"}
 

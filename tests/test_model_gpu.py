@@ -42,10 +42,10 @@ distill: {features: 1}
 
 @pytest.mark.parametrize("path", sorted(model_gpu.CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_setting_of_the_chain_is_right(path: Path) -> None:
-    schema = PretrainConfig if path.stem.endswith("-mae") else TrainConfig
+    schema: type[PretrainConfig | TrainConfig] = PretrainConfig if path.stem.endswith("-mae") else TrainConfig
     teachers = ["--teacher", "t"] if path.stem.endswith(("-1", "-2")) else []
     arguments = ["--config", str(path), "--data", "d", "--out", "o", "--minutes", "1", *teachers]
-    config, _ = read_settings(schema, arguments)  # type: ignore[type-var]
+    config, _ = read_settings(schema, arguments)
     assert config.minutes == 1 and config.precision == "bf16" and config.optimizer == "muon"
 
 

@@ -91,8 +91,9 @@ class TestPass:
         (copied, gradients), (cast, expected) = results
         assert torch.equal(copied, cast)
         for name, gradient in expected.items():
-            assert gradients[name].dtype == torch.float32
-            assert torch.equal(gradients[name], gradient), name
+            copied_gradient = gradients[name]
+            assert copied_gradient is not None and gradient is not None and copied_gradient.dtype == torch.float32
+            assert torch.equal(copied_gradient, gradient), name
 
     def test_weights_are_back_in_their_places_and_fresh_ones_are_copied(self) -> None:
         layer = nn.Linear(3, 3)
@@ -170,6 +171,7 @@ class TestTeachers:
         network, _ = build("timm:face_cnn", NAMES, grey=True, image_size=48, network_args=CNN)
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d):
+                assert module.running_mean is not None and module.running_var is not None
                 nn.init.normal_(module.running_mean, std=0.3)
                 nn.init.uniform_(module.running_var, 0.5, 2.0)
                 nn.init.uniform_(module.weight, 0.5, 1.5)
@@ -286,10 +288,10 @@ class TestBalance:
         def closure() -> torch.Tensor:
             optimizer.zero_grad()
             loss = objective.loss(Constant(), *batch)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             return loss
 
-        optimizer.step(closure)  # type: ignore[arg-type]
+        optimizer.step(closure)
         assert (bias[0] - bias[1]).item() == pytest.approx(0.0, abs=1e-3)
 
     def test_history_and_criterion(self, faces: FaceSet, tmp_path: Path) -> None:

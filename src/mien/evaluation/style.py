@@ -81,7 +81,8 @@ def files(figure: Figure) -> dict[str, bytes]:
 def vector(figure: Figure, suffix: str) -> bytes:
     """The figure as a ``pdf`` or ``svg`` file, without the date; text in a PDF stays text."""
     buffer = io.BytesIO()
-    with rc_context(dict(_VECTOR)):
+    settings: Any = dict(_VECTOR)  # matplotlib types the name of every setting
+    with rc_context(settings):
         figure.savefig(buffer, format=suffix, facecolor=figure.get_facecolor(), metadata=dict(_UNDATED[suffix]))
     return buffer.getvalue()
 

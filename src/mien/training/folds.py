@@ -69,7 +69,7 @@ def answer_folds(config: FoldsConfig, command: str = "") -> Path:
                 settings, resume=state_path(Path(settings.out)).exists(), command=command, faces=part, calibrate=False
             )
             answers[held_back] += answer(Path(settings.out), training.select(held_back)) / len(config.seeds)
-    record = {
+    record: dict[str, Any] = {
         "names": list(training.names),
         "training": training_fingerprint(training),
         "fingerprint": faces.fingerprint,

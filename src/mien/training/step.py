@@ -64,7 +64,7 @@ class HalfCopies:
     @torch.no_grad()
     def stand_in(self) -> None:
         """Refreshes the copies and puts them in the places of the weights."""
-        torch._foreach_copy_(self.values, self.weights)
+        torch._foreach_copy_(self.values, list[torch.Tensor](self.weights))
         for layer, name, _, half in self.slots:
             layer._parameters[name] = half
 
@@ -224,6 +224,6 @@ class Pass:
 
     def _backward(self, loss: torch.Tensor) -> None:
         if self.accelerator.num_processes == 1:
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
         else:
             self.accelerator.backward(loss)

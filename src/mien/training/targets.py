@@ -113,6 +113,9 @@ def write_answers(path: Path, probabilities: np.ndarray, fold: np.ndarray, recor
         fold: int64 [N], the fold of each picture.
         record: JSON-ready, with ``names`` and ``training``.
     """
-    tensors = {"probabilities": np.ascontiguousarray(probabilities, np.float32), "fold": fold.astype(np.int64)}
+    tensors: dict[str, np.ndarray] = {
+        "probabilities": np.ascontiguousarray(probabilities, np.float32),
+        "fold": fold.astype(np.int64),
+    }
     with atomic_file(path) as temporary:
         save_file(tensors, temporary, metadata={KEY: json.dumps(record)})
