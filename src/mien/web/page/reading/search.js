@@ -17,7 +17,7 @@ const BAND_PIXELS = 1 << 23;
 const SAMPLED_ROWS = 2.5;
 
 /**
- * Tiles {left, top, right, bottom, width, height} of a search, the finest scale first.
+ * Tiles {left, top, right, bottom, width, height, finest} of a search, the finest scale first.
  * @param {number} minFace side in pixels of the smallest face to find.
  */
 export function plan(height, width, minFace, isGrey) {
@@ -26,10 +26,11 @@ export function plan(height, width, minFace, isGrey) {
   scale = Math.max(scale, (isGrey ? SMALLEST_GREY : SMALLEST) / minFace);
   const tiles = [];
   while (Math.max(height, width) * scale > COARSEST) {
-    tiles.push(...tilesOf(height, width, scale));
+    const finest = tiles.length === 0;
+    tiles.push(...tilesOf(height, width, scale).map((tile) => ({ ...tile, finest })));
     scale /= STEP;
   }
-  tiles.push(whole(height, width, scale));
+  tiles.push({ ...whole(height, width, scale), finest: tiles.length === 0 });
   return tiles;
 }
 

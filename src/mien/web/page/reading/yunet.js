@@ -57,11 +57,12 @@ export class YuNet {
     return withoutDuplicates(detections);
   }
 
-  /** The candidates in one tile, in pixels of the picture; places with few pixels get a closer look, unless it is live. */
+  /** The candidates in one tile, in pixels of the picture; places with few pixels in the finest tiles get a closer look. */
   async firstLook(picture, tile, live) {
-    const [all] = await this.read([tilePixels(picture, tile)], live ? DOUBTFUL : Math.min(GLIMPSE, DOUBTFUL));
+    const [all] = await this.read([tilePixels(picture, tile)], live ? DOUBTFUL : GLIMPSE);
     const rows = suppressed(uncut(tile, all, picture.height, picture.width));
-    const isTiny = (row) => !live && Math.max(row[2], row[3]) < TINY;
+    // A coarser tile shows a face with few pixels that a finer one shows with many.
+    const isTiny = (row) => tile.finest && !live && Math.max(row[2], row[3]) < TINY;
     const candidates = placed(tile, rows.filter((row) => !isTiny(row) && row[4] >= Math.fround(DOUBTFUL)));
     for (const row of placed(tile, rows.filter(isTiny))) candidates.push(...(await this.closer(picture, row)));
     return candidates;
