@@ -51,7 +51,7 @@ wheel: $(READY)  ## dist/mien-VERSION-py3-none-any.whl, with the page if there i
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
 
 test: $(READY)  ## the tests; MIEN_FER2013=archive.zip adds those on real data
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(READY)  ## style and types
 	$(BIN)/ruff check .

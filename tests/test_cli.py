@@ -122,7 +122,7 @@ def test_without_a_command_help_is_printed(capsys: pytest.CaptureFixture[str]) -
         (["evaluate", "m", "--data", "x", "--split", "all", "--out", "y"], "--split: invalid choice: 'all'"),
         (["evaluate", "m", "--split", "test", "--out", "y"], "required: --data"),
         (["predict"], "PATH is missing: give pictures, films or folders, or --camera N"),
-        (["predict", "a.png", "--model", "m", "b.png", "--bogus", "x"], "error: unknown option --bogus; see"),
+        (["predict", "a.png", "--model", "m", "b.png", "--wxyzwxyz", "x"], "error: unknown option --wxyzwxyz; see"),
         (["data", "draw", "stray", "--out", "x.zip"], "error: unexpected argument 'stray'; see"),
         (["data", "draw", "--train", "-5", "--out", "x.zip"], "--train: got '-5', expected a whole number"),
         (

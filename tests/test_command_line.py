@@ -216,7 +216,7 @@ class TestRecipes:
         assert main(words) == 0
         told = capsys.readouterr()
         assert "frozen: embeddings and blocks 0 to 1; released at epoch 2, after the last of 1" in told.err
-        assert "beside it: config.yaml, curves.png, history.csv, meta.json, state.safetensors" in told.out
+        assert "beside it: config.yaml, curves.pdf, curves.png, curves.svg, history.csv, meta.json, state" in told.out
 
 
 class TestPlan:

@@ -278,4 +278,4 @@ def test_the_readmes_example_runs(
     (block,) = blocks(README.read_text(encoding="utf-8"), "python")
     exec(compile(block, README.name, "exec"), {})
     assert " happy " in capsys.readouterr().out
-    assert Image.open("out.jpg").size == (512, 512)
+    assert Image.open("marked.jpg").size == (512, 512)

@@ -173,7 +173,7 @@ class TestCsv:
             object.__setattr__(evaluation, name, value)
         rows = list(csv.reader(io.StringIO(predictions_csv(evaluation))))
         assert [row[:3] for row in rows[1:]] == [["./=a.png", "'=1+1", "'=1+1"], ["./-b.png", "'@x", "'@x"]]
-        assert rows[0][4:] == ["p_=1+1", "p_@x"]
+        assert rows[0][4:] == ["probability_=1+1", "probability_@x"]
 
 
 class TestBytes:

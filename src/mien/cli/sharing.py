@@ -198,11 +198,11 @@ def run_card(arguments: list[str]) -> int:
     options = card_parser().parse(arguments)
     name = str(options.folder)
     written = SHIPPED / options.folder / "README.md"
-    is_shipped = not options.folder.exists() and name in shipped() and written.is_file()
-    folder = written.parent if is_shipped else options.folder
+    is_named = not options.folder.exists() and name in shipped()
+    folder = model_folder(options.folder) if is_named else options.folder
     if options.out is not None:
         refuse_inputs(options.out, [folder / file for file in PACKED])
-    if is_shipped and options.name is None:  # as a file, so that a base install can print it
+    if is_named and options.name is None and written.is_file():  # as a file, so that a base install can print it
         text = written.read_text(encoding="utf-8")
     else:
         text = card(read_json_object(folder / "meta.json"), options.name or "Mien")
