@@ -234,7 +234,8 @@ def test_reading_by_onnx_loads_no_torch(run_folder: Path) -> None:
     code = (
         "import sys, numpy as np; from mien.recognition.engines import engine; "
         f"print(engine({str(run_folder / 'onnx')!r}).read(np.zeros((1, 24, 24), np.uint8)).probabilities.shape); "
-        "print([name for name in ('torch', 'transformers', 'timm', 'onnx', 'mien.model.classifier') if name in sys.modules])"
+        "heavy = ('torch', 'transformers', 'timm', 'onnx', 'mien.model.classifier'); "
+        "print([name for name in heavy if name in sys.modules])"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=120)

@@ -120,7 +120,11 @@ def test_what_a_classifier_says_of_its_data(meta: dict[str, Any], tmp_path: Path
         ("train", ["--backbone", "timm:vit_tiny_patch16_224", "--network-args", '{"depth": 100000}'], "at most 256"),
         ("train", ["--backbone", "timm:resnet18", "--network-args", '{"channels": [1e9]}'], "up to 65,536"),
         ("train", ["--backbone", "timm:resnet18", "--network-args", '{"layers": [1' + ", 1" * 100 + "]}"], "most 64"),
-        ("pretrain", ["--decoder-depth", "100000"], "--decoder-depth: got '100000', expected a whole number in [1, 256]"),
+        (
+            "pretrain",
+            ["--decoder-depth", "100000"],
+            "--decoder-depth: got '100000', expected a whole number in [1, 256]",
+        ),
         ("pretrain", ["--decoder-size", "3200000"], "--decoder-size: got '3200000'"),
         ("pretrain", ["--image-size", "20000"], "--image-size: got '20000'"),
     ],
