@@ -240,7 +240,7 @@ def test_a_folder_with_other_files_is_not_replaced(grey_folder: Path) -> None:
     [
         (["{model}", "--out", "{out}", "--int8"], "--int8: needs --data"),
         (["{model}", "--out", "{out}", "--tolerance", "0"], "--tolerance: got '0', expected a number above 0"),
-        (["{model}"], "the following arguments are required: --out"),
+        (["--out", "{out}"], "the following arguments are required"),
         (["{out}/missing", "--out", "{out}/x"], "missing: no such folder"),
         (["{model}", "--out", "{model}/config.json"], "which it is made from"),
     ],
