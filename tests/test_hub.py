@@ -12,7 +12,6 @@ import pytest
 from mien.errors import MienError
 from mien.model.hub_models import FILES, PATIENCE_S, hub_folder, is_hub_id
 from mien.model.places import SHIPPED, find
-from mien.recognition import hub
 from mien.recognition.recognizer import Recognizer
 
 huggingface_hub = pytest.importorskip("huggingface_hub")

@@ -95,7 +95,9 @@ def test_a_run_that_is_late_is_stopped_and_others_go_on(tmp_path: Path, monkeypa
         return commands[job.name]
 
     monkeypatch.setattr(model_gpu.Chain, "words", words)
-    model_gpu.phase(chain, [model_gpu.Job("slow"), model_gpu.Job("quick")], seconds=30.0)
+    (tmp_path / "logs").mkdir()
+    model_gpu.started(["--version"], tmp_path / "logs" / "first.log").join()  # the imports, which no run waits for then
+    model_gpu.phase(chain, [model_gpu.Job("slow"), model_gpu.Job("quick")], seconds=20.0)
     assert chain.record["quick"]["done"] is True and chain.record["slow"]["done"] is False
     assert (tmp_path / "logs" / "quick.log").read_text().strip()
     assert not (tmp_path / "drawn.zip").exists()

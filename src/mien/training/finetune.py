@@ -127,8 +127,6 @@ def prepared(
         check_classes(faces)
         config = fit_batch(config, faces, accelerator.num_processes)
         saved = None if dry else open_run(config, faces.fingerprint, resume)
-        if on_main() and not dry and not resume:
-            write_config(Path(config.out), given)
     teachers = load_teachers(config.teacher, faces.names, accelerator.device)
     stored = StoredAnswers.load(Path(config.targets), faces) if config.targets else None
     if saved:
@@ -150,7 +148,10 @@ def prepared(
     check_freezing(config.freeze, network, fresh=config.is_fresh, by_default=freezes_by_default)
     classifier = Classifier(lay_out(network.to(accelerator.device)), preprocessing, faces.names)
     backbone_names = classes_of(config.backbone)
-    return FineTuning(config, classifier, faces, accelerator, saved, command, teachers, backbone_names, stored)
+    tuning = FineTuning(config, classifier, faces, accelerator, saved, command, teachers, backbone_names, stored)
+    if on_main() and not dry and not resume:  # after all that can refuse the run, which then leaves nothing behind
+        write_config(Path(config.out), given)
+    return tuning
 
 
 def with_backbone_defaults(config: TrainConfig, resume: bool) -> TrainConfig:
@@ -406,11 +407,17 @@ class FineTuning:
         if on_main():
             line = epoch_line(row, None if config.minutes else config.epochs, best)
             self.run.report(line, self.updates)
+        if self.is_over:
+            self.run.close(config.minutes)
         self.save_state(stage)
         if best and on_main():
             self.save_model(self.averaged, row)
         if not self.is_over:
             self.budget.look(self.updates, self.run.seconds, self.accelerator, after_a_pause=True)
+            if (
+                self.is_over
+            ):  # the time ran out while this epoch was validated and saved: resumed, nothing is to be done
+                self.save_state(stage)
 
     @property
     def averaged(self) -> Network:

@@ -248,11 +248,15 @@ class Pretraining:
         if on_main():
             line = pretraining_line(row, None if config.minutes or config.steps else config.epochs)
             self.run.report(line, updates)
+        if is_over:
+            self.run.close(config.minutes)
         self.run.save(self.parts)
         if on_main() and is_probed and not is_over:
             self.save_model()
         if not is_over:
             self.budget.look(self.updates, self.run.seconds, self.accelerator, after_a_pause=True)
+            if self.is_over:  # the time ran out while this epoch was probed and saved: resumed, nothing is to be done
+                self.run.save(self.parts)
 
     @torch.inference_mode()
     def evaluate(self) -> dict[str, float]:

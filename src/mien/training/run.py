@@ -186,6 +186,14 @@ class Run:
         self.tracking.log(self.state.history[-1], update, prefix="epoch")
         report(line)
 
+    def close(self, minutes: float | None) -> None:
+        """Counts the minutes of a run that is over as used up: its end was estimated between two looks at the clock.
+
+        A run that is resumed after its end would train on for the rest of a second.
+        """
+        if minutes is not None:
+            self.state.seconds += max(0.0, 60 * minutes - self.seconds)
+
     def save(self, parts: Callable[[], Parts]) -> None:
         """Writes the state, from the main process.
 
