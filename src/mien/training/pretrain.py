@@ -255,7 +255,7 @@ class Pretraining:
             self.save_model()
         if not is_over:
             self.budget.look(self.updates, self.run.seconds, self.accelerator, after_a_pause=True)
-            if self.is_over:  # the time ran out while this epoch was probed and saved: resumed, nothing is to be done
+            if self.is_over:  # the time ran out while the epoch was probed and saved: nothing is left to resume
                 self.run.save(self.parts)
 
     @torch.inference_mode()
