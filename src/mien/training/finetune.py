@@ -414,9 +414,7 @@ class FineTuning:
             self.save_model(self.averaged, row)
         if not self.is_over:
             self.budget.look(self.updates, self.run.seconds, self.accelerator, after_a_pause=True)
-            if (
-                self.is_over
-            ):  # the time ran out while this epoch was validated and saved: resumed, nothing is to be done
+            if self.is_over:  # the time ran out while the epoch was validated and saved: nothing is left to resume
                 self.save_state(stage)
 
     @property
