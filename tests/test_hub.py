@@ -66,7 +66,7 @@ def test_without_connection_and_cache_there_is_a_clear_line_within_three_seconds
 
 def test_a_hub_that_hangs_is_given_up_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub, "PATIENCE_S", 0.1)
-    slow = SimpleNamespace(get=lambda *args, **options: time.sleep(5))
+    slow = SimpleNamespace(head=lambda *args, **options: time.sleep(5))
     monkeypatch.setattr("huggingface_hub.utils.get_session", lambda: slow)
     started = time.monotonic()
     with pytest.raises(MienError, match=r"cannot be reached \(no answer in 0\.1 s\)"):
@@ -79,7 +79,7 @@ def test_a_hub_that_hangs_is_given_up_in_time(monkeypatch: pytest.MonkeyPatch) -
     [(404, "has no such model, or not for you; check the name"), (401, "or not for you"), (503, r"an error \(503\)")],
 )
 def test_an_answer_of_the_hub_is_told_from_no_answer(status: int, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    session = SimpleNamespace(get=lambda *args, **options: SimpleNamespace(status_code=status))
+    session = SimpleNamespace(head=lambda *args, **options: SimpleNamespace(status_code=status))
     monkeypatch.setattr("huggingface_hub.utils.get_session", lambda: session)
     with pytest.raises(MienError, match=told):
         hub_folder("somebody/model")

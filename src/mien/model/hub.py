@@ -6,14 +6,15 @@ transformers tries a hub that does not answer again and again, for half a minute
 from __future__ import annotations
 
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 
-from mien.errors import MienError
+from mien.errors import MienError, one_line
 
 TIMEOUT_S = 2.5
 """Seconds within which the hub must answer; a longer wait is reported as a missing connection."""
+
+NOT_FOR_YOU: tuple[int, ...] = (401, 403, 404)
+"""Answers of the hub for a model that it does not have, or does not show to this user."""
 
 CHECKPOINT: tuple[str, ...] = ("config.json", "model.safetensors")
 """The files of a hub model that must lie in the cache for it to be used without a connection."""
@@ -69,28 +70,43 @@ def _problem(model: str) -> str | None:
 
     if constants.HF_HUB_OFFLINE:
         return "is not in the cache, and HF_HUB_OFFLINE forbids a connection"
-    answers: list[str | None] = []
-    address = f"{constants.ENDPOINT}/api/models/{model}"
-    # In a thread of its own, since looking up a name has no time limit.
-    asking = threading.Thread(target=lambda: answers.append(_asked(address)), daemon=True)
-    asking.start()
-    asking.join(TIMEOUT_S)
-    return answers[0] if answers else f"no connection: {constants.ENDPOINT} gave no answer within {TIMEOUT_S:g} s"
+    answer = ask(model, TIMEOUT_S)
+    if isinstance(answer, Exception):
+        return f"no connection to {constants.ENDPOINT} ({reason(answer)})"
+    if answer in NOT_FOR_YOU:
+        return "no such model on the Hugging Face hub, or one that only its owners may read (HF_TOKEN)"
+    return f"{constants.ENDPOINT} answered {answer}" if answer >= 400 else None
 
 
-def _asked(address: str) -> str | None:
-    from huggingface_hub import constants, get_token
+def ask(model: str, seconds: float) -> int | Exception:
+    """Asks the hub once whether it has a model, without a second try.
 
-    token = get_token()
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
-    request = urllib.request.Request(address, headers=headers, method="HEAD")
-    try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S):
-            return None
-    except urllib.error.HTTPError as error:
-        if error.code in (401, 403, 404):
-            return "no such model on the Hugging Face hub, or one that only its owners may read (HF_TOKEN)"
-        return f"{constants.ENDPOINT} answered {error.code} ({error.reason})"
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", None) or error
-        return f"no connection to {constants.ENDPOINT} ({reason})"
+    Args:
+        model: its id, like ``facebook/vit-mae-base``.
+        seconds: longest wait for the answer.
+
+    Returns:
+        The status of HTTP, or what went wrong with the connection.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.utils import build_hf_headers, get_session
+
+    answers: list[int | Exception] = []
+
+    def head() -> None:
+        try:
+            address = f"{constants.ENDPOINT}/api/models/{model}"
+            answers.append(get_session().head(address, headers=build_hf_headers(), timeout=seconds).status_code)
+        except Exception as error:  # the HTTP client raises many kinds
+            answers.append(error)
+
+    # On a thread of its own, as looking up the hub's name may hang longer than the client's limit.
+    thread = threading.Thread(target=head, daemon=True, name="mien hub")
+    thread.start()
+    thread.join(seconds + 0.2)
+    return answers[0] if answers else TimeoutError(f"no answer in {seconds:g} s")
+
+
+def reason(error: Exception) -> str:
+    """Returns what went wrong, in one line."""
+    return one_line(str(error))[:200] or type(error).__name__

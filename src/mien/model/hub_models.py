@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import threading
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
-from mien.errors import MienError, one_line
+from mien.errors import MienError
 from mien.files import expanded
+from mien.model.hub import NOT_FOR_YOU, ask, reason
 
 FILES: tuple[str, ...] = (
     "config.json",
@@ -68,7 +67,7 @@ def hub_folder(name: str) -> Path:
         return Path(snapshot_download(name, allow_patterns=list(FILES), etag_timeout=PATIENCE_S))
     except Exception as error:  # huggingface_hub and its HTTP client raise many kinds
         raise MienError(
-            f"{name}: the download from the Hugging Face hub broke off ({_reason(error)}); try again"
+            f"{name}: the download from the Hugging Face hub broke off ({reason(error)}); try again"
         ) from error
 
 
@@ -90,8 +89,7 @@ def _ask_hub(name: str) -> None:
     Raises:
         MienError: it does not, or it cannot be reached.
     """
-    from huggingface_hub import constants, is_offline_mode
-    from huggingface_hub.utils import build_hf_headers, get_session
+    from huggingface_hub import is_offline_mode
 
     elsewhere = (
         f"on a machine with a connection, run `hf download {name}` and copy the hub's cache (HF_HOME) here, or give a "
@@ -99,33 +97,16 @@ def _ask_hub(name: str) -> None:
     )
     if is_offline_mode():
         raise MienError(f"{name}: no such folder, and not in the hub's cache, and HF_HUB_OFFLINE is set; {elsewhere}")
-    answers: list[Any] = []
-
-    def ask() -> None:
-        try:
-            address = f"{constants.ENDPOINT}/api/models/{name}"
-            answers.append(get_session().get(address, headers=build_hf_headers(), timeout=PATIENCE_S))
-        except Exception as error:  # of the HTTP client
-            answers.append(error)
-
-    # On a thread of its own, as looking up the hub's name may hang longer than the client's limit.
-    thread = threading.Thread(target=ask, daemon=True, name="mien hub")
-    thread.start()
-    thread.join(PATIENCE_S + 0.5)
-    answer = answers[0] if answers else TimeoutError(f"no answer in {PATIENCE_S:g} s")
+    answer = ask(name, PATIENCE_S)
     if isinstance(answer, Exception):
         raise MienError(
             f"{name}: no such folder, and not in the hub's cache, and the Hugging Face hub cannot be reached "
-            f"({_reason(answer)}); {elsewhere}"
+            f"({reason(answer)}); {elsewhere}"
         ) from answer
-    if answer.status_code in (401, 403, 404):
+    if answer in NOT_FOR_YOU:
         raise MienError(
             f"{name}: no such folder, and the Hugging Face hub has no such model, or not for you; check the name, or "
             "log in with `hf auth login`"
         )
-    if answer.status_code >= 400:
-        raise MienError(f"{name}: the Hugging Face hub answers with an error ({answer.status_code}); try again later")
-
-
-def _reason(error: Exception) -> str:
-    return one_line(str(error))[:200] or type(error).__name__
+    if answer >= 400:
+        raise MienError(f"{name}: the Hugging Face hub answers with an error ({answer}); try again later")
