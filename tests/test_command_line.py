@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -249,6 +250,18 @@ class TestPlan:
         plan_lines(tuning)
         assert all(torch.equal(before[name], value) for name, value in tuning.network.state_dict().items())
         assert torch.equal(state, torch.get_rng_state())
+
+    def test_a_system_that_does_not_count_memory_has_a_plan(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        import torch
+
+        from mien.training import plan
+
+        monkeypatch.setitem(sys.modules, "resource", None)  # as on Windows
+        monkeypatch.delitem(sys.modules, "mien.training.plan")
+        importlib.import_module("mien.training.plan")
+        assert list(plan._time_lines(90, "1 s a step", torch.device("cpu"))) == [
+            "time: about 2 minutes on cpu (1 s a step)"
+        ]
 
     def test_activations_grow_with_the_network(self) -> None:
         import torch

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -37,7 +36,7 @@ def plan_lines(tuning: FineTuning) -> list[str]:
     """
     config, network = tuning.config, tuning.network
     count, validation = len(tuning.images), len(tuning.validation)
-    length = _length(config.epochs, getattr(config, "minutes", None))
+    length = _length(config.epochs, config.minutes)
     rates = f"encoder {config.lr:.2e}, head {config.head_lr:.2e}"
     decay = "" if config.layer_decay == 1 else f", from block to block times {config.layer_decay}"
     return [
@@ -161,8 +160,7 @@ def timed_lines(tuning: FineTuning) -> Iterator[str]:
         f"{value:.2f} s a step with {f'{count} parts frozen' if count else 'nothing frozen'}"
         for count, value in seconds.items()
     )
-    minutes = getattr(config, "minutes", None)
-    yield from _time_lines(60 * minutes if minutes else total, speeds, tuning.accelerator.device)
+    yield from _time_lines(60 * config.minutes if config.minutes else total, speeds, tuning.accelerator.device)
 
 
 def _between(count: int, seconds: dict[int, float]) -> float:
@@ -204,6 +202,10 @@ def _time_lines(total: float, speeds: str, device: torch.device) -> Iterator[str
     yield f"time: about {shown} on {device} ({speeds})"
     if device.type == "cuda":
         yield f"measured memory: at most {_shown(torch.cuda.max_memory_allocated(device))} on {device}"
+        return
+    try:
+        import resource
+    except ImportError:  # Windows
         return
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     yield f"measured memory: at most {_shown(most)} in this process, libraries and data included"
