@@ -195,18 +195,10 @@ def plot_reliability(evaluation: Evaluation) -> Figure:
 
 def _network(config: TrainConfig, faces: FaceSet) -> tuple[TrainConfig, Any, Any]:
     """Returns the resolved settings, the network before its first step, and its preprocessing."""
-    from mien.model.vit import build
-    from mien.training.finetune import with_backbone_defaults
+    from mien.training.finetune import build_network, with_backbone_defaults
 
     config = with_backbone_defaults(config, resume=False)
-    network, preprocessing = build(
-        config.backbone,
-        faces.names,
-        grey=faces.is_grey,
-        image_size=config.image_size or (faces.image_size if config.is_timm else None),
-        patch_size=config.patch_size,
-        network_args=config.network_args,
-    )
+    network, preprocessing = build_network(config, faces)
     return config, network, preprocessing
 
 

@@ -32,7 +32,7 @@ from mien.model.classifier import Classifier
 from mien.model.freezing import check_freezing, freeze, frozen_units, table, training_mode
 from mien.model.networks import Network, lay_out, num_channels, rows_line
 from mien.model.places import is_hub_backbone
-from mien.model.preprocessing import tensor
+from mien.model.preprocessing import Preprocessing, tensor
 from mien.model.vit import build, check_backbone, classes_of, holds_timm, reading_crop_of
 from mien.progress import progress
 from mien.training.augment import Augment, local_rows, random_table, resampled, seed_step, shuffled
@@ -135,15 +135,7 @@ def prepared(
     torch.manual_seed(config.seed)
     if on_main() and is_hub_backbone(config.backbone):
         say(f"reading {config.backbone} from the Hugging Face hub or its cache")
-    network, preprocessing = build(
-        config.backbone,
-        faces.names,
-        grey=faces.is_grey,
-        image_size=config.image_size or (faces.image_size if config.is_timm else None),
-        patch_size=config.patch_size,
-        network_args=config.network_args,
-        drop_path=config.drop_path,
-    )
+    network, preprocessing = build_network(config, faces)
     preprocessing = replace(preprocessing, crop=cast(float, config.reading_crop))
     check_freezing(config.freeze, network, fresh=config.is_fresh, by_default=freezes_by_default)
     classifier = Classifier(lay_out(network.to(accelerator.device)), preprocessing, faces.names)
@@ -152,6 +144,24 @@ def prepared(
     if on_main() and not dry and not resume:  # after all that can refuse the run, which then leaves nothing behind
         write_config(Path(config.out), given)
     return tuning
+
+
+def build_network(config: TrainConfig, faces: FaceSet) -> tuple[Network, Preprocessing]:
+    """Builds the network of a run before its first step, and its preprocessing, which reads faces whole.
+
+    Args:
+        config: with every default filled in.
+        faces: the data, which decides classes, channels, and for a timm network the size.
+    """
+    return build(
+        config.backbone,
+        faces.names,
+        grey=faces.is_grey,
+        image_size=config.image_size or (faces.image_size if config.is_timm else None),
+        patch_size=config.patch_size,
+        network_args=config.network_args,
+        drop_path=config.drop_path,
+    )
 
 
 def with_backbone_defaults(config: TrainConfig, resume: bool) -> TrainConfig:
