@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -16,10 +16,8 @@ from mien.recognition.recognizer import BrokenModelError
 from mien.recognition.results import Recognition
 from mien.web import metrics
 from mien.web.problems import Problem
+from mien.web.service import Service
 from mien.web.uploads import Form, Upload, media_type, read_body, read_form
-
-if TYPE_CHECKING:
-    from mien.web.app import Service
 
 logger = logging.getLogger("mien.web")
 

@@ -22,13 +22,13 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from mien.version import __version__
-from mien.web import info_routes, metrics, routes
-from mien.web.about import NOTICE, ModelRecord
-from mien.web.admission import Admission
-from mien.web.assets import PAGE, Assets
-from mien.web.batching import BatchRecognizer, Reader
+from mien.web import info_routes, routes
+from mien.web.about import NOTICE
+from mien.web.assets import PAGE
+from mien.web.batching import BatchRecognizer
 from mien.web.guard import Guard
 from mien.web.problems import Problem
+from mien.web.service import Service
 from mien.web.settings import ServiceSettings
 
 DESCRIPTION = f"""\
@@ -42,25 +42,6 @@ Every answer above 399 is a problem document (RFC 9457); every answer has the he
 _KIND_OF_STATUS = {404: "not-found", 405: "method", 413: "too-large", 415: "media-type"}
 
 logger = logging.getLogger("mien.web")
-
-
-class Service:
-    """What the routes share in one worker.
-
-    Attributes:
-        settings: settings of the service.
-        reader: reads pictures.
-        record: the model.
-        assets: the page.
-        admission: counts the requests that are held.
-    """
-
-    def __init__(self, settings: ServiceSettings, recognizer: BatchRecognizer, page: Path) -> None:
-        self.settings = settings
-        self.reader = Reader(recognizer, settings.threads, settings.batch_wait_s, metrics.BATCH_FACES.observe)
-        self.record = ModelRecord(settings.model, recognizer)
-        self.assets = Assets(page)
-        self.admission = Admission(settings)
 
 
 def create_app(
