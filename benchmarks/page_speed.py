@@ -11,8 +11,6 @@ import argparse
 import gzip
 import io
 import statistics
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,35 +18,19 @@ from pathlib import Path
 
 import numpy as np
 import skimage.data
+from browser import CHROMIUM, FLAGS, mien_served
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
-CHROMIUM = "/usr/bin/chromium"
-FLAGS: tuple[str, ...] = (
-    "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-)  # fmt: skip
 WARM_UP = 5
 """Readings before those that are measured: the browser compiles what is used often a second time."""
-
-
-@contextmanager
-def served() -> Iterator[str]:
-    """Runs `mien serve` on a free port and gives its address."""
-    command = [sys.executable, "-m", "mien", "serve", "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        assert process.stdout is not None
-        try:
-            yield process.stdout.readline().split(": ")[0] + "/"
-        finally:
-            process.terminate()
 
 
 @contextmanager
 def browser_page(address: str, flags: tuple[str, ...] = ()) -> Iterator[Page]:
     """Opens the page in headless Chromium and waits until it can read."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*FLAGS, *flags])
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=[*FLAGS, *flags])
         page = browser.new_page()
         page.goto(address)
         page.wait_for_selector("body[data-ready]", timeout=120_000)
@@ -80,7 +62,7 @@ def first_load(address: str) -> int:
     """Returns the bytes of all files that the page loads before its first answer, each compressed by gzip."""
     addresses: set[str] = set()
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=list(FLAGS))
         context = browser.new_context()
         context.on("response", lambda response: addresses.add(response.url))
         page = context.new_page()
@@ -121,7 +103,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=20, help="portraits that are measured")
     parser.add_argument("--seconds", type=int, default=10, help="for which the camera is measured")
     options = parser.parse_args()
-    with served() as address, tempfile.TemporaryDirectory() as folder:
+    with mien_served() as address, tempfile.TemporaryDirectory() as folder:
         print(f"first load: {first_load(address) / 1e6:.2f} MB by gzip")
         film = Path(folder) / "camera.y4m"
         write_camera(film)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 import http.server
+import importlib
 import io
 import json
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -22,16 +22,14 @@ from PIL import Image
 from mien.web.guard import SECURITY_HEADERS
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+browser: Any = importlib.import_module("browser")
+CHROMIUM: Path = browser.CHROMIUM
 PAGE = ROOT / "src/mien/web/page"
-CHROMIUM = Path("/usr/bin/chromium")
 AXE = ROOT / "node_modules/axe-core/axe.min.js"
 LONG_MS = 240_000
 """Milliseconds that a test waits for the page at most: the machine may be busy."""
 
-FLAGS: tuple[str, ...] = (
-    "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-)  # fmt: skip
 READY = "body[data-ready]"
 DONE = "#tools:not([hidden])"
 
@@ -66,19 +64,6 @@ class Log:
         """Hosts and ports that were asked; pictures in memory have none."""
         inner = ("blob:", "data:", "about:")
         return {url.split("/")[2] for _, url, _ in self.requests if not url.startswith(inner)}
-
-
-@contextmanager
-def mien_served() -> Iterator[str]:
-    """Runs `mien serve` on a free port and gives the address of the page."""
-    command = [sys.executable, "-m", "mien", "serve", "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        assert process.stdout is not None
-        try:
-            yield process.stdout.readline().split(": ")[0] + "/"
-        finally:
-            process.terminate()
-            assert process.wait(60) == 0
 
 
 class _Handler(http.server.SimpleHTTPRequestHandler):

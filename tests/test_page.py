@@ -7,7 +7,6 @@ import gzip
 import importlib
 import io
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,7 +25,6 @@ from mien.recognition.results import Face
 
 pytest.importorskip("playwright.sync_api", reason="the page is tested with playwright; pip install 'mien[dev]'")
 pytest.importorskip("cv2")  # draws the scenes; the package with YuNet's weights brings one
-sys.path.insert(0, str(helpers.ROOT / "benchmarks"))
 scenes: Any = importlib.import_module("scenes")
 write_camera: Any = importlib.import_module("page_speed").write_camera
 
@@ -38,7 +36,7 @@ CAMERA_FLAGS = ("--use-fake-ui-for-media-stream", "--use-fake-device-for-media-s
 def service() -> Iterator[str]:
     helpers.need_browser()
     helpers.need_built()
-    with helpers.mien_served() as address:
+    with helpers.browser.mien_served() as address:
         yield address
 
 
@@ -53,7 +51,7 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def browser(chromium: Any) -> Iterator[Any]:
-    browser = chromium.launch(executable_path=str(helpers.CHROMIUM), args=list(helpers.FLAGS))
+    browser = chromium.launch(executable_path=str(helpers.CHROMIUM), args=list(helpers.browser.FLAGS))
     yield browser
     browser.close()
 
@@ -288,7 +286,7 @@ def test_a_film_has_a_timeline(browser: Any, service: str, tmp_path: Path, where
 
 def test_the_camera_asks_first_and_is_read_live(chromium: Any, service: str, tmp_path: Path) -> None:
     write_camera(tmp_path / "camera.y4m", frames=30)
-    flags = (*helpers.FLAGS, *CAMERA_FLAGS, f"--use-file-for-fake-video-capture={tmp_path / 'camera.y4m'}")
+    flags = (*helpers.browser.FLAGS, *CAMERA_FLAGS, f"--use-file-for-fake-video-capture={tmp_path / 'camera.y4m'}")
     browser = chromium.launch(executable_path=str(helpers.CHROMIUM), args=list(flags))
     with opened(browser, service) as (page, log):
         page.click("#use-camera")
