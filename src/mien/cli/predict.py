@@ -312,9 +312,9 @@ class _Tally:
             options: of the command.
             in_lines: whether the records were printed as lines for people, errors included.
         """
-        told = in_lines or options.format
-        if self.failed and not (told and self.records == 1):
-            first = "" if told else f", the first is {self.reason}"
+        printed = in_lines or options.format
+        if self.failed and not (printed and self.records == 1):
+            first = "" if printed else f", the first is {self.reason}"
             yield f"{self.failed} of {self.records} could not be read{first}"
         if self.uncertain and in_lines:
             yield (

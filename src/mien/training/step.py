@@ -171,7 +171,7 @@ class Pass:
         loss: of a batch; it runs ``network`` under autocast of its own.
         network: whose gradients are computed.
         accelerator: of this run.
-        method: as ``method_of`` returns it. With ``on`` the caller compiles the network, and here its time is told.
+        method: as ``method_of`` returns it. With ``on`` the caller compiles the network, and its time is reported here.
         half: the pass computes in bfloat16.
     """
 
