@@ -27,7 +27,7 @@ from schemathesis.specs.openapi.checks import (
 from starlette.testclient import TestClient
 from web_helpers import client, recognizer
 
-from mien.cli.predict import _print_json
+from mien.cli.printing import print_json
 from mien.recognition.recognizer import Recognizer
 from mien.web import reference
 from mien.web.app import create_app
@@ -159,7 +159,7 @@ def test_the_examples_are_real_answers(capsys: pytest.CaptureFixture[str]) -> No
         ).text
     assert nearly(EXAMPLES["recognize"], recognized) and nearly(EXAMPLES["analyze"], analyzed)
     assert small.status_code == 200 and small.json()["records"][0]["status"] == "no_face"
-    _print_json(Recognizer().recognize(photo))
+    print_json(Recognizer().recognize(photo))
     assert line == capsys.readouterr().out, "to the last digit what `mien predict --json` prints"
 
 

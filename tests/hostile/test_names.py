@@ -79,10 +79,10 @@ class TestPredict:
         assert not any(line.startswith("b.jpg") for line in (captured.out + captured.err).splitlines())
 
     def test_names_of_a_model(self, capsys: pytest.CaptureFixture[str]) -> None:
-        from mien.cli.predict import _print_lines
+        from mien.cli.printing import print_lines
 
         face = Face((0.0, 0.0, 1.0, 1.0), "\x1b[2Jglad", 0.9, {"\x1b[2Jglad": 0.9, "a\nb": 0.1}, None, None)
-        _print_lines(Recognition("photo.jpg", "ok", None, 1, 1, (face,)))
+        print_lines(Recognition("photo.jpg", "ok", None, 1, 1, (face,)))
         assert not CONTROLS.search(out := capsys.readouterr().out) and out.count("\n") == 1
 
 

@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mien.cli.parser import Parser, Switch, add_reading_options, add_timeout, whole_number
+from mien.cli.printing import print_converted, print_json, print_lines, remark
 from mien.cli.signals import Interrupts, hide_bars, without_remarks_of_decoders
-from mien.errors import MienError, one_line
+from mien.cli.tally import Marked, Tally, table_path, written_lines
+from mien.errors import MienError
 from mien.files import ensure_writable
 from mien.log import LOGGER
 from mien.model.places import DEFAULT
 from mien.progress import progress
-from mien.text import json_shown, shown
+from mien.text import shown
 
 if TYPE_CHECKING:
     from mien.recognition.paths import Input
     from mien.recognition.pictures import Kind
-    from mien.recognition.results import Face, Recognition
+    from mien.recognition.results import Recognition
 
 DESCRIPTION = """\
 Finds the faces in pictures and films and reads their expressions.
@@ -74,72 +74,22 @@ def run(arguments: list[str]) -> int:
     inputs = expand(options.paths, options.annotate, neither)
     inputs += [Film(options.camera)] if options.camera is not None else []
     _check_outputs(inputs, options)
-    tally, copies = _Tally(), Marked(options.annotate)
+    tally, copies = Tally(), Marked(options.annotate)
     with without_remarks_of_decoders():
         _read(inputs, options, tally)
-    lines = _written(options, tally, copies.new())
-    if _table_path(options):
+    lines = written_lines(options, tally, copies.new())
+    if table_path(options):
         print("\n".join(shown(line) for line in lines))
     sys.stdout.flush()
-    in_lines = not (options.json or _table_path(options) or options.format)
-    for line in [*([] if _table_path(options) else lines), *tally.remarks(options, in_lines)]:
-        _say(line)
+    in_lines = not (options.json or table_path(options) or options.format)
+    for line in [*([] if table_path(options) else lines), *tally.remarks(options, in_lines)]:
+        remark(line)
     if copies.doubled():
-        _say(copies.doubled())
+        remark(copies.doubled())
     if neither:
         files = "1 file that holds" if neither.total() == 1 else f"{neither.total():,} files that hold"
-        _say(f"skipped {files} neither a picture nor a film: {counted(neither)}")
+        remark(f"skipped {files} neither a picture nor a film: {counted(neither)}")
     return SOME_FAILED if tally.failed else 0
-
-
-def _written(options: argparse.Namespace, tally: _Tally, copies: Sequence[str]) -> list[str]:
-    """Returns a line for each output that was written."""
-    table = _table_path(options)
-    lines = [] if table is None else [f"{table}: {tally.records:,} records, {tally.faces:,} faces"]
-    for path, what in ((options.timeline, "the timeline"), (options.video_out, "the film with boxes")):
-        if path is not None and path.is_file():
-            lines.append(f"{path}: {what}")
-    if options.annotate is not None:
-        lines.append(f"{options.annotate}: {len(copies):,} annotated {'copy' if len(copies) == 1 else 'copies'}")
-    return lines
-
-
-class Marked:
-    """What the folder of annotated copies held before, to report the new files and those that got a number.
-
-    Args:
-        folder: of the copies; None if there are none.
-    """
-
-    def __init__(self, folder: Path | None) -> None:
-        self.folder = folder
-        self.before = self._names()
-
-    def _names(self) -> set[str]:
-        if self.folder is None or not self.folder.is_dir():
-            return set()
-        return {path.name for path in self.folder.iterdir() if not path.name.startswith(".mien-")}
-
-    def new(self) -> list[str]:
-        """Returns the names of the copies that this command wrote, sorted."""
-        return sorted(self._names() - self.before)
-
-    def doubled(self) -> str:
-        """Says which copies got a number since an earlier file has their name; empty if none did."""
-        numbered = [(name, re.sub(r"-[0-9]+(\.[^.]*)$", r"\1", name)) for name in self.new()]
-        again = [(name, former) for name, former in numbered if name != former and former in self.before]
-        if not again:
-            return ""
-        name, former = again[0]
-        return (
-            f"{self.folder}: {len(again):,} names were taken by earlier copies, so that beside {former} there is now "
-            f"{name}; remove the folder before the command to have one copy of each"
-        )
-
-
-def _say(text: str) -> None:
-    """Prints a remark on stderr, as stdout is for the records."""
-    print(f"mien: {shown(text)}", file=sys.stderr)
 
 
 def parser() -> Parser:
@@ -218,7 +168,7 @@ def _check(options: argparse.Namespace) -> None:
             problems.append(f"{option}: got {path}, expected a name that ends in {suffix}")
         if path is not None and path.is_dir():
             problems.append(f"{option}: {path} is a folder, expected the name of a file")
-    if options.format and _table_path(options):
+    if options.format and table_path(options):
         problems.append("--format: prints JSON, and goes neither with --csv nor with --xlsx nor with --parquet")
     for option, value in (("--digits", options.digits), ("--bom", options.bom or None)):
         if value is not None and options.csv is None:
@@ -238,12 +188,6 @@ def _check(options: argparse.Namespace) -> None:
         from mien.recognition.spreadsheet import ensure_openpyxl
 
         ensure_openpyxl()
-
-
-def _table_path(options: argparse.Namespace) -> Path | None:
-    """Returns the file of the table of faces, if there is to be one."""
-    path: Path | None = options.csv or options.xlsx or options.parquet
-    return path
 
 
 def _check_outputs(inputs: Sequence[Input], options: argparse.Namespace) -> None:
@@ -270,61 +214,6 @@ def _is_same_file(path: Path, source: Input) -> bool:
     return isinstance(file, Path) and file.exists() and path.samefile(file)
 
 
-LARGEST_CROP = 256
-"""Pixels of the longer side up to which a picture without a face may be a face crop."""
-
-
-@dataclass
-class _Tally:
-    """Counts of the records so far.
-
-    Attributes:
-        records: pictures and frames.
-        faces: the faces in them.
-        failed: records with status ``error``.
-        reason: the first of their reasons.
-        uncertain: faces whose answer is uncertain.
-        crop_like: pictures without a face that are square, or small enough to be face crops.
-    """
-
-    records: int = 0
-    faces: int = 0
-    failed: int = 0
-    reason: str = ""
-    uncertain: int = 0
-    crop_like: int = 0
-
-    def add(self, record: Recognition) -> None:
-        self.records += 1
-        self.faces += len(record.faces)
-        self.uncertain += sum(bool(face.uncertain) for face in record.faces)
-        if record.status == "error":
-            self.failed += 1
-            self.reason = self.reason or _reason(record)
-        elif not record.faces and record.frame is None:
-            width, height = record.width or 0, record.height or 0
-            self.crop_like += width == height or max(width, height) <= LARGEST_CROP
-
-    def remarks(self, options: argparse.Namespace, in_lines: bool) -> Iterator[str]:
-        """Yields what a person has to know about the whole run.
-
-        Args:
-            options: of the command.
-            in_lines: whether the records were printed as lines for people, errors included.
-        """
-        printed = in_lines or options.format
-        if self.failed and not (printed and self.records == 1):
-            first = "" if printed else f", the first is {self.reason}"
-            yield f"{self.failed} of {self.records} could not be read{first}"
-        if self.uncertain and in_lines:
-            yield (
-                "uncertain: below the score from which on the model read at least 80 % of its validation pictures "
-                "right, or there is no such score; treat this answer as unknown"
-            )
-        if self.crop_like and not self.faces and options.detector != "none":
-            yield "no face was found; if the pictures are face crops already, add --detector none"
-
-
 @contextmanager
 def _reading(
     inputs: Sequence[Input], options: argparse.Namespace
@@ -340,7 +229,7 @@ def _reading(
 
     smoothing = SMOOTHING_S if options.smoothing is None else options.smoothing
     settings = FilmSettings(
-        options.every, smoothing, options.video_out, options.timeline, audio=options.audio, say=_say
+        options.every, smoothing, options.video_out, options.timeline, audio=options.audio, say=remark
     )
     names = ("model", "detector", "min_face", "engine", "device", "batch_size")
     arguments = {name: getattr(options, name) for name in names}
@@ -357,11 +246,11 @@ def _reading(
     yield recognizer.names, read_inputs(recognizer, inputs, settings, copies)
 
 
-def _read(inputs: Sequence[Input], options: argparse.Namespace, tally: _Tally) -> None:
+def _read(inputs: Sequence[Input], options: argparse.Namespace, tally: Tally) -> None:
     """Reads all inputs and writes each record immediately."""
     interrupts = Interrupts()
     # If the records appear on the same terminal, they show the progress themselves.
-    hidden = not sys.stderr.isatty() or (sys.stdout.isatty() and not _table_path(options))
+    hidden = not sys.stderr.isatty() or (sys.stdout.isatty() and not table_path(options))
     total = 0 if hidden else sum(_count_records(source, options) for source in inputs)
     with (
         _reading(inputs, options) as (names, reading),
@@ -406,65 +295,5 @@ def _output(options: argparse.Namespace, names: Sequence[str]) -> AbstractContex
         return parquet_table(options.parquet, names)
     if options.format is not None:
         convert = FORMATS[options.format]
-        return nullcontext(lambda record: _print_converted(record, convert))
-    return nullcontext(_print_json if options.json else _print_lines)
-
-
-def _reason(record: Recognition) -> str:
-    """Returns the name of an input, or of a frame, and the reason why it cannot be read."""
-    reason = str(record.error)
-    where = shown(one_line(record.input))
-    if record.frame is not None:
-        return f"{where} frame {record.frame}: {reason}"
-    return reason if where in reason else f"{where}: {reason}"
-
-
-def _print_json(record: Recognition) -> None:
-    _print(json_shown(record.record(), ascii_only=not _fits(record.input)))
-
-
-def _print_converted(record: Recognition, convert: Callable[[Recognition], list[Any]]) -> None:
-    """Prints a line in the format of another tool; an error becomes null, and its reason goes to stderr."""
-    if record.status == "error":
-        _say(_reason(record))
-    result = None if record.status == "error" else convert(record)
-    _print(json_shown(result, ascii_only=not _fits(str(result))))
-
-
-def _print_lines(record: Recognition) -> None:
-    """Prints a line for each face, for people."""
-    name = shown(record.input)
-    where = name if record.frame is None else f"{name} frame {record.frame} ({record.time_s:.2f} s)"
-    if record.status == "error":
-        lines = [f"error: {shown(record.error)}"]
-        if record.frame is not None:
-            lines = [f"{where}: {lines[0]}"]
-    else:
-        lines = [f"{where}: {shown(_described(face))}" for face in record.faces] or [f"{where}: no face"]
-    encoding = sys.stdout.encoding or "utf-8"
-    _print("\n".join(lines).encode(encoding, "backslashreplace").decode(encoding))
-
-
-def _described(face: Face) -> str:
-    """Describes a face: the label, the next two expressions, and the box."""
-    ranked = sorted(face.probabilities.items(), key=lambda item: -item[1])
-    runners_up = ", ".join(f"{name} {share:.0%}" for name, share in ranked[1:3])
-    left, top, width, height = (round(value) for value in face.box)
-    number = "" if face.id is None else f"face {face.id}, "
-    doubt = ", uncertain" if face.uncertain else ""
-    return f"{number}{face.label} {face.score:.0%}{doubt} ({runners_up}), {width}x{height} px at {left},{top}"
-
-
-def _print(text: str) -> None:
-    """Prints a line at once, so that a reader of a pipe gets each record immediately."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
-
-
-def _fits(text: str) -> bool:
-    """True if the encoding of stdout has all characters of a text; file names may hold bytes that are not UTF-8."""
-    try:
-        text.encode(sys.stdout.encoding or "utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
+        return nullcontext(lambda record: print_converted(record, convert))
+    return nullcontext(print_json if options.json else print_lines)

@@ -1,0 +1,121 @@
+"""What `mien predict` counts and writes, and what it says of that at the end."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mien.cli.printing import reason_of
+
+if TYPE_CHECKING:
+    from mien.recognition.results import Recognition
+
+
+def written_lines(options: argparse.Namespace, tally: Tally, copies: Sequence[str]) -> list[str]:
+    """Returns a line for each output that was written."""
+    table = table_path(options)
+    lines = [] if table is None else [f"{table}: {tally.records:,} records, {tally.faces:,} faces"]
+    for path, what in ((options.timeline, "the timeline"), (options.video_out, "the film with boxes")):
+        if path is not None and path.is_file():
+            lines.append(f"{path}: {what}")
+    if options.annotate is not None:
+        lines.append(f"{options.annotate}: {len(copies):,} annotated {'copy' if len(copies) == 1 else 'copies'}")
+    return lines
+
+
+class Marked:
+    """What the folder of annotated copies held before, to report the new files and those that got a number.
+
+    Args:
+        folder: of the copies; None if there are none.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+        self.before = self._names()
+
+    def _names(self) -> set[str]:
+        if self.folder is None or not self.folder.is_dir():
+            return set()
+        return {path.name for path in self.folder.iterdir() if not path.name.startswith(".mien-")}
+
+    def new(self) -> list[str]:
+        """Returns the names of the copies that this command wrote, sorted."""
+        return sorted(self._names() - self.before)
+
+    def doubled(self) -> str:
+        """Says which copies got a number since an earlier file has their name; empty if none did."""
+        numbered = [(name, re.sub(r"-[0-9]+(\.[^.]*)$", r"\1", name)) for name in self.new()]
+        again = [(name, former) for name, former in numbered if name != former and former in self.before]
+        if not again:
+            return ""
+        name, former = again[0]
+        return (
+            f"{self.folder}: {len(again):,} names were taken by earlier copies, so that beside {former} there is now "
+            f"{name}; remove the folder before the command to have one copy of each"
+        )
+
+
+def table_path(options: argparse.Namespace) -> Path | None:
+    """Returns the file of the table of faces, if there is to be one."""
+    path: Path | None = options.csv or options.xlsx or options.parquet
+    return path
+
+
+LARGEST_CROP = 256
+"""Pixels of the longer side up to which a picture without a face may be a face crop."""
+
+
+@dataclass
+class Tally:
+    """Counts of the records so far.
+
+    Attributes:
+        records: pictures and frames.
+        faces: the faces in them.
+        failed: records with status ``error``.
+        reason: the first of their reasons.
+        uncertain: faces whose answer is uncertain.
+        crop_like: pictures without a face that are square, or small enough to be face crops.
+    """
+
+    records: int = 0
+    faces: int = 0
+    failed: int = 0
+    reason: str = ""
+    uncertain: int = 0
+    crop_like: int = 0
+
+    def add(self, record: Recognition) -> None:
+        self.records += 1
+        self.faces += len(record.faces)
+        self.uncertain += sum(bool(face.uncertain) for face in record.faces)
+        if record.status == "error":
+            self.failed += 1
+            self.reason = self.reason or reason_of(record)
+        elif not record.faces and record.frame is None:
+            width, height = record.width or 0, record.height or 0
+            self.crop_like += width == height or max(width, height) <= LARGEST_CROP
+
+    def remarks(self, options: argparse.Namespace, in_lines: bool) -> Iterator[str]:
+        """Yields what a person has to know about the whole run.
+
+        Args:
+            options: of the command.
+            in_lines: whether the records were printed as lines for people, errors included.
+        """
+        printed = in_lines or options.format
+        if self.failed and not (printed and self.records == 1):
+            first = "" if printed else f", the first is {self.reason}"
+            yield f"{self.failed} of {self.records} could not be read{first}"
+        if self.uncertain and in_lines:
+            yield (
+                "uncertain: below the score from which on the model read at least 80 % of its validation pictures "
+                "right, or there is no such score; treat this answer as unknown"
+            )
+        if self.crop_like and not self.faces and options.detector != "none":
+            yield "no face was found; if the pictures are face crops already, add --detector none"
