@@ -96,6 +96,20 @@ def test_the_second_request_of_a_connection_has_the_same_limit(monkeypatch: pyte
         assert_problem(answer(connection), 408)
 
 
+def test_an_answer_does_not_wait_for_an_acknowledgement_of_its_headers(monkeypatch: pytest.MonkeyPatch) -> None:
+    delays: list[int] = []
+    begin = protocol.GuardedProtocol.connection_made
+
+    def noted(self: protocol.GuardedProtocol, transport: Any) -> None:
+        begin(self, transport)
+        delays.append(transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
+    monkeypatch.setattr(protocol.GuardedProtocol, "connection_made", noted)
+    with running() as address:
+        assert httpx.get(f"{address}/healthz").status_code == 200
+    assert delays and all(delays)
+
+
 def test_slow_bodies_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(uploads, "BODY_GRACE_S", 0.3)
     monkeypatch.setattr(protocol, "LINGER_S", 0.3)

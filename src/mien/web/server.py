@@ -121,7 +121,9 @@ def _listener(settings: ServiceSettings) -> socket.socket:
         family, _, _, _, address = socket.getaddrinfo(
             settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        listener = socket.socket(family)
+        # asyncio turns Nagle's algorithm off only for sockets of this protocol; with it, the body of each answer would wait
+        # 40 ms until the client has acknowledged its headers.
+        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         listener.listen(_BACKLOG)  # from here on clients wait instead of being refused, while workers load the model
