@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mien.errors import MienError
-from mien.recognition.copies import Copies
+from mien.recognition.draw import Copies
 from mien.recognition.film.timeline import timeline_file
 from mien.recognition.film.tracking import SMOOTHING_S
 from mien.recognition.paths import Film, Input, Nothing, Piped
