@@ -119,7 +119,8 @@ class Record:
         return self.to_dict()
 
     def __repr__(self) -> str:
-        words = [repr(_shortened(self.input))]
+        name = self.input if len(self.input) <= _LONGEST_IN_REPR else f"...{self.input[3 - _LONGEST_IN_REPR :]}"
+        words = [repr(name)]
         if self.frame is not None:
             words.append(f"frame {self.frame}" + ("" if self.time_s is None else f" ({self.time_s:.2f} s)"))
         if self.status == "error":
@@ -128,7 +129,3 @@ class Record:
         words += [face._in_short() for face in self.faces[:MOST_IN_REPR]] or ["no face"]
         more = len(self.faces) - MOST_IN_REPR
         return f"{type(self).__name__}({', '.join(words)}{f', and {more} more faces' if more > 0 else ''})"
-
-
-def _shortened(name: str) -> str:
-    return name if len(name) <= _LONGEST_IN_REPR else f"...{name[3 - _LONGEST_IN_REPR :]}"

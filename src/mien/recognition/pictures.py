@@ -165,7 +165,9 @@ def _pixels(image: Image.Image, where: str) -> np.ndarray:
             f"{where}: has pixels of kind F (floats without a known range), expected 8 or 16 bits; save it as such"
         )
     if upright.has_transparency_data:
-        upright = Image.alpha_composite(Image.new("RGBA", upright.size, _WHITE), _with_alpha(upright))
+        # Pillow cannot convert premultiplied grey (La) to RGBA directly.
+        with_alpha = (upright.convert("LA") if upright.mode == "La" else upright).convert("RGBA")
+        upright = Image.alpha_composite(Image.new("RGBA", upright.size, _WHITE), with_alpha)
     if upright.mode in ("1", "L", "LA", "La"):
         return np.asarray(upright.convert("L"))
     return grey_if_equal(np.asarray(_from_lab(upright) if upright.mode == "LAB" else upright.convert("RGB")))
@@ -176,11 +178,6 @@ def _is_turned(image: Image.Image) -> bool:
         return image.getexif().get(ExifTags.Base.Orientation, 1) != 1
     except Exception:  # Damaged EXIF data raises many kinds of exceptions; the pixels can be read anyway.
         return False
-
-
-def _with_alpha(image: Image.Image) -> Image.Image:
-    """Converts to mode RGBA; Pillow cannot convert premultiplied grey (La) directly."""
-    return (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
 
 
 def _from_lab(image: Image.Image) -> Image.Image:
@@ -407,7 +404,8 @@ def kind_of_bytes(head: bytes) -> Kind:
     if not head:
         return Kind.EMPTY
     if head[4:8] == b"ftyp":
-        return _by_brand(head[8:12])
+        brand = head[8:12]
+        return Kind.PICTURE if brand in _PICTURE_BRANDS else Kind.SOUND if brand in _SOUND_BRANDS else Kind.FILM
     if head[:4] in (b"RIFF", b"RIFX"):
         return _RIFFS.get(head[8:12], Kind.OTHER)
     if head[:4] == b"OggS":
@@ -420,12 +418,6 @@ def kind_of_bytes(head: bytes) -> Kind:
         if head.startswith(beginnings):
             return kind
     return Kind.TEXT if _is_text(head) else Kind.UNKNOWN
-
-
-def _by_brand(brand: bytes) -> Kind:
-    if brand in _PICTURE_BRANDS:
-        return Kind.PICTURE
-    return Kind.SOUND if brand in _SOUND_BRANDS else Kind.FILM
 
 
 def _is_transport(head: bytes) -> bool:

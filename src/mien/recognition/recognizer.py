@@ -103,8 +103,8 @@ class Recognizer:
     def __getstate__(self) -> dict[str, Any]:
         """What a copy or another process needs to load the same recognizer: settings, and no loaded network."""
         state = {**self._loaded_with, "batch_size": self.batch_size, "color": self.color}
-        if isinstance(state["engine"], str):
-            state["model"] = _absolute(state["model"])
+        if isinstance(state["engine"], str) and state["model"] is not None and os.path.exists(state["model"]):
+            state["model"] = os.path.abspath(state["model"])  # the other process may work in another folder
         if isinstance(state["detector"], os.PathLike):
             state["detector"] = Path(os.path.abspath(state["detector"]))
         for part, value, loaded in zip(("detector", "engine"), (self.detector, self.engine), self._parts, strict=True):
@@ -126,7 +126,9 @@ class Recognizer:
 
     def __repr__(self) -> str:
         detector = getattr(self.detector, "name", type(self.detector).__name__)
-        words = [repr(self._model_name()), f"engine={_kind(self.engine)!r}"]
+        engine = type(self.engine).__name__
+        kind = {"OnnxEngine": "onnx", "TorchEngine": "torch"}.get(engine, engine)
+        words = [repr(self._model_name()), f"engine={kind!r}"]
         provider = getattr(self.engine, "provider", None)
         words += [] if provider is None else [f"provider={provider!r}"]
         return f"Recognizer({', '.join([*words, f'detector={detector!r}'])})"
@@ -341,16 +343,6 @@ def _detector(detector: object, min_face: float | None) -> Any:
 @lru_cache(maxsize=4)
 def _detector_of_process(detector: Any, min_face: float | None) -> Any:
     return _detector(detector, min_face)
-
-
-def _absolute(model: Any) -> Any:
-    """Returns a model's path as another process finds it, which may work in another folder; names stay."""
-    return os.path.abspath(model) if model is not None and os.path.exists(model) else model
-
-
-def _kind(engine: object) -> str:
-    """Returns the name of an engine: onnx, torch, or its class."""
-    return {"OnnxEngine": "onnx", "TorchEngine": "torch"}.get(type(engine).__name__, type(engine).__name__)
 
 
 _MOST_DECODED_BYTES = 64 * 2**20
