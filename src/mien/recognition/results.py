@@ -17,7 +17,6 @@ from PIL import Image
 
 from mien.errors import MienError
 from mien.files import atomic_file
-from mien.recognition.draw import Copies, drawn
 from mien.recognition.faces import MOST_IN_REPR, Record
 from mien.recognition.faces import Box as Box
 from mien.recognition.faces import Face as Face
@@ -145,6 +144,8 @@ class Recognition(Record, Tables):
             MienError: the picture could not be read, or its pixels were not kept (``Recognizer.stream`` without
                 ``keep_pixels``, the frames of a film).
         """
+        from mien.recognition.draw import drawn  # it loads fonts, which reading does not need
+
         return drawn(self)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -204,6 +205,8 @@ class Recognitions(list[Recognition], Tables):
         Raises:
             MienError: the folder cannot be written to.
         """
+        from mien.recognition.draw import Copies
+
         copies = Copies(Path(folder))
         return [copies.add(record) for record in self if record.pixels is not None]
 
