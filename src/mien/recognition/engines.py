@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from functools import lru_cache
 from importlib.util import find_spec
+from typing import Any
 
 from mien.errors import MienError
 from mien.model.places import find
@@ -53,7 +54,7 @@ def engine(
     return TorchEngine.load(files.folder, name, threads)
 
 
-def engine_of_process(model: str | os.PathLike[str] | None, kind: str, device: object, threads: int | None) -> Engine:
+def engine_of_process(model: Any, kind: str, device: object, threads: int | None) -> Engine:
     """Does the same as ``engine``, but a model that this process has loaded is loaded again only if its files changed.
 
     A pool of processes gets a recognizer with every task, and loading its model takes longer than most tasks.
@@ -62,9 +63,7 @@ def engine_of_process(model: str | os.PathLike[str] | None, kind: str, device: o
 
 
 @lru_cache(maxsize=4)
-def _engine_of_files(
-    version: object, model: str | os.PathLike[str] | None, kind: str, device: object, threads: int | None
-) -> Engine:
+def _engine_of_files(version: object, model: Any, kind: str, device: object, threads: int | None) -> Engine:
     return engine(model, kind, device, threads)
 
 

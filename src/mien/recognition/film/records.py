@@ -91,9 +91,9 @@ def film_source(source: object) -> Path | int:
         raise WrongTypeError(
             f"source: is a {type(source).__name__}, expected a film file or the number of a camera{hint}"
         )
-    hint = address_hint(os.fspath(source))
-    if hint is not None:
-        raise MienError(f"{source}: {hint}")
+    problem = address_hint(os.fspath(source))
+    if problem is not None:
+        raise MienError(f"{source}: {problem}")
     return Path(source)
 
 
