@@ -134,6 +134,18 @@ def test_a_bad_file_never_ends_the_run(capsys: pytest.CaptureFixture[str]) -> No
     assert out[-1] == "whole.png: glad 100% (calm 0%), 8x8 px at 8,8"
 
 
+def test_quiet_says_what_could_not_be_read(capsys: pytest.CaptureFixture[str]) -> None:
+    save("a.png", [204])
+    Path("b.png").write_bytes(b"no picture")
+    failure = "mien: 1 of 2 could not be read, the first is b.png: is not a picture"
+    code, _, err = predict(capsys, "a.png", "b.png", "-q", "--csv", "faces.csv")
+    assert code == 3 and len(err) == 1 and err[0].startswith(failure)
+    code, _, err = predict(capsys, "a.png", "b.png", "-q", "--json")
+    assert code == 3 and len(err) == 1 and err[0].startswith(failure)
+    code, out, err = predict(capsys, "a.png", "b.png", "-q", "--format", "fer")
+    assert (code, out[1]) == (3, "null") and err[0].startswith("mien: b.png: is not a picture")
+
+
 def test_it_is_3_also_when_nothing_could_be_read(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = predict(capsys, "missing.png", "--json")
     assert (code, len(out), len(err)) == (3, 1, 1)

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, suppress
 
 from mien.cli.parser import pick
-from mien.cli.signals import Ended, ended_by_signals, hide_remarks
+from mien.cli.signals import Ended, Silence, ended_by_signals, hide_remarks
 from mien.errors import MienError
 from mien.log import LOGGER, to_console
 from mien.text import shown
@@ -159,11 +159,14 @@ def _with_details(verbose: bool) -> Iterator[None]:
 
 @contextmanager
 def _silent_stderr(quiet: bool) -> Iterator[None]:
-    """With ``quiet``, nothing that Python prints on stderr during a block is shown; an error is printed after it."""
+    """With ``quiet``, of what Python prints on stderr during a block only errors of inputs are shown.
+
+    The error that ends a command is printed after the block.
+    """
     if not quiet:
         yield
         return
-    with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stderr(nowhere):
+    with redirect_stderr(Silence(sys.stderr)):
         yield
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mien.cli.parser import Parser, Switch, add_reading_options, add_timeout, whole_number
-from mien.cli.printing import print_converted, print_json, print_lines, remark
+from mien.cli.printing import complain, print_converted, print_json, print_lines, remark
 from mien.cli.signals import Interrupts, hide_bars, without_remarks_of_decoders
 from mien.cli.tally import Marked, Tally, table_path, written_lines
 from mien.errors import MienError
@@ -82,7 +82,11 @@ def run(arguments: list[str]) -> int:
         print("\n".join(shown(line) for line in lines))
     sys.stdout.flush()
     in_lines = not (options.json or table_path(options) or options.format)
-    for line in [*([] if table_path(options) else lines), *tally.remarks(options, in_lines)]:
+    for line in [] if table_path(options) else lines:
+        remark(line)
+    for line in tally.failures(options, in_lines):
+        complain(line)
+    for line in tally.remarks(options, in_lines):
         remark(line)
     if copies.doubled():
         remark(copies.doubled())

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from mien.cli.signals import stream_of_errors
 from mien.errors import one_line
 from mien.text import json_shown, shown
 
@@ -30,7 +31,7 @@ def print_json(record: Recognition) -> None:
 def print_converted(record: Recognition, convert: Callable[[Recognition], list[Any]]) -> None:
     """Prints a line in the format of another tool; an error becomes null, and its reason goes to stderr."""
     if record.status == "error":
-        remark(reason_of(record))
+        complain(reason_of(record))
     result = None if record.status == "error" else convert(record)
     _print(json_shown(result, ascii_only=not _fits(str(result))))
 
@@ -77,3 +78,8 @@ def _fits(text: str) -> bool:
 def remark(text: str) -> None:
     """Prints a remark on stderr, as stdout is for the records."""
     print(f"mien: {shown(text)}", file=sys.stderr)
+
+
+def complain(text: str) -> None:
+    """Prints on stderr what is wrong with an input, also with ``--quiet``."""
+    print(f"mien: {shown(text)}", file=stream_of_errors())

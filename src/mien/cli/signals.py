@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import TextIO
 
 TERMINATING: tuple[signal.Signals, ...] = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)
@@ -126,6 +127,33 @@ def hide_bars() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
+class Silence(io.TextIOBase):
+    """A stderr that shows nothing, with ``--quiet``.
+
+    Attributes:
+        loud: the stream for what is an error all the same.
+    """
+
+    def __init__(self, loud: TextIO) -> None:
+        self.loud = loud
+
+    def write(self, text: str) -> int:
+        """Drops a text."""
+        return len(text)
+
+
+def stream_of_errors() -> TextIO:
+    """Returns stderr, also while a ``Silence`` stands in its place."""
+    return sys.stderr.loud if isinstance(sys.stderr, Silence) else sys.stderr
+
+
+def _replace_stderr(stream: TextIO) -> None:
+    if isinstance(sys.stderr, Silence):
+        sys.stderr.loud = stream
+    else:
+        sys.stderr = stream
+
+
 @contextmanager
 def without_remarks_of_decoders() -> Iterator[None]:
     """For a block, what native code (libtiff) writes to stderr by itself leads nowhere; what Python prints is shown.
@@ -133,7 +161,7 @@ def without_remarks_of_decoders() -> Iterator[None]:
     The records tell what is wrong with a picture. Where stderr is not the process's own, nothing is changed.
     """
     logging.getLogger("PIL").addHandler(logging.NullHandler())
-    former = sys.stderr
+    former = stream_of_errors()
     try:
         own = former.fileno() == 2
     except (AttributeError, OSError, ValueError):
@@ -146,12 +174,11 @@ def without_remarks_of_decoders() -> Iterator[None]:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     os.close(nowhere)
-    sys.stderr = io.TextIOWrapper(
-        os.fdopen(kept, "wb", 0, closefd=False), former.encoding, former.errors, line_buffering=True, write_through=True
-    )
+    binary = os.fdopen(kept, "wb", 0, closefd=False)
+    _replace_stderr(io.TextIOWrapper(binary, former.encoding, former.errors, line_buffering=True, write_through=True))
     try:
         yield
     finally:
-        sys.stderr = former
+        _replace_stderr(former)
         os.dup2(kept, 2)
         os.close(kept)

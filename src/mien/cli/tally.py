@@ -101,6 +101,13 @@ class Tally:
             width, height = record.width or 0, record.height or 0
             self.crop_like += width == height or max(width, height) <= LARGEST_CROP
 
+    def failures(self, options: argparse.Namespace, in_lines: bool) -> Iterator[str]:
+        """Yields how many inputs could not be read, unless the only record has said so; arguments as of ``remarks``."""
+        printed = in_lines or options.format
+        if self.failed and not (printed and self.records == 1):
+            first = "" if printed else f", the first is {self.reason}"
+            yield f"{self.failed} of {self.records} could not be read{first}"
+
     def remarks(self, options: argparse.Namespace, in_lines: bool) -> Iterator[str]:
         """Yields what a person has to know about the whole run.
 
@@ -108,10 +115,6 @@ class Tally:
             options: of the command.
             in_lines: whether the records were printed as lines for people, errors included.
         """
-        printed = in_lines or options.format
-        if self.failed and not (printed and self.records == 1):
-            first = "" if printed else f", the first is {self.reason}"
-            yield f"{self.failed} of {self.records} could not be read{first}"
         if self.uncertain and in_lines:
             yield (
                 "uncertain: below the score from which on the model read at least 80 % of its validation pictures "
