@@ -29,8 +29,8 @@ from mien.training import finetune, run
 from mien.training.augment import resampled
 from mien.training.finetune import FineTuning, score_of, train
 from mien.training.objective import Objective, adjustment, shares_of_classes
-from mien.training.optim import Muon
-from mien.training.schedule import Budget, ClockSchedule
+from mien.training.optim import ClockSchedule, Muon
+from mien.training.run import Budget
 from mien.training.step import HalfCopies, Pass, method_of
 from mien.training.teachers import prepare
 

@@ -30,9 +30,10 @@ from mien.model.classifier import Classifier
 from mien.model.networks import Network
 from mien.model.vit import build
 from mien.training import finetune, run
-from mien.training.augment import build_mixup, class_weights, shuffled, soft_targets, weighted_cross_entropy
+from mien.training.augment import shuffled
 from mien.training.finetune import FineTuning, train
 from mien.training.history import choice_line
+from mien.training.objective import build_mixup, class_weights, soft_targets, weighted_cross_entropy
 from mien.training.optim import WeightAverage, build_optimizer, build_schedule
 
 COUNTS = {"train": 48, "validation": 12, "test": 6}
@@ -263,7 +264,7 @@ class TestTrouble:
         def full(*args: object, **options: object) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-        monkeypatch.setattr("mien.training.run.save_file", full)
+        monkeypatch.setattr("safetensors.torch.save_file", full)
         with pytest.raises(MienError, match="No space left on device"):
             train(small(tmp_path / "run", mae_folder, epochs=1))
         assert not list((tmp_path / "run").glob("*.tmp")) and not (tmp_path / "run" / "state.safetensors").exists()

@@ -37,27 +37,23 @@ from mien.model.vit import build, check_backbone, classes_of, holds_timm, readin
 from mien.progress import progress
 from mien.training.augment import Augment, local_rows, random_table, resampled, seed_step, shuffled
 from mien.training.calibrate import calibrate_model
-from mien.training.folder import write_config
+from mien.training.folder import Parts, Saved, saved_reading_crop, write_config
 from mien.training.history import choice_line, epoch_line, write_curves
-from mien.training.objective import Objective
-from mien.training.optim import WeightAverage, build_optimizer, build_schedule, moments, restore_moments
+from mien.training.objective import Objective, StoredAnswers, check_targets
+from mien.training.optim import ClockSchedule, WeightAverage, build_optimizer, build_schedule, moments, restore_moments
 from mien.training.plan import plan_lines
 from mien.training.run import (
-    Parts,
+    Budget,
     Run,
-    Saved,
     fit_batch,
     gather_rows,
     on_main,
     open_run,
     prepare_faces,
     resolve_precision,
-    saved_reading_crop,
     start_accelerator,
 )
-from mien.training.schedule import Budget, ClockSchedule
 from mien.training.step import Pass, Recorded, method_of
-from mien.training.targets import StoredAnswers, check_targets
 from mien.training.teachers import Teacher, check_teachers, load_teachers, teacher_state
 
 LEAST_GAIN = 2

@@ -25,14 +25,13 @@ from mien.model.preprocessing import Preprocessing, tensor
 from mien.model.presets import SHAPES
 from mien.progress import progress
 from mien.training.augment import Augment, local_rows, random_table, seed_step, shuffled
-from mien.training.folder import write_config
+from mien.training.folder import Parts, Saved, write_config
 from mien.training.history import pretraining_line, write_curves, write_reconstructions
-from mien.training.optim import moments, restore_moments, start_optimizer
+from mien.training.optim import BudgetSchedule, moments, restore_moments, start_optimizer
 from mien.training.plan import pretraining_lines
 from mien.training.run import (
-    Parts,
+    Budget,
     Run,
-    Saved,
     fit_batch,
     on_main,
     open_run,
@@ -40,7 +39,6 @@ from mien.training.run import (
     resolve_precision,
     start_accelerator,
 )
-from mien.training.schedule import Budget, build_schedule
 from mien.training.step import Pass, Recorded, method_of
 
 NO_DECAY: tuple[str, ...] = ("vit.embeddings.cls_token", "decoder.mask_token")
@@ -147,8 +145,8 @@ class Pretraining:
         groups = param_groups_weight_decay(network, config.weight_decay, no_weight_decay_list=NO_DECAY)
         ends = [network.vit.embeddings.patch_embeddings.projection, network.decoder.decoder_pred]
         self.optimizer = start_optimizer(config.optimizer, network, groups, ends, rate, BETAS, self.precision)
-        self.schedule = build_schedule(self.optimizer, rate, min_lr=config.min_lr, warmup=config.warmup)
         self.budget = self.build_budget()
+        self.schedule = BudgetSchedule(self.optimizer, rate, config.min_lr, config.warmup, self.budget)
         if saved:
             network.load_state_dict(saved.part("network"))
             restore_moments(network, self.optimizer, saved.part("moments"))
@@ -206,7 +204,7 @@ class Pretraining:
         with progress(f"epoch {epoch}", total, "images", done=done, quiet=not on_main()) as advance:
             while state.step < self.steps and not self.is_over:
                 seed_step(config.seed, self.updates + 1, self.accelerator.process_index)
-                self.schedule.step_update(self.budget.ticks(self.updates + 1))
+                self.schedule.step_update(self.updates + 1)
                 rows = local_rows(order, state.step, self.accelerator, config.batch_size)
                 loss = self.step(self.views(self.images[rows], random[rows]), noise[rows])
                 if config.clip_grad:
