@@ -166,7 +166,7 @@ class TestResume:
         train(small(tmp_path / "whole", mae_folder, **options))
         stopped = small(tmp_path / "stopped", mae_folder, **options)
         with monkeypatch.context() as patch:
-            stop_after(finetune, updates, patch)
+            stop_after(updates, patch)
             with pytest.raises(Stop):
                 train(stopped)
         train(stopped, resume=True)
@@ -289,7 +289,7 @@ class TestBaseline:
         small_enough = ["--backbone", str(backbone), "--batch-size", "8", "--device", "cpu"]
         config, _ = read_settings(TrainConfig, arguments + small_enough)
         assert (config.lr, config.head_lr, config.freeze.blocks, config.freeze.release_epoch) == (3e-5, 1.5e-4, 4, 11)
-        stop_after(finetune, 8, monkeypatch)
+        stop_after(8, monkeypatch)
         with pytest.raises(Stop):
             train(config)
         assert "epoch   1/80" in capsys.readouterr().out
@@ -319,7 +319,7 @@ class TestBaseline:
         self, faces: FaceSet, mae_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(run, "STEPS_BETWEEN_CHECKS", 1)
-        stop_after(finetune, 1, monkeypatch)
+        stop_after(1, monkeypatch)
         with pytest.raises(Stop):
             train(small(tmp_path / "run", mae_folder, checkpoint_seconds=1e-6, ema=0.999))
         state = load_file(tmp_path / "run" / "state.safetensors")

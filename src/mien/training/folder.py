@@ -47,6 +47,14 @@ def check_new(out: Path, resume: bool) -> None:
         raise MienError(f"--out {out}: already holds a run; continue it with --resume {out}, or choose another folder")
 
 
+def _header(out: Path) -> dict[str, Any]:
+    """Returns what the state of a run says of it: its settings (``config``) and more; raises many kinds of errors."""
+    with state_path(out).open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(min(length, _LARGEST_HEADER)))
+    return dict(json.loads(header["__metadata__"]["mien"]))
+
+
 def recorded(out: Path, *, pretraining: bool) -> dict[str, Any]:
     """Returns the settings that the state of a run holds, by dotted names.
 
@@ -55,10 +63,7 @@ def recorded(out: Path, *, pretraining: bool) -> dict[str, Any]:
     """
     path = state_path(out)
     try:
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(min(length, _LARGEST_HEADER)))
-        settings = flat(json.loads(header["__metadata__"]["mien"])["config"])
+        settings = flat(_header(out)["config"])
     except (OSError, struct.error, KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise MienError(f"{path}: is damaged or no state of a run ({error}); start anew in another --out") from error
     if ("mask_ratio" in settings) != pretraining:
@@ -154,12 +159,9 @@ def saved_reading_crop(out: Path) -> float | None:
 
     None if there is no state or it is damaged, which ``load_state`` reports later.
     """
-    from safetensors import SafetensorError, safe_open
-
     try:
-        with safe_open(state_path(out), framework="pt") as file:
-            return float(json.loads((file.metadata() or {})["mien"])["config"].get("reading_crop", 1.0))
-    except (SafetensorError, KeyError, TypeError, OSError, ValueError, AttributeError, RecursionError):
+        return float(_header(out)["config"].get("reading_crop", 1.0))
+    except (OSError, struct.error, KeyError, TypeError, AttributeError, ValueError, RecursionError):
         return None
 
 

@@ -88,10 +88,17 @@ def start_optimizer(
     return Muon(split_groups, dtype=dtype, lr=lr, betas=betas, fused=fused)
 
 
-def build_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig, steps_per_epoch: int) -> CosineLRScheduler:
-    """Linear warm-up, then one cosine down to ``min_lr`` times the peak (Loshchilov and Hutter 2017), by steps."""
-    steps, warmup = config.epochs * steps_per_epoch, round(config.warmup_epochs * steps_per_epoch)
-    return warmup_and_cosine(optimizer, steps, warmup, config.min_lr * (config.lr or 0.0))
+def build_schedule(
+    optimizer: torch.optim.Optimizer, config: TrainConfig, steps_per_epoch: int, budget: Budget | None = None
+) -> CosineLRScheduler | ClockSchedule:
+    """Linear warm-up by steps, then one cosine down to ``min_lr`` times the peak (Loshchilov and Hutter 2017).
+
+    The cosine follows the steps or, if ``config.minutes`` is set, the clock of the run's ``budget``.
+    """
+    lr, warmup = config.lr or 0.0, round(config.warmup_epochs * steps_per_epoch)
+    if budget is not None and config.minutes is not None:
+        return ClockSchedule(optimizer, lr, config.min_lr, warmup, budget)
+    return warmup_and_cosine(optimizer, config.epochs * steps_per_epoch, warmup, config.min_lr * lr)
 
 
 def warmup_and_cosine(optimizer: torch.optim.Optimizer, steps: int, warmup: int, end: float) -> CosineLRScheduler:
