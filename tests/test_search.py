@@ -88,3 +88,9 @@ def test_a_picture_that_is_made_smaller_in_bands_is_the_same(monkeypatch: pytest
     assert np.abs(resized(pixels, 120, 160).astype(int) - whole).mean() < 2  # levels; a row may go to the neighbour
     assert resized(pixels[..., 0], 120, 160).shape == (160, 120)
     assert resized(pixels, 960, 1280) is pixels
+
+
+def test_a_picture_is_not_enlarged_a_little() -> None:
+    assert next(scale(tile) for tile in plan(480, 640, 24)) == 1  # 1.2 would fill the pixels of a search
+    assert next(scale(tile) for tile in plan(400, 500, 24)) > search.SMALL_GAIN
+    assert next(scale(tile) for tile in plan(480, 640, 10)) == pytest.approx(SMALLEST / 10, rel=0.01)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -11,6 +12,7 @@ import socket
 import tempfile
 import threading
 import time
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +110,26 @@ def test_an_answer_does_not_wait_for_an_acknowledgement_of_its_headers(monkeypat
     with running() as address:
         assert httpx.get(f"{address}/healthz").status_code == 200
     assert delays and all(delays)
+
+
+def test_a_burst_of_connections_is_left_to_other_workers() -> None:
+    loop = server.FairLoop()
+    with socket.create_server(("127.0.0.1", 0)) as listener, ExitStack() as clients:
+        listener.setblocking(False)
+        service = loop.run_until_complete(loop.create_server(asyncio.Protocol, sock=listener, backlog=100))
+        for _ in range(8):
+            clients.enter_context(socket.create_connection(listener.getsockname()))
+        loop.call_soon(loop.stop)
+        loop.run_forever()  # one turn
+        waiting = 0
+        with suppress(BlockingIOError):
+            while True:
+                listener.accept()[0].close()
+                waiting += 1
+        service.close()
+        loop.run_until_complete(asyncio.sleep(0.01))
+    loop.close()
+    assert waiting >= 6
 
 
 def test_slow_bodies_end(monkeypatch: pytest.MonkeyPatch) -> None:

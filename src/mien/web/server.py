@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import ipaddress
 import logging
@@ -11,6 +12,7 @@ import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from typing import Any
 
 import uvicorn
 from prometheus_client.multiprocess import mark_process_dead
@@ -29,6 +31,9 @@ KEEP_ALIVE_S = 15
 """Seconds for which a connection without a request stays open."""
 
 _BACKLOG = 1024
+_PAUSE_S = 0.002
+"""Seconds for which a worker leaves new connections to others after each that it accepts."""
+
 _HUNG_S = 30
 """Seconds after which a worker that does not answer the supervisor is killed."""
 
@@ -57,6 +62,24 @@ def serve(settings: ServiceSettings) -> int:
             with _counts_of_workers():
                 return _supervise(_config(settings, functools.partial(create_app, settings)), listener)
         return _run(_config(settings, functools.partial(create_app, settings, lambda: recognizer)), listener)
+
+
+class FairLoop(asyncio.SelectorEventLoop):
+    """An event loop that pauses after each connection that it accepts, so that workers share a burst of them.
+
+    asyncio accepts as many as the backlog holds: the worker that wakes first would take them all.
+    """
+
+    def _accept_connection(
+        self, protocol_factory: Any, sock: Any, sslcontext: Any = None, server: Any = None, backlog: int = 1, *rest: Any
+    ) -> None:
+        super()._accept_connection(protocol_factory, sock, sslcontext, server, 1, *rest)  # type: ignore[misc]
+        self.remove_reader(sock)
+        self.call_later(_PAUSE_S, self._go_on, sock, protocol_factory, sock, sslcontext, server, backlog, *rest)
+
+    def _go_on(self, listener: socket.socket, *arguments: Any) -> None:
+        if listener.fileno() >= 0:  # it was not closed meanwhile
+            self.add_reader(listener, self._accept_connection, *arguments)
 
 
 class _Server(uvicorn.Server):
@@ -101,6 +124,7 @@ def _config(settings: ServiceSettings, make_app: Callable[[], Guard]) -> uvicorn
         make_app,
         factory=True,
         workers=settings.workers,
+        loop=f"{__name__}:FairLoop" if settings.workers > 1 else "asyncio",
         http=GuardedProtocol,
         ws="none",
         lifespan="on",
@@ -121,8 +145,8 @@ def _listener(settings: ServiceSettings) -> socket.socket:
         family, _, _, _, address = socket.getaddrinfo(
             settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        # asyncio turns Nagle's algorithm off only for sockets of this protocol; with it, the body of each answer would wait
-        # 40 ms until the client has acknowledged its headers.
+        # asyncio turns Nagle's algorithm off only for sockets of this protocol; with it, the body of each answer would
+        # wait 40 ms until the client has acknowledged its headers.
         listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)

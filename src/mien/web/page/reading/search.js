@@ -8,6 +8,7 @@ const LARGEST_SMALLEST = 32;
 const PIXELS = 450_000;
 const FEW = 90_000;
 const FEW_SCALE = 0.75;
+const SMALL_GAIN = 1.25;
 const STEP = 3;
 const COARSEST = 400;
 const OVERLAP = 128;
@@ -23,6 +24,7 @@ const SAMPLED_ROWS = 2.5;
 export function plan(height, width, minFace, isGrey) {
   let scale = Math.min((PIXELS / (height * width)) ** 0.5, LARGEST_SMALLEST / minFace);
   if (height * width < FEW) scale = Math.min(scale, FEW_SCALE);
+  else if (scale > 1 && scale <= SMALL_GAIN) scale = 1;
   scale = Math.max(scale, (isGrey ? SMALLEST_GREY : SMALLEST) / minFace);
   const tiles = [];
   while (Math.max(height, width) * scale > COARSEST) {
