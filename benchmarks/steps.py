@@ -95,8 +95,8 @@ def noise_faces(count: int) -> FaceSet:
     return FaceSet(images, labels, splits, np.arange(count).astype(str), NAMES, "noise", "0" * 64)
 
 
-def finetuning(folder: Path, options: argparse.Namespace, large_cnn: bool) -> tuple[FineTuning, Any]:
-    """A run of fine-tuning and its stage: ``mini`` with two teachers, or ``face_cnn`` alone."""
+def finetuning(folder: Path, options: argparse.Namespace, large_cnn: bool) -> FineTuning:
+    """A run of fine-tuning, in its only stage: ``mini`` with two teachers, or ``face_cnn`` alone."""
     common: dict[str, Any] = {
         "data": "noise", "out": str(folder / "run"), "batch_size": options.batch_size, "optimizer": "muon",
         "device": options.device, "precision": options.precision, "compile": options.compile,
@@ -124,9 +124,9 @@ def finetuning(folder: Path, options: argparse.Namespace, large_cnn: bool) -> tu
     teachers = load_teachers(config.teacher, NAMES, accelerator.device)
     classifier = Classifier(network, preprocessing, NAMES)
     run = FineTuning(config, classifier, noise_faces(4 * options.batch_size), accelerator, teachers=teachers)
-    stage = run.enter_stage(0, None)
-    cast(Muon, stage.optimizer).pads = not options.seconds or options.device != "cpu"
-    return run, stage
+    run.enter_stage(0)
+    cast(Muon, run.optimizer).pads = not options.seconds or options.device != "cpu"
+    return run
 
 
 def narrowed(arguments: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
@@ -164,11 +164,11 @@ def steps(folder: Path, options: argparse.Namespace) -> dict[str, Callable[[], o
     """By name, a function that trains an epoch of two steps."""
 
     def of_classifier(large_cnn: bool) -> Callable[[], object]:
-        run, stage = finetuning(folder, options, large_cnn)
+        run = finetuning(folder, options, large_cnn)
 
         def epoch() -> None:
             run.state.step = 0
-            run.train_epoch(1, stage)
+            run.train_epoch(1)
 
         return epoch
 

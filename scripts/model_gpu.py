@@ -13,15 +13,11 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import importlib.util
 import json
 import multiprocessing
 import os
 import shlex
-import shutil
-import subprocess
 import sys
-import tarfile
 import time
 import zipfile
 from collections.abc import Sequence
@@ -29,6 +25,8 @@ from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
+
+from model_results import MOST_PARTS, device_name, evaluated, halve, pack, share, table
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "scripts" / "gpu"
@@ -41,10 +39,6 @@ FIRST_PHASE = 0.42
 
 LEAST_FREE = 6 * 2**30
 """Bytes of a GPU that must be free for another run to start."""
-
-PART = 31 * 2**19
-MOST_PARTS = 4
-"""Parts of the weights, of 15.5 MiB; with scores and results they stay below 8 files and 64 MiB."""
 
 
 @dataclass(frozen=True)
@@ -255,116 +249,6 @@ def prepare(chain: Chain) -> None:
     say(chain, f"data read; a run is expected to start and end in {chain.startup:.0f} s")
 
 
-def evaluated(chain: Chain, names: Sequence[str]) -> list[dict[str, Any]]:
-    """Scores networks on the validation split, and teachers averaged; best first."""
-    import numpy as np
-
-    from mien.data.read import read_faces
-    from mien.data.twins import has_twin
-    from mien.evaluation.calibration import softmax
-    from mien.model.classifier import Classifier
-
-    faces = read_faces(chain.options.data)
-    validation = faces.part("validation")
-    clean = ~has_twin(validation.images, faces.part("train").images)
-    answers: dict[str, Any] = {}
-    for name in names:
-        classifier = Classifier.load(chain.run_of(name), chain.options.device)
-        order = [classifier.names.index(label) for label in validation.names]
-        views = [classifier.logits(validation.images, flip=flip, quiet=True)[:, order] for flip in (False, True)]
-        answers[name] = softmax(views[0])
-        answers[f"{name} and its mirror"] = (softmax(views[0]) + softmax(views[1])) / 2
-    several = [answers[name] for name in names if name.startswith("teacher")]
-    if len(several) > 1:
-        answers["teachers averaged"] = np.mean(several, axis=0)
-    rows = [{"name": name, **scored(values, validation.labels, clean, validation.names)}
-            for name, values in answers.items()]  # fmt: skip
-    return sorted(rows, key=lambda row: -row["accuracy"])
-
-
-def scored(answers: Any, labels: Any, clean: Any, names: Sequence[str]) -> dict[str, Any]:
-    """Accuracy, also of the pictures without a twin, macro-F1, loss, and recall of the rare classes."""
-    from mien.evaluation.metrics import accuracy_and_macro_f1, balanced_accuracy, negative_log_likelihood
-
-    predicted = answers.argmax(1)
-    accuracy, macro_f1 = accuracy_and_macro_f1(predicted, labels, len(names))
-    row = {"accuracy": accuracy, "clean": None, "macro_f1": macro_f1, "clean_macro_f1": None,
-           "balanced": balanced_accuracy(predicted, labels),
-           "loss": negative_log_likelihood(answers.astype("float64"), labels)}  # fmt: skip
-    if clean.any():
-        row["clean"], row["clean_macro_f1"] = accuracy_and_macro_f1(predicted[clean], labels[clean], len(names))
-    for name in ("disgust", "fear"):
-        if name in names and (labels == names.index(name)).any():
-            row[name] = float((predicted == labels)[labels == names.index(name)].mean())
-    return row
-
-
-def table(rows: Sequence[dict[str, Any]]) -> str:
-    """The scores as Markdown."""
-    columns = ("accuracy", "clean", "macro_f1", "clean_macro_f1", "balanced", "loss", "disgust", "fear")
-    lines = [
-        f"| network | {' | '.join(name.replace('_', ' ') for name in columns)} |",
-        "|---" * (len(columns) + 1) + "|",
-    ]
-    for row in rows:
-        cells = ["-" if row.get(name) is None else f"{row[name]:.4f}" for name in columns]
-        lines.append(f"| {row['name']} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def halve(source: Path, target: Path) -> None:
-    """Writes a model folder in half precision: what can be packed, or gone on with, elsewhere."""
-    from safetensors.torch import load_file, save_file
-
-    from mien.files import read_json_object
-    from mien.model.classifier import Classifier, model_folder
-
-    folder = model_folder(source)
-    target.mkdir(parents=True, exist_ok=True)
-    if read_json_object(folder / "config.json").get("model_type") == "vit_mae":
-        weights = {name: value.half() for name, value in load_file(folder / "model.safetensors").items()}
-        save_file(weights, target / "model.safetensors", metadata={"format": "pt"})
-        for name in ("config.json", "preprocessor_config.json", "meta.json"):
-            shutil.copyfile(folder / name, target / name)
-    else:
-        classifier = Classifier.load(folder)
-        classifier.write(target, classifier.meta(), half=True)
-    if (source / "history.csv").is_file():
-        shutil.copyfile(source / "history.csv", target / "history.csv")
-
-
-def share(chain: Chain, names: Sequence[str]) -> None:
-    """Writes OUT/share anew: scores, results, and the halved networks, the first names first, in parts of 16 MiB."""
-    folder = Path(chain.options.share or chain.out / "share")
-    folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("weights.tar.*"):
-        old.unlink()
-    packed, size = chain.out / "weights.tar", 10240
-    left_out = []
-    with tarfile.open(packed, "w") as archive:
-        for name in names:
-            half = chain.out / "half" / name
-            if not half.is_dir():
-                continue
-            needed = sum(path.stat().st_size + 1024 for path in half.iterdir()) + 1024
-            if size + needed > MOST_PARTS * PART:
-                left_out.append(name)
-                continue
-            archive.add(half, arcname=name)
-            size += needed
-    with packed.open("rb") as file:
-        number = 0
-        while block := file.read(PART):
-            (folder / f"weights.tar.{number}").write_bytes(block)
-            number += 1
-    packed.unlink()
-    for name in ("scores.md", "results.json"):
-        if (chain.out / name).is_file() and (chain.out / name).resolve() != (folder / name).resolve():
-            shutil.copyfile(chain.out / name, folder / name)
-    if left_out:
-        say(chain, f"left out of {folder}, which holds {MOST_PARTS} parts at most: {', '.join(left_out)}")
-
-
 def finish(chain: Chain) -> int:
     """Scores, halves, shares and packs what was made; returns the exit code: 1 if nothing was."""
     made = [
@@ -374,7 +258,8 @@ def finish(chain: Chain) -> int:
     if not made:
         say(chain, f"no run made a model; see {chain.out / 'logs'}")
         return 1
-    rows = evaluated(chain, networks) if networks else []
+    runs = {name: chain.run_of(name) for name in networks}
+    rows = evaluated(runs, chain.options.data, chain.options.device) if runs else []
     (chain.out / "scores.md").write_text(table(rows) + "\n", encoding="utf-8")
     results = {"minutes": chain.options.minutes, "scores": rows, "runs": chain.record, "device": device_name()}
     (chain.out / "results.json").write_text(json.dumps(results, indent=2), encoding="utf-8")
@@ -382,37 +267,18 @@ def finish(chain: Chain) -> int:
         halve(chain.run_of(name), chain.out / "half" / name)
     ranked = [row["name"] for row in rows if row["name"] in networks]
     wanted = [name for kind in ("mini-", "nano-") for name in ranked if name.startswith(kind)]
-    share(chain, [*wanted, *[name for name in made if name.endswith("-mae")], *[n for n in ranked if n not in wanted]])
+    folder = Path(chain.options.share or chain.out / "share")
+    autoencoders = [name for name in made if name.endswith("-mae")]
+    left_out = share(chain.out, folder, [*wanted, *autoencoders, *[name for name in ranked if name not in wanted]])
+    if left_out:
+        say(chain, f"left out of {folder}, which holds {MOST_PARTS} parts at most: {', '.join(left_out)}")
     print(f"\n{table(rows)}\n", flush=True)
     for kind in ("mini", "nano"):
         best = next((name for name in ranked if name.startswith(f"{kind}-")), None)
         if best and chain.options.pack:
-            pack(chain, best, kind)
+            say(chain, pack(chain.run_of(best), chain.options.data, chain.out / "packed" / kind, chain.left()))
     say(chain, f"everything is in {chain.out}")
     return 0
-
-
-def pack(chain: Chain, name: str, kind: str) -> None:
-    """Packs a network as int8 too, if there is time and onnxruntime; it can be done later from the halved weights."""
-    words = ["pack", str(chain.run_of(name)), "--data", chain.options.data, "--out", str(chain.out / "packed" / kind),
-             "--int8"]  # fmt: skip
-    later = f"later: mien {shlex.join(words)}"
-    lacking = [module for module in ("onnx", "onnxruntime") if importlib.util.find_spec(module) is None]
-    if lacking or chain.left() < 5:
-        say(chain, f"{name} is not packed ({f'{lacking[0]} is not installed' if lacking else 'no time'}); {later}")
-        return
-    try:
-        done = subprocess.run([sys.executable, "-m", "mien", *words], timeout=chain.left(), check=False)
-        say(chain, f"{name}: packed" if done.returncode == 0 else f"{name} is not packed; {later}")
-    except subprocess.TimeoutExpired:
-        say(chain, f"{name} is not packed (no time); {later}")
-
-
-def device_name() -> str:
-    """The GPU, or cpu."""
-    import torch
-
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
 
 
 def is_installed(wheel: Path) -> bool:

@@ -29,8 +29,8 @@ from mien.evaluation.calibration import (
     threshold_for,
 )
 from mien.model.classifier import Classifier
-from mien.training import calibrate as calibrate_module
-from mien.training.calibrate import calibrate_model
+from mien.training import validation as calibrate_module
+from mien.training.validation import calibrate_model
 
 
 def two_classes(confidences: list[float], right: list[int]) -> tuple[np.ndarray, np.ndarray]:

@@ -16,10 +16,9 @@ from mien.data.faces import FaceSet
 from mien.errors import MienError
 from mien.model.classifier import Classifier
 from mien.training import finetune, folds
+from mien.training.folder import load_state
 from mien.training.folds import answer_folds, cut_folds, without
-from mien.training.objective import Objective
-from mien.training.run import load_state
-from mien.training.targets import StoredAnswers, check_targets, training_fingerprint, write_answers
+from mien.training.objective import Objective, StoredAnswers, check_targets, training_fingerprint, write_answers
 
 COMMON = {"data": "synthetic", "backbone": "nano", "image_size": 16, "batch_size": 8, "device": "cpu",
           "warmup_epochs": 0.0, "epochs": 1}  # fmt: skip

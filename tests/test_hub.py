@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from mien.errors import MienError
-from mien.model import hub_models as hub
-from mien.model.hub_models import FILES, PATIENCE_S, hub_folder, is_hub_id
+from mien.model import hub
+from mien.model.hub import FILES, PATIENCE_S, hub_folder, is_hub_id
 from mien.model.places import SHIPPED, find
 from mien.recognition.recognizer import Recognizer
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tarfile
 import time
 from argparse import Namespace
 from pathlib import Path
@@ -101,22 +100,6 @@ def test_a_run_that_is_late_is_stopped_and_others_go_on(tmp_path: Path, monkeypa
     assert chain.record["quick"]["done"] is True and chain.record["slow"]["done"] is False
     assert (tmp_path / "logs" / "quick.log").read_text().strip()
     assert not (tmp_path / "drawn.zip").exists()
-
-
-def test_what_comes_back_is_cut_into_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model_gpu, "PART", 30_000)
-    chain = chain_of(tmp_path)
-    for name in ("first", "second", "third"):
-        half = tmp_path / "half" / name
-        half.mkdir(parents=True)
-        (half / "model.safetensors").write_bytes(bytes(35_000))
-    model_gpu.share(chain, ["second", "first", "third"])
-    parts = sorted((tmp_path / "share").glob("weights.tar.*"))
-    assert 1 < len(parts) <= model_gpu.MOST_PARTS and all(part.stat().st_size <= 30_000 for part in parts)
-    whole = tmp_path / "whole.tar"
-    whole.write_bytes(b"".join(part.read_bytes() for part in parts))
-    with tarfile.open(whole) as archive:
-        assert {name.partition("/")[0] for name in archive.getnames()} == {"second", "first"}
 
 
 @pytest.mark.slow

@@ -164,7 +164,7 @@ class TestRuns:
         sizes = {"image_size": 16, "checkpoint_seconds": 1e-6, "freeze": frozen}
         finetune.train(settings(tmp_path / "whole", **sizes))
         with monkeypatch.context() as patch:
-            stop_after(finetune, 4, patch)
+            stop_after(4, patch)
             with pytest.raises(Stop):
                 finetune.train(settings(tmp_path / "parts", **sizes))
         finetune.train(settings(tmp_path / "parts", **sizes), resume=True)
@@ -182,7 +182,7 @@ class TestRuns:
 
         pretraining(tmp_path / "whole")
         with monkeypatch.context() as patch:
-            stop_after(pretrain, 4, patch)
+            stop_after(4, patch)
             with pytest.raises(Stop):
                 pretraining(tmp_path / "parts")
         pretraining(tmp_path / "parts", resume=True)

@@ -24,7 +24,7 @@ from mien.labels import canonical, class_order, positions
 from mien.model.classifier import Classifier
 from mien.model.networks import heads, rows_line, scale_head
 from mien.model.vit import build, classes_of, holds_timm
-from mien.training import finetune
+from mien.training import finetune, validation
 from mien.training.finetune import train
 from mien.training.run import fit_batch
 
@@ -163,8 +163,8 @@ class TestStart:
         monkeypatch.setattr(finetune, "read_faces", lambda source: faces)
         scores = iter(right)
         monkeypatch.setattr(
-            finetune.FineTuning,
-            "validate",
+            validation.Validator,
+            "scores",
             lambda *_: {"val_loss": 1.0, "val_accuracy": next(scores) / 9, "val_macro_f1": 0.5},
         )
         train(small(tmp_path / "run", tmp_path / "model", epochs=2))

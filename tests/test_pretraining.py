@@ -36,7 +36,7 @@ from mien.model.vit import build
 from mien.training import finetune, run
 from mien.training import pretrain as pretraining
 from mien.training.pretrain import mask_noise, pretrain
-from mien.training.schedule import TICKS, Budget
+from mien.training.run import TICKS, Budget
 
 COUNTS = {"train": 48, "validation": 12, "test": 6}
 
@@ -274,7 +274,7 @@ class TestResume:
         config = short(tmp_path / "stopped", checkpoint_seconds=1e-6, probe_epochs=2)
         pretrain(replace(config, out=str(tmp_path / "whole")))
         with monkeypatch.context() as patch:
-            stop_after(pretraining, updates, patch)
+            stop_after(updates, patch)
             with pytest.raises(Stop):
                 pretrain(config)
         pretrain(config, resume=True)
@@ -288,7 +288,7 @@ class TestResume:
         steady_clock(monkeypatch)
         config = short(tmp_path / "run", minutes=0.05, probe_epochs=0)
         with monkeypatch.context() as patch:
-            stop_after(pretraining, 5, patch)
+            stop_after(5, patch)
             with pytest.raises(Stop):
                 pretrain(config)
         pretrain(config, resume=True)

@@ -37,7 +37,7 @@ from mien.recognition.engine import OnnxEngine, face_size
 from mien.recognition.explain import explain, reader
 from mien.recognition.recognizer import Recognizer
 from mien.recognition.torch_engine import TorchEngine
-from mien.training import run as states
+from mien.training import folder as states
 from mien.training.finetune import train
 from mien.training.teachers import Distillation, load_teachers
 

@@ -94,7 +94,7 @@ class TestOpening:
     def test_a_model_without_a_state(
         self, faces: FaceSet, mae_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def killed(self: FineTuning, stage: object) -> None:
+        def killed(self: FineTuning) -> None:
             raise Stop
 
         config = small(tmp_path / "run", mae_folder, epochs=1, freeze=FreezeConfig(blocks=0))
@@ -155,8 +155,8 @@ class TestBrokenWeights:
     ) -> None:
         original = FineTuning.train_epoch
 
-        def breaking(self: FineTuning, epoch: int, stage: object) -> None:
-            original(self, epoch, stage)  # type: ignore[arg-type]
+        def breaking(self: FineTuning, epoch: int) -> None:
+            original(self, epoch)
             if epoch == 2:
                 next(self.network.parameters()).data.fill_(math.nan)
 

@@ -27,12 +27,13 @@ from mien.model.networks import logits
 from mien.model.vit import build
 from mien.training import finetune, run
 from mien.training.augment import resampled
-from mien.training.finetune import FineTuning, score_of, train
+from mien.training.finetune import FineTuning, train
 from mien.training.objective import Objective, adjustment, shares_of_classes
-from mien.training.optim import Muon
-from mien.training.schedule import Budget, ClockSchedule
+from mien.training.optim import ClockSchedule, Muon
+from mien.training.run import Budget
 from mien.training.step import HalfCopies, Pass, method_of
 from mien.training.teachers import prepare
+from mien.training.validation import score_of
 
 NAMES = ("calm", "glad", "sour")
 CNN = {"channels": [8, 12, 16], "layers": [1, 2, 1], "stem_width": 8}
@@ -223,7 +224,7 @@ class TestMinutes:
         monkeypatch.setattr(run, "STEPS_BETWEEN_CHECKS", 1)
         config = settings(tmp_path / "run", minutes=0.2, checkpoint_seconds=1e-6)
         with monkeypatch.context() as patch:
-            stop_after(finetune, 5, patch)
+            stop_after(5, patch)
             with pytest.raises(Stop):
                 train(config)
         train(config, resume=True)

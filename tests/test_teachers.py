@@ -172,8 +172,8 @@ class TestTraining:
         judged: dict[str, float] = {}
         finish = FineTuning.finish_epoch
 
-        def noting(self: FineTuning, epoch: int, stage: Any) -> None:
-            finish(self, epoch, stage)
+        def noting(self: FineTuning, epoch: int) -> None:
+            finish(self, epoch)
             judged["wrong labels"] = self.state.history[-1]["val_accuracy"]
 
         monkeypatch.setattr(FineTuning, "finish_epoch", noting)
@@ -213,7 +213,7 @@ class TestTraining:
         monkeypatch.setattr(run, "STEPS_BETWEEN_CHECKS", 1)
         train(small(tmp_path / "whole", mae_folder, teacher, **options))
         with monkeypatch.context() as patch:
-            stop_after(finetune, 3, patch)
+            stop_after(3, patch)
             with pytest.raises(Stop):
                 train(small(tmp_path / "stopped", mae_folder, teacher, **options))
         moved = shutil.copytree(teacher, tmp_path / "moved")

@@ -160,7 +160,7 @@ class TestRuns:
         folder = write_teacher(tmp_path / "teacher")
         train(settings(tmp_path / "whole", folder))
         with monkeypatch.context() as patch:
-            stop_after(finetune, 4, patch)
+            stop_after(4, patch)
             with pytest.raises(Stop):
                 train(settings(tmp_path / "parts", folder))
         train(settings(tmp_path / "parts", folder), resume=True)

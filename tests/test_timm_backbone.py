@@ -30,7 +30,7 @@ from mien.model.networks import as_vit, heads, num_channels
 from mien.model.preprocessing import LUMA, Preprocessing
 from mien.model.timm_backbone import resize_timm
 from mien.model.vit import build
-from mien.training import finetune, run
+from mien.training import finetune, loop, run
 from mien.training.finetune import train
 from mien.training.optim import build_optimizer
 
@@ -235,7 +235,7 @@ class TestTraining:
                    "drop_path": 0.2}  # fmt: skip
         monkeypatch.setattr(run, "STEPS_BETWEEN_CHECKS", 1)
         train(small(tmp_path / "whole", **options))
-        original = finetune.seed_step
+        original = loop.seed_step
 
         def stopping(seed: int, update: int, process: int) -> None:
             if update > updates:
@@ -243,7 +243,7 @@ class TestTraining:
             original(seed, update, process)
 
         with monkeypatch.context() as patch:
-            patch.setattr(finetune, "seed_step", stopping)
+            patch.setattr(loop, "seed_step", stopping)
             with pytest.raises(KeyboardInterrupt):
                 train(small(tmp_path / "stopped", **options))
         train(small(tmp_path / "stopped", **options), resume=True)

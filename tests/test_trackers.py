@@ -65,9 +65,9 @@ def test_a_resumed_run_goes_on_in_the_file_and_repeats_no_step(
     train(small(whole, track=["tensorboard"]))
     original = finetune.FineTuning.save_state
 
-    def save_first_epoch_alone(self: finetune.FineTuning, stage: Any) -> None:
+    def save_first_epoch_alone(self: finetune.FineTuning) -> None:
         if self.state.epoch == 2:  # the state after the first epoch
-            original(self, stage)
+            original(self)
         if len(self.state.history) == 2:
             raise KeyboardInterrupt
 

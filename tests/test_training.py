@@ -30,9 +30,10 @@ from mien.model.classifier import Classifier
 from mien.model.networks import Network
 from mien.model.vit import build
 from mien.training import finetune, run
-from mien.training.augment import build_mixup, class_weights, shuffled, soft_targets, weighted_cross_entropy
+from mien.training.augment import shuffled
 from mien.training.finetune import FineTuning, train
 from mien.training.history import choice_line
+from mien.training.objective import build_mixup, class_weights, soft_targets, weighted_cross_entropy
 from mien.training.optim import WeightAverage, build_optimizer, build_schedule
 
 COUNTS = {"train": 48, "validation": 12, "test": 6}
@@ -165,7 +166,7 @@ class TestResume:
         train(small(tmp_path / "whole", mae_folder, **options))
         stopped = small(tmp_path / "stopped", mae_folder, **options)
         with monkeypatch.context() as patch:
-            stop_after(finetune, updates, patch)
+            stop_after(updates, patch)
             with pytest.raises(Stop):
                 train(stopped)
         train(stopped, resume=True)
@@ -263,7 +264,7 @@ class TestTrouble:
         def full(*args: object, **options: object) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-        monkeypatch.setattr("mien.training.run.save_file", full)
+        monkeypatch.setattr("safetensors.torch.save_file", full)
         with pytest.raises(MienError, match="No space left on device"):
             train(small(tmp_path / "run", mae_folder, epochs=1))
         assert not list((tmp_path / "run").glob("*.tmp")) and not (tmp_path / "run" / "state.safetensors").exists()
@@ -288,7 +289,7 @@ class TestBaseline:
         small_enough = ["--backbone", str(backbone), "--batch-size", "8", "--device", "cpu"]
         config, _ = read_settings(TrainConfig, arguments + small_enough)
         assert (config.lr, config.head_lr, config.freeze.blocks, config.freeze.release_epoch) == (3e-5, 1.5e-4, 4, 11)
-        stop_after(finetune, 8, monkeypatch)
+        stop_after(8, monkeypatch)
         with pytest.raises(Stop):
             train(config)
         assert "epoch   1/80" in capsys.readouterr().out
@@ -318,7 +319,7 @@ class TestBaseline:
         self, faces: FaceSet, mae_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(run, "STEPS_BETWEEN_CHECKS", 1)
-        stop_after(finetune, 1, monkeypatch)
+        stop_after(1, monkeypatch)
         with pytest.raises(Stop):
             train(small(tmp_path / "run", mae_folder, checkpoint_seconds=1e-6, ema=0.999))
         state = load_file(tmp_path / "run" / "state.safetensors")

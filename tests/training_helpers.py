@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
 from safetensors.torch import load_file
+
+from mien.training import loop
 
 
 def weights(out: Path) -> dict[str, torch.Tensor]:
@@ -24,9 +25,9 @@ class Stop(Exception):
     """Stands for a process that ends without a word."""
 
 
-def stop_after(loop: ModuleType, updates: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ends training just before the update after ``updates``; ``loop`` is the module whose loop it is."""
-    original = vars(loop)["seed_step"]
+def stop_after(updates: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ends training just before the update after ``updates``."""
+    original = loop.seed_step
 
     def stopping(seed: int, update: int, process: int) -> None:
         if update > updates:

@@ -30,7 +30,7 @@ AT_ONCE = min(2, len(os.sched_getaffinity(0)))
 HEAVY = (
     "torch", "timm", "transformers", "accelerate", "onnx", "onnxruntime", "av", "matplotlib.pyplot",
     "sklearn.metrics", "safetensors.torch", "pyarrow.parquet", "mien.cli.evaluate", "mien.cli.predict",
-    "mien.cli.explain", "mien.cli.sharing", "mien.cli.data", "mien.training.calibrate", "mien.training.history",
+    "mien.cli.explain", "mien.cli.sharing", "mien.cli.data", "mien.training.validation", "mien.training.history",
     "mien.cli.training", "mien.training.finetune", "mien.training.pretrain", "mien.export.pack", "mien.export.export",
     "mien.export.card", "mien.evaluation.evaluate", "mien.evaluation.report",
     "mien.recognition.recognizer", "mien.recognition.film.records", "mien.recognition.film.writer",

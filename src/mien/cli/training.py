@@ -139,7 +139,7 @@ def _print_plan_of_training(config: TrainConfig) -> int:
     from mien.training.plan import plan_lines, timed_lines
 
     tuning = prepared(config, dry=True)
-    return _print([*plan_lines(tuning), *timed_lines(tuning)])
+    return _print([*plan_lines(tuning), *timed_lines(tuning, tuning.enter_stage)])
 
 
 def _print_plan_of_pretraining(config: PretrainConfig) -> int:

@@ -171,3 +171,16 @@ def _count_warnings(splits: Sequence[str]) -> list[str]:
         if counts[split] not in (0, official)
     ]
     return [f"the counts differ from FER2013's official ones: {', '.join(differences)}"] if differences else []
+
+
+def require_classes(faces: FaceSet) -> None:
+    """Checks that a set has at least two classes.
+
+    Raises:
+        MienError: it has one.
+    """
+    if len(faces.names) < 2:
+        raise MienError(
+            f"{faces.source}: has one class alone, {faces.names[0]}, expected two or more; give each expression its "
+            "own folder, like faces/happy and faces/neutral (a table of labels beside the pictures is not read)"
+        )

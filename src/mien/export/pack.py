@@ -37,8 +37,8 @@ from mien.model.classifier import FINGERPRINTS, SHARED_FINGERPRINTS, Classifier
 from mien.model.networks import Network
 from mien.model.places import ONNX_FILES, model_folder
 from mien.model.preprocessing import SMALLEST_CROP
-from mien.training.calibrate import recalibrated
 from mien.training.history import read_history
+from mien.training.validation import recalibrated
 
 LARGEST_WEIGHTS = 25 * 2**20
 """Largest file of half-precision weights in a package, in bytes."""

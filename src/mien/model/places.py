@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mien.errors import MienError
 from mien.files import expanded
-from mien.model.hub_models import hub_folder, is_hub_id
+from mien.model.hub import hub_folder, is_hub_id
 from mien.model.presets import SHAPES
 
 SHIPPED = Path(__file__).parents[1] / "weights"

@@ -50,7 +50,7 @@ class Recognizer:
     Args:
         model: the name of a model that comes with the package (``mini``, or ``mini-int8`` for its int8 form), a folder
             that `mien train` or `mien export` wrote, an .onnx file, or a model of the Hugging Face hub
-            (``user/model``, see ``mien.model.hub_models``); by default ``mini``.
+            (``user/model``, see ``mien.model.hub``); by default ``mini``.
         detector: ``yunet``; the path of another YuNet file (as text, ``yunet:FILE.onnx``); ``none`` for pictures that
             are face crops already; or an object with the interface of ``mien.recognition.detection.Detector``.
         min_face: side in pixels of the smallest face to look for; by default ``mien.recognition.detectors.MIN_FACE``.

@@ -7,11 +7,9 @@ import math
 import numpy as np
 import torch
 from accelerate import Accelerator
-from timm.data import Mixup
 from torch.nn import functional as F
 
-from mien.config import AugmentConfig, TrainConfig
-from mien.data.faces import FaceSet
+from mien.config import AugmentConfig
 from mien.model.preprocessing import Preprocessing, resized, to_luma
 from mien.training.degrade import blurred, compressed, lit, noisy
 
@@ -217,50 +215,3 @@ def seed_step(seed: int, update: int, process: int) -> None:
     value = int(np.random.SeedSequence((seed, update, process)).generate_state(1)[0])
     torch.manual_seed(value)
     np.random.seed(value)
-
-
-def build_mixup(config: TrainConfig, classes: int) -> Mixup | None:
-    """timm's mixup and cutmix, or None if both are off."""
-    if not config.augment.mixes:
-        return None
-    return Mixup(
-        mixup_alpha=config.augment.mixup,
-        cutmix_alpha=config.augment.cutmix,
-        prob=config.augment.mix_probability,
-        label_smoothing=config.label_smoothing,
-        num_classes=classes,
-    )
-
-
-def soft_targets(labels: torch.Tensor, classes: int, smoothing: float) -> torch.Tensor:
-    """int64 [B] to float32 [B, classes]: ``smoothing`` spread over all classes (Szegedy et al. 2016, section 7)."""
-    return F.one_hot(labels, classes).float() * (1 - smoothing) + smoothing / classes
-
-
-def weighted_cross_entropy(
-    answers: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, smoothing: float
-) -> torch.Tensor:
-    """Cross-entropy in which each picture counts by the weight of its class, or of its two mixed classes.
-
-    The ``weight`` of ``F.cross_entropy`` multiplies every cell of a soft target instead. A rare class then draws
-    probability from every picture through its share of the smoothing: a clear "happy" of FER2013 would be taught 18 %
-    "disgust" by a smoothing of 0.1.
-
-    Args:
-        answers: float32 [B, C], logits.
-        targets: float32 [B, C], smoothed, of one class a row or of two that were mixed.
-        weights: float32 [C], of the classes.
-        smoothing: share of the targets that is spread over all classes, in [0, 1).
-
-    Returns:
-        float32 [], the mean over the batch.
-    """
-    # The targets are (1 - s) * labels + s / C, so their mean weight holds the labels' mean weight.
-    of_pictures = (targets @ weights - smoothing * weights.mean()) / (1 - smoothing)
-    return (of_pictures * F.cross_entropy(answers, targets, reduction="none")).mean()
-
-
-def class_weights(train: FaceSet) -> torch.Tensor:
-    """float32 [C]: N / (C n_c), so that the weights of the training images average to 1."""
-    counts = np.bincount(train.labels, minlength=len(train.names))
-    return torch.tensor(len(train) / (len(train.names) * np.maximum(counts, 1)), dtype=torch.float32)

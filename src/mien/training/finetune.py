@@ -2,67 +2,47 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import cast
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast
-from timm.scheduler import CosineLRScheduler
 from torch import nn
-from torch.nn import functional as F
 
-from mien.config import TrainConfig, to_dict
+from mien.config import TrainConfig
 from mien.data.clean import Sketches, sketch
-from mien.data.faces import SPLITS, FaceSet
+from mien.data.faces import FaceSet, require_classes
 from mien.data.read import read_faces
-from mien.data.twins import has_twin
-from mien.errors import MienError
-from mien.evaluation.metrics import accuracy_and_macro_f1, balanced_accuracy
 from mien.files import read_json_object, write_json
 from mien.labels import canonical
 from mien.locks import holds_out
 from mien.log import report, say
-from mien.machine import machine_of, versions
 from mien.model.classifier import Classifier
 from mien.model.freezing import check_freezing, freeze, frozen_units, table, training_mode
 from mien.model.networks import Network, lay_out, num_channels, rows_line
 from mien.model.places import is_hub_backbone
-from mien.model.preprocessing import Preprocessing, tensor
+from mien.model.preprocessing import Preprocessing
 from mien.model.vit import build, check_backbone, classes_of, holds_timm, reading_crop_of
-from mien.progress import progress
-from mien.training.augment import Augment, local_rows, random_table, resampled, seed_step, shuffled
-from mien.training.calibrate import calibrate_model
-from mien.training.folder import write_config
+from mien.training.augment import resampled
+from mien.training.folder import Parts, Saved, saved_reading_crop, write_config
 from mien.training.history import choice_line, epoch_line, write_curves
-from mien.training.objective import Objective
+from mien.training.loop import Loop
+from mien.training.objective import Objective, StoredAnswers, check_targets
 from mien.training.optim import WeightAverage, build_optimizer, build_schedule, moments, restore_moments
 from mien.training.plan import plan_lines
 from mien.training.run import (
-    Parts,
-    Run,
-    Saved,
     fit_batch,
-    gather_rows,
     on_main,
     open_run,
     prepare_faces,
-    resolve_precision,
-    saved_reading_crop,
     start_accelerator,
 )
-from mien.training.schedule import Budget, ClockSchedule
-from mien.training.step import Pass, Recorded, method_of
-from mien.training.targets import StoredAnswers, check_targets
+from mien.training.step import Pass
 from mien.training.teachers import Teacher, check_teachers, load_teachers, teacher_state
-
-LEAST_GAIN = 2
-"""An epoch replaces the classifier that training began with if it labels at least so many validation pictures more
-correctly. One picture more of nine is luck as often as not (LOG.md); of thousands it makes no difference."""
+from mien.training.validation import Validator, calibrate_model, score_of
 
 
 @holds_out
@@ -124,7 +104,7 @@ def prepared(
     accelerator = start_accelerator(config)
     with accelerator.main_process_first():  # the main process fills the cache and clears the folder for the others
         faces = prepare_faces(read_faces(config.data) if faces is None else faces, config)
-        check_classes(faces)
+        require_classes(faces)
         config = fit_batch(config, faces, accelerator.num_processes)
         saved = None if dry else open_run(config, faces.fingerprint, resume)
     teachers = load_teachers(config.teacher, faces.names, accelerator.device)
@@ -176,44 +156,8 @@ def with_backbone_defaults(config: TrainConfig, resume: bool) -> TrainConfig:
     return replace(config, freeze=freeze, reading_crop=crop).resolved()
 
 
-def check_classes(faces: FaceSet) -> None:
-    """Checks that the data has at least two classes.
-
-    Raises:
-        MienError: it has one.
-    """
-    if len(faces.names) < 2:
-        raise MienError(
-            f"{faces.source}: has one class alone, {faces.names[0]}, expected two or more; give each expression its "
-            "own folder, like faces/happy and faces/neutral (a table of labels beside the pictures is not read)"
-        )
-
-
-def score_of(row: dict[str, float], select: str) -> float:
-    """The score by which the kept weights are chosen, in [0, 1], higher is better; of a loss exp(-loss)."""
-    value = row[f"val_{select}"]
-    return math.exp(-value) if select.endswith("loss") else value
-
-
-@dataclass
-class Stage:
-    """Consecutive epochs with the same frozen units, which share one optimizer.
-
-    Attributes:
-        frozen: number of frozen units (``mien.model.freezing.frozen_units``).
-        step: forward and backward pass of a batch.
-        optimizer: of the trainable parameters.
-        schedule: of its learning rates.
-    """
-
-    frozen: int
-    step: Pass
-    optimizer: torch.optim.Optimizer
-    schedule: CosineLRScheduler | ClockSchedule
-
-
-class FineTuning:
-    """The training loop. Everything random in it is a function of seed and step, so a run can stop and resume anywhere.
+class FineTuning(Loop[TrainConfig, Network]):
+    """Fine-tuning. Epochs with the same frozen units make a stage, which has an optimizer of its own.
 
     Args:
         config: with every default resolved.
@@ -239,61 +183,34 @@ class FineTuning:
         backbone_names: tuple[str, ...] = (),
         stored: StoredAnswers | None = None,
     ) -> None:
-        self.config, self.classifier, self.faces, self.accelerator = config, classifier, faces, accelerator
-        self.network, self.command, self.backbone_names = classifier.network, command, backbone_names
-        self.run = Run(config, faces.fingerprint, accelerator, saved)
-        self.out, self.state = self.run.out, self.run.state
-        self.train_set, self.validation = faces.part("train"), faces.part("validation")
-        self.augment = Augment(config.augment, classifier.preprocessing, num_channels(self.network))
-        self.images = self.augment.reduced(tensor(self.train_set.images).to(accelerator.device))
+        preprocessing, channels = classifier.preprocessing, num_channels(classifier.network)
+        super().__init__(config, classifier.network, preprocessing, channels, faces, accelerator, saved, command)
+        self.classifier, self.backbone_names, self.teachers, self.stored = classifier, backbone_names, teachers, stored
         self.labels = torch.from_numpy(self.train_set.labels).to(accelerator.device)
-        self.steps = len(self.images) // config.batch_size
-        self.precision = resolve_precision(config.precision, accelerator.device)
-        self.teachers, self.stored = teachers, stored
         answers = None if stored is None else stored.rows(self.train_set).to(accelerator.device)
         self.objective = Objective(config, classifier, self.train_set, teachers, answers, self.precision)
-        self.method = method_of(config.compile, accelerator)
-        self.views = Recorded(self.augment, "augmentation") if self.method == "graph" else self.augment
-        self.budget = self.build_budget()
+        self.validator = Validator(classifier, self.train_set, self.validation, config.select, accelerator)
         self.average = WeightAverage(self.network, decay=config.ema, use_warmup=True) if config.ema else None
         self.moments = saved.part("moments") if saved else {}
+        self.frozen: int | None = None
         if saved:
             self.network.load_state_dict(saved.part("network"))
             if self.average is not None:
                 self.average.module.load_state_dict(saved.part("average"))
 
-    def build_budget(self) -> Budget:
-        """The length of the run: by minutes, else by epochs."""
-        if self.config.minutes is None:
-            return Budget(self.config.epochs * self.steps, None)
-        budget = Budget(None, self.config.minutes)
-        budget.look(self.updates, self.run.seconds, self.accelerator)
-        return budget
-
-    @property
-    def updates(self) -> int:
-        """Updates done so far."""
-        return (self.state.epoch - 1) * self.steps + self.state.step
-
-    @property
-    def is_over(self) -> bool:
-        """Whether the budget is spent."""
-        return self.budget.spent(self.updates) >= 1.0
-
     def fit(self, *, calibrate: bool = True) -> None:
         """Trains until the budget is spent and calibrates the best model, unless ``calibrate`` is False."""
-        stage: Stage | None = None
         if on_main():
             self.write_missing_model()
         while not self.is_over or self.state.step:  # an epoch that the clock cut short is still to be finished
             epoch = self.state.epoch
             frozen = frozen_units(self.config.freeze, epoch)
-            if stage is None or stage.frozen != frozen:
-                stage = self.enter_stage(frozen, stage)
+            if frozen != self.frozen:
+                self.enter_stage(frozen)
             if epoch == 1 and self.state.step == 0 and self.knows_every_class:
-                self.evaluate_start(stage)
-            self.train_epoch(epoch, stage)
-            self.finish_epoch(epoch, stage)
+                self.evaluate_start()
+            self.train_epoch(epoch)
+            self.finish_epoch(epoch)
         self.run.tracking.finish()
         if on_main():
             write_curves(self.out, self.state.history)
@@ -301,51 +218,34 @@ class FineTuning:
         if on_main() and calibrate:
             report(calibrate_model(self.out, self.validation, self.train_set.images, self.accelerator.device))
 
-    def enter_stage(self, frozen: int, previous: Stage | None) -> Stage:
+    def enter_stage(self, frozen: int) -> None:
         """Freezes the first ``frozen`` units and builds an optimizer for the rest, which takes over the moments."""
-        if previous is not None:
-            self.moments = moments(self.network, previous.optimizer)
+        is_first, self.frozen = self.frozen is None, frozen
+        if not is_first:
+            self.moments = moments(self.network, self.optimizer)
         freeze(self.network, frozen)
-        optimizer = build_optimizer(self.network, self.config)
+        self.optimizer = build_optimizer(self.network, self.config)
         if on_main():
-            say(table(self.network, optimizer.param_groups))
-            if self.backbone_names and previous is None:
+            say(table(self.network, self.optimizer.param_groups))
+            if self.backbone_names and is_first:
                 say(rows_line(self.backbone_names, self.faces.names))
-        schedule = self.schedule_of(optimizer)
-        restore_moments(self.network, optimizer, self.moments)
+        self.schedule = build_schedule(self.optimizer, self.config, self.steps, self.budget)
+        restore_moments(self.network, self.optimizer, self.moments)
         model = self.accelerator.prepare_model(self.network)
         compiled = cast(nn.Module, torch.compile(model)) if self.method == "on" else model
         loss = partial(self.loss, compiled)
-        step = Pass(loss, self.network, self.accelerator, self.method, half=self.precision == "bf16")
-        return Stage(frozen, step, optimizer, schedule)
-
-    def schedule_of(self, optimizer: torch.optim.Optimizer) -> CosineLRScheduler | ClockSchedule:
-        """The learning rates: by the clock if minutes are given, else by steps."""
-        config = self.config
-        if config.minutes is None:
-            return build_schedule(optimizer, config, self.steps)
-        warmup = round(config.warmup_epochs * self.steps)
-        return ClockSchedule(optimizer, config.lr or 0.0, config.min_lr, warmup, self.budget)
+        self.step = Pass(loss, self.network, self.accelerator, self.method, half=self.precision == "bf16")
 
     @property
     def knows_every_class(self) -> bool:
         """Whether the backbone is a trained classifier that has every class of the data."""
         return {canonical(name) for name in self.faces.names} <= {canonical(name) for name in self.backbone_names}
 
-    @property
-    def margin(self) -> float:
-        """Gain in accuracy above which an epoch is the new best: 0, or ``LEAST_GAIN`` pictures if the start is best."""
-        start_is_best = self.state.best_epoch == 0 and self.state.best_accuracy >= 0
-        if self.config.select != "accuracy":
-            return 0.0
-        # Half a picture less, so that rounding decides nothing.
-        return (LEAST_GAIN - 0.5) / len(self.validation) if start_is_best else 0.0
-
-    def evaluate_start(self, stage: Stage) -> None:
-        """Scores the untrained classifier and saves it as epoch 0, the best until an epoch gains ``margin``."""
-        scores = self.validate(self.network)
+    def evaluate_start(self) -> None:
+        """Scores the untrained classifier and saves it as epoch 0, the best until one beats it by ``LEAST_GAIN``."""
+        scores = self.validator.scores(self.network)
         self.state.best_accuracy, self.state.best_epoch = score_of(scores, self.config.select), 0
-        self.save_state(stage)
+        self.save_state()
         if on_main():
             self.save_model(self.network, {"epoch": 0, **scores})
             report(
@@ -353,62 +253,43 @@ class FineTuning:
                 "kept until an epoch does better"
             )
 
-    def train_epoch(self, epoch: int, stage: Stage) -> None:
-        """One pass over the training images, the rest of an interrupted pass, or less if the clock ends the run."""
-        config, state, device = self.config, self.state, self.accelerator.device
-        order = self.order(epoch).to(device)
-        random = random_table(len(self.images), config.seed, epoch).to(device)
-        training_mode(self.network, stage.frozen)
-        loss_sum = torch.tensor(state.loss_sum, device=device)
-        done, total, note = state.step * config.batch_size, self.steps * config.batch_size, ""
-        with progress(f"epoch {epoch}", total, "images", done=done, quiet=not on_main()) as advance:
-            while state.step < self.steps and not self.is_over:
-                update = self.updates + 1
-                seed_step(config.seed, update, self.accelerator.process_index)
-                stage.schedule.step_update(update)
-                rows = local_rows(order, state.step, self.accelerator, config.batch_size)
-                views = self.views(self.images[rows], random[rows])
-                loss_sum += stage.step(*self.objective.batch(views, self.labels[rows], rows))
-                if config.clip_grad:
-                    self.accelerator.clip_grad_norm_(self.network.parameters(), config.clip_grad)
-                stage.optimizer.step()
-                stage.optimizer.zero_grad()
-                if self.average is not None:
-                    self.average.update(self.network, update)
-                state.step += 1
-                self.budget.look(self.updates, self.run.seconds, self.accelerator)
-                if self.run.is_check_due(state.step, self.steps) or self.is_over:
-                    is_save_due = self.run.check(loss_sum)
-                    note = f"loss {state.loss_sum / state.step:.3f}"
-                    rate = max(group["lr"] for group in stage.optimizer.param_groups)
-                    self.run.tracking.log({"loss": state.loss_sum / state.step, "lr": rate}, update, prefix="step")
-                    if is_save_due and state.step < self.steps and not self.is_over:
-                        self.save_state(stage)
-                advance(config.batch_size, note)
+    def start_epoch(self, epoch: int) -> None:
+        """Puts what trains into training mode, and leaves the frozen units as they are in evaluation."""
+        training_mode(self.network, self.frozen or 0)
+
+    def batch(self, views: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The pictures, mixed if that is on, and their targets."""
+        return self.objective.batch(views, self.labels[rows], rows)
+
+    def after_step(self, update: int) -> None:
+        """Moves the averaged weights."""
+        if self.average is not None:
+            self.average.update(self.network, update)
 
     def order(self, epoch: int) -> torch.Tensor:
         """The rows of an epoch in the order in which they are read, int64 [N]."""
         if self.config.resample:
             return resampled(self.train_set.labels, self.config.seed, epoch, self.config.resample)
-        return shuffled(len(self.images), self.config.seed, epoch)
+        return super().order(epoch)
 
     def loss(self, model: nn.Module, *batch: torch.Tensor) -> torch.Tensor:
         """The loss of a batch that ``Objective.batch`` made, float32 []."""
         return self.objective.loss(model, *batch)
 
-    def finish_epoch(self, epoch: int, stage: Stage) -> None:
+    def finish_epoch(self, epoch: int) -> None:
         """Evaluates an epoch and saves history, state and, if it is the best so far, the model.
 
         An epoch that ``config.validate_epochs`` leaves out is only counted.
         """
         state, config, trained = self.state, self.config, self.run.seconds
-        if epoch % config.validate_epochs and not self.is_over:
+        is_over, updates = self.is_over, self.updates
+        if epoch % config.validate_epochs and not is_over:
             state.epoch, state.step, state.loss_sum = epoch + 1, 0, 0.0
             return
-        row = {"epoch": epoch, "loss": state.loss_sum / state.step, **self.validate(self.averaged)}
-        row["lr"] = max(group["lr"] for group in stage.optimizer.param_groups)
+        row = {"epoch": epoch, "loss": state.loss_sum / state.step, **self.validator.scores(self.averaged)}
+        row["lr"] = self.rate
         score = score_of(row, config.select)
-        best = score > state.best_accuracy + self.margin
+        best = score > state.best_accuracy + self.validator.margin(state)
         if best:
             state.best_accuracy, state.best_epoch = score, epoch
         former = int(state.history[-1]["epoch"]) if state.history else 0
@@ -416,16 +297,8 @@ class FineTuning:
         self.run.finish_epoch(row, images, trained)
         if on_main():
             line = epoch_line(row, None if config.minutes else config.epochs, best)
-            self.run.report(line, self.updates)
-        if self.is_over:
-            self.run.close(config.minutes)
-        self.save_state(stage)
-        if best and on_main():
-            self.save_model(self.averaged, row)
-        if not self.is_over:
-            self.budget.look(self.updates, self.run.seconds, self.accelerator, after_a_pause=True)
-            if self.is_over:  # the time ran out while the epoch was validated and saved: nothing is left to resume
-                self.save_state(stage)
+            self.run.report(line, updates)
+        self.end_epoch(is_over, partial(self.save_model, self.averaged, row) if best else None)
 
     @property
     def averaged(self) -> Network:
@@ -443,48 +316,16 @@ class FineTuning:
         if not path.is_file() or (read_json_object(path).get("metrics") or {}).get("epoch") != state.best_epoch:
             self.save_model(self.averaged, state.history[-1])
 
-    def validate(self, network: Network) -> dict[str, float]:
-        """Scores a network on the validation split; every process reads its share."""
-        # Each process has its own running statistics of batch norm; those of the main process are evaluated and saved.
-        broadcast(list(network.buffers()))
-        judge = Classifier(network, self.classifier.preprocessing, self.classifier.names)
-        rank, processes = self.accelerator.process_index, self.accelerator.num_processes
-        share = torch.from_numpy(judge.logits(self.validation.images[rank::processes], quiet=True))
-        answers = gather_rows(self.accelerator, share, len(self.validation)).cpu()
-        labels = torch.from_numpy(self.validation.labels)
-        accuracy, macro_f1 = accuracy_and_macro_f1(answers.argmax(1).numpy(), labels.numpy(), answers.shape[1])
-        balanced = balanced_accuracy(answers.argmax(1).numpy(), labels.numpy())
-        scores = {
-            "val_loss": F.cross_entropy(answers, labels).item(),
-            "val_accuracy": float(accuracy),
-            "val_macro_f1": float(macro_f1),
-            "val_balanced_accuracy": balanced,
-        }
-        if self.config.select == "clean_loss":
-            scores["val_clean_loss"] = F.cross_entropy(answers[self.clean], labels[self.clean]).item()
-        return scores
-
-    @cached_property
-    def clean(self) -> torch.Tensor:
-        """Which validation pictures have no twin in training, bool [V]; all of them if every one has."""
-        clean = ~has_twin(self.validation.images, self.train_set.images)
-        return torch.from_numpy(clean if clean.any() else ~clean)
-
     def save_model(self, network: Network, row: dict[str, float]) -> None:
         """Writes ``OUT/model`` and, beside it, ``OUT/meta.json``."""
+        scores = {"accuracy": row["val_accuracy"], "macro_f1": row["val_macro_f1"], "loss": row["val_loss"]}
         meta = {
-            "command": self.command,
             "names": list(self.classifier.names),
-            "metrics": {"split": "validation", "accuracy": row["val_accuracy"], "macro_f1": row["val_macro_f1"],
-                        "loss": row["val_loss"], "epoch": row["epoch"]},
-            "data": {"source": self.faces.source, "fingerprint": self.faces.fingerprint,
-                     "images": {name: len(self.faces.part(name)) for name in SPLITS if self.faces.has(name)}},
+            "metrics": {"split": "validation", **scores, "epoch": row["epoch"]},
             "teachers": [{"folder": str(t.classifier.folder), "sha256": t.sha256} for t in self.teachers],
             "targets": None if self.stored is None else {"file": str(self.stored.path), "sha256": self.stored.sha256},
-            "config": to_dict(self.config),
-            "machine": machine_of(self.accelerator.device),
-            "versions": versions(),
-        }  # fmt: skip
+            **self.record(),
+        }
         classifier = Classifier(network, self.classifier.preprocessing, self.classifier.names)
         classifier.save(self.out / "model", meta, self.sketches)
         write_json(self.out / "meta.json", meta)
@@ -494,14 +335,9 @@ class FineTuning:
         """Sketches of the training images."""
         return sketch(self.train_set.images)
 
-    def save_state(self, stage: Stage) -> None:
-        """Writes the state of the run, from the main process."""
-        self.run.save(lambda: self.parts(stage))
-
-    def parts(self, stage: Stage) -> Parts:
+    def parts(self) -> Parts:
         """The tensors of the state: weights, moments, the averaged weights, and the teachers' fingerprints."""
-        parts = {"network": self.network.state_dict(), "moments": moments(self.network, stage.optimizer)}
-        parts["teachers"] = teacher_state(self.teachers)
+        parts = {**super().parts(), "teachers": teacher_state(self.teachers)}
         if self.stored is not None:
             parts["targets"] = self.stored.state()
         if self.average is not None:

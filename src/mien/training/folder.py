@@ -1,16 +1,23 @@
-"""The folder of a run: what it recorded, and whether a new or a resumed run may write there. Without torch."""
+"""The folder of a run: its settings, its saved state, and whether a new or a resumed run may write there.
+
+Importing it loads no torch, so that settings can be checked before; only what reads or writes tensors does.
+"""
 
 from __future__ import annotations
 
 import json
 import struct
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from mien.config import WITHOUT_EFFECT_ON_WEIGHTS, RunConfig, flat, to_dict
+from mien.config import WITHOUT_EFFECT_ON_WEIGHTS, RunConfig, differences, flat, to_dict
 from mien.errors import MienError
-from mien.files import write_text
+from mien.files import atomic_file, write_text
+
+if TYPE_CHECKING:
+    import torch
 
 CONFIG = "config.yaml"
 """The settings of a run, in its folder; ``--config`` reads them back."""
@@ -40,6 +47,14 @@ def check_new(out: Path, resume: bool) -> None:
         raise MienError(f"--out {out}: already holds a run; continue it with --resume {out}, or choose another folder")
 
 
+def _header(out: Path) -> dict[str, Any]:
+    """Returns what the state of a run says of it: its settings (``config``) and more; raises many kinds of errors."""
+    with state_path(out).open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(min(length, _LARGEST_HEADER)))
+    return dict(json.loads(header["__metadata__"]["mien"]))
+
+
 def recorded(out: Path, *, pretraining: bool) -> dict[str, Any]:
     """Returns the settings that the state of a run holds, by dotted names.
 
@@ -48,10 +63,7 @@ def recorded(out: Path, *, pretraining: bool) -> dict[str, Any]:
     """
     path = state_path(out)
     try:
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(min(length, _LARGEST_HEADER)))
-        settings = flat(json.loads(header["__metadata__"]["mien"])["config"])
+        settings = flat(_header(out)["config"])
     except (OSError, struct.error, KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise MienError(f"{path}: is damaged or no state of a run ({error}); start anew in another --out") from error
     if ("mask_ratio" in settings) != pretraining:
@@ -97,3 +109,105 @@ def write_config(out: Path, config: RunConfig) -> None:
 
     text = yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
     write_text(out / CONFIG, f"# The settings of this run; --config {CONFIG} --out FOLDER repeats it.\n{text}")
+
+
+# The state of a run is one safetensors file, written atomically, whose header carries the counters as JSON. Order,
+# augmentation, mixing, drop path and learning rate are functions of (seed, step), so weights, averages, moments and
+# counters are enough to resume as if training had never stopped.
+
+Parts: TypeAlias = "dict[str, dict[str, torch.Tensor]]"
+"""The tensors of a state, by part (``network``, ``moments``, ...) and name."""
+
+
+@dataclass
+class Progress:
+    """The counters of a run.
+
+    Attributes:
+        epoch: the current epoch, the first is 1.
+        step: steps done in it.
+        loss_sum: sum over these steps of the mean training loss.
+        best_accuracy: validation accuracy of the best model so far, in [0, 1]; -1 before the first.
+        best_epoch: its epoch; 0 for the classifier that training began with.
+        seconds: training time so far, over all resumptions.
+        history: a row per finished epoch.
+    """
+
+    epoch: int = 1
+    step: int = 0
+    loss_sum: float = 0.0
+    best_accuracy: float = -1.0
+    best_epoch: int = 0
+    seconds: float = 0.0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass
+class Saved:
+    """A state that ``load_state`` read: counters, and tensors by name (``network/``, ``average/``, ``moments/``)."""
+
+    progress: Progress
+    tensors: dict[str, torch.Tensor]
+
+    def part(self, prefix: str) -> dict[str, torch.Tensor]:
+        """The tensors whose name starts with ``prefix/``, without it."""
+        return {name.removeprefix(f"{prefix}/"): t for name, t in self.tensors.items() if name.startswith(f"{prefix}/")}
+
+
+def saved_reading_crop(out: Path) -> float | None:
+    """The reading crop of the saved run in a folder; 1 if it began before this setting existed.
+
+    None if there is no state or it is damaged, which ``load_state`` reports later.
+    """
+    try:
+        return float(_header(out)["config"].get("reading_crop", 1.0))
+    except (OSError, struct.error, KeyError, TypeError, AttributeError, ValueError, RecursionError):
+        return None
+
+
+def save_state(out: Path, config: RunConfig, fingerprint: str, progress: Progress, parts: Parts) -> None:
+    """Writes the state of a run, atomically.
+
+    Raises:
+        MienError: the state cannot be written, for example on a full disk; the former one stays.
+    """
+    from safetensors.torch import save_file
+
+    tensors = {f"{part}/{name}": t.detach().cpu().contiguous() for part, ts in parts.items() for name, t in ts.items()}
+    header = {"config": to_dict(config), "fingerprint": fingerprint, "progress": asdict(progress)}
+    with atomic_file(state_path(out)) as temporary:
+        save_file(tensors, temporary, metadata={"mien": json.dumps(header)})
+
+
+def load_state(out: Path, config: RunConfig, fingerprint: str) -> Saved:
+    """Reads the state of a run and checks that it belongs to this configuration and this data.
+
+    Raises:
+        MienError: there is no state, it is damaged, or the configuration or the data differ.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = state_path(out)
+    if not path.is_file():
+        raise MienError(f"{out}: has no state to resume (expected {path.name}); start it without --resume")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {})["mien"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        saved_config, progress = header["config"], Progress(**header["progress"])
+        saved_fingerprint = header["fingerprint"]
+        if not isinstance(saved_config, dict) or not isinstance(progress.history, list):
+            raise TypeError("its configuration or its history is of another kind")
+        if not all(type(getattr(progress, name)) is int for name in ("epoch", "step", "best_epoch")):
+            raise TypeError("its counters are no whole numbers")
+    except (SafetensorError, KeyError, TypeError, OSError, ValueError, RecursionError) as error:
+        raise MienError(f"{path}: is damaged or no state of a run ({error}); start anew in another --out") from error
+    try:
+        changed = differences(saved_config, config)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise MienError(f"{path}: its configuration is damaged ({error}); start anew in another --out") from error
+    if changed:
+        raise MienError(differing(out, changed))
+    if saved_fingerprint != fingerprint:
+        raise MienError(f"--resume: the data differs from what the run in {out} was trained on; give the same --data")
+    return Saved(progress, tensors)

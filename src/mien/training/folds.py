@@ -32,8 +32,8 @@ from mien.log import report
 from mien.machine import versions
 from mien.model.classifier import Classifier
 from mien.training.finetune import train
+from mien.training.objective import training_fingerprint, write_answers
 from mien.training.run import prepare_faces, state_path
-from mien.training.targets import training_fingerprint, write_answers
 
 ANSWERS = "answers.safetensors"
 """The file with the answers, in the folder of the runs."""

@@ -1,4 +1,4 @@
-"""Optimizer and schedule: AdamW or Muon in layer-wise groups, linear warm-up and cosine annealing per step."""
+"""Optimizer and schedule: AdamW or Muon in layer-wise groups; warm-up and cosine, by steps or by the clock."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import nn
 
 from mien.config import TrainConfig
 from mien.model.networks import Network, first_convolutions, heads, layered
-from mien.training.run import resolve_precision
+from mien.training.run import TICKS, Budget, resolve_precision
 
 STATE: tuple[str, ...] = ("step", "exp_avg", "exp_avg_sq", "momentum")
 """State of a parameter in an optimizer: the first three of AdamW, the last of Muon."""
@@ -88,10 +88,17 @@ def start_optimizer(
     return Muon(split_groups, dtype=dtype, lr=lr, betas=betas, fused=fused)
 
 
-def build_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig, steps_per_epoch: int) -> CosineLRScheduler:
-    """Linear warm-up, then one cosine down to ``min_lr`` times the peak (Loshchilov and Hutter 2017), by steps."""
-    steps, warmup = config.epochs * steps_per_epoch, round(config.warmup_epochs * steps_per_epoch)
-    return warmup_and_cosine(optimizer, steps, warmup, config.min_lr * (config.lr or 0.0))
+def build_schedule(
+    optimizer: torch.optim.Optimizer, config: TrainConfig, steps_per_epoch: int, budget: Budget | None = None
+) -> CosineLRScheduler | ClockSchedule:
+    """Linear warm-up by steps, then one cosine down to ``min_lr`` times the peak (Loshchilov and Hutter 2017).
+
+    The cosine follows the steps or, if ``config.minutes`` is set, the clock of the run's ``budget``.
+    """
+    lr, warmup = config.lr or 0.0, round(config.warmup_epochs * steps_per_epoch)
+    if budget is not None and config.minutes is not None:
+        return ClockSchedule(optimizer, lr, config.min_lr, warmup, budget)
+    return warmup_and_cosine(optimizer, config.epochs * steps_per_epoch, warmup, config.min_lr * lr)
 
 
 def warmup_and_cosine(optimizer: torch.optim.Optimizer, steps: int, warmup: int, end: float) -> CosineLRScheduler:
@@ -105,6 +112,50 @@ def warmup_and_cosine(optimizer: torch.optim.Optimizer, steps: int, warmup: int,
         warmup_prefix=True,
         t_in_epochs=False,
     )
+
+
+class BudgetSchedule:
+    """Linear warm-up, then one cosine (Loshchilov and Hutter 2017), by the share of the run that is spent.
+
+    Args:
+        optimizer: whose groups are driven.
+        lr: the peak.
+        min_lr: the end, as a share of the peak.
+        warmup: share of the run that warms up.
+        budget: of the run.
+    """
+
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, lr: float, min_lr: float, warmup: float, budget: Budget
+    ) -> None:
+        self.budget = budget
+        self.cosine = warmup_and_cosine(optimizer, TICKS, round(warmup * TICKS), min_lr * lr)
+
+    def step_update(self, update: int) -> None:
+        """Sets the learning rates for an update; the first is 1."""
+        self.cosine.step_update(self.budget.ticks(update))
+
+
+class ClockSchedule:
+    """Linear warm-up by steps, then one cosine by the share of the run that is spent.
+
+    Args:
+        optimizer: whose groups are driven.
+        lr: the peak.
+        min_lr: the end, as a share of the peak.
+        warmup: steps of warm-up.
+        budget: of the run.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, lr: float, min_lr: float, warmup: int, budget: Budget) -> None:
+        self.optimizer, self.warmup = optimizer, max(1, warmup)
+        self.cosine = BudgetSchedule(optimizer, lr, min_lr, 0.0, budget)
+
+    def step_update(self, update: int) -> None:
+        """Sets the learning rates for an update; the first is 1."""
+        self.cosine.step_update(update)
+        for group in self.optimizer.param_groups:
+            group["lr"] *= min(1.0, update / self.warmup)
 
 
 def moments(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:

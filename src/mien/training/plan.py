@@ -5,18 +5,19 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
+from transformers import ViTMAEForPreTraining
 
-from mien.config import FreezeConfig, TrainConfig
+from mien.config import FreezeConfig, PretrainConfig, TrainConfig
 from mien.model.freezing import freeze, frozen_units
 from mien.model.networks import Network, logits, num_channels, units
+from mien.training.loop import Loop
 
-if TYPE_CHECKING:
-    from mien.training.finetune import FineTuning
-    from mien.training.pretrain import Pretraining
+Tuning = Loop[TrainConfig, Network]
+Pretraining = Loop[PretrainConfig, ViTMAEForPreTraining]
 
 TIMED_STEPS = 3
 """Steps that are timed at each speed, after one that warms up."""
@@ -28,7 +29,7 @@ PROBED_IMAGES = 2
 """Images by which the memory of the activations is measured; it grows linearly with the batch."""
 
 
-def plan_lines(tuning: FineTuning) -> list[str]:
+def plan_lines(tuning: Tuning) -> list[str]:
     """Returns the plan of fine-tuning, a line a subject; nothing is timed.
 
     Args:
@@ -83,7 +84,7 @@ def _length(epochs: int, minutes: float | None) -> str:
     return "1 epoch" if epochs == 1 else f"{epochs:,} epochs"
 
 
-def _memory_line(tuning: FineTuning) -> str:
+def _memory_line(tuning: Tuning) -> str:
     """Estimates the memory of training at its fullest: when the fewest parts are frozen."""
     config, network = tuning.config, tuning.network
     frozen = min(frozen_units(config.freeze, epoch) for epoch in range(1, config.epochs + 1))
@@ -91,12 +92,12 @@ def _memory_line(tuning: FineTuning) -> str:
     total = sum(parameter.numel() for parameter in network.parameters())
     # Weights and their average; a gradient and two moments for each parameter that trains.
     fixed = 4 * (total * (2 if config.ema else 1) + 3 * trained) + tuning.images.nbytes
-    side, channels = tuning.classifier.preprocessing.image_size, num_channels(network)
+    side, channels = tuning.preprocessing.image_size, num_channels(network)
     pixels = torch.zeros(PROBED_IMAGES, channels, side, side, device=tuning.accelerator.device)
     kept = activation_bytes(network, lambda: logits(network, pixels), tuning.precision)
     activations = kept / PROBED_IMAGES * config.batch_size / tuning.accelerator.num_processes
     freeze(network, frozen_units(config.freeze, 1))
-    teachers = f", and {len(tuning.teachers)} teachers" if tuning.teachers else ""
+    teachers = f", and {len(config.teacher)} teachers" if config.teacher else ""
     return (
         f"memory: about {_shown(fixed + activations)}: weights, their average, gradients and moments "
         f"{_shown(fixed - tuning.images.nbytes)}, images {_shown(tuning.images.nbytes)}, activations of a batch "
@@ -137,19 +138,23 @@ def activation_bytes(network: nn.Module, forward: Callable[[], Any], precision: 
     return sum(sizes.values())
 
 
-def timed_lines(tuning: FineTuning) -> Iterator[str]:
-    """Takes a few steps of fine-tuning at each speed, and yields how long the run will take; the weights change."""
+def timed_lines(tuning: Tuning, enter_stage: Callable[[int], None]) -> Iterator[str]:
+    """Takes a few steps of fine-tuning at each speed, and yields how long the run will take; the weights change.
+
+    Args:
+        tuning: prepared, before its first step.
+        enter_stage: freezes so many units of its network and builds the optimizer of the rest.
+    """
     config = tuning.config
     counts = [frozen_units(config.freeze, epoch) for epoch in range(1, config.epochs + 1)]
     seconds: dict[int, float] = {}
-    steps, stage = tuning.steps, None
+    steps = tuning.steps
     for frozen in dict.fromkeys((counts[0], counts[-1])):
-        stage = tuning.enter_stage(frozen, stage)
-        current = stage
+        enter_stage(frozen)
 
         def run(number: int) -> None:
             tuning.steps, tuning.state.step, tuning.state.loss_sum = number, 0, 0.0
-            tuning.train_epoch(1, current)  # noqa: B023 - called at once
+            tuning.train_epoch(1)
 
         seconds[frozen] = step_seconds(run, steps, tuning.accelerator.device)
     tuning.steps = steps

@@ -1,31 +1,27 @@
-"""What pretraining and fine-tuning share: the folder of a run, its saved state, its clock, its processes."""
+"""What pretraining and fine-tuning share: the folder of a run, its clock, its processes."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
-from mien.config import PretrainConfig, RunConfig, TrainConfig, differences, to_dict
+from mien.config import PretrainConfig, RunConfig, TrainConfig
 from mien.data.faces import FaceSet
 from mien.data.twins import cut_validation
 from mien.errors import MienError
-from mien.files import atomic_file, ensure_writable, recover_folder, refuse_inputs, remove_leftovers
+from mien.files import ensure_writable, recover_folder, refuse_inputs, remove_leftovers
 from mien.log import report, say
 from mien.machine import resolve_device
-from mien.training.folder import check_new, differing, state_path
+from mien.training.folder import Parts, Progress, Saved, check_new, load_state, save_state, state_path
 from mien.training.history import write_history
 from mien.training.trackers import Tracking, require_trackers
 
@@ -33,9 +29,6 @@ C = TypeVar("C", TrainConfig, PretrainConfig)
 
 STEPS_BETWEEN_CHECKS = 20
 """Steps between two checks of the loss and the clock; between them, a GPU never waits for the host."""
-
-Parts = dict[str, dict[str, torch.Tensor]]
-"""The tensors of a state, by part (``network``, ``moments``, ...) and name."""
 
 
 def open_run(config: RunConfig, fingerprint: str, resume: bool) -> Saved | None:
@@ -211,102 +204,6 @@ class Run:
             save_state(self.out, self.config, self.fingerprint, self.state, tensors)
 
 
-# The state of a run is one safetensors file, written atomically, whose header carries the counters as JSON. Order,
-# augmentation, mixing, drop path and learning rate are functions of (seed, step), so weights, averages, moments and
-# counters are enough to resume as if training had never stopped.
-
-
-@dataclass
-class Progress:
-    """The counters of a run.
-
-    Attributes:
-        epoch: the current epoch, the first is 1.
-        step: steps done in it.
-        loss_sum: sum over these steps of the mean training loss.
-        best_accuracy: validation accuracy of the best model so far, in [0, 1]; -1 before the first.
-        best_epoch: its epoch; 0 for the classifier that training began with.
-        seconds: training time so far, over all resumptions.
-        history: a row per finished epoch.
-    """
-
-    epoch: int = 1
-    step: int = 0
-    loss_sum: float = 0.0
-    best_accuracy: float = -1.0
-    best_epoch: int = 0
-    seconds: float = 0.0
-    history: list[dict[str, Any]] = field(default_factory=list)
-
-
-@dataclass
-class Saved:
-    """A state that ``load_state`` read: counters, and tensors by name (``network/``, ``average/``, ``moments/``)."""
-
-    progress: Progress
-    tensors: dict[str, torch.Tensor]
-
-    def part(self, prefix: str) -> dict[str, torch.Tensor]:
-        """The tensors whose name starts with ``prefix/``, without it."""
-        return {name.removeprefix(f"{prefix}/"): t for name, t in self.tensors.items() if name.startswith(f"{prefix}/")}
-
-
-def saved_reading_crop(out: Path) -> float | None:
-    """The reading crop of the saved run in a folder; 1 if it began before this setting existed.
-
-    None if there is no state or it is damaged, which ``load_state`` reports later.
-    """
-    try:
-        with safe_open(state_path(out), framework="pt") as file:
-            return float(json.loads((file.metadata() or {})["mien"])["config"].get("reading_crop", 1.0))
-    except (SafetensorError, KeyError, TypeError, OSError, ValueError, AttributeError, RecursionError):
-        return None
-
-
-def save_state(out: Path, config: RunConfig, fingerprint: str, progress: Progress, parts: Parts) -> None:
-    """Writes the state of a run, atomically.
-
-    Raises:
-        MienError: the state cannot be written, for example on a full disk; the former one stays.
-    """
-    tensors = {f"{part}/{name}": t.detach().cpu().contiguous() for part, ts in parts.items() for name, t in ts.items()}
-    header = {"config": to_dict(config), "fingerprint": fingerprint, "progress": asdict(progress)}
-    with atomic_file(state_path(out)) as temporary:
-        save_file(tensors, temporary, metadata={"mien": json.dumps(header)})
-
-
-def load_state(out: Path, config: RunConfig, fingerprint: str) -> Saved:
-    """Reads the state of a run and checks that it belongs to this configuration and this data.
-
-    Raises:
-        MienError: there is no state, it is damaged, or the configuration or the data differ.
-    """
-    path = state_path(out)
-    if not path.is_file():
-        raise MienError(f"{out}: has no state to resume (expected {path.name}); start it without --resume")
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {})["mien"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        saved_config, progress = header["config"], Progress(**header["progress"])
-        saved_fingerprint = header["fingerprint"]
-        if not isinstance(saved_config, dict) or not isinstance(progress.history, list):
-            raise TypeError("its configuration or its history is of another kind")
-        if not all(type(getattr(progress, name)) is int for name in ("epoch", "step", "best_epoch")):
-            raise TypeError("its counters are no whole numbers")
-    except (SafetensorError, KeyError, TypeError, OSError, ValueError, RecursionError) as error:
-        raise MienError(f"{path}: is damaged or no state of a run ({error}); start anew in another --out") from error
-    try:
-        changed = differences(saved_config, config)
-    except (AttributeError, TypeError, ValueError) as error:
-        raise MienError(f"{path}: its configuration is damaged ({error}); start anew in another --out") from error
-    if changed:
-        raise MienError(differing(out, changed))
-    if saved_fingerprint != fingerprint:
-        raise MienError(f"--resume: the data differs from what the run in {out} was trained on; give the same --data")
-    return Saved(progress, tensors)
-
-
 def resolve_precision(name: str, device: torch.device) -> str:
     """``bf16`` or ``fp32``; ``auto`` is bf16 on a GPU that supports it, where it is several times faster."""
     if name != "auto":
@@ -358,3 +255,58 @@ def gather_rows(accelerator: Accelerator, rows: torch.Tensor, total: int) -> tor
     padding = rows.new_zeros(longest - len(rows), *rows.shape[1:])
     gathered = accelerator.gather(torch.cat([rows, padding]).to(accelerator.device))
     return gathered.view(processes, longest, *rows.shape[1:]).transpose(0, 1).flatten(0, 1)[:total]
+
+
+LOOKS_EVERY = 20
+"""Steps between two looks at the clock, after the first few steps: in between, a GPU never waits for the host."""
+
+
+TICKS = 100_000
+"""Fineness of the schedule: a run, however long, is cut into so many ticks."""
+
+
+class Budget:
+    """What is spent of a run.
+
+    By steps, what is spent is a function of the step alone. By minutes, it is what the clock said at the last look, and
+    in between each step counts as long as the steps before it took on average.
+
+    Args:
+        steps: the number of updates, or None where minutes decide.
+        minutes: the number of minutes, or None where updates decide.
+    """
+
+    def __init__(self, steps: int | None, minutes: float | None) -> None:
+        if (steps is None) == (minutes is None):
+            raise ValueError("expected either steps or minutes")
+        self.steps, self.minutes = steps, minutes
+        self.looked_at, self.share, self.share_a_step = 0, 0.0, 0.0
+
+    def look(self, update: int, seconds: float, accelerator: Accelerator, *, after_a_pause: bool = False) -> None:
+        """Looks at the clock after an update, where it is time to; to be called by every process after each update.
+
+        Args:
+            update: the first is 1.
+            seconds: of training so far.
+            accelerator: of this run; the processes agree on a mean.
+            after_a_pause: something else than steps took time since the last look, which says nothing of their pace.
+        """
+        if self.minutes is None:
+            return
+        if not after_a_pause and self.looked_at >= LOOKS_EVERY and update < self.looked_at + LOOKS_EVERY:
+            return
+        mean = accelerator.reduce(torch.tensor(seconds, device=accelerator.device), "mean").item()
+        share = mean / (60 * self.minutes)
+        if update > self.looked_at and not after_a_pause:
+            self.share_a_step = (share - self.share) / (update - self.looked_at)
+        self.looked_at, self.share = update, share
+
+    def spent(self, updates: int) -> float:
+        """The share of the run that is over after so many updates, in [0, 1]."""
+        if self.steps is not None:
+            return min(1.0, updates / self.steps)
+        return min(1.0, self.share + max(0, updates - self.looked_at) * self.share_a_step)
+
+    def ticks(self, update: int) -> int:
+        """Where the schedule stands at an update (the first is 1), in [0, ``TICKS``]."""
+        return round(self.spent(update) * TICKS)

@@ -20,7 +20,7 @@ from mien.model.classifier import Classifier
 from mien.model.networks import Network, as_vit, logits, num_channels
 from mien.model.places import model_folder
 from mien.model.preprocessing import Preprocessing
-from mien.training.run import Saved
+from mien.training.folder import Saved
 
 
 @dataclass(frozen=True)

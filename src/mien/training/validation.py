@@ -1,20 +1,91 @@
-"""Calibration at the end of training: fits a temperature on validation and folds it into the head of the model."""
+"""What the validation split decides: which weights are kept and, at the end, the temperature in their head."""
 
 from __future__ import annotations
 
+import math
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast
+from torch.nn import functional as F
 
 from mien.data.faces import FaceSet
 from mien.data.twins import groups, has_twin
 from mien.errors import MienError
 from mien.evaluation.calibration import LEAST_FOR_TEMPERATURE, LEAST_FOR_THRESHOLD, calibrate_if_enough
+from mien.evaluation.metrics import accuracy_and_macro_f1, balanced_accuracy
 from mien.files import write_json
 from mien.model.classifier import Classifier
-from mien.model.networks import scale_head
+from mien.model.networks import Network, scale_head
+from mien.training.folder import Progress
+from mien.training.run import gather_rows
+
+LEAST_GAIN = 2
+"""An epoch replaces the classifier that training began with if it labels at least so many validation pictures more
+correctly. One picture more of nine is luck as often as not (LOG.md); of thousands it makes no difference."""
+
+
+def score_of(scores: dict[str, float], select: str) -> float:
+    """The score by which the kept weights are chosen, in [0, 1], higher is better; of a loss exp(-loss)."""
+    value = scores[f"val_{select}"]
+    return math.exp(-value) if select.endswith("loss") else value
+
+
+class Validator:
+    """Scores networks on the validation split, and says which of them is the best.
+
+    Args:
+        classifier: preprocessing and classes of the networks.
+        train_set: the training split; its twins in validation do not count for ``clean_loss``.
+        validation: the validation split.
+        select: the score by which the best is chosen, ``TrainConfig.select``.
+        accelerator: of this run; every process reads its share of the pictures.
+    """
+
+    def __init__(
+        self, classifier: Classifier, train_set: FaceSet, validation: FaceSet, select: str, accelerator: Accelerator
+    ) -> None:
+        self.classifier, self.train_set, self.validation = classifier, train_set, validation
+        self.select, self.accelerator = select, accelerator
+
+    def scores(self, network: Network) -> dict[str, float]:
+        """Loss, accuracy, macro-F1 and balanced accuracy of a network, by names like ``val_loss``."""
+        # Each process has its own running statistics of batch norm; those of the main process are evaluated and saved.
+        broadcast(list(network.buffers()))
+        judge = Classifier(network, self.classifier.preprocessing, self.classifier.names)
+        rank, processes = self.accelerator.process_index, self.accelerator.num_processes
+        share = torch.from_numpy(judge.logits(self.validation.images[rank::processes], quiet=True))
+        answers = gather_rows(self.accelerator, share, len(self.validation)).cpu()
+        labels = torch.from_numpy(self.validation.labels)
+        accuracy, macro_f1 = accuracy_and_macro_f1(answers.argmax(1).numpy(), labels.numpy(), answers.shape[1])
+        balanced = balanced_accuracy(answers.argmax(1).numpy(), labels.numpy())
+        scores = {
+            "val_loss": F.cross_entropy(answers, labels).item(),
+            "val_accuracy": float(accuracy),
+            "val_macro_f1": float(macro_f1),
+            "val_balanced_accuracy": balanced,
+        }
+        if self.select == "clean_loss":
+            scores["val_clean_loss"] = F.cross_entropy(answers[self.clean], labels[self.clean]).item()
+        return scores
+
+    @cached_property
+    def clean(self) -> torch.Tensor:
+        """Which validation pictures have no twin in training, bool [V]; all of them if every one has."""
+        clean = ~has_twin(self.validation.images, self.train_set.images)
+        return torch.from_numpy(clean if clean.any() else ~clean)
+
+    def margin(self, state: Progress) -> float:
+        """Gain in accuracy above which an epoch is the new best: 0, or ``LEAST_GAIN`` pictures if the start is best."""
+        start_is_best = state.best_epoch == 0 and state.best_accuracy >= 0
+        if self.select != "accuracy":
+            return 0.0
+        # Half a picture less, so that rounding decides nothing.
+        return (LEAST_GAIN - 0.5) / len(self.validation) if start_is_best else 0.0
 
 
 def calibrate_model(out: Path, validation: FaceSet, training_images: np.ndarray, device: str | torch.device) -> str:

@@ -1,0 +1,223 @@
+"""The training loop: steps over the images, epoch by epoch, until the budget of the run is spent.
+
+Fine-tuning and pretraining share it and say what a step computes, what an epoch reports and what is saved. Everything
+random is a function of seed and step, so a run can stop and resume anywhere, unless minutes end it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Generic, Protocol, TypeVar
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from mien.config import to_dict
+from mien.data.faces import SPLITS, FaceSet
+from mien.machine import machine_of, versions
+from mien.model.preprocessing import Preprocessing, tensor
+from mien.progress import progress
+from mien.training.augment import Augment, local_rows, random_table, seed_step, shuffled
+from mien.training.folder import Parts, Saved
+from mien.training.optim import moments
+from mien.training.run import Budget, C, Run, on_main, resolve_precision
+from mien.training.step import Pass, Recorded, method_of
+
+N = TypeVar("N", bound=nn.Module)
+
+
+class Schedule(Protocol):
+    """Drives the learning rates of an optimizer."""
+
+    def step_update(self, num_updates: int, /) -> Any:
+        """Sets the rates for an update; the first is 1."""
+
+
+class Loop(Generic[C, N]):
+    """Data, clock and steps of a run.
+
+    A subclass sets ``step``, ``optimizer`` and ``schedule`` before the first epoch.
+
+    Args:
+        config: with every default resolved.
+        network: on the device; trained in place.
+        preprocessing: of its input.
+        num_channels: that it reads, 1 or 3.
+        faces: with a train and a validation split.
+        accelerator: device, precision and processes.
+        saved: the state to resume from, or None for a new run.
+        command: the command line, for ``meta.json``.
+
+    Attributes:
+        step: forward and backward pass of a batch.
+        optimizer: of the trainable parameters.
+        schedule: of its learning rates.
+        images: uint8 [N, H, W] or [N, H, W, 3], the training images, on the device.
+        steps: of an epoch.
+    """
+
+    step: Pass
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+
+    def __init__(
+        self,
+        config: C,
+        network: N,
+        preprocessing: Preprocessing,
+        num_channels: int,
+        faces: FaceSet,
+        accelerator: Accelerator,
+        saved: Saved | None,
+        command: str,
+    ) -> None:
+        self.config: C = config
+        self.network, self.preprocessing = network, preprocessing
+        self.faces, self.accelerator, self.command = faces, accelerator, command
+        self.run = Run(config, faces.fingerprint, accelerator, saved)
+        self.out, self.state = self.run.out, self.run.state
+        self.train_set, self.validation = faces.part("train"), faces.part("validation")
+        self.augment = Augment(config.augment, preprocessing, num_channels)
+        self.images = self.augment.reduced(tensor(self.train_set.images).to(accelerator.device))
+        self.steps = len(self.images) // config.batch_size
+        self.precision = resolve_precision(config.precision, accelerator.device)
+        self.method = method_of(config.compile, accelerator)
+        self.views = Recorded(self.augment, "augmentation") if self.method == "graph" else self.augment
+        self.budget = Budget(self.last_update if config.minutes is None else None, config.minutes)
+        self.look_at_the_clock()
+
+    @property
+    def last_update(self) -> int:
+        """Updates of the whole run, unless minutes end it."""
+        return self.config.epochs * self.steps
+
+    @property
+    def updates(self) -> int:
+        """Updates done so far."""
+        return (self.state.epoch - 1) * self.steps + self.state.step
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the budget is spent."""
+        return self.budget.spent(self.updates) >= 1.0
+
+    def look_at_the_clock(self, *, after_a_pause: bool = False) -> None:
+        """Updates the budget of a run that minutes end."""
+        self.budget.look(self.updates, self.run.seconds, self.accelerator, after_a_pause=after_a_pause)
+
+    def steps_of(self, epoch: int) -> int:
+        """Steps of an epoch."""
+        return self.steps
+
+    def start_epoch(self, epoch: int) -> None:
+        """Prepares the network for an epoch."""
+        self.network.train()
+
+    def order(self, epoch: int) -> torch.Tensor:
+        """The rows of an epoch in the order in which they are read, int64 [N]."""
+        return shuffled(len(self.images), self.config.seed, epoch)
+
+    def batch(self, views: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The arguments of ``step``.
+
+        Args:
+            views: float32 [B, C, S, S], augmented.
+            rows: int64 [B], of the pictures in the training split.
+        """
+        raise NotImplementedError
+
+    def after_step(self, update: int) -> None:
+        """What follows an update of the weights; the first is 1."""
+
+    def parts(self) -> Parts:
+        """The tensors of the state: weights and moments."""
+        return {"network": self.network.state_dict(), "moments": moments(self.network, self.optimizer)}
+
+    @property
+    def rate(self) -> float:
+        """The highest learning rate of all groups."""
+        return float(max(group["lr"] for group in self.optimizer.param_groups))
+
+    def train_epoch(self, epoch: int) -> None:
+        """One pass over the training images, the rest of an interrupted pass, or less if the budget ends."""
+        config, state, device = self.config, self.state, self.accelerator.device
+        order = self.order(epoch).to(device)
+        random = random_table(len(self.images), config.seed, epoch).to(device)
+        self.start_epoch(epoch)
+        loss_sum = torch.tensor(state.loss_sum, device=device)
+        done, total, note = state.step * config.batch_size, self.steps_of(epoch) * config.batch_size, ""
+        with progress(f"epoch {epoch}", total, "images", done=done, quiet=not on_main()) as advance:
+            while state.step < self.steps and not self.is_over:
+                rows = local_rows(order, state.step, self.accelerator, config.batch_size)
+                loss_sum += self.update(rows, random[rows])
+                state.step += 1
+                self.look_at_the_clock()
+                if self.run.is_check_due(state.step, self.steps) or self.is_over:
+                    note = self.check(loss_sum)
+                advance(config.batch_size, note)
+
+    def update(self, rows: torch.Tensor, random: torch.Tensor) -> torch.Tensor:
+        """One step of the optimizer; returns the loss before it, float32 [].
+
+        Args:
+            rows: int64 [B], of the pictures in the training split.
+            random: float32 [B, 21], their numbers of ``random_table``.
+        """
+        update = self.updates + 1
+        seed_step(self.config.seed, update, self.accelerator.process_index)
+        self.schedule.step_update(update)
+        loss = self.step(*self.batch(self.views(self.images[rows], random), rows))
+        if self.config.clip_grad:
+            self.accelerator.clip_grad_norm_(self.network.parameters(), self.config.clip_grad)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.after_step(update)
+        return loss
+
+    def check(self, loss_sum: torch.Tensor) -> str:
+        """Checks and tracks the loss, and saves the state if it is time to; returns a note for the progress bar.
+
+        Args:
+            loss_sum: float32 [], the sum over this epoch's steps.
+        """
+        state = self.state
+        is_save_due = self.run.check(loss_sum)
+        loss = state.loss_sum / state.step
+        self.run.tracking.log({"loss": loss, "lr": self.rate}, self.updates, prefix="step")
+        if is_save_due and state.step < self.steps and not self.is_over:
+            self.save_state()
+        share = f", {self.budget.spent(self.updates):.0%} of the time" if self.config.minutes else ""
+        return f"loss {loss:.4f}{share}"
+
+    def end_epoch(self, is_over: bool, save_model: Callable[[], None] | None) -> None:
+        """Saves the state and then the model, and looks at the clock again.
+
+        Args:
+            is_over: whether the budget was spent by the steps of the epoch.
+            save_model: saves it, in the main process; None if it is not to be saved.
+        """
+        if is_over:
+            self.run.close(self.config.minutes)
+        self.save_state()
+        if save_model is not None and on_main():
+            save_model()
+        if not is_over:
+            self.look_at_the_clock(after_a_pause=True)
+            if self.is_over:  # the time ran out while the epoch was scored and saved: nothing is left to resume
+                self.save_state()
+
+    def save_state(self) -> None:
+        """Writes the state of the run, from the main process."""
+        self.run.save(self.parts)
+
+    def record(self) -> dict[str, Any]:
+        """What ``meta.json`` says of every run: its command, data, settings, machine and packages."""
+        images = {name: len(self.faces.part(name)) for name in SPLITS if self.faces.has(name)}
+        return {
+            "command": self.command,
+            "data": {"source": self.faces.source, "fingerprint": self.faces.fingerprint, "images": images},
+            "config": to_dict(self.config),
+            "machine": machine_of(self.accelerator.device),
+            "versions": versions(),
+        }
