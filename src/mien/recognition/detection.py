@@ -68,6 +68,9 @@ class WholePicture:
     name = "none"
     margin = 0.0
 
+    def __repr__(self) -> str:
+        return "WholePicture()"
+
     def detect(self, picture: np.ndarray) -> list[Detection]:
         """Returns one face that fills the picture, uint8 [H, W] or [H, W, 3].
 

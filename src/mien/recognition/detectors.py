@@ -28,7 +28,10 @@ def detector(name: str, **options: Any) -> Detector:
         raise MienError("detector 'haar': is no part of Mien any more, yunet replaced it and finds more; take yunet, "
                         "or leave the detector out")  # fmt: skip
     if kind not in DETECTORS or (separator and (kind != "yunet" or not file)):
-        raise MienError(f"detector {name!r}: is not known, expected {KNOWN}; choose one")
+        raise MienError(
+            f"detector {name!r}: is not known, expected {KNOWN}, or in Python an object with detect(); to use another "
+            "detector, cut the faces out with it and give these crops with the detector none"
+        )
     if separator:
         options = {"model": file, **options}
     try:

@@ -80,6 +80,9 @@ class YuNet:
         self._network = Network(Path(model) if model is not None else None)
         self.threads = threads or cores()
 
+    def __repr__(self) -> str:
+        return f"YuNet({self._network.name!r}, min_face={self.min_face:g}, threads={self.threads})"
+
     def detect(self, picture: np.ndarray) -> list[Detection]:
         """Returns the faces of a picture, uint8 [H, W] (grey) or [H, W, 3] (RGB), left to right; scores in (0, 1].
 

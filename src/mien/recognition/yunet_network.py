@@ -64,6 +64,9 @@ class Network:
     """YuNet for pictures of any size.
 
     Several threads may use it at once. Each call takes one core: whole tiles run in parallel, not the layers of one.
+
+    Attributes:
+        name: the file as messages name it.
     """
 
     def __init__(self, model: str | Path | None = None) -> None:
@@ -76,8 +79,8 @@ class Network:
             MienError: the file is missing, cannot be read, is another network, or may refer to other files.
         """
         if model is None:
-            self._name = f"{PACKAGE}/{FILE}"
-            self._session = _session(installed(), self._name)
+            self.name = f"{PACKAGE}/{FILE}"
+            self._session = _session(installed(), self.name)
             return
         path = expanded(model)
         if not path.is_file():
@@ -91,8 +94,8 @@ class Network:
                 f"{path}: may keep weights in other files (it names a location), expected a network in one file; save "
                 "it without external data"
             )
-        self._name = str(path)
-        self._session = _session(content, self._name)
+        self.name = str(path)
+        self._session = _session(content, self.name)
 
     def read(self, pictures: Sequence[np.ndarray], least: float) -> list[np.ndarray]:
         """Detects faces in a batch of pictures of one size.
@@ -126,7 +129,7 @@ class Network:
             if "allocat" in str(error).lower():
                 raise MemoryError(str(error)) from error
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-            raise MienError(f"{self._name}: fails when it looks for faces ({reason}); expected {FILE}") from error
+            raise MienError(f"{self.name}: fails when it looks for faces ({reason}); expected {FILE}") from error
         rows = np.concatenate(maps)
         rows = rows[np.argsort(-rows[:, 5], kind="stable")]
         return [rows[rows[:, 0] == index, 1:] for index in range(len(pictures))]
