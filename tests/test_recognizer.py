@@ -414,7 +414,7 @@ def test_a_recognizer_can_be_called() -> None:
     assert isinstance(reader([picture([255])]), Recognitions)
     assert reader(np.dstack([picture([255])] * 3), "rgb").status == "ok"
     with pytest.raises(WrongTypeError):
-        reader({1})
+        reader({1})  # type: ignore[call-overload]
 
 
 def test_color_of_the_constructor_holds_for_all_calls() -> None:
