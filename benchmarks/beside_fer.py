@@ -37,8 +37,7 @@ from mien.data.read import read_faces
 from mien.evaluation.metrics import mcnemar, score
 from mien.labels import FER2013
 from mien.machine import machine, versions
-from mien.recognition.crop import face_crop
-from mien.recognition.detection import Detection
+from mien.recognition.detection import Detection, face_crop
 from mien.recognition.recognizer import Recognizer
 
 SIZES: tuple[int, ...] = (256, 512, 1024, 2048)

@@ -24,8 +24,7 @@ import numpy as np
 from scenes import Scene, collage, portrait, scenes
 
 from mien.data.read import read_faces
-from mien.recognition.crop import square
-from mien.recognition.detection import overlap
+from mien.recognition.detection import overlap, square
 from mien.recognition.detectors import detector
 from mien.recognition.results import Box
 

@@ -19,8 +19,7 @@ from functools import partial
 import numpy as np
 from PIL import Image
 
-from mien.recognition.crop import square
-from mien.recognition.detection import Detector, overlap
+from mien.recognition.detection import Detector, overlap, square
 from mien.recognition.detectors import detector
 from mien.recognition.results import Box
 

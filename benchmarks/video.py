@@ -120,8 +120,7 @@ def table_beside(rates: dict[str, list[float]]) -> str:
 
 def speed(recognizer: Any, film: Path, count: int, rounds: int, scratch: Path) -> dict[str, float]:
     """Frames a second of the whole and of its parts, and how well the face was followed."""
-    from mien.recognition.crop import face_crop
-    from mien.recognition.detection import Detection
+    from mien.recognition.detection import Detection, face_crop
     from mien.recognition.film.writer import write_annotated
 
     records = list(recognize_film(recognizer, film))

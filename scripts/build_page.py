@@ -19,7 +19,8 @@ from mien.errors import MienError
 from mien.export.card import card
 from mien.files import read_json_object
 from mien.model.places import shipped
-from mien.recognition.yunet_network import any_size, installed
+from mien.recognition.detectors import installed
+from mien.recognition.onnx_sizes import any_size
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "src/mien/web/page"

@@ -12,8 +12,7 @@ import pytest
 from recognition_helpers import encoded
 
 from mien.errors import MienError
-from mien.recognition.arguments import check_type
-from mien.recognition.pictures import read
+from mien.recognition.pictures import check_type, read
 
 COLOUR = np.tile(np.array((204, 102, 51), np.uint8), (4, 6, 1))
 

@@ -11,10 +11,8 @@ from detection_helpers import FACE, astronaut, lefts, panorama, picture
 
 from mien.errors import MienError
 from mien.recognition import detectors
-from mien.recognition.crop import square
-from mien.recognition.detection import Detection, WholePicture, overlap, within, without_duplicates
-from mien.recognition.detectors import detector
-from mien.recognition.yunet import MARGIN, YuNet
+from mien.recognition.detection import Detection, overlap, square, within, without_duplicates
+from mien.recognition.detectors import MARGIN, WholePicture, YuNet, detector
 
 pytest.importorskip("skimage.data")
 

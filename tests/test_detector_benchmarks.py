@@ -143,7 +143,7 @@ def test_the_limits_are_counted_right() -> None:
 
 
 def test_the_smallest_and_the_cut_off_faces_that_the_readme_names_are_found() -> None:
-    from mien.recognition.yunet import YuNet
+    from mien.recognition.detectors import YuNet
 
     generator = np.random.default_rng(1)
     assert limits.small(YuNet(), 24, (900, 1300), False, generator)

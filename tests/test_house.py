@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from detection_helpers import astronaut
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from PIL import Image
 
 import mien
 
@@ -138,3 +140,36 @@ def test_a_file_of_tests_follows_a_module() -> None:
     names = {path.stem.removeprefix("test_") for path in (ROOT / "tests").glob("test_*.py")}
     lost = {name for name in names - whole if not any(f"{name}_".startswith(f"{module}_") for module in modules)}
     assert not lost, "name a file of tests after the module that it tests"
+
+
+def test_a_photo_enters_few_files_of_the_package(tmp_path: Path) -> None:
+    """Files whose functions run between a photo and its label; those of the threads are counted as well."""
+    code = (
+        "import sys, threading\n"
+        "from mien import Recognizer\n"
+        "recognizer, entered, optimized = Recognizer(), set(), 1\n"  # the bodies of classes are not optimized
+        "def note(frame, event, argument):\n"
+        "    if event == 'call' and frame.f_code.co_flags & optimized:\n"
+        "        entered.add(frame.f_code.co_filename)\n"
+        "threading.setprofile(note); sys.setprofile(note)\n"
+        "recognizer.recognize(sys.argv[1])\n"
+        "sys.setprofile(None)\n"
+        "print('\\n'.join(sorted(entered)))\n"
+    )
+    photo = tmp_path / "photo.png"
+    Image.fromarray(astronaut(512)).save(photo)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(photo)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=60,
+        check=True,
+    )
+    assert done.returncode == 0, done.stderr
+    package = str(ROOT / "src/mien") + os.sep
+    entered = {line.removeprefix(package) for line in done.stdout.splitlines() if line.startswith(package)}
+    stages = {"recognizer.py", "pictures.py", "detection.py", "detectors.py", "engine.py"}
+    expected = {*(f"recognition/{stage}" for stage in stages), "data/images.py", "machine.py"}
+    assert {name.replace(os.sep, "/") for name in entered} == expected

@@ -13,8 +13,7 @@ from PIL import Image, ImageCms
 from recognition_helpers import bomb, encoded
 
 from mien.errors import MienError
-from mien.recognition.arguments import LARGEST_FILE, check_color
-from mien.recognition.pictures import read
+from mien.recognition.pictures import LARGEST_FILE, check_color, read
 
 RED = (204, 102, 51)
 COLOUR = np.tile(np.array(RED, np.uint8), (4, 6, 1))
@@ -188,7 +187,7 @@ def test_a_bomb_is_not_unpacked(tmp_path: Path) -> None:
 
 
 def test_files_that_cannot_be_opened(tmp_path: Path) -> None:
-    with pytest.raises(MienError, match=r"missing\.png: cannot be read \(No such file"):
+    with pytest.raises(MienError, match=r"x: cannot be read \(No such file"):
         read(tmp_path / "missing.png", "x")
     with pytest.raises(MienError, match="x: is a folder, expected a picture"):
         read(tmp_path, "x")

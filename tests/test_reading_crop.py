@@ -32,8 +32,7 @@ from mien.model.classifier import Classifier
 from mien.model.networks import heads
 from mien.model.preprocessing import Preprocessing, tensor
 from mien.model.vit import build
-from mien.recognition.crop import cut, face_crop
-from mien.recognition.detection import Detection
+from mien.recognition.detection import Detection, cut, face_crop
 from mien.recognition.engine import OnnxEngine, face_size
 from mien.recognition.explain import explain, reader
 from mien.recognition.recognizer import Recognizer

@@ -97,7 +97,7 @@ def test_pictures_of_a_list_are_searched_side_by_side_in_order_and_a_bad_one_har
 
 
 def test_large_pictures_are_searched_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    from mien.recognition import crop as module
+    from mien.recognition import recognizer as module
 
     class Several(Bright):
         threads = 2

@@ -20,17 +20,17 @@ from mien.version import __version__
 if _TYPE_CHECKING:
     from mien.errors import MienError as MienError
     from mien.recognition.arguments import WrongTypeError as WrongTypeError
+    from mien.recognition.faces import Face as Face
     from mien.recognition.film.records import FilmRecognition as FilmRecognition
     from mien.recognition.recognizer import BrokenModelError as BrokenModelError
     from mien.recognition.recognizer import Recognizer as Recognizer
-    from mien.recognition.results import Face as Face
     from mien.recognition.results import Recognition as Recognition
     from mien.recognition.results import Recognitions as Recognitions
 
 # Loaded when they are asked for, so that ``import mien`` and ``mien --help`` stay quick.
 _HOMES = {
     "BrokenModelError": "mien.recognition.recognizer",
-    "Face": "mien.recognition.results",
+    "Face": "mien.recognition.faces",
     "FilmRecognition": "mien.recognition.film.records",
     "MienError": "mien.errors",
     "Recognition": "mien.recognition.results",

@@ -23,13 +23,13 @@ from mien import Recognizer
 from mien.errors import MienError
 from mien.recognition import paths
 from mien.recognition.batch import FilmSettings, read_inputs
+from mien.recognition.detectors import Network, installed
 from mien.recognition.film import decoder, reader
 from mien.recognition.film import decoder as missing
 from mien.recognition.film import reader as frames
 from mien.recognition.film import records as film
 from mien.recognition.film import tracking as film_cuts
 from mien.recognition.paths import Film, Nothing, expand
-from mien.recognition.yunet_network import Network, installed
 
 
 class TestFilesThatAreNone:

@@ -20,10 +20,10 @@ from mien.text import safe_stem, shown
 
 if TYPE_CHECKING:
     from mien.recognition.explain import Explanation
+    from mien.recognition.faces import Face
     from mien.recognition.paths import Input
     from mien.recognition.pictures import Kind
     from mien.recognition.recognizer import Recognizer
-    from mien.recognition.results import Face
 
 DESCRIPTION = """\
 Shows what of each face in photos the answer depends on: orange speaks for the expression, blue against it.

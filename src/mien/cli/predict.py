@@ -225,7 +225,7 @@ def _reading(
     Raises:
         MienError: the model or the detector cannot be loaded.
     """
-    from mien.recognition.batch import Copies, FilmSettings, read_inputs
+    from mien.recognition.batch import Copies, FilmSettings, TimedReader, read_inputs
     from mien.recognition.film.tracking import SMOOTHING_S
     from mien.recognition.recognizer import Recognizer
 
@@ -236,8 +236,6 @@ def _reading(
     names = ("model", "detector", "min_face", "engine", "device", "batch_size")
     arguments = {name: getattr(options, name) for name in names}
     if options.timeout is not None:
-        from mien.recognition.time_limit import TimedReader
-
         with closing(TimedReader(options.timeout, arguments, settings, options.annotate)) as reader:
             tally.threshold, tally.stated_accuracy = reader.threshold, reader.stated_accuracy
             yield reader.names, reader.read(inputs)

@@ -36,6 +36,12 @@ class ModelFiles:
     onnx: Path | None
     folder: Path | None
 
+    def version(self) -> tuple[tuple[str, int, int], ...]:
+        """Returns what tells the files from those of another version: their paths, sizes and times."""
+        paths = [self.onnx] if self.onnx else []
+        paths += [self.folder / "model.safetensors"] if self.folder else []
+        return tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths)
+
 
 def find(path: str | os.PathLike[str] | None) -> ModelFiles:
     """Finds a model.

@@ -1,20 +1,27 @@
-"""Reads any number of pictures and films and yields their records in order, with memory for one batch."""
+"""Reads any number of pictures and films and yields their records in order, with memory for one batch.
+
+``read_inputs`` reads in this process, ``TimedReader`` in a second one that is killed if an input takes too long.
+"""
 
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from mien.errors import MienError
-from mien.recognition.copies import Copies
+from mien.locks import clear_files
+from mien.recognition.draw import Copies
 from mien.recognition.film.timeline import timeline_file
 from mien.recognition.film.tracking import SMOOTHING_S
 from mien.recognition.paths import Film, Input, Nothing, Piped
 from mien.recognition.recognizer import BrokenModelError, Recognizer
 from mien.recognition.results import Recognition
+from mien.recognition.time_limit import OverdueError, Say, TimedProcess, Work
 
 
 @dataclass(frozen=True)
@@ -136,3 +143,66 @@ def _to_the_end(records: Iterator[Recognition], film: Film) -> Iterator[Recognit
     except MemoryError:  # only this film is too large: the next input may be smaller
         reason = f"{film.name}: needs more memory than there is left; close other programs, or make it smaller"
         yield Recognition(film.name, "error", reason)
+
+
+class TimedReader:
+    """Reads inputs as ``read_inputs`` does, with a time limit for each.
+
+    Args:
+        seconds: limit for a picture, for the first frame of a film or camera, and from frame to frame.
+        options: keyword arguments of ``Recognizer``; they must be picklable.
+        films: options for films.
+        annotate: folder of the annotated copies; None for no copies.
+
+    Raises:
+        MienError: the model or the detector cannot be loaded.
+    """
+
+    def __init__(self, seconds: float, options: dict[str, Any], films: FilmSettings, annotate: Path | None) -> None:
+        self._out_folders = [path.parent for path in (films.video_out, films.timeline) if path is not None]
+        self._out_folders += [] if annotate is None else [annotate]
+        self._process = TimedProcess(
+            seconds, _prepare_reading, options, replace(films, say=None), annotate, say=films.say
+        )
+        self.names: tuple[str, ...]
+        self.threshold: float | None
+        self.stated_accuracy: float | None
+        self.names, self.threshold, self.stated_accuracy = self._process.greeting
+
+    def read(self, inputs: Sequence[Input]) -> Generator[Recognition, None, None]:
+        """Yields a record for every picture and every frame, in order; with status ``error`` if it exceeds the limit or
+        crashes the process. Unfinished outputs of such an input (copies, timeline) are lost.
+
+        Raises:
+            MienError: as ``read_inputs``.
+        """
+        try:
+            for source in inputs:
+                if isinstance(source, Nothing):
+                    yield Recognition(source.word, "error", source.reason)
+                    continue
+                name = os.fspath(source) if isinstance(source, Path) else source.name
+                try:
+                    yield from self._process.answers(source, name)
+                except OverdueError as error:
+                    for folder in self._out_folders:
+                        clear_files(folder)
+                    yield Recognition(name, "error", str(error))
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Ends the process; a film that is being written is finished properly, as after Ctrl-C."""
+        self._process.close()
+
+
+def _prepare_reading(
+    say: Say, options: dict[str, Any], films: FilmSettings, annotate: Path | None
+) -> tuple[tuple[tuple[str, ...], float | None, float | None], Work]:
+    """Runs in the process: loads the recognizer; returns the names of its expressions with its threshold and its stated
+    accuracy (``mien.recognition.engine.Engine``), and the function that reads."""
+    recognizer = Recognizer(**options)
+    settings = replace(films, say=say)
+    copies = None if annotate is None else Copies(annotate)
+    greeting = recognizer.names, recognizer.engine.threshold, recognizer.stated_accuracy
+    return greeting, lambda source: read_inputs(recognizer, [source], settings, copies)

@@ -1,16 +1,21 @@
-"""Draws boxes and labels of faces on pictures."""
+"""Draws boxes and labels of faces on pictures, and writes copies of pictures with them."""
 
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import Protocol
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from mien import fonts
+from mien.errors import MienError
+from mien.files import atomic_file
+from mien.recognition.faces import Face, Record
+from mien.text import safe_stem
 
 Colour = tuple[int, int, int]
 _Area = tuple[int, int, int, int]
@@ -29,35 +34,6 @@ COLOURS: dict[str, Colour] = {
 _DARK: Colour = (20, 22, 26)
 _LIGHT: Colour = (255, 255, 255)
 _SMALLEST_TEXT = 9
-
-
-class LabelledFace(Protocol):
-    """What is drawn of a face; ``mien.recognition.results.Face`` has it, which this module must not import."""
-
-    @property
-    def box(self) -> tuple[float, float, float, float]:
-        """Left, top, width and height in pixels."""
-        ...
-
-    @property
-    def label(self) -> str:
-        """The expression."""
-        ...
-
-    @property
-    def score(self) -> float:
-        """Its probability in [0, 1]."""
-        ...
-
-    @property
-    def probabilities(self) -> Mapping[str, float]:
-        """The probability of every expression of the model; its names decide the colours."""
-        ...
-
-    @property
-    def uncertain(self) -> bool | None:
-        """Whether the answer is uncertain; None if the model was not calibrated."""
-        ...
 
 
 def colour_of(name: str, names: Sequence[str] = ()) -> Colour:
@@ -98,7 +74,7 @@ def _distances(colours: np.ndarray, colour: np.ndarray) -> np.ndarray:
     return np.sqrt((weights * (colours - colour) ** 2).sum(axis=1))
 
 
-def annotated(pixels: np.ndarray, faces: Sequence[LabelledFace]) -> np.ndarray:
+def annotated(pixels: np.ndarray, faces: Sequence[Face]) -> np.ndarray:
     """Returns a copy of a picture with a box and a label for every face.
 
     A box has the colour of the expression and a dark rim, so that it is visible on any background. An uncertain answer
@@ -132,11 +108,23 @@ def annotated(pixels: np.ndarray, faces: Sequence[LabelledFace]) -> np.ndarray:
     return np.asarray(image).copy()
 
 
-def _colour(face: LabelledFace) -> Colour:
+def drawn(record: Record) -> Image.Image:
+    """Returns a copy of the picture of a record with a box and a label for every face; mode RGB.
+
+    Raises:
+        MienError: the picture could not be read, or its pixels were not kept.
+    """
+    if record.pixels is None:
+        reason = record.error or "its pixels were not kept; read it with Recognizer.recognize"
+        raise MienError(f"{record.input}: cannot be drawn on: {reason}")
+    return Image.fromarray(annotated(record.pixels, record.faces))
+
+
+def _colour(face: Face) -> Colour:
     return colour_of(face.label, tuple(face.probabilities))
 
 
-def _area(face: LabelledFace, width: int, height: int) -> _Area:
+def _area(face: Face, width: int, height: int) -> _Area:
     """Rounds a box to whole pixels within the picture: left, top, right and bottom, all inclusive."""
     left, top, wide, high = face.box
     right, bottom = round(left + wide) - 1, round(top + high) - 1
@@ -172,7 +160,7 @@ def _box(pen: ImageDraw.ImageDraw, area: _Area, colour: Colour, line: int, *, da
 
 def _plate(
     pen: ImageDraw.ImageDraw,
-    face: LabelledFace,
+    face: Face,
     area: _Area,
     other_areas: Sequence[_Area],
     taken: list[_Area],
@@ -194,9 +182,7 @@ def _plate(
     fonts.write(pen, (left + pad + pad // 2, (top + bottom + 1) / 2), text, points, _LIGHT, "lm")
 
 
-def _fitting_label(
-    face: LabelledFace, area: _Area, size: tuple[int, int]
-) -> tuple[str, int, tuple[int, int], int] | None:
+def _fitting_label(face: Face, area: _Area, size: tuple[int, int]) -> tuple[str, int, tuple[int, int], int] | None:
     """Returns the longest label that fits in the picture, the size of its font and of its plate, and the padding."""
     width, height = size
     largest = min(max(round((area[3] - area[1]) / 8), 12), max(12, min(width, height) // 24))
@@ -230,3 +216,76 @@ def _places(area: _Area, wide: int, high: int, size: tuple[int, int]) -> Iterato
 
 def _intersect(first: _Area, second: _Area) -> bool:
     return first[0] <= second[2] and second[0] <= first[2] and first[1] <= second[3] and second[1] <= first[3]
+
+
+# Copies with boxes, and free names for them.
+
+_KINDS = {
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".png": "PNG",
+    ".bmp": "BMP",
+    ".webp": "WEBP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+}
+_QUALITY = 95
+
+_LONGEST_NAME = 255
+"""Bytes of the longest file name that file systems allow."""
+
+
+def numbered(stem: str, count: int, suffix: str) -> str:
+    """Returns a file name with a number before its ending; a stem that is too long is shortened."""
+    name = f"{stem}-{count}{suffix}"
+    return name if len(os.fsencode(name)) <= _LONGEST_NAME else f"{safe_stem(stem)}-{count}{suffix}"
+
+
+class Copies:
+    """Writes annotated copies under the names of the pictures.
+
+    If a name is in use, a number is added: ``face-2.jpg``. Formats that cannot be written (GIF, PPM) become
+    ``face.gif.png``.
+
+    Args:
+        folder: folder of the copies; it is created if it does not exist.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._counts: dict[str, int] = {}
+
+    def add(self, record: Record) -> Path:
+        """Writes the copy of a picture and returns its path.
+
+        Raises:
+            MienError: the record has no pixels, or the folder cannot be written to.
+        """
+        path = self.place(Path(record.input).name)
+        with atomic_file(path, spare_newcomer=True) as temporary:
+            drawn(record).save(temporary, format=_KINDS[path.suffix.lower()], quality=_QUALITY)
+        return path
+
+    def place(
+        self, name: str, kinds: tuple[str, ...] = tuple(_KINDS), otherwise: str = ".png", not_at: Path | None = None
+    ) -> Path:
+        """Returns a free path in the folder for a copy.
+
+        Args:
+            name: file name of the original.
+            kinds: endings that can be written.
+            otherwise: ending that is appended to a name with another ending.
+            not_at: a path that is reserved, though nothing is there yet.
+        """
+        name = name if Path(name).suffix.lower() in kinds else name + otherwise
+        stem, suffix = Path(name).stem, Path(name).suffix
+        if len(os.fsencode(name)) > _LONGEST_NAME:
+            name = f"{safe_stem(stem)}{suffix}"
+        count = self._counts.get(name, 0) + 1
+        path = self.folder / (name if count == 1 else numbered(stem, count, suffix))
+        reserved = None if not_at is None else not_at.absolute()
+        while os.path.lexists(path) or path.absolute() == reserved:
+            count += 1
+            path = self.folder / numbered(stem, count, suffix)
+        self._counts[name] = count
+        return path

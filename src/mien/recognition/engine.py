@@ -261,8 +261,10 @@ def _metadata(path: Path, session: Any) -> dict[str, Any]:
         fits &= outputs["probabilities"].shape[1:] == [len(metadata["names"])] and "embedding" in outputs
         fits &= all(outputs[name].type == "tensor(float)" for name in OUTPUTS)
         fits &= type(size) is int and 1 <= size <= _LARGEST_IMAGE and type(metadata["grey"]) is bool
-        fits &= _is_face_size(metadata.get("face_size", size), size)
-        fits &= all(_is_share(metadata[name]) for name in ("threshold", "stated_accuracy"))
+        face_size = metadata.get("face_size", size)
+        fits &= type(face_size) is int and size <= face_size <= 2 * size and (face_size - size) % 2 == 0
+        shares = [metadata[name] for name in ("threshold", "stated_accuracy") if metadata[name] is not None]
+        fits &= all(type(share) in (int, float) and 0 <= share <= 1 for share in shares)
         names = metadata["names"]
         fits &= isinstance(names, list) and all(isinstance(name, str) and name.strip() for name in names)
         fits &= len(set(names)) == len(names) > 1
@@ -271,14 +273,6 @@ def _metadata(path: Path, session: Any) -> dict[str, Any]:
     if not fits:
         raise _foreign(path)
     return metadata
-
-
-def _is_face_size(value: Any, image_size: int) -> bool:
-    return type(value) is int and image_size <= value <= 2 * image_size and (value - image_size) % 2 == 0
-
-
-def _is_share(value: Any) -> bool:
-    return value is None or (type(value) in (int, float) and 0 <= value <= 1)
 
 
 def _foreign(path: Path) -> MienError:

@@ -9,25 +9,23 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from mien.errors import MienError
 from mien.files import atomic_file
 from mien.locks import claim_file
+from mien.recognition.faces import Face, Record
 from mien.text import csv_path, csv_text, encodable
-
-if TYPE_CHECKING:
-    from mien.recognition.results import Face, Recognition
 
 _ROWS_AT_ONCE = 4096
 
 
-def fer(record: Recognition) -> list[dict[str, Any]]:
+def fer(record: Record) -> list[dict[str, Any]]:
     """Returns the faces as ``FER().detect_emotions`` does: ``box`` [x, y, w, h] in whole pixels, and ``emotions``."""
     return [{"box": _whole_box(face), "emotions": dict(face.probabilities)} for face in record.faces]
 
 
-def deepface(record: Recognition) -> list[dict[str, Any]]:
+def deepface(record: Record) -> list[dict[str, Any]]:
     """Returns the faces as ``DeepFace.analyze(actions=["emotion"])`` does; emotions are in percent.
 
     ``face_confidence`` is the detector's score, in [0, 1] as in deepface: a score outside is moved to the nearer end.
@@ -44,7 +42,7 @@ def deepface(record: Recognition) -> list[dict[str, Any]]:
     ]
 
 
-def hf(record: Recognition) -> list[list[dict[str, Any]]]:
+def hf(record: Record) -> list[list[dict[str, Any]]]:
     """Returns for every face what ``transformers.pipeline("image-classification")`` does: ``label`` and ``score``, the
     surest first."""
     return [
@@ -56,7 +54,7 @@ def hf(record: Recognition) -> list[list[dict[str, Any]]]:
     ]
 
 
-FORMATS: dict[str, Callable[[Recognition], list[Any]]] = {"fer": fer, "deepface": deepface, "hf": hf}
+FORMATS: dict[str, Callable[[Record], list[Any]]] = {"fer": fer, "deepface": deepface, "hf": hf}
 """Functions to the formats of other tools, by the tool's name."""
 
 
@@ -67,7 +65,7 @@ def columns(names: Sequence[str]) -> list[str]:
     return [*of_record, *of_face, *(f"probability_{name}" for name in names)]
 
 
-def rows(record: Recognition) -> list[dict[str, Any]]:
+def rows(record: Record) -> list[dict[str, Any]]:
     """Returns a row for every face of a record, or one without a face if it has none; missing values are None.
 
     ``face`` counts the faces of a picture from 0.
@@ -77,7 +75,7 @@ def rows(record: Recognition) -> list[dict[str, Any]]:
     return [{**common, **_of_face(index, face)} for index, face in enumerate(record.faces)] or [common]
 
 
-Add: TypeAlias = "Callable[[Recognition], None]"
+Add: TypeAlias = Callable[[Record], None]
 """Function that adds the next record to a table."""
 
 
@@ -166,7 +164,7 @@ def parquet_table(path: Path, names: Sequence[str]) -> Iterator[Add]:
         writer.write_table(pyarrow.Table.from_pylist(waiting, schema))
         waiting.clear()
 
-    def add(record: Recognition) -> None:
+    def add(record: Record) -> None:
         waiting.extend(rows(record))
         if len(waiting) >= _ROWS_AT_ONCE:
             flush()

@@ -6,11 +6,13 @@ The reader accepts many formats, but no damage. ``mien.data.images`` reads data 
 
 from __future__ import annotations
 
+import glob
+import inspect
 import os
 import re
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageOps
@@ -19,13 +21,7 @@ from mien.data.images import SUFFIXES as DATA_SUFFIXES
 from mien.data.images import grey_if_equal, open_picture, pillow_errors
 from mien.data.sources import open_file
 from mien.errors import MienError
-from mien.recognition.arguments import (
-    EXPECTED,
-    LARGEST_FILE,
-    bytes_of_stream,
-    check_is_path,
-    remedy,
-)
+from mien.recognition.arguments import EXPECTED, WrongTypeError, address_hint, not_uint8, remedy
 
 SUFFIXES: tuple[str, ...] = (*DATA_SUFFIXES, ".gif", ".jfif", ".avif", ".heic", ".heif", ".jp2")
 """Endings of pictures, in lower case. If such a file of a folder cannot be read, that is reported as an error;
@@ -33,6 +29,12 @@ it is not skipped."""
 
 MOST_PIXELS = 2**27
 """Pixels of the largest photo that is read (134 million); checked before decoding."""
+
+Color = Literal["rgb", "bgr", "gray"]
+"""Meaning of the last axis of an array."""
+
+LARGEST_FILE = 2**30
+"""Bytes of the largest file that is read: twice an uncompressed photo of the most pixels."""
 
 _MOST = f"{MOST_PIXELS / 1e6:.0f} million"
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM", "GIF", "AVIF")
@@ -93,14 +95,16 @@ def read(picture: Any, where: str, color: str | None = None) -> np.ndarray:
 def _bytes_of(path: Path, where: str) -> bytes:
     """Reads a file that is no film and at most ``LARGEST_FILE`` bytes long."""
     try:
-        with open_file(path) as stream:
+        if path.exists() and not path.is_file():
+            raise MienError(f"{where}: is no regular file, expected one; give another path")
+        with path.open("rb") as stream:
             size = os.fstat(stream.fileno()).st_size
             data = stream.read(HEAD)
             _check_kind(data, where, path.suffix)
             data += stream.read() if size <= LARGEST_FILE else b""
     except (OSError, ValueError) as error:  # ValueError: the name holds a NUL
         reason = getattr(error, "strerror", None) or error
-        raise MienError(f"{where}: cannot be read ({reason}); check the path") from error
+        raise MienError(f"{where}: cannot be read ({reason}); check the file and its rights") from error
     if size > LARGEST_FILE:
         raise MienError(f"{where}: is larger than {LARGEST_FILE >> 30} GiB, expected a picture; make it smaller")
     return data
@@ -161,7 +165,9 @@ def _pixels(image: Image.Image, where: str) -> np.ndarray:
             f"{where}: has pixels of kind F (floats without a known range), expected 8 or 16 bits; save it as such"
         )
     if upright.has_transparency_data:
-        upright = Image.alpha_composite(Image.new("RGBA", upright.size, _WHITE), _with_alpha(upright))
+        # Pillow cannot convert premultiplied grey (La) to RGBA directly.
+        with_alpha = (upright.convert("LA") if upright.mode == "La" else upright).convert("RGBA")
+        upright = Image.alpha_composite(Image.new("RGBA", upright.size, _WHITE), with_alpha)
     if upright.mode in ("1", "L", "LA", "La"):
         return np.asarray(upright.convert("L"))
     return grey_if_equal(np.asarray(_from_lab(upright) if upright.mode == "LAB" else upright.convert("RGB")))
@@ -172,11 +178,6 @@ def _is_turned(image: Image.Image) -> bool:
         return image.getexif().get(ExifTags.Base.Orientation, 1) != 1
     except Exception:  # Damaged EXIF data raises many kinds of exceptions; the pixels can be read anyway.
         return False
-
-
-def _with_alpha(image: Image.Image) -> Image.Image:
-    """Converts to mode RGBA; Pillow cannot convert premultiplied grey (La) directly."""
-    return (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
 
 
 def _from_lab(image: Image.Image) -> Image.Image:
@@ -207,7 +208,7 @@ def _from_array(array: np.ndarray, where: str, color: str | None) -> np.ndarray:
     if array.dtype == np.bool_:
         array = array.astype(np.uint8) * np.uint8(255)
     if array.dtype != np.uint8:
-        raise MienError(f"{where}: {_wrong_type(array)}")
+        raise MienError(f"{where}: {not_uint8(array)}")
     channels = {"gray": (1,), "rgb": (3, 4), "bgr": (3, 4)}.get(color or "", (1, 3, 4))
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in channels):
         expected = "[H, W]" if color == "gray" else "[H, W] (grey) or [H, W, 3] (colour)"
@@ -227,21 +228,93 @@ def _from_array(array: np.ndarray, where: str, color: str | None) -> np.ndarray:
     return ((pixels * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
 
 
-def _wrong_type(array: np.ndarray) -> str:
-    """Describes what is wrong with an array that is not uint8, and the remedy."""
-    if np.issubdtype(array.dtype, np.floating):
-        if np.isnan(array).any():
-            return f"is a {array.dtype} array with NaN, expected uint8 in 0 to 255; find out where the NaN come from"
-        return (
-            f"is a {array.dtype} array, expected uint8 in 0 to 255; where values are in 0 to 1 give "
-            "(255 * x).round().astype('uint8')"
-        )
-    if array.dtype == np.uint16:
-        return (
-            "is a uint16 array, expected uint8 in 0 to 255; where values fill 16 bits give (x // 257).astype('uint8')"
-        )
-    return f"is a {array.dtype} array, expected uint8 in 0 to 255; give x.astype('uint8') where that loses nothing"
+def check_color(picture: Any, color: str | None) -> None:
+    """Checks the option ``color`` for a picture.
 
+    Args:
+        picture: as for ``read``.
+        color: ``rgb``, ``bgr``, ``gray`` or None.
+
+    Raises:
+        MienError: ``color`` has another value, or is missing for an array that may be RGB or BGR.
+    """
+    if color is not None and color not in get_args(Color):
+        raise MienError(f"color: got {color!r}, expected one of {', '.join(map(repr, get_args(Color)))}")
+    if color is None and isinstance(picture, np.ndarray) and picture.ndim == 3 and picture.shape[2] in (3, 4):
+        raise MienError(
+            f"color: is missing for an array {list(picture.shape)}, whose first channel may be red or blue; "
+            "say color='bgr' for one from OpenCV, color='rgb' for one from Pillow, imageio or scikit-image"
+        )
+
+
+def check_type(picture: Any) -> None:
+    """Checks that a value may be one picture, before anything is read.
+
+    None passes, as ``cv2.imread`` gives it for a file that it cannot read: that is a fault of one picture.
+
+    Raises:
+        WrongTypeError (a MienError and a TypeError): it has another type, or is an array of several pictures.
+    """
+    if isinstance(picture, np.ndarray):
+        if picture.ndim == 4:
+            raise WrongTypeError(
+                f"picture: is an array {list(picture.shape)} of several pictures, expected one of them, [H, W, 3]; "
+                "give list(array)"
+            )
+        return
+    known = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image, type(None))
+    if isinstance(picture, known) or callable(getattr(picture, "read", None)):
+        return
+    raise WrongTypeError(f"picture: is a {type(picture).__name__}, expected {EXPECTED}{remedy(picture)}")
+
+
+def check_is_path(name: str, where: str) -> None:
+    """Refuses texts that name no file and are addresses, pictures themselves or patterns, with what to do instead."""
+    if os.path.lexists(name):
+        return
+    hint = address_hint(name)
+    if hint is None and glob.has_magic(name):
+        hint = "is a pattern that no file has as its name; give sorted(glob.glob(pattern)), or use `mien predict`"
+    if hint is not None:
+        raise MienError(f"{where if len(where) <= 200 else where[:60] + '...'}: {hint}")
+
+
+def bytes_of_stream(stream: Any, where: str) -> bytes:
+    """Reads an open binary file to its end.
+
+    Raises:
+        MienError: it is closed, at its end, opened as text, asynchronous, or larger than ``LARGEST_FILE``.
+    """
+    if inspect.iscoroutinefunction(stream.read):
+        raise MienError(
+            f"{where}: is read with await, expected a plain file; give the bytes: await x.read(), or x.file"
+        )
+    try:
+        data = stream.read(LARGEST_FILE + 1)
+    except (OSError, ValueError) as error:  # ValueError: the file is closed
+        raise MienError(
+            f"{where}: cannot be read ({getattr(error, 'strerror', None) or error}); open it again"
+        ) from error
+    if isinstance(data, str):
+        raise MienError(f"{where}: is a file opened as text, expected bytes; open it with mode 'rb'")
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise MienError(f"{where}: read() gives a {type(data).__name__}, expected bytes; give the bytes of the file")
+    if len(data) > LARGEST_FILE:
+        raise MienError(f"{where}: is larger than {LARGEST_FILE >> 30} GiB, expected a picture; make it smaller")
+    if not len(data) and _position(stream):
+        raise MienError(f"{where}: is at its end, nothing is left to read; call seek(0) first")
+    return bytes(data)
+
+
+def _position(stream: Any) -> int:
+    """Returns where an open file stands, in bytes from its start; 0 if it does not say."""
+    try:
+        return int(stream.tell())
+    except (AttributeError, OSError, TypeError, ValueError):
+        return 0
+
+
+# The kind of a file, by its first bytes.
 
 HEAD = 4096
 """Bytes from the start of a file by which its kind is detected."""
@@ -331,7 +404,8 @@ def kind_of_bytes(head: bytes) -> Kind:
     if not head:
         return Kind.EMPTY
     if head[4:8] == b"ftyp":
-        return _by_brand(head[8:12])
+        brand = head[8:12]
+        return Kind.PICTURE if brand in _PICTURE_BRANDS else Kind.SOUND if brand in _SOUND_BRANDS else Kind.FILM
     if head[:4] in (b"RIFF", b"RIFX"):
         return _RIFFS.get(head[8:12], Kind.OTHER)
     if head[:4] == b"OggS":
@@ -344,12 +418,6 @@ def kind_of_bytes(head: bytes) -> Kind:
         if head.startswith(beginnings):
             return kind
     return Kind.TEXT if _is_text(head) else Kind.UNKNOWN
-
-
-def _by_brand(brand: bytes) -> Kind:
-    if brand in _PICTURE_BRANDS:
-        return Kind.PICTURE
-    return Kind.SOUND if brand in _SOUND_BRANDS else Kind.FILM
 
 
 def _is_transport(head: bytes) -> bool:

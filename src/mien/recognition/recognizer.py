@@ -6,24 +6,25 @@ import math
 import operator
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal, SupportsIndex, TypeAlias, overload
+from typing import IO, TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 import numpy as np
 from PIL import Image
 
 from mien.errors import NO_NUMBERS, MienError
-from mien.model.places import DEFAULT, SHIPPED, find
+from mien.machine import side_by_side
+from mien.model.places import DEFAULT, SHIPPED
 from mien.recognition import detectors, engines
-from mien.recognition.arguments import Color, WrongTypeError, address_hint, check_color, check_type
-from mien.recognition.crop import SearchedPicture, search_pictures
-from mien.recognition.detection import Detection, Detector
+from mien.recognition.detection import Detection, Detector, SideBySide, face_crop
 from mien.recognition.devices import Device, device_name
 from mien.recognition.engine import Engine
+from mien.recognition.pictures import Color, check_color, check_type, read
 from mien.recognition.results import Face, Recognition, Recognitions
+from mien.text import shown
 
 if TYPE_CHECKING:
     from mien.recognition.explain import Explanation
@@ -52,8 +53,8 @@ class Recognizer:
             (``user/model``, see ``mien.model.hub_models``); by default ``mini``.
         detector: ``yunet``; the path of another YuNet file (as text, ``yunet:FILE.onnx``); ``none`` for pictures that
             are face crops already; or an object with the interface of ``mien.recognition.detection.Detector``.
-        min_face: side in pixels of the smallest face to look for; by default ``mien.recognition.yunet.MIN_FACE``. Only
-            yunet has this option.
+        min_face: side in pixels of the smallest face to look for; by default ``mien.recognition.detectors.MIN_FACE``.
+            Only yunet has this option.
         color: the channels of all arrays, ``rgb``, ``bgr`` (as OpenCV has them) or ``gray``, where a call says nothing
             else.
         engine: ``auto``, ``onnx``, ``torch``, or an object with the interface of ``mien.recognition.engine.Engine``;
@@ -102,8 +103,8 @@ class Recognizer:
     def __getstate__(self) -> dict[str, Any]:
         """What a copy or another process needs to load the same recognizer: settings, and no loaded network."""
         state = {**self._loaded_with, "batch_size": self.batch_size, "color": self.color}
-        if isinstance(state["engine"], str):
-            state["model"] = _absolute(state["model"])
+        if isinstance(state["engine"], str) and state["model"] is not None and os.path.exists(state["model"]):
+            state["model"] = os.path.abspath(state["model"])  # the other process may work in another folder
         if isinstance(state["detector"], os.PathLike):
             state["detector"] = Path(os.path.abspath(state["detector"]))
         for part, value, loaded in zip(("detector", "engine"), (self.detector, self.engine), self._parts, strict=True):
@@ -119,13 +120,15 @@ class Recognizer:
             settings["detector"] = _detector_of_process(parts["detector"], state["min_face"])
         if isinstance(parts["engine"], str):
             model, device, threads = (state[name] for name in ("model", "device", "threads"))
-            settings["engine"] = _engine_of_process(model, parts["engine"], device, threads, _version(model))
+            settings["engine"] = engines.engine_of_process(model, parts["engine"], device, threads)
         Recognizer.__init__(self, **settings)
         self._loaded_with |= {name: state[name] for name in self._loaded_with}
 
     def __repr__(self) -> str:
         detector = getattr(self.detector, "name", type(self.detector).__name__)
-        words = [repr(self._model_name()), f"engine={_kind(self.engine)!r}"]
+        engine = type(self.engine).__name__
+        kind = {"OnnxEngine": "onnx", "TorchEngine": "torch"}.get(engine, engine)
+        words = [repr(self._model_name()), f"engine={kind!r}"]
         provider = getattr(self.engine, "provider", None)
         words += [] if provider is None else [f"provider={provider!r}"]
         return f"Recognizer({', '.join([*words, f'detector={detector!r}'])})"
@@ -227,18 +230,10 @@ class Recognizer:
             BrokenModelError (a MienError): the model answers with NaN.
             ValueError: ``every`` is below 1, or ``smoothing`` below 0.
         """
-        from mien.recognition.film.records import FilmRecognition
+        from mien.recognition.film.records import FilmRecognition, film_source
         from mien.recognition.film.tracking import SMOOTHING_S
 
-        if not isinstance(source, str | os.PathLike | SupportsIndex):
-            hint = "; write it to a file first" if callable(getattr(source, "read", None)) else ""
-            raise WrongTypeError(
-                f"source: is a {type(source).__name__}, expected a film file or the number of a camera{hint}"
-            )
-        hint = None if isinstance(source, SupportsIndex) else address_hint(os.fspath(source))
-        if hint is not None:
-            raise MienError(f"{source}: {hint}")
-        film = operator.index(source) if isinstance(source, SupportsIndex) else Path(source)
+        film = film_source(source)
         smoothing = SMOOTHING_S if smoothing is None else smoothing
         return FilmRecognition(self, film, every=operator.index(every), smoothing=smoothing, keep_pixels=keep_pixels)
 
@@ -355,30 +350,137 @@ def _detector(detector: object, min_face: float | None) -> Any:
     return made
 
 
-# A pool of processes gets a recognizer with every task; loading its model each time would take longer than most tasks.
 @lru_cache(maxsize=4)
 def _detector_of_process(detector: Any, min_face: float | None) -> Any:
     return _detector(detector, min_face)
 
 
-@lru_cache(maxsize=4)
-def _engine_of_process(model: Any, kind: str, device: Any, threads: int | None, version: object) -> Engine:
-    return engines.engine(model, kind, device, threads)
+_MOST_DECODED_BYTES = 64 * 2**20
+"""Bytes of decoded pixels from which on a group of pictures is searched, even if some threads stay idle."""
 
 
-def _version(model: Any) -> tuple[tuple[str, int, int], ...]:
-    """Returns what tells a model's files from those of another version: their paths, sizes and times."""
-    files = find(model)
-    paths = [files.onnx] if files.onnx else []
-    paths += [files.folder / "model.safetensors"] if files.folder else []
-    return tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths)
+@dataclass(frozen=True)
+class SearchedPicture:
+    """A picture whose faces are cut out and not read yet.
+
+    Attributes:
+        record: the result so far, without faces.
+        detections: the faces in the picture; empty if there are none, or if the picture cannot be read.
+        crops: uint8 [S, S] or [S, S, 3], one for each detection.
+    """
+
+    record: Recognition
+    detections: Sequence[Detection]
+    crops: Sequence[np.ndarray]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its arrays."""
+        pixels = self.record.pixels
+        return sum(crop.nbytes for crop in self.crops) + (0 if pixels is None else pixels.nbytes)
 
 
-def _absolute(model: Any) -> Any:
-    """Returns a model's path as another process finds it, which may work in another folder; names stay."""
-    return os.path.abspath(model) if model is not None and os.path.exists(model) else model
+def search_pictures(
+    pictures: Iterable[Any],
+    detector: Detector,
+    engine: Engine,
+    color: str | None = None,
+    *,
+    keep_pixels: bool = False,
+    patience: float = math.inf,
+) -> Iterator[SearchedPicture]:
+    """Decodes pictures, detects their faces and cuts these out, as many pictures at once as the detector has threads.
+
+    Args:
+        pictures: as ``mien.recognition.pictures.read`` takes them; read one group ahead at most.
+        detector: finds the faces.
+        engine: the network that will read them; it decides the size and the channels of the crops.
+        color: the order of the channels of arrays.
+        keep_pixels: keep the pixels in the record.
+        patience: seconds after which a group is searched, even if it is not full.
+
+    Yields:
+        One item for each picture, in order; its record has status ``error`` if the picture cannot be read.
+
+    Raises:
+        MienError: ``color`` is unknown, or is missing for a colour array.
+    """
+    group_size = detector.threads if isinstance(detector, SideBySide) else 1
+    group: list[_DecodedPicture] = []
+    started = time.monotonic()
+    for index, picture in enumerate(pictures):
+        check_color(picture, color)
+        name = _name_of(picture, index)
+        group.append(_decode(picture, name, color))
+        decoded_bytes = sum(decoded.pixels.nbytes for decoded in group if decoded.pixels is not None)
+        is_full = len(group) >= group_size or decoded_bytes >= _MOST_DECODED_BYTES
+        if is_full or time.monotonic() - started >= patience:
+            yield from _search_group(group, detector, engine, keep_pixels)
+            group, started = [], time.monotonic()
+    yield from _search_group(group, detector, engine, keep_pixels)
 
 
-def _kind(engine: object) -> str:
-    """Returns the name of an engine: onnx, torch, or its class."""
-    return {"OnnxEngine": "onnx", "TorchEngine": "torch"}.get(type(engine).__name__, type(engine).__name__)
+def _name_of(picture: Any, index: int) -> str:
+    """Returns the name of a picture in its record: the path, also that of an open file, or its number."""
+    if isinstance(picture, str | os.PathLike):
+        return os.fsdecode(picture)
+    name = getattr(picture, "name", None) if callable(getattr(picture, "read", None)) else None
+    return name if isinstance(name, str) and name else f"picture {index}"
+
+
+@dataclass(frozen=True)
+class _DecodedPicture:
+    """A picture before the search: uint8 [H, W] or [H, W, 3], or the reason why it cannot be read."""
+
+    name: str
+    pixels: np.ndarray | None
+    error: str | None = None
+
+
+def _decode(picture: Any, name: str, color: str | None) -> _DecodedPicture:
+    try:
+        return _DecodedPicture(name, read(picture, name, color))
+    except MienError as error:
+        return _DecodedPicture(name, None, str(error))
+    except MemoryError:  # only this picture is too large: the next one may be smaller
+        return _DecodedPicture(name, None, _out_of_memory(name))
+
+
+def _search_group(
+    group: Sequence[_DecodedPicture], detector: Detector, engine: Engine, keep_pixels: bool
+) -> list[SearchedPicture]:
+    """Searches some pictures: side by side with one thread each if the detector can, else one after the other."""
+    if len(group) > 1 and isinstance(detector, SideBySide):
+        detect = detector.detect_alone
+        return side_by_side(
+            lambda picture: _search(picture, detect, detector.margin, engine, keep_pixels), group, detector.threads
+        )
+    return [_search(picture, detector.detect, detector.margin, engine, keep_pixels) for picture in group]
+
+
+def _search(
+    picture: _DecodedPicture,
+    detect: Callable[[np.ndarray], list[Detection]],
+    margin: float,
+    engine: Engine,
+    keep_pixels: bool,
+) -> SearchedPicture:
+    """Detects the faces of one picture and cuts them out."""
+    name, pixels = picture.name, picture.pixels
+    if pixels is None:
+        return SearchedPicture(Recognition(name, "error", picture.error), [], [])
+    try:
+        detections = detect(pixels)
+    except MienError as error:
+        return SearchedPicture(Recognition(name, "error", str(error)), [], [])
+    except MemoryError:
+        return SearchedPicture(Recognition(name, "error", _out_of_memory(name)), [], [])
+    height, width = pixels.shape[:2]
+    kept_pixels = pixels if keep_pixels else None
+    record = Recognition(name, "ok" if detections else "no_face", width=width, height=height, pixels=kept_pixels)
+    crops = [face_crop(pixels, detection, margin, engine) for detection in detections]
+    return SearchedPicture(record, detections, crops)
+
+
+def _out_of_memory(name: str) -> str:
+    return shown(f"{name}: needs more memory than there is left; close other programs, or make it smaller")

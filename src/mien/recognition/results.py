@@ -1,4 +1,4 @@
-"""The results: a record for every picture or frame, and the faces in it."""
+"""The results as users get them: records that become tables, JSON and pictures."""
 
 from __future__ import annotations
 
@@ -6,28 +6,25 @@ import io
 import os
 import tempfile
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from PIL import Image
 
 from mien.errors import MienError
 from mien.files import atomic_file
-from mien.text import json_shown, shown
+from mien.recognition.faces import MOST_IN_REPR, Record
+from mien.recognition.faces import Box as Box
+from mien.recognition.faces import Face as Face
+from mien.recognition.formats import columns, csv_table, rows
+from mien.text import json_shown
 
 if TYPE_CHECKING:
     import pandas
-
-Box = tuple[float, float, float, float]
-"""Left, top, width and height in pixels of the upright picture; the origin is its top left corner."""
-
-_MOST_IN_REPR = 4
-_LONGEST_IN_REPR = 60
 
 
 class Tables:
@@ -74,8 +71,6 @@ class Tables:
             raise MienError("to_df: needs pandas, which is not installed; pip install 'mien[tables]' brings it")
         import pandas
 
-        from mien.recognition.formats import columns, rows
-
         records, names = self._read()
         return pandas.DataFrame([row for record in records for row in rows(record)], columns=columns(names))
 
@@ -89,8 +84,6 @@ class Tables:
             MienError: another command writes the file.
             OSError: it cannot be written.
         """
-        from mien.recognition.formats import csv_table
-
         records, names = self._read()
         if path is None:
             with tempfile.TemporaryDirectory() as folder:
@@ -138,59 +131,7 @@ class Tables:
 
 
 @dataclass(frozen=True, repr=False)
-class Face:
-    """A face and its expression: a guess about the picture, not about what the person feels.
-
-    Attributes:
-        box: left, top, width and height in pixels of the upright picture, within it.
-        label: the most probable expression.
-        score: its probability, in [0, 1].
-        probabilities: the calibrated probability of every expression, in [0, 1]; they sum to 1.
-        uncertain: True if ``score`` is below the threshold from which the model promises its stated accuracy on new
-            photographs; always True if no threshold reaches that accuracy; None if the model was not calibrated.
-        detector_score: confidence on the detector's own scale, higher is surer; None if it has none.
-        crop: uint8 [S, S] (grey) or [S, S, 3] (RGB), the network's input.
-        embedding: float32 [D], the [CLS] vector after the last norm.
-        id: number of the face, the same in all frames of a film; None for a picture.
-    """
-
-    box: Box
-    label: str
-    score: float
-    probabilities: Mapping[str, float] = field(hash=False)
-    uncertain: bool | None = None
-    detector_score: float | None = None
-    crop: np.ndarray | None = field(default=None, compare=False)
-    embedding: np.ndarray | None = field(default=None, compare=False)
-    id: int | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns a JSON-ready dict: ``box``, ``label``, ``score``, ``uncertain``, ``probabilities``,
-        ``detector_score``; in a film also ``id``."""
-        values: dict[str, Any] = {
-            "box": [round(value, 1) for value in self.box],
-            "label": self.label,
-            "score": self.score,
-            "uncertain": self.uncertain,
-            "probabilities": dict(self.probabilities),
-            "detector_score": self.detector_score,
-        }
-        return values if self.id is None else {**values, "id": self.id}
-
-    def record(self) -> dict[str, Any]:
-        """Does the same as ``to_dict``."""
-        return self.to_dict()
-
-    def __repr__(self) -> str:
-        number = "" if self.id is None else f", id={self.id}"
-        return f"Face({self._in_short()}, box=({', '.join(f'{value:.0f}' for value in self.box)}){number})"
-
-    def _in_short(self) -> str:
-        return f"{shown(self.label)}{'?' if self.uncertain else ''} {self.score:.0%}"
-
-
-@dataclass(frozen=True, repr=False)
-class Recognition(Tables):
+class Recognition(Record, Tables):
     """The result for one picture, or for one frame of a film. It iterates over its faces, which have an index.
 
     As with a list, ``len`` is the number of faces, and a result without faces is false.
@@ -207,49 +148,6 @@ class Recognition(Tables):
         pixels: uint8 [height, width] (grey) or [height, width, 3] (RGB), upright; None if they were not kept.
     """
 
-    input: str
-    status: Literal["ok", "no_face", "error"]
-    error: str | None = None
-    width: int | None = None
-    height: int | None = None
-    faces: tuple[Face, ...] = ()
-    frame: int | None = None
-    time_s: float | None = None
-    pixels: np.ndarray | None = field(default=None, compare=False)
-
-    def __iter__(self) -> Iterator[Face]:
-        return iter(self.faces)
-
-    def __len__(self) -> int:
-        return len(self.faces)
-
-    @overload
-    def __getitem__(self, index: int) -> Face: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> tuple[Face, ...]: ...
-
-    def __getitem__(self, index: int | slice) -> Face | tuple[Face, ...]:
-        return self.faces[index]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns a JSON-ready dict: ``input``, ``status``, ``error``, ``width``, ``height``, ``frame``, ``time_s``,
-        ``faces``."""
-        return {
-            "input": self.input,
-            "status": self.status,
-            "error": self.error,
-            "width": self.width,
-            "height": self.height,
-            "frame": self.frame,
-            "time_s": self.time_s,
-            "faces": [face.to_dict() for face in self.faces],
-        }
-
-    def record(self) -> dict[str, Any]:
-        """Does the same as ``to_dict``."""
-        return self.to_dict()
-
     def annotated(self) -> Image.Image:
         """Returns a copy of the picture with a box and a label for every face; mode RGB.
 
@@ -257,12 +155,9 @@ class Recognition(Tables):
             MienError: the picture could not be read, or its pixels were not kept (``Recognizer.stream`` without
                 ``keep_pixels``, the frames of a film).
         """
-        if self.pixels is None:
-            reason = self.error or "its pixels were not kept; read it with Recognizer.recognize"
-            raise MienError(f"{self.input}: cannot be drawn on: {reason}")
-        from mien.recognition.draw import annotated
+        from mien.recognition.draw import drawn  # it loads fonts, which reading does not need
 
-        return Image.fromarray(annotated(self.pixels, self.faces))
+        return drawn(self)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the picture with a box and a label for every face, in the format of the file's ending.
@@ -295,17 +190,6 @@ class Recognition(Tables):
         self.annotated().save(buffer, "PNG")
         return buffer.getvalue()
 
-    def __repr__(self) -> str:
-        words = [repr(_shortened(self.input))]
-        if self.frame is not None:
-            words.append(f"frame {self.frame}" + ("" if self.time_s is None else f" ({self.time_s:.2f} s)"))
-        if self.status == "error":
-            return f"Recognition({', '.join(words)}, error: {shown(self.error)})"
-        words.append(f"{self.width}x{self.height}")
-        words += [face._in_short() for face in self.faces[:_MOST_IN_REPR]] or ["no face"]
-        more = len(self.faces) - _MOST_IN_REPR
-        return f"Recognition({', '.join(words)}{f', and {more} more faces' if more > 0 else ''})"
-
     def _records(self) -> Iterable[Recognition]:
         return [self]
 
@@ -332,14 +216,14 @@ class Recognitions(list[Recognition], Tables):
         Raises:
             MienError: the folder cannot be written to.
         """
-        from mien.recognition.copies import Copies
+        from mien.recognition.draw import Copies
 
         copies = Copies(Path(folder))
         return [copies.add(record) for record in self if record.pixels is not None]
 
     def __repr__(self) -> str:
-        words = [repr(record) for record in islice(self, _MOST_IN_REPR)]
-        more = len(self) - _MOST_IN_REPR
+        words = [repr(record) for record in islice(self, MOST_IN_REPR)]
+        more = len(self) - MOST_IN_REPR
         return f"[{', '.join(words)}{f', and {more} more' if more > 0 else ''}]"
 
     def _records(self) -> Iterable[Recognition]:
@@ -354,7 +238,3 @@ def _json_text(value: Any) -> str:
     except UnicodeEncodeError:
         return json_shown(value, ascii_only=True)
     return text
-
-
-def _shortened(name: str) -> str:
-    return name if len(name) <= _LONGEST_IN_REPR else f"...{name[3 - _LONGEST_IN_REPR :]}"

@@ -13,8 +13,8 @@ from typing import Any
 
 from mien.errors import MienError
 from mien.files import atomic_file
+from mien.recognition.faces import Face, Record
 from mien.recognition.formats import Add, columns, rows
-from mien.recognition.results import Face, Recognition
 from mien.text import csv_path, csv_text
 
 MOST_ROWS = 1_048_576
@@ -115,7 +115,7 @@ class Summary:
     seconds: defaultdict[tuple[str, int], _Sums] = field(default_factory=lambda: defaultdict(_Sums))
     sure: Counter[str] = field(default_factory=Counter)
 
-    def add(self, record: Recognition) -> None:
+    def add(self, record: Record) -> None:
         """Adds the faces of a record."""
         of_file = self.files[record.input]
         of_file.records += 1
@@ -231,7 +231,7 @@ def xlsx_table(path: Path, names: Sequence[str]) -> Iterator[Add]:
     faces = _Sheet(workbook, "Faces", heads)
     interruption: KeyboardInterrupt | None = None
 
-    def add(record: Recognition) -> None:
+    def add(record: Record) -> None:
         summary.add(record)
         for row in rows(record):
             values = {**row, "input": _path(record.input)}

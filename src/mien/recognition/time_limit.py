@@ -6,27 +6,19 @@ network in an endless loop; only killing the process can. Without a limit, no se
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import pickle
 import signal
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
-from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mien.errors import MienError
-from mien.locks import clear_files
 
 if TYPE_CHECKING:
-    from mien.recognition.batch import FilmSettings
-    from mien.recognition.paths import Input
-    from mien.recognition.results import Recognition
+    from multiprocessing.connection import Connection
 
 Say = Callable[[str], None]
 Work = Callable[[Any], Iterator[Any]]
@@ -100,9 +92,10 @@ class TimedProcess:
 
     def _start(self) -> Connection:
         """Starts a process and waits until it is prepared."""
-        context = multiprocessing.get_context(
-            "spawn"
-        )  # a forked child would inherit locks held by threads of libraries
+        import multiprocessing  # it takes milliseconds to load, which most commands do not need
+
+        # A forked child would inherit locks held by threads of libraries.
+        context = multiprocessing.get_context("spawn")
         self._pipe, child_pipe = context.Pipe()
         self._process = context.Process(
             target=_serve,
@@ -221,72 +214,3 @@ def _portable(error: Exception) -> Exception:
     except Exception:
         return RuntimeError(f"{type(error).__name__}: {error}")
     return error
-
-
-class TimedReader:
-    """Reads inputs as ``read_inputs`` does, with a time limit for each.
-
-    Args:
-        seconds: limit for a picture, for the first frame of a film or camera, and from frame to frame.
-        options: keyword arguments of ``Recognizer``; they must be picklable.
-        films: options for films.
-        annotate: folder of the annotated copies; None for no copies.
-
-    Raises:
-        MienError: the model or the detector cannot be loaded.
-    """
-
-    def __init__(self, seconds: float, options: dict[str, Any], films: FilmSettings, annotate: Path | None) -> None:
-        self._out_folders = [path.parent for path in (films.video_out, films.timeline) if path is not None]
-        self._out_folders += [] if annotate is None else [annotate]
-        self._process = TimedProcess(
-            seconds, _prepare_reading, options, replace(films, say=None), annotate, say=films.say
-        )
-        self.names: tuple[str, ...]
-        self.threshold: float | None
-        self.stated_accuracy: float | None
-        self.names, self.threshold, self.stated_accuracy = self._process.greeting
-
-    def read(self, inputs: Sequence[Input]) -> Generator[Recognition, None, None]:
-        """Yields a record for every picture and every frame, in order; with status ``error`` if it exceeds the limit or
-        crashes the process. Unfinished outputs of such an input (copies, timeline) are lost.
-
-        Raises:
-            MienError: as ``read_inputs``.
-        """
-        from mien.recognition.paths import Nothing
-        from mien.recognition.results import Recognition
-
-        try:
-            for source in inputs:
-                if isinstance(source, Nothing):
-                    yield Recognition(source.word, "error", source.reason)
-                    continue
-                name = os.fspath(source) if isinstance(source, Path) else source.name
-                try:
-                    yield from self._process.answers(source, name)
-                except OverdueError as error:
-                    for folder in self._out_folders:
-                        clear_files(folder)
-                    yield Recognition(name, "error", str(error))
-        finally:
-            self.close()
-
-    def close(self) -> None:
-        """Ends the process; a film that is being written is finished properly, as after Ctrl-C."""
-        self._process.close()
-
-
-def _prepare_reading(
-    say: Say, options: dict[str, Any], films: FilmSettings, annotate: Path | None
-) -> tuple[tuple[tuple[str, ...], float | None, float | None], Work]:
-    """Runs in the process: loads the recognizer; returns the names of its expressions with its threshold and its stated
-    accuracy (``mien.recognition.engine.Engine``), and the function that reads."""
-    from mien.recognition.batch import Copies, read_inputs
-    from mien.recognition.recognizer import Recognizer
-
-    recognizer = Recognizer(**options)
-    settings = replace(films, say=say)
-    copies = None if annotate is None else Copies(annotate)
-    greeting = recognizer.names, recognizer.engine.threshold, recognizer.stated_accuracy
-    return greeting, lambda source: read_inputs(recognizer, [source], settings, copies)

@@ -17,8 +17,7 @@ from mien.data.sources import LARGEST_PHOTO, Entries, open_entries
 from mien.errors import MienError
 from mien.files import atomic_folder, refuse_inputs
 from mien.progress import progress
-from mien.recognition.crop import cut
-from mien.recognition.detection import Detector
+from mien.recognition.detection import Detector, cut
 from mien.recognition.pictures import read
 from mien.recognition.time_limit import OverdueError, Say, TimedProcess, Work
 from mien.text import safe_stem

@@ -13,7 +13,8 @@ from pathlib import Path
 from starlette.types import Receive, Scope, Send
 
 from mien.model.places import shipped
-from mien.recognition.yunet_network import any_size, installed
+from mien.recognition.detectors import installed
+from mien.recognition.onnx_sizes import any_size
 from mien.web.problems import Problem
 
 PAGE = Path(__file__).parent / "page"

@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 
 from mien.errors import MienError
-from mien.recognition.crop import SearchedPicture, search_pictures
-from mien.recognition.detection import Detection, Detector, SideBySide, WholePicture
+from mien.recognition.detection import Detection, Detector, SideBySide
+from mien.recognition.detectors import WholePicture
 from mien.recognition.pictures import read
-from mien.recognition.recognizer import Recognizer
+from mien.recognition.recognizer import Recognizer, SearchedPicture, search_pictures
 from mien.recognition.results import Recognition
 from mien.web.uploads import Upload
 

@@ -362,7 +362,7 @@ def lacking(path: Path) -> str | None:
         if head[:4] == _RIFF:
             end = 8 + struct.unpack("<I", head[4:8])[0]
         elif head[4:8] in _MP4_PARTS:
-            end = _mp4_end(stream, size)
+            end = max((end for _, end in _mp4_parts(stream, size)), default=0)
         elif head[:4] == _EBML:
             end = _ebml_end(stream, size)
         elif head[:8] == _ASF:
@@ -376,7 +376,7 @@ def has_index(path: Path) -> bool:
     """Returns False for an unfinished MP4 or MOV file, which lacks its index (``moov``); True for any other file."""
     with open_file(path) as stream:
         size = os.fstat(stream.fileno()).st_size
-        parts = list(_mp4_parts(stream, size))
+        parts = _mp4_parts(stream, size)
     return not parts or parts[0][0] not in _MP4_PARTS or any(name == b"moov" for name, _ in parts)
 
 
@@ -397,12 +397,6 @@ def _mp4_parts(stream: IO[bytes], size: int) -> list[tuple[bytes, int]]:
         start += length
         parts.append((head[4:8], start))
     return parts
-
-
-def _mp4_end(stream: IO[bytes], size: int) -> int:
-    """Returns the end of the last top-level box."""
-    parts = _mp4_parts(stream, size)
-    return parts[-1][1] if parts else 0
 
 
 def _ebml_end(stream: IO[bytes], size: int) -> int:

@@ -64,7 +64,9 @@ class Developer:
         )
         pixels = converted.to_ndarray()
         if picture.color_trc in _HIGH_RANGE:
-            pixels = np.asarray(Image.fromarray(pixels).filter(self._toned(picture.color_trc)))
+            if picture.color_trc not in self._tones:
+                self._tones[picture.color_trc] = tone_table(picture.color_trc)
+            pixels = np.asarray(Image.fromarray(pixels).filter(self._tones[picture.color_trc]))
         # Reading side data makes PyAV keep a frame until the next full garbage collection (60 MB of frames), so this
         # reads the matrix only if the rotation changes.
         if picture.rotation != self._rotation:
@@ -74,11 +76,6 @@ class Developer:
     def width(self, picture: VideoFrame) -> int:
         """Returns the width with square pixels, before rotation."""
         return max(1, round(picture.width * self._aspect))
-
-    def _toned(self, transfer: int) -> ImageFilter.Color3DLUT:
-        if transfer not in self._tones:
-            self._tones[transfer] = tone_table(transfer)
-        return self._tones[transfer]
 
 
 def _matrix(picture: VideoFrame) -> tuple[float, float, float, float] | None:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import logging
+import operator
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, SupportsIndex
 
 from mien.errors import MienError
-from mien.recognition.arguments import Color
+from mien.recognition.arguments import WrongTypeError, address_hint
 from mien.recognition.engine import Engine
 from mien.recognition.film.reader import Frame, frames
 from mien.recognition.film.tracking import SMOOTHING_S, Tracker
+from mien.recognition.pictures import Color
 from mien.recognition.results import Recognition, Tables
 
 BATCH = 8
@@ -73,6 +75,26 @@ def recognize_film(
     tracker = Tracker(smoothing, recognizer.engine.threshold)
     name = f"camera {source}" if isinstance(source, int) else str(source)
     return _records(recognizer, frames(source, every), tracker, name, batch, keep_pixels)
+
+
+def film_source(source: object) -> Path | int:
+    """Returns the path of a film, or the number of a camera, for what a caller gave.
+
+    Raises:
+        MienError: it is an address.
+        WrongTypeError (a MienError and a TypeError): it is neither a path nor a number.
+    """
+    if isinstance(source, SupportsIndex):
+        return operator.index(source)
+    if not isinstance(source, str | os.PathLike):
+        hint = "; write it to a file first" if callable(getattr(source, "read", None)) else ""
+        raise WrongTypeError(
+            f"source: is a {type(source).__name__}, expected a film file or the number of a camera{hint}"
+        )
+    problem = address_hint(os.fspath(source))
+    if problem is not None:
+        raise MienError(f"{source}: {problem}")
+    return Path(source)
 
 
 class FilmRecognition(Tables):

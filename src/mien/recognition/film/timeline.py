@@ -108,7 +108,8 @@ class Timeline:
         panels = max(1, len(shown))
         image = Image.new("RGB", (_WIDTH, _TOP + panels * (_PANEL + _GAP) - _GAP + _BOTTOM), _PAPER)
         pen = ImageDraw.Draw(image)
-        write(pen, (36, 26), f"How faces look in {_shortened(self.title)}", 32, _INK)
+        title = self.title if len(self.title) <= 70 else f"...{self.title[-67:]}"
+        write(pen, (36, 26), f"How faces look in {title}", 32, _INK)
         smoothed = f", smoothed over {self.smoothing:g} s" if self.smoothing else ""
         subtitle = f"Probability of each expression{smoothed}. Guesses about how a face looks, not what a person feels."
         write(pen, (36, 70), subtitle, 20, _SOFT)
@@ -312,7 +313,3 @@ def _clock(seconds: float, until: float) -> str:
     if until < 3600:
         return f"{whole // 60}:{whole % 60:02d}"
     return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
-
-
-def _shortened(title: str) -> str:
-    return title if len(title) <= 70 else f"...{title[-67:]}"

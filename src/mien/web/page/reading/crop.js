@@ -1,4 +1,4 @@
-// Cuts faces out as FER2013 frames them: mien.recognition.crop, with the same numbers.
+// Cuts faces out as FER2013 frames them: mien.recognition.detection, with the same numbers.
 
 import { part, resample, toGrey } from "./pixels.js";
 import { MARGIN } from "./yunet.js";

