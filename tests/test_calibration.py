@@ -19,6 +19,7 @@ from mien.evaluation.calibration import (
     STATED_ACCURACY,
     accuracy_interval,
     apply_threshold,
+    at_bound,
     calibrate,
     calibrate_if_enough,
     cross_fitted,
@@ -30,7 +31,7 @@ from mien.evaluation.calibration import (
 )
 from mien.model.classifier import Classifier
 from mien.training import validation as calibrate_module
-from mien.training.validation import calibrate_model
+from mien.training.validation import _summary, calibrate_model
 
 
 def two_classes(confidences: list[float], right: list[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -67,7 +68,14 @@ def test_where_no_temperature_is_best_it_is_one(labels: list[int]) -> None:
 
 
 def test_temperature_of_answers_worse_than_chance_is_bounded() -> None:
-    assert fit_temperature(*same_answer(1.0, 1, 3)) == pytest.approx(5, rel=1e-3)
+    worst = fit_temperature(*same_answer(1.0, 1, 3))
+    assert worst == pytest.approx(5, rel=1e-3) and at_bound(worst)
+    timid = fit_temperature(*same_answer(math.log(3) / 10, 3, 1))  # 0.1 would be best
+    assert timid == pytest.approx(0.2, rel=1e-3) and at_bound(timid)
+    record = {"n": 400, "ece_before": 0.5, "ece_after": 0.1, "uncertain": {"threshold": 0.5}}
+    assert "temperature 5.000 (the bound of its search, so that" in _summary({**record, "temperature": worst})
+    assert "temperature 1.200, ECE" in _summary({**record, "temperature": 1.2})
+    assert not at_bound(4.9) and not at_bound(0.21) and not at_bound(1.0)
 
 
 def test_each_half_gets_the_temperature_of_the_other() -> None:
@@ -330,7 +338,8 @@ def test_the_temperature_becomes_part_of_the_head_once(trained: Path) -> None:
     assert answers(trained) == pytest.approx(before / temperature, abs=1e-4)
     assert meta["metrics"] == {"accuracy": 0.5, "loss": 9.0}
     assert json.loads((trained / "meta.json").read_text()) == meta
-    assert f"temperature {temperature:.3f}, ECE {record['ece_before']:.4f}" in message
+    bound = " (the bound of its search, so that a better one may lie beyond it)" if at_bound(temperature) else ""
+    assert f"temperature {temperature:.3f}{bound}, ECE {record['ece_before']:.4f}" in message
     sketches = Classifier.load(trained / "model").sketches()
     assert sketches is not None and sketches.codes.shape == (4, 32)
     scaled = (trained / "model" / "model.safetensors").read_bytes()

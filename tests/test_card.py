@@ -14,7 +14,7 @@ import mien
 from mien.cli import main
 from mien.errors import MienError
 from mien.evaluation.metrics import score
-from mien.export.card import card
+from mien.export.card import card, recipe_name
 from mien.model.places import SHIPPED
 
 CARDS = ("mini", "nano")
@@ -235,3 +235,22 @@ def test_licences_travel_with_the_package() -> None:
     licence = (Path(__file__).parents[1] / "LICENSE").read_text(encoding="utf-8").strip()
     assert licence in text and "Copyright (c) 2020 Shiqi Yu" in text
     assert text.count(licence[licence.index("Permission is hereby granted") :]) == 2
+
+
+def test_recipes_have_the_names_of_today() -> None:
+    old = record()
+    old["release"]["origin"][0]["command"] = "mien train --config configs/model/mini.yaml --data archive.zip"
+    text = card(old)
+    assert "`mien train --config mini --data archive.zip`" in text and "configs/" not in text
+    assert "recipe that comes with Mien; it may have changed since" in text
+    assert "it may have changed since" not in card(record())
+    assert recipe_name("--config=configs/baseline.yaml") == "--config=baseline"
+    for word in ("configs/other.yaml", "configs/model/mini.yml", "runs/model/mini", "--config"):
+        assert recipe_name(word) == word
+
+
+@pytest.mark.parametrize("name", ["mini", "nano"])
+def test_the_cards_of_the_package_are_those_that_the_command_writes(name: str) -> None:
+    folder = SHIPPED / name
+    text = card(json.loads((folder / "meta.json").read_text("utf-8")), f"Mien {name}")
+    assert (folder / "README.md").read_text("utf-8") == text and "configs/" not in text

@@ -130,8 +130,7 @@ def test_without_a_command_help_is_printed(capsys: pytest.CaptureFixture[str]) -
             "error: unknown option --validaton, did you mean --validation?; "
             "--train: got 'many', expected a whole number of at least 0; "
             "--test: got 'few', expected a whole number of at least 0; "
-            "--seed: got 'x', expected a whole number of at least 0; "
-            "the following arguments are required: --out; see `mien data draw --help`",
+            "--seed: got 'x', expected a whole number of at least 0; see `mien data draw --help`",
         ),
         (
             ["evaluate", "m", "--split", "all", "--batch-size", "0", "--data", "x", "--out", "y"],
@@ -254,6 +253,34 @@ def test_draw_replaces_a_file_only_when_asked_to(drawn: Path, capsys: pytest.Cap
     assert main(["data", "draw", "--out", str(drawn), *counts, "--force"]) == 0
     with zipfile.ZipFile(drawn) as archive:
         assert len(archive.namelist()) == 21
+
+
+@pytest.mark.parametrize("hidden", [True, False])
+def test_remarks_of_libraries_stay_hidden(hidden: bool) -> None:
+    code = f"""
+import torch
+from mien.cli.signals import hide_remarks
+if {hidden}: hide_remarks()
+from timm.scheduler import CosineLRScheduler
+CosineLRScheduler(torch.optim.SGD([torch.zeros(1)], 1.0), t_initial=1)
+import logging
+for name in ("transformers.x", "accelerate.y", "huggingface_hub.z"): logging.getLogger(name).warning("no")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and done.stdout == "" and ("Cosine annealing" in done.stderr) != hidden
+    assert not hidden or done.stderr == ""
+
+
+def test_draw_without_a_name_takes_a_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    counts = ["--train", "7", "--validation", "7", "--test", "7"]
+    for name in ("drawn.zip", "drawn-2.zip"):
+        assert main(["data", "draw", *counts]) == 0
+        captured = capsys.readouterr()
+        assert captured.out == f"{name}: 21 drawn faces\n" and f"writing to {name}; --out chooses" in captured.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["drawn-2.zip", "drawn.zip"]
 
 
 def test_fetch_prints_where_the_archive_lies(
@@ -571,8 +598,9 @@ def test_predict_gives_a_record_for_every_picture(
     (found,) = records[1]["faces"]
     assert found["box"] == [0, 0, 48, 48] and found["detector_score"] is None
     assert sum(found["probabilities"].values()) == pytest.approx(1)
-    told = one_line(captured.err)
+    told, doubt = captured.err.splitlines()
     assert told == f"mien: 1 of 2 could not be read, the first is {records[0]['error']}"
+    assert doubt.startswith("mien: this model has no threshold for sure answers") and found["uncertain"] is None
     assert "broken picture" in told
     assert main(["predict", str(face), *options]) == 0
     assert capsys.readouterr().out.startswith(f"{face}: {found['label']} {found['score']:.0%}")

@@ -595,4 +595,4 @@ class TestRemarks:
         Path("a.png").write_bytes(encoded(picture([204, 204])))
         assert main(["predict", "a.png", "a.png"]) == 0
         told = capsys.readouterr()
-        assert told.out.count("uncertain") == 4 and told.err.count("uncertain: below the score") == 1
+        assert told.out.count("uncertain") == 4 and told.err.count("uncertain: 4 of 4 faces") == 1

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import socket
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 from data_helpers import encode, noise, write_folder
 
+from mien import connection
 from mien.data.fetch import fetch
 from mien.data.read import read_faces
 from mien.errors import MienError
@@ -48,9 +51,46 @@ def test_a_folder_gets_an_archive_zip_and_none_is_overwritten(tmp_path: Path, mo
     assert len(hub.handles) == 1
 
 
-@pytest.mark.parametrize(
-    "error", [ConnectionError("no route to host"), RuntimeError("403\nForbidden"), ValueError("x")]
-)
+@pytest.fixture(autouse=True)
+def connected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kaggle can be reached."""
+    monkeypatch.setattr("mien.data.fetch.answers", lambda endpoint: True)
+
+
+def test_without_a_connection_a_plain_reason_within_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = KaggleHub(write_folder(tmp_path / "hub", FILES))
+    monkeypatch.setitem(sys.modules, "kagglehub", hub)
+    monkeypatch.setattr("mien.data.fetch.answers", connection.answers)
+    monkeypatch.setattr(connection, "PATIENCE_S", 0.3)
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as server:  # the queue of the second is full: it is silent
+        address = server.getsockname()
+        with socket.create_connection(address), socket.socket() as second:
+            second.setblocking(False)
+            second.connect_ex(address)
+            monkeypatch.setattr("mien.data.fetch.API", f"http://{address[0]}:{address[1]}")
+            monkeypatch.setattr(connection, "getproxies", dict)
+            started = time.monotonic()
+            with pytest.raises(
+                MienError, match=r"^msambare/fer2013: no connection to 127\.0\.0\.1; connect to the net"
+            ):
+                fetch(tmp_path / "a.zip")
+            assert time.monotonic() - started < 2 and hub.handles == []
+    monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Interactive")
+    assert fetch(tmp_path / "a.zip").is_file()
+
+
+def test_what_http_clients_say_of_connections_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = type("ConnectionError", (OSError,), {})  # as that of requests, which is none of Python's
+    error = kind("HTTPSConnectionPool(host='api.kaggle.com', port=443): Max retries")
+    monkeypatch.setitem(sys.modules, "kagglehub", KaggleHub(tmp_path, error))
+    with pytest.raises(
+        MienError, match=r"no connection to api\.kaggle\.com, or it broke off; or by hand: open"
+    ) as caught:
+        fetch(tmp_path / "a.zip")
+    assert "HTTPS" not in str(caught.value)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("403\nForbidden"), ValueError("x")])
 def test_what_kaggle_refuses_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     monkeypatch.setitem(sys.modules, "kagglehub", KaggleHub(tmp_path, error))
     target = tmp_path / "archive.zip"

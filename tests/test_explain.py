@@ -381,7 +381,7 @@ class TestCommand:
     def test_every_face_is_in_the_picture(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         out = tmp_path / "new" / "heat.png"
         assert command.run([self.photo(tmp_path / "photo.png"), "--out", str(out)]) == 0
-        assert capsys.readouterr().out == f"{out}: 2 faces (glad 98%, glad 55%)\n"
+        assert capsys.readouterr().out == f"{out}: 2 faces (glad 98%, glad 55% uncertain)\n"
         with Image.open(out) as picture:
             assert picture.width == 2 * (2 * 384 + 3 * 16)
 
@@ -415,6 +415,61 @@ class TestCommand:
         with pytest.raises(MienError, match=r"--out: .*photo\.png is the photo itself"):
             command.run([photo, "--out", photo])
         assert not (tmp_path / "heat.png").exists()
+
+    def test_a_wrong_photo_is_refused_before_anything_is_said(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "empty").mkdir()
+        (tmp_path / "film.mp4").write_bytes(b"")
+        for photo, message in {
+            "no.png": "no\\.png",
+            "empty": "holds no picture",
+            "film.mp4": "is a film",
+            "9": "is a film",
+        }.items():
+            with pytest.raises(MienError, match=message):
+                command.run([photo])
+        captured = capsys.readouterr()
+        assert captured.out == captured.err == ""
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "film.mp4"]
+
+    def test_several_photos_go_into_a_folder_and_bad_ones_are_lines(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "photos").mkdir()
+        self.photo(Path("photos/a.png"))
+        self.photo(Path("photos/dark.png"), (0,))
+        Path("photos/broken.jpg").write_bytes(b"no picture")
+        Path("photos/notes.txt").write_text("text")
+        self.photo(Path("a.png"), (250,))
+        assert command.run(["photos", "a.png"]) == command.SOME_FAILED
+        captured = capsys.readouterr()
+        first, broken, dark, last = captured.out.splitlines()
+        assert first == f"{Path('explained/a-explained.png')}: 2 faces (glad 98%, glad 55% uncertain)"
+        assert broken.startswith("error: photos/broken.jpg: ") and dark == "photos/dark.png: no face"
+        assert last == f"{Path('explained/a-explained-2.png')}: 1 face (glad 98%)"
+        assert "mien: 1 of 4 could not be read\n" in captured.err and "skipped 1 files" in captured.err
+        assert "uncertain: 1 of 3 faces" in captured.err
+        assert command.run(["photos/a.png", "a.png"]) == 0  # a new folder: nothing is written over
+        assert sorted(path.name for path in Path("explained-2").iterdir()) == ["a-explained-2.png", "a-explained.png"]
+        assert command.run(["a.png", "--out", "explained"]) == 0
+        assert "explained/a-explained-3.png: 1 face" in capsys.readouterr().out
+        with pytest.raises(MienError, match=r"--out: heat\.png is the name of a file, expected a folder"):
+            command.run(["photos", "--out", "heat.png"])
+
+    def test_one_photo_gets_a_new_name_and_a_replaced_file_is_reported(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        photo = self.photo(Path("a.png"), (250,))
+        for name in ("a-explained.png", "a-explained-2.png"):
+            assert command.run([photo]) == 0
+            captured = capsys.readouterr()
+            assert captured.out == f"{name}: 1 face (glad 98%)\n" and captured.err == ""
+        assert command.run([photo, "--out", "a-explained.png"]) == 0
+        assert capsys.readouterr().err == "mien: a-explained.png: replaces an earlier file of this name\n"
 
     @pytest.mark.parametrize("method", ["auto", "gradient"])
     def test_with_a_model_folder(self, method: str, vit: Classifier, tmp_path: Path) -> None:

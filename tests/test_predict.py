@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from typing import Any
 
 import av
 import numpy as np
+import onnx
 import pytest
 from film_helpers import write
 from PIL import Image
@@ -24,6 +26,7 @@ from recognition_helpers import SIDE, Bright, Mean, bomb, encoded, picture
 import mien
 from mien.cli import main
 from mien.errors import MienError
+from mien.model.places import SHIPPED
 from mien.recognition.film.reader import frames
 
 KEYS = ["input", "status", "error", "width", "height", "frame", "time_s", "faces"]
@@ -91,10 +94,57 @@ def test_lines_for_a_person(capsys: pytest.CaptureFixture[str]) -> None:
             "b.png: no face",
         ],
         [
-            "mien: uncertain: below the score from which on the model read at least 80 % of its validation pictures "
-            "right, or there is no such score; treat this answer as unknown"
+            "mien: uncertain: 1 of 2 faces have a score below 0.90, from which on the model promises 80% right "
+            "answers; treat this answer as unknown"
         ],
     )
+
+
+def test_a_table_says_on_stderr_what_uncertain_means(capsys: pytest.CaptureFixture[str]) -> None:
+    save("a.png", [255, 204])
+    code, _, err = predict(capsys, "a.png", "--csv", "a.csv")
+    assert code == 0 and [line.startswith("mien: uncertain: 1 of 2 faces") for line in err] == [True]
+
+
+@pytest.mark.parametrize("options", [[], ["--json"], ["--csv", "a.csv"], ["--format", "hf"]])
+@pytest.mark.parametrize(
+    ("threshold", "remark", "uncertain"),
+    [
+        (None, "this model has no threshold for sure answers", None),
+        (math.inf, "uncertain: every answer of this model, as no score promised 80% right answers", True),
+    ],
+)
+def test_a_model_without_a_threshold_says_so_in_one_line(
+    threshold: float | None,
+    remark: str,
+    uncertain: bool | None,
+    options: list[str],
+    capsys: pytest.CaptureFixture[str],
+    engine: Mean,
+) -> None:
+    engine.threshold = threshold
+    save("a.png", [255, 204])
+    code, out, err = predict(capsys, "a.png", *options)
+    assert code == 0 and len(err) == 1 and err[0].startswith(f"mien: {remark}")
+    if options == ["--json"]:
+        assert [face["uncertain"] for face in json.loads(out[0])["faces"]] == [uncertain] * 2
+    save("b.png", [])
+    assert not [line for line in predict(capsys, "b.png", *options)[2] if "uncertain" in line]  # no face, no answer
+
+
+@pytest.mark.parametrize("stated_accuracy", ["0.8", "null"])
+def test_so_it_does_with_a_time_limit(stated_accuracy: str, capsys: pytest.CaptureFixture[str]) -> None:
+    model = onnx.load(SHIPPED / "nano" / "model.onnx")
+    values = {"threshold": "null", "stated_accuracy": stated_accuracy}
+    for entry in model.metadata_props:
+        entry.value = values.get(entry.key, entry.value)
+    onnx.save(model, "model.onnx")
+    save("a.png", [255])
+    options = ["--model", "model.onnx", "--detector", "none", "--timeout", "60"]
+    code, out, err = predict(capsys, "a.png", *options)
+    sentence = "this model has no threshold" if stated_accuracy == "null" else "uncertain: every answer of this model"
+    assert code == 0 and len(err) == 1 and sentence in err[0]
+    assert (", uncertain" in out[0]) == (stated_accuracy != "null")
 
 
 def test_a_bad_file_never_ends_the_run(capsys: pytest.CaptureFixture[str]) -> None:
@@ -288,7 +338,8 @@ def test_the_shape_of_hugging_face(capsys: pytest.CaptureFixture[str]) -> None:
 def test_csv(capsys: pytest.CaptureFixture[str]) -> None:
     save("a.png", [255, 204])
     code, out, err = predict(capsys, "a.png", "missing.png", "--csv", "new/faces.csv")
-    assert (code, out, len(err)) == (3, ["new/faces.csv: 2 records, 2 faces"], 1)
+    assert (code, out, len(err)) == (3, ["new/faces.csv: 2 records, 2 faces"], 2)
+    assert "could not be read" in err[0] and err[1].startswith("mien: uncertain: 1 of 2 faces")
     with Path("new/faces.csv").open(newline="") as file:
         read = list(csv.DictReader(file))
     assert [(row["input"], row["status"], row["label"]) for row in read] == [
@@ -301,7 +352,7 @@ def test_a_workbook(capsys: pytest.CaptureFixture[str]) -> None:
     openpyxl = pytest.importorskip("openpyxl")
     save("a.png", [255, 204])
     code, out, err = predict(capsys, "a.png", "missing.png", "--xlsx", "new/faces.xlsx")
-    assert (code, out, len(err)) == (3, ["new/faces.xlsx: 2 records, 2 faces"], 1)
+    assert (code, out, len(err)) == (3, ["new/faces.xlsx: 2 records, 2 faces"], 2)
     faces = list(openpyxl.load_workbook("new/faces.xlsx")["Faces"].values)
     assert [row[0] for row in faces] == ["input", "a.png", "a.png", "missing.png"]
 

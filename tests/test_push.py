@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import huggingface_hub
 import pytest
 from huggingface_hub import constants
 
+from mien import connection
 from mien.cli import main
 from mien.errors import MienError
 from mien.export import push as push_module
@@ -24,7 +26,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> None:
     """A user with a token, and no proxies."""
     monkeypatch.setattr(huggingface_hub, "get_token", lambda: TOKEN)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(push_module, "getproxies", dict)
+    monkeypatch.setattr(connection, "getproxies", dict)
 
 
 class Hub:
@@ -76,11 +78,20 @@ def test_without_a_token_or_offline_by_wish(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_hub_that_is_silent_is_told_within_three_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(socket, "create_connection", lambda *given, **options: time.sleep(30))
+    is_over, has_ended = threading.Event(), threading.Event()
+
+    def silent(*address: object, **options: object) -> None:
+        is_over.wait(30)
+        has_ended.set()
+        raise TimeoutError("timed out")
+
+    monkeypatch.setattr(socket, "create_connection", silent)
     started = time.monotonic()
     with pytest.raises(MienError, match=r"does not answer within 2.5 seconds; connect to the network, or leave --push"):
         check_push("user/model")
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 3 and not has_ended.is_set()
+    is_over.set()
+    assert has_ended.wait(5)
 
 
 def test_a_hub_that_answers_and_one_behind_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,14 +100,14 @@ def test_a_hub_that_answers_and_one_behind_a_proxy(monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(constants, "ENDPOINT", address)
         assert check_push("user/model") == TOKEN
         monkeypatch.setattr(constants, "ENDPOINT", "https://hub.invalid")
-        monkeypatch.setattr(push_module, "getproxies", lambda: {"https": address})
+        monkeypatch.setattr(connection, "getproxies", lambda: {"https": address})
         assert check_push("user/model") == TOKEN
 
 
 def test_nothing_is_packed_if_it_cannot_be_pushed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(push_module, "_answers", lambda endpoint: False)
+    monkeypatch.setattr(push_module, "answers", lambda endpoint: False)
     out = tmp_path / "packed"
     arguments = ["pack", str(tmp_path), "--data", "no.zip", "--out", str(out), "--push", "user/model"]
     assert main(arguments) == 2

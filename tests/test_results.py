@@ -94,6 +94,18 @@ def test_a_table_has_a_row_for_every_face() -> None:
     assert len(recognizer().recognize(picture([255])).to_df()) == 1
 
 
+def test_rows_are_those_of_the_table_with_the_same_keys() -> None:
+    results_of_three = recognizer().recognize([picture([255, 204]), b"", picture([])])
+    rows = results_of_three.to_rows()
+    assert [row["status"] for row in rows] == ["ok", "ok", "error", "no_face"] and len(
+        {tuple(row) for row in rows}
+    ) == 1
+    assert rows[1]["probability_glad"] == pytest.approx(0.8) and rows[2]["label"] is None is rows[3]["probability_glad"]
+    pytest.importorskip("pandas")
+    assert list(rows[0]) == results_of_three.to_df().columns.tolist()
+    assert Recognitions().to_rows() == []
+
+
 def test_without_pandas_a_line_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(results, "find_spec", lambda name: None)
     with pytest.raises(MienError, match=r"to_df: needs pandas, which is not installed; pip install 'mien\[tables\]'"):

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from mien.cli.names import faces_of, new_file
 from mien.cli.parser import Parser, Switch, add_detector_options, add_timeout, pick, whole_number
 from mien.cli.signals import without_remarks_of_decoders
 from mien.errors import MienError
@@ -75,7 +76,7 @@ def _fetch(arguments: list[str]) -> None:
 def draw_parser() -> Parser:
     """Returns the parser of ``mien data draw``."""
     parser = Parser("mien data draw", "Draws faces in seven expressions, laid out like Kaggle's archive of FER2013.")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE.zip", help="the archive to write")
+    parser.add_argument("--out", type=Path, metavar="FILE.zip", help="the archive to write (a new one, drawn.zip)")
     parser.add_argument("--train", type=whole_number(0), default=4000, metavar="N", help="training faces (4000)")
     parser.add_argument("--validation", type=whole_number(0), default=1000, metavar="N", help="validation faces (1000)")
     parser.add_argument("--test", type=whole_number(0), default=1000, metavar="N", help="test faces (1000)")
@@ -88,7 +89,7 @@ def draw_parser() -> Parser:
 
 def _draw(arguments: list[str]) -> None:
     options = draw_parser().parse(arguments)
-    out: Path = options.out
+    out: Path = options.out or new_file(Path("drawn.zip"))
     if out.suffix.lower() != ".zip":
         raise MienError(f"--out: got {out}, expected a name that ends in .zip")
     if out.exists() and not options.force:
@@ -111,7 +112,9 @@ def crop_parser() -> Parser:
         "Cuts the faces out of photos, a folder a class, and writes them as a set that `mien train` reads.",
     )
     parser.add_argument("source", type=Path, metavar="PHOTOS", help="CLASS/FILE or SPLIT/CLASS/FILE, a folder or a zip")
-    parser.add_argument("--out", type=Path, required=True, metavar="SET", help="the folder to write; it must not exist")
+    parser.add_argument(
+        "--out", type=Path, metavar="SET", help="the folder to write; it must not exist (a new one, PHOTOS-faces)"
+    )
     parser.add_argument("--size", type=whole_number(8), default=48, metavar="N", help="pixels a side of a crop (48)")
     parser.add_argument("--colour", action=Switch, help="keep the colours; by default crops are grey")
     parser.add_argument(
@@ -127,11 +130,15 @@ def crop_parser() -> Parser:
 
 def _crop(arguments: list[str]) -> None:
     options = crop_parser().parse(arguments)
-    ensure_writable(options.out.parent)
 
+    from mien.data.read import locate
     from mien.recognition.detectors import detector
     from mien.recognition.training_set import crop_set
 
+    if options.out is None:
+        locate(options.source)  # before its name is reported
+    options.out = options.out or faces_of(options.source)
+    ensure_writable(options.out.parent)
     make = partial(detector, options.detector, **({} if options.min_face is None else {"min_face": options.min_face}))
     with without_remarks_of_decoders():
         records = crop_set(

@@ -89,10 +89,13 @@ def run(arguments: list[str]) -> int:
     models = [*options.models, *options.model] or [None]
     command = portable_command(["mien", "evaluate", *arguments])
 
+    from mien.data.read import locate
     from mien.evaluation.compare import average, same_pictures
     from mien.evaluation.report import refuse_foreign
 
     folders = [model_folder(path) for path in models]
+    if options.out is None:
+        locate(options.data)  # before its name is reported
     options.models = [Path(DEFAULT) if path is None else path for path in models]
     options.out = options.out or out_for("reports", folders)
     reports = report_folders(options.out, folders)

@@ -16,9 +16,14 @@ def out_for(kind: str, models: Sequence[Path]) -> Path:
     return _reported(free_path(Path(kind) / safe_stem("-".join(names))))
 
 
-def picture_for(photo: Path, what: str) -> Path:
-    """Returns a new PNG file in the working folder that is named after a photo: ``photo-explained.png``; reports it."""
-    return _reported(free_path(Path(f"{safe_stem(photo.stem)}-{what}.png")))
+def faces_of(photos: Path) -> Path:
+    """Returns a new folder in the working folder that is named after a set of photos: ``photos-faces``; reports it."""
+    return new_file(Path(f"{safe_stem(photos.resolve().stem)}-faces"))
+
+
+def new_file(path: Path) -> Path:
+    """Returns the path, or if something is there, the first with a number: ``drawn-2.zip``; reports it."""
+    return _reported(free_path(path))
 
 
 def _reported(path: Path) -> Path:

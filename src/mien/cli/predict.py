@@ -220,9 +220,11 @@ def _is_same_file(path: Path, source: Input) -> bool:
 
 @contextmanager
 def _reading(
-    inputs: Sequence[Input], options: argparse.Namespace
+    inputs: Sequence[Input], options: argparse.Namespace, tally: Tally
 ) -> Iterator[tuple[Sequence[str], Generator[Recognition, None, None]]]:
     """Loads the model; gives the names of its expressions and an iterator that reads the inputs one by one.
+
+    The tally learns what the model promises.
 
     Raises:
         MienError: the model or the detector cannot be loaded.
@@ -239,11 +241,13 @@ def _reading(
     arguments = {name: getattr(options, name) for name in names}
     if options.timeout is not None:
         with closing(TimedReader(options.timeout, arguments, settings, options.annotate)) as reader:
+            tally.threshold, tally.stated_accuracy = reader.threshold, reader.stated_accuracy
             yield reader.names, reader.read(inputs)
         return
     recognizer = Recognizer(**arguments)
     kind = type(recognizer.engine).__name__
     LOGGER.debug("mien: model %s (%s), detector %s", options.model or DEFAULT, kind, options.detector)
+    tally.threshold, tally.stated_accuracy = recognizer.engine.threshold, recognizer.stated_accuracy
     copies = Copies(options.annotate) if options.annotate is not None else None
     yield recognizer.names, read_inputs(recognizer, inputs, settings, copies)
 
@@ -255,7 +259,7 @@ def _read(inputs: Sequence[Input], options: argparse.Namespace, tally: Tally) ->
     hidden = not sys.stderr.isatty() or (sys.stdout.isatty() and not table_path(options))
     total = 0 if hidden else sum(_count_records(source, options) for source in inputs)
     with (
-        _reading(inputs, options) as (names, reading),
+        _reading(inputs, options, tally) as (names, reading),
         interrupts.watched(),
         _output(options, names) as write,
         progress("predict", total, "pictures", quiet=hidden) as advance,

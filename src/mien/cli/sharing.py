@@ -55,10 +55,12 @@ def run_export(arguments: list[str]) -> int:
     options = export_parser().parse(arguments)
     hide_bars()
 
-    from mien.data.read import read_faces
+    from mien.data.read import locate, read_faces
     from mien.export.export import FILES, export
 
     model = model_folder(options.model)
+    if options.out is None and options.data is not None:
+        locate(options.data)  # before the name of the output is reported
     options.out = options.out or out_for("exported", [model])
     refuse_inputs(options.out, [model, None if options.data is None else Path(options.data)])
     with claim(options.out):  # refuse before the data is read
@@ -135,7 +137,7 @@ def run_pack(arguments: list[str]) -> int:
     options = pack_parser().parse(arguments)
     hide_bars()
 
-    from mien.data.read import read_faces
+    from mien.data.read import locate, read_faces
     from mien.export.pack import FILES, pack
     from mien.export.push import check_push, push
 
@@ -144,6 +146,8 @@ def run_pack(arguments: list[str]) -> int:
         raise MienError("--private: is for --push USER/MODEL, which is missing")
     token = None if options.push is None else check_push(options.push)
     run_folder = model_folder(options.run)
+    if options.out is None:
+        locate(options.data)  # before its name is reported
     options.out = options.out or out_for("packed", [run_folder])
     refuse_inputs(options.out, [run_folder, Path(options.data)])
     with claim(options.out):  # refuse before the data is read

@@ -113,13 +113,19 @@ def _raise(number: int) -> None:
     raise KeyboardInterrupt if number == signal.SIGINT else Ended(number)
 
 
+LIBRARIES: tuple[str, ...] = ("torch", "transformers", "timm", "accelerate", "huggingface_hub", "tqdm")
+"""Packages whose advice and warnings are for programmers."""
+
+
 def hide_remarks() -> None:
     """Hides advice and warnings of libraries; call it before they are imported."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # no line for each failed connection to the hub
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    for library in LIBRARIES:  # a logger without any handler prints its warnings on stderr
+        logging.getLogger(library).addHandler(logging.NullHandler())
     if not sys.warnoptions:
-        warnings.filterwarnings("ignore", module=r"(torch|transformers|timm|accelerate|huggingface_hub|tqdm)\b")
+        warnings.filterwarnings("ignore", module=rf"({'|'.join(LIBRARIES)})\b")
 
 
 def hide_bars() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -81,6 +82,9 @@ class Tally:
         reason: the first of their reasons.
         uncertain: faces whose answer is uncertain.
         crop_like: pictures without a face that are square, or small enough to be face crops.
+        threshold: of the model (``mien.recognition.engine.Engine``); None if it was not calibrated, infinity if it
+            never reached its stated accuracy.
+        stated_accuracy: of the model, in [0, 1]; None if it was not calibrated.
     """
 
     records: int = 0
@@ -89,6 +93,8 @@ class Tally:
     reason: str = ""
     uncertain: int = 0
     crop_like: int = 0
+    threshold: float | None = None
+    stated_accuracy: float | None = None
 
     def add(self, record: Recognition) -> None:
         self.records += 1
@@ -115,10 +121,44 @@ class Tally:
             options: of the command.
             in_lines: whether the records were printed as lines for people, errors included.
         """
-        if self.uncertain and in_lines:
-            yield (
-                "uncertain: below the score from which on the model read at least 80 % of its validation pictures "
-                "right, or there is no such score; treat this answer as unknown"
-            )
+        yield from doubts(
+            self.faces,
+            self.uncertain,
+            self.threshold,
+            self.stated_accuracy,
+            for_people=in_lines or table_path(options) is not None,
+        )
         if self.crop_like and not self.faces and options.detector != "none":
             yield "no face was found; if the pictures are face crops already, add --detector none"
+
+
+def doubts(
+    faces: int, uncertain: int, threshold: float | None, stated_accuracy: float | None, *, for_people: bool = True
+) -> Iterator[str]:
+    """Yields what "uncertain" means, and in any case what a model without a threshold does not promise.
+
+    Args:
+        faces: number of answers.
+        uncertain: how many of them are uncertain.
+        threshold: of the model (``mien.recognition.engine.Engine``).
+        stated_accuracy: of the model, in [0, 1].
+        for_people: whether a person reads the answers, so that the meaning of the word has to be said.
+    """
+    if not faces:
+        return
+    if threshold is None:
+        yield (
+            "this model has no threshold for sure answers (too few validation pictures for one, or none), so that "
+            "no answer is marked as uncertain, however low its score; take none of them for certain"
+        )
+    elif math.isinf(threshold):
+        yield (
+            f"uncertain: every answer of this model, as no score promised {stated_accuracy or 0:.0%} right "
+            "answers on its validation pictures; treat its answers as unknown"
+        )
+    elif uncertain and for_people:
+        yield (
+            f"uncertain: {uncertain:,} of {faces:,} {'face has' if faces == 1 else 'faces have'} a score below "
+            f"{threshold:.2f}, from which on the model promises {stated_accuracy or 0:.0%} right answers; treat "
+            f"{'this answer' if uncertain == 1 else 'these answers'} as unknown"
+        )

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import importlib
+import os
 import zipfile
 from pathlib import Path
+from urllib.parse import urlsplit
 
+from mien.connection import answers
 from mien.data.layouts import list_pictures
 from mien.data.sources import FolderEntries
-from mien.errors import MienError
+from mien.errors import MienError, one_line
 from mien.files import atomic_file
 from mien.log import warn
 from mien.text import shown
 
 HANDLE = "msambare/fer2013"
 PAGE = f"https://www.kaggle.com/datasets/{HANDLE}"
+
+API = "https://api.kaggle.com"
+"""The server that kagglehub asks."""
+
+_IN_KAGGLE = {"KAGGLE_KERNEL_RUN_TYPE", "KAGGLE_DATA_PROXY_URL"}
 
 
 def fetch(destination: Path) -> Path:
@@ -40,10 +48,13 @@ def fetch(destination: Path) -> Path:
         kagglehub = importlib.import_module("kagglehub")
     except ImportError as error:
         raise MienError(f'kagglehub is not installed (pip install "mien[kaggle]"); {_by_hand(target)}') from error
+    # Kaggle's notebooks reach its data without a connection to the network.
+    if not os.environ.keys() & _IN_KAGGLE and not answers(API):
+        raise MienError(f"{_no_connection()}; connect to the network, {_by_hand(target)}")
     try:
         folder = Path(kagglehub.dataset_download(HANDLE))
     except Exception as error:  # requests, urllib3, kagglehub and kagglesdk raise errors of their own.
-        raise MienError(f"Kaggle did not give {HANDLE} ({error}); {_by_hand(target)}") from error
+        raise MienError(f"{_refusal(error)}; {_by_hand(target)}") from error
     entries = FolderEntries(folder)
     listing = list_pictures(entries)
     root = folder.resolve()
@@ -58,6 +69,18 @@ def fetch(destination: Path) -> Path:
             if path not in outside:
                 archive.write(folder / path, path)
     return target
+
+
+def _no_connection() -> str:
+    return f"{HANDLE}: no connection to {urlsplit(API).hostname}"
+
+
+def _refusal(error: BaseException) -> str:
+    """Says in one line why Kaggle did not give the data; the texts of HTTP clients about connections are no help."""
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    if kinds & {"ConnectionError", "Timeout", "TimeoutError"}:
+        return f"{_no_connection()}, or it broke off"
+    return f"Kaggle did not give {HANDLE} ({one_line(str(error))[:200] or type(error).__name__})"
 
 
 def _by_hand(target: Path) -> str:

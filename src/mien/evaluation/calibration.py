@@ -43,6 +43,9 @@ With 300, at least 75 % of the sure answers are right (instead of 80 %) in 97.5 
 
 _LARGEST_TEMPERATURE = 5.0
 
+_NEAR_BOUND = 1.001
+"""Factor by which a temperature at the bound of its search may differ from that bound."""
+
 
 @dataclass(frozen=True)
 class RiskCoverage:
@@ -125,6 +128,11 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
         options={"xatol": 1e-6},
     )
     return math.exp(float(best.x))
+
+
+def at_bound(temperature: float) -> bool:
+    """True if a temperature of ``fit_temperature`` lies at a bound of its search: a better one may lie beyond."""
+    return max(temperature, 1 / temperature) * _NEAR_BOUND >= _LARGEST_TEMPERATURE
 
 
 def cross_fitted(

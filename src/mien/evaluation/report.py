@@ -18,7 +18,7 @@ from PIL import Image
 import mien
 from mien.errors import MienError
 from mien.evaluation import figures, style
-from mien.evaluation.calibration import risk_coverage
+from mien.evaluation.calibration import at_bound, risk_coverage
 from mien.evaluation.evaluate import Evaluation
 from mien.evaluation.metrics import BINS, classification_report_text, most_confused, reliability, surest_mistakes
 from mien.files import atomic_folder, recover_folder, write_json
@@ -267,7 +267,10 @@ def _last_epoch(accuracies: Sequence[float]) -> str:
 def _temperature_facts(evaluation: Evaluation) -> str:
     temperatures = evaluation.scaling.temperatures if evaluation.scaling else (None,)
     return ", ".join(
-        "none folded in" if value is None else f"{value:.4f}, folded into the head" for value in temperatures
+        "none folded in"
+        if value is None
+        else f"{value:.4f}, folded into the head{', the bound of its search' if at_bound(value) else ''}"
+        for value in temperatures
     )
 
 

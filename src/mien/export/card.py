@@ -6,8 +6,10 @@ record; the card says which numbers the record lacks.
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from mien.errors import MienError
@@ -19,6 +21,8 @@ TITLES: dict[str, str] = {
     "validation": "validation split (FER2013: PublicTest), which chose epoch, temperature and settings",
     "test": "test split (FER2013: PrivateTest), scored once; nothing was chosen by it",
 }
+
+_RECIPES = Path(__file__).parents[1] / "recipes"
 
 OF_FER2013 = """\
 The official splits: Training trains, PublicTest selects, PrivateTest is kept for the release. No file of the last two
@@ -82,6 +86,7 @@ def _card(meta: Mapping[str, Any], release: Mapping[str, Any], name: str) -> str
             robustness_rows=_robustness_rows(release["robustness"]["rows"]),
             data_lines=_data_lines(meta, release["scores"]),
             origin_rows=_origin_rows(release["origin"]),
+            names_recipes=any(" --config" in (stage["command"] or "") for stage in release["origin"]),
             table=markdown_table,
             score_rows=_score_rows,
             class_rows=_class_rows,
@@ -150,13 +155,23 @@ def _is_fer2013(meta: Mapping[str, Any]) -> bool:
 
 
 def _portable_command(command: str | None) -> str:
-    """A recorded command without folders that are of one machine alone."""
+    """A recorded command without folders that are of one machine alone, and with the recipes' names of today."""
     if not command:
         return "not recorded"
     try:
-        return portable_command(shlex.split(command))
+        return portable_command(recipe_name(word) for word in shlex.split(command))
     except ValueError:  # an open quotation mark
         return command
+
+
+def recipe_name(word: str) -> str:
+    """Returns the name of the recipe that a recorded word names by its former file; any other word stays.
+
+    Mien 0.1.0 had the recipes in files beside the package, like ``configs/model/mini.yaml``.
+    """
+    former = re.fullmatch(r"(--config=)?configs/(?:model/)?([a-z-]+)\.yaml", word)
+    is_recipe = former is not None and (_RECIPES / f"{former[2]}.yaml").is_file()
+    return f"{former[1] or ''}{former[2]}" if former is not None and is_recipe else word
 
 
 def _facts(release: Mapping[str, Any]) -> list[tuple[str, Any]]:

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import socket
-import threading
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
+from mien.connection import PATIENCE_S, answers
 from mien.errors import MienError, one_line
-
-PATIENCE_S = 2.5
-"""Longest time in seconds to wait for a connection to the Hub."""
 
 
 class Api(Protocol):
@@ -54,7 +49,7 @@ def check_push(repo: str) -> str:
     token = get_token()
     if not token:
         raise MienError("--push: no token of the Hugging Face Hub; run `hf auth login`, or set HF_TOKEN")
-    if not _answers(constants.ENDPOINT):
+    if not answers(constants.ENDPOINT):
         raise MienError(
             f"--push: {urlsplit(constants.ENDPOINT).hostname} does not answer within {PATIENCE_S:g} seconds; connect "
             "to the network, or leave --push out"
@@ -88,26 +83,3 @@ def push(folder: Path, repo: str, *, token: str, private: bool = False, api: Api
             f"`hf upload {repo} {folder}`"
         ) from None
     return f"{constants.ENDPOINT}/{repo}"
-
-
-def _answers(endpoint: str) -> bool:
-    """True if a connection to a server, or to the proxy in front of it, can be opened within ``PATIENCE_S``."""
-    address = urlsplit(endpoint)
-    proxy = getproxies().get(address.scheme) if address.hostname and not proxy_bypass(address.hostname) else None
-    if proxy:
-        address = urlsplit(proxy if "//" in proxy else f"//{proxy}", scheme="http")
-    port = address.port or (443 if address.scheme == "https" else 80)
-    answered = threading.Event()
-
-    def connect() -> None:
-        try:
-            with socket.create_connection((address.hostname or "", port), timeout=PATIENCE_S):
-                answered.set()
-        except OSError:
-            pass
-
-    # In a thread, since looking up a name has no time limit of its own.
-    thread = threading.Thread(target=connect, daemon=True)
-    thread.start()
-    thread.join(PATIENCE_S)
-    return answered.is_set()

@@ -164,7 +164,10 @@ class TimedReader:
         self._process = TimedProcess(
             seconds, _prepare_reading, options, replace(films, say=None), annotate, say=films.say
         )
-        self.names: tuple[str, ...] = self._process.greeting
+        self.names: tuple[str, ...]
+        self.threshold: float | None
+        self.stated_accuracy: float | None
+        self.names, self.threshold, self.stated_accuracy = self._process.greeting
 
     def read(self, inputs: Sequence[Input]) -> Generator[Recognition, None, None]:
         """Yields a record for every picture and every frame, in order; with status ``error`` if it exceeds the limit or
@@ -195,9 +198,11 @@ class TimedReader:
 
 def _prepare_reading(
     say: Say, options: dict[str, Any], films: FilmSettings, annotate: Path | None
-) -> tuple[tuple[str, ...], Work]:
-    """Runs in the process: loads the recognizer; returns the names of its expressions, and the function that reads."""
+) -> tuple[tuple[tuple[str, ...], float | None, float | None], Work]:
+    """Runs in the process: loads the recognizer; returns the names of its expressions with its threshold and its stated
+    accuracy (``mien.recognition.engine.Engine``), and the function that reads."""
     recognizer = Recognizer(**options)
     settings = replace(films, say=say)
     copies = None if annotate is None else Copies(annotate)
-    return recognizer.names, lambda source: read_inputs(recognizer, [source], settings, copies)
+    greeting = recognizer.names, recognizer.engine.threshold, recognizer.stated_accuracy
+    return greeting, lambda source: read_inputs(recognizer, [source], settings, copies)

@@ -101,6 +101,9 @@ class YuNet:
         self._network = Network(Path(model) if model is not None else None)
         self.threads = threads or cores()
 
+    def __repr__(self) -> str:
+        return f"YuNet({self._network.name!r}, min_face={self.min_face:g}, threads={self.threads})"
+
     def detect(self, picture: np.ndarray) -> list[Detection]:
         """Returns the faces of a picture, uint8 [H, W] (grey) or [H, W, 3] (RGB), left to right; scores in (0, 1].
 
@@ -324,6 +327,9 @@ class Network:
     """YuNet for pictures of any size.
 
     Several threads may use it at once. Each call takes one core: whole tiles run in parallel, not the layers of one.
+
+    Attributes:
+        name: the file as messages name it.
     """
 
     def __init__(self, model: str | Path | None = None) -> None:
@@ -336,8 +342,8 @@ class Network:
             MienError: the file is missing, cannot be read, is another network, or may refer to other files.
         """
         if model is None:
-            self._name = f"{PACKAGE}/{FILE}"
-            self._session = _session(installed(), self._name)
+            self.name = f"{PACKAGE}/{FILE}"
+            self._session = _session(installed(), self.name)
             return
         path = expanded(model)
         if not path.is_file():
@@ -351,8 +357,8 @@ class Network:
                 f"{path}: may keep weights in other files (it names a location), expected a network in one file; save "
                 "it without external data"
             )
-        self._name = str(path)
-        self._session = _session(content, self._name)
+        self.name = str(path)
+        self._session = _session(content, self.name)
 
     def read(self, pictures: Sequence[np.ndarray], least: float) -> list[np.ndarray]:
         """Detects faces in a batch of pictures of one size.
@@ -386,7 +392,7 @@ class Network:
             if "allocat" in str(error).lower():
                 raise MemoryError(str(error)) from error
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-            raise MienError(f"{self._name}: fails when it looks for faces ({reason}); expected {FILE}") from error
+            raise MienError(f"{self.name}: fails when it looks for faces ({reason}); expected {FILE}") from error
         rows = np.concatenate(maps)
         rows = rows[np.argsort(-rows[:, 5], kind="stable")]
         return [rows[rows[:, 0] == index, 1:] for index in range(len(pictures))]
@@ -437,6 +443,9 @@ class WholePicture:
     name = "none"
     margin = 0.0
 
+    def __repr__(self) -> str:
+        return "WholePicture()"
+
     def detect(self, picture: np.ndarray) -> list[Detection]:
         """Returns one face that fills the picture, uint8 [H, W] or [H, W, 3].
 
@@ -469,7 +478,10 @@ def detector(name: str, **options: Any) -> Detector:
         raise MienError("detector 'haar': is no part of Mien any more, yunet replaced it and finds more; take yunet, "
                         "or leave the detector out")  # fmt: skip
     if kind not in DETECTORS or (separator and (kind != "yunet" or not file)):
-        raise MienError(f"detector {name!r}: is not known, expected {KNOWN}; choose one")
+        raise MienError(
+            f"detector {name!r}: is not known, expected {KNOWN}, or in Python an object with detect(); to use another "
+            "detector, cut the faces out with it and give these crops with the detector none"
+        )
     if separator:
         options = {"model": file, **options}
     try:

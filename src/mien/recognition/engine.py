@@ -136,7 +136,7 @@ class OnnxEngine:
         return OnnxEngine, self._arguments
 
     def __repr__(self) -> str:
-        return f"OnnxEngine({str(self.path)!r}, provider={self.provider!r})"
+        return f"OnnxEngine({str(self.path)!r}, provider={self.provider!r}, threads={self._threads})"
 
     def read(self, crops: np.ndarray) -> Answers:
         """Reads crops; see ``Engine``.

@@ -122,8 +122,13 @@ def check_name(path: Path) -> None:
     Raises:
         MienError: it has another ending.
     """
-    if path.suffix.lower() not in _KINDS:
+    if not is_picture_name(path):
         raise MienError(f"{path}: has another ending than {', '.join(_KINDS)}; give the picture such a name")
+
+
+def is_picture_name(path: Path) -> bool:
+    """True if a path has the ending of a picture that ``save`` can write."""
+    return path.suffix.lower() in _KINDS
 
 
 def reader(engine: Engine) -> Reader:

@@ -189,6 +189,16 @@ class Recognizer:
         (record,) = self.stream([given], color, keep_pixels=True)
         return record
 
+    @overload
+    def __call__(self, given: Picture, color: Color | None = None) -> Recognition: ...
+
+    @overload
+    def __call__(self, given: list[Any] | tuple[Any, ...], color: Color | None = None) -> Recognitions: ...
+
+    def __call__(self, given: Any, color: Color | None = None) -> Recognition | Recognitions:
+        """Does the same as ``recognize``."""
+        return self.recognize(given, color)
+
     def recognize_film(
         self,
         source: str | os.PathLike[str] | int,

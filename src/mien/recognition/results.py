@@ -50,6 +50,17 @@ class Tables:
         records = list(self._records())
         return records, next((tuple(face.probabilities) for record in records for face in record.faces), ())
 
+    def to_rows(self) -> list[dict[str, Any]]:
+        """Returns the rows of ``to_df`` as dicts: one for every face, or one without a face for a picture without any.
+
+        Every row has the same keys; missing values are None.
+        """
+        from mien.recognition.formats import columns, rows
+
+        records, names = self._read()
+        empty = dict.fromkeys(columns(names))
+        return [empty | row for record in records for row in rows(record)]
+
     def to_df(self) -> pandas.DataFrame:
         """Returns a pandas DataFrame with a row for every face.
 

@@ -71,7 +71,7 @@ class TorchEngine:
         return self.classifier.folder
 
     def __repr__(self) -> str:
-        return f"TorchEngine({str(self.path)!r}, device={self.provider!r})"
+        return f"TorchEngine({str(self.path)!r}, device={self.provider!r}, threads={torch.get_num_threads()})"
 
     @classmethod
     def load(cls, folder: Path, device: str = "auto", threads: int | None = None) -> TorchEngine:

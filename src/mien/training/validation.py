@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from mien.data.faces import FaceSet
 from mien.data.twins import groups, has_twin
 from mien.errors import MienError
-from mien.evaluation.calibration import LEAST_FOR_TEMPERATURE, LEAST_FOR_THRESHOLD, calibrate_if_enough
+from mien.evaluation.calibration import LEAST_FOR_TEMPERATURE, LEAST_FOR_THRESHOLD, at_bound, calibrate_if_enough
 from mien.evaluation.metrics import accuracy_and_macro_f1, balanced_accuracy
 from mien.files import write_json
 from mien.model.classifier import Classifier
@@ -176,4 +176,7 @@ def _summary(record: dict[str, Any]) -> str:
     pictures = f"{count:,} validation pictures"
     if record.get("twins_left_out"):
         pictures += f" without a twin in training ({record['twins_left_out']:,} have one)"
-    return f"calibrated on {pictures}: temperature {record['temperature']:.3f}, {change}; {marks}"
+    temperature = f"temperature {record['temperature']:.3f}"
+    if at_bound(record["temperature"]):
+        temperature += " (the bound of its search, so that a better one may lie beyond it)"
+    return f"calibrated on {pictures}: {temperature}, {change}; {marks}"
