@@ -2,7 +2,7 @@
 
     python scripts/walk.py --data archive.zip
 
-It needs `pip install '.[train,export,tables,serve,heif]'` and works in an empty folder, on drawn faces and on the
+It needs `pip install '.[train,export,tables,serve,heif,hub,kaggle,tensorboard]'` and works in an empty folder, on drawn faces and on the
 public-domain portrait of docs/. A step that needs FER2013 is left out without ``--data``. Nothing here is compared with
 an expected text: whoever runs it reads the page.
 """
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -73,7 +72,8 @@ mien env
 
 PSYCHOLOGIST = """
 mien predict photos
-mien predict photos --xlsx faces.xlsx --csv faces.csv --bom --digits 3
+mien predict photos --xlsx faces.xlsx
+mien predict photos --csv faces.csv --bom --digits 3
 head -n 3 faces.csv
 mien predict photos --annotate marked
 mien predict photos --annotate marked
@@ -208,7 +208,8 @@ def walk(commands: str, folder: Path) -> Iterator[Step]:
         )
         seconds = time.perf_counter() - started
         answer = done.stdout.decode("utf-8", "replace").rstrip().replace(str(folder), "FOLDER")
-        answer = re.sub(re.escape(str(Path.home())), "~", answer)
+        for place, name in ((sys.prefix, "ENVIRONMENT"), (str(Path.home()), "~")):
+            answer = answer.replace(place, name)
         step = Step(command, answer, done.returncode, seconds)
         print(step.markdown(), flush=True)
         yield step

@@ -8,7 +8,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from PIL import Image
 
+from mien.cli import main
 from mien.errors import MienError
 from mien.model import hub
 from mien.model.hub import FILES, PATIENCE_S, hub_folder, is_hub_id
@@ -50,6 +52,19 @@ def test_a_model_of_the_cache_is_read_without_a_connection(cache: Path, monkeypa
     recognizer = Recognizer("somebody/nano")
     assert repr(recognizer).startswith("Recognizer('somebody/nano', engine='onnx'")
     assert recognizer.names == Recognizer("nano").names
+
+
+def test_the_command_line_reads_a_model_of_the_hub(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    put(
+        cache, "somebody/nano", {file: (SHIPPED / "nano" / file).read_bytes() for file in ("model.onnx", "config.json")}
+    )
+    Image.new("L", (48, 48), 128).save("face.png")
+    for model in ("somebody/nano", "nano"):
+        assert main(["predict", "face.png", "--detector", "none", "--model", model, "--json"]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == second
+    assert main(["predict", "face.png", "--model", "somebody/no-such-model"]) == 2
+    assert "somebody/no-such-model: no such folder, and not in the hub's cache" in capsys.readouterr().err
 
 
 def test_without_connection_and_cache_there_is_a_clear_line_within_three_seconds() -> None:

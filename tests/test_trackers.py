@@ -18,7 +18,7 @@ from mien.data.faces import FaceSet
 from mien.errors import MienError
 from mien.training import finetune
 from mien.training.finetune import train
-from mien.training.trackers import RECORD, Tracking, require_trackers, settings, tracker_names
+from mien.training.trackers import RECORD, Tracking, require_trackers, settings
 
 COUNTS = {"train": 240, "validation": 12, "test": 6}
 
@@ -97,10 +97,10 @@ def test_a_new_run_in_the_same_place_begins_a_new_file(tmp_path: Path) -> None:
 def test_the_older_name_works_with_a_word(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     pytest.importorskip("tensorboard")
     config = small(tmp_path, tensorboard=True)
-    assert tracker_names(config) == ["tensorboard"]
+    assert config.trackers == ["tensorboard"]
     Tracking(config, Accelerator(cpu=True), resumed=False).finish()
     assert caplog.messages == ["--tensorboard: has a new name, --track tensorboard; the old one works too"]
-    assert tracker_names(small(tmp_path, tensorboard=True, track=["wandb", "tensorboard"])) == ["wandb", "tensorboard"]
+    assert small(tmp_path, tensorboard=True, track=["wandb", "tensorboard"]).trackers == ["wandb", "tensorboard"]
 
 
 class Calls:

@@ -81,7 +81,8 @@ def run(arguments: list[str]) -> int:
     for line in doubts(len(faces), sum(bool(face.uncertain) for face in faces), *promise):
         remark(line)
     if neither:
-        remark(f"skipped {neither.total():,} files that hold neither a picture nor a film: {counted(neither)}")
+        files = "1 file that holds" if neither.total() == 1 else f"{neither.total():,} files that hold"
+        remark(f"skipped {files} neither a picture nor a film: {counted(neither)}")
     return SOME_FAILED if failed else 0
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import difflib
 from collections.abc import Container, Iterable, Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
 from mien.cli.meaning import meant
@@ -171,11 +170,10 @@ def add_detector_options(parser: argparse.ArgumentParser, names: str) -> None:
 def add_reading_options(parser: argparse.ArgumentParser) -> None:
     """Adds ``--model``, ``--detector``, ``--min-face`` and ``--device``."""
     parser.add_argument(
-        "--model",
-        type=Path,
+        "--model",  # no Path, since a model of the hub is none
         metavar="MODEL",
-        help=f"{', '.join(shipped())}, which come with Mien, a folder of `mien train` or `mien export`, or an .onnx "
-        f"file ({DEFAULT})",
+        help=f"{', '.join(shipped())}, which come with Mien, a folder of `mien train` or `mien export`, an .onnx file, "
+        f"or user/model of the Hugging Face hub ({DEFAULT})",
     )
     add_detector_options(parser, "yunet, yunet:FILE.onnx, or none for face crops")
     parser.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda or cuda:N (auto)")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +41,7 @@ def _problems(config: RunConfig, resume: bool, dry: bool) -> Iterator[str]:
             check_new(Path(config.out), resume)
         except MienError as error:
             yield str(error)
-    if config.tensorboard and find_spec("tensorboard") is None:
-        yield "--tensorboard: the package is not installed; pip install 'mien[tensorboard]' brings it"
+    yield from config.missing_trackers()
     if isinstance(config, TrainConfig):
         for teacher in config.teacher:
             try:

@@ -43,7 +43,7 @@ def run(arguments: list[str]) -> int:
         host=options.host,
         port=options.port,
         workers=options.workers,
-        model=None if options.model is None else str(options.model),
+        model=options.model,
         api_keys=() if options.api_key_file is None else read_api_keys(options.api_key_file),
         cors=tuple(options.cors),
         queue=options.queue,
@@ -67,9 +67,9 @@ def parser() -> Parser:
     add("--workers", type=whole_number(1), default=1, metavar="N", help="processes that share the cores (1)")
     add(
         "--model",
-        type=Path,
         metavar="MODEL",
-        help=f"{', '.join(shipped())}, a folder of `mien train` or `mien export`, or an .onnx file ({DEFAULT})",
+        help=f"{', '.join(shipped())}, a folder of `mien train` or `mien export`, an .onnx file, or user/model of the "
+        f"Hugging Face hub ({DEFAULT})",
     )
     add("--report", type=Path, metavar="DIR", help="folder of `mien evaluate`, whose report the page shows")
     add("--api-key-file", type=Path, metavar="FILE", help="accepted keys, one a line; without it none is needed")

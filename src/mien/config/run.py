@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import field
+from importlib.util import find_spec
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler, model_validator
@@ -36,6 +37,14 @@ WITHOUT_EFFECT_ON_WEIGHTS: frozenset[str] = frozenset(
 
 WITHOUT_EFFECT: frozenset[str] = frozenset({"small_until"})
 """Settings of earlier versions that do nothing unless one of ``GONE`` is set."""
+
+TRACKERS: dict[str, str] = {
+    "tensorboard": "pip install 'mien[tensorboard]'",
+    "wandb": "pip install wandb",
+    "mlflow": "pip install mlflow",
+    "trackio": "pip install trackio",
+}
+"""The packages of the trackers, and the command that installs each."""
 
 BEFORE: dict[str, Any] = {"reading_crop": 1.0}
 """Values in runs from before there was the setting, if that is not its default."""
@@ -86,6 +95,18 @@ class RunConfig:
     track: list[Literal["tensorboard", "wandb", "mlflow", "trackio"]] = field(default_factory=list)
     tensorboard: Switch = False
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+    @property
+    def trackers(self) -> list[str]:
+        """The trackers, each once; ``tensorboard: true`` is the older name of one of them."""
+        return list(dict.fromkeys([*self.track, *(["tensorboard"] if self.tensorboard else [])]))
+
+    def missing_trackers(self) -> Iterator[str]:
+        """Yields a message for each tracker whose package is not installed."""
+        for name in self.trackers:
+            if find_spec(name) is None:
+                option = f"--track {name}" if name in self.track else f"--{name}"
+                yield f"{option}: {name} is not installed; {TRACKERS[name]}"
 
     @model_validator(mode="wrap")
     @classmethod

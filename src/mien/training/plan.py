@@ -45,8 +45,8 @@ def plan_lines(tuning: Tuning) -> list[str]:
         f"{validation:,} validate",
         f"frozen: {frozen_line(network, config.freeze, config.epochs)}",
         f"parameters: {_trained_line(network, config)}",
-        f"learning rate: {rates}{decay}; warm-up over {config.warmup_epochs:g} epochs, then a cosine to "
-        f"{config.min_lr:.0%} of it",
+        f"learning rate: {rates}{decay}; warm-up over {config.warmup_epochs:g} "
+        f"epoch{'' if config.warmup_epochs == 1 else 's'}, then a cosine to {config.min_lr:.0%} of it",
         _memory_line(tuning),
     ]
 

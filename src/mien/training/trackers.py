@@ -7,7 +7,6 @@ saved state bit for bit, so what was logged before stays.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import uuid
 from collections.abc import Iterable, Mapping
@@ -28,19 +27,6 @@ PROJECT = "mien"
 RECORD = "tracking.json"
 """File in the folder of a run: its id at the trackers, and the last step that was logged."""
 
-INSTALL: dict[str, str] = {
-    "tensorboard": "pip install 'mien[tensorboard]'",
-    "wandb": "pip install wandb",
-    "mlflow": "pip install mlflow",
-    "trackio": "pip install trackio",
-}
-"""The command that installs each tracker."""
-
-
-def tracker_names(config: RunConfig) -> list[str]:
-    """The trackers of a configuration, each once; ``tensorboard: true`` is the older name of one of them."""
-    return list(dict.fromkeys([*config.track, *(["tensorboard"] if config.tensorboard else [])]))
-
 
 def require_trackers(config: RunConfig) -> None:
     """Checks, before any work, that the packages of the trackers are installed.
@@ -48,10 +34,8 @@ def require_trackers(config: RunConfig) -> None:
     Raises:
         MienError: one is missing.
     """
-    for name in tracker_names(config):
-        if importlib.util.find_spec(name) is None:
-            option = f"--track {name}" if name in config.track else f"--{name}"
-            raise MienError(f"{option}: {name} is not installed; {INSTALL[name]}")
+    for message in config.missing_trackers():
+        raise MienError(message)
 
 
 class TensorBoard(GeneralTracker):
@@ -135,7 +119,7 @@ class Tracking:
 
     def __init__(self, config: RunConfig, accelerator: Accelerator, *, resumed: bool) -> None:
         self.path, self.accelerator = Path(config.out) / RECORD, accelerator
-        names = tracker_names(config)
+        names = config.trackers
         self.is_on = bool(names)
         if not self.is_on:
             return
