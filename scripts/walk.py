@@ -3,8 +3,8 @@
     python scripts/walk.py --data archive.zip
 
 It needs `pip install '.[train,export,tables,serve,heif,hub,kaggle,tensorboard]'` and works in an empty folder, on drawn
-faces and on the public-domain portrait of docs/. A step that needs FER2013 is left out without ``--data``. Nothing here is
-compared with an expected text: whoever runs it reads the page.
+faces and on the public-domain portrait of docs/. A step that needs FER2013 is left out without ``--data``. Nothing here
+is compared with an expected text: whoever runs it reads the page.
 """
 
 from __future__ import annotations
