@@ -450,7 +450,7 @@ class TestCommand:
         assert first == f"{Path('explained/a-explained.png')}: 2 faces (glad 98%, glad 55% uncertain)"
         assert broken.startswith("error: photos/broken.jpg: ") and dark == "photos/dark.png: no face"
         assert last == f"{Path('explained/a-explained-2.png')}: 1 face (glad 98%)"
-        assert "mien: 1 of 4 could not be read\n" in captured.err and "skipped 1 files" in captured.err
+        assert "mien: 1 of 4 could not be read\n" in captured.err and "skipped 1 file that holds" in captured.err
         assert "uncertain: 1 of 3 faces" in captured.err
         assert command.run(["photos/a.png", "a.png"]) == 0  # a new folder: nothing is written over
         assert sorted(path.name for path in Path("explained-2").iterdir()) == ["a-explained-2.png", "a-explained.png"]

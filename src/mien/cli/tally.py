@@ -158,7 +158,8 @@ def doubts(
         )
     elif uncertain and for_people:
         yield (
-            f"uncertain: {uncertain:,} of {faces:,} {'face has' if faces == 1 else 'faces have'} a score below "
+            f"uncertain: {uncertain:,} of {faces:,} {'face' if faces == 1 else 'faces'} "
+            f"{'has' if uncertain == 1 else 'have'} a score below "
             f"{threshold:.2f}, from which on the model promises {stated_accuracy or 0:.0%} right answers; treat "
             f"{'this answer' if uncertain == 1 else 'these answers'} as unknown"
         )
