@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import re
@@ -130,6 +131,27 @@ def test_a_burst_of_connections_is_left_to_other_workers() -> None:
         loop.run_until_complete(asyncio.sleep(0.01))
     loop.close()
     assert waiting >= 6
+
+
+def test_a_worker_without_free_files_tries_again_after_a_pause() -> None:
+    class Full(socket.socket):
+        tries = 0
+
+        def accept(self) -> tuple[socket.socket, Any]:
+            self.tries += 1
+            raise OSError(errno.EMFILE, "too many open files")
+
+    loop = server.FairLoop()
+    loop.set_exception_handler(lambda *_: None)
+    with Full() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.setblocking(False)
+        service = loop.run_until_complete(loop.create_server(asyncio.Protocol, sock=listener))
+        with socket.create_connection(listener.getsockname()):
+            loop.run_until_complete(asyncio.sleep(0.2))
+        service.close()
+    loop.close()
+    assert listener.tries == 1
 
 
 def test_slow_bodies_end(monkeypatch: pytest.MonkeyPatch) -> None:

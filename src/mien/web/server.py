@@ -74,8 +74,8 @@ class FairLoop(asyncio.SelectorEventLoop):
         self, protocol_factory: Any, sock: Any, sslcontext: Any = None, server: Any = None, backlog: int = 1, *rest: Any
     ) -> None:
         super()._accept_connection(protocol_factory, sock, sslcontext, server, 1, *rest)  # type: ignore[misc]
-        self.remove_reader(sock)
-        self.call_later(_PAUSE_S, self._go_on, sock, protocol_factory, sock, sslcontext, server, backlog, *rest)
+        if self.remove_reader(sock):  # else accepting failed, and asyncio itself tries again, in a second
+            self.call_later(_PAUSE_S, self._go_on, sock, protocol_factory, sock, sslcontext, server, backlog, *rest)
 
     def _go_on(self, listener: socket.socket, *arguments: Any) -> None:
         if listener.fileno() >= 0:  # it was not closed meanwhile
