@@ -110,4 +110,7 @@ def test_the_command_tells_what_was_left_out(tmp_path: Path, capsys: pytest.Capt
     told = capsys.readouterr()
     assert told.out == f"{out}: 2 faces of 2 photos, 2 files left out\n"
     assert "mien: left out" in told.err and "c.png: is empty" in told.err and "d.heic: is no picture" in told.err
+    again = ["data", "crop", str(source), "--out", str(tmp_path / "again"), "--detector", "none", "--size", "24"]
+    assert main([*again, "-q"]) == 0
+    assert capsys.readouterr().err == told.err
     assert main(["data", "crop", str(source), "--out", str(out)]) == 2

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mien.cli.names import faces_of, new_file
 from mien.cli.parser import Parser, Switch, add_detector_options, add_timeout, pick, whole_number
+from mien.cli.printing import complain
 from mien.cli.signals import without_remarks_of_decoders
 from mien.errors import MienError
 from mien.files import ensure_writable
@@ -147,7 +148,7 @@ def _crop(arguments: list[str]) -> None:
         )  # fmt: skip
     for record in records:
         if record.reason:
-            print(f"mien: left out {shown(record.reason)}", file=sys.stderr)
+            complain(f"left out {record.reason}")
     crops, photos = sum(len(record.crops) for record in records), sum(bool(record.crops) for record in records)
     print(f"{shown(options.out)}: {crops:,} faces of {photos:,} photos, {len(records) - photos:,} files left out")
 
