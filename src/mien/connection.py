@@ -4,11 +4,39 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Callable
+from typing import TypeVar
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+T = TypeVar("T")
+
 PATIENCE_S = 2.5
 """Longest time in seconds to wait for a connection."""
+
+
+def within(seconds: float, call: Callable[[], T]) -> T | Exception | None:
+    """Calls a function on a thread of its own, as looking up a server's name has no time limit.
+
+    Args:
+        seconds: longest wait; the thread is then left to itself.
+        call: the function.
+
+    Returns:
+        What it returns, the exception that it raised, or None if it was not done in time.
+    """
+    answers: list[T | Exception] = []
+
+    def work() -> None:
+        try:
+            answers.append(call())
+        except Exception as error:  # HTTP clients raise many kinds
+            answers.append(error)
+
+    thread = threading.Thread(target=work, daemon=True, name="mien connection")
+    thread.start()
+    thread.join(seconds)
+    return answers[0] if answers else None
 
 
 def answers(endpoint: str) -> bool:
@@ -22,17 +50,9 @@ def answers(endpoint: str) -> bool:
     if proxy:
         address = urlsplit(proxy if "//" in proxy else f"//{proxy}", scheme="http")
     port = address.port or (443 if address.scheme == "https" else 80)
-    answered = threading.Event()
 
-    def connect() -> None:
-        try:
-            with socket.create_connection((address.hostname or "", port), timeout=PATIENCE_S):
-                answered.set()
-        except OSError:
-            pass
+    def connect() -> bool:
+        with socket.create_connection((address.hostname or "", port), timeout=PATIENCE_S):
+            return True
 
-    # In a thread, since looking up a name has no time limit of its own.
-    thread = threading.Thread(target=connect, daemon=True)
-    thread.start()
-    thread.join(PATIENCE_S)
-    return answered.is_set()
+    return within(PATIENCE_S, connect) is True

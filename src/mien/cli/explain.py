@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from mien.cli.parser import Parser, add_reading_options, add_timeout
 from mien.cli.printing import remark
 from mien.cli.signals import hide_bars, without_remarks_of_decoders
-from mien.cli.tally import doubts
+from mien.cli.tally import CROP_HINT, doubts
 from mien.errors import MienError
 from mien.files import ensure_writable, free_path
 from mien.text import safe_stem, shown
@@ -64,7 +64,7 @@ def run(arguments: list[str]) -> int:
     options = parser().parse(arguments)
     hide_bars()
 
-    from mien.recognition.paths import Nothing, counted, expand
+    from mien.recognition.paths import Nothing, expand, skipped_line
 
     neither: Counter[Kind] = Counter()
     sources = expand(options.photos, options.out, neither)
@@ -81,8 +81,7 @@ def run(arguments: list[str]) -> int:
     for line in doubts(len(faces), sum(bool(face.uncertain) for face in faces), *promise):
         remark(line)
     if neither:
-        files = "1 file that holds" if neither.total() == 1 else f"{neither.total():,} files that hold"
-        remark(f"skipped {files} neither a picture nor a film: {counted(neither)}")
+        remark(skipped_line(neither))
     return SOME_FAILED if failed else 0
 
 
@@ -219,7 +218,7 @@ def _several(sources: Sequence[Input], out: Path, explain: Explain) -> tuple[int
     if failed:
         remark(f"{failed:,} of {len(sources):,} could not be read")
     elif not faces:
-        remark("no face was found; if the pictures are face crops already, add --detector none")
+        remark(CROP_HINT)
     return failed, faces
 
 

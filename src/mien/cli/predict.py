@@ -68,7 +68,7 @@ def run(arguments: list[str]) -> int:
     if not sys.warnoptions:
         warnings.filterwarnings("ignore", module=r"PIL\b")  # the records report what is wrong with a picture
 
-    from mien.recognition.paths import Film, counted, expand
+    from mien.recognition.paths import Film, expand, skipped_line
 
     neither: Counter[Kind] = Counter()
     inputs = expand(options.paths, options.annotate, neither)
@@ -91,8 +91,7 @@ def run(arguments: list[str]) -> int:
     if copies.doubled():
         remark(copies.doubled())
     if neither:
-        files = "1 file that holds" if neither.total() == 1 else f"{neither.total():,} files that hold"
-        remark(f"skipped {files} neither a picture nor a film: {counted(neither)}")
+        remark(skipped_line(neither))
     return SOME_FAILED if tally.failed else 0
 
 

@@ -67,6 +67,8 @@ def table_path(options: argparse.Namespace) -> Path | None:
     return path
 
 
+CROP_HINT = "no face was found; if the pictures are face crops already, add --detector none"
+
 LARGEST_CROP = 256
 """Pixels of the longer side up to which a picture without a face may be a face crop."""
 
@@ -129,7 +131,7 @@ class Tally:
             for_people=in_lines or table_path(options) is not None,
         )
         if self.crop_like and not self.faces and options.detector != "none":
-            yield "no face was found; if the pictures are face crops already, add --detector none"
+            yield CROP_HINT
 
 
 def doubts(

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import os
 import re
-import threading
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+from mien.connection import within
 from mien.errors import MienError, one_line
 from mien.files import expanded
 
@@ -23,6 +23,21 @@ NOT_FOR_YOU: tuple[int, ...] = (401, 403, 404)
 
 CHECKPOINT: tuple[str, ...] = ("config.json", "model.safetensors")
 """The files of a hub model that must lie in the cache for it to be used without a connection."""
+
+FILES: tuple[str, ...] = (
+    "config.json",
+    "preprocessor_config.json",
+    "meta.json",
+    "model.safetensors",
+    "model.onnx",
+    "model.int8.onnx",
+)
+"""The only files that are downloaded: weights as safetensors or ONNX, never pickles or code."""
+
+PATIENCE_S = 2.0
+"""Longest wait in seconds for the hub's first answer, so that a machine without a connection gets an error soon."""
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def is_cached(model: str, files: Sequence[str] = CHECKPOINT) -> bool:
@@ -96,43 +111,17 @@ def ask(model: str, seconds: float) -> int | Exception:
     from huggingface_hub import constants
     from huggingface_hub.utils import build_hf_headers, get_session
 
-    answers: list[int | Exception] = []
+    def head() -> int:
+        address = f"{constants.ENDPOINT}/api/models/{model}"
+        return int(get_session().head(address, headers=build_hf_headers(), timeout=seconds).status_code)
 
-    def head() -> None:
-        try:
-            address = f"{constants.ENDPOINT}/api/models/{model}"
-            answers.append(get_session().head(address, headers=build_hf_headers(), timeout=seconds).status_code)
-        except Exception as error:  # the HTTP client raises many kinds
-            answers.append(error)
-
-    # On a thread of its own, as looking up the hub's name may hang longer than the client's limit.
-    thread = threading.Thread(target=head, daemon=True, name="mien hub")
-    thread.start()
-    thread.join(seconds + 0.2)
-    return answers[0] if answers else TimeoutError(f"no answer in {seconds:g} s")
+    answer = within(seconds + 0.2, head)  # a little longer than the HTTP client, which says more about what went wrong
+    return TimeoutError(f"no answer in {seconds:g} s") if answer is None else answer
 
 
 def reason(error: Exception) -> str:
     """Returns what went wrong, in one line."""
     return one_line(str(error))[:200] or type(error).__name__
-
-
-FILES: tuple[str, ...] = (
-    "config.json",
-    "preprocessor_config.json",
-    "meta.json",
-    "model.safetensors",
-    "model.onnx",
-    "model.int8.onnx",
-)
-"""The only files that are downloaded: weights as safetensors or ONNX, never pickles or code."""
-
-
-PATIENCE_S = 2.0
-"""Longest wait in seconds for the hub's first answer, so that a machine without a connection gets an error soon."""
-
-
-_HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def is_hub_id(name: str | os.PathLike[str]) -> bool:

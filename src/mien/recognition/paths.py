@@ -94,6 +94,12 @@ def counted(neither: Counter[Kind]) -> str:
     return ", ".join(f"{count:,} {kind.value}" for kind, count in neither.most_common())
 
 
+def skipped_line(neither: Counter[Kind]) -> str:
+    """Says how many files of folders were skipped, and of which kinds."""
+    files = "1 file that holds" if neither.total() == 1 else f"{neither.total():,} files that hold"
+    return f"skipped {files} neither a picture nor a film: {counted(neither)}"
+
+
 def _expand(word: str, leave_out: Path | None, neither: Counter[Kind]) -> list[Input]:
     if not word:
         return [Nothing(word, "an empty word names no file; check the command line")]
