@@ -26,6 +26,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from packaging.version import Version
+
 from model_results import MOST_PARTS, device_name, evaluated, halve, pack, share, table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -52,6 +54,7 @@ class Job:
         teachers: folders of models that teach it.
         more: further options.
         config: the name of its settings.
+        share: of the seconds that the longest runs of its phase have.
     """
 
     name: str
@@ -60,6 +63,7 @@ class Job:
     teachers: tuple[str, ...] = ()
     more: tuple[str, ...] = ()
     config: str | None = None
+    share: float = 1.0
 
 
 @dataclass
@@ -147,7 +151,7 @@ def phase(chain: Chain, jobs: Sequence[Job], seconds: float) -> None:
             if share < 1:
                 say(chain, f"{job.name}: left out, no time is left")
                 continue
-            running[job.name] = start(chain, job, share / 60)
+            running[job.name] = start(chain, job, job.share * share / 60)
             continue
         time.sleep(0.05)
 
@@ -208,8 +212,8 @@ def first_jobs(chain: Chain) -> list[Job]:
     if options.folds:
         folds = Job("folds", "folds", more=("--folds", str(options.folds)), config="teacher-a")
         jobs.append(folds)  # its runs follow one another: ``Chain.words`` divides the minutes
-    jobs += [] if options.autoencoder else [Job("mini-mae", "pretrain")]
-    return [*jobs, Job("nano-mae", "pretrain")]
+    jobs += [] if options.autoencoder else [Job("mini-mae", "pretrain", share=0.4)]
+    return [*jobs, Job("nano-mae", "pretrain", share=0.3)]
 
 
 def students(chain: Chain) -> list[Job]:
@@ -222,8 +226,11 @@ def students(chain: Chain) -> list[Job]:
     more = ("--targets", str(answers), "--distill.targets_weight", "0.1") if answers.is_file() else ()
     if not teachers:  # nothing to distil from: the settings name a weight, a map and a mirror
         more = (*more, "--distill.weight", "0.5", "--distill.features", "0", "--distill.mirror", "false")
-    return [Job(name, "train", mini if name.startswith("mini") else nano, teachers, more)
-            for name in ("mini-1", "mini-2", "nano-1")]  # fmt: skip
+    return [
+        Job("mini-1", "train", mini, teachers, more),
+        Job("mini-2", "train", mini, teachers, more),
+        Job("nano-1", "train", nano, teachers, more, share=0.7),
+    ]
 
 
 def say(chain: Chain, text: str) -> None:
@@ -282,12 +289,12 @@ def finish(chain: Chain) -> int:
 
 
 def is_installed(wheel: Path) -> bool:
-    """Whether this Python has the package of a wheel already, in whatever version."""
+    """Whether this Python has the package of a wheel already, in its version or a later one."""
+    name, version, _ = wheel.name.split("-", 2)
     try:
-        importlib.metadata.distribution(wheel.name.partition("-")[0])
+        return Version(importlib.metadata.version(name)) >= Version(version)
     except importlib.metadata.PackageNotFoundError:
         return False
-    return True
 
 
 def unpack_wheels() -> None:
