@@ -26,9 +26,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from packaging.version import Version
-
 from model_results import MOST_PARTS, device_name, evaluated, halve, pack, share, table
+from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "scripts" / "gpu"
@@ -36,7 +35,7 @@ CARRIED = ROOT / "gpu"
 """What ``scripts/gpu_wheels.sh`` collects: wheels, and searches for twins."""
 
 TEACHERS: tuple[str, ...] = ("teacher-a", "teacher-b", "teacher-c")
-FIRST_PHASE = 0.42
+FIRST_PHASE = 0.45
 """Share of the training time that teachers and autoencoders have."""
 
 LEAST_FREE = 6 * 2**30
@@ -212,16 +211,16 @@ def first_jobs(chain: Chain) -> list[Job]:
     if options.folds:
         folds = Job("folds", "folds", more=("--folds", str(options.folds)), config="teacher-a")
         jobs.append(folds)  # its runs follow one another: ``Chain.words`` divides the minutes
-    jobs += [] if options.autoencoder else [Job("mini-mae", "pretrain", share=0.4)]
-    return [*jobs, Job("nano-mae", "pretrain", share=0.3)]
+    jobs += [] if options.mini else [Job("mini-mae", "pretrain", share=0.4)]
+    return [*jobs, *([] if options.nano else [Job("nano-mae", "pretrain", share=0.3)])]
 
 
 def students(chain: Chain) -> list[Job]:
     """The students of what the first phase made."""
     options = chain.options
     teachers = tuple(options.teachers) or tuple(str(chain.run_of(name)) for name in TEACHERS if chain.is_made(name))
-    mini = options.autoencoder or (str(chain.run_of("mini-mae")) if chain.is_made("mini-mae") else "mini")
-    nano = str(chain.run_of("nano-mae")) if chain.is_made("nano-mae") else "nano"
+    mini = options.mini or (str(chain.run_of("mini-mae")) if chain.is_made("mini-mae") else "mini")
+    nano = options.nano or (str(chain.run_of("nano-mae")) if chain.is_made("nano-mae") else "nano")
     answers = chain.run_of("folds") / "answers.safetensors"
     more = ("--targets", str(answers), "--distill.targets_weight", "0.1") if answers.is_file() else ()
     if not teachers:  # nothing to distil from: the settings name a weight, a map and a mirror
@@ -322,7 +321,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", default="runs/gpu", help="folder of everything (runs/gpu)")
     parser.add_argument("--minutes", type=float, default=12.0, help="until the deadline, all told (12)")
     parser.add_argument("--teachers", nargs="*", default=[], help="model folders in place of own teachers")
-    parser.add_argument("--autoencoder", help="folder of an autoencoder of mini in place of an own one")
+    parser.add_argument("--mini", help="folder that mini starts from in place of an own autoencoder")
+    parser.add_argument("--nano", help="folder that nano starts from in place of an own autoencoder")
     parser.add_argument("--folds", type=int, default=0, help="folds of out-of-fold answers; 0 leaves them out (0)")
     parser.add_argument("--configs", type=Path, default=CONFIGS, help="folder of the settings (scripts/gpu)")
     parser.add_argument("--jobs", type=int, default=0, help="runs side by side at most (8 on a GPU, else 2)")
@@ -336,7 +336,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
     if str(ROOT / "src") not in sys.path:
         sys.path.insert(0, str(ROOT / "src"))
     missing = [
-        path for path in (options.data, *options.teachers, options.autoencoder) if path and not Path(path).exists()
+        path
+        for path in (options.data, *options.teachers, options.mini, options.nano)
+        if path and not Path(path).exists()
     ]
     if missing or not options.minutes > 0:
         problem = (

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -280,6 +281,22 @@ class TestPlan:
         pixels = torch.zeros(2, 8)
         # Kept for the backward pass, in float32: the input, and the output of the ReLU.
         assert activation_bytes(network, lambda: network(pixels), "fp32") == 4 * (2 * 8 + 2 * 16)
+
+    def test_nothing_of_the_measured_pass_is_left(self) -> None:
+        import torch
+
+        from mien.training.plan import activation_bytes
+
+        network, results = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU()), []
+
+        def forward() -> torch.Tensor:
+            output: torch.Tensor = network(torch.zeros(2, 8))
+            results.append(weakref.ref(output))
+            return output
+
+        activation_bytes(network, forward, "fp32")
+        # A result that holds its own pass would stay, and with it the stream on which the pass began.
+        assert results[0]() is None
 
     def test_pretraining_has_a_plan(
         self, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -19,19 +19,19 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from training_helpers import Stop, stop_after
 
-from mien.config import DistillConfig, TrainConfig
+from mien.config import AugmentConfig, DistillConfig, FreezeConfig, PretrainConfig, TrainConfig
 from mien.data.faces import FaceSet
 from mien.errors import MienError
 from mien.model.classifier import Classifier
 from mien.model.networks import logits
 from mien.model.vit import build
-from mien.training import finetune, run
+from mien.training import finetune, pretrain, run
 from mien.training.augment import resampled
 from mien.training.finetune import FineTuning, train
 from mien.training.objective import Objective, adjustment, shares_of_classes
 from mien.training.optim import ClockSchedule, Muon
 from mien.training.run import Budget
-from mien.training.step import HalfCopies, Pass, method_of
+from mien.training.step import HalfCopies, Pass, Recorded, first_cause, method_of
 from mien.training.teachers import prepare
 from mien.training.validation import score_of
 
@@ -157,6 +157,49 @@ class TestPass:
         assert recorded[0] == pytest.approx(plain[0], rel=1e-2)
         for name, value in plain[1].items():
             assert torch.allclose(recorded[1][name], value, rtol=0.05, atol=0.01), name
+
+    @pytest.mark.gpu
+    @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+    def test_whole_runs_are_recorded(
+        self, faces: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        gpu: dict[str, Any] = {"device": "cuda", "precision": "bf16", "optimizer": "muon", "epochs": 2}
+        mixing = AugmentConfig(blur=0.02, noise=0.02, jpeg=50, erasing=0.2, mixup=0.2)
+        teacher = tmp_path / "teacher"
+        train(settings(teacher, backbone="timm:face_cnn", network_args={**CNN, "drop_rate": 0.3}, drop_path=0.1,
+                       ema=0.9, augment=mixing, **gpu))  # fmt: skip
+        hints = DistillConfig(weight=0.8, features=1.0, mirror=True)
+        train(settings(tmp_path / "student", image_size=48, teacher=[str(teacher)], distill=hints, drop_path=0.1,
+                       freeze=FreezeConfig(blocks=0), augment=mixing, **gpu))  # fmt: skip
+        monkeypatch.setattr(pretrain, "read_for_pretraining", lambda *arguments: faces)
+        pretrain.pretrain(PretrainConfig(data="synthetic", out=str(tmp_path / "mae"), preset="nano", image_size=48,
+                                         batch_size=8, **gpu))  # fmt: skip
+        printed = capsys.readouterr().err
+        assert "warning" not in printed
+        assert printed.count("training step recorded as a CUDA graph") == 3
+
+    @pytest.mark.gpu
+    @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+    def test_a_failed_recording_leaves_the_device_as_it_was(self, capsys: pytest.CaptureFixture[str]) -> None:
+        stream, pixels = torch.cuda.current_stream(), torch.ones(64, device="cuda")
+
+        def call(values: torch.Tensor) -> torch.Tensor:
+            return nn.functional.dropout(values) * values.sum().item()  # reading a value breaks a recording
+
+        assert Recorded(call, "dropout")(pixels).shape == pixels.shape
+        assert torch.cuda.current_stream() == stream
+        first, second = nn.functional.dropout(pixels), nn.functional.dropout(pixels)
+        assert not torch.equal(first, second)
+        printed = capsys.readouterr().err
+        assert "no CUDA graph of dropout (" in printed and "previous error" not in printed
+
+    def test_the_first_of_several_errors_is_named(self) -> None:
+        with pytest.raises(ValueError) as raised:
+            try:
+                raise RuntimeError("first")
+            finally:
+                raise ValueError("second")
+        assert str(first_cause(raised.value)) == "first"
 
     def test_graphs_are_for_one_process_on_a_gpu(self) -> None:
         accelerator = Accelerator(cpu=True)

@@ -125,7 +125,9 @@ def activation_bytes(network: nn.Module, forward: Callable[[], Any], precision: 
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in parameters:
             sizes[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        # Kept as it is, a result would hold the pass that computed it, and be held by it for ever. What is left of a
+        # pass stays on the stream where it ran, so that the training step could not be recorded as a CUDA graph.
+        return tensor.detach()
 
     network.eval()
     device = next(network.parameters()).device.type

@@ -133,7 +133,8 @@ class Recorded:
         except RuntimeError as error:
             self.has_failed = True
             self.between()
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            first = first_cause(error)
+            reason = (str(first).strip() or type(first).__name__).splitlines()[0]
             if on_main():
                 warn(f"no CUDA graph of {self.what} ({reason}); it runs operation by operation")
         else:
@@ -145,23 +146,37 @@ class Recorded:
         inputs = [part.detach().clone() for part in batch]
         tensors = self.restored()
         saved = [value.clone() for value in tensors]
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
+        stream, former_stream = torch.cuda.Stream(), torch.cuda.current_stream()
+        stream.wait_stream(former_stream)
+        generator = torch.cuda.default_generators[former_stream.device_index]
+        random_state = generator.clone_state()
         try:
             with torch.cuda.stream(stream):
                 for _ in range(WARM_UPS):
                     self.between()
                     self.call(*inputs)
-            torch.cuda.current_stream().wait_stream(stream)
+            former_stream.wait_stream(stream)
             self.between()
             graph = torch.cuda.CUDAGraph()
             # thread_local: another thread of this process (a progress bar, a writer) may use the device meanwhile.
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 self.output = self.call(*inputs)
+        except RuntimeError:
+            # torch stays on the stream of the recording then, and its random numbers wait for the recording to go on.
+            torch.cuda.set_stream(former_stream)
+            generator.graphsafe_set_state(random_state)
+            raise
         finally:
             for value, former in zip(tensors, saved, strict=True):
                 value.copy_(former)
         self.inputs, self.graph = inputs, graph
+
+
+def first_cause(error: BaseException) -> BaseException:
+    """The error that came first: the end of a failed recording raises another one, which says only that it failed."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return error
 
 
 class Pass:
