@@ -29,10 +29,10 @@ model: $(READY)  ## make the shipped models again from DATA=archive.zip (hours; 
 	$(BIN)/python scripts/remake.py --data "$(DATA)"
 
 # Sets up nothing: on a lent machine there may be neither a network nor the time. PYTHON is one with PyTorch.
-model-gpu:  ## make the models on a GPU within MINUTES=12 from DATA=archive.zip; TEACHERS= and AUTOENCODER= are folders
+model-gpu:  ## make the models on a GPU within MINUTES=12 from DATA=archive.zip; TEACHERS=, MINI= and NANO= are folders
 	PYTHONPATH="src:$$PYTHONPATH" $(PYTHON) scripts/model_gpu.py --data "$(DATA)" --minutes $(MINUTES) \
 		$(if $(OUT),--share "$(OUT)") $(if $(TEACHERS),--teachers $(TEACHERS)) \
-		$(if $(AUTOENCODER),--autoencoder "$(AUTOENCODER)") $(if $(FOLDS),--folds $(FOLDS))
+		$(if $(MINI),--mini "$(MINI)") $(if $(NANO),--nano "$(NANO)") $(if $(FOLDS),--folds $(FOLDS))
 
 page: $(READY) node_modules/.package-lock.json  ## the page of mien serve, and dist/page for any web server (needs npm)
 	PYTHONPATH=src $(BIN)/python scripts/build_page.py

@@ -1,9 +1,9 @@
 """Makes the models on a GPU within some minutes: ``make model-gpu DATA=archive.zip MINUTES=12``.
 
 Phase 1: teachers, out-of-fold answers if asked for, and masked autoencoders. Phase 2: students of these. Runs of a
-phase go side by side, each by its own clock, so that all end annealed. Then every finished network is scored, halved
-and split into a few files, and the best of each size is packed, as far as time is left. Started again with the same
-OUT, it goes on: finished runs are skipped, interrupted ones resumed.
+phase go side by side, each by its own clock, so that all end annealed. After each phase every finished network is
+halved and split into a few files; at the end all are scored, and the best of each size is packed, as far as time is
+left. Started again with the same OUT, it goes on: finished runs are skipped, interrupted ones resumed.
 
 Everything is in OUT: runs/, logs/, scores.md, results.json, half/ (half precision) and share/ (at most 8 files of at
 most 16 MiB: scores, results, and parts of one tar file; `cat weights.tar.* | tar x` unpacks them).
@@ -98,6 +98,10 @@ class Chain:
         """Whether a run has a model."""
         return (self.run_of(name) / "model" / "config.json").is_file()
 
+    def made(self) -> list[str]:
+        """The names of the runs that have a model."""
+        return [path.name for path in sorted((self.out / "runs").glob("*")) if self.is_made(path.name)]
+
     def save(self) -> None:
         """Writes OUT/plan.json."""
         (self.out / "plan.json").write_text(json.dumps(self.record, indent=2), encoding="utf-8")
@@ -137,6 +141,8 @@ def phase(chain: Chain, jobs: Sequence[Job], seconds: float) -> None:
                 chain.save()
                 how = "done" if process.exitcode == 0 else f"failed, see {chain.out / 'logs' / name}.log"
                 say(chain, f"{name}: {how}")
+                if chain.is_made(name):
+                    halve(chain.run_of(name), chain.out / "half" / name)
         if time.monotonic() > end + chain.options.grace:
             waiting = []
             for name, process in running.items():
@@ -257,9 +263,7 @@ def prepare(chain: Chain) -> None:
 
 def finish(chain: Chain) -> int:
     """Scores, halves, shares and packs what was made; returns the exit code: 1 if nothing was."""
-    made = [
-        path.parent.name for path in sorted((chain.out / "runs").glob("*/model")) if chain.is_made(path.parent.name)
-    ]
+    made = chain.made()
     networks = [name for name in made if not name.endswith("-mae")]
     if not made:
         say(chain, f"no run made a model; see {chain.out / 'logs'}")
@@ -272,12 +276,7 @@ def finish(chain: Chain) -> int:
     for name in made:
         halve(chain.run_of(name), chain.out / "half" / name)
     ranked = [row["name"] for row in rows if row["name"] in networks]
-    wanted = [name for kind in ("mini-", "nano-") for name in ranked if name.startswith(kind)]
-    folder = Path(chain.options.share or chain.out / "share")
-    autoencoders = [name for name in made if name.endswith("-mae")]
-    left_out = share(chain.out, folder, [*wanted, *autoencoders, *[name for name in ranked if name not in wanted]])
-    if left_out:
-        say(chain, f"left out of {folder}, which holds {MOST_PARTS} parts at most: {', '.join(left_out)}")
+    take_home(chain, ranked)
     print(f"\n{table(rows)}\n", flush=True)
     for kind in ("mini", "nano"):
         best = next((name for name in ranked if name.startswith(f"{kind}-")), None)
@@ -285,6 +284,22 @@ def finish(chain: Chain) -> int:
             say(chain, pack(chain.run_of(best), chain.options.data, chain.out / "packed" / kind, chain.left()))
     say(chain, f"everything is in {chain.out}")
     return 0
+
+
+def take_home(chain: Chain, ranked: Sequence[str]) -> None:
+    """Writes the folder to take home: students first, then autoencoders and teachers, as far as there is room.
+
+    Args:
+        chain: with halved networks.
+        ranked: names of classifiers, the best first.
+    """
+    students = [name for kind in ("mini-", "nano-") for name in ranked if name.startswith(kind)]
+    autoencoders = [name for name in chain.made() if name.endswith("-mae")]
+    names = [*students, *autoencoders, *[name for name in ranked if name not in students]]
+    folder = Path(chain.options.share or chain.out / "share")
+    left_out = share(chain.out, folder, names)
+    if left_out:
+        say(chain, f"left out of {folder}, which holds {MOST_PARTS} parts at most: {', '.join(left_out)}")
 
 
 def is_installed(wheel: Path) -> bool:
@@ -335,11 +350,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     unpack_wheels()
     if str(ROOT / "src") not in sys.path:
         sys.path.insert(0, str(ROOT / "src"))
-    missing = [
-        path
-        for path in (options.data, *options.teachers, options.mini, options.nano)
-        if path and not Path(path).exists()
-    ]
+    inputs = (options.data, *options.teachers, options.mini, options.nano)
+    missing = [path for path in inputs if path and not Path(path).exists()]
     if missing or not options.minutes > 0:
         problem = (
             f"{missing[0]}: no such file or folder" if missing else f"--minutes {options.minutes}: expected above 0"
@@ -361,6 +373,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     training = chain.left() - reserve
     own = any(job.command == "train" for job in jobs)
     phase(chain, jobs, training * (FIRST_PHASE if own else 0.6 * FIRST_PHASE))
+    take_home(chain, [name for name in chain.made() if not name.endswith("-mae")])  # if the machine should be lost
     phase(chain, students(chain), chain.left() - reserve)
     return finish(chain)
 
