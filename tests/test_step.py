@@ -193,6 +193,35 @@ class TestPass:
         printed = capsys.readouterr().err
         assert "no CUDA graph of dropout (" in printed and "previous error" not in printed
 
+    def test_no_pass_is_left_where_a_run_begins(
+        self, faces: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What is left of a pass on another stream forbids a recording; on a CPU nothing else shows it."""
+        original, counts = Pass.__call__, []
+
+        def counted(step: Pass, *batch: torch.Tensor) -> torch.Tensor:
+            counts.append(sum(is_held(parameter) for parameter in step.network.parameters() if parameter.requires_grad))
+            return original(step, *batch)
+
+        def is_held(parameter: nn.Parameter) -> bool:
+            """Whether something keeps the node that adds up the parameter's gradient: a new one has no mark."""
+            marked = accumulator(parameter)
+            marked.metadata["marked"] = True
+            del marked
+            return "marked" in accumulator(parameter).metadata
+
+        def accumulator(parameter: nn.Parameter) -> Any:
+            function = parameter.view_as(parameter).grad_fn
+            assert function is not None
+            return function.next_functions[0][0]
+
+        monkeypatch.setattr(Pass, "__call__", counted)
+        train(settings(tmp_path / "run", freeze=FreezeConfig(blocks=0), epochs=1))
+        monkeypatch.setattr(pretrain, "read_for_pretraining", lambda *arguments: faces)
+        pretrain.pretrain(PretrainConfig(data="synthetic", out=str(tmp_path / "mae"), preset="nano", image_size=16,
+                                         batch_size=8, epochs=1, device="cpu"))  # fmt: skip
+        assert len(counts) == 6 and not any(counts)
+
     def test_the_first_of_several_errors_is_named(self) -> None:
         with pytest.raises(ValueError) as raised:
             try:
