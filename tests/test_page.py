@@ -274,7 +274,7 @@ def test_a_film_has_a_timeline(browser: Any, service: str, tmp_path: Path, where
     frames = [np.roll(astronaut, 2 * number, axis=1) for number in range(20)] + [np.full_like(astronaut, 90)] * 10
     with opened(browser, service, where) as (page, log):
         choose(page, file("film.webm", helpers.film(frames, tmp_path / "film.webm"), "video/webm"))
-        assert page.locator("#timeline figure").count() == 1
+        assert page.locator("#timeline figure").count() == 1, page.inner_text("main")
         answers = records(page)
         assert 14 <= len(answers) <= 16  # five a second; containers round the length
         counts = [len(record["faces"]) for record in answers]
