@@ -5,7 +5,8 @@ import { Tracker } from "./tracking.js";
 /** Pictures a second that are read, and how many at most: a longer film is read more coarsely. */
 export const RATE = 5;
 const MOST = 900;
-const PATIENCE_MS = 8000;
+/** Wait for a picture of a film: a busy machine, or a phone that still compiles the models, needs more than a few seconds. */
+const PATIENCE_MS = 20000;
 
 /**
  * Reads a film and gives a record for each picture, in order.
