@@ -102,6 +102,10 @@ class Chain:
         """The names of the runs that have a model."""
         return [path.name for path in sorted((self.out / "runs").glob("*")) if self.is_made(path.name)]
 
+    def classifiers(self) -> list[str]:
+        """The names of the runs that have a classifier, not an autoencoder."""
+        return [name for name in self.made() if not name.endswith("-mae")]
+
     def save(self) -> None:
         """Writes OUT/plan.json."""
         (self.out / "plan.json").write_text(json.dumps(self.record, indent=2), encoding="utf-8")
@@ -141,8 +145,6 @@ def phase(chain: Chain, jobs: Sequence[Job], seconds: float) -> None:
                 chain.save()
                 how = "done" if process.exitcode == 0 else f"failed, see {chain.out / 'logs' / name}.log"
                 say(chain, f"{name}: {how}")
-                if chain.is_made(name):
-                    halve(chain.run_of(name), chain.out / "half" / name)
         if time.monotonic() > end + chain.options.grace:
             waiting = []
             for name, process in running.items():
@@ -263,9 +265,8 @@ def prepare(chain: Chain) -> None:
 
 def finish(chain: Chain) -> int:
     """Scores, halves, shares and packs what was made; returns the exit code: 1 if nothing was."""
-    made = chain.made()
-    networks = [name for name in made if not name.endswith("-mae")]
-    if not made:
+    networks = chain.classifiers()
+    if not chain.made():
         say(chain, f"no run made a model; see {chain.out / 'logs'}")
         return 1
     runs = {name: chain.run_of(name) for name in networks}
@@ -273,8 +274,6 @@ def finish(chain: Chain) -> int:
     (chain.out / "scores.md").write_text(table(rows) + "\n", encoding="utf-8")
     results = {"minutes": chain.options.minutes, "scores": rows, "runs": chain.record, "device": device_name()}
     (chain.out / "results.json").write_text(json.dumps(results, indent=2), encoding="utf-8")
-    for name in made:
-        halve(chain.run_of(name), chain.out / "half" / name)
     ranked = [row["name"] for row in rows if row["name"] in networks]
     take_home(chain, ranked)
     print(f"\n{table(rows)}\n", flush=True)
@@ -287,12 +286,14 @@ def finish(chain: Chain) -> int:
 
 
 def take_home(chain: Chain, ranked: Sequence[str]) -> None:
-    """Writes the folder to take home: students first, then autoencoders and teachers, as far as there is room.
+    """Halves what was made and writes the folder to take home: students, autoencoders, teachers, while there is room.
 
     Args:
-        chain: with halved networks.
+        chain: after a phase.
         ranked: names of classifiers, the best first.
     """
+    for name in chain.made():
+        halve(chain.run_of(name), chain.out / "half" / name)
     students = [name for kind in ("mini-", "nano-") for name in ranked if name.startswith(kind)]
     autoencoders = [name for name in chain.made() if name.endswith("-mae")]
     names = [*students, *autoencoders, *[name for name in ranked if name not in students]]
@@ -373,7 +374,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     training = chain.left() - reserve
     own = any(job.command == "train" for job in jobs)
     phase(chain, jobs, training * (FIRST_PHASE if own else 0.6 * FIRST_PHASE))
-    take_home(chain, [name for name in chain.made() if not name.endswith("-mae")])  # if the machine should be lost
+    take_home(chain, chain.classifiers())  # in case the machine is lost
     phase(chain, students(chain), chain.left() - reserve)
     return finish(chain)
 

@@ -34,7 +34,7 @@ batch_size: 16
 warmup_epochs: 0
 freeze: {blocks: 0}
 logit_adjustment: 0.5
-validate_epochs: 2
+validate_epochs: 50
 distill: {features: 1}
 """
 
@@ -114,7 +114,7 @@ def test_the_whole_chain_in_a_minute(tmp_path: Path, capsys: pytest.CaptureFixtu
     arguments = ["--data", str(data), "--out", str(out), "--configs", str(configs), "--device", "cpu", "--no-pack",
                  "--jobs", "5"]  # fmt: skip
     for _ in range(6):  # once, or on a busy machine until all is made: it goes on where it was
-        assert model_gpu.run([*arguments, "--minutes", "0.8", "--grace", "60"]) in (0, 1)
+        assert model_gpu.run([*arguments, "--minutes", "1.1", "--grace", "60"]) in (0, 1)
         record = json.loads((out / "plan.json").read_text())
         if all(record.get(name, {}).get("done") for name in ("mini-1", "nano-1")):
             break
@@ -138,7 +138,7 @@ def test_the_whole_chain_in_a_minute(tmp_path: Path, capsys: pytest.CaptureFixtu
     for name in ("mini-1", "nano-1"):
         last = (out / "runs" / name / "history.csv").read_text().splitlines()
         rate = float(last[-1].split(",")[last[0].split(",").index("lr")])
-        assert rate <= 0.15 * meta["config"]["lr"]
+        assert rate <= 0.05 * meta["config"]["lr"]
 
 
 def test_missing_data_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
