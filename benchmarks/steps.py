@@ -55,6 +55,9 @@ NARROWER = 8
 ALLOCATIONS: tuple[str, ...] = ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided")
 """Operations that only reserve memory."""
 
+UNSEEN: tuple[str, ...] = ("_unsafe_view", "_record_function_enter_new", "_record_function_exit")
+"""Operations that torch does not mark as views, though they start nothing on a device."""
+
 SHOWN = 12
 """Groups that the table names."""
 
@@ -78,7 +81,7 @@ class Operations(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Counts one operation and runs it."""
         name = func.overloadpacket.__name__
-        if func.is_view or name in ALLOCATIONS:
+        if func.is_view or name in ALLOCATIONS + UNSEEN:
             self.views += 1
         else:
             self.counts[name] += 1

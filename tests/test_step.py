@@ -31,7 +31,7 @@ from mien.training.finetune import FineTuning, train
 from mien.training.objective import Objective, adjustment, shares_of_classes
 from mien.training.optim import ClockSchedule, Muon
 from mien.training.run import Budget
-from mien.training.step import HalfCopies, Pass, Recorded, first_cause, method_of
+from mien.training.step import HalfCopies, Pass, Recorded, first_cause, joints, method_of
 from mien.training.teachers import prepare
 from mien.training.validation import score_of
 
@@ -74,27 +74,76 @@ class TestPass:
             made.append(network.train())
         return made
 
+    def pass_of(self, network: nn.Module, *, autocast: bool, half: bool) -> tuple[torch.Tensor, dict[str, Any]]:
+        """Loss and gradients of a batch."""
+        pixels = torch.randn(4, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+        labels = torch.tensor([0, 1, 2, 1])
+
+        def loss(pixels: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+            with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+                answers = logits(network, pixels)
+            return nn.functional.cross_entropy(answers.float(), labels)
+
+        step = Pass(loss, network, Accelerator(cpu=True), "off", half=half)
+        assert (step.copies is not None) is half
+        value = step(pixels, labels)
+        gradients = {name: p.grad for name, p in network.named_parameters() if p.requires_grad}
+        for name, gradient in gradients.items():
+            assert gradient is not None and gradient.dtype == torch.float32, name
+        return value, gradients
+
     @pytest.mark.parametrize("backbone", ["nano", "timm:face_cnn"])
-    def test_copies_give_the_loss_and_the_gradients_of_autocast(self, backbone: str) -> None:
-        accelerator, results = Accelerator(cpu=True), []
-        pixels, labels = torch.randn(4, 1, 16, 16), torch.tensor([0, 1, 2, 1])
-        for network, half in zip(self.networks(backbone), (True, False), strict=True):
-
-            def loss(pixels: torch.Tensor, labels: torch.Tensor, network: nn.Module = network) -> torch.Tensor:
-                with torch.autocast("cpu", torch.bfloat16):
-                    answers = logits(network, pixels)
-                return nn.functional.cross_entropy(answers.float(), labels)
-
-            step = Pass(loss, network, accelerator, "off", half=half)
-            assert (step.copies is not None) is half
-            value = step(pixels, labels)
-            results.append((value, {name: p.grad for name, p in network.named_parameters() if p.requires_grad}))
-        (copied, gradients), (cast, expected) = results
+    def test_copies_give_the_loss_and_the_gradients_of_autocast(
+        self, backbone: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("mien.training.step.PROJECTIONS", ())
+        (copied, gradients), (cast, expected) = [
+            self.pass_of(network, autocast=True, half=half)
+            for network, half in zip(self.networks(backbone), (True, False), strict=True)
+        ]
         assert torch.equal(copied, cast)
         for name, gradient in expected.items():
-            copied_gradient = gradients[name]
-            assert copied_gradient is not None and gradient is not None and copied_gradient.dtype == torch.float32
-            assert torch.equal(copied_gradient, gradient), name
+            assert torch.equal(gradients[name], gradient), name
+
+    def test_query_key_and_value_as_one_product_round_no_more_than_three(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        exact, joined = self.networks()
+        (alone,) = self.networks()[:1]
+        _, expected = self.pass_of(exact, autocast=False, half=False)
+        joined_loss, of_joined = self.pass_of(joined, autocast=True, half=True)
+        monkeypatch.setattr("mien.training.step.PROJECTIONS", ())
+        alone_loss, of_alone = self.pass_of(alone, autocast=True, half=True)
+        assert joined_loss == pytest.approx(float(alone_loss), abs=2e-3)
+
+        def error(gradients: dict[str, Any]) -> float:
+            return math.sqrt(sum(float((gradients[name] - value).square().sum()) for name, value in expected.items()))
+
+        size = math.sqrt(sum(float(value.square().sum()) for value in expected.values()))
+        assert 0 < error(of_joined) < 1.1 * error(of_alone) < 0.1 * size
+
+    def test_a_pass_calls_one_product_an_attention_and_leaves_the_layers_as_they_were(self) -> None:
+        network = self.networks()[0]
+        made = joints(network)
+        assert len(made) == sum(hasattr(part, "q_proj") or hasattr(part, "query") for part in network.modules()) > 0
+        layers = [layer for joint in made for layer in joint.layers]
+        copies = HalfCopies(network)
+        copies.stand_in()
+        values = torch.randn(2, 3, layers[0].in_features).bfloat16()
+        outputs = [layer(values) for layer in copies.joints[0].layers]
+        assert len({output.untyped_storage().data_ptr() for output in outputs}) == 1
+        copies.step_back()
+        assert all("forward" not in layer.__dict__ for layer in layers)
+        assert all(joint.input is None and not joint.outputs for joint in copies.joints)
+        for layer, output in zip(copies.joints[0].layers, outputs, strict=True):
+            assert torch.allclose(layer(values.float()), output.float(), atol=0.05, rtol=0.05)
+
+    def test_layers_that_share_weights_or_are_partly_frozen_stay_alone(self) -> None:
+        network = self.networks()[0]
+        first, second = (joint.layers for joint in joints(network)[:2])
+        first[0].weight = first[1].weight
+        second[2].bias.requires_grad_(False)
+        left = [joint.layers for joint in joints(network)]
+        assert len(left) == len(joints(self.networks()[0])) - 2
+        assert first not in left and second not in left
 
     def test_weights_are_back_in_their_places_and_fresh_ones_are_copied(self) -> None:
         layer = nn.Linear(3, 3)

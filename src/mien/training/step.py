@@ -1,14 +1,17 @@
 """Loss and gradients of a batch, computed in as few operations as possible.
 
-A small network on a GPU mostly waits for Python to start the next operation. Two things help: weights are cast to
-bfloat16 all at once instead of layer by layer, and on a GPU the whole pass (teachers included) is recorded as a CUDA
-graph, which then takes one call. Neither changes what is computed.
+A small network on a GPU mostly waits for Python to start the next operation. Three things help: weights are cast to
+bfloat16 all at once instead of layer by layer, query, key and value are one product, and on a GPU the whole pass
+(teachers included) is recorded as a CUDA graph, which then takes one call. None changes what is computed.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import accumulate
 
 import torch
 from accelerate import Accelerator
@@ -19,6 +22,9 @@ from mien.training.run import on_main
 
 WARM_UPS = 3
 """Passes before a CUDA graph is recorded, in which libraries choose their kernels and constants reach the device."""
+
+PROJECTIONS: tuple[tuple[str, str, str], ...] = (("q_proj", "k_proj", "v_proj"), ("query", "key", "value"))
+"""Names of the query, key and value of an attention, as transformers calls them."""
 
 Loss = Callable[..., torch.Tensor]
 """The loss of a batch: tensors to float32 []."""
@@ -36,29 +42,103 @@ def method_of(setting: str, accelerator: Accelerator) -> str:
     return "off" if setting == "graph" and not can_record else setting
 
 
+class Joint:
+    """The query, key and value of an attention as one product, since they read the same input.
+
+    Their bfloat16 weights lie in one matrix, the rows of one layer after those of another. The first layer that is
+    called computes the outputs of all; the others take theirs. Gradients for the input are summed in float32 inside
+    the product, where three products would round each of them.
+
+    Args:
+        layers: with as many inputs each, all with a bias or none.
+    """
+
+    def __init__(self, layers: Sequence[nn.Linear]) -> None:
+        self.layers = layers
+        self.sizes = [layer.out_features for layer in layers]
+        self.parameters = {
+            name: _half(torch.cat([getattr(layer, name) for layer in layers]), weight.requires_grad)
+            for name, weight in layers[0].named_parameters(recurse=False)
+        }
+        self.forget()
+
+    def forget(self) -> None:
+        """Lets go of the last input and its outputs."""
+        self.input: torch.Tensor | None = None
+        self.outputs: tuple[torch.Tensor, ...] = ()
+
+    def output(self, number: int, values: torch.Tensor) -> torch.Tensor:
+        """What the layer of a number answers for [..., inputs]: [..., outputs]."""
+        if self.input is not values:
+            product = nn.functional.linear(values, self.parameters["weight"], self.parameters.get("bias"))
+            self.input, self.outputs = values, product.split(self.sizes, dim=-1)
+        return self.outputs[number]
+
+    def stand_in(self) -> None:
+        """Answers instead of the layers."""
+        for number, layer in enumerate(self.layers):
+            layer.forward = partial(self.output, number)  # type: ignore[method-assign]
+
+    def step_back(self) -> None:
+        """Lets the layers answer for themselves."""
+        self.forget()
+        for layer in self.layers:
+            layer.__dict__.pop("forward", None)
+
+
+def _half(weight: torch.Tensor, is_trained: bool) -> nn.Parameter:
+    return nn.Parameter(weight.detach().bfloat16(), requires_grad=is_trained)
+
+
+def joints(network: nn.Module) -> list[Joint]:
+    """The attentions of a network whose query, key and value can be one product."""
+    uses = Counter(id(weight) for layer in network.modules() for weight in layer.parameters(recurse=False))
+
+    def kind(layer: nn.Linear) -> tuple[object, ...]:
+        weights = layer.named_parameters(recurse=False)
+        return layer.in_features, *((name, weight.requires_grad) for name, weight in weights)
+
+    made = []
+    for attention in network.modules():
+        for names in PROJECTIONS:
+            layers = [layer for name in names if type(layer := getattr(attention, name, None)) is nn.Linear]
+            kinds = {kind(layer) for layer in layers}
+            is_shared = any(uses[id(weight)] > 1 for layer in layers for weight in layer.parameters(recurse=False))
+            if len(layers) == len(names) and len(kinds) == 1 and not is_shared:
+                made.append(Joint(layers))
+    return made
+
+
 class HalfCopies:
     """bfloat16 copies of the weights of plain linear layers and convolutions.
 
     Under autocast each of these would be cast at every step, and its gradient cast back. The copies are refreshed by
     one operation for all, stand in for the weights during a pass, and their gradients are handed to the weights by one
-    more. The numbers are those of autocast.
+    more. The numbers are those of autocast but for ``Joint``, which rounds less often.
 
     Args:
         network: on the device; its weights stay where they are in memory.
     """
 
     def __init__(self, network: nn.Module) -> None:
+        self.joints = joints(network)
         self.slots: list[tuple[nn.Module, str, nn.Parameter, nn.Parameter]] = []
-        copies: dict[int, nn.Parameter] = {}
+        places: dict[int, tuple[nn.Parameter, nn.Parameter, slice]] = {}
+        for joint in self.joints:
+            for name, half in joint.parameters.items():
+                for layer, end in zip(joint.layers, accumulate(joint.sizes), strict=True):
+                    weight = getattr(layer, name)
+                    places[id(weight)] = (weight, half, slice(end - len(weight), end))
+        joined = {layer for joint in self.joints for layer in joint.layers}
         for layer in network.modules():
-            if type(layer) in (nn.Linear, nn.Conv2d):  # a subclass may compute with its weights in another way
+            if type(layer) in (nn.Linear, nn.Conv2d) and layer not in joined:  # a subclass may compute in another way
                 for name, weight in layer.named_parameters(recurse=False):
-                    half = nn.Parameter(weight.detach().bfloat16(), requires_grad=weight.requires_grad)
-                    self.slots.append((layer, name, weight, copies.setdefault(id(weight), half)))
-        unique = {id(slot[2]): (slot[2], slot[3]) for slot in self.slots}
-        self.weights = [weight for weight, _ in unique.values()]
-        self.copies = [half for _, half in unique.values()]
-        self.values = [half.data for half in self.copies]
+                    if id(weight) not in places:
+                        places[id(weight)] = (weight, _half(weight, weight.requires_grad), slice(None))
+                    self.slots.append((layer, name, weight, places[id(weight)][1]))
+        self.places = list(places.values())
+        self.weights = [weight for weight, _, _ in self.places]
+        self.values = [half.data[rows] for _, half, rows in self.places]
         self.gradients = [torch.empty_like(weight) for weight in self.weights]
 
     @torch.no_grad()
@@ -67,9 +147,13 @@ class HalfCopies:
         torch._foreach_copy_(self.values, list[torch.Tensor](self.weights))
         for layer, name, _, half in self.slots:
             layer._parameters[name] = half
+        for joint in self.joints:
+            joint.stand_in()
 
     def step_back(self) -> None:
         """Puts the weights back in their places."""
+        for joint in self.joints:
+            joint.step_back()
         for layer, name, weight, _ in self.slots:
             layer._parameters[name] = weight
 
@@ -77,15 +161,15 @@ class HalfCopies:
     def hand_over(self) -> None:
         """Gives the weights the gradients of their copies, in float32."""
         pairs = [
-            (weight, gradient, half.grad)
-            for weight, gradient, half in zip(self.weights, self.gradients, self.copies, strict=True)
+            (weight, gradient, half.grad[rows])
+            for (weight, half, rows), gradient in zip(self.places, self.gradients, strict=True)
             if half.grad is not None
         ]
         if pairs:
             torch._foreach_copy_([gradient for _, gradient, _ in pairs], [half for _, _, half in pairs])
         for weight, gradient, _ in pairs:
             weight.grad = gradient
-        for half in self.copies:
+        for _, half, _ in self.places:
             half.grad = None
 
 
