@@ -130,12 +130,12 @@ class HalfCopies:
                     weight = getattr(layer, name)
                     places[id(weight)] = (weight, half, slice(end - len(weight), end))
         joined = {layer for joint in self.joints for layer in joint.layers}
-        for layer in network.modules():
-            if type(layer) in (nn.Linear, nn.Conv2d) and layer not in joined:  # a subclass may compute in another way
-                for name, weight in layer.named_parameters(recurse=False):
+        for part in network.modules():
+            if type(part) in (nn.Linear, nn.Conv2d) and part not in joined:  # a subclass may compute in another way
+                for name, weight in part.named_parameters(recurse=False):
                     if id(weight) not in places:
                         places[id(weight)] = (weight, _half(weight, weight.requires_grad), slice(None))
-                    self.slots.append((layer, name, weight, places[id(weight)][1]))
+                    self.slots.append((part, name, weight, places[id(weight)][1]))
         self.places = list(places.values())
         self.weights = [weight for weight, _, _ in self.places]
         self.values = [half.data[rows] for _, half, rows in self.places]
