@@ -54,14 +54,14 @@ def meant(name: str, options: Iterable[str]) -> str | None:
         name: as it was typed, like ``--output`` or ``-o``.
         options: the long options of the command, like ``--out``.
     """
-    known = list(options)
+    available = list(options)
     word = {"-o": "out", "-i": "input", "-b": "batch", "-j": "jobs", "-d": "data-dir", "-m": "weights"}.get(
         name, name.lstrip("-").replace("_", "-").lower()
     )
-    fitting = [option for option in _BY_NAME.get(word, []) if option in known or not option.startswith("--")]
+    fitting = [option for option in _BY_NAME.get(word, []) if option in available or not option.startswith("--")]
     # A word without an option stands for the input where no option does.
     fitting = [option for option in fitting if option != "PATH" or len(fitting) == 1]
     if fitting:
         return " or ".join("the path alone, without an option" if option == "PATH" else option for option in fitting)
-    close = difflib.get_close_matches(name.replace("_", "-"), known, n=1)
+    close = difflib.get_close_matches(name.replace("_", "-"), available, n=1)
     return close[0] if close else None

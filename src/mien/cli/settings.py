@@ -139,11 +139,11 @@ def _add_recorded(schema: type, typed: Typed) -> None:
             )
         return
     settings = recorded(Path(out), pretraining=issubclass(schema, PretrainConfig))
-    known = field_types(schema)
+    types = field_types(schema)
     epochs = typed.values.get("epochs", settings.get("epochs"))
     typed.problems += check_typed(Path(out), settings, _comparable(schema, typed, epochs))
     for name, value in settings.items():
-        if name in known and typed.values.get(name) is None:
+        if name in types and typed.values.get(name) is None:
             typed.values.pop(name, None)
             typed.values[name], typed.places[name] = value, f"{state_path(Path(out))}: {name}"
     data = str(typed.values.get("data", ""))

@@ -176,15 +176,15 @@ def without_remarks_of_decoders() -> Iterator[None]:
         yield
         return
     former.flush()
-    kept = os.dup(2)
+    stderr_copy = os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     os.close(nowhere)
-    binary = os.fdopen(kept, "wb", 0, closefd=False)
+    binary = os.fdopen(stderr_copy, "wb", 0, closefd=False)
     _replace_stderr(io.TextIOWrapper(binary, former.encoding, former.errors, line_buffering=True, write_through=True))
     try:
         yield
     finally:
         _replace_stderr(former)
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(stderr_copy, 2)
+        os.close(stderr_copy)

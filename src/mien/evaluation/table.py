@@ -168,9 +168,9 @@ def stated_seeds(evaluations: Sequence[Evaluation], records: Sequence[Mapping[st
 
 def setting_differences(records: Sequence[Mapping[str, Any]]) -> list[str]:
     """The names of the settings other than the seed that differ between runs; unknown settings are not compared."""
-    known = [settings for record in records if (settings := _settings(record)) is not None]
-    names = {name for settings in known for name in settings}
-    return sorted(name for name in names if any(settings.get(name) != known[0].get(name) for settings in known))
+    recorded = [settings for record in records if (settings := _settings(record)) is not None]
+    names = {name for settings in recorded for name in settings}
+    return sorted(name for name in names if any(settings.get(name) != recorded[0].get(name) for settings in recorded))
 
 
 def _settings(record: Mapping[str, Any]) -> dict[str, Any] | None:

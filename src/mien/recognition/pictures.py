@@ -262,8 +262,8 @@ def check_type(picture: Any) -> None:
                 "give list(array)"
             )
         return
-    known = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image, type(None))
-    if isinstance(picture, known) or callable(getattr(picture, "read", None)):
+    readable = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image, type(None))
+    if isinstance(picture, readable) or callable(getattr(picture, "read", None)):
         return
     raise WrongTypeError(f"picture: is a {type(picture).__name__}, expected {EXPECTED}{remedy(picture)}")
 

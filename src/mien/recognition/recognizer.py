@@ -154,16 +154,16 @@ class Recognizer:
         return self.engine.stated_accuracy
 
     @overload
-    def recognize(self, given: Picture, color: Color | None = None) -> Recognition: ...
+    def recognize(self, picture: Picture, color: Color | None = None) -> Recognition: ...
 
     @overload
-    def recognize(self, given: list[Any] | tuple[Any, ...], color: Color | None = None) -> Recognitions: ...
+    def recognize(self, picture: list[Any] | tuple[Any, ...], color: Color | None = None) -> Recognitions: ...
 
-    def recognize(self, given: Any, color: Color | None = None) -> Recognition | Recognitions:
+    def recognize(self, picture: Any, color: Color | None = None) -> Recognition | Recognitions:
         """Reads a picture, or a list of pictures whose faces share batches.
 
         Args:
-            given: a path, the bytes of a file, an open binary file, a PIL image, a uint8 array [H, W] (grey) or
+            picture: a path, the bytes of a file, an open binary file, a PIL image, a uint8 array [H, W] (grey) or
                 [H, W, 3] (colour), or a list or tuple of these. ``mien.recognition.pictures.read`` describes the
                 handling of EXIF orientation, transparency, 16 bits, CMYK, palettes and animated files.
             color: the channels of arrays: ``rgb``, ``bgr`` or ``gray``; by default the recognizer's ``color``. Colour
@@ -180,24 +180,24 @@ class Recognizer:
                 or an array of several.
             BrokenModelError (a MienError): the model answers with NaN.
         """
-        pictures = given if isinstance(given, list | tuple) else [given]
-        for picture in pictures:  # before any is read: these are mistakes of the call, not of a picture
-            check_type(picture)
-            check_color(picture, color or self.color)
-        if isinstance(given, list | tuple):
-            return Recognitions(self.stream(given, color, keep_pixels=True, patience=math.inf))
-        (record,) = self.stream([given], color, keep_pixels=True)
+        pictures = picture if isinstance(picture, list | tuple) else [picture]
+        for item in pictures:  # before any is read: these are mistakes of the call, not of a picture
+            check_type(item)
+            check_color(item, color or self.color)
+        if isinstance(picture, list | tuple):
+            return Recognitions(self.stream(picture, color, keep_pixels=True, patience=math.inf))
+        (record,) = self.stream([picture], color, keep_pixels=True)
         return record
 
     @overload
-    def __call__(self, given: Picture, color: Color | None = None) -> Recognition: ...
+    def __call__(self, picture: Picture, color: Color | None = None) -> Recognition: ...
 
     @overload
-    def __call__(self, given: list[Any] | tuple[Any, ...], color: Color | None = None) -> Recognitions: ...
+    def __call__(self, picture: list[Any] | tuple[Any, ...], color: Color | None = None) -> Recognitions: ...
 
-    def __call__(self, given: Any, color: Color | None = None) -> Recognition | Recognitions:
+    def __call__(self, picture: Any, color: Color | None = None) -> Recognition | Recognitions:
         """Does the same as ``recognize``."""
-        return self.recognize(given, color)
+        return self.recognize(picture, color)
 
     def recognize_film(
         self,

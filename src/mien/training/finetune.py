@@ -98,7 +98,7 @@ def prepared(
     Raises:
         MienError: as ``train``.
     """
-    given, freezes_by_default = config, config.freeze.blocks is None
+    config_as_typed, freezes_by_default = config, config.freeze.blocks is None
     check_backbone(config.backbone)
     config = with_backbone_defaults(config, resume)
     accelerator = start_accelerator(config)
@@ -122,7 +122,7 @@ def prepared(
     backbone_names = classes_of(config.backbone)
     tuning = FineTuning(config, classifier, faces, accelerator, saved, command, teachers, backbone_names, stored)
     if on_main() and not dry and not resume:  # after all that can refuse the run, which then leaves nothing behind
-        write_config(Path(config.out), given)
+        write_config(Path(config.out), config_as_typed)
     return tuning
 
 

@@ -67,8 +67,8 @@ def recorded(out: Path, *, pretraining: bool) -> dict[str, Any]:
     except (OSError, struct.error, KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise MienError(f"{path}: is damaged or no state of a run ({error}); start anew in another --out") from error
     if ("mask_ratio" in settings) != pretraining:
-        command, other = ("mien train", "mien pretrain") if pretraining else ("mien pretrain", "mien train")
-        raise MienError(f"--resume {out}: is a run of `{command}`, not of `{other}`; type `{command} --resume {out}`")
+        command, asked = ("mien train", "mien pretrain") if pretraining else ("mien pretrain", "mien train")
+        raise MienError(f"--resume {out}: is a run of `{command}`, not of `{asked}`; type `{command} --resume {out}`")
     return settings
 
 

@@ -135,9 +135,9 @@ def without(faces: FaceSet, held_back: np.ndarray) -> FaceSet:
     """The data without some rows of its training split; its fingerprint says so."""
     rows = np.flatnonzero(faces.splits == "train")[held_back]
     digest = hashlib.sha256(f"{faces.fingerprint} without ".encode() + rows.astype("<i8").tobytes()).hexdigest()
-    kept = np.ones(len(faces), bool)
-    kept[rows] = False
-    return replace(faces.select(kept), fingerprint=digest)
+    remaining = np.ones(len(faces), bool)
+    remaining[rows] = False
+    return replace(faces.select(remaining), fingerprint=digest)
 
 
 def answer(run: Path, faces: FaceSet) -> np.ndarray:

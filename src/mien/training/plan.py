@@ -94,8 +94,8 @@ def _memory_line(tuning: Tuning) -> str:
     fixed = 4 * (total * (2 if config.ema else 1) + 3 * trained) + tuning.images.nbytes
     side, channels = tuning.preprocessing.image_size, num_channels(network)
     pixels = torch.zeros(PROBED_IMAGES, channels, side, side, device=tuning.accelerator.device)
-    kept = activation_bytes(network, lambda: logits(network, pixels), tuning.precision)
-    activations = kept / PROBED_IMAGES * config.batch_size / tuning.accelerator.num_processes
+    probed_bytes = activation_bytes(network, lambda: logits(network, pixels), tuning.precision)
+    activations = probed_bytes / PROBED_IMAGES * config.batch_size / tuning.accelerator.num_processes
     freeze(network, frozen_units(config.freeze, 1))
     teachers = f", and {len(config.teacher)} teachers" if config.teacher else ""
     return (
@@ -228,8 +228,10 @@ def pretraining_lines(pretraining: Pretraining) -> list[str]:
     side = pretraining.preprocessing.image_size
     pixels = torch.zeros(PROBED_IMAGES, network.config.num_channels, side, side, device=pretraining.accelerator.device)
     noise = torch.zeros(PROBED_IMAGES, network.vit.embeddings.patch_embeddings.num_patches, device=pixels.device)
-    kept = activation_bytes(network, lambda: network(pixel_values=pixels, noise=noise).loss, pretraining.precision)
-    activations = kept / PROBED_IMAGES * config.batch_size / pretraining.accelerator.num_processes
+    probed_bytes = activation_bytes(
+        network, lambda: network(pixel_values=pixels, noise=noise).loss, pretraining.precision
+    )
+    activations = probed_bytes / PROBED_IMAGES * config.batch_size / pretraining.accelerator.num_processes
     fixed = 4 * (total + 3 * trained)
     images = pretraining.images.nbytes
     return [

@@ -87,14 +87,14 @@ def prepared(config: PretrainConfig, *, resume: bool = False, command: str = "",
     Raises:
         MienError: as ``pretrain``.
     """
-    given, accelerator = config, start_accelerator(config)
+    config_as_typed, accelerator = config, start_accelerator(config)
     size = config.image_size or SHAPES[config.preset].image_size
     with accelerator.main_process_first():  # the main process fills the cache and clears the folder for the others
         faces = prepare_faces(read_for_pretraining(config.data, size, config.skip_broken), config)
         config = fit_batch(config, faces, accelerator.num_processes).resolved()
         saved = None if dry else open_run(config, faces.fingerprint, resume)
         if on_main() and not dry and not resume:
-            write_config(Path(config.out), given)
+            write_config(Path(config.out), config_as_typed)
     torch.manual_seed(config.seed)
     network, preprocessing = build_autoencoder(config, grey=faces.is_grey)
     if on_main():

@@ -34,7 +34,7 @@ class Reader(Protocol):
         """The network; its threshold decides which answers are uncertain."""
         ...
 
-    def recognize(self, given: list[Any], color: Color | None = None) -> list[Recognition]:
+    def recognize(self, pictures: list[Any], color: Color | None = None) -> list[Recognition]:
         """Reads pictures, uint8 [H, W, 3]; returns a record for each, in order."""
         ...
 
