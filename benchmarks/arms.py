@@ -101,44 +101,44 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto", help="of all training (auto)")
 
 
-def settings(name: str, given: argparse.Namespace, seed: int) -> TrainConfig:
+def settings(name: str, options: argparse.Namespace, seed: int) -> TrainConfig:
     """The run of an arm.
 
     Raises:
         MienError: there are too few epochs to release anything, or too few blocks to freeze.
     """
-    arm, depth = TRAINED[name], SHAPES[given.preset].depth
-    if arm.released and given.epochs < 2:
-        raise MienError(f"--epochs {given.epochs}: {name} releases blocks half-way; give at least 2")
+    arm, depth = TRAINED[name], SHAPES[options.preset].depth
+    if arm.released and options.epochs < 2:
+        raise MienError(f"--epochs {options.epochs}: {name} releases blocks half-way; give at least 2")
     if arm.blocks > depth:
-        raise MienError(f"--preset {given.preset}: has {depth} blocks, too few for {name}; leave it out of --arms")
+        raise MienError(f"--preset {options.preset}: has {depth} blocks, too few for {name}; leave it out of --arms")
     by_adamw = arm.optimizer == "adamw"
     return TrainConfig(
-        data=given.data,
-        out=str(folder_of(name, given, seed)),
-        backbone=str(given.autoencoder / "model") if arm.pretrained else arm.preset or given.preset,
-        image_size=None if arm.pretrained else given.image_size,
-        epochs=given.epochs,
-        batch_size=given.batch_size,
+        data=options.data,
+        out=str(folder_of(name, options, seed)),
+        backbone=str(options.autoencoder / "model") if arm.pretrained else arm.preset or options.preset,
+        image_size=None if arm.pretrained else options.image_size,
+        epochs=options.epochs,
+        batch_size=options.batch_size,
         optimizer="adamw" if by_adamw else "muon",
-        lr=given.adamw_lr if by_adamw else given.lr,
+        lr=options.adamw_lr if by_adamw else options.lr,
         head_lr=1e-3,
-        warmup_epochs=min(1.0, given.epochs / 10),
-        layer_decay=given.layer_decay if arm.pretrained else 1.0,
-        ema=given.ema,
-        teacher=[str(given.teacher / "model")] if arm.taught else [],
+        warmup_epochs=min(1.0, options.epochs / 10),
+        layer_decay=options.layer_decay if arm.pretrained else 1.0,
+        ema=options.ema,
+        teacher=[str(options.teacher / "model")] if arm.taught else [],
         distill=DistillConfig(features=arm.features),
-        freeze=FreezeConfig(blocks=arm.blocks, release_epoch=given.epochs // 2 + 1 if arm.released else None),
+        freeze=FreezeConfig(blocks=arm.blocks, release_epoch=options.epochs // 2 + 1 if arm.released else None),
         seed=seed,
-        device=given.device,
-        precision=given.precision,
+        device=options.device,
+        precision=options.precision,
     )
 
 
-def folder_of(name: str, given: argparse.Namespace, seed: int) -> Path:
+def folder_of(name: str, options: argparse.Namespace, seed: int) -> Path:
     """The folder of an arm's run; that of ``scratch`` serves its preset's arm too."""
-    place = "scratch" if TRAINED[name].preset == given.preset else name.replace(" ", "-")
-    return Path(given.out / f"{place}-{seed}")
+    place = "scratch" if TRAINED[name].preset == options.preset else name.replace(" ", "-")
+    return Path(options.out / f"{place}-{seed}")
 
 
 def make(config: TrainConfig | PretrainConfig, command: str) -> Path:
@@ -149,10 +149,10 @@ def make(config: TrainConfig | PretrainConfig, command: str) -> Path:
     """
     out = Path(config.out)
     if (out / "done").is_file():
-        made = read_json(out / "model" / "meta.json")["config"]
-        told = differences(made, config.resolved())
-        if told:
-            raise MienError(f"{out}: was made with other settings ({'; '.join(told)}); choose another --out")
+        stored_config = read_json(out / "model" / "meta.json")["config"]
+        changes = differences(stored_config, config.resolved())
+        if changes:
+            raise MienError(f"{out}: was made with other settings ({'; '.join(changes)}); choose another --out")
     else:
         started = state_path(out).is_file()
         with to_console():
@@ -192,39 +192,39 @@ def judge(
     torch.manual_seed(seed)
     classifier = Classifier.load(folder, resolve_device(device))
     training = trained_on(faces, classifier) if training_images is None else training_images
-    found = evaluate(classifier, faces, "validation", training=training, tta=tta, quiet=True)
+    evaluation = evaluate(classifier, faces, "validation", training=training, tta=tta, quiet=True)
     rate = None if tta else statistics.median(row["images_per_second"] for row in read_history(folder.parent))
     scores = {
-        "accuracy": found.whole["accuracy"],
-        "ci95": found.whole["ci95"]["accuracy"],
-        "clean": found.clean["accuracy"] if found.clean else None,
-        "clean_ci95": found.clean["ci95"]["accuracy"] if found.clean else None,
-        "macro_f1": found.whole["macro_f1"],
-        "ece": found.cross_fitted_ece(),
+        "accuracy": evaluation.whole["accuracy"],
+        "ci95": evaluation.whole["ci95"]["accuracy"],
+        "clean": evaluation.clean["accuracy"] if evaluation.clean else None,
+        "clean_ci95": evaluation.clean["ci95"]["accuracy"] if evaluation.clean else None,
+        "macro_f1": evaluation.whole["macro_f1"],
+        "ece": evaluation.cross_fitted_ece(),
         "images_per_second": rate,
         "parameters": sum(parameter.numel() for parameter in classifier.network.parameters()),
     }
-    return scores, found.right
+    return scores, evaluation.right
 
 
-def head(given: argparse.Namespace, faces: FaceSet) -> dict[str, Any]:
+def head(options: argparse.Namespace, faces: FaceSet) -> dict[str, Any]:
     """Where and on what the arms were made: ``machine``, ``data``, ``preset``, ``image_size``, ``batch_size``,
     ``precision``."""
-    machine = {**machine_of(resolve_device(given.device)), "threads": torch.get_num_threads()}
+    machine = {**machine_of(resolve_device(options.device)), "threads": torch.get_num_threads()}
     data = {"source": faces.source, "fingerprint": faces.fingerprint, "training": len(faces.part("train"))}
-    return {"machine": machine, "data": data, "preset": given.preset, "image_size": given.image_size,
-            "batch_size": given.batch_size, "precision": given.precision}  # fmt: skip
+    return {"machine": machine, "data": data, "preset": options.preset, "image_size": options.image_size,
+            "batch_size": options.batch_size, "precision": options.precision}  # fmt: skip
 
 
-def told(about: dict[str, Any]) -> str:
+def machine_text(header: dict[str, Any]) -> str:
     """The machine in words."""
-    machine = about["machine"]
+    machine = header["machine"]
     place = f"{machine['gpu']}, " if "gpu" in machine else ""
     return f"{place}{machine['processor']}, {machine['cores']} cores, {machine['threads']} threads"
 
 
-def teacher_config(given: argparse.Namespace) -> TrainConfig:
+def teacher_config(options: argparse.Namespace) -> TrainConfig:
     """The run of the teacher that is made where none is given."""
-    config = TrainConfig(data=given.data, out=str(given.teacher), epochs=given.teacher_epochs, device=given.device,
-                         precision=given.precision)  # fmt: skip
+    config = TrainConfig(data=options.data, out=str(options.teacher), epochs=options.teacher_epochs,
+                         device=options.device, precision=options.precision)  # fmt: skip
     return replace(config, **TEACHER_SETTINGS)

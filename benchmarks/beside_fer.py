@@ -50,29 +50,29 @@ FIRST = {
 
 def pictures(sizes: Sequence[int] = SIZES) -> dict[str, np.ndarray]:
     """Portraits of the given sizes and a collage of twelve, uint8 [H, W, 3], RGB; their names tell how many faces."""
-    found = {f"picture-1-{side}": portrait(side).pixels for side in sizes}
-    return {**found, "picture-12-collage": collage(512).pixels}
+    portraits = {f"picture-1-{side}": portrait(side).pixels for side in sizes}
+    return {**portraits, "picture-12-collage": collage(512).pixels}
 
 
-def ours(recognizer: Recognizer, folder: Path, rounds: int, *, whole: bool = True) -> dict[str, Any]:
+def measure_mien(recognizer: Recognizer, folder: Path, rounds: int, *, whole: bool = True) -> dict[str, Any]:
     """As ``fer_side.main``, by Mien; ``whole``: whole pictures too, not crops alone."""
-    found: dict[str, Any] = {"pictures": {}}
+    record: dict[str, Any] = {"pictures": {}}
     for path in sorted(folder.glob("picture-*.npy")) if whole else []:
         picture = np.load(path)
         faces = recognizer.recognize(picture, color="bgr").faces
         seconds = median_seconds(lambda picture=picture: recognizer.recognize(picture, color="bgr"), rounds)
         boxes = [list(face.box) for face in faces]
-        several = [picture] * LIST
-        a_list = median_seconds(lambda several=several: recognizer.recognize(several, color="bgr"), 1) / LIST
-        found["pictures"][path.stem] = {
-            "seconds": seconds, "list_seconds": a_list, "faces": len(faces), "boxes": boxes,
+        photos = [picture] * LIST
+        list_seconds = median_seconds(lambda photos=photos: recognizer.recognize(photos, color="bgr"), 1) / LIST
+        record["pictures"][path.stem] = {
+            "seconds": seconds, "list_seconds": list_seconds, "faces": len(faces), "boxes": boxes,
         }  # fmt: skip
     crops = fitted(np.load(folder / "crops.npy"), recognizer)
-    found["crops"] = {
+    record["crops"] = {
         str(count): median_seconds(lambda count=count: recognizer.engine.read(crops[:count]), 5 * rounds) / count
         for count in (1, 64)
     }
-    return found
+    return record
 
 
 def fitted(crops: np.ndarray, recognizer: Recognizer) -> np.ndarray:
@@ -81,27 +81,27 @@ def fitted(crops: np.ndarray, recognizer: Recognizer) -> np.ndarray:
     return np.stack([face_crop(crop, whole, 0.0, recognizer.engine) for crop in crops])
 
 
-def theirs(python: Path, folder: Path, rounds: int) -> dict[str, Any]:
+def measure_fer(python: Path, folder: Path, rounds: int) -> dict[str, Any]:
     """What ``fer_side.py`` says in the other environment."""
     script = Path(__file__).with_name("fer_side.py")
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": ""}
-    done = subprocess.run(
+    completed = subprocess.run(
         [python, script, folder, str(rounds)], capture_output=True, text=True, env=environment, check=False
     )
-    if done.returncode:
-        raise SystemExit(f"beside_fer: {python} could not run fer: {done.stderr.strip().splitlines()[-1]}")
-    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    return found
+    if completed.returncode:
+        raise SystemExit(f"beside_fer: {python} could not run fer: {completed.stderr.strip().splitlines()[-1]}")
+    record: dict[str, Any] = json.loads(completed.stdout.strip().splitlines()[-1])
+    return record
 
 
 def first_answer(python: str | Path, code: str, folder: Path, runs: int) -> float:
     """Median seconds from the start of a process to the faces of a portrait."""
-    whole = f"import numpy\npicture = numpy.load({str(folder / 'first.npy')!r})\n{code}\nassert len(faces)"
+    program = f"import numpy\npicture = numpy.load({str(folder / 'first.npy')!r})\n{code}\nassert len(faces)"
     times = []
     for _ in range(runs):
         started = time.perf_counter()
         subprocess.run(
-            [python, "-c", whole], check=True, capture_output=True, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+            [python, "-c", program], check=True, capture_output=True, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
         )
         times.append(time.perf_counter() - started)
     return statistics.median(times)
@@ -115,19 +115,19 @@ def megabytes(python: str | Path) -> float:
 
 def accuracies(recognizers: dict[str, Recognizer], faces: Any, folder: Path) -> dict[str, Any]:
     """Everybody on the validation faces, each of ours paired with fer."""
-    theirs = np.load(folder / "fer-probabilities.npy")
+    fer_probabilities = np.load(folder / "fer-probabilities.npy")
     order = [FER2013.index(name) for name in faces.names]  # fer's classes come in FER2013's own order
-    answers = {"fer": theirs[:, order]}
+    answers = {"fer": fer_probabilities[:, order]}
     for name, recognizer in recognizers.items():
-        own = recognizer.engine.read(fitted(faces.images, recognizer)).probabilities.astype(np.float64)
-        answers[name] = own[:, [recognizer.names.index(one) for one in faces.names]]
-    kept = ("accuracy", "macro_f1", "ece", "ci95")
-    found: dict[str, Any] = {}
+        probabilities = recognizer.engine.read(fitted(faces.images, recognizer)).probabilities.astype(np.float64)
+        answers[name] = probabilities[:, [recognizer.names.index(label) for label in faces.names]]
+    keys = ("accuracy", "macro_f1", "ece", "ci95")
+    record: dict[str, Any] = {}
     for name, values in answers.items():
         scores = score(values / values.sum(axis=1, keepdims=True), faces.labels, faces.names)
-        right, base = (one.argmax(axis=1) == faces.labels for one in (values, answers["fer"]))
-        found[name] = {key: scores[key] for key in kept} | ({} if name == "fer" else {"mcnemar": mcnemar(right, base)})
-    return found
+        right, base = (side.argmax(axis=1) == faces.labels for side in (values, answers["fer"]))
+        record[name] = {key: scores[key] for key in keys} | ({} if name == "fer" else {"mcnemar": mcnemar(right, base)})
+    return record
 
 
 def table(record: dict[str, Any]) -> str:
@@ -135,30 +135,32 @@ def table(record: dict[str, Any]) -> str:
     lines = ["| | fer | Mien | ratio |", "|---|---:|---:|---:|"]
     for name, pair in record["pictures"].items():
         _, expected, size = name.split("-")
-        a, b = pair["fer"], pair["mien"]
-        counts = f"({a['faces']} and {b['faces']} faces, {expected} there)"
-        first, second = a["seconds"], b["seconds"]
+        fer, mien = pair["fer"], pair["mien"]
+        counts = f"({fer['faces']} and {mien['faces']} faces, {expected} there)"
+        first, second = fer["seconds"], mien["seconds"]
         lines.append(f"| {size} {counts} | {1000 * first:.1f} ms | {1000 * second:.1f} ms | {first / second:.2f} |")
-        first, second = a["list_seconds"], b["list_seconds"]
+        first, second = fer["list_seconds"], mien["list_seconds"]
         lines.append(f"| {size}, a list of {LIST} | {1 / first:.1f}/s | {1 / second:.1f}/s | {first / second:.2f} |")
     for model, counts in record["crops"].items():
         for count, pair in counts.items():
-            a, b = pair["fer"], pair["mien"]
-            lines.append(f"| a crop, {count} at once, {model} | {1000 * a:.3f} ms | {1000 * b:.3f} ms | {a / b:.2f} |")
-    a, b = (record["first_answer"][name] for name in ("fer", "mien"))
-    lines.append(f"| first answer | {a:.2f} s | {b:.2f} s | {a / b:.2f} |")
+            fer, mien = pair["fer"], pair["mien"]
+            lines.append(
+                f"| a crop, {count} at once, {model} | {1000 * fer:.3f} ms | {1000 * mien:.3f} ms | {fer / mien:.2f} |"
+            )
+    fer, mien = (record["first_answer"][name] for name in ("fer", "mien"))
+    lines.append(f"| first answer | {fer:.2f} s | {mien:.2f} s | {fer / mien:.2f} |")
     accuracy = dict(record.get("accuracy") or {})
     base = accuracy.pop("fer", None)
-    for model, own in accuracy.items():
+    for model, scores in accuracy.items():
         lines += [
-            f"| accuracy, validation, {model} | {base['accuracy']:.2%} | {own['accuracy']:.2%} | |",
-            f"| macro-F1, {model} | {base['macro_f1']:.3f} | {own['macro_f1']:.3f} | |",
-            f"| ECE, {model} | {base['ece']:.3f} | {own['ece']:.3f} | |",
+            f"| accuracy, validation, {model} | {base['accuracy']:.2%} | {scores['accuracy']:.2%} | |",
+            f"| macro-F1, {model} | {base['macro_f1']:.3f} | {scores['macro_f1']:.3f} | |",
+            f"| ECE, {model} | {base['ece']:.3f} | {scores['ece']:.3f} | |",
         ]
     sizes = dict(record.get("megabytes") or {})
-    own = sizes.pop("mien", None)
-    for tool, size in sizes.items() if own else ():
-        lines.append(f"| install, {tool} | {size:,.0f} MB | {own:,.0f} MB | {size / own:.1f} |")
+    mien_size = sizes.pop("mien", None)
+    for tool, size in sizes.items() if mien_size else ():
+        lines.append(f"| install, {tool} | {size:,.0f} MB | {mien_size:,.0f} MB | {size / mien_size:.1f} |")
     return "\n".join(lines)
 
 
@@ -168,15 +170,15 @@ def merged(rounds: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "pictures": {
             name: {
-                **found,
+                **picture,
                 **{
-                    key: statistics.median(one["pictures"][name][key] for one in rounds)
+                    key: statistics.median(record["pictures"][name][key] for record in rounds)
                     for key in ("seconds", "list_seconds")
                 },
             }
-            for name, found in first["pictures"].items()
+            for name, picture in first["pictures"].items()
         },
-        "crops": {count: statistics.median(one["crops"][count] for one in rounds) for count in first["crops"]},
+        "crops": {count: statistics.median(record["crops"][count] for record in rounds) for count in first["crops"]},
     }
 
 
@@ -195,43 +197,43 @@ def main() -> None:
         "--processor-time", action="store_true",
         help="measure the time of all processors in place of the clock's, on a machine that does other things as well",
     )  # fmt: skip
-    given = parser.parse_args()
-    if given.processor_time:
+    options = parser.parse_args()
+    if options.processor_time:
         os.environ[CLOCK] = "processor"  # of this process, and of fer's
-    faces = read_faces(given.data).part("validation") if given.data else None
-    recognizers = {name: Recognizer(name) for name in given.models}
-    main_model = given.models[0]
+    faces = read_faces(options.data).part("validation") if options.data else None
+    recognizers = {name: Recognizer(name) for name in options.models}
+    main_model = options.models[0]
     sides: dict[str, list[dict[str, Any]]] = {name: [] for name in ("fer", *recognizers)}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for stem, picture in pictures(given.sizes).items():
+        for stem, picture in pictures(options.sizes).items():
             np.save(folder / f"{stem}.npy", picture[..., ::-1])
         np.save(folder / "first.npy", portrait(512).pixels[..., ::-1])
         noise = np.random.default_rng(0).integers(0, 256, (64, 48, 48), dtype=np.uint8)
         np.save(folder / "crops.npy", noise if faces is None else faces.images[:64])
         if faces is not None:
             np.save(folder / "labelled.npy", faces.images)
-        for _ in range(given.rounds):
-            sides["fer"].append(theirs(given.fer, folder, given.calls))
+        for _ in range(options.rounds):
+            sides["fer"].append(measure_fer(options.fer, folder, options.calls))
             for model, recognizer in recognizers.items():
-                sides[model].append(ours(recognizer, folder, given.calls, whole=model == main_model))
+                sides[model].append(measure_mien(recognizer, folder, options.calls, whole=model == main_model))
         by_side = {side: merged(rounds) for side, rounds in sides.items()}
-        own = given.wheel or sys.executable
+        interpreter = options.wheel or sys.executable
         first = {"fer": FIRST["fer"], "mien": FIRST["mien"].format(model=main_model)}
-        installs = {"fer": given.fer, "deepface": given.deepface, "mien": given.wheel}
+        installs = {"fer": options.fer, "deepface": options.deepface, "mien": options.wheel}
         base = by_side["fer"]
         record = {
             "command": shlex.join(["python", *sys.argv]),
-            "pictures": {name: {"fer": found, "mien": by_side[main_model]["pictures"][name]}
-                         for name, found in base["pictures"].items()},
+            "pictures": {name: {"fer": result, "mien": by_side[main_model]["pictures"][name]}
+                         for name, result in base["pictures"].items()},
             "crops": {model: {count: {"fer": seconds, "mien": by_side[model]["crops"][count]}
                               for count, seconds in base["crops"].items()} for model in recognizers},
-            "first_answer": {"fer": first_answer(given.fer, first["fer"], folder, given.rounds),
-                             "mien": first_answer(own, first["mien"], folder, given.rounds)},
+            "first_answer": {"fer": first_answer(options.fer, first["fer"], folder, options.rounds),
+                             "mien": first_answer(interpreter, first["mien"], folder, options.rounds)},
             "accuracy": None if faces is None else accuracies(recognizers, faces, folder),
             "megabytes": {name: megabytes(python) for name, python in installs.items() if python}
-                         if given.wheel else None,
-            "clock": "processor" if given.processor_time else "wall",
+                         if options.wheel else None,
+            "clock": "processor" if options.processor_time else "wall",
             "machine": machine(),
             "versions": versions(),
         }  # fmt: skip

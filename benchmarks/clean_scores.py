@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from beside_fer import fitted, theirs
+from beside_fer import fitted, measure_fer
 
 from mien.data.faces import FaceSet
 from mien.data.read import read_faces
@@ -50,7 +50,7 @@ def of_fer(python: Path, faces: FaceSet) -> np.ndarray:
         folder = Path(name)
         np.save(folder / "crops.npy", faces.images[:64])
         np.save(folder / "labelled.npy", faces.images)
-        theirs(python, folder, 1)
+        measure_fer(python, folder, 1)
         probabilities = np.load(folder / "fer-probabilities.npy")
     # fer's classes come in FER2013's own order.
     return probabilities[:, [FER2013.index(name) for name in faces.names]]
@@ -67,8 +67,8 @@ def measured(probabilities: np.ndarray, faces: FaceSet, twins: np.ndarray, group
         scores = score(probabilities[rows], faces.labels[rows], faces.names)
         record[name] = {key: scores[key] for key in ("n", "accuracy", "macro_f1", "ece", "ci95", "per_class")}
         record[name]["ece_cross_fitted"] = quality(scaled[rows], faces.labels[rows])["ece"]
-        sure = probabilities[rows].max(axis=1)
-        record[name]["confidence_less_accuracy"] = float(sure.mean()) - scores["accuracy"]
+        confidence = probabilities[rows].max(axis=1)
+        record[name]["confidence_less_accuracy"] = float(confidence.mean()) - scores["accuracy"]
     right = probabilities.argmax(axis=1) == faces.labels
     shares = np.bincount(faces.labels, minlength=len(faces.names)) / len(faces)
     by_class = [right[~twins & (faces.labels == label)].mean() for label in range(len(faces.names))]
@@ -94,16 +94,16 @@ def table(models: dict[str, dict[str, Any]]) -> str:
         "clean | cross-fitted | sure, clean: coverage, right (95 %) | clean, against fer |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for name, found in models.items():
-        whole, clean, sure = found["whole"], found["clean"], found.get("sure")
-        cells = [name, *(_accuracy(part) for part in (whole, clean)), f"{found['class_mix']:.2%}"]
-        cells += [f"{found['twins']['accuracy']:.2%}", f"{whole['macro_f1']:.3f}, {clean['macro_f1']:.3f}"]
+    for name, record in models.items():
+        whole, clean, sure = record["whole"], record["clean"], record.get("sure")
+        cells = [name, *(_accuracy(part) for part in (whole, clean)), f"{record['class_mix']:.2%}"]
+        cells += [f"{record['twins']['accuracy']:.2%}", f"{whole['macro_f1']:.3f}, {clean['macro_f1']:.3f}"]
         cells += [f"{whole[key]:.3f}, {clean[key]:.3f}" for key in ("ece", "ece_cross_fitted")]
         promised = "-"
         if sure and sure["accuracy"] is not None:
             low, high = (100 * end for end in sure["ci95"])
             promised = f"{sure['coverage']:.0%}, {sure['accuracy']:.1%} ({low:.1f} to {high:.1f})"
-        test = found.get("against_fer")
+        test = record.get("against_fer")
         against = "-" if test is None else f"{100 * test['gain']:+.2f}, p {test['p']:.2g}"
         lines.append(f"| {' | '.join([*cells, promised, against])} |")
     return "\n".join(lines)
@@ -120,26 +120,26 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="FER2013")
     parser.add_argument("--models", nargs="+", default=list(MODELS), help="names or paths")
     parser.add_argument("--fer", type=Path, help="the Python interpreter where fer is installed")
-    given = parser.parse_args()
-    data = read_faces(given.data)
+    options = parser.parse_args()
+    data = read_faces(options.data)
     faces = data.part("validation")
     twins, group = has_twin(faces.images, data.part("train").images), groups(faces.images)
-    everything = {"fer": of_fer(given.fer, faces)} if given.fer else {}
+    answers_by_model = {"fer": of_fer(options.fer, faces)} if options.fer else {}
     thresholds = {}
-    for name in given.models:
+    for name in options.models:
         recognizer = Recognizer(name, detector="none")
-        everything[name] = answers(recognizer, faces)
+        answers_by_model[name] = answers(recognizer, faces)
         thresholds[name] = recognizer.engine.threshold
         if name in ("mini", "nano"):
-            everything[MIRRORED.format(name)] = answers(recognizer, faces, mirrored=True)
+            answers_by_model[MIRRORED.format(name)] = answers(recognizer, faces, mirrored=True)
     models = {}
-    for name, probabilities in everything.items():
+    for name, probabilities in answers_by_model.items():
         models[name] = measured(probabilities, faces, twins, group)
         threshold = thresholds.get(name)
         if threshold is not None:
             models[name]["sure"] = promise(probabilities, faces, ~twins, threshold)
-        if given.fer and name != "fer":
-            right, base = (values.argmax(axis=1) == faces.labels for values in (probabilities, everything["fer"]))
+        if options.fer and name != "fer":
+            right, base = (values.argmax(axis=1) == faces.labels for values in (probabilities, answers_by_model["fer"]))
             for part, rows in (("against_fer", ~twins), ("against_fer_whole", np.ones(len(faces), bool))):
                 gain = float(right[rows].mean() - base[rows].mean())
                 models[name][part] = {"gain": gain, **mcnemar(right[rows], base[rows])}

@@ -34,14 +34,14 @@ Pair = tuple[np.ndarray, np.ndarray]
 
 def pictures() -> list[np.ndarray]:
     """uint8 [H, W] each, grey, larger than a frame."""
-    found = []
+    enlarged = []
     for name in NAMES:
         pixels = np.asarray(getattr(data, name)())
         pixels = pixels.astype(np.uint8) * (255 if pixels.dtype == bool else 1)
         image = Image.fromarray(pixels[..., :3] if pixels.ndim == 3 else pixels).convert("L")
         scale = max(1.5 * WIDTH / image.width, 1.5 * HEIGHT / image.height)
-        found.append(np.asarray(image.resize((round(image.width * scale), round(image.height * scale)))))
-    return found
+        enlarged.append(np.asarray(image.resize((round(image.width * scale), round(image.height * scale)))))
+    return enlarged
 
 
 def view(picture: np.ndarray, across: float = 0, down: float = 0, zoom: float = 1, angle: float = 0) -> np.ndarray:
@@ -50,11 +50,11 @@ def view(picture: np.ndarray, across: float = 0, down: float = 0, zoom: float = 
     left, top = picture.shape[1] / 2 + across, picture.shape[0] / 2 + down
     turn = (cosine, -sine, left - WIDTH / 2 * cosine + HEIGHT / 2 * sine,
             sine, cosine, top - WIDTH / 2 * sine - HEIGHT / 2 * cosine)  # fmt: skip
-    seen = Image.fromarray(picture).transform((WIDTH, HEIGHT), Image.Transform.AFFINE, turn, Image.Resampling.BILINEAR)
-    return np.asarray(seen, np.float32)
+    image = Image.fromarray(picture).transform((WIDTH, HEIGHT), Image.Transform.AFFINE, turn, Image.Resampling.BILINEAR)
+    return np.asarray(image, np.float32)
 
 
-def shots(picture: np.ndarray, other: np.ndarray) -> Iterator[tuple[str, list[np.ndarray]]]:
+def shots(picture: np.ndarray, next_view: np.ndarray) -> Iterator[tuple[str, list[np.ndarray]]]:
     """Name and frames, float32 [HEIGHT, WIDTH], of what is no cut: the first two frames are compared, those after them
     show whether what was before comes back."""
     still = view(picture)
@@ -73,7 +73,7 @@ def shots(picture: np.ndarray, other: np.ndarray) -> Iterator[tuple[str, list[np
         yield f"fade to {share:.0%} a frame", [still, still * share, still * share**2]
     yield "fade, the last frame before black", [still * 0.06, still * 0, still * 0]
     for steps in (8, 25):
-        mixed = [still + (other - still) * (0.5 + n / steps) for n in range(3)]
+        mixed = [still + (next_view - still) * (0.5 + n / steps) for n in range(3)]
         yield f"dissolve in {steps} frames", mixed
     passing = [still.copy() for _ in range(3)]
     for number, frame in enumerate(passing):
@@ -91,23 +91,23 @@ def noticed(frames: list[np.ndarray], noise: np.random.Generator) -> bool:
     small = [cuts.reduced(frame) for frame in noisy]
     if not cuts.differs(small[0], small[1]):
         return False
-    return not any(not cuts.differs(small[0], later) for later in small[2 : 2 + cuts.AHEAD])
+    return not any(not cuts.differs(small[0], later_frame) for later_frame in small[2 : 2 + cuts.AHEAD])
 
 
 def of_shots(seed: int) -> dict[str, tuple[int, int]]:
     """For each kind how many cuts were seen, and of how many pairs."""
     noise = np.random.default_rng(seed)
-    shown = pictures()
+    sources = pictures()
     counts: dict[str, tuple[int, int]] = {}
 
     def count(name: str, seen: bool) -> None:
         former = counts.get(name, (0, 0))
         counts[name] = (former[0] + seen, former[1] + 1)
 
-    for one, other in itertools.permutations(shown, 2):
-        count("cut", noticed([view(one), view(other), view(other)], noise))
-    for index, picture in enumerate(shown):
-        for name, frames in shots(picture, view(shown[(index + 3) % len(shown)])):
+    for first, second in itertools.permutations(sources, 2):
+        count("cut", noticed([view(first), view(second), view(second)], noise))
+    for index, picture in enumerate(sources):
+        for name, frames in shots(picture, view(sources[(index + 3) % len(sources)])):
             count(name, noticed(frames, noise))
     return counts
 
@@ -127,11 +127,11 @@ def of_faces(seed: int) -> dict[str, tuple[int, int]]:
         "mouth covered by a hand": lambda face: np.vstack([crop(face)[:32], np.full((16, 48), 150, np.float32)]),
     }
     counts: dict[str, tuple[int, int]] = {}
-    pairs = [(crop(one), crop(other)) for one, other in itertools.combinations(faces, 2)]
+    pairs = [(crop(first), crop(second)) for first, second in itertools.combinations(faces, 2)]
     counts["another face"] = (sum(another(*pair, random) for pair in pairs), len(pairs))
     for name, change in changes.items():
-        seen = [another(crop(face), change(face), random) for face in faces for _ in range(5)]
-        counts[name] = (sum(seen), len(seen))
+        mistaken = [another(crop(face), change(face), random) for face in faces for _ in range(5)]
+        counts[name] = (sum(mistaken), len(mistaken))
     return counts
 
 
@@ -150,8 +150,8 @@ def crop(face: np.ndarray, across: float = 0, down: float = 0, scale: float = 1,
 def another(before: np.ndarray, after: np.ndarray, noise: np.random.Generator) -> bool:
     """Whether the follower of faces takes the second crop for another face."""
     looks = [
-        tracking.look(np.clip(each + noise.normal(0, _NOISE, each.shape), 0, 255).astype(np.uint8))
-        for each in (before, after)
+        tracking.look(np.clip(pixels + noise.normal(0, _NOISE, pixels.shape), 0, 255).astype(np.uint8))
+        for pixels in (before, after)
     ]
     return tracking.is_another(*looks)
 

@@ -44,55 +44,57 @@ def fer_finder() -> Finder:
 
     def find(picture: np.ndarray) -> list[Box]:
         grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
-        found = cascade.detectMultiScale(
+        boxes = cascade.detectMultiScale(
             grey, scaleFactor=1.1, minNeighbors=5, flags=cv2.CASCADE_SCALE_IMAGE, minSize=(50, 50)
         )
-        return [tuple(map(float, box)) for box in found]  # type: ignore[misc]
+        return [tuple(map(float, box)) for box in boxes]  # type: ignore[misc]
 
     return find
 
 
 def mien_finder(name: str) -> Finder:
     """A detector of ours: the squares that the network is given."""
-    ours = detector(name)
+    mien_detector = detector(name)
 
     def find(picture: np.ndarray) -> list[Box]:
         height, width = picture.shape[:2]
-        squares = [square(found.framed, ours.margin, width, height) for found in ours.detect(picture)]
+        squares = [
+            square(detection.framed, mien_detector.margin, width, height) for detection in mien_detector.detect(picture)
+        ]
         return [(left, top, side, side) for left, top, side in squares]
 
     return find
 
 
-def matches(scene: Scene, boxes: Sequence[Box], least: float = 0.4) -> tuple[list[bool], int]:
+def matches(scene: Scene, boxes: Sequence[Box], least_overlap: float = 0.4) -> tuple[list[bool], int]:
     """Which faces were found, and how many boxes are wrong; a face takes one box, the best first."""
     pairs = sorted(
         ((overlap(box, face.box), row, column) for row, box in enumerate(boxes) for column, face in
          enumerate(scene.faces)),
         reverse=True,
     )  # fmt: skip
-    taken: set[int] = set()
-    found = [False] * len(scene.faces)
+    used_boxes: set[int] = set()
+    hits = [False] * len(scene.faces)
     for value, row, column in pairs:
-        if value >= least and row not in taken and not found[column]:
-            taken.add(row)
-            found[column] = True
-    return found, len(boxes) - len(taken)
+        if value >= least_overlap and row not in used_boxes and not hits[column]:
+            used_boxes.add(row)
+            hits[column] = True
+    return hits, len(boxes) - len(used_boxes)
 
 
-def score(made: Sequence[Scene], find: Finder) -> dict[str, Any]:
+def score(pictures: Sequence[Scene], find: Finder) -> dict[str, Any]:
     """Precision, recall by kind, size and tilt (each as found and all), wrong boxes, and milliseconds a picture."""
     sizes: dict[str, list[int]] = {f"{low}-{high}": [0, 0] for low, high in SIZES}
     tilts: dict[str, list[int]] = {f"{low}-{high}": [0, 0] for low, high in TILTS}
     kinds: dict[str, list[int]] = {}
     wrong, seconds = 0, 0.0
-    for scene in made:
+    for scene in pictures:
         started = time.perf_counter()
         boxes = find(scene.pixels)
         seconds += time.perf_counter() - started
-        found, mistaken = matches(scene, boxes)
-        wrong += mistaken
-        for face, hit in zip(scene.faces, found, strict=True):
+        hits, wrong_boxes = matches(scene, boxes)
+        wrong += wrong_boxes
+        for face, hit in zip(scene.faces, hits, strict=True):
             counts = [kinds.setdefault(scene.kind, [0, 0])]
             counts += [sizes[f"{low}-{high}"] for low, high in SIZES if low <= face.box[2] < high]
             counts += [tilts[f"{low}-{high}"] for low, high in TILTS if low <= abs(face.tilt) < high]
@@ -101,8 +103,8 @@ def score(made: Sequence[Scene], find: Finder) -> dict[str, Any]:
                 count[1] += 1
     right = sum(count[0] for count in kinds.values())
     precision = right / (right + wrong) if right + wrong else None
-    told = {"right": right, "wrong": wrong, "precision": precision, "kinds": kinds, "sizes": sizes, "tilts": tilts}
-    return {**told, "ms": 1000 * seconds / max(len(made), 1)}
+    record = {"right": right, "wrong": wrong, "precision": precision, "kinds": kinds, "sizes": sizes, "tilts": tilts}
+    return {**record, "ms": 1000 * seconds / max(len(pictures), 1)}
 
 
 def whole_pictures(finders: dict[str, Finder], rounds: int) -> list[dict[str, Any]]:
@@ -120,11 +122,11 @@ def whole_pictures(finders: dict[str, Finder], rounds: int) -> list[dict[str, An
         for _ in range(rounds + 1):
             for finder, find in finders.items():
                 started = time.perf_counter()
-                found = find(scene.pixels)
+                boxes = find(scene.pixels)
                 times[finder].append(1000 * (time.perf_counter() - started))
-                row[finder] = {"boxes": len(found), "right": sum(matches(scene, found)[0])}
-        for finder, taken in times.items():
-            row[finder]["ms"] = min(taken[1:])
+                row[finder] = {"boxes": len(boxes), "right": sum(matches(scene, boxes)[0])}
+        for finder, milliseconds in times.items():
+            row[finder]["ms"] = min(milliseconds[1:])
         rows.append(row)
     return rows
 
@@ -134,7 +136,10 @@ def show(results: dict[str, dict[str, Any]], rows: Sequence[dict[str, Any]]) -> 
     names = list(results)
     print(f"{'':34}" + "".join(f"{name:>22}" for name in names))
     precisions = [result["precision"] for result in results.values()]
-    print(f"{'precision':34}" + "".join(f"{'no box' if one is None else f'{one:.1%}':>22}" for one in precisions))
+    print(
+        f"{'precision':34}"
+        + "".join(f"{'no box' if precision is None else f'{precision:.1%}':>22}" for precision in precisions)
+    )
     print(f"{'wrong boxes':34}" + "".join(f"{result['wrong']:22}" for result in results.values()))
     for part, unit in (("kinds", ""), ("sizes", " px"), ("tilts", " degrees")):
         for band in results[names[0]][part]:
@@ -145,8 +150,8 @@ def show(results: dict[str, dict[str, Any]], rows: Sequence[dict[str, Any]]) -> 
             print(f"{f'recall, {band}{unit}':34}{cells}")
     print(f"{'ms a picture':34}" + "".join(f"{result['ms']:22.1f}" for result in results.values()))
     for row in rows:
-        told = [f"{row[name]['boxes']} in {row[name]['ms']:.1f} ms" for name in names]
-        cells = "".join(f"{text:>22}" for text in told)
+        texts = [f"{row[name]['boxes']} in {row[name]['ms']:.1f} ms" for name in names]
+        cells = "".join(f"{text:>22}" for text in texts)
         print(f"{row['picture']:34}{cells}")
 
 
@@ -160,14 +165,14 @@ def main() -> None:
     parser.add_argument("--without-fer", action="store_true", help="leave out fer's detector, which needs OpenCV 4")
     parser.add_argument("--split", default="validation", choices=("train", "validation"))
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    made = scenes(read_faces(given.data).part(given.split).images, given.scenes, given.seed)
-    finders = {given.detector: mien_finder(given.detector)} | ({} if given.without_fer else {"fer": fer_finder()})
-    results = {name: score(made, find) for name, find in finders.items()}
-    rows = whole_pictures(finders, given.rounds)
-    print(f"{len(made)} pictures with {sum(len(scene.faces) for scene in made)} faces")
+    options = parser.parse_args()
+    pictures = scenes(read_faces(options.data).part(options.split).images, options.scenes, options.seed)
+    finders = {options.detector: mien_finder(options.detector)} | ({} if options.without_fer else {"fer": fer_finder()})
+    results = {name: score(pictures, find) for name, find in finders.items()}
+    rows = whole_pictures(finders, options.rounds)
+    print(f"{len(pictures)} pictures with {sum(len(scene.faces) for scene in pictures)} faces")
     show(results, rows)
-    record = {"seed": given.seed, "scenes": len(made), "split": given.split}
+    record = {"seed": options.seed, "scenes": len(pictures), "split": options.split}
     print(json.dumps({"benchmark": "detectors", **record, "results": results, "whole": rows}))
 
 

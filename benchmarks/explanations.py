@@ -106,19 +106,19 @@ def curves(face: np.ndarray, relevance: np.ndarray, read: Reader, label: int, st
     order = np.argsort(-relevance.ravel(), kind="stable")
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order))
-    chosen = [(rank < round(step * len(order) / steps)).reshape(relevance.shape) for step in range(steps + 1)]
-    deleted, inserted = ([face.copy() for _ in chosen] for _ in SCORES[:2])
+    masks = [(rank < round(step * len(order) / steps)).reshape(relevance.shape) for step in range(steps + 1)]
+    deleted, inserted = ([face.copy() for _ in masks] for _ in SCORES[:2])
     grey, blurred = filled(face, "grey"), filled(face, "blur")
-    for step, here in enumerate(chosen):
-        deleted[step][here] = grey[here]
-        inserted[step][~here] = blurred[~here]
-    found: np.ndarray = read(np.stack(deleted + inserted))[:, label].astype(np.float64).reshape(2, steps + 1)
-    return found
+    for step, mask in enumerate(masks):
+        deleted[step][mask] = grey[mask]
+        inserted[step][~mask] = blurred[~mask]
+    probabilities: np.ndarray = read(np.stack(deleted + inserted))[:, label].astype(np.float64).reshape(2, steps + 1)
+    return probabilities
 
 
-def areas(found: np.ndarray) -> np.ndarray:
+def areas(probabilities: np.ndarray) -> np.ndarray:
     """Areas under curves [..., 2, steps + 1] as [..., 3], in the order of ``SCORES``; the first two lie in [0, 1]."""
-    area = ((found[..., 1:] + found[..., :-1]) / 2).mean(axis=-1)
+    area = ((probabilities[..., 1:] + probabilities[..., :-1]) / 2).mean(axis=-1)
     return np.concatenate([area, area[..., 1:] - area[..., :1]], axis=-1)
 
 
@@ -135,25 +135,26 @@ def sign_test(differences: np.ndarray) -> float:
     return min(1.0, 2 * tail / 2 ** (above + below))
 
 
-def summary(found: dict[str, np.ndarray], seed: int) -> list[dict[str, Any]]:
+def summary(curves_by_method: dict[str, np.ndarray], seed: int) -> list[dict[str, Any]]:
     """A row a method: means with intervals, and the paired comparison with those of ``AGAINST`` that were run.
 
     Args:
-        found: for each method float64 [N, 2, steps + 1].
+        curves_by_method: for each method float64 [N, 2, steps + 1].
         seed: of the bootstrap.
     """
-    scored = {name: areas(values) for name, values in found.items()}
+    scored = {name: areas(values) for name, values in curves_by_method.items()}
     rows = []
     for name, values in scored.items():
         row: dict[str, Any] = {"method": name}
         for column, score in enumerate(SCORES):
             row[score] = {"mean": float(values[:, column].mean()), "ci95": interval(values[:, column], seed)}
-        for other in AGAINST:
-            if other in scored and other != name:
-                more = values[:, 2] - scored[other][:, 2]
-                better = float((more > 0).mean())
-                row[f"against {other}"] = {
-                    "mean": float(more.mean()), "ci95": interval(more, seed), "better": better, "p": sign_test(more)
+        for baseline in AGAINST:
+            if baseline in scored and baseline != name:
+                differences = values[:, 2] - scored[baseline][:, 2]
+                better = float((differences > 0).mean())
+                row[f"against {baseline}"] = {
+                    "mean": float(differences.mean()), "ci95": interval(differences, seed), "better": better,
+                    "p": sign_test(differences),
                 }  # fmt: skip
         rows.append(row)
     return rows
@@ -162,11 +163,11 @@ def summary(found: dict[str, np.ndarray], seed: int) -> list[dict[str, Any]]:
 def table(rows: list[dict[str, Any]]) -> str:
     """The rows in Markdown."""
     heads = ["method", "deletion (lower is better)", "insertion (higher)", "gain"]
-    heads += [f"over {other}, p" for other in AGAINST]
+    heads += [f"over {baseline}, p" for baseline in AGAINST]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for row in rows:
         cells = [_cell(row[score]) for score in SCORES]
-        pairs = [row.get(f"against {other}") for other in AGAINST]
+        pairs = [row.get(f"against {baseline}") for baseline in AGAINST]
         cells += [f"{pair['mean']:+.3f}, {pair['p']:.1g}" if pair else "" for pair in pairs]
         lines.append(f"| {row['method']} | {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -177,7 +178,7 @@ def _cell(score: dict[str, Any]) -> str:
     return f"{score['mean']:.3f} ({low:.3f} to {high:.3f})"
 
 
-def draw(found: dict[str, np.ndarray]) -> Figure:
+def draw(curves_by_method: dict[str, np.ndarray]) -> Figure:
     """Both mean curves of each method; variants of occlusion are left out."""
     lines: dict[str, dict[str, Any]] = {
         "random": {"color": LIGHT.faint, "linestyle": (0, (1, 1.5)), "linewidth": 2},
@@ -186,15 +187,15 @@ def draw(found: dict[str, np.ndarray]) -> Figure:
         "gradient": {"color": LIGHT.second, "linewidth": 2.4},
         "occlusion": {"color": LIGHT.first, "linewidth": 3},
     }
-    shown = [name for name in lines if name in found]
+    names = [name for name in lines if name in curves_by_method]
     figure = blank_figure((11.0, 4.8), LIGHT)
     panels = figure.subplots(1, 2, sharey=True)
     titles = ("deletion: lower is better", "insertion: higher is better")
     shares = ("share of the face hidden in grey", "share of the blurred face brought back")
     for side, axes in enumerate(panels):
         style_axes(axes, LIGHT)
-        for name in shown:
-            mean = found[name][:, side].mean(axis=0)
+        for name in names:
+            mean = curves_by_method[name][:, side].mean(axis=0)
             axes.plot(np.linspace(0, 1, len(mean)), mean, label=name, **lines[name])
         axes.set_xlim(0, 1)
         axes.set_xlabel(shares[side])
@@ -204,7 +205,7 @@ def draw(found: dict[str, np.ndarray]) -> Figure:
         axes.grid(color=LIGHT.grid)
     panels[0].set_ylim(bottom=0)  # after all lines are there: the panels share it
     panels[0].set_ylabel("probability of the expression read")
-    legend_above(figure, panels[0], LIGHT, shown)
+    legend_above(figure, panels[0], LIGHT, names)
     return figure
 
 
@@ -212,15 +213,15 @@ def measure(
     classifier: Classifier, faces: np.ndarray, names: list[str], steps: int, seed: int
 ) -> dict[str, np.ndarray]:
     """For each method the curves of all faces, float64 [N, 2, steps + 1]."""
-    known, read, chance = methods(classifier), reader(TorchEngine(classifier)), np.random.default_rng(seed)
-    found: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    maps, read, chance = methods(classifier), reader(TorchEngine(classifier)), np.random.default_rng(seed)
+    curves_by_method: dict[str, list[np.ndarray]] = {name: [] for name in names}
     with progress("explaining", len(faces), "faces") as advance:
         for face in faces:
             label = int(read(face[None])[0].argmax())
             for name in names:
-                found[name].append(curves(face, known[name](face, label, chance), read, label, steps))
+                curves_by_method[name].append(curves(face, maps[name](face, label, chance), read, label, steps))
             advance()
-    return {name: np.stack(values) for name, values in found.items()}
+    return {name: np.stack(values) for name, values in curves_by_method.items()}
 
 
 def main() -> None:
@@ -235,23 +236,24 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--figure", type=Path, help="where to draw the mean curves, a PNG file")
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
-    classifier = Classifier.load(given.model)
-    known = methods(classifier)
-    names = list(known) if given.methods == ["all"] else given.methods
-    unknown = [name for name in names if name not in known]
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    classifier = Classifier.load(options.model)
+    available = methods(classifier)
+    names = list(available) if options.methods == ["all"] else options.methods
+    unknown = [name for name in names if name not in available]
     if unknown:
-        parser.error(f"--methods: no {', '.join(unknown)}; there is {'; '.join(known)}")
-    part = read_faces(given.data).part(given.split)
-    rows = np.random.default_rng(given.seed).permutation(len(part))[: given.faces]
+        parser.error(f"--methods: no {', '.join(unknown)}; there is {'; '.join(available)}")
+    part = read_faces(options.data).part(options.split)
+    rows = np.random.default_rng(options.seed).permutation(len(part))[: options.faces]
     faces = crops_of(part.images[rows], classifier.preprocessing, part.is_grey)  # as the network reads them
-    found = measure(classifier, faces, names, given.steps, given.seed)
-    results = summary(found, given.seed)
-    print(f"{len(rows):,} faces of {given.split}, {given.model}, {given.steps} steps\n{table(results)}")
-    if given.figure is not None:
-        given.figure.write_bytes(png(draw(found)))
-    report = {"model": str(given.model), "split": given.split, "n": len(rows), "steps": given.steps, "seed": given.seed}
+    curves_by_method = measure(classifier, faces, names, options.steps, options.seed)
+    results = summary(curves_by_method, options.seed)
+    print(f"{len(rows):,} faces of {options.split}, {options.model}, {options.steps} steps\n{table(results)}")
+    if options.figure is not None:
+        options.figure.write_bytes(png(draw(curves_by_method)))
+    report = {"model": str(options.model), "split": options.split, "n": len(rows), "steps": options.steps,
+              "seed": options.seed}  # fmt: skip
     print(json.dumps({"benchmark": "explanations", **report, "results": results}))
 
 

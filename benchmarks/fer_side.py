@@ -53,29 +53,29 @@ def main(folder: Path, rounds: int) -> dict[str, Any]:
     from fer.fer import FER
 
     detector = FER()
-    found: dict[str, Any] = {"pictures": {}, "opencv": cv2.__version__}
+    record: dict[str, Any] = {"pictures": {}, "opencv": cv2.__version__}
     for path in sorted(folder.glob("picture-*.npy")):
         picture = np.load(path)
         faces = detector.detect_emotions(picture)
         seconds = median_seconds(lambda picture=picture: detector.detect_emotions(picture), rounds)
-        found["pictures"][path.stem] = {
+        record["pictures"][path.stem] = {
             "seconds": seconds,
             "list_seconds": median_seconds(
-                lambda picture=picture: [detector.detect_emotions(each) for each in [picture] * LIST], 1
+                lambda picture=picture: [detector.detect_emotions(photo) for photo in [picture] * LIST], 1
             )
             / LIST,
             "faces": len(faces),
             "boxes": [[int(value) for value in face["box"]] for face in faces],
         }
     crops = inputs(np.load(folder / "crops.npy"))
-    found["crops"] = {
+    record["crops"] = {
         str(count): median_seconds(lambda count=count: detector._classify_emotions(crops[:count]), 5 * rounds) / count
         for count in (1, 64)
     }
     if (folder / "labelled.npy").is_file():
         probabilities = np.asarray(detector._classify_emotions(inputs(np.load(folder / "labelled.npy"))))
         np.save(folder / "fer-probabilities.npy", probabilities.astype(np.float64))
-    return found
+    return record
 
 
 if __name__ == "__main__":

@@ -34,33 +34,35 @@ def boxes(faces: np.ndarray, finder: Detector, side: int) -> np.ndarray:
         float64 [M, 3] for the M faces around which there is exactly one box: its side, and how far right and how far
         down its centre lies from the frame's, all as shares of the frame's side.
     """
-    found = []
+    measures = []
     room = side // 2
     for face in faces:
         large = np.asarray(Image.fromarray(face).resize((side, side), Image.Resampling.BICUBIC))
-        there = finder.detect(np.pad(large, room, mode="edge"))
-        if len(there) == 1:
-            left, top, width, height = there[0].box
+        detections = finder.detect(np.pad(large, room, mode="edge"))
+        if len(detections) == 1:
+            left, top, width, height = detections[0].box
             centre = left + width / 2 - room - side / 2, top + height / 2 - room - side / 2
-            found.append((max(width, height) / side, centre[0] / side, centre[1] / side))
-    return np.array(found, np.float64).reshape(-1, 3)
+            measures.append((max(width, height) / side, centre[0] / side, centre[1] / side))
+    return np.array(measures, np.float64).reshape(-1, 3)
 
 
-def framing(found: np.ndarray, seed: int = 0) -> dict[str, list[float]]:
+def framing(measures: np.ndarray, seed: int = 0) -> dict[str, list[float]]:
     """Margin and offsets with their intervals, as shares of the box's side.
 
     Args:
-        found: as ``boxes`` gives it.
+        measures: as ``boxes`` gives it.
         seed: of the bootstrap.
 
     Returns:
         ``margin``, ``right`` and ``down`` (where the frame's centre lies from the box's), each as median, lower and
         upper end of the interval.
     """
-    values = np.stack([(1 / found[:, 0] - 1) / 2, -found[:, 1] / found[:, 0], -found[:, 2] / found[:, 0]])
+    values = np.stack(
+        [(1 / measures[:, 0] - 1) / 2, -measures[:, 1] / measures[:, 0], -measures[:, 2] / measures[:, 0]]
+    )
     generator = np.random.default_rng(seed)
-    again = [np.median(values[:, generator.integers(0, len(found), len(found))], axis=1) for _ in range(1000)]
-    lower, upper = np.percentile(again, [2.5, 97.5], axis=0)
+    resampled = [np.median(values[:, generator.integers(0, len(measures), len(measures))], axis=1) for _ in range(1000)]
+    lower, upper = np.percentile(resampled, [2.5, 97.5], axis=0)
     medians = np.median(values, axis=1)
     return {
         name: [float(medians[row]), float(lower[row]), float(upper[row])]
@@ -76,21 +78,21 @@ def main() -> None:
     parser.add_argument("--faces", type=int, default=1500, help="how many Training faces, drawn at random (1500)")
     parser.add_argument("--side", type=int, default=120, help="pixels to which a face is enlarged (120)")
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    faces = read_faces(given.data).part("train").images
-    chosen = np.random.default_rng(given.seed).permutation(len(faces))[: given.faces]
-    found = boxes(faces[chosen], detector(given.detector), given.side)
-    if not len(found):
-        raise SystemExit(f"{given.detector} found a face around none of {len(chosen)} pictures")
-    told = framing(found)
-    share = len(found) / len(chosen)
-    quarters = np.percentile(found[:, 0], [25, 50, 75])
-    print(f"{given.detector}, {len(chosen):,} Training faces at {given.side} px: one box around {share:.1%} of them")
+    options = parser.parse_args()
+    faces = read_faces(options.data).part("train").images
+    rows = np.random.default_rng(options.seed).permutation(len(faces))[: options.faces]
+    measures = boxes(faces[rows], detector(options.detector), options.side)
+    if not len(measures):
+        raise SystemExit(f"{options.detector} found a face around none of {len(rows)} pictures")
+    intervals = framing(measures)
+    share = len(measures) / len(rows)
+    quarters = np.percentile(measures[:, 0], [25, 50, 75])
+    print(f"{options.detector}, {len(rows):,} Training faces at {options.side} px: one box around {share:.1%} of them")
     print(f"side of the box as a share of the frame's, quartiles: {', '.join(f'{value:.3f}' for value in quarters)}")
-    for name, (median, lower, upper) in told.items():
+    for name, (median, lower, upper) in intervals.items():
         print(f"{name:8}{median:+.3f} ({lower:+.3f} to {upper:+.3f}) of the box's side")
-    record = {"detector": given.detector, "n": len(chosen), "found": len(found), "side": given.side, **told}
-    print(json.dumps({"benchmark": "framing", "seed": given.seed, **record}))
+    record = {"detector": options.detector, "n": len(rows), "found": len(measures), "side": options.side, **intervals}
+    print(json.dumps({"benchmark": "framing", "seed": options.seed, **record}))
 
 
 if __name__ == "__main__":

@@ -186,7 +186,7 @@ def attempt(kind: str, seed: int, box: Path, limit: int) -> str | None:
     return f"made {strange[0].relative_to(box)}, outside its folder" if strange else None
 
 
-def work(kind: str, seeds: list[int], keep: Path, memory: int, limit: int, told: Any) -> None:
+def work(kind: str, seeds: list[int], fault_folder: Path, memory: int, limit: int, queue: Any) -> None:
     """Reads the inputs of some seeds in this process, and tells of each before and after it."""
 
     def slow(number: int, frame: object) -> None:
@@ -200,15 +200,15 @@ def work(kind: str, seeds: list[int], keep: Path, memory: int, limit: int, told:
     with tempfile.TemporaryDirectory(prefix="mien-fuzz-") as box:
         attempt(kind, 0, Path(box), 0)  # loads what is needed, which takes its own time
     for seed in seeds:
-        told.put((kind, seed, "begins", ""))
+        queue.put((kind, seed, "begins", ""))
         with tempfile.TemporaryDirectory(prefix="mien-fuzz-") as box:
-            wrong = attempt(kind, seed, Path(box), limit)
+            fault = attempt(kind, seed, Path(box), limit)
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-            if wrong is None and peak > memory:
-                wrong = f"took {peak:,} MiB, expected at most {memory:,}"
-            if wrong is not None:
-                _keep(Path(box) / "a" / "b" / "scratch", keep / f"{kind}-{seed}")
-        told.put((kind, seed, "ends" if wrong is None else "fault", wrong or str(peak)))
+            if fault is None and peak > memory:
+                fault = f"took {peak:,} MiB, expected at most {memory:,}"
+            if fault is not None:
+                _keep(Path(box) / "a" / "b" / "scratch", fault_folder / f"{kind}-{seed}")
+        queue.put((kind, seed, "ends" if fault is None else "fault", fault or str(peak)))
         if peak > memory:
             return  # the peak of a process never falls
 
@@ -235,67 +235,70 @@ def main() -> int:
     )
     parser.add_argument("--out", type=Path, default=Path("fuzz"), help="where inputs with faults are kept (fuzz)")
     parser.add_argument("--again", type=int, metavar="SEED", help="the input of one seed alone; needs one --kind")
-    given = parser.parse_args()
+    options = parser.parse_args()
     os.environ["MIEN_CACHE"] = tempfile.mkdtemp(prefix="mien-fuzz-cache-")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    kinds = given.kind or list(KINDS)
-    if given.again is not None:
+    kinds = options.kind or list(KINDS)
+    if options.again is not None:
         signal.signal(signal.SIGPROF, lambda number, frame: (_ for _ in ()).throw(Slow()))
         with tempfile.TemporaryDirectory() as box:
-            wrong = attempt(kinds[0], given.again, Path(box), given.limit)
-        print(wrong or "no fault")
-        return int(wrong is not None)
-    return fuzz(kinds, given)
+            fault = attempt(kinds[0], options.again, Path(box), options.limit)
+        print(fault or "no fault")
+        return int(fault is not None)
+    return fuzz(kinds, options)
 
 
-def fuzz(kinds: list[str], given: argparse.Namespace) -> int:
+def fuzz(kinds: list[str], options: argparse.Namespace) -> int:
     """Spoils inputs until the time is over; returns 1 if there was a fault."""
     context = multiprocessing.get_context("spawn")
-    seeds = random.Random(given.seed)
+    seeds = random.Random(options.seed)
     counts: Counter[str] = Counter()
     faults: dict[str, str] = {}
     began = time.monotonic()
-    peak, until, turn, minute = 0, began + 60 * given.minutes, 0, 0
+    peak, until, turn, minute = 0, began + 60 * options.minutes, 0, 0
     running: list[tuple[Any, Any, str, float, int | None]] = []
     while time.monotonic() < until or running:
-        while len(running) < given.workers and time.monotonic() < until:
+        while len(running) < options.workers and time.monotonic() < until:
             kind = kinds[turn % len(kinds)]
             turn += 1
-            told = context.Queue()
-            chosen = [seeds.randrange(2**31) for _ in range(ROUND)]
-            process = context.Process(target=work, args=(kind, chosen, given.out, given.memory, given.limit, told))
+            queue = context.Queue()
+            batch = [seeds.randrange(2**31) for _ in range(ROUND)]
+            process = context.Process(
+                target=work, args=(kind, batch, options.out, options.memory, options.limit, queue)
+            )
             process.start()
-            running.append((process, told, kind, time.monotonic(), None))
+            running.append((process, queue, kind, time.monotonic(), None))
         time.sleep(0.05)
-        still = []
-        for process, told, kind, since, at in running:
+        still_running = []
+        for process, queue, kind, since, current_seed in running:
             alive = process.is_alive()  # asked before the queue is emptied, so that no word of a dead one is lost
-            while not told.empty():
-                _, seed, what, text = told.get()
-                since, at = time.monotonic(), seed if what == "begins" else None
-                if what == "ends":
+            while not queue.empty():
+                _, seed, event, text = queue.get()
+                since, current_seed = time.monotonic(), seed if event == "begins" else None
+                if event == "ends":
                     counts[kind] += 1
                     peak = max(peak, int(text))
-                elif what == "fault":
+                elif event == "fault":
                     counts[kind] += 1
                     faults[f"{kind} {seed}"] = text
                     print(f"{kind} {seed}: {text}", flush=True)
             if not alive:
-                if at is not None:
-                    faults[f"{kind} {at}"] = f"the process died with {process.exitcode}"
-                    print(f"{kind} {at}: {faults[f'{kind} {at}']}", flush=True)
+                if current_seed is not None:
+                    faults[f"{kind} {current_seed}"] = f"the process died with {process.exitcode}"
+                    print(f"{kind} {current_seed}: {faults[f'{kind} {current_seed}']}", flush=True)
                 process.join()
-            elif at is not None and time.monotonic() - since > 3 * given.limit + 60:  # where no signal is looked at
-                faults[f"{kind} {at}"] = "hangs"
-                print(f"{kind} {at}: hangs", flush=True)
+            elif current_seed is not None and time.monotonic() - since > 3 * options.limit + 60:
+                # where no signal is looked at
+                faults[f"{kind} {current_seed}"] = "hangs"
+                print(f"{kind} {current_seed}: hangs", flush=True)
                 process.kill()
                 process.join()
-            elif time.monotonic() > until + given.limit and at is None:
+            elif time.monotonic() > until + options.limit and current_seed is None:
                 process.terminate()
                 process.join()
             else:
-                still.append((process, told, kind, since, at))
-        running = still
+                still_running.append((process, queue, kind, since, current_seed))
+        running = still_running
         if time.monotonic() - began > 60 * (minute + 1):
             minute += 1
             print(f"minute {minute}: {sum(counts.values()):,} inputs, {len(faults)} faults, {peak:,} MiB", flush=True)

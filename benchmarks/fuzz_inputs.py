@@ -74,24 +74,24 @@ def spoil(data: bytes, rng: random.Random) -> bytes:
     """The bytes with one to eight changes: bits, numbers at their limits, pieces cut, doubled, moved or made noise."""
     spoilt = bytearray(data)
     for _ in range(rng.choice((1, 1, 2, 3, 8))):
-        at = rng.randrange(len(spoilt) + 1)
-        length = min(len(spoilt) - at, rng.choice((1, 2, 4, 16, 256, len(spoilt))))
+        position = rng.randrange(len(spoilt) + 1)
+        length = min(len(spoilt) - position, rng.choice((1, 2, 4, 16, 256, len(spoilt))))
         change = rng.randrange(7)
-        if change == 0 and at < len(spoilt):
-            spoilt[at] ^= 1 << rng.randrange(8)
+        if change == 0 and position < len(spoilt):
+            spoilt[position] ^= 1 << rng.randrange(8)
         elif change == 1:
             number = rng.choice((0, 1, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF, 2**63 - 1))
-            spoilt[at : at + 4] = struct.pack(rng.choice(("<Q", ">Q")), number)[:4]
+            spoilt[position : position + 4] = struct.pack(rng.choice(("<Q", ">Q")), number)[:4]
         elif change == 2:
-            del spoilt[at : at + length]
+            del spoilt[position : position + length]
         elif change == 3:
-            spoilt[at:at] = spoilt[at : at + length] * rng.choice((1, 2, 50))
+            spoilt[position:position] = spoilt[position : position + length] * rng.choice((1, 2, 50))
         elif change == 4:
-            spoilt[at : at + length] = rng.randbytes(length)
+            spoilt[position : position + length] = rng.randbytes(length)
         elif change == 5:
-            del spoilt[at:]
+            del spoilt[position:]
         else:
-            spoilt[at:at] = rng.choice(
+            spoilt[position:position] = rng.choice(
                 (b"\0" * 64, b"../../../evil", b"\x1b[2J", b"[" * 3000, b"9" * 5000, b"&a *a", b"\n")
             )
         del spoilt[2**22 :]
@@ -100,7 +100,7 @@ def spoil(data: bytes, rng: random.Random) -> bytes:
 
 def spoil_json(value: Any, rng: random.Random) -> Any:
     """A JSON value with one of its parts, at any depth, replaced, removed or added."""
-    odd: list[Any] = [
+    odd_values: list[Any] = [
         None, True, -1, 0, 1e308, 2**70, "", "../../evil", "\x1b[2J", "x" * 5000, [], {}, [[]] * 3, "hf-hub:a/b",
         {"a": 1}, float("nan"),
     ]  # fmt: skip
@@ -110,9 +110,9 @@ def spoil_json(value: Any, rng: random.Random) -> Any:
             return {key: part for key, part in value.items() if key != name}
         if rng.random() < 0.15:
             extra = rng.choice(("auto_map", "transformers_weights", "attn_implementation", "quantization_config"))
-            return {**value, extra: rng.choice(odd)}
+            return {**value, extra: rng.choice(odd_values)}
         return {**value, name: spoil_json(value[name], rng)}
     if isinstance(value, list) and value and rng.random() < 0.6:
-        at = rng.randrange(len(value))
-        return [*value[:at], spoil_json(value[at], rng), *value[at + 1 :]]
-    return rng.choice(odd)
+        position = rng.randrange(len(value))
+        return [*value[:position], spoil_json(value[position], rng), *value[position + 1 :]]
+    return rng.choice(odd_values)

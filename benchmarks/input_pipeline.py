@@ -97,15 +97,15 @@ def measure(folder: Path, faces: FaceSet, size: int, rounds: int) -> dict[str, f
     """Median rates of both and the median of their ratio; a first round of each warms up and is left out."""
     channels = 1 if size == 48 else 3
     loader = plain_loader(folder, size)
-    plain, ours = [], []
+    plain_rates, our_rates = [], []
     for epoch in range(rounds + 1):
-        plain.append(rate((images for images, _ in loader), channels, size))
-        ours.append(rate(our_batches(faces, size, epoch), channels, size))
-    ratios = [mine / theirs for mine, theirs in zip(ours[1:], plain[1:], strict=True)]
+        plain_rates.append(rate((images for images, _ in loader), channels, size))
+        our_rates.append(rate(our_batches(faces, size, epoch), channels, size))
+    ratios = [our_rate / plain_rate for our_rate, plain_rate in zip(our_rates[1:], plain_rates[1:], strict=True)]
     return {
         "size": size,
-        "torchvision": round(statistics.median(plain[1:]), 1),
-        "mien": round(statistics.median(ours[1:]), 1),
+        "torchvision": round(statistics.median(plain_rates[1:]), 1),
+        "mien": round(statistics.median(our_rates[1:]), 1),
         "ratio": round(statistics.median(ratios), 2),
         "target": TARGETS[size],
     }
@@ -117,20 +117,20 @@ def main() -> int:
     parser.add_argument("--images", type=int, default=2048, help="images an epoch (2048)")
     parser.add_argument("--rounds", type=int, default=3, help="epochs of each that count (3)")
     parser.add_argument("--check", action="store_true", help="exit with 1 where a target is missed")
-    given = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        write_noise(folder, given.images)
+        write_noise(folder, options.images)
         faces = read_faces(folder, cache=False)
-        results = [measure(folder, faces, size, given.rounds) for size in TARGETS]
+        results = [measure(folder, faces, size, options.rounds) for size in TARGETS]
     print(f"{'size':>6} {'torchvision':>14} {'mien':>14} {'ratio':>8} {'target':>8}   (images/s, batch {BATCH})")
     for row in results:
         print(f"{row['size']:>6} {row['torchvision']:>14,} {row['mien']:>14,} {row['ratio']:>8} {row['target']:>8}")
-    about = {"cores": os.cpu_count(), "torch": torch.__version__, "workers": WORKERS, "images": given.images}
-    print(json.dumps({**about, "results": results}))
+    environment = {"cores": os.cpu_count(), "torch": torch.__version__, "workers": WORKERS, "images": options.images}
+    print(json.dumps({**environment, "results": results}))
     missed = any(row["ratio"] < row["target"] for row in results)
-    return 1 if given.check and missed else 0
+    return 1 if options.check and missed else 0
 
 
 if __name__ == "__main__":

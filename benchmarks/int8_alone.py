@@ -84,9 +84,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="FER2013")
     parser.add_argument("--models", nargs="+", default=["mini", "nano"], help="shipped models")
-    given = parser.parse_args()
-    faces = read_faces(given.data).part("validation")
-    models = {name: measured(name, faces) for name in given.models}
+    options = parser.parse_args()
+    faces = read_faces(options.data).part("validation")
+    models = {name: measured(name, faces) for name in options.models}
     print(table(models))
     print(json.dumps({"benchmark": "int8_alone", "models": models}))
 

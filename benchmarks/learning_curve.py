@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from arms import add_options, head, judge, make, told
+from arms import add_options, head, judge, machine_text, make
 from power_law import figure_of, fit, in_words
 
 from mien.config import TrainConfig
@@ -63,12 +63,12 @@ def places(labels: np.ndarray, group: np.ndarray, seed: int) -> np.ndarray:
     """
     generator = np.random.default_rng(seed)
     _, first, sizes = np.unique(group, return_index=True, return_counts=True)
-    found = np.empty(len(sizes))
+    starts = np.empty(len(sizes))
     for label in np.unique(labels[first]):
         members = generator.permutation(np.flatnonzero(labels[first] == label))
         ends = np.cumsum(sizes[members])
-        found[members] = (ends - sizes[members]) / ends[-1]
-    return found[group]
+        starts[members] = (ends - sizes[members]) / ends[-1]
+    return starts[group]
 
 
 def share_of(faces: FaceSet, share: float, seed: int) -> FaceSet:
@@ -78,8 +78,8 @@ def share_of(faces: FaceSet, share: float, seed: int) -> FaceSet:
     """
     train = np.flatnonzero(faces.splits == "train")
     part = faces.select(train)
-    taken = train[places(part.labels, groups(part.images), seed) < share]
-    rows = np.concatenate([taken, np.flatnonzero(faces.splits == "validation")])
+    train_rows = train[places(part.labels, groups(part.images), seed) < share]
+    rows = np.concatenate([train_rows, np.flatnonzero(faces.splits == "validation")])
     prefix = {split: name for name, split in OFFICIAL_SPLITS.items()}
     ids = np.array([
         f"{'train' if faces.splits[row] == 'train' else 'test'}/{faces.names[faces.labels[row]]}"
@@ -87,8 +87,10 @@ def share_of(faces: FaceSet, share: float, seed: int) -> FaceSet:
         for row in rows
     ])  # fmt: skip
     order = np.argsort(ids)
-    found = replace(faces.select(rows[order]), ids=ids[order])
-    return replace(found, fingerprint=fingerprint_of(found.images, found.labels, found.splits, found.names))
+    selection = replace(faces.select(rows[order]), ids=ids[order])
+    return replace(
+        selection, fingerprint=fingerprint_of(selection.images, selection.labels, selection.splits, selection.names)
+    )
 
 
 def written(path: Path, faces: FaceSet) -> Path:
@@ -98,28 +100,28 @@ def written(path: Path, faces: FaceSet) -> Path:
     return path
 
 
-def settings(given: argparse.Namespace, share: float, images: int, all_images: int) -> TrainConfig:
+def settings(options: argparse.Namespace, share: float, images: int, all_images: int) -> TrainConfig:
     """The run of a share of so many images: as many steps as ``--epochs`` over all images have, within one epoch."""
-    steps, each = given.epochs * (all_images // given.batch_size), images // given.batch_size
-    if not each:
-        raise MienError(f"--shares {share:g}: gives {images} images, fewer than --batch-size {given.batch_size}")
-    epochs = max(1, round(steps / each))
+    steps, steps_per_epoch = options.epochs * (all_images // options.batch_size), images // options.batch_size
+    if not steps_per_epoch:
+        raise MienError(f"--shares {share:g}: gives {images} images, fewer than --batch-size {options.batch_size}")
+    epochs = max(1, round(steps / steps_per_epoch))
     return TrainConfig(
-        data=str(given.out / "shares" / f"{share:g}.zip"),
-        out=str(given.out / f"share-{share:g}"),
-        backbone=given.preset,
-        image_size=given.image_size,
+        data=str(options.out / "shares" / f"{share:g}.zip"),
+        out=str(options.out / f"share-{share:g}"),
+        backbone=options.preset,
+        image_size=options.image_size,
         epochs=epochs,
-        batch_size=given.batch_size,
+        batch_size=options.batch_size,
         optimizer="muon",
-        lr=given.lr,
+        lr=options.lr,
         head_lr=1e-3,
         warmup_epochs=epochs / 10,
-        ema=given.ema,
-        teacher=[str(given.teacher / "model")] if given.teacher else [],
-        seed=given.seed,
-        device=given.device,
-        precision=given.precision,
+        ema=options.ema,
+        teacher=[str(options.teacher / "model")] if options.teacher else [],
+        seed=options.seed,
+        device=options.device,
+        precision=options.precision,
     )
 
 
@@ -144,41 +146,42 @@ def table(points: Sequence[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Makes what is missing; prints the table; writes OUT/learning_curve.json and OUT/learning_curve.png."""
-    given = parse()
+    options = parse()
     command = shlex.join(["python", *sys.argv])
-    faces = read_faces(given.data)
+    faces = read_faces(options.data)
     if not faces.has("validation"):
-        faces = cut_validation(faces, 0.1, given.seed)
+        faces = cut_validation(faces, 0.1, options.seed)
     train, total = faces.part("train").images, len(faces.part("train"))
     clean = ~has_twin(faces.part("validation").images, train)
     if not clean.any():
-        raise MienError(f"{given.data}: every picture of validation has a twin in training; give other data")
+        raise MienError(f"{options.data}: every picture of validation has a twin in training; give other data")
     points: list[dict[str, Any]] = []
     right: list[np.ndarray] = []
-    for share in sorted(given.shares):
-        part = share_of(faces, share, given.seed)
+    for share in sorted(options.shares):
+        part = share_of(faces, share, options.seed)
         images = len(part.part("train"))
-        config = settings(given, share, images, total)
+        config = settings(options, share, images, total)
         written(Path(config.data), part)
         folder = make(config, command)
         meta = read_json(folder / "meta.json")
         if meta["data"]["fingerprint"] != part.fingerprint:
             raise MienError(f"{config.out}: was trained on other pictures; choose another --out")
-        scores, hits = judge(folder, part, device=given.device, training_images=train)
-        seen = config.epochs * (images // given.batch_size) * given.batch_size
-        point = {"share": share, "images": images, "classes": part.part("train").class_counts(), "images_seen": seen}
+        scores, hits = judge(folder, part, device=options.device, training_images=train)
+        images_seen = config.epochs * (images // options.batch_size) * options.batch_size
+        point = {"share": share, "images": images, "classes": part.part("train").class_counts(),
+                 "images_seen": images_seen}  # fmt: skip
         points.append({**point, "epochs": config.epochs, "best_epoch": meta["metrics"]["epoch"], **scores})
         right.append(hits[clean])
         print(table(points), flush=True)
     law = fit(np.array([point["images"] for point in points], float), np.stack(right))
-    about = {**head(given, faces), "command": command, "epochs": given.epochs, "seed": given.seed,
-             "teacher": str(given.teacher) if given.teacher else None, "versions": versions()}  # fmt: skip
-    record = {**about, "points": points, "law": law}
-    write_json(given.out / "learning_curve.json", record)
-    with atomic_file(given.out / "learning_curve.png") as temporary:
+    header = {**head(options, faces), "command": command, "epochs": options.epochs, "seed": options.seed,
+              "teacher": str(options.teacher) if options.teacher else None, "versions": versions()}  # fmt: skip
+    record = {**header, "points": points, "law": law}
+    write_json(options.out / "learning_curve.json", record)
+    with atomic_file(options.out / "learning_curve.png") as temporary:
         temporary.write_bytes(png(figure_of(points, law)))
-    taught = f"; taught by {given.teacher}, which knows all of Training" if given.teacher else ""
-    print(f"\n{told(about)}; {given.preset}, validation, single view{taught}")
+    teacher_text = f"; taught by {options.teacher}, which knows all of Training" if options.teacher else ""
+    print(f"\n{machine_text(header)}; {options.preset}, validation, single view{teacher_text}")
     print(f"\n{table(points)}\n\n{in_words(points, law)}\n")
     print(json.dumps({"benchmark": "learning_curve", **record}))
 
@@ -191,10 +194,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=6, help="of the whole, whose steps every share takes (6)")
     parser.add_argument("--teacher", type=Path, help="the run of a teacher to learn from as well")
     parser.add_argument("--seed", type=int, default=0, help="of the shares and of the training")
-    given = parser.parse_args()
-    if wrong := [share for share in given.shares if not 0 < share <= 1]:
+    options = parser.parse_args()
+    if wrong := [share for share in options.shares if not 0 < share <= 1]:
         parser.error(f"--shares: got {wrong[0]:g}, expected shares in (0, 1]")
-    return given
+    return options
 
 
 if __name__ == "__main__":

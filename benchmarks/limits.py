@@ -50,8 +50,8 @@ def portrait(face: float, tilt: float, mirrored: bool) -> tuple[np.ndarray, Box]
 def hit(finder: Detector, pixels: np.ndarray, frame: Box) -> bool:
     """Whether one of the boxes, squared as for the network, is about a frame."""
     height, width = pixels.shape[:2]
-    for found in finder.detect(pixels):
-        left, top, side = square(found.framed, finder.margin, width, height)
+    for detection in finder.detect(pixels):
+        left, top, side = square(detection.framed, finder.margin, width, height)
         if overlap((left, top, side, side), frame) >= 0.4:
             return True
     return False
@@ -95,17 +95,18 @@ def sideways(finder: Detector) -> tuple[int, int]:
     image, right, wrong = Image.fromarray(skimage.data.camera()), 0, 0
     for side in (256, 384, 512, 768, 1024, 1536):
         boxes = [
-            found.box for found in finder.detect(np.asarray(image.resize((side, side), Image.Resampling.BILINEAR)))
+            detection.box
+            for detection in finder.detect(np.asarray(image.resize((side, side), Image.Resampling.BILINEAR)))
         ]
-        about = [overlap(box, (0.376 * side, 0.2 * side, 0.16 * side, 0.19 * side)) > 0.3 for box in boxes]
-        right, wrong = right + any(about), wrong + about.count(False)
+        matches = [overlap(box, (0.376 * side, 0.2 * side, 0.16 * side, 0.19 * side)) > 0.3 for box in boxes]
+        right, wrong = right + any(matches), wrong + matches.count(False)
     return right, wrong
 
 
-def share(found: Callable[[np.random.Generator], bool], draws: int, seed: int) -> float:
+def share(is_found: Callable[[np.random.Generator], bool], draws: int, seed: int) -> float:
     """The share of some draws in which a face is found."""
     generator = np.random.default_rng(seed)
-    return sum(found(generator) for _ in range(draws)) / draws
+    return sum(is_found(generator) for _ in range(draws)) / draws
 
 
 def main() -> None:
@@ -115,22 +116,26 @@ def main() -> None:
     parser.add_argument("--min-face", type=int, default=None, help="side of the smallest face that is looked for")
     parser.add_argument("--draws", type=int, default=20, help="faces a row (20)")
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    finder = detector(given.detector, **({} if given.min_face is None else {"min_face": given.min_face}))
+    options = parser.parse_args()
+    finder = detector(options.detector, **({} if options.min_face is None else {"min_face": options.min_face}))
     shapes = {"640x480": (480, 640), "2048x1536": (1536, 2048), "16000x512": (512, 16000)}
     rows: dict[str, dict[float, float]] = {}
     for name, shape in shapes.items():
         for grey in (False, True):
             rows[f"{name}{', grey' if grey else ''}, face in px"] = {
-                face: share(partial(small, finder, face, shape, grey), given.draws, given.seed) for face in SIZES
+                face: share(partial(small, finder, face, shape, grey), options.draws, options.seed) for face in SIZES
             }
-    rows["tilt in degrees"] = {tilt: share(partial(tilted, finder, tilt), given.draws, given.seed) for tilt in TILTS}
-    rows["share beyond an edge"] = {part: share(partial(cut, finder, part), given.draws, given.seed) for part in SHARES}
+    rows["tilt in degrees"] = {
+        tilt: share(partial(tilted, finder, tilt), options.draws, options.seed) for tilt in TILTS
+    }
+    rows["share beyond an edge"] = {
+        part: share(partial(cut, finder, part), options.draws, options.seed) for part in SHARES
+    }
     for name, row in rows.items():
         print(f"{name:28}" + "".join(f"{key:>6} {value:4.0%}" for key, value in row.items()))
     right, wrong = sideways(finder)
     print(f"a man from the side: found in {right} of 6 sizes of one picture, {wrong} wrong boxes")
-    print(json.dumps({"benchmark": "limits", "seed": given.seed, "draws": given.draws, "sideways": right, **rows}))
+    print(json.dumps({"benchmark": "limits", "seed": options.seed, "draws": options.draws, "sideways": right, **rows}))
 
 
 if __name__ == "__main__":

@@ -38,12 +38,12 @@ def hide(tokens: torch.Tensor, ratio: float) -> torch.Tensor:
         ratio: share of the patches that go, in [0, 1].
 
     Returns:
-        [B, 1 + kept, width], other patches for each picture, from torch's global random state.
+        [B, 1 + visible, width], other patches for each picture, from torch's global random state.
     """
     batch, count, width = tokens.shape
     noise = torch.rand(batch, count - 1, device=tokens.device)
-    kept = noise.argsort(dim=1)[:, : int((count - 1) * (1 - ratio))] + 1
-    index = torch.cat([torch.zeros(batch, 1, dtype=torch.int64, device=tokens.device), kept], dim=1)
+    visible = noise.argsort(dim=1)[:, : int((count - 1) * (1 - ratio))] + 1
+    index = torch.cat([torch.zeros(batch, 1, dtype=torch.int64, device=tokens.device), visible], dim=1)
     return tokens.gather(1, index.unsqueeze(-1).expand(-1, -1, width))
 
 
@@ -69,26 +69,27 @@ def main() -> None:
     parser.add_argument("--split", default="validation", choices=SPLITS)
     parser.add_argument("--mask-ratio", type=float, default=MASK_RATIO)
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    torch.manual_seed(given.seed)
-    classifier = Classifier.load(given.model)
+    options = parser.parse_args()
+    torch.manual_seed(options.seed)
+    classifier = Classifier.load(options.model)
     as_vit(classifier.network)
-    part = read_faces(given.data).part(given.split)
-    labels = torch.tensor(positions(part.names, classifier.names, given.data))[torch.from_numpy(part.labels)].numpy()
+    part = read_faces(options.data).part(options.split)
+    labels = torch.tensor(positions(part.names, classifier.names, options.data))[torch.from_numpy(part.labels)].numpy()
     answers = []
-    for ratio in (0.0, given.mask_ratio, given.mask_ratio):
+    for ratio in (0.0, options.mask_ratio, options.mask_ratio):
         with hidden_patches(ratio):
             answers.append(classifier.logits(part.images).argmax(axis=1))
     accuracies = [float((answer == labels).mean()) for answer in answers]
     changed = float((answers[1] != answers[2]).mean())
-    print(f"{given.split}, {len(labels):,} pictures, {given.model}")
+    print(f"{options.split}, {len(labels):,} pictures, {options.model}")
     print(f"every patch visible:       accuracy {accuracies[0]:.2%}")
     print(
-        f"{given.mask_ratio:.0%} of patches hidden:     accuracy {accuracies[1]:.2%}, a second time {accuracies[2]:.2%}"
+        f"{options.mask_ratio:.0%} of patches hidden:     accuracy {accuracies[1]:.2%}, "
+        f"a second time {accuracies[2]:.2%}"
     )
     print(f"answers that differ between the two masked calls: {changed:.2%}")
-    report = {"visible": accuracies[0], "masked": accuracies[1:], "changed": changed, "mask_ratio": given.mask_ratio}
-    print(json.dumps({"benchmark": "masked_inputs", "n": len(labels), "seed": given.seed, **report}))
+    report = {"visible": accuracies[0], "masked": accuracies[1:], "changed": changed, "mask_ratio": options.mask_ratio}
+    print(json.dumps({"benchmark": "masked_inputs", "n": len(labels), "seed": options.seed, **report}))
 
 
 if __name__ == "__main__":

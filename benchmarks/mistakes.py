@@ -86,28 +86,28 @@ class Mistake:
         return "\n".join(lines)
 
 
-def mistakes_of(found: Evaluation, train: FaceSet | None, count: int) -> list[Mistake]:
+def mistakes_of(evaluation: Evaluation, train: FaceSet | None, count: int) -> list[Mistake]:
     """The surest mistakes of an evaluation, surest first.
 
     Args:
-        found: of the pictures, with ``twins``.
+        evaluation: of the pictures, with ``twins``.
         train: the labelled pictures among which twins are looked for; None where they are not at hand.
         count: how many, at most.
     """
-    rows = surest_mistakes(found.probabilities, found.labels, count)
-    labels = twin_labels(found.images[rows], train) if train is not None else [()] * len(rows)
+    rows = surest_mistakes(evaluation.probabilities, evaluation.labels, count)
+    labels = twin_labels(evaluation.images[rows], train) if train is not None else [()] * len(rows)
     mistakes = []
     for number, (row, names) in enumerate(zip(rows, labels, strict=True), 1):
-        values, label = found.probabilities[row], int(found.labels[row])
+        values, label = evaluation.probabilities[row], int(evaluation.labels[row])
         mistakes.append(
             Mistake(
                 number=number,
-                id=str(found.ids[row]),
-                label=found.names[label],
-                reading=found.names[int(values.argmax())],
+                id=str(evaluation.ids[row]),
+                label=evaluation.names[label],
+                reading=evaluation.names[int(values.argmax())],
                 probability=float(values.max()),
                 of_label=float(values[label]),
-                twins=None if found.twins is None else bool(found.twins[row]),
+                twins=None if evaluation.twins is None else bool(evaluation.twins[row]),
                 twin_labels=names,
             )
         )
@@ -117,21 +117,21 @@ def mistakes_of(found: Evaluation, train: FaceSet | None, count: int) -> list[Mi
 def twin_labels(images: np.ndarray, train: FaceSet) -> list[tuple[str, ...]]:
     """For each picture, uint8 [N, S, S] or [N, S, S, 3], the labels of its twins in a set, each once."""
     labels: list[set[int]] = [set() for _ in images]
-    for row, other in twin_pairs(images, train.images):
-        labels[row].add(int(train.labels[other]))
+    for row, train_row in twin_pairs(images, train.images):
+        labels[row].add(int(train.labels[train_row]))
     return [tuple(train.names[label] for label in sorted(row)) for row in labels]
 
 
 def sheets(images: np.ndarray, mistakes: Sequence[Mistake]) -> list[bytes]:
     """PNG files of ``PER_SHEET`` mistakes each, whose pictures are uint8 [N, S, S] or [N, S, S, 3]."""
     size = (SHOWN_SIZE, SHOWN_SIZE)
-    shown = [np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)) for image in images]
-    found = []
+    enlarged = [np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)) for image in images]
+    files = []
     for start in range(0, len(mistakes), PER_SHEET):
         captions = [mistake.caption() for mistake in mistakes[start : start + PER_SHEET]]
-        figure = picture_sheet(np.stack(shown[start : start + PER_SHEET]), captions, columns=COLUMNS)
-        found.append(png(figure, dpi=SHEET_DPI))
-    return found
+        figure = picture_sheet(np.stack(enlarged[start : start + PER_SHEET]), captions, columns=COLUMNS)
+        files.append(png(figure, dpi=SHEET_DPI))
+    return files
 
 
 def as_csv(mistakes: Sequence[Mistake]) -> str:
@@ -139,19 +139,20 @@ def as_csv(mistakes: Sequence[Mistake]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["number", "id", "label", "reading", "probability", "p_label", "twin", "twin_labels", "verdict"])
-    for each in mistakes:
-        twin = "" if each.twins is None else ("yes" if each.twins else "no")
-        numbers = [f"{each.probability:.4f}", f"{each.of_label:.4f}"]
-        writer.writerow(
-            [each.number, each.id, each.label, each.reading, *numbers, twin, " ".join(each.twin_labels), ""]
-        )
+    for mistake in mistakes:
+        twin = "" if mistake.twins is None else ("yes" if mistake.twins else "no")
+        numbers = [f"{mistake.probability:.4f}", f"{mistake.of_label:.4f}"]
+        writer.writerow([
+            mistake.number, mistake.id, mistake.label, mistake.reading, *numbers, twin, " ".join(mistake.twin_labels),
+            "",
+        ])  # fmt: skip
     return text.getvalue()
 
 
-def classes(found: Evaluation) -> str:
+def classes(evaluation: Evaluation) -> str:
     """Scores by class, and the most frequent confusions."""
-    lines = most_confused(found.whole["confusion"], found.names, CONFUSIONS)
-    report = classification_report_text(found.probabilities, found.labels, found.names)
+    lines = most_confused(evaluation.whole["confusion"], evaluation.names, CONFUSIONS)
+    report = classification_report_text(evaluation.probabilities, evaluation.labels, evaluation.names)
     return "\n".join([report, "most frequent confusions:", *(f"  {line}" for line in lines)]) + "\n"
 
 
@@ -159,48 +160,50 @@ def counts(mistakes: Sequence[Mistake]) -> dict[str, int]:
     """How many mistakes there are, with twins, with a twin of another label, with a twin labelled as was read."""
     return {
         "mistakes": len(mistakes),
-        "with_twin": sum(bool(each.twins) for each in mistakes),
-        "twin_of_other_label": sum(bool(each.other_labels) for each in mistakes),
-        "twin_labelled_as_read": sum(each.reading in each.twin_labels for each in mistakes),
+        "with_twin": sum(bool(mistake.twins) for mistake in mistakes),
+        "twin_of_other_label": sum(bool(mistake.other_labels) for mistake in mistakes),
+        "twin_labelled_as_read": sum(mistake.reading in mistake.twin_labels for mistake in mistakes),
     }
 
 
-def told(name: str, found: dict[str, int]) -> str:
+def counts_text(name: str, numbers: dict[str, int]) -> str:
     """The counts in a line."""
     return (
-        f"{name}: {found['mistakes']:,}; with a twin in Training {found['with_twin']:,}, with one of another label "
-        f"{found['twin_of_other_label']:,}, with one labelled as was read {found['twin_labelled_as_read']:,}"
+        f"{name}: {numbers['mistakes']:,}; with a twin in Training {numbers['with_twin']:,}, with one of another label "
+        f"{numbers['twin_of_other_label']:,}, with one labelled as was read {numbers['twin_labelled_as_read']:,}"
     )
 
 
-def look(given: argparse.Namespace) -> dict[str, Any]:
+def look(options: argparse.Namespace) -> dict[str, Any]:
     """Writes sheets and tables into ``--out``, prints the tables, and gives the figures as one dictionary."""
-    table = given.out / "mistakes.csv"
+    table = options.out / "mistakes.csv"
     if table.exists():
         raise MienError(f"{table}: is there already, perhaps with verdicts; choose another --out, or remove it")
-    ensure_writable(given.out)
-    classifier = Classifier.load(given.model, resolve_device(given.device))
-    faces = as_trained(read_faces(given.data), classifier, "validation")
-    known = trained_on(faces, classifier)
-    found = evaluate(classifier, faces, "validation", training=known, model=str(given.model))
+    ensure_writable(options.out)
+    classifier = Classifier.load(options.model, resolve_device(options.device))
+    faces = as_trained(read_faces(options.data), classifier, "validation")
+    training = trained_on(faces, classifier)
+    evaluation = evaluate(classifier, faces, "validation", training=training, model=str(options.model))
     train = faces.part("train") if faces.has("train") else None
-    every = mistakes_of(found, train, len(found.labels))
-    surest = every[: given.count]
+    all_mistakes = mistakes_of(evaluation, train, len(evaluation.labels))
+    surest = all_mistakes[: options.count]
     if not surest:
-        raise MienError(f"{given.model}: makes no mistake on {given.data}; there is nothing to look at")
-    pages = sheets(found.images[surest_mistakes(found.probabilities, found.labels, given.count)], surest)
+        raise MienError(f"{options.model}: makes no mistake on {options.data}; there is nothing to look at")
+    pages = sheets(
+        evaluation.images[surest_mistakes(evaluation.probabilities, evaluation.labels, options.count)], surest
+    )
     for number, page in enumerate(pages, 1):
-        with atomic_file(given.out / f"mistakes-{number}.png") as temporary:
+        with atomic_file(options.out / f"mistakes-{number}.png") as temporary:
             temporary.write_bytes(page)
     write_text(table, as_csv(surest))
-    write_text(given.out / "classes.txt", classes(found))
-    print(classes(found))
-    numbers = {"all": counts(every), "shown": counts(surest)}
-    print(told("all mistakes", numbers["all"]))
-    print(told(f"the surest, {surest[0].probability:.1%} to {surest[-1].probability:.1%}", numbers["shown"]))
-    print(f"sheets and table: {given.out}")
-    return {"model": str(given.model), "n": len(found.labels), "accuracy": found.whole["accuracy"], **numbers,
-            "per_class": found.whole["per_class"]}  # fmt: skip
+    write_text(options.out / "classes.txt", classes(evaluation))
+    print(classes(evaluation))
+    numbers = {"all": counts(all_mistakes), "shown": counts(surest)}
+    print(counts_text("all mistakes", numbers["all"]))
+    print(counts_text(f"the surest, {surest[0].probability:.1%} to {surest[-1].probability:.1%}", numbers["shown"]))
+    print(f"sheets and table: {options.out}")
+    return {"model": str(options.model), "n": len(evaluation.labels), "accuracy": evaluation.whole["accuracy"],
+            **numbers, "per_class": evaluation.whole["per_class"]}  # fmt: skip
 
 
 def main() -> None:
@@ -211,10 +214,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="a folder that nobody else reads")
     parser.add_argument("--count", type=int, default=60, help="mistakes to show (60)")
     parser.add_argument("--device", default="auto")
-    given = parser.parse_args()
-    if given.count < 1:
-        parser.error(f"--count: got {given.count}, expected at least 1")
-    print(json.dumps({"benchmark": "mistakes", **look(given)}))
+    options = parser.parse_args()
+    if options.count < 1:
+        parser.error(f"--count: got {options.count}, expected at least 1")
+    print(json.dumps({"benchmark": "mistakes", **look(options)}))
 
 
 if __name__ == "__main__":

@@ -34,16 +34,16 @@ def fit(counts: np.ndarray, right: np.ndarray, seed: int = 0) -> dict[str, Any]:
         return {"reason": f"{len(counts)} points, and a law of three numbers needs four"}
     if (np.diff(accuracy) <= 0).any():
         return {"reason": "the accuracy does not rise with every share"}
-    a, b, c, errors = (found[0] for found in _laws(counts, accuracy[None]))
+    a, b, c, errors = (values[0] for values in _laws(counts, accuracy[None]))
     chance = float(np.sqrt(accuracy * (1 - accuracy) / number).mean())
     if c in EXPONENTS[[0, -1]] or a > 1:
         return {"reason": "no power law with an end at or below 100 % is near these points"}
     if errors > chance:
         return {"reason": f"the best law misses the points by {errors:.2%}, more than chance ({chance:.2%})"}
     draws = np.random.default_rng(seed).integers(number, size=(RESAMPLES, number))
-    drawn = np.stack([right[:, rows].mean(axis=1) for rows in draws])
+    resampled = np.stack([right[:, rows].mean(axis=1) for rows in draws])
     last = float(counts[-1])
-    gains = [_gain(slope, power, last) for _, slope, power, _ in zip(*_laws(counts, drawn), strict=True)]
+    gains = [_gain(slope, power, last) for _, slope, power, _ in zip(*_laws(counts, resampled), strict=True)]
     twice = {
         "images": round(2 * last),
         "accuracy": float(a - b * (2 * last) ** -c),
@@ -77,22 +77,22 @@ def figure_of(points: Sequence[dict[str, Any]], law: dict[str, Any], *, theme: T
     figure = blank_figure((6.6, 4.6), theme)
     axes = style_axes(figure.add_subplot(), theme)
     axes.set_xscale("log")
-    shown = list(counts)
+    ticks = list(counts)
     if "twice" in law:
         twice = law["twice"]
-        shown.append(twice["images"])
+        ticks.append(twice["images"])
         line = np.geomspace(counts[0], twice["images"], 100)
-        drawn: dict[str, Any] = {"color": theme.second, "linewidth": 2, "linestyle": (0, (4, 3))}
-        axes.plot(line, law["a"] - law["b"] * line ** -law["c"], label="power law", **drawn)
+        line_style: dict[str, Any] = {"color": theme.second, "linewidth": 2, "linestyle": (0, (4, 3))}
+        axes.plot(line, law["a"] - law["b"] * line ** -law["c"], label="power law", **line_style)
         axes.plot(twice["images"], twice["accuracy"], "D", color=theme.paper, markeredgecolor=theme.second,
                   markersize=8, markeredgewidth=2)  # fmt: skip
         low, high = (100 * end for end in twice["gain_ci95"])
-        words = f"twice the images: {100 * twice['gain']:+.1f} points ({low:+.1f} to {high:+.1f})"
-        axes.set_title(words, loc="left", color=theme.ink, fontsize=TEXT_SIZE)
+        title = f"twice the images: {100 * twice['gain']:+.1f} points ({low:+.1f} to {high:+.1f})"
+        axes.set_title(title, loc="left", color=theme.ink, fontsize=TEXT_SIZE)
     bars = np.abs(ends.T - accuracy)
     axes.errorbar(counts, accuracy, bars, fmt="o-", color=theme.first, linewidth=2, markersize=7, capsize=4,
                   label="validation without twins, 95 %")  # fmt: skip
-    axes.xaxis.set_major_locator(FixedLocator(shown))
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))

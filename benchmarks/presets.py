@@ -142,8 +142,8 @@ def export(setup: Setup, file: Path) -> dict[str, float]:
     )
     with torch.inference_mode():
         expected = model(pixels).numpy()
-    found = _session(file, setup.threads).run(None, {"pixel_values": pixels.numpy()})[0]
-    difference = float(np.abs(found - expected).max())
+    logits = _session(file, setup.threads).run(None, {"pixel_values": pixels.numpy()})[0]
+    difference = float(np.abs(logits - expected).max())
     if difference > PARITY:
         raise ValueError(f"{setup.preset}: ONNX Runtime's logits are off by {difference:.1e}, expected {PARITY}")
     return {"difference": difference}
@@ -261,29 +261,29 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads (as many as torch takes)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="of torch (auto)")
     parser.add_argument("--quick", action="store_true", help="batches of 8 and three steps: shows that it runs")
-    given = parser.parse_args()
+    options = parser.parse_args()
     if not Path("/proc/self/status").exists() or not all(find_spec(name) for name in ("onnx", "onnxscript")):
         parser.error("needs Linux, and the packages of export: pip install '.[train,export]'")
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if given.device == "auto" else given.device
-    batch_size, seconds = (8, 0.0) if given.quick else (given.batch_size, 10.0)
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if options.device == "auto" else options.device
+    batch_size, seconds = (8, 0.0) if options.quick else (options.batch_size, 10.0)
     rows = []
-    for preset in given.presets:
+    for preset in options.presets:
         print(f"measuring {preset}", file=sys.stderr, flush=True)
-        rows.append(measure(Setup(preset, batch_size, seconds, given.threads, device)))
-    about = {
+        rows.append(measure(Setup(preset, batch_size, seconds, options.threads, device)))
+    header = {
         "benchmark": "presets",
         "command": shlex.join(["python", *sys.argv]),
         "hardware": machine_of(torch.device(device)),
         "device": device,
-        "threads": given.threads,
+        "threads": options.threads,
         "batch_size": batch_size,
         "training_precision": "bf16" if device == "cuda" else "fp32",
         "versions": versions() | {name: metadata.version(name) for name in ("onnx", "onnxruntime", "onnxscript")},
     }
-    for name, value in about.items():
+    for name, value in header.items():
         print(f"{name}: {value}")
     rows = with_ratios(rows)
-    print(f"\n{table(rows)}\n\n{json.dumps({**about, 'rows': rows})}")
+    print(f"\n{table(rows)}\n\n{json.dumps({**header, 'rows': rows})}")
     return 0
 
 

@@ -45,13 +45,13 @@ def noise_faces(count: int, size: int) -> FaceSet:
 
 def matmul_rate(device: torch.device, dtype: torch.dtype, seconds: float = 2.0) -> float:
     """FLOP a second of large matrix products."""
-    one, other = (torch.randn(MATRIX, MATRIX, device=device).to(dtype) for _ in range(2))
-    one @ other
+    left, right = (torch.randn(MATRIX, MATRIX, device=device).to(dtype) for _ in range(2))
+    left @ right
     wait(device)
     started, count = time.perf_counter(), 0
     while time.perf_counter() - started < seconds:
         for _ in range(1 if device.type == "cpu" else 50):
-            one @ other
+            left @ right
             count += 1
         wait(device)
     return count * 2 * MATRIX**3 / (time.perf_counter() - started)
@@ -103,14 +103,14 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto")
     parser.add_argument("--compile", choices=("auto", "on", "off"), default="auto")
-    given = parser.parse_args()
+    options = parser.parse_args()
     config = PretrainConfig(
-        data="noise", out=str(Path(os.devnull)), preset=given.preset, batch_size=given.batch_size, device=given.device,
-        precision=given.precision, compile=given.compile, checkpoint_seconds=1e9,
+        data="noise", out=str(Path(os.devnull)), preset=options.preset, batch_size=options.batch_size,
+        device=options.device, precision=options.precision, compile=options.compile, checkpoint_seconds=1e9,
     ).resolved()  # fmt: skip
     accelerator = start_accelerator(config)
     network, preprocessing = build_autoencoder(config, grey=True)
-    faces = noise_faces(given.steps * given.batch_size, preprocessing.image_size)
+    faces = noise_faces(options.steps * options.batch_size, preprocessing.image_size)
     work = Pretraining(config, network.to(accelerator.device), preprocessing, faces, accelerator)
     epoch(work, 1)
     seconds = epoch(work, 2)
@@ -118,16 +118,18 @@ def main() -> None:
     dtype = torch.bfloat16 if work.precision == "bf16" else torch.float32
     peak, needed = matmul_rate(accelerator.device, dtype), flop_per_image(work, preprocessing.image_size)
     share = rate * needed / peak
-    print(f"{given.preset}, batch {given.batch_size}, {work.precision}: {rate:,.0f} images/s")
+    print(f"{options.preset}, batch {options.batch_size}, {work.precision}: {rate:,.0f} images/s")
     print(f"{needed / 1e9:.3f} GFLOP an image, {rate * needed / 1e9:,.0f} GFLOP/s: {share:.0%} of a matrix product's")
     print(f"{peak / 1e9:,.0f} GFLOP/s on {accelerator.device}, {torch.get_num_threads()} threads\n")
-    found = operations(work)
+    slowest = operations(work)
     print("| operation | share of the time |\n|---|---:|")
-    for row in found:
+    for row in slowest:
         print(f"| {row['operation']} | {row['share']:.1%} |")
-    record = {"preset": given.preset, "images_per_second": rate, "gflop": needed / 1e9, "matmul_gflops": peak / 1e9}
+    record = {"preset": options.preset, "images_per_second": rate, "gflop": needed / 1e9, "matmul_gflops": peak / 1e9}
     print(
-        json.dumps({"benchmark": "pretraining", **record, "share": share, "operations": found, "versions": versions()})
+        json.dumps(
+            {"benchmark": "pretraining", **record, "share": share, "operations": slowest, "versions": versions()}
+        )
     )
 
 

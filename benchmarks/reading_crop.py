@@ -118,7 +118,7 @@ def cross_fitted(
         For each halving ``name`` -> bool [N], the pictures that are scored by that reading; and how often each was
         chosen.
     """
-    chosen: Counter[str] = Counter()
+    choice_counts: Counter[str] = Counter()
     halvings = []
     for seed in range(repeats):
         scored: dict[str, np.ndarray] = {}
@@ -126,10 +126,10 @@ def cross_fitted(
         for choosing, scoring in halves.split(labels, labels, group):
             rows = choosing[clean[choosing]]
             best = min(losses, key=lambda name: float(losses[name][rows].mean()))
-            chosen[best] += 1
+            choice_counts[best] += 1
             scored.setdefault(best, np.zeros(len(labels), bool))[scoring] = True
         halvings.append(scored)
-    return halvings, chosen
+    return halvings, choice_counts
 
 
 def measured(
@@ -168,7 +168,7 @@ def measured(
             "clean_nll_change_error": float(gain.std(ddof=1) / np.sqrt(len(gain))),
             "p": mcnemar(right[name], right[WHOLE])["p"],
         }
-    halvings, chosen = cross_fitted(losses, faces.labels, clean, group, repeats)
+    halvings, choice_counts = cross_fitted(losses, faces.labels, clean, group, repeats)
     mixed_right = np.stack([sum(right[name] & rows for name, rows in scored.items()) for scored in halvings])
     mixed_loss = np.stack([sum(losses[name] * rows for name, rows in scored.items()) for scored in halvings])
     choice = {
@@ -176,7 +176,7 @@ def measured(
         "nll": float(mixed_loss.mean()),
         "clean_accuracy": float(mixed_right[:, clean].mean()),
         "clean_nll": float(mixed_loss[:, clean].mean()),
-        "chosen": dict(chosen.most_common()),
+        "chosen": dict(choice_counts.most_common()),
     }
     return {"readings": table, "cross_fitted": choice}
 
@@ -208,22 +208,22 @@ def main() -> None:
     parser.add_argument("--side", type=int, help="first bring the faces to so many pixels, as photos have them")
     parser.add_argument("--views", action="store_true", help="read training views of the faces")
     parser.add_argument("--repeats", type=int, default=REPEATS, help=f"how many times to halve ({REPEATS})")
-    given = parser.parse_args()
-    data = read_faces(given.data)
+    options = parser.parse_args()
+    data = read_faces(options.data)
     faces = data.part("validation")
-    if given.pictures:
-        faces = faces.select(np.sort(np.random.default_rng(0).permutation(len(faces))[: given.pictures]))
+    if options.pictures:
+        faces = faces.select(np.sort(np.random.default_rng(0).permutation(len(faces))[: options.pictures]))
     clean, group = ~has_twin(faces.images, data.part("train").images), groups(faces.images)
-    if given.views:  # after the twins, which are those of the faces themselves
+    if options.views:  # after the twins, which are those of the faces themselves
         faces = replace(faces, images=training_views(faces.images))
-    if given.side:
-        faces = replace(faces, images=resized(faces.images, given.side))
+    if options.side:
+        faces = replace(faces, images=resized(faces.images, options.side))
     print(f"validation: {len(faces):,} pictures, {int(clean.sum()):,} of them clean\n")
     models = {}
-    for name in given.models:
-        models[name] = measured(engine(name), faces, clean, group, given.repeats, given.resampling)
+    for name in options.models:
+        models[name] = measured(engine(name), faces, clean, group, options.repeats, options.resampling)
         print(report(name, models[name]), "\n", flush=True)
-    record = {"n": len(faces), "clean": int(clean.sum()), "repeats": given.repeats, "models": models}
+    record = {"n": len(faces), "clean": int(clean.sum()), "repeats": options.repeats, "models": models}
     print(json.dumps({"benchmark": "reading_crop", **record}))
 
 

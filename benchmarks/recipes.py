@@ -40,7 +40,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from arms import AVERAGED, TEACHER, TRAINED, add_options, folder_of, head, judge, make, settings, teacher_config, told
+from arms import (
+    AVERAGED,
+    TEACHER,
+    TRAINED,
+    add_options,
+    folder_of,
+    head,
+    judge,
+    machine_text,
+    make,
+    settings,
+    teacher_config,
+)
 from scipy.stats import ttest_rel
 
 from mien.config import PretrainConfig, to_dict
@@ -55,7 +67,7 @@ from mien.model.presets import SHAPES
 FEWEST_SEEDS = 3
 """With fewer, nothing is said about chance."""
 
-Found = list[tuple[dict[str, Any], np.ndarray]]
+Runs = list[tuple[dict[str, Any], np.ndarray]]
 """Of each run of a row: its scores, and bool [N], which pictures it read right."""
 
 ARMS: tuple[str, ...] = (*[name for name in TRAINED if not name.startswith("preset")], AVERAGED, TEACHER,
@@ -69,114 +81,114 @@ SEEN_WHOLE = "masked, then read whole"
 
 def main() -> None:
     """Makes what is missing, then prints the table and one line of JSON, which also lands in OUT/results.json."""
-    given = parse()
-    prepare(given)
-    faces = read_faces(given.data)
-    images = given.epochs * (len(parted(faces, given, given.seeds[0]).part("train")) // given.batch_size)
-    about = {**head(given, faces), "images_seen": images * given.batch_size, "epochs": given.epochs,
-             "seeds": given.seeds, "command": shlex.join(["python", *sys.argv])}  # fmt: skip
+    options = parse()
+    prepare(options)
+    faces = read_faces(options.data)
+    images = options.epochs * (len(parted(faces, options, options.seeds[0]).part("train")) // options.batch_size)
+    header = {**head(options, faces), "images_seen": images * options.batch_size, "epochs": options.epochs,
+              "seeds": options.seeds, "command": shlex.join(["python", *sys.argv])}  # fmt: skip
     results: list[dict[str, Any]] = []
     first: list[np.ndarray] = []
-    for name, arm, found in measured(given, faces):
-        right = [hits for _, hits in found]
+    for name, arm, runs in measured(options, faces):
+        right = [hits for _, hits in runs]
         first = first or right
-        result = {"arm": name, "command": alone(sys.argv, arm), "runs": [scores for scores, _ in found]}
+        result = {"arm": name, "command": command_of(sys.argv, arm), "runs": [scores for scores, _ in runs]}
         results.append({**result, **compared(first, right)})
         print(table(results), flush=True)
-    of_training = [name for name in given.arms if name in TRAINED]
-    uses = any(TRAINED[name].pretrained for name in of_training)
-    pretraining = read_json(given.autoencoder / "model" / "meta.json")["training"] if uses else {}
-    record = {**about, "pretraining": pretraining, "results": results, "versions": versions()}
-    configs = {name: to_dict(settings(name, given, given.seeds[0])) for name in of_training}
-    write_json(given.out / "results.json", {**record, "configs": configs})
-    print(f"\n{opening(about)}\n\n{table(results)}\n\n{commands(results)}\n")
+    of_training = [name for name in options.arms if name in TRAINED]
+    uses_autoencoder = any(TRAINED[name].pretrained for name in of_training)
+    pretraining = read_json(options.autoencoder / "model" / "meta.json")["training"] if uses_autoencoder else {}
+    record = {**header, "pretraining": pretraining, "results": results, "versions": versions()}
+    configs = {name: to_dict(settings(name, options, options.seeds[0])) for name in of_training}
+    write_json(options.out / "results.json", {**record, "configs": configs})
+    print(f"\n{opening(header)}\n\n{table(results)}\n\n{commands(results)}\n")
     print(json.dumps({"benchmark": "recipes", **record}))
 
 
-def prepare(given: argparse.Namespace) -> None:
+def prepare(options: argparse.Namespace) -> None:
     """Makes the autoencoder and the teacher, where an arm needs them and no folder is given.
 
     Raises:
         MienError: an arm cannot be made as it is asked for, told before anything is trained.
     """
-    trained = [name for name in given.arms if name in TRAINED]
-    if AVERAGED in given.arms and not averageable(trained):
+    names = [name for name in options.arms if name in TRAINED]
+    if AVERAGED in options.arms and not averageable(names):
         raise MienError(f"--arms {AVERAGED}: reads an arm again that stands beside it; give --arms scratch {AVERAGED}")
-    pretrained = any(TRAINED[name].pretrained for name in trained)
-    taught = TEACHER in given.arms or any(TRAINED[name].taught for name in trained)
-    own_autoencoder, own_teacher = given.autoencoder is None, given.teacher is None
-    given.autoencoder = given.autoencoder or given.out / "autoencoder"
-    given.teacher = given.teacher or given.out / "teacher"
-    for name in trained:
-        settings(name, given, given.seeds[0])
-    if pretrained and own_autoencoder:
+    needs_autoencoder = any(TRAINED[name].pretrained for name in names)
+    needs_teacher = TEACHER in options.arms or any(TRAINED[name].taught for name in names)
+    own_autoencoder, own_teacher = options.autoencoder is None, options.teacher is None
+    options.autoencoder = options.autoencoder or options.out / "autoencoder"
+    options.teacher = options.teacher or options.out / "teacher"
+    for name in names:
+        settings(name, options, options.seeds[0])
+    if needs_autoencoder and own_autoencoder:
         config = PretrainConfig(
-            data=given.data, out=str(given.autoencoder), preset=given.preset, image_size=given.image_size,
-            epochs=given.pretrain_epochs, batch_size=given.batch_size, optimizer="muon", lr=given.lr,
-            device=given.device, precision=given.precision,
+            data=options.data, out=str(options.autoencoder), preset=options.preset, image_size=options.image_size,
+            epochs=options.pretrain_epochs, batch_size=options.batch_size, optimizer="muon", lr=options.lr,
+            device=options.device, precision=options.precision,
         )  # fmt: skip
         make(config, shlex.join(["python", *sys.argv]))
-    if taught and own_teacher:
-        make(teacher_config(given), shlex.join(["python", *sys.argv]))
-    if pretrained:
-        check_size(given)
+    if needs_teacher and own_teacher:
+        make(teacher_config(options), shlex.join(["python", *sys.argv]))
+    if needs_autoencoder:
+        check_size(options)
 
 
-def check_size(given: argparse.Namespace) -> None:
+def check_size(options: argparse.Namespace) -> None:
     """Holds an autoencoder to the size of the other arms.
 
     Raises:
         MienError: it reads pictures of another size.
     """
-    own, wanted = read_json(given.autoencoder / "model" / "config.json")["image_size"], given.image_size
-    wanted = wanted or SHAPES[given.preset].image_size
-    if own != wanted:
-        raise MienError(f"--autoencoder {given.autoencoder}: reads {own} px, expected {wanted}, as the other arms")
+    size, expected = read_json(options.autoencoder / "model" / "config.json")["image_size"], options.image_size
+    expected = expected or SHAPES[options.preset].image_size
+    if size != expected:
+        raise MienError(f"--autoencoder {options.autoencoder}: reads {size} px, expected {expected}, as the other arms")
 
 
-def measured(given: argparse.Namespace, faces: FaceSet) -> Iterator[tuple[str, str, Found]]:
+def measured(options: argparse.Namespace, faces: FaceSet) -> Iterator[tuple[str, str, Runs]]:
     """Each row: its name, the words after ``--arms`` that make it, and its runs."""
-    made: dict[str, Found] = {}
+    runs_by_arm: dict[str, Runs] = {}
 
-    def run(name: str) -> Found:
-        made[name] = made.get(name) or trained(name, given, faces)
-        return made[name]
+    def run(name: str) -> Runs:
+        runs_by_arm[name] = runs_by_arm.get(name) or trained(name, options, faces)
+        return runs_by_arm[name]
 
-    def again(name: str, tta: bool) -> Found:
-        folders = [(folder_of(name, given, seed) / "model", parted(faces, given, seed)) for seed in given.seeds]
-        return [judge(folder, data, device=given.device, tta=tta) for folder, data in folders]
+    def judged_again(name: str, tta: bool) -> Runs:
+        folders = [(folder_of(name, options, seed) / "model", parted(faces, options, seed)) for seed in options.seeds]
+        return [judge(folder, data, device=options.device, tta=tta) for folder, data in folders]
 
-    for name in given.arms:
+    for name in options.arms:
         if name == TEACHER:
             yield (
                 name,
                 name,
-                [judge(given.teacher / "model", parted(faces, given, given.seeds[0]), device=given.device)],
+                [judge(options.teacher / "model", parted(faces, options, options.seeds[0]), device=options.device)],
             )
         elif name == AVERAGED:
-            best = max(averageable(given.arms), key=lambda other: mean([scores for scores, _ in run(other)]))
-            yield f"{name}: {best}", f"{best}\n{name}", again(best, tta=True)
+            best = max(averageable(options.arms), key=lambda arm: mean([scores for scores, _ in run(arm)]))
+            yield f"{name}: {best}", f"{best}\n{name}", judged_again(best, tta=True)
         else:
             yield name, name, run(name)
             if TRAINED[name].masked:
-                yield SEEN_WHOLE, name, again(name, tta=False)
+                yield SEEN_WHOLE, name, judged_again(name, tta=False)
 
 
-def trained(name: str, given: argparse.Namespace, faces: FaceSet) -> Found:
+def trained(name: str, options: argparse.Namespace, faces: FaceSet) -> Runs:
     """An arm, made and judged with each seed."""
-    found = []
-    for seed in given.seeds:
+    runs = []
+    for seed in options.seeds:
         with TRAINED[name].hiding():
-            folder = make(settings(name, given, seed), alone(sys.argv, name))
-            found.append(judge(folder, parted(faces, given, seed), device=given.device, seed=seed))
-    return found
+            folder = make(settings(name, options, seed), command_of(sys.argv, name))
+            runs.append(judge(folder, parted(faces, options, seed), device=options.device, seed=seed))
+    return runs
 
 
-def parted(faces: FaceSet, given: argparse.Namespace, seed: int) -> FaceSet:
+def parted(faces: FaceSet, options: argparse.Namespace, seed: int) -> FaceSet:
     """The data with the validation split that a run of this seed has."""
     if faces.has("validation"):
         return faces
-    return cut_validation(faces, settings("scratch", given, seed).validation_fraction, seed)
+    return cut_validation(faces, settings("scratch", options, seed).validation_fraction, seed)
 
 
 def averageable(names: Sequence[str]) -> list[str]:
@@ -225,14 +237,14 @@ def _mean(runs: Sequence[dict[str, Any]], name: str, form: str) -> str:
     return "-" if None in values else format(statistics.fmean(values), form)
 
 
-def opening(about: dict[str, Any]) -> str:
+def opening(header: dict[str, Any]) -> str:
     """What stands above the table: machine, data, and the budget of every arm."""
-    size = about["image_size"] or SHAPES[about["preset"]].image_size
+    size = header["image_size"] or SHAPES[header["preset"]].image_size
     return (
-        f"{told(about)}; {about['data']['source']}, validation, single view\n"
-        f"{about['preset']} at {size} px, batch {about['batch_size']}, precision {about['precision']}, "
-        f"{about['images_seen']:,} images seen by each ({about['epochs']} epochs); "
-        f"seeds {', '.join(map(str, about['seeds']))}"
+        f"{machine_text(header)}; {header['data']['source']}, validation, single view\n"
+        f"{header['preset']} at {size} px, batch {header['batch_size']}, precision {header['precision']}, "
+        f"{header['images_seen']:,} images seen by each ({header['epochs']} epochs); "
+        f"seeds {', '.join(map(str, header['seeds']))}"
     )
 
 
@@ -241,15 +253,15 @@ def commands(results: Sequence[dict[str, Any]]) -> str:
     return "\n".join(f"{row['arm']}: {row['command']}" for row in results)
 
 
-def alone(argv: Sequence[str], arm: str) -> str:
+def command_of(argv: Sequence[str], arm: str) -> str:
     """The command line with one arm in place of those given; several are told apart by line breaks."""
-    kept: list[str] = []
+    words: list[str] = []
     skipping = False
     for word in argv:
         skipping = word == "--arms" or (skipping and not word.startswith("--"))
         if not skipping:
-            kept.append(word)
-    return shlex.join(["python", *kept, "--arms", *arm.split("\n")])
+            words.append(word)
+    return shlex.join(["python", *words, "--arms", *arm.split("\n")])
 
 
 def parse() -> argparse.Namespace:

@@ -47,25 +47,25 @@ def over_size(recognizer: Any, calls: int) -> dict[int, float]:
     Raises:
         ValueError: not exactly one face was found in one of them.
     """
-    found = {}
+    rates = {}
     for side in SIDES:
         picture = portrait(side).pixels
         faces = len(recognizer.recognize(picture, color="rgb").faces)
         if faces != 1:
             raise ValueError(f"{side} px: {faces} faces were found, expected 1")
-        found[side] = 1 / median_seconds(lambda p=picture: recognizer.recognize(p, color="rgb"), calls)
-    return found
+        rates[side] = 1 / median_seconds(lambda p=picture: recognizer.recognize(p, color="rgb"), calls)
+    return rates
 
 
 def over_length(options: Mapping[str, Any], lengths: list[int]) -> dict[float, float]:
     """MiB by which memory grows, by the minutes of the film."""
-    found = {}
+    growth = {}
     with tempfile.TemporaryDirectory() as folder:
         for count in lengths:
             film = Path(folder) / "film.mp4"
             write_film(film, count)
-            found[count / RATE / 60] = peak_of(options, film)
-    return found
+            growth[count / RATE / 60] = peak_of(options, film)
+    return growth
 
 
 def draw(faces: Mapping[int, float], pictures: Mapping[int, float], memory: Mapping[float, float]) -> Figure:
@@ -95,19 +95,19 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=7, help="timed calls of each (7)")
     parser.add_argument("--lengths", type=int, nargs="+", default=list(LENGTHS), help="frames of the films")
     parser.add_argument("--out", type=Path, required=True, help="folder for scaling.json and scaling.png")
-    given = parser.parse_args()
-    options = options_of(given)
-    recognizer = load(options)
-    faces, pictures = over_batch(recognizer, given.calls), over_size(recognizer, given.calls)
-    memory = over_length(options, given.lengths)
+    options = parser.parse_args()
+    reader_options = options_of(options)
+    recognizer = load(reader_options)
+    faces, pictures = over_batch(recognizer, options.calls), over_size(recognizer, options.calls)
+    memory = over_length(reader_options, options.lengths)
     for title, values in (("faces at once | faces/s", faces), ("side, px | pictures/s", pictures),
                           ("minutes of film | MiB more", memory)):  # fmt: skip
         print(f"\n| {title} |\n|---:|---:|")
         print("\n".join(f"| {key:,.4g} | {value:,.1f} |" for key, value in values.items()))
-    record = {"benchmark": "scaling", "command": shlex.join(["python", *sys.argv]), **options, "faces": faces,
+    record = {"benchmark": "scaling", "command": shlex.join(["python", *sys.argv]), **reader_options, "faces": faces,
               "pictures": pictures, "memory": memory, "machine": machine(), "versions": versions()}  # fmt: skip
-    write_json(given.out / "scaling.json", record)
-    (given.out / "scaling.png").write_bytes(png(draw(faces, pictures, memory)))
+    write_json(options.out / "scaling.json", record)
+    (options.out / "scaling.png").write_bytes(png(draw(faces, pictures, memory)))
     print(json.dumps(record))
 
 

@@ -51,15 +51,15 @@ def backgrounds() -> list[np.ndarray]:
     """Pictures without a face, uint8 [H, W, 3]."""
     import skimage.data
 
-    found = []
+    pictures = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for name in FACELESS:
             picture = getattr(skimage.data, name)()
             picture = np.asarray(picture[0] if isinstance(picture, tuple) else picture)
             picture = picture.astype(np.uint8) * 255 if picture.dtype == bool else picture
-            found.append(picture[..., :3].copy() if picture.ndim == 3 else np.repeat(picture[..., None], 3, axis=2))
-    return found
+            pictures.append(picture[..., :3].copy() if picture.ndim == 3 else np.repeat(picture[..., None], 3, axis=2))
+    return pictures
 
 
 def noise(height: int, width: int, generator: np.random.Generator) -> np.ndarray:
@@ -91,14 +91,14 @@ def portrait(side: int, tilt: float = 0.0, mirrored: bool = False) -> Scene:
 
 def collage(side: int, columns: int = 4, rows: int = 3) -> Scene:
     """The astronaut of a size in pixels, as often as there are columns and rows."""
-    one = portrait(side)
-    left, top, width, height = one.faces[0].box
+    scene = portrait(side)
+    left, top, width, height = scene.faces[0].box
     faces = tuple(
         Truth((left + column * side, top + row * side, width, height), 0.0)
         for row in range(rows)
         for column in range(columns)
     )
-    return Scene(np.tile(one.pixels, (rows, columns, 1)), faces, "collage")
+    return Scene(np.tile(scene.pixels, (rows, columns, 1)), faces, "collage")
 
 
 def composite(faces: Sequence[np.ndarray], background: np.ndarray, generator: np.random.Generator) -> Scene:
@@ -111,7 +111,7 @@ def composite(faces: Sequence[np.ndarray], background: np.ndarray, generator: np
     """
     pixels = background.copy()
     height, width = pixels.shape[:2]
-    taken = np.zeros((height, width), bool)
+    occupied = np.zeros((height, width), bool)
     placed = []
     largest = min(400.0, 0.9 * min(height, width))
     for face in faces:
@@ -120,9 +120,9 @@ def composite(faces: Sequence[np.ndarray], background: np.ndarray, generator: np
         for _ in range(20):
             left, top = int(generator.integers(0, width - side + 1)), int(generator.integers(0, height - side + 1))
             window = (slice(top, top + side), slice(left, left + side))
-            if not taken[window].any():
+            if not occupied[window].any():
                 _paste(face, pixels[window], tilt)
-                taken[window] = True
+                occupied[window] = True
                 placed.append(Truth((left, top, side, side), tilt))
                 break
     return Scene(pixels, tuple(placed), "composite")
@@ -139,18 +139,18 @@ def scenes(faces: np.ndarray, count: int, seed: int) -> list[Scene]:
     generator = np.random.default_rng(seed)
     order = iter(np.tile(generator.permutation(len(faces)), 1 + 4 * count // len(faces)))
     empty = backgrounds()
-    made = []
+    scene_list = []
     for number in range(count):
         if number % 4 == 3:
             side, tilt = int(np.exp(generator.uniform(np.log(220), np.log(1600)))), float(generator.uniform(-20, 20))
-            made.append(portrait(side, tilt, mirrored=bool(generator.integers(2))))
+            scene_list.append(portrait(side, tilt, mirrored=bool(generator.integers(2))))
             continue
         height, width = int(generator.integers(300, 700)), int(generator.integers(400, 900))
         kind = int(generator.integers(len(empty) + 3))
         picture = noise(height, width, generator) if kind >= len(empty) else _cut(empty[kind], height, width, generator)
-        chosen = [faces[next(order)] for _ in range(int(generator.integers(0, 5)))]
-        made.append(composite(chosen, picture, generator))
-    return made
+        chosen_faces = [faces[next(order)] for _ in range(int(generator.integers(0, 5)))]
+        scene_list.append(composite(chosen_faces, picture, generator))
+    return scene_list
 
 
 def _cut(picture: np.ndarray, height: int, width: int, generator: np.random.Generator) -> np.ndarray:

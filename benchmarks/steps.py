@@ -230,19 +230,19 @@ def main() -> None:
             operations = count(epoch)
             # An epoch has two steps; its order, its random numbers and its last check are few and counted with them.
             total, views = sum(operations.counts.values()) / 2, operations.views / 2
-            rest = total - operations.recordable / 2
-            result: dict[str, Any] = {"operations": total, "views": views, "beside_graphs": rest}
+            beside_graphs = total - operations.recordable / 2
+            result: dict[str, Any] = {"operations": total, "views": views, "beside_graphs": beside_graphs}
             result["groups"] = operations.counts.most_common()
-            about_views = f"{views:,.0f} views and reservations ({rest:,.0f} beside two CUDA graphs)"
-            print(f"\n{name}: {total:,.0f} operations a step, and {about_views}; the largest groups:")
+            views_text = f"{views:,.0f} views and reservations ({beside_graphs:,.0f} beside two CUDA graphs)"
+            print(f"\n{name}: {total:,.0f} operations a step, and {views_text}; the largest groups:")
             print("\n".join(f"  {number / 2:7.1f}  {group}" for group, number in result["groups"][:SHOWN]))
             if options.seconds:
                 result["seconds"] = seconds(epoch)
                 print(f"  {1000 * result['seconds']:.1f} ms a step of {options.batch_size} images")
             results[name] = result
-    about = {name: value for name, value in vars(options).items() if name != "only"}
+    settings = {name: value for name, value in vars(options).items() if name != "only"}
     machine = machine_of(torch.device(options.device))
-    print(json.dumps({"benchmark": "steps", **about, "steps": results, "machine": machine, "versions": versions()}))
+    print(json.dumps({"benchmark": "steps", **settings, "steps": results, "machine": machine, "versions": versions()}))
 
 
 def seconds(epoch: Callable[[], object], rounds: int = 7) -> float:

@@ -70,9 +70,9 @@ def write_film(path: Path, count: int) -> None:
         for index in range(count):
             angle = 2 * np.pi * index / 200
             left, top = round(130 + 125 * np.sin(angle)), round(75 + 70 * np.cos(1.7 * angle))
-            shown = still.copy()
-            shown[top : top + portrait.shape[0], left : left + portrait.shape[1]] = portrait
-            output.mux(stream.encode(av.VideoFrame.from_ndarray(shown, "rgb24")))
+            frame = still.copy()
+            frame[top : top + portrait.shape[0], left : left + portrait.shape[1]] = portrait
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(frame, "rgb24")))
         output.mux(stream.encode(None))
 
 
@@ -97,19 +97,21 @@ def beside(film: Path, checkout: Path, options: Mapping[str, Any], rounds: int) 
     rates: dict[str, list[float]] = {side: [] for side in places}
     for _ in range(rounds):
         for side, place in places.items():
-            done = subprocess.run(
+            completed = subprocess.run(
                 [sys.executable, "-c", _PAIR, str(film), json.dumps(dict(options))],
                 env={**os.environ, "PYTHONPATH": str(place.absolute() / "src")},
                 stdout=subprocess.PIPE,
                 check=True,
             )
-            rates[side].append(float(done.stdout))
+            rates[side].append(float(completed.stdout))
     return rates
 
 
 def table_beside(rates: dict[str, list[float]]) -> str:
     """What ``beside`` measured, as Markdown: medians, and the median of the ratios of the turns."""
-    ratio = median(ours / theirs for ours, theirs in zip(rates["here"], rates["beside"], strict=True))
+    ratio = median(
+        here_rate / beside_rate for here_rate, beside_rate in zip(rates["here"], rates["beside"], strict=True)
+    )
     lines = ["| frames/s | here | beside | ratio |", "|---|---:|---:|---:|"]
     lines.append(
         f"| reading, finding, following, recognising | {median(rates['here']):,.1f} | {median(rates['beside']):,.1f} | "
@@ -124,7 +126,7 @@ def speed(recognizer: Any, film: Path, count: int, rounds: int, scratch: Path) -
     from mien.recognition.film.writer import write_annotated
 
     records = list(recognize_film(recognizer, film))
-    found = [len(record.faces) for record in records]
+    face_counts = [len(record.faces) for record in records]
     pictures = [frame.pixels for frame in frames(film) if frame.pixels is not None][:_WARM]
     face = next(face for record in records for face in record.faces)
     crop = face_crop(pictures[0], Detection(face.box, 1.0), recognizer.detector.margin, recognizer.engine)
@@ -157,7 +159,7 @@ def speed(recognizer: Any, film: Path, count: int, rounds: int, scratch: Path) -
         "ratio": rates["reading"] / rates["recognition"],
         "target": TARGET,
         "frames": count,
-        "frames_with_one_face": sum(number == 1 for number in found) / len(found),
+        "frames_with_one_face": sum(number == 1 for number in face_counts) / len(face_counts),
         "ids": len({face.id for record in records for face in record.faces}),
     }
 
@@ -183,20 +185,20 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=2, help="threads of the network (2)")
 
 
-def options_of(given: argparse.Namespace) -> dict[str, Any]:
+def options_of(options: argparse.Namespace) -> dict[str, Any]:
     """The options of ``add_options``, as ``load`` takes them."""
-    return {"model": given.model, "detector": given.detector, "threads": given.threads}
+    return {"model": options.model, "detector": options.detector, "threads": options.threads}
 
 
 def load(options: Mapping[str, Any]) -> Reader:
     """The recognizer that is measured."""
     from mien.recognition.recognizer import Recognizer
 
-    chosen = {} if options["detector"] is None else {"detector": options["detector"]}
-    return Recognizer(options["model"], threads=options["threads"], **chosen)
+    detector_option = {} if options["detector"] is None else {"detector": options["detector"]}
+    return Recognizer(options["model"], threads=options["threads"], **detector_option)
 
 
-def table(rates: dict[str, float], grown: dict[int, float]) -> str:
+def table(rates: dict[str, float], growth: dict[int, float]) -> str:
     """What was measured, as Markdown."""
     lines = ["| part | frames/s | ms a frame | processor time, ms |", "|---|---:|---:|---:|"]
     names = {
@@ -211,7 +213,7 @@ def table(rates: dict[str, float], grown: dict[int, float]) -> str:
         for key, name in names.items()
     ]
     lines += ["", "| frames | minutes of film | growth of peak memory, MiB |", "|---:|---:|---:|"]
-    lines += [f"| {count:,} | {count / RATE / 60:.1f} | {mebibytes:.1f} |" for count, mebibytes in grown.items()]
+    lines += [f"| {count:,} | {count / RATE / 60:.1f} | {mebibytes:.1f} |" for count, mebibytes in growth.items()]
     return "\n".join(lines)
 
 
@@ -241,39 +243,39 @@ def main() -> int:
     parser.add_argument(
         "--beside", type=Path, metavar="CHECKOUT", help="read by its code too, and measure nothing else"
     )
-    given = parser.parse_args()
+    options = parser.parse_args()
     if not Path("/proc/self/status").exists():
         parser.error("needs Linux")
-    options = options_of(given)
+    reader_options = options_of(options)
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
-        write_film(scratch / "film.mp4", given.frames)
-        if given.beside is not None:
-            options = {name: value for name, value in options.items() if value is not None}
-            rates_beside = beside(scratch / "film.mp4", given.beside, options, given.rounds)
+        write_film(scratch / "film.mp4", options.frames)
+        if options.beside is not None:
+            reader_options = {name: value for name, value in reader_options.items() if value is not None}
+            rates_beside = beside(scratch / "film.mp4", options.beside, reader_options, options.rounds)
             print(
                 f"command: {shlex.join(['python', *sys.argv])}\nhardware: {machine()}\n\n{table_beside(rates_beside)}"
             )
-            print(f"\n{json.dumps({'benchmark': 'video, beside', 'frames': given.frames, **rates_beside})}")
+            print(f"\n{json.dumps({'benchmark': 'video, beside', 'frames': options.frames, **rates_beside})}")
             return 0
-        rates = speed(load(options), scratch / "film.mp4", given.frames, given.rounds, scratch)
-        grown = {}
-        for count in given.lengths:
+        rates = speed(load(reader_options), scratch / "film.mp4", options.frames, options.rounds, scratch)
+        growth = {}
+        for count in options.lengths:
             print(f"measuring memory over {count:,} frames", file=sys.stderr, flush=True)
             write_film(scratch / "long.mp4", count)
-            grown[count] = peak_of(options, scratch / "long.mp4")
-    about = {
+            growth[count] = peak_of(reader_options, scratch / "long.mp4")
+    header = {
         "benchmark": "video",
         "command": shlex.join(["python", *sys.argv]),
         "hardware": machine(),
-        **options,
+        **reader_options,
         "size": f"{WIDTH}x{HEIGHT}",
         "versions": {name: metadata.version(name) for name in ("av", "onnxruntime", "numpy")},
         "frames with exactly one face": f"{rates['frames_with_one_face']:.1%}, {rates['ids']:.0f} ids",
     }
-    for name, value in about.items():
+    for name, value in header.items():
         print(f"{name}: {value}")
-    print(f"\n{table(rates, grown)}\n\n{json.dumps({**about, **rates, 'memory': grown})}")
+    print(f"\n{table(rates, growth)}\n\n{json.dumps({**header, **rates, 'memory': growth})}")
     return 0
 
 

@@ -66,15 +66,15 @@ class Environment:
         return self._run(str(self._programs / "mien"), *arguments, code=code)
 
     def _run(self, *command: str, code: int = 0) -> str:
-        done = subprocess.run(
+        completed = subprocess.run(
             command, capture_output=True, encoding="utf-8", errors="replace", cwd=self._folder, env=_clean_environment()
         )
-        if done.returncode != code:
+        if completed.returncode != code:
             raise SystemExit(
-                f"fresh_install.py: exit code {done.returncode}, expected {code}: {' '.join(command)}\n"
-                f"{done.stdout}{done.stderr}"
+                f"fresh_install.py: exit code {completed.returncode}, expected {code}: {' '.join(command)}\n"
+                f"{completed.stdout}{completed.stderr}"
             )
-        return done.stdout + done.stderr
+        return completed.stdout + completed.stderr
 
 
 def _clean_environment() -> dict[str, str]:

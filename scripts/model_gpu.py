@@ -51,7 +51,7 @@ class Job:
         command: train, pretrain or folds.
         backbone: the folder that it starts from, if any.
         teachers: folders of models that teach it.
-        more: further options.
+        more_options: further options.
         config: the name of its settings.
         share: of the seconds that the longest runs of its phase have.
     """
@@ -60,7 +60,7 @@ class Job:
     command: str = "train"
     backbone: str | None = None
     teachers: tuple[str, ...] = ()
-    more: tuple[str, ...] = ()
+    more_options: tuple[str, ...] = ()
     config: str | None = None
     share: float = 1.0
 
@@ -86,7 +86,7 @@ class Chain:
         """The folder of everything."""
         return Path(self.options.out)
 
-    def left(self) -> float:
+    def seconds_left(self) -> float:
         """Seconds until the deadline."""
         return float(self.started + 60 * self.options.minutes - time.monotonic())
 
@@ -98,13 +98,13 @@ class Chain:
         """Whether a run has a model."""
         return (self.run_of(name) / "model" / "config.json").is_file()
 
-    def made(self) -> list[str]:
+    def runs_with_model(self) -> list[str]:
         """The names of the runs that have a model."""
         return [path.name for path in sorted((self.out / "runs").glob("*")) if self.is_made(path.name)]
 
     def classifiers(self) -> list[str]:
         """The names of the runs that have a classifier, not an autoencoder."""
-        return [name for name in self.made() if not name.endswith("-mae")]
+        return [name for name in self.runs_with_model() if not name.endswith("-mae")]
 
     def save(self) -> None:
         """Writes OUT/plan.json."""
@@ -123,7 +123,7 @@ class Chain:
         words += ["--backbone", job.backbone] if job.backbone else []
         words += ["--teacher", *job.teachers] if job.teachers else []
         words += ["--resume"] if has_state and job.command != "folds" else []
-        return [*words, *job.more]
+        return [*words, *job.more_options]
 
 
 def phase(chain: Chain, jobs: Sequence[Job], seconds: float) -> None:
@@ -143,8 +143,8 @@ def phase(chain: Chain, jobs: Sequence[Job], seconds: float) -> None:
                 running.pop(name)
                 chain.record[name] |= {"done": process.exitcode == 0, "code": process.exitcode}
                 chain.save()
-                how = "done" if process.exitcode == 0 else f"failed, see {chain.out / 'logs' / name}.log"
-                say(chain, f"{name}: {how}")
+                outcome = "done" if process.exitcode == 0 else f"failed, see {chain.out / 'logs' / name}.log"
+                say(chain, f"{name}: {outcome}")
         if time.monotonic() > end + chain.options.grace:
             waiting = []
             for name, process in running.items():
@@ -217,7 +217,7 @@ def first_jobs(chain: Chain) -> list[Job]:
     options = chain.options
     jobs = [] if options.teachers else [Job(name) for name in TEACHERS]
     if options.folds:
-        folds = Job("folds", "folds", more=("--folds", str(options.folds)), config="teacher-a")
+        folds = Job("folds", "folds", more_options=("--folds", str(options.folds)), config="teacher-a")
         jobs.append(folds)  # its runs follow one another: ``Chain.words`` divides the minutes
     jobs += [] if options.mini else [Job("mini-mae", "pretrain", share=0.4)]
     return [*jobs, *([] if options.nano else [Job("nano-mae", "pretrain", share=0.3)])]
@@ -230,13 +230,14 @@ def students(chain: Chain) -> list[Job]:
     mini = options.mini or (str(chain.run_of("mini-mae")) if chain.is_made("mini-mae") else "mini")
     nano = options.nano or (str(chain.run_of("nano-mae")) if chain.is_made("nano-mae") else "nano")
     answers = chain.run_of("folds") / "answers.safetensors"
-    more = ("--targets", str(answers), "--distill.targets_weight", "0.1") if answers.is_file() else ()
+    more_options = ("--targets", str(answers), "--distill.targets_weight", "0.1") if answers.is_file() else ()
     if not teachers:  # nothing to distil from: the settings name a weight, a map and a mirror
-        more = (*more, "--distill.weight", "0.5", "--distill.features", "0", "--distill.mirror", "false")
+        more_options = (*more_options, "--distill.weight", "0.5", "--distill.features", "0", "--distill.mirror",
+                        "false")  # fmt: skip
     return [
-        Job("mini-1", "train", mini, teachers, more),
-        Job("mini-2", "train", mini, teachers, more),
-        Job("nano-1", "train", nano, teachers, more, share=0.7),
+        Job("mini-1", "train", mini, teachers, more_options),
+        Job("mini-2", "train", mini, teachers, more_options),
+        Job("nano-1", "train", nano, teachers, more_options, share=0.7),
     ]
 
 
@@ -266,7 +267,7 @@ def prepare(chain: Chain) -> None:
 def finish(chain: Chain) -> int:
     """Scores, halves, shares and packs what was made; returns the exit code: 1 if nothing was."""
     networks = chain.classifiers()
-    if not chain.made():
+    if not chain.runs_with_model():
         say(chain, f"no run made a model; see {chain.out / 'logs'}")
         return 1
     runs = {name: chain.run_of(name) for name in networks}
@@ -280,7 +281,7 @@ def finish(chain: Chain) -> int:
     for kind in ("mini", "nano"):
         best = next((name for name in ranked if name.startswith(f"{kind}-")), None)
         if best and chain.options.pack:
-            say(chain, pack(chain.run_of(best), chain.options.data, chain.out / "packed" / kind, chain.left()))
+            say(chain, pack(chain.run_of(best), chain.options.data, chain.out / "packed" / kind, chain.seconds_left()))
     say(chain, f"everything is in {chain.out}")
     return 0
 
@@ -292,10 +293,10 @@ def take_home(chain: Chain, ranked: Sequence[str]) -> None:
         chain: after a phase.
         ranked: names of classifiers, the best first.
     """
-    for name in chain.made():
+    for name in chain.runs_with_model():
         halve(chain.run_of(name), chain.out / "half" / name)
     students = [name for kind in ("mini-", "nano-") for name in ranked if name.startswith(kind)]
-    autoencoders = [name for name in chain.made() if name.endswith("-mae")]
+    autoencoders = [name for name in chain.runs_with_model() if name.endswith("-mae")]
     names = [*students, *autoencoders, *[name for name in ranked if name not in students]]
     folder = Path(chain.options.share or chain.out / "share")
     left_out = share(chain.out, folder, names)
@@ -371,11 +372,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
     prepare(chain)
     reserve = max(5.0, min(75.0, 0.12 * 60 * options.minutes))
     jobs = first_jobs(chain)
-    training = chain.left() - reserve
-    own = any(job.command == "train" for job in jobs)
-    phase(chain, jobs, training * (FIRST_PHASE if own else 0.6 * FIRST_PHASE))
+    training = chain.seconds_left() - reserve
+    own_teachers = any(job.command == "train" for job in jobs)
+    phase(chain, jobs, training * (FIRST_PHASE if own_teachers else 0.6 * FIRST_PHASE))
     take_home(chain, chain.classifiers())  # in case the machine is lost
-    phase(chain, students(chain), chain.left() - reserve)
+    phase(chain, students(chain), chain.seconds_left() - reserve)
     return finish(chain)
 
 

@@ -42,9 +42,9 @@ def evaluated(runs: Mapping[str, Path], data: str, device: str) -> list[dict[str
         views = [classifier.logits(validation.images, flip=flip, quiet=True)[:, order] for flip in (False, True)]
         answers[name] = softmax(views[0])
         answers[f"{name} and its mirror"] = (softmax(views[0]) + softmax(views[1])) / 2
-    several = [answers[name] for name in runs if name.startswith("teacher")]
-    if len(several) > 1:
-        answers["teachers averaged"] = np.mean(several, axis=0)
+    teacher_answers = [answers[name] for name in runs if name.startswith("teacher")]
+    if len(teacher_answers) > 1:
+        answers["teachers averaged"] = np.mean(teacher_answers, axis=0)
     rows = [{"name": name, **scored(values, validation.labels, clean, validation.names)}
             for name, values in answers.items()]  # fmt: skip
     return sorted(rows, key=lambda row: -row["accuracy"])
@@ -113,8 +113,8 @@ def share(out: Path, folder: Path, names: Sequence[str]) -> list[str]:
         The names of those that had no room.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("weights.tar.*"):
-        old.unlink()
+    for old_part in folder.glob("weights.tar.*"):
+        old_part.unlink()
     packed, size = out / "weights.tar", 10240
     left_out = []
     with tarfile.open(packed, "w") as archive:
@@ -160,12 +160,12 @@ def pack(run: Path, data: str, out: Path, seconds: float) -> str:
         What became of it, in one line.
     """
     words = ["pack", str(run), "--data", data, "--out", str(out), "--int8"]
-    later = f"later: mien {shlex.join(words)}"
+    advice = f"later: mien {shlex.join(words)}"
     lacking = [module for module in ("onnx", "onnxruntime") if importlib.util.find_spec(module) is None]
     if lacking or seconds < 5:
-        return f"{run.name} is not packed ({f'{lacking[0]} is not installed' if lacking else 'no time'}); {later}"
+        return f"{run.name} is not packed ({f'{lacking[0]} is not installed' if lacking else 'no time'}); {advice}"
     try:
-        done = subprocess.run([sys.executable, "-m", "mien", *words], timeout=seconds, check=False)
+        completed = subprocess.run([sys.executable, "-m", "mien", *words], timeout=seconds, check=False)
     except subprocess.TimeoutExpired:
-        return f"{run.name} is not packed (no time); {later}"
-    return f"{run.name}: packed" if done.returncode == 0 else f"{run.name} is not packed; {later}"
+        return f"{run.name} is not packed (no time); {advice}"
+    return f"{run.name}: packed" if completed.returncode == 0 else f"{run.name} is not packed; {advice}"

@@ -55,8 +55,8 @@ def main() -> int:
     parser.add_argument("--resolve", action="store_true", help="let pip find such versions together; installs nothing")
     pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     if parser.parse_args().resolve:
-        everything = f"{ROOT}[{','.join(for_users(pyproject))}]"
-        command = [sys.executable, "-m", "pip", "install", "--dry-run", "-c", str(FILE), everything]
+        requirement = f"{ROOT}[{','.join(for_users(pyproject))}]"
+        command = [sys.executable, "-m", "pip", "install", "--dry-run", "-c", str(FILE), requirement]
         return subprocess.run(command, check=False).returncode
     FILE.write_text(oldest(pyproject), encoding="utf-8")
     print(f"{FILE.name}: written")

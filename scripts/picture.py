@@ -37,10 +37,10 @@ def picture(photo: Path) -> Image.Image:
             if mien(command):
                 raise RuntimeError(f"failed: mien {' '.join(command)}")
         panels = [_scaled(path) for path in (folder / "marked" / photo.name, folder / "heat.png")]
-    whole = Image.new("RGB", (sum(panel.width for panel in panels) + GAP, HEIGHT), "white")
-    whole.paste(panels[0], (0, 0))
-    whole.paste(panels[1], (panels[0].width + GAP, 0))
-    return whole
+    canvas = Image.new("RGB", (sum(panel.width for panel in panels) + GAP, HEIGHT), "white")
+    canvas.paste(panels[0], (0, 0))
+    canvas.paste(panels[1], (panels[0].width + GAP, 0))
+    return canvas
 
 
 def _scaled(path: Path) -> Image.Image:

@@ -196,7 +196,7 @@ def walk(commands: str, folder: Path) -> Iterator[Step]:
         if "archive.zip" in command and not (folder / "archive.zip").exists():
             continue
         started = time.perf_counter()
-        done = subprocess.run(
+        completed = subprocess.run(
             command,
             shell=True,
             cwd=folder,
@@ -207,10 +207,10 @@ def walk(commands: str, folder: Path) -> Iterator[Step]:
             timeout=LONGEST_S,
         )
         seconds = time.perf_counter() - started
-        answer = done.stdout.decode("utf-8", "replace").rstrip().replace(str(folder), "FOLDER")
+        answer = completed.stdout.decode("utf-8", "replace").rstrip().replace(str(folder), "FOLDER")
         for place, name in ((sys.prefix, "ENVIRONMENT"), (str(Path.home()), "~")):
             answer = answer.replace(place, name)
-        step = Step(command, answer, done.returncode, seconds)
+        step = Step(command, answer, completed.returncode, seconds)
         print(step.markdown(), flush=True)
         yield step
 

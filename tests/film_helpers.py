@@ -82,18 +82,18 @@ def write(
         if not codec:
             assert sound is not None
             _tone(output, sound, sound_s)
-        for index, shown in enumerate(pictures):
+        for index, picture_pixels in enumerate(pictures):
             if stream is None:
                 stream = output.add_stream(codec, rate=rate, options=dict(options or {}))  # type: ignore[assignment]
                 assert isinstance(stream, VideoStream)
-                stream.height, stream.width = shown.shape[:2]
+                stream.height, stream.width = picture_pixels.shape[:2]
                 stream.pix_fmt = pixels
                 stream.codec_context.time_base = base
                 if prepare is not None:
                     prepare(stream)
                 if sound is not None:
                     _tone(output, sound, sound_s)
-            frame = VideoFrame.from_ndarray(np.ascontiguousarray(shown), "rgb24")
+            frame = VideoFrame.from_ndarray(np.ascontiguousarray(picture_pixels), "rgb24")
             frame = frame.reformat(format=pixels, **(convert or {}))
             frame.pts, frame.time_base = index if times is None else times[index], base
             output.mux(stream.encode(frame))
@@ -112,19 +112,19 @@ def _tone(output: OutputContainer, codec: str, lasting_s: float) -> None:
         piece = (wave[None, start : start + 1024] * 8000).astype(np.int16)
         frame = AudioFrame.from_ndarray(piece, "s16", "mono")
         frame.sample_rate, frame.pts, frame.time_base = SOUND_RATE, start, Fraction(1, SOUND_RATE)
-        for new in av.AudioResampler(form, "mono", SOUND_RATE).resample(frame):
-            output.mux(stream.encode(new))
+        for sound_frame in av.AudioResampler(form, "mono", SOUND_RATE).resample(frame):
+            output.mux(stream.encode(sound_frame))
     output.mux(stream.encode(None))
 
 
 def numbered(path: Path, count: int, codec: str = "", **options: Any) -> Path:
     """A film of ``picture(0)``, ``picture(1)``, ..., by default MPEG-4 (MP4, MKV) or MJPEG (AVI)."""
-    usual = {".avi": "mjpeg"}.get(path.suffix.lower(), "mpeg4")
-    if not codec and usual == "mjpeg":
+    default_codec = {".avi": "mjpeg"}.get(path.suffix.lower(), "mpeg4")
+    if not codec and default_codec == "mjpeg":
         options = {"pixels": "yuvj420p", "options": {"qmin": "2", "qmax": "2"}, **options}
     elif not codec:
         options = {"options": {"qmin": "2", "qmax": "2", "g": "12"}, **options}
-    return write(path, (picture(number) for number in range(count)), codec or usual, **options)
+    return write(path, (picture(number) for number in range(count)), codec or default_codec, **options)
 
 
 def trimmed(source: Path, path: Path, first: int) -> Path:

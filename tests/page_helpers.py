@@ -120,8 +120,8 @@ def download(page: Any, button: str) -> bytes:
 
 def records(page: Any) -> list[dict[str, Any]]:
     """The records of all that was read in this visit."""
-    answer: list[dict[str, Any]] = json.loads(download(page, "#save-all-json"))
-    return answer
+    saved_records: list[dict[str, Any]] = json.loads(download(page, "#save-all-json"))
+    return saved_records
 
 
 def film(frames: Sequence[np.ndarray], path: Path, rate: int = 10) -> bytes:

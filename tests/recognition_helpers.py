@@ -28,12 +28,12 @@ class Bright:
     def detect(self, picture: np.ndarray) -> list[Detection]:
         bright = (picture if picture.ndim == 2 else picture.max(axis=2)) > 128
         columns = np.flatnonzero(np.diff(np.concatenate([[False], bright.any(axis=0), [False]]).astype(int)))
-        found = []
+        detections = []
         for left, right in zip(columns[::2], columns[1::2], strict=True):
             rows = np.flatnonzero(bright[:, left:right].any(axis=1))
             box = (float(left), float(rows[0]), float(right - left), float(rows[-1] + 1 - rows[0]))
-            found.append(Detection(box, float(right - left)))
-        return found
+            detections.append(Detection(box, float(right - left)))
+        return detections
 
 
 class Mean:

@@ -43,14 +43,14 @@ def test_importing_is_quick_and_reading_needs_no_torch() -> None:
         "late = [n for n in ('torch', 'av', 'pandas', 'huggingface_hub', 'font_source_sans_pro') if n in sys.modules]\n"
         "print(json.dumps([early, late]))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout) == [[], []]
+    completed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(completed.stdout) == [[], []]
 
 
 @pytest.mark.slow
 def test_a_type_checker_sees_wrong_names_of_options(tmp_path: Path) -> None:
     pytest.importorskip("mypy")
-    right = """
+    right_lines = """
 import io
 from pathlib import Path
 from mien import Face, Recognition, Recognizer
@@ -62,7 +62,7 @@ faces: list[Face] = list(one)
 many: list[Recognition] = r.recognize(["a.jpg"], color="rgb")
 r.recognize_film("film.mp4").write("marked.mp4")
 """
-    wrong = [
+    wrong_lines = [
         'Recognizer(detector="mtcnn")',
         'Recognizer(device="gpux")',
         'Recognizer(color="bgrr")',
@@ -71,14 +71,14 @@ r.recognize_film("film.mp4").write("marked.mp4")
         "r.recognize(3)",
     ]
     path = tmp_path / "snippet.py"
-    path.write_text(right + "\n".join(wrong) + "\n")
+    path.write_text(right_lines + "\n".join(wrong_lines) + "\n")
     options = ["--no-error-summary", "--no-incremental", "--ignore-missing-imports", "--config-file="]
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-m", "mypy", *options, str(path)], capture_output=True, text=True, timeout=300, cwd=tmp_path
     )
-    lines = {int(line) for line in re.findall(r"snippet\.py:(\d+): error", done.stdout)}
-    first = right.count("\n") + 1
-    assert lines == set(range(first, first + len(wrong))), done.stdout + done.stderr
+    lines = {int(line) for line in re.findall(r"snippet\.py:(\d+): error", completed.stdout)}
+    first = right_lines.count("\n") + 1
+    assert lines == set(range(first, first + len(wrong_lines))), completed.stdout + completed.stderr
 
 
 def test_the_snippets_of_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,11 +89,11 @@ def test_the_snippets_of_the_page_run(tmp_path: Path, monkeypatch: pytest.Monkey
     for name in ("photo.jpg", "a.jpg", "b.jpg"):
         Path(name).write_bytes(encoded(pixels, "JPEG"))
     numbered(Path("film.mp4"), 4, "libx264")
-    made: list[dict[str, object]] = []
+    calls: list[dict[str, object]] = []
 
     def stand_in(model: object = None, **options: Any) -> mien.Recognizer:
         """A recognizer of bright squares, whatever model and device are asked for."""
-        made.append({"model": model, **options})
+        calls.append({"model": model, **options})
         return recognizer(**{name: value for name, value in options.items() if name == "color"})
 
     monkeypatch.setattr("mien.recognition.recognizer.Recognizer", stand_in)
@@ -103,7 +103,7 @@ def test_the_snippets_of_the_page_run(tmp_path: Path, monkeypatch: pytest.Monkey
     space: dict[str, object] = {"frame": np.dstack([pixels] * 3)}
     for snippet in snippets:
         exec(compile(snippet, str(PAGE), "exec"), space)
-    assert len(snippets) >= 6 and {"model": "user/model"} in made and {"model": None, "device": 0} in made
+    assert len(snippets) >= 6 and {"model": "user/model"} in calls and {"model": None, "device": 0} in calls
     for name in ("marked.jpg", "faces.csv", "marked/a.jpg", "marked.mp4", "film.png", "film.csv"):
         assert Path(name).is_file(), name
 

@@ -57,7 +57,7 @@ def test_files_that_give_no_bytes_are_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "message"),
     [
         ({1, 2}, "is a set, expected a path, .*; a set has no order: give a list"),
         ({"a": b""}, r"is a dict, .*; give list\(x.values\(\)\) for the pictures in a dict"),
@@ -67,10 +67,10 @@ def test_files_that_give_no_bytes_are_told(tmp_path: Path) -> None:
     ],
     ids=["set", "dict", "generator", "4-D", "int"],
 )
-def test_values_that_are_no_picture_are_mistakes_of_the_call(value: Any, told: str) -> None:
-    with pytest.raises(TypeError, match=told) as caught:
+def test_values_that_are_no_picture_are_mistakes_of_the_call(value: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message) as error:
         check_type(value)
-    assert isinstance(caught.value, MienError)
+    assert isinstance(error.value, MienError)
 
 
 def test_a_tensor_is_told_how_it_becomes_an_array() -> None:
@@ -88,7 +88,7 @@ def test_true_is_white_in_a_bool_array() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("https://example.org/a.jpg", "https://example.org/a.jpg: is an address, and Mien downloads no pictures"),
         (Path("https://example.org/a.jpg"), "is an address, and Mien downloads no pictures; download it"),
@@ -98,8 +98,8 @@ def test_true_is_white_in_a_bool_array() -> None:
         ("photos/*.jpg", r"is a pattern that no file has as its name; give sorted\(glob.glob\(pattern\)\)"),
     ],
 )
-def test_addresses_and_patterns_are_told_what_is_possible(text: Any, told: str) -> None:
-    with pytest.raises(MienError, match=told):
+def test_addresses_and_patterns_are_told_what_is_possible(text: Any, message: str) -> None:
+    with pytest.raises(MienError, match=message):
         read(text, str(text))
 
 
@@ -111,6 +111,6 @@ def test_a_file_may_be_named_like_a_pattern(tmp_path: Path) -> None:
 
 def test_a_long_data_uri_is_not_repeated_in_the_message() -> None:
     text = "data:image/png;base64," + "A" * 100_000
-    with pytest.raises(MienError) as caught:
+    with pytest.raises(MienError) as error:
         read(text, text)
-    assert len(str(caught.value)) < 300
+    assert len(str(error.value)) < 300

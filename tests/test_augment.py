@@ -36,9 +36,9 @@ def test_large_pictures_are_not_aliased() -> None:
         pixels = Augment(config, network, 1)(stripes, middle(2))
         assert pixels.std() < 0.05 and pixels.mean().item() == pytest.approx(0.5, abs=0.01)
     faces = torch.randint(0, 256, (3, 224, 224), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    read = network.resize(faces.unsqueeze(1)).float() / 255
+    resized_faces = network.resize(faces.unsqueeze(1)).float() / 255
     views = Augment(NOTHING, network, 1)(faces, middle(3))
-    assert torch.allclose(views, read, atol=1e-4), "a view that nothing changes is what validation reads"
+    assert torch.allclose(views, resized_faces, atol=1e-4), "a view that nothing changes is what validation reads"
 
 
 def test_large_pictures_are_reduced_once_and_small_ones_never() -> None:
@@ -81,9 +81,9 @@ def test_erasing_blanks_a_rectangle_of_the_stated_area() -> None:
     random = random_table(400, 0, 1)
     pixels = Augment(config, preprocessing, 1)(torch.full((400, 40, 40), 255, dtype=torch.uint8), random)
     share = (pixels == 0).float().mean((1, 2, 3))
-    chosen = random[:, ERASE] < 0.5
-    assert (share[~chosen] == 0).all()
-    assert share[chosen].min() > 0 and share[chosen].max() < 0.25
+    erased = random[:, ERASE] < 0.5
+    assert (share[~erased] == 0).all()
+    assert share[erased].min() > 0 and share[erased].max() < 0.25
 
 
 def test_an_image_looks_the_same_whatever_batch_it_is_in() -> None:

@@ -84,9 +84,9 @@ class TestPresets:
         assert presets.size_of("base")["parameters"] == 12 * block + embeddings + 2 * 768 + 7 * 768 + 7
 
     def test_training_and_prediction_run(self) -> None:
-        found = presets.training(setup()) | presets.prediction(setup())
-        assert set(found) == {"training", "training_memory", "prediction", "prediction_memory"}
-        assert found["training"] > 0 and found["prediction"] > 0
+        record = presets.training(setup()) | presets.prediction(setup())
+        assert set(record) == {"training", "training_memory", "prediction", "prediction_memory"}
+        assert record["training"] > 0 and record["prediction"] > 0
 
     @pytest.mark.slow
     def test_onnx_answers_as_torch_does_or_is_refused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,7 +99,7 @@ class TestPresets:
 
     def test_ratios_refer_to_tiny(self) -> None:
         rows = presets.with_ratios([row("nano", 30.0), row("tiny", 20.0)])
-        assert [found["training_ratio"] for found in rows] == [1.5, 1.0]
+        assert [record["training_ratio"] for record in rows] == [1.5, 1.0]
         assert "training_ratio" not in presets.with_ratios([row("nano", 30.0)])[0]
 
     def test_the_table_is_markdown(self) -> None:
@@ -112,18 +112,18 @@ class TestPresets:
 
 class TestRecipes:
     @pytest.fixture
-    def given(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    def options(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         command = ["recipes.py", "--data", "archive.zip", "--out", str(tmp_path), "--image-size", "24"]
         monkeypatch.setattr(sys, "argv", command)
         parsed = recipes.parse()
         parsed.autoencoder, parsed.teacher = tmp_path / "autoencoder", tmp_path / "teacher"
         return parsed
 
-    def test_arms_differ_in_what_they_are_named_for_alone(self, given: Any) -> None:
-        made = {arm: dataclasses.asdict(arms.settings(arm, given, 1).resolved()) for arm in arms.TRAINED}
+    def test_arms_differ_in_what_they_are_named_for_alone(self, options: Any) -> None:
+        configs = {arm: dataclasses.asdict(arms.settings(arm, options, 1).resolved()) for arm in arms.TRAINED}
         changed = {
-            arm: {name for name in made["scratch"] if config[name] != made["scratch"][name]} - {"out"}
-            for arm, config in made.items()
+            arm: {name for name in configs["scratch"] if config[name] != configs["scratch"][name]} - {"out"}
+            for arm, config in configs.items()
         }
         pretrained = {"backbone", "image_size", "layer_decay"}
         assert changed == {
@@ -141,43 +141,48 @@ class TestRecipes:
             "preset mini": set(),
             **{f"preset {name}": {"backbone"} for name in ("nano", "tiny", "small", "base")},
         }
-        freezing = [made[arm]["freeze"] for arm in ("frozen 4", "frozen 8", "released 4", "released 8")]
-        assert [(each["blocks"], each["release_epoch"]) for each in freezing] == [(4, None), (8, None), (4, 2), (8, 2)]
+        freezes = [configs[arm]["freeze"] for arm in ("frozen 4", "frozen 8", "released 4", "released 8")]
+        assert [(freeze["blocks"], freeze["release_epoch"]) for freeze in freezes] == [
+            (4, None),
+            (8, None),
+            (4, 2),
+            (8, 2),
+        ]
         # The preset of all arms is not trained a second time.
-        assert made["preset mini"]["out"] == made["scratch"]["out"] != made["preset nano"]["out"]
+        assert configs["preset mini"]["out"] == configs["scratch"]["out"] != configs["preset nano"]["out"]
 
     @pytest.mark.parametrize(("epochs", "released"), [(2, 2), (3, 2), (4, 3), (8, 5)])
-    def test_blocks_are_released_half_way(self, given: Any, epochs: int, released: int) -> None:
-        given.epochs = epochs
-        assert arms.settings("released 4", given, 0).freeze.release_epoch == released
+    def test_blocks_are_released_half_way(self, options: Any, epochs: int, released: int) -> None:
+        options.epochs = epochs
+        assert arms.settings("released 4", options, 0).freeze.release_epoch == released
 
-    def test_what_cannot_be_made_is_told_at_once(self, given: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_what_cannot_be_made_is_told_at_once(self, options: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(recipes, "make", lambda *_: pytest.fail("something is trained"))
-        for changed, told in (
+        for changed, message in (
             ({"arms": ["scratch", "released 4"], "epochs": 1}, "--epochs 1: released 4 .* give at least 2"),
             ({"arms": ["scratch", "frozen 8"], "preset": "nano"}, "--preset nano: has 4 blocks, too few for frozen 8"),
             ({"arms": ["masked", "averaged"]}, "--arms averaged: .* give --arms scratch averaged"),
         ):
-            with pytest.raises(MienError, match=told):
-                recipes.prepare(Namespace(**{**vars(given), **changed}))
+            with pytest.raises(MienError, match=message):
+                recipes.prepare(Namespace(**{**vars(options), **changed}))
 
     def test_the_table_gives_means_intervals_and_the_test_over_seeds(self) -> None:
-        def run(accuracy: float, **other: Any) -> dict[str, Any]:
+        def run(accuracy: float, **fields: Any) -> dict[str, Any]:
             return {"accuracy": accuracy, "ci95": [accuracy - 0.02, accuracy + 0.01], "clean": 0.3, "macro_f1": 0.4,
-                    "ece": 0.05, "images_per_second": 1234.0, "parameters": 3580423, **other}  # fmt: skip
+                    "ece": 0.05, "images_per_second": 1234.0, "parameters": 3580423, **fields}  # fmt: skip
 
         unknown = {"clean": None, "ece": None, "images_per_second": None}
-        found = recipes.table([
+        lines = recipes.table([
             {"arm": "scratch", "runs": [run(0.40), run(0.42)], "gain": 0.0, "p": None},
             {"arm": "hints", "runs": [run(0.50), run(0.54)], "gain": 0.11, "p": 0.0012},
             {"arm": "teacher", "runs": [run(0.60, **unknown)], "gain": 0.19, "p": None},
         ]).splitlines()  # fmt: skip
-        assert found[2:] == [
+        assert lines[2:] == [
             "| scratch | 41.00% (39.0 to 42.0) ± 1.41% | 30.00% | 0.400 | 0.050 | 1,234 | 3,580,423 | - |",
             "| hints | 52.00% (50.0 to 53.0) ± 2.83% | 30.00% | 0.400 | 0.050 | 1,234 | 3,580,423 | +11.00%, 0.0012 |",
             "| teacher | 60.00% (58.0 to 61.0) | - | 0.400 | - | - | 3,580,423 | +19.00% |",
         ]
-        assert {line.count("|") for line in found} == {9}
+        assert {line.count("|") for line in lines} == {9}
 
     def test_rows_are_tested_over_seeds_from_three_on(self) -> None:
         first = [np.array([True, False, False, False]), np.array([True, True, False, False])]
@@ -194,10 +199,10 @@ class TestRecipes:
         assert compared["p"] == pytest.approx(1 - t / np.sqrt(2 + t**2))
 
     def test_the_command_of_a_row_names_its_arm_alone(self) -> None:
-        given = ["benchmarks/recipes.py", "--arms", "scratch", "frozen 4", "--epochs", "2", "--seeds", "0", "1"]
+        arguments = ["benchmarks/recipes.py", "--arms", "scratch", "frozen 4", "--epochs", "2", "--seeds", "0", "1"]
         start = "python benchmarks/recipes.py --epochs 2 --seeds 0 1 --arms"
-        assert recipes.alone(given, "frozen 4") == f"{start} 'frozen 4'"
-        assert recipes.alone(given, "both\naveraged") == f"{start} both averaged"
+        assert recipes.command_of(arguments, "frozen 4") == f"{start} 'frozen 4'"
+        assert recipes.command_of(arguments, "both\naveraged") == f"{start} both averaged"
 
     def test_arms_are_made_once_and_with_the_same_settings(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -211,18 +216,18 @@ class TestRecipes:
         recipes.main()
         record = json.loads((tmp_path / "out" / "results.json").read_text())
         rows = {row["arm"]: row["runs"][0] for row in record["results"]}
-        again = next(name for name in rows if name.startswith("averaged"))
+        averaged = next(name for name in rows if name.startswith("averaged"))
         best = max(("scratch", "hints"), key=lambda name: rows[name]["accuracy"])
-        assert again == f"averaged: {best}"
-        assert list(rows) == ["scratch", "hints", "masked", recipes.SEEN_WHOLE, again, "teacher", "preset nano"]
+        assert averaged == f"averaged: {best}"
+        assert list(rows) == ["scratch", "hints", "masked", recipes.SEEN_WHOLE, averaged, "teacher", "preset nano"]
         assert rows["preset nano"] == rows["scratch"]
-        assert rows[again]["images_per_second"] is None and rows[again]["parameters"] == rows[best]["parameters"]
+        assert rows[averaged]["images_per_second"] is None and rows[averaged]["parameters"] == rows[best]["parameters"]
         assert all(run["ci95"][0] <= run["accuracy"] <= run["ci95"][1] for run in rows.values())
         assert record["images_seen"] == 64 and record["pretraining"]["epoch"] == 1 and record["machine"]["cores"] > 0
         assert record["results"][0]["p"] is None and record["results"][1]["p"] is None
         assert record["results"][4]["command"].endswith(f"--arms {best} averaged")
-        told = capsys.readouterr().out
-        assert "epoch   1/1" in told and "nano at 16 px, batch 16, precision auto, 64 images seen by each" in told
+        output = capsys.readouterr().out
+        assert "epoch   1/1" in output and "nano at 16 px, batch 16, precision auto, 64 images seen by each" in output
         recipes.main()
         assert "epoch   1/1" not in capsys.readouterr().out
         assert json.loads((tmp_path / "out" / "results.json").read_text())["results"] == record["results"]
@@ -237,15 +242,15 @@ class TestLearningCurve:
         group = np.arange(48)
         group[[1, 2, 3]] = 0  # four twins of the first class
         group = np.unique(group, return_inverse=True)[1]
-        found = learning_curve.places(labels, group, seed=3)
-        assert found.min() == 0 and found.max() < 1 and len(set(found[:4])) == 1
-        shares = [found < share for share in (0.125, 0.25, 0.5, 1.0)]
+        places = learning_curve.places(labels, group, seed=3)
+        assert places.min() == 0 and places.max() < 1 and len(set(places[:4])) == 1
+        shares = [places < share for share in (0.125, 0.25, 0.5, 1.0)]
         assert all((larger >= smaller).all() for smaller, larger in pairwise(shares))
-        for share, taken in zip((0.125, 0.25, 0.5, 1.0), shares, strict=True):
-            first, second = taken[:40].sum(), taken[40:].sum()
+        for share, in_share in zip((0.125, 0.25, 0.5, 1.0), shares, strict=True):
+            first, second = in_share[:40].sum(), in_share[40:].sum()
             assert abs(first - 40 * share) <= 3 and second == 8 * share
-        assert (learning_curve.places(labels, group, seed=3) == found).all()
-        assert (learning_curve.places(labels, group, seed=4) != found).any()
+        assert (learning_curve.places(labels, group, seed=3) == places).all()
+        assert (learning_curve.places(labels, group, seed=4) != places).any()
 
     def test_a_share_is_read_back_as_it_was_drawn(self, tmp_path: Path) -> None:
         drawn = draw_faces(70, 14, 7, seed=0)
@@ -260,18 +265,20 @@ class TestLearningCurve:
         assert len(read.part("validation")) == 14
         whole = learning_curve.share_of(faces, 1.0, seed=0).part("train")
         assert len(whole) == 70 and groups(whole.images).max() == 68
-        written = (tmp_path / "half.zip").stat().st_mtime_ns
+        written_at = (tmp_path / "half.zip").stat().st_mtime_ns
         learning_curve.written(tmp_path / "half.zip", half)
-        assert (tmp_path / "half.zip").stat().st_mtime_ns == written
+        assert (tmp_path / "half.zip").stat().st_mtime_ns == written_at
 
     def test_every_share_takes_the_same_steps(self, tmp_path: Path) -> None:
-        given = Namespace(out=tmp_path, preset="nano", image_size=None, epochs=6, batch_size=128, lr=1e-3, ema=0.98,
-                          precision="auto", teacher=None, seed=0, device="cpu")  # fmt: skip
-        found = [learning_curve.settings(given, images / 28709, images, 28709) for images in (3589, 7177, 14355, 28709)]
-        assert [each.epochs for each in found] == [48, 24, 12, 6]  # of 28, 56, 112 and 224 steps
-        assert [each.warmup_epochs / each.epochs for each in found] == pytest.approx([0.1] * 4)
+        options = Namespace(out=tmp_path, preset="nano", image_size=None, epochs=6, batch_size=128, lr=1e-3, ema=0.98,
+                            precision="auto", teacher=None, seed=0, device="cpu")  # fmt: skip
+        configs = [
+            learning_curve.settings(options, images / 28709, images, 28709) for images in (3589, 7177, 14355, 28709)
+        ]
+        assert [config.epochs for config in configs] == [48, 24, 12, 6]  # of 28, 56, 112 and 224 steps
+        assert [config.warmup_epochs / config.epochs for config in configs] == pytest.approx([0.1] * 4)
         with pytest.raises(MienError, match=r"--shares 0\.001: gives 28 images, fewer than --batch-size 128"):
-            learning_curve.settings(given, 0.001, 28, 28709)
+            learning_curve.settings(options, 0.001, 28, 28709)
 
     def test_a_power_law_is_found_again(self) -> None:
         counts = np.array([3600.0, 7200.0, 14400.0, 28800.0])
@@ -334,11 +341,11 @@ class TestMistakes:
         drawn = draw_faces(14, 35, 7, seed=0)
         images = drawn.images.copy()
         train, validation = (np.flatnonzero(drawn.splits == split) for split in ("train", "validation"))
-        same, *others = [
+        same_label, *other_labels = [
             np.flatnonzero(drawn.labels[train] == label)[0] for label in (drawn.labels[validation[0]], 1, 5)
         ]
-        for row, other in zip(validation, (same, *others), strict=False):
-            images[train[other]] = images[row]
+        for row, train_row in zip(validation, (same_label, *other_labels), strict=False):
+            images[train[train_row]] = images[row]
         write_archive(tmp_path / "drawn.zip", dataclasses.replace(drawn, images=images))
         return tmp_path / "drawn.zip"
 
@@ -353,10 +360,10 @@ class TestMistakes:
     def test_labels_of_twins_are_told(self, data: Path) -> None:
         faces: FaceSet = read_faces(data, cache=False)
         validation = faces.part("validation")
-        found = mistakes.twin_labels(validation.images, faces.part("train"))
-        own = faces.names[validation.labels[0]]
-        assert found[:3] == [(own,), (faces.names[1],), (faces.names[5],)]
-        assert set(found[3:]) == {()}
+        labels = mistakes.twin_labels(validation.images, faces.part("train"))
+        own_label = faces.names[validation.labels[0]]
+        assert labels[:3] == [(own_label,), (faces.names[1],), (faces.names[5],)]
+        assert set(labels[3:]) == {()}
 
     def test_the_surest_are_shown_with_all_that_is_known_of_them(
         self,
@@ -371,40 +378,40 @@ class TestMistakes:
         command = ["mistakes.py", str(model), "--data", str(data), "--out", str(out), "--count", "8", "--device", "cpu"]
         monkeypatch.setattr(sys, "argv", command)
         mistakes.main()
-        told = json.loads(capsys.readouterr().out.splitlines()[-1])
+        record = json.loads(capsys.readouterr().out.splitlines()[-1])
         with (out / "mistakes.csv").open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
         assert [row["number"] for row in rows] == [str(number) for number in range(1, 9)]
-        sure = [float(row["probability"]) for row in rows]
-        assert sure == sorted(sure, reverse=True)
+        probabilities = [float(row["probability"]) for row in rows]
+        assert probabilities == sorted(probabilities, reverse=True)
         faces = read_faces(data).part("validation")
         labels = dict(zip(faces.ids, faces.labels, strict=True))
         assert all(row["label"] == faces.names[labels[row["id"]]] != row["reading"] for row in rows)
         assert all(float(row["p_label"]) < float(row["probability"]) and row["verdict"] == "" for row in rows)
         assert all((row["twin"] == "yes") == bool(row["twin_labels"]) for row in rows)
-        assert told["shown"]["mistakes"] == 8 and told["all"]["mistakes"] == round((1 - told["accuracy"]) * 35)
+        assert record["shown"]["mistakes"] == 8 and record["all"]["mistakes"] == round((1 - record["accuracy"]) * 35)
         assert sorted(path.name for path in out.glob("*.png")) == ["mistakes-1.png", "mistakes-2.png"]
         assert "most frequent confusions:" in (out / "classes.txt").read_text()
         with pytest.raises(MienError, match=r"mistakes.csv: is there already, perhaps with verdicts"):
             mistakes.main()
 
     def test_a_caption_names_the_other_label_of_a_twin(self) -> None:
-        found = mistakes.Mistake(3, "test/fear/PublicTest_7.jpg", "fear", "sad", 0.876, 0.1, True, ("fear", "sad"))
-        assert found.caption() == "3. fear, read as\nsad, 88%\nPublicTest_7\ntwin: sad"
-        alike = dataclasses.replace(found, twin_labels=("fear",))
-        assert alike.caption().endswith("twin: same label")
-        alone = dataclasses.replace(found, twins=False, twin_labels=())
-        assert alone.caption().endswith("PublicTest_7")
-        assert mistakes.counts([found, alike, alone]) == {
+        mistake = mistakes.Mistake(3, "test/fear/PublicTest_7.jpg", "fear", "sad", 0.876, 0.1, True, ("fear", "sad"))
+        assert mistake.caption() == "3. fear, read as\nsad, 88%\nPublicTest_7\ntwin: sad"
+        with_same_label = dataclasses.replace(mistake, twin_labels=("fear",))
+        assert with_same_label.caption().endswith("twin: same label")
+        without_twin = dataclasses.replace(mistake, twins=False, twin_labels=())
+        assert without_twin.caption().endswith("PublicTest_7")
+        assert mistakes.counts([mistake, with_same_label, without_twin]) == {
             "mistakes": 3, "with_twin": 2, "twin_of_other_label": 1, "twin_labelled_as_read": 1
         }  # fmt: skip
 
 
 def test_the_input_pipeline_is_measured_beside_torchvision(tmp_path: Path) -> None:
     input_pipeline.write_noise(tmp_path, 140)
-    found = input_pipeline.measure(tmp_path, read_faces(tmp_path, cache=False), 48, rounds=1)
-    assert found["ratio"] == pytest.approx(found["mien"] / found["torchvision"], abs=0.02)
-    assert found["target"] == 5
+    record = input_pipeline.measure(tmp_path, read_faces(tmp_path, cache=False), 48, rounds=1)
+    assert record["ratio"] == pytest.approx(record["mien"] / record["torchvision"], abs=0.02)
+    assert record["target"] == 5
 
 
 def test_masked_inputs_hide_what_they_say(
@@ -420,12 +427,12 @@ def test_masked_inputs_hide_what_they_say(
         sys, "argv", ["masked_inputs.py", str(tmp_path / "model"), "--data", str(tmp_path / "drawn.zip")]
     )
     masked_inputs.main()
-    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    record = json.loads(capsys.readouterr().out.splitlines()[-1])
     faces = read_faces(str(tmp_path / "drawn.zip")).part("validation")
     order = torch.tensor([FER2013.index(name) for name in faces.names])
     right = classifier.logits(faces.images, quiet=True).argmax(1) == order[torch.from_numpy(faces.labels)].numpy()
-    assert told["visible"] == pytest.approx(right.mean())
-    assert told["changed"] > 0 and len(told["masked"]) == 2
+    assert record["visible"] == pytest.approx(right.mean())
+    assert record["changed"] > 0 and len(record["masked"]) == 2
 
 
 def test_patches_are_hidden_for_a_while_in_every_vit() -> None:
@@ -444,7 +451,7 @@ def test_patches_are_hidden_for_a_while_in_every_vit() -> None:
 
 def test_cls_stays_and_no_patch_is_seen_twice() -> None:
     numbered = torch.arange(17.0).view(1, 17, 1).expand(64, 17, 2)
-    kept = masked_inputs.hide(numbered, 0.75)[..., 0]
-    assert kept.shape == (64, 5) and (kept[:, 0] == 0).all()
-    assert all(len(set(row)) == 5 for row in kept.tolist())
-    assert len({tuple(sorted(row)) for row in kept.tolist()}) > 40  # another choice for nearly every picture
+    visible = masked_inputs.hide(numbered, 0.75)[..., 0]
+    assert visible.shape == (64, 5) and (visible[:, 0] == 0).all()
+    assert all(len(set(row)) == 5 for row in visible.tolist())
+    assert len({tuple(sorted(row)) for row in visible.tolist()}) > 40  # another choice for nearly every picture

@@ -40,10 +40,10 @@ def two_classes(confidences: list[float], right: list[int]) -> tuple[np.ndarray,
     return np.stack([first, 1 - first], axis=1), 1 - np.array(right)
 
 
-def same_answer(difference: float, right: int, wrong: int) -> tuple[np.ndarray, np.ndarray]:
+def same_answer(difference: float, right_count: int, wrong_count: int) -> tuple[np.ndarray, np.ndarray]:
     """Logits (difference, 0) for every picture; the first class is right so often."""
-    logits = np.tile([difference, 0.0], (right + wrong, 1))
-    return logits, np.array([0] * right + [1] * wrong)
+    logits = np.tile([difference, 0.0], (right_count + wrong_count, 1))
+    return logits, np.array([0] * right_count + [1] * wrong_count)
 
 
 def test_temperature_by_hand() -> None:
@@ -92,12 +92,12 @@ def test_halves_hold_every_class_and_repeat_with_their_seed() -> None:
     generator = np.random.default_rng(0)
     labels = np.repeat([0, 1, 2], [40, 20, 10])
     logits = generator.normal(0, 1, (70, 3)) + 2 * np.eye(3)[labels]
-    first, again, other = (cross_fitted(logits, labels, seed=seed) for seed in (1, 1, 2))
-    assert first is not None and again is not None and other is not None
-    assert len(np.unique(first)) == 2
-    half = first == first[0]
+    temperatures, repeated, with_other_seed = (cross_fitted(logits, labels, seed=seed) for seed in (1, 1, 2))
+    assert temperatures is not None and repeated is not None and with_other_seed is not None
+    assert len(np.unique(temperatures)) == 2
+    half = temperatures == temperatures[0]
     assert np.bincount(labels[half]).tolist() == [20, 10, 5]
-    assert (first == again).all() and (first != other).any()
+    assert (temperatures == repeated).all() and (temperatures != with_other_seed).any()
 
 
 @pytest.mark.parametrize(
@@ -148,30 +148,30 @@ def answers_of(right: list[int]) -> tuple[np.ndarray, np.ndarray]:
 def test_the_threshold_keeps_its_word_with_confidence() -> None:
     # The first 200 are right, then every other one. Point accuracy is .8 at 332 answers, the lower bound fails sooner.
     answers = answers_of([1] * 200 + [1, 0] * 100)
-    fitted = threshold_for(*answers, 0.8)
-    assert fitted is not None and fitted.accuracy is not None
-    count = round(fitted.coverage * 400)
+    operating_point = threshold_for(*answers, 0.8)
+    assert operating_point is not None and operating_point.accuracy is not None
+    count = round(operating_point.coverage * 400)
     assert count in range(40, 401, 10) and count < 332
-    lower = accuracy_interval(round(fitted.accuracy * count), count, one_sided=True)[0]
-    wider = apply_threshold(*answers, float(np.sort(answers[0].max(axis=1))[::-1][count + 9]))
-    assert lower >= 0.8 and wider.accuracy is not None
-    assert accuracy_interval(round(wider.accuracy * (count + 10)), count + 10, one_sided=True)[0] < 0.8
+    lower_bound = accuracy_interval(round(operating_point.accuracy * count), count, one_sided=True)[0]
+    wider_point = apply_threshold(*answers, float(np.sort(answers[0].max(axis=1))[::-1][count + 9]))
+    assert lower_bound >= 0.8 and wider_point.accuracy is not None
+    assert accuracy_interval(round(wider_point.accuracy * (count + 10)), count + 10, one_sided=True)[0] < 0.8
 
 
 def test_the_promise_is_broken_no_more_often_than_it_says() -> None:
     # Three of four are right however sure the answer: any threshold breaks the promise of 80 %.
     generator = np.random.default_rng(0)
-    broken = [
+    promises = [
         threshold_for(*answers_of((generator.random(300) < 0.75).astype(int).tolist()), 0.8) is not None
         for _ in range(200)
     ]
-    assert np.mean(broken) <= 0.05
+    assert np.mean(promises) <= 0.05
 
 
 def test_a_threshold_takes_all_that_are_equally_sure() -> None:
-    fitted = threshold_for(*two_classes([0.9] * 40 + [0.6] * 10, [1] * 40 + [0] * 10), 0.8)
-    assert fitted is not None
-    assert (fitted.threshold, fitted.coverage, fitted.accuracy) == (0.9, 0.8, 1.0)
+    operating_point = threshold_for(*two_classes([0.9] * 40 + [0.6] * 10, [1] * 40 + [0] * 10), 0.8)
+    assert operating_point is not None
+    assert (operating_point.threshold, operating_point.coverage, operating_point.accuracy) == (0.9, 0.8, 1.0)
 
 
 @pytest.mark.parametrize("right", [[1] * 29, [0, 1] * 30], ids=["too few pictures", "too often wrong"])
@@ -207,18 +207,18 @@ def test_halves_are_fitted_on_clean_pictures_alone() -> None:
     labels = np.repeat([0, 1], 50)
     logits = generator.normal(0, 1, (100, 2)) + 2 * np.eye(2)[labels]
     clean = generator.random(100) < 0.7
-    spoilt = logits.copy()
-    spoilt[~clean] *= 100
-    first, second = (cross_fitted(values, labels, fitted_on=clean) for values in (logits, spoilt))
+    distorted_logits = logits.copy()
+    distorted_logits[~clean] *= 100
+    first, second = (cross_fitted(values, labels, fitted_on=clean) for values in (logits, distorted_logits))
     assert first is not None and second is not None and (first == second).all()
 
 
 def test_a_threshold_on_other_pictures() -> None:
     answers = two_classes([0.9, 0.7, 0.6], [1, 0, 1])
-    sure = apply_threshold(*answers, 0.7)
-    assert (sure.coverage, sure.accuracy) == (2 / 3, 0.5)
-    none = apply_threshold(*answers, 0.95)
-    assert (none.coverage, none.accuracy) == (0.0, None)
+    at_low_threshold = apply_threshold(*answers, 0.7)
+    assert (at_low_threshold.coverage, at_low_threshold.accuracy) == (2 / 3, 0.5)
+    at_high_threshold = apply_threshold(*answers, 0.95)
+    assert (at_high_threshold.coverage, at_high_threshold.accuracy) == (0.0, None)
 
 
 def test_what_a_model_folder_is_told() -> None:
@@ -243,8 +243,8 @@ def test_the_stored_threshold_survives_rounding() -> None:
     uncertain = calibrate(logits, labels)["uncertain"]
     assert (uncertain["coverage"], uncertain["accuracy"]) == (1.0, 0.9)
     assert uncertain["threshold"] < 0.9 and uncertain["threshold"] == pytest.approx(0.9, abs=1e-4)
-    single = softmax((logits / calibrate(logits, labels)["temperature"]).astype(np.float32))
-    assert apply_threshold(single, labels, uncertain["threshold"]).coverage == 1.0
+    float32_probabilities = softmax((logits / calibrate(logits, labels)["temperature"]).astype(np.float32))
+    assert apply_threshold(float32_probabilities, labels, uncertain["threshold"]).coverage == 1.0
 
 
 def test_scaling_changes_no_answer() -> None:
@@ -276,27 +276,30 @@ def test_few_pictures_fit_nothing(count: int) -> None:
 
 
 def test_a_threshold_takes_more_pictures_than_a_temperature() -> None:
-    some = calibrate_if_enough(*of_count(LEAST_FOR_TEMPERATURE))
-    assert 2 < some["temperature"] < 4 and some["uncertain"] is None
-    many = of_count(LEAST_FOR_THRESHOLD)
-    assert calibrate_if_enough(*many) == calibrate(*many) and calibrate(*many)["uncertain"]["threshold"] > 0
+    record = calibrate_if_enough(*of_count(LEAST_FOR_TEMPERATURE))
+    assert 2 < record["temperature"] < 4 and record["uncertain"] is None
+    answers_of_many = of_count(LEAST_FOR_THRESHOLD)
+    assert (
+        calibrate_if_enough(*answers_of_many) == calibrate(*answers_of_many)
+        and calibrate(*answers_of_many)["uncertain"]["threshold"] > 0
+    )
 
 
 @pytest.mark.parametrize(
-    ("count", "end"),
+    ("count", "message_end"),
     [
         (12, "not calibrated: 12 validation pictures are fewer than 100; the temperature stays 1, and no answer is "
              "marked as uncertain"),
         (120, "; no answer is marked as uncertain, as that takes 300 pictures and there are 120"),
     ],
 )  # fmt: skip
-def test_a_model_of_few_pictures_says_so(trained: Path, count: int, end: str) -> None:
-    before = answers(trained)
-    few = synthetic_faces({"validation": count})
-    assert calibrate_model(trained, few, TRAINING[:0], "cpu").endswith(end)
-    record = json.loads((trained / "meta.json").read_text())["calibration"]
+def test_a_model_of_few_pictures_says_so(run_folder: Path, count: int, message_end: str) -> None:
+    logits_before = answers(run_folder)
+    pictures = synthetic_faces({"validation": count})
+    assert calibrate_model(run_folder, pictures, TRAINING[:0], "cpu").endswith(message_end)
+    record = json.loads((run_folder / "meta.json").read_text())["calibration"]
     assert record["uncertain"] is None
-    assert answers(trained) == pytest.approx(before / record["temperature"], abs=1e-4)
+    assert answers(run_folder) == pytest.approx(logits_before / record["temperature"], abs=1e-4)
 
 
 FACES = synthetic_faces({"train": 4, "validation": LEAST_FOR_THRESHOLD + 10})
@@ -304,7 +307,7 @@ TRAINING = FACES.part("train").images
 
 
 @pytest.fixture
-def trained(mae_folder: Path, tmp_path: Path) -> Path:
+def run_folder(mae_folder: Path, tmp_path: Path) -> Path:
     """A run folder whose model has a random head that is far too sure."""
     import torch
 
@@ -326,46 +329,46 @@ def answers(run: Path) -> np.ndarray:
     return Classifier.load(run / "model").logits(FACES.part("validation").images, quiet=True)
 
 
-def test_the_temperature_becomes_part_of_the_head_once(trained: Path) -> None:
-    validation, before = FACES.part("validation"), answers(trained)
-    message = calibrate_model(trained, validation, TRAINING, "cpu")
-    meta = json.loads((trained / "model" / "meta.json").read_text())
+def test_the_temperature_becomes_part_of_the_head_once(run_folder: Path) -> None:
+    validation, logits_before = FACES.part("validation"), answers(run_folder)
+    message = calibrate_model(run_folder, validation, TRAINING, "cpu")
+    meta = json.loads((run_folder / "model" / "meta.json").read_text())
     record = meta["calibration"]
     temperature = record["temperature"]
     assert temperature > 2
     twins = has_twin(validation.images, TRAINING)
-    assert record == calibrate(before, validation.labels, groups(validation.images), twins=twins)
-    assert answers(trained) == pytest.approx(before / temperature, abs=1e-4)
+    assert record == calibrate(logits_before, validation.labels, groups(validation.images), twins=twins)
+    assert answers(run_folder) == pytest.approx(logits_before / temperature, abs=1e-4)
     assert meta["metrics"] == {"accuracy": 0.5, "loss": 9.0}
-    assert json.loads((trained / "meta.json").read_text()) == meta
+    assert json.loads((run_folder / "meta.json").read_text()) == meta
     bound = " (the bound of its search, so that a better one may lie beyond it)" if at_bound(temperature) else ""
     assert f"temperature {temperature:.3f}{bound}, ECE {record['ece_before']:.4f}" in message
-    sketches = Classifier.load(trained / "model").sketches()
+    sketches = Classifier.load(run_folder / "model").sketches()
     assert sketches is not None and sketches.codes.shape == (4, 32)
-    scaled = (trained / "model" / "model.safetensors").read_bytes()
-    assert calibrate_model(trained, validation, TRAINING, "cpu") == message
-    assert (trained / "model" / "model.safetensors").read_bytes() == scaled
+    scaled_weights = (run_folder / "model" / "model.safetensors").read_bytes()
+    assert calibrate_model(run_folder, validation, TRAINING, "cpu") == message
+    assert (run_folder / "model" / "model.safetensors").read_bytes() == scaled_weights
 
 
-def test_an_interrupted_end_is_made_up_for(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_end_is_made_up_for(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise MienError("the disk is full")
 
-    before = answers(trained)
+    logits_before = answers(run_folder)
     with monkeypatch.context() as patch:
         patch.setattr("mien.model.classifier.write_json", full)
         with pytest.raises(MienError, match="the disk is full"):
-            calibrate_model(trained, FACES.part("validation"), TRAINING, "cpu")
-    assert (answers(trained) == before).all(), "the model is as it was"
+            calibrate_model(run_folder, FACES.part("validation"), TRAINING, "cpu")
+    assert (answers(run_folder) == logits_before).all(), "the model is as it was"
     with monkeypatch.context() as patch:
         patch.setattr(calibrate_module, "write_json", full)
         with pytest.raises(MienError, match="the disk is full"):
-            calibrate_model(trained, FACES.part("validation"), TRAINING, "cpu")
-    scaled = answers(trained)
-    assert (scaled != before).any() and not (trained / "meta.json").exists()
-    calibrate_model(trained, FACES.part("validation"), TRAINING, "cpu")
-    assert (answers(trained) == scaled).all()
-    assert "calibration" in json.loads((trained / "meta.json").read_text())
+            calibrate_model(run_folder, FACES.part("validation"), TRAINING, "cpu")
+    scaled_logits = answers(run_folder)
+    assert (scaled_logits != logits_before).any() and not (run_folder / "meta.json").exists()
+    calibrate_model(run_folder, FACES.part("validation"), TRAINING, "cpu")
+    assert (answers(run_folder) == scaled_logits).all()
+    assert "calibration" in json.loads((run_folder / "meta.json").read_text())
 
 
 def test_training_ends_with_it_and_resuming_changes_nothing(
@@ -378,11 +381,11 @@ def test_training_ends_with_it_and_resuming_changes_nothing(
     config = TrainConfig(data="synthetic", out=str(tmp_path / "run"), backbone=str(mae_folder), epochs=1,
                          batch_size=12, device="cpu", freeze=FreezeConfig(blocks=1))  # fmt: skip
     weights = finetune.train(config) / "model.safetensors"
-    message, scaled = capsys.readouterr().out.splitlines()[-1], weights.read_bytes()
+    message, scaled_weights = capsys.readouterr().out.splitlines()[-1], weights.read_bytes()
     meta = json.loads((tmp_path / "run" / "meta.json").read_text())
     assert message.startswith("not calibrated: 12 validation pictures are fewer than 100; the temperature stays 1")
     assert meta["calibration"]["n"] == 12 and meta["calibration"]["temperature"] == 1
     assert meta == json.loads((weights.parent / "meta.json").read_text())
     finetune.train(config, resume=True)
     assert capsys.readouterr().out.splitlines()[-1] == message
-    assert weights.read_bytes() == scaled
+    assert weights.read_bytes() == scaled_weights

@@ -78,9 +78,9 @@ def test_the_onnx_files_come_with_the_accuracy_they_lose() -> None:
     text = card(record())
     assert "| ONNX | 14.4 MB; a probability differs from PyTorch's by at most 2e-06 (validation) |" in text
     assert "| ONNX in int8 | 3.7 MB; accuracy 84.92% (validation), +0.08 points lost |" in text
-    without = record()
-    without["release"]["onnx"]["int8"] = None
-    assert "int8" not in card(without)
+    without_int8 = record()
+    without_int8["release"]["onnx"]["int8"] = None
+    assert "int8" not in card(without_int8)
 
 
 def test_scores_come_with_split_interval_and_clean_part() -> None:
@@ -124,12 +124,12 @@ def test_uses_limits_and_licences_are_stated() -> None:
 
 
 def test_other_data_is_not_called_fer2013s_splits() -> None:
-    renamed = record()
-    renamed["names"] = ["calm", "glad"]
-    assert "PublicTest selects" in card(record()) and "PublicTest selects" not in card(renamed)
-    drawn = record()
-    drawn["data"]["images"] = {"train": 700, "validation": 70}
-    assert "PublicTest selects" not in card(drawn)
+    with_other_names = record()
+    with_other_names["names"] = ["calm", "glad"]
+    assert "PublicTest selects" in card(record()) and "PublicTest selects" not in card(with_other_names)
+    with_other_counts = record()
+    with_other_counts["data"]["images"] = {"train": 700, "validation": 70}
+    assert "PublicTest selects" not in card(with_other_counts)
 
 
 def test_twins_are_counted() -> None:
@@ -144,22 +144,22 @@ def test_what_a_sure_answer_promises_comes_with_its_interval() -> None:
     assert "(1.250) and threshold of a sure answer were fitted on 6 validation pictures without a twin in" in text
     assert "Answers with a confidence of at least 0.61 count as sure: 50% of these pictures, of which 83.0%" in text
     assert "83.0% are right (95 %: 80.5% to 85.1%); the promise is 80%, kept with 95% confidence." in text
-    never = record()
-    never["calibration"]["uncertain"] = {"stated_accuracy": 0.8, "threshold": None}
-    assert "No threshold promises an accuracy of 80%: every answer is called uncertain." in card(never)
-    older = record()
-    older["calibration"] = {"temperature": 1.1, "n": 7, "uncertain": {
+    without_threshold = record()
+    without_threshold["calibration"]["uncertain"] = {"stated_accuracy": 0.8, "threshold": None}
+    assert "No threshold promises an accuracy of 80%: every answer is called uncertain." in card(without_threshold)
+    older_record = record()
+    older_record["calibration"] = {"temperature": 1.1, "n": 7, "uncertain": {
         "stated_accuracy": 0.8, "threshold": 0.5, "coverage": 0.9, "accuracy": 0.8}}  # fmt: skip
     assert "fitted on 7 validation pictures. Answers with a confidence of at least 0.50 count as sure: 90% of" in card(
-        older
+        older_record
     )
 
 
 def test_weights_of_others_are_named() -> None:
-    foreign = record()
-    assert "license: mit" in card(foreign) and "none are Meta's ViTMAE" in card(foreign)
-    foreign["release"]["origin"][0]["weights_from"] = "facebook/vit-mae-base"
-    text = card(foreign)
+    foreign_record = record()
+    assert "license: mit" in card(foreign_record) and "none are Meta's ViTMAE" in card(foreign_record)
+    foreign_record["release"]["origin"][0]["weights_from"] = "facebook/vit-mae-base"
+    text = card(foreign_record)
     assert "license: other" in text and "none are Meta's" not in text
     assert "trained from weights of others, whose terms apply too: facebook/vit-mae-base." in text
 
@@ -182,9 +182,9 @@ def test_the_cards_of_the_shipped_models_are_up_to_date(name: str) -> None:
 
 
 def test_a_class_name_runs_nothing_in_the_card() -> None:
-    hostile = record()
-    hostile["names"] = ["{{ 7 * 7 }}", "{% raw %}", "<b>"]
-    text = card(hostile, "{{ 7 * 7 }}")
+    hostile_record = record()
+    hostile_record["names"] = ["{{ 7 * 7 }}", "{% raw %}", "<b>"]
+    text = card(hostile_record, "{{ 7 * 7 }}")
     assert "49" not in text.split("## Intended uses")[0].split("| network |")[0]
     assert "<b>" not in text and r"\{\{ 7 \* 7 \}\}, \{% raw %\} or &lt;b&gt; for a cropped face" in text
 
@@ -198,14 +198,15 @@ def test_the_front_matter_is_what_the_hub_reads() -> None:
     assert data.datasets == ["fer2013"] and data.metrics == ["accuracy", "f1"] and "mien" in data.tags
     results = {(result.dataset_name, result.metric_type): result for result in data.eval_results}
     assert len(results) == 6
-    whole, clean = results["FER2013", "accuracy"], results["FER2013, without twins in training", "accuracy"]
-    assert (whole.metric_value, clean.metric_value) == (pytest.approx(6 / 7, abs=1e-4), 1.0)
-    assert whole.metric_args is not None
-    low, high = whole.metric_args["interval"]
-    assert low < 6 / 7 < high and whole.dataset_split == "validation"
-    hostile = record()
-    hostile["names"], hostile["data"]["source"] = ["a", "b"], "/somewhere/my: 'faces'\n.zip"
-    data = ModelCard(card(hostile, "x: [y]")).data
+    overall_result = results["FER2013", "accuracy"]
+    clean_result = results["FER2013, without twins in training", "accuracy"]
+    assert (overall_result.metric_value, clean_result.metric_value) == (pytest.approx(6 / 7, abs=1e-4), 1.0)
+    assert overall_result.metric_args is not None
+    low, high = overall_result.metric_args["interval"]
+    assert low < 6 / 7 < high and overall_result.dataset_split == "validation"
+    hostile_record = record()
+    hostile_record["names"], hostile_record["data"]["source"] = ["a", "b"], "/somewhere/my: 'faces'\n.zip"
+    data = ModelCard(card(hostile_record, "x: [y]")).data
     assert isinstance(data, ModelCardData) and data.eval_results
     assert data.model_name == "x: [y]" and data.datasets is None
     assert {result.dataset_type for result in data.eval_results} == {"my: 'faces'\n.zip"}
@@ -238,15 +239,15 @@ def test_licences_travel_with_the_package() -> None:
 
 
 def test_recipes_have_the_names_of_today() -> None:
-    old = record()
-    old["release"]["origin"][0]["command"] = "mien train --config configs/model/mini.yaml --data archive.zip"
-    text = card(old)
+    old_record = record()
+    old_record["release"]["origin"][0]["command"] = "mien train --config configs/model/mini.yaml --data archive.zip"
+    text = card(old_record)
     assert "`mien train --config mini --data archive.zip`" in text and "configs/" not in text
     assert "recipe that comes with Mien; it may have changed since" in text
     assert "it may have changed since" not in card(record())
     assert recipe_name("--config=configs/baseline.yaml") == "--config=baseline"
-    for word in ("configs/other.yaml", "configs/model/mini.yml", "runs/model/mini", "--config"):
-        assert recipe_name(word) == word
+    for argument in ("configs/other.yaml", "configs/model/mini.yml", "runs/model/mini", "--config"):
+        assert recipe_name(argument) == argument
 
 
 @pytest.mark.parametrize("name", ["mini", "nano"])

@@ -47,9 +47,9 @@ class TestMasking:
         mae = ViTMAEModel.from_pretrained(mae_folder, mask_ratio=0.0).eval()
         pixels = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
-            ours = network.eval().vit(pixels).last_hidden_state[:, 0]
-            theirs = mae(pixels, noise=torch.arange(16.0).expand(4, -1)).last_hidden_state[:, 0]
-        assert torch.allclose(ours, theirs, atol=1e-5)
+            cls_token = network.eval().vit(pixels).last_hidden_state[:, 0]
+            mae_cls_token = mae(pixels, noise=torch.arange(16.0).expand(4, -1)).last_hidden_state[:, 0]
+        assert torch.allclose(cls_token, mae_cls_token, atol=1e-5)
 
     def test_masking_as_it_comes_would_change_the_answer(self, mae_folder: Path) -> None:
         mae = ViTMAEModel.from_pretrained(mae_folder).eval()
@@ -82,28 +82,28 @@ class TestBackbone:
 
     @pytest.mark.parametrize("of_the_run", [False, True])
     def test_a_classifier_goes_on_with_its_head(self, tmp_path: Path, of_the_run: bool) -> None:
-        before = saved(tmp_path / "run" / "model", "nano")
+        original = saved(tmp_path / "run" / "model", "nano")
         network, preprocessing = build_vit(str(tmp_path / ("run" if of_the_run else "run/model")), NAMES, grey=True)
-        after = Classifier(network.eval(), preprocessing, NAMES)
+        classifier = Classifier(network.eval(), preprocessing, NAMES)
         images = synthetic_faces({"train": 5}).images
-        assert np.allclose(before.logits(images), after.logits(images), atol=1e-4)
+        assert np.allclose(original.logits(images), classifier.logits(images), atol=1e-4)
         assert not network.vit.embeddings.position_embeddings.requires_grad
 
     def test_its_head_follows_the_order_of_the_classes(self, tmp_path: Path) -> None:
-        before = saved(tmp_path / "model", "nano")
+        original = saved(tmp_path / "model", "nano")
         names = ("sour", "calm", "glad")
         network, preprocessing = build_vit(str(tmp_path / "model"), names, grey=True)
         images = synthetic_faces({"train": 5}).images
-        found = Classifier(network.eval(), preprocessing, names).logits(images)
-        assert np.allclose(before.logits(images)[:, [2, 0, 1]], found, atol=1e-4)
+        answers = Classifier(network.eval(), preprocessing, names).logits(images)
+        assert np.allclose(original.logits(images)[:, [2, 0, 1]], answers, atol=1e-4)
         assert network.config.id2label == {0: "sour", 1: "calm", 2: "glad"}
 
     def test_other_classes_get_a_new_head(self, tmp_path: Path) -> None:
-        before = as_vit(saved(tmp_path / "model", "nano").network)
+        original = as_vit(saved(tmp_path / "model", "nano").network)
         network, _ = build_vit(str(tmp_path / "model"), ("bored", "tired"), grey=True)
-        assert heads(network)[0].weight.shape == (2, before.config.hidden_size) and network.num_labels == 2
-        assert heads(network)[0].weight.std() < 0.1 < heads(before)[0].weight.std()
-        assert torch.equal(network.vit.layernorm.weight, before.vit.layernorm.weight)
+        assert heads(network)[0].weight.shape == (2, original.config.hidden_size) and network.num_labels == 2
+        assert heads(network)[0].weight.std() < 0.1 < heads(original)[0].weight.std()
+        assert torch.equal(network.vit.layernorm.weight, original.vit.layernorm.weight)
 
     def test_a_classifier_at_another_size(self, tmp_path: Path) -> None:
         saved(tmp_path / "model", "nano")
@@ -168,16 +168,16 @@ class TestChannels:
         assert grey.config.num_channels == 1
         images = torch.from_numpy(synthetic_faces({"train": 3}, size=32).images)
         with torch.no_grad():
-            one = grey.eval()(pixel_values=preprocessing(images, 1)).logits
-            three = colour.eval()(pixel_values=preprocessing(images, 3)).logits
-        assert torch.allclose(one, three, atol=1e-5)
+            grey_logits = grey.eval()(pixel_values=preprocessing(images, 1)).logits
+            colour_logits = colour.eval()(pixel_values=preprocessing(images, 3)).logits
+        assert torch.allclose(grey_logits, colour_logits, atol=1e-5)
 
     def test_there_and_back_again(self, mae_folder: Path) -> None:
         network, preprocessing = build_vit(str(mae_folder), NAMES, grey=True)
-        before = network.vit.embeddings.patch_embeddings.projection.weight.clone()
+        weight_before = network.vit.embeddings.patch_embeddings.projection.weight.clone()
         to_colour(network, preprocessing)
         to_grey(network, preprocessing)
-        assert torch.allclose(network.vit.embeddings.patch_embeddings.projection.weight, before, atol=1e-6)
+        assert torch.allclose(network.vit.embeddings.patch_embeddings.projection.weight, weight_before, atol=1e-6)
 
     def test_colour_pictures_count_as_their_luma(self) -> None:
         preprocessing = Preprocessing(16, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25))
@@ -206,8 +206,8 @@ class TestFreezing:
         training_mode(network, 3)
         optimizer = build_optimizer(network, TrainConfig(data="", out="", backbone=str(mae_folder)).resolved())
         optimized = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        frozen = [p for _, unit in units(network)[:3] for p in unit.parameters()]
-        assert not optimized & {id(p) for p in frozen}
+        frozen_parameters = [p for _, unit in units(network)[:3] for p in unit.parameters()]
+        assert not optimized & {id(p) for p in frozen_parameters}
         assert optimized == {id(p) for p in network.parameters() if p.requires_grad}
         needs_graph: list[bool] = []
         network.vit.layers[1].register_forward_hook(
@@ -215,7 +215,7 @@ class TestFreezing:
         )
         network(pixel_values=torch.randn(2, 1, 32, 32)).logits.sum().backward()
         assert needs_graph == [False]
-        assert all(p.grad is None for p in frozen)
+        assert all(p.grad is None for p in frozen_parameters)
 
     def test_random_weights_are_not_frozen_unasked(self) -> None:
         network, _ = build_vit("nano", NAMES, grey=True)
@@ -258,9 +258,9 @@ class TestLayOut:
         network = as_vit(saved(tmp_path / "as-built", "nano").network)
         pixels = torch.randn(3, 1, 48, 48)
         with torch.no_grad():
-            before = logits(network, pixels)
+            logits_before = logits(network, pixels)
             assert lay_out(network).config._attn_implementation == "eager"
-            assert torch.allclose(logits(network, pixels), before, atol=1e-4)
+            assert torch.allclose(logits(network, pixels), logits_before, atol=1e-4)
         network.save_pretrained(tmp_path / "laid-out")
         configs = [json.loads((tmp_path / name / "config.json").read_text()) for name in ("as-built", "laid-out")]
         assert configs[0].keys() == configs[1].keys()
@@ -287,20 +287,20 @@ class TestFolder:
         for mode in ("L", "RGB"):
             answers = reader([Image.fromarray(image).convert(mode) for image in images], top_k=3)
             for row, answer in zip(expected, answers, strict=True):
-                given = {item["label"]: item["score"] for item in answer}
-                assert [given[name] for name in NAMES] == pytest.approx(list(row), abs=1e-4)
+                scores = {item["label"]: item["score"] for item in answer}
+                assert [scores[name] for name in NAMES] == pytest.approx(list(row), abs=1e-4)
 
     def test_loaded_equals_trained(self, tmp_path: Path, mae_folder: Path) -> None:
-        trained = saved(tmp_path / "model", str(mae_folder))
+        original = saved(tmp_path / "model", str(mae_folder))
         images = synthetic_faces({"train": 5}).images
-        loaded = Classifier.load(tmp_path / "model")
-        assert loaded.names == NAMES
-        assert np.allclose(loaded.logits(images), trained.logits(images), atol=1e-4)
+        classifier = Classifier.load(tmp_path / "model")
+        assert classifier.names == NAMES
+        assert np.allclose(classifier.logits(images), original.logits(images), atol=1e-4)
 
     def test_colour_photo_reads_as_its_luma(self, tmp_path: Path) -> None:
-        trained = saved(tmp_path / "model", "nano")
+        original = saved(tmp_path / "model", "nano")
         images = synthetic_faces({"train": 4}, size=48, colour=True).images
-        assert np.allclose(Classifier.load(tmp_path / "model").logits(images), trained.logits(images), atol=1e-4)
+        assert np.allclose(Classifier.load(tmp_path / "model").logits(images), original.logits(images), atol=1e-4)
 
     def test_missing_weights(self, tmp_path: Path) -> None:
         saved(tmp_path / "model", "nano")

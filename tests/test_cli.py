@@ -28,7 +28,7 @@ ALSO_ONLY_WITH_TRAIN = ("matplotlib", "safetensors", "yaml")
 
 
 @pytest.fixture
-def drawn(tmp_path: Path) -> Path:
+def drawn_archive(tmp_path: Path) -> Path:
     """An archive of 42 training, 14 validation and 14 test faces."""
     path = tmp_path / "drawn.zip"
     assert main(["data", "draw", "--out", str(path), "--train", "42", "--validation", "14", "--test", "14"]) == 0
@@ -51,53 +51,55 @@ def one_line(text: str) -> str:
 
 def test_help_starts_with_examples_and_loads_nothing_heavy() -> None:
     resource = pytest.importorskip("resource", reason="Windows has no limits")
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = python(
+    usage_before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    completed = python(
         "import sys, mien, mien.cli\n"
         "code = mien.cli.main(['--help'])\n"
         f"print('loaded:', sorted(set({HEAVY!r}) & set(sys.modules)), 'code:', code)"
     )
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert done.stdout.splitlines()[2] == "Examples:"
-    assert done.stdout.splitlines()[-1] == "loaded: [] code: 0", done.stdout + done.stderr
-    used = (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime)
-    assert used < 0.3, f"mien --help took {used:.2f} s of processor time"
+    usage_after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert completed.stdout.splitlines()[2] == "Examples:"
+    assert completed.stdout.splitlines()[-1] == "loaded: [] code: 0", completed.stdout + completed.stderr
+    seconds = (usage_after.ru_utime + usage_after.ru_stime) - (usage_before.ru_utime + usage_before.ru_stime)
+    assert seconds < 0.3, f"mien --help took {seconds:.2f} s of processor time"
 
 
 @pytest.mark.parametrize("command", ["data", "evaluate", "predict"])
 def test_help_of_a_command_needs_the_base_install_alone(command: str) -> None:
-    blocked = (*ONLY_WITH_TRAIN, *ALSO_ONLY_WITH_TRAIN)
-    done = python(
-        f"import sys; sys.modules.update(dict.fromkeys({blocked!r})); import mien.cli\n"
+    blocked_modules = (*ONLY_WITH_TRAIN, *ALSO_ONLY_WITH_TRAIN)
+    completed = python(
+        f"import sys; sys.modules.update(dict.fromkeys({blocked_modules!r})); import mien.cli\n"
         f"sys.exit(mien.cli.main([{command!r}, '--help']))"
     )
-    assert done.returncode == 0, done.stderr
-    assert "Examples:" in done.stdout
+    assert completed.returncode == 0, completed.stderr
+    assert "Examples:" in completed.stdout
 
 
 def test_base_install_handles_data_and_says_what_training_needs(tmp_path: Path) -> None:
-    blocked = (*ONLY_WITH_TRAIN, *ALSO_ONLY_WITH_TRAIN)
+    blocked_modules = (*ONLY_WITH_TRAIN, *ALSO_ONLY_WITH_TRAIN)
     (tmp_path / "run").mkdir()
     for name in ("config.json", "model.safetensors"):
         (tmp_path / "run" / name).write_text("{}")
     code = (
-        f"import sys; sys.modules.update(dict.fromkeys({blocked!r})); import mien.cli\n"
+        f"import sys; sys.modules.update(dict.fromkeys({blocked_modules!r})); import mien.cli\n"
         "print(mien.cli.main(['data', 'draw', '--out', 'd.zip', '--train', '7', '--validation', '7', '--test', '7']))\n"
         "print(mien.cli.main(['data', 'inspect', 'd.zip']))\n"
         "print(mien.cli.main(['train', '--data', 'd.zip', '--out', 'run']))\n"
         "print(mien.cli.main(['predict', 'face.png', '--model', 'run']))"
     )
-    done = python(code, cwd=tmp_path)
-    codes = [line for line in done.stdout.splitlines() if line.isdigit()]
-    assert codes == ["0", "0", "2", "2"], done.stdout + done.stderr
-    told = done.stderr.splitlines()
-    assert len(told) == 2
-    assert all("is not installed; pip install 'mien[train]' brings it" in line for line in told)
+    completed = python(code, cwd=tmp_path)
+    codes = [line for line in completed.stdout.splitlines() if line.isdigit()]
+    assert codes == ["0", "0", "2", "2"], completed.stdout + completed.stderr
+    errors = completed.stderr.splitlines()
+    assert len(errors) == 2
+    assert all("is not installed; pip install 'mien[train]' brings it" in line for line in errors)
 
 
 def test_module_runs_the_command_line() -> None:
-    done = python("import runpy, sys; sys.argv = ['mien', '--version']; runpy.run_module('mien', run_name='__main__')")
-    assert (done.returncode, done.stdout) == (0, f"mien {mien.__version__}\n")
+    completed = python(
+        "import runpy, sys; sys.argv = ['mien', '--version']; runpy.run_module('mien', run_name='__main__')"
+    )
+    assert (completed.returncode, completed.stdout) == (0, f"mien {mien.__version__}\n")
 
 
 def test_without_a_command_help_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -106,7 +108,7 @@ def test_without_a_command_help_is_printed(capsys: pytest.CaptureFixture[str]) -
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["trian"], "mien: error: no command 'trian'; did you mean train?"),
         (
@@ -139,12 +141,16 @@ def test_without_a_command_help_is_printed(capsys: pytest.CaptureFixture[str]) -
     ],
 )
 def test_mistakes_are_told_on_one_line(
-    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(arguments) == 2
     captured = capsys.readouterr()
-    assert told in one_line(captured.err)
+    assert message in one_line(captured.err)
     assert captured.out == ""
     assert list(tmp_path.iterdir()) == []
 
@@ -160,8 +166,8 @@ def test_words_may_stand_on_both_sides_of_options() -> None:
         (["a", "--model", "m", "--", "-b", "--json"], ["a", "-b", "--json"]),
         (["--model", "m"], []),
     ):
-        given = parser.parse(arguments)
-        assert (given.words, given.model) == (words, "m")
+        options = parser.parse(arguments)
+        assert (options.words, options.model) == (words, "m")
 
 
 def raising(error: BaseException) -> types.SimpleNamespace:
@@ -178,7 +184,7 @@ class OutOfMemoryError(RuntimeError):
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "told"),
+    ("error", "code", "message"),
     [
         (MienError("faces.csv row 3:\n wrong"), 2, "mien: error: faces.csv row 3: wrong"),
         (ModuleNotFoundError("no", name="torch"), 2, "mien: error: torch is not installed; pip install 'mien[train]'"),
@@ -196,13 +202,13 @@ class OutOfMemoryError(RuntimeError):
 def test_errors_have_one_line_and_an_exit_code(
     error: BaseException,
     code: int,
-    told: str,
+    message: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setitem(sys.modules, "mien.cli.predict", raising(error))
     assert main(["predict"]) == code
-    assert told in one_line(capsys.readouterr().err)
+    assert message in one_line(capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("arguments", [["--debug", "predict"], ["predict", "--debug"]])
@@ -211,26 +217,26 @@ def test_debug_shows_the_traceback_anywhere(
 ) -> None:
     monkeypatch.setitem(sys.modules, "mien.cli.predict", raising(MienError("wrong")))
     assert main(arguments) == 2
-    told = capsys.readouterr().err
-    assert told.startswith("Traceback (most recent call last)")
-    assert told.endswith("mien: error: wrong\n")
+    stderr = capsys.readouterr().err
+    assert stderr.startswith("Traceback (most recent call last)")
+    assert stderr.endswith("mien: error: wrong\n")
 
 
-def test_a_closed_pipe_is_no_error(drawn: Path) -> None:
-    code = f"import sys, mien.cli; sys.exit(mien.cli.main(['data', 'inspect', {str(drawn)!r}, '--json']))"
+def test_a_closed_pipe_is_no_error(drawn_archive: Path) -> None:
+    code = f"import sys, mien.cli; sys.exit(mien.cli.main(['data', 'inspect', {str(drawn_archive)!r}, '--json']))"
     environment = {**os.environ, "PYTHONPATH": str(Path(mien.__file__).parents[1]), "PYTHONUNBUFFERED": "1"}
-    reading, writing = os.pipe()
-    os.close(reading)
-    with os.fdopen(writing, "w") as closed:
-        done = subprocess.run(
-            [sys.executable, "-c", code], stdout=closed, stderr=subprocess.PIPE, text=True, env=environment, timeout=60
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    with os.fdopen(write_end, "w") as pipe:
+        completed = subprocess.run(
+            [sys.executable, "-c", code], stdout=pipe, stderr=subprocess.PIPE, text=True, env=environment, timeout=60
         )
-    assert (done.returncode, done.stderr) == (1, "")
+    assert (completed.returncode, completed.stderr) == (1, "")
 
 
-def test_inspect_prints_counts_as_json(drawn: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_inspect_prints_counts_as_json(drawn_archive: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
-    assert main(["data", "inspect", str(drawn), "--json"]) == 0
+    assert main(["data", "inspect", str(drawn_archive), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert {split: part["total"] for split, part in report["splits"].items()} == {
         "train": 42,
@@ -240,35 +246,35 @@ def test_inspect_prints_counts_as_json(drawn: Path, capsys: pytest.CaptureFixtur
     assert report["splits"]["train"]["classes"] == dict.fromkeys(
         ["angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"], 6
     )
-    assert main(["data", "inspect", str(drawn)]) == 0
+    assert main(["data", "inspect", str(drawn_archive)]) == 0
     assert "total" in capsys.readouterr().out
 
 
-def test_draw_replaces_a_file_only_when_asked_to(drawn: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before = drawn.read_bytes()
+def test_draw_replaces_a_file_only_when_asked_to(drawn_archive: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bytes_before = drawn_archive.read_bytes()
     counts = ["--train", "7", "--validation", "7", "--test", "7"]
-    assert main(["data", "draw", "--out", str(drawn), *counts]) == 2
+    assert main(["data", "draw", "--out", str(drawn_archive), *counts]) == 2
     assert "--force" in capsys.readouterr().err
-    assert drawn.read_bytes() == before
-    assert main(["data", "draw", "--out", str(drawn), *counts, "--force"]) == 0
-    with zipfile.ZipFile(drawn) as archive:
+    assert drawn_archive.read_bytes() == bytes_before
+    assert main(["data", "draw", "--out", str(drawn_archive), *counts, "--force"]) == 0
+    with zipfile.ZipFile(drawn_archive) as archive:
         assert len(archive.namelist()) == 21
 
 
-@pytest.mark.parametrize("hidden", [True, False])
-def test_remarks_of_libraries_stay_hidden(hidden: bool) -> None:
+@pytest.mark.parametrize("hide", [True, False])
+def test_remarks_of_libraries_stay_hidden(hide: bool) -> None:
     code = f"""
 import torch
 from mien.cli.signals import hide_remarks
-if {hidden}: hide_remarks()
+if {hide}: hide_remarks()
 from timm.scheduler import CosineLRScheduler
 CosineLRScheduler(torch.optim.SGD([torch.zeros(1)], 1.0), t_initial=1)
 import logging
 for name in ("transformers.x", "accelerate.y", "huggingface_hub.z"): logging.getLogger(name).warning("no")
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0 and done.stdout == "" and ("Cosine annealing" in done.stderr) != hidden
-    assert not hidden or done.stderr == ""
+    completed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert completed.returncode == 0 and completed.stdout == "" and ("Cosine annealing" in completed.stderr) != hide
+    assert not hide or completed.stderr == ""
 
 
 def test_draw_without_a_name_takes_a_new_one(
@@ -322,8 +328,8 @@ def test_reports_of_several_models_have_names_of_their_own() -> None:
     assert report_folders(out, [Path("runs/a/model")]) == [out]
     folders = [Path("runs/a/model"), Path("runs/b"), Path("other/a/model"), Path("a")]
     assert report_folders(out, folders) == [out / "a", out / "b", out / "a-again-1", out / "a-again-2"]
-    taken = report_folders(out, [Path("average"), Path("runs/average/model")])
-    assert taken == [out / "average-again-1", out / "average-again-2"], "average is the report of the average"
+    average_folders = report_folders(out, [Path("average"), Path("runs/average/model")])
+    assert average_folders == [out / "average-again-1", out / "average-again-2"], "average is the report of the average"
 
 
 def test_history_is_read_beside_the_model_of_a_run(tmp_path: Path) -> None:
@@ -365,28 +371,32 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-def test_evaluate_writes_a_report(drawn: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_evaluate_writes_a_report(
+    drawn_archive: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "report"
     capsys.readouterr()
-    assert main(["evaluate", str(model), "--data", str(drawn), "--split", "test", "--out", str(out), "--tta"]) == 0
-    told = capsys.readouterr().out
+    assert (
+        main(["evaluate", str(model), "--data", str(drawn_archive), "--split", "test", "--out", str(out), "--tta"]) == 0
+    )
+    output = capsys.readouterr().out
     metrics = json.loads((out / "metrics.json").read_text())
     assert (metrics["split"], metrics["n"], metrics["tta"]) == ("test", 14, True)
     assert metrics["clean"] is None, "nothing says that it was trained on this data"
-    assert "clean: not known, the pictures that the model was trained on are not at hand" in told
-    assert f"whole: accuracy {metrics['accuracy']:.2%}" in told
-    assert f"report: {out / 'report.html'}" in told
-    assert "averaged" in told
+    assert "clean: not known, the pictures that the model was trained on are not at hand" in output
+    assert f"whole: accuracy {metrics['accuracy']:.2%}" in output
+    assert f"report: {out / 'report.html'}" in output
+    assert "averaged" in output
     assert not (out / "summary.json").exists()
 
 
 def test_evaluate_knows_what_the_model_was_trained_on(
-    drawn: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    drawn_archive: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def evaluated(meta: dict[str, Any], sketches: Any, split: str, *options: str) -> dict[str, Any]:
         folder, out = tmp_path / "model", tmp_path / "report"
         Classifier.load(model).save(folder, meta, sketches)
-        data = ["--data", str(drawn), "--split", split, "--out", str(out), *options]
+        data = ["--data", str(drawn_archive), "--split", split, "--out", str(out), *options]
         assert main(["evaluate", str(folder), *data]) == 0
         metrics: dict[str, Any] = json.loads((out / "metrics.json").read_text())
         return metrics
@@ -395,22 +405,25 @@ def test_evaluate_knows_what_the_model_was_trained_on(
     from mien.data.read import read_faces
     from mien.model.classifier import Classifier
 
-    faces = read_faces(drawn)
-    this = {"data": {"fingerprint": faces.fingerprint}}
-    exact = evaluated(this, None, "test")
-    assert exact["clean"]["n"] + exact["twins"]["n"] == 14 and not exact["clean_is_approximate"]
-    seen = evaluated(this, None, "train")
-    assert (seen["clean"], seen["clean_reason"]) == (None, "the model was trained on these very pictures")
-    other = {"data": {"fingerprint": "f" * 64}}
-    assert evaluated(other, None, "train")["twins"] is None, "the training split of other data says nothing"
-    given = evaluated(other, None, "train", "--train-data", str(drawn))
-    assert given["clean_reason"] == "the model was trained on these very pictures"
+    faces = read_faces(drawn_archive)
+    this_data = {"data": {"fingerprint": faces.fingerprint}}
+    exact_metrics = evaluated(this_data, None, "test")
+    assert exact_metrics["clean"]["n"] + exact_metrics["twins"]["n"] == 14 and not exact_metrics["clean_is_approximate"]
+    training_metrics = evaluated(this_data, None, "train")
+    assert (training_metrics["clean"], training_metrics["clean_reason"]) == (
+        None,
+        "the model was trained on these very pictures",
+    )
+    other_data = {"data": {"fingerprint": "f" * 64}}
+    assert evaluated(other_data, None, "train")["twins"] is None, "the training split of other data says nothing"
+    named_data_metrics = evaluated(other_data, None, "train", "--train-data", str(drawn_archive))
+    assert named_data_metrics["clean_reason"] == "the model was trained on these very pictures"
     # Its sketches are of all pictures of this data, so that each is found again.
     capsys.readouterr()
-    rough = evaluated(other, sketch(faces.images), "train")
-    assert rough["clean_is_approximate"] and rough["twins"]["n"] == rough["n"]
-    half = evaluated(other, sketch(faces.part("train").images[:3]), "train")
-    assert half["clean_is_approximate"] and 3 <= half["twins"]["n"] < half["n"]
+    sketch_metrics = evaluated(other_data, sketch(faces.images), "train")
+    assert sketch_metrics["clean_is_approximate"] and sketch_metrics["twins"]["n"] == sketch_metrics["n"]
+    partial_metrics = evaluated(other_data, sketch(faces.part("train").images[:3]), "train")
+    assert partial_metrics["clean_is_approximate"] and 3 <= partial_metrics["twins"]["n"] < partial_metrics["n"]
     assert "(approximate, by sketches: " in capsys.readouterr().out
 
 
@@ -431,25 +444,29 @@ def test_evaluate_takes_a_table_with_a_test_split_alone(
 
 
 def test_evaluate_over_several_models_gives_a_table(
-    drawn: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    drawn_archive: Path,
+    model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     out = tmp_path / "both"
     models = [str(model), str(model / "model")]
-    arguments = ["evaluate", *models, "--data", str(drawn), "--split", "validation", "--out", str(out)]
-    assert main([*arguments, "--train-data", str(drawn), "--batch_size", "5"]) == 0
+    arguments = ["evaluate", *models, "--data", str(drawn_archive), "--split", "validation", "--out", str(out)]
+    assert main([*arguments, "--train-data", str(drawn_archive), "--batch_size", "5"]) == 0
     summary = json.loads((out / "summary.json").read_text())
     names = [model.name, f"{model.name}-again-1"]
     first = json.loads((out / names[0] / "metrics.json").read_text())
     assert [(row["kind"], row["name"]) for row in summary["rows"]] == [("model", name) for name in names]
     assert [row["scores"]["accuracy"]["value"] for row in summary["rows"]] == [first["accuracy"]] * 2
     assert not (out / "average").exists(), "an average takes --average"
-    told = capsys.readouterr().out
-    assert (out / "summary.txt").read_text() in told and "mean of" not in told and "average" not in told
+    output = capsys.readouterr().out
+    assert (out / "summary.txt").read_text() in output and "mean of" not in output and "average" not in output
     for suffix in ("md", "tex", "csv"):
         assert f"{100 * first['accuracy']:.2f}" in (out / f"models.{suffix}").read_text()
-        assert str(out / f"models.{suffix}") in told
-    everything = [path.read_text(errors="replace") for path in out.rglob("*.*") if path.suffix != ".png"]
-    assert len(everything) > 10 and not any(str(tmp_path.parent) in text for text in everything), "an absolute path"
+        assert str(out / f"models.{suffix}") in output
+    texts = [path.read_text(errors="replace") for path in out.rglob("*.*") if path.suffix != ".png"]
+    assert len(texts) > 10 and not any(str(tmp_path.parent) in text for text in texts), "an absolute path"
     assert [pair["models"] for pair in summary["pairs"]] == [names]
     assert {(pair["b"], pair["c"], pair["p"]) for pair in summary["pairs"]} == {(0, 0, 1.0)}
 
@@ -486,26 +503,26 @@ def save_untrained(run: Path, names: tuple[str, ...], meta: dict[str, Any]) -> P
 
 
 def test_models_of_other_classes_are_not_evaluated_together(
-    drawn: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    drawn_archive: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from mien.labels import FER2013
 
-    other = save_untrained(tmp_path / "other", (*FER2013, "contempt"), {})
+    other_model = save_untrained(tmp_path / "other", (*FER2013, "contempt"), {})
     capsys.readouterr()
-    arguments = ["--data", str(drawn), "--split", "test", "--out", str(tmp_path / "out")]
-    assert main(["evaluate", str(model), str(other), *arguments]) == 2
+    arguments = ["--data", str(drawn_archive), "--split", "test", "--out", str(tmp_path / "out")]
+    assert main(["evaluate", str(model), str(other_model), *arguments]) == 2
     assert "neutral, contempt, unlike" in one_line(capsys.readouterr().err)
     assert not (tmp_path / "out").exists()
 
 
 def test_models_that_validated_on_different_pictures_have_no_average(
-    drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    drawn_archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from mien.data.read import read_faces
     from mien.labels import FER2013
 
     folder = tmp_path / "faces"
-    with zipfile.ZipFile(drawn) as archive:
+    with zipfile.ZipFile(drawn_archive) as archive:
         archive.extractall(folder, [name for name in archive.namelist() if name.startswith("train/")])
     models = []
     for seed in (1, 2):
@@ -526,14 +543,14 @@ def test_models_that_validated_on_different_pictures_have_no_average(
 
 
 def test_evaluate_finds_the_validation_part_that_training_cut(
-    drawn: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    drawn_archive: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from mien.data.read import read_faces
     from mien.data.twins import cut_validation
     from mien.model.classifier import Classifier
 
     folder = tmp_path / "faces"
-    with zipfile.ZipFile(drawn) as archive:
+    with zipfile.ZipFile(drawn_archive) as archive:
         archive.extractall(folder, [name for name in archive.namelist() if name.startswith("train/")])
     faces = read_faces(folder)
     arguments = ["--data", str(folder), "--split", "validation", "--out", str(tmp_path / "report")]
@@ -558,25 +575,25 @@ def test_an_unwritable_place_is_told_before_any_work(
 
     monkeypatch.setattr("mien.data.read.read_faces", read_faces)
     monkeypatch.setattr("mien.data.drawn.draw_faces", lambda *_: read_faces(""))
-    taken = tmp_path / "taken"
-    taken.write_text("mine")
+    file = tmp_path / "taken"
+    file.write_text("mine")
     arguments = ["evaluate", "--data", "d.zip", "--split", "test", "--out"]
     for command in (
-        ["data", "draw", "--out", str(taken / "drawn.zip")],
-        [*arguments, str(taken / "report"), str(model)],
-        [*arguments, str(taken), str(model), str(model)],
+        ["data", "draw", "--out", str(file / "drawn.zip")],
+        [*arguments, str(file / "report"), str(model)],
+        [*arguments, str(file), str(model), str(model)],
     ):
         assert main(command) == 2
-        assert f"{taken}: cannot be made, as {taken} is in its way" in one_line(capsys.readouterr().err)
-    assert taken.read_text() == "mine"
+        assert f"{file}: cannot be made, as {file} is in its way" in one_line(capsys.readouterr().err)
+    assert file.read_text() == "mine"
 
 
 def test_evaluate_never_replaces_what_is_no_report(
-    drawn: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    drawn_archive: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
-    arguments = ["--data", str(drawn), "--split", "test", "--out", str(tmp_path / "mine")]
+    arguments = ["--data", str(drawn_archive), "--split", "test", "--out", str(tmp_path / "mine")]
     assert main(["evaluate", str(model), *arguments]) == 2
     assert "thesis.txt" in one_line(capsys.readouterr().err)
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
@@ -587,24 +604,27 @@ def test_predict_gives_a_record_for_every_picture(
 ) -> None:
     from PIL import Image
 
-    face, broken = tmp_path / "face.png", tmp_path / "broken.png"
-    Image.fromarray(np.arange(48 * 48, dtype=np.uint32).astype(np.uint8).reshape(48, 48)).save(face)
-    broken.write_bytes(face.read_bytes()[:60])
+    photo, broken_photo = tmp_path / "face.png", tmp_path / "broken.png"
+    Image.fromarray(np.arange(48 * 48, dtype=np.uint32).astype(np.uint8).reshape(48, 48)).save(photo)
+    broken_photo.write_bytes(photo.read_bytes()[:60])
     options = ["--model", str(model), "--detector", "none"]
-    assert main(["predict", str(broken), str(face), *options, "--json"]) == 3
+    assert main(["predict", str(broken_photo), str(photo), *options, "--json"]) == 3
     captured = capsys.readouterr()
     records = [json.loads(line) for line in captured.out.splitlines()]
-    assert [(record["input"], record["status"]) for record in records] == [(str(broken), "error"), (str(face), "ok")]
-    (found,) = records[1]["faces"]
-    assert found["box"] == [0, 0, 48, 48] and found["detector_score"] is None
-    assert sum(found["probabilities"].values()) == pytest.approx(1)
-    told, doubt = captured.err.splitlines()
-    assert told == f"mien: 1 of 2 could not be read, the first is {records[0]['error']}"
-    assert doubt.startswith("mien: this model has no threshold for sure answers") and found["uncertain"] is None
-    assert "broken picture" in told
-    assert main(["predict", str(face), *options]) == 0
-    assert capsys.readouterr().out.startswith(f"{face}: {found['label']} {found['score']:.0%}")
-    assert main(["predict", str(face), *options, str(face), "--json"]) == 0
+    assert [(record["input"], record["status"]) for record in records] == [
+        (str(broken_photo), "error"),
+        (str(photo), "ok"),
+    ]
+    (face,) = records[1]["faces"]
+    assert face["box"] == [0, 0, 48, 48] and face["detector_score"] is None
+    assert sum(face["probabilities"].values()) == pytest.approx(1)
+    error_line, remark = captured.err.splitlines()
+    assert error_line == f"mien: 1 of 2 could not be read, the first is {records[0]['error']}"
+    assert remark.startswith("mien: this model has no threshold for sure answers") and face["uncertain"] is None
+    assert "broken picture" in error_line
+    assert main(["predict", str(photo), *options]) == 0
+    assert capsys.readouterr().out.startswith(f"{photo}: {face['label']} {face['score']:.0%}")
+    assert main(["predict", str(photo), *options, str(photo), "--json"]) == 0
     assert capsys.readouterr().out.count("\n") == 2
 
 
@@ -620,8 +640,8 @@ def test_predict_answers_as_the_classifier(model: Path, tmp_path: Path, capsys: 
     expected = torch.from_numpy(classifier.logits(pixels[None])[0]).softmax(0).tolist()
     capsys.readouterr()
     assert main(["predict", str(tmp_path / "face.png"), "--model", str(model), "--detector", "none", "--json"]) == 0
-    (found,) = json.loads(capsys.readouterr().out)["faces"]
-    assert found["probabilities"] == pytest.approx(dict(zip(classifier.names, expected, strict=True)), abs=1e-5)
+    (face,) = json.loads(capsys.readouterr().out)["faces"]
+    assert face["probabilities"] == pytest.approx(dict(zip(classifier.names, expected, strict=True)), abs=1e-5)
 
 
 def test_predict_refuses_damaged_weights(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -650,10 +670,10 @@ def test_evaluate_without_a_model_takes_the_shipped_weights_where_there_are_any(
     monkeypatch.setattr("mien.model.places.SHIPPED", tmp_path / "weights")
     assert main(arguments) == 2
     assert "no weights are shipped in this installation" in capsys.readouterr().err
-    shipped = tmp_path / "weights" / "mini"
-    shipped.mkdir(parents=True)
+    shipped_folder = tmp_path / "weights" / "mini"
+    shipped_folder.mkdir(parents=True)
     for name in ("config.json", "model.safetensors"):
-        (shipped / name).write_text("{}", encoding="utf-8")
+        (shipped_folder / name).write_text("{}", encoding="utf-8")
     assert main(arguments) == 2
     assert "missing.zip" in capsys.readouterr().err
 
@@ -662,6 +682,6 @@ def test_an_option_of_several_words_takes_those_that_it_knows() -> None:
     parser = Parser("mien test", "")
     parser.add_argument("run")
     parser.add_argument("--splits", nargs="+", choices=("validation", "test"))
-    for words in (["a", "--splits", "validation", "test"], ["--splits", "validation", "test", "a"]):
-        given = parser.parse(words)
-        assert (given.run, given.splits) == ("a", ["validation", "test"])
+    for arguments in (["a", "--splits", "validation", "test"], ["--splits", "validation", "test", "a"]):
+        options = parser.parse(arguments)
+        assert (options.run, options.splits) == ("a", ["validation", "test"])

@@ -61,19 +61,19 @@ def simple_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mean:
 
 class TestSpelling:
     @pytest.mark.parametrize(
-        ("words", "value"),
+        ("arguments", "value"),
         [
             (["--tta"], True), (["--tta", "true"], True), (["--tta=on"], True), (["--tta", "yes", "word"], True),
             (["--no-tta"], False), (["--tta", "false"], False), (["--tta=off"], False), (["--no-tta", "false"], True),
         ],
     )  # fmt: skip
-    def test_a_switch(self, words: list[str], value: bool) -> None:
+    def test_a_switch(self, arguments: list[str], value: bool) -> None:
         parser = Parser("mien x", "x")
         parser.add_argument("words", nargs="*")
         parser.add_argument("--tta", action=Switch)
-        options = parser.parse(words)
+        options = parser.parse(arguments)
         assert options.tta is value
-        assert options.words == (["word"] if "word" in words else [])
+        assert options.words == (["word"] if "word" in arguments else [])
 
     def test_a_switch_takes_no_other_word(self) -> None:
         parser = Parser("mien x", "x")
@@ -84,10 +84,10 @@ class TestSpelling:
             parser.parse(["--tta=perhaps"])
 
     def test_training_has_the_same_switches(self) -> None:
-        words = ["--data", "d", "--out", "o"]
-        assert read_settings(TrainConfig, [*words, "--no-class-weights", "--tensorboard"])[0].tensorboard
-        assert not read_settings(TrainConfig, [*words, "--tensorboard", "--no-tensorboard"])[0].tensorboard
-        assert read_settings(PretrainConfig, [*words, "--no-norm-pix"])[0].norm_pix is False
+        arguments = ["--data", "d", "--out", "o"]
+        assert read_settings(TrainConfig, [*arguments, "--no-class-weights", "--tensorboard"])[0].tensorboard
+        assert not read_settings(TrainConfig, [*arguments, "--tensorboard", "--no-tensorboard"])[0].tensorboard
+        assert read_settings(PretrainConfig, [*arguments, "--no-norm-pix"])[0].norm_pix is False
 
     @pytest.mark.parametrize(
         "command", ["train", "pretrain", "evaluate", "predict", "explain", "export", "pack", "card"]
@@ -141,8 +141,8 @@ class TestEveryCommand:
     def test_verbose_tells_how_long_it_took(self, simple_engine: Mean, capsys: pytest.CaptureFixture[str]) -> None:
         Path("a.png").write_bytes(encoded(picture([255])))
         assert main(["-v", "predict", "a.png"]) == 0
-        told = capsys.readouterr().err
-        assert "mien: model mini (Mean), detector yunet" in told and "mien: done in " in told
+        stderr = capsys.readouterr().err
+        assert "mien: model mini (Mean), detector yunet" in stderr and "mien: done in " in stderr
         assert main(["predict", "a.png"]) == 0
         assert "done in" not in capsys.readouterr().err
 
@@ -203,8 +203,8 @@ class TestRecipes:
         assert (config.warmup_epochs, config.freeze.release_epoch) == (warmup, release)
 
     def test_a_share_that_is_replaced_is_no_mistake(self) -> None:
-        words = ["--data", "d", "--out", "o", "--config", "baseline", "--warmup-epochs", "2"]
-        assert read_settings(TrainConfig, words)[0].warmup_epochs == 2
+        arguments = ["--data", "d", "--out", "o", "--config", "baseline", "--warmup-epochs", "2"]
+        assert read_settings(TrainConfig, arguments)[0].warmup_epochs == 2
         with pytest.raises(
             MienError, match=r"--warmup-epochs: got '120%', expected a number of at least 0, or a share"
         ):
@@ -213,19 +213,21 @@ class TestRecipes:
     def test_baseline_can_be_tried_as_it_is_typed(
         self, archive: Path, mae_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        out, smaller = tmp_path / "run", ["--backbone", str(mae_folder), "--freeze.blocks", "2", "--device", "cpu"]
-        words = ["train", "--config", "baseline", "--data", str(archive), "--out", str(out), "--epochs", "1", *smaller]
-        assert main(words) == 0
-        told = capsys.readouterr()
-        assert "frozen: embeddings and blocks 0 to 1; released at epoch 2, after the last of 1" in told.err
-        assert "beside it: config.yaml, curves.pdf, curves.png, curves.svg, history.csv, meta.json, state" in told.out
+        out, options = tmp_path / "run", ["--backbone", str(mae_folder), "--freeze.blocks", "2", "--device", "cpu"]
+        arguments = ["--config", "baseline", "--data", str(archive), "--out", str(out), "--epochs", "1", *options]
+        assert main(["train", *arguments]) == 0
+        captured = capsys.readouterr()
+        assert "frozen: embeddings and blocks 0 to 1; released at epoch 2, after the last of 1" in captured.err
+        assert (
+            "beside it: config.yaml, curves.pdf, curves.png, curves.svg, history.csv, meta.json, state" in captured.out
+        )
 
     def test_a_tracker_that_is_not_installed_is_reported_at_once(
         self, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         monkeypatch.setattr("mien.config.run.find_spec", lambda name: None)
-        words = ["train", "--data", str(archive), "--backbone", "nano", "--freeze.blocks", "0", "--track", "wandb"]
-        assert main([*words, "--out", str(tmp_path / "run")]) == 2
+        arguments = ["train", "--data", str(archive), "--backbone", "nano", "--freeze.blocks", "0", "--track", "wandb"]
+        assert main([*arguments, "--out", str(tmp_path / "run")]) == 2
         assert capsys.readouterr().err == "mien: error: --track wandb: wandb is not installed; pip install wandb\n"
 
 
@@ -234,9 +236,9 @@ class TestPlan:
         self, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         monkeypatch.chdir(tmp_path)
-        words = ["train", "--data", str(archive), "--backbone", "nano", "--epochs", "3", "--batch-size", "16"]
-        frozen = ["--freeze.blocks", "2", "--freeze.release-epoch", "3", "--freeze.random-weights", "--device", "cpu"]
-        assert main([*words, *frozen, "--dry-run"]) == 0
+        arguments = ["train", "--data", str(archive), "--backbone", "nano", "--epochs", "3", "--batch-size", "16"]
+        options = ["--freeze.blocks", "2", "--freeze.release-epoch", "3", "--freeze.random-weights", "--device", "cpu"]
+        assert main([*arguments, *options, "--dry-run"]) == 0
         lines = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
         assert lines["plan"] == "3 epochs, 4 steps of 16 an epoch; 70 images train, 14 validate"
         assert lines["frozen"] == "embeddings and blocks 0 to 1; released at epoch 3"
@@ -254,10 +256,10 @@ class TestPlan:
         tuning = prepared(config, dry=True)
         import torch
 
-        before = {name: value.clone() for name, value in tuning.network.state_dict().items()}
+        weights_before = {name: value.clone() for name, value in tuning.network.state_dict().items()}
         state = torch.get_rng_state()
         plan_lines(tuning)
-        assert all(torch.equal(before[name], value) for name, value in tuning.network.state_dict().items())
+        assert all(torch.equal(weights_before[name], value) for name, value in tuning.network.state_dict().items())
         assert torch.equal(state, torch.get_rng_state())
 
     def test_a_system_that_does_not_count_memory_has_a_plan(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -302,17 +304,17 @@ class TestPlan:
         self, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         monkeypatch.chdir(tmp_path)
-        words = ["--data", str(archive), "--preset", "nano", "--epochs", "2", "--batch-size", "16", "--device", "cpu"]
-        assert main(["pretrain", *words, "--dry-run"]) == 0
-        told = capsys.readouterr().out
-        assert "plan: 2 epochs, 4 steps of 16 an epoch; 70 images train, 75% of each hidden" in told
-        assert "864,384 of 871,488 train, 64,960 of them in the decoder" in told and "time: about" in told
+        options = ["--data", str(archive), "--preset", "nano", "--epochs", "2", "--batch-size", "16", "--device", "cpu"]
+        assert main(["pretrain", *options, "--dry-run"]) == 0
+        output = capsys.readouterr().out
+        assert "plan: 2 epochs, 4 steps of 16 an epoch; 70 images train, 75% of each hidden" in output
+        assert "864,384 of 871,488 train, 64,960 of them in the decoder" in output and "time: about" in output
         assert list(tmp_path.iterdir()) == []
 
 
 class TestBeforeTorch:
     @pytest.mark.parametrize(
-        ("words", "message"),
+        ("arguments", "message"),
         [
             (["--backbone", "mini", "--freeze.blocks", "4"], "whose weights are random at the start"),
             (["--backbone", "mini", "--config", "baseline"], "whose weights are random at the start"),
@@ -324,32 +326,32 @@ class TestBeforeTorch:
         ],
     )
     def test_a_mistake_is_reported_before_torch_is_imported(
-        self, words: list[str], message: str, archive: Path, tmp_path: Path
+        self, arguments: list[str], message: str, archive: Path, tmp_path: Path
     ) -> None:
-        words = ["train", "--data", str(archive), "--out", "run", *words]
-        code = f"import sys, mien.cli; print(mien.cli.main({words!r}), 'torch' in sys.modules)"
-        done = run_python(code, tmp_path)
-        assert done.stdout == "2 False\n", done.stdout + done.stderr
-        assert message in done.stderr and done.stderr.count("\n") == 1
+        arguments = ["train", "--data", str(archive), "--out", "run", *arguments]
+        code = f"import sys, mien.cli; print(mien.cli.main({arguments!r}), 'torch' in sys.modules)"
+        completed = run_python(code, tmp_path)
+        assert completed.stdout == "2 False\n", completed.stdout + completed.stderr
+        assert message in completed.stderr and completed.stderr.count("\n") == 1
         assert list(tmp_path.iterdir()) == []
 
     def test_pretraining_too(self, tmp_path: Path) -> None:
         (tmp_path / "d.zip").touch()
-        words = ["pretrain", "--data", "d.zip", "--out", "o", "--image-size", "50", "--mask-ratio", "0.75"]
-        code = f"import sys, mien.cli; print(mien.cli.main({words!r}), 'torch' in sys.modules)"
-        done = run_python(code, tmp_path)
-        assert done.stdout == "2 False\n" and "expected a multiple of 6, a patch of tiny" in done.stderr
+        arguments = ["pretrain", "--data", "d.zip", "--out", "o", "--image-size", "50", "--mask-ratio", "0.75"]
+        code = f"import sys, mien.cli; print(mien.cli.main({arguments!r}), 'torch' in sys.modules)"
+        completed = run_python(code, tmp_path)
+        assert completed.stdout == "2 False\n" and "expected a multiple of 6, a patch of tiny" in completed.stderr
 
     def test_a_hub_that_is_out_of_reach_is_reported_within_seconds(self, archive: Path, tmp_path: Path) -> None:
-        words = ["train", "--data", str(archive), "--out", "run", "--backbone", "nobody/no-such-vit-mae"]
+        arguments = ["train", "--data", str(archive), "--out", "run", "--backbone", "nobody/no-such-vit-mae"]
         code = (
             "import sys, time, mien.cli; import huggingface_hub; started = time.monotonic()\n"
-            f"print(mien.cli.main({words!r}), 'torch' in sys.modules, time.monotonic() - started < 5)"
+            f"print(mien.cli.main({arguments!r}), 'torch' in sys.modules, time.monotonic() - started < 5)"
         )
-        place = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "cache")}
-        done = run_python(code, tmp_path, environment=place)
-        assert done.stdout == "2 False True\n", done.stdout + done.stderr
-        assert "no connection to http://127.0.0.1:9" in done.stderr and "download config.json" in done.stderr
+        environment = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "cache")}
+        completed = run_python(code, tmp_path, environment=environment)
+        assert completed.stdout == "2 False True\n", completed.stdout + completed.stderr
+        assert "no connection to http://127.0.0.1:9" in completed.stderr and "download config.json" in completed.stderr
 
 
 class TestHub:
@@ -375,8 +377,8 @@ class TestHub:
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{server.server_port}")
         assert ensure_at_hand("a/there", "--backbone") is False
-        for name, words in (("gone", "no such model"), ("secret", "no such model"), ("odd", "answered 500")):
-            with pytest.raises(MienError, match=words):
+        for name, message in (("gone", "no such model"), ("secret", "no such model"), ("odd", "answered 500")):
+            with pytest.raises(MienError, match=message):
                 ensure_at_hand(f"a/{name}", "--backbone")
         started = time.monotonic()
         with pytest.raises(MienError, match="no connection"):
@@ -407,7 +409,7 @@ class TestResume:
         """A working folder with a finished run of two epochs in runs/nano, a name that nobody typed."""
         monkeypatch.chdir(tmp_path)
         (tmp_path / "drawn.zip").write_bytes(archive.read_bytes())
-        words = [
+        options = [
             "--backbone",
             "nano",
             "--epochs",
@@ -419,7 +421,7 @@ class TestResume:
             "--device",
             "cpu",
         ]
-        assert main(["train", "--data", "drawn.zip", *words]) == 0
+        assert main(["train", "--data", "drawn.zip", *options]) == 0
         return tmp_path
 
     def test_a_run_goes_on_from_its_folder_alone(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -431,27 +433,28 @@ class TestResume:
         assert (run / "model" / "model.safetensors").read_bytes() == weights
         saved = yaml.safe_load((run / "config.yaml").read_text())
         assert (saved["data"], saved["epochs"], saved["warmup_epochs"], saved["lr"]) == ("drawn.zip", 2, 0.5, None)
-        again = read_settings(TrainConfig, ["--config", "runs/nano/config.yaml"])[0]
-        assert (again.backbone, again.warmup_epochs) == ("nano", 0.5)
+        config = read_settings(TrainConfig, ["--config", "runs/nano/config.yaml"])[0]
+        assert (config.backbone, config.warmup_epochs) == ("nano", 0.5)
         capsys.readouterr()
         assert main(["train", "--resume", "runs/nano", "--epochs", "4"]) == 2
-        told = capsys.readouterr().err
-        assert "epochs: 2 -> 4" in told and "--backbone runs/nano" in told and told.count("\n") == 1
+        stderr = capsys.readouterr().err
+        assert "epochs: 2 -> 4" in stderr and "--backbone runs/nano" in stderr and stderr.count("\n") == 1
         assert main(["train", "--resume", "runs/nano", "--warmup-epochs", "25%", "--epochs", "2"]) == 0
         capsys.readouterr()
         assert main(["pretrain", "--resume", "runs/nano"]) == 2
         assert "is a run of `mien train`, not of `mien pretrain`" in capsys.readouterr().err
         (folder / "drawn.zip").unlink()
         assert main(["train", "--resume", "runs/nano"]) == 2
-        told = capsys.readouterr().err
+        stderr = capsys.readouterr().err
         assert (
-            "drawn.zip, on which the run in runs/nano was trained, is gone" in told and "a value is missing" not in told
+            "drawn.zip, on which the run in runs/nano was trained, is gone" in stderr
+            and "a value is missing" not in stderr
         )
 
     def test_what_is_no_run(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["train", "--resume", str(tmp_path)]) == 2
-        told = capsys.readouterr().err
-        assert "holds no run that can go on (state.safetensors is missing)" in told and told.count("\n") == 1
+        stderr = capsys.readouterr().err
+        assert "holds no run that can go on (state.safetensors is missing)" in stderr and stderr.count("\n") == 1
         (tmp_path / "state.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{}      ")
         assert main(["train", "--resume", str(tmp_path)]) == 2
         assert "is damaged or no state of a run" in capsys.readouterr().err
@@ -461,8 +464,8 @@ class TestNames:
     def test_defaults_are_new_names(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
 
-        def out(*words: str, schema: type = TrainConfig) -> str:
-            return str(read_settings(schema, ["--data", "d", *words])[0].out)
+        def out(*arguments: str, schema: type = TrainConfig) -> str:
+            return str(read_settings(schema, ["--data", "d", *arguments])[0].out)
 
         assert out() == "runs/tiny"
         Path("runs/tiny").mkdir(parents=True)
@@ -483,21 +486,21 @@ class TestNames:
         monkeypatch.chdir(tmp_path)
         Image.fromarray(data.astronaut()[:256, 100:356]).save("photo.jpg")
         assert main(["explain", "photo.jpg"]) == 0
-        told = capsys.readouterr()
-        assert told.out.startswith("photo-explained.png: 1 face") and told.err == ""
-        before = Path("photo-explained.png").read_bytes()
+        captured = capsys.readouterr()
+        assert captured.out.startswith("photo-explained.png: 1 face") and captured.err == ""
+        bytes_before = Path("photo-explained.png").read_bytes()
         assert main(["explain", "photo.jpg"]) == 0
-        assert Path("photo-explained-2.png").is_file() and Path("photo-explained.png").read_bytes() == before
+        assert Path("photo-explained-2.png").is_file() and Path("photo-explained.png").read_bytes() == bytes_before
 
     def test_evaluate_names_the_report_and_takes_the_model_as_predict_does(
         self, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         monkeypatch.chdir(tmp_path)
-        words = ["--data", str(archive), "--split", "test"]
-        assert main(["evaluate", "--model", "nano", *words]) == 0
-        told = capsys.readouterr().out
-        assert "report: reports/nano/report.html" in told and "metrics.json" in told and "predictions.csv" in told
-        assert main(["evaluate", "nano", *words, "--no-tta"]) == 0
+        arguments = ["--data", str(archive), "--split", "test"]
+        assert main(["evaluate", "--model", "nano", *arguments]) == 0
+        output = capsys.readouterr().out
+        assert "report: reports/nano/report.html" in output and "metrics.json" in output and "predictions.csv" in output
+        assert main(["evaluate", "nano", *arguments, "--no-tta"]) == 0
         assert "report: reports/nano-2/report.html" in capsys.readouterr().out
 
     def test_the_card_of_a_shipped_model(self, capsys: pytest.CaptureFixture[str]) -> None:
@@ -509,7 +512,7 @@ class TestNames:
 
 class TestInputs:
     @pytest.mark.parametrize(
-        ("word", "message"),
+        ("argument", "message"),
         [
             ("https://example.org/a.jpg", "is an address, and Mien opens no connection; download it first"),
             ("rtsp://camera/1", "is a live stream, and Mien opens no connection; record a part of it first"),
@@ -522,11 +525,11 @@ class TestInputs:
         ],
     )
     def test_what_is_no_file_says_what_is_possible(
-        self, word: str, message: str, simple_engine: Mean, capsys: pytest.CaptureFixture[str]
+        self, argument: str, message: str, simple_engine: Mean, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        assert main(["predict", word]) == 3
-        told = capsys.readouterr()
-        assert message in told.out and told.out.count("\n") == 1 and told.err == ""
+        assert main(["predict", argument]) == 3
+        captured = capsys.readouterr()
+        assert message in captured.out and captured.out.count("\n") == 1 and captured.err == ""
 
     def test_a_pattern_that_the_shell_left_alone(self, simple_engine: Mean, capsys: pytest.CaptureFixture[str]) -> None:
         for name in ("a.png", "b.png"):
@@ -535,29 +538,29 @@ class TestInputs:
         records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
         assert [record["input"] for record in records] == ["a.png", "b.png"]
 
-    @pytest.mark.parametrize("word", ["-", "/dev/stdin"])
-    def test_a_picture_from_standard_input(self, word: str, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("argument", ["-", "/dev/stdin"])
+    def test_a_picture_from_standard_input(self, argument: str, tmp_path: Path) -> None:
         Image.fromarray(np.full((48, 48), 90, np.uint8)).save(tmp_path / "face.png")
         code = (
-            f"import sys, mien.cli; sys.exit(mien.cli.main(['predict', {word!r}, '--detector', 'none', '--json', "
+            f"import sys, mien.cli; sys.exit(mien.cli.main(['predict', {argument!r}, '--detector', 'none', '--json', "
             "'--annotate', 'marked']))"
         )
         with (tmp_path / "face.png").open("rb") as stream:
-            done = run_python(code, tmp_path, stdin=stream)
-        record = json.loads(done.stdout)
-        assert (done.returncode, record["input"], record["status"], len(record["faces"])) == (0, word, "ok", 1)
+            completed = run_python(code, tmp_path, stdin=stream)
+        record = json.loads(completed.stdout)
+        assert (completed.returncode, record["input"], record["status"], len(record["faces"])) == (0, argument, "ok", 1)
         assert os.listdir(tmp_path / "marked") == ["stdin.png"]
         with (tmp_path / "face.png").open("rb") as stream:
             stream.read()
-            done = run_python(code, tmp_path, stdin=stream)
-        assert done.returncode == 3 and "standard input is empty" in json.loads(done.stdout)["error"]
+            completed = run_python(code, tmp_path, stdin=stream)
+        assert completed.returncode == 3 and "standard input is empty" in json.loads(completed.stdout)["error"]
 
     def test_a_broken_picture_from_standard_input(self, tmp_path: Path) -> None:
         code = (
             "import sys, mien.cli; sys.exit(mien.cli.main(['predict', '-', '--detector', 'none', '--timeout', '60']))"
         )
-        done = run_python(code, tmp_path, input="no picture")
-        assert done.returncode == 3 and done.stdout.startswith("error: -: is not a picture that can be read")
+        completed = run_python(code, tmp_path, input="no picture")
+        assert completed.returncode == 3 and completed.stdout.startswith("error: -: is not a picture that can be read")
 
     def test_heic_is_read_with_the_extra_and_named_without_it(
         self, simple_engine: Mean, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -583,12 +586,12 @@ class TestRemarks:
     def test_an_error_is_told_once(self, simple_engine: Mean, capsys: pytest.CaptureFixture[str]) -> None:
         Path("a.png").write_bytes(b"no picture")
         assert main(["predict", "a.png"]) == 3
-        told = capsys.readouterr()
-        assert told.out.count("is not a picture") == 1 and told.err == ""
+        captured = capsys.readouterr()
+        assert captured.out.count("is not a picture") == 1 and captured.err == ""
         Path("b.png").write_bytes(encoded(picture([255])))
         assert main(["predict", "a.png", "b.png"]) == 3
-        told = capsys.readouterr()
-        assert told.out.count("is not a picture") == 1 and told.err == "mien: 1 of 2 could not be read\n"
+        captured = capsys.readouterr()
+        assert captured.out.count("is not a picture") == 1 and captured.err == "mien: 1 of 2 could not be read\n"
 
     def test_crops_without_a_face_hint_at_the_detector(
         self, simple_engine: Mean, capsys: pytest.CaptureFixture[str]
@@ -609,8 +612,8 @@ class TestRemarks:
     ) -> None:
         Path("a.png").write_bytes(encoded(picture([255])))
         assert main(["predict", "a.png", "--annotate", "marked", "--csv", "a.csv"]) == 0
-        told = capsys.readouterr()
-        assert told.out == "a.csv: 1 records, 1 faces\nmarked: 1 annotated copy\n" and told.err == ""
+        captured = capsys.readouterr()
+        assert captured.out == "a.csv: 1 records, 1 faces\nmarked: 1 annotated copy\n" and captured.err == ""
         assert main(["predict", "a.png", "--annotate", "marked", "--json"]) == 0
         err = capsys.readouterr().err
         assert "mien: marked: 1 annotated copy\n" in err
@@ -619,5 +622,5 @@ class TestRemarks:
     def test_uncertain_is_explained_once(self, simple_engine: Mean, capsys: pytest.CaptureFixture[str]) -> None:
         Path("a.png").write_bytes(encoded(picture([204, 204])))
         assert main(["predict", "a.png", "a.png"]) == 0
-        told = capsys.readouterr()
-        assert told.out.count("uncertain") == 4 and told.err.count("uncertain: 4 of 4 faces") == 1
+        captured = capsys.readouterr()
+        assert captured.out.count("uncertain") == 4 and captured.err.count("uncertain: 4 of 4 faces") == 1

@@ -37,9 +37,9 @@ def read(*arguments: str) -> TrainConfig:
 
 def problems(*arguments: str) -> list[str]:
     """What ``mien train`` would say is wrong, without the hint at the end."""
-    with pytest.raises(MienError) as caught:
+    with pytest.raises(MienError) as error:
         read(*arguments)
-    message, hint = str(caught.value).rsplit("; ", 1)
+    message, hint = str(error.value).rsplit("; ", 1)
     assert hint == "see `mien train --help`"
     return message.split("; ")
 
@@ -247,28 +247,28 @@ def test_a_missing_or_binary_file_is_reported(tmp_path: Path) -> None:
 def test_printed_configuration_reads_back_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [*DATA_AND_OUT, "--lr", "3e-5", "--freeze.blocks", "2", "--augment.mixup", "0.25", "--backbone", "null",
                  "--teacher", "a", "b"]  # fmt: skip
-    with pytest.raises(SystemExit) as left:
+    with pytest.raises(SystemExit) as exit_info:
         main(["train", *arguments, "--print-config"])
-    assert left.value.code == 0
-    printed = capsys.readouterr().out
-    assert set(yaml.safe_load(printed)) == {field.name for field in dataclasses.fields(TrainConfig)}
-    assert read("--config", recipe(tmp_path, printed)) == read(*arguments)
+    assert exit_info.value.code == 0
+    output = capsys.readouterr().out
+    assert set(yaml.safe_load(output)) == {field.name for field in dataclasses.fields(TrainConfig)}
+    assert read("--config", recipe(tmp_path, output)) == read(*arguments)
 
 
 def test_printing_needs_no_data_but_right_values(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["train", "--print-config"])
-    printed = yaml.safe_load(capsys.readouterr().out)
-    assert "data" not in printed
-    assert printed["augment"]["flip"] == 0.5
+    settings = yaml.safe_load(capsys.readouterr().out)
+    assert "data" not in settings
+    assert settings["augment"]["flip"] == 0.5
     assert main(["train", "--print-config", "--epochs", "0"]) == 2
     assert capsys.readouterr().out == ""
 
 
 def test_help_of_train_shows_every_field(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as left:
+    with pytest.raises(SystemExit) as exit_info:
         main(["train", "--help"])
-    assert left.value.code == 0
+    assert exit_info.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
     for name, kind in field_types(TrainConfig).items():
         option = f"--{name.replace('_', '-')}"
@@ -314,10 +314,10 @@ def test_baseline_recipe_is_the_baseline() -> None:
 
 
 def test_python_gets_the_same_checks() -> None:
-    with pytest.raises(MienError) as caught:
+    with pytest.raises(MienError) as error:
         TrainConfig(data="d", out="o", epochs=0, lr=-1.0, augment=AugmentConfig(flip=2.0, mixup=float("nan")))
     for field in ("epochs: got 0", "lr: got -1.0", "augment.flip: got 2.0", "augment.mixup: got nan"):
-        assert field in str(caught.value)
+        assert field in str(error.value)
 
 
 def test_mixing_needs_an_even_batch() -> None:
@@ -343,36 +343,36 @@ def test_defaults_depend_on_the_backbone(backbone: str, lr: float | None, expect
 
 
 def test_differences_name_what_decides_the_weights() -> None:
-    old = TrainConfig(data="d", out="o")
-    new = dataclasses.replace(
-        old, data="elsewhere", device="cpu", seed=1, augment=dataclasses.replace(old.augment, flip=0.0)
+    old_config = TrainConfig(data="d", out="o")
+    new_config = dataclasses.replace(
+        old_config, data="elsewhere", device="cpu", seed=1, augment=dataclasses.replace(old_config.augment, flip=0.0)
     )
-    assert differences(to_dict(old), new) == ["augment.flip: 0.5 -> 0.0", "seed: 0 -> 1"]
+    assert differences(to_dict(old_config), new_config) == ["augment.flip: 0.5 -> 0.0", "seed: 0 -> 1"]
 
 
 def test_what_was_written_before_a_field_existed_has_its_default() -> None:
     config = TrainConfig(data="d", out="o")
-    old = to_dict(config)
-    del old["distill"]["mirror"], old["ema"], old["freeze"]
-    assert differences(old, config) == []
-    new = dataclasses.replace(config, ema=0.5)
-    assert differences(old, new) == ["ema: 0.999 -> 0.5"]
+    old_settings = to_dict(config)
+    del old_settings["distill"]["mirror"], old_settings["ema"], old_settings["freeze"]
+    assert differences(old_settings, config) == []
+    new_config = dataclasses.replace(config, ema=0.5)
+    assert differences(old_settings, new_config) == ["ema: 0.999 -> 0.5"]
 
 
 def test_fields_that_are_gone_do_not_stop_a_run_that_did_not_use_them(tmp_path: Path) -> None:
     config = TrainConfig(data="d", out="o")
-    old = {**to_dict(config), "small_size": None, "small_until": 0.7, "never_heard_of": 3}
-    assert differences(old, config) == []
-    assert differences({**old, "small_size": 24}, config) == [
+    old_settings = {**to_dict(config), "small_size": None, "small_until": 0.7, "never_heard_of": 3}
+    assert differences(old_settings, config) == []
+    assert differences({**old_settings, "small_size": 24}, config) == [
         "small_size: 24 -> gone, so that this version cannot go on with the run"
     ]
     path = recipe(tmp_path, "small_size: null\nsmall_until: 0.7\n")
     assert read(*DATA_AND_OUT, "--config", path) == read(*DATA_AND_OUT)
 
 
-@pytest.mark.parametrize(("word", "value"), [("off", "off"), ("on", "on"), ("auto", "auto"), ("no", "off")])
-def test_a_bare_off_is_a_word_where_off_is_a_choice(word: str, value: str, tmp_path: Path) -> None:
-    path = recipe(tmp_path, f"compile: {word}\n")
+@pytest.mark.parametrize(("written_value", "value"), [("off", "off"), ("on", "on"), ("auto", "auto"), ("no", "off")])
+def test_a_bare_off_is_a_word_where_off_is_a_choice(written_value: str, value: str, tmp_path: Path) -> None:
+    path = recipe(tmp_path, f"compile: {written_value}\n")
     config = read_settings(PretrainConfig, [*DATA_AND_OUT, "--config", path])[0]
     assert config.compile == value
 

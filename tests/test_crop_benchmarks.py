@@ -28,8 +28,8 @@ def test_the_readings_are_whole_and_two_pixels_apart() -> None:
 @pytest.mark.parametrize(("way", "method"), [("bilinear", 2), ("bicubic", 3)])
 def test_what_is_read_is_the_middle(way: str, method: int) -> None:
     images = synthetic_faces({"train": 2}, size=48).images
-    found = reading_crop.framed(images, 56, way, 48)
-    for image, crop in zip(images, found, strict=True):
+    crops = reading_crop.framed(images, 56, way, 48)
+    for image, crop in zip(images, crops, strict=True):
         expected = np.asarray(Image.fromarray(image).resize((56, 56), Image.Resampling(method)))[4:52, 4:52]
         assert crop.shape == (48, 48) and np.abs(crop.astype(int) - expected).max() <= 1
     assert (reading_crop.framed(images, 48, "bilinear", 48) == images).all()
@@ -40,19 +40,19 @@ def test_a_reading_is_chosen_on_the_clean_pictures_of_the_half_that_it_does_not_
     labels, group = np.arange(count) % 2, np.arange(count) // 2
     clean = np.arange(count) % 4 < 2
     losses = {"whole": np.full(count, 0.5), "closer": np.where(clean, 0.4, 9.0)}  # awful where nobody chooses
-    halvings, chosen = reading_crop.cross_fitted(losses, labels, clean, group, 3)
-    assert chosen == {"closer": 6} and all(scored["closer"].all() for scored in halvings)
+    halvings, choice_counts = reading_crop.cross_fitted(losses, labels, clean, group, 3)
+    assert choice_counts == {"closer": 6} and all(scored["closer"].all() for scored in halvings)
     # A reading that is good on one half alone is chosen there and scored on the other.
     (scored,), _ = reading_crop.cross_fitted({"a": losses["whole"], "b": losses["whole"]}, labels, clean, group, 1)
     first = scored["a"] if "a" in scored else scored["b"]
     from sklearn.model_selection import StratifiedGroupKFold
 
-    one, other = next(StratifiedGroupKFold(2, shuffle=True, random_state=0).split(labels, labels, group))
-    assert first.all() and not set(group[one]) & set(group[other])
-    good = np.full(count, 0.5)
-    good[one] = 0.1
-    (scored,), _ = reading_crop.cross_fitted({"whole": losses["whole"], "good": good}, labels, clean, group, 1)
-    assert scored["good"].tolist() == np.isin(np.arange(count), other).tolist()
+    choosing, scoring = next(StratifiedGroupKFold(2, shuffle=True, random_state=0).split(labels, labels, group))
+    assert first.all() and not set(group[choosing]) & set(group[scoring])
+    half_losses = np.full(count, 0.5)
+    half_losses[choosing] = 0.1
+    (scored,), _ = reading_crop.cross_fitted({"whole": losses["whole"], "good": half_losses}, labels, clean, group, 1)
+    assert scored["good"].tolist() == np.isin(np.arange(count), scoring).tolist()
 
 
 def test_scores_of_a_network_that_looks_at_the_mean() -> None:
@@ -85,11 +85,11 @@ def test_faces_of_another_size() -> None:
 
 def test_the_loss_of_int8_and_its_interval() -> None:
     right = np.array([True] * 700 + [False] * 300)
-    worse = right.copy()
-    worse[:20], worse[700:710] = False, True
-    found = int8_alone.loss(right, worse)
-    assert found["points"] == pytest.approx(1.0)
-    low, high = found["ci95"]  # of 30 changes of +-1 in 1,000: deviation sqrt(30 - 0.1) / 10 points
+    right_int8 = right.copy()
+    right_int8[:20], right_int8[700:710] = False, True
+    loss = int8_alone.loss(right, right_int8)
+    assert loss["points"] == pytest.approx(1.0)
+    low, high = loss["ci95"]  # of 30 changes of +-1 in 1,000: deviation sqrt(30 - 0.1) / 10 points
     assert low == pytest.approx(1 - 1.96 * 0.547, abs=0.1) and high == pytest.approx(1 + 1.96 * 0.547, abs=0.1)
     assert int8_alone.loss(right, right) == {"points": 0.0, "ci95": [0.0, 0.0]}
 

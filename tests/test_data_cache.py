@@ -26,15 +26,15 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def decodes(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Collects every source that is read, not taken from the cache."""
-    read: list[Path] = []
+    paths: list[Path] = []
     original = reading._read
 
     def counted(path: Path) -> object:
-        read.append(path)
+        paths.append(path)
         return original(path)
 
     monkeypatch.setattr(reading, "_read", counted)
-    return read
+    return paths
 
 
 def test_the_second_read_comes_from_the_cache(tmp_path: Path, cache: Path, decodes: list[Path]) -> None:
@@ -42,8 +42,8 @@ def test_the_second_read_comes_from_the_cache(tmp_path: Path, cache: Path, decod
     first, second = read_faces(source), read_faces(str(source))
     assert len(decodes) == 1 and len(list(cache.iterdir())) == 1
     for name in ("images", "labels", "splits", "ids"):
-        before, after = getattr(first, name), getattr(second, name)
-        assert before.dtype == after.dtype and (before == after).all()
+        decoded_array, cached_array = getattr(first, name), getattr(second, name)
+        assert decoded_array.dtype == cached_array.dtype and (decoded_array == cached_array).all()
     assert (second.names, second.fingerprint, second.warnings) == (first.names, first.fingerprint, first.warnings)
     assert second.source == str(source)
 
@@ -117,8 +117,8 @@ def test_a_broken_cache_gives_a_warning_and_is_made_again(
         file.write_text("hello")
     else:
         np.savez(file, about=np.array([{}], dtype=object))
-    again = read_faces(source)
-    assert (again.images == first.images).all()
+    second = read_faces(source)
+    assert (second.images == first.images).all()
     assert "warning: the cache of" in capsys.readouterr().err
     read_faces(source)
     assert len(decodes) == 2
@@ -127,9 +127,9 @@ def test_a_broken_cache_gives_a_warning_and_is_made_again(
 def test_a_cache_that_cannot_be_written_gives_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    blocked = tmp_path / "file"
-    blocked.write_text("not a folder")
-    monkeypatch.setenv("MIEN_CACHE", str(blocked / "below"))
+    file = tmp_path / "file"
+    file.write_text("not a folder")
+    monkeypatch.setenv("MIEN_CACHE", str(file / "below"))
     assert len(read_faces(write_zip(tmp_path / "archive.zip", kaggle_members(6)))) == 21
     warning = capsys.readouterr().err
     assert "its cache was not stored" in warning and "MIEN_CACHE" in warning

@@ -23,8 +23,8 @@ def test_a_sketch_has_32_bytes_and_finds_the_picture_itself() -> None:
 def test_most_crops_of_a_photograph_are_found(change: str) -> None:
     pictures = photographs(60)
     sketches = sketch(np.stack([crop(picture) for picture in pictures]))
-    changed = np.stack([crop(picture, **CHANGES[change]) for picture in pictures])
-    assert has_sketched_twin(changed, sketches).mean() > 0.6
+    changed_crops = np.stack([crop(picture, **CHANGES[change]) for picture in pictures])
+    assert has_sketched_twin(changed_crops, sketches).mean() > 0.6
 
 
 def test_other_photographs_are_not() -> None:

@@ -51,18 +51,18 @@ def test_unknown_expression_names_the_seven() -> None:
 
 
 def test_same_seed_same_set(faces: FaceSet) -> None:
-    again = draw_faces(train=30, validation=9, test=8, seed=5)
-    assert (again.images == faces.images).all()
-    assert again.fingerprint == faces.fingerprint
+    repeated = draw_faces(train=30, validation=9, test=8, seed=5)
+    assert (repeated.images == faces.images).all()
+    assert repeated.fingerprint == faces.fingerprint
     assert draw_faces(train=30, validation=9, test=8, seed=6).fingerprint != faces.fingerprint
 
 
 def test_a_larger_set_holds_the_smaller_one(faces: FaceSet) -> None:
-    larger = draw_faces(train=40, validation=9, test=20, seed=5)
-    position = {name: row for row, name in enumerate(larger.ids)}
+    larger_set = draw_faces(train=40, validation=9, test=20, seed=5)
+    position = {name: row for row, name in enumerate(larger_set.ids)}
     rows = [position[name] for name in faces.ids]
-    assert (larger.images[rows] == faces.images).all()
-    assert (larger.labels[rows] == faces.labels).all()
+    assert (larger_set.images[rows] == faces.images).all()
+    assert (larger_set.labels[rows] == faces.labels).all()
 
 
 def test_shapes_types_and_balance(faces: FaceSet) -> None:
@@ -121,24 +121,24 @@ def test_equal_sets_give_equal_bytes(faces: FaceSet, tmp_path: Path) -> None:
 
 def test_the_archive_reads_back_as_the_same_set(faces: FaceSet, tmp_path: Path) -> None:
     write_archive(tmp_path / "drawn.zip", faces)
-    read = read_faces(tmp_path / "drawn.zip", cache=False)
-    assert (read.images == faces.images).all()
-    assert read.ids.tolist() == faces.ids.tolist()
-    assert read.fingerprint == faces.fingerprint
+    archived = read_faces(tmp_path / "drawn.zip", cache=False)
+    assert (archived.images == faces.images).all()
+    assert archived.ids.tolist() == faces.ids.tolist()
+    assert archived.fingerprint == faces.fingerprint
 
 
 def test_ids_of_another_set_are_refused(faces: FaceSet, tmp_path: Path) -> None:
-    foreign = replace(faces, ids=np.array([f"row {row}" for row in range(len(faces))]))
+    foreign_faces = replace(faces, ids=np.array([f"row {row}" for row in range(len(faces))]))
     with pytest.raises(MienError, match=r"row 0 does not fit test/angry/PrivateTest_\*\.png"):
-        write_archive(tmp_path / "drawn.zip", foreign)
+        write_archive(tmp_path / "drawn.zip", foreign_faces)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_linear_model_sees_something_but_not_enough() -> None:
     from sklearn.linear_model import RidgeClassifier
 
-    drawn = draw_faces(train=700, validation=350, test=0, seed=0)
-    train, validation = drawn.part("train"), drawn.part("validation")
+    drawn_faces = draw_faces(train=700, validation=350, test=0, seed=0)
+    train, validation = drawn_faces.part("train"), drawn_faces.part("validation")
     mean, deviation = train.images.mean(0), train.images.std(0)
     pixels, held_out = (((part.images - mean) / deviation).reshape(len(part), -1) for part in (train, validation))
     model = RidgeClassifier(alpha=1e3).fit(pixels, train.labels)

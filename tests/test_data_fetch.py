@@ -80,14 +80,14 @@ def test_without_a_connection_a_plain_reason_within_seconds(tmp_path: Path, monk
 
 
 def test_what_http_clients_say_of_connections_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kind = type("ConnectionError", (OSError,), {})  # as that of requests, which is none of Python's
-    error = kind("HTTPSConnectionPool(host='api.kaggle.com', port=443): Max retries")
-    monkeypatch.setitem(sys.modules, "kagglehub", KaggleHub(tmp_path, error))
+    error_class = type("ConnectionError", (OSError,), {})  # as that of requests, which is none of Python's
+    http_error = error_class("HTTPSConnectionPool(host='api.kaggle.com', port=443): Max retries")
+    monkeypatch.setitem(sys.modules, "kagglehub", KaggleHub(tmp_path, http_error))
     with pytest.raises(
         MienError, match=r"no connection to api\.kaggle\.com, or it broke off; or by hand: open"
-    ) as caught:
+    ) as error:
         fetch(tmp_path / "a.zip")
-    assert "HTTPS" not in str(caught.value)
+    assert "HTTPS" not in str(error.value)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("403\nForbidden"), ValueError("x")])

@@ -25,12 +25,12 @@ def read(tmp_path: Path, members: dict[str, bytes]) -> FaceSet:
     return read_faces(write_folder(tmp_path / "faces", members), cache=False)
 
 
-def refused(tmp_path: Path, members: dict[str, bytes], *parts: str) -> None:
+def refused(tmp_path: Path, members: dict[str, bytes], *messages: str) -> None:
     with pytest.raises(MienError) as error:
         read(tmp_path, members)
     assert "\n" not in str(error.value)
-    for part in parts:
-        assert part in str(error.value), str(error.value)
+    for message in messages:
+        assert message in str(error.value), str(error.value)
 
 
 @pytest.mark.parametrize("top", ["", "fer2013/", "some/folders/"])
@@ -142,7 +142,7 @@ def test_an_empty_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("members", "where"),
+    ("members", "place"),
     [
         ({"train/sad/1.png": PICTURE, "train/happy/": b""}, "train/happy"),
         ({"train/sad/1.png": PICTURE, "train/happy/notes.txt": b"x"}, "train/happy"),
@@ -151,15 +151,15 @@ def test_an_empty_folder(tmp_path: Path) -> None:
         ({"train/sad/1.png": PICTURE, "val/": b""}, "val"),
     ],
 )
-def test_an_empty_class_or_split(tmp_path: Path, members: dict[str, bytes], where: str) -> None:
-    refused(tmp_path, members, f"{where}:", "holds no picture", "put pictures there or remove it")
-    with pytest.raises(MienError, match=f"{where}: .*holds no picture"):
+def test_an_empty_class_or_split(tmp_path: Path, members: dict[str, bytes], place: str) -> None:
+    refused(tmp_path, members, f"{place}:", "holds no picture", "put pictures there or remove it")
+    with pytest.raises(MienError, match=f"{place}: .*holds no picture"):
         read_faces(write_zip(tmp_path / "faces.zip", members), cache=False)
 
 
-@pytest.mark.parametrize("stray", ["stray.png", "train/stray.png", "train/sad/deep/stray.png", "extra/sad/stray.png"])
-def test_a_picture_outside_the_layout(tmp_path: Path, stray: str) -> None:
-    refused(tmp_path, {"train/sad/1.png": PICTURE, stray: PICTURE}, stray, "outside the layout", "move or remove it")
+@pytest.mark.parametrize("path", ["stray.png", "train/stray.png", "train/sad/deep/stray.png", "extra/sad/stray.png"])
+def test_a_picture_outside_the_layout(tmp_path: Path, path: str) -> None:
+    refused(tmp_path, {"train/sad/1.png": PICTURE, path: PICTURE}, path, "outside the layout", "move or remove it")
 
 
 def test_an_unknown_prefix_among_fer2013s(tmp_path: Path) -> None:
@@ -226,8 +226,8 @@ def test_a_picture_that_claims_many_pixels_is_not_decoded(tmp_path: Path, side: 
 
 
 def test_pixels_that_need_a_decision_are_refused(tmp_path: Path) -> None:
-    deep = {"a/1.png": encode(np.zeros((6, 6), np.uint16))}
-    refused(tmp_path, deep, "a/1.png", "I;16", "expected 8-bit")
+    members = {"a/1.png": encode(np.zeros((6, 6), np.uint16))}
+    refused(tmp_path, members, "a/1.png", "I;16", "expected 8-bit")
     transparent = {"a/1.png": encode(noise(1, channels=4))}
     refused(tmp_path, transparent, "a/1.png", "transparent parts")
 
@@ -238,12 +238,12 @@ def write_table(tmp_path: Path, text: str) -> Path:
     return path
 
 
-def refused_table(path: Path, *parts: str) -> None:
+def refused_table(path: Path, *messages: str) -> None:
     with pytest.raises(MienError) as error:
         read_faces(path, cache=False)
     assert "\n" not in str(error.value)
-    for part in parts:
-        assert part in str(error.value), str(error.value)
+    for message in messages:
+        assert message in str(error.value), str(error.value)
 
 
 def test_rows_become_faces(tmp_path: Path) -> None:
@@ -299,7 +299,7 @@ def test_a_wrong_row(tmp_path: Path, row: str, parts: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "part"),
+    ("text", "message"),
     [
         ("", "the header is ''"),
         ("label,pixels\n", "the header is 'label,pixels', expected emotion,pixels,Usage"),
@@ -307,8 +307,8 @@ def test_a_wrong_row(tmp_path: Path, row: str, parts: tuple[str, ...]) -> None:
         ("emotion,pixels,Usage\n0,\x00,Training\n", "fer2013.csv"),
     ],
 )
-def test_a_wrong_table(tmp_path: Path, text: str, part: str) -> None:
-    refused_table(write_table(tmp_path, text), part)
+def test_a_wrong_table(tmp_path: Path, text: str, message: str) -> None:
+    refused_table(write_table(tmp_path, text), message)
 
 
 def test_a_table_that_is_no_text(tmp_path: Path) -> None:
@@ -334,12 +334,12 @@ def test_a_wrong_row_in_a_zip_names_archive_and_table(tmp_path: Path) -> None:
 
 
 def test_tables_that_leave_a_choice(tmp_path: Path) -> None:
-    two = {"a.csv": TABLE.encode(), "b.csv": TABLE.encode()}
+    tables = {"a.csv": TABLE.encode(), "b.csv": TABLE.encode()}
     refused_table(
-        write_zip(tmp_path / "two.zip", two), "several FER2013 tables (a.csv, b.csv)", "expected one", "unpack"
+        write_zip(tmp_path / "two.zip", tables), "several FER2013 tables (a.csv, b.csv)", "expected one", "unpack"
     )
-    none = write_zip(tmp_path / "none.zip", {"a.csv": b"x,y\n"})
-    refused_table(none, "a.csv", "has the header emotion,pixels,Usage")
+    archive = write_zip(tmp_path / "none.zip", {"a.csv": b"x,y\n"})
+    refused_table(archive, "a.csv", "has the header emotion,pixels,Usage")
 
 
 def test_a_table_cut_short_in_a_zip(tmp_path: Path) -> None:

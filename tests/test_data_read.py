@@ -57,16 +57,16 @@ def test_every_kind_of_source_gives_the_same_set(tmp_path: Path) -> None:
 
 def test_a_fingerprint_changes_with_everything_that_counts() -> None:
     images, labels = np.zeros((2, 2, 2), np.uint8), np.array([0, 1])
-    base = fingerprint_of(images, labels, ["train", "train"], ("a", "b"))
-    assert len(base) == 64
-    changed = {
+    fingerprint = fingerprint_of(images, labels, ["train", "train"], ("a", "b"))
+    assert len(fingerprint) == 64
+    other_fingerprints = {
         fingerprint_of(images + 1, labels, ["train", "train"], ("a", "b")),
         fingerprint_of(images.reshape(1, 4, 2), labels, ["train", "train"], ("a", "b")),
         fingerprint_of(images, labels[::-1], ["train", "train"], ("a", "b")),
         fingerprint_of(images, labels, ["train", "test"], ("a", "b")),
         fingerprint_of(images, labels, ["train", "train"], ("a", "c")),
     }
-    assert len(changed) == 5 and base not in changed
+    assert len(other_fingerprints) == 5 and fingerprint not in other_fingerprints
 
 
 def test_a_missing_source(tmp_path: Path) -> None:
@@ -133,8 +133,8 @@ class TestPictures:
 
     def test_the_square_is_cut_from_the_centre(self, tmp_path: Path) -> None:
         square = noise(1)
-        wide = np.hstack([np.full((6, 2), 255, np.uint8), square, np.full((6, 2), 255, np.uint8)])
-        faces = read_pictures(tmp_path, {"high.png": encode(wide.T), "wide.png": encode(wide)})
+        wide_picture = np.hstack([np.full((6, 2), 255, np.uint8), square, np.full((6, 2), 255, np.uint8)])
+        faces = read_pictures(tmp_path, {"high.png": encode(wide_picture.T), "wide.png": encode(wide_picture)})
         assert (faces.images[0] == square.T).all() and (faces.images[1] == square).all()
 
     def test_an_odd_margin_is_halved_between_two_pixels(self, tmp_path: Path) -> None:
@@ -165,18 +165,18 @@ class TestPictures:
         assert (faces.images[0] == grey[..., None]).all() and (faces.images[2] == colour).all()
 
     def test_a_large_jpeg_is_decoded_small(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        decoded: list[tuple[int, int]] = []
+        sizes: list[tuple[int, int]] = []
         original = decoding._opaque
 
         def noted(image: Image.Image, where: str) -> Image.Image:
-            decoded.append(image.size)
+            sizes.append(image.size)
             return original(image, where)
 
         monkeypatch.setattr(decoding, "_opaque", noted)
         ramp = np.tile(np.linspace(0, 255, 640).astype(np.uint8), (480, 1))
         faces = read_pictures(tmp_path, {"a.jpg": encode(ramp, "JPEG")}, size=24)
         # An eighth: its height of 60 still is over 2 * 24.
-        assert decoded == [(80, 60)]
+        assert sizes == [(80, 60)]
         # The square holds columns 80 to 560 of the ramp, 20 a pixel of the result.
         expected = (80 + 20 * (np.arange(24) + 0.5)) * 255 / 640
         assert np.abs(faces.images[0, 12, 1:-1] - expected[1:-1]).max() < 3
@@ -184,9 +184,9 @@ class TestPictures:
     def test_a_sideways_photo_is_turned(self, tmp_path: Path) -> None:
         sideways = Image.Exif()
         sideways[0x0112] = 6
-        wide = np.hstack([noise(5), noise(5)[:, :2]])
-        upright = read_pictures(tmp_path, {"1.png": encode(wide)}).images[0]
-        faces = read_pictures(tmp_path, {"1.png": encode(wide, exif=sideways)})
+        wide_picture = np.hstack([noise(5), noise(5)[:, :2]])
+        upright = read_pictures(tmp_path, {"1.png": encode(wide_picture)}).images[0]
+        faces = read_pictures(tmp_path, {"1.png": encode(wide_picture, exif=sideways)})
         assert (faces.images[0] == np.rot90(upright, -1)).all()
 
 
@@ -200,15 +200,17 @@ class TestBroken:
         assert str(error.value).endswith("leave such pictures out with --skip-broken")
 
     def test_broken_pictures_can_be_left_out_and_are_counted(self, tmp_path: Path) -> None:
-        good = {f"{seed}.png": encode(noise(seed, channels=3)) for seed in range(3)}
-        bad = {f"bad/{kind}.jpg": data for kind, (data, _) in BROKEN.items()}
-        faces = read_pictures(tmp_path, {**good, **bad, "notes.txt": b"x", ".DS_Store": b"x"}, skip_broken=True)
-        assert faces.ids.tolist() == list(good)
+        good_members = {f"{seed}.png": encode(noise(seed, channels=3)) for seed in range(3)}
+        broken_members = {f"bad/{kind}.jpg": data for kind, (data, _) in BROKEN.items()}
+        faces = read_pictures(
+            tmp_path, {**good_members, **broken_members, "notes.txt": b"x", ".DS_Store": b"x"}, skip_broken=True
+        )
+        assert faces.ids.tolist() == list(good_members)
         assert all((faces.images[seed] == noise(seed, channels=3)).all() for seed in range(3))
-        ignored, broken = faces.warnings
-        assert ignored == "left out 1 file(s) that are no pictures, the first is notes.txt"
-        assert broken.startswith("left out 8 of 11 pictures that cannot be read, the first is ")
-        assert "bad/bomb.jpg: has more pixels" in broken
+        other_files_warning, broken_warning = faces.warnings
+        assert other_files_warning == "left out 1 file(s) that are no pictures, the first is notes.txt"
+        assert broken_warning.startswith("left out 8 of 11 pictures that cannot be read, the first is ")
+        assert "bad/bomb.jpg: has more pixels" in broken_warning
 
     def test_members_of_a_damaged_archive_can_be_left_out(self, tmp_path: Path) -> None:
         source = write_zip(tmp_path / "faces.zip", {"1.png": PICTURE, "2.png": encode(noise(2))})
@@ -247,11 +249,11 @@ class TestCache:
     def test_each_way_of_reading_has_a_cache_of_its_own(
         self, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        decoded: list[int] = []
+        sizes: list[int] = []
         original = reading.decode_resized
 
         def noted(data: bytes, where: str, size: int) -> np.ndarray:
-            decoded.append(size)
+            sizes.append(size)
             return original(data, where, size)
 
         monkeypatch.setattr(reading, "decode_resized", noted)
@@ -260,15 +262,15 @@ class TestCache:
             assert read_unlabelled(source, image_size=6).image_size == 6
             assert read_unlabelled(source, image_size=4).image_size == 4
             assert len(read_unlabelled(source, image_size=6, skip_broken=True)) == 2
-        assert decoded == [6, 6, 4, 4, 6, 6] and len(list(cache.iterdir())) == 3
+        assert sizes == [6, 6, 4, 4, 6, 6] and len(list(cache.iterdir())) == 3
         (source / "3.png").write_bytes(encode(noise(3)))
-        assert len(read_unlabelled(source, image_size=6)) == 3 and len(decoded) == 9
+        assert len(read_unlabelled(source, image_size=6)) == 3 and len(sizes) == 9
 
     def test_the_cache_keeps_the_warning_about_skipped_pictures(self, tmp_path: Path) -> None:
         source = write_folder(tmp_path / "faces", {"1.png": PICTURE, "2.png": b""})
         first = read_unlabelled(source, image_size=6, skip_broken=True)
-        again = read_unlabelled(source, image_size=6, skip_broken=True)
-        assert first.warnings == again.warnings and "left out 1 of 2" in again.warnings[0]
+        second = read_unlabelled(source, image_size=6, skip_broken=True)
+        assert first.warnings == second.warnings and "left out 1 of 2" in second.warnings[0]
         with pytest.raises(MienError, match=r"2\.png: is empty"):
             read_unlabelled(source, image_size=6)
 

@@ -43,10 +43,10 @@ def test_a_zip_and_a_folder_tell_the_same_files(tmp_path: Path) -> None:
 
 def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
     source = write_folder(tmp_path / "real", GOOD)
-    linked = write_folder(tmp_path / "linked", {"sad/2.png": GOOD["sad/2.png"]})
-    (linked / "happy").symlink_to(source / "happy")
-    (linked / "sad" / "round").symlink_to(linked)
-    with open_entries(linked) as entries:
+    folder = write_folder(tmp_path / "linked", {"sad/2.png": GOOD["sad/2.png"]})
+    (folder / "happy").symlink_to(source / "happy")
+    (folder / "sad" / "round").symlink_to(folder)
+    with open_entries(folder) as entries:
         assert entries.files() == ["happy/1.png", "sad/2.png"]
 
 
@@ -80,9 +80,9 @@ def test_damaged_member(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for name, data in GOOD.items():
             archive.writestr(name, data)
-    damaged = bytearray(path.read_bytes())
-    damaged[damaged.index(b"IDAT") + 8] ^= 0xFF
-    path.write_bytes(damaged)
+    content = bytearray(path.read_bytes())
+    content[content.index(b"IDAT") + 8] ^= 0xFF
+    path.write_bytes(content)
     refused(path, "happy/1.png", "cannot be read from the archive", "CRC", "download or make the archive again")
 
 

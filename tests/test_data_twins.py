@@ -33,9 +33,9 @@ def photographs(count: int, seed: int = 0, side: int = 96) -> list[Image.Image]:
 
 def crop(picture: Image.Image, left: float = 12, top: float = 12, side: float = 72, tilt: float = 0) -> np.ndarray:
     """uint8 [48, 48] of a square of the picture, in pixels and degrees."""
-    turned = picture.rotate(tilt, Image.Resampling.BICUBIC)
+    rotated = picture.rotate(tilt, Image.Resampling.BICUBIC)
     box = (left, top, left + side, top + side)
-    return np.asarray(turned.resize((48, 48), Image.Resampling.BOX, box=box))
+    return np.asarray(rotated.resize((48, 48), Image.Resampling.BOX, box=box))
 
 
 def watermarked(pixels: np.ndarray) -> np.ndarray:
@@ -56,13 +56,15 @@ CHANGES = {
 @pytest.mark.parametrize("change", CHANGES)
 def test_another_crop_of_a_photograph_is_its_twin(change: str) -> None:
     pictures = photographs(30)
-    base = np.stack([crop(picture) for picture in pictures])
-    changed = np.stack([crop(picture, **CHANGES[change]) for picture in pictures])
-    pairs = twin_pairs(changed, base)
+    crops = np.stack([crop(picture) for picture in pictures])
+    changed_crops = np.stack([crop(picture, **CHANGES[change]) for picture in pictures])
+    pairs = twin_pairs(changed_crops, crops)
     assert pairs.tolist() == [[row, row] for row in range(30)]
     # Thumbnails alone, as they lie, would not have shown it.
-    plain = [np.corrcoef(a.reshape(-1), b.reshape(-1))[0, 1] for a, b in zip(base, changed, strict=True)]
-    assert np.mean(plain) < 0.96
+    plain_correlations = [
+        np.corrcoef(a.reshape(-1), b.reshape(-1))[0, 1] for a, b in zip(crops, changed_crops, strict=True)
+    ]
+    assert np.mean(plain_correlations) < 0.96
 
 
 def test_light_contrast_and_a_watermark_do_not_matter() -> None:
@@ -79,11 +81,11 @@ def test_other_photographs_are_no_twins() -> None:
 
 def test_correlation_is_the_same_both_ways_and_one_of_a_picture_with_itself() -> None:
     pictures = photographs(8)
-    base = np.stack([crop(picture) for picture in pictures])
-    changed = np.stack([crop(picture, **CHANGES["all of it"]) for picture in pictures])
-    assert aligned_correlation(base, base) == pytest.approx(np.ones(8))
-    assert (aligned_correlation(base, changed) == aligned_correlation(changed, base)).all()
-    assert (aligned_correlation(base, changed) > 0.97).all()
+    crops = np.stack([crop(picture) for picture in pictures])
+    changed_crops = np.stack([crop(picture, **CHANGES["all of it"]) for picture in pictures])
+    assert aligned_correlation(crops, crops) == pytest.approx(np.ones(8))
+    assert (aligned_correlation(crops, changed_crops) == aligned_correlation(changed_crops, crops)).all()
+    assert (aligned_correlation(crops, changed_crops) > 0.97).all()
 
 
 def test_the_answer_is_made_of_whole_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,12 +93,14 @@ def test_the_answer_is_made_of_whole_numbers(monkeypatch: pytest.MonkeyPatch) ->
     pictures = np.stack([crop(picture) for picture in photographs(40)])
     descriptors = module._descriptors(pictures, (4, 4, 40))
     assert (descriptors == np.rint(descriptors)).all()
-    exact = descriptors.astype(np.int64) @ descriptors.astype(np.int64).T
-    assert (descriptors @ descriptors.T == exact).all() and exact.max() < 2**24
+    exact_products = descriptors.astype(np.int64) @ descriptors.astype(np.int64).T
+    assert (descriptors @ descriptors.T == exact_products).all() and exact_products.max() < 2**24
     values = aligned_correlation(pictures[:20], pictures[20:])
     assert (values == aligned_correlation(pictures[:20], pictures[20:])).all()
-    single = np.concatenate([aligned_correlation(pictures[i : i + 1], pictures[20 + i : 21 + i]) for i in range(20)])
-    assert (values == single).all(), "neighbours in a block do not matter"
+    single_values = np.concatenate(
+        [aligned_correlation(pictures[i : i + 1], pictures[20 + i : 21 + i]) for i in range(20)]
+    )
+    assert (values == single_values).all(), "neighbours in a block do not matter"
 
 
 def test_pictures_are_compared_at_48_pixels_in_grey() -> None:
@@ -120,9 +124,9 @@ def test_blank_pictures_are_twins_of_blank_pictures_alone() -> None:
 
 
 def test_nothing_has_no_twins() -> None:
-    none, single = np.empty((0, 12, 12), np.uint8), noise(1, side=12)[None]
-    assert has_twin(single, none).tolist() == [False] and has_twin(none, single).tolist() == []
-    assert twin_pairs(none).shape == (0, 2) and groups(none).tolist() == []
+    no_pictures, one_picture = np.empty((0, 12, 12), np.uint8), noise(1, side=12)[None]
+    assert has_twin(one_picture, no_pictures).tolist() == [False] and has_twin(no_pictures, one_picture).tolist() == []
+    assert twin_pairs(no_pictures).shape == (0, 2) and groups(no_pictures).tolist() == []
 
 
 def test_groups_are_chains_of_twins_numbered_by_their_first_member() -> None:
@@ -135,9 +139,11 @@ def test_groups_are_chains_of_twins_numbered_by_their_first_member() -> None:
 
 
 def test_many_copies_do_not_hide_a_twin() -> None:
-    picture, *rest = photographs(12)
+    picture, *other_pictures = photographs(12)
     copies = [crop(picture)] * 20
-    images = np.stack([*copies, crop(picture, **CHANGES["shifted"]), *(crop(photograph) for photograph in rest)])
+    images = np.stack(
+        [*copies, crop(picture, **CHANGES["shifted"]), *(crop(photograph) for photograph in other_pictures)]
+    )
     assert groups(images).tolist() == [0] * 21 + list(range(1, 12))
 
 
@@ -208,17 +214,17 @@ def noise_images(count: int, seed: int = 0) -> np.ndarray:
 
 def test_each_class_gives_its_share() -> None:
     faces = faces_of(noise_images(100), [0] * 60 + [1] * 30 + [2] * 10)
-    cut = cut_validation(faces, 0.1, seed=3)
-    assert cut.part("validation").class_counts() == {"a": 6, "b": 3, "c": 1}
-    assert cut.part("train").class_counts() == {"a": 54, "b": 27, "c": 9}
-    assert (cut.images == faces.images).all() and cut.fingerprint == faces.fingerprint
+    cut_faces = cut_validation(faces, 0.1, seed=3)
+    assert cut_faces.part("validation").class_counts() == {"a": 6, "b": 3, "c": 1}
+    assert cut_faces.part("train").class_counts() == {"a": 54, "b": 27, "c": 9}
+    assert (cut_faces.images == faces.images).all() and cut_faces.fingerprint == faces.fingerprint
     assert not faces.has("validation")
 
 
 def test_the_seed_decides() -> None:
     faces = faces_of(noise_images(100), [0] * 50 + [1] * 50)
-    first, again, other_seed = (cut_validation(faces, 0.2, seed).splits.tolist() for seed in (1, 1, 2))
-    assert first == again and first != other_seed
+    splits, repeated, with_other_seed = (cut_validation(faces, 0.2, seed).splits.tolist() for seed in (1, 1, 2))
+    assert splits == repeated and splits != with_other_seed
 
 
 def test_twins_stay_together() -> None:
@@ -229,34 +235,34 @@ def test_twins_stay_together() -> None:
     group = groups(faces.images)
     assert group.max() + 1 == 40
     for seed in range(10):
-        cut = cut_validation(faces, 0.25, seed)
-        inside = cut.splits == "validation"
-        assert not has_twin(cut.images[inside], cut.images[~inside]).any()
-        counts = cut.part("validation").class_counts()
+        cut_faces = cut_validation(faces, 0.25, seed)
+        in_validation = cut_faces.splits == "validation"
+        assert not has_twin(cut_faces.images[in_validation], cut_faces.images[~in_validation]).any()
+        counts = cut_faces.part("validation").class_counts()
         assert all(abs(count - 10) <= 1 for count in counts.values())
 
 
 def test_groups_come_to_both_sides_in_the_same_proportion() -> None:
     base = noise_images(1000)
     faces = faces_of(np.concatenate([base, base[:200]]), [0] * 1200)
-    cut = cut_validation(faces, 0.5, seed=0)
-    inside = (cut.splits == "validation")[:200]
-    assert 70 <= inside.sum() <= 130
+    cut_faces = cut_validation(faces, 0.5, seed=0)
+    in_validation = (cut_faces.splits == "validation")[:200]
+    assert 70 <= in_validation.sum() <= 130
 
 
 def test_a_class_of_large_groups_alone_gives_its_smallest() -> None:
     large = np.repeat(noise_images(3, seed=5), [4, 3, 4], axis=0)
     faces = faces_of(np.concatenate([noise_images(50), large]), [0] * 50 + [1] * 11)
-    cut = cut_validation(faces, 0.1, seed=0)
-    assert cut.part("validation").class_counts() == {"a": 5, "b": 3}
+    cut_faces = cut_validation(faces, 0.1, seed=0)
+    assert cut_faces.part("validation").class_counts() == {"a": 5, "b": 3}
 
 
 def test_other_splits_are_left_alone() -> None:
     train, test = faces_of(noise_images(20), [0] * 20), faces_of(noise_images(5, seed=1), [0] * 5, "test")
-    both = faces_of(np.concatenate([train.images, test.images]), [0] * 25)
-    both = FaceSet(**{**vars(both), "splits": np.concatenate([train.splits, test.splits])})
-    cut = cut_validation(both, 0.1, seed=0)
-    assert [len(cut.part(split)) for split in ("train", "validation", "test")] == [18, 2, 5]
+    faces = faces_of(np.concatenate([train.images, test.images]), [0] * 25)
+    faces = FaceSet(**{**vars(faces), "splits": np.concatenate([train.splits, test.splits])})
+    cut_faces = cut_validation(faces, 0.1, seed=0)
+    assert [len(cut_faces.part(split)) for split in ("train", "validation", "test")] == [18, 2, 5]
 
 
 @pytest.mark.parametrize(

@@ -54,33 +54,33 @@ def augmented(faces: np.ndarray, random: torch.Tensor | None = None, **settings:
 class TestOldRuns:
     def test_the_first_columns_are_those_that_old_runs_drew(self) -> None:
         generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence((3, 5, 0xA06))))
-        before = generator.random((40, 14), dtype=np.float32)
-        assert COLUMNS == 21 and (random_table(40, 3, 5)[:, :14].numpy() == before).all()
+        old_table = generator.random((40, 14), dtype=np.float32)
+        assert COLUMNS == 21 and (random_table(40, 3, 5)[:, :14].numpy() == old_table).all()
 
     def test_what_is_off_changes_no_bit(self, faces: np.ndarray) -> None:
         """The table of old runs had 14 columns, so nothing that is off may read another one."""
         config = AugmentConfig(erasing=0.5)
         table = random_table(len(faces), 0, 1)
-        spoilt = table.clone()
-        spoilt[:, 14:] = math.nan
+        nan_table = table.clone()
+        nan_table[:, 14:] = math.nan
         augment = Augment(config, PLAIN, 1)
-        assert torch.equal(*(augment(torch.from_numpy(faces), one) for one in (table, spoilt)))
+        assert torch.equal(*(augment(torch.from_numpy(faces), rows) for rows in (table, nan_table)))
 
     def test_sides_are_as_they_were_to_the_last_bit(self) -> None:
-        u = random_table(1000, 0, 1)[:, SCALE]
+        uniform = random_table(1000, 0, 1)[:, SCALE]
         config = AugmentConfig()
-        before = 1 - (1 - config.crop_scale) * u
-        assert torch.equal(config.wide_scale - (config.wide_scale - config.crop_scale) * u, before)
+        old_sides = 1 - (1 - config.crop_scale) * uniform
+        assert torch.equal(config.wide_scale - (config.wide_scale - config.crop_scale) * uniform, old_sides)
 
 
 class TestViews:
     def test_a_wide_view_holds_the_whole_face_and_mirrors_beyond(self, faces: np.ndarray) -> None:
         random = random_table(len(faces), 0, 1)
         random[:, SCALE], random[:, 1:3] = 0.0, 0.5  # the widest, in the middle
-        found = augmented(faces, random, wide_scale=1.5)[:, 0].numpy()
-        for face, view in zip(faces, found, strict=True):
-            wide = Image.fromarray(np.pad(face, 12, mode="symmetric"))
-            expected = np.asarray(wide.resize((48, 48), Image.Resampling.BILINEAR, reducing_gap=None))
+        views = augmented(faces, random, wide_scale=1.5)[:, 0].numpy()
+        for face, view in zip(faces, views, strict=True):
+            wide_face = Image.fromarray(np.pad(face, 12, mode="symmetric"))
+            expected = np.asarray(wide_face.resize((48, 48), Image.Resampling.BILINEAR, reducing_gap=None))
             assert np.corrcoef(view.ravel(), expected.ravel())[0, 1] > 0.98
 
     def test_sides_go_both_ways(self) -> None:
@@ -92,40 +92,40 @@ class TestViews:
 
     def test_still_views_are_the_images_themselves(self, faces: np.ndarray) -> None:
         table = random_table(len(faces), 0, 1)
-        moving = {"crop_scale": 0.8, "rotation": 10.0, "shift": 0.06, "flip": 0.5}
-        found = augmented(faces, table, still=0.5, **moving)
-        chosen, mirrored = table[:, STILL] < 0.5, table[:, FLIP] < 0.5
+        settings = {"crop_scale": 0.8, "rotation": 10.0, "shift": 0.06, "flip": 0.5}
+        views = augmented(faces, table, still=0.5, **settings)
+        still, mirrored = table[:, STILL] < 0.5, table[:, FLIP] < 0.5
         expected = planes(faces)
         expected = torch.where(mirrored.view(-1, 1, 1, 1), expected.flip(-1), expected)
-        difference = (found - expected).abs().amax((1, 2, 3))
-        assert 5 < chosen.sum() < 23
-        assert difference[chosen].max() < 1e-4 and difference[~chosen].min() > 0.05
-        assert torch.allclose(found[~chosen], augmented(faces, table, **moving)[~chosen], atol=1e-6)
+        difference = (views - expected).abs().amax((1, 2, 3))
+        assert 5 < still.sum() < 23
+        assert difference[still].max() < 1e-4 and difference[~still].min() > 0.05
+        assert torch.allclose(views[~still], augmented(faces, table, **settings)[~still], atol=1e-6)
 
 
 class TestBlur:
     @pytest.mark.parametrize("share", [0.005, 0.02, 0.06])
     def test_as_in_numpy(self, share: float, faces: np.ndarray) -> None:
         """Away from the edges, at which the two mirror otherwise when they are cut off elsewhere."""
-        found = blurred(planes(faces), torch.full((len(faces),), share), share)[:, 0]
-        for face, expected in zip(faces, found, strict=True):
+        blurred_faces = blurred(planes(faces), torch.full((len(faces),), share), share)[:, 0]
+        for face, expected in zip(faces, blurred_faces, strict=True):
             by_hand = gaussian_blur(face.astype(np.float64), share * 48)
             assert np.abs(by_hand - 255 * expected.numpy()).max() < 0.2
 
     def test_each_by_its_own_deviation_and_none_by_none(self, faces: np.ndarray) -> None:
         table = random_table(len(faces), 0, 1)
-        found, before = augmented(faces, table, blur=0.05), augmented(faces, table)
+        views, plain_views = augmented(faces, table, blur=0.05), augmented(faces, table)
         sharp = table[:, BLUR] <= 0.5
         assert 5 < sharp.sum() < 23
-        assert torch.equal(found[sharp], before[sharp])
-        lost = (found - before).abs().mean((1, 2, 3))
+        assert torch.equal(views[sharp], plain_views[sharp])
+        differences = (views - plain_views).abs().mean((1, 2, 3))
         strongest = table[:, BLUR].argmax()
-        seen = table[:, BLUR] > 0.6  # half a pixel; a deviation of a tenth of one shows nothing
-        assert lost[seen].min() > 0.002 and lost[strongest] > 3 * lost[seen].min()
+        visible = table[:, BLUR] > 0.6  # half a pixel; a deviation of a tenth of one shows nothing
+        assert differences[visible].min() > 0.002 and differences[strongest] > 3 * differences[visible].min()
 
     def test_pictures_smaller_than_the_kernel(self) -> None:
-        found = blurred(torch.rand(2, 3, 4, 5), torch.full((2,), 0.1), 10.0)
-        assert found.shape == (2, 3, 4, 5) and found.isfinite().all()
+        views = blurred(torch.rand(2, 3, 4, 5), torch.full((2,), 0.1), 10.0)
+        assert views.shape == (2, 3, 4, 5) and views.isfinite().all()
 
 
 class TestNoise:
@@ -134,21 +134,24 @@ class TestNoise:
         noise = (noisy(grey, torch.full((64,), 0.05), torch.rand(64)) - 0.5)[:, 0]
         assert noise.std().item() == pytest.approx(0.05, rel=0.02) and abs(noise.mean().item()) < 2e-4
         assert (noise.abs() > 0.098).float().mean().item() == pytest.approx(0.05, abs=0.005)  # 1.96 deviations
-        for shifted in (noise.roll(1, -1), noise.roll(1, -2), noise.roll(1, 0), noise.roll(7, -1)):
-            assert abs(torch.corrcoef(torch.stack([noise.ravel(), shifted.ravel()]))[0, 1].item()) < 0.01
+        for rolled_noise in (noise.roll(1, -1), noise.roll(1, -2), noise.roll(1, 0), noise.roll(7, -1)):
+            assert abs(torch.corrcoef(torch.stack([noise.ravel(), rolled_noise.ravel()]))[0, 1].item()) < 0.01
 
     def test_depends_on_the_seed_alone(self, faces: np.ndarray) -> None:
         table = random_table(len(faces), 0, 1)
-        found, before = augmented(faces, table, noise=0.1), augmented(faces, table)
+        views, plain_views = augmented(faces, table, noise=0.1), augmented(faces, table)
         quiet = table[:, NOISE] <= 0.5
-        assert torch.equal(found[quiet], before[quiet]) and (found - before)[~quiet].abs().amax((1, 2, 3)).min() > 0
-        other = table.clone()
-        other[:, NOISE_SEED] = (other[:, NOISE_SEED] + 0.3) % 1
-        assert not torch.allclose(augmented(faces, other, noise=0.1)[~quiet], found[~quiet], atol=0.01)
+        assert (
+            torch.equal(views[quiet], plain_views[quiet])
+            and (views - plain_views)[~quiet].abs().amax((1, 2, 3)).min() > 0
+        )
+        other_table = table.clone()
+        other_table[:, NOISE_SEED] = (other_table[:, NOISE_SEED] + 0.3) % 1
+        assert not torch.allclose(augmented(faces, other_table, noise=0.1)[~quiet], views[~quiet], atol=0.01)
 
     def test_all_channels_alike(self) -> None:
-        found = noisy(torch.full((2, 3, 8, 8), 0.5), torch.full((2,), 0.1), torch.rand(2))
-        assert torch.equal(found[:, 0], found[:, 1]) and torch.equal(found[:, 0], found[:, 2])
+        views = noisy(torch.full((2, 3, 8, 8), 0.5), torch.full((2,), 0.1), torch.rand(2))
+        assert torch.equal(views[:, 0], views[:, 1]) and torch.equal(views[:, 0], views[:, 2])
 
 
 class TestCompression:
@@ -156,25 +159,25 @@ class TestCompression:
     @pytest.mark.parametrize("size", [48, 45])
     def test_as_pillow_compresses(self, quality: int, size: int, faces: np.ndarray) -> None:
         faces = np.ascontiguousarray(faces[:, :size, :size])
-        found = compressed(planes(faces), torch.full((len(faces),), float(quality)))[:, 0] * 255
+        compressed_faces = compressed(planes(faces), torch.full((len(faces),), float(quality)))[:, 0] * 255
         errors, losses = [], []
-        for face, ours in zip(faces, found, strict=True):
+        for face, compressed_face in zip(faces, compressed_faces, strict=True):
             stream = io.BytesIO()
             Image.fromarray(face).save(stream, "JPEG", quality=quality)
-            theirs = np.asarray(Image.open(stream)).astype(np.float32)
-            errors.append(np.abs(ours.numpy() - theirs).mean())
-            losses.append(np.abs(face - theirs).mean())
+            pillow_face = np.asarray(Image.open(stream)).astype(np.float32)
+            errors.append(np.abs(compressed_face.numpy() - pillow_face).mean())
+            losses.append(np.abs(face - pillow_face).mean())
         # Their pixels are whole numbers (0.25 on average), and a cosine near the edge of a step may fall either way.
         assert max(errors) < 1 and np.mean(errors) < 0.5
         assert np.mean(errors) < 0.35 * np.mean(losses)
 
     def test_about_every_second_one(self, faces: np.ndarray) -> None:
         table = random_table(len(faces), 0, 1)
-        found, before = augmented(faces, table, jpeg=10), augmented(faces, table)
-        touched = table[:, JPEG] < 0.5
-        assert 5 < touched.sum() < 23 and torch.equal(found[~touched], before[~touched])
-        lost = (found - before).abs().mean((1, 2, 3))
-        assert lost[table[:, JPEG].argmin()] > 4 / 255 and lost[touched].min() > 0
+        views, plain_views = augmented(faces, table, jpeg=10), augmented(faces, table)
+        is_compressed = table[:, JPEG] < 0.5
+        assert 5 < is_compressed.sum() < 23 and torch.equal(views[~is_compressed], plain_views[~is_compressed])
+        differences = (views - plain_views).abs().mean((1, 2, 3))
+        assert differences[table[:, JPEG].argmin()] > 4 / 255 and differences[is_compressed].min() > 0
 
     def test_colour_changes_in_brightness_alone(self) -> None:
         colour = 0.3 + 0.4 * torch.rand(2, 3, 16, 16)
@@ -187,11 +190,11 @@ class TestCompression:
 class TestLight:
     def test_from_the_right_and_from_below(self) -> None:
         grey = torch.full((2, 1, 48, 48), 0.5)
-        found = lit(grey, torch.tensor([0.4, 0.4]), torch.tensor([0.0, math.pi / 2]))
+        lit_views = lit(grey, torch.tensor([0.4, 0.4]), torch.tensor([0.0, math.pi / 2]))
         edge = 47 / 48
-        assert found[0, 0, 5, 47].item() == pytest.approx(0.5 * (1 + 0.4 * edge), abs=1e-5)
-        assert found[0, 0, 40, 0].item() == pytest.approx(0.5 * (1 - 0.4 * edge), abs=1e-5)
-        assert found[1, 0, 47, 3].item() == pytest.approx(0.5 * (1 + 0.4 * edge), abs=1e-5)
+        assert lit_views[0, 0, 5, 47].item() == pytest.approx(0.5 * (1 + 0.4 * edge), abs=1e-5)
+        assert lit_views[0, 0, 40, 0].item() == pytest.approx(0.5 * (1 - 0.4 * edge), abs=1e-5)
+        assert lit_views[1, 0, 47, 3].item() == pytest.approx(0.5 * (1 + 0.4 * edge), abs=1e-5)
 
     def test_nothing_by_a_strength_of_none(self, faces: np.ndarray) -> None:
         table = random_table(len(faces), 0, 1)
@@ -204,13 +207,13 @@ class TestLight:
 def test_all_together_stay_in_range_and_depend_on_the_image_alone(colour: bool, faces: np.ndarray) -> None:
     images = torch.from_numpy(np.repeat(faces[..., None], 3, axis=-1) if colour else faces)
     augment, table = Augment(EVERYTHING, PLAIN, 3 if colour else 1), random_table(len(faces), 0, 1)
-    found = augment(images, table)
-    assert found.shape == (28, 3 if colour else 1, 48, 48) and found.min() >= 0 and found.max() <= 1
+    views = augment(images, table)
+    assert views.shape == (28, 3 if colour else 1, 48, 48) and views.min() >= 0 and views.max() <= 1
     rows = torch.tensor([7, 2, 19])
     # A cosine on the edge of a step may fall to either side of it in another batch, so nearly all pixels are compared.
-    alike = (augment(images[rows], table[rows]) - found[rows]).abs() < 1e-5
+    alike = (augment(images[rows], table[rows]) - views[rows]).abs() < 1e-5
     assert alike.float().mean() > 0.99
-    assert torch.equal(augment(images, table), found)
+    assert torch.equal(augment(images, table), views)
 
 
 @pytest.mark.parametrize(

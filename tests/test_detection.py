@@ -28,10 +28,10 @@ def finder() -> YuNet:
     return YuNet()
 
 
-def assert_on_face(found: list[Detection], side: int, left: int = 0, top: int = 0) -> None:
+def assert_on_face(detections: list[Detection], side: int, left: int = 0, top: int = 0) -> None:
     """One face, whose frame is the astronaut's in a portrait of a size that begins at a place."""
-    assert len(found) == 1
-    x, y, frame = square(found[0].framed, MARGIN, 1 << 20, 1 << 20)
+    assert len(detections) == 1
+    x, y, frame = square(detections[0].framed, MARGIN, 1 << 20, 1 << 20)
     assert (x + frame / 2 - left) / side == pytest.approx(FACE[0], abs=0.03)
     assert (y + frame / 2 - top) / side == pytest.approx(FACE[1], abs=0.03)
     assert frame / side == pytest.approx(FACE[2], abs=0.06)
@@ -43,9 +43,9 @@ def test_a_portrait_of_any_size_has_one_face(finder: YuNet, side: int) -> None:
 
 
 def test_boxes_are_higher_than_wide_as_a_person_would_draw_them(finder: YuNet) -> None:
-    (found,) = finder.detect(astronaut(512))
-    assert 1.1 < found.box[3] / found.box[2] < 1.5
-    assert 0.6 < (found.score or 0) <= 1
+    (face,) = finder.detect(astronaut(512))
+    assert 1.1 < face.box[3] / face.box[2] < 1.5
+    assert 0.6 < (face.score or 0) <= 1
 
 
 def test_grey_and_colour_are_found_alike(finder: YuNet) -> None:
@@ -64,10 +64,10 @@ def test_a_face_that_leans_is_found(finder: YuNet, angle: float) -> None:
 
 @pytest.mark.parametrize("side", [200, 256, 512])
 def test_a_collage_of_twelve_has_twelve_faces(finder: YuNet, side: int) -> None:
-    found = finder.detect(np.tile(astronaut(side), (3, 4, 1)))
-    cells = {(int(one.box[0] // side), int(one.box[1] // side)) for one in found}
-    assert len(found) == len(cells) == 12
-    assert [one.box[:2] for one in found] == sorted(one.box[:2] for one in found)
+    faces = finder.detect(np.tile(astronaut(side), (3, 4, 1)))
+    cells = {(int(face.box[0] // side), int(face.box[1] // side)) for face in faces}
+    assert len(faces) == len(cells) == 12
+    assert [face.box[:2] for face in faces] == sorted(face.box[:2] for face in faces)
 
 
 @pytest.mark.parametrize("name", PEOPLELESS)
@@ -81,18 +81,18 @@ def test_nor_has_it_in_another_size(finder: YuNet, name: str, scale: float) -> N
     assert finder.detect(picture(name, scale)) == []
 
 
-@pytest.mark.parametrize("tall", [False, True])
-def test_a_panorama_has_every_face(finder: YuNet, tall: bool) -> None:
+@pytest.mark.parametrize("vertical", [False, True])
+def test_a_panorama_has_every_face(finder: YuNet, vertical: bool) -> None:
     pixels = panorama()
     places = [(left, 0) for left in lefts(16000, 512, 6)]
-    if tall:  # the same portraits one above the other
+    if vertical:  # the same portraits one above the other
         pixels = np.full((16000, 512, 3), 120, np.uint8)
         for top in lefts(16000, 512, 6):
             pixels[top : top + 512] = astronaut(512)
         places = [(0, top) for top in lefts(16000, 512, 6)]
-    found = sorted(finder.detect(pixels), key=lambda one: one.box[0] + one.box[1])
-    assert len(found) == 6
-    for face, (left, top) in zip(found, places, strict=True):
+    faces = sorted(finder.detect(pixels), key=lambda detection: detection.box[0] + detection.box[1])
+    assert len(faces) == 6
+    for face, (left, top) in zip(faces, places, strict=True):
         assert_on_face([face], 512, left, top)
 
 
@@ -120,7 +120,7 @@ def test_min_face_says_what_is_looked_for() -> None:
     pixels = np.full((2000, 3000, 3), 120, np.uint8)
     for side, left in ((round(16 / FACE[2]), 100), (round(150 / FACE[2]), 1000)):
         pixels[500 : 500 + side, left : left + side] = astronaut(side)
-    widths = {size: [one.box[2] for one in YuNet(min_face=size).detect(pixels)] for size in (12, 24, 60, 300)}
+    widths = {size: [face.box[2] for face in YuNet(min_face=size).detect(pixels)] for size in (12, 24, 60, 300)}
     assert [len(widths[size]) for size in (12, 24, 60, 300)] == [2, 1, 1, 0]
     assert min(widths[12]) < 24 and widths[24][0] > 100
 
@@ -130,11 +130,11 @@ def test_the_largest_picture_is_searched_with_little_memory(finder: YuNet) -> No
     side = round(24 / FACE[2])
     pixels[7000 : 7000 + side, 15000 : 15000 + side] = astronaut(side)[..., 1]
     tracemalloc.start()
-    found = finder.detect(pixels)
-    _, most = tracemalloc.get_traced_memory()
+    detections = finder.detect(pixels)
+    _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert_on_face(found, side, 15000, 7000)
-    assert most < 100 * 2**20
+    assert_on_face(detections, side, 15000, 7000)
+    assert peak < 100 * 2**20
 
 
 def test_a_picture_without_a_face_is_searched_as_one_with_a_face(
@@ -143,9 +143,9 @@ def test_a_picture_without_a_face_is_searched_as_one_with_a_face(
     pixels: list[int] = []
     read = finder._network.read
 
-    def counted(pictures: list[np.ndarray], least: float) -> list[np.ndarray]:
-        pixels.append(sum(one.shape[0] * one.shape[1] for one in pictures))
-        return read(pictures, least)
+    def counted(pictures: list[np.ndarray], threshold: float) -> list[np.ndarray]:
+        pixels.append(sum(array.shape[0] * array.shape[1] for array in pictures))
+        return read(pictures, threshold)
 
     monkeypatch.setattr(finder._network, "read", counted)
     finder.detect(astronaut(640))
@@ -158,15 +158,15 @@ def test_a_picture_without_a_face_is_searched_as_one_with_a_face(
 def test_a_face_cut_off_by_the_edge_is_within_the_picture_and_framed_beyond_it(finder: YuNet) -> None:
     side = 400
     left, top, frame = (round(share * side) for share in (FACE[0] - FACE[2] / 2, FACE[1] - FACE[2] / 2, FACE[2]))
-    beyond = round(0.25 * frame)
-    whole = astronaut(side)
-    for pixels, x, y in ((whole[top + beyond :], left, -beyond), (whole[:, left + beyond :], -beyond, top)):
-        (found,) = finder.detect(np.ascontiguousarray(pixels))
-        x_box, y_box, width, height = found.box
+    cut_off = round(0.25 * frame)
+    portrait = astronaut(side)
+    for pixels, x, y in ((portrait[top + cut_off :], left, -cut_off), (portrait[:, left + cut_off :], -cut_off, top)):
+        (face,) = finder.detect(np.ascontiguousarray(pixels))
+        x_box, y_box, width, height = face.box
         assert x_box >= 0 and y_box >= 0
         assert x_box + width <= pixels.shape[1] and y_box + height <= pixels.shape[0]
-        framed = square(found.framed, finder.margin, pixels.shape[1], pixels.shape[0])
-        assert overlap((*framed, framed[2]), (x, y, frame, frame)) > 0.6
+        frame_square = square(face.framed, finder.margin, pixels.shape[1], pixels.shape[0])
+        assert overlap((*frame_square, frame_square[2]), (x, y, frame, frame)) > 0.6
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 1, 3), (1, 500), (500, 1, 3), (23, 23), (24, 24), (3000, 2)])
@@ -199,17 +199,17 @@ def test_the_number_of_threads_changes_nothing() -> None:
     ids=["nan", "float", "four channels", "empty", "one axis", "text"],
 )
 def test_what_is_no_picture_is_told(finder: YuNet, pixels: np.ndarray) -> None:
-    for one in (finder, WholePicture()):
-        with pytest.raises(MienError, match=r"^picture: is .*expected") as caught:
-            one.detect(pixels)
-        assert "\n" not in str(caught.value)
+    for each_detector in (finder, WholePicture()):
+        with pytest.raises(MienError, match=r"^picture: is .*expected") as error:
+            each_detector.detect(pixels)
+        assert "\n" not in str(error.value)
 
 
 def test_boxes_about_one_face_leave_the_surest() -> None:
-    sure, shifted = Detection((10, 10, 20, 20), 9.0), Detection((14, 10, 20, 20), 8.0)
+    surest, shifted = Detection((10, 10, 20, 20), 9.0), Detection((14, 10, 20, 20), 8.0)
     within_it, beside = Detection((12, 12, 8, 8), 7.0), Detection((26, 10, 20, 20), 6.0)
     # Shifted by 4 of 20 they share 2/3 of their union; beside it, 80 of 720 pixels, a fifth of each box.
-    assert without_duplicates([beside, within_it, shifted, sure]) == [sure, beside]
+    assert without_duplicates([beside, within_it, shifted, surest]) == [surest, beside]
 
 
 def test_boxes_go_from_left_to_right() -> None:
@@ -223,9 +223,9 @@ def test_a_box_is_cut_to_the_picture() -> None:
 
 
 def test_none_takes_the_whole_picture() -> None:
-    whole = detector("none")
-    assert (whole.name, whole.margin) == ("none", 0)
-    assert whole.detect(np.zeros((30, 40, 3), np.uint8)) == [Detection((0, 0, 40, 30), None)]
+    whole_picture = detector("none")
+    assert (whole_picture.name, whole_picture.margin) == ("none", 0)
+    assert whole_picture.detect(np.zeros((30, 40, 3), np.uint8)) == [Detection((0, 0, 40, 30), None)]
 
 
 def test_detectors_have_names() -> None:
@@ -241,9 +241,9 @@ def test_an_unknown_detector_is_told(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["haar", "haar:file.xml"])
 def test_haar_is_told_to_be_gone(name: str) -> None:
-    with pytest.raises(MienError, match="'haar': is no part of Mien any more, yunet replaced it") as caught:
+    with pytest.raises(MienError, match="'haar': is no part of Mien any more, yunet replaced it") as error:
         detector(name)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(error.value)
 
 
 def test_an_unknown_option_is_told() -> None:

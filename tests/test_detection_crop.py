@@ -56,8 +56,8 @@ def test_the_edge_is_repeated_where_the_square_leaves_the_picture() -> None:
     crop = cut(picture, (0, 0, 20, 20), 0.5, 40, grey=True)  # from -10 to 30 both ways
     assert np.array_equal(crop[20], np.maximum(np.arange(-10, 30), 0))
     assert np.array_equal(crop[0], crop[39])
-    far = cut(picture, (25, 25, 5, 5), 1.0, 15, grey=True)  # from 20 to 35
-    assert np.array_equal(far[3], np.minimum(np.arange(20, 35), 29))
+    corner_crop = cut(picture, (25, 25, 5, 5), 1.0, 15, grey=True)  # from 20 to 35
+    assert np.array_equal(corner_crop[3], np.minimum(np.arange(20, 35), 29))
 
 
 def test_a_cut_equals_pillow_on_the_whole_picture() -> None:
@@ -109,13 +109,13 @@ def test_a_small_part_of_a_large_picture_is_cheap() -> None:
     class Watched(np.ndarray):
         """Counts the pixels that are taken out of it."""
 
-        taken = 0
+        values_read = 0
 
         def __getitem__(self, index: object) -> object:  # type: ignore[override]
-            part = np.asarray(self).__getitem__(index)  # type: ignore[call-overload]
-            Watched.taken += part.size
-            return part
+            values = np.asarray(self).__getitem__(index)  # type: ignore[call-overload]
+            Watched.values_read += values.size
+            return values
 
     picture = np.zeros((2048, 2048, 3), np.uint8).view(Watched)
     assert cut(picture, (700, 300, 400, 400), 0.1, 48, grey=True).shape == (48, 48)
-    assert 480 * 480 * 3 <= Watched.taken <= 510 * 510 * 3
+    assert 480 * 480 * 3 <= Watched.values_read <= 510 * 510 * 3

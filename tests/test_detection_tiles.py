@@ -46,9 +46,9 @@ def test_a_face_of_any_size_is_whole_in_a_tile_that_shows_it_well(
         left, top = generator.uniform(0, width - side), generator.uniform(0, height - side)
         holds = (edges[:, 0] <= left) & (edges[:, 1] <= top)
         holds &= (edges[:, 2] >= left + side) & (edges[:, 3] >= top + side)
-        seen = side * edges[holds, 4]
+        sides = side * edges[holds, 4]
         # The finest search shows it well, coarser ones never larger than YuNet knows.
-        assert any(0.98 * smallest <= pixels <= 1.01 * COARSEST for pixels in seen), (side, left, top)
+        assert any(0.98 * smallest <= pixels <= 1.01 * COARSEST for pixels in sides), (side, left, top)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -75,17 +75,18 @@ def test_boxes_go_back_to_where_they_were() -> None:
 
 def test_neighbours_share_enough() -> None:
     tiles = [tile for tile in plan(512, 16000, 24) if scale(tile) > 0.45]
-    for before, after in pairwise(tiles):
-        assert (before.right - after.left) * scale(before) >= OVERLAP - 2
+    for left_tile, next_tile in pairwise(tiles):
+        assert (left_tile.right - next_tile.left) * scale(left_tile) >= OVERLAP - 2
 
 
 def test_a_picture_that_is_made_smaller_in_bands_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     noise = np.random.default_rng(0).normal(0, 40, (64, 48, 3))
     smooth = Image.fromarray((128 + noise).clip(0, 255).astype(np.uint8)).resize((960, 1280), Image.Resampling.BICUBIC)
     pixels = np.asarray(smooth)
-    whole = resized(pixels, 120, 160)
+    reference = resized(pixels, 120, 160)
     monkeypatch.setattr(detection, "_BAND_PIXELS", 100_000)
-    assert np.abs(resized(pixels, 120, 160).astype(int) - whole).mean() < 2  # levels; a row may go to the neighbour
+    # Levels; a row may go to the neighbour.
+    assert np.abs(resized(pixels, 120, 160).astype(int) - reference).mean() < 2
     assert resized(pixels[..., 0], 120, 160).shape == (160, 120)
     assert resized(pixels, 960, 1280) is pixels
 

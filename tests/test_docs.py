@@ -175,8 +175,8 @@ def test_a_wrong_command_does_not_parse(only_parse: None, capsys: pytest.Capture
     assert main(["predict", "photo.jpg", "--modle", "nano"]) == 2
     assert main(["train", "--data", "archive.zip", "--out", "run", "--epoch", "3"]) == 2
     assert main(["evaluate", "nano", "--data", "archive.zip"]) == 2
-    told = capsys.readouterr().err
-    assert "--model?" in told and "epochs" in told and "--split" in told
+    stderr = capsys.readouterr().err
+    assert "--model?" in stderr and "epochs" in stderr and "--split" in stderr
 
 
 @pytest.mark.parametrize("line", inline_lines(), ids=str)
@@ -223,15 +223,15 @@ def anchors(page: Path) -> set[str]:
 
 @pytest.mark.parametrize("page", [*WITH_COMMANDS, ROOT / "SECURITY.md"], ids=lambda page: page.name)
 def test_relative_links_resolve(page: Path) -> None:
-    wrong = []
+    broken_links = []
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
         if re.match(r"[a-z]+:", target):
             continue
         name, _, anchor = target.partition("#")
         path = (page.parent / name).resolve() if name else page
         if not path.exists() or (anchor and anchor not in anchors(path)):
-            wrong.append(target)
-    assert not wrong
+            broken_links.append(target)
+    assert not broken_links
 
 
 def test_readme_is_short_and_links_to_every_page() -> None:

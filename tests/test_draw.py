@@ -23,47 +23,52 @@ def has(pixels: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
 
 @pytest.mark.parametrize("ground", [0, 128, 255])
 def test_the_box_has_the_colour_of_the_expression_and_a_dark_rim(ground: int) -> None:
-    before = np.full((200, 300), ground, np.uint8)
-    after = annotated(before, [face((100, 80, 60, 50), "sad")])
-    assert after.shape == (200, 300, 3) and after.dtype == np.uint8 and (before == ground).all()
-    assert (after[80, 100:160] == COLOURS["sad"]).all()
-    assert (after[129, 100:160] == COLOURS["sad"]).all()
-    assert (after[80:130, 100] == COLOURS["sad"]).all() and (after[80:130, 159] == COLOURS["sad"]).all()
-    assert (after[130, 100:160] < 40).all() and (after[82:128, 102:158] == ground).all()
+    photo = np.full((200, 300), ground, np.uint8)
+    annotated_photo = annotated(photo, [face((100, 80, 60, 50), "sad")])
+    assert annotated_photo.shape == (200, 300, 3) and annotated_photo.dtype == np.uint8 and (photo == ground).all()
+    assert (annotated_photo[80, 100:160] == COLOURS["sad"]).all()
+    assert (annotated_photo[129, 100:160] == COLOURS["sad"]).all()
+    assert (annotated_photo[80:130, 100] == COLOURS["sad"]).all() and (
+        annotated_photo[80:130, 159] == COLOURS["sad"]
+    ).all()
+    assert (annotated_photo[130, 100:160] < 40).all() and (annotated_photo[82:128, 102:158] == ground).all()
 
 
 def test_an_uncertain_face_has_a_dashed_box_and_a_question_mark(monkeypatch: pytest.MonkeyPatch) -> None:
-    written: list[str] = []
+    labels: list[str] = []
     pen_text = draw.ImageDraw.ImageDraw.text
 
-    def text(self: object, at: object, said: str, **options: object) -> None:
-        written.append(said)
-        pen_text(self, at, said, **options)  # type: ignore[arg-type]
+    def text(self: object, position: object, label: str, **options: object) -> None:
+        labels.append(label)
+        pen_text(self, position, label, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(draw.ImageDraw.ImageDraw, "text", text)
     ground = np.zeros((200, 300, 3), np.uint8)
-    certain = annotated(ground, [face((100, 80, 60, 60))])
-    unsure = annotated(ground, [face((100, 80, 60, 60), uncertain=True, score=0.412)])
-    unknown = annotated(ground, [face((100, 80, 60, 60), uncertain=None)])
-    assert written == ["happy 93%", "happy? 41%", "happy 93%"]
-    assert has(certain, COLOURS["happy"])[80, 100:160].all() and has(unknown, COLOURS["happy"])[80, 100:160].all()
-    assert 20 <= has(unsure, COLOURS["happy"])[80, 100:160].sum() <= 40
+    certain_photo = annotated(ground, [face((100, 80, 60, 60))])
+    uncertain_photo = annotated(ground, [face((100, 80, 60, 60), uncertain=True, score=0.412)])
+    unknown_photo = annotated(ground, [face((100, 80, 60, 60), uncertain=None)])
+    assert labels == ["happy 93%", "happy? 41%", "happy 93%"]
+    assert (
+        has(certain_photo, COLOURS["happy"])[80, 100:160].all()
+        and has(unknown_photo, COLOURS["happy"])[80, 100:160].all()
+    )
+    assert 20 <= has(uncertain_photo, COLOURS["happy"])[80, 100:160].sum() <= 40
 
 
 def test_nothing_to_draw_is_a_copy() -> None:
-    before = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
-    after = annotated(before, [])
-    assert (after == before).all() and not np.shares_memory(after, before)
-    assert (annotated(before[..., 0], []) == before[..., :1]).all()
+    photo = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+    copy = annotated(photo, [])
+    assert (copy == photo).all() and not np.shares_memory(copy, photo)
+    assert (annotated(photo[..., 0], []) == photo[..., :1]).all()
 
 
 @pytest.mark.parametrize("side", [1, 2, 3, 8, 24, 48, 96])
 @pytest.mark.parametrize("label", ["surprise", "a very long name of an expression"])
 def test_any_size_is_drawn_and_most_of_the_picture_stays_visible(side: int, label: str) -> None:
-    after = annotated(np.full((side, side), 200, np.uint8), [face((0, 0, side, side), label, uncertain=True)])
-    assert after.shape == (side, side, 3)
+    annotated_photo = annotated(np.full((side, side), 200, np.uint8), [face((0, 0, side, side), label, uncertain=True)])
+    assert annotated_photo.shape == (side, side, 3)
     if side >= 24:
-        assert (after == 200).all(axis=2).mean() > 0.4
+        assert (annotated_photo == 200).all(axis=2).mean() > 0.4
 
 
 @pytest.mark.parametrize(
@@ -82,10 +87,10 @@ def plates_of(faces: list[Face], shape: tuple[int, int], monkeypatch: pytest.Mon
     plate = draw._plate
 
     def noting(
-        pen: object, face: Face, area: object, other_areas: object, taken: list[tuple[int, ...]], size: object
+        pen: object, face: Face, area: object, other_areas: object, taken_areas: list[tuple[int, ...]], size: object
     ) -> None:
-        plate(pen, face, area, other_areas, taken, size)  # type: ignore[arg-type]
-        plates[:] = taken
+        plate(pen, face, area, other_areas, taken_areas, size)  # type: ignore[arg-type]
+        plates[:] = taken_areas
 
     monkeypatch.setattr(draw, "_plate", noting)
     annotated(np.zeros(shape, np.uint8), faces)
@@ -136,7 +141,7 @@ def test_a_label_of_another_script_is_no_box(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_the_portrait_is_boxed_and_otherwise_as_it_was() -> None:
     portrait = pytest.importorskip("skimage.data").astronaut()
-    after = annotated(portrait, [face((175, 60, 105, 105))])
-    changed = (after != portrait).any(axis=2)
+    annotated_portrait = annotated(portrait, [face((175, 60, 105, 105))])
+    changed = (annotated_portrait != portrait).any(axis=2)
     assert changed[60:165, 175].all() and not changed[200:].any() and not changed[:, 300:].any()
     assert 0.004 < changed.mean() < 0.02

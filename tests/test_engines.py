@@ -58,13 +58,13 @@ def test_both_engines_answer_the_same(run_folder: Path) -> None:
         assert getattr(by_onnx, field) == getattr(by_torch, field)
     assert (by_onnx.names, by_onnx.threshold, by_onnx.stated_accuracy) == (NAMES, 0.55, 0.8)
     for count in (0, 1, 70):  # more than a batch
-        found, expected = by_onnx.read(crops(count)), by_torch.read(crops(count))
-        assert found.probabilities.shape == expected.probabilities.shape == (count, 3)
-        assert found.embeddings.shape == expected.embeddings.shape == (count, 128)
-        assert found.probabilities.dtype == found.embeddings.dtype == np.float32
-        assert np.abs(found.probabilities - expected.probabilities).max(initial=0) < 1e-5
-        assert np.abs(found.embeddings - expected.embeddings).max(initial=0) < 1e-4
-        assert found.probabilities.sum(1) == pytest.approx(np.ones(count), abs=1e-5)
+        answers, expected = by_onnx.read(crops(count)), by_torch.read(crops(count))
+        assert answers.probabilities.shape == expected.probabilities.shape == (count, 3)
+        assert answers.embeddings.shape == expected.embeddings.shape == (count, 128)
+        assert answers.probabilities.dtype == answers.embeddings.dtype == np.float32
+        assert np.abs(answers.probabilities - expected.probabilities).max(initial=0) < 1e-5
+        assert np.abs(answers.embeddings - expected.embeddings).max(initial=0) < 1e-4
+        assert answers.probabilities.sum(1) == pytest.approx(np.ones(count), abs=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["onnx", "torch"])
@@ -83,44 +83,46 @@ def test_without_a_threshold_that_keeps_the_promise_every_answer_is_uncertain(
 
 def test_a_face_is_read_the_same_in_any_company(run_folder: Path) -> None:
     reader = OnnxEngine(run_folder / "onnx/model.onnx", threads=1)
-    together = reader.read(crops(70)).probabilities
-    alone = np.concatenate([reader.read(crop[None]).probabilities for crop in crops(70)[[0, 63, 64, 69]]])
-    assert np.abs(together[[0, 63, 64, 69]] - alone).max() < 1e-5
+    batch_probabilities = reader.read(crops(70)).probabilities
+    single_probabilities = np.concatenate(
+        [reader.read(crop[None]).probabilities for crop in crops(70)[[0, 63, 64, 69]]]
+    )
+    assert np.abs(batch_probabilities[[0, 63, 64, 69]] - single_probabilities).max() < 1e-5
 
 
 @pytest.mark.parametrize(
-    "given",
+    "wrong_crops",
     [np.zeros((2, 24, 24), np.float32), np.zeros((2, 24, 25), np.uint8), np.zeros((2, 24, 24, 3), np.uint8),
      np.zeros((24, 24), np.uint8)],
     ids=["floats", "another size", "colour", "one alone"],
 )  # fmt: skip
 @pytest.mark.parametrize("kind", ["onnx", "torch"])
-def test_other_crops_are_refused(given: np.ndarray, kind: str, run_folder: Path) -> None:
+def test_other_crops_are_refused(wrong_crops: np.ndarray, kind: str, run_folder: Path) -> None:
     reader = engine(run_folder / "onnx" if kind == "onnx" else run_folder, kind, "cpu")
     with pytest.raises(MienError, match=r"the crops are .*, expected uint8 \[N, 24, 24\]; convert and resize"):
-        reader.read(given)
+        reader.read(wrong_crops)
 
 
 def test_grey_crops_are_repeated_for_a_network_that_sees_colour() -> None:
-    found = engines.check_crops(crops(2), 24, grey=False)
-    assert found.shape == (2, 24, 24, 3) and (found == crops(2)[..., None]).all()
+    colour_crops = engines.check_crops(crops(2), 24, grey=False)
+    assert colour_crops.shape == (2, 24, 24, 3) and (colour_crops == crops(2)[..., None]).all()
 
 
 def test_what_a_path_means(run_folder: Path, tmp_path: Path) -> None:
     file = run_folder / "onnx/model.onnx"
     assert find(run_folder) == find(run_folder / "model") == ModelFiles(None, run_folder / "model")
     assert find(str(run_folder / "onnx")) == find(file) == ModelFiles(file, None)
-    both = tmp_path / "both"
-    both.mkdir()
+    model_folder = tmp_path / "both"
+    model_folder.mkdir()
     for name in ("config.json", "model.safetensors", "model.int8.onnx"):
-        (both / name).write_text("{}")
-    assert find(both) == ModelFiles(both / "model.int8.onnx", both)
-    (both / "model.onnx").write_text("")
-    assert find(both) == ModelFiles(both / "model.onnx", both)
+        (model_folder / name).write_text("{}")
+    assert find(model_folder) == ModelFiles(model_folder / "model.int8.onnx", model_folder)
+    (model_folder / "model.onnx").write_text("")
+    assert find(model_folder) == ModelFiles(model_folder / "model.onnx", model_folder)
 
 
 @pytest.mark.parametrize(
-    ("path", "told"),
+    ("path", "message"),
     [
         ("missing", "missing: no such folder; give a folder that `mien train` or `mien export` wrote"),
         ("empty", "empty: holds neither model.onnx nor config.json and model.safetensors"),
@@ -128,11 +130,11 @@ def test_what_a_path_means(run_folder: Path, tmp_path: Path) -> None:
         (None, "no weights are shipped in this installation; give a model"),
     ],
 )
-def test_no_model_is_told(path: str | None, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_model_is_told(path: str | None, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models, "SHIPPED", tmp_path / "weights")
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.txt").write_text("")
-    with pytest.raises(MienError, match=told):
+    with pytest.raises(MienError, match=message):
         find(None if path is None else tmp_path / path)
 
 
@@ -170,19 +172,19 @@ def foreign(path: Path) -> Path:
 
 
 def test_damaged_and_foreign_files_are_told_on_one_line(run_folder: Path, tmp_path: Path) -> None:
-    whole = (run_folder / "onnx/model.onnx").read_bytes()
+    model_bytes = (run_folder / "onnx/model.onnx").read_bytes()
     path = tmp_path / "model.onnx"
-    for data in (b"", b"not an ONNX file", whole[: len(whole) // 2]):
+    for data in (b"", b"not an ONNX file", model_bytes[: len(model_bytes) // 2]):
         path.write_bytes(data)
-        with pytest.raises(MienError, match=r"model\.onnx: is (not an|an) ONNX file") as caught:
+        with pytest.raises(MienError, match=r"model\.onnx: is (not an|an) ONNX file") as error:
             OnnxEngine(path)
-        assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
+        assert "\n" not in str(error.value) and len(str(error.value)) < 400
     with pytest.raises(MienError, match="is an ONNX file of another kind, expected one that `mien export` wrote"):
         OnnxEngine(foreign(path))
-    changed = onnx.load(run_folder / "onnx/model.onnx")
-    about = {entry.key: entry.value for entry in changed.metadata_props}
-    helper.set_model_props(changed, about | {"names": '["calm", "glad"]'})
-    onnx.save(changed, path)
+    changed_model = onnx.load(run_folder / "onnx/model.onnx")
+    metadata = {entry.key: entry.value for entry in changed_model.metadata_props}
+    helper.set_model_props(changed_model, metadata | {"names": '["calm", "glad"]'})
+    onnx.save(changed_model, path)
     with pytest.raises(MienError, match="of another kind"):
         OnnxEngine(path)
 
@@ -197,7 +199,7 @@ def test_answers_that_are_no_numbers_are_refused(run_folder: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("kind", "device", "told"),
+    ("kind", "device", "message"),
     [
         ("onnx", "cpu:1", "device: got cpu:1, expected auto, cpu, gpu, cuda"),
         ("onnx", "tpu", "device: got tpu, expected auto, cpu, gpu, cuda"),
@@ -205,8 +207,8 @@ def test_answers_that_are_no_numbers_are_refused(run_folder: Path, tmp_path: Pat
         ("tensorflow", "cpu", "engine: got tensorflow, expected auto, onnx or torch"),
     ],
 )
-def test_what_there_is_not_is_told(kind: str, device: str, told: str, run_folder: Path) -> None:
-    with pytest.raises(MienError, match=told):
+def test_what_there_is_not_is_told(kind: str, device: str, message: str, run_folder: Path) -> None:
+    with pytest.raises(MienError, match=message):
         engine(run_folder / "onnx", kind, device)
 
 
@@ -218,11 +220,13 @@ def test_a_model_of_training_has_to_be_exported_for_onnx(run_folder: Path) -> No
 @pytest.mark.parametrize("count", [0, 1, 2, 5, 70, 200])
 @pytest.mark.parametrize("threads", [1, 2, 3, None])
 def test_crops_are_shared_out_among_threads_in_order(count: int, threads: int | None, run_folder: Path) -> None:
-    alone, shared = (OnnxEngine(run_folder / "onnx/model.onnx", threads=many) for many in (1, threads))
-    found, expected = shared.read(crops(count)), alone.read(crops(count))
-    assert len(found.probabilities) == len(found.embeddings) == count
-    assert np.abs(found.probabilities - expected.probabilities).max(initial=0) < 1e-5
-    assert np.abs(found.embeddings - expected.embeddings).max(initial=0) < 1e-4
+    one_thread, several_threads = (
+        OnnxEngine(run_folder / "onnx/model.onnx", threads=thread_count) for thread_count in (1, threads)
+    )
+    answers, expected = several_threads.read(crops(count)), one_thread.read(crops(count))
+    assert len(answers.probabilities) == len(answers.embeddings) == count
+    assert np.abs(answers.probabilities - expected.probabilities).max(initial=0) < 1e-5
+    assert np.abs(answers.embeddings - expected.embeddings).max(initial=0) < 1e-4
 
 
 def test_no_thread_of_onnx_runtime_waits_between_answers(run_folder: Path) -> None:
@@ -238,8 +242,10 @@ def test_reading_by_onnx_loads_no_torch(run_folder: Path) -> None:
         "print([name for name in heavy if name in sys.modules])"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=120)
-    assert done.stdout == "(1, 3)\n[]\n", done.stdout + done.stderr
+    completed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=120
+    )
+    assert completed.stdout == "(1, 3)\n[]\n", completed.stdout + completed.stderr
 
 
 def test_without_torch_a_model_of_training_says_what_to_do(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -114,13 +114,15 @@ class TestOcclusion:
             glad = 0.1 + 0.8 * (255 * (1 - hidden) + 16 * hidden) / 255
             return math.log(0.9 / 0.1) - math.log(glad / (1 - glad))
 
-        found = occlusion(crop(), reader(Corner()), 1, windows=(1 / 4,), fill="grey")
-        assert found.shape == (SIZE, SIZE) and found.dtype == np.float32
+        relevance = occlusion(crop(), reader(Corner()), 1, windows=(1 / 4,), fill="grey")
+        assert relevance.shape == (SIZE, SIZE) and relevance.dtype == np.float32
         # The pixel at 9, 5 lies under four squares: one hides everything, two half of it, one a quarter.
-        assert found[9, 5] == pytest.approx((drop(1) + 2 * drop(1 / 2) + drop(1 / 4)) / 4, abs=1e-5)
+        assert relevance[9, 5] == pytest.approx((drop(1) + 2 * drop(1 / 2) + drop(1 / 4)) / 4, abs=1e-5)
         # Squares that touch the place begin at rows 6 to 10: no pixel above row 6 or below row 13 is under one.
-        assert (np.abs(found[[5, 14]]) < 1e-6).all() and (found[6:14, 2:10] > 0).all()
-        assert found[PLACE].min() > np.delete(found.ravel(), np.arange(256).reshape(16, 16)[PLACE].ravel()).max()
+        assert (np.abs(relevance[[5, 14]]) < 1e-6).all() and (relevance[6:14, 2:10] > 0).all()
+        assert (
+            relevance[PLACE].min() > np.delete(relevance.ravel(), np.arange(256).reshape(16, 16)[PLACE].ravel()).max()
+        )
 
     def test_what_speaks_for_one_speaks_against_the_other(self) -> None:
         for_glad, for_calm = (occlusion(crop(), reader(Corner()), label) for label in (1, 0))
@@ -131,13 +133,13 @@ class TestOcclusion:
         engine = Corner(place=(slice(30, 40), slice(9, 21)))
         pixels = np.random.default_rng(0).integers(0, 90, (48, 48), dtype=np.uint8)
         pixels[engine.place] += 150
-        given = np.repeat(pixels[..., None], 3, axis=2) if colour else pixels
+        picture = np.repeat(pixels[..., None], 3, axis=2) if colour else pixels
         read = (lambda crops: engine.read(crops[..., 0]).probabilities) if colour else reader(engine)
-        found = occlusion(given, read, 1)
-        row, column = np.unravel_index(found.argmax(), found.shape)
+        relevance = occlusion(picture, read, 1)
+        row, column = np.unravel_index(relevance.argmax(), relevance.shape)
         assert 30 <= row < 40 and 9 <= column < 21
-        near = found[22:48, 1:29].clip(min=0).sum() / found.clip(min=0).sum()
-        assert near > 0.95 and max(engine.batches) <= 64
+        share_near = relevance[22:48, 1:29].clip(min=0).sum() / relevance.clip(min=0).sum()
+        assert share_near > 0.95 and max(engine.batches) <= 64
 
     def test_every_pixel_weighs_the_same(self) -> None:
         """An engine that falls by one nat whatever is hidden gives 1 everywhere, at the edges too."""
@@ -168,9 +170,9 @@ class TestAttention:
 
     def test_relevance_by_hand(self) -> None:
         attentions = [torch.tensor([[[0.5, 0.5], [0, 1]]] * 2), torch.tensor([[[1, 0], [0.25, 0.75]]] * 2)]
-        none = torch.zeros(2, 2)
-        gradients = [torch.stack([torch.tensor([[2.0, -1], [1, 1]]), none]),
-                     torch.stack([torch.tensor([[1.0, 4], [4, -1]]), none])]  # fmt: skip
+        no_gradient = torch.zeros(2, 2)
+        gradients = [torch.stack([torch.tensor([[2.0, -1], [1, 1]]), no_gradient]),
+                     torch.stack([torch.tensor([[1.0, 4], [4, -1]]), no_gradient])]  # fmt: skip
         # Of the first block, half of the identity stays (the other head has none): 1.5 on the diagonal. The second
         # adds [[.5, 0], [.5, 0]] times that.
         assert propagated(attentions, gradients).tolist() == [[2.25, 0], [0.75, 1.5]]
@@ -189,49 +191,51 @@ class TestAttention:
     def test_gradients_are_those_of_the_label(self, label: int, vit: Classifier) -> None:
         network: Any = copy.deepcopy(vit.network)
         network.set_attn_implementation("eager")
-        seen: list[torch.Tensor] = []
+        attentions: list[torch.Tensor] = []
 
-        def keep(module: torch.nn.Module, given: object, found: tuple[torch.Tensor, torch.Tensor]) -> None:
-            found[1].retain_grad()
-            seen.append(found[1])
+        def hook(module: torch.nn.Module, inputs: object, outputs: tuple[torch.Tensor, torch.Tensor]) -> None:
+            outputs[1].retain_grad()
+            attentions.append(outputs[1])
 
         for layer in network.vit.layers:
-            layer.attention.register_forward_hook(keep)
+            layer.attention.register_forward_hook(hook)
         pixels = vit.preprocessing(torch.from_numpy(noise()[None]), 3)
         network(pixel_values=pixels).logits[0, label].backward()
         relevance = np.eye(5)
-        for block in seen:
+        for block in attentions:
             assert block.grad is not None
             relevance += (block * block.grad)[0].detach().numpy().clip(min=0).mean(axis=0) @ relevance
-        found = gradient(vit, noise(), label)
-        assert found.dtype == np.float32 and (found >= 0).all() and found.max() > 1e-3
-        assert found == pytest.approx(relevance[0, 1:].reshape(2, 2), abs=1e-5)
+        answer = gradient(vit, noise(), label)
+        assert answer.dtype == np.float32 and (answer >= 0).all() and answer.max() > 1e-3
+        assert answer == pytest.approx(relevance[0, 1:].reshape(2, 2), abs=1e-5)
 
     def test_a_patch_lands_where_it_is(self, vit: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
         rows = torch.zeros(1, 2, 5, 5)
         rows[:, :, 0, 2] = 1  # [CLS] looks at the second patch alone: above, at the right
         monkeypatch.setattr(explanations, "attend", lambda *_, **__: (torch.zeros(3), [rows, rows]))
-        found = enlarged(raw_attention(vit, noise(), 0), SIZE)
-        assert found.shape == (SIZE, SIZE)
+        relevance = enlarged(raw_attention(vit, noise(), 0), SIZE)
+        assert relevance.shape == (SIZE, SIZE)
         assert (
-            np.unravel_index(found.argmax(), found.shape) == (0, 8) and (found[:8, 8:] == 1).all() and found.sum() == 64
+            np.unravel_index(relevance.argmax(), relevance.shape) == (0, 8)
+            and (relevance[:8, 8:] == 1).all()
+            and relevance.sum() == 64
         )
 
     def test_the_network_stays_as_it_was(self, vit: Classifier) -> None:
-        before, kind = vit.logits(noise()[None], quiet=True), vit.network.config._attn_implementation
+        logits_before, kind = vit.logits(noise()[None], quiet=True), vit.network.config._attn_implementation
         with torch.inference_mode():
             for method in [*ATTENTION.values(), raw_attention]:
                 method(vit, noise(), 1)
         assert vit.network.config._attn_implementation == kind != "eager"
         assert all(parameter.grad is None for parameter in vit.network.parameters())
-        assert (vit.logits(noise()[None], quiet=True) == before).all()
+        assert (vit.logits(noise()[None], quiet=True) == logits_before).all()
 
     def test_frozen_weights_are_no_hindrance(self, vit: Classifier) -> None:
-        free = gradient(vit, noise(), 1)
+        relevance = gradient(vit, noise(), 1)
         vit.network.requires_grad_(False)
-        frozen = gradient(vit, noise(), 1)
+        frozen_relevance = gradient(vit, noise(), 1)
         vit.network.requires_grad_(True)
-        assert frozen == pytest.approx(free)
+        assert frozen_relevance == pytest.approx(relevance)
 
     def test_a_network_without_tokens_is_refused(self) -> None:
         small = {"channels": [4, 4, 4, 4], "layers": [1, 1, 1, 1]}
@@ -242,18 +246,20 @@ class TestAttention:
 
 class TestExplain:
     def test_auto_is_occlusion_of_the_label_that_was_read(self) -> None:
-        found = explain(face(crop()), Corner())
-        assert (found.method, found.label) == ("occlusion", "glad") and found.crop is not None
-        assert (found.relevance == occlusion(crop(), reader(Corner()), 1)).all()
-        other = explain(face(crop()), Corner(), "occlusion", "calm")
-        assert other.label == "calm" and other.relevance == pytest.approx(-found.relevance, abs=1e-5)
+        explanation = explain(face(crop()), Corner())
+        assert (explanation.method, explanation.label) == ("occlusion", "glad") and explanation.crop is not None
+        assert (explanation.relevance == occlusion(crop(), reader(Corner()), 1)).all()
+        other_explanation = explain(face(crop()), Corner(), "occlusion", "calm")
+        assert other_explanation.label == "calm" and other_explanation.relevance == pytest.approx(
+            -explanation.relevance, abs=1e-5
+        )
 
     @pytest.mark.parametrize("method", ["rollout", "gradient"])
     def test_methods_that_look_inside(self, method: str, vit: Classifier) -> None:
         engine: Any = SimpleNamespace(names=NAMES, classifier=vit)
-        found = explain(face(noise()), engine, method)
-        assert found.method == method and found.relevance.shape == (SIZE, SIZE)
-        assert (found.relevance == enlarged(ATTENTION[method](vit, noise(), 1), SIZE)).all()
+        explanation = explain(face(noise()), engine, method)
+        assert explanation.method == method and explanation.relevance.shape == (SIZE, SIZE)
+        assert (explanation.relevance == enlarged(ATTENTION[method](vit, noise(), 1), SIZE)).all()
 
     def test_an_engine_answers_as_its_classifier(self, vit: Classifier) -> None:
         answers = reader(TorchEngine(vit))(noise()[None])
@@ -261,7 +267,7 @@ class TestExplain:
         assert answers == pytest.approx(expected, abs=1e-6)
 
     @pytest.mark.parametrize(
-        ("options", "told"),
+        ("options", "message"),
         [
             ({"method": "magic"}, "method: got 'magic', expected one of auto, occlusion, rollout, gradient"),
             ({"label": "bored"}, "label: got 'bored', expected one that the model knows: calm, glad"),
@@ -269,8 +275,8 @@ class TestExplain:
             ({"method": "gradient"}, "or take the method occlusion"),
         ],
     )
-    def test_what_cannot_be_done_is_told(self, options: dict[str, str], told: str) -> None:
-        with pytest.raises(MienError, match=told):
+    def test_what_cannot_be_done_is_told(self, options: dict[str, str], message: str) -> None:
+        with pytest.raises(MienError, match=message):
             explain(face(crop()), Corner(), **options)
 
     def test_the_command_tells_that_torch_is_missing(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -295,16 +301,20 @@ class TestExplain:
             "explain(fake.face, fake.engine).overlay()\n"
             "print([name for name in ('torch', 'transformers', 'matplotlib') if name in sys.modules])"
         )
-        fake = (
+        fake_engine = (
             "import numpy as np\nfrom types import SimpleNamespace\nfrom mien.recognition.results import Face\n"
             "read = lambda crops: SimpleNamespace(probabilities=np.full((len(crops), 2), .5))\n"
             "engine = SimpleNamespace(names=('calm', 'glad'), read=read)\n"
             "face = Face((0, 0, 8, 8), 'glad', .5, {}, crop=np.zeros((8, 8), np.uint8))\n"
         )
-        code = code.replace("import sys, test_explain_fake as fake\n", f"import sys\n{fake}").replace("fake.", "")
+        code = code.replace("import sys, test_explain_fake as fake\n", f"import sys\n{fake_engine}").replace(
+            "fake.", ""
+        )
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "src")}
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=60)
-        assert done.stdout == "[]\n", done.stdout + done.stderr
+        completed = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=60
+        )
+        assert completed.stdout == "[]\n", completed.stdout + completed.stderr
 
 
 class TestPicture:
@@ -324,14 +334,14 @@ class TestPicture:
         assert heat._to_lab(np.array([255, 255, 255])) == pytest.approx([1, 0, 0], abs=1e-3)
 
     def test_heat_stands_where_the_relevance_is(self) -> None:
-        found = explain(face(crop()), Corner())
-        picture = np.asarray(found.overlay()).astype(int)
+        explanation = explain(face(crop()), Corner())
+        picture = np.asarray(explanation.overlay()).astype(int)
         side = 384  # sixteen pixels enlarged 24 times, behind a margin of 16
-        warm = picture[..., 0] - picture[..., 2]
-        inside = warm[16 : 16 + side, 16 : 16 + side]
-        row, column = np.unravel_index(inside.argmax(), inside.shape)
+        warmth = picture[..., 0] - picture[..., 2]
+        crop_warmth = warmth[16 : 16 + side, 16 : 16 + side]
+        row, column = np.unravel_index(crop_warmth.argmax(), crop_warmth.shape)
         assert 8 * 24 <= row < 12 * 24 and 4 * 24 <= column < 8 * 24
-        assert abs(inside[: 4 * 24, 12 * 24 :]).max() <= 2
+        assert abs(crop_warmth[: 4 * 24, 12 * 24 :]).max() <= 2
 
     def test_the_outline_runs_around_the_strong_part_and_along_the_border(self) -> None:
         values = np.tile(np.linspace(0, 1, 101), (101, 1))  # half as strong as the strongest in column 50
@@ -344,26 +354,28 @@ class TestPicture:
     @pytest.mark.parametrize("colour", [False, True])
     def test_any_size(self, size: int, colour: bool) -> None:
         shape = (size, size, 3) if colour else (size, size)
-        given = Explanation(np.zeros((size, size), np.float32), "glad", "occlusion", np.full(shape, 200, np.uint8))
-        picture = overlay(given)
+        explanation = Explanation(
+            np.zeros((size, size), np.float32), "glad", "occlusion", np.full(shape, 200, np.uint8)
+        )
+        picture = overlay(explanation)
         assert picture.mode == "RGB" and 300 < picture.width < 520
         assert len(CAPTION) == 2 and picture.height > picture.width
 
     def test_faces_stand_in_rows_of_three(self) -> None:
-        one = explain(face(crop()), Corner())
-        single, four = sheet([one]), sheet([one] * 4)
-        assert (four.width, four.height) == (3 * single.width, 2 * single.height)
-        assert np.asarray(four)[single.height :, single.width :].min() == 255
+        explanation = explain(face(crop()), Corner())
+        sheet_of_one, sheet_of_four = sheet([explanation]), sheet([explanation] * 4)
+        assert (sheet_of_four.width, sheet_of_four.height) == (3 * sheet_of_one.width, 2 * sheet_of_one.height)
+        assert np.asarray(sheet_of_four)[sheet_of_one.height :, sheet_of_one.width :].min() == 255
 
     def test_saved_as_a_picture(self, tmp_path: Path) -> None:
-        found = explain(face(crop()), Corner())
-        found.save(tmp_path / "heat.png")
+        explanation = explain(face(crop()), Corner())
+        explanation.save(tmp_path / "heat.png")
         with Image.open(tmp_path / "heat.png") as picture:
-            assert picture.format == "PNG" and (np.asarray(picture) == np.asarray(sheet([found]))).all()
-        save([found, found], tmp_path / "heat.JPG")
+            assert picture.format == "PNG" and (np.asarray(picture) == np.asarray(sheet([explanation]))).all()
+        save([explanation, explanation], tmp_path / "heat.JPG")
         assert Image.open(tmp_path / "heat.JPG").format == "JPEG"
         with pytest.raises(MienError, match=r"heat\.gif: has another ending than \.png, \.jpg, \.jpeg"):
-            found.save(tmp_path / "heat.gif")
+            explanation.save(tmp_path / "heat.gif")
         assert sorted(path.name for path in tmp_path.iterdir()) == ["heat.JPG", "heat.png"]
 
 
@@ -386,24 +398,24 @@ class TestCommand:
             assert picture.width == 2 * (2 * 384 + 3 * 16)
 
     @pytest.mark.parametrize(
-        ("options", "told"),
+        ("options", "message"),
         [
             (["--label", "bored"], "--label: got 'bored', expected one of calm, glad"),
             (["--out", "heat.txt"], r"heat\.txt: has another ending than"),
             (["--method", "magic"], "--method: invalid choice: 'magic'"),
         ],
     )
-    def test_what_is_wrong_is_told(self, options: list[str], told: str, tmp_path: Path) -> None:
-        given = [self.photo(tmp_path / "photo.png"), "--out", str(tmp_path / "heat.png"), *options]
-        with pytest.raises(MienError, match=told):
-            command.run(given)
+    def test_what_is_wrong_is_told(self, options: list[str], message: str, tmp_path: Path) -> None:
+        arguments = [self.photo(tmp_path / "photo.png"), "--out", str(tmp_path / "heat.png"), *options]
+        with pytest.raises(MienError, match=message):
+            command.run(arguments)
         assert [path.name for path in tmp_path.iterdir()] == ["photo.png"]
 
     def test_methods_that_look_inside_need_more_than_onnx(self, tmp_path: Path) -> None:
         (tmp_path / "model.onnx").touch()
-        given = [self.photo(tmp_path / "photo.png"), "--out", str(tmp_path / "heat.png")]
+        arguments = [self.photo(tmp_path / "photo.png"), "--out", str(tmp_path / "heat.png")]
         with pytest.raises(MienError, match="--method gradient: looks into the network, for which ONNX is not enough"):
-            command.run([*given, "--model", str(tmp_path / "model.onnx"), "--method", "gradient"])
+            command.run([*arguments, "--model", str(tmp_path / "model.onnx"), "--method", "gradient"])
 
     def test_photos_that_cannot_be_explained(self, tmp_path: Path) -> None:
         out = ["--out", str(tmp_path / "heat.png")]
@@ -446,10 +458,10 @@ class TestCommand:
         self.photo(Path("a.png"), (250,))
         assert command.run(["photos", "a.png"]) == command.SOME_FAILED
         captured = capsys.readouterr()
-        first, broken, dark, last = captured.out.splitlines()
-        assert first == f"{Path('explained/a-explained.png')}: 2 faces (glad 98%, glad 55% uncertain)"
-        assert broken.startswith("error: photos/broken.jpg: ") and dark == "photos/dark.png: no face"
-        assert last == f"{Path('explained/a-explained-2.png')}: 1 face (glad 98%)"
+        first_line, broken_line, dark_line, last_line = captured.out.splitlines()
+        assert first_line == f"{Path('explained/a-explained.png')}: 2 faces (glad 98%, glad 55% uncertain)"
+        assert broken_line.startswith("error: photos/broken.jpg: ") and dark_line == "photos/dark.png: no face"
+        assert last_line == f"{Path('explained/a-explained-2.png')}: 1 face (glad 98%)"
         assert "mien: 1 of 4 could not be read\n" in captured.err and "skipped 1 file that holds" in captured.err
         assert "uncertain: 1 of 3 faces" in captured.err
         assert command.run(["photos/a.png", "a.png"]) == 0  # a new folder: nothing is written over
@@ -475,7 +487,7 @@ class TestCommand:
     def test_with_a_model_folder(self, method: str, vit: Classifier, tmp_path: Path) -> None:
         vit.save(tmp_path / "model", {})
         Image.fromarray(noise()).save(tmp_path / "crop.png")
-        given = [
+        arguments = [
             str(tmp_path / "crop.png"),
             "--detector",
             "none",
@@ -484,7 +496,7 @@ class TestCommand:
             "--device",
             "cpu",
         ]
-        assert command.run([*given, "--method", method, "--out", str(tmp_path / "heat.jpg")]) == 0
+        assert command.run([*arguments, "--method", method, "--out", str(tmp_path / "heat.jpg")]) == 0
         assert Image.open(tmp_path / "heat.jpg").size[0] == 2 * 384 + 3 * 16
 
 
@@ -494,12 +506,14 @@ class TestBenchmark:
         relevance = np.zeros((SIZE, SIZE))
         relevance[PLACE] = 1
         deletion, insertion = explanations.curves(crop(), relevance, reader(Corner()), 1, 16)
-        hidden = 0.1 + 0.8 * 16 / 255  # in mean grey
-        assert deletion == pytest.approx([0.9] + [hidden] * 16, abs=1e-6)
-        blurred = 0.1 + 0.8 * filled(crop(), "blur")[PLACE].mean() / 255
-        assert insertion == pytest.approx([blurred] + [0.9] * 16, abs=1e-6)
+        probability_hidden = 0.1 + 0.8 * 16 / 255  # in mean grey
+        assert deletion == pytest.approx([0.9] + [probability_hidden] * 16, abs=1e-6)
+        probability_blurred = 0.1 + 0.8 * filled(crop(), "blur")[PLACE].mean() / 255
+        assert insertion == pytest.approx([probability_blurred] + [0.9] * 16, abs=1e-6)
         area = explanations.areas(np.stack([deletion, insertion]))
-        assert area[:2] == pytest.approx([(15.5 * hidden + 0.45) / 16, (15.5 * 0.9 + blurred / 2) / 16], abs=1e-6)
+        assert area[:2] == pytest.approx(
+            [(15.5 * probability_hidden + 0.45) / 16, (15.5 * 0.9 + probability_blurred / 2) / 16], abs=1e-6
+        )
         assert area[2] == pytest.approx(area[1] - area[0])
 
     def test_statistics_by_hand(self) -> None:
@@ -510,17 +524,17 @@ class TestBenchmark:
     def test_runs_and_ranks(
         self, vit: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        found = explanations.measure(vit, np.stack([noise(0), noise(1)]), ["random", "attention", "occlusion"], 4, 0)
-        assert {name: values.shape for name, values in found.items()} == dict.fromkeys(found, (2, 2, 5))
-        rows = explanations.summary(found, 0)
+        measured = explanations.measure(vit, np.stack([noise(0), noise(1)]), ["random", "attention", "occlusion"], 4, 0)
+        assert {name: values.shape for name, values in measured.items()} == dict.fromkeys(measured, (2, 2, 5))
+        rows = explanations.summary(measured, 0)
         assert [row["method"] for row in rows] == ["random", "attention", "occlusion"]
         gains = [row["gain"]["mean"] for row in rows]
         assert rows[2]["against random"]["mean"] == pytest.approx(gains[2] - gains[0])
         assert explanations.table(rows).count("\n") == 4
-        found["occlusion"][:, 1, 2] = 0.99
-        panels = explanations.draw(found).axes
+        measured["occlusion"][:, 1, 2] = 0.99
+        panels = explanations.draw(measured).axes
         assert [len(axes.lines) for axes in panels] == [3, 3]
         assert all(axes.get_ylim()[0] == 0 and axes.get_ylim()[1] >= 0.99 for axes in panels)
-        known = explanations.methods(replace(vit))
-        for name, method in known.items():
+        methods = explanations.methods(replace(vit))
+        for name, method in methods.items():
             assert method(noise(), 0, np.random.default_rng(0)).shape == (SIZE, SIZE), name

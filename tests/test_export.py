@@ -63,7 +63,7 @@ def grey_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def exported(grey_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def export_folder(grey_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("exported") / "first"
     export(grey_folder, out)
     return out
@@ -76,11 +76,11 @@ def faces() -> FaceSet:
 def test_a_grey_network_saved_in_colour_is_grey_again() -> None:
     classifier = classifier_of("nano", grey=True, image_size=24)
     projection = classifier.network.get_parameter("vit.embeddings.patch_embeddings.projection.weight")
-    before = projection.detach().clone()
+    weight_before = projection.detach().clone()
     to_colour(classifier.network, classifier.preprocessing)
-    found = grey_weights(classifier.network, classifier.preprocessing)
-    assert found is not None and found[0].shape == before.shape
-    assert torch.allclose(found[0], before.double(), rtol=2**-22, atol=0)
+    grey_projection = grey_weights(classifier.network, classifier.preprocessing)
+    assert grey_projection is not None and grey_projection[0].shape == weight_before.shape
+    assert torch.allclose(grey_projection[0], weight_before.double(), rtol=2**-22, atol=0)
 
 
 def test_a_network_that_sees_colour_is_told_from_it() -> None:
@@ -119,54 +119,54 @@ def test_onnx_answers_as_torch(kind: str, grey: bool, tmp_path: Path) -> None:
     crops = rng.integers(0, 256, (5, size, size) if grey else (5, size, size, 3), dtype=np.uint8)
     expected = engine.read(crops)
     onnx.save(onnx_model(classifier), tmp_path / "model.onnx")
-    found = OnnxEngine(tmp_path / "model.onnx").read(crops)
+    answers = OnnxEngine(tmp_path / "model.onnx").read(crops)
     assert np.ptp(expected.probabilities, axis=0).max() > 1e-3, "answers that do not differ prove nothing"
-    assert np.abs(found.probabilities - expected.probabilities).max() < 1e-5
-    assert np.abs(found.embeddings - expected.embeddings).max() < 1e-4
+    assert np.abs(answers.probabilities - expected.probabilities).max() < 1e-5
+    assert np.abs(answers.embeddings - expected.embeddings).max() < 1e-4
     logits = torch.from_numpy(classifier.logits(crops, quiet=True)) if not (grey and kind == "cnn") else None
     if logits is not None:
-        assert np.abs(found.probabilities - logits.softmax(1).numpy()).max() < 1e-5
+        assert np.abs(answers.probabilities - logits.softmax(1).numpy()).max() < 1e-5
 
 
-def test_the_file_says_what_it_is(exported: Path, grey_folder: Path) -> None:
-    engine = OnnxEngine(exported / "model.onnx")
+def test_the_file_says_what_it_is(export_folder: Path, grey_folder: Path) -> None:
+    engine = OnnxEngine(export_folder / "model.onnx")
     assert (engine.names, engine.image_size, engine.grey) == (NAMES, 24, True)
     assert (engine.threshold, engine.stated_accuracy) == (0.6, 0.8)
-    about = engine.metadata
-    assert about["mean"] == [0.4, 0.5, 0.6] and about["std"] == [0.2, 0.25, 0.3]
-    assert len(about["weights_sha256"]) == len(about["meta_sha256"]) == 64
-    assert {node.domain for node in onnx.load(exported / "model.onnx").graph.node} == {""}
-    assert OnnxEngine(exported / "model.onnx").read(np.zeros((0, 24, 24), np.uint8)).embeddings.shape == (0, 128)
+    metadata = engine.metadata
+    assert metadata["mean"] == [0.4, 0.5, 0.6] and metadata["std"] == [0.2, 0.25, 0.3]
+    assert len(metadata["weights_sha256"]) == len(metadata["meta_sha256"]) == 64
+    assert {node.domain for node in onnx.load(export_folder / "model.onnx").graph.node} == {""}
+    assert OnnxEngine(export_folder / "model.onnx").read(np.zeros((0, 24, 24), np.uint8)).embeddings.shape == (0, 128)
 
 
-def test_the_report_holds_each_engine_to_torch(exported: Path) -> None:
-    report = json.loads((exported / "parity.json").read_text())
+def test_the_report_holds_each_engine_to_torch(export_folder: Path) -> None:
+    report = json.loads((export_folder / "parity.json").read_text())
     assert set(report["engines"]) == {"PyTorch", "ONNX"} and report["pictures"]["n"] == 256
     assert report["engines"]["PyTorch"]["largest_difference"] == 0 and report["engines"]["PyTorch"]["rate_ratio"] == 1
     assert report["engines"]["ONNX"]["largest_difference"] <= report["tolerance"] == 1e-4
     assert report["engines"]["ONNX"]["agreement"] == 1 and report["engines"]["ONNX"]["accuracy"] is None
-    assert {path.name for path in exported.iterdir()} == {"model.onnx", "parity.json"}
+    assert {path.name for path in export_folder.iterdir()} == {"model.onnx", "parity.json"}
 
 
 @pytest.mark.parametrize("count", [7, 70, 129])
-def test_any_number_of_faces_calibrates_int8(count: int, exported: Path, tmp_path: Path) -> None:
+def test_any_number_of_faces_calibrates_int8(count: int, export_folder: Path, tmp_path: Path) -> None:
     crops = np.random.default_rng(0).integers(0, 256, (count, 24, 24), dtype=np.uint8)
-    files = parity.quantised(exported / "model.onnx", tmp_path, crops)
+    files = parity.quantised(export_folder / "model.onnx", tmp_path, crops)
     assert OnnxEngine(files[parity.STATIC]).read(crops[:2]).probabilities.shape == (2, len(NAMES))
 
 
 def test_int8_is_measured_on_the_split(grey_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parity, "MOST_LOST", 100.0)
-    done = export(grey_folder, tmp_path / "out", faces=faces(), int8=True, threads=1)
-    told = done.report["int8"]
-    assert set(told["candidates"]) == {"static", "dynamic"} and told["way"] in told["reason"]
-    assert told["points_lost"] == pytest.approx(
-        100 * (done.report["engines"]["PyTorch"]["accuracy"] - done.report["engines"]["ONNX int8"]["accuracy"])
+    result = export(grey_folder, tmp_path / "out", faces=faces(), int8=True, threads=1)
+    int8_report = result.report["int8"]
+    assert set(int8_report["candidates"]) == {"static", "dynamic"} and int8_report["way"] in int8_report["reason"]
+    assert int8_report["points_lost"] == pytest.approx(
+        100 * (result.report["engines"]["PyTorch"]["accuracy"] - result.report["engines"]["ONNX int8"]["accuracy"])
     )
-    assert 0 < done.report["engines"]["ONNX int8"]["mean_difference"] < 0.05
-    files = done.report["files"]
+    assert 0 < result.report["engines"]["ONNX int8"]["mean_difference"] < 0.05
+    files = result.report["files"]
     assert files["model.int8.onnx"] < 0.4 * files["model.onnx"]
-    assert "ONNX int8" in done.table and "90" in str(done.report["pictures"]["n"])
+    assert "ONNX int8" in result.table and "90" in str(result.report["pictures"]["n"])
     assert OnnxEngine(tmp_path / "out/model.int8.onnx").names == NAMES
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
 
@@ -176,7 +176,7 @@ def parity_of(accuracy: float, difference: float = 0.0) -> Parity:
 
 
 @pytest.mark.parametrize(
-    ("static", "dynamic", "chosen"),
+    ("static", "dynamic", "expected_way"),
     [
         (0.70, 0.69, "static"),
         (0.699, 0.6995, "static"),
@@ -194,9 +194,9 @@ def parity_of(accuracy: float, difference: float = 0.0) -> Parity:
         "static loses more, as much as is allowed",
     ],
 )
-def test_static_int8_is_taken_while_it_loses_little(static: float, dynamic: float, chosen: str) -> None:
+def test_static_int8_is_taken_while_it_loses_little(static: float, dynamic: float, expected_way: str) -> None:
     way, reason = choose({"static": parity_of(static), "dynamic": parity_of(dynamic)}, parity_of(0.70))
-    assert way == chosen
+    assert way == expected_way
     assert f"static {70 - 100 * static:+.2f}" in reason
 
 
@@ -213,11 +213,11 @@ def test_what_does_not_hold_its_tolerance_is_not_written(
 
 
 def test_a_failure_leaves_the_former_export(
-    exported: Path, grey_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    export_folder: Path, grey_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    (out / "model.onnx").write_bytes((exported / "model.onnx").read_bytes())
+    (out / "model.onnx").write_bytes((export_folder / "model.onnx").read_bytes())
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -226,7 +226,7 @@ def test_a_failure_leaves_the_former_export(
     with pytest.raises(MienError, match=r"cannot be written .*; free some space"):
         export(grey_folder, out)
     assert [path.name for path in out.iterdir()] == ["model.onnx"]
-    assert (out / "model.onnx").read_bytes() == (exported / "model.onnx").read_bytes()
+    assert (out / "model.onnx").read_bytes() == (export_folder / "model.onnx").read_bytes()
 
 
 def test_a_folder_with_other_files_is_not_replaced(grey_folder: Path) -> None:
@@ -236,7 +236,7 @@ def test_a_folder_with_other_files_is_not_replaced(grey_folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["{model}", "--out", "{out}", "--int8"], "--int8: needs --data"),
         (["{model}", "--out", "{out}", "--tolerance", "0"], "--tolerance: got '0', expected a number above 0"),
@@ -245,18 +245,18 @@ def test_a_folder_with_other_files_is_not_replaced(grey_folder: Path) -> None:
         (["{model}", "--out", "{model}/config.json"], "which it is made from"),
     ],
 )
-def test_wrong_arguments_are_told(arguments: list[str], told: str, grey_folder: Path, tmp_path: Path) -> None:
-    given = [argument.format(model=grey_folder, out=tmp_path / "out") for argument in arguments]
-    with pytest.raises(MienError, match=told):
-        run(given)
+def test_wrong_arguments_are_told(arguments: list[str], message: str, grey_folder: Path, tmp_path: Path) -> None:
+    formatted = [argument.format(model=grey_folder, out=tmp_path / "out") for argument in arguments]
+    with pytest.raises(MienError, match=message):
+        run(formatted)
     assert not (tmp_path / "out").exists()
 
 
 def test_the_command_tells_what_it_wrote(grey_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([str(grey_folder.parent), "--out", str(tmp_path / "out"), "--threads", "1"]) == 0
-    told = capsys.readouterr().out
-    assert "256 pictures (random crops, no faces), against PyTorch" in told
-    assert told.endswith(f"{tmp_path / 'out'}: model.onnx, parity.json\n")
+    output = capsys.readouterr().out
+    assert "256 pictures (random crops, no faces), against PyTorch" in output
+    assert output.endswith(f"{tmp_path / 'out'}: model.onnx, parity.json\n")
 
 
 def test_a_shipped_model_is_known_by_its_name(tmp_path: Path) -> None:
@@ -278,11 +278,11 @@ def test_crops_are_those_that_evaluation_reads() -> None:
     assert crops_of(images, classifier.preprocessing, grey=False).shape == (5, 24, 24, 3)
 
 
-def test_a_comparison_counts_what_a_person_counts(exported: Path) -> None:
-    engine = OnnxEngine(exported / "model.onnx", threads=1)
+def test_a_comparison_counts_what_a_person_counts(export_folder: Path) -> None:
+    engine = OnnxEngine(export_folder / "model.onnx", threads=1)
     crops = faces().images[:10]
     labels = engine.read(crops).probabilities.argmax(1)
-    wrong = (labels[:4] + 1) % 3
-    found = Comparison(engine, crops, np.concatenate([wrong, labels[4:]])).reference
-    assert (found.accuracy, found.agreement, found.largest_difference) == (0.6, 1.0, 0.0)
-    assert found.rate > 0
+    wrong_labels = (labels[:4] + 1) % 3
+    reference = Comparison(engine, crops, np.concatenate([wrong_labels, labels[4:]])).reference
+    assert (reference.accuracy, reference.agreement, reference.largest_difference) == (0.6, 1.0, 0.0)
+    assert reference.rate > 0

@@ -64,23 +64,23 @@ class TestFolder:
     def test_opens_again_with_the_same_answers(self, tmp_path: Path) -> None:
         classifier = saved(tmp_path / "m")
         images = synthetic_faces({"train": 5}, size=48).images
-        found = Classifier.load(tmp_path / "m").logits(images)
-        assert np.allclose(found, classifier.logits(images), atol=1e-5)
-        assert np.ptp(found, axis=0).max() > 1e-3
+        logits = Classifier.load(tmp_path / "m").logits(images)
+        assert np.allclose(logits, classifier.logits(images), atol=1e-5)
+        assert np.ptp(logits, axis=0).max() > 1e-3
 
     def test_its_last_stage_gives_hints_at_the_patches_of_mini(self, tmp_path: Path) -> None:
         saved(tmp_path / "m")
         (teacher,) = load_teachers([str(tmp_path / "m")], NAMES, torch.device("cpu"))
-        found = TeacherMap(teacher)
+        teacher_map = TeacherMap(teacher)
         teacher.classifier.logits(synthetic_faces({"train": 5}, size=48).images)
-        assert found.last.shape == (5, 12, 6, 6)
-        assert found.read(6).shape == (5, 36, 12)
+        assert teacher_map.last.shape == (5, 12, 6, 6)
+        assert teacher_map.read(6).shape == (5, 36, 12)
 
     def test_the_map_of_a_mirrored_picture_is_turned_back(self, tmp_path: Path) -> None:
         saved(tmp_path / "m")
         (teacher,) = load_teachers([str(tmp_path / "m")], NAMES, torch.device("cpu"))
-        plain, turned = TeacherMap(teacher), TeacherMap(teacher, mirror=True)
-        plain.last = torch.randn(5, 12, 6, 6)
-        turned.last = half_mirrored(plain.last)
-        assert torch.equal(turned.read(6), plain.read(6))
-        assert not torch.equal(turned.last, plain.last)
+        teacher_map, mirrored_map = TeacherMap(teacher), TeacherMap(teacher, mirror=True)
+        teacher_map.last = torch.randn(5, 12, 6, 6)
+        mirrored_map.last = half_mirrored(teacher_map.last)
+        assert torch.equal(mirrored_map.read(6), teacher_map.read(6))
+        assert not torch.equal(mirrored_map.last, teacher_map.last)

@@ -51,8 +51,8 @@ def answers(count: int) -> tuple[np.ndarray, np.ndarray]:
 
 def texts(figure: Figure) -> list[str]:
     figure.canvas.draw_idle()
-    drawn = [text.get_text() for axes in figure.axes for text in axes.texts]
-    return drawn + [axes.get_title(loc="left") for axes in figure.axes]
+    drawn_texts = [text.get_text() for axes in figure.axes for text in axes.texts]
+    return drawn_texts + [axes.get_title(loc="left") for axes in figure.axes]
 
 
 def make_all(theme: Theme) -> dict[str, Figure]:
@@ -71,13 +71,13 @@ def make_all(theme: Theme) -> dict[str, Figure]:
 
 @pytest.mark.parametrize("theme", [LIGHT, DARK], ids=["light", "dark"])
 def test_every_figure_is_a_picture_of_its_theme(theme: Theme) -> None:
-    before = dict(matplotlib.rcParams)
+    settings_before = dict(matplotlib.rcParams)
     for name, figure in make_all(theme).items():
         with Image.open(io.BytesIO(png(figure, dpi=40))) as picture:
             corner = picture.convert("RGB").getpixel((0, 0))
             assert picture.width > 150 and picture.height > 80, name
         assert np.allclose(np.array(corner) / 255, to_rgb(theme.paper), atol=0.01), name
-    assert dict(matplotlib.rcParams) == before
+    assert dict(matplotlib.rcParams) == settings_before
 
 
 def test_every_figure_has_a_title_and_named_axes() -> None:
@@ -92,14 +92,16 @@ def test_every_figure_has_a_title_and_named_axes() -> None:
 
 def test_a_figure_is_written_for_screens_for_latex_and_to_edit() -> None:
     figure = confusion_matrix([[3, 1], [0, 4]], ("a", "b"))
-    before = dict(matplotlib.rcParams)
+    settings_before = dict(matplotlib.rcParams)
     contents = files(figure)
     assert list(contents) == ["png", "pdf", "svg"]
     assert contents["png"].startswith(b"\x89PNG") and contents["pdf"].startswith(b"%PDF-1")
     assert b"<svg " in contents["svg"] and b"/Type3" not in contents["pdf"]
-    again = files(confusion_matrix([[3, 1], [0, 4]], ("a", "b")))
-    assert again["pdf"] == contents["pdf"] and again["svg"] == contents["svg"], "no date in the files"
-    assert dict(matplotlib.rcParams) == before
+    second_contents = files(confusion_matrix([[3, 1], [0, 4]], ("a", "b")))
+    assert second_contents["pdf"] == contents["pdf"] and second_contents["svg"] == contents["svg"], (
+        "no date in the files"
+    )
+    assert dict(matplotlib.rcParams) == settings_before
 
 
 @pytest.mark.parametrize("losses", [[1.20, 1.19, 1.18], [0.5, 0.5, 0.5], [3.0, 0.1, 0.05]])
@@ -112,8 +114,8 @@ def test_curves_keep_a_margin_to_the_frame(losses: list[float]) -> None:
 
 
 def test_the_confusion_matrix_says_shares_and_counts() -> None:
-    shown = texts(confusion_matrix([[30, 10], [0, 1500]], ("a", "b")))
-    assert {"75 %", "30", "25 %", "10", "100 %", "1,500", "0"} <= set(shown)
+    drawn_texts = texts(confusion_matrix([[30, 10], [0, 1500]], ("a", "b")))
+    assert {"75 %", "30", "25 %", "10", "100 %", "1,500", "0"} <= set(drawn_texts)
 
 
 def test_a_row_without_pictures_draws() -> None:
@@ -148,8 +150,8 @@ def test_the_risk_is_drawn_from_ten_answers_on() -> None:
     ("threshold", "marks"), [(0.7, ["sure: confidence of at least 70.0 %"]), (0.95, []), (None, [])]
 )
 def test_the_sure_answers_are_marked(threshold: float | None, marks: list[str]) -> None:
-    sure = None if threshold is None else apply_threshold(*answers(30), threshold)
-    figure = risk_coverage_curve(risk_coverage(*answers(30)), sure)
+    operating_point = None if threshold is None else apply_threshold(*answers(30), threshold)
+    figure = risk_coverage_curve(risk_coverage(*answers(30)), operating_point)
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["accuracy", *marks]
 
 
@@ -163,10 +165,10 @@ def test_curves_mark_the_best_epoch() -> None:
 
 def test_curves_mark_the_best_epoch_that_is_kept_where_pictures_grow() -> None:
     rows = [{**row, "image_size": 24 if row["epoch"] < 3 else 48} for row in history(4)]
-    words = texts(curves(rows))
-    assert not any("at epoch 2" in word for word in words)
-    assert any("at epoch 3" in word or "at epoch 4" in word for word in words)
-    assert {"24 px", "48 px"} <= set(words)
+    drawn_texts = texts(curves(rows))
+    assert not any("at epoch 2" in drawn_text for drawn_text in drawn_texts)
+    assert any("at epoch 3" in drawn_text or "at epoch 4" in drawn_text for drawn_text in drawn_texts)
+    assert {"24 px", "48 px"} <= set(drawn_texts)
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,7 @@ def test_a_place_that_is_a_file_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "message"),
     [
         (OSError(errno.ENOSPC, "No space left on device"), r"\(No space left on device\); free some space or choose"),
         (OSError(errno.EDQUOT, "Disk quota exceeded"), r"\(Disk quota exceeded\); free some space or choose"),
@@ -137,12 +137,12 @@ def test_a_place_that_is_a_file_is_told(tmp_path: Path) -> None:
         (SafetensorError("failed to write whole buffer"), r"\(failed to write whole buffer\); choose another place"),
     ],
 )
-def test_the_remedy_is_that_of_the_trouble(error: Exception, told: str, tmp_path: Path) -> None:
+def test_the_remedy_is_that_of_the_trouble(error: Exception, message: str, tmp_path: Path) -> None:
     fill(tmp_path / "model", "old")
     (tmp_path / "file").write_text("old")
-    with pytest.raises(MienError, match=f"model: cannot be written {told}"), atomic_folder(tmp_path / "model"):
+    with pytest.raises(MienError, match=f"model: cannot be written {message}"), atomic_folder(tmp_path / "model"):
         raise error
-    with pytest.raises(MienError, match=f"file: cannot be written {told}"), atomic_file(tmp_path / "file"):
+    with pytest.raises(MienError, match=f"file: cannot be written {message}"), atomic_file(tmp_path / "file"):
         raise error
     assert (tmp_path / "model" / "said").read_text() == (tmp_path / "file").read_text() == "old"
     assert {entry.name for entry in tmp_path.iterdir()} == {"model", "file"}
@@ -151,14 +151,14 @@ def test_the_remedy_is_that_of_the_trouble(error: Exception, told: str, tmp_path
 def test_weights_that_do_not_fit_are_told(tmp_path: Path) -> None:
     fill(tmp_path / "model", "old")
     resource = pytest.importorskip("resource", reason="Windows has no limits")
-    former = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, former[1]))
+    former_limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, former_limits[1]))
     try:
         with pytest.raises(MienError, match=r"model: cannot be written \(File too large\)"):  # noqa: SIM117
             with atomic_folder(tmp_path / "model") as temporary:
                 save_file({"weights": np.zeros(10_000, np.float32)}, temporary / "model.safetensors")
     finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, former)
+        resource.setrlimit(resource.RLIMIT_FSIZE, former_limits)
     assert (tmp_path / "model" / "said").read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["model"]
 
@@ -210,13 +210,13 @@ def test_the_umask_is_read_without_proc(monkeypatch: pytest.MonkeyPatch) -> None
     def without_proc(path: str, *arguments: object, **options: object) -> object:
         raise FileNotFoundError(path)
 
-    former = os.umask(0o027)
+    former_umask = os.umask(0o027)
     try:
         monkeypatch.setattr(files, "open", without_proc, raising=False)
         assert files.umask() == 0o027
         assert os.umask(0o027) == 0o027, "it is still set"
     finally:
-        os.umask(former)
+        os.umask(former_umask)
 
 
 def test_text_has_the_same_bytes_on_every_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

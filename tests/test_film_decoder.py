@@ -46,10 +46,10 @@ def times(path: Path) -> list[float]:
     return [row.time_s for row in frames(path)]
 
 
-def apart(one: np.ndarray, other: np.ndarray) -> float:
+def apart(first: np.ndarray, second: np.ndarray) -> float:
     """Mean difference of two pictures, 0 to 255."""
-    assert one.shape == other.shape
-    return float(np.abs(one.astype(float) - other).mean())
+    assert first.shape == second.shape
+    return float(np.abs(first.astype(float) - second).mean())
 
 
 def combed(pixels: np.ndarray) -> float:
@@ -76,17 +76,19 @@ class TestInterlaced:
     @pytest.mark.parametrize("name", INTERLACED)
     def test_frames_are_whole_and_not_combed(self, name: str, tmp_path: Path) -> None:
         codec, pixels, options = INTERLACED[name]
-        wide = np.pad(portrait(512), ((32, 32), (130, 130), (0, 0)), mode="reflect")
-        moving = [np.ascontiguousarray(wide[:, 4 * index : 4 * index + 720]) for index in range(12)]
-        path = write(tmp_path / name, interlaced(moving), codec, pixels=pixels, **options)
+        wide_picture = np.pad(portrait(512), ((32, 32), (130, 130), (0, 0)), mode="reflect")
+        pictures = [np.ascontiguousarray(wide_picture[:, 4 * index : 4 * index + 720]) for index in range(12)]
+        path = write(tmp_path / name, interlaced(pictures), codec, pixels=pixels, **options)
         with av.open(str(path)) as film:
-            shown = list(film.decode(video=0))
-            assert {frame.interlaced_frame for frame in shown} == {True}, "the film that is tested is interlaced"
-            decoded = [frame.to_ndarray(format="rgb24") for frame in shown]
+            decoded_frames = list(film.decode(video=0))
+            assert {frame.interlaced_frame for frame in decoded_frames} == {True}, (
+                "the film that is tested is interlaced"
+            )
+            woven_pictures = [frame.to_ndarray(format="rgb24") for frame in decoded_frames]
         rows = list(frames(path))
         assert [row.index for row in rows] == list(range(6))
         assert np.diff([row.time_s for row in rows]) == pytest.approx([0.04] * 5, abs=1e-3)
-        for woven, row in zip(decoded, rows, strict=True):
+        for woven, row in zip(woven_pictures, rows, strict=True):
             assert row.pixels is not None
             assert combed(woven) > 1.2 and combed(row.pixels) < 0.8
             assert abs(float(row.pixels.mean()) - woven.mean()) < 3, "what was black was no picture"
@@ -126,23 +128,23 @@ class TestTimes:
         path = numbered(tmp_path / name, 20, "libx264", rate=10, times=range(7, 27), sound=sound, sound_s=2.0)
         assert times(path) == pytest.approx([(7 + index) / 10 for index in range(20)], abs=2e-3)
 
-    @pytest.mark.parametrize("late", [0, 7])
-    def test_a_piece_of_a_broadcast_begins_at_nought(self, late: int, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("first_time", [0, 7])
+    def test_a_piece_of_a_broadcast_begins_at_nought(self, first_time: int, tmp_path: Path) -> None:
         """Its clock runs on from any time; what counts is where pictures and sound begin."""
-        path = numbered(tmp_path / "film.ts", 20, "mpeg2video", times=range(late, 20 + late), sound="mp2", sound_s=1.2,
-                        container={"output_ts_offset": "5000"})  # fmt: skip
+        path = numbered(tmp_path / "film.ts", 20, "mpeg2video", times=range(first_time, 20 + first_time),
+                        sound="mp2", sound_s=1.2, container={"output_ts_offset": "5000"})  # fmt: skip
         with av.open(str(path)) as film:
             assert film.start_time > 4_000_000_000
-        assert times(path) == pytest.approx([(late + index) / 25 for index in range(20)], abs=0.03)
+        assert times(path) == pytest.approx([(first_time + index) / 25 for index in range(20)], abs=0.03)
 
     def test_a_rate_that_varies(self, tmp_path: Path) -> None:
         """As browsers record: milliseconds, left-out frames, no length in the header."""
-        shown = [0, 33, 66, 100, 400, 433, 1000, 1033, 1100]
-        base = Fraction(1, 1000)
+        times_ms = [0, 33, 66, 100, 400, 433, 1000, 1033, 1100]
+        time_base = Fraction(1, 1000)
         path = numbered(
-            tmp_path / "film.webm", 9, "libvpx", times=shown, time_base=base, container={"live": "1"}, rate=30
+            tmp_path / "film.webm", 9, "libvpx", times=times_ms, time_base=time_base, container={"live": "1"}, rate=30
         )
-        assert times(path) == pytest.approx([time / 1000 for time in shown])
+        assert times(path) == pytest.approx([time / 1000 for time in times_ms])
         assert numbers(path) == list(range(9)) and about(path).frames is None
 
     @pytest.mark.parametrize("name", ["film.avi", "film.h264", "film.flv", "film.mkv", "film.mpg", "film.asf"])
@@ -174,8 +176,8 @@ class TestTimes:
 
     def test_gaps_are_gaps(self, tmp_path: Path) -> None:
         """Frames that were left out, as by a camera that could not keep up, are no damage either."""
-        whole = numbered(tmp_path / "whole.avi", 20)
-        path = without_packets(whole, tmp_path / "film.avi", lambda index: index in (5, 6, 11))
+        complete_film = numbered(tmp_path / "whole.avi", 20)
+        path = without_packets(complete_film, tmp_path / "film.avi", lambda index: index in (5, 6, 11))
         assert numbers(path) == [number for number in range(20) if number not in (5, 6, 11)]
         assert all(row.reason is None for row in frames(path))
         assert times(path)[-1] == pytest.approx(19 / 25)
@@ -183,8 +185,12 @@ class TestTimes:
     def test_recordings_that_are_joined_go_on(self, tmp_path: Path) -> None:
         piece = numbered(tmp_path / "piece.ts", 20, "mpeg2video").read_bytes()
         (tmp_path / "film.ts").write_bytes(piece + piece)
-        shown = times(tmp_path / "film.ts")
-        assert len(shown) == 40 and np.diff(shown).min() > 0 and shown[-1] == pytest.approx(39 / 25, abs=0.1)
+        frame_times = times(tmp_path / "film.ts")
+        assert (
+            len(frame_times) == 40
+            and np.diff(frame_times).min() > 0
+            and frame_times[-1] == pytest.approx(39 / 25, abs=0.1)
+        )
 
 
 class TestShape:
@@ -194,30 +200,32 @@ class TestShape:
     @pytest.mark.parametrize(
         ("degrees", "flips", "expected"),
         [
-            (90, {}, lambda shown: np.rot90(shown, 1)),
-            (-90, {}, lambda shown: np.rot90(shown, -1)),
-            (180, {}, lambda shown: np.rot90(shown, 2)),
-            (0, {"hflip": True}, lambda shown: shown[:, ::-1]),
-            (0, {"vflip": True}, lambda shown: shown[::-1]),
+            (90, {}, lambda pixels: np.rot90(pixels, 1)),
+            (-90, {}, lambda pixels: np.rot90(pixels, -1)),
+            (180, {}, lambda pixels: np.rot90(pixels, 2)),
+            (0, {"hflip": True}, lambda pixels: pixels[:, ::-1]),
+            (0, {"vflip": True}, lambda pixels: pixels[::-1]),
         ],
     )
     def test_quarter_turns_and_mirrors_are_exact(
         self, degrees: float, flips: dict[str, bool], expected: Any, tmp_path: Path
     ) -> None:
-        plain = numbered(tmp_path / "plain.mp4", 2, "libx264")
-        turned = numbered(tmp_path / "turned.mp4", 2, "libx264", prepare=self.turned(degrees, **flips))
-        (here, _), (there, _) = list(frames(plain)), list(frames(turned))
-        assert here.pixels is not None and there.pixels is not None
-        assert np.array_equal(there.pixels, expected(here.pixels)) and there.pixels.flags.c_contiguous
-        assert (about(turned).height, about(turned).width) == there.pixels.shape[:2]
+        plain_film = numbered(tmp_path / "plain.mp4", 2, "libx264")
+        turned_film = numbered(tmp_path / "turned.mp4", 2, "libx264", prepare=self.turned(degrees, **flips))
+        (plain_frame, _), (turned_frame, _) = list(frames(plain_film)), list(frames(turned_film))
+        assert plain_frame.pixels is not None and turned_frame.pixels is not None
+        assert (
+            np.array_equal(turned_frame.pixels, expected(plain_frame.pixels)) and turned_frame.pixels.flags.c_contiguous
+        )
+        assert (about(turned_film).height, about(turned_film).width) == turned_frame.pixels.shape[:2]
 
     @pytest.mark.parametrize("flips", [{}, {"hflip": True}])
     @pytest.mark.parametrize("degrees", [30, -7.5, 135])
     def test_any_other_angle(self, degrees: float, flips: dict[str, bool], tmp_path: Path) -> None:
         """A mark that is right of the middle has to come where the matrix puts it."""
-        shown = np.zeros((160, 160, 3), np.uint8)
-        shown[72:88, 132:148] = 255
-        path = write(tmp_path / "film.mp4", [shown] * 2, "libx264", prepare=self.turned(degrees, **flips))
+        marked_picture = np.zeros((160, 160, 3), np.uint8)
+        marked_picture[72:88, 132:148] = 255
+        path = write(tmp_path / "film.mp4", [marked_picture] * 2, "libx264", prepare=self.turned(degrees, **flips))
         pixels = next(frames(path)).pixels
         assert pixels is not None
         rows, columns = np.nonzero(pixels[..., 0] > 128)
@@ -234,9 +242,9 @@ class TestShape:
         def prepare(stream: VideoStream) -> None:
             stream.codec_context.sample_aspect_ratio = aspect
 
-        shown = np.zeros((576, 720, 3), np.uint8)
-        shown[:, 360:] = 255
-        path = write(tmp_path / "film.mkv", [shown] * 2, "libx264", prepare=prepare)
+        half_white = np.zeros((576, 720, 3), np.uint8)
+        half_white[:, 360:] = 255
+        path = write(tmp_path / "film.mkv", [half_white] * 2, "libx264", prepare=prepare)
         pixels = next(frames(path)).pixels
         assert pixels is not None and pixels.shape == (576, width, 3) and about(path).width == width
         assert abs(int((pixels[300, :, 0] > 128).argmax()) - width // 2) <= 2
@@ -253,12 +261,12 @@ class TestShape:
             for row in rows:
                 add(Recognition("film", "no_face", frame=row.index, time_s=row.time_s, pixels=row.pixels))
         steps = [len(row.pixels) // HEIGHT for row in rows if row.pixels is not None]
-        shown = [
+        frame_numbers = [
             number_of(row.pixels[::step, ::step])
             for row, step in zip(rows, steps, strict=True)
             if row.pixels is not None
         ]
-        assert numbers(tmp_path / "out.mp4") == shown and len(shown) >= 18
+        assert numbers(tmp_path / "out.mp4") == frame_numbers and len(frame_numbers) >= 18
 
 
 class TestPixels:
@@ -352,11 +360,13 @@ class TestDamage:
         self.hurt(path, 10)
         rows = list(frames(path))
         assert [row.index for row in rows] == list(range(40)) and np.diff([row.time_s for row in rows]).min() > 0
-        lost = [row.index for row in rows if row.pixels is None]
-        assert 8 <= len(lost) <= 12 and set(lost) <= set(range(8, 20)), "a group of pictures, and its leading ones"
-        assert {rows[index].reason for index in lost} == {LOST}
-        shown = [number_of(row.pixels) for row in rows if row.pixels is not None]
-        assert shown[:8] == list(range(8)) and shown[-20:] == list(range(20, 40))
+        lost_frames = [row.index for row in rows if row.pixels is None]
+        assert 8 <= len(lost_frames) <= 12 and set(lost_frames) <= set(range(8, 20)), (
+            "a group of pictures, and its leading ones"
+        )
+        assert {rows[index].reason for index in lost_frames} == {LOST}
+        shown_frames = [number_of(row.pixels) for row in rows if row.pixels is not None]
+        assert shown_frames[:8] == list(range(8)) and shown_frames[-20:] == list(range(20, 40))
         assert capfd.readouterr().err == ""
 
     @pytest.mark.parametrize("codec", ["libx264", "libx265", "libvpx-vp9", "mjpeg", "prores_ks", "ffv1"])
@@ -413,12 +423,12 @@ class TestDamage:
     def test_no_other_file_is_followed(self, tmp_path: Path) -> None:
         """Play lists of every kind name a film that is there; none of them is read."""
         numbered(tmp_path / "film.mp4", 3)
-        lists = {
+        play_lists = {
             "a.mp4": "ffconcat version 1.0\nfile film.mp4\n", "b.mp4": "#EXTM3U\n#EXTINF:1,\nfilm.mp4\n",
             "c.mp4": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nm=video 5004 RTP/AVP 96\n",
             "d.mp4": '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011"></MPD>',
         }  # fmt: skip
-        for name, text in lists.items():
+        for name, text in play_lists.items():
             (tmp_path / name).write_text(text)
             with pytest.raises(MienError, match="is not a film that can be read"):
                 list(frames(tmp_path / name))

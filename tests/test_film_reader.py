@@ -32,9 +32,9 @@ class TestFrames:
         assert [row.index for row in rows] == [number_of(row.pixels) for row in rows if row.pixels is not None]
         assert [row.index for row in rows] == list(range(40))
         assert [row.time_s for row in rows] == pytest.approx([index / rate for index in range(40)], abs=1e-3)
-        told = about(path)
-        assert told.rate == pytest.approx(rate, rel=1e-3)
-        assert (told.frames, told.width, told.height) == (40, WIDTH, HEIGHT)
+        film_info = about(path)
+        assert film_info.rate == pytest.approx(rate, rel=1e-3)
+        assert (film_info.frames, film_info.width, film_info.height) == (40, WIDTH, HEIGHT)
 
     def test_pixels_are_rgb(self, tmp_path: Path) -> None:
         row = next(frames(numbered(tmp_path / "film.mp4", 3)))
@@ -57,9 +57,9 @@ class TestFrames:
         rows = list(frames(damage(numbered(tmp_path / "film.mp4", 80), first, count)))
         assert [row.index for row in rows] == list(range(80))
         assert [row.time_s for row in rows] == pytest.approx([index / 25 for index in range(80)])
-        lost = [row.index for row in rows if row.pixels is None]
-        assert lost == list(range(first, first + count))
-        assert {rows[index].reason for index in lost} == {LOST}
+        lost_frames = [row.index for row in rows if row.pixels is None]
+        assert lost_frames == list(range(first, first + count))
+        assert {rows[index].reason for index in lost_frames} == {LOST}
         # Every twelfth frame stands for itself, and ends the traces that damage leaves.
         traces = range(first, 12 * ((first + count - 1) // 12 + 1))
         for row in rows:
@@ -77,7 +77,7 @@ class TestFrames:
         assert str(rows[-1].reason).startswith("the film is cut short: ")
 
     @pytest.mark.parametrize(
-        ("name", "data", "told"),
+        ("name", "data", "message"),
         [
             ("missing.mp4", None, "cannot be read (No such file or directory)"),
             ("empty.mp4", b"", "is empty; replace or remove the file"),
@@ -90,16 +90,16 @@ class TestFrames:
         ],
     )
     def test_what_is_no_film_is_told_on_one_line(
-        self, name: str, data: bytes | None, told: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+        self, name: str, data: bytes | None, message: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:
         numbered(tmp_path / "film.mp4", 3)
         if data is not None:
             (tmp_path / name).write_bytes(data)
         for look in (about, lambda path: list(frames(path))):
-            with pytest.raises(MienError) as caught:
+            with pytest.raises(MienError) as error:
                 look(tmp_path / name)
-            assert str(caught.value).startswith(f"{tmp_path / name}: ") and told in str(caught.value)
-            assert "\n" not in str(caught.value)
+            assert str(error.value).startswith(f"{tmp_path / name}: ") and message in str(error.value)
+            assert "\n" not in str(error.value)
         assert capfd.readouterr().err == ""
 
     def test_a_film_of_which_nothing_can_be_decoded(self, tmp_path: Path) -> None:
@@ -112,8 +112,8 @@ class TestFrames:
         assert [(row.index, row.pixels) for row in frames(path)] == [(index, None) for index in range(5)]
 
     def test_a_film_without_a_frame_is_refused(self, tmp_path: Path) -> None:
-        whole = numbered(tmp_path / "film.avi", 1).read_bytes()
-        (tmp_path / "film.avi").write_bytes(whole[: whole.index(b"movi") + 4])
+        film_bytes = numbered(tmp_path / "film.avi", 1).read_bytes()
+        (tmp_path / "film.avi").write_bytes(film_bytes[: film_bytes.index(b"movi") + 4])
         with pytest.raises(MienError, match=r"film\.avi: (holds no frame|is not a film)"):
             list(frames(tmp_path / "film.avi"))
 
@@ -174,8 +174,8 @@ class TestCamera:
             def __init__(self, name: str, kind: str) -> None:
                 self.name, self.media_types = name, [kind]
 
-        listed = [Device("Microphone", "audio"), *(Device(f"Cam {number}", "video") for number in range(4))]
-        monkeypatch.setattr(av.device, "enumerate_input_devices", lambda name: listed)
+        devices = [Device("Microphone", "audio"), *(Device(f"Cam {number}", "video") for number in range(4))]
+        monkeypatch.setattr(av.device, "enumerate_input_devices", lambda name: devices)
         monkeypatch.setattr(camera.sys, "platform", system)
-        found = camera._device(3)
-        assert found is not None and found[:2] == device
+        camera_device = camera._device(3)
+        assert camera_device is not None and camera_device[:2] == device

@@ -34,10 +34,10 @@ class RedSquares:
         self.engine = Network()
         self.batches: list[int] = []
 
-    def recognize(self, given: list[Any], color: str | None = None) -> list[Recognition]:
+    def recognize(self, pictures: list[Any], color: str | None = None) -> list[Recognition]:
         assert color == "rgb"
-        self.batches.append(len(given))
-        return [self._read(pixels, index) for index, pixels in enumerate(given)]
+        self.batches.append(len(pictures))
+        return [self._read(pixels, index) for index, pixels in enumerate(pictures)]
 
     def _read(self, pixels: np.ndarray, index: int) -> Recognition:
         red = (pixels[10:, :, 0] > 180) & (pixels[10:, :, 2] < 80)
@@ -47,16 +47,16 @@ class RedSquares:
         box = (float(columns.min()), float(rows.min() + 10), float(np.ptp(columns) + 1), float(np.ptp(rows) + 1))
         happy = 1.0 if number_of(pixels) % 2 == 0 else 0.0
         label = "happy" if happy else "sad"
-        found = Face(box, label, 1.0, {"happy": happy, "sad": 1 - happy}, False, 7.0)
-        return Recognition(f"picture {index}", "ok", width=WIDTH, height=HEIGHT, faces=(found,), pixels=pixels)
+        face = Face(box, label, 1.0, {"happy": happy, "sad": 1 - happy}, False, 7.0)
+        return Recognition(f"picture {index}", "ok", width=WIDTH, height=HEIGHT, faces=(face,), pixels=pixels)
 
 
 class Quick(RedSquares):
     """Finds the same face in every frame."""
 
     def _read(self, pixels: np.ndarray, index: int) -> Recognition:
-        found = Face((20.0, 20.0, 30.0, 30.0), "sad", 0.9, {"happy": 0.1, "sad": 0.9}, False)
-        return Recognition(f"picture {index}", "ok", faces=(found,), pixels=pixels)
+        face = Face((20.0, 20.0, 30.0, 30.0), "sad", 0.9, {"happy": 0.1, "sad": 0.9}, False)
+        return Recognition(f"picture {index}", "ok", faces=(face,), pixels=pixels)
 
 
 def test_frames_of_a_camera_are_read_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,14 +88,14 @@ def test_every_frame_has_its_record(tmp_path: Path) -> None:
 
 def test_batches_change_nothing(tmp_path: Path) -> None:
     path = numbered(tmp_path / "film.mp4", 20)
-    one, many = (list(recognize_film(RedSquares(), path, batch=batch)) for batch in (1, 20))
-    assert one == many
+    single_records, batch_records = (list(recognize_film(RedSquares(), path, batch=batch)) for batch in (1, 20))
+    assert single_records == batch_records
 
 
 def test_smoothing_and_threshold(tmp_path: Path) -> None:
     records = list(recognize_film(RedSquares(), numbered(tmp_path / "film.mp4", 3), smoothing=0.25))
-    kept = float(np.exp(-0.04 / 0.25))
-    happy = [1.0, kept, kept**2 + 1 - kept]
+    former_weight = float(np.exp(-0.04 / 0.25))
+    happy = [1.0, former_weight, former_weight**2 + 1 - former_weight]
     assert [record.faces[0].probabilities["happy"] for record in records] == pytest.approx(happy)
     assert records[1].faces[0].label == "happy" and not records[1].faces[0].uncertain
 
@@ -104,41 +104,44 @@ def test_damaged_frames_are_records_and_the_face_keeps_its_id(tmp_path: Path) ->
     path = damage(numbered(tmp_path / "film.mp4", 80), 30, 4)
     records = list(recognize_film(RedSquares(), path, keep_pixels=True))
     assert [record.frame for record in records] == list(range(80))
-    lost = [record for record in records if record.status == "error"]
-    assert lost and all(record.error and record.pixels is None and not record.faces for record in lost)
+    lost_records = [record for record in records if record.status == "error"]
+    assert lost_records and all(record.error and record.pixels is None and not record.faces for record in lost_records)
     assert all(record.pixels is not None for record in records if record.status != "error")
-    assert lost[0].record()["frame"] == lost[0].frame and lost[0].record()["error"] == lost[0].error
+    assert (
+        lost_records[0].record()["frame"] == lost_records[0].frame
+        and lost_records[0].record()["error"] == lost_records[0].error
+    )
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ({"batch": 0}, "batch: expected at least 1"),
         ({"every": 0}, "every:"),
         ({"smoothing": -1}, "smoothing:"),
     ],
 )
-def test_wrong_settings_are_refused_at_once(options: dict[str, Any], told: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_wrong_settings_are_refused_at_once(options: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
         recognize_film(RedSquares(), numbered(tmp_path / "film.mp4", 1), **options)
 
 
 def test_memory_does_not_grow_with_the_film(tmp_path: Path) -> None:
     path, count = tmp_path / "film.avi", 2000
-    shown = [picture(number) for number in range(20)]
-    write(path, (shown[number % 20] for number in range(count)), "mjpeg", pixels="yuvj420p")
-    held, peaks = [], []
+    pictures = [picture(number) for number in range(20)]
+    write(path, (pictures[number % 20] for number in range(count)), "mjpeg", pixels="yuvj420p")
+    held_bytes, peaks = [], []
     tracemalloc.start()
     try:
         for record in recognize_film(Quick(), path):
             if record.frame in (499, count - 1):
-                now, peak = tracemalloc.get_traced_memory()
-                held.append(now)
+                current, peak = tracemalloc.get_traced_memory()
+                held_bytes.append(current)
                 peaks.append(peak)
                 tracemalloc.reset_peak()
     finally:
         tracemalloc.stop()
     assert record.frame == count - 1 and record.time_s == pytest.approx((count - 1) / 25)
     # A batch may be held at one time and not at the other; 1,500 frames would be 28 MB.
-    assert abs(held[1] - held[0]) < 10 * WIDTH * HEIGHT * 3
+    assert abs(held_bytes[1] - held_bytes[0]) < 10 * WIDTH * HEIGHT * 3
     assert peaks[1] < peaks[0] + 10 * WIDTH * HEIGHT * 3

@@ -31,10 +31,10 @@ def test_it_iterates_once_as_a_generator_does(film: Path) -> None:
     assert isinstance(records, FilmRecognition) and iter(records) is records
     assert next(records).frame == 0 and [record.frame for record in records] == [2, 4]
     assert list(records) == []
-    closed = recognizer().recognize_film(film)
-    next(closed)
-    closed.close()
-    assert list(closed) == []
+    closed_records = recognizer().recognize_film(film)
+    next(closed_records)
+    closed_records.close()
+    assert list(closed_records) == []
     assert repr(records) == f"FilmRecognition({str(film)!r}, every=2, smoothing=0.25)"
     with pytest.raises(ValueError, match="every: expected at least 1"):
         recognizer().recognize_film(film, every=0)
@@ -68,18 +68,18 @@ def test_the_film_with_boxes_has_the_frames_and_the_sound(tmp_path: Path) -> Non
     records.write(tmp_path / "marked.mp4", timeline=tmp_path / "film.png")
     assert len(list(frames(tmp_path / "marked.mp4"))) == 20 and (tmp_path / "film.png").is_file()
     assert about(tmp_path / "marked.mp4").duration_s == pytest.approx(about(path).duration_s or 0, abs=0.01)
-    with av.open(str(tmp_path / "marked.mp4")) as marked:
-        assert marked.streams.audio
+    with av.open(str(tmp_path / "marked.mp4")) as marked_film:
+        assert marked_film.streams.audio
     records.write(tmp_path / "silent.mp4", audio=False)
-    with av.open(str(tmp_path / "silent.mp4")) as silent:
-        assert not silent.streams.audio
+    with av.open(str(tmp_path / "silent.mp4")) as silent_film:
+        assert not silent_film.streams.audio
 
 
 def test_boxes_are_drawn_on_the_written_film(film: Path, tmp_path: Path) -> None:
     recognizer().recognize_film(film).write(tmp_path / "marked.avi")
-    before, after = (next(iter(frames(path))).pixels for path in (film, tmp_path / "marked.avi"))
-    assert before is not None and after is not None
-    assert np.abs(before.astype(int) - after).max() > 100
+    original, annotated = (next(iter(frames(path))).pixels for path in (film, tmp_path / "marked.avi"))
+    assert original is not None and annotated is not None
+    assert np.abs(original.astype(int) - annotated).max() > 100
 
 
 def test_deviations_of_the_written_film_are_logged_as_warnings(
@@ -92,13 +92,13 @@ def test_deviations_of_the_written_film_are_logged_as_warnings(
 
 
 def test_the_film_is_not_written_over_and_names_are_checked_first(film: Path, tmp_path: Path) -> None:
-    before = film.read_bytes()
+    bytes_before = film.read_bytes()
     records = recognizer().recognize_film(film)
     with pytest.raises(MienError, match=r"film\.avi: is the film that is read, and would be written over"):
         records.write(film)
     with pytest.raises(MienError, match=r"ends in \.mp4 or \.avi"):
         records.write(tmp_path / "marked.gif")
-    assert film.read_bytes() == before
+    assert film.read_bytes() == bytes_before
     with pytest.raises(MienError, match=r"missing\.mp4"):
         recognizer().recognize_film(tmp_path / "missing.mp4").write(tmp_path / "marked.mp4")
     assert not (tmp_path / "marked.mp4").exists()

@@ -25,32 +25,36 @@ from mien.recognition.results import Face, Recognition
 
 def copied(source: Path, path: Path, every: int = 1, stop: int | None = None, audio: bool = True) -> list[str]:
     """Writes a copy of a film as `mien predict --video-out` does; what was told."""
-    told: list[str] = []
-    says = about(source)
+    messages: list[str] = []
+    film_info = about(source)
     with write_annotated(
         path,
-        says.rate / every,
-        time_base=says.time_base,
-        end_s=says.duration_s,
+        film_info.rate / every,
+        time_base=film_info.time_base,
+        end_s=film_info.duration_s,
         sound=source if audio else None,
-        say=told.append,
+        say=messages.append,
     ) as add:
         for row in frames(source, every):
             if stop is not None and row.index >= stop:
                 raise KeyboardInterrupt
             status: Literal["no_face", "error"] = "error" if row.pixels is None else "no_face"
             add(Recognition("film", status, row.reason, frame=row.index, time_s=row.time_s, pixels=row.pixels))
-    return told
+    return messages
 
 
 def tone(path: Path) -> tuple[float, float, float]:
     """Where the sound of a film begins and ends, in seconds, and how loud it is in between, of 1."""
     with av.open(str(path)) as film:
         pieces = [frame for frame in film.decode(audio=0) if frame.pts is not None]
-        loud = np.concatenate([np.abs(piece.to_ndarray().astype(float)).ravel() for piece in pieces])
+        loudness = np.concatenate([np.abs(piece.to_ndarray().astype(float)).ravel() for piece in pieces])
         scale = 32768 if pieces[0].format.name.startswith("s16") else 1
-        last = pieces[-1]
-        return float(pieces[0].time or 0), float(last.time or 0) + last.samples / last.sample_rate, loud.mean() / scale
+        last_piece = pieces[-1]
+        return (
+            float(pieces[0].time or 0),
+            float(last_piece.time or 0) + last_piece.samples / last_piece.sample_rate,
+            loudness.mean() / scale,
+        )
 
 
 def kinds(path: Path) -> dict[str, str]:
@@ -65,8 +69,10 @@ def test_sound_is_copied_packet_by_packet(name: str, sound: str, tmp_path: Path)
     source = numbered(tmp_path / name, 50, "libx264" if sound != "libmp3lame" else "", sound=sound, sound_s=2.0)
     assert copied(source, tmp_path / "out.mp4") == []
     assert kinds(tmp_path / "out.mp4") == {"video": "h264", "audio": kinds(source)["audio"]}
-    with av.open(str(source)) as one, av.open(str(tmp_path / "out.mp4")) as other:
-        packets = [[bytes(packet) for packet in film.demux(audio=0) if packet.size] for film in (one, other)]
+    with av.open(str(source)) as source_film, av.open(str(tmp_path / "out.mp4")) as written_film:
+        packets = [
+            [bytes(packet) for packet in film.demux(audio=0) if packet.size] for film in (source_film, written_film)
+        ]
     assert packets[0] == packets[1] and len(packets[0]) > 40
     assert tone(tmp_path / "out.mp4") == pytest.approx(tone(source), abs=0.03)
     assert [row.time_s for row in frames(tmp_path / "out.mp4")] == pytest.approx([row.time_s for row in frames(source)])
@@ -94,14 +100,15 @@ def test_a_broadcast_keeps_pictures_and_sound_together(tmp_path: Path) -> None:
 
 def test_sound_that_the_container_does_not_hold_is_encoded_anew_and_told(tmp_path: Path) -> None:
     source = numbered(tmp_path / "film.avi", 50, sound="pcm_s16le", sound_s=2.0)
-    (told,) = copied(source, tmp_path / "out.mp4")
+    (message,) = copied(source, tmp_path / "out.mp4")
     assert (
-        told == f"{tmp_path / 'out.mp4'}: its sound (pcm_s16le) was encoded anew as aac, as MP4 does not hold it well"
+        message
+        == f"{tmp_path / 'out.mp4'}: its sound (pcm_s16le) was encoded anew as aac, as MP4 does not hold it well"
     )
     assert tone(tmp_path / "out.mp4") == pytest.approx(tone(source), abs=0.05)
     source = numbered(tmp_path / "film.mp4", 50, sound="aac", sound_s=2.0)
-    (told,) = copied(source, tmp_path / "out.avi")
-    assert "its sound (aac) was encoded anew as pcm_s16le" in told
+    (message,) = copied(source, tmp_path / "out.avi")
+    assert "its sound (aac) was encoded anew as pcm_s16le" in message
     assert tone(tmp_path / "out.avi") == pytest.approx(tone(source), abs=0.05)
 
 
@@ -113,12 +120,12 @@ def test_sound_may_be_left_out(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["out.mp4", "out.avi"])
 def test_a_rate_that_varies_stays(name: str, tmp_path: Path) -> None:
-    shown = [0, 40, 80, 120, 400, 440, 1000, 1040, 1120]
-    source = numbered(tmp_path / "film.mkv", 9, "libx264", times=shown, time_base=Fraction(1, 1000))
+    times_ms = [0, 40, 80, 120, 400, 440, 1000, 1040, 1120]
+    source = numbered(tmp_path / "film.mkv", 9, "libx264", times=times_ms, time_base=Fraction(1, 1000))
     copied(source, tmp_path / name)
     rows = list(frames(tmp_path / name))
     assert [row.time_s for row in rows] == pytest.approx(
-        [time / 1000 for time in shown], abs=0.02 * (name[-1] == "i") + 1e-6
+        [time / 1000 for time in times_ms], abs=0.02 * (name[-1] == "i") + 1e-6
     )
     with av.open(str(tmp_path / name)) as film:
         assert film.duration is not None and film.duration / 1e6 == pytest.approx(1.16, abs=0.041)
@@ -145,43 +152,45 @@ def test_after_ctrl_c_the_sound_ends_with_the_pictures(tmp_path: Path) -> None:
 def test_without_h264_it_is_told_what_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer.av, "codecs_available", {"mpeg4", "mjpeg", "aac"})
     source = numbered(tmp_path / "film.mp4", 10)
-    (told,) = copied(source, tmp_path / "out.mp4")
-    assert "is written as MPEG-4 part 2, as this installation has no H.264 encoder" in told
+    (message,) = copied(source, tmp_path / "out.mp4")
+    assert "is written as MPEG-4 part 2, as this installation has no H.264 encoder" in message
     assert kinds(tmp_path / "out.mp4") == {"video": "mpeg4"}
     assert [row.time_s for row in frames(tmp_path / "out.mp4")] == pytest.approx(np.arange(10) / 25, abs=1e-3)
 
 
 def test_colours_stay(tmp_path: Path) -> None:
     """The pixels that are written come back, whatever the tags of colour say."""
-    shown = np.zeros((64, 96, 3), np.uint8)
+    stripes = np.zeros((64, 96, 3), np.uint8)
     for place, colour in enumerate([(220, 40, 40), (40, 200, 60), (50, 60, 210), (200, 180, 60)]):
-        shown[:, 24 * place : 24 * place + 24] = colour
+        stripes[:, 24 * place : 24 * place + 24] = colour
     for name in ("out.mp4", "out.avi"):
         with write_annotated(tmp_path / name, 25) as add:
             for index in range(5):
-                add(Recognition("film", "no_face", frame=index, time_s=index / 25, pixels=shown))
+                add(Recognition("film", "no_face", frame=index, time_s=index / 25, pixels=stripes))
         pixels = next(frames(tmp_path / name)).pixels
         assert pixels is not None
         for place in range(4):
-            here = slice(24 * place + 6, 24 * place + 18)
-            assert np.abs(pixels[:, here].astype(float) - shown[:, here]).mean() < 6
+            columns = slice(24 * place + 6, 24 * place + 18)
+            assert np.abs(pixels[:, columns].astype(float) - stripes[:, columns]).mean() < 6
 
 
 def test_the_size_of_films_is_that_of_the_first_frame(tmp_path: Path) -> None:
-    tall = np.full((120, 60, 3), 200, np.uint8)
+    tall_picture = np.full((120, 60, 3), 200, np.uint8)
     with write_annotated(tmp_path / "out.mp4", 25) as add:
-        for index, pixels in enumerate([picture(0), tall]):
+        for index, pixels in enumerate([picture(0), tall_picture]):
             add(Recognition("film", "no_face", frame=index, time_s=index / 25, pixels=pixels))
-    fitted = list(frames(tmp_path / "out.mp4"))[1].pixels
-    assert fitted is not None and fitted.shape == (64, 96, 3)
-    assert fitted[32, :28].max() < 40 < 160 < fitted[32, 36:60].min(), "in the middle, on black, not stretched"
+    second_frame = list(frames(tmp_path / "out.mp4"))[1].pixels
+    assert second_frame is not None and second_frame.shape == (64, 96, 3)
+    assert second_frame[32, :28].max() < 40 < 160 < second_frame[32, 36:60].min(), (
+        "in the middle, on black, not stretched"
+    )
 
 
 def records(count: int, size: tuple[int, int] = (WIDTH, HEIGHT)) -> Iterator[Recognition]:
     for number in range(count):
         pixels = picture(number)[: size[1], : size[0]]
-        found = Face((20.0, 26.0, 30.0, 30.0), "sad", 0.9, {"happy": 0.1, "sad": 0.9}, False)
-        yield Recognition("film", "ok", faces=(found,), frame=number, time_s=number / 25, pixels=pixels)
+        face = Face((20.0, 26.0, 30.0, 30.0), "sad", 0.9, {"happy": 0.1, "sad": 0.9}, False)
+        yield Recognition("film", "ok", faces=(face,), frame=number, time_s=number / 25, pixels=pixels)
 
 
 class TestAnnotated:
@@ -195,8 +204,8 @@ class TestAnnotated:
             assert not path.exists()
         rows = list(frames(path))
         assert [number_of(row.pixels) for row in rows if row.pixels is not None] == list(range(30))
-        told = about(path)
-        assert (told.width, told.height, len(rows)) == (WIDTH, HEIGHT, 30)
+        film_info = about(path)
+        assert (film_info.width, film_info.height, len(rows)) == (WIDTH, HEIGHT, 30)
         assert [row.time_s for row in rows] == pytest.approx([index / rate for index in range(30)], rel=1e-3)
         pixels = rows[0].pixels
         assert pixels is not None
@@ -227,16 +236,16 @@ class TestAnnotated:
         assert path.read_text() == "the former one" and list(tmp_path.iterdir()) == [path]
 
     def test_frames_that_could_not_be_decoded_keep_the_time(self, tmp_path: Path) -> None:
-        def lost(number: int) -> Recognition:
+        def lost_frame(number: int) -> Recognition:
             return Recognition("film", "error", "damaged", frame=number, time_s=number / 25)
 
         first, second, third = records(3)
         with write_annotated(tmp_path / "out.avi", 25) as add:
-            for record in (lost(0), first, second, lost(3), third):
+            for record in (lost_frame(0), first, second, lost_frame(3), third):
                 add(record)
-        shown = [row.pixels for row in frames(tmp_path / "out.avi")]
-        assert len(shown) == 5 and shown[0] is not None and shown[0].max() < 10
-        assert [number_of(pixels) for pixels in shown if pixels is not None] == [0, 0, 1, 1, 2]
+        written_frames = [row.pixels for row in frames(tmp_path / "out.avi")]
+        assert len(written_frames) == 5 and written_frames[0] is not None and written_frames[0].max() < 10
+        assert [number_of(pixels) for pixels in written_frames if pixels is not None] == [0, 0, 1, 1, 2]
 
     def test_odd_sides_lose_a_pixel(self, tmp_path: Path) -> None:
         with write_annotated(tmp_path / "out.mp4", 25) as add:
@@ -244,28 +253,28 @@ class TestAnnotated:
                 add(record)
             for record in records(2):
                 add(record)
-        found = about(tmp_path / "out.mp4")
-        assert (found.width, found.height, found.frames) == (94, 62, 4)
+        film_info = about(tmp_path / "out.mp4")
+        assert (film_info.width, film_info.height, film_info.frames) == (94, 62, 4)
 
     def test_what_cannot_be_written_is_told(self, tmp_path: Path) -> None:
         with pytest.raises(MienError, match=r"out\.webm: cannot be written as a film, expected a name that ends in"):
             check_film(tmp_path / "out.webm")
         (tmp_path / "file").write_text("")
 
-        def tried(path: Path, record: Recognition, rate: float = 25) -> None:
+        def try_to_write(path: Path, record: Recognition, rate: float = 25) -> None:
             with write_annotated(path, rate) as add:
                 add(record)
 
         with pytest.raises(MienError, match="was not written, as no frame could be decoded"):
-            tried(tmp_path / "out.mp4", Recognition("film", "error", "damaged", frame=0, time_s=0.0))
+            try_to_write(tmp_path / "out.mp4", Recognition("film", "error", "damaged", frame=0, time_s=0.0))
         with pytest.raises(MienError, match=r"out\.mp4: cannot be written"):
-            tried(tmp_path / "file" / "out.mp4", next(records(1)))
+            try_to_write(tmp_path / "file" / "out.mp4", next(records(1)))
         with pytest.raises(
             MienError, match=r"out\.mp4: cannot be written as a film of 0 frames a second, expected 0.01"
         ):
-            tried(tmp_path / "out.mp4", next(records(1)), rate=0)
+            try_to_write(tmp_path / "out.mp4", next(records(1)), rate=0)
         with pytest.raises(ValueError, match="ask recognize_film for keep_pixels=True"):
-            tried(tmp_path / "out.mp4", Recognition("film", "no_face", frame=0, time_s=0.0))
+            try_to_write(tmp_path / "out.mp4", Recognition("film", "no_face", frame=0, time_s=0.0))
         assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 
     def test_a_full_disk_is_told_and_leaves_nothing(self, tmp_path: Path) -> None:
@@ -285,8 +294,8 @@ except MienError as error:
     print(error)
 """
         place = Path(__file__).parent
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=place, timeout=120)
-        assert done.stdout == f"{tmp_path / 'out.avi'}: cannot be written (File too large); choose another place\n", (
-            done
-        )
+        completed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=place, timeout=120)
+        assert (
+            completed.stdout == f"{tmp_path / 'out.avi'}: cannot be written (File too large); choose another place\n"
+        ), completed
         assert list(tmp_path.iterdir()) == []

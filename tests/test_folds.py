@@ -49,10 +49,10 @@ def test_a_class_of_copies_alone_cannot_be_held_back() -> None:
 
 
 def test_what_is_held_back_is_gone_and_the_rest_stays(faces: FaceSet) -> None:
-    part = without(faces, np.array([1, 5]))
-    assert len(part.part("train")) == 22 and len(part.part("validation")) == 6
-    assert {"face 1", "face 5"}.isdisjoint(part.ids)
-    assert part.fingerprint != faces.fingerprint
+    remaining = without(faces, np.array([1, 5]))
+    assert len(remaining.part("train")) == 22 and len(remaining.part("validation")) == 6
+    assert {"face 1", "face 5"}.isdisjoint(remaining.ids)
+    assert remaining.fingerprint != faces.fingerprint
 
 
 def test_each_picture_is_answered_by_networks_that_have_not_seen_it(
@@ -78,8 +78,8 @@ def test_each_picture_is_answered_by_networks_that_have_not_seen_it(
     assert "by networks that have not seen them: accuracy" in capsys.readouterr().out
     # Again: every run is finished, so nothing is trained.
     monkeypatch.setattr(finetune.FineTuning, "train_epoch", lambda *args: pytest.fail("trained again"))
-    before = path.read_bytes()
-    assert answer_folds(config, command="mien folds ...").read_bytes() == before
+    bytes_before = path.read_bytes()
+    assert answer_folds(config, command="mien folds ...").read_bytes() == bytes_before
 
 
 def stored(path: Path, faces: FaceSet, probabilities: np.ndarray | None = None) -> Path:
@@ -107,14 +107,14 @@ def test_other_pictures_are_refused(faces: FaceSet, tmp_path: Path) -> None:
 def test_a_student_learns_from_stored_answers_and_resumes_with_the_same(faces: FaceSet, tmp_path: Path) -> None:
     # Answers that contradict the labels: with all weight on them, the student believes them.
     labels = faces.part("train").labels
-    swapped = np.eye(3)[[1, 2, 0]][labels] * 0.94 + 0.02
-    path = stored(tmp_path / "answers.safetensors", faces, swapped)
+    swapped_answers = np.eye(3)[[1, 2, 0]][labels] * 0.94 + 0.02
+    path = stored(tmp_path / "answers.safetensors", faces, swapped_answers)
     settings = {**COMMON, "epochs": 15, "optimizer": "muon", "ema": 0.0, "select": "loss", "validate_epochs": 15,
                 "targets": str(path), "distill": DistillConfig(targets_weight=1.0)}  # fmt: skip
     config = TrainConfig(**settings, out=str(tmp_path / "run"))  # type: ignore[arg-type]
     finetune.train(config)
     answers = Classifier.load(tmp_path / "run").logits(faces.part("train").images).argmax(1)
-    assert (answers == swapped.argmax(1)).mean() > 0.6
+    assert (answers == swapped_answers.argmax(1)).mean() > 0.6
     assert (answers == labels).mean() < 0.3
     stored(path, faces)
     with pytest.raises(MienError, match="differs from the stored answers"):
@@ -134,9 +134,9 @@ def test_answers_are_mixed_as_the_pictures_are(faces: FaceSet, tmp_path: Path) -
     np.random.seed(3)
     rows = torch.arange(8)
     pixels = torch.rand(8, 1, 16, 16)
-    _, targets, mixed = objective.batch(pixels, torch.from_numpy(train.labels)[rows], rows)
-    assert torch.allclose(mixed, targets, atol=1e-6)
-    assert ((mixed > 0.01) & (mixed < 0.99)).any()
+    _, targets, mixed_answers = objective.batch(pixels, torch.from_numpy(train.labels)[rows], rows)
+    assert torch.allclose(mixed_answers, targets, atol=1e-6)
+    assert ((mixed_answers > 0.01) & (mixed_answers < 0.99)).any()
 
 
 def test_weights_beyond_the_whole_are_refused() -> None:

@@ -73,10 +73,10 @@ def test_the_package_brings_the_licence_of_its_font() -> None:
 
 
 def test_another_script_is_written_in_a_font_of_the_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    unfit, fit = made_font(tmp_path / "Unfit.ttf", "ab"), made_font(tmp_path / "Fit.ttf", CHINESE)
+    unfit_font, fit_font = made_font(tmp_path / "Unfit.ttf", "ab"), made_font(tmp_path / "Fit.ttf", CHINESE)
     (tmp_path / "broken.ttf").write_bytes(b"no font")
-    monkeypatch.setattr(fonts, "system_fonts", lambda: (tmp_path / "broken.ttf", unfit, fit))
-    assert fonts._split(f"{CHINESE} 93%") == [(CHINESE, fit), (" 93%", None)]
+    monkeypatch.setattr(fonts, "system_fonts", lambda: (tmp_path / "broken.ttf", unfit_font, fit_font))
+    assert fonts._split(f"{CHINESE} 93%") == [(CHINESE, fit_font), (" 93%", None)]
     first, second = (np.flatnonzero(pixels_of(letter).max(axis=0)) for letter in CHINESE)
     assert len(first) and len(second) and first[-1] > second[-1]  # the bars of the made font, which differ in width
     assert fonts.width(f"{CHINESE} 93%", 20) == pytest.approx(fonts.width(CHINESE, 20) + fonts.width(" 93%", 20))
@@ -104,8 +104,8 @@ def test_runs_of_several_fonts_stand_where_one_would(
     anchor: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fonts, "system_fonts", lambda: (made_font(tmp_path / "Fit.ttf", "高"),))
-    mixed, plain = pixels_of("HH高HH", anchor), pixels_of("HHHHHH", anchor)
-    box = [np.flatnonzero(pixels.max(axis=axis) > 100) for axis in (0, 1) for pixels in (mixed, plain)]
+    mixed_text, plain_text = pixels_of("HH高HH", anchor), pixels_of("HHHHHH", anchor)
+    box = [np.flatnonzero(pixels.max(axis=axis) > 100) for axis in (0, 1) for pixels in (mixed_text, plain_text)]
     middle = [(columns[0] + columns[-1]) / 2 for columns in box[:2]]
     expected = {"l": min(box[0][0], box[1][0]) >= 200, "r": max(box[0][-1], box[1][-1]) <= 200,
                 "m": max(abs(middle[0] - 200), abs(middle[1] - 200)) < 3}  # fmt: skip

@@ -56,9 +56,9 @@ def test_a_row_a_face_and_one_where_there_is_none() -> None:
         "photo.jpg", 0, "happy", 30.6, 0.2,
     )  # fmt: skip
     assert (second["face"], second["id"], second["uncertain"], second["detector_score"]) == (1, 3, None, None)
-    (none,) = rows(NONE)
-    assert none == {"input": "film.mp4", "status": "no_face", "error": None, "width": 64, "height": 48, "frame": 5,
-                    "time_s": 0.2}  # fmt: skip
+    (faceless_row,) = rows(NONE)
+    assert faceless_row == {"input": "film.mp4", "status": "no_face", "error": None, "width": 64, "height": 48,
+                            "frame": 5, "time_s": 0.2}  # fmt: skip
     assert set(first) == set(columns(NAMES))
 
 
@@ -69,17 +69,17 @@ def test_csv(tmp_path: Path) -> None:
             add(record)
             assert len(path.read_text().splitlines()) == count  # on disk at once
     with path.open(newline="") as file:
-        read = list(csv.DictReader(file))
-    assert list(read[0]) == columns(NAMES)
-    assert [row["status"] for row in read] == ["ok", "ok", "no_face", "error"]
-    assert (read[0]["score"], read[0]["uncertain"], read[1]["uncertain"]) == ("0.75", "False", "")
-    assert read[2]["label"] == "" and read[3]["error"] == BROKEN.error
+        rows_read = list(csv.DictReader(file))
+    assert list(rows_read[0]) == columns(NAMES)
+    assert [row["status"] for row in rows_read] == ["ok", "ok", "no_face", "error"]
+    assert (rows_read[0]["score"], rows_read[0]["uncertain"], rows_read[1]["uncertain"]) == ("0.75", "False", "")
+    assert rows_read[2]["label"] == "" and rows_read[3]["error"] == BROKEN.error
 
 
 def test_file_names_that_are_no_utf8(tmp_path: Path) -> None:
-    odd = Recognition("ph\udce9to.jpg", "no_face", None, 1, 1)
+    record = Recognition("ph\udce9to.jpg", "no_face", None, 1, 1)
     with csv_table(tmp_path / "faces.csv", NAMES) as add:
-        add(odd)
+        add(record)
     assert "ph\\xe9to.jpg,no_face" in (tmp_path / "faces.csv").read_text()
 
 
@@ -112,10 +112,10 @@ def test_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with parquet_table(path, NAMES) as add:
         for record in (TWO, NONE, BROKEN):
             add(record)
-    read = parquet.read_table(path)
-    assert read.column_names == columns(NAMES)
+    table = parquet.read_table(path)
+    assert table.column_names == columns(NAMES)
     assert parquet.ParquetFile(path).num_row_groups == 2  # written on the way, so that memory stays flat
-    first, second, third, fourth = read.to_pylist()
+    first, second, third, fourth = table.to_pylist()
     assert (first["score"], first["uncertain"], first["width"]) == (0.75, False, 640)
     assert (second["uncertain"], second["id"]) == (None, 3)
     assert (third["frame"], third["time_s"], third["label"]) == (5, 0.2, None)

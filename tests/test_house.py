@@ -44,9 +44,9 @@ def texts() -> Iterator[Path]:
 
 
 def test_every_requirement_is_pinned_to_a_version_it_allows() -> None:
-    tested = pins()
+    pinned_versions = pins()
     for requirement in requirements():
-        version = tested.get(canonicalize_name(requirement.name))
+        version = pinned_versions.get(canonicalize_name(requirement.name))
         assert version, f"constraints.txt does not name {requirement.name}"
         assert requirement.specifier.contains(version), f"{requirement}: {version} was tested"
 
@@ -63,8 +63,8 @@ def test_reading_faces_needs_seven_packages() -> None:
 def test_requirements_bring_everything() -> None:
     lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
     assert "-c constraints.txt" in lines
-    brought = next(line for line in lines if line.startswith("-e ."))
-    assert set(brought.removeprefix("-e .[").removesuffix("]").split(",")) == set(EXTRAS)
+    extras_line = next(line for line in lines if line.startswith("-e ."))
+    assert set(extras_line.removeprefix("-e .[").removesuffix("]").split(",")) == set(EXTRAS)
 
 
 def test_the_version_is_that_of_the_package() -> None:
@@ -77,9 +77,11 @@ def test_types_and_pages_are_packaged() -> None:
     patterns = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"][
         "package-data"
     ]
-    shipped = {path for pattern in patterns["mien"] for path in (ROOT / "src/mien").glob(pattern)}
-    others = {path for path in (ROOT / "src/mien").rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
-    assert others <= shipped, "data files that an installed package would lack"
+    packaged_files = {path for pattern in patterns["mien"] for path in (ROOT / "src/mien").glob(pattern)}
+    data_files = {
+        path for path in (ROOT / "src/mien").rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")
+    }
+    assert data_files <= packaged_files, "data files that an installed package would lack"
 
 
 def test_the_licence_is_that_of_the_metadata() -> None:
@@ -89,13 +91,13 @@ def test_the_licence_is_that_of_the_metadata() -> None:
 
 def test_no_path_of_some_machine_stands_in_the_tree() -> None:
     places = re.compile("|".join(f"(?<![\\w.])/{name}/" for name in ("work", "opt", "root", "home")))
-    found = [
+    places_found = [
         f"{path.relative_to(ROOT)}:{number}"
         for path in texts()
         for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1)
         if places.search(line)
     ]
-    assert not found
+    assert not places_found
 
 
 def test_the_real_archive_is_named_by_the_environment_alone() -> None:
@@ -112,17 +114,19 @@ def test_the_real_archive_is_named_by_the_environment_alone() -> None:
 def test_reading_data_never_loads_torch(module: str) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     code = f"import sys, {module}; print([name for name in ('torch', 'onnxruntime', 'rich') if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=60)
-    assert done.stdout == "[]\n", done.stdout + done.stderr
+    completed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=60
+    )
+    assert completed.stdout == "[]\n", completed.stdout + completed.stderr
 
 
 def test_scripts_are_sound() -> None:
     script = ROOT / ".ci/run"
     assert os.access(script, os.X_OK)
     assert subprocess.run(["bash", "-n", str(script)], check=False).returncode == 0
-    told = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    output = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for target in ("demo", "test", "check", "clean"):
-        assert re.search(rf"make {target}\s+\w", told)
+        assert re.search(rf"make {target}\s+\w", output)
 
 
 def test_a_file_of_tests_follows_a_module() -> None:
@@ -132,14 +136,16 @@ def test_a_file_of_tests_follows_a_module() -> None:
         for path in (ROOT / folder).rglob("*.py"):
             parts = path.relative_to(ROOT / folder).with_suffix("").parts
             modules |= {"_".join(parts[start:]) for start in range(len(parts))}
-    whole = {
+    general_names = {
         "api", "benchmarks", "cli", "command_line", "config", "crop_benchmarks", "detector_benchmarks", "docs",
         "house", "imports", "notebook", "own_faces", "page", "project", "reading_crop", "recipes",
         "recognition_benchmarks", "robust", "training", "weights", "windows",
     }  # fmt: skip
     names = {path.stem.removeprefix("test_") for path in (ROOT / "tests").glob("test_*.py")}
-    lost = {name for name in names - whole if not any(f"{name}_".startswith(f"{module}_") for module in modules)}
-    assert not lost, "name a file of tests after the module that it tests"
+    unknown_names = {
+        name for name in names - general_names if not any(f"{name}_".startswith(f"{module}_") for module in modules)
+    }
+    assert not unknown_names, "name a file of tests after the module that it tests"
 
 
 def test_a_photo_enters_few_files_of_the_package(tmp_path: Path) -> None:
@@ -159,7 +165,7 @@ def test_a_photo_enters_few_files_of_the_package(tmp_path: Path) -> None:
     photo = tmp_path / "photo.png"
     Image.fromarray(astronaut(512)).save(photo)
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", code, str(photo)],
         capture_output=True,
         text=True,
@@ -167,9 +173,9 @@ def test_a_photo_enters_few_files_of_the_package(tmp_path: Path) -> None:
         timeout=60,
         check=True,
     )
-    assert done.returncode == 0, done.stderr
+    assert completed.returncode == 0, completed.stderr
     package = str(ROOT / "src/mien") + os.sep
-    entered = {line.removeprefix(package) for line in done.stdout.splitlines() if line.startswith(package)}
+    files_entered = {line.removeprefix(package) for line in completed.stdout.splitlines() if line.startswith(package)}
     stages = {"recognizer.py", "pictures.py", "detection.py", "detectors.py", "engine.py"}
     expected = {*(f"recognition/{stage}" for stage in stages), "data/images.py", "machine.py"}
-    assert {name.replace(os.sep, "/") for name in entered} == expected
+    assert {name.replace(os.sep, "/") for name in files_entered} == expected

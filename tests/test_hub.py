@@ -69,10 +69,10 @@ def test_the_command_line_reads_a_model_of_the_hub(cache: Path, capsys: pytest.C
 
 def test_without_connection_and_cache_there_is_a_clear_line_within_three_seconds() -> None:
     started = time.monotonic()
-    with pytest.raises(MienError) as caught:
+    with pytest.raises(MienError) as error:
         Recognizer("somebody/no-such-model")
     assert time.monotonic() - started < 3
-    text = str(caught.value)
+    text = str(error.value)
     assert text.startswith(
         "somebody/no-such-model: no such folder, and not in the hub's cache, and the Hugging Face hub"
     )
@@ -81,8 +81,8 @@ def test_without_connection_and_cache_there_is_a_clear_line_within_three_seconds
 
 def test_a_hub_that_hangs_is_given_up_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub, "PATIENCE_S", 0.1)
-    slow = SimpleNamespace(head=lambda *args, **options: time.sleep(5))
-    monkeypatch.setattr("huggingface_hub.utils.get_session", lambda: slow)
+    slow_session = SimpleNamespace(head=lambda *args, **options: time.sleep(5))
+    monkeypatch.setattr("huggingface_hub.utils.get_session", lambda: slow_session)
     started = time.monotonic()
     with pytest.raises(MienError, match=r"cannot be reached \(no answer in 0\.1 s\)"):
         hub_folder("somebody/model")
@@ -90,29 +90,31 @@ def test_a_hub_that_hangs_is_given_up_in_time(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize(
-    ("status", "told"),
+    ("status", "message"),
     [(404, "has no such model, or not for you; check the name"), (401, "or not for you"), (503, r"an error \(503\)")],
 )
-def test_an_answer_of_the_hub_is_told_from_no_answer(status: int, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_of_the_hub_is_told_from_no_answer(
+    status: int, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     session = SimpleNamespace(head=lambda *args, **options: SimpleNamespace(status_code=status))
     monkeypatch.setattr("huggingface_hub.utils.get_session", lambda: session)
-    with pytest.raises(MienError, match=told):
+    with pytest.raises(MienError, match=message):
         hub_folder("somebody/model")
 
 
 def test_only_weights_and_settings_are_downloaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    asked: list[dict[str, Any]] = []
+    calls: list[dict[str, Any]] = []
 
     def download(name: str, **options: Any) -> str:
         if options.get("local_files_only"):
             raise FileNotFoundError(name)
-        asked.append(options)
+        calls.append(options)
         return str(tmp_path)
 
     monkeypatch.setattr(hub, "_ask_hub", lambda name: None)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     assert hub_folder("somebody/model") == tmp_path
-    assert asked[0]["allow_patterns"] == list(FILES)
+    assert calls[0]["allow_patterns"] == list(FILES)
     assert {Path(file).suffix for file in FILES} == {".json", ".safetensors", ".onnx"}
 
 

@@ -82,21 +82,21 @@ def test_imports_make_no_ring() -> None:
 
 
 def test_recognition_has_no_ring_even_with_imports_for_types_alone() -> None:
-    needed = {
+    dependencies = {
         module: {target for name in imports_of(ast.parse(path.read_text(encoding="utf-8")), with_types=True)
                  if (target := module_of(name)) is not None} - {module}
         for module, path in MODULES.items()
         if module.split(".")[0] == "recognition"
     }  # fmt: skip
-    assert "recognition.film.pixels" in needed["recognition.film.tracking"]  # which only types need
+    assert "recognition.film.pixels" in dependencies["recognition.film.tracking"]  # which only types need
     try:
-        TopologicalSorter(needed).prepare()
+        TopologicalSorter(dependencies).prepare()
     except CycleError as error:
         pytest.fail("ring of imports: " + " <- ".join(error.args[1]))
 
 
 @pytest.mark.parametrize(
-    ("folder", "walls"),
+    ("folder", "forbidden_folders"),
     [
         ("recognition", {"training", "evaluation", "export", "cli", "web"}),
         ("data", {"model", "training", "evaluation", "export", "recognition", "cli"}),
@@ -107,34 +107,36 @@ def test_recognition_has_no_ring_even_with_imports_for_types_alone() -> None:
         ("web", {"training", "evaluation", "cli"}),
     ],
 )
-def test_a_folder_imports_nothing_of_those_above_it(folder: str, walls: set[str]) -> None:
+def test_a_folder_imports_nothing_of_those_above_it(folder: str, forbidden_folders: set[str]) -> None:
     modules = {module: targets for module, targets in OWN.items() if module.split(".")[0] == folder}
     assert modules
-    crossed = [
+    violations = [
         f"{module} -> {target}"
         for module, targets in modules.items()
         for target in targets
-        if target.split(".")[0] in walls
+        if target.split(".")[0] in forbidden_folders
     ]
-    assert not crossed
+    assert not violations
 
 
 def test_torch_is_imported_where_it_is_expected() -> None:
-    heavy = {module for module, names in IMPORTS.items() if {name.split(".")[0] for name in names} & TORCH}
-    below = {module for module in heavy if module.split(".")[0] not in ("model", "training", "evaluation", "export")}
-    assert below == WITH_TORCH
+    torch_modules = {module for module, names in IMPORTS.items() if {name.split(".")[0] for name in names} & TORCH}
+    modules_elsewhere = {
+        module for module in torch_modules if module.split(".")[0] not in ("model", "training", "evaluation", "export")
+    }
+    assert modules_elsewhere == WITH_TORCH
 
 
 def test_the_extra_gpu_brings_all_that_reading_by_torch_imports() -> None:
-    reached: set[str] = set()
+    modules: set[str] = set()
     waiting = ["recognition.torch_engine"]
     while waiting:
         module = waiting.pop()
-        if module not in reached:
-            reached.add(module)
+        if module not in modules:
+            modules.add(module)
             waiting += OWN[module]
     project = tomllib.loads((PACKAGE.parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     lines = project["dependencies"] + project["optional-dependencies"]["gpu"]
-    brought = {re.split(r"[<>=]", line)[0].lower() for line in lines}
-    needed = {name.split(".")[0] for module in reached for name in IMPORTS[module]} - set(sys.stdlib_module_names)
-    assert "torch" in needed and needed - {"mien", "huggingface_hub"} <= brought  # transformers brings the latter
+    packages = {re.split(r"[<>=]", line)[0].lower() for line in lines}
+    imports = {name.split(".")[0] for module in modules for name in IMPORTS[module]} - set(sys.stdlib_module_names)
+    assert "torch" in imports and imports - {"mien", "huggingface_hub"} <= packages  # transformers brings the latter

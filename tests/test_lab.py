@@ -55,8 +55,10 @@ def test_nothing_heavy_is_loaded_before_it_is_used() -> None:
         "if name in sys.modules])\nfrom mien.lab import TrainConfig\nprint('torch' in sys.modules)"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=60)
-    assert done.stdout == "[]\nFalse\n", done.stderr
+    completed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=60
+    )
+    assert completed.stdout == "[]\nFalse\n", completed.stderr
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
@@ -74,8 +76,8 @@ def test_a_run_is_described_by_what_is_frozen(archive: Path, tmp_path: Path) -> 
     config = settings(archive, tmp_path)
     assert "frozen" not in mien.lab.describe(config)
     frozen: Any = {"blocks": 2, "random_weights": True}
-    partly = mien.lab.TrainConfig(data=config.data, out=config.out, backbone="nano", freeze=frozen)
-    rows = [line.split() for line in mien.lab.describe(partly).splitlines()]
+    partly_frozen = mien.lab.TrainConfig(data=config.data, out=config.out, backbone="nano", freeze=frozen)
+    rows = [line.split() for line in mien.lab.describe(partly_frozen).splitlines()]
     states = {" ".join(row[:-3]): row[-2] for row in rows[1:-1]}
     assert [name for name, state in states.items() if state == "frozen"] == ["embeddings", "block 0", "block 1"]
     assert states["block 2"] == "trains"
@@ -91,14 +93,16 @@ def test_pictures_are_shown_as_stored_and_as_trained_on(archive: Path, faces: Fa
         figure = mien.lab.plot_faces(faces, *arguments, **options)  # type: ignore[arg-type]
         return np.stack([np.asarray(axes.images[0].get_array()) for axes in figure.axes])
 
-    stored = shown()
+    stored_pictures = shown()
     training = faces.part("train").images
-    assert stored.shape == (12, 48, 48) and all((training == image).all((1, 2)).any() for image in stored)
+    assert stored_pictures.shape == (12, 48, 48) and all(
+        (training == image).all((1, 2)).any() for image in stored_pictures
+    )
     config = settings(archive, tmp_path)
-    first, again, second = shown(config), shown(config), shown(config, epoch=2)
-    assert first.dtype == np.uint8 and np.array_equal(first, again)
-    assert not np.array_equal(first, second) and not np.array_equal(first, stored)
-    assert not np.array_equal(shown(seed=1), stored)
+    first_epoch, first_epoch_again, second_epoch = shown(config), shown(config), shown(config, epoch=2)
+    assert first_epoch.dtype == np.uint8 and np.array_equal(first_epoch, first_epoch_again)
+    assert not np.array_equal(first_epoch, second_epoch) and not np.array_equal(first_epoch, stored_pictures)
+    assert not np.array_equal(shown(seed=1), stored_pictures)
 
 
 @pytest.mark.slow

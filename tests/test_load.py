@@ -29,33 +29,33 @@ def port_of(address: str) -> int:
 
 
 def test_a_summary_by_hand() -> None:
-    first, second = load.Load(1.0), load.Load(3.0)
+    first_load, second_load = load.Load(1.0), load.Load(3.0)
     for milliseconds in range(1, 101):
-        first.note("200", milliseconds / 1000)
-    second.note("503", 9.0)
-    first.add(second)
-    summary = first.summary()
+        first_load.note("200", milliseconds / 1000)
+    second_load.note("503", 9.0)
+    first_load.add(second_load)
+    summary = first_load.summary()
     assert summary["rate"] == 25 and summary["p50_ms"] == pytest.approx(50.5) and 99 < summary["p99_ms"] <= 100
     assert summary["statuses"] == {"200": 100, "503": 1}
 
 
 def test_clients_take_their_turns() -> None:
     data = load.request("/v1/recognize", face())
-    with running() as first, running() as second:
-        ports = {"first": port_of(first), "second": port_of(second)}
+    with running() as first_address, running() as second_address:
+        ports = {"first": port_of(first_address), "second": port_of(second_address)}
         loads = load.take_turns(ports, data, 2, 0.3)
-    for way in ports:
-        assert set(loads[way].latencies) == {"200"} and loads[way].seconds == pytest.approx(0.3)
+    for name in ports:
+        assert set(loads[name].latencies) == {"200"} and loads[name].seconds == pytest.approx(0.3)
 
 
 def test_only_answers_within_the_time_count() -> None:
     data = load.request("/v1/recognize", face())
     with running() as address:
         result = asyncio.run(load.closed_loop(port_of(address), data, 2, 0.2, warm_s=0.0))
-        connection, nothing = load.Connection(port_of(address)), load.Load()
-        asyncio.run(connection.send(data, nothing, (0.0, 1.0)))
+        connection, empty_load = load.Connection(port_of(address)), load.Load()
+        asyncio.run(connection.send(data, empty_load, (0.0, 1.0)))
     assert result.summary()["rate"] == len(result.latencies["200"]) / 0.2
-    assert not nothing.latencies
+    assert not empty_load.latencies
 
 
 def test_more_than_the_service_takes_is_turned_away() -> None:
@@ -77,9 +77,9 @@ def test_memory_is_that_of_the_process() -> None:
 
 
 def test_the_plain_application_answers_as_the_recognizer() -> None:
-    plain = importlib.import_module("plain_service")
+    plain_service = importlib.import_module("plain_service")
     data = load.photo(256)
-    with TestClient(plain.application(plain.mien("nano-int8"))) as client:
+    with TestClient(plain_service.application(plain_service.mien("nano-int8"))) as client:
         answer = client.post("/v1/recognize", content=data, headers={"content-type": "image/png"}).json()
     assert answer["faces"] == json.loads(json.dumps(Recognizer("nano-int8").recognize(data).record()["faces"]))
 

@@ -20,8 +20,8 @@ def test_the_library_is_silent_and_leaves_the_root_logger_alone() -> None:
         "print(sorted(name for name in logging.root.manager.loggerDict if name.startswith('mien')))\n"
         "print(logging.root.handlers, logging.root.level)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert (done.stdout, done.stderr) == ("['mien']\n[] 30\n", "")
+    completed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (completed.stdout, completed.stderr) == ("['mien']\n[] 30\n", "")
 
 
 def test_a_program_routes_it_as_any_logger(caplog: pytest.LogCaptureFixture) -> None:
@@ -45,8 +45,8 @@ def test_the_console_has_results_on_stdout_and_the_rest_on_stderr(capsys: pytest
 
 def test_show_prints_from_then_on_and_only_once() -> None:
     code = "from mien import log\nlog.show(); log.show(); log.report('a score'); log.say('a thing')"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert (done.stdout, done.stderr) == ("a score\n", "a thing\n")
+    completed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (completed.stdout, completed.stderr) == ("a score\n", "a thing\n")
 
 
 def test_quantisation_leaves_the_root_logger_alone(caplog: pytest.LogCaptureFixture) -> None:
@@ -57,10 +57,10 @@ def test_quantisation_leaves_the_root_logger_alone(caplog: pytest.LogCaptureFixt
     importlib.import_module("onnxruntime.quantization")
     tool = sys.modules["onnxruntime.quantization.quantize"]
     root = logging.getLogger()
-    before = root.level, list(root.handlers)
+    level_and_handlers = root.level, list(root.handlers)
     with _quiet():
-        assert (root.level, list(root.handlers)) == before
+        assert (root.level, list(root.handlers)) == level_and_handlers
         tool.logging.warning("Please consider pre-processing before quantization")
         logging.getLogger("another.library").warning("heard")
-    assert tool.logging is logging and (root.level, list(root.handlers)) == before
+    assert tool.logging is logging and (root.level, list(root.handlers)) == level_and_handlers
     assert [record.getMessage() for record in caplog.records] == ["heard"]

@@ -27,29 +27,29 @@ def test_parts_are_worked_on_at_the_same_time() -> None:
     assert len(side_by_side(lambda _: meeting.wait(), range(3), 3)) == 3
 
 
-@pytest.mark.parametrize("wrong", [0, 1, 4])
-def test_what_is_raised_anywhere_is_raised_here(wrong: int) -> None:
+@pytest.mark.parametrize("failing_part", [0, 1, 4])
+def test_what_is_raised_anywhere_is_raised_here(failing_part: int) -> None:
     def call(part: int) -> int:
-        if part == wrong:
+        if part == failing_part:
             raise ValueError(f"part {part}")
         return part
 
-    with pytest.raises(ValueError, match=f"part {wrong}"):
+    with pytest.raises(ValueError, match=f"part {failing_part}"):
         side_by_side(call, range(5), 2)
 
 
 def test_no_call_goes_on_after_one_of_them_failed() -> None:
-    ended: list[int] = []
+    ended_parts: list[int] = []
 
     def call(part: int) -> None:
         if not part:
             raise KeyboardInterrupt
         time.sleep(0.2)
-        ended.append(part)
+        ended_parts.append(part)
 
     with pytest.raises(KeyboardInterrupt):
         side_by_side(call, (0, 1), 2)
-    assert ended == [1]
+    assert ended_parts == [1]
 
 
 def test_threads_are_kept_and_no_more_than_a_few() -> None:
@@ -67,8 +67,8 @@ def test_a_forked_process_has_threads_of_its_own() -> None:
         "os.write(1, f'{side_by_side(abs, [-1, -2], 2)}\\n'.encode())\n"
         "if child: assert os.waitpid(child, 0)[1] == 0"
     )
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.stdout == "[1, 2]\n" * 2, done.stderr
+    completed = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=60)
+    assert completed.stdout == "[1, 2]\n" * 2, completed.stderr
 
 
 def test_there_is_a_core() -> None:
@@ -90,8 +90,8 @@ def test_ctrl_c_ends_a_process_while_calls_run() -> None:
         "threading.Timer(0.3, lambda: signal.raise_signal(signal.SIGINT)).start()\n"
         "side_by_side(time.sleep, [0.6, 0.6], 2)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.stderr.rstrip().endswith("KeyboardInterrupt"), done.stderr
+    completed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert completed.stderr.rstrip().endswith("KeyboardInterrupt"), completed.stderr
 
 
 def test_cores_are_counted_without_affinity(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,8 +78,8 @@ def test_calibration_error_by_chance_uses_the_bins_of_the_error() -> None:
     confidence = generator.uniform(0.5, 1.0, 400)
     probabilities = np.stack([confidence, 1 - confidence], axis=1)
     labels = [(generator.random(400) >= confidence).astype(int) for _ in range(300)]
-    simulated = float(np.mean([reliability(probabilities, drawn).ece for drawn in labels]))
-    assert ece_by_chance(probabilities)["mean"] == pytest.approx(simulated, rel=0.06)
+    simulated_error = float(np.mean([reliability(probabilities, drawn_labels).ece for drawn_labels in labels]))
+    assert ece_by_chance(probabilities)["mean"] == pytest.approx(simulated_error, rel=0.06)
 
 
 def test_a_bin_holds_its_upper_edge_and_not_its_lower() -> None:
@@ -96,8 +96,8 @@ def test_agrees_with_scikit_learn() -> None:
     scores = score(probabilities, labels, "abcdefg")
     assert scores["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(labels, predictions))
     assert scores["macro_f1"] == pytest.approx(f1_score(labels, predictions, average="macro"))
-    light = accuracy_and_macro_f1(predictions, labels, 7)
-    assert light == pytest.approx((scores["accuracy"], scores["macro_f1"]))
+    quick_scores = accuracy_and_macro_f1(predictions, labels, 7)
+    assert quick_scores == pytest.approx((scores["accuracy"], scores["macro_f1"]))
 
 
 def test_classes_without_pictures_are_left_out_of_the_means() -> None:
@@ -144,16 +144,18 @@ def test_interval_equals_that_of_drawing_pictures_one_by_one() -> None:
 
 def test_interval_repeats_with_its_seed() -> None:
     probabilities, labels = many(200, 3)
-    first, again, other = (score(probabilities, labels, "abc", seed=seed)["ci95"] for seed in (1, 1, 2))
-    assert first == again != other
+    interval, repeated_interval, other_interval = (
+        score(probabilities, labels, "abc", seed=seed)["ci95"] for seed in (1, 1, 2)
+    )
+    assert interval == repeated_interval != other_interval
 
 
 def test_a_thousand_resamples_of_fer2013_take_less_than_two_seconds() -> None:
     probabilities, labels = many()
     score(probabilities[:10], labels[:10], "abcdefg")
-    started = time.perf_counter()
+    start = time.perf_counter()
     score(probabilities, labels, "abcdefg")
-    assert time.perf_counter() - started < 2
+    assert time.perf_counter() - start < 2
 
 
 def test_most_confused_in_words() -> None:
@@ -173,9 +175,9 @@ def test_surest_mistakes_come_first() -> None:
     assert surest_mistakes(probabilities, np.array([0, 1, 0, 1]), k=1).tolist() == [2]
 
 
-def pair(both: int, first: int, second: int, neither: int) -> tuple[np.ndarray, np.ndarray]:
+def pair(both_right: int, only_first: int, only_second: int, neither_right: int) -> tuple[np.ndarray, np.ndarray]:
     """Which pictures each of two classifiers reads right."""
-    counts = (both, first, second, neither)
+    counts = (both_right, only_first, only_second, neither_right)
     return np.repeat([True, True, False, False], counts), np.repeat([True, False, True, False], counts)
 
 

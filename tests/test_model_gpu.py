@@ -66,9 +66,12 @@ def test_students_take_what_was_finished(tmp_path: Path) -> None:
     assert set(jobs) == {"mini-1", "mini-2", "nano-1"}
     assert jobs["mini-1"].teachers == (str(chain.run_of("teacher-b")),)
     assert jobs["mini-1"].backbone == str(chain.run_of("mini-mae")) and jobs["nano-1"].backbone == "nano"
-    given = chain_of(tmp_path, teachers=["one", "two"], mini="mae")
-    assert [job.name for job in model_gpu.first_jobs(given)] == ["nano-mae"]
-    assert model_gpu.students(given)[0].teachers == ("one", "two") and model_gpu.students(given)[0].backbone == "mae"
+    chain_with_teachers = chain_of(tmp_path, teachers=["one", "two"], mini="mae")
+    assert [job.name for job in model_gpu.first_jobs(chain_with_teachers)] == ["nano-mae"]
+    assert (
+        model_gpu.students(chain_with_teachers)[0].teachers == ("one", "two")
+        and model_gpu.students(chain_with_teachers)[0].backbone == "mae"
+    )
 
 
 def test_a_run_that_goes_on_keeps_its_minutes(tmp_path: Path) -> None:

@@ -37,11 +37,11 @@ def test_the_logits_are_divided_bias_included() -> None:
     network, pixels = vit(), torch.randn(2, 3, 16, 16)
     nn.init.normal_(network.get_parameter("classifier.bias"))
     with torch.no_grad():
-        before = network(pixel_values=pixels).logits
+        logits_before = network(pixel_values=pixels).logits
         scale_head(network, 2.5)
-        after = network(pixel_values=pixels).logits
-    assert torch.allclose(after, before / 2.5, atol=1e-6)
-    assert not torch.allclose(after, before, atol=1e-2)
+        logits_after = network(pixel_values=pixels).logits
+    assert torch.allclose(logits_after, logits_before / 2.5, atol=1e-6)
+    assert not torch.allclose(logits_after, logits_before, atol=1e-2)
 
 
 def test_the_head_of_a_timm_network_is_found() -> None:
@@ -66,15 +66,15 @@ def test_heads_of_other_kinds(name: str, arguments: dict[str, Any], count: int) 
     with torch.no_grad():
         for layer in heads(network):
             nn.init.normal_(layer.weight)
-        before = network.timm_model(pixels)
+        logits_before = network.timm_model(pixels)
         scale_head(network, 2.5)
-        assert torch.allclose(network.timm_model(pixels), before / 2.5, atol=1e-5)
-    assert before.shape == (2, 3)
-    assert before.abs().max() > 0.1
+        assert torch.allclose(network.timm_model(pixels), logits_before / 2.5, atol=1e-5)
+    assert logits_before.shape == (2, 3)
+    assert logits_before.abs().max() > 0.1
 
 
 @pytest.mark.parametrize(
-    ("network", "told"),
+    ("network", "message"),
     [
         (
             Wrapper(timm.create_model("resnet18", num_classes=0, channels=CHANNELS)),
@@ -83,8 +83,8 @@ def test_heads_of_other_kinds(name: str, arguments: dict[str, Any], count: int) 
         (nn.ReLU(), "ReLU: ends in NoneType, expected a linear head"),
     ],
 )
-def test_other_heads_are_refused(network: nn.Module, told: str) -> None:
-    with pytest.raises(MienError, match=told):
+def test_other_heads_are_refused(network: nn.Module, message: str) -> None:
+    with pytest.raises(MienError, match=message):
         heads(network)[0]
 
 

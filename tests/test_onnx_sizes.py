@@ -16,15 +16,17 @@ def test_the_network_takes_any_size_and_answers_the_same_at_its_own() -> None:
     model = installed()
     options = ort.SessionOptions()
     options.log_severity_level = 4
-    fixed, free = (ort.InferenceSession(content, options) for content in (model, any_size(model)))
-    assert fixed.get_inputs()[0].shape == [1, 3, 640, 640]
-    assert free.get_inputs()[0].shape == ["n", 3, "h", "w"]
+    fixed_session, free_session = (ort.InferenceSession(content, options) for content in (model, any_size(model)))
+    assert fixed_session.get_inputs()[0].shape == [1, 3, 640, 640]
+    assert free_session.get_inputs()[0].shape == ["n", 3, "h", "w"]
     pixels = np.random.default_rng(0).uniform(0, 255, (1, 3, 640, 640)).astype(np.float32)
-    for before, after in zip(fixed.run(None, {"input": pixels}), free.run(None, {"input": pixels}), strict=True):
-        assert np.array_equal(before, after)
-    names = [output.name for output in free.get_outputs()]
-    small = free.run(names, {"input": pixels[:, :, :96, :64]})
-    assert small[names.index("cls_8")].shape[1] == 12 * 8
+    for fixed_output, free_output in zip(
+        fixed_session.run(None, {"input": pixels}), free_session.run(None, {"input": pixels}), strict=True
+    ):
+        assert np.array_equal(fixed_output, free_output)
+    names = [output.name for output in free_session.get_outputs()]
+    small_outputs = free_session.run(names, {"input": pixels[:, :, :96, :64]})
+    assert small_outputs[names.index("cls_8")].shape[1] == 12 * 8
 
 
 def test_onnx_itself_reads_what_was_written() -> None:
@@ -38,8 +40,8 @@ def test_onnx_itself_reads_what_was_written() -> None:
 
 
 def test_freeing_a_file_twice_changes_nothing() -> None:
-    freed = any_size(installed())
-    assert hashlib.sha256(any_size(freed)).digest() == hashlib.sha256(freed).digest()
+    free_model = any_size(installed())
+    assert hashlib.sha256(any_size(free_model)).digest() == hashlib.sha256(free_model).digest()
 
 
 @pytest.mark.parametrize("content", [b"\x0a\xff", b"\xff" * 11, b"\x0b", b"\x3a\x05\x08"])

@@ -21,31 +21,31 @@ NAMES = ("calm", "glad", "sour")
 
 
 def settings(out: Path, **changes: object) -> TrainConfig:
-    given = {"data": "faces", "out": str(out), "backbone": "nano", "epochs": 2, "batch_size": 8, "optimizer": "muon"}
-    return TrainConfig(**{**given, "device": "cpu", "warmup_epochs": 0.0, **changes})  # type: ignore[arg-type]
+    defaults = {"data": "faces", "out": str(out), "backbone": "nano", "epochs": 2, "batch_size": 8, "optimizer": "muon"}
+    return TrainConfig(**{**defaults, "device": "cpu", "warmup_epochs": 0.0, **changes})  # type: ignore[arg-type]
 
 
 def in_muon(optimizer: torch.optim.Optimizer, network: nn.Module) -> set[str]:
     """Names of the parameters in groups marked ``muon``."""
-    chosen = {id(p) for group in optimizer.param_groups if group.get("muon") for p in group["params"]}
-    return {name for name, parameter in network.named_parameters() if id(parameter) in chosen}
+    muon_ids = {id(p) for group in optimizer.param_groups if group.get("muon") for p in group["params"]}
+    return {name for name, parameter in network.named_parameters() if id(parameter) in muon_ids}
 
 
 class TestStep:
     @pytest.mark.parametrize("shape", [(24, 24), (64, 16), (16, 64)])
     def test_a_matrix_moves_along_the_orthogonalised_gradient(self, shape: tuple[int, int]) -> None:
         torch.manual_seed(0)
-        before = torch.randn(shape)
-        parameter = nn.Parameter(before.clone())
+        start = torch.randn(shape)
+        parameter = nn.Parameter(start.clone())
         u, s, v = torch.linalg.svd(torch.randn(shape), full_matrices=False)
         # Singular values a thousandfold apart: the step of AdamW or SGD would follow the largest alone.
         parameter.grad = u @ torch.diag(torch.logspace(0, -3, len(s))) @ v
         Muon([{"params": [parameter], "muon": True}], lr=0.01, weight_decay=0.0).step()
-        step = (before - parameter.detach()) / (0.01 * max(shape) ** 0.5)
-        along = (u.T @ step @ v.T).diagonal()
-        assert along[: len(s) // 2].min() > 0.6
-        assert along.max() < 1.3
-        assert (step - u @ torch.diag(along) @ v).abs().max() < 1e-3
+        step = (start - parameter.detach()) / (0.01 * max(shape) ** 0.5)
+        step_lengths = (u.T @ step @ v.T).diagonal()
+        assert step_lengths[: len(s) // 2].min() > 0.6
+        assert step_lengths.max() < 1.3
+        assert (step - u @ torch.diag(step_lengths) @ v).abs().max() < 1e-3
 
     def test_the_rate_is_the_root_mean_square_of_a_step(self) -> None:
         torch.manual_seed(0)
@@ -67,16 +67,20 @@ class TestStep:
     def test_what_is_not_marked_moves_as_by_adamw(self) -> None:
         torch.manual_seed(0)
         start, gradient = torch.randn(5, 3), torch.randn(5, 3)
-        one, other, marked = (nn.Parameter(start.clone()) for _ in range(3))
-        muon = Muon([{"params": [marked], "muon": True}, {"params": [one], "muon": False}], lr=0.01, weight_decay=0.1)
-        adamw = torch.optim.AdamW([other], lr=0.01, weight_decay=0.1)
+        unmarked_parameter, adamw_parameter, marked_parameter = (nn.Parameter(start.clone()) for _ in range(3))
+        muon = Muon(
+            [{"params": [marked_parameter], "muon": True}, {"params": [unmarked_parameter], "muon": False}],
+            lr=0.01,
+            weight_decay=0.1,
+        )
+        adamw = torch.optim.AdamW([adamw_parameter], lr=0.01, weight_decay=0.1)
         for _ in range(3):
-            for parameter in (one, other, marked):
+            for parameter in (unmarked_parameter, adamw_parameter, marked_parameter):
                 parameter.grad = gradient.clone()
             muon.step()
             adamw.step()
-        assert torch.allclose(one, other, atol=1e-7)
-        assert not torch.allclose(marked, other, atol=1e-3)
+        assert torch.allclose(unmarked_parameter, adamw_parameter, atol=1e-7)
+        assert not torch.allclose(marked_parameter, adamw_parameter, atol=1e-3)
 
     def test_a_step_in_bfloat16_is_nearly_the_same(self) -> None:
         torch.manual_seed(0)
@@ -87,9 +91,9 @@ class TestStep:
             parameter.grad = gradient.clone()
             Muon([{"params": [parameter], "muon": True}], dtype=dtype, lr=0.01).step()
             steps.append(parameter.detach())
-        single, half = steps
-        assert torch.cosine_similarity(single.flatten(), half.flatten(), dim=0) > 0.99
-        assert not torch.equal(single, half)
+        float32_step, bfloat16_step = steps
+        assert torch.cosine_similarity(float32_step.flatten(), bfloat16_step.flatten(), dim=0) > 0.99
+        assert not torch.equal(float32_step, bfloat16_step)
 
     def test_weight_decay_is_decoupled(self) -> None:
         parameter = nn.Parameter(torch.ones(4, 4))
@@ -102,10 +106,10 @@ class TestWhatMovesHow:
     def test_the_matrices_of_the_blocks(self) -> None:
         network, _ = build("nano", NAMES, grey=True)
         config = settings(Path("unused")).resolved()
-        found = in_muon(build_optimizer(network, config), network)
+        muon_names = in_muon(build_optimizer(network, config), network)
         expected = {name for name, p in network.named_parameters() if name.startswith("vit.layers") and p.ndim == 2}
-        assert found == expected
-        assert len(found) == 4 * 6
+        assert muon_names == expected
+        assert len(muon_names) == 4 * 6
 
     def test_a_layers_rate_and_decay_are_kept(self) -> None:
         network, _ = build("nano", NAMES, grey=True)
@@ -119,11 +123,11 @@ class TestWhatMovesHow:
     def test_of_a_convolutional_network_all_but_its_ends(self) -> None:
         network, _ = build("timm:mobilenetv3_small_050", NAMES, grey=True, image_size=32)
         config = settings(Path("unused"), backbone="timm:mobilenetv3_small_050").resolved()
-        found = in_muon(build_optimizer(network, config), network)
-        assert "timm_model.conv_stem.weight" not in found
-        assert "timm_model.classifier.weight" not in found
-        assert "timm_model.blocks.1.0.conv_pw.weight" in found
-        assert "timm_model.blocks.1.0.conv_dw.weight" not in found  # a filter a channel is no matrix
+        muon_names = in_muon(build_optimizer(network, config), network)
+        assert "timm_model.conv_stem.weight" not in muon_names
+        assert "timm_model.classifier.weight" not in muon_names
+        assert "timm_model.blocks.1.0.conv_pw.weight" in muon_names
+        assert "timm_model.blocks.1.0.conv_dw.weight" not in muon_names  # a filter a channel is no matrix
 
     @pytest.mark.parametrize(("precision", "dtype"), [("auto", torch.float32), ("bf16", torch.bfloat16)])
     def test_steps_are_computed_in_the_precision_of_the_run(self, precision: str, dtype: torch.dtype) -> None:
@@ -150,11 +154,11 @@ class TestWhatMovesHow:
 class TestRuns:
     @pytest.fixture
     def faces(self, monkeypatch: pytest.MonkeyPatch) -> FaceSet:
-        found = synthetic_faces({"train": 24, "validation": 8}, size=16)
+        face_set = synthetic_faces({"train": 24, "validation": 8}, size=16)
         monkeypatch.setattr(run, "STEPS_BETWEEN_CHECKS", 1)
-        monkeypatch.setattr(finetune, "read_faces", lambda data: found)
-        monkeypatch.setattr(pretrain, "read_for_pretraining", lambda data, size, skip: found)
-        return found
+        monkeypatch.setattr(finetune, "read_faces", lambda data: face_set)
+        monkeypatch.setattr(pretrain, "read_for_pretraining", lambda data, size, skip: face_set)
+        return face_set
 
     def test_fine_tuning_resumes_bit_for_bit(
         self, faces: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -68,17 +68,17 @@ class TestHead:
     def test_classes_of_the_same_name_keep_their_rows(
         self, backbone: str, arguments: dict[str, Any] | None, names: tuple[str, ...], tmp_path: Path
     ) -> None:
-        before = classifier(tmp_path / "model", backbone, arguments).logits(IMAGES, quiet=True)
-        after = gone_on(tmp_path / "model", names)
-        assert after.names == names
-        answers = after.logits(IMAGES, quiet=True)
-        assert answers.shape == (6, len(names))
+        logits_before = classifier(tmp_path / "model", backbone, arguments).logits(IMAGES, quiet=True)
+        new_classifier = gone_on(tmp_path / "model", names)
+        assert new_classifier.names == names
+        new_logits = new_classifier.logits(IMAGES, quiet=True)
+        assert new_logits.shape == (6, len(names))
         for column, name in enumerate(names):
             if name.lower() in NAMES:
-                assert answers[:, column] == pytest.approx(before[:, NAMES.index(name.lower())], abs=2e-3)
-        fresh = [layer.weight[index] for layer in heads(after.network) for index, name in enumerate(names)
-                 if name.lower() not in NAMES]  # fmt: skip
-        assert all(0 < row.std() < 0.05 for row in fresh)
+                assert new_logits[:, column] == pytest.approx(logits_before[:, NAMES.index(name.lower())], abs=2e-3)
+        new_rows = [layer.weight[index] for layer in heads(new_classifier.network) for index, name in enumerate(names)
+                    if name.lower() not in NAMES]  # fmt: skip
+        assert all(0 < row.std() < 0.05 for row in new_rows)
 
     def test_what_becomes_of_each_class_is_said(self) -> None:
         line = rows_line(("angry", "happy", "sad"), ("happy", "Sadness", "contempt"))
@@ -128,10 +128,10 @@ class TestStart:
         self, monkeypatch: pytest.MonkeyPatch, folder: Path, names: tuple[str, ...] = ("sour", "calm")
     ) -> FaceSet:
         """Pictures with the labels that the classifier of a folder gives them, so that nothing can be better."""
-        drawn = synthetic_faces({"train": 24, "validation": 8}, names=names)
+        face_set = synthetic_faces({"train": 24, "validation": 8}, names=names)
         model = Classifier.load(folder)
-        answers = model.logits(drawn.images, quiet=True)[:, positions(names, model.names, "")].argmax(axis=1)
-        faces = replace(drawn, labels=answers.astype(np.int64))
+        predictions = model.logits(face_set.images, quiet=True)[:, positions(names, model.names, "")].argmax(axis=1)
+        faces = replace(face_set, labels=predictions.astype(np.int64))
         monkeypatch.setattr(finetune, "read_faces", lambda source: faces)
         return faces
 
@@ -147,21 +147,23 @@ class TestStart:
         assert "head: kept: sour, calm; left out: glad" in output.err
         meta = json.loads((tmp_path / "run" / "meta.json").read_text())
         assert meta["metrics"]["epoch"] == 0 and meta["metrics"]["accuracy"] == 1
-        found = Classifier.load(tmp_path / "run").logits(faces.images, quiet=True)
+        logits = Classifier.load(tmp_path / "run").logits(faces.images, quiet=True)
         expected = Classifier.load(tmp_path / "model").logits(faces.images, quiet=True)[:, [2, 0]]
-        assert found == pytest.approx(expected, abs=1e-3)
-        before = weights(tmp_path / "run")
+        assert logits == pytest.approx(expected, abs=1e-3)
+        weights_before = weights(tmp_path / "run")
         train(config, resume=True)
-        assert same(before, weights(tmp_path / "run"))
+        assert same(weights_before, weights(tmp_path / "run"))
 
-    @pytest.mark.parametrize(("right", "epoch"), [([6, 7, 7], 0), ([6, 8, 7], 1), ([6, 7, 8], 2), ([6, 8, 9], 2)])
+    @pytest.mark.parametrize(
+        ("right_counts", "epoch"), [([6, 7, 7], 0), ([6, 8, 7], 1), ([6, 7, 8], 2), ([6, 8, 9], 2)]
+    )
     def test_one_picture_more_is_not_enough(
-        self, right: list[int], epoch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, right_counts: list[int], epoch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         classifier(tmp_path / "model", "nano")
         faces = synthetic_faces({"train": 24, "validation": 9}, names=("sour", "calm"))
         monkeypatch.setattr(finetune, "read_faces", lambda source: faces)
-        scores = iter(right)
+        scores = iter(right_counts)
         monkeypatch.setattr(
             validation.Validator,
             "scores",
@@ -233,12 +235,12 @@ class TestSmallSets:
     def test_processes_share_evenly(self) -> None:
         faces = synthetic_faces({"train": 11})
         config = TrainConfig(data="x", out="x", batch_size=64)
-        mixed = replace(config, augment=AugmentConfig(cutmix=1.0))
+        mixed_config = replace(config, augment=AugmentConfig(cutmix=1.0))
         assert [fit_batch(config, faces, processes).batch_size for processes in (1, 2, 4)] == [11, 10, 8]
-        assert [fit_batch(mixed, faces, processes).batch_size for processes in (1, 2, 4)] == [10, 8, 8]
+        assert [fit_batch(mixed_config, faces, processes).batch_size for processes in (1, 2, 4)] == [10, 8, 8]
         assert fit_batch(replace(config, batch_size=8), faces, 2).batch_size == 8
         with pytest.raises(MienError, match="has 11 training images, expected at least 16"):
-            fit_batch(mixed, faces, 8)
+            fit_batch(mixed_config, faces, 8)
 
     def test_one_class_alone(self, mae_folder: Path, tmp_path: Path) -> None:
         source = write_folder(tmp_path / "photos", {f"images/{n}.png": encode(noise(n, 48)) for n in range(9)})

@@ -59,13 +59,13 @@ def test_what_is_packed_is_what_is_scored_and_holds_no_face(run: Path, archive: 
     assert list(release["scores"]) == ["validation", "test"]
     assert release["onnx"]["split"] == "validation" and release["onnx"]["engines"]["ONNX"]["largest_difference"] <= 1e-4
     faces = draw_faces(14, 14, 14, seed=0).part("test")
-    found = OnnxEngine(out / "model.onnx", "cpu", 1).read(faces.images).probabilities.argmax(axis=1)
+    predictions = OnnxEngine(out / "model.onnx", "cpu", 1).read(faces.images).probabilities.argmax(axis=1)
     order = [FER2013.index(name) for name in faces.names]
-    right = found == np.array(order)[faces.labels]
-    assert release["scores"]["test"]["accuracy"] == pytest.approx(float(right.mean()))
+    is_right = predictions == np.array(order)[faces.labels]
+    assert release["scores"]["test"]["accuracy"] == pytest.approx(float(is_right.mean()))
     assert main(command) == 0  # over an earlier one
     assert main(["card", str(out), "--out", str(tmp_path / "CARD.md")]) == 0
-    assert f"{right.mean():.2%}" in (tmp_path / "CARD.md").read_text(encoding="utf-8")
+    assert f"{is_right.mean():.2%}" in (tmp_path / "CARD.md").read_text(encoding="utf-8")
 
 
 def test_nothing_else_is_lost(run: Path, archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -111,13 +111,13 @@ def test_the_runs_behind_a_model_are_told_once_each(tmp_path: Path) -> None:
     }
     for name, (kind, config) in runs.items():
         config = {
-            key: [str(tmp_path / one) for one in value] if isinstance(value, list) else str(tmp_path / value)
+            key: [str(tmp_path / entry) for entry in value] if isinstance(value, list) else str(tmp_path / value)
             for key, value in config.items()
         }
         write_json(tmp_path / name / "model" / "config.json", {"model_type": kind})
         write_json(tmp_path / name / "model" / "meta.json", {"command": name, "config": config})
-    found = origin(tmp_path / "second" / "model")
-    stages = [(stage["role"], stage["command"]) for stage in found]
+    records = origin(tmp_path / "second" / "model")
+    stages = [(stage["role"], stage["command"]) for stage in records]
     assert stages == [
         ("pretraining", "mae"),
         ("teacher", "cnn"),
@@ -125,7 +125,7 @@ def test_the_runs_behind_a_model_are_told_once_each(tmp_path: Path) -> None:
         ("fine-tuning", "second"),
     ]
     # "nano" and "timm:face_cnn" stand in the configuration of these as paths that are not there.
-    assert [stage["weights_from"] is None for stage in found] == [False, False, True, True]
+    assert [stage["weights_from"] is None for stage in records] == [False, False, True, True]
 
 
 @pytest.mark.parametrize(

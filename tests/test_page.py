@@ -57,7 +57,7 @@ def browser(chromium: Any) -> Iterator[Any]:
 
 
 @contextmanager
-def opened(browser: Any, address: str, where: str | None = None) -> Iterator[tuple[Any, Log]]:
+def opened(browser: Any, address: str, reading_place: str | None = None) -> Iterator[tuple[Any, Log]]:
     """The page, ready to read at a place, with the log of its requests; it must show no error of a script."""
     context = browser.new_context()
     page, log, faults = context.new_page(), Log(), []
@@ -65,9 +65,9 @@ def opened(browser: Any, address: str, where: str | None = None) -> Iterator[tup
     page.on("pageerror", lambda error: faults.append(str(error)))
     page.goto(address)
     page.wait_for_selector(READY, timeout=LONG_MS)
-    if where is not None:
-        page.select_option("#where", where)
-        page.wait_for_selector(f"body[data-ready^='{where}']", timeout=LONG_MS)
+    if reading_place is not None:
+        page.select_option("#where", reading_place)
+        page.wait_for_selector(f"body[data-ready^='{reading_place}']", timeout=LONG_MS)
     try:
         yield page, log
         assert not faults
@@ -160,8 +160,8 @@ def pictures_of_faces() -> list[np.ndarray]:
         (97, 0, False), (150, 5, True), (300, 10, True), (512, 0, False), (640, -12, False), (1024, 0, False),
         (1200, 18, True), (1600, -15, False), (3000, 0, False),
     )]  # fmt: skip
-    across, down, share = scenes.ASTRONAUT
-    left, top, side = (round(512 * value) for value in (across - share / 2, down - share / 2, share))
+    centre_x, centre_y, share = scenes.ASTRONAUT
+    left, top, side = (round(512 * value) for value in (centre_x - share / 2, centre_y - share / 2, share))
     grey = np.asarray(Image.fromarray(skimage.data.astronaut()).convert("L"))
     face = np.asarray(
         Image.fromarray(grey[top : top + side, left : left + side]).resize((48, 48), Image.Resampling.BOX)
@@ -171,15 +171,15 @@ def pictures_of_faces() -> list[np.ndarray]:
     for number, background in enumerate(scenes.backgrounds()[:8]):
         height, width = background.shape[:2]
         scale = max(1.0, 260 / min(height, width))
-        enlarged = Image.fromarray(background).resize((round(scale * width), round(scale * height)))
-        composites.append(scenes.composite([face] * (1 + number % 4), np.asarray(enlarged), generator).pixels)
-    cut = skimage.data.astronaut()
+        enlarged_picture = Image.fromarray(background).resize((round(scale * width), round(scale * height)))
+        composites.append(scenes.composite([face] * (1 + number % 4), np.asarray(enlarged_picture), generator).pixels)
+    photo = skimage.data.astronaut()
     return [
         *portraits,
         scenes.collage(200).pixels,
         grey,
-        cut[60:400, 190:420],
-        cut[:140],
+        photo[60:400, 190:420],
+        photo[:140],
         skimage.data.camera(),
         *composites,
     ]
@@ -206,8 +206,8 @@ def test_the_page_and_python_give_the_same_answers(browser: Any, service: str, m
         page.select_option("#where", model)
         page.wait_for_selector(f"body[data-ready='tab {model}']", timeout=LONG_MS)
         page.set_input_files("#files", [file(f"{n}.png", png(p), "image/png") for n, p in enumerate(pictures)])
-        last = page.locator("#strip li button").nth(len(pictures) - 1)
-        last.and_(page.locator("[aria-label$=face], [aria-label$=faces]")).wait_for(timeout=LONG_MS)
+        last_button = page.locator("#strip li button").nth(len(pictures) - 1)
+        last_button.and_(page.locator("[aria-label$=face], [aria-label$=faces]")).wait_for(timeout=LONG_MS)
         answers = records(page)
     for number, (truth, answer) in enumerate(zip(truths, answers, strict=True)):
         assert answer["status"] == truth.status, number
@@ -216,16 +216,16 @@ def test_the_page_and_python_give_the_same_answers(browser: Any, service: str, m
             assert np.abs(np.subtract(face["box"], expected.box)).max() < 2, number
             differences = [abs(face["probabilities"][name] - value) for name, value in expected.probabilities.items()]
             assert max(differences) < 0.01, number
-            near = abs(expected.score - (recognizer.engine.threshold or 0)) < 0.01
-            assert near or face["uncertain"] == expected.uncertain, number
+            is_near_threshold = abs(expected.score - (recognizer.engine.threshold or 0)) < 0.01
+            assert is_near_threshold or face["uncertain"] == expected.uncertain, number
 
 
 def test_a_photo_that_lies_on_its_side_is_read_upright(browser: Any, service: str) -> None:
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6  # turn it to the right to see it upright
     buffer = io.BytesIO()
-    lying = Image.fromarray(skimage.data.astronaut()[:400]).transpose(Image.Transpose.ROTATE_90)
-    lying.save(buffer, format="JPEG", quality=95, exif=exif)
+    rotated_picture = Image.fromarray(skimage.data.astronaut()[:400]).transpose(Image.Transpose.ROTATE_90)
+    rotated_picture.save(buffer, format="JPEG", quality=95, exif=exif)
     (expected,) = Recognizer("mini-int8").recognize(buffer.getvalue()).faces
     with opened(browser, service) as (page, _):
         choose(page, file("phone.jpg", buffer.getvalue(), "image/jpeg"))
@@ -268,11 +268,11 @@ def test_a_damaged_file_gives_a_reason_and_the_next_one_is_read(
         check_one_face(page)
 
 
-@pytest.mark.parametrize("where", [None, "server"])
-def test_a_film_has_a_timeline(browser: Any, service: str, tmp_path: Path, where: str | None) -> None:
+@pytest.mark.parametrize("reading_place", [None, "server"])
+def test_a_film_has_a_timeline(browser: Any, service: str, tmp_path: Path, reading_place: str | None) -> None:
     astronaut = skimage.data.astronaut()[:480]
     frames = [np.roll(astronaut, 2 * number, axis=1) for number in range(20)] + [np.full_like(astronaut, 90)] * 10
-    with opened(browser, service, where) as (page, log):
+    with opened(browser, service, reading_place) as (page, log):
         choose(page, file("film.webm", helpers.film(frames, tmp_path / "film.webm"), "video/webm"))
         assert page.locator("#timeline figure").count() == 1, page.inner_text("main")
         answers = records(page)
@@ -281,7 +281,7 @@ def test_a_film_has_a_timeline(browser: Any, service: str, tmp_path: Path, where
         assert counts[:9] == [1] * 9 and counts[-3:] == [0] * 3
         assert {face["id"] for record in answers for face in record["faces"]} == {0}
         assert [record["frame"] for record in answers] == list(range(len(answers)))
-        assert (log.sent() == []) == (where is None)
+        assert (log.sent() == []) == (reading_place is None)
 
 
 def test_the_camera_asks_first_and_is_read_live(chromium: Any, service: str, tmp_path: Path) -> None:
@@ -333,13 +333,13 @@ def test_the_keyboard_is_enough(browser: Any, service: str, astronaut: bytes) ->
             page.keyboard.press("Enter")
         chooser.value.set_files([file("astronaut.png", astronaut, "image/png")])
         page.wait_for_selector(DONE, timeout=LONG_MS)
-        reached = []
+        reached_elements = []
         for _ in range(12):
             page.keyboard.press("Tab")
-            reached.append(focused(page))
-            if reached[-1].startswith("box"):
+            reached_elements.append(focused(page))
+            if reached_elements[-1].startswith("box"):
                 break
-        assert {"use-camera", "save-picture", "save-json", "save-csv"} <= set(reached), reached
+        assert {"use-camera", "save-picture", "save-json", "save-csv"} <= set(reached_elements), reached_elements
         page.keyboard.press("Enter")
         assert page.locator(".face.is-chosen").count() == 1
         page.focus("#use-camera")
@@ -377,12 +377,12 @@ def test_axe_has_no_serious_finding(browser: Any, service: str, astronaut: bytes
 
 def check_accessible(page: Any, state: str) -> None:
     violations = page.evaluate("axe.run().then(({violations}) => violations)")
-    serious = [
+    serious_violations = [
         (violation["id"], [node["html"][:120] for node in violation["nodes"]][:3])
         for violation in violations
         if violation["impact"] in ("serious", "critical")
     ]
-    assert not serious, (state, serious)
+    assert not serious_violations, (state, serious_violations)
 
 
 def test_the_first_load_is_at_most_eight_megabytes() -> None:
@@ -407,5 +407,5 @@ def test_the_page_names_no_other_host() -> None:
         for word in path.read_text("utf-8").split()
         if "://" in word
     ]
-    allowed = ("http://www.w3.org/2000/svg", "https://protobuf.dev")
-    assert [(name, word) for name, word in addresses if not any(place in word for place in allowed)] == []
+    allowed_addresses = ("http://www.w3.org/2000/svg", "https://protobuf.dev")
+    assert [(name, word) for name, word in addresses if not any(address in word for address in allowed_addresses)] == []

@@ -30,8 +30,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def names(found: list[Input]) -> list[str]:
-    return [f"film {one.name}" if isinstance(one, Film) else str(one) for one in found]
+def names(inputs: list[Input]) -> list[str]:
+    return [f"film {entry.name}" if isinstance(entry, Film) else str(entry) for entry in inputs]
 
 
 IN_PHOTOS = ["photos/a.PNG", "photos/b.jpg", "film photos/film.mp4", "photos/more/c.webp", "photos/more/deep/d.gif"]
@@ -64,17 +64,17 @@ def test_a_file_whose_name_looks_like_a_pattern_is_that_file(folder: Path) -> No
 
 
 def test_what_names_nothing_is_told(folder: Path) -> None:
-    for word, told in (
+    for word, message in (
         ("empty", "empty: holds no picture and no film; check the path"),
         ("photos/*.tif", "photos/*.tif: no file has such a name; check the pattern"),
         ("", "an empty word names no file; check the command line"),
     ):
-        assert expand([word]) == [Nothing(word, told)]
+        assert expand([word]) == [Nothing(word, message)]
     (folder / "empty" / "notes.txt").touch()
     (folder / "empty" / "words.dat").write_text("some words\n" * 100)
-    (found,) = expand(["empty"])
-    assert isinstance(found, Nothing)
-    assert found.reason == (
+    (entry,) = expand(["empty"])
+    assert isinstance(entry, Nothing)
+    assert entry.reason == (
         "empty: holds no picture and no film; its 2 files hold something else (1 empty, 1 text); check the path"
     )
 
@@ -101,22 +101,25 @@ def test_a_folder_that_cannot_be_listed_is_told(folder: Path) -> None:
     locked.mkdir(mode=0)
     if os.access(locked, os.R_OK):
         pytest.skip("root lists everything")
-    (found,) = expand(["locked"])
-    assert isinstance(found, Nothing) and "cannot be listed" in found.reason
+    (entry,) = expand(["locked"])
+    assert isinstance(entry, Nothing) and "cannot be listed" in entry.reason
 
 
 def test_a_folder_within_that_cannot_be_listed_leaves_the_rest(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    listed = os.scandir
+    original_scandir = os.scandir
 
     def guarded(path: Any) -> Any:
         if os.fspath(path).endswith("deep"):
             raise PermissionError(13, "Permission denied", os.fspath(path))
-        return listed(path)
+        return original_scandir(path)
 
     monkeypatch.setattr(os, "scandir", guarded)
-    *rest, last = expand(["photos"])
-    assert isinstance(last, Nothing) and "photos/more/deep: cannot be listed (Permission denied)" in last.reason
-    assert names(rest) == [name for name in IN_PHOTOS if "deep" not in name]
+    *inputs, last_input = expand(["photos"])
+    assert (
+        isinstance(last_input, Nothing)
+        and "photos/more/deep: cannot be listed (Permission denied)" in last_input.reason
+    )
+    assert names(inputs) == [name for name in IN_PHOTOS if "deep" not in name]
 
 
 def test_of_animated_pictures_the_first_frame_is_read(folder: Path) -> None:
@@ -128,32 +131,32 @@ def test_of_animated_pictures_the_first_frame_is_read(folder: Path) -> None:
 @pytest.fixture(scope="module")
 def films(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """A film of every usual container, by FFmpeg's name of it."""
-    place = tmp_path_factory.mktemp("films")
-    kinds = {
+    film_folder = tmp_path_factory.mktemp("films")
+    codecs = {
         "mp4": "libx264", "mov": "libx264", "avi": "mpeg4", "matroska": "libx264", "webm": "libvpx", "flv": "libx264",
         "asf": "wmv2", "mpegts": "mpeg2video", "mpeg": "mpeg1video", "vob": "mpeg2video", "mpeg2video": "mpeg2video",
         "h264": "libx264", "hevc": "libx265", "m4v": "mpeg4", "ivf": "libvpx", "mxf": "mpeg2video", "nut": "mpeg4",
         "yuv4mpegpipe": "wrapped_avframe", "ogg": "libvpx", "dv": "dvvideo", "rm": "rv20",
     }  # fmt: skip
-    made = {}
-    for form, codec in kinds.items():
+    film_bytes = {}
+    for form, codec in codecs.items():
         size = (720, 576) if codec == "dvvideo" else (176, 144)
-        shown = [np.full((size[1], size[0], 3), 40 * index, np.uint8) for index in range(6)]
+        pictures = [np.full((size[1], size[0], 3), 40 * index, np.uint8) for index in range(6)]
         options = {"x265-params": "log-level=none"} if codec == "libx265" else {}
-        made[form] = write(place / form, shown, codec, form=form, options=options).read_bytes()
-    packets = range(0, len(made["mpegts"]), 188)
+        film_bytes[form] = write(film_folder / form, pictures, codec, form=form, options=options).read_bytes()
+    packets = range(0, len(film_bytes["mpegts"]), 188)
     # As Blu-ray discs and AVCHD cameras write it: four bytes before each packet.
-    made["m2ts"] = b"".join(bytes(4) + made["mpegts"][start : start + 188] for start in packets)
-    made["joined in the middle of a packet"] = made["mpegts"][100:]
-    return made
+    film_bytes["m2ts"] = b"".join(bytes(4) + film_bytes["mpegts"][start : start + 188] for start in packets)
+    film_bytes["joined in the middle of a packet"] = film_bytes["mpegts"][100:]
+    return film_bytes
 
 
 def test_what_is_a_film_its_content_tells(films: dict[str, bytes], folder: Path) -> None:
     for form, data in films.items():
         for name in ("film", "film.dat", "photo.jpg", "notes.txt"):
             (folder / name).write_bytes(data)
-            (found,) = expand([name])
-            assert isinstance(found, Film), (form, name)
+            (entry,) = expand([name])
+            assert isinstance(entry, Film), (form, name)
             assert [frame.index for frame in frames(folder / name) if frame.pixels is not None][:5] == [0, 1, 2, 3, 4]
 
 
@@ -183,12 +186,13 @@ def test_in_a_folder_all_that_can_be_read_is_read_and_the_rest_is_counted(
         (folder / "mixed" / name).write_bytes(data)
     music = write(folder / "mixed" / "p.mka", [], "", form="matroska", sound="aac", sound_s=0.3)
     assert kind_of_bytes(music.read_bytes()[:4096]) is Kind.FILM
-    neither: Counter[Kind] = Counter()
-    found = names(expand(["mixed"], neither=neither))
-    assert found == ["mixed/a", "film mixed/b.dat", "film mixed/c.MTS", "film mixed/d.mp4", "mixed/e.jpg"]
-    assert neither == {Kind.TEXT: 4, Kind.SOUND: 2, Kind.ARCHIVE: 1, Kind.DOCUMENT: 1, Kind.EMPTY: 1, Kind.OTHER: 1,
-                       Kind.UNKNOWN: 1}  # fmt: skip
-    assert counted(neither).startswith("4 text, 2 sound, 1 ")
+    skipped_kinds: Counter[Kind] = Counter()
+    input_names = names(expand(["mixed"], neither=skipped_kinds))
+    assert input_names == ["mixed/a", "film mixed/b.dat", "film mixed/c.MTS", "film mixed/d.mp4", "mixed/e.jpg"]
+    assert skipped_kinds == {
+        Kind.TEXT: 4, Kind.SOUND: 2, Kind.ARCHIVE: 1, Kind.DOCUMENT: 1, Kind.EMPTY: 1, Kind.OTHER: 1, Kind.UNKNOWN: 1,
+    }  # fmt: skip
+    assert counted(skipped_kinds).startswith("4 text, 2 sound, 1 ")
 
 
 def test_cameras_have_a_name() -> None:

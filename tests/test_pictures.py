@@ -24,8 +24,8 @@ def test_files_bytes_images_and_arrays_give_the_same(tmp_path: Path) -> None:
     path = tmp_path / "face.png"
     path.write_bytes(encoded(COLOUR))
     data = path.read_bytes()
-    for given in (path, str(path), data, bytearray(data), memoryview(data), Image.fromarray(COLOUR)):
-        pixels = read(given, "x")
+    for source in (path, str(path), data, bytearray(data), memoryview(data), Image.fromarray(COLOUR)):
+        pixels = read(source, "x")
         assert pixels.dtype == np.uint8 and np.array_equal(pixels, COLOUR)
     assert np.array_equal(read(COLOUR, "x", "rgb"), COLOUR)
     assert np.array_equal(read(COLOUR[..., ::-1], "x", "bgr"), COLOUR)
@@ -85,25 +85,25 @@ def test_cmyk_jpeg() -> None:
 
 def test_colour_in_name_alone_is_grey() -> None:
     assert read(encoded(np.dstack([GREY] * 3)), "x").shape == (4, 6)
-    one = np.full((40, 40, 3), 90, np.uint8)
-    one[17, 17] = RED
-    assert read(encoded(one), "x").shape == (40, 40, 3)
+    pixels = np.full((40, 40, 3), 90, np.uint8)
+    pixels[17, 17] = RED
+    assert read(encoded(pixels), "x").shape == (40, 40, 3)
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "GIF"])
 def test_what_is_transparent_becomes_white(mode: str) -> None:
-    half = Image.new("RGBA", (4, 2), (0, 0, 0, 255))
-    half.paste((0, 0, 0, 0), (2, 0, 4, 2))
+    image = Image.new("RGBA", (4, 2), (0, 0, 0, 255))
+    image.paste((0, 0, 0, 0), (2, 0, 4, 2))
     kind = "GIF" if mode == "GIF" else "PNG"
-    data = encoded(half if mode == "GIF" else half.convert(mode), kind)
-    pixels = read(data, "x") if mode != "P" else read(encoded(half.quantize(2)), "x")
+    data = encoded(image if mode == "GIF" else image.convert(mode), kind)
+    pixels = read(data, "x") if mode != "P" else read(encoded(image.quantize(2)), "x")
     assert pixels.tolist() == [[0, 0, 255, 255]] * 2
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
 def test_16_bits_are_scaled_by_the_full_range(kind: str) -> None:
-    wide = np.array([[0, 128, 129, 257 * 90, 65535]], np.uint16)
-    assert read(encoded(wide, kind), "x").tolist() == [[0, 0, 1, 90, 255]]
+    pixels = np.array([[0, 128, 129, 257 * 90, 65535]], np.uint16)
+    assert read(encoded(pixels, kind), "x").tolist() == [[0, 0, 1, 90, 255]]
 
 
 def test_wider_values_are_told() -> None:
@@ -119,11 +119,11 @@ def test_a_turned_photo_is_read_upright(orientation: int) -> None:
     pixels[:8, :8] = 255  # the corner that is top left in the file
     exif = Image.Exif()
     exif[0x0112] = orientation
-    upright = read(encoded(pixels, "JPEG", quality=95, exif=exif), "x")
-    assert upright.shape == ((24, 32) if orientation < 5 else (32, 24))
-    top, left = orientation in (1, 2, 5, 6), orientation in (1, 4, 5, 8)
-    corner = upright[:8, :] if top else upright[-8:, :]
-    assert (corner[:, :8] if left else corner[:, -8:]).mean() > 200
+    upright_pixels = read(encoded(pixels, "JPEG", quality=95, exif=exif), "x")
+    assert upright_pixels.shape == ((24, 32) if orientation < 5 else (32, 24))
+    at_top, at_left = orientation in (1, 2, 5, 6), orientation in (1, 4, 5, 8)
+    corner = upright_pixels[:8, :] if at_top else upright_pixels[-8:, :]
+    assert (corner[:, :8] if at_left else corner[:, -8:]).mean() > 200
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
@@ -145,7 +145,7 @@ NAN = np.full((4, 4), np.nan, np.float32)
 
 
 @pytest.mark.parametrize(
-    ("given", "color", "told"),
+    ("source", "color", "message"),
     [
         (b"", None, "x: is empty; replace or remove the file"),
         (b"no picture", None, "x: is not a picture that can be read, expected JPEG, PNG, .*, PPM, GIF or AVIF;"),
@@ -171,9 +171,9 @@ NAN = np.full((4, 4), np.nan, np.float32)
         ("a" * 5000, None, "x: cannot be read"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_read_is_told_on_one_line(given: Any, color: str | None, told: str) -> None:
-    with pytest.raises(MienError, match=told):
-        read(given, "x", color)
+def test_what_cannot_be_read_is_told_on_one_line(source: Any, color: str | None, message: str) -> None:
+    with pytest.raises(MienError, match=message):
+        read(source, "x", color)
 
 
 def test_a_bomb_is_not_unpacked(tmp_path: Path) -> None:
@@ -229,8 +229,8 @@ def test_transparent_grey_of_16_bits_is_white() -> None:
 
 
 def test_the_order_of_channels_must_be_said() -> None:
-    for given in (GREY, GREY[..., None], "path.jpg", b"", None):
-        check_color(given, None)
+    for source in (GREY, GREY[..., None], "path.jpg", b"", None):
+        check_color(source, None)
     check_color(COLOUR, "bgr")
     with pytest.raises(
         MienError, match=r"color: is missing for an array \[4, 6, 3\], .* color='bgr' for one from OpenCV"

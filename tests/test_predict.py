@@ -52,16 +52,16 @@ def film(name: str, levels: list[int], rate: float = 10, **options: Any) -> None
     """A film with a square in every frame, as bright as is said; 0 is a frame without a face."""
     path = Path(name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    shown = (np.dstack([picture([level], side=32)] * 3) for level in levels)
-    write(path, shown, "mjpeg", rate=Fraction(rate), pixels="yuvj420p", **options)
+    pictures = (np.dstack([picture([level], side=32)] * 3) for level in levels)
+    write(path, pictures, "mjpeg", rate=Fraction(rate), pixels="yuvj420p", **options)
 
 
 def predict(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, list[str], list[str]]:
     """Exit code, lines of stdout, lines of stderr."""
     capsys.readouterr()
     code = main(["predict", *arguments])
-    captured = capsys.readouterr()
-    return code, captured.out.splitlines(), captured.err.splitlines()
+    output = capsys.readouterr()
+    return code, output.out.splitlines(), output.err.splitlines()
 
 
 def test_json_gives_a_record_for_every_input(capsys: pytest.CaptureFixture[str], engine: Mean) -> None:
@@ -159,11 +159,11 @@ def test_a_bad_file_never_ends_the_run(capsys: pytest.CaptureFixture[str]) -> No
     for name, data in files.items():
         Path(name).write_bytes(data)
     Path("hollow").mkdir()
-    given = [*files, "missing.png", "*.tif", "hollow", "whole.png"]
-    code, out, err = predict(capsys, *given, "--json")
+    inputs = [*files, "missing.png", "*.tif", "hollow", "whole.png"]
+    code, out, err = predict(capsys, *inputs, "--json")
     records = [json.loads(line) for line in out]
     assert code == 3
-    assert [record["input"] for record in records] == given
+    assert [record["input"] for record in records] == inputs
     assert [record["status"] for record in records] == ["error"] * 8 + ["ok"]
     reasons = [
         "is empty",
@@ -175,11 +175,11 @@ def test_a_bad_file_never_ends_the_run(capsys: pytest.CaptureFixture[str]) -> No
         "no file",
         "no picture",
     ]
-    for record, told in zip(records[:-1], reasons, strict=True):
-        assert record["error"].startswith(f"{record['input']}: ") and told in record["error"]
+    for record, reason in zip(records[:-1], reasons, strict=True):
+        assert record["error"].startswith(f"{record['input']}: ") and reason in record["error"]
         assert record["faces"] == []
     assert err == [f"mien: 8 of 9 could not be read, the first is {records[0]['error']}"]
-    code, out, err = predict(capsys, *given)
+    code, out, err = predict(capsys, *inputs)
     assert (code, out[0]) == (3, f"error: {records[0]['error']}")
     assert out[-1] == "whole.png: glad 100% (calm 0%), 8x8 px at 8,8"
 
@@ -203,7 +203,7 @@ def test_it_is_3_also_when_nothing_could_be_read(capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         ([], "PATH is missing: give pictures, films or folders, or --camera N"),
         (["a.png", "--csv", "b.png"], "--csv: got b.png, expected a name that ends in .csv"),
@@ -230,18 +230,18 @@ def test_it_is_3_also_when_nothing_could_be_read(capsys: pytest.CaptureFixture[s
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_a_wrong_command_is_2_and_writes_nothing(
-    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("film.mp4").touch()
     code, out, err = predict(capsys, *arguments)
     assert (code, out, len(err)) == (2, [], 1)
-    assert err[0].startswith("mien: error: ") and told in err[0]
+    assert err[0].startswith("mien: error: ") and message in err[0]
     assert [path.name for path in Path.cwd().iterdir()] == ["film.mp4"]
 
 
 def test_a_model_that_cannot_be_used_is_2(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*given: Any) -> None:
-        raise MienError(f"{given[0]}: is no model")
+    def fail(*arguments: Any) -> None:
+        raise MienError(f"{arguments[0]}: is no model")
 
     monkeypatch.setattr("mien.recognition.engines.engine", fail)
     save("a.png", [255])
@@ -256,34 +256,34 @@ def test_a_model_that_cannot_be_used_is_2(capsys: pytest.CaptureFixture[str], mo
 def test_the_smallest_face_reaches_the_detector(
     options: list[str], expected: dict[str, int], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given: dict[str, int] = {}
+    detector_settings: dict[str, int] = {}
 
     def detector_of(name: str, **settings: int) -> Bright:
-        given.update(settings)
+        detector_settings.update(settings)
         return Bright()
 
     monkeypatch.setattr("mien.recognition.detectors.detector", detector_of)
     save("a.png", [140])
     assert predict(capsys, "a.png", *options)[0] == 0
-    assert given == expected
+    assert detector_settings == expected
 
 
 def test_a_smallest_face_that_is_no_number_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     save("a.png", [140])
-    code, _, told = predict(capsys, "a.png", "--min-face", "7")
-    assert code == 2 and "--min-face: got '7', expected a whole number of at least 8" in told[0]
+    code, _, err = predict(capsys, "a.png", "--min-face", "7")
+    assert code == 2 and "--min-face: got '7', expected a whole number of at least 8" in err[0]
 
 
 def test_options_reach_the_recognizer(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    given: list[Any] = []
+    received_arguments: list[Any] = []
     engine = Mean()
 
     def engine_of(*arguments: Any) -> Mean:
-        given.extend(arguments)
+        received_arguments.extend(arguments)
         return engine
 
     def detector_of(name: str) -> Bright:
-        given.append(name)
+        received_arguments.append(name)
         return Bright()
 
     monkeypatch.setattr("mien.recognition.engines.engine", engine_of)
@@ -291,7 +291,7 @@ def test_options_reach_the_recognizer(capsys: pytest.CaptureFixture[str], monkey
     save("a.png", [140, 150, 160])
     options = ["--model", "m", "--engine", "torch", "--device", "cuda:1", "--detector", "none", "--batch-size", "2"]
     assert predict(capsys, "a.png", *options)[0] == 0
-    assert {"m", "torch", "cuda:1", "none"} <= set(given)
+    assert {"m", "torch", "cuda:1", "none"} <= set(received_arguments)
     assert engine.batches == [2, 1]
 
 
@@ -313,17 +313,17 @@ def test_a_broken_model_is_2(
 
 
 @pytest.mark.parametrize(
-    ("name", "first", "keys"),
+    ("name", "box_key", "keys"),
     [("fer", "box", ["box", "emotions"]), ("deepface", "region", ["emotion", "dominant_emotion", "region"])],
 )
-def test_other_shapes(name: str, first: str, keys: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_shapes(name: str, box_key: str, keys: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     save("a.png", [255, 204])
     save("b.png", [])
     code, out, err = predict(capsys, "a.png", "b.png", "missing.png", "--format", name)
-    found = [json.loads(line) for line in out]
-    assert (code, len(found), found[1], found[2]) == (3, 2 + 1, [], None)
-    assert [list(face)[: len(keys)] for face in found[0]] == [keys] * 2
-    assert first in found[0][0]
+    results = [json.loads(line) for line in out]
+    assert (code, len(results), results[1], results[2]) == (3, 2 + 1, [], None)
+    assert [list(face)[: len(keys)] for face in results[0]] == [keys] * 2
+    assert box_key in results[0][0]
     assert len(err) == 2 and err[0].startswith("mien: missing.png: cannot be read")
     assert err[1].startswith("mien: 1 of 3 could not be read")
 
@@ -341,11 +341,11 @@ def test_csv(capsys: pytest.CaptureFixture[str]) -> None:
     assert (code, out, len(err)) == (3, ["new/faces.csv: 2 records, 2 faces"], 2)
     assert "could not be read" in err[0] and err[1].startswith("mien: uncertain: 1 of 2 faces")
     with Path("new/faces.csv").open(newline="") as file:
-        read = list(csv.DictReader(file))
-    assert [(row["input"], row["status"], row["label"]) for row in read] == [
+        rows = list(csv.DictReader(file))
+    assert [(row["input"], row["status"], row["label"]) for row in rows] == [
         ("a.png", "ok", "glad"), ("a.png", "ok", "glad"), ("missing.png", "error", ""),
     ]  # fmt: skip
-    assert float(read[1]["probability_calm"]) == pytest.approx(0.2)
+    assert float(rows[1]["probability_calm"]) == pytest.approx(0.2)
 
 
 def test_a_workbook(capsys: pytest.CaptureFixture[str]) -> None:
@@ -415,13 +415,17 @@ def test_sound_goes_along_and_can_be_left_out(capsys: pytest.CaptureFixture[str]
         "mien: out.mp4: the film with boxes",
         "mien: marked: 1 annotated copy",
     ]
-    silent = predict(capsys, "film.avi", "--video-out", "silent.mp4", "--no-audio")
-    assert silent[::2] == (0, ["mien: silent.mp4: the film with boxes"])
-    kinds = {}
+    silent_result = predict(capsys, "film.avi", "--video-out", "silent.mp4", "--no-audio")
+    assert silent_result[::2] == (0, ["mien: silent.mp4: the film with boxes"])
+    stream_types = {}
     for name in ("out.mp4", "marked/film.avi", "silent.mp4"):
-        with av.open(name) as made:
-            kinds[name] = [stream.type for stream in made.streams]
-    assert kinds == {"out.mp4": ["video", "audio"], "marked/film.avi": ["video", "audio"], "silent.mp4": ["video"]}
+        with av.open(name) as container:
+            stream_types[name] = [stream.type for stream in container.streams]
+    assert stream_types == {
+        "out.mp4": ["video", "audio"],
+        "marked/film.avi": ["video", "audio"],
+        "silent.mp4": ["video"],
+    }
 
 
 def test_a_folder_is_read_by_content_and_the_last_line_counts_the_rest(capsys: pytest.CaptureFixture[str]) -> None:
@@ -439,9 +443,9 @@ def test_a_folder_is_read_by_content_and_the_last_line_counts_the_rest(capsys: p
 def test_few_frames_of_a_long_film_are_written_slowly(capsys: pytest.CaptureFixture[str]) -> None:
     """25 frames a second and each 3,000th: less than the slowest film that can be written."""
     film("film.avi", [255] * 4, rate=25)
-    out = ["--every", "3000", "--video-out", "out.mp4", "--annotate", "marked", "--json"]
-    code, told, err = predict(capsys, "film.avi", *out)
-    assert (code, len(told)) == (0, 1)
+    options = ["--every", "3000", "--video-out", "out.mp4", "--annotate", "marked", "--json"]
+    code, out, err = predict(capsys, "film.avi", *options)
+    assert (code, len(out)) == (0, 1)
     assert err == ["mien: out.mp4: the film with boxes", "mien: marked: 1 annotated copy"]
     assert frames_of("out.mp4") == frames_of("marked/film.avi") == 1
 
@@ -468,10 +472,10 @@ def test_a_figure_that_cannot_be_written_is_told(
 def test_no_input_is_written_over(capsys: pytest.CaptureFixture[str]) -> None:
     film("film.avi", [255] * 3)
     save("photo.png", [255])
-    before = Path("photo.png").read_bytes()
+    photo_bytes = Path("photo.png").read_bytes()
     for words in (["photo.png"], ["."]):
         code, out, err = predict(capsys, "film.avi", *words, "--timeline", "photo.png")
-        assert (code, out, len(err)) == (2, [], 1) and Path("photo.png").read_bytes() == before
+        assert (code, out, len(err)) == (2, [], 1) and Path("photo.png").read_bytes() == photo_bytes
     assert predict(capsys, "photo.png", "--timeline", "other.png")[0] == 2
 
 
@@ -507,9 +511,9 @@ def test_a_name_that_stdout_cannot_show(capsys: pytest.CaptureFixture[str], monk
             patch.setattr(sys, "stdout", stdout)
             assert main(["predict", name, "\u0142.png", "--json"]) == 0
             assert main(["predict", name, "\u0142.png"]) == 0
-        written = stdout.detach().getvalue().decode(encoding).splitlines()
-        assert [json.loads(line)["input"] for line in written[:2]] == [name, "\u0142.png"]
-        assert written[2].startswith("caf\\xe9.png: glad")
+        lines = stdout.detach().getvalue().decode(encoding).splitlines()
+        assert [json.loads(line)["input"] for line in lines[:2]] == [name, "\u0142.png"]
+        assert lines[2].startswith("caf\\xe9.png: glad")
 
 
 INTERRUPTED = """
@@ -552,36 +556,36 @@ def test_ctrl_c_leaves_whole_records(output: str) -> None:
         records = [json.loads(line) for line in text.splitlines()]
         assert 0 < len(records) < 2000 and all(record["status"] == "ok" for record in records)
     else:
-        found = list(csv.DictReader(io.StringIO(text)))
-        assert 0 < len(found) < 2000 and all(row["probability_glad"] == "1.0" for row in found)
+        rows = list(csv.DictReader(io.StringIO(text)))
+        assert 0 < len(rows) < 2000 and all(row["probability_glad"] == "1.0" for row in rows)
 
 
-@pytest.mark.parametrize("where", ["reading", "telling"])
+@pytest.mark.parametrize("moment", ["reading", "telling"])
 def test_ctrl_c_ends_a_film_properly(
-    where: str, capsys: pytest.CaptureFixture[str], engine: Mean, monkeypatch: pytest.MonkeyPatch
+    moment: str, capsys: pytest.CaptureFixture[str], engine: Mean, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     film("film.avi", [255] * 24)
-    read, told = engine.read, []
+    original_read, written_frames = engine.read, []
 
     def interrupted(crops: np.ndarray) -> Any:
         if len(engine.batches) == 2:
             raise KeyboardInterrupt
-        return read(crops)
+        return original_read(crops)
 
     def rows(record: Any) -> list[dict[str, Any]]:
-        told.append(record.frame)
+        written_frames.append(record.frame)
         if record.frame == 9:
             signal.raise_signal(signal.SIGINT)  # is held back until the row is written
         return [{"input": record.input, "frame": record.frame}]
 
-    if where == "reading":
+    if moment == "reading":
         monkeypatch.setattr(engine, "read", interrupted)
     else:
         monkeypatch.setattr("mien.recognition.formats.rows", rows)
     outputs = ["--csv", "film.csv", "--video-out", "out.mp4", "--timeline", "out.png"]
     code, _, err = predict(capsys, "film.avi", *outputs)
     assert (code, err) == (130, ["mien: interrupted"])
-    frames = 16 if where == "reading" else 10  # two batches of 8, or all up to the row that was being written
+    frames = 16 if moment == "reading" else 10  # two batches of 8, or all up to the row that was being written
     assert len(Path("film.csv").read_text().splitlines()) == 1 + frames
     assert frames_of("out.mp4") == frames
     assert sorted(os.listdir(".")) == ["film.avi", "film.csv", "out.mp4", "out.png"]
@@ -590,13 +594,13 @@ def test_ctrl_c_ends_a_film_properly(
 def test_ctrl_c_waits_for_the_record_that_is_being_written() -> None:
     from mien.cli.signals import Interrupts
 
-    interrupts, done = Interrupts(), []
+    interrupts, events = Interrupts(), []
     with pytest.raises(KeyboardInterrupt), interrupts.watched():
         with interrupts.held():
             signal.raise_signal(signal.SIGINT)
-            done.append("written")
-        done.append("not reached")
-    assert done == ["written"]
+            events.append("written")
+        events.append("not reached")
+    assert events == ["written"]
     with pytest.raises(KeyboardInterrupt), interrupts.watched():
         signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

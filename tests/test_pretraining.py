@@ -44,10 +44,10 @@ COUNTS = {"train": 48, "validation": 12, "test": 6}
 @pytest.fixture
 def faces(monkeypatch: pytest.MonkeyPatch) -> FaceSet:
     """A small set that every source reads as."""
-    found = synthetic_faces(COUNTS)
-    monkeypatch.setattr(pretraining, "read_for_pretraining", lambda source, size, skip_broken: found)
-    monkeypatch.setattr(finetune, "read_faces", lambda source: found)
-    return found
+    face_set = synthetic_faces(COUNTS)
+    monkeypatch.setattr(pretraining, "read_for_pretraining", lambda source, size, skip_broken: face_set)
+    monkeypatch.setattr(finetune, "read_faces", lambda source: face_set)
+    return face_set
 
 
 def short(out: Path, **changes: object) -> PretrainConfig:
@@ -110,18 +110,18 @@ class TestAutoencoder:
             build_autoencoder(PretrainConfig(data="", out="", preset="nano", image_size=8), grey=True)
 
     def test_masks_differ_by_epoch_and_image_and_repeat(self) -> None:
-        first = mask_noise(3, 4, seed=0, epoch=1)
-        assert torch.equal(first, mask_noise(3, 4, seed=0, epoch=1))
-        assert not torch.equal(first, mask_noise(3, 4, seed=0, epoch=2))
-        assert not torch.equal(first[0], first[1])
+        noise = mask_noise(3, 4, seed=0, epoch=1)
+        assert torch.equal(noise, mask_noise(3, 4, seed=0, epoch=1))
+        assert not torch.equal(noise, mask_noise(3, 4, seed=0, epoch=2))
+        assert not torch.equal(noise[0], noise[1])
 
 
 class TestConfig:
     def test_everything_wrong_is_told_at_once(self) -> None:
-        with pytest.raises(MienError) as told:
+        with pytest.raises(MienError) as error:
             PretrainConfig(data="", out="", mask_ratio=1.0, steps=3, minutes=2.0, decoder_size=40,
                            preset="huge")  # type: ignore[arg-type]  # fmt: skip
-        assert str(told.value).split("; ") == [
+        assert str(error.value).split("; ") == [
             "preset: got 'huge', expected nano or mini or tiny or small or base",
             "mask_ratio: got 1.0, expected a share in (0, 1)",
             "decoder_size: got 40, expected a multiple of 32, at most 8192 or null",
@@ -150,9 +150,9 @@ class TestBudget:
         budget, accelerator = Budget(None, 10.0), Accelerator(cpu=True)
         for update in range(1, 101):
             budget.look(update, 1.0 * update, accelerator)
-        before = budget.spent(100)
+        share_before = budget.spent(100)
         budget.look(100, 160.0, accelerator, after_a_pause=True)  # a minute of probing
-        assert budget.spent(100) == pytest.approx(before + 0.1)
+        assert budget.spent(100) == pytest.approx(share_before + 0.1)
         shares = []
         for update in range(101, 150):
             budget.look(update, 60.0 + update, accelerator)
@@ -169,8 +169,8 @@ class TestProbe:
     def test_features_see_every_patch_and_repeat(self) -> None:
         network, preprocessing = build_autoencoder(short(Path()), grey=True)
         images = synthetic_faces({"train": 4}).images
-        one, two = (features(network.eval(), preprocessing, images) for _ in range(2))
-        assert one.shape == (4, 128) and np.array_equal(one, two)
+        first_features, second_features = (features(network.eval(), preprocessing, images) for _ in range(2))
+        assert first_features.shape == (4, 128) and np.array_equal(first_features, second_features)
         assert network.config.mask_ratio == 0.5
 
     def test_a_copy_has_no_infinite_vote(self) -> None:
@@ -208,16 +208,20 @@ class TestRun:
         meta = json.loads((folder / "meta.json").read_text())
         assert meta["command"] == "mien pretrain ..." and meta["data"]["fingerprint"] == faces.fingerprint
         assert meta["metrics"]["linear_accuracy"] == float(rows[-1]["linear_accuracy"])
-        network, told = cast(Any, ViTMAEForPreTraining.from_pretrained(folder, output_loading_info=True))
-        assert not told["missing_keys"] and not told["unexpected_keys"]
+        network, loading_info = cast(Any, ViTMAEForPreTraining.from_pretrained(folder, output_loading_info=True))
+        assert not loading_info["missing_keys"] and not loading_info["unexpected_keys"]
         assert torch.equal(network.decoder.decoder_pos_embed, positions(2, 32))
 
     def test_fine_tuning_goes_on_from_it(self, faces: FaceSet, tmp_path: Path) -> None:
         folder = pretrain(short(tmp_path / "mae", epochs=1, probe_epochs=0))
         network, preprocessing = build(str(folder), faces.names, grey=True)
-        trained = ViTMAEForPreTraining.from_pretrained(folder)
-        ours, theirs = network.state_dict(), trained.state_dict()
-        assert all(torch.equal(ours[name], theirs[name]) for name in ours if not name.startswith("classifier."))
+        autoencoder = ViTMAEForPreTraining.from_pretrained(folder)
+        classifier_weights, autoencoder_weights = network.state_dict(), autoencoder.state_dict()
+        assert all(
+            torch.equal(classifier_weights[name], autoencoder_weights[name])
+            for name in classifier_weights
+            if not name.startswith("classifier.")
+        )
         assert preprocessing.image_size == 16 and network.config.num_channels == 1
         config = TrainConfig(data="synthetic", out=str(tmp_path / "run"), backbone=str(folder), epochs=1, batch_size=12,
                              device="cpu")  # fmt: skip
@@ -230,8 +234,8 @@ class TestRun:
 
     def test_labels_are_not_used(self, faces: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         pretrain(short(tmp_path / "one", epochs=1))
-        others = replace(faces, labels=faces.labels[::-1].copy())
-        monkeypatch.setattr(pretraining, "read_for_pretraining", lambda source, size, skip_broken: others)
+        other_faces = replace(faces, labels=faces.labels[::-1].copy())
+        monkeypatch.setattr(pretraining, "read_for_pretraining", lambda source, size, skip_broken: other_faces)
         pretrain(short(tmp_path / "two", epochs=1))
         assert same(weights(tmp_path / "one"), weights(tmp_path / "two"))
 
@@ -301,12 +305,12 @@ class TestResume:
         monkeypatch.setattr(run, "STEPS_BETWEEN_CHECKS", 1)
         config = short(tmp_path / "stopped", steps=steps, checkpoint_seconds=1e-6)
         pretrain(replace(config, out=str(tmp_path / "whole")))
-        finish = pretraining.Pretraining.finish_epoch
+        finish_epoch = pretraining.Pretraining.finish_epoch
 
         def stopping(self: pretraining.Pretraining, epoch: int) -> None:
             if self.is_over:
                 raise Stop
-            finish(self, epoch)
+            finish_epoch(self, epoch)
 
         with monkeypatch.context() as patch:
             patch.setattr(pretraining.Pretraining, "finish_epoch", stopping)
@@ -314,8 +318,8 @@ class TestResume:
                 pretrain(config)
         pretrain(config, resume=True)
         assert same(weights(tmp_path / "whole"), weights(tmp_path / "stopped"))
-        found = [[row["images"], row["val_loss"]] for row in history(tmp_path / "stopped")]
-        assert found == [[row["images"], row["val_loss"]] for row in history(tmp_path / "whole")]
+        stopped_rows = [[row["images"], row["val_loss"]] for row in history(tmp_path / "stopped")]
+        assert stopped_rows == [[row["images"], row["val_loss"]] for row in history(tmp_path / "whole")]
 
     def test_other_data_or_settings_are_refused(
         self, faces: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -324,8 +328,8 @@ class TestResume:
         pretrain(config)
         with pytest.raises(MienError, match=r"mask_ratio: 0.5 -> 0.25"):
             pretrain(replace(config, mask_ratio=0.25), resume=True)
-        other = synthetic_faces(COUNTS, seed=1)
-        monkeypatch.setattr(pretraining, "read_for_pretraining", lambda source, size, skip_broken: other)
+        other_faces = synthetic_faces(COUNTS, seed=1)
+        monkeypatch.setattr(pretraining, "read_for_pretraining", lambda source, size, skip_broken: other_faces)
         with pytest.raises(MienError, match="data differs"):
             pretrain(config, resume=True)
 
@@ -368,8 +372,8 @@ class TestFolder:
 
     def test_a_broken_picture_is_named(self, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(self.arguments(folder, tmp_path / "run")) == 2
-        told = capsys.readouterr().err.splitlines()[-1]
-        assert "broken.jpg" in told and "--skip-broken" in told
+        message = capsys.readouterr().err.splitlines()[-1]
+        assert "broken.jpg" in message and "--skip-broken" in message
         assert not (tmp_path / "run").exists()
 
     def test_broken_pictures_are_left_out_and_counted_on_request(
@@ -385,18 +389,18 @@ class TestFolder:
 class TestProcesses:
     """Real processes: killed, and side by side."""
 
-    def arguments(self, data: Path, out: Path, *more: str) -> list[str]:
+    def arguments(self, data: Path, out: Path, *options: str) -> list[str]:
         return ["-m", "mien", "pretrain", "--data", str(data), "--out", str(out), "--preset=nano", "--epochs=2",
-                "--batch-size=8", "--lr=0.001", "--device=cpu", "--probe-epochs=2", *more]  # fmt: skip
+                "--batch-size=8", "--lr=0.001", "--device=cpu", "--probe-epochs=2", *options]  # fmt: skip
 
     def environment(self, tmp_path: Path) -> dict[str, str]:
         return {**os.environ, "MIEN_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
 
     def run(self, command: list[str], tmp_path: Path) -> str:
         environment = self.environment(tmp_path)
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
-        assert done.returncode == 0, done.stderr[-3000:]
-        return done.stdout
+        completed = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
+        assert completed.returncode == 0, completed.stderr[-3000:]
+        return completed.stdout
 
     @pytest.fixture
     def archive(self, tmp_path: Path) -> Path:
@@ -422,12 +426,12 @@ class TestProcesses:
         self, optimizer: str, rounding: float, archive: Path, tmp_path: Path
     ) -> None:
         # Orthogonalising makes small differences between gradients as large as the others.
-        given = ("--optimizer", optimizer)
-        self.run([sys.executable, *self.arguments(archive, tmp_path / "one", *given)], tmp_path)
+        options = ("--optimizer", optimizer)
+        self.run([sys.executable, *self.arguments(archive, tmp_path / "one", *options)], tmp_path)
         launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
-        printed = self.run([*launch, *self.arguments(archive, tmp_path / "two", *given)], tmp_path)
-        assert printed.count("epoch   1/2") == 1
-        for row, other in zip(history(tmp_path / "one"), history(tmp_path / "two"), strict=True):
+        output = self.run([*launch, *self.arguments(archive, tmp_path / "two", *options)], tmp_path)
+        assert output.count("epoch   1/2") == 1
+        for row, other_row in zip(history(tmp_path / "one"), history(tmp_path / "two"), strict=True):
             for name in ("loss", "val_loss"):
                 if row[name]:
-                    assert float(other[name]) == pytest.approx(float(row[name]), abs=rounding)
+                    assert float(other_row[name]) == pytest.approx(float(row[name]), abs=rounding)

@@ -49,9 +49,9 @@ def test_a_plain_line_tells_rate_and_time_left(clock: Clock, capsys: pytest.Capt
         assert capsys.readouterr().err == ""
         clock.now += 41
         advance(3000)
-    captured = capsys.readouterr()
-    assert captured.err == "training: 5,000/5,000 images, 50/s, 0 s left\n"
-    assert captured.out == ""
+    output = capsys.readouterr()
+    assert output.err == "training: 5,000/5,000 images, 50/s, 0 s left\n"
+    assert output.out == ""
 
 
 def test_what_was_done_before_does_not_count_in_the_rate(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
@@ -87,6 +87,6 @@ def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
     with progress("training", 40, "images", done=10) as advance:
         advance(20, "loss 1.25")
-    told = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", stream.getvalue())
-    assert "training" in told and "30/40" in told and "images/s" in told and "loss 1.25" in told
-    assert stream.getvalue() != told, "drawn with the terminal's own codes"
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", stream.getvalue())
+    assert "training" in text and "30/40" in text and "images/s" in text and "loss 1.25" in text
+    assert stream.getvalue() != text, "drawn with the terminal's own codes"

@@ -32,8 +32,8 @@ def loaded(path: Path) -> dict[Any, Any]:
 
 
 def jobs(path: Path) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = loaded(path)["jobs"]
-    return found
+    workflow_jobs: dict[str, dict[str, Any]] = loaded(path)["jobs"]
+    return workflow_jobs
 
 
 def steps(path: Path) -> list[dict[str, Any]]:
@@ -97,10 +97,10 @@ def test_the_classifiers_claim_what_ci_runs() -> None:
     matrix = jobs(ROOT / ".github" / "workflows" / "ci.yml")["check"]["strategy"]["matrix"]
     systems = {f"Operating System :: {names[name.split('-')[0]]}" for name in matrix["os"]}
     pythons = {*matrix["python"], *(entry["python"] for entry in matrix["include"])}
-    claimed = set(PROJECT["classifiers"])
-    assert {line for line in claimed if line.startswith("Operating System")} == systems
+    classifiers = set(PROJECT["classifiers"])
+    assert {line for line in classifiers if line.startswith("Operating System")} == systems
     versions = {f"Programming Language :: Python :: {version}" for version in pythons}
-    assert {line for line in claimed if re.search(r":: Python :: 3\.", line)} == versions
+    assert {line for line in classifiers if re.search(r":: Python :: 3\.", line)} == versions
     assert PROJECT["requires-python"] == f">={min(pythons, key=lambda version: int(version.split('.')[1]))}"
 
 
@@ -135,8 +135,8 @@ def test_the_citation_is_of_this_version() -> None:
 
 
 def test_no_address_of_the_project_is_made_up() -> None:
-    known = ("https://github.com/Hila-Levi/DeepProject", "https://arxiv.org/")
-    assert all(url.startswith(known) for url in PROJECT["urls"].values())
+    known_addresses = ("https://github.com/Hila-Levi/DeepProject", "https://arxiv.org/")
+    assert all(url.startswith(known_addresses) for url in PROJECT["urls"].values())
 
 
 def test_the_oldest_versions_are_those_of_pyproject() -> None:
@@ -157,7 +157,7 @@ def test_the_oldest_versions_are_the_lower_bounds() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tag", "citation", "changelog", "wrong"),
+    ("tag", "citation", "changelog", "expected_faults"),
     [
         ("v1.2.3", 'version: "1.2.3"\n', "## 1.2.3 (1 May 2026)\n", []),
         ("1.2.3", 'version: "1.2.3"\n', "## 1.2.3 (1 May 2026)\n", ["the tag is 1.2.3, expected v1.2.3"]),
@@ -166,10 +166,12 @@ def test_the_oldest_versions_are_the_lower_bounds() -> None:
         ("v1.2.3", "", "## 1.2.30\n", ["CITATION.cff has version none", "CHANGELOG.md has no heading"]),
     ],
 )
-def test_a_tag_that_may_not_become_a_release(tag: str, citation: str, changelog: str, wrong: list[str]) -> None:
+def test_a_tag_that_may_not_become_a_release(
+    tag: str, citation: str, changelog: str, expected_faults: list[str]
+) -> None:
     sentences = release.faults(tag, "1.2.3", citation, changelog)
-    assert len(sentences) == len(wrong)
-    assert all(sentence.startswith(start) for sentence, start in zip(sentences, wrong, strict=True))
+    assert len(sentences) == len(expected_faults)
+    assert all(sentence.startswith(start) for sentence, start in zip(sentences, expected_faults, strict=True))
 
 
 def test_this_version_would_be_refused_under_another_tag(capsys: pytest.CaptureFixture[str]) -> None:
@@ -179,10 +181,10 @@ def test_this_version_would_be_refused_under_another_tag(capsys: pytest.CaptureF
 
 
 def test_the_picture_is_what_its_script_makes(capfd: pytest.CaptureFixture[str]) -> None:
-    made = picture(PHOTO)
-    with Image.open(PICTURE) as stored:
-        assert stored.size == made.size
-        difference = np.abs(np.asarray(stored, np.int16) - np.asarray(made, np.int16))
+    new_picture = picture(PHOTO)
+    with Image.open(PICTURE) as stored_picture:
+        assert stored_picture.size == new_picture.size
+        difference = np.abs(np.asarray(stored_picture, np.int16) - np.asarray(new_picture, np.int16))
     assert difference.mean() < 4, "run python scripts/picture.py"
     assert PICTURE.stat().st_size < 200_000
     assert f"]({PICTURE.relative_to(ROOT).as_posix()})" in (ROOT / "README.md").read_text(encoding="utf-8")

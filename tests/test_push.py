@@ -48,17 +48,17 @@ def test_the_folder_is_uploaded(tmp_path: Path) -> None:
     hub = Hub()
     address = push(tmp_path, "user/model", token=TOKEN, private=True, api=hub)
     assert address == f"{constants.ENDPOINT}/user/model"
-    made, uploaded = hub.calls
-    assert made == {"repo_id": "user/model", "private": True, "exist_ok": True, "repo_type": "model"}
-    assert (uploaded["repo_id"], uploaded["folder_path"]) == ("user/model", str(tmp_path))
+    create_call, upload_call = hub.calls
+    assert create_call == {"repo_id": "user/model", "private": True, "exist_ok": True, "repo_type": "model"}
+    assert (upload_call["repo_id"], upload_call["folder_path"]) == ("user/model", str(tmp_path))
 
 
 def test_a_refusal_is_one_line_without_the_token(tmp_path: Path) -> None:
     hub = Hub(RuntimeError(f"403 Forbidden\nAuthorization: Bearer {TOKEN}"))
-    with pytest.raises(MienError) as caught:
+    with pytest.raises(MienError) as error:
         push(tmp_path, "user/model", token=TOKEN, api=hub)
-    message = str(caught.value)
-    assert TOKEN not in message and "\n" not in message and caught.value.__cause__ is None
+    message = str(error.value)
+    assert TOKEN not in message and "\n" not in message and error.value.__cause__ is None
     assert "403 Forbidden" in message and f"hf upload user/model {tmp_path}" in message
 
 
@@ -86,10 +86,10 @@ def test_a_hub_that_is_silent_is_told_within_three_seconds(monkeypatch: pytest.M
         raise TimeoutError("timed out")
 
     monkeypatch.setattr(socket, "create_connection", silent)
-    started = time.monotonic()
+    start = time.monotonic()
     with pytest.raises(MienError, match=r"does not answer within 2.5 seconds; connect to the network, or leave --push"):
         check_push("user/model")
-    assert time.monotonic() - started < 3 and not has_ended.is_set()
+    assert time.monotonic() - start < 3 and not has_ended.is_set()
     is_over.set()
     assert has_ended.wait(5)
 

@@ -55,19 +55,22 @@ def classifier_of(crop: float = CROP, names: tuple[str, ...] = NAMES) -> Classif
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder whose faces are brought to 54 px, with its ONNX."""
-    where = tmp_path_factory.mktemp("run") / "model"
-    classifier_of().save(where, {})
-    onnx.save(onnx_model(Classifier.load(where)), where / "model.onnx")
-    return where
+    model_folder = tmp_path_factory.mktemp("run") / "model"
+    classifier_of().save(model_folder, {})
+    onnx.save(onnx_model(Classifier.load(model_folder)), model_folder / "model.onnx")
+    return model_folder
 
 
 def pictures(count: int = 4, *shape: int) -> np.ndarray:
     """Smooth ones, whose middle is not their whole."""
     rng = np.random.default_rng(0)
-    coarse = rng.integers(0, 256, (count, 9, 9), dtype=np.uint8)
+    coarse_pictures = rng.integers(0, 256, (count, 9, 9), dtype=np.uint8)
     height, width = shape or (48, 48)
     return np.stack(
-        [np.asarray(Image.fromarray(one).resize((width, height), Image.Resampling.BICUBIC)) for one in coarse]
+        [
+            np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC))
+            for pixels in coarse_pictures
+        ]
     )
 
 
@@ -81,12 +84,12 @@ class TestSizes:
 
     @pytest.mark.parametrize("crop", [1.0, 0.95, 0.9, 0.8, 0.5])
     def test_a_saved_one_comes_back(self, crop: float, tmp_path: Path) -> None:
-        before = Preprocessing(48, (0.5,) * 3, (0.25,) * 3, crop)
-        before.processor().save_pretrained(tmp_path)
-        after = Preprocessing.load(tmp_path)
-        assert (after.image_size, after.face_size) == (48, before.face_size)
-        saved = read_json_object(tmp_path / "preprocessor_config.json")
-        assert saved["size"]["height"] == before.face_size and bool(saved.get("do_center_crop")) == (crop < 1)
+        preprocessing = Preprocessing(48, (0.5,) * 3, (0.25,) * 3, crop)
+        preprocessing.processor().save_pretrained(tmp_path)
+        loaded = Preprocessing.load(tmp_path)
+        assert (loaded.image_size, loaded.face_size) == (48, preprocessing.face_size)
+        record = read_json_object(tmp_path / "preprocessor_config.json")
+        assert record["size"]["height"] == preprocessing.face_size and bool(record.get("do_center_crop")) == (crop < 1)
 
     def test_without_a_crop_the_file_is_as_it_was(self, tmp_path: Path) -> None:
         Preprocessing(48, (0.5,) * 3, (0.25,) * 3).processor().save_pretrained(tmp_path)
@@ -108,10 +111,10 @@ class TestSizes:
     )
     def test_a_crop_that_cannot_be_read_is_refused(self, size: int, crop: Any, reason: str, tmp_path: Path) -> None:
         Preprocessing(48, (0.5,) * 3, (0.25,) * 3, CROP).processor().save_pretrained(tmp_path)
-        saved = read_json_object(tmp_path / "preprocessor_config.json")
-        saved["size"] = {"height": size, "width": size}
-        saved.pop("crop_size") if crop is None else saved.update(crop_size=crop)
-        write_json(tmp_path / "preprocessor_config.json", saved)
+        record = read_json_object(tmp_path / "preprocessor_config.json")
+        record["size"] = {"height": size, "width": size}
+        record.pop("crop_size") if crop is None else record.update(crop_size=crop)
+        write_json(tmp_path / "preprocessor_config.json", record)
         with pytest.raises(MienError, match=reason):
             Preprocessing.load(tmp_path)
 
@@ -128,17 +131,19 @@ class TestEveryReaderAlike:
     def test_pipeline_classifier_and_engines(self, shape: tuple[int, int], folder: Path) -> None:
         images = pictures(3, *shape)
         expected = softmax(Classifier.load(folder).logits(images, quiet=True))
-        whole = softmax(classifier_of(1.0).logits(images, quiet=True))
-        assert np.abs(expected - whole).max() > 0.02, "a crop that changes nothing proves nothing"
-        told = pipeline("image-classification", model=str(folder), top_k=3)(list(map(Image.fromarray, images)))
-        for row, answers in enumerate(told):
+        whole_probabilities = softmax(classifier_of(1.0).logits(images, quiet=True))
+        assert np.abs(expected - whole_probabilities).max() > 0.02, "a crop that changes nothing proves nothing"
+        pipeline_answers = pipeline("image-classification", model=str(folder), top_k=3)(
+            list(map(Image.fromarray, images))
+        )
+        for row, answers in enumerate(pipeline_answers):
             for answer in answers:
                 assert answer["score"] == pytest.approx(expected[row, NAMES.index(answer["label"])], abs=1e-5)
         for kind in ("onnx", "torch"):
             for row, record in enumerate(Recognizer(folder, detector="none", engine=kind).recognize(list(images))):
-                found = list(record.faces[0].probabilities.values())
+                probabilities = list(record.faces[0].probabilities.values())
                 # Pillow rounds a resized pixel otherwise than torch, by one grey level at most.
-                assert found == pytest.approx(expected[row].tolist(), abs=0.02)
+                assert probabilities == pytest.approx(expected[row].tolist(), abs=0.02)
 
     def test_crops_of_a_data_set_are_what_engines_take(self, folder: Path) -> None:
         classifier = Classifier.load(folder)
@@ -151,19 +156,19 @@ class TestEveryReaderAlike:
 
     def test_a_mirrored_face_is_the_mirror_image_of_what_is_read(self, folder: Path) -> None:
         classifier = Classifier.load(folder)
-        flipped = classifier.logits(pictures(), flip=True, quiet=True)
-        assert np.allclose(flipped, classifier.logits(pictures()[:, :, ::-1], quiet=True), atol=0.02)
-        assert not np.allclose(flipped, classifier.logits(pictures(), quiet=True), atol=0.1)
+        flipped_logits = classifier.logits(pictures(), flip=True, quiet=True)
+        assert np.allclose(flipped_logits, classifier.logits(pictures()[:, :, ::-1], quiet=True), atol=0.02)
+        assert not np.allclose(flipped_logits, classifier.logits(pictures(), quiet=True), atol=0.1)
 
     def test_files_from_before_read_faces_whole(self, folder: Path, tmp_path: Path) -> None:
         model = onnx.load(folder / "model.onnx")
-        about = {entry.key: entry.value for entry in model.metadata_props}
-        assert json.loads(about["face_size"]) == 54
+        metadata = {entry.key: entry.value for entry in model.metadata_props}
+        assert json.loads(metadata["face_size"]) == 54
         for size, expected in ((None, 48), (53, MienError), (47, MienError), (98, MienError), ("54", MienError)):
             del model.metadata_props[:]
-            changed = {key: value for key, value in about.items() if key != "face_size"}
-            changed |= {} if size is None else {"face_size": json.dumps(size)}
-            onnx.helper.set_model_props(model, changed)
+            new_metadata = {key: value for key, value in metadata.items() if key != "face_size"}
+            new_metadata |= {} if size is None else {"face_size": json.dumps(size)}
+            onnx.helper.set_model_props(model, new_metadata)
             onnx.save(model, tmp_path / "model.onnx")
             if expected is MienError:
                 with pytest.raises(MienError, match="of another kind"):
@@ -180,31 +185,33 @@ class TestPhotos:
         """The middle of the frame, resampled once: as if the square around it had been cut out by itself."""
         photo = pictures(1, 400, 500)[0]
         engine, box = OnnxEngine(folder / "model.onnx"), (100.0, 80.0, 200.0, 200.0)
-        found = face_crop(photo, Detection(box, 1.0), 0.1, engine)
-        smaller = ((1 + 2 * 0.1) * 48 / 54 - 1) / 2
-        direct = cut(photo, box, smaller, 48, grey=True)
-        twice = cut(np.asarray(cut(photo, box, 0.1, 48, grey=True)), (0, 0, 48, 48), (48 / 54 - 1) / 2 - 1e-9, 48, True)
-        assert found.flags.c_contiguous and found.shape == (48, 48)
-        assert np.abs(found.astype(int) - direct).max() <= 1
-        assert np.abs(found.astype(int) - twice).mean() > np.abs(found.astype(int) - direct).mean()
+        crop = face_crop(photo, Detection(box, 1.0), 0.1, engine)
+        margin = ((1 + 2 * 0.1) * 48 / 54 - 1) / 2
+        direct_crop = cut(photo, box, margin, 48, grey=True)
+        crop_cut_twice = cut(
+            np.asarray(cut(photo, box, 0.1, 48, grey=True)), (0, 0, 48, 48), (48 / 54 - 1) / 2 - 1e-9, 48, True
+        )
+        assert crop.flags.c_contiguous and crop.shape == (48, 48)
+        assert np.abs(crop.astype(int) - direct_crop).max() <= 1
+        assert np.abs(crop.astype(int) - crop_cut_twice).mean() > np.abs(crop.astype(int) - direct_crop).mean()
 
     def test_a_face_at_an_edge_goes_on_as_before(self, folder: Path) -> None:
         engine = OnnxEngine(folder / "model.onnx")
         photo = pictures(1, 60, 60)[0]
-        found = face_crop(photo, Detection((0.0, 0.0, 30.0, 30.0), 1.0), 0.3, engine)
-        assert (found == cut(photo, (0.0, 0.0, 30.0, 30.0), 0.3, 54, grey=True)[3:51, 3:51]).all()
+        crop = face_crop(photo, Detection((0.0, 0.0, 30.0, 30.0), 1.0), 0.3, engine)
+        assert (crop == cut(photo, (0.0, 0.0, 30.0, 30.0), 0.3, 54, grey=True)[3:51, 3:51]).all()
 
 
 class Cropping(Mean):
     """Reads the middle of a face, and for ``glad`` a square in the upper left of that alone."""
 
     face_size = SIDE + 4
-    place = (slice(0, 4), slice(0, 4))
+    window = (slice(0, 4), slice(0, 4))
 
     def read(self, crops: np.ndarray) -> Any:
-        seen = np.zeros_like(crops)
-        seen[:, *self.place] = crops[:, *self.place]
-        return super().read(seen)
+        masked_crops = np.zeros_like(crops)
+        masked_crops[:, *self.window] = crops[:, *self.window]
+        return super().read(masked_crops)
 
 
 class TestExplanations:
@@ -229,8 +236,8 @@ class TestExplanations:
         (face,) = recognizer.recognize(pictures(1)[0]).faces
         assert face.crop is not None
         classifier = Classifier.load(folder)
-        answers = reader(recognizer.engine)(face.crop[None])[0]  # not cropped a second time
-        assert answers.tolist() == pytest.approx(list(face.probabilities.values()), abs=1e-6)
+        probabilities = reader(recognizer.engine)(face.crop[None])[0]  # not cropped a second time
+        assert probabilities.tolist() == pytest.approx(list(face.probabilities.values()), abs=1e-6)
         uncropped = replace(classifier, preprocessing=replace(classifier.preprocessing, crop=1.0))
         for method in ("rollout", "gradient"):
             maps = [explain(face, engine, method).relevance for engine in (recognizer.engine, TorchEngine(uncropped))]
@@ -241,12 +248,12 @@ class TestTeachers:
     def test_a_teacher_reads_training_views_whole(self, tmp_path: Path) -> None:
         student = Preprocessing(48, (0.5,) * 3, (0.25,) * 3, CROP)
         views = student.of_crops(tensor(pictures()), 1)
-        found = []
+        probabilities = []
         for crop in (1.0, CROP):
             classifier_of(crop).save(tmp_path / f"{crop:.2f}", {})
             teachers = load_teachers([str(tmp_path / f"{crop:.2f}")], NAMES, torch.device("cpu"))
-            found.append(Distillation(DistillConfig(), teachers, student, "fp32").probabilities(views))
-        assert torch.equal(*found)
+            probabilities.append(Distillation(DistillConfig(), teachers, student, "fp32").probabilities(views))
+        assert torch.equal(*probabilities)
 
 
 class TestTraining:
@@ -296,9 +303,9 @@ class TestTraining:
             assert classifier.preprocessing.face_size == (48 if crop else 54)
             record = read_json_object(out / "meta.json")
             assert record["config"]["reading_crop"] == (crop or 0.9)
-            part = self.faces.part("validation")
-            right = (classifier.logits(part.images, quiet=True).argmax(1) == part.labels).mean()
-            assert right == pytest.approx(record["metrics"]["accuracy"])
+            validation = self.faces.part("validation")
+            accuracy = (classifier.logits(validation.images, quiet=True).argmax(1) == validation.labels).mean()
+            assert accuracy == pytest.approx(record["metrics"]["accuracy"])
             moments.append(load_file(out / "state.safetensors"))
         assert all(torch.equal(moments[0][name], moments[1][name]) for name in moments[0])
 
@@ -326,8 +333,8 @@ class TestTraining:
     def test_a_classifier_that_goes_on_is_read_as_before(self, crop: float, tmp_path: Path) -> None:
         classifier_of(crop).save(tmp_path / "model", {})
         settings = {"backbone": str(tmp_path / "model"), "epochs": 1, "freeze": FreezeConfig(blocks=0)}
-        for name, given, expected in (("own", None, crop), ("given", 0.9, 48 / 54)):
-            train(self.small(tmp_path / name, reading_crop=given, **settings))
+        for name, reading_crop, expected in (("own", None, crop), ("given", 0.9, 48 / 54)):
+            train(self.small(tmp_path / name, reading_crop=reading_crop, **settings))
             assert Classifier.load(tmp_path / name / "model").preprocessing.face_size == round(48 / expected)
 
     def test_no_state_says_nothing(self, tmp_path: Path) -> None:
@@ -337,14 +344,14 @@ class TestTraining:
 
     def test_old_settings_stand_for_no_crop(self) -> None:
         config = TrainConfig(data="", out="").resolved()
-        old = to_dict(config)
-        del old["reading_crop"]
-        assert differences(old, config) == ["reading_crop: 1.0 -> 0.9"]
-        assert differences(old, replace(config, reading_crop=1.0)) == []
+        old_settings = to_dict(config)
+        del old_settings["reading_crop"]
+        assert differences(old_settings, config) == ["reading_crop: 1.0 -> 0.9"]
+        assert differences(old_settings, replace(config, reading_crop=1.0)) == []
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def model_and_data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A model folder that reads faces whole, and the drawn faces that it says it was trained on."""
     root = tmp_path_factory.mktemp("trained")
     faces = draw_faces(28, 60, 0, seed=0)
@@ -360,8 +367,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 class TestPacking:
-    def test_a_model_is_packed_with_another_crop(self, trained: tuple[Path, Path], tmp_path: Path) -> None:
-        model, data = trained
+    def test_a_model_is_packed_with_another_crop(self, model_and_data: tuple[Path, Path], tmp_path: Path) -> None:
+        model, data = model_and_data
         out = tmp_path / "packed"
         command = ["pack", str(model), "--data", str(data), "--out", str(out), "--calibrate", "--reading-crop", "0.9"]
         assert main(command) == 0
@@ -370,18 +377,18 @@ class TestPacking:
         release = packed.meta()["release"]
         assert release["reading"] == {"image_size": 48, "face_size": 54}
         assert release["onnx"]["engines"]["ONNX"]["largest_difference"] <= 1e-4
-        unchanged = next(row for row in release["robustness"]["rows"] if row["change"] == "none")
-        assert unchanged["accuracy"] == release["scores"]["validation"]["accuracy"]
+        unchanged_row = next(row for row in release["robustness"]["rows"] if row["change"] == "none")
+        assert unchanged_row["accuracy"] == release["scores"]["validation"]["accuracy"]
         assert main(["card", str(out), "--out", str(tmp_path / "CARD.md")]) == 0
         card = (tmp_path / "CARD.md").read_text(encoding="utf-8")
         assert "brought to 54x54 pixels, of which the 48x48 in the middle are read" in card
         # Packed again without a word about it, it stays; with another crop, robustness is measured anew.
         assert main(["pack", str(out), "--data", str(data), "--out", str(tmp_path / "again")]) == 0
         assert Classifier.load(tmp_path / "again").preprocessing.face_size == 54
-        wider = ["--reading-crop", "1", "--calibrate"]
-        assert main(["pack", str(out), "--data", str(data), "--out", str(tmp_path / "wider"), *wider]) == 0
-        whole = read_json_object(tmp_path / "wider/meta.json")["release"]["robustness"]["rows"]
-        assert whole != release["robustness"]["rows"]
+        options = ["--reading-crop", "1", "--calibrate"]
+        assert main(["pack", str(out), "--data", str(data), "--out", str(tmp_path / "wider"), *options]) == 0
+        wider_rows = read_json_object(tmp_path / "wider/meta.json")["release"]["robustness"]["rows"]
+        assert wider_rows != release["robustness"]["rows"]
 
     @pytest.mark.parametrize(
         ("words", "reason"),
@@ -392,8 +399,8 @@ class TestPacking:
         ],
     )
     def test_what_makes_no_sense_is_refused(
-        self, words: list[str], reason: str, trained: tuple[Path, Path], tmp_path: Path, capsys: Any
+        self, words: list[str], reason: str, model_and_data: tuple[Path, Path], tmp_path: Path, capsys: Any
     ) -> None:
-        model, data = trained
+        model, data = model_and_data
         assert main(["pack", str(model), "--data", str(data), "--out", str(tmp_path / "packed"), *words]) == 2
         assert reason in capsys.readouterr().err and not (tmp_path / "packed").exists()

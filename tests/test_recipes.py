@@ -25,11 +25,11 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_baseline_takes_steps_and_releases_what_was_frozen(
     archive: Path, mae_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    smaller = ["--backbone", str(mae_folder), "--epochs", "2", "--batch-size", "16", "--warmup-epochs", "1"]
-    smaller += ["--freeze.blocks", "2", "--freeze.release-epoch", "2", "--device", "cpu"]
+    options = ["--backbone", str(mae_folder), "--epochs", "2", "--batch-size", "16", "--warmup-epochs", "1"]
+    options += ["--freeze.blocks", "2", "--freeze.release-epoch", "2", "--device", "cpu"]
     run = tmp_path / "run"
     arguments = ["train", "--config", str(CONFIGS / "baseline.yaml"), "--data", str(archive), "--out", str(run)]
-    assert main([*arguments, *smaller]) == 0
+    assert main([*arguments, *options]) == 0
     tables = capsys.readouterr().err.split("part ")[1:]
     frozen = [[line.split()[0] for line in table.splitlines() if " frozen " in line] for table in tables]
     assert frozen == [["embeddings", "block", "block"], []]
@@ -40,10 +40,10 @@ def test_baseline_takes_steps_and_releases_what_was_frozen(
 
 def test_demo_pretrains_and_goes_on_from_there(archive: Path, tmp_path: Path) -> None:
     run, source = tmp_path / "run", ["--data", str(archive), "--device", "cpu"]
-    smaller = ["--epochs", "1", "--batch-size", "32"]
-    recipe = ["--config", str(CONFIGS / "pretrain-demo.yaml"), "--out", str(run / "mae"), *smaller]
+    options = ["--epochs", "1", "--batch-size", "32"]
+    recipe = ["--config", str(CONFIGS / "pretrain-demo.yaml"), "--out", str(run / "mae"), *options]
     assert main(["pretrain", *recipe, *source]) == 0
     assert (run / "mae" / "reconstructions.png").is_file()
-    recipe = ["--config", str(CONFIGS / "demo.yaml"), "--out", str(run), *smaller, "--warmup-epochs", "0"]
+    recipe = ["--config", str(CONFIGS / "demo.yaml"), "--out", str(run), *options, "--warmup-epochs", "0"]
     assert main(["train", *recipe, "--backbone", str(run / "mae" / "model"), *source]) == 0
     assert (run / "model" / "model.safetensors").is_file()

@@ -33,14 +33,14 @@ def side(seconds: float, faces: int) -> dict[str, Any]:
 
 
 def test_the_median_over_the_rounds_counts() -> None:
-    found = beside_fer.merged([side(0.03, 1), side(0.01, 1), side(0.02, 1)])
-    assert found["pictures"]["picture-1-256"] == {
+    record = beside_fer.merged([side(0.03, 1), side(0.01, 1), side(0.02, 1)])
+    assert record["pictures"]["picture-1-256"] == {
         "seconds": 0.02,
         "list_seconds": 0.01,
         "faces": 1,
         "boxes": [],
     }
-    assert found["crops"] == {"1": pytest.approx(0.002), "64": pytest.approx(0.0002)}
+    assert record["crops"] == {"1": pytest.approx(0.002), "64": pytest.approx(0.0002)}
 
 
 def test_the_table_tells_ratios_and_how_many_faces_there_are() -> None:
@@ -73,19 +73,19 @@ def test_the_table_tells_ratios_and_how_many_faces_there_are() -> None:
 
 
 def test_pictures_hold_what_their_names_say() -> None:
-    found = beside_fer.pictures()
-    assert {name: picture.shape for name, picture in found.items()} == {
+    pictures = beside_fer.pictures()
+    assert {name: picture.shape for name, picture in pictures.items()} == {
         "picture-1-256": (256, 256, 3), "picture-1-512": (512, 512, 3), "picture-1-1024": (1024, 1024, 3),
         "picture-1-2048": (2048, 2048, 3), "picture-12-collage": (1536, 2048, 3),
     }  # fmt: skip
-    assert np.array_equal(found["picture-12-collage"][512:1024, 512:1024], found["picture-1-512"])
+    assert np.array_equal(pictures["picture-12-collage"][512:1024, 512:1024], pictures["picture-1-512"])
 
 
 def test_faces_reach_fer_as_its_own_code_prepares_them() -> None:
     crops = np.stack([np.zeros((48, 48), np.uint8), np.full((48, 48), 255, np.uint8)])
-    found = fer_side.inputs(crops)
-    assert (found.shape, found.dtype) == ((2, 64, 64), np.float32)
-    assert found[0].min() == found[0].max() == -1.0 and found[1].min() == found[1].max() == 1.0
+    inputs = fer_side.inputs(crops)
+    assert (inputs.shape, inputs.dtype) == ((2, 64, 64), np.float32)
+    assert inputs[0].min() == inputs[0].max() == -1.0 and inputs[1].min() == inputs[1].max() == 1.0
 
 
 def test_our_side_counts_and_times_every_picture(tmp_path: Path) -> None:
@@ -93,9 +93,9 @@ def test_our_side_counts_and_times_every_picture(tmp_path: Path) -> None:
     white[5:15, 5:15] = 255
     np.save(tmp_path / "picture-1-60.npy", white)
     np.save(tmp_path / "crops.npy", np.zeros((64, 48, 48), np.uint8))
-    found = beside_fer.ours(recognizer(), tmp_path, 1)
-    assert found["pictures"]["picture-1-60"]["faces"] == 1 and set(found["crops"]) == {"1", "64"}
-    assert beside_fer.ours(recognizer(), tmp_path, 1, whole=False)["pictures"] == {}
+    record = beside_fer.measure_mien(recognizer(), tmp_path, 1)
+    assert record["pictures"]["picture-1-60"]["faces"] == 1 and set(record["crops"]) == {"1", "64"}
+    assert beside_fer.measure_mien(recognizer(), tmp_path, 1, whole=False)["pictures"] == {}
 
 
 def test_everybody_is_scored_on_the_same_faces(tmp_path: Path) -> None:
@@ -110,18 +110,18 @@ def test_everybody_is_scored_on_the_same_faces(tmp_path: Path) -> None:
 
         def read(self, crops: np.ndarray) -> Any:
             assert crops.shape[1:] == (24, 24, 3)
-            found = np.full((len(crops), 7), 0.05)
+            probabilities = np.full((len(crops), 7), 0.05)
             for row, bright in enumerate(crops.mean(axis=(1, 2, 3)) > 128):
-                found[row, self.names.index("happy" if bright else "angry")] = 0.7
-            return SimpleNamespace(probabilities=found)
+                probabilities[row, self.names.index("happy" if bright else "angry")] = 0.7
+            return SimpleNamespace(probabilities=probabilities)
 
     images = np.stack([np.full((48, 48), level, np.uint8) for level in (0, 255, 0, 255)])
     labels = np.array([FER2013.index(name) for name in ("angry", "happy", "angry", "sad")])
     np.save(tmp_path / "fer-probabilities.npy", np.tile(np.eye(7)[0] * 0.5 + 0.01, (4, 1)))
     faces = SimpleNamespace(images=images, labels=labels, names=FER2013)
-    found = beside_fer.accuracies({"ours": Reader()}, faces, tmp_path)
-    assert found["fer"]["accuracy"] == 0.5 and found["ours"]["accuracy"] == 0.75
-    assert "mcnemar" in found["ours"]
+    record = beside_fer.accuracies({"ours": Reader()}, faces, tmp_path)
+    assert record["fer"]["accuracy"] == 0.5 and record["ours"]["accuracy"] == 0.75
+    assert "mcnemar" in record["ours"]
 
 
 def test_an_install_is_measured_without_its_links(tmp_path: Path) -> None:
@@ -135,8 +135,8 @@ def test_an_install_is_measured_without_its_links(tmp_path: Path) -> None:
 def test_the_figure_of_scaling_is_drawn_and_rates_are_positive() -> None:
     rates = scaling.over_batch(recognizer(), 1)
     assert tuple(rates) == scaling.BATCHES and min(rates.values()) > 0
-    drawn = png(scaling.draw(rates, {128: 70.0, 512: 30.0, 2048: 10.0}, {0.3: 0.1, 5.3: 0.4}))
-    assert drawn.startswith(b"\x89PNG")
+    figure = png(scaling.draw(rates, {128: 70.0, 512: 30.0, 2048: 10.0}, {0.3: 0.1, 5.3: 0.4}))
+    assert figure.startswith(b"\x89PNG")
 
 
 def test_the_film_has_as_many_frames_as_it_is_said_to(tmp_path: Path) -> None:

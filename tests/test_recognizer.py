@@ -37,14 +37,19 @@ def test_a_picture_gives_its_faces() -> None:
     assert (result.input, result.status, result.error) == ("picture 0", "ok", None)
     assert (result.width, result.height) == (5 * SIDE, 3 * SIDE)
     assert result.pixels is not None and np.array_equal(result.pixels, pixels)
-    first, second = result.faces
-    assert (first.box, second.box) == ((8, 8, 8, 8), (24, 8, 8, 8))
-    assert (first.label, first.score, first.uncertain, first.detector_score) == ("glad", 1.0, False, 8.0)
-    assert second.probabilities == pytest.approx({"calm": 0.2, "glad": 0.8})
-    assert second.label == "glad" and second.score == second.probabilities["glad"]
-    assert second.uncertain  # 0.8 is below the threshold of 0.9
-    assert second.crop is not None and second.crop.tolist() == [[204] * SIDE] * SIDE
-    assert second.embedding is not None and second.embedding.tolist() == [204]
+    first_face, second_face = result.faces
+    assert (first_face.box, second_face.box) == ((8, 8, 8, 8), (24, 8, 8, 8))
+    assert (first_face.label, first_face.score, first_face.uncertain, first_face.detector_score) == (
+        "glad",
+        1.0,
+        False,
+        8.0,
+    )
+    assert second_face.probabilities == pytest.approx({"calm": 0.2, "glad": 0.8})
+    assert second_face.label == "glad" and second_face.score == second_face.probabilities["glad"]
+    assert second_face.uncertain  # 0.8 is below the threshold of 0.9
+    assert second_face.crop is not None and second_face.crop.tolist() == [[204] * SIDE] * SIDE
+    assert second_face.embedding is not None and second_face.embedding.tolist() == [204]
 
 
 @pytest.mark.parametrize(("threshold", "uncertain"), [(None, None), (0.5, False), (0.75, False), (0.7500001, True)])
@@ -57,14 +62,14 @@ def test_every_way_to_hand_a_picture_over_gives_the_same(tmp_path: Path) -> None
     pixels = np.dstack([picture([255]), picture([150]), picture([0])])
     path = tmp_path / "photo.png"
     path.write_bytes(encoded(pixels))
-    ways: list[tuple[Any, Any]] = [
+    sources: list[tuple[Any, Any]] = [
         (path, None), (str(path), None), (path.read_bytes(), None), (Image.fromarray(pixels), None), (pixels, "rgb"),
         (pixels[..., ::-1], "bgr"),
     ]  # fmt: skip
     reader = recognizer(Mean(grey=False))
-    for given, color in ways:
-        result = reader.recognize(given, color)
-        assert result.input == (str(path) if isinstance(given, str | os.PathLike) else "picture 0")
+    for source, color in sources:
+        result = reader.recognize(source, color)
+        assert result.input == (str(path) if isinstance(source, str | os.PathLike) else "picture 0")
         (face,) = result.faces
         assert face.embedding is not None and face.embedding.tolist() == [255, 150, 0]
 
@@ -76,13 +81,13 @@ def test_pictures_of_a_list_are_searched_side_by_side_in_order_and_a_bad_one_har
         threads = 2
 
         def __init__(self) -> None:
-            self.meeting = threading.Barrier(2, timeout=30)
+            self.barrier = threading.Barrier(2, timeout=30)
 
         def detect(self, picture: np.ndarray) -> list[Detection]:
             raise AssertionError("one picture after the other")
 
         def detect_alone(self, picture: np.ndarray) -> list[Detection]:
-            self.meeting.wait()
+            self.barrier.wait()
             if picture.shape[0] == 1:
                 raise MienError("too low to be searched")
             return super().detect(picture)
@@ -114,8 +119,8 @@ def test_a_list_gives_as_many_records_in_the_same_order(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(encoded(picture([200])))
     engine = Mean()
-    given = [path, picture([130, 140, 150]), b"", picture([]), str(tmp_path / "missing.jpg"), None, picture([250])]
-    results = recognizer(engine).recognize(given)
+    sources = [path, picture([130, 140, 150]), b"", picture([]), str(tmp_path / "missing.jpg"), None, picture([250])]
+    results = recognizer(engine).recognize(sources)
     assert [result.status for result in results] == ["ok", "ok", "error", "no_face", "error", "error", "ok"]
     assert [result.input for result in results] == [
         str(path), "picture 1", "picture 2", "picture 3", str(tmp_path / "missing.jpg"), "picture 5", "picture 6",
@@ -145,7 +150,7 @@ def test_a_picture_without_a_face_is_never_shown_to_the_network() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("source", "message"),
     [
         (b"", "picture 0: is empty"),
         (b"some text", "picture 0: is not a picture that can be read"),
@@ -160,10 +165,10 @@ def test_a_picture_without_a_face_is_never_shown_to_the_network() -> None:
     ],
     ids=["empty", "text", "truncated", "bomb", "NaN", "shape", "dtype", "no pixel", "missing", "None"],
 )
-def test_a_bad_picture_is_a_record(given: Any, told: str) -> None:
-    result = recognizer().recognize(given)
+def test_a_bad_picture_is_a_record(source: Any, message: str) -> None:
+    result = recognizer().recognize(source)
     assert (result.status, result.width, result.height, result.faces, result.pixels) == ("error", None, None, (), None)
-    assert result.error is not None and told in result.error and "\n" not in result.error
+    assert result.error is not None and message in result.error and "\n" not in result.error
     assert result.record()["error"] == result.error
     with pytest.raises(MienError, match="cannot be drawn on"):
         result.annotated()
@@ -177,12 +182,12 @@ def test_one_pixel_is_a_picture() -> None:
 def test_a_wrong_call_is_told_before_anything_is_read() -> None:
     engine = Mean()
     colour = np.dstack([picture()] * 3)
-    wrong: list[Any] = [colour, [picture(), colour], (colour,)]
-    for given in wrong:
+    wrong_sources: list[Any] = [colour, [picture(), colour], (colour,)]
+    for source in wrong_sources:
         with pytest.raises(MienError, match="color: is missing for an array"):
-            recognizer(engine).recognize(given)
+            recognizer(engine).recognize(source)
         with pytest.raises(MienError, match="color: got 'RGB', expected one of 'rgb', 'bgr', 'gray'"):
-            recognizer(engine).recognize(given, "RGB")  # type: ignore[call-overload]
+            recognizer(engine).recognize(source, "RGB")  # type: ignore[call-overload]
     assert engine.batches == []
 
 
@@ -192,31 +197,31 @@ def test_a_broken_model_is_no_bad_picture(answer: float) -> None:
         recognizer(Mean(answer=answer)).recognize(picture())
 
 
-@pytest.mark.parametrize("wrong", [0, -1, True, 1.5, "8"])
+@pytest.mark.parametrize("value", [0, -1, True, 1.5, "8"])
 @pytest.mark.parametrize("option", ["batch_size", "threads"])
-def test_counts_are_whole_numbers(option: str, wrong: Any) -> None:
-    with pytest.raises(MienError, match=f"{option}: got {wrong!r}, expected a whole number of at least 1"):
-        recognizer(**{option: wrong})
+def test_counts_are_whole_numbers(option: str, value: Any) -> None:
+    with pytest.raises(MienError, match=f"{option}: got {value!r}, expected a whole number of at least 1"):
+        recognizer(**{option: value})
 
 
 def test_a_stream_asks_for_no_more_than_a_batch() -> None:
-    asked = []
+    asked_indices = []
 
     def pictures() -> Iterator[np.ndarray]:
         for index in range(100):
-            asked.append(index)
+            asked_indices.append(index)
             yield picture([200]) if index % 2 else picture([])
 
     records = recognizer(batch_size=4).stream(pictures())
-    assert asked == []
-    seen = [next(records).status for _ in range(3)]
-    assert (seen, asked) == (["no_face", "ok", "no_face"], [0, 1, 2, 3])
-    rest = list(records)
-    assert len(rest) == 97 and len(asked) == 100
-    assert [record.input for record in rest[-2:]] == ["picture 98", "picture 99"]
-    assert all(record.pixels is None for record in rest)
+    assert asked_indices == []
+    statuses = [next(records).status for _ in range(3)]
+    assert (statuses, asked_indices) == (["no_face", "ok", "no_face"], [0, 1, 2, 3])
+    remaining_records = list(records)
+    assert len(remaining_records) == 97 and len(asked_indices) == 100
+    assert [record.input for record in remaining_records[-2:]] == ["picture 98", "picture 99"]
+    assert all(record.pixels is None for record in remaining_records)
     with pytest.raises(MienError, match="picture 99: cannot be drawn on: its pixels were not kept; read it with"):
-        rest[-1].annotated()
+        remaining_records[-1].annotated()
 
 
 def test_kept_pixels_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,10 +244,10 @@ def test_the_faces_of_a_list_are_one_batch_however_large_or_many_the_pictures(mo
 def test_annotated_marks_the_face_and_leaves_the_record_alone() -> None:
     pixels = picture([255], side=60)
     result = recognizer().recognize(pixels)
-    drawn = result.annotated()
-    assert (drawn.mode, drawn.size) == ("RGB", (180, 180))
-    marked = (np.asarray(drawn) != pixels[..., None]).any(axis=2)
-    assert marked.any() and not marked[80:100, 80:100].any()
+    annotated_picture = result.annotated()
+    assert (annotated_picture.mode, annotated_picture.size) == ("RGB", (180, 180))
+    is_marked = (np.asarray(annotated_picture) != pixels[..., None]).any(axis=2)
+    assert is_marked.any() and not is_marked[80:100, 80:100].any()
     assert result.pixels is not None and np.array_equal(result.pixels, pixels)
     assert np.array_equal(np.asarray(recognizer().recognize(picture([])).annotated()), np.dstack([picture([])] * 3))
 
@@ -250,15 +255,18 @@ def test_annotated_marks_the_face_and_leaves_the_record_alone() -> None:
 def test_a_folder_and_a_film_are_told_where_they_belong(tmp_path: Path) -> None:
     film = tmp_path / "film.mp4"
     film.write_bytes(b"\0" * 100)
-    named = numbered(tmp_path / "film.avi", 2).rename(tmp_path / "photo.jpg")
+    renamed_film = numbered(tmp_path / "film.avi", 2).rename(tmp_path / "photo.jpg")
     cases: list[tuple[Any, str]] = [
         (tmp_path, "is a folder, expected a picture; give a list of its files"),
         (film, "is a film, expected a picture; read it with Recognizer.recognize_film or `mien predict`"),
-        (named, "photo.jpg: is a film, expected a picture; read it with Recognizer.recognize_film or `mien predict`"),
-        (named.read_bytes(), "picture 0: is a film, expected a picture; read it with Recognizer.recognize_film"),
+        (
+            renamed_film,
+            "photo.jpg: is a film, expected a picture; read it with Recognizer.recognize_film or `mien predict`",
+        ),
+        (renamed_film.read_bytes(), "picture 0: is a film, expected a picture; read it with Recognizer.recognize_film"),
     ]
-    for given, told in cases:
-        assert told in str(recognizer().recognize(given).error)
+    for source, message in cases:
+        assert message in str(recognizer().recognize(source).error)
 
 
 def test_a_film_has_a_record_for_every_frame(tmp_path: Path) -> None:
@@ -292,23 +300,23 @@ def test_results_are_frozen_and_travel() -> None:
 def test_a_portrait_is_found_however_it_comes(tmp_path: Path) -> None:
     data = pytest.importorskip("skimage.data")
     portrait = data.astronaut()
-    turned = Image.Exif()
-    turned[0x0112] = 6
-    on_its_side = encoded(np.rot90(portrait), "PNG", exif=turned)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    on_its_side = encoded(np.rot90(portrait), "PNG", exif=exif)
     reader = Recognizer(detector="yunet", engine=Mean(grey=False))
-    ways = reader.recognize([portrait, Image.fromarray(portrait), on_its_side, data.chelsea()], "rgb")
-    assert [result.status for result in ways] == ["ok", "ok", "ok", "no_face"]
-    assert {(result.width, result.height) for result in ways[:3]} == {(512, 512)}
-    boxes = [face.box for result in ways[:3] for face in result.faces]
+    results = reader.recognize([portrait, Image.fromarray(portrait), on_its_side, data.chelsea()], "rgb")
+    assert [result.status for result in results] == ["ok", "ok", "ok", "no_face"]
+    assert {(result.width, result.height) for result in results[:3]} == {(512, 512)}
+    boxes = [face.box for result in results[:3] for face in result.faces]
     assert len(boxes) == 3 and len(set(boxes)) == 1
     left, top, width, height = boxes[0]
     assert 150 < left < 200 and 40 < top < 90 and 80 < width < 140 and 80 < height < 140
     (face,) = reader.recognize(portrait[..., ::-1], "bgr").faces
-    assert face == ways[0].faces[0]
+    assert face == results[0].faces[0]
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ({"model": "nowhere"}, "nowhere: no such folder"),
         ({"model": "."}, r"\.: holds neither model\.onnx nor config\.json"),
@@ -352,30 +360,32 @@ def test_a_portrait_is_found_however_it_comes(tmp_path: Path) -> None:
     ],
 )
 def test_options_that_do_not_exist_are_told(
-    options: dict[str, Any], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    options: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("photo.jpg").write_bytes(encoded(picture(), "JPEG"))
-    with pytest.raises(MienError, match=told):
+    with pytest.raises(MienError, match=message):
         Recognizer(**options)
 
 
 def python(code: str) -> str:
     environment = {**os.environ, "PYTHONPATH": str(Path(mien.__file__).parents[1])}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=60)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    completed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=60
+    )
+    assert completed.returncode == 0, completed.stderr
+    return completed.stdout
 
 
 def test_importing_stays_light() -> None:
     names = ["torch", "transformers", "rich", "cv2", "av", "onnxruntime", "numpy", "PIL"]
     loaded = f"print([name for name in {names!r} if name in sys.modules])"
-    told = python(
+    lines = python(
         f"import sys, mien; {loaded}; mien.Recognizer; {loaded}; print('Recognizer' in dir(mien))"
     ).splitlines()
-    assert told[0] == "[]"
-    assert not {"torch", "transformers", "rich"} & set(eval(told[1]))
-    assert told[2] == "True"
+    assert lines[0] == "[]"
+    assert not {"torch", "transformers", "rich"} & set(eval(lines[1]))
+    assert lines[2] == "True"
 
 
 def test_there_is_nothing_else_to_import() -> None:
@@ -421,8 +431,8 @@ def test_color_of_the_constructor_holds_for_all_calls() -> None:
     pixels = np.dstack([picture([255]), picture([150]), picture([0])])
     reader = recognizer(Mean(grey=False), color="bgr")
     bgr = pixels[..., ::-1]
-    ways = [reader.recognize(bgr), reader.recognize(pixels, "rgb"), reader.recognize([bgr, b""])[0]]
-    for result in (*ways, next(iter(reader.stream([bgr])))):
+    results = [reader.recognize(bgr), reader.recognize(pixels, "rgb"), reader.recognize([bgr, b""])[0]]
+    for result in (*results, next(iter(reader.stream([bgr])))):
         (face,) = result
         assert face.embedding is not None and face.embedding.tolist() == [255, 150, 0]
     assert recognizer(color="bgr").recognize(picture()).status == "ok"  # a grey array needs no colour
@@ -432,17 +442,17 @@ def test_an_open_file_has_its_name_in_the_record(tmp_path: Path) -> None:
     path = tmp_path / "photo.png"
     path.write_bytes(encoded(picture()))
     with path.open("rb") as file:
-        named, bytes_alone = recognizer().recognize([file, io.BytesIO(path.read_bytes())])
-    assert (named.input, bytes_alone.input) == (str(path), "picture 1")
-    assert len(named) == len(bytes_alone) == 1
+        file_result, bytes_result = recognizer().recognize([file, io.BytesIO(path.read_bytes())])
+    assert (file_result.input, bytes_result.input) == (str(path), "picture 1")
+    assert len(file_result) == len(bytes_result) == 1
 
 
 def test_a_value_that_is_no_picture_raises_before_anything_is_read() -> None:
     engine = Mean()
-    wrongs: list[Any] = [{1}, (path for path in "ab"), [picture(), {"a": 1}], np.zeros((2, 8, 8, 3), np.uint8)]
-    for wrong in wrongs:
+    wrong_sources: list[Any] = [{1}, (path for path in "ab"), [picture(), {"a": 1}], np.zeros((2, 8, 8, 3), np.uint8)]
+    for source in wrong_sources:
         with pytest.raises(TypeError, match="picture: is a"):
-            recognizer(engine).recognize(wrong)
+            recognizer(engine).recognize(source)
     assert engine.batches == []
     with pytest.raises(MienError, match=r"source: is a BytesIO, expected a film file .*; write it to a file first"):
         recognizer().recognize_film(io.BytesIO())  # type: ignore[arg-type]
@@ -454,14 +464,14 @@ def test_copies_and_pickles_answer_the_same_and_load_a_model_once(tmp_path: Path
     face = drawn_face()
     original = Recognizer("nano", detector="none", color="rgb", batch_size=7)
     expected = original.recognize(face)
-    for copied in (copy.deepcopy(original), copy.copy(original), pickle.loads(pickle.dumps(original))):
-        assert copied is not original and repr(copied) == repr(original)
-        assert (copied.color, copied.batch_size) == ("rgb", 7)
-        assert copied.recognize(face) == expected
-    first, second = (pickle.loads(pickle.dumps(original)) for _ in range(2))
-    assert first.engine is second.engine and len(pickle.dumps(original)) < 1000
-    again = pickle.loads(pickle.dumps(first))
-    assert again.engine is first.engine and again.recognize(face) == expected
+    for copied_recognizer in (copy.deepcopy(original), copy.copy(original), pickle.loads(pickle.dumps(original))):
+        assert copied_recognizer is not original and repr(copied_recognizer) == repr(original)
+        assert (copied_recognizer.color, copied_recognizer.batch_size) == ("rgb", 7)
+        assert copied_recognizer.recognize(face) == expected
+    first_copy, second_copy = (pickle.loads(pickle.dumps(original)) for _ in range(2))
+    assert first_copy.engine is second_copy.engine and len(pickle.dumps(original)) < 1000
+    copy_of_copy = pickle.loads(pickle.dumps(first_copy))
+    assert copy_of_copy.engine is first_copy.engine and copy_of_copy.recognize(face) == expected
 
 
 def test_a_model_that_changed_on_disk_is_not_taken_from_memory(tmp_path: Path) -> None:
@@ -469,19 +479,19 @@ def test_a_model_that_changed_on_disk_is_not_taken_from_memory(tmp_path: Path) -
 
     path = tmp_path / "model.onnx"
     path.write_bytes((SHIPPED / "nano/model.onnx").read_bytes())
-    before = pickle.loads(pickle.dumps(Recognizer(path, detector="none")))
+    old_recognizer = pickle.loads(pickle.dumps(Recognizer(path, detector="none")))
     path.write_bytes((SHIPPED / "mini/model.onnx").read_bytes())
-    after = pickle.loads(pickle.dumps(Recognizer(path, detector="none")))
-    assert before.recognize(drawn_face()) != after.recognize(drawn_face())
+    new_recognizer = pickle.loads(pickle.dumps(Recognizer(path, detector="none")))
+    assert old_recognizer.recognize(drawn_face()) != new_recognizer.recognize(drawn_face())
 
 
 def test_objects_travel_with_a_recognizer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     reader = recognizer()
-    copied = pickle.loads(pickle.dumps(reader))
-    assert isinstance(copied.engine, Mean) and copied.engine is not reader.engine
-    replaced = Recognizer("nano", min_face=40)
-    replaced.detector = Bright()
-    assert isinstance(pickle.loads(pickle.dumps(replaced)).detector, Bright)
+    copied_reader = pickle.loads(pickle.dumps(reader))
+    assert isinstance(copied_reader.engine, Mean) and copied_reader.engine is not reader.engine
+    changed_reader = Recognizer("nano", min_face=40)
+    changed_reader.detector = Bright()
+    assert isinstance(pickle.loads(pickle.dumps(changed_reader)).detector, Bright)
 
 
 @pytest.mark.parametrize("method", ["spawn", "fork"])

@@ -33,24 +33,24 @@ def test_each_run_goes_on_from_those_before_it(tmp_path: Path) -> None:
     (tmp_path / "mae").mkdir()
     (tmp_path / "mae" / "state.safetensors").touch()
     commands = remake.commands("archive.zip", tmp_path)
-    runs, rest = dict(zip([stage.name for stage in remake.STAGES], commands, strict=False)), commands[9:]
+    runs, later_commands = dict(zip([stage.name for stage in remake.STAGES], commands, strict=False)), commands[9:]
     assert [command[0] for command in runs.values()] == [
         "train", "train", "pretrain", "train", "train", "train", "pretrain", "train", "train",
     ]  # fmt: skip
-    assert [command[0] for command in rest] == ["evaluate", "pack", "card"] * 2
+    assert [command[0] for command in later_commands] == ["evaluate", "pack", "card"] * 2
     assert "--resume" in runs["mae"] and "--resume" not in runs["teacher"]
 
-    def given(name: str, option: str) -> list[str]:
-        following = runs[name][runs[name].index(option) + 1 :]
-        return [str(Path(path).relative_to(tmp_path)) for path in following if path.startswith(str(tmp_path))]
+    def paths_after(name: str, option: str) -> list[str]:
+        arguments = runs[name][runs[name].index(option) + 1 :]
+        return [str(Path(path).relative_to(tmp_path)) for path in arguments if path.startswith(str(tmp_path))]
 
-    assert given("student", "--backbone") == ["mae/model", "second-teacher"]
-    assert given("mini", "--backbone") == ["student/model", "third-teacher"]
-    assert given("nano-student", "--backbone") == ["nano-mae/model", "second-teacher"]
-    assert given("nano", "--backbone") == ["nano-student/model", "third-teacher", "mini"]
-    assert given("second-teacher", "--teacher") == ["teacher"]
-    assert given("third-teacher", "--teacher") == ["student", "second-teacher"]
-    assert rest[0][rest[0].index("--split") + 1] == "validation"
+    assert paths_after("student", "--backbone") == ["mae/model", "second-teacher"]
+    assert paths_after("mini", "--backbone") == ["student/model", "third-teacher"]
+    assert paths_after("nano-student", "--backbone") == ["nano-mae/model", "second-teacher"]
+    assert paths_after("nano", "--backbone") == ["nano-student/model", "third-teacher", "mini"]
+    assert paths_after("second-teacher", "--teacher") == ["teacher"]
+    assert paths_after("third-teacher", "--teacher") == ["student", "second-teacher"]
+    assert later_commands[0][later_commands[0].index("--split") + 1] == "validation"
 
 
 def test_the_recipe_is_there() -> None:
@@ -70,8 +70,8 @@ def test_the_whole_path_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert {path.name for path in (out / "packed").iterdir()} == set(remake.SHIPPED)
     packed = out / "packed" / "mini"
     weights = load_file(packed / "model.safetensors")
-    single = {name for name, tensor in weights.items() if tensor.dtype != torch.float16}
-    assert single == {
+    names_not_halved = {name for name, tensor in weights.items() if tensor.dtype != torch.float16}
+    assert names_not_halved == {
         name for name in weights if "patch_embeddings.projection" in name or name.startswith("classifier.")
     }
     assert json.loads((packed / "config.json").read_text(encoding="utf-8"))["dtype"] == "float32"
@@ -84,9 +84,9 @@ def test_the_whole_path_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert roles == ["pretraining", "teacher", "teacher", "earlier fine-tuning", "teacher", "fine-tuning"]
     faces = read_faces(str(data)).part("validation")
     order = [classifier.names.index(name) for name in faces.names]
-    right = classifier.logits(faces.images, quiet=True)[:, order].argmax(1) == faces.labels
-    assert release["scores"]["validation"]["accuracy"] == pytest.approx(float(right.mean()))
-    assert f"{right.mean():.2%}" in (out / "MODEL_CARD-mini.md").read_text(encoding="utf-8")
-    before = (out / "mini" / "model" / "model.safetensors").read_bytes()
+    is_right = classifier.logits(faces.images, quiet=True)[:, order].argmax(1) == faces.labels
+    assert release["scores"]["validation"]["accuracy"] == pytest.approx(float(is_right.mean()))
+    assert f"{is_right.mean():.2%}" in (out / "MODEL_CARD-mini.md").read_text(encoding="utf-8")
+    weights_before = (out / "mini" / "model" / "model.safetensors").read_bytes()
     assert remake.remake(str(data), out) == 0
-    assert (out / "mini" / "model" / "model.safetensors").read_bytes() == before
+    assert (out / "mini" / "model" / "model.safetensors").read_bytes() == weights_before

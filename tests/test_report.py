@@ -49,14 +49,14 @@ class Fixed:
         self,
         names: tuple[str, ...],
         logits: np.ndarray,
-        mirrored: np.ndarray | None = None,
+        mirrored_logits: np.ndarray | None = None,
         meta: dict[str, Any] | None = None,
     ) -> None:
         self.names, self.record = names, meta or {}
-        self.answers = {False: logits, True: logits if mirrored is None else mirrored}
+        self.logits_by_flip = {False: logits, True: logits if mirrored_logits is None else mirrored_logits}
 
     def logits(self, images: np.ndarray, *, batch_size: int, flip: bool = False, quiet: bool = False) -> np.ndarray:
-        return self.answers[flip].astype(np.float32)
+        return self.logits_by_flip[flip].astype(np.float32)
 
     def meta(self) -> dict[str, Any]:
         return self.record
@@ -134,26 +134,31 @@ def test_a_split_that_the_data_lacks_is_refused() -> None:
 
 
 def test_answers_that_are_not_numbers_are_refused() -> None:
-    broken = logits([0, 1])
-    broken[1, 2] = np.nan
+    broken_logits = logits([0, 1])
+    broken_logits[1, 2] = np.nan
     with pytest.raises(MienError, match="answers picture 1 with NaN or infinity"):
-        evaluate(Fixed(NAMES, broken), faces([0, 1]), "test", training=None)
+        evaluate(Fixed(NAMES, broken_logits), faces([0, 1]), "test", training=None)
 
 
 def test_mirror_images_are_averaged_only_when_asked_for() -> None:
-    straight, mirrored = np.log([[0.5, 0.3, 0.2]]), np.log([[0.1, 0.7, 0.2]])
-    classifier = Fixed(NAMES, straight, mirrored)
-    once = evaluate(classifier, faces([1]), "test", training=None)
-    twice = evaluate(classifier, faces([1]), "test", training=None, tta=True)
-    assert once.probabilities == pytest.approx(np.array([[0.5, 0.3, 0.2]]))
-    assert twice.probabilities == pytest.approx(np.array([[0.3, 0.5, 0.2]]))
-    assert [(result.metrics()["tta"], result.metrics()["views"]) for result in (once, twice)] == [(False, 1), (True, 2)]
+    straight_logits, mirrored_logits = np.log([[0.5, 0.3, 0.2]]), np.log([[0.1, 0.7, 0.2]])
+    classifier = Fixed(NAMES, straight_logits, mirrored_logits)
+    plain_evaluation = evaluate(classifier, faces([1]), "test", training=None)
+    tta_evaluation = evaluate(classifier, faces([1]), "test", training=None, tta=True)
+    assert plain_evaluation.probabilities == pytest.approx(np.array([[0.5, 0.3, 0.2]]))
+    assert tta_evaluation.probabilities == pytest.approx(np.array([[0.3, 0.5, 0.2]]))
+    assert [(result.metrics()["tta"], result.metrics()["views"]) for result in (plain_evaluation, tta_evaluation)] == [
+        (False, 1),
+        (True, 2),
+    ]
 
 
-def images_of(extra: int) -> np.ndarray:
+def images_of(other_count: int) -> np.ndarray:
     """The pictures of six faces, and so many others."""
-    others = np.random.default_rng(9).integers(0, 256, (extra, *faces([0]).images.shape[1:]), dtype=np.uint8)
-    return np.concatenate([faces([0] * 6).images, others])
+    other_images = np.random.default_rng(9).integers(
+        0, 256, (other_count, *faces([0]).images.shape[1:]), dtype=np.uint8
+    )
+    return np.concatenate([faces([0] * 6).images, other_images])
 
 
 def test_the_clean_part_leaves_out_twins() -> None:
@@ -282,8 +287,8 @@ def test_the_page_says_whether_certainty_can_be_believed(certainty: float, sente
 def test_the_page_says_why_twins_are_unknown_or_none(tmp_path: Path) -> None:
     write_report(tmp_path / "unknown", evaluated())
     assert "has is unknown: the pictures that the model was trained on" in page_of(tmp_path / "unknown").text
-    others = np.random.default_rng(9).integers(0, 256, (3, 12, 12), dtype=np.uint8)
-    write_report(tmp_path / "none", evaluated(training=others))
+    other_images = np.random.default_rng(9).integers(0, 256, (3, 12, 12), dtype=np.uint8)
+    write_report(tmp_path / "none", evaluated(training=other_images))
     assert "No picture of this split has a twin in training" in page_of(tmp_path / "none").text
     write_report(tmp_path / "all", evaluated(training=images_of(1)))
     assert "6 of 6 pictures" in page_of(tmp_path / "all").text
@@ -348,15 +353,17 @@ def test_an_empty_folder_is_used(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "report.html").is_file()
 
 
-@pytest.mark.parametrize("extra", [["notes.txt"], ["metrics.json"], ["report.html"]])
-def test_a_folder_of_somebody_else_is_left_alone(extra: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("other_files", [["notes.txt"], ["metrics.json"], ["report.html"]])
+def test_a_folder_of_somebody_else_is_left_alone(other_files: list[str], tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    for name in extra:
+    for name in other_files:
         (out / name).write_text("mine", encoding="utf-8")
-    with pytest.raises(MienError, match=rf"holds other files than a report \({extra[0]}\)"):
+    with pytest.raises(MienError, match=rf"holds other files than a report \({other_files[0]}\)"):
         write_report(out, evaluated())
-    assert {entry.name: entry.read_text(encoding="utf-8") for entry in out.iterdir()} == dict.fromkeys(extra, "mine")
+    assert {entry.name: entry.read_text(encoding="utf-8") for entry in out.iterdir()} == dict.fromkeys(
+        other_files, "mine"
+    )
 
 
 def test_a_note_beside_a_former_report_is_left_alone(tmp_path: Path) -> None:
@@ -378,15 +385,15 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, monkeypatch: py
         raise OSError(28, "No space left on device")
 
     write_report(tmp_path / "out", evaluated())
-    before = (tmp_path / "out" / "metrics.json").read_text(encoding="utf-8")
+    metrics_before = (tmp_path / "out" / "metrics.json").read_text(encoding="utf-8")
     monkeypatch.setattr(report_module, "classification_report_text", full)
     with pytest.raises(MienError, match="No space left on device"):
         write_report(tmp_path / "out", evaluated(tta=True))
     assert [entry.name for entry in tmp_path.iterdir()] == ["out"]
-    assert (tmp_path / "out" / "metrics.json").read_text(encoding="utf-8") == before
+    assert (tmp_path / "out" / "metrics.json").read_text(encoding="utf-8") == metrics_before
 
 
-def run(accuracy: float, clean: float | None = None, **changes: Any) -> dict[str, Any]:
+def run(accuracy: float, clean_accuracy: float | None = None, **changes: Any) -> dict[str, Any]:
     scores = dict.fromkeys(("accuracy", "macro_f1", "balanced_accuracy", "ece", "nll"), accuracy)
     return {
         "split": "test",
@@ -396,24 +403,24 @@ def run(accuracy: float, clean: float | None = None, **changes: Any) -> dict[str
         "averaged": 1,
         "data": {"fingerprint": "f"},
         **scores,
-        "clean": None if clean is None else dict.fromkeys(scores, clean),
+        "clean": None if clean_accuracy is None else dict.fromkeys(scores, clean_accuracy),
         **changes,
     }
 
 
 def test_runs_are_averaged_with_the_sample_deviation() -> None:
-    compared = compare_runs([run(0.6, 0.5), run(0.7, 0.5), run(0.8, 0.5)])
-    assert compared["runs"] == 3
-    assert compared["whole"]["accuracy"]["mean"] == pytest.approx(0.7)
-    assert compared["whole"]["accuracy"]["std"] == pytest.approx(0.1)
-    assert compared["whole"]["accuracy"]["values"] == [0.6, 0.7, 0.8]
-    assert compared["clean"]["ece"] == {"mean": 0.5, "std": 0.0, "values": [0.5, 0.5, 0.5]}
+    comparison = compare_runs([run(0.6, 0.5), run(0.7, 0.5), run(0.8, 0.5)])
+    assert comparison["runs"] == 3
+    assert comparison["whole"]["accuracy"]["mean"] == pytest.approx(0.7)
+    assert comparison["whole"]["accuracy"]["std"] == pytest.approx(0.1)
+    assert comparison["whole"]["accuracy"]["values"] == [0.6, 0.7, 0.8]
+    assert comparison["clean"]["ece"] == {"mean": 0.5, "std": 0.0, "values": [0.5, 0.5, 0.5]}
 
 
 def test_one_run_has_no_deviation() -> None:
-    compared = compare_runs([run(0.6)])
-    assert compared["whole"]["accuracy"] == {"mean": 0.6, "std": None, "values": [0.6]}
-    assert compared["clean"] is None
+    comparison = compare_runs([run(0.6)])
+    assert comparison["whole"]["accuracy"] == {"mean": 0.6, "std": None, "values": [0.6]}
+    assert comparison["clean"] is None
 
 
 @pytest.mark.parametrize(
@@ -468,12 +475,12 @@ def test_on_validation_scaling_is_cross_fitted(tta: bool) -> None:
     assert calibration["after"] == pytest.approx(quality(softmax(answers / temperatures[:, None]), labels))
     record = calibrate(answers, labels)
     meta = {"calibration": record, "data": {"fingerprint": "abc123"}}
-    folded = Fixed(NAMES, answers / record["temperature"], meta=meta)
-    again = evaluate(folded, data, "validation", training=None, tta=tta).metrics()["calibration"]
-    assert again["temperatures"] == [record["temperature"]]
-    assert again["before"] == pytest.approx(calibration["before"], abs=1e-5)
-    assert again["after"] == pytest.approx(calibration["after"], abs=1e-5)
-    assert again["after"]["ece"] == pytest.approx(record["ece_after"], abs=1e-5)
+    scaled_classifier = Fixed(NAMES, answers / record["temperature"], meta=meta)
+    calibration_again = evaluate(scaled_classifier, data, "validation", training=None, tta=tta).metrics()["calibration"]
+    assert calibration_again["temperatures"] == [record["temperature"]]
+    assert calibration_again["before"] == pytest.approx(calibration["before"], abs=1e-5)
+    assert calibration_again["after"] == pytest.approx(calibration["after"], abs=1e-5)
+    assert calibration_again["after"]["ece"] == pytest.approx(record["ece_after"], abs=1e-5)
 
 
 def test_the_validation_split_of_other_data_is_measured_as_it_is() -> None:
@@ -487,8 +494,8 @@ def test_the_threshold_of_the_model_is_tried_here() -> None:
     assert curve["uncertain"] == {"stated_accuracy": 0.8, "threshold": 0.7, "coverage": 1.0, "accuracy": 0.75}
     assert curve["points"][0] == {"coverage": 1.0, "accuracy": 0.75}
     assert curve["aurc"] == pytest.approx(0.25), "equally sure answers are in no order"
-    never = {"calibration": {"temperature": 1.0, "uncertain": {"stated_accuracy": 0.8, "threshold": None}}}
-    assert scaled("test", never).metrics()["risk_coverage"]["uncertain"] == {
+    without_threshold = {"calibration": {"temperature": 1.0, "uncertain": {"stated_accuracy": 0.8, "threshold": None}}}
+    assert scaled("test", without_threshold).metrics()["risk_coverage"]["uncertain"] == {
         "stated_accuracy": 0.8,
         "threshold": None,
         "coverage": 0.0,
@@ -504,8 +511,8 @@ def test_an_average_says_when_only_some_models_are_scaled(tmp_path: Path) -> Non
     assert "divided by temperatures of 4.00 and 4.00, one per model" in page_of(tmp_path / "test").text
 
 
-def threshold(value: float | None, **more: float) -> dict[str, Any]:
-    return {"calibration": {"temperature": 4.0, "uncertain": {"stated_accuracy": 0.8, "threshold": value, **more}}}
+def threshold(value: float | None, **fields: float) -> dict[str, Any]:
+    return {"calibration": {"temperature": 4.0, "uncertain": {"stated_accuracy": 0.8, "threshold": value, **fields}}}
 
 
 @pytest.mark.parametrize(
@@ -549,10 +556,10 @@ def three() -> list[Evaluation]:
 
 
 def test_probabilities_are_averaged_by_the_names_of_the_classes() -> None:
-    together = average(three())
-    assert together.names == ("angry", "happy")
-    assert together.probabilities == pytest.approx(np.array([[1.4 / 3, 1.6 / 3], [1.2 / 3, 1.8 / 3]]))
-    metrics = together.metrics()
+    average_evaluation = average(three())
+    assert average_evaluation.names == ("angry", "happy")
+    assert average_evaluation.probabilities == pytest.approx(np.array([[1.4 / 3, 1.6 / 3], [1.2 / 3, 1.8 / 3]]))
+    metrics = average_evaluation.metrics()
     assert (metrics["averaged"], metrics["models"]) == (3, ["runs/a", "runs/b", "runs/c"])
     assert (metrics["model"], metrics["accuracy"]) == ("average of 3 models", 0.5)
     assert metrics["calibration"]["temperatures"] == [4.0] * 3
@@ -568,25 +575,25 @@ def test_a_twin_of_any_model_is_a_twin_of_the_average() -> None:
     ]
     assert average(evaluations[::2]).metrics()["twins"]["n"] == 1
     assert average(evaluations).clean_reason == "every picture of this split has a twin in training"
-    unknown = evaluate(Fixed(("angry", "happy"), np.eye(2)), faces([0, 1], ("angry", "happy")), "test",
-                       training=None)  # fmt: skip
-    assert average([evaluations[0], unknown]).metrics()["twins"] is None
+    twins_unknown = evaluate(Fixed(("angry", "happy"), np.eye(2)), faces([0, 1], ("angry", "happy")), "test",
+                             training=None)  # fmt: skip
+    assert average([evaluations[0], twins_unknown]).metrics()["twins"] is None
 
 
 def test_models_that_cannot_be_averaged_are_refused() -> None:
-    first = three()[0]
+    evaluation = three()[0]
     three_classes = evaluate(Fixed(("angry", "happy", "sad"), np.eye(3)[:2]), faces([0, 1], ("angry", "happy")), "test",
-                    training=None, model="runs/d")  # fmt: skip
+                             training=None, model="runs/d")  # fmt: skip
     with pytest.raises(MienError, match=r"runs/d: knows the classes angry, happy, sad, unlike runs/a \(angry, happy\)"):
-        average([first, three_classes])
+        average([evaluation, three_classes])
     other_pictures = evaluate(Fixed(("angry", "happy"), np.eye(2)[[0]]), faces([0], ("angry", "happy")), "test",
-                     training=None)  # fmt: skip
+                              training=None)  # fmt: skip
     with pytest.raises(MienError, match="other pictures than the rest"):
-        average([first, other_pictures])
-    mirrored = evaluate(Fixed(("angry", "happy"), np.eye(2)), faces([0, 1], ("angry", "happy")), "test",
-                     training=None, tta=True)  # fmt: skip
+        average([evaluation, other_pictures])
+    tta_evaluation = evaluate(Fixed(("angry", "happy"), np.eye(2)), faces([0, 1], ("angry", "happy")), "test",
+                              training=None, tta=True)  # fmt: skip
     with pytest.raises(MienError, match="mirror image"):
-        average([first, mirrored])
+        average([evaluation, tta_evaluation])
 
 
 @pytest.mark.parametrize(
@@ -596,8 +603,15 @@ def test_models_that_cannot_be_averaged_are_refused() -> None:
 def test_the_page_of_an_average_says_so(tta: bool, sentence: str, tmp_path: Path) -> None:
     data = faces([0, 1, 2, 0])
     models = [
-        evaluate(Fixed(NAMES, logits([0, 1, 2, read])), data, "test", training=None, tta=tta, model=f"runs/{read}")
-        for read in (0, 1, 2)
+        evaluate(
+            Fixed(NAMES, logits([0, 1, 2, last_class])),
+            data,
+            "test",
+            training=None,
+            tta=tta,
+            model=f"runs/{last_class}",
+        )
+        for last_class in (0, 1, 2)
     ]
     write_report(tmp_path / "out", average(models))
     text = page_of(tmp_path / "out").text.replace("\n", " ")
@@ -611,17 +625,18 @@ def test_the_page_of_an_average_says_so(tta: bool, sentence: str, tmp_path: Path
 
 def test_models_are_paired_picture_by_picture() -> None:
     data = faces([0, 1, 2, 0])
-    reads = {"a": [0, 1, 2, 0], "b": [0, 1, 2, 1], "c": [1, 0, 0, 0]}
+    class_predictions = {"a": [0, 1, 2, 0], "b": [0, 1, 2, 1], "c": [1, 0, 0, 0]}
     evaluations = [
-        evaluate(Fixed(NAMES, logits(read)), data, "test", training=None, model=name) for name, read in reads.items()
+        evaluate(Fixed(NAMES, logits(predictions)), data, "test", training=None, model=name)
+        for name, predictions in class_predictions.items()
     ]
     assert paired_tests(evaluations) == [
         {"models": ["a", "b"], "b": 1, "c": 0, "p": 1.0},
         {"models": ["a", "c"], "b": 3, "c": 0, "p": 0.25},
         {"models": ["b", "c"], "b": 3, "c": 1, "p": 0.625},
     ]
-    together = average(evaluations)
-    text = pairs_text(paired_tests([*evaluations, together]))
+    average_evaluation = average(evaluations)
+    text = pairs_text(paired_tests([*evaluations, average_evaluation]))
     assert "a against c: only the first is right on 3 pictures, only the second on 0, p = 0.25" in text
     with pytest.raises(MienError, match="differ in averaged"):
-        compare_runs([evaluations[0].metrics(), together.metrics()])
+        compare_runs([evaluations[0].metrics(), average_evaluation.metrics()])

@@ -35,53 +35,57 @@ def test_texts_of_results_are_short_with_rounded_numbers() -> None:
     assert repr(DOUBTFUL) == "Face(glad? 51%, box=(10, 20, 31, 40), id=3)"
     record = Recognition("photo.jpg", "ok", None, 640, 480, (FACE, DOUBTFUL))
     assert repr(record) == "Recognition('photo.jpg', 640x480, glad 94%, glad? 51%)"
-    many = dataclasses.replace(record, faces=(FACE,) * 7, frame=5, time_s=0.2)
-    assert repr(many) == (
+    crowded_record = dataclasses.replace(record, faces=(FACE,) * 7, frame=5, time_s=0.2)
+    assert repr(crowded_record) == (
         "Recognition('photo.jpg', frame 5 (0.20 s), 640x480, glad 94%, glad 94%, glad 94%, glad 94%, and 3 more faces)"
     )
     assert repr(Recognition("a.jpg", "no_face", width=2, height=1)) == "Recognition('a.jpg', 2x1, no face)"
-    broken = Recognition("\x1b[31m" + "x" * 500, "error", "cannot be\x1b read")
-    assert len(repr(broken)) < 120 and "\x1b" not in repr(broken) and "error: cannot be\\x1b read" in repr(broken)
+    broken_record = Recognition("\x1b[31m" + "x" * 500, "error", "cannot be\x1b read")
+    assert (
+        len(repr(broken_record)) < 120
+        and "\x1b" not in repr(broken_record)
+        and "error: cannot be\\x1b read" in repr(broken_record)
+    )
     assert repr(Recognitions([record] * 6)).endswith(", and 2 more]")
 
 
 def test_a_dict_has_probabilities_and_record_is_the_same() -> None:
     record = Recognition("photo.jpg", "ok", None, 640, 480, (FACE, DOUBTFUL))
     assert record.to_dict() == record.record()
-    first, second = record.to_dict()["faces"]
-    assert first == {
+    first_face, second_face = record.to_dict()["faces"]
+    assert first_face == {
         "box": [10.0, 20.0, 30.6, 40.2], "label": "glad", "score": FACE.score, "uncertain": False,
         "probabilities": {"calm": 0.0628765433, "glad": 0.9371234567}, "detector_score": 0.88,
     }  # fmt: skip
-    assert second["id"] == 3 and FACE.record() == first
+    assert second_face["id"] == 3 and FACE.record() == first_face
 
 
 def test_json_of_one_is_an_object_of_several_an_array_and_of_jsonl_lines(tmp_path: Path) -> None:
-    one = Recognition("Größe.jpg", "ok", None, 640, 480, (FACE,))
-    several = Recognitions([one, Recognition("b.jpg", "error", "broken")])
-    text = one.to_json()
-    assert text is not None and json.loads(text) == one.to_dict() and "Größe" in text
-    assert json.loads(several.to_json() or "") == several.to_dict() == [one.to_dict(), several[1].to_dict()]
+    record = Recognition("Größe.jpg", "ok", None, 640, 480, (FACE,))
+    records = Recognitions([record, Recognition("b.jpg", "error", "broken")])
+    text = record.to_json()
+    assert text is not None and json.loads(text) == record.to_dict() and "Größe" in text
+    assert json.loads(records.to_json() or "") == records.to_dict() == [record.to_dict(), records[1].to_dict()]
     assert json.loads(Recognitions().to_json() or "") == []
-    assert several.to_json(tmp_path / "a.json") is None
-    assert json.loads((tmp_path / "a.json").read_text("utf-8")) == several.to_dict()
-    several.to_json(tmp_path / "a.jsonl")
+    assert records.to_json(tmp_path / "a.json") is None
+    assert json.loads((tmp_path / "a.json").read_text("utf-8")) == records.to_dict()
+    records.to_json(tmp_path / "a.jsonl")
     lines = (tmp_path / "a.jsonl").read_text("utf-8").splitlines()
-    assert [json.loads(line) for line in lines] == several.to_dict()
-    one.to_json(tmp_path / "one.json")
-    assert json.loads((tmp_path / "one.json").read_text("utf-8")) == one.to_dict()
-    assert json.loads(dataclasses.replace(one, input="\udcff.jpg").to_json() or "")["input"] == "\udcff.jpg"
+    assert [json.loads(line) for line in lines] == records.to_dict()
+    record.to_json(tmp_path / "one.json")
+    assert json.loads((tmp_path / "one.json").read_text("utf-8")) == record.to_dict()
+    assert json.loads(dataclasses.replace(record, input="\udcff.jpg").to_json() or "")["input"] == "\udcff.jpg"
 
 
 def test_csv_as_text_is_that_of_the_file(tmp_path: Path) -> None:
-    several = recognizer().recognize([picture([255, 204]), b"", picture([])])
-    text = several.to_csv()
-    assert several.to_csv(tmp_path / "faces.csv") is None and text is not None
+    records = recognizer().recognize([picture([255, 204]), b"", picture([])])
+    text = records.to_csv()
+    assert records.to_csv(tmp_path / "faces.csv") is None and text is not None
     assert (tmp_path / "faces.csv").read_text("utf-8") == text
     rows = list(csv.DictReader(io.StringIO(text)))
     assert [row["status"] for row in rows] == ["ok", "ok", "error", "no_face"]
     assert float(rows[1]["probability_glad"]) == pytest.approx(0.8)
-    (row,) = csv.DictReader(io.StringIO(several[1].to_csv() or ""))
+    (row,) = csv.DictReader(io.StringIO(records[1].to_csv() or ""))
     assert row["status"] == "error" and "probability_glad" not in row
 
 
@@ -125,14 +129,14 @@ def test_the_annotated_picture_can_be_saved_shown_and_displayed(
     assert Image.open(tmp_path / "a.jpg").format == "JPEG"
     with pytest.raises(MienError, match=r"a\.txt: is not a name for a picture, expected one that ends in \.jpg or"):
         result.save(tmp_path / "a.txt")
-    shown: list[Image.Image] = []
-    monkeypatch.setattr(Image.Image, "show", lambda image, title=None: shown.append(image))
+    shown_images: list[Image.Image] = []
+    monkeypatch.setattr(Image.Image, "show", lambda image, title=None: shown_images.append(image))
     result.show()
-    assert [image.size for image in shown] == [result.annotated().size]
-    bare = dataclasses.replace(result, pixels=None)
-    assert bare._repr_png_() is None
+    assert [image.size for image in shown_images] == [result.annotated().size]
+    record_without_pixels = dataclasses.replace(result, pixels=None)
+    assert record_without_pixels._repr_png_() is None
     with pytest.raises(MienError, match="its pixels were not kept"):
-        bare.save(tmp_path / "b.png")
+        record_without_pixels.save(tmp_path / "b.png")
     assert not (tmp_path / "b.png").exists()
 
 
@@ -142,7 +146,7 @@ def test_a_list_of_results_saves_a_copy_of_each_picture(tmp_path: Path) -> None:
         (tmp_path / folder).mkdir()
         paths.append(tmp_path / folder / "face.png")
         paths[-1].write_bytes(encoded(picture([255])))
-    several = recognizer().recognize([*paths, tmp_path / "missing.png"])
-    copies = several.save(tmp_path / "marked")
+    records = recognizer().recognize([*paths, tmp_path / "missing.png"])
+    copies = records.save(tmp_path / "marked")
     assert [copy.name for copy in copies] == ["face.png", "face-2.png"] and all(copy.is_file() for copy in copies)
-    assert isinstance(several, list) and [record.input for record in several[:1]] == [str(paths[0])]
+    assert isinstance(records, list) and [record.input for record in records[:1]] == [str(paths[0])]

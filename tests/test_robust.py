@@ -40,9 +40,9 @@ CODES, OFFSETS = np.zeros((3, 32), np.uint8), np.zeros(256, np.float32)
 @pytest.fixture
 def faces(monkeypatch: pytest.MonkeyPatch) -> FaceSet:
     """A small set that every source reads as."""
-    found = synthetic_faces(COUNTS)
-    monkeypatch.setattr(finetune, "read_faces", lambda source: found)
-    return found
+    face_set = synthetic_faces(COUNTS)
+    monkeypatch.setattr(finetune, "read_faces", lambda source: face_set)
+    return face_set
 
 
 @pytest.fixture(scope="module")
@@ -124,16 +124,16 @@ class TestOpening:
         with pytest.raises(MienError, match=r"runs is in its way and is no folder; choose another place"):
             open_run(small(tmp_path / "runs" / "first", mae_folder), "fingerprint", resume=False)
 
-    @pytest.mark.parametrize(("main", "kept"), [(True, 1), (False, 3)])
+    @pytest.mark.parametrize(("is_main", "expected_count"), [(True, 1), (False, 3)])
     def test_what_a_kill_left_goes(
-        self, main: bool, kept: int, mae_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, is_main: bool, expected_count: int, mae_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("mien.training.run.on_main", lambda: main)
+        monkeypatch.setattr("mien.training.run.on_main", lambda: is_main)
         (tmp_path / ".state.safetensors.123.tmp").write_bytes(b"half")
         (tmp_path / ".model.ab_12xyz.tmp").mkdir()
         (tmp_path / "notes.txt").write_text("mine")
         assert open_run(small(tmp_path, mae_folder), "fingerprint", resume=False) is None
-        assert len(list(tmp_path.iterdir())) == kept and (tmp_path / "notes.txt").exists()
+        assert len(list(tmp_path.iterdir())) == expected_count and (tmp_path / "notes.txt").exists()
 
     def test_a_refused_run_loses_nothing(self, mae_folder: Path, tmp_path: Path) -> None:
         state_path(tmp_path).write_bytes(b"")
@@ -169,44 +169,49 @@ class TestBrokenWeights:
         assert all(value.isfinite().all() for value in weights(tmp_path / "run").values())
 
     @pytest.mark.parametrize(
-        ("loss", "val_loss", "told"),
+        ("loss", "val_loss", "message"),
         [(math.nan, None, "the loss became nan"), (1.0, math.inf, "the validation loss became inf"), (1.0, None, "")],
     )
     def test_a_row_is_looked_at(
-        self, loss: float, val_loss: float | None, told: str, mae_folder: Path, tmp_path: Path
+        self, loss: float, val_loss: float | None, message: str, mae_folder: Path, tmp_path: Path
     ) -> None:
         run = Run(small(tmp_path, mae_folder), "fingerprint", Accelerator(cpu=True), None)
         row = {"epoch": 1, "loss": loss, "val_loss": val_loss}
-        if told:
-            with pytest.raises(MienError, match=f"{told} in epoch 1, .* no state was saved yet; start anew"):
+        if message:
+            with pytest.raises(MienError, match=f"{message} in epoch 1, .* no state was saved yet; start anew"):
                 run.finish_epoch(row, 1, 1.0)
         else:
             run.finish_epoch(row, 1, 1.0)
-        assert len(run.state.history) == (not told) and run.state.epoch == 1 + (not told)
+        assert len(run.state.history) == (not message) and run.state.epoch == 1 + (not message)
 
     def test_they_are_not_saved(self, mae_folder: Path, tmp_path: Path) -> None:
         run = Run(small(tmp_path, mae_folder), "fingerprint", Accelerator(cpu=True), None)
-        good = {"network": {"head.bias": torch.zeros(3), "steps": torch.ones(2, dtype=torch.int64)}, "moments": {}}
-        run.save(lambda: good)
-        before = state_path(tmp_path).read_bytes()
+        good_state = {
+            "network": {"head.bias": torch.zeros(3), "steps": torch.ones(2, dtype=torch.int64)},
+            "moments": {},
+        }
+        run.save(lambda: good_state)
+        state_bytes = state_path(tmp_path).read_bytes()
         with pytest.raises(MienError, match=r"head.bias became -inf in epoch 1, .* the last good state is kept in"):
             run.save(lambda: {"network": {"head.bias": torch.tensor([0.0, -math.inf, math.nan])}})
-        assert state_path(tmp_path).read_bytes() == before
-        assert same(load_file(state_path(tmp_path)), {f"network/{name}": t for name, t in good["network"].items()})
+        assert state_path(tmp_path).read_bytes() == state_bytes
+        assert same(
+            load_file(state_path(tmp_path)), {f"network/{name}": t for name, t in good_state["network"].items()}
+        )
 
 
 class TestDamagedModel:
     @pytest.mark.parametrize(
-        ("text", "told"),
+        ("text", "message"),
         [
             ("[]", r"config.json: expected a JSON object, got list; copy the whole folder again"),
             ('{"model_type": ["vit"]}', r"is of another architecture \(\['vit'\]\)"),
             ("{}", r"is of another architecture \(no model_type\)"),
         ],
     )
-    def test_configuration(self, text: str, told: str, model: Path) -> None:
+    def test_configuration(self, text: str, message: str, model: Path) -> None:
         (model / "config.json").write_text(text)
-        with pytest.raises(MienError, match=told):
+        with pytest.raises(MienError, match=message):
             Classifier.load(model)
 
     def test_meta(self, model: Path) -> None:
@@ -215,7 +220,7 @@ class TestDamagedModel:
             Classifier.load(model).meta()
 
     @pytest.mark.parametrize(
-        ("damage", "told"),
+        ("damage", "message"),
         [
             (lambda path: path.write_bytes(path.read_bytes()[:50]), "is damaged"),
             (lambda path: save_file({"other": np.zeros((3, 12, 12), np.uint8)}, path), "is damaged"),
@@ -226,10 +231,10 @@ class TestDamagedModel:
             (lambda path: save_file({"codes": CODES, "offsets": OFFSETS[:8]}, path), "expected sketches"),
         ],
     )
-    def test_fingerprints(self, damage: Callable[[Path], object], told: str, model: Path) -> None:
+    def test_fingerprints(self, damage: Callable[[Path], object], message: str, model: Path) -> None:
         damage(model / FINGERPRINTS)
         with pytest.raises(
-            MienError, match=f"{FINGERPRINTS}: {told} .*copy the whole folder again, or remove the file"
+            MienError, match=f"{FINGERPRINTS}: {message} .*copy the whole folder again, or remove the file"
         ):
             Classifier.load(model).sketches()
 

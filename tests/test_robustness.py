@@ -33,10 +33,10 @@ def change_picture(change: str, image: np.ndarray, seed: int = 0) -> np.ndarray:
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_change_keeps_shape_and_kind(change: str, shape: tuple[int, ...]) -> None:
     image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    before = image.copy()
+    original = image.copy()
     changed_image = change_picture(change, image)
     assert (changed_image.shape, changed_image.dtype) == (shape, np.uint8)
-    assert not np.array_equal(changed_image, before) and np.array_equal(image, before)
+    assert not np.array_equal(changed_image, original) and np.array_equal(image, original)
 
 
 def test_brightness_and_contrast_by_hand() -> None:

@@ -58,11 +58,11 @@ def test_a_notebook_becomes_a_page_with_its_outputs(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_site_is_built_without_a_warning_and_without_other_hosts(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "NO_MKDOCS_2_WARNING": "1"}
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)],
         cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert completed.returncode == 0, completed.stderr
     pages = {page.name: page.read_text(encoding="utf-8") for page in tmp_path.glob("*.html")}
     sources = [*PAGES.values(), *(path.name for path in (ROOT / "docs").glob("*.md"))]
     assert {Path(source).with_suffix(".html").name for source in sources} <= set(pages)

@@ -44,9 +44,14 @@ def test_the_sheets_by_hand(tmp_path: Path) -> None:
     sheets = written(tmp_path / "faces.xlsx", RECORDS)
     assert list(sheets) == ["Faces", "Expressions", "Files", "People", "Seconds", "Columns"]
     assert sheets["Faces"][0] == tuple(columns(NAMES)) and len(sheets["Faces"]) == 1 + 7
-    first = dict(zip(sheets["Faces"][0], sheets["Faces"][1], strict=True))
-    assert (first["input"], first["label"], first["score"], first["uncertain"]) == ("a.png", "happy", 0.9, False)
-    assert (first["probability_sad"], first["id"]) == (0.1, None)
+    first_row = dict(zip(sheets["Faces"][0], sheets["Faces"][1], strict=True))
+    assert (first_row["input"], first_row["label"], first_row["score"], first_row["uncertain"]) == (
+        "a.png",
+        "happy",
+        0.9,
+        False,
+    )
+    assert (first_row["probability_sad"], first_row["id"]) == (0.1, None)
     assert sheets["Expressions"] == [
         ("label", "faces", "share", "sure", "mean_probability"),
         ("happy", 3, 0.5, 3, 0.5), ("sad", 3, 0.5, 2, 0.5),
@@ -71,18 +76,18 @@ def test_the_sheets_by_hand(tmp_path: Path) -> None:
 
 def test_every_column_has_a_meaning(tmp_path: Path) -> None:
     sheets = written(tmp_path / "faces.xlsx", [])
-    described = {name for names in MEANINGS for name in names.split(", ")}
+    described_columns = {name for names in MEANINGS for name in names.split(", ")}
     for title, (heads, *_) in sheets.items():
         for head in heads if title != "Columns" else ():
             name = next((f"{start}..." for start in ("probability_", "mean_") if head.startswith(start)), head)
-            assert {name, "file" if name == "file" else name} <= {*described, "file"}, head
+            assert {name, "file" if name == "file" else name} <= {*described_columns, "file"}, head
     text = " ".join(row[1] for row in sheets["Columns"])
     assert "not about what the person feels" in text and "promises its stated accuracy" in text
 
 
 def test_nothing_is_a_formula_and_odd_names_are_written(tmp_path: Path) -> None:
-    odd = ["=HYPERLINK(1)", "+1.png", "-2", "@x", "a\x07b\ud83c.png", "x" * 40_000]
-    records = [Recognition(name, "error", "=1+1") for name in odd]
+    odd_names = ["=HYPERLINK(1)", "+1.png", "-2", "@x", "a\x07b\ud83c.png", "x" * 40_000]
+    records = [Recognition(name, "error", "=1+1") for name in odd_names]
     path = tmp_path / "faces.xlsx"
     written(path, records)
     for sheet in openpyxl.load_workbook(path):

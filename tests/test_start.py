@@ -25,8 +25,8 @@ def test_positions_have_no_mean_and_the_stated_size() -> None:
     table = positions(8, 192)[0, 1:]
     assert table.mean(0).abs().max() < 1e-6
     assert table.square().mean().sqrt() == pytest.approx(POSITION_SCALE)
-    far, near = torch.nn.functional.cosine_similarity(table[[0, 0]], table[[63, 1]])
-    assert near > 0.5 > far
+    far_similarity, near_similarity = torch.nn.functional.cosine_similarity(table[[0, 0]], table[[63, 1]])
+    assert near_similarity > 0.5 > far_similarity
 
 
 def test_heads_of_cls_look_at_different_places() -> None:
@@ -36,6 +36,6 @@ def test_heads_of_cls_look_at_different_places() -> None:
     pixels = torch.randn(16, 1, 48, 48)
     with torch.no_grad():
         attentions = network.vit(pixel_values=pixels, output_attentions=True).attentions
-    looked = torch.stack([layer[:, :, 0, 1:].mean(0) for layer in attentions]).flatten(0, 1)
-    assert len(set(looked.argmax(1).tolist())) >= 8, "twelve heads, nine places"
-    assert looked.max(1).values.mean() > 4 / 36, "four times what an even look would give a patch"
+    mean_attentions = torch.stack([layer[:, :, 0, 1:].mean(0) for layer in attentions]).flatten(0, 1)
+    assert len(set(mean_attentions.argmax(1).tolist())) >= 8, "twelve heads, nine places"
+    assert mean_attentions.max(1).values.mean() > 4 / 36, "four times what an even look would give a patch"

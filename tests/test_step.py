@@ -64,15 +64,15 @@ class Operations(TorchDispatchMode):
 
 class TestPass:
     def networks(self, backbone: str = "nano") -> list[nn.Module]:
-        made = []
+        networks = []
         for _ in range(2):
             torch.manual_seed(0)
             arguments = CNN if backbone.startswith("timm") else None
             network, _ = build(backbone, NAMES, grey=True, image_size=16, network_args=arguments)
             for parameter in network.parameters():
                 parameter.data.add_(0.05 * torch.randn_like(parameter))
-            made.append(network.train())
-        return made
+            networks.append(network.train())
+        return networks
 
     def pass_of(self, network: nn.Module, *, autocast: bool, half: bool) -> tuple[torch.Tensor, dict[str, Any]]:
         """Loss and gradients of a batch."""
@@ -97,34 +97,38 @@ class TestPass:
         self, backbone: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("mien.training.step.PROJECTIONS", ())
-        (copied, gradients), (cast, expected) = [
+        (copied_loss, gradients), (autocast_loss, expected) = [
             self.pass_of(network, autocast=True, half=half)
             for network, half in zip(self.networks(backbone), (True, False), strict=True)
         ]
-        assert torch.equal(copied, cast)
+        assert torch.equal(copied_loss, autocast_loss)
         for name, gradient in expected.items():
             assert torch.equal(gradients[name], gradient), name
 
     def test_query_key_and_value_as_one_product_round_no_more_than_three(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        exact, joined = self.networks()
-        (alone,) = self.networks()[:1]
-        _, expected = self.pass_of(exact, autocast=False, half=False)
-        joined_loss, of_joined = self.pass_of(joined, autocast=True, half=True)
+        exact_network, joined_network = self.networks()
+        (separate_network,) = self.networks()[:1]
+        _, expected = self.pass_of(exact_network, autocast=False, half=False)
+        joined_loss, joined_gradients = self.pass_of(joined_network, autocast=True, half=True)
         monkeypatch.setattr("mien.training.step.PROJECTIONS", ())
-        alone_loss, of_alone = self.pass_of(alone, autocast=True, half=True)
-        assert joined_loss == pytest.approx(float(alone_loss), abs=2e-3)
+        separate_loss, separate_gradients = self.pass_of(separate_network, autocast=True, half=True)
+        assert joined_loss == pytest.approx(float(separate_loss), abs=2e-3)
 
         def error(gradients: dict[str, Any]) -> float:
             return math.sqrt(sum(float((gradients[name] - value).square().sum()) for name, value in expected.items()))
 
         size = math.sqrt(sum(float(value.square().sum()) for value in expected.values()))
-        assert 0 < error(of_joined) < 1.1 * error(of_alone) < 0.1 * size
+        assert 0 < error(joined_gradients) < 1.1 * error(separate_gradients) < 0.1 * size
 
     def test_a_pass_calls_one_product_an_attention_and_leaves_the_layers_as_they_were(self) -> None:
         network = self.networks()[0]
-        made = joints(network)
-        assert len(made) == sum(hasattr(part, "q_proj") or hasattr(part, "query") for part in network.modules()) > 0
-        layers = [layer for joint in made for layer in joint.layers]
+        network_joints = joints(network)
+        assert (
+            len(network_joints)
+            == sum(hasattr(module, "q_proj") or hasattr(module, "query") for module in network.modules())
+            > 0
+        )
+        layers = [layer for joint in network_joints for layer in joint.layers]
         copies = HalfCopies(network)
         copies.stand_in()
         values = torch.randn(2, 3, layers[0].in_features).bfloat16()
@@ -138,12 +142,12 @@ class TestPass:
 
     def test_layers_that_share_weights_or_are_partly_frozen_stay_alone(self) -> None:
         network = self.networks()[0]
-        first, second = (joint.layers for joint in joints(network)[:2])
-        first[0].weight = first[1].weight
-        second[2].bias.requires_grad_(False)
-        left = [joint.layers for joint in joints(network)]
-        assert len(left) == len(joints(self.networks()[0])) - 2
-        assert first not in left and second not in left
+        first_layers, second_layers = (joint.layers for joint in joints(network)[:2])
+        first_layers[0].weight = first_layers[1].weight
+        second_layers[2].bias.requires_grad_(False)
+        joined_layers = [joint.layers for joint in joints(network)]
+        assert len(joined_layers) == len(joints(self.networks()[0])) - 2
+        assert first_layers not in joined_layers and second_layers not in joined_layers
 
     def test_weights_are_back_in_their_places_and_fresh_ones_are_copied(self) -> None:
         layer = nn.Linear(3, 3)
@@ -193,19 +197,19 @@ class TestPass:
 
     @pytest.mark.skipif(torch.cuda.is_available(), reason="there a graph can be recorded")
     def test_what_cannot_be_recorded_runs_all_the_same(self, capsys: pytest.CaptureFixture[str]) -> None:
-        recorded, plain = self.trained("graph", "cpu"), self.trained("off", "cpu")
+        recorded_result, plain_result = self.trained("graph", "cpu"), self.trained("off", "cpu")
         assert "warning: no CUDA graph of training step (" in capsys.readouterr().err
-        assert recorded[0] == plain[0]
-        assert all(torch.equal(recorded[1][name], plain[1][name]) for name in plain[1])
+        assert recorded_result[0] == plain_result[0]
+        assert all(torch.equal(recorded_result[1][name], plain_result[1][name]) for name in plain_result[1])
 
     @pytest.mark.gpu
     @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
     def test_a_graph_trains_as_single_operations_do(self, capsys: pytest.CaptureFixture[str]) -> None:
-        recorded, plain = self.trained("graph", "cuda"), self.trained("off", "cuda")
+        recorded_result, plain_result = self.trained("graph", "cuda"), self.trained("off", "cuda")
         assert "training step recorded as a CUDA graph" in capsys.readouterr().err
-        assert recorded[0] == pytest.approx(plain[0], rel=1e-2)
-        for name, value in plain[1].items():
-            assert torch.allclose(recorded[1][name], value, rtol=0.05, atol=0.01), name
+        assert recorded_result[0] == pytest.approx(plain_result[0], rel=1e-2)
+        for name, value in plain_result[1].items():
+            assert torch.allclose(recorded_result[1][name], value, rtol=0.05, atol=0.01), name
 
     @pytest.mark.gpu
     @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -223,9 +227,9 @@ class TestPass:
         monkeypatch.setattr(pretrain, "read_for_pretraining", lambda *arguments: faces)
         pretrain.pretrain(PretrainConfig(data="synthetic", out=str(tmp_path / "mae"), preset="nano", image_size=48,
                                          batch_size=8, **gpu))  # fmt: skip
-        printed = capsys.readouterr().err
-        assert "warning" not in printed
-        assert printed.count("training step recorded as a CUDA graph") == 3
+        output = capsys.readouterr().err
+        assert "warning" not in output
+        assert output.count("training step recorded as a CUDA graph") == 3
 
     @pytest.mark.gpu
     @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -237,10 +241,10 @@ class TestPass:
 
         assert Recorded(call, "dropout")(pixels).shape == pixels.shape
         assert torch.cuda.current_stream() == stream
-        first, second = nn.functional.dropout(pixels), nn.functional.dropout(pixels)
-        assert not torch.equal(first, second)
-        printed = capsys.readouterr().err
-        assert "no CUDA graph of dropout (" in printed and "previous error" not in printed
+        first_output, second_output = nn.functional.dropout(pixels), nn.functional.dropout(pixels)
+        assert not torch.equal(first_output, second_output)
+        stderr = capsys.readouterr().err
+        assert "no CUDA graph of dropout (" in stderr and "previous error" not in stderr
 
     def test_no_pass_is_left_where_a_run_begins(
         self, faces: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -254,9 +258,9 @@ class TestPass:
 
         def is_held(parameter: nn.Parameter) -> bool:
             """Whether something keeps the node that adds up the parameter's gradient: a new one has no mark."""
-            marked = accumulator(parameter)
-            marked.metadata["marked"] = True
-            del marked
+            node = accumulator(parameter)
+            node.metadata["marked"] = True
+            del node
             return "marked" in accumulator(parameter).metadata
 
         def accumulator(parameter: nn.Parameter) -> Any:
@@ -272,12 +276,12 @@ class TestPass:
         assert len(counts) == 6 and not any(counts)
 
     def test_the_first_of_several_errors_is_named(self) -> None:
-        with pytest.raises(ValueError) as raised:
+        with pytest.raises(ValueError) as error:
             try:
                 raise RuntimeError("first")
             finally:
                 raise ValueError("second")
-        assert str(first_cause(raised.value)) == "first"
+        assert str(first_cause(error.value)) == "first"
 
     def test_graphs_are_for_one_process_on_a_gpu(self) -> None:
         accelerator = Accelerator(cpu=True)
@@ -300,12 +304,12 @@ class TestTeachers:
         network.eval()
         pixels = torch.randn(4, 1, 48, 48)
         with torch.no_grad():
-            before = logits(network, pixels)
+            logits_before = logits(network, pixels)
             prepare(network, precision)
             with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-                after = logits(network, pixels).float()
+                logits_after = logits(network, pixels).float()
         assert not any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
-        assert (after - before).abs().max() < tolerance * before.abs().max()
+        assert (logits_after - logits_before).abs().max() < tolerance * logits_before.abs().max()
 
 
 class TestMuon:
@@ -313,7 +317,7 @@ class TestMuon:
         torch.manual_seed(0)
         shapes = [(8, 24), (8, 36), (24, 8), (8, 4, 3, 3), (6, 6)]
         starts, gradients = [torch.randn(shape) for shape in shapes], [torch.randn(shape) for shape in shapes]
-        moved = []
+        moved_parameters = []
         for pads in (True, False):
             parameters = [nn.Parameter(start.clone()) for start in starts]
             for parameter, gradient in zip(parameters, gradients, strict=True):
@@ -321,11 +325,11 @@ class TestMuon:
             optimizer = Muon([{"params": parameters, "muon": True}], lr=0.1)
             optimizer.pads = pads
             optimizer.step()
-            moved.append(parameters)
+            moved_parameters.append(parameters)
             rows = [(min(len(u), u[0].numel()), max(len(u), u[0].numel())) for u in starts]
             assert len(optimizer._stacks(rows)) == (2 if pads else 3)
-        for one, other in zip(*moved, strict=True):
-            assert torch.allclose(one, other, atol=1e-5)
+        for padded_parameter, plain_parameter in zip(*moved_parameters, strict=True):
+            assert torch.allclose(padded_parameter, plain_parameter, atol=1e-5)
 
 
 class TestMinutes:
@@ -376,15 +380,15 @@ class TestBalance:
         assert np.bincount(data.labels).tolist() == [20, 20, 2]
         assert shares_of_classes(data, settings("o")).tolist() == pytest.approx([20 / 42, 20 / 42, 2 / 42])
         assert shares_of_classes(data, settings("o", resample=1.0)).tolist() == pytest.approx([1 / 3] * 3)
-        added = adjustment(data, settings("o", logit_adjustment=0.5))
-        assert added.tolist() == pytest.approx([0.5 * math.log(20 / 42)] * 2 + [0.5 * math.log(2 / 42)])
+        offsets = adjustment(data, settings("o", logit_adjustment=0.5))
+        assert offsets.tolist() == pytest.approx([0.5 * math.log(20 / 42)] * 2 + [0.5 * math.log(2 / 42)])
 
     def test_rare_classes_are_drawn_as_often(self) -> None:
         labels = self.uneven().labels.repeat(50)
-        drawn = np.bincount(labels[resampled(labels, 0, 1, 1.0)]) / len(labels)
-        assert np.abs(drawn - 1 / 3).max() < 0.04
-        drawn = np.bincount(labels[resampled(labels, 0, 1, 0.0)]) / len(labels)
-        assert np.abs(drawn - np.array([20, 20, 2]) / 42).max() < 0.04
+        drawn_shares = np.bincount(labels[resampled(labels, 0, 1, 1.0)]) / len(labels)
+        assert np.abs(drawn_shares - 1 / 3).max() < 0.04
+        drawn_shares = np.bincount(labels[resampled(labels, 0, 1, 0.0)]) / len(labels)
+        assert np.abs(drawn_shares - np.array([20, 20, 2]) / 42).max() < 0.04
         assert not torch.equal(resampled(labels, 0, 1, 1.0), resampled(labels, 0, 2, 1.0))
 
     def test_the_least_loss_is_at_logits_without_the_prior(self) -> None:
@@ -424,8 +428,8 @@ class TestBalance:
             rows = list(csv.DictReader(file))
         assert [row["epoch"] for row in rows] == ["2", "4", "5"]
         assert {"val_balanced_accuracy", "val_clean_loss"} <= set(rows[0])
-        best = min(rows, key=lambda row: float(row["val_clean_loss"]))
-        assert Classifier.load(tmp_path / "run").meta()["metrics"]["epoch"] == int(best["epoch"])
+        best_row = min(rows, key=lambda row: float(row["val_clean_loss"]))
+        assert Classifier.load(tmp_path / "run").meta()["metrics"]["epoch"] == int(best_row["epoch"])
         assert score_of({"val_loss": 2.0}, "loss") == pytest.approx(math.exp(-2))
 
 
@@ -433,13 +437,13 @@ def test_teachers_weigh_as_their_setting_says(faces: FaceSet, tmp_path: Path) ->
     torch.manual_seed(0)
     network, preprocessing = build("nano", faces.names, grey=True, image_size=16)
     classifier = Classifier(network, preprocessing, faces.names)
-    answers = torch.full((24, 3), 1 / 3)
+    uniform_targets = torch.full((24, 3), 1 / 3)
     pixels, rows = torch.randn(6, 1, 16, 16), torch.arange(6)
     labels = torch.from_numpy(faces.part("train").labels)[rows]
     losses = []
-    for weight, stored in ((0.0, None), (0.4, answers), (1.0, answers)):
+    for weight, targets in ((0.0, None), (0.4, uniform_targets), (1.0, uniform_targets)):
         config = settings("o", targets="f", distill=DistillConfig(targets_weight=weight, temperature=2.0))
-        objective = Objective(config, classifier, faces.part("train"), stored=stored)
+        objective = Objective(config, classifier, faces.part("train"), stored=targets)
         losses.append(objective.loss(network, *objective.batch(pixels, labels, rows)).item())
     assert losses[1] == pytest.approx(0.6 * losses[0] + 0.4 * losses[2], rel=1e-5)
 

@@ -30,16 +30,17 @@ from mien.text import portable, portable_command
 NAMES = ("happy", "sad")
 
 
-def evaluation(right: int, of: int = 10, model: str = "a", **changes: Any) -> Evaluation:
-    """An evaluation of ``of`` pictures, the first ``right`` of which are classified correctly; the last is a twin."""
-    probabilities = np.tile([0.8, 0.2], (of, 1))
-    labels = np.array([0] * right + [1] * (of - right))
-    twins = np.arange(of) == of - 1
+def evaluation(right_count: int, count: int = 10, model: str = "a", **changes: Any) -> Evaluation:
+    """An evaluation of ``count`` pictures, the first ``right_count`` of which are read right; the last is a twin."""
+    probabilities = np.tile([0.8, 0.2], (count, 1))
+    labels = np.array([0] * right_count + [1] * (count - right_count))
+    twins = np.arange(count) == count - 1
     whole, clean, reason = score_parts(probabilities, labels, NAMES, twins, 0)
     result = Evaluation(
-        split="test", names=NAMES, probabilities=probabilities, labels=labels, images=np.zeros((of, 4, 4), np.uint8),
-        ids=np.array([str(number) for number in range(of)]), twins=twins, whole=whole, clean=clean, clean_reason=reason,
-        views=1, models=(model,), source="a.zip", fingerprint="f", seed=0, parameters=1000, seconds=0.5,
+        split="test", names=NAMES, probabilities=probabilities, labels=labels, images=np.zeros((count, 4, 4), np.uint8),
+        ids=np.array([str(number) for number in range(count)]), twins=twins, whole=whole, clean=clean,
+        clean_reason=reason, views=1, models=(model,), source="a.zip", fingerprint="f", seed=0, parameters=1000,
+        seconds=0.5,
     )  # fmt: skip
     return replace(result, **changes)
 
@@ -51,9 +52,9 @@ def record(seed: int, **changes: Any) -> dict[str, Any]:
 
 def test_a_row_by_hand() -> None:
     row = model_row(evaluation(8))
-    accuracy, clean = row.scores["accuracy"], row.scores["clean_accuracy"]
-    assert accuracy is not None and clean is not None
-    assert (accuracy.value, clean.value) == (0.8, pytest.approx(8 / 9))
+    accuracy, clean_accuracy = row.scores["accuracy"], row.scores["clean_accuracy"]
+    assert accuracy is not None and clean_accuracy is not None
+    assert (accuracy.value, clean_accuracy.value) == (0.8, pytest.approx(8 / 9))
     assert accuracy.low is not None and accuracy.high is not None and accuracy.low < 0.8 < accuracy.high
     assert row.scores["ece"] is not None and row.scores["ece"].value == pytest.approx(0.0)
     assert (row.pictures, row.clean_pictures, row.parameters, row.pictures_per_second) == (10, 9, 1000, 20)
@@ -62,8 +63,8 @@ def test_a_row_by_hand() -> None:
 def test_an_average_sums_parameters_and_seconds() -> None:
     row = model_row(average([evaluation(8), evaluation(8, model="b")]))
     assert (row.kind, row.models, row.parameters, row.pictures_per_second) == ("average", ("a", "b"), 2000, 10)
-    unknown = model_row(average([evaluation(8), evaluation(8, model="b", parameters=None, seconds=None)]))
-    assert (unknown.parameters, unknown.pictures_per_second) == (None, None)
+    unmeasured_row = model_row(average([evaluation(8), evaluation(8, model="b", parameters=None, seconds=None)]))
+    assert (unmeasured_row.parameters, unmeasured_row.pictures_per_second) == (None, None)
 
 
 def test_seeds_have_the_mean_and_the_sample_deviation() -> None:
@@ -75,15 +76,17 @@ def test_seeds_have_the_mean_and_the_sample_deviation() -> None:
 
 
 def test_seeds_of_one_recipe_are_detected_by_their_settings() -> None:
-    one, two, other = record(1), record(2), record(3, lr=2e-3)
-    assert recipes([one, other, two]) == [[0, 2]], "the folder of a run is no part of the recipe"
-    assert recipes([one, record(1)]) == [], "the same seed twice has no deviation"
-    assert recipes([one, {}, {"config": None}]) == [], "a model without a record is of no recipe"
-    assert recipes([one, {**two, "data": {"fingerprint": "g"}}]) == []
-    taught = {**two, "teachers": [{"folder": "t", "sha256": "s"}]}
-    assert recipes([one, taught]) == []
-    assert recipes([one, two, other, record(4, lr=2e-3), record(5)]) == [[0, 1, 4], [2, 3]]
-    assert recipes([{**one, "config": {"seed": 1, "augment": 3}}, two]) == []
+    first_record, second_record, other_record = record(1), record(2), record(3, lr=2e-3)
+    assert recipes([first_record, other_record, second_record]) == [[0, 2]], (
+        "the folder of a run is no part of the recipe"
+    )
+    assert recipes([first_record, record(1)]) == [], "the same seed twice has no deviation"
+    assert recipes([first_record, {}, {"config": None}]) == [], "a model without a record is of no recipe"
+    assert recipes([first_record, {**second_record, "data": {"fingerprint": "g"}}]) == []
+    taught_record = {**second_record, "teachers": [{"folder": "t", "sha256": "s"}]}
+    assert recipes([first_record, taught_record]) == []
+    assert recipes([first_record, second_record, other_record, record(4, lr=2e-3), record(5)]) == [[0, 1, 4], [2, 3]]
+    assert recipes([{**first_record, "config": {"seed": 1, "augment": 3}}, second_record]) == []
 
 
 def test_stated_seeds_say_what_differs_and_are_of_one_size() -> None:
@@ -97,8 +100,8 @@ def test_stated_seeds_say_what_differs_and_are_of_one_size() -> None:
 
 
 def test_the_files_hold_the_same_numbers() -> None:
-    odd = "=1+1_&|"
-    rows = [model_row(evaluation(8)), model_row(evaluation(6, model=odd, clean=None, approximate=True))]
+    odd_name = "=1+1_&|"
+    rows = [model_row(evaluation(8)), model_row(evaluation(6, model=odd_name, clean=None, approximate=True))]
     rows.append(seeds_row([evaluation(6), evaluation(8, model="b")]))
     text, markdown, latex = text_table(rows), markdown_rows(rows, "test split"), latex_table(rows, "test split")
     for table in (text, markdown, latex):
@@ -106,10 +109,10 @@ def test_the_files_hold_the_same_numbers() -> None:
     assert markdown.count("\n|") == 5 and r"=1+1\_\&\|" in markdown
     assert r"=1+1\_\&|" in latex and latex.count(r"\\") == 4 and latex.count(r"\midrule") == 2
     assert r"70.00 $\pm$ 14.14" in latex
-    read = list(csv.DictReader(io.StringIO(csv_table(rows))))
-    assert [row["accuracy_percent"] for row in read] == ["80.00", "60.00", "70.00"]
-    assert (read[1]["model"], read[1]["clean_accuracy_percent"]) == (f"'{odd}", ""), "a formula is no name"
-    assert (read[2]["kind"], read[2]["accuracy_std"], read[0]["accuracy_std"]) == ("seeds", "14.14", "")
+    csv_rows = list(csv.DictReader(io.StringIO(csv_table(rows))))
+    assert [row["accuracy_percent"] for row in csv_rows] == ["80.00", "60.00", "70.00"]
+    assert (csv_rows[1]["model"], csv_rows[1]["clean_accuracy_percent"]) == (f"'{odd_name}", ""), "a formula is no name"
+    assert (csv_rows[2]["kind"], csv_rows[2]["accuracy_std"], csv_rows[0]["accuracy_std"]) == ("seeds", "14.14", "")
 
 
 def test_an_approximate_clean_score_is_marked() -> None:

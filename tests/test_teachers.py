@@ -56,8 +56,8 @@ class TestLoss:
         probabilities = torch.tensor([[0.75, 0.25], [0.75, 0.25]])
         assert soft_divergence(probabilities, torch.zeros(2, 2), 2.0).item() == pytest.approx(expected)
         # At temperature 2, logits 2 ln 3 and 0 are probabilities of 3/4 and 1/4.
-        same = torch.tensor([[2 * math.log(3), 0.0]] * 2)
-        assert soft_divergence(probabilities, same, 2.0).item() == pytest.approx(0.0, abs=1e-6)
+        same_logits = torch.tensor([[2 * math.log(3), 0.0]] * 2)
+        assert soft_divergence(probabilities, same_logits, 2.0).item() == pytest.approx(0.0, abs=1e-6)
         assert soft_divergence(torch.tensor([[1.0, 0.0]]), torch.zeros(1, 2), 1.0).item() == pytest.approx(math.log(2))
 
     def test_blend_by_hand(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,8 +65,8 @@ class TestLoss:
         monkeypatch.setattr(Distillation, "probabilities", lambda self, pixels: torch.tensor([[0.75, 0.25]]))
         for weight, expected in ((0.0, 0.0), (1.0, 9 * divergence), (0.25, 0.25 * 9 * divergence)):
             blend = distillation(temperature=3.0, weight=weight)
-            found = blend(torch.zeros(1, 2), torch.zeros(1, 1, 4, 4))
-            assert found.item() == pytest.approx(expected)
+            loss = blend(torch.zeros(1, 2), torch.zeros(1, 1, 4, 4))
+            assert loss.item() == pytest.approx(expected)
 
     def test_gradient_keeps_its_size_at_any_temperature(self) -> None:
         # T^2 KL has the gradient T (softmax(z / T) - p) / B, which is (z - v) / C for small logits z, v of C classes.
@@ -93,32 +93,41 @@ class TestTeachers:
     def test_and_at_its_own_size(self, tmp_path: Path) -> None:
         images = synthetic_faces({"train": 4}, size=16).images
         (teacher,) = load_teachers([str(write_teacher(tmp_path / "t", image_size=48))], NAMES, CPU)
-        seen: list[torch.Size] = []
+        seen_shapes: list[torch.Size] = []
         teacher.classifier.network.register_forward_pre_hook(
-            lambda module, args, options: seen.append(options["pixel_values"].shape), with_kwargs=True
+            lambda module, args, options: seen_shapes.append(options["pixel_values"].shape), with_kwargs=True
         )
-        found = distillation(teacher).probabilities(STUDENT(tensor(images), 1)).numpy()
-        assert seen == [torch.Size([4, 3, 48, 48])]
+        probabilities = distillation(teacher).probabilities(STUDENT(tensor(images), 1)).numpy()
+        assert seen_shapes == [torch.Size([4, 3, 48, 48])]
         # The classifier rounds resized pictures to whole grey levels, the student's are not rounded.
-        assert np.allclose(found, softmax(teacher.classifier.logits(images) / 2.0), atol=0.02)
+        assert np.allclose(probabilities, softmax(teacher.classifier.logits(images) / 2.0), atol=0.02)
 
     def test_several_are_averaged(self, tmp_path: Path) -> None:
         folders = [str(write_teacher(tmp_path / str(seed), seed=seed)) for seed in (0, 1)]
         teachers = load_teachers(folders, NAMES, CPU)
         pixels = STUDENT(tensor(synthetic_faces({"train": 4}, size=16).images), 1)
-        one, two = (distillation(teacher).probabilities(pixels) for teacher in teachers)
-        assert not torch.allclose(one, two, atol=0.01)
-        assert torch.allclose(distillation(*teachers).probabilities(pixels), (one + two) / 2)
+        first_probabilities, second_probabilities = (
+            distillation(teacher).probabilities(pixels) for teacher in teachers
+        )
+        assert not torch.allclose(first_probabilities, second_probabilities, atol=0.01)
+        assert torch.allclose(
+            distillation(*teachers).probabilities(pixels), (first_probabilities + second_probabilities) / 2
+        )
 
     def test_every_second_picture_is_read_mirrored(self, tmp_path: Path) -> None:
         (teacher,) = load_teachers([str(write_teacher(tmp_path / "t"))], NAMES, CPU)
         pixels = STUDENT(tensor(synthetic_faces({"train": 5}, size=16).images), 1)
-        plain = distillation(teacher)
-        straight, turned = plain.probabilities(pixels), plain.probabilities(pixels.flip(-1))
-        assert not torch.allclose(straight, turned, atol=1e-4)
-        found = Distillation(DistillConfig(mirror=True), [teacher], STUDENT, "fp32").probabilities(pixels)
-        expected = torch.where(torch.tensor([[False], [True], [False], [True], [False]]), turned, straight)
-        assert torch.allclose(found, expected, atol=1e-6)
+        plain_distillation = distillation(teacher)
+        straight_probabilities, mirrored_probabilities = (
+            plain_distillation.probabilities(pixels),
+            plain_distillation.probabilities(pixels.flip(-1)),
+        )
+        assert not torch.allclose(straight_probabilities, mirrored_probabilities, atol=1e-4)
+        probabilities = Distillation(DistillConfig(mirror=True), [teacher], STUDENT, "fp32").probabilities(pixels)
+        expected = torch.where(
+            torch.tensor([[False], [True], [False], [True], [False]]), mirrored_probabilities, straight_probabilities
+        )
+        assert torch.allclose(probabilities, expected, atol=1e-6)
         assert torch.equal(half_mirrored(half_mirrored(pixels)), pixels)
 
     def test_classes_are_matched_by_name(self, tmp_path: Path) -> None:
@@ -127,15 +136,15 @@ class TestTeachers:
         assert teacher.columns.tolist() == [2, 3, 0]
         images = synthetic_faces({"train": 4}, size=16).images
         expected = softmax(teacher.classifier.logits(images)[:, [2, 3, 0]] / 2.0)
-        found = distillation(teacher).probabilities(STUDENT(tensor(images), 1)).numpy()
-        assert np.allclose(found, expected, atol=1e-5)
+        probabilities = distillation(teacher).probabilities(STUDENT(tensor(images), 1)).numpy()
+        assert np.allclose(probabilities, expected, atol=1e-5)
 
     def test_other_classes_are_refused(self, tmp_path: Path) -> None:
         folder = write_teacher(tmp_path / "t", ("calm", "glad", "angry"))
-        told = (
+        message = (
             rf"--teacher {folder}: cannot teach the classes calm, glad, sour: no class named sour; there is calm, gla"
         )
-        with pytest.raises(MienError, match=told):
+        with pytest.raises(MienError, match=message):
             load_teachers([str(folder)], NAMES, CPU)
 
     def test_no_such_teacher(self, tmp_path: Path) -> None:
@@ -146,9 +155,9 @@ class TestTeachers:
 @pytest.fixture
 def faces(monkeypatch: pytest.MonkeyPatch) -> FaceSet:
     """A small set that every source reads as."""
-    found = synthetic_faces({"train": 48, "validation": 12})
-    monkeypatch.setattr(finetune, "read_faces", lambda source: found)
-    return found
+    face_set = synthetic_faces({"train": 48, "validation": 12})
+    monkeypatch.setattr(finetune, "read_faces", lambda source: face_set)
+    return face_set
 
 
 def small(out: Path, backbone: Path, *teachers: Path, **changes: Any) -> TrainConfig:
@@ -162,34 +171,34 @@ class TestTraining:
     def test_a_student_learns_what_nobody_but_the_teacher_knows(
         self, faces: FaceSet, mae_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        learnt = {"epochs": 8, "ema": 0.8, "augment": AugmentConfig(brightness=0.0, contrast=0.0)}
-        train(small(tmp_path / "teacher", mae_folder, **learnt))
+        options = {"epochs": 8, "ema": 0.8, "augment": AugmentConfig(brightness=0.0, contrast=0.0)}
+        train(small(tmp_path / "teacher", mae_folder, **options))
         mislabelled = replace(faces, labels=(faces.labels + 1) % 3)
         monkeypatch.setattr(finetune, "read_faces", lambda source: mislabelled)
-        taught = small(
-            tmp_path / "student", mae_folder, tmp_path / "teacher", distill=DistillConfig(weight=1.0), **learnt
+        student_config = small(
+            tmp_path / "student", mae_folder, tmp_path / "teacher", distill=DistillConfig(weight=1.0), **options
         )
-        judged: dict[str, float] = {}
-        finish = FineTuning.finish_epoch
+        accuracies: dict[str, float] = {}
+        finish_epoch = FineTuning.finish_epoch
 
         def noting(self: FineTuning, epoch: int) -> None:
-            finish(self, epoch)
-            judged["wrong labels"] = self.state.history[-1]["val_accuracy"]
+            finish_epoch(self, epoch)
+            accuracies["wrong labels"] = self.state.history[-1]["val_accuracy"]
 
         monkeypatch.setattr(FineTuning, "finish_epoch", noting)
-        train(taught)
-        assert judged["wrong labels"] < 0.2
+        train(student_config)
+        assert accuracies["wrong labels"] < 0.2
 
     def test_the_record_names_the_teachers_which_stay_as_they_are(
         self, faces: FaceSet, mae_folder: Path, tmp_path: Path
     ) -> None:
         teacher = write_teacher(tmp_path / "teacher")
-        before = (teacher / "model.safetensors").read_bytes()
+        weights_before = (teacher / "model.safetensors").read_bytes()
         (loaded,) = load_teachers([str(teacher)], NAMES, CPU)
         assert not any(parameter.requires_grad for parameter in loaded.classifier.network.parameters())
         assert not loaded.classifier.network.training
         train(small(tmp_path / "run", mae_folder, teacher, distill=DistillConfig(0.3, 4.0), epochs=1))
-        assert (teacher / "model.safetensors").read_bytes() == before
+        assert (teacher / "model.safetensors").read_bytes() == weights_before
         meta = json.loads((tmp_path / "run" / "model" / "meta.json").read_text())
         assert meta["teachers"] == [{"folder": str(teacher), "sha256": loaded.sha256}] and len(loaded.sha256) == 64
         assert meta["config"]["distill"] == {
@@ -200,10 +209,12 @@ class TestTraining:
         teacher = write_teacher(tmp_path / "teacher")
         for name, teachers in (("alone", ()), ("taught", (teacher,)), ("again", (teacher,))):
             train(small(tmp_path / name, mae_folder, *teachers, epochs=1))
-        alone, taught, again = (load_file(tmp_path / n / "state.safetensors") for n in ("alone", "taught", "again"))
-        key = next(name for name in alone if name.startswith("network/vit.layers"))
-        assert not torch.equal(alone[key], taught[key])
-        assert torch.equal(taught[key], again[key])
+        weights_alone, weights_taught, weights_again = (
+            load_file(tmp_path / n / "state.safetensors") for n in ("alone", "taught", "again")
+        )
+        key = next(name for name in weights_alone if name.startswith("network/vit.layers"))
+        assert not torch.equal(weights_alone[key], weights_taught[key])
+        assert torch.equal(weights_taught[key], weights_again[key])
 
     def test_resumes_bit_for_bit_also_where_the_teacher_has_moved(
         self, faces: FaceSet, mae_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -216,19 +227,21 @@ class TestTraining:
             stop_after(3, patch)
             with pytest.raises(Stop):
                 train(small(tmp_path / "stopped", mae_folder, teacher, **options))
-        moved = shutil.copytree(teacher, tmp_path / "moved")
-        train(small(tmp_path / "stopped", mae_folder, moved, **options), resume=True)
-        whole, stopped = (load_file(tmp_path / name / "state.safetensors") for name in ("whole", "stopped"))
-        assert whole.keys() == stopped.keys()
-        assert all(torch.equal(whole[name], stopped[name]) for name in whole)
+        moved_teacher = shutil.copytree(teacher, tmp_path / "moved")
+        train(small(tmp_path / "stopped", mae_folder, moved_teacher, **options), resume=True)
+        whole_state, stopped_state = (load_file(tmp_path / name / "state.safetensors") for name in ("whole", "stopped"))
+        assert whole_state.keys() == stopped_state.keys()
+        assert all(torch.equal(whole_state[name], stopped_state[name]) for name in whole_state)
 
     def test_other_teachers_are_not_resumed_with(self, faces: FaceSet, mae_folder: Path, tmp_path: Path) -> None:
-        teacher, other = (write_teacher(tmp_path / str(seed), seed=seed) for seed in (0, 1))
+        teacher, other_teacher = (write_teacher(tmp_path / str(seed), seed=seed) for seed in (0, 1))
         train(small(tmp_path / "run", mae_folder, teacher, epochs=1))
-        with pytest.raises(MienError, match=rf"weights of the teacher {other} differ from those that the run learnt"):
-            train(small(tmp_path / "run", mae_folder, other, epochs=1), resume=True)
+        with pytest.raises(
+            MienError, match=rf"weights of the teacher {other_teacher} differ from those that the run learnt"
+        ):
+            train(small(tmp_path / "run", mae_folder, other_teacher, epochs=1), resume=True)
         with pytest.raises(MienError, match="the run has 1 teachers, got 2"):
-            train(small(tmp_path / "run", mae_folder, teacher, other, epochs=1), resume=True)
+            train(small(tmp_path / "run", mae_folder, teacher, other_teacher, epochs=1), resume=True)
         with pytest.raises(MienError, match=r"distill\.weight: 0\.5 -> 0\.9"):
             train(small(tmp_path / "run", mae_folder, teacher, epochs=1, distill=DistillConfig(0.9)), resume=True)
 

@@ -28,29 +28,31 @@ SHAPE = {"channels": [8, 8, 16, 16], "layers": [1, 1, 1, 1]}
 
 def write_teacher(folder: Path, backbone: str = "timm:resnet10t", **changes: Any) -> Path:
     torch.manual_seed(0)
-    given = {"image_size": 32, "network_args": SHAPE, **changes}
-    network, preprocessing = build(backbone, NAMES, grey=True, **given)
+    arguments = {"image_size": 32, "network_args": SHAPE, **changes}
+    network, preprocessing = build(backbone, NAMES, grey=True, **arguments)
     Classifier(network.eval(), preprocessing, NAMES).save(folder, {})
     return folder
 
 
 @pytest.fixture
 def teacher(tmp_path: Path) -> Teacher:
-    (found,) = load_teachers([str(write_teacher(tmp_path / "teacher"))], NAMES, CPU)
-    return found
+    (loaded_teacher,) = load_teachers([str(write_teacher(tmp_path / "teacher"))], NAMES, CPU)
+    return loaded_teacher
 
 
 @pytest.fixture
 def faces(monkeypatch: pytest.MonkeyPatch) -> FaceSet:
-    found = synthetic_faces({"train": 24, "validation": 9}, size=32)
-    monkeypatch.setattr(finetune, "read_faces", lambda source: found)
-    return found
+    face_set = synthetic_faces({"train": 24, "validation": 9}, size=32)
+    monkeypatch.setattr(finetune, "read_faces", lambda source: face_set)
+    return face_set
 
 
 def settings(out: Path, *teachers: Path, **changes: Any) -> TrainConfig:
-    given = {"backbone": "nano", "image_size": 32, "epochs": 2, "batch_size": 8, "warmup_epochs": 0.0, "device": "cpu",
-             "distill": DistillConfig(features=2.0)}  # fmt: skip
-    return TrainConfig(data="faces", out=str(out), teacher=[str(t) for t in teachers], **{**given, **changes})
+    options = {
+        "backbone": "nano", "image_size": 32, "epochs": 2, "batch_size": 8, "warmup_epochs": 0.0, "device": "cpu",
+        "distill": DistillConfig(features=2.0),
+    }  # fmt: skip
+    return TrainConfig(data="faces", out=str(out), teacher=[str(t) for t in teachers], **{**options, **changes})
 
 
 class TestDistance:
@@ -62,36 +64,36 @@ class TestDistance:
         student = self.student()
         hints = Hints(student, [teacher])
         maps: list[torch.Tensor] = []
-        inner = cast(Any, teacher.classifier.network).timm_model
+        inner_network = cast(Any, teacher.classifier.network).timm_model
         # Of maps with 8, 8, 4, 2 and 1 places a side at 32 px, the deepest of at least 4.
-        inner.layer2.register_forward_hook(lambda module, inputs, output: maps.append(output))
+        inner_network.layer2.register_forward_hook(lambda module, inputs, output: maps.append(output))
         pixels = torch.randn(6, 3, 32, 32)
         with torch.no_grad():
             teacher.classifier.network(pixel_values=pixels)
             states = logits_and_states(student, pixels[:, :1])[1]
-            found = hints(states)
+            distance = hints(states)
         assert len(states) == 5 and hints.block == 2
         target = (maps[0] - maps[0].mean((0, 2, 3), keepdim=True)) / (maps[0].std((0, 2, 3), keepdim=True) + 1e-3)
         target = target.flatten(2).mT  # 4 x 4 places, as the student has patches
         target = F.layer_norm(target, target.shape[-1:])
-        mine = F.layer_norm(states[2][:, 1:], (128,)) @ hints.projections[0]
-        cosine = (mine * target).sum(-1) / mine.norm(dim=-1) / target.norm(dim=-1)
-        assert found.item() == pytest.approx(1 - cosine.mean().item(), abs=1e-5)
+        projected_patches = F.layer_norm(states[2][:, 1:], (128,)) @ hints.projections[0]
+        cosine = (projected_patches * target).sum(-1) / projected_patches.norm(dim=-1) / target.norm(dim=-1)
+        assert distance.item() == pytest.approx(1 - cosine.mean().item(), abs=1e-5)
 
     def test_maps_come_to_the_students_grid(self, teacher: Teacher) -> None:
         student = self.student()
         hints = Hints(student, [teacher])
         with torch.no_grad():
             teacher.classifier.network(pixel_values=torch.randn(2, 3, 32, 32))
-            for size, places in ((16, 4), (48, 36)):
+            for size, place_count in ((16, 4), (48, 36)):
                 states = logits_and_states(student, torch.randn(2, 1, size, size))[1]
-                assert states[0].shape[1] == 1 + places
+                assert states[0].shape[1] == 1 + place_count
                 assert 0 < hints(states).item() < 2
 
     def test_the_projection_is_orthonormal_and_the_same_each_time(self, teacher: Teacher) -> None:
-        one, other = (Hints(self.student(), [teacher]).projections[0] for _ in range(2))
-        assert torch.equal(one, other)
-        assert torch.allclose(one.T @ one, torch.eye(one.shape[1]), atol=1e-5)
+        projection, other_projection = (Hints(self.student(), [teacher]).projections[0] for _ in range(2))
+        assert torch.equal(projection, other_projection)
+        assert torch.allclose(projection.T @ projection, torch.eye(projection.shape[1]), atol=1e-5)
 
     def test_it_moves_the_blocks_up_to_the_middle_alone(self, teacher: Teacher) -> None:
         student = self.student()
@@ -99,8 +101,8 @@ class TestDistance:
         pixels = torch.randn(2, 3, 32, 32)
         teacher.classifier.network(pixel_values=pixels)
         hints(logits_and_states(student, pixels[:, :1])[1]).backward()
-        moved = [layer.mlp.fc1.weight.grad is not None for layer in student.vit.layers]
-        assert moved == [True] * 2 + [False] * 2
+        has_gradient = [layer.mlp.fc1.weight.grad is not None for layer in student.vit.layers]
+        assert has_gradient == [True] * 2 + [False] * 2
         assert all(p.grad is None for p in teacher.classifier.network.parameters())
 
 
@@ -119,11 +121,11 @@ class TestWhoTeaches:
 
     def test_what_is_frozen_cannot_learn(self, tmp_path: Path, faces: FaceSet) -> None:
         folder = write_teacher(tmp_path / "teacher")
-        frozen = FreezeConfig(blocks=2, random_weights=True)
+        freezing = FreezeConfig(blocks=2, random_weights=True)
         with pytest.raises(MienError, match=r"the first 2 blocks, of which freeze\.blocks 2 leaves none; freeze fewer"):
-            train(settings(tmp_path / "run", folder, freeze=frozen))
-        released = FreezeConfig(blocks=2, release_epoch=2, random_weights=True)
-        train(settings(tmp_path / "run", folder, freeze=released))
+            train(settings(tmp_path / "run", folder, freeze=freezing))
+        freezing_at_first = FreezeConfig(blocks=2, release_epoch=2, random_weights=True)
+        train(settings(tmp_path / "run", folder, freeze=freezing_at_first))
 
     def test_nobody_is_refused(self) -> None:
         with pytest.raises(MienError, match=r"teacher: got \[\], expected the folder of one beside distill\.features"):
@@ -141,19 +143,19 @@ class TestRuns:
         folder = write_teacher(tmp_path / "teacher")
         losses: dict[float, float] = {}
         for weight in (0.0, 5.0):
-            seen: list[float] = []
+            distances: list[float] = []
             measure = Hints.__call__
 
             def noting(self: Hints, states: tuple[torch.Tensor, ...]) -> torch.Tensor:
-                found = measure(self, states)  # noqa: B023
-                seen.append(found.item())  # noqa: B023
-                return found if weight else 0 * found  # noqa: B023
+                distance = measure(self, states)  # noqa: B023
+                distances.append(distance.item())  # noqa: B023
+                return distance if weight else 0 * distance  # noqa: B023
 
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(Hints, "__call__", noting)
                 distill = DistillConfig(weight=0.0, features=weight or 1.0)
                 train(settings(tmp_path / str(weight), folder, epochs=4, optimizer="muon", distill=distill))
-            losses[weight] = sum(seen[-3:]) / 3
+            losses[weight] = sum(distances[-3:]) / 3
         assert losses[5.0] < 0.8 * losses[0.0]
 
     def test_resumes_bit_for_bit(self, tmp_path: Path, faces: FaceSet, monkeypatch: pytest.MonkeyPatch) -> None:

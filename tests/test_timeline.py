@@ -27,8 +27,8 @@ def face(number: int, label: str, share: float = 1.0, uncertain: bool = False) -
     return Face((0.0, 0.0, 50.0, 50.0), label, share, probabilities, uncertain, 1.0, crop, None, number)
 
 
-def record(time_s: float, *faces: Face, lost: bool = False) -> Recognition:
-    status = "error" if lost else "ok" if faces else "no_face"
+def record(time_s: float, *faces: Face, is_lost: bool = False) -> Recognition:
+    status = "error" if is_lost else "ok" if faces else "no_face"
     return Recognition("film.mp4", status, faces=faces, frame=0, time_s=time_s)  # type: ignore[arg-type]
 
 
@@ -44,10 +44,10 @@ def shares(column: np.ndarray) -> dict[str, float]:
 
 
 def test_a_column_stacks_the_probabilities_of_its_time() -> None:
-    drawn = Timeline("film.mp4", 0.25)
+    film_timeline = Timeline("film.mp4", 0.25)
     for frame in range(100):
-        drawn.add(record(frame / 25, face(0, "happy", 0.75) if frame < 50 else face(0, "sad")))
-    pixels = panel(drawn.draw())
+        film_timeline.add(record(frame / 25, face(0, "happy", 0.75) if frame < 50 else face(0, "sad")))
+    pixels = panel(film_timeline.draw())
     quarter, end = shares(pixels[:, pixels.shape[1] // 4]), shares(pixels[:, -1])
     assert quarter["happy"] == pytest.approx(0.75, abs=0.02) and quarter["neutral"] == pytest.approx(0.25, abs=0.02)
     assert end["sad"] == pytest.approx(1, abs=0.03)
@@ -57,67 +57,71 @@ def test_a_column_stacks_the_probabilities_of_its_time() -> None:
 
 
 def test_each_face_has_a_panel_which_is_blank_where_it_is_not_seen() -> None:
-    drawn = Timeline("film.mp4", 0.25)
+    film_timeline = Timeline("film.mp4", 0.25)
     for frame in range(100):
-        seen = [face(0, "happy")] if not 40 <= frame < 60 else []
-        seen += [face(1, "fear")] if frame >= 90 else []
-        drawn.add(record(frame / 25, *seen))
-    figure = drawn.draw()
-    wide = RIGHT - LEFT
+        seen_faces = [face(0, "happy")] if not 40 <= frame < 60 else []
+        seen_faces += [face(1, "fear")] if frame >= 90 else []
+        film_timeline.add(record(frame / 25, *seen_faces))
+    figure = film_timeline.draw()
+    width = RIGHT - LEFT
     for row, expected in ((0, [True, False, True]), (1, [False, False, True])):
         pixels = panel(figure, row)
-        filled = [max(shares(pixels[:, int(at * wide)]).values()) > 0.9 for at in (0.2, 0.5, 0.95)]
-        assert filled == expected
-    assert (panel(figure)[10, wide // 2] == timeline._EMPTY).all()
+        is_filled = [max(shares(pixels[:, int(position * width)]).values()) > 0.9 for position in (0.2, 0.5, 0.95)]
+        assert is_filled == expected
+    assert (panel(figure)[10, width // 2] == timeline._EMPTY).all()
 
 
 def test_a_single_frame_without_the_face_is_no_gap_in_a_long_film() -> None:
-    drawn = Timeline("film.mp4", 0)
+    film_timeline = Timeline("film.mp4", 0)
     for frame in range(4000):
-        drawn.add(record(frame / 25, *([] if frame % 50 == 25 else [face(0, "happy")])))
-    pixels = panel(drawn.draw())
-    filled = [shares(pixels[:, x])["happy"] > 0.9 for x in range(pixels.shape[1])]
-    assert np.mean(filled) > 0.99
+        film_timeline.add(record(frame / 25, *([] if frame % 50 == 25 else [face(0, "happy")])))
+    pixels = panel(film_timeline.draw())
+    is_filled = [shares(pixels[:, x])["happy"] > 0.9 for x in range(pixels.shape[1])]
+    assert np.mean(is_filled) > 0.99
 
 
 def test_uncertain_time_is_marked() -> None:
-    drawn = Timeline("film.mp4", 0.25)
+    film_timeline = Timeline("film.mp4", 0.25)
     for frame in range(100):
-        drawn.add(record(frame / 25, face(0, "happy", 0.5, uncertain=frame >= 75)))
-    strip = np.asarray(drawn.draw())[timeline._TOP + timeline._PANEL + 6, LEFT:RIGHT]
-    dark = np.asarray((strip < 128).all(axis=1))
-    assert dark.mean() == pytest.approx(0.25, abs=0.01) and dark[-100:].all()
+        film_timeline.add(record(frame / 25, face(0, "happy", 0.5, uncertain=frame >= 75)))
+    strip = np.asarray(film_timeline.draw())[timeline._TOP + timeline._PANEL + 6, LEFT:RIGHT]
+    is_dark = np.asarray((strip < 128).all(axis=1))
+    assert is_dark.mean() == pytest.approx(0.25, abs=0.01) and is_dark[-100:].all()
 
 
 def test_it_holds_no_more_for_a_longer_film() -> None:
-    drawn = Timeline("film.mp4", 0.25)
+    film_timeline = Timeline("film.mp4", 0.25)
     for minute in range(121):
         for frame in range(60):
-            drawn.add(record(60 * minute + frame, face(0, "happy")))
-    assert len(drawn._frame_counts) <= LARGEST_BINS and len(drawn._faces[0].bins) <= LARGEST_BINS
-    assert sum(drawn._frame_counts.values()) == sum(sums.frames for sums in drawn._faces[0].bins.values()) == 121 * 60
-    assert shares(panel(drawn.draw())[:, 700])["happy"] > 0.95
+            film_timeline.add(record(60 * minute + frame, face(0, "happy")))
+    assert len(film_timeline._frame_counts) <= LARGEST_BINS and len(film_timeline._faces[0].bins) <= LARGEST_BINS
+    assert (
+        sum(film_timeline._frame_counts.values())
+        == sum(sums.frames for sums in film_timeline._faces[0].bins.values())
+        == 121 * 60
+    )
+    assert shares(panel(film_timeline.draw())[:, 700])["happy"] > 0.95
 
 
 def test_faces_that_flash_by_are_counted_and_those_seen_longest_drawn() -> None:
-    drawn = Timeline("film.mp4", 0.25)
+    film_timeline = Timeline("film.mp4", 0.25)
     for frame in range(600):
-        drawn.add(record(frame / 25, face(0, "happy"), face(1 + frame, "sad")))
-    assert len(drawn._faces) <= timeline._MOST_TRACKS + 1 and 0 in drawn._faces
-    figure = drawn.draw()
+        film_timeline.add(record(frame / 25, face(0, "happy"), face(1 + frame, "sad")))
+    assert len(film_timeline._faces) <= timeline._MOST_TRACKS + 1 and 0 in film_timeline._faces
+    figure = film_timeline.draw()
     assert shares(panel(figure)[:, 700])["happy"] > 0.9
-    assert f"{601 - timeline.LARGEST_PANELS} more faces were seen for a shorter time." in drawn._remarks(6)
+    assert f"{601 - timeline.LARGEST_PANELS} more faces were seen for a shorter time." in film_timeline._remarks(6)
 
 
 def test_a_film_without_faces_and_with_damage_is_drawn_too(tmp_path: Path) -> None:
-    drawn = Timeline("film.mp4", 0)
-    assert drawn.draw().size[0] == 1600
-    drawn.add(record(0.0))
-    drawn.add(record(0.04, lost=True))
-    drawn.save(tmp_path / "new" / "timeline.png")
+    film_timeline = Timeline("film.mp4", 0)
+    assert film_timeline.draw().size[0] == 1600
+    film_timeline.add(record(0.0))
+    film_timeline.add(record(0.04, is_lost=True))
+    film_timeline.save(tmp_path / "new" / "timeline.png")
     with Image.open(tmp_path / "new" / "timeline.png") as figure:
         assert figure.format == "PNG" and figure.size[0] == 1600
-    assert "1 frame could not be read." in drawn._remarks(0)
+    assert "1 frame could not be read." in film_timeline._remarks(0)
     assert [entry.name for entry in (tmp_path / "new").iterdir()] == ["timeline.png"]
 
 

@@ -69,8 +69,8 @@ class TestBuild:
     def test_starts_as_timm_starts_it(self) -> None:
         network, preprocessing = built(*CNN)
         torch.manual_seed(0)
-        own = timm.create_model("resnet10t", in_chans=1, num_classes=3, **RESNET)
-        for name, value in own.state_dict().items():
+        timm_network = timm.create_model("resnet10t", in_chans=1, num_classes=3, **RESNET)
+        for name, value in timm_network.state_dict().items():
             assert torch.equal(value, network.timm_model.state_dict()[name])
         assert (num_channels(network), preprocessing.image_size) == (1, 32)
 
@@ -100,14 +100,16 @@ class TestBuild:
 
         monkeypatch.setattr(timm_backbone.timm, "create_model", from_disk)
         network, preprocessing = built("timm:test_resnet.r160_in1k")
-        first = "conv1.weight" if "conv1.weight" in colour.state_dict() else "conv1.0.weight"
-        assert torch.allclose(network.timm_model.state_dict()[first], colour.state_dict()[first].sum(1, keepdim=True))
-        own = network.timm_model.pretrained_cfg["mean"]
-        assert preprocessing.mean == pytest.approx([sum(w * m for w, m in zip(LUMA, own, strict=True))] * 3)
-        assert built("timm:test_resnet.r160_in1k", grey=False)[1].mean == pytest.approx(own)
+        weight_name = "conv1.weight" if "conv1.weight" in colour.state_dict() else "conv1.0.weight"
+        assert torch.allclose(
+            network.timm_model.state_dict()[weight_name], colour.state_dict()[weight_name].sum(1, keepdim=True)
+        )
+        colour_means = network.timm_model.pretrained_cfg["mean"]
+        assert preprocessing.mean == pytest.approx([sum(w * m for w, m in zip(LUMA, colour_means, strict=True))] * 3)
+        assert built("timm:test_resnet.r160_in1k", grey=False)[1].mean == pytest.approx(colour_means)
 
     @pytest.mark.parametrize(
-        ("backbone", "arguments", "told"),
+        ("backbone", "arguments", "message"),
         [
             ("timm:resnet1", None, r"timm [\d.]+ has no such network; did you mean timm:resnet18\?"),
             ("timm:test_resnet.best", None, "no weights of the tag best; there is r160_in1k"),
@@ -115,8 +117,8 @@ class TestBuild:
             ("timm:test_vit", {"patch_size": 5}, "image_size: got 32, which test_vit does not read"),
         ],
     )
-    def test_what_cannot_be_built(self, backbone: str, arguments: dict[str, Any] | None, told: str) -> None:
-        with pytest.raises(MienError, match=told):
+    def test_what_cannot_be_built(self, backbone: str, arguments: dict[str, Any] | None, message: str) -> None:
+        with pytest.raises(MienError, match=message):
             built(backbone, arguments)
 
     def test_weights_out_of_reach(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -137,8 +139,8 @@ class TestOptimizer:
         config = TrainConfig(data="", out="", backbone=kind[0], lr=1e-3, head_lr=5e-3, layer_decay=0.5).resolved()
         freeze(network, 0)
         groups = build_optimizer(network, config).param_groups
-        found = [id(p) for group in groups for p in group["params"]]
-        assert sorted(found) == sorted(id(p) for p in network.parameters())
+        parameter_ids = [id(p) for group in groups for p in group["params"]]
+        assert sorted(parameter_ids) == sorted(id(p) for p in network.parameters())
         for group in groups:
             is_head = {id(p) in {id(q) for q in heads(network)[0].parameters()} for p in group["params"]}
             assert is_head == {group["lr"] == 5e-3}
@@ -151,10 +153,10 @@ class TestOptimizer:
         config = TrainConfig(data="", out="", backbone=CNN[0], lr=1.0, layer_decay=0.5).resolved()
         groups = build_optimizer(network, config).param_groups
         scale = {id(p): group["lr_scale"] for group in groups for p in group["params"]}
-        of = dict(network.timm_model.named_parameters())
+        parameters = dict(network.timm_model.named_parameters())
         names = ("conv1.0.weight", "layer1.0.conv1.weight", "layer2.0.conv1.weight", "layer3.0.conv1.weight",
                  "layer4.0.conv1.weight", "fc.weight")  # fmt: skip
-        assert [scale[id(of[name])] for name in names] == [0.5**5, 0.5**4, 0.5**3, 0.5**2, 0.5, 1.0]
+        assert [scale[id(parameters[name])] for name in names] == [0.5**5, 0.5**4, 0.5**3, 0.5**2, 0.5, 1.0]
 
 
 class TestFolder:
@@ -174,8 +176,8 @@ class TestFolder:
         for mode in ("L", "RGB"):
             answers = reader([Image.fromarray(image).convert(mode) for image in images], top_k=3)
             for row, answer in zip(expected, answers, strict=True):
-                given = {item["label"]: item["score"] for item in answer}
-                assert [given[name] for name in NAMES] == pytest.approx(list(row), abs=1e-4)
+                scores = {entry["label"]: entry["score"] for entry in answer}
+                assert [scores[name] for name in NAMES] == pytest.approx(list(row), abs=1e-4)
 
     @pytest.mark.parametrize("kind", [CNN, VIT], ids=["cnn", "vit"])
     def test_a_colour_photo_reads_as_its_luma(self, kind: tuple[str, dict[str, Any] | None], tmp_path: Path) -> None:
@@ -189,23 +191,26 @@ class TestFolder:
         saved(tmp_path / "model", *CNN)
         path = tmp_path / "model" / "model.safetensors"
         weights = load_file(path)
-        first = sorted(name for name in weights if name.endswith("layer4.0.bn1.running_mean"))[0]
-        for changed, told in (
-            ({name: value for name, value in weights.items() if name != first}, "1 weights are missing .*running_mean"),
+        missing_name = sorted(name for name in weights if name.endswith("layer4.0.bn1.running_mean"))[0]
+        for changed_weights, message in (
+            (
+                {name: value for name, value in weights.items() if name != missing_name},
+                "1 weights are missing .*running_mean",
+            ),
             ({**weights, "odd": torch.zeros(1)}, "1 weights are foreign"),
-            ({**weights, first: torch.zeros(3)}, "cannot be read"),
+            ({**weights, missing_name: torch.zeros(3)}, "cannot be read"),
         ):
-            save_file(changed, path, metadata={"format": "pt"})
-            with pytest.raises(MienError, match=told):
+            save_file(changed_weights, path, metadata={"format": "pt"})
+            with pytest.raises(MienError, match=message):
                 Classifier.load(tmp_path / "model")
 
 
 @pytest.fixture
 def faces(monkeypatch: pytest.MonkeyPatch) -> FaceSet:
     """A small set that every source reads as."""
-    found = synthetic_faces({"train": 48, "validation": 12}, size=32)
-    monkeypatch.setattr(finetune, "read_faces", lambda source: found)
-    return found
+    face_set = synthetic_faces({"train": 48, "validation": 12}, size=32)
+    monkeypatch.setattr(finetune, "read_faces", lambda source: face_set)
+    return face_set
 
 
 def small(out: Path, **changes: Any) -> TrainConfig:
@@ -248,9 +253,9 @@ class TestTraining:
                 train(small(tmp_path / "stopped", **options))
         train(small(tmp_path / "stopped", **options), resume=True)
         for name in ("state.safetensors", "model/model.safetensors"):
-            whole, stopped = (load_file(tmp_path / one / name) for one in ("whole", "stopped"))
-            assert whole.keys() == stopped.keys()
-            assert all(torch.equal(whole[key], stopped[key]) for key in whole)
+            whole_state, stopped_state = (load_file(tmp_path / folder / name) for folder in ("whole", "stopped"))
+            assert whole_state.keys() == stopped_state.keys()
+            assert all(torch.equal(whole_state[key], stopped_state[key]) for key in whole_state)
 
     def test_a_size_that_a_trained_network_does_not_read(self) -> None:
         shape = {"patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
@@ -269,12 +274,12 @@ class TestTraining:
     def test_what_timm_does_not_take(self, capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(MienError, match=r"freeze\.blocks: got 2 for timm:resnet18, expected 0"):
             TrainConfig(data="d", out="o", backbone="timm:resnet18", freeze=FreezeConfig(blocks=2))
-        given = ["train", "--data", "d", "--out", "o", "--backbone"]
-        assert main([*given, "timm:test_vit", "--patch-size", "8", "--network-args", '{"in_chans": 1}']) == 2
-        told = capsys.readouterr().err
-        assert "--patch-size: got 8 for timm:test_vit, expected it in network_args" in told
-        assert "--network-args: got in_chans, which data decides" in told
-        assert main([*given, "tiny", "--network-args", '{"depth": 1}']) == 2
+        arguments = ["train", "--data", "d", "--out", "o", "--backbone"]
+        assert main([*arguments, "timm:test_vit", "--patch-size", "8", "--network-args", '{"in_chans": 1}']) == 2
+        stderr = capsys.readouterr().err
+        assert "--patch-size: got 8 for timm:test_vit, expected it in network_args" in stderr
+        assert "--network-args: got in_chans, which data decides" in stderr
+        assert main([*arguments, "tiny", "--network-args", '{"depth": 1}']) == 2
         assert "--network-args: got {'depth': 1} for tiny, expected a backbone timm:NAME" in capsys.readouterr().err
 
 
@@ -290,8 +295,8 @@ def test_two_processes_keep_the_statistics_that_were_judged(tmp_path: Path) -> N
                "--data", str(data), "--out", str(tmp_path / "run"), "--backbone", CNN[0], "--network-args",
                json.dumps(RESNET), "--epochs=1", "--batch-size=8", "--ema=0", "--device=cpu"]  # fmt: skip
     environment = {**os.environ, "MIEN_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=200, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    completed = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=200, check=False)
+    assert completed.returncode == 0, completed.stderr[-3000:]
     loaded = Classifier.load(tmp_path / "run")
     temperature = loaded.meta().get("calibration", {}).get("temperature", 1.0)
     validation = faces.part("validation")

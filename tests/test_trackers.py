@@ -31,9 +31,9 @@ def small(out: Path, **changes: Any) -> TrainConfig:
 
 @pytest.fixture
 def faces(monkeypatch: pytest.MonkeyPatch) -> FaceSet:
-    found = synthetic_faces(COUNTS)
-    monkeypatch.setattr(finetune, "read_faces", lambda source: found)
-    return found
+    face_set = synthetic_faces(COUNTS)
+    monkeypatch.setattr(finetune, "read_faces", lambda source: face_set)
+    return face_set
 
 
 def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
@@ -61,8 +61,8 @@ def test_a_resumed_run_goes_on_in_the_file_and_repeats_no_step(
     faces: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("tensorboard")
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    train(small(whole, track=["tensorboard"]))
+    whole_folder, resumed_folder = tmp_path / "whole", tmp_path / "parts"
+    train(small(whole_folder, track=["tensorboard"]))
     original = finetune.FineTuning.save_state
 
     def save_first_epoch_alone(self: finetune.FineTuning) -> None:
@@ -71,16 +71,16 @@ def test_a_resumed_run_goes_on_in_the_file_and_repeats_no_step(
         if len(self.state.history) == 2:
             raise KeyboardInterrupt
 
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(finetune.FineTuning, "save_state", save_first_epoch_alone)
-        train(small(parts, track=["tensorboard"]))
-    assert [step for step, _ in scalars(parts / "tensorboard")["step/loss"]] == [20, 40, 60, 80]
-    train(small(parts, track=["tensorboard"]), resume=True)  # repeats the second epoch
-    assert len(list((parts / "tensorboard").iterdir())) == 1
-    first, second = scalars(whole / "tensorboard"), scalars(parts / "tensorboard")
-    assert first.keys() == second.keys()
-    for name in first.keys() - {"epoch/seconds", "epoch/images_per_second"}:
-        assert second[name] == first[name], name
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(finetune.FineTuning, "save_state", save_first_epoch_alone)
+        train(small(resumed_folder, track=["tensorboard"]))
+    assert [step for step, _ in scalars(resumed_folder / "tensorboard")["step/loss"]] == [20, 40, 60, 80]
+    train(small(resumed_folder, track=["tensorboard"]), resume=True)  # repeats the second epoch
+    assert len(list((resumed_folder / "tensorboard").iterdir())) == 1
+    whole_scalars, resumed_scalars = scalars(whole_folder / "tensorboard"), scalars(resumed_folder / "tensorboard")
+    assert whole_scalars.keys() == resumed_scalars.keys()
+    for name in whole_scalars.keys() - {"epoch/seconds", "epoch/images_per_second"}:
+        assert resumed_scalars[name] == whole_scalars[name], name
 
 
 def test_a_new_run_in_the_same_place_begins_a_new_file(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ class Calls:
         )  # fmt: skip
         return module
 
-    def of(self, kind: str) -> list[Any]:
+    def values_of(self, kind: str) -> list[Any]:
         return [value for name, value in self.calls if name == kind]
 
 
@@ -151,23 +151,27 @@ def test_other_trackers_get_settings_and_numbers_and_resume_their_run(
     monkeypatch.setitem(sys.modules, name, stand_in.module(name))
     config = small(tmp_path, track=[name], lr=0.25)
     require_trackers(config)
-    first = Tracking(config, Accelerator(cpu=True), resumed=False)
-    first.log({"loss": 1.5, "knn": None}, 20, prefix="step")
-    first.log({"loss": 1.5}, 20, prefix="epoch")
-    first.finish()
-    (logged_settings,) = stand_in.of("config")
+    tracking = Tracking(config, Accelerator(cpu=True), resumed=False)
+    tracking.log({"loss": 1.5, "knn": None}, 20, prefix="step")
+    tracking.log({"loss": 1.5}, 20, prefix="epoch")
+    tracking.finish()
+    (logged_settings,) = stand_in.values_of("config")
     assert logged_settings["lr"] == 0.25 and logged_settings["augment.flip"] == 0.5
-    assert stand_in.of("log") == [(20, {"step/loss": 1.5}), (20, {"epoch/loss": 1.5})]
-    again = Tracking(config, Accelerator(cpu=True), resumed=True)
-    again.log({"loss": 1.5}, 20, prefix="step")
-    again.log({"loss": 1.25}, 40, prefix="step")
-    assert stand_in.of("log")[2:] == [(40, {"step/loss": 1.25})], "no step twice"
-    assert len(stand_in.of("config")) == 1
-    before, after = stand_in.of("init")
+    assert stand_in.values_of("log") == [(20, {"step/loss": 1.5}), (20, {"epoch/loss": 1.5})]
+    resumed_tracking = Tracking(config, Accelerator(cpu=True), resumed=True)
+    resumed_tracking.log({"loss": 1.5}, 20, prefix="step")
+    resumed_tracking.log({"loss": 1.25}, 40, prefix="step")
+    assert stand_in.values_of("log")[2:] == [(40, {"step/loss": 1.25})], "no step twice"
+    assert len(stand_in.values_of("config")) == 1
+    first_options, second_options = stand_in.values_of("init")
     if name == "mlflow":
-        assert (before["run_id"], after["run_id"]) == (None, "run-7")
+        assert (first_options["run_id"], second_options["run_id"]) == (None, "run-7")
     else:
-        assert before == after and before["resume"] == "allow" and before["name"].startswith(tmp_path.name)
+        assert (
+            first_options == second_options
+            and first_options["resume"] == "allow"
+            and first_options["name"].startswith(tmp_path.name)
+        )
     assert json.loads((tmp_path / RECORD).read_text())["last_step"] == 40
 
 
@@ -179,7 +183,7 @@ def test_a_tracker_that_fails_does_not_end_the_run(
     monkeypatch.setitem(sys.modules, "wandb", module)
     tracking = Tracking(small(tmp_path, track=["wandb"]), Accelerator(cpu=True), resumed=False)
 
-    def fail(*given: Any, **options: Any) -> None:
+    def fail(*arguments: Any, **options: Any) -> None:
         raise ConnectionError("no route\nto host")
 
     tracking.accelerator.trackers[0].tracker.log = fail

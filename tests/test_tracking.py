@@ -21,11 +21,11 @@ def face(left: float, top: float = 0.0, side: float = 40.0, happy: float = 0.75)
 
 
 def ids(faces: tuple[Face, ...]) -> list[int | None]:
-    return [one.id for one in faces]
+    return [tracked_face.id for tracked_face in faces]
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "expected"),
+    ("box", "other_box", "expected"),
     [
         ((0, 0, 4, 4), (0, 0, 4, 4), 1.0),
         ((0, 0, 4, 4), (2, 0, 4, 4), 8 / 24),
@@ -33,8 +33,8 @@ def ids(faces: tuple[Face, ...]) -> list[int | None]:
         ((0, 0, 4, 4), (1, 1, 2, 2), 4 / 16),
     ],
 )
-def test_overlap_by_hand(one: Box, other: Box, expected: float) -> None:
-    assert overlap(one, other) == overlap(other, one) == pytest.approx(expected)
+def test_overlap_by_hand(box: Box, other_box: Box, expected: float) -> None:
+    assert overlap(box, other_box) == overlap(other_box, box) == pytest.approx(expected)
 
 
 def test_two_faces_keep_their_ids_in_whatever_order_they_come() -> None:
@@ -49,10 +49,10 @@ def test_faces_that_cross_go_on_where_their_speed_takes_them() -> None:
     tracker = Tracker(0)
     for frame in range(20):
         # They pass each other at frame 10, 12 pixels above and below; one alone is seen there.
-        right, left = face(10 * frame, 0), face(200 - 10 * frame, 12)
-        seen = [right] if frame == 10 else [right, left]
-        followed = tracker.update(seen, frame / 25)
-        assert ids(followed) == ([0] if frame == 10 else [0, 1]), frame
+        right_face, left_face = face(10 * frame, 0), face(200 - 10 * frame, 12)
+        seen_faces = [right_face] if frame == 10 else [right_face, left_face]
+        tracked_faces = tracker.update(seen_faces, frame / 25)
+        assert ids(tracked_faces) == ([0] if frame == 10 else [0, 1]), frame
 
 
 def test_a_face_out_of_sight_comes_back_where_it_would_be() -> None:
@@ -99,29 +99,29 @@ def test_smoothing_is_of_time_and_not_of_frames(rate: int) -> None:
     tracker = Tracker(0.25, threshold=0.6)
     tracker.update([face(0, happy=1.0)], 0)
     for frame in range(1, rate + 1):
-        (followed,) = tracker.update([face(0, happy=0.0)], frame / rate)
+        (tracked_face,) = tracker.update([face(0, happy=0.0)], frame / rate)
     # After a second, or four time constants, e^-4 of what was before is left.
-    assert followed.probabilities["happy"] == pytest.approx(math.exp(-4))
-    assert sum(followed.probabilities.values()) == pytest.approx(1)
+    assert tracked_face.probabilities["happy"] == pytest.approx(math.exp(-4))
+    assert sum(tracked_face.probabilities.values()) == pytest.approx(1)
 
 
 def test_label_score_and_uncertain_follow_from_the_smoothed_ones() -> None:
     tracker = Tracker(0.25, threshold=0.6)
     tracker.update([face(0, happy=1.0)], 0)
-    (followed,) = tracker.update([face(0, happy=0.2)], 0.25 * math.log(2))
+    (tracked_face,) = tracker.update([face(0, happy=0.2)], 0.25 * math.log(2))
     # Half of the way from 1.0 to 0.2; by itself the frame is sad, 0.8, and certain.
-    assert followed.probabilities == pytest.approx({"happy": 0.6, "sad": 0.4})
-    assert (followed.label, followed.score) == ("happy", pytest.approx(0.6))
-    (followed,) = tracker.update([face(0, happy=0.3)], 0.5 * math.log(2))
-    assert (followed.label, followed.score, followed.uncertain) == ("sad", pytest.approx(0.55), True)
-    assert followed.detector_score == 1.0
+    assert tracked_face.probabilities == pytest.approx({"happy": 0.6, "sad": 0.4})
+    assert (tracked_face.label, tracked_face.score) == ("happy", pytest.approx(0.6))
+    (tracked_face,) = tracker.update([face(0, happy=0.3)], 0.5 * math.log(2))
+    assert (tracked_face.label, tracked_face.score, tracked_face.uncertain) == ("sad", pytest.approx(0.55), True)
+    assert tracked_face.detector_score == 1.0
 
 
 def test_without_smoothing_or_threshold_nothing_is_changed() -> None:
     tracker = Tracker(0, threshold=0.99)
     tracker.update([face(0, happy=1.0)], 0)
-    (followed,) = tracker.update([face(0, happy=0.2)], 0.04)
-    assert followed.probabilities == {"happy": 0.2, "sad": 0.8} and followed.uncertain is False
+    (tracked_face,) = tracker.update([face(0, happy=0.2)], 0.04)
+    assert tracked_face.probabilities == {"happy": 0.2, "sad": 0.8} and tracked_face.uncertain is False
     tracker = Tracker()
     assert tracker.update([face(0)], 0)[0].uncertain is None
 
@@ -142,8 +142,8 @@ def test_another_face_in_the_same_place_gets_a_new_id_and_starts_unsmoothed() ->
     tracker = Tracker(0.25)
     for frame in range(5):
         assert ids(tracker.update([looking(1, happy=1.0)], frame / 25)) == [0]
-    (cut,) = tracker.update([looking(2, happy=0.0)], 5 / 25)
-    assert cut.id == 1 and cut.probabilities["happy"] == 0
+    (new_face,) = tracker.update([looking(2, happy=0.0)], 5 / 25)
+    assert new_face.id == 1 and new_face.probabilities["happy"] == 0
     assert ids(tracker.update([looking(2, left=2.0)], 6 / 25)) == [1]
     # The first one comes back, as after a flash: it is known again.
     assert ids(tracker.update([looking(1)], 7 / 25)) == [0]
@@ -155,16 +155,16 @@ def test_light_and_long_gaps_make_no_other_face() -> None:
     assert ids(tracker.update([looking(1, brightness=0.3)], 0.04)) == [0]
     # A head that was turned away for long may look different; where it is tells more.
     assert ids(tracker.update([looking(2)], 0.04 + LOOKS_S + 0.01)) == [0]
-    flat = replace(face(0), crop=np.full((48, 48), 90, np.uint8))
-    assert ids(tracker.update([flat], 0.4)) == [0]
+    flat_face = replace(face(0), crop=np.full((48, 48), 90, np.uint8))
+    assert ids(tracker.update([flat_face], 0.4)) == [0]
 
 
 def test_a_cut_forgets_everything() -> None:
     tracker = Tracker(0.25)
     tracker.update([face(0, happy=1.0)], 0.0)
     tracker.forget()
-    (after,) = tracker.update([face(0, happy=0.0)], 0.04)
-    assert after.id == 1 and after.probabilities["happy"] == 0
+    (new_face,) = tracker.update([face(0, happy=0.0)], 0.04)
+    assert new_face.id == 1 and new_face.probabilities["happy"] == 0
 
 
 def test_what_is_gone_is_forgotten() -> None:

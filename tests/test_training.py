@@ -42,9 +42,9 @@ COUNTS = {"train": 48, "validation": 12, "test": 6}
 @pytest.fixture
 def faces(monkeypatch: pytest.MonkeyPatch) -> FaceSet:
     """A small set that every source reads as."""
-    found = synthetic_faces(COUNTS)
-    monkeypatch.setattr(finetune, "read_faces", lambda source: found)
-    return found
+    face_set = synthetic_faces(COUNTS)
+    monkeypatch.setattr(finetune, "read_faces", lambda source: face_set)
+    return face_set
 
 
 def small(out: Path, backbone: Path, **changes: object) -> TrainConfig:
@@ -75,10 +75,10 @@ class TestRun:
         assert [row["epoch"] for row in rows] == ["1", "2", "3", "4", "5", "6"]
         assert {"loss", "val_loss", "val_accuracy", "val_macro_f1", "lr"} <= set(rows[0])
         assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
-        best = max(float(row["val_accuracy"]) for row in rows)
-        assert best > 0.6
+        best_accuracy = max(float(row["val_accuracy"]) for row in rows)
+        assert best_accuracy > 0.6
         meta = json.loads((out / "meta.json").read_text())
-        assert meta["metrics"]["accuracy"] == best
+        assert meta["metrics"]["accuracy"] == best_accuracy
         assert meta["data"]["fingerprint"] == faces.fingerprint
         assert meta["command"] == "mien train ..." and meta["versions"]["torch"]
         assert meta == json.loads((folder / "meta.json").read_text())
@@ -86,7 +86,7 @@ class TestRun:
         assert {path.stat().st_mode & 0o777 for path in out.rglob("*") if path.is_file()} == {0o666 & ~umask()}
         validation = faces.part("validation")
         loaded = Classifier.load(folder)
-        assert (loaded.logits(validation.images).argmax(1) == validation.labels).mean() == pytest.approx(best)
+        assert (loaded.logits(validation.images).argmax(1) == validation.labels).mean() == pytest.approx(best_accuracy)
         sketches = loaded.sketches()
         assert sketches is not None and sketches.codes.shape == (48, 32)
 
@@ -100,16 +100,18 @@ class TestRun:
     def test_frozen_tensors_are_bit_identical_after_training(
         self, faces: FaceSet, mae_folder: Path, tmp_path: Path
     ) -> None:
-        before, _ = build(str(mae_folder), faces.names, grey=True)
+        untrained_network, _ = build(str(mae_folder), faces.names, grey=True)
         train(small(tmp_path / "run", mae_folder, freeze=FreezeConfig(blocks=2)))
-        after = load_file(tmp_path / "run" / "state.safetensors")
-        moved = {
-            name for name, value in before.state_dict().items() if not torch.equal(value, after[f"average/{name}"])
+        trained_state = load_file(tmp_path / "run" / "state.safetensors")
+        moved_names = {
+            name
+            for name, value in untrained_network.state_dict().items()
+            if not torch.equal(value, trained_state[f"average/{name}"])
         }
-        assert {name.split(".")[2] for name in moved if name.startswith("vit.layers")} == {"2"}
-        assert not any(name.startswith("vit.embeddings") for name in moved)
+        assert {name.split(".")[2] for name in moved_names if name.startswith("vit.layers")} == {"2"}
+        assert not any(name.startswith("vit.embeddings") for name in moved_names)
         assert not any(
-            "vit.layers.0." in name or "vit.embeddings" in name for name in after if name.startswith("moments/")
+            "vit.layers.0." in name or "vit.embeddings" in name for name in trained_state if name.startswith("moments/")
         )
 
     def test_gradual_release_trains_more_each_epoch(
@@ -118,8 +120,8 @@ class TestRun:
         freezing = FreezeConfig(blocks=2, release_epoch=2, gradual=True)
         train(small(tmp_path / "run", mae_folder, epochs=4, freeze=freezing))
         frozen = [
-            sum(line.rstrip().endswith(" -") for line in part.splitlines())
-            for part in capsys.readouterr().err.split("part ")
+            sum(line.rstrip().endswith(" -") for line in text.splitlines())
+            for text in capsys.readouterr().err.split("part ")
         ]
         assert frozen[1:] == [3, 2, 1, 0]
 
@@ -164,15 +166,15 @@ class TestResume:
         }
         monkeypatch.setattr(run, "STEPS_BETWEEN_CHECKS", 1)
         train(small(tmp_path / "whole", mae_folder, **options))
-        stopped = small(tmp_path / "stopped", mae_folder, **options)
+        stopped_config = small(tmp_path / "stopped", mae_folder, **options)
         with monkeypatch.context() as patch:
             stop_after(updates, patch)
             with pytest.raises(Stop):
-                train(stopped)
-        train(stopped, resume=True)
+                train(stopped_config)
+        train(stopped_config, resume=True)
         assert same(weights(tmp_path / "whole"), weights(tmp_path / "stopped"))
-        whole, resumed = (load_file(tmp_path / name / "state.safetensors") for name in ("whole", "stopped"))
-        assert same(whole, resumed)
+        whole_state, resumed_state = (load_file(tmp_path / name / "state.safetensors") for name in ("whole", "stopped"))
+        assert same(whole_state, resumed_state)
 
     @pytest.mark.parametrize("epoch", [0, 1, 2])
     def test_killed_after_a_state_and_before_its_model(
@@ -184,7 +186,7 @@ class TestResume:
         if epoch == 0:  # the best model is the untrained classifier, until an epoch does better
             config = small(tmp_path / "second", tmp_path / "whole", lr=1e-9, freeze=FreezeConfig(blocks=0))
             train(config)
-        killed, save_model = replace(config, out=str(tmp_path / "killed")), FineTuning.save_model
+        killed_config, save_model = replace(config, out=str(tmp_path / "killed")), FineTuning.save_model
 
         def dying(self: FineTuning, network: Network, row: dict[str, float]) -> None:
             if row["epoch"] == epoch:
@@ -194,12 +196,17 @@ class TestResume:
         with monkeypatch.context() as patch:
             patch.setattr(FineTuning, "save_model", dying)
             with pytest.raises(Stop):
-                train(killed)
-        train(killed, resume=True)
+                train(killed_config)
+        train(killed_config, resume=True)
         assert same(weights(Path(config.out)), weights(tmp_path / "killed"))
-        whole, resumed = (json.loads((Path(out) / "meta.json").read_text()) for out in (config.out, killed.out))
-        assert resumed["metrics"] == whole["metrics"] and resumed["calibration"] == whole["calibration"]
-        assert resumed["metrics"]["epoch"] == epoch
+        whole_meta, resumed_meta = (
+            json.loads((Path(out) / "meta.json").read_text()) for out in (config.out, killed_config.out)
+        )
+        assert (
+            resumed_meta["metrics"] == whole_meta["metrics"]
+            and resumed_meta["calibration"] == whole_meta["calibration"]
+        )
+        assert resumed_meta["metrics"]["epoch"] == epoch
 
     def test_a_changed_configuration_is_refused(self, faces: FaceSet, mae_folder: Path, tmp_path: Path) -> None:
         config = small(tmp_path / "run", mae_folder, epochs=1)
@@ -259,7 +266,7 @@ class TestTrouble:
         self, faces: FaceSet, mae_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         train(small(tmp_path / "whole", mae_folder, epochs=1))
-        before = (tmp_path / "whole" / "state.safetensors").read_bytes()
+        state_bytes = (tmp_path / "whole" / "state.safetensors").read_bytes()
 
         def full(*args: object, **options: object) -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -268,7 +275,7 @@ class TestTrouble:
         with pytest.raises(MienError, match="No space left on device"):
             train(small(tmp_path / "run", mae_folder, epochs=1))
         assert not list((tmp_path / "run").glob("*.tmp")) and not (tmp_path / "run" / "state.safetensors").exists()
-        assert (tmp_path / "whole" / "state.safetensors").read_bytes() == before
+        assert (tmp_path / "whole" / "state.safetensors").read_bytes() == state_bytes
 
     def test_a_device_that_is_not_there(self, faces: FaceSet, mae_folder: Path, tmp_path: Path) -> None:
         with pytest.raises(MienError, match="does not have"):
@@ -295,14 +302,16 @@ class TestBaseline:
         assert "epoch   1/80" in capsys.readouterr().out
 
     @pytest.mark.parametrize(
-        ("backbone", "told"),
+        ("backbone", "message"),
         [
             ("tinny", "--backbone tinny: no such folder, and neither a preset"),
             ("timm:resnet1", "--backbone timm:resnet1: timm .* has no such network"),
         ],
     )
-    def test_a_wrong_backbone_is_told_before_the_data_is_read(self, backbone: str, told: str, tmp_path: Path) -> None:
-        with pytest.raises(MienError, match=told):
+    def test_a_wrong_backbone_is_told_before_the_data_is_read(
+        self, backbone: str, message: str, tmp_path: Path
+    ) -> None:
+        with pytest.raises(MienError, match=message):
             train(TrainConfig(data=str(tmp_path / "nothing"), out=str(tmp_path / "run"), backbone=backbone))
 
     def test_the_schedule_by_hand(self, mae_folder: Path) -> None:
@@ -389,8 +398,8 @@ class TestTargets:
 def write_folder(root: Path, faces: FaceSet) -> Path:
     """Writes a set as a folder with train/ and val/, a sub-folder a class."""
     for image, label, split, name in zip(faces.images, faces.labels, faces.splits, faces.ids, strict=True):
-        part = {"train": "train", "validation": "val", "test": "test"}[str(split)]
-        folder = root / part / faces.names[label]
+        split_folder = {"train": "train", "validation": "val", "test": "test"}[str(split)]
+        folder = root / split_folder / faces.names[label]
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.asarray(image)).save(folder / f"{name}.png")
     return root
@@ -399,18 +408,18 @@ def write_folder(root: Path, faces: FaceSet) -> Path:
 class TestProcesses:
     """Real processes: killed, and side by side."""
 
-    def arguments(self, data: Path, backbone: Path, out: Path, *more: str) -> list[str]:
+    def arguments(self, data: Path, backbone: Path, out: Path, *options: str) -> list[str]:
         return ["-m", "mien", "train", "--data", str(data), "--backbone", str(backbone), "--out", str(out),
                 "--epochs=3",
                 "--batch-size=8", "--lr=0.001", "--device=cpu", "--warmup-epochs=1", "--freeze.blocks=1",
-                *more]  # fmt: skip
+                *options]  # fmt: skip
 
     def run(self, command: list[str], tmp_path: Path) -> str:
-        done = subprocess.run(
+        completed = subprocess.run(
             command, capture_output=True, text=True, env=self.environment(tmp_path), timeout=300, check=False
         )
-        assert done.returncode == 0, done.stderr[-3000:]
-        return done.stdout
+        assert completed.returncode == 0, completed.stderr[-3000:]
+        return completed.stdout
 
     def environment(self, tmp_path: Path) -> dict[str, str]:
         return {**os.environ, "MIEN_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
@@ -440,9 +449,11 @@ class TestProcesses:
         data = write_folder(tmp_path / "faces", synthetic_faces({"train": 64, "validation": 13}))
         self.run([sys.executable, *self.arguments(data, mae_folder, tmp_path / "one")], tmp_path)
         launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
-        printed = self.run([*launch, *self.arguments(data, mae_folder, tmp_path / "two")], tmp_path)
-        assert printed.count("epoch   1/3") == 1
-        one, two = (list(csv.DictReader((tmp_path / name / "history.csv").open())) for name in ("one", "two"))
-        for row, other in zip(one, two, strict=True):
+        output = self.run([*launch, *self.arguments(data, mae_folder, tmp_path / "two")], tmp_path)
+        assert output.count("epoch   1/3") == 1
+        single_rows, parallel_rows = (
+            list(csv.DictReader((tmp_path / name / "history.csv").open())) for name in ("one", "two")
+        )
+        for row, other_row in zip(single_rows, parallel_rows, strict=True):
             for name in ("loss", "val_loss", "val_accuracy"):
-                assert float(other[name]) == pytest.approx(float(row[name]), abs=2e-5)
+                assert float(other_row[name]) == pytest.approx(float(row[name]), abs=2e-5)

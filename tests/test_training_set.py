@@ -61,8 +61,8 @@ def test_each_photo_gives_its_largest_face_or_a_reason(tmp_path: Path) -> None:
     faces = read_faces(str(out))
     assert faces.images.shape == (3, 20, 20) and faces.names == ("happy", "sad")
     grey = Image.open(io.BytesIO(PHOTOS["happy/two.png"])).convert("L")
-    wanted = np.asarray(grey.resize((20, 20), Image.Resampling.BILINEAR, box=(60, 0, 120, 60))).astype(int)
-    assert np.abs(faces.images[1].astype(int) - wanted).max() <= 1
+    expected = np.asarray(grey.resize((20, 20), Image.Resampling.BILINEAR, box=(60, 0, 120, 60))).astype(int)
+    assert np.abs(faces.images[1].astype(int) - expected).max() <= 1
 
 
 @pytest.mark.parametrize(("which", "count"), [("largest", 3), ("all", 4), ("only", 2)])
@@ -107,10 +107,10 @@ def test_the_command_tells_what_was_left_out(tmp_path: Path, capsys: pytest.Capt
     }
     source, out = write_folder(tmp_path / "photos", members), tmp_path / "set"
     assert main(["data", "crop", str(source), "--out", str(out), "--detector", "none", "--size", "24"]) == 0
-    told = capsys.readouterr()
-    assert told.out == f"{out}: 2 faces of 2 photos, 2 files left out\n"
-    assert "mien: left out" in told.err and "c.png: is empty" in told.err and "d.heic: is no picture" in told.err
-    again = ["data", "crop", str(source), "--out", str(tmp_path / "again"), "--detector", "none", "--size", "24"]
-    assert main([*again, "-q"]) == 0
-    assert capsys.readouterr().err == told.err
+    output = capsys.readouterr()
+    assert output.out == f"{out}: 2 faces of 2 photos, 2 files left out\n"
+    assert "mien: left out" in output.err and "c.png: is empty" in output.err and "d.heic: is no picture" in output.err
+    arguments = ["data", "crop", str(source), "--out", str(tmp_path / "again"), "--detector", "none", "--size", "24"]
+    assert main([*arguments, "-q"]) == 0
+    assert capsys.readouterr().err == output.err
     assert main(["data", "crop", str(source), "--out", str(out)]) == 2

@@ -30,8 +30,8 @@ def vit(
 
 def cls(network: ViTForImageClassification, pixels: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
-        found: torch.Tensor = network.vit(pixels).last_hidden_state[:, 0]
-    return found
+        states: torch.Tensor = network.vit(pixels).last_hidden_state[:, 0]
+    return states
 
 
 def smooth_pictures() -> torch.Tensor:
@@ -42,31 +42,35 @@ def smooth_pictures() -> torch.Tensor:
 
 class TestSizes:
     def test_the_same_size_is_the_identity(self, mae_folder: Path) -> None:
-        own, same = vit(mae_folder), vit(mae_folder, 32, 8)
-        for name, value in own.vit.state_dict().items():
-            assert torch.equal(value, same.vit.state_dict()[name])
-        assert resample(own, 32, 8) is own
+        own_network, same_network = vit(mae_folder), vit(mae_folder, 32, 8)
+        for name, value in own_network.vit.state_dict().items():
+            assert torch.equal(value, same_network.vit.state_dict()[name])
+        assert resample(own_network, 32, 8) is own_network
 
     def test_twice_the_size_in_twice_the_patches_reads_the_same(self, mae_folder: Path) -> None:
-        own, twice = vit(mae_folder), vit(mae_folder, 64, 16)
+        own_network, doubled_network = vit(mae_folder), vit(mae_folder, 64, 16)
         pixels = smooth_pictures()
-        large = F.interpolate(pixels, size=(64, 64), mode="bicubic", antialias=True)
-        before, after = cls(own, pixels), cls(twice, large)
-        assert (after - before).norm() < 0.02 * before.norm()
-        other = cls(own, pixels.flip(-1))
-        assert (other - before).norm() > 0.05 * before.norm()
+        large_pixels = F.interpolate(pixels, size=(64, 64), mode="bicubic", antialias=True)
+        own_states, doubled_states = cls(own_network, pixels), cls(doubled_network, large_pixels)
+        assert (doubled_states - own_states).norm() < 0.02 * own_states.norm()
+        mirrored_states = cls(own_network, pixels.flip(-1))
+        assert (mirrored_states - own_states).norm() > 0.05 * own_states.norm()
 
     def test_patches_by_hand(self, mae_folder: Path) -> None:
         # A patch of one colour stays one when it is enlarged, so its embedding stays too.
-        own, twice = (vit(mae_folder, *size).vit.embeddings.patch_embeddings for size in ((32, 8), (64, 16)))
-        grey = own(torch.full((1, 1, 32, 32), 0.7))
-        assert torch.allclose(twice(torch.full((1, 1, 64, 64), 0.7)), grey, atol=1e-4)
+        own_embeddings, doubled_embeddings = (
+            vit(mae_folder, *size).vit.embeddings.patch_embeddings for size in ((32, 8), (64, 16))
+        )
+        grey = own_embeddings(torch.full((1, 1, 32, 32), 0.7))
+        assert torch.allclose(doubled_embeddings(torch.full((1, 1, 64, 64), 0.7)), grey, atol=1e-4)
 
     def test_positions_have_the_new_grid(self, mae_folder: Path) -> None:
-        own, wide = (vit(mae_folder, size).vit.embeddings.position_embeddings for size in (None, 64))
-        assert (own.shape, wide.shape) == ((1, 1 + 4 * 4, 32), (1, 1 + 8 * 8, 32))
-        assert torch.equal(wide[:, 0], own[:, 0])
-        assert not wide.requires_grad
+        own_positions, wide_positions = (
+            vit(mae_folder, size).vit.embeddings.position_embeddings for size in (None, 64)
+        )
+        assert (own_positions.shape, wide_positions.shape) == ((1, 1 + 4 * 4, 32), (1, 1 + 8 * 8, 32))
+        assert torch.equal(wide_positions[:, 0], own_positions[:, 0])
+        assert not wide_positions.requires_grad
         # Rows of the grid stay rows: a table that grows downwards alone is as before from left to right.
         network = vit(mae_folder)
         grid = torch.arange(4.0)[:, None, None].expand(4, 4, 32).reshape(1, 16, 32)

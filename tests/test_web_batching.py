@@ -26,8 +26,8 @@ def test_the_records_are_those_of_the_recognizer() -> None:
     pictures = [face(200), face(240, count=3), b"no picture", face(0)]
     with closing(Reader(recognizer(), 2, 0.1)) as reader:
         records = reader.submit(uploads(*pictures)).result(10)
-    alone = [Recognizer(engine=Mean(), detector=Gate(is_open=True)).recognize(picture) for picture in pictures]
-    assert [record.record()["faces"] for record in records] == [record.record()["faces"] for record in alone]
+    single_records = [Recognizer(engine=Mean(), detector=Gate(is_open=True)).recognize(picture) for picture in pictures]
+    assert [record.record()["faces"] for record in records] == [record.record()["faces"] for record in single_records]
     assert [record.status for record in records] == ["ok", "ok", "error", "no_face"]
     assert [record.input for record in records] == ["0.png", "1.png", "2.png", "3.png"]
     assert str(records[2].error).startswith("2.png: is not a picture")
@@ -86,12 +86,12 @@ def test_what_breaks_the_model_fails_alone() -> None:
 def test_a_cancelled_request_is_not_searched() -> None:
     detector = Gate()
     with closing(Reader(recognizer(detector), 1, 0.1)) as reader:
-        first = reader.submit(uploads(face()))
+        first_future = reader.submit(uploads(face()))
         wait_until(lambda: detector.searches == 1)
-        second, third = reader.submit(uploads(face(), face())), reader.submit(uploads(face()))
-        second.cancel()
+        second_future, third_future = reader.submit(uploads(face(), face())), reader.submit(uploads(face()))
+        second_future.cancel()
         detector.gate.set()
-        assert first.result(10) and third.result(10)
+        assert first_future.result(10) and third_future.result(10)
     assert detector.searches == 2
 
 
@@ -148,10 +148,10 @@ def test_a_picture_alone_is_searched_on_all_threads_and_others_on_one_each() -> 
 
         def __init__(self) -> None:
             super().__init__()
-            self.alone = 0
+            self.lone_searches = 0
 
         def detect_alone(self, picture: np.ndarray) -> Any:
-            self.alone += 1
+            self.lone_searches += 1
             return super().detect(picture)
 
     detector = Sides()
@@ -162,5 +162,5 @@ def test_a_picture_alone_is_searched_on_all_threads_and_others_on_one_each() -> 
         detector.gate.set()
         for future in futures:
             future.result(10)
-    assert detector.alone == 1, "the first and the last had the threads for themselves"
+    assert detector.lone_searches == 1, "the first and the last had the threads for themselves"
     assert OneThread(detector).name == "bright"

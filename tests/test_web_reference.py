@@ -153,12 +153,12 @@ def test_the_examples_are_real_answers(capsys: pytest.CaptureFixture[str]) -> No
     with TestClient(create_app(ServiceSettings())) as test_client:
         recognized = test_client.post("/v1/recognize", files={"pictures": ("astronaut.png", photo)}).json()
         analyzed = test_client.post("/analyze", files={"img": ("a.png", photo)}).json()
-        small = test_client.post("/v1/recognize", json={"pictures": [EXAMPLES["picture"]]})
+        small_response = test_client.post("/v1/recognize", json={"pictures": [EXAMPLES["picture"]]})
         line = test_client.post(
             "/v1/recognize", content=photo, headers={"content-type": "image/png", "accept": "application/x-ndjson"}
         ).text
     assert nearly(EXAMPLES["recognize"], recognized) and nearly(EXAMPLES["analyze"], analyzed)
-    assert small.status_code == 200 and small.json()["records"][0]["status"] == "no_face"
+    assert small_response.status_code == 200 and small_response.json()["records"][0]["status"] == "no_face"
     print_json(Recognizer().recognize(photo))
     assert line == capsys.readouterr().out, "to the last digit what `mien predict --json` prints"
 

@@ -63,8 +63,12 @@ def test_every_way_of_sending_a_picture_gives_the_same_faces(service: TestClient
     assert response.status_code == 200, response.text
     (record,) = response.json()["records"]
     assert record["input"] in ("picture 0", "0.png") and record["status"] == "ok"
-    (seen,) = record["faces"]
-    assert seen["box"] == [4.0, 6.0, 12.0, 12.0] and seen["label"] == "glad" and seen["uncertain"] is True
+    (face_record,) = record["faces"]
+    assert (
+        face_record["box"] == [4.0, 6.0, 12.0, 12.0]
+        and face_record["label"] == "glad"
+        and face_record["uncertain"] is True
+    )
 
 
 def test_several_pictures_come_back_in_order_and_a_broken_one_says_why(service: TestClient) -> None:
@@ -132,8 +136,8 @@ def test_deepface_clients_get_its_shape(service: TestClient, actions: Any) -> No
 
 
 def test_deepface_forms_and_faces_that_are_not_enforced(service: TestClient) -> None:
-    form = {"actions": '["emotion"]', "enforce_detection": "false"}
-    response = service.post("/analyze", files={"img": ("a.png", face(0))}, data=form)
+    fields = {"actions": '["emotion"]', "enforce_detection": "false"}
+    response = service.post("/analyze", files={"img": ("a.png", face(0))}, data=fields)
     assert [result["region"]["w"] for result in response.json()["results"]] == [24]
     problem(service.post("/analyze", files={"img": ("a.png", face(0))}), 400, "no-face")
     problem(service.post("/analyze", files={"img": ("a.png", face())}, data={"actions": "age"}), 422, "value")
@@ -151,8 +155,8 @@ def test_urls_and_paths_are_not_fetched(service: TestClient, path: str, key: str
 def many_scans() -> bytes:
     """A progressive JPEG file whose last scan is there 200 times."""
     data = encoded(np.zeros((64, 64, 3), np.uint8), "JPEG", progressive=True)
-    last = data.rindex(b"\xff\xda")
-    return data[:last] + data[last:-2] * 200 + data[-2:]
+    last_scan = data.rindex(b"\xff\xda")
+    return data[:last_scan] + data[last_scan:-2] * 200 + data[-2:]
 
 
 BODIES: dict[str, tuple[dict[str, Any], int, str]] = {
@@ -203,16 +207,16 @@ BODIES: dict[str, tuple[dict[str, Any], int, str]] = {
 
 
 @pytest.fixture(scope="module")
-def small() -> Any:
+def small_service() -> Any:
     """A service with small limits, whose detector must not be asked."""
     with client(max_bytes=100_000, max_pixels=50_000, max_pictures=4, detector=Gate()) as test_client:
         yield test_client
 
 
 @pytest.mark.parametrize("name", BODIES)
-def test_a_wrong_body_is_a_problem_before_anything_is_searched(small: TestClient, name: str) -> None:
+def test_a_wrong_body_is_a_problem_before_anything_is_searched(small_service: TestClient, name: str) -> None:
     arguments, status, kind = BODIES[name]
-    problem(small.post("/v1/recognize", **arguments), status, kind)
+    problem(small_service.post("/v1/recognize", **arguments), status, kind)
 
 
 def broken_pictures() -> list[bytes]:
@@ -220,12 +224,12 @@ def broken_pictures() -> list[bytes]:
     generator = np.random.default_rng(0)
     corpus = []
     for kind in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM"):
-        whole = encoded(generator.integers(0, 256, (32, 32, 3), np.uint8), kind)
-        corpus += [whole[: len(whole) // part] for part in (2, 4, 20)]
+        whole_picture = encoded(generator.integers(0, 256, (32, 32, 3), np.uint8), kind)
+        corpus += [whole_picture[: len(whole_picture) // divisor] for divisor in (2, 4, 20)]
         for _ in range(12):
-            data = bytearray(whole)
-            for place in generator.integers(0, min(len(data), 400), 6):
-                data[place] = int(generator.integers(0, 256))
+            data = bytearray(whole_picture)
+            for position in generator.integers(0, min(len(data), 400), 6):
+                data[position] = int(generator.integers(0, 256))
             corpus.append(bytes(data))
     return corpus
 
@@ -243,8 +247,8 @@ def test_broken_pictures_are_records_or_problems_and_never_faults(service: TestC
 
 def test_file_names_are_shown_without_folders_and_controls(service: TestClient) -> None:
     names = ["../../etc/passwd", "C:\\photos\\me.png", "a\x1b[31m.png", "x" * 1000]
-    sent = [("pictures", (name, face())) for name in names]
-    records = service.post("/v1/recognize", files=sent).json()["records"]
+    sent_files = [("pictures", (name, face())) for name in names]
+    records = service.post("/v1/recognize", files=sent_files).json()["records"]
     assert [record["input"] for record in records[:2]] == ["passwd", "me.png"]
     assert records[2]["input"].isprintable() and len(records[3]["input"]) == 255
 
@@ -259,13 +263,13 @@ def test_no_path_leads_out(service: TestClient, path: str) -> None:
 
 
 def test_other_methods_are_refused_with_those_that_work(service: TestClient) -> None:
-    for method, path, allowed in [
+    for method, path, allowed_methods in [
         ("GET", "/v1/recognize", "POST"), ("DELETE", "/v1/model", "GET"), ("TRACE", "/healthz", "GET"),
         ("POST", "/models/yunet.onnx", "GET, HEAD"),
     ]:  # fmt: skip
         response = service.request(method, path)
         problem(response, 405, "method")
-        assert response.headers["allow"] == allowed
+        assert response.headers["allow"] == allowed_methods
 
 
 def test_a_full_queue_says_so_at_once() -> None:
@@ -280,9 +284,9 @@ def test_a_full_queue_says_so_at_once() -> None:
         for thread in threads:
             thread.start()
         wait_until(lambda: detector.searches >= 1 and "mien_requests_held 2.0" in test_client.get("/metrics").text)
-        refused = test_client.post("/v1/recognize", content=face(), headers=PNG)
-        problem(refused, 503, "busy")
-        assert 1 <= int(refused.headers["retry-after"]) <= 60
+        response = test_client.post("/v1/recognize", content=face(), headers=PNG)
+        problem(response, 503, "busy")
+        assert 1 <= int(response.headers["retry-after"]) <= 60
         problem(test_client.get("/readyz"), 503, "busy")
         assert test_client.get("/healthz").status_code == 200
         detector.gate.set()
@@ -325,29 +329,31 @@ def test_keys_protect_what_costs_and_nothing_else(tmp_path: Path) -> None:
     keys.write_text(f"# ours\n\n{KEY}\n{KEY}-2\n")
     with client(api_keys=read_api_keys(keys)) as test_client:
         for path in ("/v1/recognize", "/v1/explain", "/analyze"):
-            refused = test_client.post(path, content=face(), headers=PNG)
-            problem(refused, 401, "api-key")
-            assert refused.headers["www-authenticate"] == "Bearer"
+            response = test_client.post(path, content=face(), headers=PNG)
+            problem(response, 401, "api-key")
+            assert response.headers["www-authenticate"] == "Bearer"
         problem(test_client.get("/metrics"), 401, "api-key")
-        for wrong in (
+        for wrong_headers in (
             {"x-api-key": "no"},
             {"authorization": "Bearer no"},
             {"authorization": f"Basic {KEY}"},
             {"x-api-key": ""},
         ):
-            problem(test_client.post("/v1/recognize", content=face(), headers={**PNG, **wrong}), 401, "api-key")
-        for right in ({"x-api-key": KEY}, {"authorization": f"Bearer {KEY}-2"}):
-            assert test_client.post("/v1/recognize", content=face(), headers={**PNG, **right}).status_code == 200
+            problem(test_client.post("/v1/recognize", content=face(), headers={**PNG, **wrong_headers}), 401, "api-key")
+        for right_headers in ({"x-api-key": KEY}, {"authorization": f"Bearer {KEY}-2"}):
+            assert (
+                test_client.post("/v1/recognize", content=face(), headers={**PNG, **right_headers}).status_code == 200
+            )
         for path in ("/v1/model", "/healthz", "/readyz", "/docs", "/openapi.json"):
             assert test_client.get(path).status_code == 200
         assert test_client.get("/v1/model").json()["api_key_needed"] is True
 
 
 def test_every_key_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    compared = []
+    compared_pairs = []
 
     def note(first: bytes, second: bytes) -> bool:
-        compared.append((first, second))
+        compared_pairs.append((first, second))
         return True
 
     monkeypatch.setattr(access.hmac, "compare_digest", note)
@@ -355,7 +361,7 @@ def test_every_key_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch,
     keys.write_text(f"{KEY}\n{KEY}-2\n{KEY}-3\n")
     with client(api_keys=read_api_keys(keys)) as test_client:
         test_client.post("/v1/recognize", content=face(), headers={**PNG, "x-api-key": KEY})
-    assert len(compared) == 3 and all(len(digest) == 32 for pair in compared for digest in pair)
+    assert len(compared_pairs) == 3 and all(len(digest) == 32 for pair in compared_pairs for digest in pair)
 
 
 @pytest.mark.parametrize(
@@ -379,14 +385,17 @@ def test_pages_of_other_origins_are_kept_out_unless_named(service: TestClient) -
             "access-control-allow-origin"
             not in test_client.get("/v1/model", headers={"origin": "https://e.org"}).headers
         )
-        asked = {
+        preflight_headers = {
             "origin": origin,
             "access-control-request-method": "POST",
             "access-control-request-headers": "x-api-key",
         }
-        assert test_client.options("/v1/recognize", headers=asked).headers["access-control-allow-origin"] == origin
-        refused = test_client.options("/v1/recognize", headers={**asked, "origin": "https://e.org"})
-        assert refused.status_code == 400 and refused.headers["content-type"] == MEDIA_TYPE
+        assert (
+            test_client.options("/v1/recognize", headers=preflight_headers).headers["access-control-allow-origin"]
+            == origin
+        )
+        response = test_client.options("/v1/recognize", headers={**preflight_headers, "origin": "https://e.org"})
+        assert response.status_code == 400 and response.headers["content-type"] == MEDIA_TYPE
 
 
 @pytest.mark.parametrize("origin", ["*", "example.org", "https://example.org/", "https://a b", "null"])
@@ -405,10 +414,10 @@ def test_every_answer_has_the_usual_headers(service: TestClient, path: str) -> N
 
 def test_request_ids_are_taken_if_they_are_harmless(service: TestClient) -> None:
     assert service.get("/healthz", headers={"x-request-id": "abc-1.2_3"}).headers["x-request-id"] == "abc-1.2_3"
-    for wrong in ("", "a b", "x" * 65, 'a"b', "é".encode("latin-1").decode("latin-1")):
-        sent = {b"x-request-id": wrong.encode("latin-1")}
-        answer = service.get("/healthz", headers=sent)
-        assert answer.headers["x-request-id"] != wrong and len(answer.headers["x-request-id"]) == 32
+    for wrong_id in ("", "a b", "x" * 65, 'a"b', "é".encode("latin-1").decode("latin-1")):
+        headers = {b"x-request-id": wrong_id.encode("latin-1")}
+        answer = service.get("/healthz", headers=headers)
+        assert answer.headers["x-request-id"] != wrong_id and len(answer.headers["x-request-id"]) == 32
 
 
 def test_pictures_and_their_names_are_neither_logged_nor_stored(
@@ -419,10 +428,10 @@ def test_pictures_and_their_names_are_neither_logged_nor_stored(
 
     monkeypatch.setattr(tempfile, "mkstemp", refuse)
     monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
-    large = encoded(np.random.default_rng(0).integers(0, 100, (1200, 1200, 3), np.uint8))
-    assert len(large) > 2**21, "more than a spooled file would keep in memory"
+    large_picture = encoded(np.random.default_rng(0).integers(0, 100, (1200, 1200, 3), np.uint8))
+    assert len(large_picture) > 2**21, "more than a spooled file would keep in memory"
     with caplog.at_level(logging.DEBUG):
-        for data in (large, b"broken"):
+        for data in (large_picture, b"broken"):
             service.post("/v1/recognize", files={"pictures": ("my-secret-name.png", data)})
             service.post("/v1/recognize?detector=none&x=my-secret-name", content=data, headers=PNG)
             service.get("/my-secret-name")
@@ -435,26 +444,35 @@ def test_pictures_and_their_names_are_neither_logged_nor_stored(
 
 
 def test_the_model_is_described(service: TestClient) -> None:
-    about = service.get("/v1/model").json()
-    assert about["labels"] == ["calm", "glad"] and about["stated_accuracy"] == 0.8 and about["threshold"] == 0.9
-    assert about["limits"] == {"max_bytes": 20_000_000, "max_pixels": 25_000_000, "max_pictures": 16, "timeout_s": 30.0}
-    assert about["accuracy"]["low"] < about["accuracy"]["value"] < about["accuracy"]["high"]
-    assert "/models/nano-int8.onnx" in about["page"]["models"] and "guess" in about["notice"]
-    assert 0 < about["sure"]["coverage"] < 1 and about["robustness"][0]["change"] == "none"
-    card = service.get(about["card"])
+    model_info = service.get("/v1/model").json()
+    assert (
+        model_info["labels"] == ["calm", "glad"]
+        and model_info["stated_accuracy"] == 0.8
+        and model_info["threshold"] == 0.9
+    )
+    assert model_info["limits"] == {
+        "max_bytes": 20_000_000,
+        "max_pixels": 25_000_000,
+        "max_pictures": 16,
+        "timeout_s": 30.0,
+    }
+    assert model_info["accuracy"]["low"] < model_info["accuracy"]["value"] < model_info["accuracy"]["high"]
+    assert "/models/nano-int8.onnx" in model_info["page"]["models"] and "guess" in model_info["notice"]
+    assert 0 < model_info["sure"]["coverage"] < 1 and model_info["robustness"][0]["change"] == "none"
+    card = service.get(model_info["card"])
     assert card.headers["content-type"].startswith("text/markdown") and "## Scores" in card.text
-    page = service.get(about["card"], headers={"accept": "text/html"})
+    page = service.get(model_info["card"], headers={"accept": "text/html"})
     assert "<h2>Scores</h2>" in page.text and "<table>" in page.text
 
 
 def test_int8_states_its_own_accuracy() -> None:
     with TestClient(create_app(ServiceSettings(model="mini-int8"))) as test_client:
-        about = test_client.get("/v1/model").json()
+        int8_info = test_client.get("/v1/model").json()
     with TestClient(create_app(ServiceSettings(model="mini"))) as test_client:
-        whole = test_client.get("/v1/model").json()
-    assert about["file"] == "model.int8.onnx" and about["sha256"] != whole["sha256"]
-    assert about["accuracy"]["value"] != whole["accuracy"]["value"] and about["accuracy"]["clean"] is None
-    assert about["accuracy"]["low"] < about["accuracy"]["value"] < about["accuracy"]["high"]
+        mini_info = test_client.get("/v1/model").json()
+    assert int8_info["file"] == "model.int8.onnx" and int8_info["sha256"] != mini_info["sha256"]
+    assert int8_info["accuracy"]["value"] != mini_info["accuracy"]["value"] and int8_info["accuracy"]["clean"] is None
+    assert int8_info["accuracy"]["low"] < int8_info["accuracy"]["value"] < int8_info["accuracy"]["high"]
 
 
 def test_the_report_is_shown_if_it_is_named(service: TestClient, tmp_path: Path) -> None:
@@ -479,10 +497,10 @@ def test_the_page_is_served_packed_and_by_its_tag(tmp_path: Path) -> None:
         page = test_client.get("/")
         assert page.headers["content-type"] == "text/html; charset=utf-8" and "hello" in page.text
         assert page.headers["content-encoding"] == "gzip" and int(page.headers["content-length"]) < 200
-        again = test_client.get("/", headers={"if-none-match": page.headers["etag"]})
-        assert again.status_code == 304 and not again.content
-        plain = test_client.get("/", headers={"accept-encoding": "gzip;q=0, identity"})
-        assert "content-encoding" not in plain.headers and plain.headers["etag"] != page.headers["etag"]
+        cached_page = test_client.get("/", headers={"if-none-match": page.headers["etag"]})
+        assert cached_page.status_code == 304 and not cached_page.content
+        plain_page = test_client.get("/", headers={"accept-encoding": "gzip;q=0, identity"})
+        assert "content-encoding" not in plain_page.headers and plain_page.headers["etag"] != page.headers["etag"]
         assert test_client.get("/reader.mjs").headers["content-type"].startswith("text/javascript")
         assert test_client.get("/built/engine.wasm").headers["content-type"] == "application/wasm"
         head = test_client.head("/built/engine.wasm")

@@ -38,19 +38,19 @@ def connect(address: str) -> socket.socket:
 
 def answer(connection: socket.socket) -> bytes:
     """Everything until the other side closes."""
-    parts = []
-    while part := connection.recv(65_536):
-        parts.append(part)
-    return b"".join(parts)
+    chunks = []
+    while chunk := connection.recv(65_536):
+        chunks.append(chunk)
+    return b"".join(chunks)
 
 
 def single_answer(connection: socket.socket) -> bytes:
     """One answer, of a connection that stays open."""
     data = b""
     while (head := re.match(rb"(?is)(.*content-length: (\d+).*?)\r\n\r\n", data)) is None:
-        part = connection.recv(65_536)
-        assert part, data
-        data += part
+        chunk = connection.recv(65_536)
+        assert chunk, data
+        data += chunk
     while len(data) < head.end() + int(head[2]):
         data += connection.recv(65_536)
     return data
@@ -66,13 +66,13 @@ def assert_problem(response: bytes, status: int) -> None:
 def test_slow_headers_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocol, "HEADERS_S", 0.3)
     with running() as address:
-        for started in (b"", b"GET /healthz HTTP/1.1\r\nHost: x\r\n"):
+        for request_start in (b"", b"GET /healthz HTTP/1.1\r\nHost: x\r\n"):
             with connect(address) as connection:
-                connection.sendall(started)
-                begun = time.monotonic()
+                connection.sendall(request_start)
+                start = time.monotonic()
                 response = answer(connection)
-                assert time.monotonic() - begun < 20
-                if started:
+                assert time.monotonic() - start < 20
+                if request_start:
                     assert_problem(response, 408)
                 else:
                     assert not response
@@ -81,13 +81,13 @@ def test_slow_headers_end(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_drip_of_headers_does_not_help(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocol, "HEADERS_S", 0.5)
     with running() as address, connect(address) as connection:
-        begun = time.monotonic()
+        start = time.monotonic()
         with pytest.raises(OSError):
             connection.sendall(b"GET / HTTP/1.1\r\n")
-            while time.monotonic() - begun < 20:
+            while time.monotonic() - start < 20:
                 connection.sendall(b"X-A: b\r\n")
                 time.sleep(0.05)
-        assert time.monotonic() - begun < 10
+        assert time.monotonic() - start < 10
 
 
 def test_the_second_request_of_a_connection_has_the_same_limit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,10 +101,10 @@ def test_the_second_request_of_a_connection_has_the_same_limit(monkeypatch: pyte
 
 def test_an_answer_does_not_wait_for_an_acknowledgement_of_its_headers(monkeypatch: pytest.MonkeyPatch) -> None:
     delays: list[int] = []
-    begin = protocol.GuardedProtocol.connection_made
+    original = protocol.GuardedProtocol.connection_made
 
     def noted(self: protocol.GuardedProtocol, transport: Any) -> None:
-        begin(self, transport)
+        original(self, transport)
         delays.append(transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
 
     monkeypatch.setattr(protocol.GuardedProtocol, "connection_made", noted)
@@ -165,7 +165,7 @@ def test_slow_bodies_end(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sent", "status"),
+    ("sent_bytes", "status"),
     [
         (b"GET / HTTP/1.1\r\nX: " + b"a" * 100_000, 431),
         (b"GET /" + b"a" * 100_000, 431),
@@ -176,11 +176,11 @@ def test_slow_bodies_end(monkeypatch: pytest.MonkeyPatch) -> None:
         (b"GET / HTTP/1.1\r\nA b: c\r\n\r\n", 400),
     ],
 )
-def test_what_is_not_http_is_a_problem(sent: bytes, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_not_http_is_a_problem(sent_bytes: bytes, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocol, "HEADERS_S", 3.0)
     with running() as address:
         with connect(address) as connection:
-            connection.sendall(sent)
+            connection.sendall(sent_bytes)
             assert_problem(answer(connection), status)
         assert httpx.get(f"{address}/healthz").status_code == 200
 
@@ -235,11 +235,11 @@ def test_a_client_that_takes_nothing_loses_its_connection(monkeypatch: pytest.Mo
 def test_there_are_no_more_connections_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocol, "MOST_CONNECTIONS", 3)
     with running() as address:
-        held = [connect(address) for _ in range(3)]
+        open_connections = [connect(address) for _ in range(3)]
         time.sleep(0.2)
         with connect(address) as connection:
             assert_problem(answer(connection), 503)
-        for connection in held:
+        for connection in open_connections:
             connection.close()
         wait_until(lambda: httpx.get(f"{address}/healthz").status_code == 200)
 
@@ -251,25 +251,25 @@ def test_the_work_for_a_client_that_went_away_is_left_out() -> None:
         body
     )
     with running(detector=detector, workers=8) as address:  # eight workers share the cores: one thread
-        with connect(address) as first:
-            first.sendall(head + body)
+        with connect(address) as first_connection:
+            first_connection.sendall(head + body)
             wait_until(lambda: detector.searches == 1)
             for _ in range(3):
-                with connect(address) as gone:
-                    gone.sendall(head + body)
+                with connect(address) as closed_connection:
+                    closed_connection.sendall(head + body)
                     wait_until(lambda: "held 2.0" in httpx.get(f"{address}/metrics").text)
                 wait_until(lambda: "held 1.0" in httpx.get(f"{address}/metrics").text)
             detector.gate.set()
-            assert first.recv(65_536).startswith(b"HTTP/1.1 200 ")
+            assert first_connection.recv(65_536).startswith(b"HTTP/1.1 200 ")
         assert detector.searches == 1
 
 
 def test_stopping_finishes_what_is_in_flight() -> None:
     detector = Gate()
-    answers: list[int] = []
+    statuses: list[int] = []
     with running(detector=detector) as address:
         thread = threading.Thread(
-            target=lambda: answers.append(
+            target=lambda: statuses.append(
                 httpx.post(f"{address}/v1/recognize", content=face(), headers=PNG, timeout=LONG_S).status_code
             )
         )
@@ -277,7 +277,7 @@ def test_stopping_finishes_what_is_in_flight() -> None:
         wait_until(lambda: detector.searches == 1)
         threading.Timer(0.5, detector.gate.set).start()
     thread.join()
-    assert answers == [200]
+    assert statuses == [200]
 
 
 @pytest.mark.slow
@@ -292,11 +292,11 @@ def test_the_command_answers_as_predict_does_and_ends_with_zero(tmp_path: Path) 
 @pytest.mark.slow
 def test_sigterm_finishes_the_requests_of_a_process() -> None:
     photo = encoded(astronaut(1024))
-    answers: list[int] = []
+    statuses: list[int] = []
 
     def send(address: str) -> None:
         response = httpx.post(f"{address}/v1/recognize", content=photo, headers=PNG, timeout=LONG_S)
-        answers.append(response.status_code)
+        statuses.append(response.status_code)
 
     with process() as (service, address):
         threads = [threading.Thread(target=send, args=(address,)) for _ in range(6)]
@@ -306,21 +306,21 @@ def test_sigterm_finishes_the_requests_of_a_process() -> None:
         service.send_signal(signal.SIGTERM)
         for thread in threads:
             thread.join()
-    assert answers == [200] * 6
+    assert statuses == [200] * 6
 
 
 @pytest.mark.slow
 def test_a_killed_worker_is_replaced_and_loses_only_its_requests() -> None:
     photo = encoded(astronaut(256))
-    lost, answered = [], []
+    failure_times, statuses = [], []
 
-    def send(address: str, until: threading.Event) -> None:
-        while not until.is_set():
+    def send(address: str, stop_event: threading.Event) -> None:
+        while not stop_event.is_set():
             try:
                 response = httpx.post(f"{address}/v1/recognize", content=photo, headers=PNG, timeout=LONG_S)
-                answered.append(response.status_code)
+                statuses.append(response.status_code)
             except httpx.TransportError:
-                lost.append(time.monotonic())
+                failure_times.append(time.monotonic())
 
     with process("--workers", "2") as (service, address):
         wait_until(lambda: len(children(service.pid)) == 2)
@@ -328,19 +328,19 @@ def test_a_killed_worker_is_replaced_and_loses_only_its_requests() -> None:
         threads = [threading.Thread(target=send, args=(address, stop)) for _ in range(4)]
         for thread in threads:
             thread.start()
-        wait_until(lambda: len(answered) > 10)
+        wait_until(lambda: len(statuses) > 10)
         victim = children(service.pid)[0]
         os.kill(victim, signal.SIGKILL)
         wait_until(lambda: len(children(service.pid)) == 2 and victim not in children(service.pid))
-        before = len(answered)
-        wait_until(lambda: len(answered) > before + 10)
+        count_before = len(statuses)
+        wait_until(lambda: len(statuses) > count_before + 10)
         stop.set()
         for thread in threads:
             thread.join()
-        assert set(answered) == {200} and len(lost) <= 4
+        assert set(statuses) == {200} and len(failure_times) <= 4
         text = httpx.get(f"{address}/metrics", timeout=LONG_S).text
-        counted = re.findall(r'mien_requests_total\{method="POST",route="/v1/recognize",status="200"\} (\d+)', text)
-        assert [int(number) for number in counted] == [len(answered)], "the counts of all workers, the dead one too"
+        counts = re.findall(r'mien_requests_total\{method="POST",route="/v1/recognize",status="200"\} (\d+)', text)
+        assert [int(number) for number in counts] == [len(statuses)], "the counts of all workers, the dead one too"
     assert not children(service.pid)
 
 
@@ -395,10 +395,10 @@ def test_an_open_address_without_keys_is_warned_about(
 
 
 def test_a_port_in_use_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        assert main(["serve", "--model", "nano-int8", "--port", str(taken.getsockname()[1])]) == 2
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        assert main(["serve", "--model", "nano-int8", "--port", str(listener.getsockname()[1])]) == 2
     assert "choose another port" in capsys.readouterr().err
 
 
@@ -425,22 +425,24 @@ def docker_instructions() -> list[tuple[str, str]]:
 
 def test_the_dockerfile_copies_what_exists_and_runs_as_nobody_special() -> None:
     instructions = docker_instructions()
-    ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").split()
-    for name, rest in instructions:
-        if name == "COPY" and "--from=" not in rest:
-            for source in rest.split()[:-1]:
+    ignored_paths = (ROOT / ".dockerignore").read_text(encoding="utf-8").split()
+    for name, arguments in instructions:
+        if name == "COPY" and "--from=" not in arguments:
+            for source in arguments.split()[:-1]:
                 assert (ROOT / source).exists(), source
-                assert source.rstrip("/") not in ignored
-    users = [rest for name, rest in instructions if name == "USER"]
+                assert source.rstrip("/") not in ignored_paths
+    users = [arguments for name, arguments in instructions if name == "USER"]
     assert re.fullmatch(r"[1-9]\d*(:[1-9]\d*)?", users[-1]), "a number, so that Kubernetes can check runAsNonRoot"
-    last = [name for name, _ in instructions]
-    assert last.index("USER") < last.index("CMD" if "CMD" in last else "ENTRYPOINT")
-    assert "HEALTHCHECK" in last
+    instruction_names = [name for name, _ in instructions]
+    assert instruction_names.index("USER") < instruction_names.index(
+        "CMD" if "CMD" in instruction_names else "ENTRYPOINT"
+    )
+    assert "HEALTHCHECK" in instruction_names
 
 
 def test_the_commands_of_the_dockerfile_work(capsys: pytest.CaptureFixture[str]) -> None:
     commands: dict[str, Any] = {
-        name: rest for name, rest in docker_instructions() if name in ("ENTRYPOINT", "CMD", "HEALTHCHECK")
+        name: arguments for name, arguments in docker_instructions() if name in ("ENTRYPOINT", "CMD", "HEALTHCHECK")
     }
     words = json.loads(commands["ENTRYPOINT"]) + json.loads(commands["CMD"])
     assert words[:2] == ["mien", "serve"]

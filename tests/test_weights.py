@@ -37,23 +37,30 @@ CARDS = {name: SHIPPED / name / "README.md" for name in NAMES}
 
 
 def meta(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((SHIPPED / name / "meta.json").read_text(encoding="utf-8"))
-    return found
+    record: dict[str, Any] = json.loads((SHIPPED / name / "meta.json").read_text(encoding="utf-8"))
+    return record
 
 
 def accuracy(folder: Path, archive: Path) -> float:
     """Of a model folder on FER2013's validation split, read by PyTorch."""
-    found = evaluate(Classifier.load(folder), read_faces(str(archive)), "validation", training=None, quiet=True)
-    return float(found.whole["accuracy"])
+    evaluation = evaluate(Classifier.load(folder), read_faces(str(archive)), "validation", training=None, quiet=True)
+    return float(evaluation.whole["accuracy"])
 
 
 def test_reading_a_face_leaves_nothing_behind(tmp_path: Path) -> None:
     """ONNX Runtime keeps what it would report to its maker in the home folder of the user, unless told not to."""
     code = "import numpy as np, mien; mien.Recognizer(detector='none').recognize(np.zeros((48, 48), np.uint8))"
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("ORT_", "XDG_"))}
-    environment = {**inherited, "PYTHONPATH": str(ROOT / "src"), "HOME": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=60)
-    assert (done.returncode, done.stderr) == (0, "")
+    inherited_variables = {name: value for name, value in os.environ.items() if not name.startswith(("ORT_", "XDG_"))}
+    environment = {
+        **inherited_variables,
+        "PYTHONPATH": str(ROOT / "src"),
+        "HOME": str(tmp_path),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    completed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=60
+    )
+    assert (completed.returncode, completed.stderr) == (0, "")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -62,9 +69,9 @@ def test_they_are_there_and_small() -> None:
     files = [path for path in SHIPPED.rglob("*") if path.is_file()]
     for name in NAMES:
         assert {path.name for path in (SHIPPED / name).iterdir()} == FILES - {FINGERPRINTS}
-    (shared,) = (path for path in SHIPPED.iterdir() if path.is_file())
-    assert shared.name == SHARED_FINGERPRINTS.format(meta(DEFAULT)["data"]["fingerprint"][:16])
-    assert shared.stat().st_size < 1e6
+    (shared_file,) = (path for path in SHIPPED.iterdir() if path.is_file())
+    assert shared_file.name == SHARED_FINGERPRINTS.format(meta(DEFAULT)["data"]["fingerprint"][:16])
+    assert shared_file.stat().st_size < 1e6
     assert len(files) == len(NAMES) * (len(FILES) - 1) + 1
     assert all(path.stat().st_size <= LARGEST_WEIGHTS for path in files)
     assert sum(path.stat().st_size for path in files) <= ALL_WEIGHTS
@@ -81,10 +88,12 @@ def test_they_promise_what_clean_pictures_allow(name: str) -> None:
     record = meta(name)["calibration"]
     assert (record["n"], record["twins_left_out"]) == (3589 - 995, 995)
     uncertain = record["uncertain"]
-    sure = round(uncertain["coverage"] * record["n"])
-    right = round(uncertain["accuracy"] * sure)
-    assert accuracy_interval(right, sure, one_sided=True)[0] >= uncertain["stated_accuracy"] == 0.8
-    assert uncertain["ci95"] == pytest.approx(accuracy_interval(right, sure)) and uncertain["coverage"] > 0.3
+    sure_count = round(uncertain["coverage"] * record["n"])
+    right_count = round(uncertain["accuracy"] * sure_count)
+    assert accuracy_interval(right_count, sure_count, one_sided=True)[0] >= uncertain["stated_accuracy"] == 0.8
+    assert (
+        uncertain["ci95"] == pytest.approx(accuracy_interval(right_count, sure_count)) and uncertain["coverage"] > 0.3
+    )
     assert Recognizer(name, detector="none").engine.threshold == uncertain["threshold"]
     assert f"{uncertain['accuracy']:.1%} are right (95 %: " in CARDS[name].read_text(encoding="utf-8")
 
@@ -102,35 +111,37 @@ def test_each_engine_and_the_pipeline_give_the_same_answer(name: str) -> None:
     (face,) = Recognizer(name).recognize(picture).faces
     x, y, width, height = face.box
     crop = picture.convert("L").crop((x, y, x + width, y + height)).resize((48, 48))
-    told = pipeline("image-classification", model=str(SHIPPED / name), top_k=7)(crop)
+    answers = pipeline("image-classification", model=str(SHIPPED / name), top_k=7)(crop)
     (by_onnx,) = Recognizer(name, detector="none").recognize(crop).faces
-    assert {answer["label"] for answer in told} == set(by_onnx.probabilities)
-    for answer in told:
+    assert {answer["label"] for answer in answers} == set(by_onnx.probabilities)
+    for answer in answers:
         assert by_onnx.probabilities[answer["label"]] == pytest.approx(answer["score"], abs=2e-4)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_card_tells_what_is_measured(name: str, fer2013: Path) -> None:
-    told = meta(name)["release"]["scores"]["validation"]
+    stated_scores = meta(name)["release"]["scores"]["validation"]
     # Another processor rounds otherwise.
-    assert accuracy(SHIPPED / name, fer2013) == pytest.approx(told["accuracy"], abs=2.5 / PICTURES)
-    assert f"{told['accuracy']:.2%}" in CARDS[name].read_text(encoding="utf-8")
+    assert accuracy(SHIPPED / name, fer2013) == pytest.approx(stated_scores["accuracy"], abs=2.5 / PICTURES)
+    assert f"{stated_scores['accuracy']:.2%}" in CARDS[name].read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_int8_loses_little_on_real_faces(name: str, fer2013: Path) -> None:
-    part = read_faces(str(fer2013)).part("validation")
-    right = {}
-    for form in (name, f"{name}-int8"):
-        results = Recognizer(form, detector="none").recognize(list(part.images))
+    validation = read_faces(str(fer2013)).part("validation")
+    accuracies = {}
+    for model in (name, f"{name}-int8"):
+        results = Recognizer(model, detector="none").recognize(list(validation.images))
         labels = [result.faces[0].label for result in results]
-        right[form] = np.mean([label == part.names[index] for label, index in zip(labels, part.labels, strict=True)])
-    assert right[name] - right[f"{name}-int8"] <= MOST_LOST / 100
+        accuracies[model] = np.mean(
+            [label == validation.names[index] for label, index in zip(labels, validation.labels, strict=True)]
+        )
+    assert accuracies[name] - accuracies[f"{name}-int8"] <= MOST_LOST / 100
 
 
 def test_the_cnn_that_taught_it_is_as_good_as_it_says(fer2013: Path) -> None:
     folder = ROOT / "teachers" / "face_cnn"
-    told = json.loads((folder / "meta.json").read_text(encoding="utf-8"))["metrics"]
+    stated_metrics = json.loads((folder / "meta.json").read_text(encoding="utf-8"))["metrics"]
     # It was measured before its weights were halved.
-    assert accuracy(folder, fer2013) == pytest.approx(told["accuracy"], abs=5 / PICTURES)
+    assert accuracy(folder, fer2013) == pytest.approx(stated_metrics["accuracy"], abs=5 / PICTURES)
     assert not (folder / FINGERPRINTS).exists()

@@ -33,37 +33,37 @@ def test_a_set_is_drawn_read_and_cached_on_windows(tmp_path: Path) -> None:
         ["data", "draw", "--out", "drawn.zip", "--train", "7", "--validation", "7", "--test", "7"],
         ["data", "inspect", "drawn.zip"],
     ):
-        done = as_on_windows(tmp_path, *arguments)
-        assert done.returncode == 0 and "cache" not in done.stderr, done.stderr
+        completed = as_on_windows(tmp_path, *arguments)
+        assert completed.returncode == 0 and "cache" not in completed.stderr, completed.stderr
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["cache", "drawn.zip"], "no lock, no temporary file"
     assert [entry.suffix for entry in (tmp_path / "cache").iterdir()] == [".npz"]
 
 
 def test_a_photo_and_a_film_are_read_on_windows(tmp_path: Path) -> None:
     Image.fromarray(films.portrait()).save(tmp_path / "photo.png")
-    done = as_on_windows(tmp_path, "predict", "photo.png", "--csv", "photo.csv", "--annotate", "marked")
-    assert done.returncode == 0, done.stderr
+    completed = as_on_windows(tmp_path, "predict", "photo.png", "--csv", "photo.csv", "--annotate", "marked")
+    assert completed.returncode == 0, completed.stderr
     assert "happy" in (tmp_path / "photo.csv").read_text(encoding="utf-8")
     films.numbered(tmp_path / "film.mp4", 3)
-    done = as_on_windows(
+    completed = as_on_windows(
         tmp_path, "predict", "film.mp4", "--csv", "film.csv", "--video-out", "out.mp4", "--timeline", "out.png"
     )
-    assert done.returncode == 0, done.stderr
+    assert completed.returncode == 0, completed.stderr
     names = {entry.name for entry in tmp_path.iterdir()} - {"cache"}
     assert names == {"photo.png", "photo.csv", "marked", "film.mp4", "film.csv", "out.mp4", "out.png"}
 
 
-@pytest.mark.parametrize("former", [False, True])
-def test_a_folder_is_written_as_a_whole_on_windows(former: bool, tmp_path: Path) -> None:
-    if former:
+@pytest.mark.parametrize("has_former_folder", [False, True])
+def test_a_folder_is_written_as_a_whole_on_windows(has_former_folder: bool, tmp_path: Path) -> None:
+    if has_former_folder:
         (tmp_path / "model").mkdir()
         (tmp_path / "model" / "old.json").touch()
     code = (
         "from pathlib import Path\nfrom mien.files import atomic_folder, write_json\n"
         "with atomic_folder(Path('model')) as folder:\n    write_json(folder / 'new.json', {})\n"
     )
-    done = as_on_windows(tmp_path, code=code)
-    assert done.returncode == 0, done.stderr
+    completed = as_on_windows(tmp_path, code=code)
+    assert completed.returncode == 0, completed.stderr
     assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["model", "model/new.json"]
 
 
@@ -73,8 +73,8 @@ def test_a_write_that_fails_leaves_nothing_on_windows(tmp_path: Path) -> None:
         "for write in (atomic_folder, atomic_file):\n    try:\n        with write(Path('out')):\n            1 / 0\n"
         "    except ZeroDivisionError:\n        print('raised')\n"
     )
-    done = as_on_windows(tmp_path, code=code)
-    assert done.stdout == "raised\nraised\n", done.stderr
+    completed = as_on_windows(tmp_path, code=code)
+    assert completed.stdout == "raised\nraised\n", completed.stderr
     assert list(tmp_path.iterdir()) == []
 
 

@@ -135,19 +135,19 @@ def children(pid: int) -> list[int]:
         if entry.name.isdecimal():
             try:
                 parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-                words = (entry / "cmdline").read_bytes()
+                command_line = (entry / "cmdline").read_bytes()
             except OSError:
                 continue
-            if parent == pid and b"spawn_main" in words:
+            if parent == pid and b"spawn_main" in command_line:
                 pids.append(int(entry.name))
     return sorted(pids)
 
 
 def wait_until(condition: Any, seconds: float = LONG_S) -> None:
     """Waits until a condition holds; fails if it does not in time."""
-    due = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < due, "it took too long"
+        assert time.monotonic() < deadline, "it took too long"
         time.sleep(0.02)
 
 

@@ -37,11 +37,11 @@ def mien(*arguments: object) -> int:
 
 def error_of(*arguments: object) -> str:
     """The one line on stderr of a command that must end with exit code 2."""
-    told, said = io.StringIO(), io.StringIO()
-    with redirect_stderr(told), redirect_stdout(said):
+    stderr, stdout = io.StringIO(), io.StringIO()
+    with redirect_stderr(stderr), redirect_stdout(stdout):
         code = mien(*arguments)
-    lines = [line for line in told.getvalue().splitlines() if line.startswith("mien: ")]
-    assert code == 2 and len(lines) == 1, (code, told.getvalue())
+    lines = [line for line in stderr.getvalue().splitlines() if line.startswith("mien: ")]
+    assert code == 2 and len(lines) == 1, (code, stderr.getvalue())
     return lines[0]
 
 
@@ -93,7 +93,7 @@ def write_endless_network(path: Path) -> Path:
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    about = {"names": ["calm", "glad"], "image_size": 16, "grey": True, "threshold": None, "stated_accuracy": None}
+    metadata = {"names": ["calm", "glad"], "image_size": 16, "grey": True, "threshold": None, "stated_accuracy": None}
     value = helper.make_tensor_value_info
     body = helper.make_graph(
         [helper.make_node("Identity", ["again"], ["more"]), helper.make_node("Identity", ["from"], ["to"])],
@@ -118,7 +118,7 @@ def write_endless_network(path: Path) -> Path:
         [numpy_helper.from_array(array, name) for name, array in values.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    helper.set_model_props(model, {name: json.dumps(item) for name, item in about.items()})
+    helper.set_model_props(model, {name: json.dumps(item) for name, item in metadata.items()})
     onnx.save(model, path)
     return path
 

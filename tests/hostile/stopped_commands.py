@@ -42,13 +42,13 @@ HEAVY = (
 class Changes:
     """Counts the changes of files below a folder, and sends this process a signal before one of them."""
 
-    def __init__(self, box: str, at: int, number: int) -> None:
-        self.box, self.at, self.number, self.count = box, at, number, 0
+    def __init__(self, box: str, stop_at: int, number: int) -> None:
+        self.box, self.stop_at, self.number, self.count = box, stop_at, number, 0
         self.events: list[str] = []
 
     def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
-        opened = event == "open" and isinstance(arguments[2], int) and arguments[2] & WRITING
-        if event not in CHANGES and not opened:
+        for_writing = event == "open" and isinstance(arguments[2], int) and arguments[2] & WRITING
+        if event not in CHANGES and not for_writing:
             return
         if not isinstance(arguments[0], str | bytes | os.PathLike):
             return
@@ -57,25 +57,25 @@ class Changes:
             return  # a relative one is removed out of an open folder, as rmtree does
         self.count += 1
         self.events.append(f"{event} {place.removeprefix(self.box)}")
-        if self.count == self.at:
+        if self.count == self.stop_at:
             os.kill(os.getpid(), self.number)
 
 
-def begin(job: dict[str, Any], argv: Sequence[str], at: int, number: int) -> tuple[int, str]:
+def begin(job: dict[str, Any], argv: Sequence[str], stop_at: int, number: int) -> tuple[int, str]:
     """Starts a command; its process and the file that will hold what it printed and counted."""
-    note = f"{job['note']}-{begin.count}"  # type: ignore[attr-defined]
+    path_stem = f"{job['note']}-{begin.count}"  # type: ignore[attr-defined]
     begin.count += 1  # type: ignore[attr-defined]
     pid = os.fork()
     if pid:
-        return pid, note
-    with open(f"{note}.out", "w", encoding="utf-8") as file:
+        return pid, path_stem
+    with open(f"{path_stem}.out", "w", encoding="utf-8") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     if job.get("largest"):
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
         resource.setrlimit(resource.RLIMIT_FSIZE, (job["largest"], resource.RLIM_INFINITY))
-    changes = Changes(job["box"], at, number)
+    changes = Changes(job["box"], stop_at, number)
     sys.addaudithook(changes)
     code = 99
     try:
@@ -85,9 +85,9 @@ def begin(job: dict[str, Any], argv: Sequence[str], at: int, number: int) -> tup
         sys.stdout.flush()
         sys.stderr.flush()
     finally:
-        at, changes.at = changes.at, -1
+        stop_at, changes.stop_at = changes.stop_at, -1
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-        with open(f"{note}.count", "w", encoding="utf-8") as file:
+        with open(f"{path_stem}.count", "w", encoding="utf-8") as file:
             json.dump(changes.events, file)
         os._exit(code)
 
@@ -95,25 +95,25 @@ def begin(job: dict[str, Any], argv: Sequence[str], at: int, number: int) -> tup
 begin.count = 0  # type: ignore[attr-defined]
 
 
-def ended(pid: int, note: str) -> dict[str, Any]:
+def ended(pid: int, path_stem: str) -> dict[str, Any]:
     """What became of a command."""
     _, status = os.waitpid(pid, 0)
-    events = json.loads(Path(f"{note}.count").read_text()) if os.path.exists(f"{note}.count") else []
-    said = Path(f"{note}.out").read_text(encoding="utf-8", errors="replace")
-    return {"code": os.waitstatus_to_exitcode(status), "events": events, "said": said}
+    events = json.loads(Path(f"{path_stem}.count").read_text()) if os.path.exists(f"{path_stem}.count") else []
+    output = Path(f"{path_stem}.out").read_text(encoding="utf-8", errors="replace")
+    return {"code": os.waitstatus_to_exitcode(status), "events": events, "output": output}
 
 
 def do(job: dict[str, Any]) -> list[dict[str, Any]]:
     """Runs a job: ``argv`` killed at change ``kill``, or stopped at change ``stop`` while ``meanwhile`` runs."""
     if not job.get("stop"):
         return [ended(*begin(job, job["argv"], job.get("kill", 0), signal.SIGKILL))]
-    pid, note = begin(job, job["argv"], job["stop"], signal.SIGSTOP)
+    pid, path_stem = begin(job, job["argv"], job["stop"], signal.SIGSTOP)
     _, status = os.waitpid(pid, os.WUNTRACED)
     if not os.WIFSTOPPED(status):
-        raise RuntimeError(f"ended before change {job['stop']}: {status}: {Path(f'{note}.out').read_text()}")
-    second = ended(*begin(job, job["meanwhile"], 0, 0))
+        raise RuntimeError(f"ended before change {job['stop']}: {status}: {Path(f'{path_stem}.out').read_text()}")
+    other_result = ended(*begin(job, job["meanwhile"], 0, 0))
     os.kill(pid, signal.SIGCONT)
-    return [ended(pid, note), second]
+    return [ended(pid, path_stem), other_result]
 
 
 def do_all(jobs: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
@@ -122,8 +122,10 @@ def do_all(jobs: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
         return [do(job) for job in jobs]
     answers = []
     for first in range(0, len(jobs), AT_ONCE):
-        begun = [begin(job, job["argv"], job.get("kill", 0), signal.SIGKILL) for job in jobs[first : first + AT_ONCE]]
-        answers += [[ended(pid, note)] for pid, note in begun]
+        processes = [
+            begin(job, job["argv"], job.get("kill", 0), signal.SIGKILL) for job in jobs[first : first + AT_ONCE]
+        ]
+        answers += [[ended(pid, path_stem)] for pid, path_stem in processes]
     return answers
 
 
@@ -154,9 +156,9 @@ class Commands:
             {
                 **job,
                 "box": str(box),
-                "argv": [str(word) for word in argv],
+                "argv": [str(argument) for argument in argv],
                 "note": str(self.notes / "note"),
-                "meanwhile": [str(word) for word in job.get("meanwhile", [])],
+                "meanwhile": [str(argument) for argument in job.get("meanwhile", [])],
             }
             for box, argv, job in jobs
         ]

@@ -33,7 +33,7 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def decode_calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Grows by one whenever a source is decoded rather than taken from the cache."""
     from mien.data import read
 
@@ -48,42 +48,42 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return times
 
 
-def test_files_and_folder_are_for_this_user_alone(source: Path, decoded: list[int]) -> None:
+def test_files_and_folder_are_for_this_user_alone(source: Path, decode_calls: list[int]) -> None:
     assert stat.S_IMODE(cache_file(source).stat().st_mode) == 0o600
     assert stat.S_IMODE(cache_file(source).parent.stat().st_mode) == 0o700
     read_faces(source)
-    assert not decoded
+    assert not decode_calls
 
 
 @pytest.mark.parametrize("mode", [0o1777, 0o770, 0o702])
 def test_a_folder_that_others_may_write_to(
-    mode: int, source: Path, decoded: list[int], capsys: pytest.CaptureFixture[str]
+    mode: int, source: Path, decode_calls: list[int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     cache_file(source).parent.chmod(mode)
-    assert len(read_faces(source)) == 2 and decoded
-    told = capsys.readouterr().err
-    assert "others may write to it" in told and "chmod go-w" in told and told.count("\n") == 2
+    assert len(read_faces(source)) == 2 and decode_calls
+    stderr = capsys.readouterr().err
+    assert "others may write to it" in stderr and "chmod go-w" in stderr and stderr.count("\n") == 2
 
 
 @pytest.mark.parametrize("mode", [0o620, 0o602])
-def test_a_file_that_others_may_write_to(mode: int, source: Path, decoded: list[int]) -> None:
+def test_a_file_that_others_may_write_to(mode: int, source: Path, decode_calls: list[int]) -> None:
     cache_file(source).chmod(mode)
     read_faces(source)
-    assert decoded and stat.S_IMODE(cache_file(source).stat().st_mode) == 0o600
+    assert decode_calls and stat.S_IMODE(cache_file(source).stat().st_mode) == 0o600
 
 
-@pytest.mark.parametrize("of", ["file", "folder"])
-def test_of_another_owner(of: str, source: Path, decoded: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_of_another_owner(kind: str, source: Path, decode_calls: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     file = cache_file(source)
     if os.geteuid() == 0:
-        os.chown(file if of == "file" else file.parent, 65534, 65534)
+        os.chown(file if kind == "file" else file.parent, 65534, 65534)
     else:
         monkeypatch.setattr(os, "geteuid", lambda: 65534)
     read_faces(source)
-    assert decoded
+    assert decode_calls
 
 
-def test_a_link_or_a_pipe_in_its_place(source: Path, decoded: list[int], tmp_path: Path) -> None:
+def test_a_link_or_a_pipe_in_its_place(source: Path, decode_calls: list[int], tmp_path: Path) -> None:
     file = cache_file(source)
     file.rename(tmp_path / "elsewhere.npz")
     file.symlink_to(tmp_path / "elsewhere.npz")
@@ -91,17 +91,17 @@ def test_a_link_or_a_pipe_in_its_place(source: Path, decoded: list[int], tmp_pat
     file.unlink(missing_ok=True)
     os.mkfifo(file)
     read_faces(source)
-    assert len(decoded) == 2 and file.is_file() and not file.is_symlink()
+    assert len(decode_calls) == 2 and file.is_file() and not file.is_symlink()
 
 
 def forged(source: Path, change: Callable[[dict[str, Any], dict[str, np.ndarray]], None]) -> None:
     """Writes a cache of the right stamp with other content."""
-    with np.load(cache_file(source)) as stored:
-        about = json.loads(str(stored["about"]))
-        arrays = {name: stored[name] for name in stored.files if name != "about"}
-    change(about, arrays)
+    with np.load(cache_file(source)) as archive:
+        metadata = json.loads(str(archive["about"]))
+        arrays = {name: archive[name] for name in archive.files if name != "about"}
+    change(metadata, arrays)
     with cache_file(source).open("wb") as stream:
-        np.savez(stream, about=np.array(json.dumps(about)), **arrays)
+        np.savez(stream, about=np.array(json.dumps(metadata)), **arrays)
 
 
 CHANGES: dict[str, Callable[[dict[str, Any], dict[str, np.ndarray]], object]] = {
@@ -130,27 +130,27 @@ CHANGES: dict[str, Callable[[dict[str, Any], dict[str, np.ndarray]], object]] = 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_content_that_is_not_what_was_kept(
     change: Callable[[dict[str, Any], dict[str, np.ndarray]], None],
-    source: Path, decoded: list[int], capsys: pytest.CaptureFixture[str],
+    source: Path, decode_calls: list[int], capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    whole = read_faces(source)
+    original = read_faces(source)
     forged(source, change)
     faces = read_faces(source)
-    told = capsys.readouterr().err
-    assert decoded == [1] and told.count("\n") == 1 and "cannot be read" in told and "made again" in told
-    assert faces.fingerprint == whole.fingerprint and (faces.images == whole.images).all()
+    stderr = capsys.readouterr().err
+    assert decode_calls == [1] and stderr.count("\n") == 1 and "cannot be read" in stderr and "made again" in stderr
+    assert faces.fingerprint == original.fingerprint and (faces.images == original.images).all()
     assert fingerprint_of(faces.images, faces.labels, faces.splits, faces.names) == faces.fingerprint
     read_faces(source)
-    assert decoded == [1]
+    assert decode_calls == [1]
 
 
-def test_pickles_in_it_are_not_opened(source: Path, decoded: list[int], tmp_path: Path) -> None:
+def test_pickles_in_it_are_not_opened(source: Path, decode_calls: list[int], tmp_path: Path) -> None:
     class Evil:
         def __reduce__(self) -> tuple[Any, ...]:
             return (Path.touch, (tmp_path / "pwned",))
 
-    forged(source, lambda about, arrays: arrays.update(ids=np.array([Evil(), Evil()], dtype=object)))
+    forged(source, lambda metadata, arrays: arrays.update(ids=np.array([Evil(), Evil()], dtype=object)))
     read_faces(source)
-    assert decoded and not (tmp_path / "pwned").exists()
+    assert decode_calls and not (tmp_path / "pwned").exists()
 
 
 PAIRS = np.array([[0, 3], [1, 2]])
@@ -171,15 +171,15 @@ class TestArrays:
 
     def array(self) -> bool:
         """Asks for the array; whether it was computed."""
-        computed = []
+        compute_calls = []
 
         def compute() -> np.ndarray:
-            computed.append(1)
+            compute_calls.append(1)
             return PAIRS
 
         array = cached_array("pairs", compute, lambda array: array.shape == PAIRS.shape and int(array.max()) < 4)
         assert array.tolist() == PAIRS.tolist()
-        return bool(computed)
+        return bool(compute_calls)
 
     def write(self, file: Path, array: np.ndarray, **options: Any) -> None:
         content = io.BytesIO()
@@ -200,10 +200,10 @@ class TestArrays:
         file.chmod(mode)
         assert self.array() and stat.S_IMODE(file.stat().st_mode) == 0o600
 
-    @pytest.mark.parametrize("of", ["file", "folder"])
-    def test_of_another_owner(self, of: str, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize("kind", ["file", "folder"])
+    def test_of_another_owner(self, kind: str, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         if os.geteuid() == 0:
-            os.chown(file if of == "file" else file.parent, 65534, 65534)
+            os.chown(file if kind == "file" else file.parent, 65534, 65534)
         else:
             monkeypatch.setattr(os, "geteuid", lambda: 65534)
         assert self.array()
@@ -227,9 +227,14 @@ class TestArrays:
         assert not self.array()
 
     def test_a_changed_or_cut_or_empty_file(self, file: Path) -> None:
-        whole = file.read_bytes()
-        for spoilt in (whole[:140] + bytes([whole[140] ^ 1]) + whole[141:], whole[:-1], b"", whole + b"x"):
-            file.write_bytes(spoilt)
+        original = file.read_bytes()
+        for content in (
+            original[:140] + bytes([original[140] ^ 1]) + original[141:],
+            original[:-1],
+            b"",
+            original + b"x",
+        ):
+            file.write_bytes(content)
             assert self.array() and not self.array()
 
     def test_a_pickle_is_not_opened(self, file: Path, tmp_path: Path) -> None:

@@ -43,11 +43,11 @@ SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 @pytest.fixture(autouse=True)
 def signals_as_a_terminal_leaves_them() -> Iterator[None]:
     """A shell starts what runs in the background with SIGINT ignored, nohup with SIGHUP, and both stay so."""
-    former = {number: signal.getsignal(number) for number in SIGNALS}
+    former_handlers = {number: signal.getsignal(number) for number in SIGNALS}
     for number in SIGNALS:
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     yield
-    for number, handler in former.items():
+    for number, handler in former_handlers.items():
         signal.signal(number, handler)
 
 
@@ -55,11 +55,11 @@ class Signalling(Whole):
     """Sends this process a signal when it looks at the third picture."""
 
     def __init__(self, number: signal.Signals) -> None:
-        self.number, self.seen = number, 0
+        self.number, self.calls = number, 0
 
     def detect(self, picture: np.ndarray) -> list[Detection]:
-        self.seen += 1
-        if self.seen == 3:
+        self.calls += 1
+        if self.calls == 3:
             signal.raise_signal(self.number)
         return super().detect(picture)
 
@@ -90,8 +90,8 @@ class TestSignals:
         }  # fmt: skip
         assert mien("predict", photos(tmp_path / "photos"), *choices[output]) == SIGNALS[number]
         captured = capsys.readouterr()
-        wanted = "interrupted" if number == signal.SIGINT else f"ended by {number.name}"
-        assert captured.err.splitlines()[-1] == f"mien: {wanted}" and captured.err.count("\n") == 1
+        message = "interrupted" if number == signal.SIGINT else f"ended by {number.name}"
+        assert captured.err.splitlines()[-1] == f"mien: {message}" and captured.err.count("\n") == 1
         assert not [entry.name for entry in out.iterdir() if entry.name.startswith(".")]
         if output == "csv":
             rows = list(csv.reader((out / "a.csv").open(encoding="utf-8")))
@@ -114,39 +114,39 @@ class TestSignals:
         assert not box.exists() or not list(box.iterdir())
 
     def test_an_ignored_signal_stays_ignored(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        former = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as under nohup
+        former_handler = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as under nohup
         try:
             monkeypatch.setattr("mien.recognition.detectors.detector", lambda name: Signalling(signal.SIGHUP))
             assert mien("data", "crop", photos(tmp_path / "photos"), "--out", tmp_path / "set") == 0
         finally:
-            signal.signal(signal.SIGHUP, former)
+            signal.signal(signal.SIGHUP, former_handler)
 
     def test_ctrl_c_before_the_command_stands(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        seen: list[Any] = []
+        handlers: list[Any] = []
 
         def main() -> int:
-            seen.append(signal.getsignal(signal.SIGINT))
+            handlers.append(signal.getsignal(signal.SIGINT))
             return 0
 
         monkeypatch.setattr("mien.cli.main", main)
-        former = signal.getsignal(signal.SIGINT)
+        former_handler = signal.getsignal(signal.SIGINT)
         try:
             assert entry.run() == 0
         finally:
-            signal.signal(signal.SIGINT, former)
-        assert seen == [signal.SIG_DFL]  # ends without a traceback
+            signal.signal(signal.SIGINT, former_handler)
+        assert handlers == [signal.SIG_DFL]  # ends without a traceback
 
 
 class TestStreams:
-    @pytest.mark.parametrize("closed", [["stdout"], ["stderr"], ["stdout", "stderr"]], ids="+".join)
-    def test_predict(self, closed: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize("closed_streams", [["stdout"], ["stderr"], ["stdout", "stderr"]], ids="+".join)
+    def test_predict(self, closed_streams: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(
             "mien.recognition.recognizer.Recognizer", lambda *a, **k: Recognizer(detector=Whole(), engine=Mean())
         )
         source = photos(tmp_path / "photos")
         for options in ([], ["--json"], ["--csv", tmp_path / "a.csv"]):
             with monkeypatch.context() as patch:
-                for name in closed:
+                for name in closed_streams:
                     patch.setattr(sys, name, None)
                 assert mien("predict", source, *options) == 0
         assert len((tmp_path / "a.csv").read_text().splitlines()) == 6
@@ -155,21 +155,21 @@ class TestStreams:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         for command, code in (("--version", 0), ("data inspect nosuch.zip", 2)):
             text = f'exec "$0" -m mien {command} >&- 2>&-'
-            done = subprocess.run(["sh", "-c", text, sys.executable], env=environment, timeout=60)
-            assert done.returncode == code
+            completed = subprocess.run(["sh", "-c", text, sys.executable], env=environment, timeout=60)
+            assert completed.returncode == code
 
 
 def test_a_full_disk_leaves_whole_rows(tmp_path: Path) -> None:
     face = Face((0.0, 0.0, 1.0, 1.0), "calm", 0.9, {"calm": 0.9, "glad": 0.1}, None, None)
     record = Recognition("photo.jpg", "ok", None, 1, 1, (face, face))
-    former = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, former[1]))
+    former_limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, former_limits[1]))
     try:
         with pytest.raises(OSError), csv_table(tmp_path / "a.csv", ["calm", "glad"]) as add:
             for _ in range(100):
                 add(record)
     finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, former)
+        resource.setrlimit(resource.RLIMIT_FSIZE, former_limits)
     text = (tmp_path / "a.csv").read_text()
     rows = list(csv.reader(text.splitlines()))
     assert text.endswith("\n") and len(rows) > 3 and len(rows) % 2 == 1 and {len(row) for row in rows} == {len(rows[0])}
@@ -181,9 +181,11 @@ def test_decoders_say_nothing_beside_the_records(tmp_path: Path) -> None:
     Image.fromarray(noise(0, 64)).save(stream, "TIFF", compression="tiff_lzw")
     data = stream.getvalue()
     (tmp_path / "b.tif").write_bytes(data[:8] + bytes(3000) + data[3008:])
-    done = run_mien("predict", tmp_path, "--detector", "none")
-    assert done.returncode == 3 and done.stdout.count("\n") == 1 and "b.tif: is a truncated" in done.stdout, done.stdout
-    assert not done.stderr
+    completed = run_mien("predict", tmp_path, "--detector", "none")
+    assert (
+        completed.returncode == 3 and completed.stdout.count("\n") == 1 and "b.tif: is a truncated" in completed.stdout
+    ), completed.stdout
+    assert not completed.stderr
 
 
 class TestMemory:
@@ -197,9 +199,9 @@ class TestMemory:
 
         monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", load)
         large, small = encode(noise(0, 26)), encode(picture())
-        with pytest.raises(MienError, match="needs more memory than there is left") as caught:
+        with pytest.raises(MienError, match="needs more memory than there is left") as error:
             decode(large, "large.png")
-        assert "remove" not in str(caught.value)
+        assert "remove" not in str(error.value)
         records = Recognizer(detector=Whole(), engine=Mean()).recognize([large, small])
         assert [record.status for record in records] == ["error", "ok"]
         assert "needs more memory" in str(records[0].error) and "remove" not in str(records[0].error)
@@ -211,13 +213,13 @@ class TestMemory:
 
 class TestCrop:
     def test_one_bad_photo_ends_nothing(self, tmp_path: Path) -> None:
-        good = encode(noise(0, 40))
-        source = write_zip(tmp_path / "photos.zip", {"happy/a.png": good, "happy/b.png": good, "sad/c.png": good})
+        photo = encode(noise(0, 40))
+        source = write_zip(tmp_path / "photos.zip", {"happy/a.png": photo, "happy/b.png": photo, "sad/c.png": photo})
         data = bytearray(source.read_bytes())
         with zipfile.ZipFile(source) as archive:
             info = archive.getinfo("happy/a.png")
-        at = info.header_offset + 30 + len(info.filename) + 20
-        data[at] ^= 0xFF
+        offset = info.header_offset + 30 + len(info.filename) + 20
+        data[offset] ^= 0xFF
         source.write_bytes(data)
         records = crop_set(source, tmp_path / "set", Whole(), size=20)
         assert [len(record.crops) for record in records] == [0, 1, 1]

@@ -36,7 +36,7 @@ class TestFilesThatAreNone:
     """Pipes, sockets and devices that are named like films: a record each, at once."""
 
     @pytest.fixture
-    def odd(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    def special_files(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         monkeypatch.chdir(tmp_path)  # a socket's name must be short
         os.mkfifo("clip.mp4")
         os.symlink("/dev/zero", "zero.avi")
@@ -46,23 +46,27 @@ class TestFilesThatAreNone:
         yield tmp_path
         server.close()
 
-    def test_in_a_folder(self, odd: Path) -> None:
-        (odd / "photo.png").write_bytes(encode(noise(0, 48)))
-        done = run_mien("predict", ".", "--detector", "none", "--json", cwd=odd)
-        lines = done.stdout.splitlines()
-        assert done.returncode == 3 and len(lines) == 5 and "Traceback" not in done.stderr, done.stderr
+    def test_in_a_folder(self, special_files: Path) -> None:
+        (special_files / "photo.png").write_bytes(encode(noise(0, 48)))
+        completed = run_mien("predict", ".", "--detector", "none", "--json", cwd=special_files)
+        lines = completed.stdout.splitlines()
+        assert completed.returncode == 3 and len(lines) == 5 and "Traceback" not in completed.stderr, completed.stderr
         assert sum('"error"' in line and "no regular file" in line for line in lines) == 4
         assert sum('"status": "ok"' in line for line in lines) == 1
 
     @pytest.mark.parametrize("name", ["clip.mp4", "zero.avi", "random.mkv", "s.mov"])
-    def test_by_name(self, name: str, odd: Path) -> None:
+    def test_by_name(self, name: str, special_files: Path) -> None:
         for read in (frames.about, lambda path: next(frames.frames(path))):
             with pytest.raises(MienError, match="is no regular file"):
-                read(odd / name)
+                read(special_files / name)
 
-    def test_with_a_film_written(self, odd: Path) -> None:
-        done = run_mien("predict", "clip.mp4", "--detector", "none", "--video-out", "out.mp4", cwd=odd)
-        assert done.returncode == 3 and "no regular file" in done.stdout and not (odd / "out.mp4").exists()
+    def test_with_a_film_written(self, special_files: Path) -> None:
+        completed = run_mien("predict", "clip.mp4", "--detector", "none", "--video-out", "out.mp4", cwd=special_files)
+        assert (
+            completed.returncode == 3
+            and "no regular file" in completed.stdout
+            and not (special_files / "out.mp4").exists()
+        )
 
 
 class TestLargeFrames:
@@ -74,9 +78,9 @@ class TestLargeFrames:
             monkeypatch.setattr(module, "MOST_PIXELS", films.WIDTH * films.HEIGHT)
         monkeypatch.setattr(decoder, "_LIMITS", {"max_pixels": str(2**18)})
 
-    @pytest.mark.parametrize("ending", [".avi", ".mp4", ".mkv"])
-    def test_the_header_is_asked_first(self, ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        path = films.numbered(tmp_path / f"film{ending}", 3)
+    @pytest.mark.parametrize("suffix", [".avi", ".mp4", ".mkv"])
+    def test_the_header_is_asked_first(self, suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        path = films.numbered(tmp_path / f"film{suffix}", 3)
         for module in (decoder, reader):
             monkeypatch.setattr(module, "MOST_PIXELS", films.WIDTH * films.HEIGHT - 1)
         for read in (frames.about, lambda path: next(frames.frames(path))):
@@ -85,13 +89,13 @@ class TestLargeFrames:
 
     def test_frames_that_are_larger_than_the_header_says(self, tmp_path: Path, small_limit: None) -> None:
         pictures = [np.full((films.HEIGHT, films.WIDTH, 3), 90, np.uint8)] * 3
-        larger = np.full((1024, 1024, 3), 90, np.uint8)
+        large_picture = np.full((1024, 1024, 3), 90, np.uint8)
         path = tmp_path / "film.avi"
         with av.open(str(path), "w") as output:
             stream = output.add_stream("mjpeg", rate=25)
             assert isinstance(stream, av.VideoStream)
             stream.width, stream.height, stream.pix_fmt = films.WIDTH, films.HEIGHT, "yuvj420p"
-            for index, picture in enumerate([*pictures, larger, *pictures]):
+            for index, picture in enumerate([*pictures, large_picture, *pictures]):
                 encoder = av.CodecContext.create("mjpeg", "w")
                 assert isinstance(encoder, av.VideoCodecContext)
                 encoder.height, encoder.width = picture.shape[:2]
@@ -102,17 +106,17 @@ class TestLargeFrames:
                     packet.stream, packet.pts, packet.dts = stream, index, index
                     packet.time_base = Fraction(1, 25)
                     output.mux(packet)
-        read = list(frames.frames(path))
-        assert [frame.pixels is None for frame in read] == [False] * 3 + [True] + [False] * 3
-        assert str(read[3].reason).startswith(reader.LOST)
+        rows = list(frames.frames(path))
+        assert [frame.pixels is None for frame in rows] == [False] * 3 + [True] + [False] * 3
+        assert str(rows[3].reason).startswith(reader.LOST)
 
     def test_pixels_that_are_stretched(self, tmp_path: Path, small_limit: None) -> None:
         def wide(stream: av.VideoStream) -> None:
             stream.codec_context.sample_aspect_ratio = Fraction(4, 1)
 
         path = films.write(tmp_path / "film.mkv", [films.picture(0)] * 2, "mpeg4", prepare=wide)
-        read = list(frames.frames(path))
-        assert all(frame.pixels is None and "384x64 pixels" in str(frame.reason) for frame in read) and len(read) == 2
+        rows = list(frames.frames(path))
+        assert all(frame.pixels is None and "384x64 pixels" in str(frame.reason) for frame in rows) and len(rows) == 2
         assert frames.about(path).width  # it has no frame that could be shown, and says so without one
 
     def test_a_batch_ends_where_it_is_full(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,9 +125,9 @@ class TestLargeFrames:
         sizes: list[int] = []
         original = recognizer.recognize
 
-        def counted(given: list[np.ndarray], color: Any) -> object:
-            sizes.append(len(given))
-            return original(given, color)
+        def counted(pictures: list[np.ndarray], color: Any) -> object:
+            sizes.append(len(pictures))
+            return original(pictures, color)
 
         monkeypatch.setattr(recognizer, "recognize", counted)
         records = list(recognizer.recognize_film(films.numbered(tmp_path / "film.mp4", 7)))
@@ -150,12 +154,12 @@ class TestLargeFrames:
             "peak = next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM'))\n"
             "print('PEAK', int(peak) // 1024, code, file=sys.stderr)\n"
         )
-        done = run_python(code, "predict", str(tmp_path), "--detector", "none", "--json")
-        *refused, last = done.stdout.splitlines()
-        assert refused and all("more than 134 million pixels" in line for line in refused), done.stdout
-        assert '"status": "ok"' in last, done.stdout
-        peak, exit_code = done.stderr.split("PEAK")[1].split()[:2]
-        assert int(exit_code) == 3 and int(peak) < 600, done.stderr
+        completed = run_python(code, "predict", str(tmp_path), "--detector", "none", "--json")
+        *refusals, last_line = completed.stdout.splitlines()
+        assert refusals and all("more than 134 million pixels" in line for line in refusals), completed.stdout
+        assert '"status": "ok"' in last_line, completed.stdout
+        peak, exit_code = completed.stderr.split("PEAK")[1].split()[:2]
+        assert int(exit_code) == 3 and int(peak) < 600, completed.stderr
 
 
 def run_python(code: str, *arguments: str):  # type: ignore[no-untyped-def]
@@ -265,22 +269,22 @@ class TestOneFilmEndsNothing:
 
 def test_six_threads_open_films(tmp_path: Path) -> None:
     paths_ = [films.numbered(tmp_path / f"film{number}.mp4", 5 + number) for number in range(3)]
-    before = dict(os.environ)
-    wrong: list[BaseException] = []
+    environment_before = dict(os.environ)
+    errors: list[BaseException] = []
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
 
-    def work(turn: int) -> None:
+    def work(thread_number: int) -> None:
         try:
             for number in range(12):
-                which = (turn + number) % 3
-                assert frames.about(paths_[which]).frames == 5 + which
-                numbers = [films.number_of(f.pixels) for f in frames.frames(paths_[which]) if f.pixels is not None]
-                assert numbers == list(range(5 + which))
+                film_index = (thread_number + number) % 3
+                assert frames.about(paths_[film_index]).frames == 5 + film_index
+                numbers = [films.number_of(f.pixels) for f in frames.frames(paths_[film_index]) if f.pixels is not None]
+                assert numbers == list(range(5 + film_index))
         except BaseException as error:
-            wrong.append(error)
+            errors.append(error)
 
-    threads = [threading.Thread(target=work, args=(turn,)) for turn in range(6)]
+    threads = [threading.Thread(target=work, args=(thread_number,)) for thread_number in range(6)]
     try:
         for thread in threads:
             thread.start()
@@ -288,7 +292,7 @@ def test_six_threads_open_films(tmp_path: Path) -> None:
             thread.join(timeout=120)
     finally:
         sys.setswitchinterval(interval)
-    assert not wrong and not any(thread.is_alive() for thread in threads) and dict(os.environ) == before
+    assert not errors and not any(thread.is_alive() for thread in threads) and dict(os.environ) == environment_before
 
 
 class TestPatterns:
@@ -304,32 +308,34 @@ class TestPatterns:
         return tmp_path / "t"
 
     @pytest.mark.parametrize(
-        "word",
+        "pattern",
         [
             "t/**", "**", "**/*.jpg", "t/**/*.jpg", "t/**/y/*.jpg", "t/**/x/**/*.jpg", "t/x/**/c.*", "*/**/[bc].jpg",
             "**/.*", "t/.hidden/**", "t/**/**/*.png", "t/**/nosuch/*", "t/**/y/../*.png",
         ],
     )  # fmt: skip
-    def test_as_glob(self, word: str, tree: Path) -> None:
+    def test_as_glob(self, pattern: str, tree: Path) -> None:
         import glob
 
-        expected = sorted({os.path.normpath(name) for name in glob.glob(word, recursive=True) if os.path.isfile(name)})
-        if ".." in word:  # which a walk does not meet
+        expected = sorted(
+            {os.path.normpath(name) for name in glob.glob(pattern, recursive=True) if os.path.isfile(name)}
+        )
+        if ".." in pattern:  # which a walk does not meet
             expected = []
-        names = [str(each) for each in expand([word]) if not isinstance(each, Nothing)]
+        names = [str(path) for path in expand([pattern]) if not isinstance(path, Nothing)]
         assert names == expected
 
     def test_absolute(self, tree: Path) -> None:
         assert expand([f"{tree}/**/c.jpg"]) == [tree / "x/y/c.jpg"]
 
-    @pytest.mark.parametrize("word", ["loop/**/*.jpg", "**/*.jpg", "loop/**", "lo*/**/**/*.jpg"])
-    def test_links_that_lead_back(self, word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize("pattern", ["loop/**/*.jpg", "**/*.jpg", "loop/**", "lo*/**/**/*.jpg"])
+    def test_links_that_lead_back(self, pattern: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
         (tmp_path / "loop").mkdir()
         (tmp_path / "loop" / "a.jpg").write_bytes(encode(noise(0)))
         for name in ("one", "two", "three"):
             (tmp_path / "loop" / name).symlink_to(".")
-        assert expand([word]) == [Path("loop/a.jpg")]
+        assert expand([pattern]) == [Path("loop/a.jpg")]
 
     def test_many_stars(self, tmp_path: Path) -> None:
         parts = tuple("a" for _ in range(200))
@@ -340,7 +346,7 @@ class TestPatterns:
     def test_a_folder_that_cannot_be_listed_is_told(self, tree: Path) -> None:
         (tree / "x").chmod(0)
         try:
-            assert any(isinstance(each, Nothing) and "cannot be listed" in each.reason for each in expand(["t/**"]))
+            assert any(isinstance(path, Nothing) and "cannot be listed" in path.reason for path in expand(["t/**"]))
         finally:
             (tree / "x").chmod(0o700)
 
@@ -374,15 +380,15 @@ class TestDetectorFiles:
         path = tmp_path / "other.onnx"
         path.write_bytes(model.SerializeToString())
         network = Network(path)
-        with pytest.raises(MienError, match=r"other\.onnx: fails when it looks for faces") as caught:
+        with pytest.raises(MienError, match=r"other\.onnx: fails when it looks for faces") as error:
             network.read([np.zeros((64, 64, 3), np.uint8)], 0.0)
-        assert "\n" not in str(caught.value)
+        assert "\n" not in str(error.value)
 
     def test_too_little_memory(self, monkeypatch: pytest.MonkeyPatch) -> None:
         network = Network()
 
         class Session:
-            def run(self, names: object, given: object) -> None:
+            def run(self, names: object, inputs: object) -> None:
                 raise RuntimeError("Failed to allocate memory for requested buffer of size 1")
 
         monkeypatch.setattr(network, "_session", Session())

@@ -49,9 +49,9 @@ def png(*chunks: bytes, width: int = 24, height: int = 24, pixels: bytes | None 
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + b"".join(chunks) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
 
-def tiff(entries: list[tuple[int, int, int, int]], following: int = 0) -> bytes:
+def tiff(entries: list[tuple[int, int, int, int]], next_offset: int = 0) -> bytes:
     table = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries)
-    return b"II*\0" + struct.pack("<I", 8) + table + struct.pack("<I", following) + bytes(64)
+    return b"II*\0" + struct.pack("<I", 8) + table + struct.pack("<I", next_offset) + bytes(64)
 
 
 def jpeg_of(segments: bytes) -> bytes:
@@ -98,10 +98,10 @@ PICTURES: dict[str, Callable[[], bytes]] = {
 @pytest.mark.parametrize("make", PICTURES.values(), ids=PICTURES)
 def test_pictures(make: Callable[[], bytes]) -> None:
     data = make()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak_before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     first, second = Recognizer(detector=Whole(), engine=Mean()).recognize([data, picture()], "gray")
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
-    assert second.status == "ok" and grown < MOST_GROWTH
+    growth = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak_before) * 1024
+    assert second.status == "ok" and growth < MOST_GROWTH
     if first.status == "error":
         assert "\n" not in str(first.error) and len(str(first.error)) < 500
     else:
@@ -117,9 +117,9 @@ def test_files_of_other_kinds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     (tmp_path / "folder.png").mkdir()
     with (tmp_path / "sparse.png").open("wb") as file:
         file.truncate(2**40)
-    with socket.socket(socket.AF_UNIX) as listening:
+    with socket.socket(socket.AF_UNIX) as server:
         monkeypatch.chdir(tmp_path)  # the path of a socket holds 107 letters
-        listening.bind("socket.png")
+        server.bind("socket.png")
         paths = sorted(tmp_path.iterdir())
         records = Recognizer(detector=Whole(), engine=Mean()).recognize([*paths, encode(picture())])
     assert [record.status for record in records] == ["error"] * len(paths) + ["ok"]
@@ -158,9 +158,9 @@ class TestWeights:
     def test_safetensors(self, data: bytes, tmp_path: Path) -> None:
         folder = write_classifier(tmp_path / "model")
         (folder / "model.safetensors").write_bytes(data)
-        with pytest.raises(MienError, match="weights") as caught:
+        with pytest.raises(MienError, match="weights") as error:
             Classifier.load(folder)
-        assert "\n" not in str(caught.value)
+        assert "\n" not in str(error.value)
 
     def test_code_beside_them_is_not_run(self, tmp_path: Path) -> None:
         folder = write_classifier(tmp_path / "model")
@@ -188,15 +188,15 @@ def test_a_report_runs_no_script(tmp_path: Path) -> None:
 
 
 def test_odd_names_draw() -> None:
-    drawn = figures.confusion_matrix([[1, 0], [0, 1]], ("$\\foo{$", "\\x^_"), theme=style.LIGHT)
-    assert style.png(drawn).startswith(b"\x89PNG")
+    figure = figures.confusion_matrix([[1, 0], [0, 1]], ("$\\foo{$", "\\x^_"), theme=style.LIGHT)
+    assert style.png(figure).startswith(b"\x89PNG")
 
 
 EVENTS: list[str] = []
 
 
 @pytest.fixture(scope="module")
-def watched() -> Iterator[list[str]]:
+def events_seen() -> Iterator[list[str]]:
     """What this process asks of the network, and which programs it starts."""
     active = True
 
@@ -209,8 +209,8 @@ def watched() -> Iterator[list[str]]:
     active = False
 
 
-def test_no_network_and_no_program(watched: list[str], tmp_path: Path) -> None:
-    watched.clear()
+def test_no_network_and_no_program(events_seen: list[str], tmp_path: Path) -> None:
+    events_seen.clear()
     (tmp_path / "photo.png").write_bytes(encode(noise(0, 64)))
     assert mien("predict", tmp_path / "photo.png", "--detector", "none", "--csv", tmp_path / "a.csv") == 0
     folder = write_classifier(tmp_path / "model", ("happy", "sad"))
@@ -218,7 +218,7 @@ def test_no_network_and_no_program(watched: list[str], tmp_path: Path) -> None:
                enumerate(("happy", "sad"))}  # fmt: skip
     source = write_zip(tmp_path / "set.zip", members)
     assert mien("evaluate", folder, "--data", source, "--split", "validation", "--out", tmp_path / "report") == 0
-    assert not [event for event in watched if "ldconfig" not in event]
+    assert not [event for event in events_seen if "ldconfig" not in event]
 
 
 @pytest.mark.parametrize(
@@ -242,6 +242,6 @@ def test_odd_surroundings(changes: dict[str, str | None], tmp_path: Path) -> Non
     options: list[list[str]] = [[], ["--json"]]
     for extra in options:
         command = [sys.executable, "-m", "mien", "data", "inspect", str(source), *extra]
-        done = subprocess.run(command, env=environment, capture_output=True, timeout=60)
-        assert done.returncode == 0 and b"Traceback" not in done.stderr, done.stderr
-    assert set(json.loads(done.stdout)["splits"]["train"]["classes"]) == {"happy", "грусть"}
+        completed = subprocess.run(command, env=environment, capture_output=True, timeout=60)
+        assert completed.returncode == 0 and b"Traceback" not in completed.stderr, completed.stderr
+    assert set(json.loads(completed.stdout)["splits"]["train"]["classes"]) == {"happy", "грусть"}

@@ -33,15 +33,15 @@ CROPS = np.random.default_rng(0).integers(0, 256, (3, 16, 16), dtype=np.uint8)
 
 
 @pytest.fixture(scope="session")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def original_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sound model folder, which is only read."""
     return write_classifier(tmp_path_factory.mktemp("model") / "whole")
 
 
 @pytest.fixture
-def folder(whole: Path, tmp_path: Path) -> Path:
+def folder(original_folder: Path, tmp_path: Path) -> Path:
     """A copy of it, to be spoilt."""
-    return Path(shutil.copytree(whole, tmp_path / "model"))
+    return Path(shutil.copytree(original_folder, tmp_path / "model"))
 
 
 class Watch:
@@ -73,8 +73,8 @@ WATCH = Watch()
 
 def change(folder: Path, file: str, **values: Any) -> None:
     path = folder / file
-    about = json.loads(path.read_text())
-    path.write_text(json.dumps({**about, **values}))
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, **values}))
 
 
 class Evil:
@@ -103,13 +103,13 @@ class TestNothingElseIsRead:
             {"torch_dtype": "evil", "dtype": "float8_e5m2"},
         ],
     )
-    def test_fields_that_no_network_needs(self, fields: dict[str, Any], whole: Path, folder: Path) -> None:
+    def test_fields_that_no_network_needs(self, fields: dict[str, Any], original_folder: Path, folder: Path) -> None:
         change(folder, "config.json", **fields)
         (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "evil/model"}))
         with WATCH.watching() as events:
             answers = TorchEngine.load(folder, "cpu").read(CROPS)
         assert not events and not (folder / "pwned").exists()
-        assert np.array_equal(answers.probabilities, TorchEngine.load(whole, "cpu").read(CROPS).probabilities)
+        assert np.array_equal(answers.probabilities, TorchEngine.load(original_folder, "cpu").read(CROPS).probabilities)
 
     @pytest.mark.parametrize("fields", [{"transformers_weights": "pytorch_model.bin"}, {}])
     @pytest.mark.parametrize("weights", [b"garbage", b"", None])
@@ -149,12 +149,12 @@ class TestNothingElseIsRead:
         ],
     )
     def test_networks_of_timm(self, fields: dict[str, Any], folder: Path) -> None:
-        about = {"model_type": "timm_wrapper", "architecture": "face_cnn", "label_names": ["a", "b"], "model_args": {}}
-        (folder / "config.json").write_text(json.dumps({**about, **fields}))
-        with WATCH.watching() as events, pytest.raises(MienError) as caught:
+        config = {"model_type": "timm_wrapper", "architecture": "face_cnn", "label_names": ["a", "b"], "model_args": {}}
+        (folder / "config.json").write_text(json.dumps({**config, **fields}))
+        with WATCH.watching() as events, pytest.raises(MienError) as error:
             Classifier.load(folder)
-        assert not events and "\n" not in str(caught.value) and len(str(caught.value)) < 500
-        assert "config.json" in str(caught.value)
+        assert not events and "\n" not in str(error.value) and len(str(error.value)) < 500
+        assert "config.json" in str(error.value)
 
     def test_an_autoencoder_as_backbone(self, mae_folder: Path, tmp_path: Path) -> None:
         folder = Path(shutil.copytree(mae_folder, tmp_path / "mae"))
@@ -168,8 +168,8 @@ class TestNothingElseIsRead:
             build(str(folder), ("calm", "glad"), grey=True)
 
     def test_the_watch_sees_connections(self) -> None:
-        with WATCH.watching() as events, socket.socket() as asked, pytest.raises(OSError):
-            asked.connect(("127.0.0.1", 1))
+        with WATCH.watching() as events, socket.socket() as client, pytest.raises(OSError):
+            client.connect(("127.0.0.1", 1))
         assert events
 
 
@@ -255,10 +255,10 @@ class TestOneLine:
     """Every malformed file is one MienError on one line, of bounded length."""
 
     def check(self, folder: Path) -> None:
-        with pytest.raises(MienError) as caught:
+        with pytest.raises(MienError) as error:
             TorchEngine.load(folder, "cpu").read(CROPS)
-        assert "\n" not in str(caught.value) and len(str(caught.value)) < 600, str(caught.value)
-        assert str(folder) in str(caught.value)
+        assert "\n" not in str(error.value) and len(str(error.value)) < 600, str(error.value)
+        assert str(folder) in str(error.value)
 
     @pytest.mark.parametrize("file", ["config.json", "preprocessor_config.json", "meta.json"])
     @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
@@ -290,13 +290,13 @@ class TestOneLine:
 
     def test_weights_of_other_shapes_and_names(self, folder: Path) -> None:
         weights = load_file(folder / "model.safetensors")
-        for spoilt in (
+        for wrong_weights in (
             {**weights, "classifier.bias": torch.zeros(3)},
             {name: value for name, value in weights.items() if name != "classifier.bias"},
             {**weights, "extra": torch.zeros(1)},
             {**weights, "classifier.bias": torch.full((2,), torch.nan)},
         ):
-            save_file(spoilt, folder / "model.safetensors", metadata={"format": "pt"})
+            save_file(wrong_weights, folder / "model.safetensors", metadata={"format": "pt"})
             self.check(folder)
 
     @pytest.mark.parametrize("path", ["~nosuch-user/model", "~nosuch-user/model.onnx"])
@@ -327,8 +327,8 @@ def network(
     kind: int = TensorProto.FLOAT,
 ) -> Path:  # fmt: skip
     """An ONNX file that answers each batch with the same probabilities, as `mien export` would describe it."""
-    about: dict[str, Any] = {"names": ["calm", "glad"], "image_size": 16, "grey": True, "threshold": None,
-                             "stated_accuracy": None, **(metadata or {})}  # fmt: skip
+    properties: dict[str, Any] = {"names": ["calm", "glad"], "image_size": 16, "grey": True, "threshold": None,
+                                  "stated_accuracy": None, **(metadata or {})}  # fmt: skip
     faces = helper.make_tensor_value_info("faces", TensorProto.UINT8, ["N", 16, 16])
     outputs = [
         helper.make_tensor_value_info("probabilities", kind, ["N", 2]),
@@ -354,7 +354,7 @@ def network(
         nodes.append(helper.make_node("Add", ["column", "rows"], ["probabilities"]))
     graph = helper.make_graph(nodes, "g", [faces], outputs, values)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    helper.set_model_props(model, {name: json.dumps(value) for name, value in about.items()})
+    helper.set_model_props(model, {name: json.dumps(value) for name, value in properties.items()})
     onnx.save(model, path)
     return path
 
@@ -372,9 +372,9 @@ class TestAnswers:
     )  # fmt: skip
     def test_what_is_no_probability(self, rows: list[list[float]], tmp_path: Path) -> None:
         engine = OnnxEngine(network(tmp_path / "model.onnx", rows=np.array(rows, np.float32)))
-        with pytest.raises(MienError, match=r"answers .*(expected|export)") as caught:
+        with pytest.raises(MienError, match=r"answers .*(expected|export)") as error:
             engine.read(CROPS)
-        assert "\n" not in str(caught.value)
+        assert "\n" not in str(error.value)
 
     def test_embeddings_of_nan(self, tmp_path: Path) -> None:
         with pytest.raises(MienError, match="NaN or infinity"):
@@ -391,9 +391,9 @@ class TestAnswers:
         ids=str,
     )  # fmt: skip
     def test_metadata(self, metadata: dict[str, Any], tmp_path: Path) -> None:
-        with pytest.raises(MienError, match="is an ONNX file of another kind") as caught:
+        with pytest.raises(MienError, match="is an ONNX file of another kind") as error:
             OnnxEngine(network(tmp_path / "model.onnx", metadata=metadata))
-        assert "\n" not in str(caught.value)
+        assert "\n" not in str(error.value)
 
     def test_metadata_that_is_nested(self, tmp_path: Path) -> None:
         model = onnx.load(network(tmp_path / "model.onnx"))
@@ -411,14 +411,14 @@ class TestAnswers:
         next(node for node in model.graph.node if node.output[0] == "embedding").input[0] = "gathered"
         model.graph.node.insert(3, helper.make_node("Gather", ["column", "far"], ["gathered"], axis=0))
         order = [node for node in model.graph.node if node.output[0] != "gathered"]
-        gathered = next(node for node in model.graph.node if node.output[0] == "gathered")
+        gather_node = next(node for node in model.graph.node if node.output[0] == "gathered")
         del model.graph.node[:]
-        at = next(index for index, node in enumerate(order) if node.output[0] == "column") + 1
-        model.graph.node.extend([*order[:at], gathered, *order[at:]])
+        position = next(index for index, node in enumerate(order) if node.output[0] == "column") + 1
+        model.graph.node.extend([*order[:position], gather_node, *order[position:]])
         onnx.save(model, tmp_path / "model.onnx")
-        with pytest.raises(MienError, match=r"model.onnx: fails when it reads faces") as caught:
+        with pytest.raises(MienError, match=r"model.onnx: fails when it reads faces") as error:
             OnnxEngine(tmp_path / "model.onnx").read(CROPS)
-        assert "\n" not in str(caught.value)
+        assert "\n" not in str(error.value)
 
 
 def damage(kind: str) -> Callable[[bytes], bytes]:

@@ -69,9 +69,9 @@ class TestPredict:
         self, extra: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         monkeypatch.chdir(tmp_path)
-        good, broken = encode(picture()), b"no picture"
+        photo, broken_photo = encode(picture()), b"no picture"
         for index, name in enumerate(HOSTILE):
-            Path(f"{name}.png").write_bytes(good if index % 2 else broken)
+            Path(f"{name}.png").write_bytes(photo if index % 2 else broken_photo)
         assert mien("predict", ".", *extra) == 3
         captured = capsys.readouterr()
         assert not CONTROLS.search(captured.out + captured.err)
@@ -137,8 +137,8 @@ class TestCrop:
         source = write_folder(tmp_path / "photos", {f"happy/{name}": photo for name in names})
         records = crop_set(source, tmp_path / "set", Whole(), size=20)
         assert sum(len(record.crops) for record in records) == 3
-        written = read_faces(tmp_path / "set", cache=False)
-        assert len(written) == 3 and all(is_safe_name(Path(str(name)).name) for name in written.ids)
+        faces = read_faces(tmp_path / "set", cache=False)
+        assert len(faces) == 3 and all(is_safe_name(Path(str(name)).name) for name in faces.ids)
 
 
 class TestCsv:
@@ -253,7 +253,7 @@ class TestTemporaries:
         ("mask", "file", "folder"), [(0o022, 0o644, 0o755), (0o077, 0o600, 0o700), (0, 0o666, 0o777)]
     )
     def test_modes_follow_the_umask(self, mask: int, file: int, folder: int, tmp_path: Path) -> None:
-        former = os.umask(mask)
+        former_umask = os.umask(mask)
         try:
             write_json(tmp_path / "a.json", {})
             with atomic_folder(tmp_path / "model") as temporary:
@@ -262,7 +262,7 @@ class TestTemporaries:
             with atomic_file(tmp_path / "private", private=True):
                 pass
         finally:
-            os.umask(former)
+            os.umask(former_umask)
         modes = {name: stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("a.json", "model", "model/weights")}
         assert modes == {"a.json": file, "model": folder, "model/weights": file}
         assert stat.S_IMODE((tmp_path / "private").stat().st_mode) == 0o600

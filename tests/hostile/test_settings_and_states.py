@@ -64,9 +64,9 @@ def test_yaml(text: str, message: str, tmp_path: Path, monkeypatch: pytest.Monke
 )  # fmt: skip
 def test_states(header: str, tmp_path: Path) -> None:
     save_file({"x": np.zeros(1, np.float32)}, state_path(tmp_path), metadata={"mien": header})
-    with pytest.raises(MienError) as caught:
+    with pytest.raises(MienError) as error:
         load_state(tmp_path, TrainConfig(data="", out=str(tmp_path)), "")
-    assert "\n" not in str(caught.value) and "state.safetensors: " in str(caught.value)
+    assert "\n" not in str(error.value) and "state.safetensors: " in str(error.value)
 
 
 def model(folder: Path, config: Any) -> Path:
@@ -113,7 +113,7 @@ def test_what_a_classifier_says_of_its_data(meta: dict[str, Any], tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("command", "options", "told"),
+    ("command", "options", "message"),
     [
         ("train", ["--image-size", "20000"], "--image-size: got '20000', expected a whole number in [1, 1024]"),
         ("train", ["--small-size", "20000"], "--small-size: is gone"),
@@ -131,10 +131,10 @@ def test_what_a_classifier_says_of_its_data(meta: dict[str, Any], tmp_path: Path
     ],
 )
 def test_networks_that_are_too_large_are_told_at_once(
-    command: str, options: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: str, options: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     started = time.monotonic()
     line = error_of(command, "--data", "nosuch.zip", "--out", "out", *options)
-    assert told in line and time.monotonic() - started < 5
+    assert message in line and time.monotonic() - started < 5
     assert not (tmp_path / "out").exists()

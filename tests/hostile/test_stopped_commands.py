@@ -78,23 +78,23 @@ class Stage:
         self.commands = Commands(root / "notes", root / "cache")  # loads its libraries while the inputs are made
         splits, names = ("train", "val", "test"), ("happy", "sad")
         places = itertools.product(splits, names, range(4))
-        members = {f"{split}/{name}/{at}.png": (split, name, at) for split, name, at in places}
-        write_zip(root / "data.zip", {path: encode(noise(at, 16)) for at, path in enumerate(members)})
+        members = {f"{split}/{name}/{number}.png": (split, name, number) for split, name, number in places}
+        write_zip(root / "data.zip", {path: encode(noise(number, 16)) for number, path in enumerate(members)})
         write_classifier(root / "model", names)
         (root / "photos" / "happy").mkdir(parents=True)
         Image.fromarray(films.portrait()).save(root / "photos" / "happy" / "a.png")
         Image.fromarray(films.portrait()[:, ::-1]).save(root / "photos" / "happy" / "b.png")
-        write_folder(root / "many", {f"{at}.png": encode(noise(at, 16)) for at in range(60)})
+        write_folder(root / "many", {f"{number}.png": encode(noise(number, 16)) for number in range(60)})
         films.numbered(root / "film.mp4", 4)
-        self.undisturbed: dict[str, tuple[Path, list[str]]] = {}
+        self.complete_runs: dict[str, tuple[Path, list[str]]] = {}
         self.boxes = itertools.count()
         for name, argv in (("train", self.argv("train", root)), ("pack", self.argv("pack", root))):
             (result,) = self.commands.run(root, *argv)
-            assert result["code"] == 0, result["said"]
+            assert result["code"] == 0, result["output"]
             (root / "out").rename(root / ("run" if name == "train" else "packed"))
 
     def argv(self, name: str, box: Path) -> list[str]:
-        return [word.format(root=self.root, box=box) for word in COMMANDS[name]]
+        return [argument.format(root=self.root, box=box) for argument in COMMANDS[name]]
 
     def box(self) -> Path:
         """A new folder with a file that belongs to somebody else."""
@@ -105,33 +105,33 @@ class Stage:
 
     def whole(self, name: str) -> Path:
         """The box of a command that ran undisturbed; nobody may change it."""
-        if name not in self.undisturbed:
+        if name not in self.complete_runs:
             box = self.box()
             (result,) = self.commands.run(box, *self.argv(name, box))
-            assert result["code"] == 0, result["said"]
-            self.undisturbed[name] = box, result["events"]
-        return self.undisturbed[name][0]
+            assert result["code"] == 0, result["output"]
+            self.complete_runs[name] = box, result["events"]
+        return self.complete_runs[name][0]
 
     def changes(self, name: str) -> list[str]:
         """The changes that a command makes if it runs undisturbed."""
         self.whole(name)
-        return self.undisturbed[name][1]
+        return self.complete_runs[name][1]
 
-    def stops(self, name: str, most: int = MOST_STOPS, *, between_files: bool = False) -> list[int]:
+    def stops(self, name: str, limit: int = MOST_STOPS, *, between_files: bool = False) -> list[int]:
         """The changes before which a command is stopped, by their number.
 
         Args:
             name: of the command.
-            most: so many, spread evenly, if there are more.
+            limit: so many, spread evenly, if there are more.
             between_files: also those right after each file or folder that the command publishes.
         """
         events = self.changes(name)
         count = len(events)
-        if EVERY or count <= most:
+        if EVERY or count <= limit:
             return list(range(1, count + 1))
-        evenly = {1 + round(at * (count - 1) / (most - 1)) for at in range(most)}
-        published = {at + 1 for at, event in enumerate(events, 1) if PUBLISHED.fullmatch(event)}
-        return sorted(evenly | published if between_files else evenly)
+        even_stops = {1 + round(number * (count - 1) / (limit - 1)) for number in range(limit)}
+        published_stops = {number + 1 for number, event in enumerate(events, 1) if PUBLISHED.fullmatch(event)}
+        return sorted(even_stops | published_stops if between_files else even_stops)
 
 
 @pytest.fixture(scope="module")
@@ -158,12 +158,12 @@ def public(box: Path) -> dict[str, str]:
     """What is not hidden; hidden entries must be Mien's own."""
     files = listing(box)
     for name in files:
-        hidden = [part for part in Path(name).parts if part.startswith(".")]
-        assert all(OURS.fullmatch(part) for part in hidden), name
+        hidden_parts = [part for part in Path(name).parts if part.startswith(".")]
+        assert all(OURS.fullmatch(part) for part in hidden_parts), name
     return {name: content for name, content in files.items() if "/." not in f"/{name}"}
 
 
-def check_whole(name: str, box: Path, complete: Sequence[str], former: dict[str, str]) -> None:
+def check_whole(name: str, box: Path, complete_names: Sequence[str], former_files: dict[str, str]) -> None:
     """What a killed command leaves in its box is the former state or the new one, file by file for a run."""
     files = public(box)
     assert (box / "mine.txt").read_text() == "precious"
@@ -172,22 +172,26 @@ def check_whole(name: str, box: Path, complete: Sequence[str], former: dict[str,
             json.loads((box / path).read_text())
     if name in RUNS:
         model = {path for path in files if path.startswith("out/model/")}
-        assert not model or model == {path for path in complete if path.startswith("out/model/")}
-        assert set(files) <= set(complete)
+        assert not model or model == {path for path in complete_names if path.startswith("out/model/")}
+        assert set(files) <= set(complete_names)
     elif name in IN_PLACE or name == "film":  # the film and its timeline are two files
-        assert set(files) <= set(complete)
+        assert set(files) <= set(complete_names)
     else:
-        wanted = [set(complete), {"mine.txt"}]
-        assert set(files) in wanted and (set(files) != {"mine.txt"} or not former or _has_old(box)), sorted(files)
-        if former and set(files) == set(complete) and files != former:
-            assert not any(files[path] == former[path] for path in files if path.endswith(".html")), "half and half"
+        possible_names = [set(complete_names), {"mine.txt"}]
+        assert set(files) in possible_names and (set(files) != {"mine.txt"} or not former_files or _has_old(box)), (
+            sorted(files)
+        )
+        if former_files and set(files) == set(complete_names) and files != former_files:
+            assert not any(files[path] == former_files[path] for path in files if path.endswith(".html")), (
+                "half and half"
+            )
 
 
 def _has_old(box: Path) -> bool:
     return any(entry.name.endswith(".tmp.old") for entry in box.iterdir())
 
 
-def run_again(name: str, stage: Stage, boxes: Sequence[Path], complete: Sequence[str]) -> None:
+def run_again(name: str, stage: Stage, boxes: Sequence[Path], complete_names: Sequence[str]) -> None:
     """The next run works, in each box, and leaves nothing of the killed one."""
     jobs: list[Job] = []
     for box in boxes:
@@ -198,14 +202,14 @@ def run_again(name: str, stage: Stage, boxes: Sequence[Path], complete: Sequence
     for box, (result,) in zip(boxes, stage.commands.run_all(jobs), strict=True):
         if result["code"] == 2 and name == "crop" and (box / "out").exists():
             # The killed one had published a set: it is left to the user to remove it.
-            assert "exists; choose" in result["said"], result["said"]
+            assert "exists; choose" in result["output"], result["output"]
             shutil.rmtree(box / "out")
             (result,) = stage.commands.run(box, *stage.argv(name, box))
-        assert result["code"] == 0, result["said"]
+        assert result["code"] == 0, result["output"]
         names = sorted(listing(box))
         if name == "annotate":  # copies never take the place of others
             names = [entry for entry in names if not re.search(r"-\d\.png$", entry)]
-        assert names == sorted(complete)
+        assert names == sorted(complete_names)
         assert (box / "mine.txt").read_text() == "precious"
         shutil.rmtree(box)
 
@@ -215,34 +219,34 @@ def run_again(name: str, stage: Stage, boxes: Sequence[Path], complete: Sequence
 def test_killed_at_each_change(name: str, replacing: bool, stage: Stage) -> None:
     if replacing and (name in (*RUNS, *IN_PLACE, "crop")):
         pytest.skip("replaces nothing")
-    whole = stage.whole(name)
-    complete, former = sorted(listing(whole)), listing(whole) if replacing else {}
+    complete_box = stage.whole(name)
+    complete_names, former_files = sorted(listing(complete_box)), listing(complete_box) if replacing else {}
     jobs: list[Job] = []
-    for at in stage.stops(name, between_files=name in RUNS):
+    for stop in stage.stops(name, between_files=name in RUNS):
         box = stage.box()
         if replacing:
-            shutil.copytree(whole, box, dirs_exist_ok=True)
-        jobs.append((box, stage.argv(name, box), {"kill": at}))
+            shutil.copytree(complete_box, box, dirs_exist_ok=True)
+        jobs.append((box, stage.argv(name, box), {"kill": stop}))
     states: dict[tuple[str, ...] | Path, Path] = {}
     for (box, _, job), (result,) in zip(jobs, stage.commands.run_all(jobs), strict=True):
         assert result["code"] == -9, (job, result)
-        check_whole(name, box, complete, former)
+        check_whole(name, box, complete_names, former_files)
         states.setdefault(box if EVERY else shape(box), box)
-    run_again(name, stage, list(states.values()), complete)
+    run_again(name, stage, list(states.values()), complete_names)
 
 
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name != "csv"])
 def test_killed_in_the_middle_of_a_file(name: str, stage: Stage) -> None:
     """By a limit on the size of files, which strikes native code that writes too."""
-    whole = stage.whole(name)
-    complete = sorted(listing(whole))
-    sizes = sorted({path.stat().st_size for path in whole.rglob("*") if path.is_file()})
+    complete_box = stage.whole(name)
+    complete_names = sorted(listing(complete_box))
+    sizes = sorted({path.stat().st_size for path in complete_box.rglob("*") if path.is_file()})
     boxes = {stage.box(): largest for largest in {sizes[-1] // 2, sizes[-1] - 1}}
     jobs = [(box, stage.argv(name, box), {"largest": largest}) for box, largest in boxes.items()]
     for box, (result,) in zip(boxes, stage.commands.run_all(jobs), strict=True):
         assert result["code"] in (-25, 2), result  # SIGXFSZ, or a library that blocks it and tells
-        check_whole(name, box, complete, {})
-    run_again(name, stage, list(boxes), complete)
+        check_whole(name, box, complete_names, {})
+    run_again(name, stage, list(boxes), complete_names)
 
 
 @pytest.fixture(scope="module")
@@ -251,9 +255,9 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("disk")
     if shutil.which("mount") is None or os.geteuid() != 0:
         pytest.skip("only root can mount a small file system")
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", folder], capture_output=True)
-    if mounted.returncode:
-        pytest.skip(f"no small file system can be mounted here: {mounted.stderr.decode(errors='replace').strip()}")
+    completed = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", folder], capture_output=True)
+    if completed.returncode:
+        pytest.skip(f"no small file system can be mounted here: {completed.stderr.decode(errors='replace').strip()}")
     yield folder
     subprocess.run(["umount", folder], check=True)
 
@@ -266,9 +270,9 @@ def fill(disk: Path, room: int) -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_full_disk(name: str, stage: Stage, disk: Path) -> None:
-    whole, box = stage.whole(name), disk / name
-    complete = sorted(listing(whole))
-    files = [path for path in whole.rglob("*") if path.is_file() and path.name != "mine.txt"]
+    complete_box, box = stage.whole(name), disk / name
+    complete_names = sorted(listing(complete_box))
+    files = [path for path in complete_box.rglob("*") if path.is_file() and path.name != "mine.txt"]
     size = sum(-(-path.stat().st_size // PAGE) * PAGE for path in files)
     for room in sorted({0, size // 2 // PAGE * PAGE}):
         shutil.rmtree(box, ignore_errors=True)
@@ -278,47 +282,47 @@ def test_a_full_disk(name: str, stage: Stage, disk: Path) -> None:
         (result,) = stage.commands.run(box, *stage.argv(name, box))
         (disk / "filler").unlink()
         check_refused(f"{name} with room for {room} of {size} bytes", box, result)
-        check_whole(name, box, complete, {})
-    run_again(name, stage, [box], complete)
+        check_whole(name, box, complete_names, {})
+    run_again(name, stage, [box], complete_names)
 
 
-def check_refused(what: str, box: Path, result: dict[str, Any]) -> None:
+def check_refused(description: str, box: Path, result: dict[str, Any]) -> None:
     """A command said in one line that the disk is full, left nothing hidden behind, and only whole rows."""
-    errors = [line for line in result["said"].splitlines() if line.startswith("mien: error: ")]
-    assert result["code"] == 2 and len(errors) == 1 and "Traceback" not in result["said"], (what, result)
-    assert re.search("no space left|disk is full", errors[0], re.IGNORECASE), (what, errors)
-    assert not [entry for entry in listing(box) if "/." in f"/{entry}"], (what, sorted(listing(box)))
+    errors = [line for line in result["output"].splitlines() if line.startswith("mien: error: ")]
+    assert result["code"] == 2 and len(errors) == 1 and "Traceback" not in result["output"], (description, result)
+    assert re.search("no space left|disk is full", errors[0], re.IGNORECASE), (description, errors)
+    assert not [entry for entry in listing(box) if "/." in f"/{entry}"], (description, sorted(listing(box)))
     for path in box.rglob("*.csv"):
         text = path.read_text()
         rows = list(csv.reader(text.splitlines()))
-        assert not text or (text.endswith("\n") and len({len(row) for row in rows}) == 1), (what, text)
+        assert not text or (text.endswith("\n") and len({len(row) for row in rows}) == 1), (description, text)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_stopped_while_others_run(name: str, stage: Stage) -> None:
-    others = itertools.cycle(COMMANDS) if not EVERY else None
+    other_names = itertools.cycle(COMMANDS) if not EVERY else None
     for _ in range(list(COMMANDS).index(name)):
-        next(others or iter([""]))
-    for at in stage.stops(name, 3):
-        for other in list(COMMANDS) if others is None else [next(others)]:
+        next(other_names or iter([""]))
+    for stop in stage.stops(name, 3):
+        for other_name in list(COMMANDS) if other_names is None else [next(other_names)]:
             box = stage.box()
-            argv, second = stage.argv(name, box), stage.argv(other, box)
-            results = stage.commands.run(box, *argv, stop=at, meanwhile=second)
-            check_both(f"{name} stopped at {at}, {other} meanwhile", box, results)
+            argv, other_argv = stage.argv(name, box), stage.argv(other_name, box)
+            results = stage.commands.run(box, *argv, stop=stop, meanwhile=other_argv)
+            check_both(f"{name} stopped at {stop}, {other_name} meanwhile", box, results)
             shutil.rmtree(box)
 
 
-def check_both(what: str, box: Path, results: list[dict[str, Any]]) -> None:
+def check_both(description: str, box: Path, results: list[dict[str, Any]]) -> None:
     """Each of two commands succeeded or said in one line why not; nothing is half, mixed or left behind."""
     for result in results:
-        assert result["code"] in (0, 2), (what, result)
-        assert "Traceback" not in result["said"] and "unexpected" not in result["said"], (what, result)
-        errors = [line for line in result["said"].splitlines() if line.startswith("mien: error: ")]
-        assert len(errors) == (result["code"] == 2), (what, result)
-    assert any(result["code"] == 0 for result in results), (what, results)
-    assert (box / "mine.txt").read_text() == "precious", what
-    assert not [name for name in listing(box) if "/." in f"/{name}"], (what, sorted(listing(box)))
+        assert result["code"] in (0, 2), (description, result)
+        assert "Traceback" not in result["output"] and "unexpected" not in result["output"], (description, result)
+        errors = [line for line in result["output"].splitlines() if line.startswith("mien: error: ")]
+        assert len(errors) == (result["code"] == 2), (description, result)
+    assert any(result["code"] == 0 for result in results), (description, results)
+    assert (box / "mine.txt").read_text() == "precious", description
+    assert not [name for name in listing(box) if "/." in f"/{name}"], (description, sorted(listing(box)))
     for path in box.rglob("*.json"):
         json.loads(path.read_text())
     for path in box.rglob("*.csv"):
-        assert b"\0" not in path.read_bytes(), what
+        assert b"\0" not in path.read_bytes(), description

@@ -26,7 +26,7 @@ SECONDS = 2
 
 
 @pytest.fixture(scope="module")
-def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("hostile")
     (folder / "b.jpg").write_bytes(endless_jpeg())
     (folder / "c.png").write_bytes(encode(noise(0, 48)))
@@ -40,12 +40,12 @@ def workers_of(pid: int) -> list[int]:
 
 
 class TestPredict:
-    def test_pictures(self, hostile: Path, tmp_path: Path) -> None:
+    def test_pictures(self, pictures: Path, tmp_path: Path) -> None:
         out = tmp_path / "out"
-        done = run_mien(
-            "predict", hostile, "--detector", "none", "--timeout", SECONDS, "--csv", out / "a.csv", "--annotate", out
+        completed = run_mien(
+            "predict", pictures, "--detector", "none", "--timeout", SECONDS, "--csv", out / "a.csv", "--annotate", out
         )
-        assert done.returncode == 3 and "Traceback" not in done.stderr, done.stderr
+        assert completed.returncode == 3 and "Traceback" not in completed.stderr, completed.stderr
         rows = list(csv.DictReader((out / "a.csv").open(encoding="utf-8")))
         assert [row["status"] for row in rows] == ["error", "ok"]
         assert rows[0]["error"].endswith(
@@ -53,12 +53,12 @@ class TestPredict:
         )
         assert sorted(entry.name for entry in out.iterdir()) == ["a.csv", "c.png"]
 
-    def test_a_gif_of_35_bytes(self, hostile: Path, tmp_path: Path) -> None:
+    def test_a_gif_of_35_bytes(self, pictures: Path, tmp_path: Path) -> None:
         (tmp_path / "a.gif").write_bytes(endless_gif())
         assert (tmp_path / "a.gif").stat().st_size == 35
-        inputs = [tmp_path / "a.gif", hostile / "c.png"]
-        done = run_mien("predict", *inputs, "--detector", "none", "--timeout", 0.5, "--json")
-        records = [json.loads(line) for line in done.stdout.splitlines()]
+        inputs = [tmp_path / "a.gif", pictures / "c.png"]
+        completed = run_mien("predict", *inputs, "--detector", "none", "--timeout", 0.5, "--json")
+        records = [json.loads(line) for line in completed.stdout.splitlines()]
         assert records[0]["status"] == "error" and "took longer than 0.5 s" in records[0]["error"]
         assert len(records) == 2
 
@@ -78,12 +78,12 @@ class TestPredict:
         assert not out.exists() or not list(out.iterdir())
         assert not workers_of(os.getpid())
 
-    def test_a_film_of_millions_of_parts(self, hostile: Path, tmp_path: Path) -> None:
+    def test_a_film_of_millions_of_parts(self, pictures: Path, tmp_path: Path) -> None:
         film = films.numbered(tmp_path / "film.mp4", 4)
         with film.open("ab") as file:
             file.write(b"\0\0\0\x08free" * 3_000_000)
-        done = run_mien("predict", film, hostile / "c.png", "--detector", "none", "--timeout", 0.2, "--json")
-        records = [json.loads(line) for line in done.stdout.splitlines()]
+        completed = run_mien("predict", film, pictures / "c.png", "--detector", "none", "--timeout", 0.2, "--json")
+        records = [json.loads(line) for line in completed.stdout.splitlines()]
         assert "took longer than 0.2 s" in records[-2]["error"] and records[-1]["input"].endswith("c.png")
 
     def test_answers_are_the_same(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -108,19 +108,19 @@ class TestPredict:
         assert error_of("predict", "a.png", "--timeout", 9, "--model", "nosuch").startswith("mien: error: nosuch: ")
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-    def test_a_signal_ends_both_processes(self, number: signal.Signals, hostile: Path, tmp_path: Path) -> None:
+    def test_a_signal_ends_both_processes(self, number: signal.Signals, pictures: Path, tmp_path: Path) -> None:
         first = subprocess.Popen(
             [sys.executable, "-c", "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
              "from mien.cli import main; sys.exit(main(sys.argv[1:]))",
-             "predict", hostile / "c.png", hostile / "b.jpg", "--detector", "none", "--timeout", "60", "--json"],
+             "predict", pictures / "c.png", pictures / "b.jpg", "--detector", "none", "--timeout", "60", "--json"],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         )  # fmt: skip
         assert first.stdout and json.loads(first.stdout.readline())["status"] == "ok"
         workers = workers_of(first.pid)
         os.killpg(first.pid, number)
-        _, said = first.communicate(timeout=60)
-        assert first.returncode == (130 if number == signal.SIGINT else 143) and said.count("\n") == 1, said
+        _, stderr = first.communicate(timeout=60)
+        assert first.returncode == (130 if number == signal.SIGINT else 143) and stderr.count("\n") == 1, stderr
         assert workers and not any(_lives(pid) for pid in workers)
 
 
@@ -129,15 +129,15 @@ class TestCrop:
         source = tmp_path / "photos.zip"
         photos = {"glad/a.jpg": endless_jpeg(), "glad/b.png": encode(noise(0, 48)), "sad/c.png": encode(noise(1, 48))}
         write_zip(source, photos)
-        for options, left_out in ((["--timeout", 1], 1), (["--timeout", 60, "--size", 16], 0)):
-            out = tmp_path / f"set-{left_out}"
-            names = ["glad/b.png", "sad/c.png"] if left_out else ["sad/c.png"]
-            if not left_out:
+        for options, skipped_count in ((["--timeout", 1], 1), (["--timeout", 60, "--size", 16], 0)):
+            out = tmp_path / f"set-{skipped_count}"
+            names = ["glad/b.png", "sad/c.png"] if skipped_count else ["sad/c.png"]
+            if not skipped_count:
                 write_zip(source, {name: photos[name] for name in names})
             assert mien("data", "crop", source, "--detector", "none", "--out", out, *options) == 0
             assert sorted(str(path.relative_to(out)) for path in out.rglob("*.png")) == names
-            said = capsys.readouterr().err
-            assert ("a.jpg: took longer than 1 s and was broken off" in said) == bool(left_out), said
+            stderr = capsys.readouterr().err
+            assert ("a.jpg: took longer than 1 s and was broken off" in stderr) == bool(skipped_count), stderr
         assert not workers_of(os.getpid())
 
     def test_a_detector_that_is_not_there(self, tmp_path: Path) -> None:
@@ -155,9 +155,9 @@ class TestExplain:
         assert "took longer than 0.5 s" in error_of("explain", tmp_path / "photo.png", *options)
         assert not (tmp_path / "out").exists()
 
-    def test_the_same_picture(self, hostile: Path, tmp_path: Path) -> None:
+    def test_the_same_picture(self, pictures: Path, tmp_path: Path) -> None:
         for name, options in (("a.png", []), ("b.png", ["--timeout", 60])):
-            assert mien("explain", hostile / "c.png", "--detector", "none", "--out", tmp_path / name, *options) == 0
+            assert mien("explain", pictures / "c.png", "--detector", "none", "--out", tmp_path / name, *options) == 0
         assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
@@ -195,9 +195,9 @@ class TestProcess:
     def test_what_is_raised_comes_through(self, process: TimedProcess) -> None:
         with pytest.raises(MienError, match=r"^broken"):
             list(process.answers("raise MienError('broken')", "a.png"))
-        with pytest.raises(KeyError) as caught:
+        with pytest.raises(KeyError) as error:
             list(process.answers("raise KeyError('x')", "a.png"))
-        assert "Traceback" in caught.value.__notes__[0]
+        assert "Traceback" in error.value.__notes__[0]
 
     def test_remarks(self) -> None:
         remarks: list[str] = []
@@ -218,8 +218,8 @@ class TestProcess:
         assert first.stdout
         worker = int(first.stdout.readline())
         assert first.wait(60) == -signal.SIGKILL
-        until = time.monotonic() + 30
-        while time.monotonic() < until and _lives(worker):
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline and _lives(worker):
             time.sleep(0.1)
         assert not _lives(worker)
 

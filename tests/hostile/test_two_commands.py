@@ -96,7 +96,7 @@ class TestEveryStop:
     """Commands that write one folder as a whole: crop, export, pack and evaluate share ``atomic_folder``."""
 
     @pytest.fixture
-    def others(self, tmp_path: Path) -> dict[str, Callable[[], object]]:
+    def other_commands(self, tmp_path: Path) -> dict[str, Callable[[], object]]:
         """What other commands do first with the --out of the one that is stopped."""
         out, source = tmp_path / "box" / "out", photos(tmp_path / "photos")
 
@@ -111,15 +111,15 @@ class TestEveryStop:
             "train": lambda: holds_out(lambda config: "trained")(Config()),
         }
 
-    def test_crop_against_each(self, others: dict[str, Callable[[], object]], tmp_path: Path) -> None:
+    def test_crop_against_each(self, other_commands: dict[str, Callable[[], object]], tmp_path: Path) -> None:
         out = tmp_path / "box" / "out"
         failures: list[str] = []
 
         def others_run() -> None:
             if not any(entry.name.endswith(".tmp") for entry in out.parent.iterdir()):
                 return  # nothing is written yet, or all is done
-            for name, other in others.items():
-                error = in_a_thread(other)
+            for name, other_command in other_commands.items():
+                error = in_a_thread(other_command)
                 if not (isinstance(error, MienError) and "is being written by another command" in str(error)):
                     failures.append(f"{STOPS.count}: {name}: {error!r}")
 
@@ -130,15 +130,15 @@ class TestEveryStop:
         assert sorted(path.relative_to(out).as_posix() for path in out.rglob("*.png")) == ["happy/a.png", "sad/b.png"]
         assert [entry.name for entry in (tmp_path / "box").iterdir()] == ["out"]
 
-    def test_a_run_against_each(self, others: dict[str, Callable[[], object]], tmp_path: Path) -> None:
+    def test_a_run_against_each(self, other_commands: dict[str, Callable[[], object]], tmp_path: Path) -> None:
         out = tmp_path / "box" / "out"
         failures: list[str] = []
 
         def others_run() -> None:
-            for name, other in others.items():
-                error = in_a_thread(other)
-                refused = "exists; choose" if name == "crop" else "is being written by another command"
-                if not (isinstance(error, MienError) and refused in str(error)):
+            for name, other_command in other_commands.items():
+                error = in_a_thread(other_command)
+                message = "exists; choose" if name == "crop" else "is being written by another command"
+                if not (isinstance(error, MienError) and message in str(error)):
                     failures.append(f"{STOPS.count}: {name}: {error!r}")
 
         def train(config: TrainConfig) -> str:
@@ -154,7 +154,7 @@ class TestEveryStop:
         assert (out / "model" / "config.json").read_text() == (out / "meta.json").read_text()
         assert not (out / RUN_LOCK).exists() and len(list(out.iterdir())) == 2
         # Once it has ended, the next one may.
-        assert in_a_thread(others["train"]) == "trained"
+        assert in_a_thread(other_commands["train"]) == "trained"
 
     def test_what_a_command_in_a_folder_of_a_run_finds(self, tmp_path: Path) -> None:
         with claim(tmp_path / "run", inside=True):
@@ -195,19 +195,19 @@ class TestNewcomers:
         out.mkdir()
         (out / "model.onnx").write_text("old")
 
-        def check(former: Path) -> None:
-            if (former / "mine.txt").exists():
-                raise MienError(f"{former}: holds mine.txt")
+        def check(former_folder: Path) -> None:
+            if (former_folder / "mine.txt").exists():
+                raise MienError(f"{former_folder}: holds mine.txt")
 
         with pytest.raises(MienError, match=r"exported: holds mine.txt"), atomic_folder(out, check=check):
             (out / "mine.txt").write_text("precious")
         assert (out / "mine.txt").read_text() == "precious" and (out / "model.onnx").read_text() == "old"
         assert [entry.name for entry in tmp_path.iterdir()] == ["exported"]
 
-    @pytest.mark.parametrize("there_before", [False, True])
-    def test_a_file(self, there_before: bool, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("exists_before", [False, True])
+    def test_a_file(self, exists_before: bool, tmp_path: Path) -> None:
         out = tmp_path / "heat.png"
-        if there_before:
+        if exists_before:
             out.write_text("old")
         with pytest.raises(MienError, match=r"the result is in .*heat-2.png"):  # noqa: SIM117
             with atomic_file(out, spare_newcomer=True) as temporary:
@@ -227,14 +227,14 @@ class TestNewcomers:
 class TestVeryFolder:
     """What is published is the very folder that was written."""
 
-    @pytest.mark.parametrize("anew", [False, True])
-    def test_a_temporary_folder_that_was_removed(self, anew: bool, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("make_again", [False, True])
+    def test_a_temporary_folder_that_was_removed(self, make_again: bool, tmp_path: Path) -> None:
         with pytest.raises(MienError, match="was removed or replaced while it was written; nothing was written"):  # noqa: SIM117
             with atomic_folder(tmp_path / "packed") as temporary:
                 (temporary / "model.onnx").write_text("weights")
                 (temporary / "model.onnx").unlink()
                 temporary.rmdir()
-                if anew:
+                if make_again:
                     temporary.mkdir()
         assert not (tmp_path / "packed").exists()
 
@@ -247,24 +247,26 @@ class TestVeryFolder:
 
 class TestInputs:
     @pytest.mark.parametrize(
-        ("out", "told"),
+        ("out", "message"),
         [("run/model", "is what"), ("run", "holds"), ("run/model/packed", "lies in"), ("link", "is what"), ("new", "")],
     )
-    def test_an_out_at_an_input(self, out: str, told: str, tmp_path: Path) -> None:
+    def test_an_out_at_an_input(self, out: str, message: str, tmp_path: Path) -> None:
         (tmp_path / "run" / "model").mkdir(parents=True)
         (tmp_path / "link").symlink_to(tmp_path / "run" / "model")
-        if not told:
+        if not message:
             refuse_inputs(tmp_path / out, [tmp_path / "run" / "model", None, tmp_path / "nothing"])
             return
-        with pytest.raises(MienError, match=f"--out .*{out}: {told} .*choose another place, so that nothing is lost"):
+        with pytest.raises(
+            MienError, match=f"--out .*{out}: {message} .*choose another place, so that nothing is lost"
+        ):
             refuse_inputs(tmp_path / out, [tmp_path / "run" / "model"])
 
     def test_pack_into_its_own_run(self, tmp_path: Path) -> None:
         model = write_classifier(tmp_path / "run" / "model")
-        before = (model / "model.safetensors").read_bytes()
+        weights_before = (model / "model.safetensors").read_bytes()
         for out in (model, model / "packed", tmp_path / "run"):
             assert "made from" in error_of("pack", tmp_path / "run", "--data", tmp_path / "no.zip", "--out", out)
-        assert (model / "model.safetensors").read_bytes() == before
+        assert (model / "model.safetensors").read_bytes() == weights_before
 
     def test_a_card_over_its_record(self, tmp_path: Path) -> None:
         (tmp_path / "meta.json").write_text("{}")
@@ -297,9 +299,9 @@ class TestProcesses:
         assert first.stdin and first.stdout and first.stdout.readline() == "detecting\n"
         os.kill(first.pid, signal.SIGSTOP)
         try:
-            done = run_mien("data", "crop", source, "--out", out)
-            assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
-            assert "is being written by another command" in done.stderr
+            completed = run_mien("data", "crop", source, "--out", out)
+            assert completed.returncode == 2 and completed.stderr.count("\n") == 1, completed.stderr
+            assert "is being written by another command" in completed.stderr
             assert not out.exists()
         finally:
             os.kill(first.pid, signal.SIGCONT)
@@ -327,19 +329,19 @@ class TestProcesses:
 
 def test_a_lock_that_vanished_does_not_let_two_in(tmp_path: Path) -> None:
     """The lock file of the former holder is removed just when the next one has opened it."""
-    entered = threading.Barrier(4)
-    inside, most = 0, 0
+    barrier = threading.Barrier(4)
+    holders, most_holders = 0, 0
 
     def work() -> None:
-        nonlocal inside, most
-        entered.wait()
+        nonlocal holders, most_holders
+        barrier.wait()
         for _ in range(200):
             try:
                 with claim(tmp_path / "out"):
-                    inside += 1
-                    most = max(most, inside)
+                    holders += 1
+                    most_holders = max(most_holders, holders)
                     time.sleep(0)
-                    inside -= 1
+                    holders -= 1
             except MienError:
                 pass
 
@@ -348,7 +350,7 @@ def test_a_lock_that_vanished_does_not_let_two_in(tmp_path: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert most == 1 and not list(tmp_path.iterdir())
+    assert most_holders == 1 and not list(tmp_path.iterdir())
 
 
 def test_help_is_not_held_up(capsys: pytest.CaptureFixture[str]) -> None:
