@@ -134,6 +134,9 @@ class TestPass:
         values = torch.randn(2, 3, layers[0].in_features).bfloat16()
         outputs = [layer(values) for layer in copies.joints[0].layers]
         assert len({output.untyped_storage().data_ptr() for output in outputs}) == 1
+        assert copies.joints[0].input is None, "an input that all layers have read takes no memory"
+        again = [copies.joints[0].layers[1](values) for _ in range(2)]
+        assert all(torch.equal(output, outputs[1]) for output in again)
         copies.step_back()
         assert all("forward" not in layer.__dict__ for layer in layers)
         assert all(joint.input is None and not joint.outputs for joint in copies.joints)

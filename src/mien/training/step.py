@@ -63,16 +63,19 @@ class Joint:
         self.forget()
 
     def forget(self) -> None:
-        """Lets go of the last input and its outputs."""
+        """Lets go of the last input and its outputs, which take memory."""
         self.input: torch.Tensor | None = None
-        self.outputs: tuple[torch.Tensor, ...] = ()
+        self.outputs: dict[int, torch.Tensor] = {}
 
     def output(self, number: int, values: torch.Tensor) -> torch.Tensor:
         """What the layer of a number answers for [..., inputs]: [..., outputs]."""
-        if self.input is not values:
+        if self.input is not values or number not in self.outputs:
             product = nn.functional.linear(values, self.parameters["weight"], self.parameters.get("bias"))
-            self.input, self.outputs = values, product.split(self.sizes, dim=-1)
-        return self.outputs[number]
+            self.input, self.outputs = values, dict(enumerate(product.split(self.sizes, dim=-1)))
+        output = self.outputs.pop(number)
+        if not self.outputs:
+            self.forget()
+        return output
 
     def stand_in(self) -> None:
         """Answers instead of the layers."""
