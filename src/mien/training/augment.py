@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 
 import numpy as np
 import torch
@@ -12,7 +11,7 @@ from torch.nn import functional as F
 
 from mien.config import AugmentConfig
 from mien.model.preprocessing import Preprocessing, resized, to_luma
-from mien.training.degrade import blurred, compressed, lit, noisy
+from mien.training.degrade import blurred, centres, compressed, lit, noisy
 
 SCALE, CROP_X, CROP_Y, FLIP, ANGLE, SHIFT_X, SHIFT_Y, BRIGHTNESS, CONTRAST, ERASE, AREA, ASPECT, ERASE_X, ERASE_Y = (
     range(14)
@@ -114,9 +113,9 @@ class Augment:
         cosine, sine = side * angle.cos(), side * angle.sin()
         middle = (1 - side)[:, None] * signed[:, CROP_X : CROP_Y + 1] + shift
         # Five times as fast as F.affine_grid, which multiplies matrices: here a column's and a row's share are added.
-        centres = _centres(self.preprocessing.image_size, planes.device)
-        columns = centres * (torch.stack((cosine, sine), 1) * mirror[:, None])[:, None]
-        rows = centres * torch.stack((-sine, cosine), 1)[:, None] + middle[:, None]
+        along = centres(self.preprocessing.image_size, planes.device)[:, None]
+        columns = along * (torch.stack((cosine, sine), 1) * mirror[:, None])[:, None]
+        rows = along * torch.stack((-sine, cosine), 1)[:, None] + middle[:, None]
         grid = columns[:, None] + rows[:, :, None]
         return F.grid_sample(planes, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
@@ -160,12 +159,6 @@ class Augment:
         is_erased = (random[:, ERASE] < self.config.erasing)[:, None, None]
         erased = is_erased & rows[:, :, None] & columns[:, None, :]
         return pixels.masked_fill(erased[:, None], 0.0)
-
-
-@lru_cache(maxsize=8)
-def _centres(size: int, device: torch.device) -> torch.Tensor:
-    """Centres of the pixels of a row, from the left edge at -1 to the right one at 1, float32 [size, 1]."""
-    return ((2 * torch.arange(size, device=device) + 1) / size - 1)[:, None]
 
 
 def _signed(uniform: torch.Tensor) -> torch.Tensor:

@@ -38,7 +38,7 @@ def lit(planes: torch.Tensor, strength: torch.Tensor, direction: torch.Tensor) -
     Returns:
         float32 [B, C, H, W] in [0, 1].
     """
-    across, down = (_centres(size, planes.device) for size in (planes.shape[-1], planes.shape[-2]))
+    across, down = (centres(size, planes.device) for size in (planes.shape[-1], planes.shape[-2]))
     columns = (direction.cos() * strength)[:, None] * across
     rows = (direction.sin() * strength)[:, None] * down
     return (planes * (1 + rows[:, None, :, None] + columns[:, None, None, :])).clamp(0, 1)
@@ -117,7 +117,8 @@ def compressed(planes: torch.Tensor, quality: torch.Tensor) -> torch.Tensor:
     return (planes + change).clamp(0, 1)
 
 
-def _centres(size: int, device: torch.device) -> torch.Tensor:
+@lru_cache(maxsize=8)
+def centres(size: int, device: torch.device) -> torch.Tensor:
     """Centres of the pixels along a side, float32 [size], from -1 at the first edge to 1 at the last."""
     return (2 * torch.arange(size, device=device) + 1) / size - 1
 

@@ -2,7 +2,7 @@
 
 A small network on a GPU mostly waits for Python to start the next operation. Three things help: weights are cast to
 bfloat16 all at once instead of layer by layer, query, key and value are one product, and on a GPU the whole pass
-(teachers included) is recorded as a CUDA graph, which then takes one call. None changes what is computed.
+(teachers included) is recorded as a CUDA graph, which then takes one call. None changes more than rounding.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from mien.training.run import on_main
 WARM_UPS = 3
 """Passes before a CUDA graph is recorded, in which libraries choose their kernels and constants reach the device."""
 
-PROJECTIONS: tuple[tuple[str, str, str], ...] = (("q_proj", "k_proj", "v_proj"), ("query", "key", "value"))
-"""Names of the query, key and value of an attention, as transformers calls them."""
+PROJECTIONS: tuple[str, ...] = ("q_proj", "k_proj", "v_proj")
+"""Names of the query, key and value of an attention in transformers; timm's are one product already."""
 
 Loss = Callable[..., torch.Tensor]
 """The loss of a batch: tensors to float32 []."""
@@ -103,12 +103,11 @@ def joints(network: nn.Module) -> list[Joint]:
 
     made = []
     for attention in network.modules():
-        for names in PROJECTIONS:
-            layers = [layer for name in names if type(layer := getattr(attention, name, None)) is nn.Linear]
-            kinds = {kind(layer) for layer in layers}
-            is_shared = any(uses[id(weight)] > 1 for layer in layers for weight in layer.parameters(recurse=False))
-            if len(layers) == len(names) and len(kinds) == 1 and not is_shared:
-                made.append(Joint(layers))
+        layers = [layer for name in PROJECTIONS if type(layer := getattr(attention, name, None)) is nn.Linear]
+        kinds = {kind(layer) for layer in layers}
+        is_shared = any(uses[id(weight)] > 1 for layer in layers for weight in layer.parameters(recurse=False))
+        if len(layers) == len(PROJECTIONS) and len(kinds) == 1 and not is_shared:
+            made.append(Joint(layers))
     return made
 
 
