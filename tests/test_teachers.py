@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import shutil
@@ -25,7 +26,14 @@ from mien.model.preprocessing import Preprocessing, tensor
 from mien.model.vit import build
 from mien.training import finetune, run
 from mien.training.finetune import FineTuning, train
-from mien.training.teachers import Distillation, Teacher, half_mirrored, load_teachers, soft_divergence
+from mien.training.teachers import (
+    Distillation,
+    Teacher,
+    half_mirrored,
+    load_teachers,
+    pictures_of_teachers,
+    soft_divergence,
+)
 
 NAMES = ("calm", "glad", "sour")
 CPU = torch.device("cpu")
@@ -113,6 +121,36 @@ class TestTeachers:
         assert torch.allclose(
             distillation(*teachers).probabilities(pixels), (first_probabilities + second_probabilities) / 2
         )
+
+    @pytest.mark.parametrize("count", [2, 5])
+    def test_or_each_reads_a_part_of_the_batch(self, count: int, tmp_path: Path) -> None:
+        folders = [str(write_teacher(tmp_path / str(seed), seed=seed)) for seed in (0, 1)]
+        teachers = load_teachers(folders, NAMES, CPU)
+        pixels = STUDENT(tensor(synthetic_faces({"train": count}, size=16).images), 1)
+        first, second = (distillation(teacher).probabilities(pixels) for teacher in teachers)
+        split = Distillation(DistillConfig(split_batch=True), teachers, STUDENT, "fp32").probabilities(pixels)
+        assert torch.allclose(split, torch.cat([first[: count // 2], second[count // 2 :]]), atol=1e-6)
+
+    def test_parts_teach_the_average(self) -> None:
+        """Over the orders of a batch, the mean gradient of split answers is that of the averaged answers."""
+        torch.manual_seed(0)
+        first, second, student = torch.rand(4, 3).softmax(1), torch.rand(4, 3).softmax(1), torch.randn(4, 3)
+
+        def gradient(probabilities: torch.Tensor) -> torch.Tensor:
+            logits = student.clone().requires_grad_(True)
+            soft_divergence(probabilities, logits, 2.0).backward()
+            assert logits.grad is not None
+            return logits.grad
+
+        parts = pictures_of_teachers(4, 2, split=True)
+        assert parts == [slice(0, 2), slice(2, 4)]
+        split = []
+        for order in itertools.permutations(range(4)):
+            answers = torch.empty(4, 3)
+            for part, teacher in zip(parts, (first, second), strict=True):
+                answers[list(order[part])] = teacher[list(order[part])]
+            split.append(gradient(answers))
+        assert torch.allclose(torch.stack(split).mean(0), gradient((first + second) / 2), atol=1e-6)
 
     def test_every_second_picture_is_read_mirrored(self, tmp_path: Path) -> None:
         (teacher,) = load_teachers([str(write_teacher(tmp_path / "t"))], NAMES, CPU)
@@ -202,7 +240,8 @@ class TestTraining:
         meta = json.loads((tmp_path / "run" / "model" / "meta.json").read_text())
         assert meta["teachers"] == [{"folder": str(teacher), "sha256": loaded.sha256}] and len(loaded.sha256) == 64
         assert meta["config"]["distill"] == {
-            "weight": 0.3, "temperature": 4.0, "features": 0.0, "mirror": False, "targets_weight": 0.3,
+            "weight": 0.3, "temperature": 4.0, "features": 0.0, "mirror": False, "split_batch": False,
+            "targets_weight": 0.3,
         }  # fmt: skip
 
     def test_teachers_change_the_weights(self, faces: FaceSet, mae_folder: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from mien.model.networks import logits_and_states
 from mien.model.vit import build
 from mien.training import finetune
 from mien.training.finetune import train
-from mien.training.teachers import Hints, Teacher, load_teachers
+from mien.training.teachers import Distillation, Hints, Teacher, load_teachers
 
 NAMES = ("calm", "glad", "sour")
 CPU = torch.device("cpu")
@@ -62,7 +62,7 @@ class TestDistance:
 
     def test_by_hand(self, teacher: Teacher) -> None:
         student = self.student()
-        hints = Hints(student, [teacher])
+        hints = Hints(student, [teacher], DistillConfig())
         maps: list[torch.Tensor] = []
         inner_network = cast(Any, teacher.classifier.network).timm_model
         # Of maps with 8, 8, 4, 2 and 1 places a side at 32 px, the deepest of at least 4.
@@ -82,7 +82,7 @@ class TestDistance:
 
     def test_maps_come_to_the_students_grid(self, teacher: Teacher) -> None:
         student = self.student()
-        hints = Hints(student, [teacher])
+        hints = Hints(student, [teacher], DistillConfig())
         with torch.no_grad():
             teacher.classifier.network(pixel_values=torch.randn(2, 3, 32, 32))
             for size, place_count in ((16, 4), (48, 36)):
@@ -90,14 +90,39 @@ class TestDistance:
                 assert states[0].shape[1] == 1 + place_count
                 assert 0 < hints(states).item() < 2
 
+    def test_teachers_that_split_the_batch_teach_their_own_pictures(self, tmp_path: Path) -> None:
+        """A ViT between two CNNs reads its third of the pictures, and gives no map."""
+        folders = [write_teacher(tmp_path / "a"), write_teacher(tmp_path / "v", "nano", network_args=None),
+                   write_teacher(tmp_path / "b")]  # fmt: skip
+        teachers = load_teachers([str(folder) for folder in folders], NAMES, CPU)
+        config = DistillConfig(split_batch=True, mirror=True)
+        student, pixels = self.student(), torch.randn(9, 1, 32, 32)
+        whole, split = Hints(student, teachers, DistillConfig(mirror=True)), Hints(student, teachers, config)
+        preprocessing = teachers[1].classifier.preprocessing
+        with torch.no_grad():
+            states = logits_and_states(student, pixels)[1]
+            Distillation(config, teachers, preprocessing, "fp32").probabilities(pixels)
+            distance = split(states).item()
+            expected = []
+            for teacher, part in ((teachers[0], slice(0, 3)), (teachers[2], slice(6, 9))):
+                alone = Distillation(DistillConfig(mirror=True), [teacher], preprocessing, "fp32")
+                hints = Hints(student, [teacher], DistillConfig(mirror=True))
+                alone.probabilities(pixels[part])
+                expected.append(hints(tuple(state[part] for state in states)).item())
+        assert distance == pytest.approx(sum(expected) / 2, abs=1e-6)
+        assert [len(teacher_map.last) for teacher_map in split.maps.values()] == [3, 3]
+        assert sorted(whole.maps) == sorted(split.maps) == [0, 2]
+
     def test_the_projection_is_orthonormal_and_the_same_each_time(self, teacher: Teacher) -> None:
-        projection, other_projection = (Hints(self.student(), [teacher]).projections[0] for _ in range(2))
+        projection, other_projection = (
+            Hints(self.student(), [teacher], DistillConfig()).projections[0] for _ in range(2)
+        )
         assert torch.equal(projection, other_projection)
         assert torch.allclose(projection.T @ projection, torch.eye(projection.shape[1]), atol=1e-5)
 
     def test_it_moves_the_blocks_up_to_the_middle_alone(self, teacher: Teacher) -> None:
         student = self.student()
-        hints = Hints(student, [teacher])
+        hints = Hints(student, [teacher], DistillConfig())
         pixels = torch.randn(2, 3, 32, 32)
         teacher.classifier.network(pixel_values=pixels)
         hints(logits_and_states(student, pixels[:, :1])[1]).backward()
@@ -132,6 +157,12 @@ class TestWhoTeaches:
             settings(Path("run"))
         with pytest.raises(MienError, match=r"distill\.features: got -1\.0, expected a number of at least 0"):
             settings(Path("run"), Path("t"), distill=DistillConfig(features=-1.0))
+
+    def test_a_batch_holds_a_picture_for_each_teacher(self) -> None:
+        split = DistillConfig(split_batch=True)
+        settings(Path("run"), Path("t"), Path("u"), distill=split, batch_size=2)
+        with pytest.raises(MienError, match=r"batch_size: got 2 for 3 teachers, expected a picture for each"):
+            settings(Path("run"), Path("t"), Path("u"), Path("v"), distill=split, batch_size=2)
 
     def test_only_vits_learn_from_maps(self) -> None:
         with pytest.raises(MienError, match=r"distill\.features: got 2\.0 for timm:resnet18, expected 0: only ViTs"):

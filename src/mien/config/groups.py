@@ -106,6 +106,9 @@ class DistillConfig:
             teachers that are CNNs, added to the loss; 0 turns it off (Romero et al. 2015, arXiv:1412.6550).
         mirror: teachers read every second picture mirrored. Over the epochs the student learns the average of their
             answers to a face and to its mirror image, which is better than either, in the time of one.
+        split_batch: the pictures of a batch are divided among the teachers, each read by one of them, in place of
+            each by all. Over the epochs the student learns the same average in the time of one teacher, with more
+            noise in a step.
         targets_weight: share of the loss that the stored answers of ``targets`` have; labels have what it and the
             teachers leave.
     """
@@ -114,4 +117,5 @@ class DistillConfig:
     temperature: AboveZero = 2.0
     features: AtLeastZero = 0.0
     mirror: Switch = False
+    split_batch: Switch = False
     targets_weight: Share = 0.3

@@ -171,6 +171,9 @@ class TrainConfig(RunConfig):
             yield ("teacher", *lacking), f"got [], expected the folder of one beside {', '.join(lacking)}"
         if "distill.targets_weight" in changed and self.targets is None:
             yield ("targets", "distill.targets_weight"), "got null, expected a file beside distill.targets_weight"
+        if self.distill.split_batch and self.batch_size < len(self.teacher):
+            names = ("batch_size", "distill.split_batch")
+            yield names, f"got {self.batch_size} for {len(self.teacher)} teachers, expected a picture for each"
         shares = (self.distill.weight if self.teacher else 0) + (self.distill.targets_weight if self.targets else 0)
         if shares > 1:
             names = ("distill.targets_weight", "distill.weight")

@@ -58,7 +58,7 @@ class Objective:
         frozen = (config.freeze.blocks or 0) if config.freeze.release_epoch is None else 0
         self.hints: Hints | None = None
         if config.distill.features:
-            self.hints = Hints(classifier.network, teachers, frozen, mirror=config.distill.mirror)
+            self.hints = Hints(classifier.network, teachers, config.distill, frozen)
 
     def batch(self, pixels: torch.Tensor, labels: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Mixes a batch, if mixup or cutmix is on, and looks up its targets.

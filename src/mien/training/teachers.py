@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -64,7 +65,7 @@ class Distillation:
     """The teachers' part of the loss.
 
     Args:
-        config: weight, temperature, and whether teachers read every second picture mirrored.
+        config: weight, temperature, and what the teachers read: every second picture mirrored, a part of each batch.
         teachers: at least one.
         student: the student's preprocessing.
         precision: bf16 or fp32, of the teachers' computation; their weights are prepared for it (``prepare``).
@@ -89,10 +90,17 @@ class Distillation:
 
     @torch.no_grad()
     def probabilities(self, pixels: torch.Tensor) -> torch.Tensor:
-        """The teachers' mean probabilities for the student's pictures, at the temperature: float32 [B, C]."""
+        """The teachers' mean probabilities for the student's pictures, at the temperature: float32 [B, C].
+
+        If they split the batch, each picture has those of one teacher.
+        """
         faces = self.student.denormalise(pixels)
-        all_logits = [self._logits(teacher, faces) for teacher in self.teachers]
-        return torch.stack([(values / self.config.temperature).softmax(1) for values in all_logits]).mean(0)
+        parts = pictures_of_teachers(len(faces), len(self.teachers), split=self.config.split_batch)
+        answers = [
+            (self._logits(teacher, faces[part]) / self.config.temperature).softmax(1)
+            for teacher, part in zip(self.teachers, parts, strict=True)
+        ]
+        return torch.cat(answers) if self.config.split_batch else torch.stack(answers).mean(0)
 
     def _logits(self, teacher: Teacher, faces: torch.Tensor) -> torch.Tensor:
         """A teacher's logits for faces in [0, 1], float32 [B, C], in the order of the student's classes."""
@@ -124,6 +132,16 @@ def prepare(network: nn.Module, precision: str) -> None:
             if type(layer) in (nn.Linear, nn.Conv2d):
                 for weight in layer.parameters(recurse=False):
                     weight.data = weight.data.bfloat16()
+
+
+def pictures_of_teachers(count: int, teachers: int, *, split: bool) -> list[slice]:
+    """The pictures of a batch that each teacher reads: all of them, or an equal part if they split the batch.
+
+    Epochs are shuffled, so a picture comes to another teacher each time. The divergence's gradient is linear in the
+    teachers' probabilities: on average it is that of the mean answer of all of them.
+    """
+    edges = [count * k // teachers for k in range(teachers + 1)]
+    return [slice(start, end) if split else slice(None) for start, end in pairwise(edges)]
 
 
 def half_mirrored(batch: torch.Tensor) -> torch.Tensor:
@@ -190,28 +208,34 @@ class Hints:
     Args:
         network: the student, a ViT.
         teachers: on the student's device; ViTs among them give no hints.
+        config: whether the teachers read every second picture mirrored, whose maps are mirrored back, and whether they
+            split the batch.
         frozen: number of the student's blocks that stay frozen to the end.
-        mirror: whether the teachers read every second picture mirrored (``DistillConfig.mirror``); such maps are
-            mirrored back.
 
     Raises:
         MienError: the student is no ViT, all blocks that could learn are frozen, a teacher has no such map, or all
             teachers are ViTs.
     """
 
-    def __init__(self, network: Network, teachers: Sequence[Teacher], frozen: int = 0, *, mirror: bool = False) -> None:
+    def __init__(self, network: Network, teachers: Sequence[Teacher], config: DistillConfig, frozen: int = 0) -> None:
         self.block = len(as_vit(network).vit.layers) // 2
         if frozen >= self.block:
             raise MienError(
                 f"distill.features: the feature maps teach the first {self.block} blocks, of which freeze.blocks "
                 f"{frozen} leaves none; freeze fewer, or give --freeze.release-epoch"
             )
-        cnns = [t for t in teachers if not isinstance(t.classifier.network, ViTForImageClassification)]
-        if not cnns:
+        self.split, self.readers = config.split_batch, len(teachers)
+        self.maps = {
+            k: TeacherMap(teacher, config.mirror)
+            for k, teacher in enumerate(teachers)
+            if not isinstance(teacher.classifier.network, ViTForImageClassification)
+        }
+        if not self.maps:
             raise MienError("distill.features: every --teacher is a ViT; give a CNN (timm:NAME), or distill.features 0")
-        self.maps = [TeacherMap(teacher, mirror) for teacher in cnns]
         width = as_vit(network).config.hidden_size
-        self.projections = [_projection(width, teacher_map.channels, network.device) for teacher_map in self.maps]
+        self.projections = {
+            k: _projection(width, teacher_map.channels, network.device) for k, teacher_map in self.maps.items()
+        }
 
     def __call__(self, states: tuple[torch.Tensor, ...]) -> torch.Tensor:
         """The mean of 1 - cosine over places and teachers, for the last pictures that the teachers read.
@@ -225,9 +249,10 @@ class Hints:
         patches = states[self.block][:, 1:].float()
         patches = F.layer_norm(patches, patches.shape[-1:])
         grid = round(patches.shape[1] ** 0.5)
+        parts = pictures_of_teachers(len(patches), self.readers, split=self.split)
         distances = [
-            1 - F.cosine_similarity(patches @ projection, teacher_map.read(grid), dim=-1).mean()
-            for teacher_map, projection in zip(self.maps, self.projections, strict=True)
+            1 - F.cosine_similarity(patches[parts[k]] @ self.projections[k], teacher_map.read(grid), dim=-1).mean()
+            for k, teacher_map in self.maps.items()
         ]
         return torch.stack(distances).mean()
 
