@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import unicodedata
 from dataclasses import replace
@@ -14,7 +15,7 @@ import torch
 from conftest import synthetic_faces
 from data_helpers import encode, noise, write_folder, write_zip
 from test_training import small
-from training_helpers import same, weights
+from training_helpers import Stop, same, stop_after, weights
 
 from mien.config import AugmentConfig, FreezeConfig, PretrainConfig, TrainConfig
 from mien.data.faces import FaceSet
@@ -199,6 +200,57 @@ class TestStart:
         monkeypatch.setattr(finetune, "read_faces", lambda source: faces)
         train(small(tmp_path / "run", tmp_path / "model", epochs=1))
         assert "before training" not in capsys.readouterr().out
+
+
+class TestShareOfTheStart:
+    """``start_share``: what is evaluated and kept lies between the weights before training and after."""
+
+    def faces(self, monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...] = ("sour", "calm")) -> None:
+        faces = synthetic_faces({"train": 24, "validation": 8}, names=names)
+        monkeypatch.setattr(finetune, "read_faces", lambda source: faces)
+
+    @pytest.mark.parametrize("ema", [0.0, 0.5])
+    def test_kept_weights_lie_between(self, ema: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        classifier(tmp_path / "model", "nano")
+        self.faces(monkeypatch)
+        ends = {}
+        for share in (0.0, 0.25):
+            config = small(tmp_path / f"run-{share}", tmp_path / "model", lr=0.01, ema=ema, start_share=share)
+            tuning = finetune.prepared(config)
+            start = copy.deepcopy(tuning.network)
+            tuning.fit(calibrate=False)
+            ends[share] = tuning.averaged.state_dict()
+        for name, weight in start.state_dict().items():
+            assert torch.allclose(ends[0.25][name], 0.25 * weight + 0.75 * ends[0.0][name], atol=1e-6), name
+        assert not torch.allclose(ends[0.25]["vit.layernorm.weight"], ends[0.0]["vit.layernorm.weight"], atol=1e-4)
+
+    def test_resumes_bit_for_bit_without_the_start(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        classifier(tmp_path / "model", "nano")
+        self.faces(monkeypatch)
+        whole, stopped = (
+            small(tmp_path / name, tmp_path / "model", lr=0.01, epochs=2, start_share=0.5)
+            for name in ("whole", "stopped")
+        )
+        train(whole)
+        with monkeypatch.context() as patch:
+            stop_after(1, patch)
+            with pytest.raises(Stop):
+                train(stopped)
+        moved = Classifier.load(tmp_path / "model")
+        heads(moved.network)[0].weight.data.mul_(3)
+        moved.save(tmp_path / "model", {})
+        train(stopped, resume=True)
+        assert same(weights(tmp_path / "whole"), weights(tmp_path / "stopped"))
+
+    def test_a_new_head_has_no_start(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        classifier(tmp_path / "model", "nano")
+        self.faces(monkeypatch, ("calm", "new"))
+        message = (
+            r"start_share: got 0\.5, but .*model is no trained classifier with all classes of the data \(calm, new\)"
+        )
+        with pytest.raises(MienError, match=message):
+            train(small(tmp_path / "run", tmp_path / "model", start_share=0.5))
+        assert not (tmp_path / "run").exists()
 
 
 class TestSmallSets:

@@ -92,6 +92,9 @@ class TrainConfig(RunConfig):
         ema: largest decay of the averaged weights that are evaluated and kept; 0 turns averaging off. After n updates
             the decay is at most 1 - n^(-2/3), so that the average does not remember the random start: 0.9967
             after 5,376 updates, and 0.999 only after 31,623.
+        start_share: share of the weights that training began with in those that are evaluated and kept, the rest being
+            the trained ones: forgets less of what a classifier knew that learns a few other faces (Wortsman et al.
+            2022, arXiv:2109.01903); needs a backbone that is a classifier with every class of the data; 0 turns it off.
         teacher: model folders of trained classifiers to learn from as well (distillation); they see the same augmented
             pictures, and their probabilities are averaged.
         targets: a file of ``mien folds`` with answers of networks that have not seen the picture, to learn from too.
@@ -118,6 +121,7 @@ class TrainConfig(RunConfig):
     resample: Share = 0.0
     drop_path: Annotated[Number, Field(ge=0, lt=1, title="a rate")] = 0.0
     ema: Annotated[Number, Field(ge=0, lt=1, title="a decay")] = 0.999
+    start_share: ShareBelowOne = 0.0
     teacher: list[Folder] = field(default_factory=list)
     targets: Annotated[str, Field(min_length=1, description="a file of `mien folds`")] | None = None
     distill: DistillConfig = field(default_factory=DistillConfig)

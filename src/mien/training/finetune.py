@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property, partial
@@ -16,6 +17,7 @@ from mien.config import TrainConfig
 from mien.data.clean import Sketches, sketch
 from mien.data.faces import FaceSet, require_classes
 from mien.data.read import read_faces
+from mien.errors import MienError
 from mien.files import read_json_object, write_json
 from mien.labels import canonical
 from mien.locks import holds_out
@@ -120,6 +122,11 @@ def prepared(
     check_freezing(config.freeze, network, fresh=config.is_fresh, by_default=freezes_by_default)
     classifier = Classifier(lay_out(network.to(accelerator.device)), preprocessing, faces.names)
     backbone_names = classes_of(config.backbone)
+    if config.start_share and not has_every_class(backbone_names, faces.names):
+        raise MienError(
+            f"start_share: got {config.start_share}, but {config.backbone} is no trained classifier with all classes "
+            f"of the data ({', '.join(faces.names)}), so its head starts anew; give such a one, or start_share 0"
+        )
     tuning = FineTuning(config, classifier, faces, accelerator, saved, command, teachers, backbone_names, stored)
     if on_main() and not dry and not resume:  # after all that can refuse the run, which then leaves nothing behind
         write_config(Path(config.out), config_as_typed)
@@ -142,6 +149,11 @@ def build_network(config: TrainConfig, faces: FaceSet) -> tuple[Network, Preproc
         network_args=config.network_args,
         drop_path=config.drop_path,
     )
+
+
+def has_every_class(names: Sequence[str], wanted: Sequence[str]) -> bool:
+    """Whether all wanted classes are among others, whatever their spelling."""
+    return {canonical(name) for name in wanted} <= {canonical(name) for name in names}
 
 
 def with_backbone_defaults(config: TrainConfig, resume: bool) -> TrainConfig:
@@ -191,12 +203,15 @@ class FineTuning(Loop[TrainConfig, Network]):
         self.objective = Objective(config, classifier, self.train_set, teachers, answers, self.precision)
         self.validator = Validator(classifier, self.train_set, self.validation, config.select, accelerator)
         self.average = WeightAverage(self.network, decay=config.ema, use_warmup=True) if config.ema else None
+        self.start = copy.deepcopy(self.network) if config.start_share else None
         self.moments = saved.part("moments") if saved else {}
         self.frozen: int | None = None
         if saved:
             self.network.load_state_dict(saved.part("network"))
             if self.average is not None:
                 self.average.module.load_state_dict(saved.part("average"))
+            if self.start is not None:
+                self.start.load_state_dict(saved.part("start"))
 
     def fit(self, *, calibrate: bool = True) -> None:
         """Trains until the budget is spent and calibrates the best model, unless ``calibrate`` is False."""
@@ -239,7 +254,7 @@ class FineTuning(Loop[TrainConfig, Network]):
     @property
     def knows_every_class(self) -> bool:
         """Whether the backbone is a trained classifier that has every class of the data."""
-        return {canonical(name) for name in self.faces.names} <= {canonical(name) for name in self.backbone_names}
+        return has_every_class(self.backbone_names, self.faces.names)
 
     def evaluate_start(self) -> None:
         """Scores the untrained classifier and saves it as epoch 0, the best until one beats it by ``LEAST_GAIN``."""
@@ -302,8 +317,12 @@ class FineTuning(Loop[TrainConfig, Network]):
 
     @property
     def averaged(self) -> Network:
-        """The network that is validated and saved: with averaged weights if ``config.ema`` is set."""
-        return self.network if self.average is None else cast(Network, self.average.module)
+        """The network that is validated and saved: with averaged weights if ``config.ema`` is set.
+
+        With ``config.start_share`` it is a copy whose weights are that share of the start's and the rest of these.
+        """
+        trained = self.network if self.average is None else cast(Network, self.average.module)
+        return trained if self.start is None else between(trained, self.start, self.config.start_share)
 
     def write_missing_model(self) -> None:
         """Writes the best model if the run was killed after it saved that epoch's state and before it saved the model.
@@ -336,10 +355,27 @@ class FineTuning(Loop[TrainConfig, Network]):
         return sketch(self.train_set.images)
 
     def parts(self) -> Parts:
-        """The tensors of the state: weights, moments, the averaged weights, and the teachers' fingerprints."""
+        """The tensors of the state: weights, moments, averaged weights, the start's, and the teachers' fingerprints."""
         parts = {**super().parts(), "teachers": teacher_state(self.teachers)}
         if self.stored is not None:
             parts["targets"] = self.stored.state()
         if self.average is not None:
             parts["average"] = self.average.module.state_dict()
+        if self.start is not None:
+            parts["start"] = self.start.state_dict()
         return parts
+
+
+def between(network: Network, other: Network, share: float) -> Network:
+    """A copy of a network whose weights lie between its own and those of another of the same shape.
+
+    Args:
+        network: its integers, such as counters, stay.
+        other: on the same device.
+        share: of the other's weights, in [0, 1].
+    """
+    result = copy.deepcopy(network)
+    for weight, other_weight in zip(result.state_dict().values(), other.state_dict().values(), strict=True):
+        if weight.is_floating_point():
+            weight.lerp_(other_weight, share)
+    return result

@@ -90,8 +90,9 @@ def _memory_line(tuning: Tuning) -> str:
     frozen = min(frozen_units(config.freeze, epoch) for epoch in range(1, config.epochs + 1))
     trained = _trained(network, frozen)
     total = sum(parameter.numel() for parameter in network.parameters())
-    # Weights and their average; a gradient and two moments for each parameter that trains.
-    fixed = 4 * (total * (2 if config.ema else 1) + 3 * trained) + tuning.images.nbytes
+    # Weights, their average, those of the start; a gradient and two moments for each parameter that trains.
+    copies = 1 + bool(config.ema) + bool(config.start_share)
+    fixed = 4 * (total * copies + 3 * trained) + tuning.images.nbytes
     side, channels = tuning.preprocessing.image_size, num_channels(network)
     pixels = torch.zeros(PROBED_IMAGES, channels, side, side, device=tuning.accelerator.device)
     probed_bytes = activation_bytes(network, lambda: logits(network, pixels), tuning.precision)
