@@ -128,6 +128,28 @@ def test_the_runs_behind_a_model_are_told_once_each(tmp_path: Path) -> None:
     assert [stage["weights_from"] is None for stage in records] == [False, False, True, True]
 
 
+def test_a_packed_model_brings_its_runs(tmp_path: Path) -> None:
+    """Both the backbone and a teacher were packed after the same autoencoder, which is listed once."""
+    mae = {"role": "pretraining", "command": "mae", "weights_from": None}
+    for name in ("start", "teacher"):
+        stages = [mae, {"role": "fine-tuning", "command": name, "weights_from": None}]
+        write_json(tmp_path / name / "config.json", {"model_type": "vit"})
+        write_json(tmp_path / name / "meta.json", {"command": name, "release": {"origin": stages}})
+    config = {"backbone": str(tmp_path / "start"), "teacher": [str(tmp_path / "teacher")]}
+    write_json(tmp_path / "run" / "model" / "config.json", {"model_type": "vit"})
+    write_json(tmp_path / "run" / "model" / "meta.json", {"command": "run", "config": config})
+    assert [(stage["role"], stage["command"]) for stage in origin(tmp_path / "run" / "model")] == [
+        ("pretraining", "mae"),
+        ("earlier fine-tuning", "start"),
+        ("teacher", "teacher"),
+        ("fine-tuning", "run"),
+    ]
+    assert origin(tmp_path / "start") == [mae, {"role": "fine-tuning", "command": "start", "weights_from": None}]
+    write_json(tmp_path / "start" / "meta.json", {"release": {"origin": ["mae"]}})
+    with pytest.raises(MienError, match="its release is not as `mien pack` wrote it"):
+        origin(tmp_path / "run" / "model")
+
+
 @pytest.mark.parametrize(
     ("backbone", "expected"),
     [("nano", None), ("timm:face_cnn", None), ("timm:resnet18.a1_in1k", "timm:resnet18.a1_in1k"),

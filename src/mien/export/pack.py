@@ -126,7 +126,7 @@ def pack(
             "scores": scores,
             "onnx": parity,
             "robustness": _robustness(packed, faces, {} if reading_crop is not None else record),
-            "origin": record.get("release", {}).get("origin") or origin(trained.folder or run),
+            "origin": origin(trained.folder or run),
         }
         write_json(temporary / "meta.json", meta)
         write_text(temporary / CARD, card(meta, out.resolve().name))
@@ -203,6 +203,8 @@ def architecture(network: Network) -> dict[str, Any]:
 def origin(folder: Path) -> list[dict[str, Any]]:
     """The runs behind a model whose folders still exist, each once and after those that it builds on.
 
+    A packed model among them brings the runs that it was packed with.
+
     Args:
         folder: the model folder.
 
@@ -219,6 +221,13 @@ def origin(folder: Path) -> list[dict[str, Any]]:
 def _trace(folder: Path, role: str, runs: dict[Path, dict[str, Any]]) -> None:
     """Adds the runs that a model builds on, by their folders, and then its own run to ``runs``."""
     meta = read_json_object(folder / "meta.json") if (folder / "meta.json").is_file() else {}
+    packed = _packed_stages(folder, meta)
+    for number, stage in enumerate(packed):
+        own_role = role if number == len(packed) - 1 else stage.get("role", "earlier fine-tuning")
+        if all(_without_role(stage) != _without_role(other) for other in runs.values()):
+            runs[folder.resolve() / str(number)] = {**stage, "role": own_role}
+    if packed:
+        return
     # Marked as visited first: a run that was trained again under the same name may build on a run that builds on it.
     runs[folder.resolve()] = {}
     config = meta.get("config", {})
@@ -240,6 +249,20 @@ def _trace(folder: Path, role: str, runs: dict[Path, dict[str, Any]]) -> None:
             _trace(earlier, kind or ("pretraining" if is_autoencoder else "earlier fine-tuning"), runs)
     del runs[folder.resolve()]  # so that it comes after the runs that it builds on
     runs[folder.resolve()] = _stage(role, folder, meta, weights_from)
+
+
+def _packed_stages(folder: Path, meta: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The runs that a packed model was packed with; none if it is not packed."""
+    release = meta.get("release") or {}
+    stages = (release.get("origin") or []) if isinstance(release, dict) else None
+    if not isinstance(stages, list) or not all(isinstance(stage, dict) for stage in stages):
+        raise MienError(f"{folder}/meta.json: its release is not as `mien pack` wrote it; copy the whole folder again")
+    return stages
+
+
+def _without_role(stage: Mapping[str, Any]) -> dict[str, Any]:
+    """What identifies a run of ``origin``, whatever it was for."""
+    return {name: value for name, value in stage.items() if name != "role"}
 
 
 def _stage(role: str, folder: Path, meta: Mapping[str, Any], weights_from: str | None) -> dict[str, Any]:
