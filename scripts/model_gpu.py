@@ -113,7 +113,7 @@ class Chain:
     def words(self, job: Job, minutes: float) -> list[str]:
         """The command of a run; a run that began before keeps its minutes, which decide its learning rates."""
         folder = self.run_of(job.name)
-        has_state = (folder / "state.safetensors").exists()
+        has_state = any(folder.rglob("state.safetensors"))  # folds have theirs in folders of their own
         minutes = self.record.get(job.name, {}).get("minutes", minutes) if has_state else minutes
         self.record[job.name] = {"minutes": minutes, "done": False}
         minutes /= max(1, self.options.folds) if job.command == "folds" else 1

@@ -248,6 +248,33 @@ class TestPlan:
         assert " s a step with 3 parts frozen" in lines["time"] and "nothing frozen" in lines["time"]
         assert list(tmp_path.iterdir()) == []
 
+    @pytest.mark.parametrize("command", ["train", "pretrain", "folds"])
+    def test_nor_does_it_touch_the_folder_of_a_run(
+        self, command: str, archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        run = tmp_path / "run"
+        (run / "tensorboard").mkdir(parents=True)
+        (run / "tensorboard" / "events.out.tfevents.1").write_bytes(b"hours of curves")
+        (run / "tracking.json").write_text('{"id": "former", "trackers": ["tensorboard"]}')
+        before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+        network = ["--preset"] if command == "pretrain" else ["--freeze.blocks", "0", "--backbone"]
+        options = ["--data", str(archive), *network, "nano", "--batch-size", "16", "--device", "cpu"]
+        assert main([command, *options, "--out", str(run), "--track", "tensorboard", "--dry-run"]) == 0
+        assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+        output = capsys.readouterr().out
+        assert ("folds: 5 runs, one after the other, each like this one:" in output) == (command == "folds")
+        assert "time: about" in output
+
+    def test_all_rates_end_at_the_same(self, archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        options = ["--data", str(archive), "--backbone", "nano", "--out", str(tmp_path / "x"), "--dry-run"]
+        assert main(["train", *options, "--lr", "1e-3", "--head-lr", "2e-3", "--min-lr", "0.5"]) == 0
+        assert (
+            "encoder 1.00e-03, head 2.00e-03; warm-up over 1 epoch, then a cosine to 5.00e-04"
+            in capsys.readouterr().out
+        )
+        assert main(["train", *options, "--lr", "1e-3", "--head-lr", "1e-6", "--min-lr", "0.5"]) == 2
+        assert "--head-lr: got 1e-06, expected at least min_lr * lr, at which all rates end" in capsys.readouterr().err
+
     def test_the_plan_leaves_the_run_as_it_was(self, archive: Path, tmp_path: Path) -> None:
         from mien.training.finetune import prepared
         from mien.training.plan import plan_lines

@@ -85,6 +85,17 @@ def test_a_run_that_goes_on_keeps_its_minutes(tmp_path: Path) -> None:
     assert "--resume" in words and words[words.index("--minutes") + 1] == "2.0000"
 
 
+def test_folds_that_go_on_keep_their_minutes_too(tmp_path: Path) -> None:
+    chain = chain_of(tmp_path, folds=5)
+    job = model_gpu.Job("folds", "folds", config="teacher-a")
+    words = chain.words(job, 5.0)
+    assert words[words.index("--minutes") + 1] == "1.0000"
+    (chain.run_of("folds") / "seed-0-fold-1").mkdir(parents=True)
+    (chain.run_of("folds") / "seed-0-fold-1" / "state.safetensors").touch()
+    again = chain.words(job, 4.2)
+    assert again == words, "the runs of folds go on by themselves"
+
+
 def test_a_run_that_is_late_is_stopped_and_others_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chain = chain_of(tmp_path)
     commands = {

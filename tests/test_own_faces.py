@@ -17,7 +17,7 @@ from data_helpers import encode, noise, write_folder, write_zip
 from test_training import small
 from training_helpers import Stop, same, stop_after, weights
 
-from mien.config import AugmentConfig, FreezeConfig, PretrainConfig, TrainConfig
+from mien.config import AugmentConfig, DistillConfig, FreezeConfig, PretrainConfig, TrainConfig
 from mien.data.faces import FaceSet
 from mien.data.read import read_faces
 from mien.errors import MienError
@@ -291,6 +291,10 @@ class TestSmallSets:
         assert [fit_batch(config, faces, processes).batch_size for processes in (1, 2, 4)] == [11, 10, 8]
         assert [fit_batch(mixed_config, faces, processes).batch_size for processes in (1, 2, 4)] == [10, 8, 8]
         assert fit_batch(replace(config, batch_size=8), faces, 2).batch_size == 8
+        taught = replace(config, teacher=["a", "b", "c"], distill=DistillConfig(split_batch=True), batch_size=63)
+        assert [fit_batch(taught, faces, processes).batch_size for processes in (1, 2, 3)] == [9, 6, 9]
+        with pytest.raises(MienError, match=r"expected at least 12, so that .* one for each teacher that reads a part"):
+            fit_batch(taught, faces, 4)
         with pytest.raises(MienError, match="has 11 training images, expected at least 16"):
             fit_batch(mixed_config, faces, 8)
 

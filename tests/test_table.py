@@ -22,6 +22,7 @@ from mien.evaluation.table import (
     notes,
     recipes,
     seeds_row,
+    setting_differences,
     stated_seeds,
     text_table,
 )
@@ -85,6 +86,11 @@ def test_seeds_of_one_recipe_are_detected_by_their_settings() -> None:
     assert recipes([first_record, {**second_record, "data": {"fingerprint": "g"}}]) == []
     taught_record = {**second_record, "teachers": [{"folder": "t", "sha256": "s"}]}
     assert recipes([first_record, taught_record]) == []
+    with_targets = {**second_record, "targets": {"file": "answers.safetensors", "sha256": "s"}}
+    assert recipes([first_record, with_targets]) == []
+    assert setting_differences([first_record, with_targets]) == ["targets"]
+    newer_record = {**second_record, "config": {**second_record["config"], "start_share": 0.0}}
+    assert recipes([first_record, newer_record]) == [[0, 1]], "a setting that there was not yet had its default"
     assert recipes([first_record, second_record, other_record, record(4, lr=2e-3), record(5)]) == [[0, 1, 4], [2, 3]]
     assert recipes([{**first_record, "config": {"seed": 1, "augment": 3}}, second_record]) == []
 

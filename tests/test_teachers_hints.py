@@ -130,6 +130,21 @@ class TestDistance:
         assert has_gradient == [True] * 2 + [False] * 2
         assert all(p.grad is None for p in teacher.classifier.network.parameters())
 
+    def test_a_network_that_bf16_was_prepared_for_has_maps(self, tmp_path: Path) -> None:
+        """ConvNeXt's first layer takes pictures as they come; only autocast brings them to its precision."""
+        shape = {"depths": [1, 1, 1, 1], "dims": [8, 8, 16, 16]}
+        folder = write_teacher(tmp_path / "convnext", "timm:convnext_atto", network_args=shape)
+        teachers = load_teachers([str(folder)], NAMES, CPU)
+        distillation = Distillation(DistillConfig(), teachers, teachers[0].classifier.preprocessing, "bf16")
+        hints, student, pixels = (
+            Hints(self.student(), teachers, DistillConfig()),
+            self.student(),
+            torch.randn(2, 1, 32, 32),
+        )
+        with torch.no_grad():
+            distillation.probabilities(pixels)
+            assert 0 < hints(logits_and_states(student, pixels)[1]).item() < 2
+
 
 class TestWhoTeaches:
     def test_a_vit_has_no_maps(self, tmp_path: Path, faces: FaceSet) -> None:
@@ -161,7 +176,7 @@ class TestWhoTeaches:
     def test_a_batch_holds_a_picture_for_each_teacher(self) -> None:
         split = DistillConfig(split_batch=True)
         settings(Path("run"), Path("t"), Path("u"), distill=split, batch_size=2)
-        with pytest.raises(MienError, match=r"batch_size: got 2 for 3 teachers, expected a picture for each"):
+        with pytest.raises(MienError, match=r"batch_size: got 2 for 3 teachers, expected equal parts for them"):
             settings(Path("run"), Path("t"), Path("u"), Path("v"), distill=split, batch_size=2)
 
     def test_only_vits_learn_from_maps(self) -> None:

@@ -91,7 +91,8 @@ def run_pretrain(arguments: list[str]) -> int:
 FOLDS = """\
 Trains networks each without a part of the training pictures, and writes to OUT/answers.safetensors, for every training
 picture, the probabilities of those that have not seen it. Copies of a photograph stay in one part. The settings are
-those of `mien train`, with --folds and --seeds. Interrupted, the same command goes on where it stopped.
+those of `mien train`, with --folds and --seeds. Interrupted, the same command goes on where it stopped, if --out names
+the folder.
 `mien train --targets OUT/answers.safetensors` learns from the answers.
 
 Examples:
@@ -102,9 +103,12 @@ Examples:
 
 def run_folds(arguments: list[str]) -> int:
     """Runs ``mien folds``; returns the exit code."""
-    config, _ = read_settings(FoldsConfig, arguments, "mien folds", FOLDS)
+    config, flags = read_settings(FoldsConfig, arguments, "mien folds", FOLDS)
     if config.is_fresh or Path(config.backbone).is_dir():
         hide_bars()
+    if "dry-run" in flags:
+        return _print_plan_of_folds(config)
+    _say_out(config, arguments, flags)
 
     from mien.training.folds import answer_folds
 
@@ -140,6 +144,19 @@ def _print_plan_of_training(config: TrainConfig) -> int:
 
     tuning = prepared(config, dry=True)
     return _print([*plan_lines(tuning), *timed_lines(tuning, tuning.enter_stage)])
+
+
+def _print_plan_of_folds(config: FoldsConfig) -> int:
+    """Prints the plan of the first run with its time, and how many such runs there are; returns the exit code."""
+    from mien.training.finetune import prepared
+    from mien.training.folds import first_run
+    from mien.training.plan import plan_lines, timed_lines
+
+    settings, faces = first_run(config)
+    tuning = prepared(settings, faces=faces, dry=True)
+    runs = config.folds * len(config.seeds)
+    lines = [f"folds: {runs} runs, one after the other, each like this one:"]
+    return _print([*lines, *plan_lines(tuning), *timed_lines(tuning, tuning.enter_stage)])
 
 
 def _print_plan_of_pretraining(config: PretrainConfig) -> int:

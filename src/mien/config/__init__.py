@@ -8,6 +8,7 @@ from mien.config.pretrain import PretrainConfig
 from mien.config.run import (
     WITHOUT_EFFECT_ON_WEIGHTS,
     RunConfig,
+    completed,
     differences,
     flat,
     to_dict,
@@ -16,6 +17,6 @@ from mien.config.train import TIMM, FoldsConfig, TrainConfig, is_fresh
 
 __all__ = [
     "PRESETS", "TIMM", "WITHOUT_EFFECT_ON_WEIGHTS", "AugmentConfig", "DistillConfig", "FoldsConfig", "FreezeConfig",
-    "PretrainConfig", "RunConfig", "SettingsError", "TrainConfig", "differences", "expected", "field_types", "flat",
-    "is_fresh", "share_of_epochs", "shown_value", "to_dict",
+    "PretrainConfig", "RunConfig", "SettingsError", "TrainConfig", "completed", "differences", "expected",
+    "field_types", "flat", "is_fresh", "share_of_epochs", "shown_value", "to_dict",
 ]  # fmt: skip

@@ -62,7 +62,7 @@ class RunConfig:
         optimizer: adamw, or muon, which moves the weight matrices between the first and the last layer along their
             orthogonalised momentum (Jordan et al. 2024) and the rest by AdamW; fresh networks learn faster by it.
         lr: peak learning rate.
-        min_lr: learning rate at the end of the cosine, as a share of the peak.
+        min_lr: learning rate at the end of the cosine, the same for all parts of a network, as a share of lr.
         weight_decay: decoupled weight decay; norms, biases, positions, [CLS] and the mask token are exempt.
         clip_grad: largest L2 norm of the gradient; 0 turns clipping off.
         validation_fraction: share of training images cut off as validation if the data has no validation split;
@@ -100,6 +100,11 @@ class RunConfig:
     def trackers(self) -> list[str]:
         """The trackers, each once; ``tensorboard: true`` is the older name of one of them."""
         return list(dict.fromkeys([*self.track, *(["tensorboard"] if self.tensorboard else [])]))
+
+    @property
+    def batch_unit(self) -> int:
+        """A process reads a multiple of so many images a step: pairs if mixup or cutmix is on."""
+        return 2 if self.augment.mixes else 1
 
     def missing_trackers(self) -> Iterator[str]:
         """Yields a message for each tracker whose package is not installed."""
@@ -161,12 +166,17 @@ def differences(old: dict[str, Any], config: RunConfig) -> list[str]:
         TypeError, ValueError: a group in ``old`` is not a mapping.
     """
     now = flat(to_dict(config))
-    before = {**flat(to_dict(type(config)(data="", out=""))), **BEFORE, **flat(old)}
+    before = completed(old, type(config))
     changed = [name for name in sorted(now) if name not in WITHOUT_EFFECT_ON_WEIGHTS and before[name] != now[name]]
     lost = [name for name in GONE if old.get(name) is not None]
     return [f"{name}: {before[name]} -> {now[name]}" for name in changed] + [
         f"{name}: {old[name]} -> gone, so that this version cannot go on with the run" for name in lost
     ]
+
+
+def completed(old: Mapping[str, Any], kind: type[RunConfig]) -> dict[str, Any]:
+    """Returns older settings by their dotted names (``flat``), with what was done before there was a setting for it."""
+    return {**flat(to_dict(kind(data="", out=""))), **BEFORE, **flat(old)}
 
 
 def flat(settings: Mapping[str, Any]) -> dict[str, Any]:

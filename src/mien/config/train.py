@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from dataclasses import field
 from typing import Annotated, Any
@@ -158,6 +159,11 @@ class TrainConfig(RunConfig):
         if self.augment.mixes and self.batch_size % 2:
             names = ("batch_size", "augment.mixup", "augment.cutmix")
             yield names, f"got {self.batch_size}, expected an even number if mixup or cutmix is on"
+        if self.lr is not None and self.head_lr is not None and self.head_lr < self.min_lr * self.lr:
+            yield (
+                ("head_lr", "min_lr", "lr"),
+                f"got {self.head_lr}, expected at least min_lr * lr, at which all rates end",
+            )
         yield from self._distillation_rules()
         if self.is_timm:
             yield from self._timm_rules()
@@ -175,9 +181,9 @@ class TrainConfig(RunConfig):
             yield ("teacher", *lacking), f"got [], expected the folder of one beside {', '.join(lacking)}"
         if "distill.targets_weight" in changed and self.targets is None:
             yield ("targets", "distill.targets_weight"), "got null, expected a file beside distill.targets_weight"
-        if self.distill.split_batch and self.batch_size < len(self.teacher):
+        if self.batch_size % self.readers:
             names = ("batch_size", "distill.split_batch")
-            yield names, f"got {self.batch_size} for {len(self.teacher)} teachers, expected a picture for each"
+            yield names, f"got {self.batch_size} for {self.readers} teachers, expected equal parts for them"
         shares = (self.distill.weight if self.teacher else 0) + (self.distill.targets_weight if self.targets else 0)
         if shares > 1:
             names = ("distill.targets_weight", "distill.weight")
@@ -228,6 +234,16 @@ class TrainConfig(RunConfig):
     def is_timm(self) -> bool:
         """True if the backbone is a network of timm."""
         return self.backbone.startswith(TIMM)
+
+    @property
+    def batch_unit(self) -> int:
+        """Pairs for mixup and cutmix, and as many images for each of the teachers that split a batch."""
+        return math.lcm(super().batch_unit, self.readers)
+
+    @property
+    def readers(self) -> int:
+        """Teachers among whom a batch is divided; 1 if each reads all of it."""
+        return max(1, len(self.teacher)) if self.distill.split_batch else 1
 
     @property
     def is_fresh(self) -> bool:

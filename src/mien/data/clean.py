@@ -10,8 +10,9 @@ and what of a face remains in a sketch.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
@@ -43,13 +44,19 @@ class Sketches:
     Attributes:
         codes: uint8 [M, 32], 256 bits a picture.
         offsets: float32 [256], the medians of the projections; a bit is set if the projection is above.
+        earlier: of the sets that a classifier had learnt before this one, if training went on with a trained one.
     """
 
     codes: np.ndarray
     offsets: np.ndarray
+    earlier: tuple[Sketches, ...] = ()
 
     def __len__(self) -> int:
         return len(self.codes)
+
+
+Pictures: TypeAlias = "np.ndarray | Sketches"
+"""Pictures, uint8 [M, S, S] or [M, S, S, 3], or their sketches."""
 
 
 def sketch(images: np.ndarray) -> Sketches:
@@ -106,7 +113,7 @@ class Trained(Protocol):
     """The part of a classifier that says which pictures it was trained on."""
 
     def meta(self) -> dict[str, Any]:
-        """Returns the content of the model's ``meta.json``."""
+        """Returns the content of the model's ``meta.json``; ``learnt_before`` has the data of ``Sketches.earlier``."""
         ...
 
     def sketches(self) -> Sketches | None:
@@ -114,17 +121,43 @@ class Trained(Protocol):
         ...
 
 
-def trained_on(faces: FaceSet, classifier: Trained) -> np.ndarray | Sketches | None:
-    """Returns the training pictures of ``faces`` if the classifier was trained on this data, else its sketches.
+def trained_on(faces: FaceSet, classifier: Trained) -> list[Pictures] | None:
+    """Returns the pictures that a classifier was trained on, and those of the classifiers that training went on from.
 
-    The fingerprint in the classifier's ``meta.json`` decides; the training split of other data would say nothing.
+    The fingerprints in its ``meta.json`` decide which of these sets is the training split of ``faces``; of the others
+    there are sketches.
+
+    Returns:
+        A list of sets; None if one of them is unknown.
     """
-    is_same_data = classifier.meta().get("data", {}).get("fingerprint") == faces.fingerprint
-    return faces.part("train").images if is_same_data and faces.has("train") else classifier.sketches()
-
-
-def twins_in_training(images: np.ndarray, training: np.ndarray | Sketches | None) -> np.ndarray | None:
-    """Returns bool [N], True if a picture has a twin in training; None if the training pictures are unknown."""
-    if training is None or not len(training):
+    meta, sketches = classifier.meta(), classifier.sketches()
+    before = meta.get("learnt_before") or []
+    earlier = () if sketches is None else sketches.earlier
+    if len(earlier) != len(before):
         return None
-    return has_sketched_twin(images, training) if isinstance(training, Sketches) else has_twin(images, training)
+    sets: list[Pictures] = []
+    for data, part in zip([meta.get("data", {}), *before], [sketches, *earlier], strict=True):
+        is_here = data.get("fingerprint") == faces.fingerprint and faces.has("train")
+        pictures = faces.part("train").images if is_here else part
+        if pictures is None:
+            return None
+        sets.append(pictures)
+    return sets
+
+
+def sets_of(training: Pictures | Sequence[Pictures] | None) -> list[Pictures]:
+    """Returns one set or several as a list; empty if the training pictures are unknown."""
+    if training is None:
+        return []
+    return [training] if isinstance(training, np.ndarray | Sketches) else list(training)
+
+
+def twins_in_training(images: np.ndarray, training: Pictures | Sequence[Pictures] | None) -> np.ndarray | None:
+    """Returns bool [N], True if a picture has a twin in one of the sets; None if the training pictures are unknown."""
+    sets = sets_of(training)
+    if not sets or not all(len(pictures) for pictures in sets):
+        return None
+    twins = np.zeros(len(images), bool)
+    for pictures in sets:
+        twins |= has_sketched_twin(images, pictures) if isinstance(pictures, Sketches) else has_twin(images, pictures)
+    return twins

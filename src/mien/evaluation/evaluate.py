@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from mien.data.clean import Sketches, twins_in_training
+from mien.data.clean import Pictures, Sketches, sets_of, twins_in_training
 from mien.data.faces import FaceSet
 from mien.data.twins import groups
 from mien.errors import NO_NUMBERS, MienError
@@ -209,7 +209,7 @@ def evaluate(
     faces: FaceSet,
     split: str,
     *,
-    training: np.ndarray | Sketches | None,
+    training: Pictures | Sequence[Pictures] | None,
     tta: bool = False,
     batch_size: int = 256,
     seed: int = 0,
@@ -224,7 +224,7 @@ def evaluate(
         faces: the data; only ``split`` is used.
         split: ``train``, ``validation`` or ``test``.
         training: the pictures that the classifier was trained on, uint8 [M, S, S] or [M, S, S, 3], to detect twins; or
-            their sketches; or None if both are unavailable.
+            their sketches; or several sets (``mien.data.clean.trained_on``); or None if they are unavailable.
         tta: average the probabilities of the picture and of its mirror image.
         batch_size: pictures per forward pass.
         seed: of the bootstrap intervals and of the halves for cross-fitting.
@@ -248,7 +248,8 @@ def evaluate(
     # True if the temperature was fitted on these very pictures, or none was fitted yet.
     fits_here = split == "validation" and (not record or meta.get("data", {}).get("fingerprint") == faces.fingerprint)
     names, probabilities = tuple(classifier.names), _mean_softmax(readings)
-    is_training_set = isinstance(training, np.ndarray) and np.array_equal(training, part.images)
+    sets = sets_of(training)
+    is_training_set = any(isinstance(images, np.ndarray) and np.array_equal(images, part.images) for images in sets)
     twins = np.ones(len(part), bool) if is_training_set else twins_in_training(part.images, training)
     whole, clean, reason = score_parts(probabilities, labels, names, twins, seed)
     reason = "the model was trained on these very pictures" if is_training_set else reason
@@ -270,7 +271,7 @@ def evaluate(
         fingerprint=faces.fingerprint,
         seed=seed,
         warnings=(*faces.warnings, *_absent(whole)),
-        approximate=isinstance(training, Sketches),
+        approximate=any(isinstance(pictures, Sketches) for pictures in sets),
         scaling=_scaling(readings, labels, halves, twins, record.get("temperature"), seed),
         uncertain=record.get("uncertain"),
         parameters=parameters,

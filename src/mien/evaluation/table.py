@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mien.config import WITHOUT_EFFECT_ON_WEIGHTS, flat
+from mien.config import WITHOUT_EFFECT_ON_WEIGHTS, TrainConfig, completed
 from mien.errors import MienError
 from mien.evaluation.compare import compare_runs
 from mien.evaluation.evaluate import Evaluation
@@ -174,18 +174,20 @@ def setting_differences(records: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _settings(record: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The settings that decide the weights, except the seed, with data and teachers; None if they are not recorded."""
+    """What decides the weights, except the seed: settings, data, teachers, stored answers; None if not recorded."""
     config, data = record.get("config"), record.get("data")
     if not isinstance(config, Mapping) or not isinstance(data, Mapping) or "seed" not in config:
         return None
     try:
-        settings = flat(config)
+        settings = completed(config, TrainConfig)
     except (AttributeError, TypeError, ValueError):
         return None
     settings = {name: value for name, value in settings.items() if name not in {*WITHOUT_EFFECT_ON_WEIGHTS, "seed"}}
     teachers = record.get("teachers") or []
     marks = [teacher.get("sha256") if isinstance(teacher, Mapping) else teacher for teacher in teachers]
-    return {**settings, "data": data.get("fingerprint"), "teachers": marks}
+    targets = record.get("targets")
+    target_mark = targets.get("sha256") if isinstance(targets, Mapping) else targets
+    return {**settings, "data": data.get("fingerprint"), "teachers": marks, "targets": target_mark}
 
 
 def _seed(record: Mapping[str, Any]) -> Any:

@@ -12,11 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import mien
 from mien.config import is_fresh
-from mien.data.clean import Sketches, sketch, trained_on
+from mien.data.clean import Pictures, Sketches, sketch, trained_on
 from mien.data.faces import FaceSet
 from mien.errors import MienError
 from mien.evaluation.evaluate import evaluate
@@ -146,10 +144,12 @@ def _own_sketches(trained: Classifier, out: Path, faces: FaceSet) -> Sketches | 
     """The sketches for the new folder; None if they are in a shared file beside it, or if there are none."""
     fingerprint = str(trained.meta().get("data", {}).get("fingerprint", ""))
     shared = out.resolve().parent / SHARED_FINGERPRINTS.format(fingerprint[:16])
-    if shared.is_file():
+    sketches = trained.sketches()
+    if shared.is_file() and not (sketches and sketches.earlier):
         return None
-    training = trained_on(faces, trained)
-    return sketch(training) if isinstance(training, np.ndarray) else training
+    if sketches is None and fingerprint == faces.fingerprint and faces.has("train"):
+        return sketch(faces.part("train").images)
+    return sketches
 
 
 def write_onnx(folder: Path, faces: FaceSet, split: str, *, int8: bool) -> dict[str, Any]:
@@ -171,7 +171,7 @@ def write_onnx(folder: Path, faces: FaceSet, split: str, *, int8: bool) -> dict[
 
 
 def scores_on(
-    classifier: Classifier, faces: FaceSet, split: str, training: np.ndarray | Sketches | None, model: str
+    classifier: Classifier, faces: FaceSet, split: str, training: Sequence[Pictures] | None, model: str
 ) -> dict[str, Any]:
     """The ``metrics.json`` of a split, and as ``tta`` the scores of pictures averaged with their mirror images.
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,8 +118,11 @@ class Classifier:
         self.preprocessing.processor().save_pretrained(folder)
         write_json(folder / "meta.json", meta)
         if sketches is not None:
-            codes = {"codes": np.ascontiguousarray(sketches.codes), "offsets": sketches.offsets}
-            save_file(codes, folder / FINGERPRINTS)
+            tensors = {}
+            for suffix, one_set in zip(_suffixes(), [sketches, *sketches.earlier], strict=False):
+                tensors[f"codes{suffix}"] = np.ascontiguousarray(one_set.codes)
+                tensors[f"offsets{suffix}"] = one_set.offsets
+            save_file(tensors, folder / FINGERPRINTS)
 
     @classmethod
     def load(cls, folder: Path, device: str | torch.device = "cpu") -> Classifier:
@@ -153,14 +158,22 @@ class Classifier:
         Raises:
             MienError: the file is damaged.
         """
-        if self.folder is None:
-            return None
-        fingerprint = str((self.meta().get("data") or {}).get("fingerprint", ""))
-        shared = self.folder.resolve().parent / SHARED_FINGERPRINTS.format(fingerprint[:16])
-        for path in (self.folder / FINGERPRINTS, shared):
-            if path.is_file():
-                return _read_sketches(path)
-        return None
+        return None if self.folder is None else read_sketches(self.folder, self.meta())
+
+
+def read_sketches(folder: Path, meta: dict[str, Any]) -> Sketches | None:
+    """Sketches of the training images of a model folder with this ``meta.json``, as ``Classifier.sketches``."""
+    fingerprint = str((meta.get("data") or {}).get("fingerprint", ""))
+    shared = folder.resolve().parent / SHARED_FINGERPRINTS.format(fingerprint[:16])
+    for path in (folder / FINGERPRINTS, shared):
+        if path.is_file():
+            return _read_sketches(path)
+    return None
+
+
+def _suffixes() -> Iterator[str]:
+    """Ends of the names of tensors in ``FINGERPRINTS``: of the own training set, and of ``Sketches.earlier``."""
+    return itertools.chain([""], (f".{number}" for number in itertools.count(1)))
 
 
 def _read_sketches(path: Path) -> Sketches:
@@ -174,16 +187,19 @@ def _read_sketches(path: Path) -> Sketches:
             raise MienError(
                 f"{path}: holds thumbnails, as an older Mien wrote them, expected sketches; remove the file"
             )
-        codes, offsets = tensors["codes"], tensors["offsets"]
+        suffixes = itertools.islice(_suffixes(), max(1, len(tensors) // 2))
+        own, *earlier = [Sketches(tensors[f"codes{suffix}"], tensors[f"offsets{suffix}"]) for suffix in suffixes]
     except (SafetensorError, KeyError, OSError, TypeError) as error:  # a type that NumPy lacks
         raise MienError(f"{path}: is damaged ({error}); {remedy}") from error
-    fits = codes.dtype == np.uint8 and codes.ndim == 2 and codes.shape[1] * 8 == BITS
-    if not (fits and offsets.dtype == np.float32 and offsets.shape == (BITS,) and np.isfinite(offsets).all()):
-        raise MienError(
-            f"{path}: expected sketches of {BITS // 8} bytes and {BITS} medians, got {codes.dtype} "
-            f"{list(codes.shape)} and {offsets.dtype} {list(offsets.shape)}; {remedy}"
-        )
-    return Sketches(codes, offsets)
+    for sketches in (own, *earlier):
+        codes, offsets = sketches.codes, sketches.offsets
+        fits = codes.dtype == np.uint8 and codes.ndim == 2 and codes.shape[1] * 8 == BITS
+        if not (fits and offsets.dtype == np.float32 and offsets.shape == (BITS,) and np.isfinite(offsets).all()):
+            raise MienError(
+                f"{path}: expected sketches of {BITS // 8} bytes and {BITS} medians, got {codes.dtype} "
+                f"{list(codes.shape)} and {offsets.dtype} {list(offsets.shape)}; {remedy}"
+            )
+    return Sketches(own.codes, own.offsets, tuple(earlier))
 
 
 def _halve(network: Network) -> None:

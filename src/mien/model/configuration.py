@@ -123,14 +123,16 @@ def check_record(meta: dict[str, Any], where: str | Path) -> dict[str, Any]:
     """Checks types and ranges of the parts of ``meta.json`` that Mien uses, and returns it.
 
     Raises:
-        MienError: ``release``, ``data``, its fingerprint, ``calibration``, its temperature, its threshold or its stated
-            accuracy has a wrong type or is out of range.
+        MienError: ``release``, ``data``, its fingerprint, ``learnt_before``, ``calibration``, its temperature, its
+            threshold or its stated accuracy has a wrong type or is out of range.
     """
     data, calibration = meta.get("data", {}), meta.get("calibration") or {}
+    before = meta.get("learnt_before") or []
     uncertain = (calibration.get("uncertain") or {}) if isinstance(calibration, dict) else {}
     fits = {
         "release": isinstance(meta.get("release", {}), dict),
         "data": isinstance(data, dict) and isinstance(data.get("fingerprint", ""), str),
+        "learnt_before": isinstance(before, list) and all(isinstance(entry, dict) for entry in before),
         "calibration": isinstance(calibration, dict)
         and isinstance(uncertain, dict)
         and _is_number_or_none(calibration.get("temperature"), 1e-3, 1e3)

@@ -22,7 +22,7 @@ from mien.errors import MienError
 from mien.files import read_json_object
 from mien.model.channels import to_colour, to_grey
 from mien.model.classifier import Classifier
-from mien.model.configuration import read_config, read_mae_config
+from mien.model.configuration import check_record, read_config, read_mae_config
 from mien.model.hub import ensure_at_hand
 from mien.model.networks import MODEL_TYPES, Network, as_timm, as_vit, carry_rows, fix_positions, load_network
 from mien.model.places import check_source, run_model
@@ -210,6 +210,16 @@ def classes_of(backbone: str) -> tuple[str, ...]:
     if backbone.startswith(TIMM) or backbone in SHAPES or not _is_classifier(source):
         return ()
     return tuple(str(name) for name in (read_config(Path(source)).id2label or {}).values())  # in order, by read_config
+
+
+def record_of(backbone: str) -> dict[str, Any]:
+    """``meta.json`` of a backbone that is a trained classifier; empty without the file and for other backbones.
+
+    Raises:
+        MienError: the file is damaged.
+    """
+    path = run_model(Path(backbone)) / "meta.json"
+    return check_record(read_json_object(path), path) if classes_of(backbone) and path.is_file() else {}
 
 
 def reading_crop_of(backbone: str) -> float | None:

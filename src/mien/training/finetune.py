@@ -19,7 +19,6 @@ from mien.data.faces import FaceSet, require_classes
 from mien.data.read import read_faces
 from mien.errors import MienError
 from mien.files import read_json_object, write_json
-from mien.labels import canonical
 from mien.locks import holds_out
 from mien.log import report, say
 from mien.model.classifier import Classifier
@@ -28,6 +27,7 @@ from mien.model.networks import Network, lay_out, num_channels, rows_line
 from mien.model.places import is_hub_backbone
 from mien.model.preprocessing import Preprocessing
 from mien.model.vit import build, check_backbone, classes_of, holds_timm, reading_crop_of
+from mien.training.ancestry import check_cut, has_every_class, learnt_before
 from mien.training.augment import resampled
 from mien.training.folder import Parts, Saved, saved_reading_crop, write_config
 from mien.training.history import choice_line, epoch_line, write_curves
@@ -100,12 +100,16 @@ def prepared(
     Raises:
         MienError: as ``train``.
     """
+    if dry:
+        config = replace(config, track=[], tensorboard=False)  # trackers write, too
     config_as_typed, freezes_by_default = config, config.freeze.blocks is None
     check_backbone(config.backbone)
     config = with_backbone_defaults(config, resume)
     accelerator = start_accelerator(config)
     with accelerator.main_process_first():  # the main process fills the cache and clears the folder for the others
-        faces = prepare_faces(read_faces(config.data) if faces is None else faces, config)
+        faces = read_faces(config.data) if faces is None else faces
+        check_cut(config, faces)
+        faces = prepare_faces(faces, config)
         require_classes(faces)
         config = fit_batch(config, faces, accelerator.num_processes)
         saved = None if dry else open_run(config, faces.fingerprint, resume)
@@ -151,11 +155,6 @@ def build_network(config: TrainConfig, faces: FaceSet) -> tuple[Network, Preproc
     )
 
 
-def has_every_class(names: Sequence[str], wanted: Sequence[str]) -> bool:
-    """Whether all wanted classes are among others, whatever their spelling."""
-    return {canonical(name) for name in wanted} <= {canonical(name) for name in names}
-
-
 def with_backbone_defaults(config: TrainConfig, resume: bool) -> TrainConfig:
     """Fills in every default, also those that depend on the backbone or, when resuming, on the saved run."""
     freeze, crop = config.freeze, config.reading_crop
@@ -198,6 +197,7 @@ class FineTuning(Loop[TrainConfig, Network]):
         preprocessing, channels = classifier.preprocessing, num_channels(classifier.network)
         super().__init__(config, classifier.network, preprocessing, channels, faces, accelerator, saved, command)
         self.classifier, self.backbone_names, self.teachers, self.stored = classifier, backbone_names, teachers, stored
+        self.learnt_before = learnt_before(config.backbone, faces)
         self.labels = torch.from_numpy(self.train_set.labels).to(accelerator.device)
         answers = None if stored is None else stored.rows(self.train_set).to(accelerator.device)
         self.objective = Objective(config, classifier, self.train_set, teachers, answers, self.precision)
@@ -343,6 +343,7 @@ class FineTuning(Loop[TrainConfig, Network]):
             "metrics": {"split": "validation", **scores, "epoch": row["epoch"]},
             "teachers": [{"folder": str(t.classifier.folder), "sha256": t.sha256} for t in self.teachers],
             "targets": None if self.stored is None else {"file": str(self.stored.path), "sha256": self.stored.sha256},
+            "learnt_before": [data for data, _ in self.learnt_before],
             **self.record(),
         }
         classifier = Classifier(network, self.classifier.preprocessing, self.classifier.names)
@@ -351,8 +352,9 @@ class FineTuning(Loop[TrainConfig, Network]):
 
     @cached_property
     def sketches(self) -> Sketches:
-        """Sketches of the training images."""
-        return sketch(self.train_set.images)
+        """Sketches of the training images, and of what the backbone had learnt before."""
+        earlier = tuple(sketches for _, sketches in self.learnt_before if sketches is not None)
+        return replace(sketch(self.train_set.images), earlier=earlier)
 
     def parts(self) -> Parts:
         """The tensors of the state: weights, moments, averaged weights, the start's, and the teachers' fingerprints."""

@@ -31,6 +31,7 @@ from mien.labels import positions
 from mien.log import report
 from mien.machine import versions
 from mien.model.classifier import Classifier
+from mien.training.ancestry import check_unseen
 from mien.training.finetune import train
 from mien.training.objective import training_fingerprint, write_answers
 from mien.training.run import prepare_faces, state_path
@@ -50,11 +51,12 @@ def answer_folds(config: FoldsConfig, command: str = "") -> Path:
         The file, for ``TrainConfig.targets``; ``OUT/folds.json`` beside it has accuracy and calibration.
 
     Raises:
-        MienError: a setting, the data, the backbone or the folder is wrong.
+        MienError: a setting, the data, the backbone or the folder is wrong, or the backbone or a teacher was trained on
+            this data.
     """
     out = Path(config.out)
     ensure_writable(out)
-    faces = prepare_faces(read_faces(config.data), config)
+    faces = faces_of(config)
     training = faces.part("train")
     group = groups(training.images)
     answers = np.zeros((len(training), len(training.names)))
@@ -84,6 +86,25 @@ def answer_folds(config: FoldsConfig, command: str = "") -> Path:
     write_json(out / "folds.json", record)
     report(summary(record["scores"]))
     return out / ANSWERS
+
+
+def faces_of(config: FoldsConfig) -> FaceSet:
+    """Reads the data of the runs, with a validation split.
+
+    Raises:
+        MienError: it cannot be used, or the backbone or a teacher was trained on it.
+    """
+    faces = read_faces(config.data)
+    check_unseen(config, faces)
+    return prepare_faces(faces, config)
+
+
+def first_run(config: FoldsConfig) -> tuple[TrainConfig, FaceSet]:
+    """The settings and the data of the first run."""
+    faces, seed = faces_of(config), config.seeds[0]
+    training = faces.part("train")
+    fold = cut_folds(groups(training.images), training.labels, config.folds, seed)
+    return settings_of(config, seed, 0), without(faces, np.flatnonzero(fold == 0))
 
 
 def settings_of(config: FoldsConfig, seed: int, number: int) -> TrainConfig:

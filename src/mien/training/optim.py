@@ -91,7 +91,9 @@ def start_optimizer(
 def build_schedule(
     optimizer: torch.optim.Optimizer, config: TrainConfig, steps_per_epoch: int, budget: Budget | None = None
 ) -> CosineLRScheduler | ClockSchedule:
-    """Linear warm-up by steps, then one cosine down to ``min_lr`` times the peak (Loshchilov and Hutter 2017).
+    """Linear warm-up by steps, then one cosine down to ``min_lr`` times ``lr`` (Loshchilov and Hutter 2017).
+
+    All groups end at the same rate, also the head, whose peak may be another.
 
     The cosine follows the steps or, if ``config.minutes`` is set, the clock of the run's ``budget``.
     """
@@ -120,7 +122,7 @@ class BudgetSchedule:
     Args:
         optimizer: whose groups are driven.
         lr: the peak.
-        min_lr: the end, as a share of the peak.
+        min_lr: the end for all groups, as a share of lr.
         warmup: share of the run that warms up.
         budget: of the run.
     """
@@ -142,7 +144,7 @@ class ClockSchedule:
     Args:
         optimizer: whose groups are driven.
         lr: the peak.
-        min_lr: the end, as a share of the peak.
+        min_lr: the end for all groups, as a share of lr.
         warmup: steps of warm-up.
         budget: of the run.
     """

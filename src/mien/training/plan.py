@@ -46,7 +46,7 @@ def plan_lines(tuning: Tuning) -> list[str]:
         f"frozen: {frozen_line(network, config.freeze, config.epochs)}",
         f"parameters: {_trained_line(network, config)}",
         f"learning rate: {rates}{decay}; warm-up over {config.warmup_epochs:g} "
-        f"epoch{'' if config.warmup_epochs == 1 else 's'}, then a cosine to {config.min_lr:.0%} of it",
+        f"epoch{'' if config.warmup_epochs == 1 else 's'}, then a cosine to {config.min_lr * (config.lr or 0):.2e}",
         _memory_line(tuning),
     ]
 

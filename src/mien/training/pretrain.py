@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,8 @@ def prepared(config: PretrainConfig, *, resume: bool = False, command: str = "",
     Raises:
         MienError: as ``pretrain``.
     """
+    if dry:
+        config = replace(config, track=[], tensorboard=False)  # trackers write, too
     config_as_typed, accelerator = config, start_accelerator(config)
     size = config.image_size or SHAPES[config.preset].image_size
     with accelerator.main_process_first():  # the main process fills the cache and clears the folder for the others

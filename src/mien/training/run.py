@@ -70,18 +70,18 @@ def prepare_faces(faces: FaceSet, config: RunConfig) -> FaceSet:
 def fit_batch(config: C, faces: FaceSet, processes: int) -> C:
     """The configuration, with a smaller ``batch_size`` if the training split has fewer images.
 
-    A step then reads all of them, or as many as the processes can share evenly, in pairs if mixup or cutmix is on.
+    A step then reads all of them, or as many as the processes can share evenly (``RunConfig.batch_unit``).
 
     Raises:
-        MienError: a process would get no image, or no pair.
+        MienError: a process would get too few.
     """
-    count, shared_by = len(faces.part("train")), processes * (2 if config.augment.mixes else 1)
+    count, shared_by = len(faces.part("train")), processes * config.batch_unit
     if count >= config.batch_size:
         return config
     if count < shared_by:
         raise MienError(
             f"{faces.source}: has {count} training images, expected at least {shared_by}, so that every process has "
-            "some, and two where mixup or cutmix is on; add images"
+            "some, two if mixup or cutmix is on, and one for each teacher that reads a part of a batch; add images"
         )
     if on_main():
         say(f"{count} training images, fewer than --batch-size {config.batch_size}: every step sees them all")
@@ -226,9 +226,10 @@ def start_accelerator(config: RunConfig) -> Accelerator:
     accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="no")
     processes = accelerator.num_processes
     per_process, rest = divmod(config.batch_size, processes)
-    if rest or (config.augment.mixes and per_process % 2):
-        even = ", an even number for each where mixup or cutmix is on" if config.augment.mixes else ""
-        raise MienError(f"batch_size: got {config.batch_size}, expected a multiple of the {processes} processes{even}")
+    if rest or per_process % config.batch_unit:
+        unit = config.batch_unit
+        each = f" times {unit}, for mixup, cutmix and teachers that split a batch" if unit > 1 else ""
+        raise MienError(f"batch_size: got {config.batch_size}, expected a multiple of the {processes} processes{each}")
     return accelerator
 
 

@@ -140,7 +140,7 @@ def pictures_of_teachers(count: int, teachers: int, *, split: bool) -> list[slic
     Epochs are shuffled, so a picture comes to another teacher each time. The divergence's gradient is linear in the
     teachers' probabilities: on average it is that of the mean answer of all of them.
     """
-    edges = [count * k // teachers for k in range(teachers + 1)]
+    edges = [count * k // teachers for k in range(teachers + 1)]  # ``TrainConfig.batch_unit`` makes the parts equal
     return [slice(start, end) if split else slice(None) for start, end in pairwise(edges)]
 
 
@@ -275,7 +275,8 @@ class TeacherMap:
         self.channels = int(stages[-1]["num_chs"])
         self.last = torch.zeros(0)
         inner.get_submodule(stages[-1]["module"]).register_forward_hook(self._store)
-        with torch.no_grad():
+        half = any(weight.dtype == torch.bfloat16 for weight in network.parameters())  # by ``prepare``
+        with torch.no_grad(), torch.autocast(network.device.type, torch.bfloat16, enabled=half):
             network(pixel_values=torch.zeros(1, num_channels(network), size, size, device=network.device))
         if self.last.ndim != 4 or self.last.shape[1] != self.channels:
             raise MienError(f"{where} [channels, height, width]; give a CNN (timm:NAME), or distill.features 0")

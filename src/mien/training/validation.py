@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast
 from torch.nn import functional as F
 
+from mien.data.clean import twins_in_training
 from mien.data.faces import FaceSet
 from mien.data.twins import groups, has_twin
 from mien.errors import MienError
@@ -113,7 +114,7 @@ def calibrate_model(out: Path, validation: FaceSet, training_images: np.ndarray,
     meta = classifier.meta()
     if "calibration" not in meta:
         logits = classifier.logits(validation.images, quiet=True)
-        twins = has_twin(validation.images, training_images)
+        twins = _twins(validation, training_images, classifier)
         meta["calibration"] = calibrate_if_enough(logits, validation.labels, groups(validation.images), twins=twins)
         scale_head(classifier.network, meta["calibration"]["temperature"])
         classifier.save(folder, meta, classifier.sketches())
@@ -145,11 +146,18 @@ def recalibrated(classifier: Classifier, faces: FaceSet, command: str) -> dict[s
     former = float((meta.get("calibration") or {}).get("temperature", 1.0))
     validation = faces.part("validation")
     logits = former * classifier.logits(validation.images, quiet=True)
-    twins = has_twin(validation.images, faces.part("train").images)
+    twins = _twins(validation, faces.part("train").images, classifier)
     labels = validation.labels_in(classifier.names)
     record = calibrate_if_enough(logits, labels, groups(validation.images), twins=twins)
     scale_head(classifier.network, record["temperature"] / former)
     return {**meta, "calibration": {**record, "temperature_before": former, "command": command}}
+
+
+def _twins(validation: FaceSet, training_images: np.ndarray, classifier: Classifier) -> np.ndarray:
+    """Which validation pictures have a twin in training, or in what the classifier had learnt before; bool [V]."""
+    sketches = classifier.sketches()
+    twins = twins_in_training(validation.images, [training_images, *(sketches.earlier if sketches else ())])
+    return np.zeros(len(validation), bool) if twins is None else twins
 
 
 def _summary(record: dict[str, Any]) -> str:

@@ -1,0 +1,141 @@
+"""What a run's backbone and teachers had learnt before: it counts as seen, in the clean part, the cut and the folds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import synthetic_faces
+from test_own_faces import classifier
+from test_training import small
+
+from mien.config import FoldsConfig, FreezeConfig, TrainConfig
+from mien.data.clean import Sketches, sketch, trained_on, twins_in_training
+from mien.data.drawn import draw_faces
+from mien.data.faces import FaceSet
+from mien.errors import MienError
+from mien.evaluation.evaluate import evaluate
+from mien.files import read_json_object, write_json
+from mien.model.classifier import Classifier
+from mien.training import finetune, folds
+from mien.training.ancestry import learnt_before
+from mien.training.finetune import train
+from mien.training.folds import answer_folds
+
+
+def read(faces: FaceSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (finetune, folds):
+        monkeypatch.setattr(module, "read_faces", lambda source: faces)
+
+
+class TestCleanPart:
+    """Drawn faces are the first set, with twins in its own validation split; noise is what is learnt afterwards."""
+
+    @pytest.fixture
+    def first(self) -> FaceSet:
+        faces = draw_faces(28, 14, 14, seed=0)
+        images = faces.images.copy()
+        rows = {split: np.flatnonzero(faces.splits == split) for split in ("train", "validation")}
+        images[rows["validation"][:5]] = images[rows["train"][:5]]
+        return replace(faces, images=images, fingerprint="first")
+
+    @pytest.fixture
+    def second(self, first: FaceSet) -> FaceSet:
+        noise = synthetic_faces({"train": 21, "validation": 7}, names=first.names, size=48, seed=3)
+        return replace(noise, fingerprint="second")
+
+    @pytest.fixture
+    def model(self, first: FaceSet, second: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Classifier:
+        """Trained on the first set, then on the second."""
+        for number, faces in enumerate((first, second)):
+            read(faces, monkeypatch)
+            backbone = "nano" if number == 0 else str(tmp_path / "run-0")
+            train(TrainConfig(data="x", out=str(tmp_path / f"run-{number}"), backbone=backbone, epochs=1, batch_size=7,
+                              warmup_epochs=0.0, device="cpu", freeze=FreezeConfig(blocks=0)))  # fmt: skip
+        return Classifier.load(tmp_path / "run-1")
+
+    def test_twins_in_the_first_set_count(self, model: Classifier, first: FaceSet, second: FaceSet) -> None:
+        assert [data["fingerprint"] for data in model.meta()["learnt_before"]] == ["first"]
+        sketches = model.sketches()
+        assert sketches is not None and len(sketches) == 21 and [len(part) for part in sketches.earlier] == [28]
+        for faces, exact in ((first, [1]), (second, [0]), (replace(first, fingerprint="other"), [])):
+            sets = trained_on(faces, model)
+            assert sets is not None and [k for k, part in enumerate(sets) if isinstance(part, np.ndarray)] == exact
+            assert len(sets) == 2
+        result = evaluate(model, first, "validation", training=trained_on(first, model), quiet=True)
+        assert result.twins is not None and result.twins[:5].all() and result.approximate
+        assert result.clean is not None and result.clean["n"] == 14 - result.twins.sum()
+        on_training = evaluate(model, first, "train", training=trained_on(first, model), quiet=True)
+        assert on_training.clean is None and on_training.clean_reason == "the model was trained on these very pictures"
+
+    def test_without_its_sketches_nothing_is_called_clean(
+        self, model: Classifier, first: FaceSet, second: FaceSet, tmp_path: Path
+    ) -> None:
+        own = sketch(second.part("train").images)
+        model.save(tmp_path / "forgetful", model.meta(), own)
+        forgetful = Classifier.load(tmp_path / "forgetful")
+        assert trained_on(first, forgetful) is None and twins_in_training(first.images, None) is None
+        result = evaluate(forgetful, first, "validation", training=None, quiet=True)
+        assert result.clean is None
+
+    def test_a_third_set_adds_to_both(
+        self, model: Classifier, second: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        third = replace(second, fingerprint="third")
+        found = learnt_before(str(tmp_path / "run-1"), third)
+        assert [data["fingerprint"] for data, _ in found] == ["second", "first"]
+        assert [len(part) for _, part in found if isinstance(part, Sketches)] == [21, 28]
+        assert [data["fingerprint"] for data, _ in learnt_before(str(tmp_path / "run-1"), second)] == ["first"]
+
+    def test_what_other_tools_trained_is_unknown(self, tmp_path: Path) -> None:
+        classifier(tmp_path / "foreign", "nano")
+        (tmp_path / "foreign" / "meta.json").unlink()
+        ours, others = (synthetic_faces({"train": 4}, names=names) for names in (("calm", "new"), ("dog", "cat")))
+        assert learnt_before(str(tmp_path / "foreign"), ours) == [({"source": str(tmp_path / "foreign")}, None)]
+        assert learnt_before(str(tmp_path / "foreign"), others) == learnt_before("nano", ours) == []
+
+    def test_a_damaged_record_is_one_line(self, model: Classifier, second: FaceSet, tmp_path: Path) -> None:
+        assert model.folder is not None
+        path = model.folder / "meta.json"
+        write_json(path, {**read_json_object(path), "learnt_before": ["first"]})
+        with pytest.raises(MienError, match=r"is not as `mien train` wrote it \(learnt_before\)"):
+            learnt_before(str(tmp_path / "run-1"), second)
+
+
+class TestCut:
+    def test_the_backbones_validation_pictures_stay_so(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        faces = synthetic_faces({"train": 40}, names=("calm", "sour"))
+        read(faces, monkeypatch)
+        train(TrainConfig(data="x", out=str(tmp_path / "first"), backbone="nano", image_size=16, epochs=1, batch_size=8,
+                          warmup_epochs=0.0, device="cpu", freeze=FreezeConfig(blocks=0)))  # fmt: skip
+        message = r"seed, validation_fraction: got 1 and 0\.1, but .*first was trained on this data with 0 and 0\.1"
+        with pytest.raises(MienError, match=message):
+            train(small(tmp_path / "next", tmp_path / "first", seed=1))
+        assert not (tmp_path / "next").exists()
+        train(small(tmp_path / "next", tmp_path / "first", epochs=1))
+        validation = synthetic_faces({"train": 20, "validation": 6}, names=("calm", "sour"))
+        read(validation, monkeypatch)
+        train(small(tmp_path / "other", tmp_path / "first", seed=1, epochs=1))  # it has a validation split of its own
+
+
+class TestFolds:
+    @pytest.mark.parametrize("role", ["backbone", "teacher"])
+    def test_who_knows_the_pictures_does_not_answer(
+        self, role: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        faces = synthetic_faces({"train": 24, "validation": 6}, names=("calm", "glad", "sour"))
+        read(faces, monkeypatch)
+        knows = classifier(tmp_path / "knows", "nano")
+        knows.save(tmp_path / "knows", {"data": {"fingerprint": faces.fingerprint}})
+        roles = {"backbone": "nano", "teacher": [], role: str(tmp_path / "knows")}
+        roles["teacher"] = [roles["teacher"]] if isinstance(roles["teacher"], str) else []
+        config = FoldsConfig(data="x", out=str(tmp_path / "folds"), folds=2, epochs=1, device="cpu", **roles)  # type: ignore[arg-type]
+        with pytest.raises(MienError, match=rf"--{role} .*knows: was trained on this data, so that it knows"):
+            answer_folds(config)
+        knows.save(
+            tmp_path / "knows", {"data": {"fingerprint": "x"}, "learnt_before": [{"fingerprint": faces.fingerprint}]}
+        )
+        with pytest.raises(MienError, match="was trained on this data"):
+            answer_folds(config)
