@@ -49,6 +49,7 @@ ls reports/both
 mien export runs/first --out exported/first
 mien pack runs/first --data drawn.zip --out packed/first
 ls -l packed/first
+cat foreign.py
 python foreign.py
 mien card mini | head -n 12
 mien evaluate mini nano --data archive.zip --split validation --out reports/shipped
@@ -57,8 +58,11 @@ mien data fetch --out kaggle.zip
 """
 
 DEVELOPER = """
+cat first.py
 python first.py
+cat odd_inputs.py
 python odd_inputs.py
+cat processes.py
 python processes.py
 mien predict photo.jpg --format deepface
 mien predict https://example.com/a.jpg
@@ -66,6 +70,7 @@ mien predict photo.jpg --detector mtcnn
 mien predict photo.jpg --device gpu
 mien predict photo.jpg --model trpakov/vit-face-expression
 mien predict film.mp4 --video-out marked.mp4 --csv film.csv
+cat client.py
 python client.py
 mien env
 """

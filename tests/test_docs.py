@@ -279,3 +279,16 @@ def test_the_readmes_example_runs(
     exec(compile(block, README.name, "exec"), {})
     assert " happy " in capsys.readouterr().out
     assert Image.open("marked.jpg").size == (512, 512)
+
+
+def test_the_answer_that_photos_shows_is_the_answer(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from mien import Recognizer
+    from mien.cli.printing import print_lines
+
+    monkeypatch.chdir(ROOT)
+    codes = inline_codes((ROOT / "docs" / "photos.md").read_text(encoding="utf-8"))
+    shown = codes.index("mien predict docs/astronaut.jpg")
+    print_lines(Recognizer().recognize("docs/astronaut.jpg"))
+    assert capsys.readouterr().out.strip() == codes[shown + 1]

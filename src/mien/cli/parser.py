@@ -176,7 +176,12 @@ def add_reading_options(parser: argparse.ArgumentParser) -> None:
         f"or user/model of the Hugging Face hub ({DEFAULT})",
     )
     add_detector_options(parser, "yunet, yunet:FILE.onnx, or none for face crops")
-    parser.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda or cuda:N (auto)")
+    parser.add_argument(
+        "--device",
+        default="auto",
+        metavar="D",
+        help="auto, cpu, gpu, cuda, cuda:N or the number N, mps, coreml, directml or openvino (auto)",
+    )
 
 
 def add_timeout(parser: argparse.ArgumentParser, what: str) -> None:
