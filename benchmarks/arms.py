@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from masked_inputs import hidden_patches
 
-from mien.config import PRESETS, DistillConfig, FreezeConfig, PretrainConfig, TrainConfig, differences
+from mien.config import PRESETS, AugmentConfig, DistillConfig, FreezeConfig, PretrainConfig, TrainConfig, differences
 from mien.data.clean import trained_on
 from mien.data.faces import FaceSet
 from mien.errors import MienError
@@ -22,6 +22,7 @@ from mien.files import read_json
 from mien.log import to_console
 from mien.machine import machine_of, resolve_device
 from mien.model.classifier import Classifier
+from mien.model.places import run_model
 from mien.model.presets import SHAPES
 from mien.training.finetune import train
 from mien.training.history import read_history
@@ -40,7 +41,13 @@ class Arm:
         released: whether these train in the second half of the epochs.
         masked: whether three quarters of the patches are hidden, in training and in evaluation.
         taught: whether it learns from the teacher's answers.
-        features: weight of the teacher's feature maps in the loss.
+        features: weight of the teachers' feature maps in the loss.
+        teachers: of those of --teachers, which teach; by default the first.
+        split: whether several teachers divide each batch among them.
+        prior: how much of the classes' frequency is taken out of what the network learns (``logit_adjustment``).
+        mixup: of pictures.
+        wide: whether views also zoom out, around the reading crop.
+        second_autoencoder: whether it starts from that of --second-autoencoder.
         preset: its own preset, where it does not take that of the others.
     """
 
@@ -51,12 +58,21 @@ class Arm:
     masked: bool = False
     taught: bool = False
     features: float = 0.0
+    teachers: tuple[int, ...] = (0,)
+    split: bool = False
+    prior: float = 0.0
+    mixup: float = 0.0
+    wide: bool = False
+    second_autoencoder: bool = False
     preset: str | None = None
 
     def hiding(self) -> AbstractContextManager[None]:
         """Within it, this arm's networks see what they are to see."""
         return hidden_patches() if self.masked else nullcontext()
 
+
+BOTH = Arm(pretrained=True, taught=True, features=3.0)
+"""From the autoencoder, taught by answers and maps."""
 
 TRAINED: dict[str, Arm] = {
     "scratch": Arm(),
@@ -69,7 +85,14 @@ TRAINED: dict[str, Arm] = {
     "masked": Arm(pretrained=True, masked=True),
     "distilled": Arm(taught=True),
     "hints": Arm(taught=True, features=3.0),
-    "both": Arm(pretrained=True, taught=True, features=3.0),
+    "both": BOTH,
+    "second teacher": replace(BOTH, teachers=(1,)),
+    "two teachers": replace(BOTH, teachers=(0, 1)),
+    "two teachers, split": replace(BOTH, teachers=(0, 1), split=True),
+    "prior": replace(BOTH, prior=0.3),
+    "mixed": replace(BOTH, mixup=0.3),
+    "wide": replace(BOTH, wide=True),
+    "second autoencoder": replace(BOTH, second_autoencoder=True),
     **{f"preset {name}": Arm(preset=name) for name in PRESETS},
 }
 """The arms that train a network."""
@@ -105,18 +128,25 @@ def settings(name: str, options: argparse.Namespace, seed: int) -> TrainConfig:
     """The run of an arm.
 
     Raises:
-        MienError: there are too few epochs to release anything, or too few blocks to freeze.
+        MienError: there are too few epochs to release anything, too few blocks to freeze, or no such teacher or
+            autoencoder.
     """
     arm, depth = TRAINED[name], SHAPES[options.preset].depth
     if arm.released and options.epochs < 2:
         raise MienError(f"--epochs {options.epochs}: {name} releases blocks half-way; give at least 2")
     if arm.blocks > depth:
         raise MienError(f"--preset {options.preset}: has {depth} blocks, too few for {name}; leave it out of --arms")
+    teachers = [options.teacher, *options.more_teachers]
+    if arm.taught and max(arm.teachers) >= len(teachers):
+        raise MienError(f"--more-teachers: {name} needs a second teacher; give its run")
+    if arm.second_autoencoder and options.second_autoencoder is None:
+        raise MienError(f"--second-autoencoder: {name} needs one; give its run")
+    autoencoder = options.second_autoencoder if arm.second_autoencoder else options.autoencoder
     by_adamw = arm.optimizer == "adamw"
     return TrainConfig(
         data=options.data,
         out=str(folder_of(name, options, seed)),
-        backbone=str(options.autoencoder / "model") if arm.pretrained else arm.preset or options.preset,
+        backbone=str(run_model(autoencoder)) if arm.pretrained else arm.preset or options.preset,
         image_size=None if arm.pretrained else options.image_size,
         epochs=options.epochs,
         batch_size=options.batch_size,
@@ -126,8 +156,10 @@ def settings(name: str, options: argparse.Namespace, seed: int) -> TrainConfig:
         warmup_epochs=min(1.0, options.epochs / 10),
         layer_decay=options.layer_decay if arm.pretrained else 1.0,
         ema=options.ema,
-        teacher=[str(options.teacher / "model")] if arm.taught else [],
-        distill=DistillConfig(features=arm.features),
+        logit_adjustment=arm.prior,
+        augment=AugmentConfig(mixup=arm.mixup, **({"crop_scale": 0.75, "wide_scale": 1.05} if arm.wide else {})),
+        teacher=[str(run_model(teachers[number])) for number in arm.teachers] if arm.taught else [],
+        distill=DistillConfig(features=arm.features, split_batch=arm.split),
         freeze=FreezeConfig(blocks=arm.blocks, release_epoch=options.epochs // 2 + 1 if arm.released else None),
         seed=seed,
         device=options.device,

@@ -13,6 +13,14 @@ Every arm sees the same number of images:
     distilled      fresh weights, taught by the answers of a small convolutional network as well
     hints          fresh weights, taught by its answers and by its feature maps
     both           pretrained, and taught by answers and maps
+    second teacher, two teachers, two teachers, split
+                   as both, taught by the second teacher, by both averaged, or by both, of whom each reads half of a
+                   batch
+    prior          as both, with logit_adjustment 0.3
+    mixed          as both, with mixup 0.3
+    wide           as both, with views that also zoom out
+    second autoencoder
+                   as both, from another autoencoder
     averaged       the best of these again (masked left out), each picture and its mirror image averaged; trains nothing
     teacher        the teacher alone, with the budget that it had
     preset NAME    scratch, of another preset (that of --preset is scratch itself)
@@ -62,6 +70,7 @@ from mien.data.twins import cut_validation
 from mien.errors import MienError
 from mien.files import read_json, write_json
 from mien.machine import versions
+from mien.model.places import run_model
 from mien.model.presets import SHAPES
 
 FEWEST_SEEDS = 3
@@ -72,8 +81,9 @@ Runs = list[tuple[dict[str, Any], np.ndarray]]
 
 ARMS: tuple[str, ...] = (*[name for name in TRAINED if not name.startswith("preset")], AVERAGED, TEACHER,
                          *[name for name in TRAINED if name.startswith("preset")])  # fmt: skip
-DEFAULT: tuple[str, ...] = tuple(name for name in ARMS if name not in ("preset small", "preset base"))
-"""The two largest presets take hours on a processor."""
+NEED_MORE = ("second teacher", "two teachers", "two teachers, split", "second autoencoder")
+DEFAULT: tuple[str, ...] = tuple(name for name in ARMS if name not in ("preset small", "preset base", *NEED_MORE))
+"""The two largest presets take hours on a processor; some arms need runs that are given."""
 
 SEEN_WHOLE = "masked, then read whole"
 """The row of the arm ``masked`` in which every patch is visible."""
@@ -97,7 +107,7 @@ def main() -> None:
         print(table(results), flush=True)
     of_training = [name for name in options.arms if name in TRAINED]
     uses_autoencoder = any(TRAINED[name].pretrained for name in of_training)
-    pretraining = read_json(options.autoencoder / "model" / "meta.json")["training"] if uses_autoencoder else {}
+    pretraining = read_json(run_model(options.autoencoder) / "meta.json")["training"] if uses_autoencoder else {}
     record = {**header, "pretraining": pretraining, "results": results, "versions": versions()}
     configs = {name: to_dict(settings(name, options, options.seeds[0])) for name in of_training}
     write_json(options.out / "results.json", {**record, "configs": configs})
@@ -140,7 +150,7 @@ def check_size(options: argparse.Namespace) -> None:
     Raises:
         MienError: it reads pictures of another size.
     """
-    size, expected = read_json(options.autoencoder / "model" / "config.json")["image_size"], options.image_size
+    size, expected = read_json(run_model(options.autoencoder) / "config.json")["image_size"], options.image_size
     expected = expected or SHAPES[options.preset].image_size
     if size != expected:
         raise MienError(f"--autoencoder {options.autoencoder}: reads {size} px, expected {expected}, as the other arms")
@@ -163,7 +173,7 @@ def measured(options: argparse.Namespace, faces: FaceSet) -> Iterator[tuple[str,
             yield (
                 name,
                 name,
-                [judge(options.teacher / "model", parted(faces, options, options.seeds[0]), device=options.device)],
+                [judge(run_model(options.teacher), parted(faces, options, options.seeds[0]), device=options.device)],
             )
         elif name == AVERAGED:
             best = max(averageable(options.arms), key=lambda arm: mean([scores for scores, _ in run(arm)]))
@@ -278,6 +288,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--autoencoder", type=Path, help="the run of an autoencoder in place of one made here")
     parser.add_argument("--pretrain-epochs", type=int, default=10)
     parser.add_argument("--teacher", type=Path, help="the run of a teacher in place of one made here")
+    parser.add_argument("--more-teachers", type=Path, nargs="+", default=[], help="runs of further teachers")
+    parser.add_argument("--second-autoencoder", type=Path, help="the run of another autoencoder")
     parser.add_argument("--teacher-epochs", type=int, default=12)
     return parser.parse_args()
 

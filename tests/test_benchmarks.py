@@ -117,6 +117,7 @@ class TestRecipes:
         monkeypatch.setattr(sys, "argv", command)
         parsed = recipes.parse()
         parsed.autoencoder, parsed.teacher = tmp_path / "autoencoder", tmp_path / "teacher"
+        parsed.more_teachers, parsed.second_autoencoder = [tmp_path / "other"], tmp_path / "second"
         return parsed
 
     def test_arms_differ_in_what_they_are_named_for_alone(self, options: Any) -> None:
@@ -138,6 +139,13 @@ class TestRecipes:
             "distilled": {"teacher"},
             "hints": {"teacher", "distill"},
             "both": pretrained | {"teacher", "distill"},
+            **dict.fromkeys(
+                ["second teacher", "two teachers", "two teachers, split", "second autoencoder"],
+                pretrained | {"teacher", "distill"},
+            ),
+            "prior": pretrained | {"teacher", "distill", "logit_adjustment"},
+            "mixed": pretrained | {"teacher", "distill", "augment"},
+            "wide": pretrained | {"teacher", "distill", "augment"},
             "preset mini": set(),
             **{f"preset {name}": {"backbone"} for name in ("nano", "tiny", "small", "base")},
         }
@@ -147,6 +155,17 @@ class TestRecipes:
             (8, None),
             (4, 2),
             (8, 2),
+        ]
+        taught_by = {arm: [Path(folder).name for folder in configs[arm]["teacher"]] for arm in configs}
+        assert (taught_by["both"], taught_by["second teacher"]) == (["teacher"], ["other"])
+        assert taught_by["two teachers"] == taught_by["two teachers, split"] == ["teacher", "other"]
+        assert [configs[arm]["distill"]["split_batch"] for arm in ("two teachers", "two teachers, split")] == [
+            False,
+            True,
+        ]
+        assert [Path(configs[arm]["backbone"]).name for arm in ("both", "second autoencoder")] == [
+            "autoencoder",
+            "second",
         ]
         # The preset of all arms is not trained a second time.
         assert configs["preset mini"]["out"] == configs["scratch"]["out"] != configs["preset nano"]["out"]
@@ -162,6 +181,8 @@ class TestRecipes:
             ({"arms": ["scratch", "released 4"], "epochs": 1}, "--epochs 1: released 4 .* give at least 2"),
             ({"arms": ["scratch", "frozen 8"], "preset": "nano"}, "--preset nano: has 4 blocks, too few for frozen 8"),
             ({"arms": ["masked", "averaged"]}, "--arms averaged: .* give --arms scratch averaged"),
+            ({"arms": ["two teachers"], "more_teachers": []}, "--more-teachers: two teachers needs a second teacher"),
+            ({"arms": ["second autoencoder"], "second_autoencoder": None}, "--second-autoencoder: .* give its run"),
         ):
             with pytest.raises(MienError, match=message):
                 recipes.prepare(Namespace(**{**vars(options), **changed}))
