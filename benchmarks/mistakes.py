@@ -27,8 +27,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mien.cli.evaluate import as_trained
-from mien.data.clean import trained_on
+from mien.data.clean import as_trained, trained_on
 from mien.data.faces import FaceSet
 from mien.data.read import read_faces
 from mien.data.twins import twin_pairs
@@ -181,7 +180,7 @@ def look(options: argparse.Namespace) -> dict[str, Any]:
         raise MienError(f"{table}: is there already, perhaps with verdicts; choose another --out, or remove it")
     ensure_writable(options.out)
     classifier = Classifier.load(options.model, resolve_device(options.device))
-    faces = as_trained(read_faces(options.data), classifier, "validation")
+    faces = as_trained(read_faces(options.data), classifier)
     training = trained_on(faces, classifier)
     evaluation = evaluate(classifier, faces, "validation", training=training, model=str(options.model))
     train = faces.part("train") if faces.has("train") else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from mien.config import FoldsConfig, FreezeConfig, TrainConfig
 from mien.data.clean import Sketches, sketch, trained_on, twins_in_training
 from mien.data.drawn import draw_faces
 from mien.data.faces import FaceSet
+from mien.data.twins import cut_validation
 from mien.errors import MienError
 from mien.evaluation.evaluate import evaluate
 from mien.files import read_json_object, write_json
@@ -23,6 +25,7 @@ from mien.training import finetune, folds
 from mien.training.ancestry import learnt_before
 from mien.training.finetune import train
 from mien.training.folds import answer_folds
+from mien.training.validation import Validator, calibrate_model
 
 
 def read(faces: FaceSet, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,7 +79,8 @@ class TestCleanPart:
         own = sketch(second.part("train").images)
         model.save(tmp_path / "forgetful", model.meta(), own)
         forgetful = Classifier.load(tmp_path / "forgetful")
-        assert trained_on(first, forgetful) is None and twins_in_training(first.images, None) is None
+        assert trained_on(replace(first, fingerprint="other"), forgetful) is None, "first is neither here nor sketched"
+        assert trained_on(first, forgetful) is not None and twins_in_training(first.images, None) is None
         result = evaluate(forgetful, first, "validation", training=None, quiet=True)
         assert result.clean is None
 
@@ -88,6 +92,33 @@ class TestCleanPart:
         assert [data["fingerprint"] for data, _ in found] == ["second", "first"]
         assert [len(part) for _, part in found if isinstance(part, Sketches)] == [21, 28]
         assert [data["fingerprint"] for data, _ in learnt_before(str(tmp_path / "run-1"), second)] == ["first"]
+
+    def test_stated_data_takes_nothing_away(
+        self, model: Classifier, first: FaceSet, second: FaceSet, tmp_path: Path
+    ) -> None:
+        """As by --train-data: what the folder knows stays known, and what it does not know stays unknown."""
+        third = replace(synthetic_faces({"train": 9}, names=first.names, size=48, seed=9), fingerprint="third")
+        for stated, exact in ((second, [0]), (first, [1]), (third, [2])):
+            sets = trained_on(replace(first, fingerprint="scored"), model, stated)
+            assert sets is not None and [k for k, part in enumerate(sets) if isinstance(part, np.ndarray)] == exact
+            assert len(sets) == 2 + (stated is third)
+        model.save(tmp_path / "forgetful", model.meta(), sketch(second.part("train").images))
+        assert trained_on(first, Classifier.load(tmp_path / "forgetful"), second) is not None, "first is at hand"
+        assert trained_on(third, Classifier.load(tmp_path / "forgetful"), second) is None
+        model.save(tmp_path / "bare", {})
+        assert trained_on(first, Classifier.load(tmp_path / "bare")) is None
+        (stated_alone,) = trained_on(first, Classifier.load(tmp_path / "bare"), second) or []
+        assert isinstance(stated_alone, np.ndarray) and np.array_equal(stated_alone, second.part("train").images)
+
+    def test_a_temperature_is_not_called_clean_either(
+        self, model: Classifier, first: FaceSet, second: FaceSet, tmp_path: Path
+    ) -> None:
+        validation, train = second.part("validation"), second.part("train").images
+        assert model.meta()["calibration"]["twins_left_out"] is not None
+        record = {name: value for name, value in model.meta().items() if name != "calibration"}
+        model.save(tmp_path / "run" / "model", record, sketch(train))
+        calibrate_model(tmp_path / "run", validation, train, "cpu")
+        assert read_json_object(tmp_path / "run" / "model" / "meta.json")["calibration"]["twins_left_out"] is None
 
     def test_what_other_tools_trained_is_unknown(self, tmp_path: Path) -> None:
         classifier(tmp_path / "foreign", "nano")
@@ -110,7 +141,7 @@ class TestCut:
         read(faces, monkeypatch)
         train(TrainConfig(data="x", out=str(tmp_path / "first"), backbone="nano", image_size=16, epochs=1, batch_size=8,
                           warmup_epochs=0.0, device="cpu", freeze=FreezeConfig(blocks=0)))  # fmt: skip
-        message = r"seed, validation_fraction: got 1 and 0\.1, but .*first was trained on this data with 0 and 0\.1"
+        message = r"seed, validation_fraction: got 1 and 0\.1, but .*first has learnt from this data with 0 and 0\.1"
         with pytest.raises(MienError, match=message):
             train(small(tmp_path / "next", tmp_path / "first", seed=1))
         assert not (tmp_path / "next").exists()
@@ -118,6 +149,49 @@ class TestCut:
         validation = synthetic_faces({"train": 20, "validation": 6}, names=("calm", "sour"))
         read(validation, monkeypatch)
         train(small(tmp_path / "other", tmp_path / "first", seed=1, epochs=1))  # it has a validation split of its own
+
+    def test_through_another_set_too(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        first, second = (synthetic_faces({"train": 40}, names=("calm", "sour"), seed=seed) for seed in (0, 1))
+        common: dict[str, Any] = {"data": "x", "epochs": 1, "batch_size": 8, "warmup_epochs": 0.0, "device": "cpu",
+                                  "freeze": FreezeConfig(blocks=0)}  # fmt: skip
+        read(first, monkeypatch)
+        train(TrainConfig(**common, out=str(tmp_path / "a"), backbone="nano", image_size=16, seed=1))
+        read(second, monkeypatch)
+        train(TrainConfig(**common, out=str(tmp_path / "b"), backbone=str(tmp_path / "a"), seed=2))
+        read(first, monkeypatch)
+        with pytest.raises(MienError, match=r"b has learnt from this data with 1 and 0\.1, so that"):
+            train(TrainConfig(**common, out=str(tmp_path / "c"), backbone=str(tmp_path / "b"), seed=2))
+        train(TrainConfig(**common, out=str(tmp_path / "c"), backbone=str(tmp_path / "b"), seed=1))
+
+    def test_pictures_that_the_backbone_knows_choose_no_epoch(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """A folder grows, and its validation split is cut anew: some of it is what the first run learnt from."""
+        grown = draw_faces(70, 7, 7, seed=0)
+        former = replace(grown, splits=np.where(np.arange(len(grown)) % 3 == 0, "train", "test"), fingerprint="former")
+        scored: list[int] = []
+        common: dict[str, Any] = {"data": "x", "epochs": 1, "batch_size": 8, "warmup_epochs": 0.0, "device": "cpu",
+                                  "freeze": FreezeConfig(blocks=0), "validation_fraction": 0.2}  # fmt: skip
+        read(former, monkeypatch)
+        train(TrainConfig(**common, out=str(tmp_path / "a"), backbone="nano"))
+        knows = cut_validation(former, 0.2, 0).part("train").images
+        flat = replace(grown, splits=np.full(len(grown), "train"), fingerprint="grown")
+        read(flat, monkeypatch)
+        validation = cut_validation(flat, 0.2, 0).part("validation")
+        seen = sum((picture == knows).all(axis=(1, 2)).any() for picture in validation.images)
+        assert 0 < seen < len(validation)
+        original = Validator.scores
+
+        def scores(self: Validator, network: Any) -> dict[str, float]:
+            scored.append(len(self.validation))
+            return original(self, network)
+
+        monkeypatch.setattr(Validator, "scores", scores)
+        capsys.readouterr()
+        train(TrainConfig(**common, out=str(tmp_path / "b"), backbone=str(tmp_path / "a")))
+        warning = capsys.readouterr().err
+        assert f"of the {len(validation)} validation pictures (" in warning and "the others choose the epoch" in warning
+        assert len(set(scored)) == 1 and len(validation) / 4 < scored[0] <= len(validation) - seen
 
 
 class TestFolds:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from conftest import synthetic_faces
 
+from mien.cli.evaluate import headline
 from mien.data.clean import sketch
 from mien.data.twins import groups, has_twin
 from mien.errors import MienError
@@ -24,11 +25,14 @@ from mien.evaluation.calibration import (
     calibrate_if_enough,
     cross_fitted,
     fit_temperature,
+    is_fitted,
     quality,
     risk_coverage,
     softmax,
     threshold_for,
 )
+from mien.evaluation.evaluate import evaluate
+from mien.evaluation.table import model_row
 from mien.model.classifier import Classifier
 from mien.training import validation as calibrate_module
 from mien.training.validation import _summary, calibrate_model
@@ -197,7 +201,7 @@ def test_twins_of_training_are_left_out() -> None:
     record = calibrate(logits, labels, np.arange(200), twins=twins)
     assert (record["n"], record["twins_left_out"]) == (140, 60)
     assert record["temperature"] == fit_temperature(logits[60:], labels[60:])
-    assert {**record, "twins_left_out": 0} == calibrate(logits[60:], labels[60:], np.arange(140))
+    assert {**record, "twins_left_out": 0} == calibrate(logits[60:], labels[60:], np.arange(140), twins=twins[60:])
     # Where nothing else is left, twins have to do.
     assert calibrate(logits, labels, twins=np.ones(200, bool))["n"] == 200
 
@@ -273,6 +277,21 @@ def test_few_pictures_fit_nothing(count: int) -> None:
     assert (record["temperature"], record["uncertain"], record["n"]) == (1.0, None, count)
     assert record["nll_after"] is None and (record["nll_before"] is None) == (count == 0)
     assert record.keys() == calibrate(*of_count(8)).keys()
+
+
+def test_a_temperature_that_was_not_fitted_scales_no_score(run_folder: Path) -> None:
+    """The weights hold no temperature: table, headline and card give the ECE of the answers as they are."""
+    pictures = synthetic_faces({"validation": 80})
+    for calibrated in (False, True):
+        if calibrated:
+            calibrate_model(run_folder, pictures, TRAINING[:0], "cpu")
+        classifier = Classifier.load(run_folder)
+        assert is_fitted(classifier.meta().get("calibration")) is False
+        result = evaluate(classifier, pictures, "validation", training=None, quiet=True)
+        estimate = model_row(result).scores["ece"]
+        assert result.cross_fitted_ece() is None and estimate is not None and estimate.value == result.whole["ece"]
+        assert result.scaling is None or result.scaling.temperatures == (None,), "what scaling would do may be shown"
+        assert "the temperature was fitted on this split" not in headline(result)
 
 
 def test_a_threshold_takes_more_pictures_than_a_temperature() -> None:

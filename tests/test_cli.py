@@ -558,13 +558,21 @@ def test_evaluate_finds_the_validation_part_that_training_cut(
     assert "has no validation split" in capsys.readouterr().err
     meta = {
         "config": {"validation_fraction": 0.2, "seed": 3},
-        "data": {"fingerprint": faces.fingerprint},
+        "data": {"fingerprint": faces.fingerprint, "source": "faces", "images": {"train": 14}},
+        "names": list(Classifier.load(model).names),
     }
     Classifier.load(model).save(tmp_path / "run" / "model", meta)
     assert main(["evaluate", str(tmp_path / "run"), *arguments]) == 0
     expected = set(cut_validation(faces, 0.2, 3).part("validation").ids)
     rows = (tmp_path / "report" / "predictions.csv").read_text().splitlines()[1:]
     assert {row.split(",")[0] for row in rows} == expected
+    # So do the other commands that score what was trained on a flat folder.
+    assert main(["export", str(tmp_path / "run"), "--data", str(folder), "--out", str(tmp_path / "exported")]) == 0
+    parity = json.loads((tmp_path / "exported" / "parity.json").read_text())
+    assert (parity["pictures"]["split"], parity["pictures"]["n"]) == ("validation", len(expected))
+    assert main(["pack", str(tmp_path / "run"), "--data", str(folder), "--out", str(tmp_path / "packed")]) == 0
+    packed = json.loads((tmp_path / "packed" / "meta.json").read_text())
+    assert packed["release"]["scores"]["validation"]["n"] == len(expected)
 
 
 def test_an_unwritable_place_is_told_before_any_work(

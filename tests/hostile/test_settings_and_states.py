@@ -12,8 +12,8 @@ import pytest
 from hostile_helpers import error_of
 from safetensors.numpy import save_file
 
-from mien.cli.evaluate import as_trained
 from mien.config import TrainConfig
+from mien.data.clean import as_trained
 from mien.errors import MienError
 from mien.export.pack import origin
 from mien.training.folder import load_state
@@ -109,7 +109,7 @@ def test_what_a_classifier_says_of_its_data(meta: dict[str, Any], tmp_path: Path
             return False
 
     with pytest.raises(MienError, match=r"meta.json: its data or config is not as `mien train` wrote it"):
-        as_trained(Faces(), Classifier(), "validation")  # type: ignore[arg-type]
+        as_trained(Faces(), Classifier())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,7 @@ from mien.model.places import DEFAULT, model_folder
 from mien.text import encodable, portable_command, shown, shown_lines
 
 if TYPE_CHECKING:
-    from mien.data.faces import FaceSet
     from mien.evaluation.evaluate import Evaluation
-    from mien.model.classifier import Classifier
 
 DESCRIPTION = """\
 Scores a classifier on a split and writes a report. With several classifiers, writes a report of each, a table with a
@@ -135,7 +133,7 @@ def evaluate_models(
     Raises:
         MienError: a model or the data cannot be read, or the models have different classes.
     """
-    from mien.data.clean import trained_on
+    from mien.data.clean import as_trained, trained_on
     from mien.data.read import read_faces
     from mien.evaluation.compare import same_classes
     from mien.evaluation.evaluate import evaluate
@@ -144,7 +142,9 @@ def evaluate_models(
 
     device = resolve_device(options.device)
     faces = read_faces(options.data)
-    training_images = read_faces(options.train_data).part("train").images if options.train_data else None
+    stated = read_faces(options.train_data) if options.train_data else None
+    if stated is not None:
+        stated.part("train")  # before any model is read
     evaluations: list[Evaluation] = []
     records: list[dict[str, Any]] = []
     for path, folder, name in zip(options.models, folders, names, strict=True):
@@ -152,13 +152,13 @@ def evaluate_models(
         records.append(classifier.meta())
         if evaluations:
             same_classes(evaluations[0].names, evaluations[0].model, classifier.names, str(path))
-        data = as_trained(faces, classifier, options.split)
+        data = faces if options.split == "test" else as_trained(faces, classifier)
         evaluations.append(
             evaluate(
                 classifier,
                 data,
                 options.split,
-                training=training_images if training_images is not None else trained_on(data, classifier),
+                training=trained_on(data, classifier, None if stated is None else as_trained(stated, classifier)),
                 tta=options.tta,
                 batch_size=options.batch_size,
                 model=encodable(name),
@@ -245,28 +245,6 @@ def report_folders(out: Path, folders: list[Path]) -> list[Path]:
         count = sum(used == name or used.startswith(f"{name}-again-") for used in names)
         names.append(f"{name}-again-{count}" if count else name)
     return [out / name for name in names[1:]]
-
-
-def as_trained(faces: FaceSet, classifier: Classifier, split: str) -> FaceSet:
-    """The data with the validation split that was cut from training when the classifier was trained on it.
-
-    Data with a validation split, or that the classifier was not trained on, is returned unchanged.
-    """
-    from mien.data.twins import cut_validation
-
-    if split == "test" or faces.has("validation"):
-        return faces
-    meta = classifier.meta()
-    try:
-        if meta.get("data", {}).get("fingerprint") != faces.fingerprint:
-            return faces
-        fraction, seed = float(meta["config"]["validation_fraction"]), int(meta["config"]["seed"])
-    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
-        raise MienError(
-            f"{classifier.folder}/meta.json: its data or config is not as `mien train` wrote it "
-            f"({type(error).__name__}: {error}); copy the whole folder again"
-        ) from error
-    return cut_validation(faces, fraction, seed)
 
 
 def run_history(folder: Path) -> list[dict[str, float]] | None:

@@ -12,12 +12,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
 from mien.data.faces import FaceSet
-from mien.data.twins import cell_sums, comparable, has_twin
+from mien.data.twins import cell_sums, comparable, cut_validation, has_twin
+from mien.errors import MienError
 
 BITS = 256
 """Number of bits of a sketch."""
@@ -112,6 +114,11 @@ def _directions(count: int) -> np.ndarray:
 class Trained(Protocol):
     """The part of a classifier that says which pictures it was trained on."""
 
+    @property
+    def folder(self) -> Path | None:
+        """Where it was read from."""
+        ...
+
     def meta(self) -> dict[str, Any]:
         """Returns the content of the model's ``meta.json``; ``learnt_before`` has the data of ``Sketches.earlier``."""
         ...
@@ -121,28 +128,61 @@ class Trained(Protocol):
         ...
 
 
-def trained_on(faces: FaceSet, classifier: Trained) -> list[Pictures] | None:
+def trained_on(faces: FaceSet, classifier: Trained, stated: FaceSet | None = None) -> list[Pictures] | None:
     """Returns the pictures that a classifier was trained on, and those of the classifiers that training went on from.
 
-    The fingerprints in its ``meta.json`` decide which of these sets is the training split of ``faces``; of the others
-    there are sketches.
+    The fingerprints in its ``meta.json`` decide which of these sets is the training split of ``faces`` or of
+    ``stated``; of the others there are sketches.
+
+    Args:
+        faces: the data that the classifier is scored on, with the validation split that training had (``as_trained``).
+        classifier: with its record and sketches.
+        stated: data that somebody says it was trained on, with the same validation split; it takes the place of its
+            own set if there are no sketches of that, and else counts as well.
 
     Returns:
         A list of sets; None if one of them is unknown.
     """
     meta, sketches = classifier.meta(), classifier.sketches()
-    before = meta.get("learnt_before") or []
+    records = [meta.get("data", {}), *(meta.get("learnt_before") or [])]
     earlier = () if sketches is None else sketches.earlier
-    if len(earlier) != len(before):
-        return None
-    sets: list[Pictures] = []
-    for data, part in zip([meta.get("data", {}), *before], [sketches, *earlier], strict=True):
-        is_here = data.get("fingerprint") == faces.fingerprint and faces.has("train")
-        pictures = faces.part("train").images if is_here else part
-        if pictures is None:
-            return None
-        sets.append(pictures)
-    return sets
+    at_hand = {data.fingerprint: data for data in (stated, faces) if data is not None and data.has("train")}
+    pictures: list[Pictures | None] = [sketches, *earlier, *[None] * len(records)]
+    del pictures[len(records) :]
+    used = {str(record.get("fingerprint")): number for number, record in enumerate(records)}
+    for fingerprint, data in at_hand.items():
+        if fingerprint in used:
+            pictures[used[fingerprint]] = data.part("train").images
+    if stated is not None and stated.fingerprint not in used:
+        if pictures[0] is None:
+            pictures[0] = stated.part("train").images
+        else:
+            pictures.append(stated.part("train").images)
+    sets = [part for part in pictures if part is not None]
+    return sets if len(sets) == len(pictures) else None
+
+
+def as_trained(faces: FaceSet, classifier: Trained) -> FaceSet:
+    """The data with the validation split that was cut from training when the classifier was trained on it.
+
+    Data with a validation split, or that the classifier was not trained on, is returned unchanged.
+
+    Raises:
+        MienError: the record of the classifier is damaged.
+    """
+    if faces.has("validation"):
+        return faces
+    meta = classifier.meta()
+    try:
+        if meta.get("data", {}).get("fingerprint") != faces.fingerprint:
+            return faces
+        fraction, seed = float(meta["config"]["validation_fraction"]), int(meta["config"]["seed"])
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+        raise MienError(
+            f"{classifier.folder}/meta.json: its data or config is not as `mien train` wrote it "
+            f"({type(error).__name__}: {error}); copy the whole folder again"
+        ) from error
+    return cut_validation(faces, fraction, seed)
 
 
 def sets_of(training: Pictures | Sequence[Pictures] | None) -> list[Pictures]:

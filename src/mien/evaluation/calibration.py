@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -255,14 +256,15 @@ def calibrate(
         labels: int64 [N], positions of the true classes.
         groups: int64 [N], twins share a number.
         seed: of the halves.
-        twins: bool [N], true if the picture has a twin in training; twins are left out, unless all pictures are twins.
+        twins: bool [N], true if the picture has a twin in training; twins are left out, unless all pictures are twins;
+            None if they are unknown.
 
     Returns:
         What ``meta.json`` holds as ``calibration``: ``temperature``, ``split``, ``n`` (pictures fitted on),
-        ``twins_left_out``, ``ece_before``, ``ece_after``, ``nll_before``, ``nll_after`` (after: cross-fitted; null
-        if the pictures cannot be halved) and ``uncertain``: ``stated_accuracy``, ``confidence``, the ``threshold``
-        of a sure answer, its ``coverage``, its ``accuracy`` and the interval ``ci95`` of that accuracy (null, 0,
-        null and null if no threshold keeps the promise).
+        ``twins_left_out`` (null if unknown), ``ece_before``, ``ece_after``, ``nll_before``, ``nll_after`` (after:
+        cross-fitted; null if the pictures cannot be halved) and ``uncertain``: ``stated_accuracy``, ``confidence``, the
+        ``threshold`` of a sure answer, its ``coverage``, its ``accuracy`` and the interval ``ci95`` of that accuracy
+        (null, 0, null and null if no threshold keeps the promise).
     """
     clean = _clean_rows(len(labels), twins)
     left_out = len(labels) - len(clean)
@@ -275,7 +277,7 @@ def calibrate(
         "temperature": temperature,
         "split": "validation",
         "n": len(labels),
-        "twins_left_out": left_out,
+        "twins_left_out": None if twins is None else left_out,
         **{f"{name}_before": before[name] for name in before},
         **{f"{name}_after": None if after is None else after[name] for name in before},
         "uncertain": promise(softmax(logits / temperature), labels),
@@ -339,13 +341,20 @@ def calibrate_if_enough(
             "temperature": 1.0,
             "split": "validation",
             "n": count,
-            "twins_left_out": len(labels) - count,
+            "twins_left_out": None if twins is None else len(labels) - count,
             **{f"{name}_before": before[name] for name in before},
             **{f"{name}_after": None for name in before},
             "uncertain": None,
         }
     record = calibrate(logits, labels, groups, seed, twins)
     return record if count >= LEAST_FOR_THRESHOLD else {**record, "uncertain": None}
+
+
+def is_fitted(record: Mapping[str, Any] | None) -> bool:
+    """Whether a record of ``calibrate_if_enough`` has a temperature that was fitted; too few pictures leave it at 1."""
+    if not record:
+        return False
+    return record.get("temperature", 1.0) != 1.0 or record.get("n", LEAST_FOR_TEMPERATURE) >= LEAST_FOR_TEMPERATURE
 
 
 def _clean_rows(count: int, twins: np.ndarray | None) -> np.ndarray:

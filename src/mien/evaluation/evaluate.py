@@ -18,6 +18,7 @@ from mien.evaluation.calibration import (
     Threshold,
     apply_threshold,
     cross_fitted,
+    is_fitted,
     quality,
     risk_coverage,
     softmax,
@@ -52,7 +53,7 @@ class Scaling:
     """The effect of temperature scaling on the confidence of the answers.
 
     Attributes:
-        temperatures: of each model; None if its head has no temperature folded in.
+        temperatures: of each model; None if no temperature was fitted and folded into its head.
         before: float64 [N, C], probabilities without the folded temperatures.
         after: float64 [N, C], probabilities with scaling: if ``cross_fitted``, each picture by the temperature fitted
             on the half of the split that does not contain it; else as the models answer.
@@ -172,12 +173,14 @@ class Evaluation:
     def cross_fitted_ece(self, *, clean: bool = False) -> float | None:
         """ECE with each half of the split scaled by the temperature of the other half.
 
-        None if the temperature was not fitted on this split.
+        None if a model holds no fitted temperature, or one that was not fitted on this split.
 
         Args:
             clean: only the pictures without a twin in training; the result is None if these are unknown.
         """
-        if self.scaling is None or not self.scaling.cross_fitted or (clean and self.clean is None):
+        if self.scaling is None or not self.scaling.cross_fitted or None in self.scaling.temperatures:
+            return None
+        if clean and self.clean is None:
             return None
         rows = ~self.twins if clean and self.twins is not None else np.ones(len(self.labels), bool)
         return float(quality(self.scaling.after[rows], self.labels[rows])["ece"])
@@ -245,6 +248,7 @@ def evaluate(
     ]
     seconds = time.perf_counter() - started
     record = meta.get("calibration") or {}
+    temperature = record.get("temperature") if is_fitted(record) else None
     # True if the temperature was fitted on these very pictures, or none was fitted yet.
     fits_here = split == "validation" and (not record or meta.get("data", {}).get("fingerprint") == faces.fingerprint)
     names, probabilities = tuple(classifier.names), _mean_softmax(readings)
@@ -272,7 +276,7 @@ def evaluate(
         seed=seed,
         warnings=(*faces.warnings, *_absent(whole)),
         approximate=any(isinstance(pictures, Sketches) for pictures in sets),
-        scaling=_scaling(readings, labels, halves, twins, record.get("temperature"), seed),
+        scaling=_scaling(readings, labels, halves, twins, temperature, seed),
         uncertain=record.get("uncertain"),
         parameters=parameters,
         seconds=seconds,
@@ -285,7 +289,8 @@ def score_parts(
     """The fields ``whole``, ``clean`` and ``clean_reason`` of an ``Evaluation``, from its other fields."""
     whole = score(probabilities, labels, names, seed=seed)
     if twins is None:
-        return whole, None, "the pictures that the model was trained on are not at hand; give them by --train-data"
+        known = "the pictures that the model was trained on are not at hand, or not all of them"
+        return whole, None, f"{known}; give them by --train-data"
     if twins.all():
         return whole, None, "every picture of this split has a twin in training"
     return whole, score(probabilities[~twins], labels[~twins], names, seed=seed), None

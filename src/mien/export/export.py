@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from mien.data.clean import as_trained
 from mien.data.faces import FaceSet
 from mien.errors import MienError
 from mien.export import parity
@@ -85,6 +86,7 @@ def export(
         raise MienError("--int8: needs --data, on which its loss of accuracy is measured; give the data set")
     refuse_others(out, FILES, "export")
     engine = TorchEngine.load(model, "cpu", threads)
+    faces = None if faces is None else as_trained(faces, engine.classifier)
     pictures = _pictures(engine, faces, split)
     with atomic_folder(out, check=lambda former: refuse_unknown(former, FILES, "export")) as temporary:
         file = temporary / MODEL

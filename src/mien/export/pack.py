@@ -14,7 +14,7 @@ from typing import Any
 
 import mien
 from mien.config import is_fresh
-from mien.data.clean import Pictures, Sketches, sketch, trained_on
+from mien.data.clean import Pictures, Sketches, as_trained, sketch, trained_on
 from mien.data.faces import FaceSet
 from mien.errors import MienError
 from mien.evaluation.evaluate import evaluate
@@ -72,7 +72,8 @@ def pack(
     Args:
         run: the folder of a run, or its model folder.
         out: the new folder, written as a whole or not at all.
-        faces: the data for the scores; its training split tells which pictures have twins.
+        faces: the data for the scores; its training split tells which pictures have twins. If training cut a validation
+            split from it, the same is cut again.
         splits: the splits to score, of ``train``, ``validation`` and ``test``.
         int8: write an int8 file too, calibrated on the training split.
         calibrate: fit temperature and threshold again, on the validation pictures without a twin in training.
@@ -93,9 +94,10 @@ def pack(
         raise MienError(f"--reading-crop: {wrong}, as another crop changes the answers; add it, or leave out the crop")
     refuse_inputs(out, [model_folder(run)])
     refuse_others(out, FILES, "pack")
+    trained = Classifier.load(run)
+    faces = as_trained(faces, trained)
     for split in splits:
         faces.part(split)
-    trained = Classifier.load(run)
     record = trained.meta()
     if reading_crop is not None:
         trained = replace(trained, preprocessing=replace(trained.preprocessing, crop=reading_crop))

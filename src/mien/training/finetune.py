@@ -27,7 +27,7 @@ from mien.model.networks import Network, lay_out, num_channels, rows_line
 from mien.model.places import is_hub_backbone
 from mien.model.preprocessing import Preprocessing
 from mien.model.vit import build, check_backbone, classes_of, holds_timm, reading_crop_of
-from mien.training.ancestry import check_cut, has_every_class, learnt_before
+from mien.training.ancestry import check_cut, has_every_class, learnt_before, unseen_by
 from mien.training.augment import resampled
 from mien.training.folder import Parts, Saved, saved_reading_crop, write_config
 from mien.training.history import choice_line, epoch_line, write_curves
@@ -201,7 +201,8 @@ class FineTuning(Loop[TrainConfig, Network]):
         self.labels = torch.from_numpy(self.train_set.labels).to(accelerator.device)
         answers = None if stored is None else stored.rows(self.train_set).to(accelerator.device)
         self.objective = Objective(config, classifier, self.train_set, teachers, answers, self.precision)
-        self.validator = Validator(classifier, self.train_set, self.validation, config.select, accelerator)
+        unseen = unseen_by(self.learnt_before, self.validation)
+        self.validator = Validator(classifier, self.train_set, unseen, config.select, accelerator)
         self.average = WeightAverage(self.network, decay=config.ema, use_warmup=True) if config.ema else None
         self.start = copy.deepcopy(self.network) if config.start_share else None
         self.moments = saved.part("moments") if saved else {}

@@ -153,11 +153,17 @@ def recalibrated(classifier: Classifier, faces: FaceSet, command: str) -> dict[s
     return {**meta, "calibration": {**record, "temperature_before": former, "command": command}}
 
 
-def _twins(validation: FaceSet, training_images: np.ndarray, classifier: Classifier) -> np.ndarray:
-    """Which validation pictures have a twin in training, or in what the classifier had learnt before; bool [V]."""
-    sketches = classifier.sketches()
-    twins = twins_in_training(validation.images, [training_images, *(sketches.earlier if sketches else ())])
-    return np.zeros(len(validation), bool) if twins is None else twins
+def _twins(validation: FaceSet, training_images: np.ndarray, classifier: Classifier) -> np.ndarray | None:
+    """Which validation pictures have a twin in training, or in what the classifier had learnt before.
+
+    Returns:
+        bool [V]; None if it had learnt pictures that are not known.
+    """
+    sketches, before = classifier.sketches(), classifier.meta().get("learnt_before") or []
+    earlier = () if sketches is None else sketches.earlier
+    if len(earlier) != len(before):
+        return None
+    return twins_in_training(validation.images, [training_images, *earlier])
 
 
 def _summary(record: dict[str, Any]) -> str:
