@@ -20,7 +20,9 @@ from mien.errors import MienError
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
-Say = Callable[[str], None]
+Say = Callable[[Any], None]
+"""Function that takes a remark: a line, or anything else that can be pickled."""
+
 Work = Callable[[Any], Iterator[Any]]
 """Function that yields the pieces of the answer to a task."""
 
