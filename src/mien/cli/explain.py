@@ -67,7 +67,7 @@ def run(arguments: list[str]) -> int:
     from mien.recognition.paths import Nothing, expand, skipped_line
 
     neither: Counter[Kind] = Counter()
-    sources = expand(options.photos, options.out, neither)
+    sources = expand(options.photos, options.out, neither, options.timeout)
     is_single = len(options.photos) == len(sources) == 1
     is_single &= isinstance(sources[0], Nothing) or not Path(options.photos[0]).is_dir()
     if is_single and (options.out is None or not options.out.is_dir()):

@@ -22,7 +22,7 @@ from mien.recognition.film.tracking import SMOOTHING_S
 from mien.recognition.paths import Film, Input, Nothing, Piped
 from mien.recognition.recognizer import BrokenModelError, Recognizer
 from mien.recognition.results import Recognition
-from mien.recognition.time_limit import OverdueError, Say, TimedProcess, Work
+from mien.recognition.time_limit import Alive, OverdueError, Say, TimedProcess, Work
 
 Tell = Callable[[str], None]
 """Function that gets a line for a copy that could not be written."""
@@ -39,6 +39,8 @@ class FilmSettings:
         timeline: path of the picture of its timeline, if there is exactly one film.
         audio: copy the sound into films with boxes.
         say: called with a line for each deviation in a written film: another codec, or sound that was re-encoded.
+        batch: number of frames that share a batch; None for the usual one.
+        decoded: called after each frame that was decoded, also if it is not read.
     """
 
     every: int = 1
@@ -47,6 +49,8 @@ class FilmSettings:
     timeline: Path | None = None
     audio: bool = True
     say: Callable[[str], None] | None = None
+    batch: int | None = None
+    decoded: Callable[[], None] | None = None
 
 
 def read_inputs(
@@ -184,8 +188,9 @@ def _of_film(
         yield Recognition(film.name, "error", str(error))
         return
     records = recognize_film(
-        recognizer, film.source, every=settings.every, smoothing=settings.smoothing, keep_pixels=bool(places)
-    )
+        recognizer, film.source, every=settings.every, smoothing=settings.smoothing,
+        batch=settings.batch, keep_pixels=bool(places), decoded=settings.decoded,
+    )  # fmt: skip
     with ExitStack() as stack:
         writers: list[Callable[[Recognition], None]] = []
         if settings.timeline is not None:
@@ -222,7 +227,8 @@ class TimedReader:
     """Reads inputs as ``read_inputs`` does, with a time limit for each.
 
     Args:
-        seconds: limit for a picture, for the first frame of a film or camera, and from frame to frame.
+        seconds: limit for a picture, for the first frame of a film or camera, and from frame to frame, be they read or
+            left out by ``every``.
         options: keyword arguments of ``Recognizer``; they must be picklable.
         films: options for films.
         annotate: folder of the annotated copies; None for no copies.
@@ -297,7 +303,9 @@ def _prepare_reading(
     """Runs in the process: loads the recognizer; returns the names of its expressions with its threshold and its stated
     accuracy (``mien.recognition.engine.Engine``), and the function that reads."""
     recognizer = Recognizer(**options)
-    settings = replace(films, say=say)
+    # Each frame has the whole limit: as a part of a batch, the first one would wait for the others, and between the
+    # frames that are read many may have to be decoded.
+    settings = replace(films, say=say, batch=1, decoded=lambda: say(Alive()))
     copies = None if annotate is None else Copies(annotate)
     greeting = recognizer.names, recognizer.engine.threshold, recognizer.stated_accuracy
     not_copied: Tell | None = (lambda line: say(_NotCopied(line))) if is_told else None
