@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import math
+import shutil
+import subprocess
+from dataclasses import asdict
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import mien.web
 from mien.recognition import detection
-from mien.recognition.detection import COARSEST, LONGEST, OVERLAP, SMALLEST, SMALLEST_GREY, Tile, plan, resized
+from mien.recognition.detection import COARSEST, LONGEST, OVERLAP, SMALLEST, SMALLEST_GREY, UNIT, Tile, plan, resized
+from mien.recognition.detectors import YuNet
 
 SIZES = [
     (1, 1),
@@ -95,3 +103,45 @@ def test_a_picture_is_not_enlarged_a_little() -> None:
     assert next(scale(tile) for tile in plan(480, 640, 24)) == 1  # 1.2 would fill the pixels of a search
     assert next(scale(tile) for tile in plan(400, 500, 24)) > detection.SMALL_GAIN
     assert next(scale(tile) for tile in plan(480, 640, 10)) == pytest.approx(SMALLEST / 10, rel=0.01)
+
+
+def padded(tiles: list[Tile]) -> int:
+    """The pixels that the network reads: each side of a tile is padded to a multiple of ``UNIT``."""
+    return sum(-(-tile.width // UNIT) * -(-tile.height // UNIT) * UNIT**2 for tile in tiles)
+
+
+@pytest.mark.parametrize("pixels", [1_000_000, 25_000_000, 134_000_000])
+@pytest.mark.parametrize("thin", [1, 5, 6, 12, 23, 24, 40, 100])
+@pytest.mark.parametrize("grey", [False, True])
+def test_a_strip_takes_about_as_long_as_a_square_of_as_many_pixels(pixels: int, thin: int, grey: bool) -> None:
+    square = padded(plan(math.isqrt(pixels), math.isqrt(pixels), 24, grey))
+    # A strip that just holds the smallest face shows it with 12 pixels, and is padded to 32.
+    assert padded(plan(thin, pixels // thin, 24, grey)) < 3.5 * square
+    assert padded(plan(pixels // thin, thin, 24, grey)) < 3.5 * square
+
+
+def test_a_picture_that_is_too_thin_for_a_face_is_not_searched() -> None:
+    assert plan(5, 640, 24) == plan(640, 5, 24) == plan(1, 25_000_000, 24, grey=True) == []
+    assert plan(6, 640, 24) and plan(2, 640, 8)  # a quarter of the smallest face
+    assert YuNet().detect(np.zeros((1, 1_000_000), np.uint8)) == []
+
+
+@pytest.mark.parametrize("size", [(12, 12), (20, 20), (20, 640), (16, 4000), (30, 30), (24, 20_000)])
+def test_small_and_long_pictures_are_searched_as_well_as_others(size: tuple[int, int]) -> None:
+    assert scale(plan(*size, 24)[0]) == pytest.approx(0.75 if math.prod(size) < detection.FEW else 0.968, rel=0.03)
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs node")
+def test_the_page_plans_the_same_tiles(tmp_path: Path) -> None:
+    sizes = [*SIZES, (5, 640), (6, 640), (23, 100_000), (24, 100_000), (1, 1_000_000), (1_000_000, 7), (1080, 1920)]
+    for name in ("search.js", "pixels.js"):
+        shutil.copy(Path(mien.web.__file__).parent / "page/reading" / name, tmp_path)
+    (tmp_path / "package.json").write_text('{"type": "module"}')
+    cases = [(*size, min_face, grey) for size in sizes for min_face in (8, 24) for grey in (False, True)]
+    (tmp_path / "plans.js").write_text(
+        f"import {{ plan }} from './search.js';\n"
+        f"console.log(JSON.stringify({json.dumps(cases)}.map((given) => plan(...given))));"
+    )
+    output = subprocess.run(["node", "plans.js"], cwd=tmp_path, capture_output=True, check=True, timeout=60).stdout
+    for given, tiles in zip(cases, json.loads(output), strict=True):
+        assert tiles == [asdict(tile) for tile in plan(*given)], given

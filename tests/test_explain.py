@@ -417,6 +417,22 @@ class TestCommand:
         with pytest.raises(MienError, match="--method gradient: looks into the network, for which ONNX is not enough"):
             command.run([*arguments, "--model", str(tmp_path / "model.onnx"), "--method", "gradient"])
 
+    def test_a_name_that_another_command_takes_meanwhile(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        def taken(path: Path) -> Path:
+            path.write_text("of another command")
+            return path
+
+        monkeypatch.setattr(command, "free_path", taken)
+        (tmp_path / "out").mkdir()
+        photos = [self.photo(tmp_path / name) for name in ("a.png", "b.png")]
+        assert command.run([*photos, "--out", str(tmp_path / "out")]) == 0
+        assert "a-explained-2.png: 2 faces" in capsys.readouterr().out
+        names = sorted(path.name for path in (tmp_path / "out").iterdir())
+        assert names == ["a-explained-2.png", "a-explained.png", "b-explained-2.png", "b-explained.png"]
+        assert (tmp_path / "out" / "a-explained.png").read_text() == "of another command"
+
     def test_photos_that_cannot_be_explained(self, tmp_path: Path) -> None:
         out = ["--out", str(tmp_path / "heat.png")]
         with pytest.raises(MienError, match=r"dark\.png: no face was found, expected one"):

@@ -15,6 +15,7 @@ from safetensors.numpy import save_file
 from mien import files
 from mien.errors import MienError
 from mien.files import (
+    SparedError,
     atomic_file,
     atomic_folder,
     ensure_writable,
@@ -228,3 +229,25 @@ def test_text_has_the_same_bytes_on_every_system(tmp_path: Path, monkeypatch: py
     files.write_json(tmp_path / "a.json", [1])
     assert (tmp_path / "a.csv").read_bytes() == b"\xc3\xa9\nb\n"
     assert (tmp_path / "a.json").read_bytes() == b"[\n  1\n]\n"
+
+
+def test_a_number_that_is_taken_meanwhile_is_not_written_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two commands that look for a free number at the same time both find the same one."""
+    path = tmp_path / "a.txt"
+    for name in ("a.txt", "a-2.txt"):
+        (tmp_path / name).write_text("of another command")
+    link, there = os.link, os.path.lexists
+    taken = tmp_path / "a-3.txt"
+
+    def late(source: Path, target: Path, **options: bool) -> None:
+        if target == taken and not there(taken):
+            taken.write_text("of another command")
+        link(source, target, **options)
+
+    monkeypatch.setattr(os, "link", late)
+    with pytest.raises(SparedError, match=r"a\.txt: came to be .*the result is in .*a-4\.txt") as error:  # noqa: SIM117
+        with atomic_file(path, spare_all=True) as temporary:
+            temporary.write_text("of this command")
+    assert error.value.place == tmp_path / "a-4.txt" and error.value.place.read_text() == "of this command"
+    assert {(tmp_path / f"a{end}.txt").read_text() for end in ("", "-2", "-3")} == {"of another command"}
+    assert len(list(tmp_path.iterdir())) == 4

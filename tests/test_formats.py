@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -87,8 +89,10 @@ Table = Callable[[Path, tuple[str, ...]], AbstractContextManager[Add]]
 
 
 @pytest.mark.parametrize("table", [csv_table, parquet_table])
-@pytest.mark.parametrize("error", [KeyboardInterrupt, MienError])
-def test_what_is_left_after_an_interruption(table: Table, error: type[BaseException], tmp_path: Path) -> None:
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MienError, MemoryError, RuntimeError, GeneratorExit])
+def test_every_record_is_left_whatever_ends_the_reading(
+    table: Table, error: type[BaseException], tmp_path: Path
+) -> None:
     if table is parquet_table:
         parquet = pytest.importorskip("pyarrow.parquet")
     path = tmp_path / "faces.table"
@@ -96,13 +100,31 @@ def test_what_is_left_after_an_interruption(table: Table, error: type[BaseExcept
         add(TWO)
         add(NONE)
         raise error("stop")
-    assert sorted(file.name for file in tmp_path.iterdir()) in (["faces.table"], [])
+    assert [file.name for file in tmp_path.iterdir()] == ["faces.table"]
     if table is csv_table:
         assert len(path.read_text().splitlines()) == 4
-    elif error is KeyboardInterrupt:
-        assert parquet.read_table(path).num_rows == 3
     else:
-        assert not path.exists()
+        assert parquet.read_table(path).num_rows == 3
+
+
+def test_a_parquet_file_that_cannot_be_written_or_is_empty_replaces_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = pytest.importorskip("pyarrow.parquet").ParquetWriter
+    path = tmp_path / "faces.parquet"
+    path.write_text("the former one")
+    with pytest.raises(MienError, match="the model is broken"), parquet_table(path, NAMES):
+        raise MienError("the model is broken")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("mien.recognition.formats._ROWS_AT_ONCE", 1)
+    with pytest.raises(MienError, match=r"cannot be written \(No space left"), parquet_table(path, NAMES) as add:
+        add(TWO)
+        monkeypatch.setattr(writer, "write_table", full)
+        add(TWO)
+    assert path.read_text() == "the former one" and list(tmp_path.iterdir()) == [path]
 
 
 def test_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import math
@@ -27,6 +28,8 @@ import mien
 from mien.cli import main
 from mien.errors import MienError
 from mien.model.places import SHIPPED
+from mien.recognition import draw
+from mien.recognition.draw import Copies
 from mien.recognition.film.reader import frames
 
 KEYS = ["input", "status", "error", "width", "height", "frame", "time_s", "faces"]
@@ -370,6 +373,88 @@ def test_annotated_copies_never_replace_anything(capsys: pytest.CaptureFixture[s
     assert predict(capsys, "a", "--annotate", "a")[0] == 0
     assert sorted(os.listdir("a")) == ["x-2.png", "x.png", "y.gif", "y.gif.png"]
     assert all(path.read_bytes() == data for path, data in originals.items())
+
+
+@pytest.mark.parametrize("options", [[], ["--timeout", "60"]])
+def test_a_copy_that_cannot_be_written_ends_nothing(capsys: pytest.CaptureFixture[str], options: list[str]) -> None:
+    """What is too large for its format, as a misnamed file may be, is read; the copies after it are written."""
+    for name, width in (("a.webp", 16_384), ("b.jpg", 65_501), ("d.png", 40)):
+        Path("mixed").mkdir(exist_ok=True)
+        Path("mixed", name).write_bytes(encoded(Image.new("L", (width, 8))))
+    wide = [np.zeros((16, 16_400, 3), np.uint8)] * 3
+    write(Path("mixed/c.mkv"), wide, "mjpeg", rate=Fraction(10), pixels="yuvj420p")
+    if options:  # the second process has no detector of this test
+        options += ["--detector", "none"]
+    code, out, err = predict(capsys, "mixed", "--json", "--annotate", "marked", *options)
+    records = [json.loads(line) for line in out]
+    assert [record["input"] for record in records] == [
+        "mixed/a.webp",
+        "mixed/b.jpg",
+        *["mixed/c.mkv"] * 3,
+        "mixed/d.png",
+    ]
+    assert "error" not in [record["status"] for record in records]
+    assert (code, os.listdir("marked")) == (3, ["d.png"])
+    assert [line.split(" cannot be written as ")[0] for line in err[:3]] == [
+        "mien: marked/a.webp: 16384x8 pixels", "mien: marked/b.jpg: 65501x8 pixels", "mien: marked/c.mkv.mp4:",
+    ]  # fmt: skip
+    assert err[3:4] == ["mien: marked: 1 annotated copy"]
+
+
+def test_a_film_with_boxes_that_cannot_be_written_leaves_the_former_one(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("boxes.mp4").write_text("the former one")
+    write(Path("a.mkv"), [np.zeros((16, 16_400, 3), np.uint8)] * 3, "mjpeg", rate=Fraction(10), pixels="yuvj420p")
+    save("b.png", [255])
+    code, out, err = predict(capsys, "a.mkv", "b.png", "--video-out", "boxes.mp4", "--timeline", "time.png")
+    assert (code, len(out)) == (3, 4) and Path("boxes.mp4").read_text() == "the former one"
+    assert (
+        err[0].startswith("mien: boxes.mp4: cannot be written as a film") and err[1] == "mien: time.png: the timeline"
+    )
+    assert not any("the film with boxes" in line for line in err)
+
+
+def test_a_full_disk_still_ends_the_command(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    for name in ("a.png", "b.png"):
+        save(name, [255])
+    monkeypatch.setattr(Image.Image, "save", full)
+    code, out, err = predict(capsys, "a.png", "b.png", "--annotate", "marked", "--json")
+    assert (code, out) == (2, []) and err[-1].startswith("mien: error: marked/a.png: cannot be written (No space left")
+
+
+def test_the_copies_of_two_commands_do_not_meet(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another command writes under the same name, after this one has found it free."""
+    save("a.png", [255])
+    film("film.avi", [255] * 3)
+    place = Copies.place
+
+    def taken(*arguments: Any, **options: Any) -> Path:
+        path = place(*arguments, **options)
+        others.append(path)
+        return path
+
+    others: list[Path] = []
+    annotate = draw.annotated
+
+    def slow(*arguments: Any) -> np.ndarray:
+        Path("marked").mkdir(exist_ok=True)
+        others[-1].write_text("of another command")
+        return annotate(*arguments)
+
+    monkeypatch.setattr(Copies, "place", taken)
+    monkeypatch.setattr("mien.recognition.draw.annotated", slow)
+    monkeypatch.setattr("mien.recognition.film.writer.annotated", slow)
+    code, out, err = predict(capsys, "a.png", "film.avi", "--annotate", "marked")
+    assert (code, len(out)) == (0, 4), err
+    assert sorted(os.listdir("marked")) == ["a-2.png", "a.png", "film-2.avi", "film.avi"]
+    assert {Path("marked", name).read_text() for name in ("a.png", "film.avi")} == {"of another command"}
+    assert frames_of("marked/film-2.avi") == 3 and Image.open("marked/a-2.png").size == (3 * SIDE, 3 * SIDE)
 
 
 def test_a_film_has_a_record_for_every_frame(capsys: pytest.CaptureFixture[str]) -> None:

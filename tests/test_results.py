@@ -129,6 +129,12 @@ def test_the_annotated_picture_can_be_saved_shown_and_displayed(
     assert Image.open(tmp_path / "a.jpg").format == "JPEG"
     with pytest.raises(MienError, match=r"a\.txt: is not a name for a picture, expected one that ends in \.jpg or"):
         result.save(tmp_path / "a.txt")
+    wide = dataclasses.replace(result, pixels=np.zeros((1, 16_384), np.uint8), faces=())
+    with pytest.raises(
+        MienError, match=r"wide\.webp: 16384x1 pixels cannot be written as WEBP .*make it smaller, or con"
+    ):
+        wide.save(tmp_path / "wide.webp")
+    assert not (tmp_path / "wide.webp").exists()
     shown_images: list[Image.Image] = []
     monkeypatch.setattr(Image.Image, "show", lambda image, title=None: shown_images.append(image))
     result.show()

@@ -129,18 +129,26 @@ def test_memory_does_not_grow_with_the_faces(tmp_path: Path) -> None:
     assert peaks[1] < peaks[0] + 300_000, peaks
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, MienError])
-def test_after_ctrl_c_the_workbook_is_whole_and_after_an_error_there_is_none(
-    error: type[BaseException], tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MienError, MemoryError])
+def test_the_workbook_is_whole_whatever_ends_the_reading(error: type[BaseException], tmp_path: Path) -> None:
     path = tmp_path / "faces.xlsx"
     with pytest.raises(error), xlsx_table(path, NAMES) as add:
         add(RECORDS[0])
         raise error("stop")
-    assert path.exists() == (error is KeyboardInterrupt)
-    if path.exists():
-        assert len(list(openpyxl.load_workbook(path)["Faces"].values)) == 3
-    assert sorted(file.name for file in tmp_path.iterdir()) in (["faces.xlsx"], [])
+    workbook = openpyxl.load_workbook(path)
+    assert len(list(workbook["Faces"].values)) == 3 and len(list(workbook["Files"].values)) == 2
+    assert [file.name for file in tmp_path.iterdir()] == ["faces.xlsx"]
+
+
+def test_a_workbook_that_cannot_be_written_or_is_empty_replaces_none(tmp_path: Path) -> None:
+    path = tmp_path / "faces.xlsx"
+    path.write_text("the former one")
+    with pytest.raises(MienError, match="the model is broken"), xlsx_table(path, NAMES):
+        raise MienError("the model is broken")
+    with pytest.raises(AttributeError), xlsx_table(path, NAMES) as add:
+        add(RECORDS[0])
+        add(None)  # type: ignore[arg-type]
+    assert path.read_text() == "the former one" and list(tmp_path.iterdir()) == [path]
 
 
 def test_openpyxl_is_named_when_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

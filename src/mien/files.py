@@ -16,25 +16,41 @@ from typing import Any
 
 from mien.errors import MienError
 from mien.locks import claim, clear_files, ensure_writable, is_at, is_temporary, temporary_file, temporary_folder
-from mien.text import encodable
+from mien.text import encodable, safe_stem
+
+LONGEST_NAME = 255
+"""Bytes of the longest file name that file systems allow."""
 
 LARGEST_JSON = 64 * 2**20
 """Bytes of the largest JSON file that is read; the largest that Mien writes has some hundred thousand."""
 
 __all__ = [
-    "atomic_file", "atomic_folder", "ensure_writable", "expanded", "free_path", "read_json", "read_json_object",
-    "recover_folder", "refuse_inputs", "refuse_others", "refuse_unknown", "remove_leftovers", "sha256_of", "write_json",
-    "write_text",
+    "SparedError", "atomic_file", "atomic_folder", "ensure_writable", "expanded", "free_path", "read_json",
+    "read_json_object", "recover_folder", "refuse_inputs", "refuse_others", "refuse_unknown", "remove_leftovers",
+    "sha256_of", "write_json", "write_text",
 ]  # fmt: skip
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class SparedError(MienError):
+    """Something came to be at the path of a result, and is left as it is.
+
+    Attributes:
+        place: where the result is instead.
+    """
+
+    place: Path
+
 
 # Folders in which this process has already removed leftovers of killed writers.
 _cleared: set[str] = set()
 
 
 @contextmanager
-def atomic_file(path: Path, *, private: bool = False, spare_newcomer: bool = False) -> Iterator[Path]:
+def atomic_file(
+    path: Path, *, private: bool = False, spare_newcomer: bool = False, spare_all: bool = False
+) -> Iterator[Path]:
     """Gives a temporary file that replaces ``path`` when the block ends, and is removed if the block fails.
 
     Args:
@@ -42,22 +58,23 @@ def atomic_file(path: Path, *, private: bool = False, spare_newcomer: bool = Fal
         private: only this user may read the file; else it has the mode of any new file (umask).
         spare_newcomer: do not replace a file that appeared at ``path`` during the block; the new file then gets a name
             with a number beside it.
+        spare_all: nor one that was there before, for a path that was free when it was chosen.
 
     Raises:
-        MienError: the disk is full or the folder cannot be written to; ``path`` is unchanged. Or a newcomer was spared;
-            the message says where the new file is.
+        MienError: the disk is full or the folder cannot be written to; ``path`` is unchanged.
+        SparedError (a MienError): a newcomer was spared; the message says where the new file is.
     """
     try:
         if not is_temporary(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
             _clear_once(path.parent)
-        before = identity(path)
+        before = None if spare_all else identity(path)
         with temporary_file(path.parent) as temporary:
             yield temporary
             if not stat.S_ISREG(os.lstat(temporary).st_mode):
                 raise MienError(f"{path}: its temporary file was replaced by something else; choose another place")
             temporary.chmod(0o600 if private else 0o666 & ~umask())
-            if spare_newcomer and before is None:
+            if spare_all or (spare_newcomer and before is None):
                 link_or_spare(temporary, path)
             elif spare_newcomer and identity(path) != before:
                 spare(temporary, path)
@@ -83,7 +100,8 @@ def atomic_folder(path: Path, *, check: Callable[[Path], None] | None = None) ->
 
     Raises:
         MienError: the disk is full, the folder cannot be written to, or another command writes it; ``path`` is
-            unchanged. Or a newcomer was spared; the message says where the new folder is.
+            unchanged.
+        SparedError (a MienError): a newcomer was spared; the message says where the new folder is.
     """
     path = Path(os.path.realpath(path))
     try:
@@ -339,15 +357,36 @@ def spare(new: Path, path: Path, cause: Exception | None = None) -> None:
     """Moves a new file or folder beside a newcomer at its path.
 
     Raises:
-        MienError: always; the message says where the result is.
+        SparedError: always; the message says where the result is.
     """
     number = 2
-    while os.path.lexists(place := path.with_name(f"{path.stem}-{number}{path.suffix}")):
+    while not _moved(new, place := path.with_name(numbered(path.stem, number, path.suffix))):
         number += 1
-    os.rename(new, place)
-    raise MienError(
-        f"{path}: came to be while this command ran, and is left as it is; the result is in {place}"
-    ) from cause
+    error = SparedError(f"{path}: came to be while this command ran, and is left as it is; the result is in {place}")
+    error.place = place
+    raise error from cause
+
+
+def _moved(new: Path, place: Path) -> bool:
+    """Gives a file or a folder another name; returns False if the name is taken, perhaps since a moment ago."""
+    if os.path.lexists(place):
+        return False
+    try:
+        if stat.S_ISDIR(os.lstat(new).st_mode):
+            os.rename(new, place)
+            return True
+        os.link(new, place, follow_symlinks=False)  # unlike a renaming, it never replaces a file
+    except OSError:
+        if os.path.lexists(place):
+            return False
+        os.rename(new, place)  # a file system without hard links
+    return True
+
+
+def numbered(stem: str, count: int, suffix: str) -> str:
+    """Returns a file name with a number before its ending; a stem that is too long is shortened."""
+    name = f"{stem}-{count}{suffix}"
+    return name if len(os.fsencode(name)) <= LONGEST_NAME else f"{safe_stem(stem)}-{count}{suffix}"
 
 
 def open_to_readers(folder: Path) -> None:

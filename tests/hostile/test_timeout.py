@@ -14,12 +14,17 @@ from contextlib import closing
 from pathlib import Path
 
 import film_helpers as films
+import numpy as np
 import pytest
 from data_helpers import encode, noise, write_zip
 from hostile_helpers import endless_gif, endless_jpeg, error_of, mien, prepare_work, run_mien, write_endless_network
 
 from mien.errors import MienError
-from mien.recognition.time_limit import OverdueError, TimedProcess, Work
+from mien.recognition import batch, paths
+from mien.recognition.batch import FilmSettings
+from mien.recognition.paths import Film
+from mien.recognition.results import Recognition
+from mien.recognition.time_limit import Alive, OverdueError, TimedProcess, Work
 
 SECONDS = 2
 """Seconds that an input may take here; the endless ones would take 5 s to for ever."""
@@ -85,6 +90,56 @@ class TestPredict:
         completed = run_mien("predict", film, pictures / "c.png", "--detector", "none", "--timeout", 0.2, "--json")
         records = [json.loads(line) for line in completed.stdout.splitlines()]
         assert "took longer than 0.2 s" in records[-2]["error"] and records[-1]["input"].endswith("c.png")
+
+    def test_a_folder_whose_films_have_other_endings(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """FFmpeg decides what such files are, and may take for ever or crash: never in the first process."""
+
+        def refuse(path: Path) -> bool:
+            raise AssertionError(f"{path}: was opened in the first process")
+
+        folder = tmp_path / "folder"
+        folder.mkdir()
+        films.numbered(tmp_path / "film.mp4", 4).rename(folder / "film.dat")
+        films.numbered(tmp_path / "film.mp4", 4).rename(folder / "long.dat")
+        with (folder / "long.dat").open("ab") as file:
+            file.write(b"\0\0\0\x08free" * 3_000_000)
+        (folder / "noise.dat").write_bytes(noise(1, 64).tobytes())
+        (folder / "photo.png").write_bytes(encode(noise(0, 48)))
+        monkeypatch.setattr(paths, "_is_film", refuse)
+        monkeypatch.setattr(paths, "_is_sound", refuse)
+        code = mien("predict", folder, folder / "noise.dat", "--detector", "none", "--timeout", SECONDS, "--json")
+        captured = capsys.readouterr()
+        records = [json.loads(line) for line in captured.out.splitlines()]
+        names = [Path(record["input"]).name for record in records if record["status"] == "ok"]
+        assert code == 3 and names[:4] == ["film.dat"] * 4 and names[-1] == "photo.png", captured
+        errors = [record["error"] for record in records if record["input"].endswith("long.dat") and record["error"]]
+        assert len(errors) == 1 and f"took longer than {SECONDS} s" in errors[0]
+        assert "skipped 1 file" in captured.err and records[-1]["input"].endswith("noise.dat")
+        assert mien("explain", folder, "--detector", "none", "--timeout", SECONDS, "--out", tmp_path / "out") == 3
+        assert not workers_of(os.getpid())
+
+    def test_frames_that_are_left_out_keep_a_film_alive(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Each decoded frame starts the limit again, and the first record comes before the film is read to its end."""
+
+        class Reader:
+            engine = type("Engine", (), {"threshold": None})
+            names, stated_accuracy = ("glad",), None
+
+            def __init__(self, **options: object) -> None: ...
+
+            def recognize(self, pictures: list[np.ndarray], color: str) -> list[Recognition]:
+                return [Recognition("film", "no_face")] * len(pictures)
+
+        monkeypatch.setattr(batch, "Recognizer", Reader)
+        said: list[object] = []
+        film = films.numbered(tmp_path / "film.mp4", 24)
+        _, work = batch._prepare_reading(said.append, {}, FilmSettings(every=10), None, True)
+        alive_at = [(record.frame, len(said)) for record in work(Film(film))]
+        assert set(said) == {Alive()} and len(said) == 24
+        # A record waits for three frames after its own, which decide on cuts, and for no other read frame.
+        assert alive_at == [(0, 4), (10, 14), (20, 24)]
 
     def test_answers_are_the_same(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         for number in range(2):
@@ -184,6 +239,14 @@ class TestProcess:
 
     def test_the_time_is_that_of_each_piece(self, process: TimedProcess) -> None:
         assert list(process.answers("for n in range(4): time.sleep(0.25); yield n", "a.png")) == [0, 1, 2, 3]
+
+    def test_a_sign_of_life_starts_it_again(self, process: TimedProcess) -> None:
+        task = (
+            "from mien.recognition.time_limit import Alive\nfor n in range(4): time.sleep(0.25); say(Alive())\nyield 1"
+        )
+        assert list(process.answers(task, "a.png")) == [1]
+        with pytest.raises(OverdueError, match=r"took longer than 0.5 s"):
+            list(process.answers(f"{task}\nwhile True: pass", "a.png"))
 
     def test_a_slow_reader_is_waited_for(self, process: TimedProcess) -> None:
         sizes = []

@@ -15,7 +15,7 @@ from mien.cli.printing import remark
 from mien.cli.signals import hide_bars, without_remarks_of_decoders
 from mien.cli.tally import CROP_HINT, doubts
 from mien.errors import MienError
-from mien.files import ensure_writable, free_path
+from mien.files import SparedError, ensure_writable, free_path
 from mien.text import safe_stem, shown
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def run(arguments: list[str]) -> int:
     from mien.recognition.paths import Nothing, expand, skipped_line
 
     neither: Counter[Kind] = Counter()
-    sources = expand(options.photos, options.out, neither)
+    sources = expand(options.photos, options.out, neither, options.timeout)
     is_single = len(options.photos) == len(sources) == 1
     is_single &= isinstance(sources[0], Nothing) or not Path(options.photos[0]).is_dir()
     if is_single and (options.out is None or not options.out.is_dir()):
@@ -214,7 +214,7 @@ def _several(sources: Sequence[Input], out: Path, explain: Explain) -> tuple[int
         elif not answer:
             print(f"{shown(_title(source))}: no face", flush=True)
         else:
-            faces += _write(answer, free_path(out / _name(source)))
+            faces += _write(answer, free_path(out / _name(source)), may_move=True)
     if failed:
         remark(f"{failed:,} of {len(sources):,} could not be read")
     elif not faces:
@@ -222,11 +222,20 @@ def _several(sources: Sequence[Input], out: Path, explain: Explain) -> tuple[int
     return failed, faces
 
 
-def _write(answer: Answer, out: Path) -> list[Face]:
-    """Writes the picture of a photo, and a line about it; returns the faces."""
+def _write(answer: Answer, out: Path, *, may_move: bool = False) -> list[Face]:
+    """Writes the picture of a photo, and a line about it; returns the faces.
+
+    If another command takes the name meanwhile, the picture has a number beside it; that is an error unless
+    ``may_move``.
+    """
     from mien.recognition.explain import save
 
-    save([explanation for _, explanation in answer], out)
+    try:
+        save([explanation for _, explanation in answer], out, spare_all=may_move)
+    except SparedError as error:
+        if not may_move:
+            raise
+        out = error.place
     faces = [face for face, _ in answer]
     labels = ", ".join(
         f"{shown(face.label)} {face.score:.0%}{' uncertain' if face.uncertain else ''}" for face in faces

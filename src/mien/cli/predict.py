@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from mien.cli.parser import Parser, Switch, add_reading_options, add_timeout, whole_number
 from mien.cli.printing import complain, print_converted, print_json, print_lines, remark
 from mien.cli.signals import Interrupts, hide_bars, without_remarks_of_decoders
-from mien.cli.tally import Marked, Tally, table_path, written_lines
+from mien.cli.tally import Marked, Tally, identities, table_path, written_lines
 from mien.errors import MienError
 from mien.files import ensure_writable
 from mien.log import LOGGER
@@ -47,10 +47,10 @@ Pictures are JPEG, PNG, WebP, AVIF, TIFF, BMP, GIF or PPM files of at most 134 m
 reads. The content of a file decides what it is, not its name. Every picture and every frame gives a record, in order,
 with status ok, no_face or error (it cannot be read).
 With --timeout, a second process reads. It is killed if a picture, or the next frame of a film, takes longer: the record
-then has status error, and a new process reads the next input. With this option pictures do not share batches.
+then has status error, and a new process reads the next input. With this option nothing shares a batch.
 In a CSV file no cell is a formula: a path that begins with =, +, - or @ has ./ in front, other text an apostrophe.
-Exit code 0: all inputs were read; 3: some or all could not be read; 2: the command is wrong; 130: Ctrl-C (143: SIGTERM,
-129: SIGHUP), and every record printed until then is whole.
+Exit code 0: all inputs were read; 3: some or all could not be read, or not copied with boxes; 2: the command is wrong;
+130: Ctrl-C (143: SIGTERM, 129: SIGHUP), and every record printed until then is whole.
 """
 
 SOME_FAILED = 3
@@ -71,13 +71,13 @@ def run(arguments: list[str]) -> int:
     from mien.recognition.paths import Film, expand, skipped_line
 
     neither: Counter[Kind] = Counter()
-    inputs = expand(options.paths, options.annotate, neither)
+    inputs = expand(options.paths, options.annotate, neither, options.timeout)
     inputs += [Film(options.camera)] if options.camera is not None else []
     _check_outputs(inputs, options)
-    tally, copies = Tally(), Marked(options.annotate)
+    tally, copies, former = Tally(), Marked(options.annotate), identities(options)
     with without_remarks_of_decoders():
         _read(inputs, options, tally)
-    lines = written_lines(options, tally, copies.new())
+    lines = written_lines(options, tally, copies.new(), former)
     if table_path(options):
         print("\n".join(shown(line) for line in lines))
     sys.stdout.flush()
@@ -92,7 +92,7 @@ def run(arguments: list[str]) -> int:
         remark(copies.doubled())
     if neither:
         remark(skipped_line(neither))
-    return SOME_FAILED if tally.failed else 0
+    return SOME_FAILED if tally.failed or tally.not_copied else 0
 
 
 def parser() -> Parser:
@@ -236,10 +236,15 @@ def _reading(
     settings = FilmSettings(
         options.every, smoothing, options.video_out, options.timeline, audio=options.audio, say=remark
     )
+
+    def not_copied(line: str) -> None:
+        tally.not_copied.append(line)
+        complain(line)
+
     names = ("model", "detector", "min_face", "engine", "device", "batch_size")
     arguments = {name: getattr(options, name) for name in names}
     if options.timeout is not None:
-        with closing(TimedReader(options.timeout, arguments, settings, options.annotate)) as reader:
+        with closing(TimedReader(options.timeout, arguments, settings, options.annotate, not_copied)) as reader:
             tally.threshold, tally.stated_accuracy = reader.threshold, reader.stated_accuracy
             yield reader.names, reader.read(inputs)
         return
@@ -248,7 +253,7 @@ def _reading(
     LOGGER.debug("mien: model %s (%s), detector %s", options.model or DEFAULT, kind, options.detector)
     tally.threshold, tally.stated_accuracy = recognizer.engine.threshold, recognizer.stated_accuracy
     copies = Copies(options.annotate) if options.annotate is not None else None
-    yield recognizer.names, read_inputs(recognizer, inputs, settings, copies)
+    yield recognizer.names, read_inputs(recognizer, inputs, settings, copies, not_copied)
 
 
 def _read(inputs: Sequence[Input], options: argparse.Namespace, tally: Tally) -> None:

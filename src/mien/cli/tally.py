@@ -5,27 +5,42 @@ from __future__ import annotations
 import argparse
 import math
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mien.cli.printing import reason_of
+from mien.files import Identity, identity
 
 if TYPE_CHECKING:
     from mien.recognition.results import Recognition
 
 
-def written_lines(options: argparse.Namespace, tally: Tally, copies: Sequence[str]) -> list[str]:
-    """Returns a line for each output that was written."""
+def written_lines(
+    options: argparse.Namespace, tally: Tally, copies: Sequence[str], former: Mapping[Path, Identity]
+) -> list[str]:
+    """Returns a line for each output that was written.
+
+    Args:
+        options: of the command.
+        tally: of the records.
+        copies: the names of the annotated copies.
+        former: what was at the places of the timeline and of the film with boxes before (``identities``).
+    """
     table = table_path(options)
     lines = [] if table is None else [f"{table}: {tally.records:,} records, {tally.faces:,} faces"]
     for path, what in ((options.timeline, "the timeline"), (options.video_out, "the film with boxes")):
-        if path is not None and path.is_file():
+        if path is not None and path.is_file() and identity(path) != former[path]:
             lines.append(f"{path}: {what}")
     if options.annotate is not None:
         lines.append(f"{options.annotate}: {len(copies):,} annotated {'copy' if len(copies) == 1 else 'copies'}")
     return lines
+
+
+def identities(options: argparse.Namespace) -> dict[Path, Identity]:
+    """Returns what is now at the places of the timeline and of the film with boxes; None for nothing."""
+    return {path: identity(path) for path in (options.timeline, options.video_out) if path is not None}
 
 
 class Marked:
@@ -87,6 +102,7 @@ class Tally:
         threshold: of the model (``mien.recognition.engine.Engine``); None if it was not calibrated, infinity if it
             never reached its stated accuracy.
         stated_accuracy: of the model, in [0, 1]; None if it was not calibrated.
+        not_copied: the reasons of the copies that could not be written, a line each.
     """
 
     records: int = 0
@@ -97,6 +113,7 @@ class Tally:
     crop_like: int = 0
     threshold: float | None = None
     stated_accuracy: float | None = None
+    not_copied: list[str] = field(default_factory=list)
 
     def add(self, record: Recognition) -> None:
         self.records += 1

@@ -8,20 +8,24 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mien.errors import MienError
+from mien.files import SparedError
 from mien.locks import clear_files
-from mien.recognition.draw import Copies
+from mien.recognition.draw import Copies, CopyError
 from mien.recognition.film.timeline import timeline_file
 from mien.recognition.film.tracking import SMOOTHING_S
 from mien.recognition.paths import Film, Input, Nothing, Piped
 from mien.recognition.recognizer import BrokenModelError, Recognizer
 from mien.recognition.results import Recognition
-from mien.recognition.time_limit import OverdueError, Say, TimedProcess, Work
+from mien.recognition.time_limit import Alive, OverdueError, Say, TimedProcess, Work
+
+Tell = Callable[[str], None]
+"""Function that gets a line for a copy that could not be written."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,8 @@ class FilmSettings:
         timeline: path of the picture of its timeline, if there is exactly one film.
         audio: copy the sound into films with boxes.
         say: called with a line for each deviation in a written film: another codec, or sound that was re-encoded.
+        batch: number of frames that share a batch; None for the usual one.
+        decoded: called after each frame that was decoded, also if it is not read.
     """
 
     every: int = 1
@@ -43,10 +49,16 @@ class FilmSettings:
     timeline: Path | None = None
     audio: bool = True
     say: Callable[[str], None] | None = None
+    batch: int | None = None
+    decoded: Callable[[], None] | None = None
 
 
 def read_inputs(
-    recognizer: Recognizer, inputs: Sequence[Input], films: FilmSettings, copies: Copies | None = None
+    recognizer: Recognizer,
+    inputs: Sequence[Input],
+    films: FilmSettings,
+    copies: Copies | None = None,
+    not_copied: Tell | None = None,
 ) -> Generator[Recognition, None, None]:
     """Reads inputs one after the other; consecutive pictures share batches.
 
@@ -55,6 +67,8 @@ def read_inputs(
         inputs: pictures, films, cameras and arguments that name neither.
         films: options for films.
         copies: writes annotated copies of pictures and films; None for no copies.
+        not_copied: called with a line for each copy that cannot be written though others may, such as a picture that
+            is too large for its format; reading goes on. None raises the error.
 
     Yields:
         A record for every picture and every frame, in order, without pixels; status ``error`` if it cannot be read.
@@ -64,42 +78,106 @@ def read_inputs(
     """
     for kind, group in itertools.groupby(inputs, type):
         if issubclass(kind, Path):
-            yield from _of_pictures(recognizer, group, copies)
+            yield from _of_pictures(recognizer, group, copies, not_copied)
             continue
         for source in group:
             if isinstance(source, Nothing):
                 yield Recognition(source.word, "error", source.reason)
             elif isinstance(source, Piped):
-                yield _of_piped(recognizer, source, copies)
+                yield _of_piped(recognizer, source, copies, not_copied)
             elif isinstance(source, Film):
-                yield from _of_film(recognizer, source, films, copies)
+                yield from _of_film(recognizer, source, films, copies, not_copied)
 
 
-def _of_pictures(recognizer: Recognizer, paths: Iterator[Input], copies: Copies | None) -> Iterator[Recognition]:
+def _of_pictures(
+    recognizer: Recognizer, paths: Iterator[Input], copies: Copies | None, not_copied: Tell | None
+) -> Iterator[Recognition]:
     """Yields the records of pictures, and writes their copies on the way."""
     for record in recognizer.stream(paths, keep_pixels=copies is not None):
-        if copies is not None and record.pixels is not None:
-            copies.add(record)
+        _copy(record, copies, not_copied)
         yield replace(record, pixels=None)
 
 
-def _of_piped(recognizer: Recognizer, source: Piped, copies: Copies | None) -> Recognition:
+def _of_piped(recognizer: Recognizer, source: Piped, copies: Copies | None, not_copied: Tell | None) -> Recognition:
     """Returns the record of a picture from standard input, and writes its copy."""
     (record,) = recognizer.stream([source.data], keep_pixels=copies is not None)
-    if copies is not None and record.pixels is not None:
-        copies.add(replace(record, input="stdin"))
+    _copy(replace(record, input="stdin"), copies, not_copied)
     error = record.error if record.error is None else record.error.replace(record.input, source.name, 1)
     return replace(record, input=source.name, error=error, pixels=None)
 
 
+def _copy(record: Recognition, copies: Copies | None, not_copied: Tell | None) -> None:
+    """Writes the copy of a picture, if there are to be copies and it could be read."""
+    if copies is None or record.pixels is None:
+        return
+    try:
+        copies.add(record)
+    except CopyError as error:
+        if not_copied is None:
+            raise
+        not_copied(str(error))
+
+
+class _FilmCopy:
+    """Writes a copy of a film, for a ``with`` block; if it cannot be written, that is told and the film is read on.
+
+    Args:
+        copy: writes it (``mien.recognition.film.writer.write_copy``).
+        not_copied: called with the reason; None raises the error.
+        may_move: True if the copy may get another name when something else comes to be at its place.
+    """
+
+    def __init__(
+        self, copy: AbstractContextManager[Callable[[Recognition], None]], not_copied: Tell | None, *, may_move: bool
+    ) -> None:
+        self._copy, self._not_copied, self._may_move = copy, not_copied, may_move
+        self._stack = ExitStack()
+        self._write: Callable[[Recognition], None] | None = None
+
+    def __enter__(self) -> Callable[[Recognition], None]:
+        self._write = self._stack.enter_context(self._copy)
+        return self.write
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if self._write is not None:
+            self._end(error)
+
+    def write(self, record: Recognition) -> None:
+        """Appends the frame of a record, unless an earlier one could not be written."""
+        if self._write is None:
+            return
+        try:
+            self._write(record)
+        except Exception as error:
+            self._end(error)
+
+    def _end(self, error: BaseException | None) -> None:
+        """Finishes the copy after what has ended its block; raises again what is not a fault of this copy alone."""
+        from mien.recognition.film.writer import NoFrameError
+
+        self._write = None
+        try:
+            with self._stack:
+                if error is not None:
+                    raise error
+        except NoFrameError:
+            pass  # the records already say that no frame could be decoded
+        except (CopyError, SparedError) as failure:
+            if isinstance(failure, SparedError) and self._may_move:
+                return
+            if self._not_copied is None:
+                raise
+            self._not_copied(str(failure))
+
+
 def _of_film(
-    recognizer: Recognizer, film: Film, settings: FilmSettings, copies: Copies | None
+    recognizer: Recognizer, film: Film, settings: FilmSettings, copies: Copies | None, not_copied: Tell | None
 ) -> Iterator[Recognition]:
     """Yields the records of a film or a camera, and writes its copies and its timeline on the way."""
     # Imported here, so that reading pictures does not wait for FFmpeg.
     from mien.recognition.film import reader as frames
     from mien.recognition.film.records import recognize_film
-    from mien.recognition.film.writer import ENDINGS, NoFrameError, write_copy
+    from mien.recognition.film.writer import ENDINGS, write_copy
 
     places = [] if settings.video_out is None else [settings.video_out]
     if copies is not None:
@@ -110,26 +188,26 @@ def _of_film(
         yield Recognition(film.name, "error", str(error))
         return
     records = recognize_film(
-        recognizer, film.source, every=settings.every, smoothing=settings.smoothing, keep_pixels=bool(places)
-    )
-    try:
-        with ExitStack() as stack:
-            writers: list[Callable[[Recognition], None]] = []
-            if settings.timeline is not None:
-                timeline = timeline_file(settings.timeline, Path(film.name).name, settings.smoothing)
-                writers.append(stack.enter_context(timeline))
-            if about is not None:
-                for place in places:
-                    copy = write_copy(
-                        place, film.source, about, every=settings.every, audio=settings.audio, say=settings.say
-                    )
-                    writers.append(stack.enter_context(copy))
-            for record in _to_the_end(records, film):
-                for write in writers:
-                    write(record)
-                yield replace(record, pixels=None)
-    except NoFrameError:
-        pass  # the records already say that no frame could be decoded
+        recognizer, film.source, every=settings.every, smoothing=settings.smoothing,
+        batch=settings.batch, keep_pixels=bool(places), decoded=settings.decoded,
+    )  # fmt: skip
+    with ExitStack() as stack:
+        writers: list[Callable[[Recognition], None]] = []
+        if settings.timeline is not None:
+            timeline = timeline_file(settings.timeline, Path(film.name).name, settings.smoothing)
+            writers.append(stack.enter_context(timeline))
+        if about is not None:
+            for place in places:
+                may_move = place != settings.video_out
+                copy = write_copy(
+                    place, film.source, about,
+                    every=settings.every, audio=settings.audio, say=settings.say, spare_all=may_move,
+                )  # fmt: skip
+                writers.append(stack.enter_context(_FilmCopy(copy, not_copied, may_move=may_move)))
+        for record in _to_the_end(records, film):
+            for write in writers:
+                write(record)
+            yield replace(record, pixels=None)
 
 
 def _to_the_end(records: Iterator[Recognition], film: Film) -> Iterator[Recognition]:
@@ -149,20 +227,36 @@ class TimedReader:
     """Reads inputs as ``read_inputs`` does, with a time limit for each.
 
     Args:
-        seconds: limit for a picture, for the first frame of a film or camera, and from frame to frame.
+        seconds: limit for a picture, for the first frame of a film or camera, and from frame to frame, be they read or
+            left out by ``every``.
         options: keyword arguments of ``Recognizer``; they must be picklable.
         films: options for films.
         annotate: folder of the annotated copies; None for no copies.
+        not_copied: as in ``read_inputs``.
 
     Raises:
         MienError: the model or the detector cannot be loaded.
     """
 
-    def __init__(self, seconds: float, options: dict[str, Any], films: FilmSettings, annotate: Path | None) -> None:
+    def __init__(
+        self,
+        seconds: float,
+        options: dict[str, Any],
+        films: FilmSettings,
+        annotate: Path | None,
+        not_copied: Tell | None = None,
+    ) -> None:
         self._out_folders = [path.parent for path in (films.video_out, films.timeline) if path is not None]
         self._out_folders += [] if annotate is None else [annotate]
+
+        def hear(remark: str | _NotCopied) -> None:
+            tell, line = (not_copied, remark.line) if isinstance(remark, _NotCopied) else (films.say, remark)
+            if tell is not None:
+                tell(line)
+
+        is_told = not_copied is not None
         self._process = TimedProcess(
-            seconds, _prepare_reading, options, replace(films, say=None), annotate, say=films.say
+            seconds, _prepare_reading, options, replace(films, say=None), annotate, is_told, say=hear
         )
         self.names: tuple[str, ...]
         self.threshold: float | None
@@ -196,13 +290,23 @@ class TimedReader:
         self._process.close()
 
 
+@dataclass(frozen=True)
+class _NotCopied:
+    """What the process says of a copy that it could not write."""
+
+    line: str
+
+
 def _prepare_reading(
-    say: Say, options: dict[str, Any], films: FilmSettings, annotate: Path | None
+    say: Say, options: dict[str, Any], films: FilmSettings, annotate: Path | None, is_told: bool
 ) -> tuple[tuple[tuple[str, ...], float | None, float | None], Work]:
     """Runs in the process: loads the recognizer; returns the names of its expressions with its threshold and its stated
     accuracy (``mien.recognition.engine.Engine``), and the function that reads."""
     recognizer = Recognizer(**options)
-    settings = replace(films, say=say)
+    # Each frame has the whole limit: as a part of a batch, the first one would wait for the others, and between the
+    # frames that are read many may have to be decoded.
+    settings = replace(films, say=say, batch=1, decoded=lambda: say(Alive()))
     copies = None if annotate is None else Copies(annotate)
     greeting = recognizer.names, recognizer.engine.threshold, recognizer.stated_accuracy
-    return greeting, lambda source: read_inputs(recognizer, [source], settings, copies)
+    not_copied: Tell | None = (lambda line: say(_NotCopied(line))) if is_told else None
+    return greeting, lambda source: read_inputs(recognizer, [source], settings, copies, not_copied)

@@ -189,6 +189,13 @@ ROOM = 0.1
 LONGEST = 1152
 """Longest side of a tile in pixels; this bounds the memory."""
 
+SLIVER = 0.25
+"""Least shorter side of a picture, as a share of the side of the smallest face, below which it cannot even hold a face
+that its edges cut off: YuNet finds none in strips of less than half of that side."""
+
+UNIT = 32
+"""Pixels to whose multiples a detector pads the sides of a tile, so that a strip costs as if it were that wide."""
+
 _BAND_PIXELS = 1 << 23
 
 _SAMPLED_ROWS = 2.5
@@ -245,18 +252,28 @@ class Tile:
 def plan(height: int, width: int, min_face: float, grey: bool = False) -> list[Tile]:
     """Plans the tiles of a search for faces of at least ``min_face`` pixels; the finest scale comes first.
 
+    The work, padding included, is bounded by the pixels of the picture, whatever its shape.
+
     Args:
         height: height of the picture, in pixels.
         width: width of the picture, in pixels.
         min_face: side in pixels of the smallest face to find.
         grey: True if the picture has no colour.
+
+    Returns:
+        The tiles; none if the picture is too thin to hold a face.
     """
+    if min(height, width) < SLIVER * min_face:
+        return []
     scale = min((PIXELS / (height * width)) ** 0.5, LARGEST_SMALLEST / min_face)
     if height * width < FEW:
         scale = min(scale, FEW_SCALE)
     elif 1 < scale <= SMALL_GAIN:
         scale = 1.0
     scale = max(scale, (SMALLEST_GREY if grey else SMALLEST) / min_face)
+    if min(height, width) < min_face:
+        # It holds no face whole, and nearly all of a tile could be padding: that is not worth more than a usual search.
+        scale = min(scale, PIXELS / (UNIT * max(height, width)))
     tiles: list[Tile] = []
     while max(height, width) * scale > COARSEST:
         tiles += _tiles(height, width, scale, finest=not tiles)

@@ -24,6 +24,7 @@ from mien.errors import MienError
 from mien.files import expanded
 from mien.machine import cores, side_by_side
 from mien.recognition.detection import (
+    UNIT,
     Detection,
     Detector,
     Tile,
@@ -124,6 +125,8 @@ class YuNet:
         check(picture)
         height, width = picture.shape[:2]
         tiles = plan(height, width, self.min_face, grey=picture.ndim == 2)
+        if not tiles:
+            return []
         parts = side_by_side(lambda tile: self._first_look(picture, tile), tiles, threads)
         rows = suppressed(np.concatenate(parts))
         rows = rows[rows[:, 2:4].max(axis=1, initial=0) >= _TOLERANCE * self.min_face]
@@ -365,7 +368,7 @@ class Network:
 
         Args:
             pictures: uint8 [H, W] (grey) or [H, W, 3] (RGB), contiguous or not; black is added on the right and below
-                up to multiples of 32.
+                up to multiples of ``UNIT``.
             least: lowest score, in [0, 1], of a face that is returned.
 
         Returns:
@@ -378,7 +381,7 @@ class Network:
             MemoryError: there is too little memory for pictures of this size.
         """
         height, width = pictures[0].shape[:2]
-        padded_height, padded_width = -(-height // 32) * 32, -(-width // 32) * 32
+        padded_height, padded_width = -(-height // UNIT) * UNIT, -(-width // UNIT) * UNIT
         batch = np.zeros((len(pictures), 3, padded_height, padded_width), np.float32)
         for index, picture in enumerate(pictures):
             for channel in range(3):  # the network reads blue, green, red from 0 to 255

@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from mien import fonts
-from mien.errors import MienError
-from mien.files import atomic_file
+from mien.errors import MienError, one_line
+from mien.files import LONGEST_NAME, SparedError, atomic_file, numbered
 from mien.recognition.faces import Face, Record
 from mien.text import safe_stem
 
@@ -231,14 +231,40 @@ _KINDS = {
 }
 _QUALITY = 95
 
-_LONGEST_NAME = 255
-"""Bytes of the longest file name that file systems allow."""
+
+class CopyError(MienError):
+    """A picture or a film cannot be written in its format, though others may be: it is too large for it."""
 
 
-def numbered(stem: str, count: int, suffix: str) -> str:
-    """Returns a file name with a number before its ending; a stem that is too long is shortened."""
-    name = f"{stem}-{count}{suffix}"
-    return name if len(os.fsencode(name)) <= _LONGEST_NAME else f"{safe_stem(stem)}-{count}{suffix}"
+def write_picture(
+    image: Image.Image, path: Path, kind: str, quality: int | None = None, *, spare_all: bool = False
+) -> None:
+    """Writes a picture; something that comes to be at its path meanwhile is left as it is.
+
+    Args:
+        image: the picture.
+        path: the file.
+        kind: Pillow's name of the format.
+        quality: of JPEG and WebP, from 1 to 100; None for Pillow's own.
+        spare_all: leave also a file that was there before.
+
+    Raises:
+        MienError: the disk is full or the folder cannot be written to.
+        CopyError (a MienError): the format does not hold such a picture, such as WebP one of more than 16,383 pixels.
+        SparedError (a MienError): something came to be at the path; the picture has a number beside it.
+    """
+    options = {} if quality is None else {"quality": quality}
+    with atomic_file(path, spare_newcomer=True, spare_all=spare_all) as temporary:
+        try:
+            image.save(temporary, format=kind, **options)
+        except Exception as error:  # each encoder has its own: ValueError, RuntimeError, OSError, struct.error
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            reason = "not enough memory" if isinstance(error, MemoryError) else one_line(str(error))
+            raise CopyError(
+                f"{path}: {image.width}x{image.height} pixels cannot be written as {kind} ({reason}), expected a "
+                "smaller picture or another format; make it smaller, or convert it to PNG"
+            ) from error
 
 
 class Copies:
@@ -259,11 +285,14 @@ class Copies:
         """Writes the copy of a picture and returns its path.
 
         Raises:
-            MienError: the record has no pixels, or the folder cannot be written to.
+            MienError: the record has no pixels, the disk is full, or the folder cannot be written to.
+            CopyError (a MienError): the format of the picture does not hold its copy.
         """
         path = self.place(Path(record.input).name)
-        with atomic_file(path, spare_newcomer=True) as temporary:
-            drawn(record).save(temporary, format=_KINDS[path.suffix.lower()], quality=_QUALITY)
+        try:
+            write_picture(drawn(record), path, _KINDS[path.suffix.lower()], _QUALITY, spare_all=True)
+        except SparedError as error:  # another command took the name after `place` had found it free
+            return error.place
         return path
 
     def place(
@@ -279,7 +308,7 @@ class Copies:
         """
         name = name if Path(name).suffix.lower() in kinds else name + otherwise
         stem, suffix = Path(name).stem, Path(name).suffix
-        if len(os.fsencode(name)) > _LONGEST_NAME:
+        if len(os.fsencode(name)) > LONGEST_NAME:
             name = f"{safe_stem(stem)}{suffix}"
         count = self._counts.get(name, 0) + 1
         path = self.folder / (name if count == 1 else numbered(stem, count, suffix))

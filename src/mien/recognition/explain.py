@@ -17,8 +17,8 @@ from PIL import Image, ImageDraw
 
 from mien.data.images import gaussian_blur
 from mien.errors import NO_NUMBERS, MienError
-from mien.files import atomic_file
 from mien.fonts import write
+from mien.recognition.draw import write_picture
 from mien.recognition.engine import BATCH, Engine
 from mien.recognition.results import Face
 
@@ -105,15 +105,19 @@ def explain(face: Face, engine: Engine, method: str = "auto", label: str | None 
     return Explanation(_by_attention(face.crop, engine, method, position), label, method, face.crop)
 
 
-def save(explanations: Sequence[Explanation], path: Path) -> None:
+def save(explanations: Sequence[Explanation], path: Path, *, spare_all: bool = False) -> None:
     """Writes the crops of several faces, each beside its heat map, into one picture.
+
+    Args:
+        explanations: of the faces.
+        path: the picture; an earlier file is replaced.
+        spare_all: leave an earlier file; the picture then has a number beside it, and SparedError says where it is.
 
     Raises:
         MienError: as ``Explanation.save``.
     """
     check_name(path)
-    with atomic_file(path, spare_newcomer=True) as temporary:
-        sheet(explanations).save(temporary, format=_KINDS[path.suffix.lower()], quality=95)
+    write_picture(sheet(explanations), path, _KINDS[path.suffix.lower()], 95, spare_all=spare_all)
 
 
 def check_name(path: Path) -> None:

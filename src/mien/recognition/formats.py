@@ -128,6 +128,43 @@ def csv_table(
         yield lambda record: write(rows(record))
 
 
+class Ending:
+    """Holds back what ends the block of a table, until the records so far are in a complete file.
+
+    Hours of reading must not be lost because of the last picture. Nothing is held back if the table itself could not be
+    written, or if it has no record yet: then an earlier file stays. After Ctrl-C there is a file in any case.
+    """
+
+    def __init__(self) -> None:
+        self._error: BaseException | None = None
+        self._records = 0
+        self._is_broken = False
+
+    @contextmanager
+    def held(self, add: Add) -> Iterator[Add]:
+        """Gives the function that adds a record; what ends the block is kept for ``raise_again``."""
+
+        def noted(record: Record) -> None:
+            try:
+                add(record)
+            except Exception:
+                self._is_broken = True
+                raise
+            self._records += 1
+
+        try:
+            yield noted
+        except BaseException as error:
+            if self._is_broken or not (self._records or isinstance(error, KeyboardInterrupt)):
+                raise
+            self._error = error
+
+    def raise_again(self) -> None:
+        """Raises what ended the block, if it was not its end."""
+        if self._error is not None:
+            raise self._error
+
+
 def ensure_pyarrow() -> None:
     """Checks that Parquet files can be written.
 
@@ -140,7 +177,7 @@ def ensure_pyarrow() -> None:
 
 @contextmanager
 def parquet_table(path: Path, names: Sequence[str]) -> Iterator[Add]:
-    """Opens a Parquet file, which is complete when the block ends, also after Ctrl-C.
+    """Opens a Parquet file, which is complete when the block ends, whatever ends it (``Ending``).
 
     Args:
         path: the file; an existing one is replaced.
@@ -158,7 +195,7 @@ def parquet_table(path: Path, names: Sequence[str]) -> Iterator[Add]:
     kinds |= dict.fromkeys(["input", "status", "error", "label"], text)
     schema = pyarrow.schema([(name, kinds.get(name, real)) for name in columns(names)])
     waiting: list[dict[str, Any]] = []
-    interruption: KeyboardInterrupt | None = None
+    ending = Ending()
 
     def flush() -> None:
         writer.write_table(pyarrow.Table.from_pylist(waiting, schema))
@@ -170,13 +207,10 @@ def parquet_table(path: Path, names: Sequence[str]) -> Iterator[Add]:
             flush()
 
     with atomic_file(path, spare_newcomer=True) as temporary, ParquetWriter(temporary, schema) as writer:
-        try:
-            yield add
-        except KeyboardInterrupt as error:
-            interruption = error
+        with ending.held(add) as noted:
+            yield noted
         flush()
-    if interruption is not None:
-        raise interruption
+    ending.raise_again()
 
 
 def _whole_box(face: Face) -> list[int]:

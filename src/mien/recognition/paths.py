@@ -7,7 +7,8 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -16,6 +17,7 @@ from mien.data.sources import is_junk, walk
 from mien.errors import MienError
 from mien.files import expanded
 from mien.recognition.pictures import FILM_SUFFIXES, HEAD, LARGEST_FILE, SUFFIXES, Kind, kind_of, kind_of_bytes
+from mien.recognition.time_limit import OverdueError, Say, TimedProcess, Work
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,9 @@ class Piped:
 Input = Path | Film | Piped | Nothing
 """A picture file, a film or a camera, a picture from standard input, or an argument that names none of these."""
 
+Probe = Callable[[Path, Kind], Kind]
+"""Function that asks FFmpeg for the kind of a file, given the kind by its first bytes; see ``probed``."""
+
 STDIN: tuple[str, ...] = ("-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
 """Arguments that stand for standard input."""
 
@@ -71,7 +76,63 @@ _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(//|[a-z]+/[a-z+.-]+;base64,)"
 _LIVE = ("rtsp", "rtsps", "rtmp", "rtmps", "rtp", "srt", "udp", "tcp", "mms")
 
 
-def expand(words: Sequence[str], leave_out: Path | None = None, neither: Counter[Kind] | None = None) -> list[Input]:
+def probed(path: Path, kind: Kind) -> Kind:
+    """Asks FFmpeg what a file holds whose first bytes do not decide that; it may decode the first frame.
+
+    Args:
+        path: the file.
+        kind: by its first bytes; FILM for a container, which may hold only sound, or UNKNOWN.
+
+    Returns:
+        FILM, or SOUND for a container without pictures, or UNKNOWN.
+    """
+    if kind is Kind.FILM:
+        return Kind.SOUND if _is_sound(path) else Kind.FILM
+    return Kind.FILM if _is_film(path) else kind
+
+
+class TimedProbe:
+    """Does the same as ``probed`` in a second process, which starts with the first question.
+
+    A file that takes too long or crashes the process counts as a film, so that its reader, which has the same limit,
+    reports it.
+
+    Args:
+        seconds: limit for each file.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._process: TimedProcess | None = None
+
+    def __call__(self, path: Path, kind: Kind) -> Kind:
+        if self._process is None:
+            self._process = TimedProcess(self._seconds, _prepare_probing)
+        try:
+            (answer,) = self._process.answers((path, kind), str(path))
+        except OverdueError:
+            return Kind.FILM
+        return Kind(answer)
+
+    def close(self) -> None:
+        """Ends the process."""
+        if self._process is not None:
+            self._process.close()
+
+
+def _prepare_probing(say: Say) -> tuple[None, Work]:
+    """Runs in the process: loads FFmpeg, and returns the function that asks it."""
+    from mien.recognition.film import decoder  # noqa: F401 - loading it does not count as time of a file
+
+    return None, lambda task: iter([probed(*task)])
+
+
+def expand(
+    words: Sequence[str],
+    leave_out: Path | None = None,
+    neither: Counter[Kind] | None = None,
+    timeout: float | None = None,
+) -> list[Input]:
     """Returns the files that arguments name: a file itself, the contents of a folder, the matches of a pattern.
 
     Folders are searched recursively, in alphabetical order. They give all pictures and films, whatever their names, and
@@ -84,9 +145,11 @@ def expand(words: Sequence[str], leave_out: Path | None = None, neither: Counter
         words: files, folders and patterns.
         leave_out: a folder to skip, since results are written there, unless an argument names it.
         neither: counter to which the skipped files of folders are added, by kind.
+        timeout: limit in seconds for asking FFmpeg what a file is, which a second process then does; None for no limit.
     """
     neither = Counter() if neither is None else neither
-    return [source for word in words for source in _expand(word, leave_out, neither)]
+    with closing(TimedProbe(timeout)) if timeout is not None else nullcontext(probed) as probe:
+        return [source for word in words for source in _expand(word, leave_out, neither, probe)]
 
 
 def counted(neither: Counter[Kind]) -> str:
@@ -100,7 +163,7 @@ def skipped_line(neither: Counter[Kind]) -> str:
     return f"skipped {files} neither a picture nor a film: {counted(neither)}"
 
 
-def _expand(word: str, leave_out: Path | None, neither: Counter[Kind]) -> list[Input]:
+def _expand(word: str, leave_out: Path | None, neither: Counter[Kind], probe: Probe) -> list[Input]:
     if not word:
         return [Nothing(word, "an empty word names no file; check the command line")]
     path = Path(word)
@@ -117,9 +180,9 @@ def _expand(word: str, leave_out: Path | None, neither: Counter[Kind]) -> list[I
     if re.fullmatch("/dev/video[0-9]{1,2}", word):
         return [Film(int(word.removeprefix("/dev/video")))]
     if os.path.isdir(path):
-        return _in_folder(path, leave_out, neither)
+        return _in_folder(path, leave_out, neither, probe)
     if os.path.lexists(path) or not glob.has_magic(word):
-        return [_file(path)]
+        return [_file(path, probe)]
     inputs: list[Input] = []
     fixed_folder = os.path.dirname(re.split(r"[*?[]", word)[0])
     unlisted: list[Input] = []
@@ -127,9 +190,9 @@ def _expand(word: str, leave_out: Path | None, neither: Counter[Kind]) -> list[I
         if leave_out is not None and _within(match, leave_out) and not _within(fixed_folder, leave_out):
             continue
         if not os.path.isdir(match):
-            inputs.append(_file(Path(match)))
+            inputs.append(_file(Path(match), probe))
         elif "**" not in word:  # ** also matches the files in the folder
-            inputs += _in_folder(Path(match), leave_out, neither)
+            inputs += _in_folder(Path(match), leave_out, neither, probe)
     inputs += unlisted
     return inputs or [Nothing(word, f"{word}: no file has such a name; check the pattern")]
 
@@ -217,12 +280,12 @@ def _within(path: str, folder: Path) -> bool:
     return Path(os.path.realpath(path or ".")).is_relative_to(os.path.realpath(folder))
 
 
-def _in_folder(folder: Path, leave_out: Path | None, neither: Counter[Kind]) -> list[Input]:
+def _in_folder(folder: Path, leave_out: Path | None, neither: Counter[Kind], probe: Probe) -> list[Input]:
     unlisted: list[Input] = []
     inputs: list[Input] = []
     skipped: Counter[Kind] = Counter()
     for path in _files(folder, leave_out, unlisted):
-        kind = _kind_in_folder(path)
+        kind = _kind_in_folder(path, probe)
         if kind is Kind.PICTURE:
             inputs.append(path)
         elif kind is Kind.FILM:
@@ -245,28 +308,28 @@ def _files(folder: Path, leave_out: Path | None, unlisted: list[Input]) -> Itera
             yield from (place / name for name in names if not is_junk(name))
 
 
-def _file(path: Path) -> Path | Film:
+def _file(path: Path, probe: Probe) -> Path | Film:
     """Returns a file that an argument names: a film, or else a picture, whose reader reports what is wrong with it."""
-    return Film(path) if _kind(path) is Kind.FILM else path
+    return Film(path) if _kind(path, kind_of(path), probe) is Kind.FILM else path
 
 
-def _kind_in_folder(path: Path) -> Kind:
-    kind = _kind(path)
+def _kind_in_folder(path: Path, probe: Probe) -> Kind:
+    content = kind_of(path)
+    kind = _kind(path, content, probe)
     # Some containers hold films or sound. FFmpeg decides, which takes milliseconds; a film's ending saves that.
-    if kind is Kind.FILM and path.suffix.lower() not in FILM_SUFFIXES and _is_sound(path):
-        return Kind.SOUND
+    if content is Kind.FILM and path.suffix.lower() not in FILM_SUFFIXES:
+        return probe(path, content)
     # An empty or damaged photo must be reported, not skipped as a text.
     return Kind.PICTURE if kind is not Kind.FILM and path.suffix.lower() in SUFFIXES else kind
 
 
-def _kind(path: Path) -> Kind:
-    """Returns the kind of a file; the ending counts only if the content is of no known kind."""
-    kind = kind_of(path)
-    if kind in (Kind.PICTURE, Kind.FILM):
-        return kind
+def _kind(path: Path, content: Kind, probe: Probe) -> Kind:
+    """Returns the kind of a file; its ending counts only if the content is of no known kind."""
+    if content in (Kind.PICTURE, Kind.FILM):
+        return content
     if path.suffix.lower() in FILM_SUFFIXES:
         return Kind.FILM
-    return Kind.FILM if kind is Kind.UNKNOWN and path.suffix.lower() not in SUFFIXES and _is_film(path) else kind
+    return probe(path, content) if content is Kind.UNKNOWN and path.suffix.lower() not in SUFFIXES else content
 
 
 def _is_sound(path: Path) -> bool:

@@ -163,16 +163,17 @@ class Recognition(Record, Tables):
         """Writes the picture with a box and a label for every face, in the format of the file's ending.
 
         Raises:
-            MienError: as ``annotated``, or no picture format has this ending.
-            OSError: the file cannot be written.
+            MienError: as ``annotated``; or no picture format has this ending, the format does not hold a picture of
+                this size, or the file cannot be written.
         """
+        from mien.recognition.draw import write_picture
+
         place = Path(path)
         image = self.annotated()
         kind = Image.registered_extensions().get(place.suffix.lower())
         if kind is None or kind not in Image.SAVE:
             raise MienError(f"{place}: is not a name for a picture, expected one that ends in .jpg or .png; change it")
-        with atomic_file(place, spare_newcomer=True) as temporary:
-            image.save(temporary, format=kind, **({"quality": 95} if kind in ("JPEG", "WEBP") else {}))
+        write_picture(image, place, kind, 95 if kind in ("JPEG", "WEBP") else None)
 
     def show(self) -> None:
         """Opens the picture with its boxes in the system's viewer, or below the cell of a notebook.

@@ -14,7 +14,7 @@ from typing import Any
 from mien.errors import MienError
 from mien.files import atomic_file
 from mien.recognition.faces import Face, Record
-from mien.recognition.formats import Add, columns, rows
+from mien.recognition.formats import Add, Ending, columns, rows
 from mien.text import csv_path, csv_text
 
 MOST_ROWS = 1_048_576
@@ -212,7 +212,7 @@ class _Sheet:
 
 @contextmanager
 def xlsx_table(path: Path, names: Sequence[str]) -> Iterator[Add]:
-    """Opens a workbook, which is complete when the block ends, also after Ctrl-C.
+    """Opens a workbook, which is complete when the block ends, whatever ends it (``mien.recognition.formats.Ending``).
 
     Faces are written to a temporary file on the way, so that memory does not grow with them. No cell is a formula, by
     the rule of ``mien.recognition.formats.csv_table``. Probabilities are rounded to 0.01 %.
@@ -229,7 +229,7 @@ def xlsx_table(path: Path, names: Sequence[str]) -> Iterator[Add]:
 
     workbook, heads, summary = Workbook(write_only=True), columns(names), Summary(names)
     faces = _Sheet(workbook, "Faces", heads)
-    interruption: KeyboardInterrupt | None = None
+    ending = Ending()
 
     def add(record: Record) -> None:
         summary.add(record)
@@ -239,9 +239,8 @@ def xlsx_table(path: Path, names: Sequence[str]) -> Iterator[Add]:
 
     with atomic_file(path, spare_newcomer=True) as temporary:
         try:
-            yield add
-        except KeyboardInterrupt as error:
-            interruption = error
+            with ending.held(add) as noted:
+                yield noted
         except BaseException:
             for sheet in workbook.worksheets:
                 sheet.close()  # ends its temporary file, which openpyxl removes at exit
@@ -251,8 +250,7 @@ def xlsx_table(path: Path, names: Sequence[str]) -> Iterator[Add]:
             for cells in values:
                 summary_sheet.append(cells)
         workbook.save(temporary)
-    if interruption is not None:
-        raise interruption
+    ending.raise_again()
 
 
 def _text(text: str) -> str:

@@ -13,6 +13,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mien.errors import MienError
@@ -20,12 +21,20 @@ from mien.errors import MienError
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
-Say = Callable[[str], None]
+Say = Callable[[Any], None]
+"""Function that takes a remark: a line, or anything else that can be pickled."""
+
 Work = Callable[[Any], Iterator[Any]]
 """Function that yields the pieces of the answer to a task."""
 
 Prepare = Callable[..., tuple[Any, Work]]
 """Function that the process calls as ``prepare(say, *arguments)``; it loads the model, returns greeting and work."""
+
+
+@dataclass(frozen=True)
+class Alive:
+    """A remark that starts the time limit again: work goes on, though the next piece of the answer is not ready."""
+
 
 LOADING_S = 300.0
 """Least limit in seconds for loading the model; loading does not count as time of an input."""
@@ -42,7 +51,8 @@ class TimedProcess:
     """A process for one task after the other. If a task takes too long, it is killed, and the next task gets a new one.
 
     Args:
-        seconds: limit until the first piece of an answer, from each piece to the next, and to the end.
+        seconds: limit until the first piece of an answer, from each piece to the next, and to the end; also from each
+            remark ``Alive`` on.
         prepare: a module-level function, called once in each process.
         arguments: arguments of ``prepare``; they must be picklable.
         say: called with each remark of the work.
@@ -133,7 +143,9 @@ class TimedProcess:
                 raise value
             if kind != "say":
                 return kind, value
-            if self._say is not None:
+            if isinstance(value, Alive):
+                deadline = time.monotonic() + seconds
+            elif self._say is not None:
                 self._say(value)
 
     def _kill(self) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from typing import TypeVar
 
 import av
 import av.device
@@ -22,6 +23,8 @@ from mien.recognition.film.decoder import lacking, opened, origin_of, rate_of, s
 from mien.recognition.film.pixels import Developer, Shown
 from mien.recognition.film.tracking import marked
 from mien.recognition.pictures import MOST_PIXELS
+
+_Item = TypeVar("_Item")
 
 LOST = "the frame could not be decoded: the film is damaged here"
 """Reason for a frame whose packet is damaged."""
@@ -105,7 +108,7 @@ def _end(container: InputContainer, stream: VideoStream) -> float | None:
     return None
 
 
-def read_film(path: Path, every: int = 1) -> Iterator[Frame]:
+def read_film(path: Path, every: int = 1, decoded: Callable[[], None] | None = None) -> Iterator[Frame]:
     """Yields the frames of a film in the order in which they are shown, with memory for a few.
 
     A frame with a damaged packet is yielded with the reason, so that later frames keep their numbers. A truncated film
@@ -114,6 +117,7 @@ def read_film(path: Path, every: int = 1) -> Iterator[Frame]:
     Args:
         path: a film file.
         every: yield only frames whose number is a multiple of it; the others are not converted.
+        decoded: called after each frame that was decoded, or lost, whether it is yielded or not.
 
     Raises:
         MienError: the file is missing, empty, not a film, or holds no frame.
@@ -121,7 +125,7 @@ def read_film(path: Path, every: int = 1) -> Iterator[Frame]:
     with opened(path) as (container, stream):
         developer = Developer(stream.sample_aspect_ratio)
         index, time_s, cut = 0, 0.0, False
-        for frame, begins in marked(shown(container, stream)):
+        for frame, begins in marked(_told(shown(container, stream), decoded)):
             cut = cut or begins
             time_s = frame.time_s
             if index % every == 0:
@@ -169,12 +173,13 @@ def about_camera(number: int) -> About:
         return About(rate_of(stream), None, stream.codec_context.width, stream.codec_context.height)
 
 
-def read_camera(number: int, every: int = 1) -> Iterator[Frame]:
+def read_camera(number: int, every: int = 1, decoded: Callable[[], None] | None = None) -> Iterator[Frame]:
     """Yields the frames of a camera; a last frame without pixels says that it has stopped.
 
     Args:
         number: number of the camera, from 0.
         every: yield only every ``every``-th frame.
+        decoded: called after each frame, whether it is yielded or not.
 
     Raises:
         MienError: there is no such camera, or it gives no picture.
@@ -182,7 +187,7 @@ def read_camera(number: int, every: int = 1) -> Iterator[Frame]:
     with _opened(number) as (container, stream):
         developer = Developer(stream.sample_aspect_ratio)
         index, started = 0, time.monotonic()
-        for picture in _pictures(container, stream):
+        for picture in _told(_pictures(container, stream), decoded):
             now = time.monotonic()
             started = now if index == 0 else started
             if index % every == 0:
@@ -191,6 +196,14 @@ def read_camera(number: int, every: int = 1) -> Iterator[Frame]:
         if index == 0:
             raise MienError(f"camera {number}: gives no picture; check that no other program uses it")
         yield Frame(index, time.monotonic() - started, None, "the camera gives no more pictures")
+
+
+def _told(items: Iterator[_Item], tell: Callable[[], None] | None) -> Iterator[_Item]:
+    """Yields items, and tells about each before."""
+    for item in items:
+        if tell is not None:
+            tell()
+        yield item
 
 
 def _pictures(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
@@ -250,12 +263,13 @@ def about(source: str | Path | int) -> About:
     return about_camera(source) if isinstance(source, int) else about_film(Path(source))
 
 
-def frames(source: str | Path | int, every: int = 1) -> Iterator[Frame]:
+def frames(source: str | Path | int, every: int = 1, decoded: Callable[[], None] | None = None) -> Iterator[Frame]:
     """Yields the frames of a film or of a camera, in order; see ``read_film`` and ``read_camera``.
 
     Args:
         source: a film file that FFmpeg reads, or the number of a camera.
         every: yield only frames whose number is a multiple of it; the others are not converted.
+        decoded: called after each frame that was decoded, whether it is yielded or not.
 
     Raises:
         MienError: the file is missing, empty, not a film, or holds no frame; or there is no such camera.
@@ -263,4 +277,6 @@ def frames(source: str | Path | int, every: int = 1) -> Iterator[Frame]:
     """
     if every < 1:
         raise ValueError(f"every: expected at least 1, got {every}")
-    return read_camera(source, every) if isinstance(source, int) else read_film(Path(source), every)
+    if isinstance(source, int):
+        return read_camera(source, every, decoded)
+    return read_film(Path(source), every, decoded)

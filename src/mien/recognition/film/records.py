@@ -47,6 +47,7 @@ def recognize_film(
     smoothing: float = SMOOTHING_S,
     batch: int | None = None,
     keep_pixels: bool = False,
+    decoded: Callable[[], None] | None = None,
 ) -> Iterator[Recognition]:
     """Reads the faces of a film or of a camera, with memory for one batch of frames.
 
@@ -61,6 +62,7 @@ def recognize_film(
         smoothing: time constant in seconds; 0 for no smoothing.
         batch: number of frames that share a batch; by default ``BATCH`` for a film and 1 for a camera.
         keep_pixels: keep the frame in its record, for ``annotated()`` and ``write_annotated``.
+        decoded: called after each frame that was decoded, also if it is not read.
 
     Yields:
         The records in the order of the frames, with ``frame`` and ``time_s``.
@@ -74,7 +76,7 @@ def recognize_film(
         raise ValueError(f"batch: expected at least 1, got {batch}")
     tracker = Tracker(smoothing, recognizer.engine.threshold)
     name = f"camera {source}" if isinstance(source, int) else str(source)
-    return _records(recognizer, frames(source, every), tracker, name, batch, keep_pixels)
+    return _records(recognizer, frames(source, every, decoded), tracker, name, batch, keep_pixels)
 
 
 def film_source(source: object) -> Path | int:

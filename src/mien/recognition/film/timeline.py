@@ -11,9 +11,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from mien.errors import MienError
-from mien.files import atomic_file
 from mien.fonts import write
-from mien.recognition.draw import colour_of
+from mien.recognition.draw import colour_of, write_picture
 from mien.recognition.results import Face, Recognition
 
 LARGEST_BINS = 4096
@@ -99,8 +98,7 @@ class Timeline:
         if kind is None or kind not in Image.SAVE:
             raise MienError(f"{path}: is not a name for a picture, expected one that ends in .png; change it")
         image = self.draw()
-        with atomic_file(path, spare_newcomer=True) as temporary:
-            image.save(temporary, format=kind)
+        write_picture(image, path, kind)
 
     def draw(self) -> Image.Image:
         """Draws the figure, mode RGB, 1600 pixels wide."""

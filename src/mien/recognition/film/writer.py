@@ -21,7 +21,7 @@ from PIL import Image
 from mien.errors import MienError
 from mien.files import atomic_file
 from mien.machine import cores
-from mien.recognition.draw import annotated
+from mien.recognition.draw import CopyError, annotated
 from mien.recognition.film.decoder import opened, origin_of
 from mien.recognition.film.reader import About
 from mien.recognition.results import Recognition
@@ -77,6 +77,7 @@ def write_annotated(
     end_s: float | None = None,
     sound: Path | None = None,
     say: Callable[[str], None] | None = None,
+    spare_all: bool = False,
 ) -> Iterator[Write]:
     """A film with a box around every face, written beside its place and moved there when the block ends.
 
@@ -97,10 +98,13 @@ def write_annotated(
         time_base: unit of the original's times in seconds, so that the copy has the same times to the tick.
         sound: a film whose sound is copied; sound that the container cannot hold is re-encoded.
         say: called with a line for each deviation from this description.
+        spare_all: leave a file that is at the path already; the film then has a number beside it.
 
     Raises:
         MienError: the path has another ending, the rate is out of range, or the film cannot be written.
+        CopyError (a MienError): no codec of this container holds such frames.
         NoFrameError (a MienError): no frame was written that could be decoded.
+        SparedError (a MienError): something came to be at the path; the message says where the film is.
     """
     check_film(path)
     if not SLOWEST <= rate <= FASTEST:
@@ -109,7 +113,7 @@ def write_annotated(
             f"{FASTEST:g}; leave out fewer frames"
         )
     interruption: BaseException | None = None
-    with atomic_file(path, spare_newcomer=True) as temporary:
+    with atomic_file(path, spare_newcomer=True, spare_all=spare_all) as temporary:
         film = _Film(temporary, path, rate, time_base, end_s, sound, say or (lambda text: None))
         try:
             try:
@@ -122,7 +126,7 @@ def write_annotated(
         except av.FFmpegError as error:
             if isinstance(error, OSError):  # a full disk, said as for any other file
                 raise
-            raise MienError(
+            raise CopyError(
                 f"{path}: cannot be written as a film ({error.strerror}); the size may have no codec, choose .avi"
             ) from error
         finally:
@@ -139,6 +143,7 @@ def write_copy(
     every: int = 1,
     audio: bool = True,
     say: Callable[[str], None] | None = None,
+    spare_all: bool = False,
 ) -> AbstractContextManager[Write]:
     """Opens a copy with boxes of a film or a camera for writing; see ``write_annotated``.
 
@@ -149,6 +154,7 @@ def write_copy(
         every: only every ``every``-th frame will be written.
         audio: copy the sound of a film.
         say: called with a line for each deviation.
+        spare_all: as in ``write_annotated``.
     """
     return write_annotated(
         path,
@@ -157,6 +163,7 @@ def write_copy(
         end_s=about.duration_s,
         sound=source if audio and isinstance(source, Path) else None,
         say=say,
+        spare_all=spare_all,
     )
 
 

@@ -14,18 +14,24 @@ const COARSEST = 400;
 const OVERLAP = 128;
 const ROOM = 0.1;
 const LONGEST = 1152;
+const SLIVER = 0.25;
+const UNIT = 32;
 const BAND_PIXELS = 1 << 23;
 const SAMPLED_ROWS = 2.5;
 
 /**
- * Tiles {left, top, right, bottom, width, height, finest} of a search, the finest scale first.
+ * Tiles {left, top, right, bottom, width, height, finest} of a search, the finest scale first; none if the picture is
+ * too thin to hold a face. The work, padding included, is bounded by the pixels of the picture, whatever its shape.
  * @param {number} minFace side in pixels of the smallest face to find.
  */
 export function plan(height, width, minFace, isGrey) {
+  if (Math.min(height, width) < SLIVER * minFace) return [];
   let scale = Math.min((PIXELS / (height * width)) ** 0.5, LARGEST_SMALLEST / minFace);
   if (height * width < FEW) scale = Math.min(scale, FEW_SCALE);
   else if (scale > 1 && scale <= SMALL_GAIN) scale = 1;
   scale = Math.max(scale, (isGrey ? SMALLEST_GREY : SMALLEST) / minFace);
+  // It holds no face whole, and nearly all of a tile could be padding: that is not worth more than a usual search.
+  if (Math.min(height, width) < minFace) scale = Math.min(scale, PIXELS / (UNIT * Math.max(height, width)));
   const tiles = [];
   while (Math.max(height, width) * scale > COARSEST) {
     const finest = tiles.length === 0;
