@@ -6,6 +6,8 @@ import base64
 import io
 import json
 import logging
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -212,6 +214,29 @@ BODIES: dict[str, tuple[dict[str, Any], int, str]] = {
     "a page": ({"content": b"<svg onload=alert(1)>", "headers": {"content-type": "image/svg+xml"}}, 422, "picture"),
     "a picture that ends early": ({"content": face()[:60], "headers": PNG}, 422, "picture"),
 }
+
+
+HEIC_IN_A_FRESH_WORKER = """
+import io
+import pillow_heif
+from PIL import Image
+from web_helpers import client
+buffer = io.BytesIO()
+pillow_heif.from_pillow(Image.new("RGB", (400, 300))).save(buffer)
+assert "HEIF" not in Image.OPEN, "nobody has told Pillow of HEIC yet"
+with client(max_pixels=10_000) as test_client:
+    for _ in range(2):
+        print(test_client.post("/v1/recognize", content=buffer.getvalue(), headers={"content-type": "image/heic"}).text)
+"""
+
+
+def test_the_pixels_of_the_first_heic_of_a_worker_are_checked() -> None:
+    pytest.importorskip("pillow_heif")
+    command = [sys.executable, "-c", HEIC_IN_A_FRESH_WORKER]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parent)
+    for line in result.stdout.splitlines():
+        assert "is 400x300 pixels, expected at most 10,000" in line, line
+    assert len(result.stdout.splitlines()) == 2
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
+from mien.recognition.pictures import formats_of
 from mien.text import shown
 from mien.web.problems import Problem
 from mien.web.settings import MOST_SCANS, ServiceSettings
@@ -157,11 +158,11 @@ def check_picture(upload: Upload, settings: ServiceSettings) -> None:
     """
     most = f"expected at most {settings.max_pixels:,} pixels; make it smaller"
     try:
-        with Image.open(io.BytesIO(upload.data)) as image:
+        with Image.open(io.BytesIO(upload.data), formats=formats_of(upload.data, upload.name)) as image:
             (width, height), kind = image.size, image.format
     except Image.DecompressionBombError as error:
         raise Problem("too-large", f"{upload.name}: is huge, {most}") from error
-    except Exception:  # Pillow raises many kinds; the reader reports what is wrong with the picture.
+    except Exception:  # Pillow raises many kinds; the reader, which opens the same formats, reports what is wrong.
         return
     if width * height > settings.max_pixels:
         raise Problem("too-large", f"{upload.name}: is {width}x{height} pixels, {most}")
