@@ -268,6 +268,111 @@ def test_a_damaged_file_gives_a_reason_and_the_next_one_is_read(
         check_one_face(page)
 
 
+@pytest.mark.parametrize(
+    "part",
+    ["models/yunet.onnx", "models/mini-int8.onnx", "built/ort.wasm.min.mjs", "built/ort-wasm-simd-threaded.wasm",
+     "reading/worker.js"],
+)  # fmt: skip
+def test_a_part_that_could_not_be_fetched_is_fetched_again_for_the_next_photo(
+    browser: Any, service: str, astronaut: bytes, part: str
+) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    context.route(f"**/{part}", lambda route: route.fulfill(status=503, body=""))
+    page.goto(service)
+    page.wait_for_selector("#state:has-text('This tab cannot read pictures')", timeout=LONG_MS)
+    context.unroute(f"**/{part}")
+    choose(page, file("astronaut.png", astronaut, "image/png"))
+    check_one_face(page)
+    page.wait_for_selector("body[data-ready='tab mini-int8']", timeout=LONG_MS)
+    assert page.inner_text("#problem") == ""
+    context.close()
+
+
+def test_after_a_worker_was_lost_the_next_photo_is_read(browser: Any, service: str, astronaut: bytes) -> None:
+    lose = """async () => {
+        const { currentReader } = await import("./places.js");
+        const { worker } = currentReader().tab ?? currentReader();
+        worker.dispatchEvent(new ErrorEvent("error", {message: "out of memory", cancelable: true}));
+    }"""
+    with opened(browser, service) as (page, _):
+        for _ in range(2):
+            page.evaluate(lose)
+            choose(page, file("astronaut.png", astronaut, "image/png"))
+            check_one_face(page)
+
+
+def probabilities(page: Any) -> list[float]:
+    """The probabilities of the only face in the latest record."""
+    return list(records(page)[-1]["faces"][0]["probabilities"].values())
+
+
+def test_answers_come_from_the_model_that_is_shown(browser: Any, service: str, astronaut: bytes) -> None:
+    """Even if another one was chosen for a moment, whose network comes late."""
+    expected = list(Recognizer("mini-int8").recognize(astronaut).faces[0].probabilities.values())
+    held: list[Any] = []
+    with opened(browser, service) as (page, _):
+        page.context.route("**/models/nano-int8.onnx", lambda route: held.append(route))
+        page.select_option("#where", "nano-int8")
+        helpers.wait_until(page, lambda: held)
+        page.select_option("#where", "mini-int8")
+        page.wait_for_selector("body[data-ready='tab mini-int8']", timeout=LONG_MS)
+        assert page.inner_text("#about-name") == "mini"
+        choose(page, file("before.png", astronaut, "image/png"))
+        assert probabilities(page) == pytest.approx(expected, abs=0.01)
+        with page.expect_event("requestfinished", lambda request: "nano" in request.url, timeout=LONG_MS):
+            held[0].continue_()
+        page.wait_for_timeout(3000)  # nano is loaded now
+        assert page.get_attribute("body", "data-ready") == "tab mini-int8"
+        choose(page, file("after.png", astronaut, "image/png"))
+        assert probabilities(page) == pytest.approx(expected, abs=0.01)
+        page.select_option("#where", "nano-int8")
+        choose(page, file("nano.png", astronaut, "image/png"))
+        assert probabilities(page) != pytest.approx(expected, abs=0.01)
+        assert "with nano-int8" in page.inner_text("#summary")
+
+
+def heat_map(page: Any) -> str:
+    page.click(".face button")
+    page.wait_for_selector(".heat canvas", timeout=LONG_MS)
+    return str(page.evaluate("document.querySelector('.heat canvas').toDataURL()"))
+
+
+def test_a_heat_map_is_of_the_model_that_read_the_photo(browser: Any, service: str, astronaut: bytes) -> None:
+    maps = []
+    for place in (None, "nano-int8", "server"):
+        with opened(browser, service) as (page, log):
+            choose(page, file("astronaut.png", astronaut, "image/png"))
+            if place is not None:
+                page.select_option("#where", place)
+                page.wait_for_selector(f"body[data-ready$='{place.replace('server', 'mini')}']", timeout=LONG_MS)
+                page.click("#strip button")
+            assert "with mini-int8" in page.inner_text("#summary")
+            maps.append(heat_map(page))
+            assert log.sent() == []
+    assert maps[0] == maps[1] == maps[2]
+
+
+def test_a_photo_belongs_to_the_reader_that_was_asked(browser: Any, service: str, astronaut: bytes) -> None:
+    """What was read in the tab is not sent for its heat map, although the server was chosen while it was read."""
+    held: list[Any] = []
+    context = browser.new_context()
+    page, log = context.new_page(), Log()
+    context.on("request", log.note)
+    context.route("**/models/yunet.onnx", lambda route: held.append(route))
+    page.goto(service)
+    page.set_input_files("#files", [file("astronaut.png", astronaut, "image/png")])
+    helpers.wait_until(page, lambda: held)
+    page.select_option("#where", "server")
+    page.wait_for_selector("body[data-ready='server mini']", timeout=LONG_MS)
+    held[0].continue_()
+    page.wait_for_selector(DONE, timeout=LONG_MS)
+    assert "read in this tab with mini-int8" in page.inner_text("#summary")
+    heat_map(page)
+    assert log.sent() == []
+    context.close()
+
+
 @pytest.mark.parametrize("reading_place", [None, "server"])
 def test_a_film_has_a_timeline(browser: Any, service: str, tmp_path: Path, reading_place: str | None) -> None:
     astronaut = skimage.data.astronaut()[:480]

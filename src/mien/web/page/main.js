@@ -15,7 +15,7 @@ import { Timeline } from "./timeline.js";
 import { Visit } from "./visit.js";
 
 const stage = new Stage(byId("stage"), (index) => { mark(index); faceList.focus(index); });
-const faceList = new FaceList(byId("faces"), { choose: mark, explain, share: () => readShare() });
+const faceList = new FaceList(byId("faces"), { choose: mark, explain, share: () => readShare(shown) });
 const timeline = new Timeline(byId("timeline"), (time) => { if (shown?.video) shown.video.currentTime = time; });
 const visit = new Visit(byId("strip"), show);
 
@@ -47,6 +47,7 @@ async function read(item, isFirst) {
     item.isForeign = reason !== null;
     if (reason) throw new Error(reason);
     item.kind = kind === "film" ? "film" : "picture";
+    if (!document.body.dataset.ready) showState(currentReader()); // what could not be loaded is tried again
     if (item.kind === "film") await readFilmItem(item);
     else await readPicture(item, isFirst);
   } catch (error) {
@@ -61,9 +62,9 @@ async function read(item, isFirst) {
 async function readPicture(item, isFirst) {
   const started = performance.now();
   if (isFirst) present(item);
-  const answer = await currentReader().read(item.file);
+  item.reader = currentReader(); // another one may be chosen while this one reads
+  const answer = await item.reader.read(item.file);
   performance.measure("mien-answer", { start: started });
-  item.reader = currentReader();
   item.milliseconds = answer.milliseconds;
   const { width, height, faces } = answer;
   const status = faces.length ? "ok" : "no_face";
@@ -251,11 +252,12 @@ function summaryOf({ kind, records, milliseconds, reader, error, duration }) {
   }
   const place = reader.place === "tab" ? "in this tab" : "by the server";
   const time = Math.round(milliseconds.decode + milliseconds.read);
+  const how = `read ${place} with ${reader.name} in ${time} ms`;
   const { faces, width, height } = records[0];
   if (!faces.length) return `No face was found in ${width} × ${height} pixels. Faces that are turned away, covered, or smaller than 24 pixels are not seen.`;
   const unsure = faces.filter(({ uncertain }) => uncertain).length;
   const remark = unsure ? `, ${unsure === faces.length ? (unsure === 1 ? "" : "all ") : `${unsure} `}not sure` : "";
-  return `${counted(faces.length, "face")}${remark}; read ${place} in ${time} ms.`;
+  return `${counted(faces.length, "face")}${remark}; ${how}.`;
 }
 
 function showProblem(title, reason, hint = "") {
@@ -289,8 +291,8 @@ async function explain(index) {
 
 const thresholdOf = (reader) => modelInfo(reader).threshold ?? null;
 
-function readShare() {
-  const { image_size: read, face_size: whole } = modelInfo(currentReader());
+function readShare({ reader }) {
+  const { image_size: read, face_size: whole } = modelInfo(reader);
   return read && whole ? read / whole : 1;
 }
 
@@ -303,7 +305,12 @@ async function showPlace(reader) {
     : `They are sent to ${location.host}, read there, and neither stored nor logged.`;
   byId("consent-place").replaceChildren(element("b", {}, isHere ? "Its pictures stay in this tab" : `Its pictures are sent to ${location.host}`), isHere ? " and are not recorded." : " and are not stored there.");
   byId("accuracy-text").textContent = accuracySentence(info);
-  await showModel(info);
+  await Promise.all([showModel(info), showState(reader)]);
+}
+
+/** Says whether a reader is ready, which may have to load its networks before. */
+async function showState(reader) {
+  const isHere = reader.place === "tab";
   byId("state").classList.remove("is-ready");
   byId("state").textContent = isHere ? "Loading what reads the pictures…" : "";
   try {
@@ -313,6 +320,7 @@ async function showPlace(reader) {
     byId("state").classList.add("is-ready");
     document.body.dataset.ready = `${reader.place} ${reader.name}`;
   } catch (error) {
+    if (reader !== currentReader()) return;
     byId("state").textContent = `This tab cannot read pictures: ${error.message}.`;
   }
 }
