@@ -411,6 +411,83 @@ def test_the_camera_asks_first_and_is_read_live(chromium: Any, service: str, tmp
     browser.close()
 
 
+@contextmanager
+def first_answer_held(browser: Any, service: str) -> Iterator[tuple[Any, list[Any]]]:
+    """The page, which reads on the server, and the requests of its pictures, of which the first gets no answer yet."""
+    requests: list[Any] = []
+
+    def hold(route: Any) -> None:
+        requests.append(route)
+        if len(requests) > 1:
+            route.continue_()
+
+    with opened(browser, service, "server") as (page, _):
+        page.route("**/v1/recognize", hold)
+        yield page, requests
+
+
+@pytest.mark.parametrize("kind", ["photo", "film", "two photos"])
+def test_what_was_forgotten_stays_forgotten_although_it_was_being_read(
+    browser: Any, service: str, tmp_path: Path, astronaut: bytes, kind: str
+) -> None:
+    photo = file("astronaut.png", astronaut, "image/png")
+    with first_answer_held(browser, service) as (page, requests):
+        if kind == "film":
+            frames = [skimage.data.astronaut()[:480]] * 10
+            page.set_input_files(
+                "#files", [file("film.webm", helpers.film(frames, tmp_path / "film.webm"), "video/webm")]
+            )
+        else:
+            page.set_input_files("#files", [photo] * (2 if kind == "two photos" else 1))
+        helpers.wait_until(page, lambda: requests)
+        page.click("#forget")
+        with page.expect_response("**/v1/recognize", timeout=LONG_MS):
+            requests[0].continue_()
+        page.wait_for_timeout(1000)
+        assert not page.is_visible("#result") and not page.is_visible("#visit")
+        assert page.locator("#stage img, #stage video, .box, .face, #strip li").count() == 0
+        assert "astronaut" not in page.content() and "film.webm" not in page.content()
+        assert len(requests) == 1, "what was forgotten is not sent"
+        choose(page, photo)
+        check_one_face(page)
+
+
+def test_a_camera_that_was_started_runs_on_when_a_photo_was_read(
+    chromium: Any, service: str, tmp_path: Path, astronaut: bytes
+) -> None:
+    write_camera(tmp_path / "camera.y4m", frames=30)
+    flags = (*helpers.browser.FLAGS, *CAMERA_FLAGS, f"--use-file-for-fake-video-capture={tmp_path / 'camera.y4m'}")
+    browser = chromium.launch(executable_path=str(helpers.CHROMIUM), args=list(flags))
+    with first_answer_held(browser, service) as (page, requests):
+        page.set_input_files("#files", [file("astronaut.png", astronaut, "image/png")])
+        helpers.wait_until(page, lambda: requests)
+        page.click("#use-camera")
+        page.click("#start-camera")
+        page.wait_for_selector(".box", timeout=LONG_MS)
+        requests[0].continue_()
+        page.wait_for_selector("#strip li[data-done=true]", timeout=LONG_MS)
+        assert page.locator("#stage video").count() == 1 and page.is_visible("#stop-camera")
+        page.click("#strip button")
+        check_one_face(page)
+        assert page.locator("#stage video").count() == 0 and not page.is_visible("#stop-camera")
+    browser.close()
+
+
+def test_a_photo_that_was_chosen_stays_when_another_one_was_read(browser: Any, service: str, astronaut: bytes) -> None:
+    with opened(browser, service, "server") as (page, _):
+        choose(page, file("first.png", astronaut, "image/png"))
+        requests: list[Any] = []
+        page.route("**/v1/recognize", lambda route: requests.append(route))
+        page.set_input_files("#files", [file("second.png", astronaut, "image/png")])
+        helpers.wait_until(page, lambda: requests)
+        page.wait_for_selector("#result-title:has-text('second.png')", timeout=LONG_MS)
+        page.click("#strip li:nth-child(2) button")  # it is shown already, and nothing is known of it yet
+        page.click("#strip li:nth-child(1) button")
+        requests[0].continue_()
+        page.wait_for_selector("#strip li:nth-child(2)[data-done=true]", timeout=LONG_MS)
+        assert page.inner_text("#result-title") == "first.png"
+
+
 def test_a_picture_can_be_pasted_and_dropped(browser: Any, service: str, astronaut: bytes) -> None:
     script = """async ([bytes, kind]) => {
         const transfer = new DataTransfer();

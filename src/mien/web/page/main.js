@@ -17,9 +17,10 @@ import { Visit } from "./visit.js";
 const stage = new Stage(byId("stage"), (index) => { mark(index); faceList.focus(index); });
 const faceList = new FaceList(byId("faces"), { choose: mark, explain, share: () => readShare(shown) });
 const timeline = new Timeline(byId("timeline"), (time) => { if (shown?.video) shown.video.currentTime = time; });
-const visit = new Visit(byId("strip"), show);
+const visit = new Visit(byId("strip"), choose);
 
 let shown = null; // the item that is on the stage
+let awaited = null; // the item that goes there once it is read; null if something else was asked for meanwhile
 let queue = Promise.resolve();
 let filmReading = null; // an AbortController while a film is read
 let camera = null;
@@ -33,14 +34,15 @@ function take(files) {
     kind: "picture", records: [], error: null, isDone: false,
   }));
   for (const item of items) visit.add(item);
+  awaited = items[0] ?? null;
   byId("visit").hidden = false;
-  items.forEach((item, index) => {
-    queue = queue.then(() => read(item, index === 0)).catch((error) => console.error(error));
-  });
+  for (const item of items) queue = queue.then(() => read(item)).catch((error) => console.error(error));
 }
 
-async function read(item, isFirst) {
-  if (!visit.items.includes(item)) return; // it was forgotten while it waited
+const isForgotten = (item) => !visit.items.includes(item);
+
+async function read(item) {
+  if (isForgotten(item)) return;
   try {
     const kind = await kindOf(item.file);
     const reason = reasonAgainst(kind);
@@ -49,19 +51,20 @@ async function read(item, isFirst) {
     item.kind = kind === "film" ? "film" : "picture";
     if (!document.body.dataset.ready) showState(currentReader()); // what could not be loaded is tried again
     if (item.kind === "film") await readFilmItem(item);
-    else await readPicture(item, isFirst);
+    else await readPicture(item);
   } catch (error) {
     item.error = error.message;
     if (!item.records.length) item.records = [brokenRecord(item)];
   }
+  if (isForgotten(item)) return;
   item.isDone = true;
   visit.refresh(item);
-  if (isFirst || item === shown) show(item);
+  if (item === awaited || item === shown) show(item);
 }
 
-async function readPicture(item, isFirst) {
+async function readPicture(item) {
   const started = performance.now();
-  if (isFirst) present(item);
+  if (item === awaited) present(item);
   item.reader = currentReader(); // another one may be chosen while this one reads
   const answer = await item.reader.read(item.file);
   performance.measure("mien-answer", { start: started });
@@ -86,7 +89,7 @@ async function loadedImage(url) {
 /** Shows a picture before it is read, so that something happens at once. */
 async function present(item) {
   const media = await loadedImage(item.url);
-  if (!media || item.isDone) return;
+  if (!media || item.isDone || item !== awaited) return;
   item.media = media;
   shown = item;
   startResult(item.name, "Looking for faces…");
@@ -100,12 +103,15 @@ async function readFilmItem(item) {
   const video = element("video", { controls: true, muted: true, playsinline: true });
   video.muted = true;
   await openFilm(video, item.url);
+  if (isForgotten(item)) return;
   item.video = video;
   video.addEventListener("timeupdate", () => item === shown && showMoment(item));
-  shown = item;
-  startResult(item.name, "Reading the film…");
-  stage.show(video, video.videoWidth, video.videoHeight);
-  visit.mark(item);
+  if (item === awaited) {
+    shown = item;
+    startResult(item.name, "Reading the film…");
+    stage.show(video, video.videoWidth, video.videoHeight);
+    visit.mark(item);
+  }
   byId("film-tools").hidden = false;
   filmReading = new AbortController();
   item.reader = currentReader();
@@ -113,10 +119,9 @@ async function readFilmItem(item) {
     for await (const { record, share, duration } of readFilm(video, item.reader, item.name, thresholdOf(item.reader), filmReading.signal)) {
       item.records.push(record);
       item.duration = duration;
-      if (item.records.length === 1) visit.draw(item, video, video.videoWidth, video.videoHeight);
-      if (item !== shown) continue;
       byId("progress").value = share;
-      showFaces(item, record, null);
+      if (item.records.length === 1) visit.draw(item, video, video.videoWidth, video.videoHeight);
+      if (item === shown) showFaces(item, record, null);
     }
   } finally {
     filmReading = null;
@@ -139,7 +144,7 @@ function showMoment(item) {
 async function startCamera() {
   byId("consent").close();
   stopCamera();
-  shown = null;
+  shown = awaited = null;
   const video = element("video", { muted: true, playsinline: true, "aria-label": "The camera" });
   video.muted = true;
   camera = new Camera(video);
@@ -153,6 +158,7 @@ async function startCamera() {
     byId("tools").hidden = true;
     readLive();
   } catch (error) {
+    if (camera !== current) return;
     stopCamera();
     showProblem("The camera cannot be used", error.message);
   }
@@ -191,8 +197,9 @@ function toggleLive() {
 }
 
 async function takePhoto() {
-  const photo = await camera.photo();
-  take([photo]);
+  const current = camera;
+  const photo = await current.photo();
+  if (camera === current) take([photo]);
 }
 
 function stopCamera() {
@@ -219,11 +226,16 @@ function startResult(title, summary) {
   timeline.clear();
 }
 
-/** Shows an item of the visit. */
+/** Shows an item that was chosen in the strip, if it was read. */
+function choose(item) {
+  if (item.isDone) show(item);
+}
+
+/** Shows an item of the visit that was read. */
 function show(item) {
-  if (!item.isDone && item !== shown) return;
   stopCamera();
   shown = item;
+  awaited = null;
   visit.mark(item);
   if (item.error && !item.video) return showProblem(`${item.name} cannot be read`, item.error, item.isForeign ? "" : remedy());
   const [record] = item.records;
@@ -344,7 +356,10 @@ function forget() {
   filmReading?.abort();
   stopCamera();
   visit.clear();
-  shown = null;
+  shown = awaited = null;
+  startResult("", ""); // nor does the page hold names and faces any longer
+  stage.clear();
+  byId("problem").replaceChildren();
   byId("visit").hidden = true;
   byId("result").hidden = true;
   document.body.classList.remove("has-result");
