@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import gzip
 import importlib
@@ -21,6 +22,7 @@ from page_helpers import DONE, LONG_MS, READY, Log, choose, download, file, png,
 from PIL import ExifTags, Image
 
 from mien import Recognizer
+from mien.recognition.explain import colours
 from mien.recognition.results import Face
 
 pytest.importorskip("playwright.sync_api", reason="the page is tested with playwright; pip install 'mien[dev]'")
@@ -351,6 +353,24 @@ def test_a_heat_map_is_of_the_model_that_read_the_photo(browser: Any, service: s
             maps.append(heat_map(page))
             assert log.sent() == []
     assert maps[0] == maps[1] == maps[2]
+
+
+@pytest.mark.parametrize(("place", "model"), [(None, "mini-int8"), ("server", "mini")])
+def test_a_heat_map_lies_over_what_the_network_read_beyond_the_edge_of_the_photo_too(
+    browser: Any, service: str, place: str | None, model: str
+) -> None:
+    photo = png(skimage.data.astronaut()[:, 215:])  # cuts the face in two
+    (face,) = Recognizer(model).recognize(photo).faces
+    assert face.box[0] == 0 and face.box[2] < 0.8 * face.box[3] and face.crop is not None
+    with opened(browser, service, place) as (page, _):
+        choose(page, file("cut.png", photo, "image/png"))
+        data = base64.b64decode(heat_map(page).partition(",")[2])
+    heat = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(float)
+    ground = Image.fromarray(face.crop).convert("L").resize(heat.shape[:2], Image.Resampling.BILINEAR)
+    expected = colours(np.zeros(heat.shape[:2]), 0.3 + 0.6 * np.asarray(ground) / 255)
+    is_plain = np.ptp(heat, axis=2) < 12  # the pixels with nearly no colour
+    assert is_plain.mean() > 0.05
+    assert np.abs(heat - expected)[is_plain].mean() < 5
 
 
 def test_a_photo_belongs_to_the_reader_that_was_asked(browser: Any, service: str, astronaut: bytes) -> None:

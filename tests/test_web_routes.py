@@ -110,6 +110,7 @@ def test_explanations_are_a_picture_or_numbers(service: TestClient) -> None:
     (explanation,) = answer["explanations"]
     assert explanation["face"] == 1 and explanation["label"] == "calm" and explanation["box"][0] == 24.0
     assert np.array(explanation["relevance"]).shape == (8, 8)
+    assert np.array(explanation["crop"]).shape == (8, 8) and np.array(explanation["crop"]).max() == 220
 
 
 @pytest.mark.parametrize(

@@ -211,6 +211,7 @@ def _explanation(numbered: tuple[int, Face], explanation: Explanation) -> dict[s
         "label": explanation.label,
         "method": explanation.method,
         "box": face.record()["box"],
+        "crop": explanation.crop.tolist(),
         "relevance": [[round(float(value), 4) for value in row] for row in explanation.relevance],
     }
 

@@ -15,7 +15,7 @@ import { Timeline } from "./timeline.js";
 import { Visit } from "./visit.js";
 
 const stage = new Stage(byId("stage"), (index) => { mark(index); faceList.focus(index); });
-const faceList = new FaceList(byId("faces"), { choose: mark, explain, share: () => readShare(shown) });
+const faceList = new FaceList(byId("faces"), { choose: mark, explain });
 const timeline = new Timeline(byId("timeline"), (time) => { if (shown?.video) shown.video.currentTime = time; });
 const visit = new Visit(byId("strip"), choose);
 
@@ -302,11 +302,6 @@ async function explain(index) {
 // ---- the model ----
 
 const thresholdOf = (reader) => modelInfo(reader).threshold ?? null;
-
-function readShare({ reader }) {
-  const { image_size: read, face_size: whole } = modelInfo(reader);
-  return read && whole ? read / whole : 1;
-}
 
 async function showPlace(reader) {
   const info = modelInfo(reader);

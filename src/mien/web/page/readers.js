@@ -1,6 +1,8 @@
 // The two places where pictures are read: in this tab, by a worker, and on the server that serves this page. Both
 // answer {width, height, faces, milliseconds}; a face is {box, label, score, uncertain, probabilities, detector_score}.
 
+import { cropOf } from "./crops.js";
+
 /** The worker of this tab, hired when it is needed. It keeps every model that it loaded, so that one can be asked again. */
 export class Tab {
   /** @param built built/models.json. */
@@ -89,7 +91,7 @@ export class TabReader {
   async explain({ face: { crop, label } }) {
     await this.start();
     const { relevance, size } = await this.tab.ask({ task: "explain", model: this.name, crop, label });
-    return { relevance, size };
+    return { relevance, size, crop };
   }
 }
 
@@ -123,8 +125,8 @@ export class ServerReader {
   async explain({ item, index, face }) {
     const address = `v1/explain?face=${index}&label=${encodeURIComponent(face.label)}&format=json`;
     const { explanations } = await this.post(address, item.file);
-    const rows = explanations[0].relevance;
-    return { relevance: Float32Array.from(rows.flat()), size: rows.length };
+    const [{ relevance: rows, crop }] = explanations;
+    return { relevance: Float32Array.from(rows.flat()), size: rows.length, crop: cropOf(crop) };
   }
 
   async post(address, picture) {
