@@ -4,8 +4,9 @@
 export function drawCrop(pen, { data, width, height, channels }, side) {
   const image = new ImageData(width, height);
   for (let i = 0; i < width * height; i++) {
-    for (let channel = 0; channel < 3; channel++) image.data[4 * i + channel] = data[channels * i + (channels === 3 ? channel : 0)];
-    image.data[4 * i + 3] = 255;
+    const first = channels * i;
+    const colour = channels === 3 ? data.subarray(first, first + 3) : new Array(3).fill(data[first]);
+    image.data.set([...colour, 255], 4 * i);
   }
   const canvas = new OffscreenCanvas(width, height);
   canvas.getContext("2d").putImageData(image, 0, 0);

@@ -51,7 +51,9 @@ export function choosePlace() {
   if (!value) return;
   sessionStorage.setItem(REMEMBERED, value);
   delete document.body.dataset.ready;
-  if (!readers.has(value)) readers.set(value, value === "server" ? new ServerReader(server) : new TabReader(tab, value));
+  if (!readers.has(value)) {
+    readers.set(value, value === "server" ? new ServerReader(server) : new TabReader(tab, value));
+  }
   reader = readers.get(value);
   if (value === "server" && server.api_key_needed && !reader.key) askForKey(reader);
   changed(reader);

@@ -3,7 +3,7 @@
 
 import { cropOf } from "./crops.js";
 
-/** The worker of this tab, hired when it is needed. It keeps every model that it loaded, so that one can be asked again. */
+/** The worker of this tab, hired when it is needed. It keeps every model that it loaded: each can be asked again. */
 export class Tab {
   /** @param built built/models.json. */
   constructor({ detector, models }, threads) {
