@@ -9,7 +9,8 @@ import io
 import json
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,14 @@ def choose(page: Any, *files: Any) -> None:
     number = page.locator("#strip li").count() + 1
     page.set_input_files("#files", list(files))
     page.wait_for_selector(f"#strip li:nth-child({number})[data-done=true]", timeout=LONG_MS)
+
+
+def wait_until(page: Any, condition: Callable[[], Any]) -> None:
+    """Waits until a condition holds while the page and its routes go on; fails if it does not in time."""
+    deadline = time.monotonic() + LONG_MS / 1000
+    while not condition():
+        assert time.monotonic() < deadline, "it took too long"
+        page.wait_for_timeout(20)
 
 
 def download(page: Any, button: str) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import gzip
 import importlib
@@ -21,6 +22,7 @@ from page_helpers import DONE, LONG_MS, READY, Log, choose, download, file, png,
 from PIL import ExifTags, Image
 
 from mien import Recognizer
+from mien.recognition.explain import colours
 from mien.recognition.results import Face
 
 pytest.importorskip("playwright.sync_api", reason="the page is tested with playwright; pip install 'mien[dev]'")
@@ -268,6 +270,129 @@ def test_a_damaged_file_gives_a_reason_and_the_next_one_is_read(
         check_one_face(page)
 
 
+@pytest.mark.parametrize(
+    "part",
+    ["models/yunet.onnx", "models/mini-int8.onnx", "built/ort.wasm.min.mjs", "built/ort-wasm-simd-threaded.wasm",
+     "reading/worker.js"],
+)  # fmt: skip
+def test_a_part_that_could_not_be_fetched_is_fetched_again_for_the_next_photo(
+    browser: Any, service: str, astronaut: bytes, part: str
+) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    context.route(f"**/{part}", lambda route: route.fulfill(status=503, body=""))
+    page.goto(service)
+    page.wait_for_selector("#state:has-text('This tab cannot read pictures')", timeout=LONG_MS)
+    context.unroute(f"**/{part}")
+    choose(page, file("astronaut.png", astronaut, "image/png"))
+    check_one_face(page)
+    page.wait_for_selector("body[data-ready='tab mini-int8']", timeout=LONG_MS)
+    assert page.inner_text("#problem") == ""
+    context.close()
+
+
+def test_after_a_worker_was_lost_the_next_photo_is_read(browser: Any, service: str, astronaut: bytes) -> None:
+    lose = """async () => {
+        const { currentReader } = await import("./places.js");
+        const { worker } = currentReader().tab ?? currentReader();
+        worker.dispatchEvent(new ErrorEvent("error", {message: "out of memory", cancelable: true}));
+    }"""
+    with opened(browser, service) as (page, _):
+        for _ in range(2):
+            page.evaluate(lose)
+            choose(page, file("astronaut.png", astronaut, "image/png"))
+            check_one_face(page)
+
+
+def probabilities(page: Any) -> list[float]:
+    """The probabilities of the only face in the latest record."""
+    return list(records(page)[-1]["faces"][0]["probabilities"].values())
+
+
+def test_answers_come_from_the_model_that_is_shown(browser: Any, service: str, astronaut: bytes) -> None:
+    """Even if another one was chosen for a moment, whose network comes late."""
+    expected = list(Recognizer("mini-int8").recognize(astronaut).faces[0].probabilities.values())
+    held: list[Any] = []
+    with opened(browser, service) as (page, _):
+        page.context.route("**/models/nano-int8.onnx", lambda route: held.append(route))
+        page.select_option("#where", "nano-int8")
+        helpers.wait_until(page, lambda: held)
+        page.select_option("#where", "mini-int8")
+        page.wait_for_selector("body[data-ready='tab mini-int8']", timeout=LONG_MS)
+        assert page.inner_text("#about-name") == "mini"
+        choose(page, file("before.png", astronaut, "image/png"))
+        assert probabilities(page) == pytest.approx(expected, abs=0.01)
+        with page.expect_event("requestfinished", lambda request: "nano" in request.url, timeout=LONG_MS):
+            held[0].continue_()
+        page.wait_for_timeout(3000)  # nano is loaded now
+        assert page.get_attribute("body", "data-ready") == "tab mini-int8"
+        choose(page, file("after.png", astronaut, "image/png"))
+        assert probabilities(page) == pytest.approx(expected, abs=0.01)
+        page.select_option("#where", "nano-int8")
+        choose(page, file("nano.png", astronaut, "image/png"))
+        assert probabilities(page) != pytest.approx(expected, abs=0.01)
+        assert "with nano-int8" in page.inner_text("#summary")
+
+
+def heat_map(page: Any) -> str:
+    page.click(".face button")
+    page.wait_for_selector(".heat canvas", timeout=LONG_MS)
+    return str(page.evaluate("document.querySelector('.heat canvas').toDataURL()"))
+
+
+def test_a_heat_map_is_of_the_model_that_read_the_photo(browser: Any, service: str, astronaut: bytes) -> None:
+    maps = []
+    for place in (None, "nano-int8", "server"):
+        with opened(browser, service) as (page, log):
+            choose(page, file("astronaut.png", astronaut, "image/png"))
+            if place is not None:
+                page.select_option("#where", place)
+                page.wait_for_selector(f"body[data-ready$='{place.replace('server', 'mini')}']", timeout=LONG_MS)
+                page.click("#strip button")
+            assert "with mini-int8" in page.inner_text("#summary")
+            maps.append(heat_map(page))
+            assert log.sent() == []
+    assert maps[0] == maps[1] == maps[2]
+
+
+@pytest.mark.parametrize(("place", "model"), [(None, "mini-int8"), ("server", "mini")])
+def test_a_heat_map_lies_over_what_the_network_read_beyond_the_edge_of_the_photo_too(
+    browser: Any, service: str, place: str | None, model: str
+) -> None:
+    photo = png(skimage.data.astronaut()[:, 215:])  # cuts the face in two
+    (face,) = Recognizer(model).recognize(photo).faces
+    assert face.box[0] == 0 and face.box[2] < 0.8 * face.box[3] and face.crop is not None
+    with opened(browser, service, place) as (page, _):
+        choose(page, file("cut.png", photo, "image/png"))
+        data = base64.b64decode(heat_map(page).partition(",")[2])
+    heat = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(float)
+    ground = Image.fromarray(face.crop).convert("L").resize(heat.shape[:2], Image.Resampling.BILINEAR)
+    expected = colours(np.zeros(heat.shape[:2]), 0.3 + 0.6 * np.asarray(ground) / 255)
+    is_plain = np.ptp(heat, axis=2) < 12  # the pixels with nearly no colour
+    assert is_plain.mean() > 0.05
+    assert np.abs(heat - expected)[is_plain].mean() < 5
+
+
+def test_a_photo_belongs_to_the_reader_that_was_asked(browser: Any, service: str, astronaut: bytes) -> None:
+    """What was read in the tab is not sent for its heat map, although the server was chosen while it was read."""
+    held: list[Any] = []
+    context = browser.new_context()
+    page, log = context.new_page(), Log()
+    context.on("request", log.note)
+    context.route("**/models/yunet.onnx", lambda route: held.append(route))
+    page.goto(service)
+    page.set_input_files("#files", [file("astronaut.png", astronaut, "image/png")])
+    helpers.wait_until(page, lambda: held)
+    page.select_option("#where", "server")
+    page.wait_for_selector("body[data-ready='server mini']", timeout=LONG_MS)
+    held[0].continue_()
+    page.wait_for_selector(DONE, timeout=LONG_MS)
+    assert "read in this tab with mini-int8" in page.inner_text("#summary")
+    heat_map(page)
+    assert log.sent() == []
+    context.close()
+
+
 @pytest.mark.parametrize("reading_place", [None, "server"])
 def test_a_film_has_a_timeline(browser: Any, service: str, tmp_path: Path, reading_place: str | None) -> None:
     astronaut = skimage.data.astronaut()[:480]
@@ -304,6 +429,83 @@ def test_the_camera_asks_first_and_is_read_live(chromium: Any, service: str, tmp
         assert page.locator("#stage video").count() == 0
         assert log.sent() == []
     browser.close()
+
+
+@contextmanager
+def first_answer_held(browser: Any, service: str) -> Iterator[tuple[Any, list[Any]]]:
+    """The page, which reads on the server, and the requests of its pictures, of which the first gets no answer yet."""
+    requests: list[Any] = []
+
+    def hold(route: Any) -> None:
+        requests.append(route)
+        if len(requests) > 1:
+            route.continue_()
+
+    with opened(browser, service, "server") as (page, _):
+        page.route("**/v1/recognize", hold)
+        yield page, requests
+
+
+@pytest.mark.parametrize("kind", ["photo", "film", "two photos"])
+def test_what_was_forgotten_stays_forgotten_although_it_was_being_read(
+    browser: Any, service: str, tmp_path: Path, astronaut: bytes, kind: str
+) -> None:
+    photo = file("astronaut.png", astronaut, "image/png")
+    with first_answer_held(browser, service) as (page, requests):
+        if kind == "film":
+            frames = [skimage.data.astronaut()[:480]] * 10
+            page.set_input_files(
+                "#files", [file("film.webm", helpers.film(frames, tmp_path / "film.webm"), "video/webm")]
+            )
+        else:
+            page.set_input_files("#files", [photo] * (2 if kind == "two photos" else 1))
+        helpers.wait_until(page, lambda: requests)
+        page.click("#forget")
+        with page.expect_response("**/v1/recognize", timeout=LONG_MS):
+            requests[0].continue_()
+        page.wait_for_timeout(1000)
+        assert not page.is_visible("#result") and not page.is_visible("#visit")
+        assert page.locator("#stage img, #stage video, .box, .face, #strip li").count() == 0
+        assert "astronaut" not in page.content() and "film.webm" not in page.content()
+        assert len(requests) == 1, "what was forgotten is not sent"
+        choose(page, photo)
+        check_one_face(page)
+
+
+def test_a_camera_that_was_started_runs_on_when_a_photo_was_read(
+    chromium: Any, service: str, tmp_path: Path, astronaut: bytes
+) -> None:
+    write_camera(tmp_path / "camera.y4m", frames=30)
+    flags = (*helpers.browser.FLAGS, *CAMERA_FLAGS, f"--use-file-for-fake-video-capture={tmp_path / 'camera.y4m'}")
+    browser = chromium.launch(executable_path=str(helpers.CHROMIUM), args=list(flags))
+    with first_answer_held(browser, service) as (page, requests):
+        page.set_input_files("#files", [file("astronaut.png", astronaut, "image/png")])
+        helpers.wait_until(page, lambda: requests)
+        page.click("#use-camera")
+        page.click("#start-camera")
+        page.wait_for_selector(".box", timeout=LONG_MS)
+        requests[0].continue_()
+        page.wait_for_selector("#strip li[data-done=true]", timeout=LONG_MS)
+        assert page.locator("#stage video").count() == 1 and page.is_visible("#stop-camera")
+        page.click("#strip button")
+        check_one_face(page)
+        assert page.locator("#stage video").count() == 0 and not page.is_visible("#stop-camera")
+    browser.close()
+
+
+def test_a_photo_that_was_chosen_stays_when_another_one_was_read(browser: Any, service: str, astronaut: bytes) -> None:
+    with opened(browser, service, "server") as (page, _):
+        choose(page, file("first.png", astronaut, "image/png"))
+        requests: list[Any] = []
+        page.route("**/v1/recognize", lambda route: requests.append(route))
+        page.set_input_files("#files", [file("second.png", astronaut, "image/png")])
+        helpers.wait_until(page, lambda: requests)
+        page.wait_for_selector("#result-title:has-text('second.png')", timeout=LONG_MS)
+        page.click("#strip li:nth-child(2) button")  # it is shown already, and nothing is known of it yet
+        page.click("#strip li:nth-child(1) button")
+        requests[0].continue_()
+        page.wait_for_selector("#strip li:nth-child(2)[data-done=true]", timeout=LONG_MS)
+        assert page.inner_text("#result-title") == "first.png"
 
 
 def test_a_picture_can_be_pasted_and_dropped(browser: Any, service: str, astronaut: bytes) -> None:

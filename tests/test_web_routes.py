@@ -6,8 +6,13 @@ import base64
 import io
 import json
 import logging
+import subprocess
+import sys
 import tempfile
 import threading
+import time
+import tracemalloc
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +24,11 @@ from starlette.testclient import TestClient
 from web_helpers import Broken, Gate, client, face, files, recognizer, wait_until
 
 from mien.errors import MienError
-from mien.web import access, routes
+from mien.web import access, routes, uploads
 from mien.web.app import create_app
 from mien.web.assets import Assets
 from mien.web.guard import SECURITY_HEADERS
-from mien.web.problems import KINDS, MEDIA_TYPE
+from mien.web.problems import KINDS, MEDIA_TYPE, Problem
 from mien.web.settings import ServiceSettings, read_api_keys
 
 PNG = {"content-type": "image/png"}
@@ -105,6 +110,7 @@ def test_explanations_are_a_picture_or_numbers(service: TestClient) -> None:
     (explanation,) = answer["explanations"]
     assert explanation["face"] == 1 and explanation["label"] == "calm" and explanation["box"][0] == 24.0
     assert np.array(explanation["relevance"]).shape == (8, 8)
+    assert np.array(explanation["crop"]).shape == (8, 8) and np.array(explanation["crop"]).max() == 220
 
 
 @pytest.mark.parametrize(
@@ -140,7 +146,8 @@ def test_deepface_forms_and_faces_that_are_not_enforced(service: TestClient) -> 
     response = service.post("/analyze", files={"img": ("a.png", face(0))}, data=fields)
     assert [result["region"]["w"] for result in response.json()["results"]] == [24]
     problem(service.post("/analyze", files={"img": ("a.png", face(0))}), 400, "no-face")
-    problem(service.post("/analyze", files={"img": ("a.png", face())}, data={"actions": "age"}), 422, "value")
+    for actions in ("age", 200 * "emotion "):
+        problem(service.post("/analyze", files={"img": ("a.png", face())}, data={"actions": actions}), 422, "value")
 
 
 @pytest.mark.parametrize("picture", ["https://example.org/a.jpg", "/etc/passwd", "file:///etc/passwd", "../a.png"])
@@ -195,6 +202,10 @@ BODIES: dict[str, tuple[dict[str, Any], int, str]] = {
     "half base64": ({"json": {"pictures": ["abc"]}}, 422, "value"),
     "too many": ({"files": files([face()] * 5)}, 413, "too-large"),
     "too many in JSON": ({"json": {"pictures": ["aGFsbG8="] * 5}}, 413, "too-large"),
+    "too many and wrong": ({"json": {"pictures": [1] * 5}}, 413, "too-large"),
+    "too many and empty": ({"json": {"pictures": [""] * 5}}, 413, "too-large"),
+    "too many values": ({"json": {"pictures": ["aGFsbG8="], "more": [0] * 10_000}}, 413, "too-large"),
+    "a data URL without an end": ({"json": {"pictures": ["data:" + "a" * 90_000]}}, 422, "value"),
     "too many bytes": ({"content": bytes(100_001), "headers": PNG}, 413, "too-large"),
     "too many bytes, in pieces": ({"content": iter([bytes(60_000)] * 2), "headers": PNG}, 413, "too-large"),
     "too many pixels": ({"content": face(count=200), "headers": PNG}, 413, "too-large"),
@@ -204,6 +215,29 @@ BODIES: dict[str, tuple[dict[str, Any], int, str]] = {
     "a page": ({"content": b"<svg onload=alert(1)>", "headers": {"content-type": "image/svg+xml"}}, 422, "picture"),
     "a picture that ends early": ({"content": face()[:60], "headers": PNG}, 422, "picture"),
 }
+
+
+HEIC_IN_A_FRESH_WORKER = """
+import io
+import pillow_heif
+from PIL import Image
+from web_helpers import client
+buffer = io.BytesIO()
+pillow_heif.from_pillow(Image.new("RGB", (400, 300))).save(buffer)
+assert "HEIF" not in Image.OPEN, "nobody has told Pillow of HEIC yet"
+with client(max_pixels=10_000) as test_client:
+    for _ in range(2):
+        print(test_client.post("/v1/recognize", content=buffer.getvalue(), headers={"content-type": "image/heic"}).text)
+"""
+
+
+def test_the_pixels_of_the_first_heic_of_a_worker_are_checked() -> None:
+    pytest.importorskip("pillow_heif")
+    command = [sys.executable, "-c", HEIC_IN_A_FRESH_WORKER]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parent)
+    for line in result.stdout.splitlines():
+        assert "is 400x300 pixels, expected at most 10,000" in line, line
+    assert len(result.stdout.splitlines()) == 2
 
 
 @pytest.fixture(scope="module")
@@ -217,6 +251,39 @@ def small_service() -> Any:
 def test_a_wrong_body_is_a_problem_before_anything_is_searched(small_service: TestClient, name: str) -> None:
     arguments, status, kind = BODIES[name]
     problem(small_service.post("/v1/recognize", **arguments), status, kind)
+
+
+MEGABYTES: dict[str, bytes] = {
+    "empty pictures": b'{"pictures": [' + b'"",' * 500_000 + b'""]}',
+    "wrong pictures": b'{"pictures": [' + b"[]," * 500_000 + b"[]]}",
+    "other values": b'{"pictures": "aGFsbG8=", "more": [' + b"{}," * 500_000 + b"{}]}",
+    "spaces": b'{"pictures": "' + b"aG\\n " * 300_000 + b'"}',
+    "folders": b'{"pictures": {"name": "' + b"/" * 1_500_000 + b'a", "data": "aGFsbG8="}}',
+    "a data URL without an end": b'{"pictures": "data:' + b"a" * 1_500_000 + b'"}',
+}
+
+
+@pytest.mark.parametrize("name", MEGABYTES)
+def test_a_body_of_json_takes_memory_and_time_by_its_bytes_alone(name: str) -> None:
+    """Nobody can break it off, and other threads wait for it."""
+    tracemalloc.start()
+    start = time.process_time()
+    with suppress(Problem):
+        uploads._from_json(MEGABYTES[name], ServiceSettings())
+    seconds, peak = time.process_time() - start, tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert seconds < 2 and peak < 5 * len(MEGABYTES[name])
+
+
+def test_the_data_urls_of_browsers_are_taken_and_no_others() -> None:
+    data = base64.b64encode(b"hello").decode()
+    for start in ("", "data:;base64,", "data:image/png;base64,", "data:image/svg+xml;charset=utf-8;a=b;base64,"):
+        for text in (start + data, f"{start} {data[:3]}\r\n{data[3:]}\t"):
+            (upload,) = uploads._from_json(json.dumps({"pictures": [text]}).encode(), ServiceSettings()).pictures
+            assert upload.data == b"hello"
+    for start in ("data:image/png,", "data:image/png;base64", "data:a/b/c;base64,", "data:a;;base64,", "é"):
+        with pytest.raises(Problem, match="is not base64"):
+            uploads._from_json(json.dumps({"pictures": [start + data]}).encode(), ServiceSettings())
 
 
 def broken_pictures() -> list[bytes]:

@@ -120,17 +120,29 @@ def _check_kind(head: bytes, where: str, suffix: str) -> None:
 
 
 def _decode(data: bytes, where: str) -> np.ndarray:
-    with open_picture(data, where, (*_FORMATS, *_extra_formats(data[:HEAD], where)), _MOST) as image:
+    with open_picture(data, where, formats_of(data, where), _MOST) as image:
         _check_size(image.size, where)  # before anything is decoded
         return _pixels(image, where)
 
 
-def _extra_formats(head: bytes, where: str) -> tuple[str, ...]:
-    """Returns Pillow's names of the formats beyond ``_FORMATS`` that a file needs; HEIC needs pillow-heif.
+def formats_of(data: bytes, where: str) -> tuple[str, ...]:
+    """Returns Pillow's names of the formats as which a file is opened, all of which Pillow knows from then on.
+
+    Whoever looks at the head of a file before ``read`` does has to open it with these formats and no others: HEIC is
+    unknown to Pillow before the first such file came by here.
+
+    Args:
+        data: content of the file.
+        where: name of the picture in messages.
 
     Raises:
-        MienError: pillow-heif is not installed, or the format is one that is not read.
+        MienError: it is a HEIC file and pillow-heif is not installed, or the format is one that is not read.
     """
+    return (*_FORMATS, *_extra_formats(data[:HEAD], where))
+
+
+def _extra_formats(head: bytes, where: str) -> tuple[str, ...]:
+    """Returns Pillow's names of the formats beyond ``_FORMATS`` that a file needs; HEIC needs pillow-heif."""
     if head.startswith(_JPEG_2000):
         raise MienError(f"{where}: is a JPEG 2000 picture, which Mien does not read; save it as JPEG, PNG or TIFF")
     if head[4:8] != b"ftyp" or head[8:12] not in _HEIC_BRANDS or b"avif" in head[:64]:

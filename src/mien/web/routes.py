@@ -28,6 +28,8 @@ router = APIRouter()
 
 JSON_LINES = "application/x-ndjson"
 
+_LONGEST_ACTIONS = 1000
+
 _PROBLEMS = (
     "bad-request", "api-key", "slow", "too-large", "media-type", "picture", "value", "internal", "busy", "timeout",
 )  # fmt: skip
@@ -209,6 +211,7 @@ def _explanation(numbered: tuple[int, Face], explanation: Explanation) -> dict[s
         "label": explanation.label,
         "method": explanation.method,
         "box": face.record()["box"],
+        "crop": explanation.crop.tolist(),
         "relevance": [[round(float(value), 4) for value in row] for row in explanation.relevance],
     }
 
@@ -221,7 +224,8 @@ def _png(explanations: list[Explanation]) -> bytes:
 
 def _check_actions(actions: Any) -> None:
     """Accepts ``["emotion"]`` as a list, as text of a list, or as words between commas; nothing means the same."""
-    words = re.findall(r"\w+", actions) if isinstance(actions, str) else actions
+    is_text = isinstance(actions, str) and len(actions) <= _LONGEST_ACTIONS  # a longer one is not split into words
+    words = re.findall(r"\w+", actions) if is_text else actions
     if words is None or words == []:
         return
     if not isinstance(words, list) or any(word != "emotion" for word in words):

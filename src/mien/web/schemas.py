@@ -56,6 +56,9 @@ class ExplanationModel(BaseModel):
     label: str = Field(description="the explained expression")
     method: str
     box: list[float]
+    crop: list[list[int]] | list[list[list[int]]] = Field(
+        description="what the network read: a grey value from 0 to 255 for each pixel, or red, green and blue"
+    )
     relevance: list[list[float]] = Field(
         description="a number for each pixel of the crop: above 0 it speaks for the label, below 0 against it; mean "
         "fall of the log-odds in nats"

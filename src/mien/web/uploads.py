@@ -8,6 +8,7 @@ import binascii
 import io
 import json
 import re
+import string
 import time
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
+from mien.recognition.pictures import formats_of
 from mien.text import shown
 from mien.web.problems import Problem
 from mien.web.settings import MOST_SCANS, ServiceSettings
@@ -31,12 +33,18 @@ SLOWEST_BYTES_S = 32_768
 MOST_FIELDS = 16
 """Fields of a form, besides pictures, at most."""
 
+MOST_COMMAS, COMMAS_OF_A_PICTURE = 2048, 64
+"""Commas of a JSON body at most, and how many more for each picture that it may hold. Every value of a list or of an
+object but the first has one before it, and base64 has none, so that this bounds the number of values."""
+
 _LONGEST_FIELD = 4096
 _LONGEST_NAME = 255
 _IN_THREAD = 65_536
 """Bytes from which on a body is not looked into by the event loop, which has to answer others meanwhile."""
 
-_DATA_URL = re.compile(r"data:[\w.+-]*/?[\w.+-]*(;[\w.+=-]+)*;base64,", re.ASCII)
+# What was matched is not given back (*+, ++): else the time grows with the square of the text's length.
+_DATA_URL = re.compile(r"data:[\w.+-]*+(?:/[\w.+-]*+)?+(?:;[\w.+=-]++)*?;base64,", re.ASCII)
+_WHITE_SPACE = string.whitespace.encode()
 _BINARY = "application/octet-stream"
 
 
@@ -124,13 +132,12 @@ async def read_form(request: Request, body: bytes, settings: ServiceSettings) ->
     if kind == "multipart/form-data":
         form = await _from_multipart(request.headers, body, settings)
     elif kind == "application/json":
-        form = await (asyncio.to_thread(_from_json, body) if len(body) > _IN_THREAD else _at_once(body))
+        is_large = len(body) > _IN_THREAD
+        form = await asyncio.to_thread(_from_json, body, settings) if is_large else _from_json(body, settings)
     else:
         form = Form([Upload("picture 0", body)], {})
     if not form.pictures or not any(upload.data for upload in form.pictures):
         raise Problem("picture", "the body holds no picture; send at least one")
-    if len(form.pictures) > settings.max_pictures:
-        raise _too_many_pictures(settings)
     if len(body) > _IN_THREAD:  # the heads of hostile files may be large as well
         await asyncio.to_thread(_check_pictures, form.pictures, settings)
     else:
@@ -151,21 +158,17 @@ def check_picture(upload: Upload, settings: ServiceSettings) -> None:
     """
     most = f"expected at most {settings.max_pixels:,} pixels; make it smaller"
     try:
-        with Image.open(io.BytesIO(upload.data)) as image:
+        with Image.open(io.BytesIO(upload.data), formats=formats_of(upload.data, upload.name)) as image:
             (width, height), kind = image.size, image.format
     except Image.DecompressionBombError as error:
         raise Problem("too-large", f"{upload.name}: is huge, {most}") from error
-    except Exception:  # Pillow raises many kinds; the reader reports what is wrong with the picture.
+    except Exception:  # Pillow raises many kinds; the reader, which opens the same formats, reports what is wrong.
         return
     if width * height > settings.max_pixels:
         raise Problem("too-large", f"{upload.name}: is {width}x{height} pixels, {most}")
     # In JPEG data the bytes FF DA occur as the marker of a scan only: FF is always stuffed inside of scans.
     if kind in ("JPEG", "MPO") and upload.data.count(b"\xff\xda") > MOST_SCANS:
         raise Problem("too-large", f"{upload.name}: has more than {MOST_SCANS} scans, which take long; save it anew")
-
-
-async def _at_once(body: bytes) -> Form:
-    return _from_json(body)
 
 
 async def _from_multipart(headers: Headers, body: bytes, settings: ServiceSettings) -> Form:
@@ -194,8 +197,15 @@ async def _from_multipart(headers: Headers, body: bytes, settings: ServiceSettin
     return Form(pictures, values)
 
 
-def _from_json(body: bytes) -> Form:
-    """Reads ``{"pictures": [BASE64 or {"name": ..., "data": BASE64}, ...], ...}``; ``img`` is one picture."""
+def _from_json(body: bytes, settings: ServiceSettings) -> Form:
+    """Reads ``{"pictures": [BASE64 or {"name": ..., "data": BASE64}, ...], ...}``; ``img`` is one picture.
+
+    Nobody can break this off, and meanwhile no other thread runs. So what is made of a body is bounded by its bytes:
+    commas and pictures are counted before a value is made of them, and a text is never split into a list.
+    """
+    most_commas = MOST_COMMAS + COMMAS_OF_A_PICTURE * settings.max_pictures
+    if body.count(b",") > most_commas:
+        raise Problem("too-large", f"the body has more than {most_commas:,} commas; send pictures and short names only")
     try:
         document = json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -207,8 +217,10 @@ def _from_json(body: bytes) -> Form:
     if key is None:
         raise Problem("value", 'the body has no member "pictures"; expected {"pictures": [BASE64, ...]}')
     values = document.pop(key)
-    pictures = [_from_item(item, index) for index, item in enumerate(values if isinstance(values, list) else [values])]
-    return Form(pictures, document)
+    items = values if isinstance(values, list) else [values]
+    if len(items) > settings.max_pictures:
+        raise _too_many_pictures(settings)
+    return Form([_from_item(item, index) for index, item in enumerate(items)], document)
 
 
 def _from_item(item: Any, index: int) -> Upload:
@@ -219,7 +231,7 @@ def _from_item(item: Any, index: int) -> Upload:
     prefix = _DATA_URL.match(text)
     text = text[prefix.end() :] if prefix else text
     try:
-        data = base64.b64decode("".join(text.split()), validate=True)
+        data = base64.b64decode(text.encode("ascii").translate(None, _WHITE_SPACE), validate=True)
     except (binascii.Error, ValueError) as error:
         raise Problem(
             "value", f"{where}: is not base64; send the bytes of the picture: URLs and paths are not fetched"
@@ -229,7 +241,7 @@ def _from_item(item: Any, index: int) -> Upload:
 
 def _name(name: str | None, index: int) -> str:
     """Returns the name of a picture for its record: the last part of a client's path, safe to print."""
-    last = re.split(r"[/\\]", name or "")[-1].strip()
+    last = (name or "").replace("\\", "/").rpartition("/")[2].strip()
     return shown(last[:_LONGEST_NAME]) or f"picture {index}"
 
 

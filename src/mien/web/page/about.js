@@ -3,8 +3,11 @@
 import { byId, element } from "./dom.js";
 import { colourOf, counted, percent } from "./labels.js";
 
+let shown = null; // the model that was shown last
+
 /** Shows a model: an entry of built/models.json, or the answer of GET v1/model. */
 export async function showModel(about) {
+  shown = about;
   byId("about-name").textContent = about.title ?? about.name;
   byId("facts").replaceChildren(...facts(about));
   byId("confusion").replaceChildren(...(about.scores?.confusion ? [confusion(about.scores)] : []));
@@ -13,6 +16,7 @@ export async function showModel(about) {
   report.hidden = !about.report;
   if (about.report) report.href = about.report.replace(/^\//, "");
   const card = await cardOf(about);
+  if (shown !== about) return; // another one was chosen meanwhile
   byId("card-box").hidden = !card;
   byId("card").replaceChildren(...(card ? markdown(card) : []));
 }

@@ -1,5 +1,6 @@
 // The list of faces: for each a card with the answer in words and a bar for every expression.
 
+import { drawCrop } from "./crops.js";
 import { element } from "./dom.js";
 import { drawHeat } from "./heat.js";
 import { colourOf, percent, verdict } from "./labels.js";
@@ -9,7 +10,7 @@ const THUMB = 112;
 export class FaceList {
   /**
    * @param root an <ol>.
-   * @param actions {choose(index), explain(index) -> {relevance, size}, share()}.
+   * @param actions {choose(index), explain(index) -> {relevance, size, crop}}.
    */
   constructor(root, actions) {
     this.root = root;
@@ -102,7 +103,7 @@ class Card {
       pen.clearRect(0, 0, THUMB, THUMB);
       pen.drawImage(this.source, box[0] + (box[2] - side) / 2, box[1] + (box[3] - side) / 2, side, side, 0, 0, THUMB, THUMB);
     } else if (crop) {
-      drawCrop(pen, crop);
+      drawCrop(pen, crop, THUMB);
     }
   }
 
@@ -111,7 +112,7 @@ class Card {
     this.button.textContent = "Hiding parts of the face…";
     try {
       const canvas = element("canvas", { role: "img", "aria-label": `Heat map of face ${this.index + 1} for ${this.face.label}` });
-      drawHeat(canvas, this.source, this.face, await this.actions.explain(this.index), this.actions.share());
+      drawHeat(canvas, await this.actions.explain(this.index));
       const legend = element("p", { class: "legend" },
         element("span", { class: "against" }, `against ${this.face.label}`), element("span", { class: "for" }, `for ${this.face.label}`));
       const note = element("p", { class: "small" }, "Parts were hidden one after the other. This shows what the answer depends on, not what the person feels.");
@@ -123,15 +124,4 @@ class Card {
     }
     this.button.disabled = false;
   }
-}
-
-function drawCrop(pen, { data, width, height, channels }) {
-  const image = new ImageData(width, height);
-  for (let i = 0; i < width * height; i++) {
-    for (let channel = 0; channel < 3; channel++) image.data[4 * i + channel] = data[channels * i + (channels === 3 ? channel : 0)];
-    image.data[4 * i + 3] = 255;
-  }
-  const canvas = new OffscreenCanvas(width, height);
-  canvas.getContext("2d").putImageData(image, 0, 0);
-  pen.drawImage(canvas, 0, 0, THUMB, THUMB);
 }

@@ -1,6 +1,7 @@
 // Draws which parts of a face an answer depends on, in the colours of mien.recognition.explain: mixed in OKLab
 // (Ottosson 2020), where equal distances look equally large.
 
+import { drawCrop } from "./crops.js";
 import { blurred } from "./reading/occlusion.js";
 
 const FOR = [230, 97, 0];
@@ -8,7 +9,6 @@ const AGAINST = [38, 84, 190];
 const STRONGEST = 0.85;
 const SMOOTHING = 1 / 24;
 const SIDE = 288;
-const MARGIN = 0.02;
 
 const TO_CONE = [
   [0.4122214708, 0.5363325363, 0.0514459929],
@@ -32,16 +32,15 @@ const FROM_CONE = [
 ];
 
 /**
- * Draws a heat map on a canvas: the face in grey, orange for the label, blue against it.
- * @param source an <img> or <video> with the face, or null.
- * @param share of the face's frame that the network reads: image size / face size.
+ * Draws a heat map on a canvas: the face in grey, orange for the label, blue against it. The ground is the crop itself,
+ * so that every colour lies over what was hidden there, also beyond the edges of the photo.
+ * @param explanation {relevance, size, crop}: a number for each pixel of the crop, of size x size pixels.
  */
-export function drawHeat(canvas, source, face, { relevance, size }, share) {
+export function drawHeat(canvas, { relevance, size, crop }) {
   canvas.width = canvas.height = SIDE;
   const pen = canvas.getContext("2d", { willReadFrequently: true });
-  pen.fillStyle = "rgb(128 128 128)";
-  pen.fillRect(0, 0, SIDE, SIDE);
-  if (source) pen.drawImage(source, ...readSquare(face.box, share), 0, 0, SIDE, SIDE);
+  pen.imageSmoothingQuality = "high";
+  drawCrop(pen, crop, SIDE);
   const image = pen.getImageData(0, 0, SIDE, SIDE);
   const values = scaled(relevance, size);
   const tints = [FOR, AGAINST].map(toLab);
@@ -57,12 +56,6 @@ export function drawHeat(canvas, source, face, { relevance, size }, share) {
     }
   }
   pen.putImageData(image, 0, 0);
-}
-
-/** Left, top, width and height of what the network read of a face, in pixels of the picture. */
-function readSquare([left, top, width, height], share) {
-  const side = Math.max(width, height) * (1 + 2 * MARGIN) * share;
-  return [left + (width - side) / 2, top + (height - side) / 2, side, side];
 }
 
 function scaled(relevance, size) {

@@ -15,11 +15,12 @@ import { Timeline } from "./timeline.js";
 import { Visit } from "./visit.js";
 
 const stage = new Stage(byId("stage"), (index) => { mark(index); faceList.focus(index); });
-const faceList = new FaceList(byId("faces"), { choose: mark, explain, share: () => readShare() });
+const faceList = new FaceList(byId("faces"), { choose: mark, explain });
 const timeline = new Timeline(byId("timeline"), (time) => { if (shown?.video) shown.video.currentTime = time; });
-const visit = new Visit(byId("strip"), show);
+const visit = new Visit(byId("strip"), choose);
 
 let shown = null; // the item that is on the stage
+let awaited = null; // the item that goes there once it is read; null if something else was asked for meanwhile
 let queue = Promise.resolve();
 let filmReading = null; // an AbortController while a film is read
 let camera = null;
@@ -33,37 +34,40 @@ function take(files) {
     kind: "picture", records: [], error: null, isDone: false,
   }));
   for (const item of items) visit.add(item);
+  awaited = items[0] ?? null;
   byId("visit").hidden = false;
-  items.forEach((item, index) => {
-    queue = queue.then(() => read(item, index === 0)).catch((error) => console.error(error));
-  });
+  for (const item of items) queue = queue.then(() => read(item)).catch((error) => console.error(error));
 }
 
-async function read(item, isFirst) {
-  if (!visit.items.includes(item)) return; // it was forgotten while it waited
+const isForgotten = (item) => !visit.items.includes(item);
+
+async function read(item) {
+  if (isForgotten(item)) return;
   try {
     const kind = await kindOf(item.file);
     const reason = reasonAgainst(kind);
     item.isForeign = reason !== null;
     if (reason) throw new Error(reason);
     item.kind = kind === "film" ? "film" : "picture";
+    if (!document.body.dataset.ready) showState(currentReader()); // what could not be loaded is tried again
     if (item.kind === "film") await readFilmItem(item);
-    else await readPicture(item, isFirst);
+    else await readPicture(item);
   } catch (error) {
     item.error = error.message;
     if (!item.records.length) item.records = [brokenRecord(item)];
   }
+  if (isForgotten(item)) return;
   item.isDone = true;
   visit.refresh(item);
-  if (isFirst || item === shown) show(item);
+  if (item === awaited || item === shown) show(item);
 }
 
-async function readPicture(item, isFirst) {
+async function readPicture(item) {
   const started = performance.now();
-  if (isFirst) present(item);
-  const answer = await currentReader().read(item.file);
+  if (item === awaited) present(item);
+  item.reader = currentReader(); // another one may be chosen while this one reads
+  const answer = await item.reader.read(item.file);
   performance.measure("mien-answer", { start: started });
-  item.reader = currentReader();
   item.milliseconds = answer.milliseconds;
   const { width, height, faces } = answer;
   const status = faces.length ? "ok" : "no_face";
@@ -85,7 +89,7 @@ async function loadedImage(url) {
 /** Shows a picture before it is read, so that something happens at once. */
 async function present(item) {
   const media = await loadedImage(item.url);
-  if (!media || item.isDone) return;
+  if (!media || item.isDone || item !== awaited) return;
   item.media = media;
   shown = item;
   startResult(item.name, "Looking for faces…");
@@ -99,12 +103,15 @@ async function readFilmItem(item) {
   const video = element("video", { controls: true, muted: true, playsinline: true });
   video.muted = true;
   await openFilm(video, item.url);
+  if (isForgotten(item)) return;
   item.video = video;
   video.addEventListener("timeupdate", () => item === shown && showMoment(item));
-  shown = item;
-  startResult(item.name, "Reading the film…");
-  stage.show(video, video.videoWidth, video.videoHeight);
-  visit.mark(item);
+  if (item === awaited) {
+    shown = item;
+    startResult(item.name, "Reading the film…");
+    stage.show(video, video.videoWidth, video.videoHeight);
+    visit.mark(item);
+  }
   byId("film-tools").hidden = false;
   filmReading = new AbortController();
   item.reader = currentReader();
@@ -112,10 +119,9 @@ async function readFilmItem(item) {
     for await (const { record, share, duration } of readFilm(video, item.reader, item.name, thresholdOf(item.reader), filmReading.signal)) {
       item.records.push(record);
       item.duration = duration;
-      if (item.records.length === 1) visit.draw(item, video, video.videoWidth, video.videoHeight);
-      if (item !== shown) continue;
       byId("progress").value = share;
-      showFaces(item, record, null);
+      if (item.records.length === 1) visit.draw(item, video, video.videoWidth, video.videoHeight);
+      if (item === shown) showFaces(item, record, null);
     }
   } finally {
     filmReading = null;
@@ -138,7 +144,7 @@ function showMoment(item) {
 async function startCamera() {
   byId("consent").close();
   stopCamera();
-  shown = null;
+  shown = awaited = null;
   const video = element("video", { muted: true, playsinline: true, "aria-label": "The camera" });
   video.muted = true;
   camera = new Camera(video);
@@ -152,6 +158,7 @@ async function startCamera() {
     byId("tools").hidden = true;
     readLive();
   } catch (error) {
+    if (camera !== current) return;
     stopCamera();
     showProblem("The camera cannot be used", error.message);
   }
@@ -190,8 +197,9 @@ function toggleLive() {
 }
 
 async function takePhoto() {
-  const photo = await camera.photo();
-  take([photo]);
+  const current = camera;
+  const photo = await current.photo();
+  if (camera === current) take([photo]);
 }
 
 function stopCamera() {
@@ -218,11 +226,16 @@ function startResult(title, summary) {
   timeline.clear();
 }
 
-/** Shows an item of the visit. */
+/** Shows an item that was chosen in the strip, if it was read. */
+function choose(item) {
+  if (item.isDone) show(item);
+}
+
+/** Shows an item of the visit that was read. */
 function show(item) {
-  if (!item.isDone && item !== shown) return;
   stopCamera();
   shown = item;
+  awaited = null;
   visit.mark(item);
   if (item.error && !item.video) return showProblem(`${item.name} cannot be read`, item.error, item.isForeign ? "" : remedy());
   const [record] = item.records;
@@ -251,11 +264,12 @@ function summaryOf({ kind, records, milliseconds, reader, error, duration }) {
   }
   const place = reader.place === "tab" ? "in this tab" : "by the server";
   const time = Math.round(milliseconds.decode + milliseconds.read);
+  const how = `read ${place} with ${reader.name} in ${time} ms`;
   const { faces, width, height } = records[0];
   if (!faces.length) return `No face was found in ${width} × ${height} pixels. Faces that are turned away, covered, or smaller than 24 pixels are not seen.`;
   const unsure = faces.filter(({ uncertain }) => uncertain).length;
   const remark = unsure ? `, ${unsure === faces.length ? (unsure === 1 ? "" : "all ") : `${unsure} `}not sure` : "";
-  return `${counted(faces.length, "face")}${remark}; read ${place} in ${time} ms.`;
+  return `${counted(faces.length, "face")}${remark}; ${how}.`;
 }
 
 function showProblem(title, reason, hint = "") {
@@ -289,11 +303,6 @@ async function explain(index) {
 
 const thresholdOf = (reader) => modelInfo(reader).threshold ?? null;
 
-function readShare() {
-  const { image_size: read, face_size: whole } = modelInfo(currentReader());
-  return read && whole ? read / whole : 1;
-}
-
 async function showPlace(reader) {
   const info = modelInfo(reader);
   const isHere = reader.place === "tab";
@@ -303,7 +312,12 @@ async function showPlace(reader) {
     : `They are sent to ${location.host}, read there, and neither stored nor logged.`;
   byId("consent-place").replaceChildren(element("b", {}, isHere ? "Its pictures stay in this tab" : `Its pictures are sent to ${location.host}`), isHere ? " and are not recorded." : " and are not stored there.");
   byId("accuracy-text").textContent = accuracySentence(info);
-  await showModel(info);
+  await Promise.all([showModel(info), showState(reader)]);
+}
+
+/** Says whether a reader is ready, which may have to load its networks before. */
+async function showState(reader) {
+  const isHere = reader.place === "tab";
   byId("state").classList.remove("is-ready");
   byId("state").textContent = isHere ? "Loading what reads the pictures…" : "";
   try {
@@ -313,6 +327,7 @@ async function showPlace(reader) {
     byId("state").classList.add("is-ready");
     document.body.dataset.ready = `${reader.place} ${reader.name}`;
   } catch (error) {
+    if (reader !== currentReader()) return;
     byId("state").textContent = `This tab cannot read pictures: ${error.message}.`;
   }
 }
@@ -336,7 +351,10 @@ function forget() {
   filmReading?.abort();
   stopCamera();
   visit.clear();
-  shown = null;
+  shown = awaited = null;
+  startResult("", ""); // nor does the page hold names and faces any longer
+  stage.clear();
+  byId("problem").replaceChildren();
   byId("visit").hidden = true;
   byId("result").hidden = true;
   document.body.classList.remove("has-result");

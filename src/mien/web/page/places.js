@@ -1,7 +1,7 @@
 // Where pictures are read: in this tab with one of the models of the page, or on the server that serves it.
 
 import { byId, element } from "./dom.js";
-import { ServerReader, TabReader } from "./readers.js";
+import { ServerReader, Tab, TabReader } from "./readers.js";
 
 const DEFAULT = "mini-int8";
 const MOST_THREADS = 4;
@@ -9,9 +9,9 @@ const REMEMBERED = "mien-where";
 
 let built = null; // built/models.json: the models of this page
 let server = null; // the answer of GET v1/model
-let tabReader = null;
-let serverReader = null;
+let tab = null;
 let reader = null;
+const readers = new Map(); // by what is chosen: a model of this tab, or "server"
 let changed = () => {};
 
 export const currentReader = () => reader;
@@ -25,6 +25,7 @@ export function modelInfo({ place, name }) {
 export async function openPlaces(select, onChange) {
   changed = onChange;
   built = await json("built/models.json");
+  if (built) tab = new Tab(built, threads());
   server = built?.static ? null : await json("v1/model");
   if (!built) {
     const cause = "This installation lacks the parts that read pictures in the browser (make page builds them)";
@@ -44,21 +45,17 @@ export async function openPlaces(select, onChange) {
   select.addEventListener("change", choosePlace);
 }
 
-/** Makes the reader of what is chosen. */
+/** Makes the reader of what is chosen, once: what it read is explained by the same one later. */
 export function choosePlace() {
   const { value } = byId("where");
   if (!value) return;
   sessionStorage.setItem(REMEMBERED, value);
   delete document.body.dataset.ready;
-  if (value === "server") {
-    serverReader ??= new ServerReader(server);
-    reader = serverReader;
-    if (server.api_key_needed && !serverReader.key) askForKey();
-  } else {
-    tabReader ??= new TabReader(built, value, threads());
-    if (tabReader.name !== value) tabReader.change(value).catch(() => {});
-    reader = tabReader;
+  if (!readers.has(value)) {
+    readers.set(value, value === "server" ? new ServerReader(server) : new TabReader(tab, value));
   }
+  reader = readers.get(value);
+  if (value === "server" && server.api_key_needed && !reader.key) askForKey(reader);
   changed(reader);
 }
 
@@ -69,7 +66,7 @@ function threads() {
   return Math.min(asked >= 1 ? asked : MOST_THREADS, navigator.hardwareConcurrency || 1);
 }
 
-function askForKey() {
+function askForKey(serverReader) {
   const dialog = byId("key-dialog");
   dialog.onclose = () => { serverReader.key = byId("key").value; };
   dialog.showModal();

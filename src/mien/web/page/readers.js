@@ -1,51 +1,34 @@
 // The two places where pictures are read: in this tab, by a worker, and on the server that serves this page. Both
 // answer {width, height, faces, milliseconds}; a face is {box, label, score, uncertain, probabilities, detector_score}.
 
-/** Reads in this tab. Nothing is sent: the worker only fetches the networks. */
-export class TabReader {
-  place = "tab";
+import { cropOf } from "./crops.js";
 
-  /** @param models built/models.json; `name` is one of its models. */
-  constructor(models, name, threads) {
+/** The worker of this tab, hired when it is needed. It keeps every model that it loaded: each can be asked again. */
+export class Tab {
+  /** @param built built/models.json. */
+  constructor({ detector, models }, threads) {
+    this.detector = detector;
     this.models = models;
-    this.name = name;
     this.threads = threads;
+    this.started = new Map(); // promises of the models that the present worker loads or has loaded, by name
     this.waiting = new Map();
     this.next = 0;
   }
 
-  /** Loads the networks, once; later calls wait for the same. */
-  start() {
-    this.started ??= this.load().catch((error) => {
-      this.started = null;
-      throw error;
-    });
-    return this.started;
+  /** Loads a model, once; later calls wait for the same. What failed is tried again. */
+  start(name) {
+    if (!this.started.has(name)) {
+      const started = this.load(name);
+      this.started.set(name, started);
+      started.catch(() => { if (this.started.get(name) === started) this.started.delete(name); });
+    }
+    return this.started.get(name);
   }
 
-  load() {
-    const { detector, models } = this.models;
-    const model = models.find(({ name }) => name === this.name);
+  load(name) {
+    const model = this.models.find((one) => one.name === name);
     const root = new URL(".", document.baseURI).href;
-    return this.ask({ task: "load", root, detector, model, threads: this.threads });
-  }
-
-  /** Changes the model; the detector stays. */
-  async change(name) {
-    this.name = name;
-    this.started = null;
-    await this.start();
-  }
-
-  async read(file, { live = false } = {}) {
-    await this.start();
-    if (file instanceof ImageBitmap) return this.ask({ task: "read", bitmap: file, live }, [file]);
-    return this.ask({ task: "read", file, live });
-  }
-
-  async explain({ face }) {
-    const { relevance, size } = await this.ask({ task: "explain", crop: face.crop, label: face.label });
-    return { relevance, size };
+    return this.ask({ task: "load", root, detector: this.detector, model, threads: this.threads });
   }
 
   ask(message, transfer = []) {
@@ -59,7 +42,8 @@ export class TabReader {
 
   hire() {
     const worker = new Worker(new URL("reading/worker.js", import.meta.url), { type: "module" });
-    worker.onmessage = ({ data: { id, error, ...answer } }) => {
+    worker.onmessage = ({ data: { id, error, isLost, ...answer } }) => {
+      if (isLost) return this.dismiss(error);
       const { resolve, reject } = this.waiting.get(id);
       this.waiting.delete(id);
       if (error === undefined) resolve(answer);
@@ -67,11 +51,47 @@ export class TabReader {
     };
     worker.onerror = (event) => {
       event.preventDefault();
-      for (const { reject } of this.waiting.values()) reject(new Error(event.message || "the reader could not start"));
-      this.waiting.clear();
-      this.worker = null;
+      this.dismiss(event.message || "the reader could not start");
     };
     return worker;
+  }
+
+  /** Gives up a worker that cannot go on. The next one has to load everything anew. */
+  dismiss(reason) {
+    this.worker.terminate();
+    this.worker.onmessage = this.worker.onerror = null; // what it has sent already is answered below
+    this.worker = null;
+    this.started.clear();
+    for (const { reject } of this.waiting.values()) reject(new Error(reason));
+    this.waiting.clear();
+  }
+}
+
+/** Reads in this tab with one of its models. Nothing is sent: the worker only fetches the networks. */
+export class TabReader {
+  place = "tab";
+
+  /** @param name of one of the models of the tab; a reader keeps its model. */
+  constructor(tab, name) {
+    this.tab = tab;
+    this.name = name;
+  }
+
+  start() {
+    return this.tab.start(this.name);
+  }
+
+  async read(file, { live = false } = {}) {
+    await this.start();
+    const message = { task: "read", model: this.name, live };
+    if (file instanceof ImageBitmap) return this.tab.ask({ ...message, bitmap: file }, [file]);
+    return this.tab.ask({ ...message, file });
+  }
+
+  async explain({ face: { crop, label } }) {
+    await this.start();
+    const { relevance, size } = await this.tab.ask({ task: "explain", model: this.name, crop, label });
+    return { relevance, size, crop };
   }
 }
 
@@ -105,8 +125,8 @@ export class ServerReader {
   async explain({ item, index, face }) {
     const address = `v1/explain?face=${index}&label=${encodeURIComponent(face.label)}&format=json`;
     const { explanations } = await this.post(address, item.file);
-    const rows = explanations[0].relevance;
-    return { relevance: Float32Array.from(rows.flat()), size: rows.length };
+    const [{ relevance: rows, crop }] = explanations;
+    return { relevance: Float32Array.from(rows.flat()), size: rows.length, crop: cropOf(crop) };
   }
 
   async post(address, picture) {

@@ -25,6 +25,11 @@ export class Stage {
     this.setFaces([], width, height);
   }
 
+  clear() {
+    this.setFaces([], 1, 1);
+    this.frame.replaceChildren();
+  }
+
   setFaces(faces, width, height) {
     while (this.boxes.length > faces.length) this.boxes.pop().remove();
     while (this.boxes.length < faces.length) this.boxes.push(this.newBox(this.boxes.length));

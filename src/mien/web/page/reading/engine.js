@@ -29,15 +29,15 @@ export class Engine {
     });
   }
 
+  /** Gives what `read` and `explain` take as their model; several may be loaded. */
   async loadModel(bytes) {
     const values = metadata(bytes);
     if (!Array.isArray(values.names) || !values.image_size) {
       throw new Error("the model is an ONNX file of another kind, expected one that `mien export` wrote");
     }
     const session = await this.ort.InferenceSession.create(bytes, OPTIONS);
-    await this.session?.release();
-    this.session = session;
-    this.model = {
+    return {
+      session,
       names: values.names,
       imageSize: values.image_size,
       faceSize: values.face_size ?? values.image_size,
@@ -46,15 +46,14 @@ export class Engine {
       // A calibrated model without a threshold is never sure (mien.recognition.engine.sure_from).
       threshold: values.threshold ?? (values.stated_accuracy === null ? null : Infinity),
     };
-    return this.model;
   }
 
   /** Runs both networks a few times, so that the browser has compiled them well before the first picture. */
-  async warmUp() {
+  async warmUp(model) {
     const picture = { data: new Uint8Array(3 * 320 ** 2), width: 320, height: 320, channels: 3 };
     for (let turn = 0; turn < WARM_UPS; turn++) {
       await this.detector.detect(picture, true);
-      await this.probabilities([faceCrop(picture, { box: [0, 0, 320, 320] }, this.model)]);
+      await this.probabilities([faceCrop(picture, { box: [0, 0, 320, 320] }, model)], model);
     }
   }
 
@@ -62,15 +61,14 @@ export class Engine {
    * The faces of a picture, from left to right.
    * @returns [{box, label, score, uncertain, probabilities, detector_score, crop}]
    */
-  async read(picture, live = false) {
+  async read(picture, model, live = false) {
     const detections = await this.detector.detect(picture, live);
-    const crops = detections.map((detection) => faceCrop(picture, detection, this.model));
-    const answers = await this.probabilities(crops);
-    return detections.map((detection, index) => this.face(detection, crops[index], answers[index]));
+    const crops = detections.map((detection) => faceCrop(picture, detection, model));
+    const answers = await this.probabilities(crops, model);
+    return detections.map((detection, index) => this.face(detection, crops[index], answers[index], model));
   }
 
-  face(detection, crop, probabilities) {
-    const { names, threshold } = this.model;
+  face(detection, crop, probabilities, { names, threshold }) {
     const score = Math.max(...probabilities);
     return {
       box: detection.box,
@@ -83,28 +81,27 @@ export class Engine {
     };
   }
 
-  async probabilities(crops) {
+  async probabilities(crops, model) {
     const rows = [];
     for (let start = 0; start < crops.length; start += BATCH) {
-      rows.push(...(await this.batch(crops.slice(start, start + BATCH))));
+      rows.push(...(await this.batch(crops.slice(start, start + BATCH), model)));
     }
     return rows;
   }
 
-  async batch(crops) {
-    const { imageSize, grey, names } = this.model;
+  async batch(crops, { session, imageSize, grey, names }) {
     const length = crops[0].data.length;
     const data = new Uint8Array(crops.length * length);
     crops.forEach((crop, index) => data.set(crop.data, index * length));
     const shape = [crops.length, imageSize, imageSize, ...(grey ? [] : [3])];
-    const outputs = await this.session.run({ faces: new this.ort.Tensor("uint8", data, shape) }, ["probabilities"]);
+    const outputs = await session.run({ faces: new this.ort.Tensor("uint8", data, shape) }, ["probabilities"]);
     const values = outputs.probabilities.data;
     return crops.map((_, index) => checked(Array.from(values.subarray(index * names.length, (index + 1) * names.length))));
   }
 
   /** The heat map of a crop for a label: Float32Array, a number for each pixel. */
-  async explain(crop, label) {
-    return occlusion(crop, (crops) => this.probabilities(crops), this.model.names.indexOf(label));
+  async explain(crop, label, model) {
+    return occlusion(crop, (crops) => this.probabilities(crops, model), model.names.indexOf(label));
   }
 }
 

@@ -1,5 +1,6 @@
 // The worker that reads pictures in this tab. It fetches the networks once; no picture leaves it for anywhere but the
-// page. Messages are {id, task, ...}; answers {id, ...} or {id, error}.
+// page. Messages are {id, task, ...}; answers {id, ...} or {id, error, isLost}. Every task names its model, and models
+// that were loaded stay: an answer never comes from another model than the one that was asked.
 
 import { Engine } from "./engine.js";
 import { fromRgba } from "./pixels.js";
@@ -9,59 +10,60 @@ const BUILT = new URL("../built/", import.meta.url);
 /** Pixels of the largest picture: its copies in memory take 11 bytes for each of them. */
 const MOST_PIXELS = 40_000_000;
 
-let engine = null;
-let ready = null;
-const bytesOf = new Map();
+let engine = null; // a promise of the engine with its detector; null before the first load and if that failed
+const models = new Map(); // promises of the models, by name
 
 const tasks = {
-  /** Loads both networks, or another model: {root, detector, model, threads} -> what the model is. */
+  /** Loads a model, once, and the detector before the first: {root, detector, model, threads}. */
   async load({ root, detector, model, threads }) {
-    ready = load(new URL(root), detector, model, threads);
-    return { model: await ready };
+    engine ??= forgotten(loadEngine(root, detector, threads), () => { engine = null; });
+    if (!models.has(model.name)) {
+      models.set(model.name, forgotten(loadModel(root, model), () => models.delete(model.name)));
+    }
+    await models.get(model.name);
   },
 
-  /** Reads a picture: {file} (a Blob) or {bitmap}, {live} -> {width, height, faces, milliseconds}. */
-  async read({ file, bitmap, live }) {
-    await ready;
+  /** Reads a picture: {file} (a Blob) or {bitmap}, {live, model} -> {width, height, faces, milliseconds}. */
+  async read({ file, bitmap, live, model }) {
+    const [reader, network] = await Promise.all([engine, models.get(model)]);
     const started = performance.now();
     const picture = pixelsOf(bitmap ?? (await decoded(file)));
     const decodedAt = performance.now();
-    const faces = await engine.read(picture, live);
+    const faces = await reader.read(picture, network, live);
     const now = performance.now();
     const { width, height } = picture;
     return { width, height, faces, milliseconds: { decode: decodedAt - started, read: now - decodedAt } };
   },
 
-  /** The heat map of a crop: {crop, label} -> {relevance, size}. */
-  async explain({ crop, label }) {
-    await ready;
-    return { relevance: await engine.explain(crop, label), size: crop.width };
+  /** The heat map of a crop: {crop, label, model} -> {relevance, size}. */
+  async explain({ crop, label, model }) {
+    const [reader, network] = await Promise.all([engine, models.get(model)]);
+    return { relevance: await reader.explain(crop, label, network), size: crop.width };
   },
 };
 
-async function load(root, detector, model, threads) {
-  if (!engine) {
-    const ort = await import(new URL("ort.wasm.min.mjs", BUILT).href);
-    ort.env.wasm.wasmPaths = BUILT.href;
-    ort.env.wasm.numThreads = threads;
-    engine = new Engine(ort);
-    const [network] = await Promise.all([fetched(root, detector), fetched(root, model)]);
-    await engine.loadDetector(network);
-  }
-  const loaded = await engine.loadModel(await fetched(root, model));
-  await engine.warmUp();
-  return loaded;
+/** A promise that calls `forget` before it rejects, so that the next task tries again. */
+const forgotten = (promise, forget) => promise.catch((error) => { forget(); throw error; });
+
+async function loadEngine(root, detector, threads) {
+  const [ort, network] = await Promise.all([import(new URL("ort.wasm.min.mjs", BUILT).href), fetched(root, detector)]);
+  ort.env.wasm.wasmPaths = BUILT.href;
+  ort.env.wasm.numThreads = threads;
+  const made = new Engine(ort);
+  await made.loadDetector(network);
+  return made;
+}
+
+async function loadModel(root, model) {
+  const [reader, bytes] = await Promise.all([engine, fetched(root, model)]);
+  const network = await reader.loadModel(bytes);
+  await reader.warmUp(network);
+  return network;
 }
 
 /** Bytes of a file of the page, checked against the hash that was written when the page was built. */
-function fetched(root, { url, sha256 }) {
-  if (!bytesOf.has(url)) bytesOf.set(url, fetchBytes(new URL(url, root), sha256));
-  const bytes = bytesOf.get(url);
-  bytes.catch(() => bytesOf.delete(url));
-  return bytes;
-}
-
-async function fetchBytes(url, sha256) {
+async function fetched(root, { url: place, sha256 }) {
+  const url = new URL(place, root);
   const answer = await fetch(url);
   if (!answer.ok) throw new Error(`${url.pathname} is missing (${answer.status}); build the page again with make page`);
   const bytes = new Uint8Array(await answer.arrayBuffer());
@@ -103,6 +105,7 @@ self.onmessage = async ({ data: { id, task, ...input } }) => {
   try {
     self.postMessage({ id, ...(await tasks[task](input)) });
   } catch (error) {
-    self.postMessage({ id, error: error?.message ?? String(error) });
+    // Without an engine this worker is lost: neither onnxruntime-web nor a module that failed once can be loaded again.
+    self.postMessage({ id, error: error?.message ?? String(error), isLost: engine === null });
   }
 };
