@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -346,6 +347,18 @@ def calibrate_if_enough(
         }
     record = calibrate(logits, labels, groups, seed, twins)
     return record if count >= LEAST_FOR_THRESHOLD else {**record, "uncertain": None}
+
+
+def is_fitted(calibration: Mapping[str, Any] | None) -> bool:
+    """True if a temperature was fitted.
+
+    Args:
+        calibration: the field of ``meta.json``. From fewer pictures than ``LEAST_FOR_TEMPERATURE`` it holds a
+            temperature too, which is 1 and fitted to nothing.
+    """
+    if calibration is None or calibration.get("temperature") is None:
+        return False
+    return bool(calibration.get("n", 0) >= LEAST_FOR_TEMPERATURE)
 
 
 def _clean_rows(count: int, twins: np.ndarray | None) -> np.ndarray:
