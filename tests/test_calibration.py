@@ -408,3 +408,11 @@ def test_training_ends_with_it_and_resuming_changes_nothing(
     finetune.train(config, resume=True)
     assert capsys.readouterr().out.splitlines()[-1] == message
     assert weights.read_bytes() == scaled_weights
+
+
+def test_a_temperature_from_too_few_pictures_is_none() -> None:
+    logits = np.random.default_rng(0).normal(size=(LEAST_FOR_TEMPERATURE, 3))
+    labels = np.arange(LEAST_FOR_TEMPERATURE) % 3
+    assert is_fitted(calibrate_if_enough(logits, labels))
+    assert not is_fitted(calibrate_if_enough(logits[1:], labels[1:]))
+    assert not is_fitted(None) and not is_fitted({})

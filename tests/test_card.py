@@ -44,7 +44,7 @@ def record() -> dict[str, Any]:
     return {
         "names": list(NAMES),
         "calibration": {
-            "temperature": 1.25, "n": 6, "twins_left_out": 1,
+            "temperature": 1.25, "n": 2594, "twins_left_out": 995,
             "uncertain": {"stated_accuracy": 0.8, "confidence": 0.95, "threshold": 0.61, "coverage": 0.5,
                           "accuracy": 0.83, "ci95": [0.805, 0.851]},
         },
@@ -132,6 +132,60 @@ def test_other_data_is_not_called_fer2013s_splits() -> None:
     assert "PublicTest selects" not in card(with_other_counts)
 
 
+def other_record() -> dict[str, Any]:
+    """A record of a model from other data, with too few validation pictures for a temperature."""
+    meta = record()
+    meta["data"] = {"source": "faces", "fingerprint": "cd" * 32, "images": {"train": 600, "validation": 90}}
+    meta["calibration"] = {"temperature": 1.0, "n": 90, "twins_left_out": 0, "ece_after": None, "uncertain": None}
+    meta["release"]["scores"]["test"] = meta["release"]["scores"]["validation"]
+    return meta
+
+
+def test_nothing_of_fer2013_is_said_of_other_data() -> None:
+    text = card(other_record(), "Mine")
+    for phrase in ("FER2013", "fer2013", "PublicTest", "PrivateTest", "license: mit", "weights: MIT", "scored once"):
+        assert phrase not in text, phrase
+    assert "On the test split: 7 pictures" in text
+    assert "On the validation split, which chose epoch and settings: 7 pictures" in text
+    assert "This card states no licence of the weights" in text and "who labelled them and how" in text
+    with_test_split = record()
+    with_test_split["release"]["scores"]["test"] = with_test_split["release"]["scores"]["validation"]
+    assert "On the test split (FER2013: PrivateTest): 7 pictures" in card(with_test_split)
+    foreign_record = other_record()
+    foreign_record["release"]["origin"][0]["weights_from"] = "facebook/vit-mae-base"
+    assert "license: other" in card(foreign_record)
+
+
+def test_no_temperature_is_claimed_that_was_not_fitted() -> None:
+    text = card(other_record())
+    assert "calibrated" not in text and "temperature scaling" not in text and "temperature fitted on" not in text
+    assert text.count("| ECE, 15 bins, no temperature fitted |") == 2
+    assert "for a cropped face; no temperature was fitted to its probabilities." in text
+    never_calibrated = other_record()
+    del never_calibrated["calibration"]
+    assert "no temperature was fitted" in card(never_calibrated)
+    fitted_record = other_record()
+    fitted_record["calibration"] |= {"n": 100, "temperature": 1.1}
+    text = card(fitted_record)
+    assert "with calibrated probabilities" in text and "which chose epoch, temperature and settings" in text
+    assert text.count("temperature fitted on validation |") == 2
+    fitted_record["calibration"]["twins_left_out"] = 5
+    text = card(fitted_record)
+    assert text.count("temperature fitted on the clean part |") == text.count("temperature fitted on validation |") == 1
+
+
+@pytest.mark.parametrize(("grey", "word"), [(True, "grey"), (False, "colour"), (None, "")])
+def test_the_card_says_whether_colour_is_read(grey: bool | None, word: str) -> None:
+    meta = other_record()
+    meta["release"]["reading"] = {"image_size": 48, "face_size": None}
+    if grey is not None:
+        meta["release"]["reading"]["grey"] = grey
+    assert f"48x48 pixels{word and f', {word}'} |" in card(meta)
+    meta["release"]["reading"]["face_size"] = 56
+    assert f"in the middle are read{word and f'; {word}'} |" in card(meta)
+    assert "48x48 pixels, grey |" in card(record())  # FER2013's networks from before this was recorded
+
+
 def test_twins_are_counted() -> None:
     assert "1 of the 7 pictures of the validation split (14.3%) have a twin in the training split" in card(record())
     approximate = record()
@@ -141,7 +195,7 @@ def test_twins_are_counted() -> None:
 
 def test_what_a_sure_answer_promises_comes_with_its_interval() -> None:
     text = card(record())
-    assert "(1.250) and threshold of a sure answer were fitted on 6 validation pictures without a twin in" in text
+    assert "(1.250) and threshold of a sure answer were fitted on 2,594 validation pictures without a twin in" in text
     assert "Answers with a confidence of at least 0.61 count as sure: 50% of these pictures, of which 83.0%" in text
     assert "83.0% are right (95 %: 80.5% to 85.1%); the promise is 80%, kept with 95% confidence." in text
     without_threshold = record()

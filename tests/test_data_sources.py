@@ -6,13 +6,14 @@ import struct
 import tarfile
 import tracemalloc
 import zipfile
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from data_helpers import encode, noise, write_folder, write_zip
 
 from mien.data import sources as archives
-from mien.data.read import read_faces
+from mien.data.read import read_faces, read_unlabelled
 from mien.data.sources import open_entries
 from mien.errors import MienError
 
@@ -48,6 +49,52 @@ def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
     (folder / "sad" / "round").symlink_to(folder)
     with open_entries(folder) as entries:
         assert entries.files() == ["happy/1.png", "sad/2.png"]
+
+
+def test_a_split_that_is_a_link_to_another_is_read(tmp_path: Path) -> None:
+    """Its name comes after that of the folder it is a link to, which was once enough to lose it."""
+    source = write_folder(
+        tmp_path, {f"{split}/{name}": data for split in ("train", "test") for name, data in GOOD.items()}
+    )
+    assert not read_faces(source).has("validation")
+    (source / "val").symlink_to("test")
+    faces = read_faces(source)  # the link is a change to the cache too
+    assert faces.ids[faces.splits == "validation"].tolist() == ["val/happy/1.png", "val/sad/2.png"]
+    assert sorted(faces.splits.tolist()) == ["test", "test", "train", "train", "validation", "validation"]
+
+
+def test_a_class_that_two_splits_link_to_is_in_both(tmp_path: Path) -> None:
+    source = write_folder(tmp_path / "a", {"train/sad/2.png": GOOD["sad/2.png"], "test/sad/3.png": encode(noise(3))})
+    shared = write_folder(tmp_path / "shared", {"1.png": GOOD["happy/1.png"]})
+    for split in ("train", "test"):
+        (source / split / "happy").symlink_to(shared)
+    with open_entries(source) as entries:
+        assert entries.files() == ["test/happy/1.png", "test/sad/3.png", "train/happy/1.png", "train/sad/2.png"]
+    assert len(read_unlabelled(source, image_size=48)) == 3  # where no folder has a meaning, each picture counts once
+
+
+@pytest.mark.parametrize("ways", [("a", "b"), ("a", "b", "c", "d")])
+def test_links_back_and_forth_end(tmp_path: Path, ways: tuple[str, ...]) -> None:
+    """Between two folders each shows the other once; with many, the ways through them would be without end."""
+    source = write_folder(tmp_path, {f"{name}/1.png": GOOD["happy/1.png"] for name in ways})
+    for name in ways:
+        for other in ways:
+            (source / name / f"to {other}").symlink_to(source / other)
+    with open_entries(source) as entries:
+        files = entries.files()
+    assert {"a/1.png", "a/to b/1.png", "b/1.png", "b/to a/1.png"} <= set(files)
+    assert not any("to a/to b/to a" in path or path.startswith("a/to b/to a") for path in files)
+
+
+def test_links_that_multiply_are_refused(tmp_path: Path) -> None:
+    folders = [tmp_path / f"{number:02d}" for number in range(60)]
+    for folder in folders:
+        folder.mkdir()
+    for folder, following in pairwise(folders):
+        for name in ("x", "y"):
+            (folder / name).symlink_to(following)
+    (folders[-1] / "1.png").write_bytes(GOOD["happy/1.png"])
+    refused(tmp_path, "again, by links; expected at most 100 places of one folder", "remove links")
 
 
 def test_windows_separators_are_understood(tmp_path: Path) -> None:

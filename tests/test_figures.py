@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import sys
-from typing import Any
+from typing import Any, get_args
 
 import matplotlib
 import numpy as np
@@ -16,7 +16,9 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
+from mien.config.fields import Criterion
 from mien.evaluation.calibration import apply_threshold, risk_coverage
+from mien.evaluation.choice import CRITERIA, Choice, choice_of
 from mien.evaluation.figures import (
     confusion_matrix,
     curves,
@@ -169,6 +171,35 @@ def test_curves_mark_the_best_epoch_that_is_kept_where_pictures_grow() -> None:
     assert not any("at epoch 2" in drawn_text for drawn_text in drawn_texts)
     assert any("at epoch 3" in drawn_text or "at epoch 4" in drawn_text for drawn_text in drawn_texts)
     assert {"24 px", "48 px"} <= set(drawn_texts)
+
+
+@pytest.mark.parametrize(
+    ("choice", "title", "ring"),
+    [
+        (Choice(2, "accuracy"), "chosen by accuracy: epoch 2, accuracy 50.0 %", [(2, 0.5)]),
+        (Choice(4, "loss"), "chosen by loss: epoch 4, accuracy 30.0 %", [(4, 0.3)]),
+        (Choice(1, "macro_f1"), "chosen by macro-F1: epoch 1, macro-F1 20.0 %", [(1, 0.2)]),
+        (Choice(0, "accuracy"), "the start was kept, by accuracy", []),
+        (Choice(9, "accuracy"), None, []),
+    ],
+    ids=["best", "by loss", "by another line", "the start", "an epoch that is not there"],
+)
+def test_curves_mark_the_epoch_that_was_kept(
+    choice: Choice, title: str | None, ring: list[tuple[float, float]]
+) -> None:
+    figure = curves([{**row, "val_macro_f1": 0.2} for row in history(4)], choice=choice)
+    assert (title is None or title in texts(figure)) and not any(text.startswith("best") for text in texts(figure))
+    rings = [line for axes in figure.axes for line in axes.lines if line.get_fillstyle() == "none"]
+    assert [tuple(np.asarray(line.get_xydata()).ravel()) for line in rings] == ring
+
+
+def test_what_was_chosen_is_read_from_the_record() -> None:
+    record: dict[str, Any] = {"metrics": {"epoch": 3}, "config": {"select": "clean_loss"}}
+    assert choice_of(record) == Choice(3, "clean_loss")
+    assert choice_of({**record, "config": {}}) == Choice(3, "accuracy")
+    assert set(CRITERIA) == set(get_args(Criterion))
+    no_records: list[dict[str, Any]] = [{}, {"metrics": None, "config": {}}, {**record, "config": {"select": ["$x_"]}}]
+    assert not any(choice_of(damaged) for damaged in no_records)
 
 
 @pytest.mark.parametrize(

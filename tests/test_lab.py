@@ -114,6 +114,7 @@ def test_a_run_is_trained_scored_and_reported(archive: Path, faces: FaceSet, tmp
     assert f"whole: accuracy {evaluation.whole['accuracy']:.4f}" in text and "macro avg" in text
     names = {path.name for path in (tmp_path / "report").iterdir()}
     assert {"report.html", "metrics.json", "curves.png"} <= names
+    assert "validation chose by accuracy: epoch 1, accuracy" in (tmp_path / "report" / "report.html").read_text("utf-8")
     matrix = mien.lab.plot_confusion(evaluation).axes[0].images[0].get_array()
     assert matrix is not None and matrix.shape == (7, 7)
     assert mien.lab.plot_reliability(evaluation).axes and mien.lab.plot_run(tmp_path / "run").axes

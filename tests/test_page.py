@@ -291,6 +291,27 @@ def test_a_part_that_could_not_be_fetched_is_fetched_again_for_the_next_photo(
     context.close()
 
 
+def test_a_photo_that_comes_before_the_page_knows_its_readers_waits(
+    browser: Any, service: str, astronaut: bytes
+) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    held: list[Any] = []
+    faults: list[str] = []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.route("**/built/models.json", lambda route: held.append(route))
+    page.goto(service)
+    page.set_input_files("#files", file("astronaut.png", astronaut, "image/png"))
+    page.wait_for_selector("#visit:visible", timeout=LONG_MS)
+    page.wait_for_timeout(300)
+    assert not page.is_visible("#result") and not faults
+    held[0].continue_()
+    page.wait_for_selector(".face", timeout=LONG_MS)
+    check_one_face(page)
+    assert not faults
+    context.close()
+
+
 def test_after_a_worker_was_lost_the_next_photo_is_read(browser: Any, service: str, astronaut: bytes) -> None:
     lose = """async () => {
         const { currentReader } = await import("./places.js");

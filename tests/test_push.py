@@ -10,12 +10,13 @@ from typing import Any
 
 import huggingface_hub
 import pytest
-from huggingface_hub import constants
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, constants
 
 from mien import connection
 from mien.cli import main
 from mien.errors import MienError
 from mien.export import push as push_module
+from mien.export.pack import FILES
 from mien.export.push import check_push, push
 
 TOKEN = "hf_secret"
@@ -51,6 +52,38 @@ def test_the_folder_is_uploaded(tmp_path: Path) -> None:
     create_call, upload_call = hub.calls
     assert create_call == {"repo_id": "user/model", "private": True, "exist_ok": True, "repo_type": "model"}
     assert (upload_call["repo_id"], upload_call["folder_path"]) == ("user/model", str(tmp_path))
+
+
+def test_an_upload_replaces_the_package_that_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the client of the Hub itself, whose connection alone is replaced."""
+    monkeypatch.setattr("huggingface_hub.hf_api.is_xet_available", lambda: False)  # it has a connection of its own
+    client, commits = huggingface_hub.HfApi(token=TOKEN), list[dict[str, Any]]()
+    for request in ("create_repo", "_validate_yaml"):
+        monkeypatch.setattr(client, request, lambda *arguments, **options: None)
+    monkeypatch.setattr(client, "create_commit", lambda **options: commits.append(options))
+    former_files = [*FILES, "notes.md", "figures/README.md", ".gitattributes"]
+    monkeypatch.setattr(client, "list_repo_files", lambda **options: former_files)
+    packed_files = FILES - {"model.int8.onnx", "fingerprints.safetensors"}
+    for name in packed_files:
+        (tmp_path / name).write_text(name)
+    push(tmp_path, "user/model", token=TOKEN, api=client)
+    (commit,) = commits
+    operations = {type(step): set[str]() for step in commit["operations"]}
+    for step in commit["operations"]:
+        operations[type(step)].add(step.path_in_repo)
+    assert operations == {
+        CommitOperationAdd: packed_files,
+        CommitOperationDelete: {"model.int8.onnx", "fingerprints.safetensors"},
+    }
+
+
+def test_what_to_type_after_a_failed_upload_deletes_the_same_files(tmp_path: Path) -> None:
+    for name in FILES - {"model.int8.onnx", "fingerprints.safetensors"}:
+        (tmp_path / name).touch()
+    with pytest.raises(MienError) as error:
+        push(tmp_path, "user/model", token=TOKEN, api=Hub(RuntimeError("503")))
+    command = f"`hf upload user/model {tmp_path} . --delete fingerprints.safetensors --delete model.int8.onnx`"
+    assert command in str(error.value)
 
 
 def test_a_refusal_is_one_line_without_the_token(tmp_path: Path) -> None:

@@ -375,7 +375,7 @@ class TestPacking:
         packed = Classifier.load(out)
         assert packed.preprocessing.face_size == OnnxEngine(out / "model.onnx").face_size == 54
         release = packed.meta()["release"]
-        assert release["reading"] == {"image_size": 48, "face_size": 54}
+        assert release["reading"] == {"image_size": 48, "face_size": 54, "grey": True}
         assert release["onnx"]["engines"]["ONNX"]["largest_difference"] <= 1e-4
         unchanged_row = next(row for row in release["robustness"]["rows"] if row["change"] == "none")
         assert unchanged_row["accuracy"] == release["scores"]["validation"]["accuracy"]

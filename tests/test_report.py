@@ -17,12 +17,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mien.cli.evaluate import write_and_print
 from mien.data.clean import sketch
 from mien.data.faces import FaceSet
 from mien.errors import MienError
 from mien.evaluation import report as report_module
 from mien.evaluation import style
 from mien.evaluation.calibration import calibrate, cross_fitted, quality, softmax
+from mien.evaluation.choice import Choice
 from mien.evaluation.compare import average, compare_runs, paired_tests, pairs_text
 from mien.evaluation.evaluate import Evaluation, evaluate
 from mien.evaluation.report import FILES, refuse_foreign, write_report
@@ -310,6 +312,30 @@ def test_the_page_says_what_the_last_epoch_has(tmp_path: Path) -> None:
     text = " ".join(page_of(tmp_path / "out").text.split())
     assert "the best accuracy, 61.00 %, so that score is a little too high" in text
     assert "the last epoch, which nothing chose, has 60.00 %" in text
+
+
+CHOSEN = [
+    ("accuracy", 2, "chose by accuracy: epoch 2, accuracy 61.00 %. Its scores are a little too high"),
+    ("clean_loss", 1, "chose by loss without twins: epoch 1, accuracy 50.00 %. Its scores are a little too high"),
+    ("macro_f1", 3, "chose by macro-F1: epoch 3, accuracy 60.00 %. Its scores are a little too high, since they were"),
+    ("accuracy", 0, "no ring, since validation kept the classifier that training began with: by accuracy, no epoch"),
+]
+
+
+@pytest.mark.parametrize(("select", "epoch", "sentence"), CHOSEN)
+def test_the_page_names_the_epoch_that_was_kept(select: str, epoch: int, sentence: str, tmp_path: Path) -> None:
+    rows = [{"epoch": n, "loss": 1.0, "val_accuracy": value} for n, value in enumerate((0.5, 0.61, 0.6), 1)]
+    write_report(tmp_path / "out", evaluated(), history=rows, choice=Choice(epoch, select))
+    text = " ".join(page_of(tmp_path / "out").text.split())
+    assert sentence in text
+    assert "the best accuracy, 61.00 %" not in text and "highest validation accuracy" not in text
+    assert ("the last epoch, which nothing chose, has 60.00 %" in text) == (epoch != 3)
+
+
+def test_the_command_reports_the_choice_of_the_record(tmp_path: Path) -> None:
+    record = {"metrics": {"epoch": 1}, "config": {"select": "loss"}}
+    write_and_print(evaluated(), tmp_path / "out", "", HISTORY, record)
+    assert "chose by loss: epoch 1, accuracy 51.00" in " ".join(page_of(tmp_path / "out").text.split())
 
 
 def test_odd_names_are_escaped(tmp_path: Path) -> None:

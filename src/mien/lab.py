@@ -126,17 +126,20 @@ def evaluate(
     Raises:
         MienError: the model or the split is missing, the classes do not fit, or the report cannot be written.
     """
+    from mien.evaluation.choice import choice_of
     from mien.evaluation.evaluate import evaluate as scored
     from mien.evaluation.report import write_report
     from mien.model.classifier import Classifier
     from mien.training.history import read_history
 
     training = faces.part("train").images if "train" in faces.splits else None
-    evaluation = scored(Classifier.load(Path(model)), faces, split, training=training, model=str(model))
+    classifier = Classifier.load(Path(model))
+    evaluation = scored(classifier, faces, split, training=training, model=str(model))
     if out is not None:
         run = Path(model).parent
         history = read_history(run) if (run / "history.csv").is_file() else None
-        write_report(Path(out), evaluation, command="mien.lab.evaluate", history=history)
+        choice = choice_of(classifier.meta())
+        write_report(Path(out), evaluation, command="mien.lab.evaluate", history=history, choice=choice)
     return evaluation
 
 
@@ -170,12 +173,15 @@ def plot_run(out: str | Path) -> Figure:
         out: the folder of the run.
 
     Raises:
-        MienError: the folder has no history.
+        MienError: the folder has no history, or its ``meta.json`` is damaged.
     """
+    from mien.evaluation.choice import choice_of
     from mien.evaluation.figures import curves
+    from mien.files import read_json_object
     from mien.training.history import read_history
 
-    return curves(read_history(Path(out)))
+    history, record = read_history(Path(out)), Path(out) / "meta.json"
+    return curves(history, choice=choice_of(read_json_object(record)) if record.is_file() else None)
 
 
 def plot_confusion(evaluation: Evaluation) -> Figure:

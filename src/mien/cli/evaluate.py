@@ -107,8 +107,8 @@ def run(arguments: list[str]) -> int:
             ensure_writable(report.resolve().parent)
         names = [report.name for report in reports] if several else [short_name(folders[0])]
         evaluations, records = evaluate_models(options, folders, names)
-        for folder, report, evaluation in zip(folders, reports, evaluations, strict=True):
-            write_and_print(evaluation, report, command, run_history(folder))
+        for folder, report, evaluation, record in zip(folders, reports, evaluations, records, strict=True):
+            write_and_print(evaluation, report, command, run_history(folder), record)
         if several:
             together = average(evaluations) if options.average and same_pictures(evaluations) else None
             if together is not None:
@@ -169,12 +169,17 @@ def evaluate_models(
 
 
 def write_and_print(
-    evaluation: Evaluation, report: Path, command: str, history: list[dict[str, float]] | None = None
+    evaluation: Evaluation,
+    report: Path,
+    command: str,
+    history: list[dict[str, float]] | None = None,
+    record: dict[str, Any] | None = None,
 ) -> None:
-    """Writes a report and prints its main scores."""
+    """Writes a report and prints its main scores; ``record`` is the ``meta.json`` of the model."""
+    from mien.evaluation.choice import choice_of
     from mien.evaluation.report import PAGE, write_report
 
-    write_report(report, evaluation, command=command, history=history)
+    write_report(report, evaluation, command=command, history=history, choice=choice_of(record or {}))
     print(shown_lines(headline(evaluation)))
     others = sorted(path.name for path in report.iterdir() if path.name != PAGE and not path.name.startswith("."))
     print(f"  report: {shown(report / PAGE)}\n  beside it: {shown(', '.join(others))}")

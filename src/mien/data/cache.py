@@ -43,8 +43,11 @@ def stamp(path: Path) -> str:
     """
     digest = hashlib.sha256()
     if path.is_dir():
-        for folder, _, names in walk(path):
+        for folder, children, names in walk(path):
             digest.update(f"{folder.relative_to(path)}\n".encode(errors="surrogateescape"))
+            # The walk enters each folder once, but a link may show it in another split.
+            for link in filter(Path.is_symlink, (folder / name for name in children)):
+                digest.update(f"{link.relative_to(path)} -> {link.resolve()}\n".encode(errors="surrogateescape"))
             for name in names:
                 digest.update(_state(folder / name).encode(errors="surrogateescape"))
     else:

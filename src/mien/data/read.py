@@ -58,7 +58,7 @@ def read_unlabelled(source: str | Path, *, image_size: int, skip_broken: bool = 
     path = locate(source)
 
     def read() -> FaceSet:
-        with open_entries(path) as entries:
+        with open_entries(path, again=False) as entries:  # without labels, a folder's place says nothing
             return _read_unlabelled(entries, image_size, skip_broken)
 
     way = f"unlabelled, {image_size} px, {'without broken ones' if skip_broken else 'whole'}"

@@ -25,6 +25,9 @@ LARGEST_PHOTO = 2**30
 DEEPEST, LONGEST_PATH = 32, 4096
 """Most folders around a member of an archive, and most characters of its path."""
 
+MOST_PLACES = 100
+"""Most places at which links may show one folder of a data set; more are links that multiply each other."""
+
 _JUNK_NAMES = frozenset({"__macosx", "@eadir", "thumbs.db", "desktop.ini"})
 _BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, OSError)
 _METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
@@ -69,14 +72,18 @@ class Entries(Protocol):
 
 
 @contextmanager
-def open_entries(path: Path) -> Iterator[Entries]:
+def open_entries(path: Path, *, again: bool = True) -> Iterator[Entries]:
     """Opens a folder or a zip archive.
+
+    Args:
+        path: of the folder or archive.
+        again: list a linked folder at each of its places, as ``walk``.
 
     Raises:
         MienError: the path is neither of them, the archive is damaged, or a member's path leads out of it.
     """
     if path.is_dir():
-        yield FolderEntries(path)
+        yield FolderEntries(path, again=again)
         return
     with _open_zip(path) as archive:
         yield ZipEntries(archive, str(path))
@@ -167,14 +174,22 @@ class ZipEntries:
 
 
 class FolderEntries:
-    """The files below a folder, also those in linked folders."""
+    """The files below a folder, also those in linked folders.
 
-    def __init__(self, root: Path) -> None:
+    Args:
+        root: the folder.
+        again: list a linked folder at each of its places, as ``walk``: one that two splits link to belongs to both.
+
+    Raises:
+        MienError: a folder cannot be listed, or has too many places (``walk``).
+    """
+
+    def __init__(self, root: Path, *, again: bool = True) -> None:
         self.source = str(root)
         self._root = root
         self._files: list[str] = []
         self._folders: list[str] = []
-        for folder, _, names in walk(root):
+        for folder, _, names in walk(root, again=again):
             relative = folder.relative_to(root).as_posix()
             if relative == ".":
                 self._files += names
@@ -221,17 +236,19 @@ def open_file(path: Path) -> Iterator[IO[bytes]]:
 
 
 def walk(
-    root: Path, on_error: Callable[[str, MienError], None] | None = None
+    root: Path, on_error: Callable[[str, MienError], None] | None = None, *, again: bool = False
 ) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """Walks a folder as ``os.walk`` does, in alphabetical order; follows links to folders, but visits no folder twice.
+    """Walks a folder as ``os.walk`` does, in alphabetical order; follows links to folders, also in circles, and ends.
 
     Args:
         root: the folder to start from.
         on_error: called with the path and the error of each folder that cannot be listed; without it, the first such
             error is raised.
+        again: visit a folder at each of its places, where its name says what its files are, like ``val`` that is a
+            link to ``test``; only within itself it is left out. By default, each folder is visited once.
 
     Raises:
-        MienError: a folder cannot be listed.
+        MienError: a folder cannot be listed, or with ``again`` has more than ``MOST_PLACES`` places.
     """
 
     def fail(error: OSError) -> None:
@@ -240,15 +257,54 @@ def walk(
             raise message from error
         on_error(str(error.filename), message)
 
-    visited: set[str] = set()
+    visited = _Visited(str(root), again)
     for folder, children, names in os.walk(root, followlinks=True, onerror=fail):
-        real = os.path.realpath(folder)
-        if real in visited:
+        if not visited.add(folder):
             children.clear()
             continue
-        visited.add(real)
         children.sort()
         yield Path(folder), children, sorted(names)
+
+
+class _Visited:
+    """The folders of a walk so far, each parent before its children.
+
+    Args:
+        root: where the walk begins.
+        again: as ``walk``.
+    """
+
+    def __init__(self, root: str, again: bool) -> None:
+        self._root, self._again = root, again
+        self._real: dict[str, str] = {}
+        self._places: dict[str, list[str]] = {}
+
+    def add(self, folder: str) -> bool:
+        """Adds a folder and returns True, or returns False if the walk must leave it out.
+
+        Raises:
+            MienError: it has too many places.
+        """
+        real = os.path.realpath(folder)
+        places = self._places.setdefault(real, [])
+        if (places and not self._again) or self._is_within(folder, real):
+            return False
+        if len(places) == MOST_PLACES:
+            raise MienError(
+                f"{folder}: is {places[0]} again, by links; expected at most {MOST_PLACES} places of one folder; "
+                "remove links that lead back and forth"
+            )
+        self._real[folder] = real
+        places.append(folder)
+        return True
+
+    def _is_within(self, folder: str, real: str) -> bool:
+        """True if a folder is one of those through which the walk reached it; else links would lead round for ever."""
+        while folder != self._root:
+            folder = os.path.dirname(folder)
+            if self._real[folder] == real:
+                return True
+        return False
 
 
 @contextmanager

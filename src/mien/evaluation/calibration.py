@@ -350,11 +350,16 @@ def calibrate_if_enough(
     return record if count >= LEAST_FOR_THRESHOLD else {**record, "uncertain": None}
 
 
-def is_fitted(record: Mapping[str, Any] | None) -> bool:
-    """Whether a record of ``calibrate_if_enough`` has a temperature that was fitted; too few pictures leave it at 1."""
-    if not record:
+def is_fitted(calibration: Mapping[str, Any] | None) -> bool:
+    """True if a temperature was fitted.
+
+    Args:
+        calibration: the field of ``meta.json``. From fewer pictures than ``LEAST_FOR_TEMPERATURE`` it holds a
+            temperature too, which is 1 and fitted to nothing.
+    """
+    if not calibration or calibration.get("temperature") is None:
         return False
-    return record.get("temperature", 1.0) != 1.0 or record.get("n", LEAST_FOR_TEMPERATURE) >= LEAST_FOR_TEMPERATURE
+    return bool(calibration["temperature"] != 1 or calibration.get("n", 0) >= LEAST_FOR_TEMPERATURE)
 
 
 def _clean_rows(count: int, twins: np.ndarray | None) -> np.ndarray:

@@ -14,6 +14,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
 from mien.evaluation.calibration import RiskCoverage, Threshold
+from mien.evaluation.choice import Choice
 from mien.evaluation.metrics import Reliability
 from mien.evaluation.style import (
     LIGHT,
@@ -207,15 +208,22 @@ def risk_coverage_curve(curve: RiskCoverage, sure: Threshold | None = None, *, t
     return figure
 
 
-def curves(history: Sequence[Mapping[str, Any]], *, scores: Mapping[str, str] = SCORES, theme: Theme = LIGHT) -> Figure:
+def curves(
+    history: Sequence[Mapping[str, Any]],
+    *,
+    scores: Mapping[str, str] = SCORES,
+    choice: Choice | None = None,
+    theme: Theme = LIGHT,
+) -> Figure:
     """Loss, validation scores and learning rate over the epochs.
 
     Args:
         history: a mapping per epoch with ``epoch`` and any of ``loss, val_loss, lr, image_size`` (pixels) and the names
             of ``scores`` (shares in [0, 1]); missing values, None and NaN are left out. A line marks the epoch at
             which the size of the pictures changes.
-        scores: the columns to show as validation scores, and their titles. The best epoch of the first is marked, among
-            the epochs at the last size, because only these are saved.
+        scores: the columns to show as validation scores, and their titles.
+        choice: what validation kept: that epoch is marked, or it is said that the start was kept. Without it, the best
+            epoch of the first of ``scores`` is marked, among the epochs at the last size, because only these are saved.
         theme: the colours.
     """
     epochs = [float(row["epoch"]) for row in history]
@@ -257,7 +265,10 @@ def curves(history: Sequence[Mapping[str, Any]], *, scores: Mapping[str, str] = 
     key, label = next(iter(scores.items()))
     sizes = _series(history, "image_size")
     at_last_size = ~(sizes < sizes[-1])
-    _mark_best(grid[1], epochs, np.where(at_last_size, _series(history, key), np.nan), label, theme)
+    if choice is None:
+        _mark_best(grid[1], epochs, np.where(at_last_size, _series(history, key), np.nan), label, theme)
+    else:
+        _mark_chosen(grid[1], history, scores, choice, theme)
     if not at_last_size.all():
         _mark_sizes(list(grid), epochs[int(np.flatnonzero(~at_last_size)[-1])] + 0.5, sizes, theme)
     for axes, corner in zip(grid, ("upper right", "lower right"), strict=False):
@@ -309,8 +320,30 @@ def _mark_best(axes: Axes, epochs: Sequence[float], accuracy: np.ndarray, label:
     if not np.isfinite(accuracy).any():
         return
     best = int(np.nanargmax(accuracy))
-    axes.plot(epochs[best], accuracy[best], "o", markersize=13, markeredgewidth=2, color=theme.ink, fillstyle="none")
+    _ring(axes, epochs[best], accuracy[best], theme)
     set_title(axes, f"best {label}: {100 * accuracy[best]:.1f} % at epoch {epochs[best]:g}", theme, bold=False)
+
+
+def _mark_chosen(
+    axes: Axes, history: Sequence[Mapping[str, Any]], scores: Mapping[str, str], choice: Choice, theme: Theme
+) -> None:
+    """Marks the chosen epoch by a ring and names it, with the score that decided, in the title.
+
+    The ring is on the line of that score, or on the first one if it has no line.
+    """
+    if choice.epoch == 0:
+        set_title(axes, f"the start was kept, by {choice.criterion}", theme, bold=False)
+        return
+    key = f"val_{choice.select}" if f"val_{choice.select}" in scores else next(iter(scores))
+    value = next((or_nan(row.get(key)) for row in history if row["epoch"] == choice.epoch), math.nan)
+    if math.isfinite(value):
+        _ring(axes, choice.epoch, value, theme)
+        title = f"chosen by {choice.criterion}: epoch {choice.epoch}, {scores[key]} {100 * value:.1f} %"
+        set_title(axes, title, theme, bold=False)
+
+
+def _ring(axes: Axes, epoch: float, value: float, theme: Theme) -> None:
+    axes.plot(epoch, value, "o", markersize=13, markeredgewidth=2, color=theme.ink, fillstyle="none")
 
 
 def _mark_sizes(grid: Sequence[Axes], epoch: float, sizes: np.ndarray, theme: Theme) -> None:

@@ -19,6 +19,7 @@ import mien
 from mien.errors import MienError
 from mien.evaluation import figures, style
 from mien.evaluation.calibration import at_bound, risk_coverage
+from mien.evaluation.choice import Choice
 from mien.evaluation.evaluate import Evaluation
 from mien.evaluation.metrics import BINS, classification_report_text, most_confused, reliability, surest_mistakes
 from mien.files import atomic_folder, recover_folder, write_json
@@ -69,7 +70,12 @@ class Drawn:
 
 
 def write_report(
-    out: Path, evaluation: Evaluation, *, command: str = "", history: Sequence[Mapping[str, Any]] | None = None
+    out: Path,
+    evaluation: Evaluation,
+    *,
+    command: str = "",
+    history: Sequence[Mapping[str, Any]] | None = None,
+    choice: Choice | None = None,
 ) -> None:
     """Writes ``metrics.json``, ``predictions.csv``, ``classification_report.txt``, figures and ``report.html``.
 
@@ -78,6 +84,7 @@ def write_report(
         evaluation: the scores and predictions to report.
         command: the command that repeats the evaluation.
         history: the epochs of the training run, as ``mien.evaluation.figures.curves`` takes them.
+        choice: which of them validation kept; None if that is not recorded.
 
     Raises:
         MienError: ``out`` holds something that is not an earlier report, or cannot be written.
@@ -85,7 +92,7 @@ def write_report(
     recover_folder(out)
     refuse_foreign(out)
     metrics = evaluation.metrics(command)
-    drawn = _draw(evaluation, history)
+    drawn = _draw(evaluation, history, choice)
     rows = surest_mistakes(evaluation.probabilities, evaluation.labels, MISTAKES)
     mistakes = [_mistake(evaluation, row) for row in rows]
     with atomic_folder(out, check=refuse_foreign) as folder:
@@ -103,7 +110,7 @@ def write_report(
         for name, files in contents.items():
             for suffix, content in files.items():
                 (folder / f"{name}.{suffix}").write_bytes(content)
-        page = render_page(evaluation, metrics, drawn, mistakes, history, class_report)
+        page = render_page(evaluation, metrics, drawn, mistakes, history, class_report, choice)
         (folder / PAGE).write_text(page, encoding="utf-8")
 
 
@@ -153,6 +160,7 @@ def render_page(
     mistakes: Sequence[Mapping[str, Any]],
     history: Sequence[Mapping[str, Any]] | None,
     class_report: str,
+    choice: Choice | None = None,
 ) -> str:
     """The text of ``report.html``, complete in one file; every name in it is escaped.
 
@@ -165,6 +173,7 @@ def render_page(
             ``confidence``, ``id``.
         history: the epochs of the training run, as ``mien.evaluation.figures.curves`` takes them.
         class_report: precision, recall and F1 by class, as text.
+        choice: as ``write_report``.
     """
     environment = Environment(
         loader=PackageLoader("mien.evaluation", ""),
@@ -206,7 +215,7 @@ def render_page(
         confused=[text.replace(" %", f"{NARROW_SPACE}%") for text in most_confused(whole["confusion"], whole["names"])],
         mistakes=mistakes,
         best_epoch=f"Best validation accuracy {percent(max(accuracies))}." if accuracies else "",
-        last_epoch=_last_epoch(accuracies),
+        choice=_choice(history or [], accuracies, choice),
         temperature_facts=_temperature_facts(evaluation),
         versions=", ".join(f"{name} {version}" for name, version in metrics["versions"].items()),
     )
@@ -254,13 +263,33 @@ def data_uri(png: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
-def _last_epoch(accuracies: Sequence[float]) -> str:
-    """A sentence on the last epoch, which nothing chose, beside the best one, which validation chose."""
+def _choice(history: Sequence[Mapping[str, Any]], accuracies: Sequence[float], choice: Choice | None) -> str:
+    """Sentences on the ring in the curves, on what validation kept, and on the last epoch, which nothing chose.
+
+    Args:
+        history: the epochs of the run.
+        accuracies: on validation, of the epochs that were validated.
+        choice: what was kept; None if that is not recorded.
+    """
     if not accuracies:
         return ""
+    last = f"the last epoch, which nothing chose, has {percent(accuracies[-1], 2)}"
+    if choice is None:
+        return (
+            "The ring marks the highest validation accuracy. Which epoch validation chose is not recorded; one of them "
+            f"has the best accuracy, {percent(max(accuracies), 2)}, so that score is a little too high; {last}."
+        )
+    if choice.epoch == 0:
+        return (
+            "There is no ring, since validation kept the classifier that training began with: by "
+            f"{choice.criterion}, no epoch was enough of a gain. Of accuracy, {last}."
+        )
+    accuracy = next((style.or_nan(row.get("val_accuracy")) for row in history if row["epoch"] == choice.epoch), None)
+    with_accuracy = "" if accuracy is None or not math.isfinite(accuracy) else f", accuracy {percent(accuracy, 2)}"
     return (
-        f"Validation chose the epoch with the best accuracy, {percent(max(accuracies), 2)}, so that score is a little "
-        f"too high; the last epoch, which nothing chose, has {percent(accuracies[-1], 2)}."
+        f"The ring marks the epoch that validation chose by {choice.criterion}: epoch {choice.epoch}{with_accuracy}. "
+        f"Its scores are a little too high, since they were chosen"
+        f"{'.' if choice.epoch == history[-1]['epoch'] else f'; {last}.'}"
     )
 
 
@@ -291,7 +320,9 @@ def _mistake(evaluation: Evaluation, row: int) -> dict[str, Any]:
     }
 
 
-def _draw(evaluation: Evaluation, history: Sequence[Mapping[str, Any]] | None) -> dict[str, Drawn]:
+def _draw(
+    evaluation: Evaluation, history: Sequence[Mapping[str, Any]] | None, choice: Choice | None
+) -> dict[str, Drawn]:
     """The figures of the report by name, each in both themes."""
     whole = evaluation.whole
     bins = reliability(evaluation.probabilities, evaluation.labels)
@@ -303,7 +334,7 @@ def _draw(evaluation: Evaluation, history: Sequence[Mapping[str, Any]] | None) -
         "risk_coverage": lambda theme: figures.risk_coverage_curve(curve, sure, theme=theme),
     }
     if history:
-        makers["curves"] = lambda theme: figures.curves(history, theme=theme)
+        makers["curves"] = lambda theme: figures.curves(history, choice=choice, theme=theme)
     drawn = {}
     for name, make in makers.items():
         light, dark = make(style.LIGHT), make(style.DARK)

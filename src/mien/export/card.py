@@ -13,14 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from mien.errors import MienError
+from mien.evaluation.calibration import is_fitted
 from mien.labels import FER2013
 from mien.text import markdown, markdown_code, portable, portable_command
 
-TITLES: dict[str, str] = {
-    "train": "training split",
-    "validation": "validation split (FER2013: PublicTest), which chose epoch, temperature and settings",
-    "test": "test split (FER2013: PrivateTest), scored once; nothing was chosen by it",
+SPLITS: dict[str, tuple[str, str]] = {
+    "train": ("training split", ""),
+    "validation": ("validation split", " (FER2013: PublicTest)"),
+    "test": ("test split", " (FER2013: PrivateTest)"),
 }
+"""What the card calls each split, and what it adds for FER2013."""
 
 _RECIPES = Path(__file__).parents[1] / "recipes"
 
@@ -72,16 +74,20 @@ def _card(meta: Mapping[str, Any], release: Mapping[str, Any], name: str) -> str
         lstrip_blocks=True,
     )
     environment.filters["markdown"] = markdown
+    is_fer2013, fitted = _is_fer2013(meta), is_fitted(meta.get("calibration"))
     foreign_weights = list(dict.fromkeys(stage["weights_from"] for stage in release["origin"] if stage["weights_from"]))
     try:
         text = environment.get_template("card.md").render(
-            front_matter=front_matter(meta, release, name, "other" if foreign_weights else "mit"),
+            front_matter=front_matter(meta, release, name, _licence(is_fer2013, foreign_weights)),
             name=name,
             names=list(meta["names"]),
             release=release,
-            titles=TITLES,
+            is_fer2013=is_fer2013,
+            is_fitted=fitted,
+            titles={split: _title(split, is_fer2013, fitted) for split in SPLITS},
+            ece_heads={split: _ece_head(split, meta.get("calibration")) for split in release["scores"]},
             foreign_weights=foreign_weights,
-            facts=_facts(release),
+            facts=_facts(release, is_fer2013),
             promise=_promise(meta["calibration"]) if meta.get("calibration") else "",
             robustness_rows=_robustness_rows(release["robustness"]["rows"]),
             data_lines=_data_lines(meta, release["scores"]),
@@ -97,14 +103,14 @@ def _card(meta: Mapping[str, Any], release: Mapping[str, Any], name: str) -> str
     return text.rstrip() + "\n"
 
 
-def front_matter(meta: Mapping[str, Any], release: Mapping[str, Any], name: str, licence: str) -> str:
+def front_matter(meta: Mapping[str, Any], release: Mapping[str, Any], name: str, licence: str | None) -> str:
     """The metadata of the card for the Hugging Face Hub, as YAML: licence, tags, data, metrics and scores.
 
     Args:
         meta: ``meta.json`` of the model.
         release: its ``release``.
         name: of the model.
-        licence: identifier of the licence on the Hub.
+        licence: identifier of the licence on the Hub; None states none.
     """
     from huggingface_hub import ModelCardData
 
@@ -154,6 +160,28 @@ def _is_fer2013(meta: Mapping[str, Any]) -> bool:
     return set(meta["names"]) == set(FER2013) and meta["data"]["images"].get("train") == TRAINING_OF_FER2013
 
 
+def _licence(is_fer2013: bool, foreign_weights: Sequence[str]) -> str | None:
+    """The licence of the weights on the Hub; None for those from other data, whose owner has to choose one."""
+    if foreign_weights:
+        return "other"
+    return "mit" if is_fer2013 else None
+
+
+def _title(split: str, is_fer2013: bool, fitted: bool) -> str:
+    """What the card calls a split: its name, that in FER2013, and what it chose."""
+    name, in_fer2013 = SPLITS[split]
+    chose = f", which chose epoch{', temperature' if fitted else ''} and settings" if split == "validation" else ""
+    return f"{name}{in_fer2013 if is_fer2013 else ''}{chose}"
+
+
+def _ece_head(split: str, calibration: Mapping[str, Any] | None) -> str:
+    """The head of the column with the calibration error: on which pictures the temperature was fitted."""
+    if calibration is None or not is_fitted(calibration):
+        return "ECE, 15 bins, no temperature fitted"
+    on_clean_part = split == "validation" and calibration.get("twins_left_out")
+    return f"ECE, 15 bins, temperature fitted on {'the clean part' if on_clean_part else 'validation'}"
+
+
 def _portable_command(command: str | None) -> str:
     """A recorded command without folders that are of one machine alone, and with the recipes' names of today."""
     if not command:
@@ -174,7 +202,7 @@ def recipe_name(word: str) -> str:
     return f"{former[1] or ''}{former[2]}" if former is not None and is_recipe else word
 
 
-def _facts(release: Mapping[str, Any]) -> list[tuple[str, Any]]:
+def _facts(release: Mapping[str, Any], is_fer2013: bool) -> list[tuple[str, Any]]:
     """The rows of the first table: network, size, files, command."""
     shape = release["architecture"]
     kind = (
@@ -184,7 +212,7 @@ def _facts(release: Mapping[str, Any]) -> list[tuple[str, Any]]:
     facts: list[tuple[str, Any]] = [
         ("network", kind),
         ("parameters", f"{shape['parameters']:,}"),
-        ("input", _input(shape, release.get("reading") or {})),
+        ("input", _input(shape, release.get("reading") or {}, is_fer2013)),
     ]
     if shape.get("model_type") == "vit":
         facts.append(
@@ -206,14 +234,20 @@ def _facts(release: Mapping[str, Any]) -> list[tuple[str, Any]]:
     ]
 
 
-def _input(shape: Mapping[str, Any], reading: Mapping[str, Any]) -> str:
-    """What the network reads of a face."""
+def _input(shape: Mapping[str, Any], reading: Mapping[str, Any], is_fer2013: bool) -> str:
+    """What the network reads of a face.
+
+    Older records do not say whether it is grey: it was for FER2013's networks, and nothing is said of others.
+    """
+    grey = reading.get("grey", True if is_fer2013 else None)
+    colour = "" if grey is None else "grey" if grey else "colour"
     size, whole = shape.get("image_size", "?"), reading.get("face_size")
     if whole is None or whole == reading["image_size"]:
-        return f"one upright face, {size}x{size} pixels, grey"
+        return f"one upright face, {size}x{size} pixels{colour and f', {colour}'}"
     size = reading["image_size"]
     return (
-        f"one upright face, brought to {whole}x{whole} pixels, of which the {size}x{size} in the middle are read; grey"
+        f"one upright face, brought to {whole}x{whole} pixels, of which the {size}x{size} in the middle are read"
+        f"{colour and f'; {colour}'}"
     )
 
 
@@ -256,8 +290,8 @@ def _score_rows(scores: Mapping[str, Any]) -> list[tuple[str, ...]]:
     ]
 
 
-def _mirrored(scores: Mapping[str, Any]) -> str:
-    """The scores with the mirror image averaged in, and the calibration error before and after scaling."""
+def _mirrored(scores: Mapping[str, Any], fitted: bool) -> str:
+    """The scores with the mirror image averaged in and, if scaled, the calibration error before and after scaling."""
     tta = scores["tta"]
     low, high = tta["ci95"]["accuracy"]
     text = (
@@ -268,7 +302,7 @@ def _mirrored(scores: Mapping[str, Any]) -> str:
         text += f"; on the clean part {clean['accuracy']:.2%}, {clean['macro_f1']:.2%}"
     text += ". "
     cross_fitted, calibration = scores.get("cross_fitted_ece"), scores.get("calibration")
-    if cross_fitted is None or not calibration:
+    if cross_fitted is None or not calibration or not fitted:
         return text.rstrip()
     text += f"ECE is {calibration['before']['ece']:.2%} before temperature scaling and {cross_fitted:.2%} after"
     clean_ece = scores.get("cross_fitted_ece_clean")

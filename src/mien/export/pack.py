@@ -31,6 +31,7 @@ from mien.files import (
     write_json,
     write_text,
 )
+from mien.model.channels import reads_luma
 from mien.model.classifier import FINGERPRINTS, SHARED_FINGERPRINTS, Classifier
 from mien.model.networks import Network
 from mien.model.places import ONNX_FILES, model_folder
@@ -120,7 +121,11 @@ def pack(
             "mien": mien.__version__,
             "command": command,
             "architecture": architecture(packed.network),
-            "reading": {"image_size": packed.preprocessing.image_size, "face_size": packed.preprocessing.face_size},
+            "reading": {
+                "image_size": packed.preprocessing.image_size,
+                "face_size": packed.preprocessing.face_size,
+                "grey": reads_luma(packed.network, packed.preprocessing),
+            },
             "files": {path.name: path.stat().st_size for path in sorted(temporary.iterdir())},
             "sha256": sha256_of(weights),
             "scores": scores,

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from mien.connection import PATIENCE_S, answers
 from mien.errors import MienError, one_line
+from mien.export.pack import FILES
 
 
 class Api(Protocol):
@@ -17,8 +18,10 @@ class Api(Protocol):
         """Makes a repository; an existing one stays as it is."""
         ...
 
-    def upload_folder(self, *, repo_id: str, folder_path: str, commit_message: str, repo_type: str) -> Any:
-        """Uploads the files of a folder in one commit."""
+    def upload_folder(
+        self, *, repo_id: str, folder_path: str, commit_message: str, repo_type: str, delete_patterns: list[str]
+    ) -> Any:
+        """Uploads the files of a folder in one commit, which deletes the files of these names that it lacks."""
         ...
 
 
@@ -60,6 +63,9 @@ def check_push(repo: str) -> str:
 def push(folder: Path, repo: str, *, token: str, private: bool = False, api: Api | None = None) -> str:
     """Uploads a packed folder and returns its address.
 
+    One commit replaces the package that the repository has: a file that only the former one had (an int8 file,
+    sketches) would be read as part of the new one, so it is deleted. Files that no package holds stay.
+
     Args:
         folder: that ``mien pack`` wrote.
         repo: ``user/model``; it is made if it does not exist.
@@ -75,11 +81,18 @@ def push(folder: Path, repo: str, *, token: str, private: bool = False, api: Api
     api = HfApi(token=token) if api is None else api
     try:
         api.create_repo(repo, private=private or None, exist_ok=True, repo_type="model")
-        api.upload_folder(repo_id=repo, folder_path=str(folder), commit_message="Packed by Mien", repo_type="model")
+        api.upload_folder(
+            repo_id=repo,
+            folder_path=str(folder),
+            commit_message="Packed by Mien",
+            repo_type="model",
+            delete_patterns=sorted(FILES),  # of these, the client keeps what the folder holds
+        )
     except Exception as error:  # of the Hub, of the network, of its client
         reason = one_line(str(error)).replace(token, "***") or type(error).__name__
+        missing = "".join(f" --delete {name}" for name in sorted(FILES) if not (folder / name).exists())
         raise MienError(
             f"--push {repo}: the upload failed ({reason}); the packed folder is in {folder}, upload it by "
-            f"`hf upload {repo} {folder}`"
+            f"`hf upload {repo} {folder} .{missing}`"
         ) from None
     return f"{constants.ENDPOINT}/{repo}"

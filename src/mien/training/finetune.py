@@ -18,6 +18,7 @@ from mien.data.clean import Sketches, sketch
 from mien.data.faces import FaceSet, require_classes
 from mien.data.read import read_faces
 from mien.errors import MienError
+from mien.evaluation.choice import Choice
 from mien.files import read_json_object, write_json
 from mien.locks import holds_out
 from mien.log import report, say
@@ -229,7 +230,7 @@ class FineTuning(Loop[TrainConfig, Network]):
             self.finish_epoch(epoch)
         self.run.tracking.finish()
         if on_main():
-            write_curves(self.out, self.state.history)
+            write_curves(self.out, self.state.history, choice=Choice(self.state.best_epoch, self.config.select))
             report(choice_line(self.state.history, self.state.best_epoch))
         if on_main() and calibrate:
             report(calibrate_model(self.out, self.validation, self.train_set.images, self.accelerator.device))

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from mien.errors import MienError
+from mien.evaluation.choice import Choice
 from mien.files import atomic_file, write_text
 from mien.model.preprocessing import Preprocessing
 
@@ -77,12 +78,22 @@ def read_history(out: Path) -> list[dict[str, float]]:
         raise MienError(f"{path}: is not the history of a run ({error}); copy the run again") from error
 
 
-def write_curves(out: Path, history: list[dict[str, Any]], *, pretraining: bool = False) -> None:
-    """Draws loss and validation scores over the epochs as ``curves.png``, ``curves.pdf`` and ``curves.svg``."""
+def write_curves(
+    out: Path, history: list[dict[str, Any]], *, choice: Choice | None = None, pretraining: bool = False
+) -> None:
+    """Draws loss and validation scores over the epochs as ``curves.png``, ``curves.pdf`` and ``curves.svg``.
+
+    Args:
+        out: the folder of the run.
+        history: as ``mien.evaluation.figures.curves`` takes it.
+        choice: what validation kept.
+        pretraining: the run has probes in place of scores.
+    """
     from mien.evaluation.figures import PROBES, SCORES, curves
     from mien.evaluation.style import files
 
-    for suffix, content in files(curves(history, scores=PROBES if pretraining else SCORES)).items():
+    scores = PROBES if pretraining else SCORES
+    for suffix, content in files(curves(history, scores=scores, choice=choice)).items():
         with atomic_file(out / f"curves.{suffix}") as temporary:
             temporary.write_bytes(content)
 

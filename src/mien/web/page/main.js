@@ -49,6 +49,7 @@ async function read(item) {
     item.isForeign = reason !== null;
     if (reason) throw new Error(reason);
     item.kind = kind === "film" ? "film" : "picture";
+    if (!currentReader()) throw new Error("nothing here reads pictures: neither this page nor a server");
     if (!document.body.dataset.ready) showState(currentReader()); // what could not be loaded is tried again
     if (item.kind === "film") await readFilmItem(item);
     else await readPicture(item);
@@ -143,6 +144,7 @@ function showMoment(item) {
 
 async function startCamera() {
   byId("consent").close();
+  await opened;
   stopCamera();
   shown = awaited = null;
   const video = element("video", { muted: true, playsinline: true, "aria-label": "The camera" });
@@ -284,7 +286,7 @@ function showProblem(title, reason, hint = "") {
 /** What to do about a picture that this browser cannot decode. */
 function remedy() {
   const hasServer = byId("where").querySelector("[value=server]") !== null;
-  return currentReader().place === "tab" && hasServer
+  return currentReader()?.place === "tab" && hasServer
     ? "The server reads more kinds of pictures, such as TIFF and HEIC: choose it at the top of the page."
     : "Choose another file, or convert this one to JPEG or PNG.";
 }
@@ -379,10 +381,12 @@ const clicks = {
   forget,
 };
 
+// Files that come before it is known who reads them wait for it.
+const opened = openPlaces(byId("where"), (reader) => { stopCamera(); return showPlace(reader); }).then(choosePlace);
+queue = opened.catch(() => {});
 for (const [id, act] of Object.entries(clicks)) byId(id).addEventListener("click", act);
 listen(take);
 connect(byId("files"), take);
 connect(byId("folder"), take);
 addEventListener("pagehide", () => camera?.stop());
-await openPlaces(byId("where"), (reader) => { stopCamera(); return showPlace(reader); });
-choosePlace();
+await opened;
