@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,25 @@ def test_pictures_are_shown_as_stored_and_as_trained_on(archive: Path, faces: Fa
     assert first_epoch.dtype == np.uint8 and np.array_equal(first_epoch, first_epoch_again)
     assert not np.array_equal(first_epoch, second_epoch) and not np.array_equal(first_epoch, stored_pictures)
     assert not np.array_equal(shown(seed=1), stored_pictures)
+
+
+def test_scores_are_those_of_mien_evaluate(faces: FaceSet, tmp_path: Path) -> None:
+    """A model that was trained on a flat folder has its own validation pictures, and its own twins."""
+    from mien.data.clean import sketch
+    from mien.data.twins import cut_validation
+    from mien.model.classifier import Classifier
+    from mien.model.vit import build
+
+    network, preprocessing = build("nano", faces.names, grey=True)
+    flat = replace(faces, splits=np.full(len(faces), "train"), fingerprint="flat")
+    config = {"validation_fraction": 0.2, "seed": 3}
+    model = Classifier(network.eval(), preprocessing, faces.names)
+    model.save(tmp_path / "own", {"data": {"fingerprint": "flat"}, "config": config})
+    evaluation = mien.lab.evaluate(tmp_path / "own", flat, "validation")
+    assert set(evaluation.ids) == set(cut_validation(flat, 0.2, 3).part("validation").ids)
+    model.save(tmp_path / "other", {"data": {"fingerprint": "other"}}, sketch(faces.images))
+    evaluation = mien.lab.evaluate(tmp_path / "other", faces, "validation")
+    assert evaluation.approximate and evaluation.twins is not None and evaluation.twins.all()
 
 
 @pytest.mark.slow

@@ -116,25 +116,27 @@ def evaluate(
 
     Args:
         model: a model folder, such as ``train`` returns.
-        faces: the data; its training split is used to detect twins.
+        faces: the data. If the model was trained on it, and cut validation off, the same pictures are cut again.
         split: ``train``, ``validation`` or ``test``.
         out: the folder of the report; by default none is written.
 
     Returns:
-        Probabilities, true labels, and the scores ``whole`` and ``clean`` (without twins of training pictures).
+        Probabilities, true labels, and the scores ``whole`` and ``clean`` (without twins of what the model was trained
+        on; None if that is unknown).
 
     Raises:
         MienError: the model or the split is missing, the classes do not fit, or the report cannot be written.
     """
+    from mien.data.clean import as_trained, trained_on
     from mien.evaluation.choice import choice_of
     from mien.evaluation.evaluate import evaluate as scored
     from mien.evaluation.report import write_report
     from mien.model.classifier import Classifier
     from mien.training.history import read_history
 
-    training = faces.part("train").images if "train" in faces.splits else None
     classifier = Classifier.load(Path(model))
-    evaluation = scored(classifier, faces, split, training=training, model=str(model))
+    data = faces if split == "test" else as_trained(faces, classifier)
+    evaluation = scored(classifier, data, split, training=trained_on(data, classifier), model=str(model))
     if out is not None:
         run = Path(model).parent
         history = read_history(run) if (run / "history.csv").is_file() else None
