@@ -24,7 +24,7 @@ from mien.recognition.recognizer import BrokenModelError, Recognizer
 from mien.recognition.results import Recognition
 from mien.recognition.time_limit import Alive, OverdueError, Say, TimedProcess, Work
 
-Tell = Callable[[str], None]
+Notice = Callable[[str], None]
 """Function that gets a line for a copy that could not be written."""
 
 
@@ -58,7 +58,7 @@ def read_inputs(
     inputs: Sequence[Input],
     films: FilmSettings,
     copies: Copies | None = None,
-    not_copied: Tell | None = None,
+    not_copied: Notice | None = None,
 ) -> Generator[Recognition, None, None]:
     """Reads inputs one after the other; consecutive pictures share batches.
 
@@ -90,7 +90,7 @@ def read_inputs(
 
 
 def _of_pictures(
-    recognizer: Recognizer, paths: Iterator[Input], copies: Copies | None, not_copied: Tell | None
+    recognizer: Recognizer, paths: Iterator[Input], copies: Copies | None, not_copied: Notice | None
 ) -> Iterator[Recognition]:
     """Yields the records of pictures, and writes their copies on the way."""
     for record in recognizer.stream(paths, keep_pixels=copies is not None):
@@ -98,7 +98,7 @@ def _of_pictures(
         yield replace(record, pixels=None)
 
 
-def _of_piped(recognizer: Recognizer, source: Piped, copies: Copies | None, not_copied: Tell | None) -> Recognition:
+def _of_piped(recognizer: Recognizer, source: Piped, copies: Copies | None, not_copied: Notice | None) -> Recognition:
     """Returns the record of a picture from standard input, and writes its copy."""
     (record,) = recognizer.stream([source.data], keep_pixels=copies is not None)
     _copy(replace(record, input="stdin"), copies, not_copied)
@@ -106,7 +106,7 @@ def _of_piped(recognizer: Recognizer, source: Piped, copies: Copies | None, not_
     return replace(record, input=source.name, error=error, pixels=None)
 
 
-def _copy(record: Recognition, copies: Copies | None, not_copied: Tell | None) -> None:
+def _copy(record: Recognition, copies: Copies | None, not_copied: Notice | None) -> None:
     """Writes the copy of a picture, if there are to be copies and it could be read."""
     if copies is None or record.pixels is None:
         return
@@ -128,7 +128,7 @@ class _FilmCopy:
     """
 
     def __init__(
-        self, copy: AbstractContextManager[Callable[[Recognition], None]], not_copied: Tell | None, *, may_move: bool
+        self, copy: AbstractContextManager[Callable[[Recognition], None]], not_copied: Notice | None, *, may_move: bool
     ) -> None:
         self._copy, self._not_copied, self._may_move = copy, not_copied, may_move
         self._stack = ExitStack()
@@ -171,7 +171,7 @@ class _FilmCopy:
 
 
 def _of_film(
-    recognizer: Recognizer, film: Film, settings: FilmSettings, copies: Copies | None, not_copied: Tell | None
+    recognizer: Recognizer, film: Film, settings: FilmSettings, copies: Copies | None, not_copied: Notice | None
 ) -> Iterator[Recognition]:
     """Yields the records of a film or a camera, and writes its copies and its timeline on the way."""
     # Imported here, so that reading pictures does not wait for FFmpeg.
@@ -244,19 +244,19 @@ class TimedReader:
         options: dict[str, Any],
         films: FilmSettings,
         annotate: Path | None,
-        not_copied: Tell | None = None,
+        not_copied: Notice | None = None,
     ) -> None:
         self._out_folders = [path.parent for path in (films.video_out, films.timeline) if path is not None]
         self._out_folders += [] if annotate is None else [annotate]
 
         def hear(remark: str | _NotCopied) -> None:
-            tell, line = (not_copied, remark.line) if isinstance(remark, _NotCopied) else (films.say, remark)
-            if tell is not None:
-                tell(line)
+            say, line = (not_copied, remark.line) if isinstance(remark, _NotCopied) else (films.say, remark)
+            if say is not None:
+                say(line)
 
-        is_told = not_copied is not None
+        collects = not_copied is not None
         self._process = TimedProcess(
-            seconds, _prepare_reading, options, replace(films, say=None), annotate, is_told, say=hear
+            seconds, _prepare_reading, options, replace(films, say=None), annotate, collects, say=hear
         )
         self.names: tuple[str, ...]
         self.threshold: float | None
@@ -298,7 +298,7 @@ class _NotCopied:
 
 
 def _prepare_reading(
-    say: Say, options: dict[str, Any], films: FilmSettings, annotate: Path | None, is_told: bool
+    say: Say, options: dict[str, Any], films: FilmSettings, annotate: Path | None, collects: bool
 ) -> tuple[tuple[tuple[str, ...], float | None, float | None], Work]:
     """Runs in the process: loads the recognizer; returns the names of its expressions with its threshold and its stated
     accuracy (``mien.recognition.engine.Engine``), and the function that reads."""
@@ -308,5 +308,5 @@ def _prepare_reading(
     settings = replace(films, say=say, batch=1, decoded=lambda: say(Alive()))
     copies = None if annotate is None else Copies(annotate)
     greeting = recognizer.names, recognizer.engine.threshold, recognizer.stated_accuracy
-    not_copied: Tell | None = (lambda line: say(_NotCopied(line))) if is_told else None
+    not_copied: Notice | None = (lambda line: say(_NotCopied(line))) if collects else None
     return greeting, lambda source: read_inputs(recognizer, [source], settings, copies, not_copied)

@@ -125,7 +125,7 @@ def read_film(path: Path, every: int = 1, decoded: Callable[[], None] | None = N
     with opened(path) as (container, stream):
         developer = Developer(stream.sample_aspect_ratio)
         index, time_s, cut = 0, 0.0, False
-        for frame, begins in marked(_told(shown(container, stream), decoded)):
+        for frame, begins in marked(_announced(shown(container, stream), decoded)):
             cut = cut or begins
             time_s = frame.time_s
             if index % every == 0:
@@ -187,7 +187,7 @@ def read_camera(number: int, every: int = 1, decoded: Callable[[], None] | None 
     with _opened(number) as (container, stream):
         developer = Developer(stream.sample_aspect_ratio)
         index, started = 0, time.monotonic()
-        for picture in _told(_pictures(container, stream), decoded):
+        for picture in _announced(_pictures(container, stream), decoded):
             now = time.monotonic()
             started = now if index == 0 else started
             if index % every == 0:
@@ -198,11 +198,11 @@ def read_camera(number: int, every: int = 1, decoded: Callable[[], None] | None 
         yield Frame(index, time.monotonic() - started, None, "the camera gives no more pictures")
 
 
-def _told(items: Iterator[_Item], tell: Callable[[], None] | None) -> Iterator[_Item]:
-    """Yields items, and tells about each before."""
+def _announced(items: Iterator[_Item], announce: Callable[[], None] | None) -> Iterator[_Item]:
+    """Yields items, and calls a function before each."""
     for item in items:
-        if tell is not None:
-            tell()
+        if announce is not None:
+            announce()
         yield item
 
 
