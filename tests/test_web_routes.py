@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import json
 import logging
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,12 +20,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from detection_helpers import astronaut
 from PIL import Image
 from recognition_helpers import bomb, encoded
 from starlette.testclient import TestClient
 from web_helpers import Broken, Gate, client, face, files, recognizer, wait_until
 
 from mien.errors import MienError
+from mien.model.places import SHIPPED
 from mien.web import access, routes, uploads
 from mien.web.app import create_app
 from mien.web.assets import Assets
@@ -530,6 +534,20 @@ def test_the_model_is_described(service: TestClient) -> None:
     assert card.headers["content-type"].startswith("text/markdown") and "## Scores" in card.text
     page = service.get(model_info["card"], headers={"accept": "text/html"})
     assert "<h2>Scores</h2>" in page.text and "<table>" in page.text
+
+
+def test_a_model_without_onnx_is_served(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    model = tmp_path / "run" / "model"
+    shutil.copytree(SHIPPED / "nano", model, ignore=shutil.ignore_patterns("*.onnx"))
+    photo = encoded(astronaut(512))
+    with TestClient(create_app(ServiceSettings(model=str(tmp_path / "run")))) as test_client:
+        model_info = test_client.get("/v1/model").json()
+        (record,) = test_client.post("/v1/recognize", content=photo, headers=PNG).json()["records"]
+    weights = (model / "model.safetensors").read_bytes()
+    assert (model_info["name"], model_info["file"], model_info["bytes"]) == ("run", "model.safetensors", len(weights))
+    assert model_info["sha256"] == hashlib.sha256(weights).hexdigest() and 0 < model_info["accuracy"]["value"] < 1
+    assert record["status"] == "ok" and record["faces"][0]["label"] in model_info["labels"]
 
 
 def test_int8_states_its_own_accuracy() -> None:

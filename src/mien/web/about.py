@@ -42,11 +42,11 @@ class ModelRecord:
         self._sha256 = hashlib.sha256(self._file.read_bytes()).hexdigest()
 
     def _loaded_file(self, onnx: Path | None, folder: Path | None) -> Path:
-        loaded = getattr(self._recognizer.engine, "path", None) or onnx
-        if loaded is not None:
-            return Path(loaded)
-        assert folder is not None
-        return folder / "model.safetensors"
+        """Returns the file of the weights: an ONNX file, or the one in the folder that PyTorch has loaded."""
+        loaded = getattr(self._recognizer.engine, "path", None) or onnx or folder
+        assert loaded is not None
+        loaded = Path(loaded)
+        return loaded / "model.safetensors" if loaded.is_dir() else loaded
 
     @cached_property
     def card(self) -> str | None:
