@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import json
 import logging
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,13 +20,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from detection_helpers import astronaut
 from PIL import Image
 from recognition_helpers import bomb, encoded
 from starlette.testclient import TestClient
 from web_helpers import Broken, Gate, client, face, files, recognizer, wait_until
 
 from mien.errors import MienError
+from mien.files import read_json_object, write_json
+from mien.model.places import SHIPPED
 from mien.web import access, routes, uploads
+from mien.web.about import wilson
 from mien.web.app import create_app
 from mien.web.assets import Assets
 from mien.web.guard import SECURITY_HEADERS
@@ -532,6 +538,20 @@ def test_the_model_is_described(service: TestClient) -> None:
     assert "<h2>Scores</h2>" in page.text and "<table>" in page.text
 
 
+def test_a_model_without_onnx_is_served(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    model = tmp_path / "run" / "model"
+    shutil.copytree(SHIPPED / "nano", model, ignore=shutil.ignore_patterns("*.onnx"))
+    photo = encoded(astronaut(512))
+    with TestClient(create_app(ServiceSettings(model=str(tmp_path / "run")))) as test_client:
+        model_info = test_client.get("/v1/model").json()
+        (record,) = test_client.post("/v1/recognize", content=photo, headers=PNG).json()["records"]
+    weights = (model / "model.safetensors").read_bytes()
+    assert (model_info["name"], model_info["file"], model_info["bytes"]) == ("run", "model.safetensors", len(weights))
+    assert model_info["sha256"] == hashlib.sha256(weights).hexdigest() and 0 < model_info["accuracy"]["value"] < 1
+    assert record["status"] == "ok" and record["faces"][0]["label"] in model_info["labels"]
+
+
 def test_int8_states_its_own_accuracy() -> None:
     with TestClient(create_app(ServiceSettings(model="mini-int8"))) as test_client:
         int8_info = test_client.get("/v1/model").json()
@@ -540,6 +560,21 @@ def test_int8_states_its_own_accuracy() -> None:
     assert int8_info["file"] == "model.int8.onnx" and int8_info["sha256"] != mini_info["sha256"]
     assert int8_info["accuracy"]["value"] != mini_info["accuracy"]["value"] and int8_info["accuracy"]["clean"] is None
     assert int8_info["accuracy"]["low"] < int8_info["accuracy"]["value"] < int8_info["accuracy"]["high"]
+
+
+def test_the_accuracy_of_int8_is_that_of_the_split_it_was_measured_on(tmp_path: Path) -> None:
+    shutil.copy(SHIPPED / "nano" / "model.int8.onnx", tmp_path)
+    meta = read_json_object(SHIPPED / "nano" / "meta.json")
+    scores = meta["release"]["scores"]
+    scores["test"] = scores["validation"] | {"n": 100, "accuracy": 0.5}
+    write_json(tmp_path / "meta.json", meta)
+    with TestClient(create_app(ServiceSettings(model=str(tmp_path)))) as test_client:
+        accuracy = test_client.get("/v1/model").json()["accuracy"]
+    value, pictures = meta["release"]["onnx"]["engines"]["ONNX int8"]["accuracy"], scores["validation"]["n"]
+    assert accuracy == {
+        "split": "validation", "pictures": pictures, "value": value, "clean": None,
+        "low": pytest.approx(wilson(value, pictures)[0]), "high": pytest.approx(wilson(value, pictures)[1]),
+    }  # fmt: skip
 
 
 def test_the_report_is_shown_if_it_is_named(service: TestClient, tmp_path: Path) -> None:

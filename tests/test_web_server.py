@@ -402,6 +402,24 @@ def test_a_port_in_use_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert "choose another port" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("platform", "option"), [("win32", "SO_EXCLUSIVEADDRUSE"), ("linux", "SO_REUSEADDR")])
+def test_no_second_service_listens_on_the_port(platform: str, option: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On Windows, where it would start with SO_REUSEADDR: a fake, as only Windows has the other option."""
+    options: list[tuple[int, int, int]] = []
+
+    class Listener(socket.socket):
+        def setsockopt(self, *arguments: Any) -> None:
+            assert self.getsockname()[1] == 0, "it is bound already"
+            options.append(arguments)
+
+    monkeypatch.setattr(socket, "SO_EXCLUSIVEADDRUSE", ~socket.SO_REUSEADDR, raising=False)
+    monkeypatch.setattr(socket, "socket", Listener)
+    with monkeypatch.context() as patch:
+        patch.setattr("sys.platform", platform)
+        server._listener(ServiceSettings(port=0)).close()
+    assert options == [(socket.SOL_SOCKET, getattr(socket, option), 1)]
+
+
 def test_without_the_extra_one_line_names_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -42,11 +42,11 @@ class ModelRecord:
         self._sha256 = hashlib.sha256(self._file.read_bytes()).hexdigest()
 
     def _loaded_file(self, onnx: Path | None, folder: Path | None) -> Path:
-        loaded = getattr(self._recognizer.engine, "path", None) or onnx
-        if loaded is not None:
-            return Path(loaded)
-        assert folder is not None
-        return folder / "model.safetensors"
+        """Returns the file of the weights: an ONNX file, or the one in the folder that PyTorch has loaded."""
+        loaded = getattr(self._recognizer.engine, "path", None) or onnx or folder
+        assert loaded is not None
+        loaded = Path(loaded)
+        return loaded / "model.safetensors" if loaded.is_dir() else loaded
 
     @cached_property
     def card(self) -> str | None:
@@ -110,14 +110,19 @@ class ModelRecord:
             },
         }
         if self._file.name == ONNX_FILES[1]:
-            accuracy |= self._int8_accuracy(scores["n"]) | {"clean": None}
+            accuracy |= self._int8_accuracy()
         return accuracy
 
-    def _int8_accuracy(self, pictures: int) -> dict[str, float]:
-        """The int8 form was scored by the export: its accuracy, with Wilson's interval."""
-        value = self._meta["release"]["onnx"]["engines"]["ONNX int8"]["accuracy"]
+    def _int8_accuracy(self) -> dict[str, Any]:
+        """Returns the accuracy of the int8 form on the one split on which packing measured it, with Wilson's interval.
+
+        That may be another split than the one whose scores are shown.
+        """
+        release = self._meta["release"]
+        split, value = release["onnx"]["split"], release["onnx"]["engines"]["ONNX int8"]["accuracy"]
+        pictures = release["scores"][split]["n"]
         low, high = wilson(value, pictures)
-        return {"value": value, "low": low, "high": high}
+        return {"split": split, "pictures": pictures, "value": value, "low": low, "high": high, "clean": None}
 
     def _split(self) -> tuple[str, Mapping[str, Any]]:
         """Returns the test split and its scores if it was scored, else the validation split."""

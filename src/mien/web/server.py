@@ -9,6 +9,7 @@ import logging
 import logging.config
 import os
 import socket
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -148,7 +149,7 @@ def _listener(settings: ServiceSettings) -> socket.socket:
         # asyncio turns Nagle's algorithm off only for sockets of this protocol; with it, the body of each answer would
         # wait 40 ms until the client has acknowledged its headers.
         listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        _keep_to_itself(listener)
         listener.bind(address)
         listener.listen(_BACKLOG)  # from here on clients wait instead of being refused, while workers load the model
     except OSError as error:
@@ -158,6 +159,17 @@ def _listener(settings: ServiceSettings) -> socket.socket:
         ) from error
     listener.set_inheritable(True)
     return listener
+
+
+def _keep_to_itself(listener: socket.socket) -> None:
+    """Sets that no second service listens on the address, and that one which ended does not block it.
+
+    Windows lets two sockets with SO_REUSEADDR listen on one address; elsewhere that only skips the wait after an end.
+    """
+    if sys.platform == "win32":
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
+    else:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 
 
 @contextmanager
