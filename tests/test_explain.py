@@ -8,6 +8,8 @@ import math
 import os
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -229,6 +231,19 @@ class TestAttention:
         assert vit.network.config._attn_implementation == kind != "eager"
         assert all(parameter.grad is None for parameter in vit.network.parameters())
         assert (vit.logits(noise()[None], quiet=True) == logits_before).all()
+
+    def test_threads_that_share_a_network_get_the_maps_of_one(self, vit: Classifier) -> None:
+        network = as_vit(copy.deepcopy(vit.network))
+        network.set_attn_implementation("sdpa")
+        shared = replace(vit, network=network)
+        crops = [noise(seed) for seed in range(12)]
+        expected_maps = [gradient(shared, crop, 1) for crop in crops]
+        for layer in network.vit.layers:  # a pause in each block, in which the other thread could switch the network
+            layer.register_forward_pre_hook(lambda *_: time.sleep(0.002))
+        with ThreadPoolExecutor(2) as pool:
+            maps = list(pool.map(lambda crop: gradient(shared, crop, 1), crops))
+        assert np.array_equal(maps, expected_maps)
+        assert network.config._attn_implementation == "sdpa"
 
     def test_frozen_weights_are_no_hindrance(self, vit: Classifier) -> None:
         relevance = gradient(vit, noise(), 1)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import logging
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +15,8 @@ from film_helpers import numbered, write
 from recognition_helpers import recognizer
 
 from mien.errors import MienError
-from mien.recognition.film.reader import about, frames
+from mien.recognition.film import records as records_module
+from mien.recognition.film.reader import Frame, about, frames
 from mien.recognition.film.records import FilmRecognition
 
 
@@ -102,3 +105,64 @@ def test_the_film_is_not_written_over_and_names_are_checked_first(film: Path, tm
     with pytest.raises(MienError, match=r"missing\.mp4"):
         recognizer().recognize_film(tmp_path / "missing.mp4").write(tmp_path / "marked.mp4")
     assert not (tmp_path / "marked.mp4").exists()
+
+
+def stopped(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException, pictures: int = 2, source: Any = 0
+) -> FilmRecognition:
+    """A camera (or film) of a bright square that ends with an error after some pictures."""
+
+    def fake_frames(*_: object) -> Iterator[Frame]:
+        square = np.dstack([np.pad(np.full((32, 32), 255, np.uint8), 16)] * 3)
+        yield from (Frame(index, index / 10, square) for index in range(pictures))
+        raise error
+
+    monkeypatch.setattr(records_module, "frames", fake_frames)
+    return FilmRecognition(recognizer(), source)
+
+
+def test_a_table_of_a_camera_is_what_was_read_until_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    camera = stopped(monkeypatch, KeyboardInterrupt())
+    assert [row["frame"] for row in camera.to_rows()] == [0, 1]
+    assert [record["frame"] for record in json.loads(camera.to_json() or "")] == [0, 1]
+    assert [row["frame"] for row in csv.DictReader((camera.to_csv() or "").splitlines())] == ["0", "1"]
+    pytest.importorskip("pandas")
+    assert camera.to_df()["frame"].tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("read", ["to_rows", "to_df", "to_csv", "to_json"])
+def test_what_ends_a_film_or_breaks_a_camera_is_raised(read: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if read == "to_df":
+        pytest.importorskip("pandas")
+    with pytest.raises(KeyboardInterrupt):
+        getattr(stopped(monkeypatch, KeyboardInterrupt(), 9, Path("film.mp4")), read)()
+    with pytest.raises(MienError, match="unplugged"):
+        getattr(stopped(monkeypatch, MienError("unplugged")), read)()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), MienError("unplugged")])
+def test_files_hold_what_was_read_until_the_end(
+    error: BaseException, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    camera = stopped(monkeypatch, error)
+    for name in ("a.json", "a.jsonl", "a.csv"):
+        with pytest.raises(type(error)):
+            (camera.to_csv if name == "a.csv" else camera.to_json)(tmp_path / name)
+    array, lines = ((tmp_path / name).read_text("utf-8") for name in ("a.json", "a.jsonl"))
+    assert array.endswith("]\n") and [record["frame"] for record in json.loads(array)] == [0, 1]
+    assert lines.endswith("}\n") and [json.loads(line)["frame"] for line in lines.splitlines()] == [0, 1]
+    assert len((tmp_path / "a.csv").read_text("utf-8").splitlines()) == 3
+    assert {path.name for path in tmp_path.iterdir()} == {"a.json", "a.jsonl", "a.csv"}
+
+
+def test_without_a_record_an_error_leaves_the_file_and_ctrl_c_an_empty_array(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.json"
+    path.write_text("earlier")
+    with pytest.raises(MienError, match="unplugged"):
+        stopped(monkeypatch, MienError("unplugged"), 0).to_json(path)
+    assert path.read_text() == "earlier"
+    with pytest.raises(KeyboardInterrupt):
+        stopped(monkeypatch, KeyboardInterrupt(), 0).to_json(path)
+    assert json.loads(path.read_text()) == []

@@ -65,6 +65,23 @@ def test_a_face_out_of_sight_comes_back_where_it_would_be() -> None:
     assert ids(tracker.update([face(20 * 20)], 20 / 25)) == [0]
 
 
+@pytest.mark.parametrize("rate", [5, 30])
+def test_two_frames_at_nearly_the_same_time_keep_the_id_of_a_face_that_jitters(rate: int) -> None:
+    tracker = Tracker(0)
+    for frame, time_s in enumerate([0.0, 0.001, *(frame / rate for frame in range(1, 6))]):
+        assert ids(tracker.update([face(3 * (frame % 2), side=60)], time_s)) == [0], frame
+
+
+@pytest.mark.parametrize("rate", [25, 30])
+def test_a_fast_face_that_was_seen_twice_comes_back_where_it_would_be(rate: int) -> None:
+    tracker = Tracker(0)
+    for frame in (0, 1):
+        tracker.update([face(20 * frame)], frame / rate)
+    for frame in (2, 3, 4):
+        tracker.update([], frame / rate)
+    assert ids(tracker.update([face(20 * 5)], 5 / rate)) == [0]  # two sides further than where it was last seen
+
+
 def test_patience_ends_and_an_id_is_given_once() -> None:
     tracker = Tracker(0)
     times = [0.0, 0.1, 0.2, 0.3, 0.4]

@@ -6,6 +6,7 @@ They need torch and a model folder with its weights; occlusion (``mien.recogniti
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -113,15 +114,23 @@ def attend(
     return output.logits[0], list(output.attentions)
 
 
+_SWITCHING = threading.Lock()
+"""Held while a network is switched to eager attention. One for all, as classifiers may share a network."""
+
+
 @contextmanager
 def _eager(network: ViTForImageClassification) -> Iterator[None]:
-    """Within the block, computes attention without the fused kernels, which do not return the weights."""
-    before = network.config._attn_implementation
-    network.set_attn_implementation("eager")
-    try:
-        yield
-    finally:
-        network.set_attn_implementation(before)
+    """Within the block, computes attention without the fused kernels, which do not return the weights.
+
+    Other threads wait for the end of the block: they would switch the network back during it, or leave it eager.
+    """
+    with _SWITCHING:
+        before = network.config._attn_implementation
+        network.set_attn_implementation("eager")
+        try:
+            yield
+        finally:
+            network.set_attn_implementation(before)
 
 
 def grid(patches: torch.Tensor) -> np.ndarray:

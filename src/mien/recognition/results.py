@@ -6,12 +6,13 @@ import io
 import os
 import tempfile
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from PIL import Image
 
@@ -20,7 +21,7 @@ from mien.files import atomic_file
 from mien.recognition.faces import MOST_IN_REPR, Record
 from mien.recognition.faces import Box as Box
 from mien.recognition.faces import Face as Face
-from mien.recognition.formats import columns, csv_table, rows
+from mien.recognition.formats import Ending, columns, csv_table, rows
 from mien.text import json_shown
 
 if TYPE_CHECKING:
@@ -42,6 +43,10 @@ class Tables:
         """The expressions of the model, if they are known without reading the records."""
         return None
 
+    def _until_stopped(self) -> AbstractContextManager[object]:
+        """Context in which the records are read into memory; it swallows what ends a source that has no end."""
+        return nullcontext()
+
     def _read(self) -> tuple[Iterable[Recognition], tuple[str, ...]]:
         """Returns the records, and the expressions, by the first face if nothing else says them."""
         names = self._names()
@@ -53,16 +58,23 @@ class Tables:
     def to_rows(self) -> list[dict[str, Any]]:
         """Returns the rows of ``to_df`` as dicts: one for every face, or one without a face for a picture without any.
 
-        Every row has the same keys; missing values are None.
+        Every row has the same keys; missing values are None. Ctrl-C ends the reading of a camera: the rows until then
+        are returned.
         """
-        from mien.recognition.formats import columns, rows
-
         records, names = self._read()
         empty = dict.fromkeys(columns(names))
-        return [empty | row for record in records for row in rows(record)]
+        return [empty | row for row in self._rows(records)]
+
+    def _rows(self, records: Iterable[Recognition]) -> list[dict[str, Any]]:
+        """The rows of the records in memory; of a camera until Ctrl-C."""
+        table: list[dict[str, Any]] = []
+        with self._until_stopped():
+            for record in records:
+                table += rows(record)
+        return table
 
     def to_df(self) -> pandas.DataFrame:
-        """Returns a pandas DataFrame with a row for every face.
+        """Returns a pandas DataFrame with a row for every face; of a camera those until Ctrl-C.
 
         Raises:
             MienError: pandas is not installed.
@@ -72,10 +84,13 @@ class Tables:
         import pandas
 
         records, names = self._read()
-        return pandas.DataFrame([row for record in records for row in rows(record)], columns=columns(names))
+        return pandas.DataFrame(self._rows(records), columns=columns(names))
 
     def to_csv(self, path: str | os.PathLike[str] | None = None) -> str | None:
         """Returns the table as CSV, or writes it to a file as ``mien predict --csv`` does and returns None.
+
+        Ctrl-C ends the reading of a camera: the text until then is returned. A file holds the rows until then, and the
+        KeyboardInterrupt is raised.
 
         Args:
             path: a file, which is replaced; None to get the text.
@@ -88,7 +103,7 @@ class Tables:
         if path is None:
             with tempfile.TemporaryDirectory() as folder:
                 file = Path(folder) / "faces.csv"
-                with csv_table(file, names) as add:
+                with csv_table(file, names) as add, self._until_stopped():
                     for record in records:
                         add(record)
                 return file.read_text(encoding="utf-8")
@@ -103,31 +118,48 @@ class Tables:
         A picture is one object, as ``to_dict`` returns it; several are an array, one object a line. A file whose name
         ends in ``.jsonl`` gets the lines without the array.
 
+        Ctrl-C ends the reading of a camera: the text until then is returned. A file is complete whatever ends the
+        reading, and holds the records until then; the error or KeyboardInterrupt is raised afterwards. An error before
+        the first record leaves an earlier file.
+
         Args:
             path: a file, which is replaced; None to get the text.
 
         Raises:
             OSError: the file cannot be written.
         """
-        lines = path is not None and Path(path).suffix.lower() == ".jsonl"
-        pieces = self._json(lines)
         if path is None:
-            return "".join(pieces)
+            text = io.StringIO()
+            ending = self._write_json(text, lines=False)
+            with self._until_stopped():
+                ending.raise_again()
+            return text.getvalue()
+        lines = Path(path).suffix.lower() == ".jsonl"
         with (
             atomic_file(Path(path), spare_newcomer=True) as temporary,
             open(temporary, "w", encoding="utf-8", newline="\n") as file,
         ):
-            file.writelines(pieces)
+            ending = self._write_json(file, lines)
             file.write("" if lines else "\n")
+        ending.raise_again()
         return None
 
-    def _json(self, lines: bool) -> Iterator[str]:
-        """Yields the text of the records, one after the other: an array, or lines."""
-        yield "" if lines else "["
-        for index, record in enumerate(self._records()):
-            before = "" if lines or not index else ",\n"
-            yield before + _json_text(record.to_dict()) + ("\n" if lines else "")
-        yield "" if lines else "]"
+    def _write_json(self, file: TextIO, lines: bool) -> Ending:
+        """Writes the records as an array or as lines; returns what ended their reading too early."""
+        ending = Ending()
+        before = ""
+
+        def add(record: Record) -> None:
+            nonlocal before
+            file.write(before + _json_text(record.to_dict()) + ("\n" if lines else ""))
+            before = "" if lines else ",\n"
+
+        file.write("" if lines else "[")
+        with ending.held(add) as noted:
+            for record in self._records():
+                noted(record)
+        file.write("" if lines else "]")
+        return ending
 
 
 @dataclass(frozen=True, repr=False)
@@ -194,8 +226,9 @@ class Recognition(Record, Tables):
     def _records(self) -> Iterable[Recognition]:
         return [self]
 
-    def _json(self, lines: bool) -> Iterator[str]:
-        yield _json_text(self.to_dict()) + ("\n" if lines else "")
+    def _write_json(self, file: TextIO, lines: bool) -> Ending:
+        file.write(_json_text(self.to_dict()) + ("\n" if lines else ""))
+        return Ending()
 
 
 class Recognitions(list[Recognition], Tables):

@@ -6,7 +6,7 @@ import logging
 import operator
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, SupportsIndex
@@ -103,8 +103,9 @@ class FilmRecognition(Tables):
     """The faces of a film or a camera, read frame by frame: an iterator over a ``Recognition`` for every frame.
 
     Like a file it is read once, from the first frame to the last, while one iterates; ``close`` ends that early. Each
-    of ``write``, ``to_df``, ``to_csv`` and ``to_json`` reads the whole film for itself, from its start. Of a camera
-    they read until it stops or Ctrl-C.
+    of ``write``, ``to_rows``, ``to_df``, ``to_csv`` and ``to_json`` reads the whole film for itself, from its start. Of
+    a camera they read until it stops or Ctrl-C. Then those that return a table or a text return what was read until
+    then; those that write a file complete it and raise the KeyboardInterrupt.
 
     Args:
         recognizer: reads the frames.
@@ -193,6 +194,9 @@ class FilmRecognition(Tables):
 
     def _records(self) -> Iterable[Recognition]:
         return self._from_start()
+
+    def _until_stopped(self) -> AbstractContextManager[object]:
+        return suppress(KeyboardInterrupt) if isinstance(self.source, int) else nullcontext()
 
     def _names(self) -> tuple[str, ...]:
         return self._recognizer.engine.names

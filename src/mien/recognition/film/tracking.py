@@ -47,6 +47,9 @@ LOOKS_S = 0.3
 """Longest time in seconds between two crops that are compared: later, a turning head looks different."""
 
 _VELOCITY_S = 0.15
+# A velocity from two frames alone counts them as at least this far apart, as the frames of a film usually are. Some are
+# stamped 1 ms apart, in which a jitter of 3 pixels would look like 3,000 pixels a second.
+_FIRST_STEP_S = 0.03
 _LOOK, _FLAT = 16, 2.0
 _FACE_SHIFTS = [(down, right) for down in (-1, 0, 1) for right in (-1, 0, 1)]
 
@@ -161,7 +164,8 @@ class Tracker:
         """Updates a track with its face in the current frame."""
         passed = max(time_s - track.seen_s, 1e-6)
         (across, down), (former_across, former_down) = _middle(box), _middle(track.box)
-        velocity = ((across - former_across) / passed, (down - former_down) / passed)
+        step = passed if track.velocity is not None else max(passed, _FIRST_STEP_S)
+        velocity = ((across - former_across) / step, (down - former_down) / step)
         if track.velocity is not None:
             # Boxes jitter by a pixel or two, which over 1/25 s would look like speed; so the velocity is smoothed too.
             share = 1 - math.exp(-passed / _VELOCITY_S)
