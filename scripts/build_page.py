@@ -110,7 +110,7 @@ def _record(name: str) -> dict[str, Any]:
     path = Path(str(shipped()[name].onnx))
     meta = read_json_object(path.parent / "meta.json")
     release, uncertain = meta["release"], meta["calibration"]["uncertain"]
-    split = "test" if "test" in release["scores"] else "validation"
+    split = release["onnx"]["split"]  # on which the int8 file was measured
     scores = release["scores"][split]
     accuracy = release["onnx"]["engines"]["ONNX int8"]["accuracy"]
     low, high = _wilson(accuracy, scores["n"])
