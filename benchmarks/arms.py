@@ -74,6 +74,9 @@ class Arm:
 BOTH = Arm(pretrained=True, taught=True, features=3.0)
 """From the autoencoder, taught by answers and maps."""
 
+WIDE: dict[str, Any] = {"crop_scale": 0.75, "wide_scale": 1.05}
+"""Views that zoom in and out."""
+
 TRAINED: dict[str, Arm] = {
     "scratch": Arm(),
     "adamw": Arm(optimizer="adamw"),
@@ -157,7 +160,7 @@ def settings(name: str, options: argparse.Namespace, seed: int) -> TrainConfig:
         layer_decay=options.layer_decay if arm.pretrained else 1.0,
         ema=options.ema,
         logit_adjustment=arm.prior,
-        augment=AugmentConfig(mixup=arm.mixup, **({"crop_scale": 0.75, "wide_scale": 1.05} if arm.wide else {})),
+        augment=replace(AugmentConfig(mixup=arm.mixup), **WIDE) if arm.wide else AugmentConfig(mixup=arm.mixup),
         teacher=[str(run_model(teachers[number])) for number in arm.teachers] if arm.taught else [],
         distill=DistillConfig(features=arm.features, split_batch=arm.split),
         freeze=FreezeConfig(blocks=arm.blocks, release_epoch=options.epochs // 2 + 1 if arm.released else None),

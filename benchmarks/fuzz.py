@@ -186,6 +186,10 @@ def attempt(kind: str, seed: int, box: Path, limit: int) -> str | None:
     return f"made {strange[0].relative_to(box)}, outside its folder" if strange else None
 
 
+FIRST_SEED = 0
+"""Of the first input of every process."""
+
+
 def work(kind: str, seeds: list[int], fault_folder: Path, memory: int, limit: int, queue: Any) -> None:
     """Reads the inputs of some seeds in this process, and tells of each before and after it."""
 
@@ -197,12 +201,11 @@ def work(kind: str, seeds: list[int], fault_folder: Path, memory: int, limit: in
     signal.signal(signal.SIGPROF, slow)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what C libraries say of damaged data
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with tempfile.TemporaryDirectory(prefix="mien-fuzz-") as box:
-        attempt(kind, 0, Path(box), 0)  # loads what is needed, which takes its own time
-    for seed in seeds:
+    # The first input loads what is needed, which takes its own time.
+    for number, seed in enumerate([FIRST_SEED, *seeds]):
         queue.put((kind, seed, "begins", ""))
         with tempfile.TemporaryDirectory(prefix="mien-fuzz-") as box:
-            fault = attempt(kind, seed, Path(box), limit)
+            fault = attempt(kind, seed, Path(box), limit if number else 0)
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
             if fault is None and peak > memory:
                 fault = f"took {peak:,} MiB, expected at most {memory:,}"
@@ -283,6 +286,8 @@ def fuzz(kinds: list[str], options: argparse.Namespace) -> int:
                     faults[f"{kind} {seed}"] = text
                     print(f"{kind} {seed}: {text}", flush=True)
             if not alive:
+                if current_seed is None and process.exitcode:
+                    current_seed = -1  # between two inputs, or before the first
                 if current_seed is not None:
                     faults[f"{kind} {current_seed}"] = f"the process died with {process.exitcode}"
                     print(f"{kind} {current_seed}: {faults[f'{kind} {current_seed}']}", flush=True)
@@ -304,7 +309,10 @@ def fuzz(kinds: list[str], options: argparse.Namespace) -> int:
             print(f"minute {minute}: {sum(counts.values()):,} inputs, {len(faults)} faults, {peak:,} MiB", flush=True)
     print(f"{sum(counts.values()):,} inputs: {', '.join(f'{kind} {counts[kind]:,}' for kind in kinds)}")
     print(f"{len(faults)} faults; peak of a process {peak:,} MiB")
-    return int(bool(faults))
+    unread = [kind for kind in kinds[:turn] if not counts[kind]]
+    if unread:
+        print(f"nothing was read of {', '.join(unread)}")
+    return int(bool(faults or unread))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import re
 import shlex
@@ -40,6 +41,7 @@ import numpy as np
 from av.video.stream import VideoStream
 from PIL import Image
 
+from mien.errors import MienError
 from mien.machine import machine
 from mien.recognition.film.reader import frames
 from mien.recognition.film.records import BATCH, Reader, recognize_film
@@ -165,11 +167,20 @@ def speed(recognizer: Any, film: Path, count: int, rounds: int, scratch: Path) -
 
 
 def memory(options: Mapping[str, Any], film: Path) -> float:
-    """By how many MiB the peak of this process rises after the first frames of a film, to its end."""
-    before = 0.0
+    """By how many MiB the peak of this process from the first frames of a film to its end is over what it held then.
+
+    The peak of its start, when libraries and networks are loaded, does not count: a leak could hide below it.
+
+    Raises:
+        MienError: the film is too short.
+    """
+    before = math.nan
     for record in recognize_film(load(options), film):
         if record.frame == _WARM:
-            before = _resident("VmHWM")
+            before = _resident("VmRSS")
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # resets VmHWM to what is held now
+    if math.isnan(before):
+        raise MienError(f"{film}: growth is measured from frame {_WARM} on; give a longer film")
     return _resident("VmHWM") - before
 
 

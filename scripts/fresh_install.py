@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import venv
+import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -92,6 +93,18 @@ def build_wheel(folder: Path) -> Path:
     return wheel
 
 
+def check_content(wheel: Path) -> None:
+    """Checks that a wheel holds sources and data alone.
+
+    Raises:
+        SystemExit: it holds compiled files, which may be of modules that are gone.
+    """
+    with zipfile.ZipFile(wheel) as archive:
+        compiled = [name for name in archive.namelist() if name.endswith(".pyc")]
+    if compiled:
+        sys.exit(f"{wheel.name}: holds {len(compiled)} compiled files, the first is {compiled[0]}")
+
+
 def use(environment: Environment, folder: Path) -> None:
     """Runs the commands of a base install.
 
@@ -142,6 +155,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="mien-fresh-") as name:
         folder = Path(name).resolve()
         wheel = options.wheel.resolve() if options.wheel else build_wheel(folder)
+        check_content(wheel)
         environment = Environment(folder / "environment")
         environment.python("-m", "pip", "install", "--quiet", "-c", str(constraints), str(wheel))
         print(environment.python("-m", "pip", "freeze").strip())

@@ -38,6 +38,9 @@ TEACHERS: tuple[str, ...] = ("teacher-a", "teacher-b", "teacher-c")
 FIRST_PHASE = 0.45
 """Share of the training time that teachers and autoencoders have."""
 
+LONGEST_END = 10.0
+"""Seconds that a run has to end once it was stopped."""
+
 LEAST_FREE = 6 * 2**30
 """Bytes of a GPU that must be free for another run to start."""
 
@@ -129,14 +132,15 @@ class Chain:
 def phase(chain: Chain, jobs: Sequence[Job], seconds: float) -> None:
     """Runs jobs side by side, as many as have room; each has its share of the seconds and ends annealed.
 
-    A run that is late is stopped; what it saved stays.
+    A run that is late is stopped; what it saved stays. One that does not end then is killed, so that the rest can be
+    scored.
     """
     waiting = [job for job in jobs if not chain.record.get(job.name, {}).get("done")]
     lanes = max(1, min(chain.options.jobs, len(waiting)))
     waves = -(-len(waiting) // lanes)
     end = time.monotonic() + seconds
     running: dict[str, BaseProcess] = {}
-    stopped: set[str] = set()
+    stopped: dict[str, float] = {}
     while waiting or running:
         for name, process in list(running.items()):
             if process.exitcode is not None:
@@ -151,7 +155,9 @@ def phase(chain: Chain, jobs: Sequence[Job], seconds: float) -> None:
                 if name not in stopped:
                     say(chain, f"{name}: late, stopped; what it saved stays")
                     process.terminate()
-                    stopped.add(name)
+                    stopped[name] = time.monotonic()
+                elif time.monotonic() > stopped[name] + LONGEST_END and process.exitcode is None:
+                    process.kill()
         if waiting and len(running) < lanes and has_room(chain, len(running)):
             job = waiting.pop(0)
             share = min(seconds / waves, end - time.monotonic()) - chain.startup

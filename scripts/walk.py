@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -194,6 +195,27 @@ def prepare(folder: Path, data: Path | None) -> None:
         (folder / "archive.zip").symlink_to(data.absolute())
 
 
+def run(command: str, folder: Path, environment: dict[str, str], longest: float = LONGEST_S) -> tuple[bytes, int]:
+    """Runs a command in a shell; returns what it printed, and its exit code. One that takes too long is killed."""
+    process = subprocess.Popen(
+        command,
+        shell=True,
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    try:
+        output, _ = process.communicate(timeout=longest)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)  # the shell and what it runs
+        output, _ = process.communicate()
+        output += f"\n(stopped after {longest:.0f} s)".encode()
+    return output, process.returncode
+
+
 def walk(commands: str, folder: Path) -> Iterator[Step]:
     """Runs commands one after the other, as typed in a terminal."""
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
@@ -201,21 +223,12 @@ def walk(commands: str, folder: Path) -> Iterator[Step]:
         if "archive.zip" in command and not (folder / "archive.zip").exists():
             continue
         started = time.perf_counter()
-        completed = subprocess.run(
-            command,
-            shell=True,
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=LONGEST_S,
-        )
+        output, code = run(command, folder, environment)
         seconds = time.perf_counter() - started
-        answer = completed.stdout.decode("utf-8", "replace").rstrip().replace(str(folder), "FOLDER")
+        answer = output.decode("utf-8", "replace").rstrip().replace(str(folder), "FOLDER")
         for place, name in ((sys.prefix, "ENVIRONMENT"), (str(Path.home()), "~")):
             answer = answer.replace(place, name)
-        step = Step(command, answer, completed.returncode, seconds)
+        step = Step(command, answer, code, seconds)
         print(step.markdown(), flush=True)
         yield step
 

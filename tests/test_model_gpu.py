@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import signal
 import time
 from argparse import Namespace
 from pathlib import Path
@@ -96,7 +98,9 @@ def test_folds_that_go_on_keep_their_minutes_too(tmp_path: Path) -> None:
     assert again == words, "the runs of folds go on by themselves"
 
 
-def test_a_run_that_is_late_is_stopped_and_others_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_is_late_is_stopped_and_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     chain = chain_of(tmp_path)
     commands = {
         "slow": ["data", "draw", "--train", "1000000", "--out", str(tmp_path / "drawn.zip")],
@@ -114,6 +118,31 @@ def test_a_run_that_is_late_is_stopped_and_others_go_on(tmp_path: Path, monkeypa
     assert chain.record["quick"]["done"] is True and chain.record["slow"]["done"] is False
     assert (tmp_path / "logs" / "quick.log").read_text().strip()
     assert not (tmp_path / "drawn.zip").exists()
+    assert "slow: late, stopped; what it saved stays" in capsys.readouterr().out
+    assert chain.record["slow"]["code"] == 128 + signal.SIGTERM
+
+
+def test_a_run_that_does_not_end_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A native call that hangs never comes back to Python, which alone would end the run."""
+    chain = chain_of(tmp_path, grace=0.2)
+    process = multiprocessing.get_context("fork").Process(target=deaf)
+
+    def start(chain: model_gpu.Chain, job: model_gpu.Job, minutes: float) -> object:
+        chain.record[job.name] = {"minutes": minutes, "done": False}
+        process.start()
+        return process
+
+    monkeypatch.setattr(model_gpu, "start", start)
+    monkeypatch.setattr(model_gpu, "LONGEST_END", 0.5)
+    began = time.monotonic()
+    model_gpu.phase(chain, [model_gpu.Job("stuck")], seconds=3.0)
+    assert time.monotonic() - began < 30 and chain.record["stuck"]["code"] == -signal.SIGKILL
+
+
+def deaf() -> None:
+    """Ignores SIGTERM."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(60)
 
 
 @pytest.mark.slow
