@@ -548,6 +548,9 @@ def test_the_keyboard_is_enough(browser: Any, service: str, astronaut: bytes) ->
         return str(page.evaluate("document.activeElement.id || document.activeElement.className"))
 
     with opened(browser, service) as (page, _):
+        # Playwright tells the browser to hand over file choosers without waiting for it; a key right after it may be
+        # faster, so a first listener asks early.
+        page.on("filechooser", lambda chooser: None)
         for _ in range(12):
             page.keyboard.press("Tab")
             if focused(page) == "choose":
