@@ -42,7 +42,7 @@ class Arm:
         masked: whether three quarters of the patches are hidden, in training and in evaluation.
         taught: whether it learns from the teacher's answers.
         features: weight of the teachers' feature maps in the loss.
-        teachers: of those of --teachers, which teach; by default the first.
+        teachers: which of --teacher and --more-teachers teach; by default the first.
         split: whether several teachers divide each batch among them.
         prior: how much of the classes' frequency is taken out of what the network learns (``logit_adjustment``).
         mixup: of pictures.

@@ -303,7 +303,8 @@ class FineTuning(Loop[TrainConfig, Network]):
         if epoch % config.validate_epochs and not is_over:
             state.epoch, state.step, state.loss_sum = epoch + 1, 0, 0.0
             return
-        row = {"epoch": epoch, "loss": state.loss_sum / state.step, **self.validator.scores(self.averaged)}
+        network = self.averaged
+        row = {"epoch": epoch, "loss": state.loss_sum / state.step, **self.validator.scores(network)}
         row["lr"] = self.rate
         score = score_of(row, config.select)
         best = score > state.best_accuracy + self.validator.margin(state)
@@ -315,7 +316,7 @@ class FineTuning(Loop[TrainConfig, Network]):
         if on_main():
             line = epoch_line(row, None if config.minutes else config.epochs, best)
             self.run.report(line, updates)
-        self.end_epoch(is_over, partial(self.save_model, self.averaged, row) if best else None)
+        self.end_epoch(is_over, partial(self.save_model, network, row) if best else None)
 
     @property
     def averaged(self) -> Network:
