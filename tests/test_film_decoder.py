@@ -34,6 +34,7 @@ from mien.recognition.film.reader import LOST, about, frames
 from mien.recognition.film.writer import write_annotated
 from mien.recognition.results import Recognition
 
+# Films of x265 are written as Matroska: FFmpeg 8 refuses one in ten as MP4 or MOV ("patches welcome"), by chance.
 X265 = {"x265-params": "log-level=none:keyint=12", "crf": "12"}
 
 
@@ -325,7 +326,7 @@ class TestPixels:
             context = stream.codec_context
             context.colorspace, context.color_range, context.color_primaries, context.color_trc = 9, 1, 9, transfer
 
-        path = tmp_path / "film.mp4"
+        path = tmp_path / "film.mkv"
         with av.open(str(path), "w") as output:
             stream = output.add_stream("libx265", rate=25, options=X265)
             assert isinstance(stream, VideoStream)
@@ -375,7 +376,7 @@ class TestDamage:
         pixels = {"mjpeg": "yuvj420p", "prores_ks": "yuv422p10le"}.get(codec, "yuv420p")
         options = X265 if codec == "libx265" else {"g": "12"}
         path = numbered(tmp_path / "film.mov", 20, codec, pixels=pixels, options=options) if codec not in (
-            "libvpx-vp9", "ffv1"
+            "libx265", "libvpx-vp9", "ffv1"
         ) else numbered(tmp_path / "film.mkv", 20, codec, options=options)  # fmt: skip
         self.hurt(path, index)
         rows = list(frames(path))
