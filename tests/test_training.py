@@ -13,6 +13,8 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,7 +31,7 @@ from mien.files import umask
 from mien.model.classifier import Classifier
 from mien.model.networks import Network
 from mien.model.vit import build
-from mien.training import finetune, run
+from mien.training import finetune, plan, run
 from mien.training.augment import shuffled
 from mien.training.finetune import FineTuning, train
 from mien.training.history import choice_line
@@ -96,6 +98,32 @@ class TestRun:
         train(small(tmp_path / "three", mae_folder, augment=AugmentConfig(mixup=0.2), seed=1))
         assert same(weights(tmp_path / "one"), weights(tmp_path / "two"))
         assert not same(weights(tmp_path / "one"), weights(tmp_path / "three"))
+
+    def test_an_epoch_that_is_not_validated_saves_its_state_when_it_is_time_to(
+        self, faces: FaceSet, mae_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its four steps are fewer than lie between two checks of the clock within an epoch."""
+        changes = {"epochs": 3, "validate_epochs": 3, "checkpoint_seconds": 1e-6}
+        train(small(tmp_path / "whole", mae_folder, **changes))
+        stopped = small(tmp_path / "stopped", mae_folder, **changes)
+        with monkeypatch.context() as patch, pytest.raises(Stop):
+            stop_after(5, patch)
+            train(stopped)
+        train(stopped, resume=True)
+        assert same(weights(tmp_path / "whole"), weights(tmp_path / "stopped"))
+
+    def test_the_plan_counts_the_epochs_that_are_validated(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(plan, "step_seconds", lambda *_: 1.0)
+
+        def seconds(validate_epochs: int) -> str:
+            config = TrainConfig(data="", out="", epochs=4, batch_size=10, validate_epochs=validate_epochs).resolved()
+            tuning: Any = SimpleNamespace(
+                config=config, steps=2, validation=range(120), accelerator=SimpleNamespace(device=torch.device("cpu"))
+            )
+            return next(iter(plan.timed_lines(tuning, lambda frozen: None)))
+
+        # Four epochs of two steps; a validation takes as long as four steps.
+        assert seconds(1).startswith("time: about 24 s") and seconds(4).startswith("time: about 12 s")
 
     def test_frozen_tensors_are_bit_identical_after_training(
         self, faces: FaceSet, mae_folder: Path, tmp_path: Path

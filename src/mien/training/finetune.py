@@ -296,12 +296,14 @@ class FineTuning(Loop[TrainConfig, Network]):
     def finish_epoch(self, epoch: int) -> None:
         """Evaluates an epoch and saves history, state and, if it is the best so far, the model.
 
-        An epoch that ``config.validate_epochs`` leaves out is only counted.
+        An epoch that ``config.validate_epochs`` leaves out is only counted, and its state saved if it is time to.
         """
         state, config, trained = self.state, self.config, self.run.seconds
         is_over, updates = self.is_over, self.updates
         if epoch % config.validate_epochs and not is_over:
             state.epoch, state.step, state.loss_sum = epoch + 1, 0, 0.0
+            if self.is_save_due:
+                self.save_state()
             return
         network = self.averaged
         row = {"epoch": epoch, "loss": state.loss_sum / state.step, **self.validator.scores(network)}

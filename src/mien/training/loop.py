@@ -55,6 +55,7 @@ class Loop(Generic[C, N]):
         schedule: of its learning rates.
         images: uint8 [N, H, W] or [N, H, W, 3], the training images, on the device.
         steps: of an epoch.
+        is_save_due: at the last check of the clock, ``checkpoint_seconds`` had passed since a state was saved.
     """
 
     step: Pass
@@ -84,6 +85,7 @@ class Loop(Generic[C, N]):
         self.precision = resolve_precision(config.precision, accelerator.device)
         self.method = method_of(config.compile, accelerator)
         self.views = Recorded(self.augment, "augmentation") if self.method == "graph" else self.augment
+        self.is_save_due = False
         self.budget = Budget(self.last_update if config.minutes is None else None, config.minutes)
         self.look_at_the_clock()
 
@@ -182,10 +184,10 @@ class Loop(Generic[C, N]):
             loss_sum: float32 [], the sum over this epoch's steps.
         """
         state = self.state
-        is_save_due = self.run.check(loss_sum)
+        self.is_save_due = self.run.check(loss_sum)
         loss = state.loss_sum / state.step
         self.run.tracking.log({"loss": loss, "lr": self.rate}, self.updates, prefix="step")
-        if is_save_due and state.step < self.steps and not self.is_over:
+        if self.is_save_due and state.step < self.steps and not self.is_over:
             self.save_state()
         share = f", {self.budget.spent(self.updates):.0%} of the time" if self.config.minutes else ""
         return f"loss {loss:.4f}{share}"

@@ -162,7 +162,7 @@ def timed_lines(tuning: Tuning, enter_stage: Callable[[int], None]) -> Iterator[
         seconds[frozen] = step_seconds(run, steps, tuning.accelerator.device)
     tuning.steps = steps
     # A forward pass takes about a third of a step.
-    validation = len(tuning.validation) / config.batch_size / 3
+    validation = len(tuning.validation) / config.batch_size / 3 / config.validate_epochs
     total = sum(_between(count, seconds) * (steps + validation) for count in counts)
     speeds = ", ".join(
         f"{value:.2f} s a step with {f'{count} parts frozen' if count else 'nothing frozen'}"
