@@ -16,6 +16,7 @@ import pytest
 
 import mien.lab
 from mien.data.faces import FaceSet
+from mien.errors import MienError
 
 pytest.importorskip("torch")
 
@@ -84,6 +85,12 @@ def test_a_run_is_described_by_what_is_frozen(archive: Path, tmp_path: Path) -> 
     assert states["block 2"] == "trains"
 
 
+def test_what_training_refuses_is_not_described(archive: Path, mae_folder: Path, tmp_path: Path) -> None:
+    config = mien.lab.TrainConfig(data=str(archive), out=str(tmp_path / "run"), backbone=str(mae_folder))
+    with pytest.raises(MienError, match="by default would freeze all 3 blocks"):
+        mien.lab.describe(config)
+
+
 def test_anything_else_is_refused() -> None:
     with pytest.raises(TypeError, match="takes a FaceSet, a TrainConfig or an Evaluation, got str"):
         mien.lab.describe("archive.zip")  # type: ignore[arg-type]
@@ -130,6 +137,8 @@ def test_a_run_is_trained_scored_and_reported(archive: Path, faces: FaceSet, tmp
     model = mien.lab.train(settings(archive, tmp_path / "run"))
     evaluation = mien.lab.evaluate(model, faces, "validation", out=tmp_path / "report")
     assert evaluation.probabilities.shape == (21, 7)
+    mien.lab.evaluate(tmp_path / "run", faces, "validation", out=tmp_path / "of-the-run")
+    assert (tmp_path / "of-the-run" / "curves.png").is_file()
     text = mien.lab.describe(evaluation)
     assert f"whole: accuracy {evaluation.whole['accuracy']:.4f}" in text and "macro avg" in text
     names = {path.name for path in (tmp_path / "report").iterdir()}

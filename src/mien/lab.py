@@ -115,7 +115,7 @@ def evaluate(
     """Scores a classifier on a split, and writes the report that ``mien evaluate`` writes.
 
     Args:
-        model: a model folder, such as ``train`` returns.
+        model: a model folder, such as ``train`` returns, the folder of a run, or the name of a shipped model.
         faces: the data. If the model was trained on it, and cut validation off, the same pictures are cut again.
         split: ``train``, ``validation`` or ``test``.
         out: the folder of the report; by default none is written.
@@ -127,20 +127,20 @@ def evaluate(
     Raises:
         MienError: the model or the split is missing, the classes do not fit, or the report cannot be written.
     """
+    from mien.cli.evaluate import run_history
     from mien.data.clean import as_trained, trained_on
     from mien.evaluation.choice import choice_of
     from mien.evaluation.evaluate import evaluate as scored
     from mien.evaluation.report import write_report
     from mien.model.classifier import Classifier
-    from mien.training.history import read_history
+    from mien.model.places import model_folder
 
-    classifier = Classifier.load(Path(model))
+    folder = model_folder(model)
+    classifier = Classifier.load(folder)
     data = faces if split == "test" else as_trained(faces, classifier)
     evaluation = scored(classifier, data, split, training=trained_on(data, classifier), model=str(model))
     if out is not None:
-        run = Path(model).parent
-        history = read_history(run) if (run / "history.csv").is_file() else None
-        choice = choice_of(classifier.meta())
+        history, choice = run_history(folder), choice_of(classifier.meta())
         write_report(Path(out), evaluation, command="mien.lab.evaluate", history=history, choice=choice)
     return evaluation
 
@@ -229,8 +229,9 @@ def _describe_run(config: TrainConfig) -> str:
     from mien.model.freezing import check_freezing, freeze, frozen_units, table
     from mien.training.optim import build_optimizer
 
+    by_default = config.freeze.blocks is None
     config, network, _ = _network(config, read_faces(config.data))
-    check_freezing(config.freeze, network, fresh=config.is_fresh)
+    check_freezing(config.freeze, network, fresh=config.is_fresh, by_default=by_default)
     freeze(network, frozen_units(config.freeze, 1))
     return table(network, build_optimizer(network, config).param_groups)
 
