@@ -486,8 +486,58 @@ class TestResume:
         assert main(["train", "--resume", str(tmp_path)]) == 2
         assert "is damaged or no state of a run" in capsys.readouterr().err
 
+    def test_a_run_that_saved_no_state_is_started_anew(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "config.yaml").write_text("epochs: 3\n")
+        assert main(["train", "--resume", str(tmp_path)]) == 2
+        advice = f"start it anew by `mien train --config {tmp_path / 'config.yaml'} --out {tmp_path}`"
+        assert f"was stopped before it saved a state; {advice}" in capsys.readouterr().err
+
+    def test_a_backbone_that_is_gone_is_no_model_of_the_hub(
+        self, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        from mien.training.folder import Progress, save_state
+
+        monkeypatch.chdir(tmp_path)
+        out = Path("runs/first")
+        out.mkdir(parents=True)
+        config = TrainConfig(data=str(archive), out=str(out), backbone="runs/mae")
+        save_state(out, config, "fingerprint", Progress(), {})
+        assert main(["train", "--resume", "./runs/first"]) == 2
+        stderr = capsys.readouterr().err
+        assert "runs/mae, with which the run in ./runs/first began, is gone; put it back" in stderr
+        assert main(["train", "--data", str(archive), "--backbone", "runs/mae", "--out", "runs/second"]) == 2
+        assert "--backbone runs/mae: no such folder, and neither a preset" in capsys.readouterr().err
+
+
+class TestFolds:
+    def test_all_mistakes_are_named_before_torch_is_loaded(self, tmp_path: Path) -> None:
+        code = (
+            "import sys\nfrom mien.cli import main\ncode = main(['folds', '--data', 'none.zip', '--backbone', 'nano', "
+            "'--teacher', 'none', '--targets', 'none.safetensors'])\nprint(code, 'torch' in sys.modules)"
+        )
+        completed = run_python(code, tmp_path)
+        assert completed.stdout == "2 False\n", completed.stderr
+        for option in ("--data none.zip: there is", "--teacher none: no such", "--targets none.safetensors: no such"):
+            assert option in completed.stderr
+        assert completed.stderr.count("\n") == 1
+
+    def test_they_go_on_without_resume(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["folds", "--resume", "runs/folds"]) == 2
+        assert "`mien folds` goes on by itself; type the same command again" in capsys.readouterr().err
+        with pytest.raises(SystemExit):
+            main(["folds", "--help"])
+        output = " ".join(capsys.readouterr().out.split())
+        assert "--resume" not in output and "--seed SEED decides which training images are cut off" in output
+
 
 class TestNames:
+    def test_a_list_that_is_given_twice_loses_nothing_in_silence(self) -> None:
+        with pytest.raises(MienError, match="--teacher: is given twice, give all its values behind one"):
+            read_settings(TrainConfig, ["--data", "d", "--teacher", "a", "--teacher", "b"])
+        assert read_settings(TrainConfig, ["--data", "d", "--teacher", "a", "b"])[0].teacher == ["a", "b"]
+
     def test_defaults_are_new_names(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
 

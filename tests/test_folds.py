@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,8 @@ def test_each_picture_is_answered_by_networks_that_have_not_seen_it(
     monkeypatch.setattr(finetune.FineTuning, "train_epoch", lambda *args: pytest.fail("trained again"))
     bytes_before = path.read_bytes()
     assert answer_folds(config, command="mien folds ...").read_bytes() == bytes_before
+    with pytest.raises(MienError, match="to `mien folds`, the same --folds as well"):
+        answer_folds(replace(config, folds=3))
 
 
 def stored(path: Path, faces: FaceSet, probabilities: np.ndarray | None = None) -> Path:
@@ -93,7 +96,7 @@ def stored(path: Path, faces: FaceSet, probabilities: np.ndarray | None = None) 
 
 def test_other_pictures_are_refused(faces: FaceSet, tmp_path: Path) -> None:
     path = stored(tmp_path / "answers.safetensors", faces)
-    with pytest.raises(MienError, match="made from other training pictures or labels"):
+    with pytest.raises(MienError, match=r"made from other training pictures or labels.*its --seed and --val"):
         StoredAnswers.load(path, synthetic_faces({"train": 24}, seed=1))
     path.write_bytes(path.read_bytes()[:90])
     with pytest.raises(MienError, match="is damaged or no file of `mien folds`"):

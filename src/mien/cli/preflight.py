@@ -48,6 +48,8 @@ def _problems(config: RunConfig, resume: bool, dry: bool) -> Iterator[str]:
                 model_folder(teacher)
             except MienError as error:
                 yield f"--teacher {error}"
+        if config.targets is not None and not Path(config.targets).is_file():
+            yield f"--targets {config.targets}: no such file; give one that `mien folds` wrote"
         yield from _of_backbone(config)
 
 

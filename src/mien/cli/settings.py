@@ -19,6 +19,9 @@ from mien.cli.recipes import recipe_file
 from mien.cli.settings_help import FLAGS, dashed, settings_parser
 from mien.cli.yaml_file import parsed, read_yaml
 from mien.config import (
+    PRESETS,
+    TIMM,
+    FoldsConfig,
     PretrainConfig,
     RunConfig,
     SettingsError,
@@ -30,7 +33,8 @@ from mien.config import (
 )
 from mien.errors import MienError
 from mien.files import free_path
-from mien.training.folder import check_typed, recorded, state_path
+from mien.model.hub import is_hub_id
+from mien.training.folder import CONFIG, check_typed, recorded, state_path
 
 R = TypeVar("R", bound=RunConfig)
 
@@ -96,6 +100,8 @@ def read_settings(
         settings_parser(schema, command, description).print_help()
         raise SystemExit(0)
     typed, options = _parse(arguments, field_types(schema))
+    if "resume" in typed.flags and issubclass(schema, FoldsConfig):
+        raise MienError("--resume: `mien folds` goes on by itself; type the same command again, with the same --out")
     for path in typed.files:
         typed.problems += read_yaml(path, typed.add, _groups(schema))
     for option in options:
@@ -133,10 +139,7 @@ def _add_recorded(schema: type, typed: Typed) -> None:
     out = typed.values.get("out")
     if not isinstance(out, str) or not state_path(Path(out)).is_file():
         if typed.resumed is not None:
-            raise MienError(
-                f"--resume {typed.resumed}: holds no run that can go on ({state_path(Path(typed.resumed)).name} is "
-                "missing); give the folder of one, like runs/first"
-            )
+            raise MienError(f"--resume {typed.resumed}: {_no_state(schema, Path(typed.resumed))}")
         return
     settings = recorded(Path(out), pretraining=issubclass(schema, PretrainConfig))
     types = field_types(schema)
@@ -146,11 +149,25 @@ def _add_recorded(schema: type, typed: Typed) -> None:
         if name in types and typed.values.get(name) is None:
             typed.values.pop(name, None)
             typed.values[name], typed.places[name] = value, f"{state_path(Path(out))}: {name}"
-    data = str(typed.values.get("data", ""))
-    if typed.places.get("data", "").startswith(str(out)) and not os.path.exists(data):
+    data, backbone = (str(typed.values.get(name, "")) for name in ("data", "backbone"))
+    if data == settings.get("data") and not os.path.exists(data):
         typed.problems.append(
             f"--data: {data}, on which the run in {out} was trained, is gone; give the place where it is now"
         )
+    is_name = backbone.startswith(TIMM) or backbone in PRESETS or is_hub_id(backbone)
+    if backbone and backbone == settings.get("backbone") and not is_name and not os.path.exists(backbone):
+        typed.problems.append(
+            f"--backbone: {backbone}, with which the run in {out} began, is gone; put it back there, or a link to it"
+        )
+
+
+def _no_state(schema: type, out: Path) -> str:
+    """Returns why the run in a folder cannot go on, and what to do."""
+    config = out / CONFIG
+    if config.is_file() and not (out / "model").exists():
+        command = "mien pretrain" if issubclass(schema, PretrainConfig) else "mien train"
+        return f"was stopped before it saved a state; start it anew by `{command} --config {config} --out {out}`"
+    return f"holds no run that can go on ({state_path(out).name} is missing); give the folder of one, like runs/first"
 
 
 def _comparable(schema: type, typed: Typed, epochs: Any) -> dict[str, Any]:
@@ -202,6 +219,8 @@ def _parse(arguments: Sequence[str], types: Mapping[str, Any]) -> tuple[Typed, l
             typed.flags.add(name)
             typed.resumed = texts[0] if texts else None
         elif name != "config":
+            if get_origin(kind) is list and name in (earlier for earlier, _, _ in options):
+                typed.problems.append(f"{option}: is given twice, give all its values behind one")
             options.append((name, _value(texts, kind), option))
         elif texts:
             typed.files.append(recipe_file(texts[0]))

@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 
 from mien.cli.parser import Switch
 from mien.cli.recipes import recipes
-from mien.config import expected, field_types, flat, to_dict
+from mien.config import FoldsConfig, expected, field_types, flat, to_dict
 
 FLAGS: dict[str, str] = {
     "print-config": "print every field as YAML and stop",
@@ -35,13 +35,14 @@ def settings_parser(schema: type, command: str, description: str) -> argparse.Ar
         metavar="FILE.yaml",
         help=f"read fields from this file, or from a recipe by its name ({names}); the command line wins",
     )
-    parser.add_argument(
-        "--resume",
-        nargs="?",
-        metavar="RUN",
-        help="continue the run in this folder (by default OUT) where it stopped, with the settings that it recorded; "
-        "the result is the same as without the stop",
-    )
+    if not issubclass(schema, FoldsConfig):  # they go on by themselves
+        parser.add_argument(
+            "--resume",
+            nargs="?",
+            metavar="RUN",
+            help="continue the run in this folder (by default OUT) where it stopped, with the settings that it "
+            "recorded; the result is the same as without the stop",
+        )
     for name, text in FLAGS.items():
         parser.add_argument(f"--{name}", action="store_true", help=text)
     defaults, texts = flat(to_dict(schema(data="", out=""))), _documentation(schema)

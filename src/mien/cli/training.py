@@ -104,6 +104,7 @@ Examples:
 def run_folds(arguments: list[str]) -> int:
     """Runs ``mien folds``; returns the exit code."""
     config, flags = read_settings(FoldsConfig, arguments, "mien folds", FOLDS)
+    check_before_torch(config, resume=False, dry="dry-run" in flags)
     if config.is_fresh or Path(config.backbone).is_dir():
         hide_bars()
     if "dry-run" in flags:

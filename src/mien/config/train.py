@@ -73,7 +73,8 @@ class TrainConfig(RunConfig):
         epochs: passes over the training images, unless minutes are given.
         minutes: minutes of training in place of epochs, validation included; the learning rate follows the clock and
             ends annealed. Such a run can be resumed, but does not repeat bit for bit.
-        validate_epochs: validate, and save a state, every so many epochs and at the end.
+        validate_epochs: validate, and save a state, every so many epochs and at the end; after the other epochs a state
+            is saved if checkpoint_seconds have passed since the last one.
         select: which weights are kept: those of the highest accuracy, macro_f1 or balanced_accuracy on validation, or
             of the lowest loss, there or (clean_loss) on the validation pictures without a twin in training.
         lr: peak learning rate of the encoder; by default 3e-5 for a pretrained backbone, 3e-4 for a fresh preset (1e-3
@@ -276,10 +277,11 @@ def is_fresh(backbone: str) -> bool:
 class FoldsConfig(TrainConfig):
     """Everything that decides the runs of ``mien folds``.
 
-    The attributes of ``TrainConfig`` belong to it as well; ``seed`` is overruled by ``seeds``.
+    The attributes of ``TrainConfig`` belong to it as well.
 
     Attributes:
         out: the folder of the runs, OUT/seed-S-fold-K, and of the answers, OUT/answers.safetensors.
+        seed: decides which training images are cut off as validation if the data has none; seeds decide all else.
         folds: parts of the training split; each is answered by networks that were trained on the others.
         seeds: of the networks; each seed has its own folds, and the answers are averaged over seeds.
     """

@@ -142,7 +142,7 @@ def check_source(backbone: str) -> None:
         MienError: it is neither, or the folder holds no ``config.json``.
     """
     folder = Path(backbone)
-    if not folder.exists() and (folder.is_absolute() or backbone.startswith(".") or backbone.count("/") != 1):
+    if not folder.exists() and not is_hub_id(backbone):
         presets = ", ".join(SHAPES)
         raise MienError(
             f"--backbone {backbone}: no such folder, and neither a preset ({presets}), nor a hub id like "

@@ -209,5 +209,8 @@ def load_state(out: Path, config: RunConfig, fingerprint: str) -> Saved:
     if changed:
         raise MienError(differing(out, changed))
     if saved_fingerprint != fingerprint:
-        raise MienError(f"--resume: the data differs from what the run in {out} was trained on; give the same --data")
+        raise MienError(
+            f"--resume: the data differs from what the run in {out} was trained on; give the same --data (to `mien "
+            "folds`, the same --folds as well), or start anew in another --out"
+        )
     return Saved(progress, tensors)

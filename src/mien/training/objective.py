@@ -219,7 +219,8 @@ class StoredAnswers:
         if training != training_fingerprint(train):
             raise MienError(
                 f"--targets {path}: was made from other training pictures or labels than those of {faces.source}; "
-                "give the file that `mien folds` made from this data"
+                "give the file that `mien folds` made from this data or, if it has no validation split, its --seed and "
+                "--validation-fraction"
             )
         fits = probabilities.dtype == np.float32 and probabilities.shape == (len(train), len(names))
         if not (fits and np.isfinite(probabilities).all() and np.allclose(probabilities.sum(1), 1, atol=1e-3)):
