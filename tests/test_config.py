@@ -320,6 +320,12 @@ def test_python_gets_the_same_checks() -> None:
         assert field in str(error.value)
 
 
+def test_python_gives_shares_of_the_epochs_too() -> None:
+    release = FreezeConfig(release_epoch="12.5%")  # type: ignore[arg-type]
+    config = TrainConfig(data="d", out="o", epochs=80, freeze=release)
+    assert config.freeze == FreezeConfig(release_epoch=11)
+
+
 def test_mixing_needs_an_even_batch() -> None:
     with pytest.raises(MienError, match="batch_size: got 63, expected an even number"):
         TrainConfig(data="d", out="o", batch_size=63, augment=AugmentConfig(cutmix=0.5))

@@ -143,6 +143,7 @@ class TrainConfig(RunConfig):
         if warmup is not None:
             values = {**values, "warmup_epochs": epochs * warmup}
         freeze = values.get("freeze")
+        freeze = vars(freeze) if isinstance(freeze, FreezeConfig) else freeze
         release = share_of_epochs(freeze.get("release_epoch")) if isinstance(freeze, dict) else None
         if isinstance(freeze, dict) and release is not None:
             values = {**values, "freeze": {**freeze, "release_epoch": max(2, round(epochs * release) + 1)}}
