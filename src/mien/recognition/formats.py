@@ -129,10 +129,10 @@ def csv_table(
 
 
 class Ending:
-    """Holds back what ends the block of a table, until the records so far are in a complete file.
+    """Holds back what ends the block of a table or a film, until the records so far are in a complete file.
 
-    Hours of reading must not be lost because of the last picture. Nothing is held back if the table itself could not be
-    written, or if it has no record yet: then an earlier file stays. After Ctrl-C there is a file in any case.
+    Hours of reading must not be lost because of the last picture. Nothing is held back if the file itself could not be
+    written, or if it has no record yet: then an earlier file stays. After Ctrl-C there is a table in any case.
     """
 
     def __init__(self) -> None:
@@ -158,6 +158,11 @@ class Ending:
             if self._is_broken or not (self._records or isinstance(error, KeyboardInterrupt)):
                 raise
             self._error = error
+
+    @property
+    def is_early(self) -> bool:
+        """True if an error or Ctrl-C has ended the block, and is held back."""
+        return self._error is not None
 
     def raise_again(self) -> None:
         """Raises what ended the block, if it was not its end."""

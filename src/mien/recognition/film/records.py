@@ -148,8 +148,8 @@ class FilmRecognition(Tables):
     ) -> None:
         """Writes a copy of the film with a box and a label for every face, in its rhythm and with its sound.
 
-        After Ctrl-C the file holds the frames until then. What had to be done differently (another codec, sound that
-        was encoded anew) is logged as a warning by the logger ``mien``.
+        Whatever ends the reading, Ctrl-C or an error, both files hold the frames until then. What had to be done
+        differently (another codec, sound that was encoded anew) is logged as a warning by the logger ``mien``.
 
         Args:
             path: the copy; .mp4 (H.264) or .avi (MJPEG).

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
-from typing import Protocol
 
 import av
 import numpy as np
@@ -22,9 +21,10 @@ from mien.errors import MienError
 from mien.files import atomic_file
 from mien.machine import cores
 from mien.recognition.draw import CopyError, annotated
+from mien.recognition.faces import Record
 from mien.recognition.film.decoder import opened, origin_of
 from mien.recognition.film.reader import About
-from mien.recognition.results import Recognition
+from mien.recognition.formats import Add, Ending
 
 # Encoders for each container, with settings of high quality and speed; the first one that this FFmpeg has is used.
 _ENCODERS: dict[str, dict[str, dict[str, str]]] = {
@@ -52,12 +52,6 @@ class NoFrameError(MienError):
     """No frame of a film could be decoded."""
 
 
-class Write(Protocol):
-    """Function that appends the frame of a record, with boxes and labels, to a film."""
-
-    def __call__(self, record: Recognition) -> None: ...
-
-
 def check_film(path: Path) -> None:
     """Checks the ending of the path of an annotated film, before any work.
 
@@ -78,7 +72,7 @@ def write_annotated(
     sound: Path | None = None,
     say: Callable[[str], None] | None = None,
     spare_all: bool = False,
-) -> Iterator[Write]:
+) -> Iterator[Add]:
     """A film with a box around every face, written beside its place and moved there when the block ends.
 
         about = frames.about(source)
@@ -88,8 +82,9 @@ def write_annotated(
 
     Every record gives one frame, shown at its ``time_s`` (in AVI at the nearest tick of the rate). All frames get the
     size of the first one; an odd side loses a pixel, since the codecs need even sides. A frame that could not be
-    decoded repeats the one before it. After Ctrl-C the film holds all frames until then and can be played; after any
-    other error no file is left.
+    decoded repeats the one before it. Whatever ends the block, Ctrl-C or an error, the film holds all frames until then
+    and can be played. No file is left, and a former one stays, if there is no frame yet or if the film itself cannot be
+    written.
 
     Args:
         path: path of the film; it ends in .mp4 (H.264 if FFmpeg has an encoder) or .avi (MJPEG).
@@ -112,17 +107,15 @@ def write_annotated(
             f"{path}: cannot be written as a film of {rate:g} frames a second, expected {SLOWEST:g} to "
             f"{FASTEST:g}; leave out fewer frames"
         )
-    interruption: BaseException | None = None
+    ending = Ending()
     with atomic_file(path, spare_newcomer=True, spare_all=spare_all) as temporary:
         film = _Film(temporary, path, rate, time_base, end_s, sound, say or (lambda text: None))
         try:
-            try:
-                yield film.write
-            except (KeyboardInterrupt, GeneratorExit) as error:
-                if film.empty:
-                    raise
-                interruption = error
-            film.finish(whole=interruption is None)
+            with ending.held(film.write) as write:
+                yield write
+            if film.empty:
+                ending.raise_again()
+            film.finish(whole=not ending.is_early)
         except av.FFmpegError as error:
             if isinstance(error, OSError):  # a full disk, said as for any other file
                 raise
@@ -131,8 +124,7 @@ def write_annotated(
             ) from error
         finally:
             film.release()
-    if interruption is not None:
-        raise interruption
+    ending.raise_again()
 
 
 def write_copy(
@@ -144,7 +136,7 @@ def write_copy(
     audio: bool = True,
     say: Callable[[str], None] | None = None,
     spare_all: bool = False,
-) -> AbstractContextManager[Write]:
+) -> AbstractContextManager[Add]:
     """Opens a copy with boxes of a film or a camera for writing; see ``write_annotated``.
 
     Args:
@@ -198,7 +190,7 @@ class _Film:
         """True if no frame has been written."""
         return self._output is None
 
-    def write(self, record: Recognition) -> None:
+    def write(self, record: Record) -> None:
         """Appends the frame of a record; one that could not be decoded repeats the frame before it."""
         time_s = record.time_s or 0.0
         if record.pixels is not None:
