@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from mien.errors import MienError
 from mien.fonts import write
-from mien.recognition.draw import colour_of, write_picture
+from mien.locks import ensure_writable
+from mien.recognition.draw import colour_of, picture_format, write_picture
 from mien.recognition.faces import Face, Record
 from mien.recognition.formats import Add, Ending
 
@@ -95,11 +95,8 @@ class Timeline:
         Raises:
             MienError: no picture format has this ending, or the file cannot be written.
         """
-        kind = Image.registered_extensions().get(path.suffix.lower())
-        if kind is None or kind not in Image.SAVE:
-            raise MienError(f"{path}: is not a name for a picture, expected one that ends in .png; change it")
-        image = self.draw()
-        write_picture(image, path, kind)
+        kind = picture_format(path, ".png")
+        write_picture(self.draw(), path, kind)
 
     def draw(self) -> Image.Image:
         """Draws the figure, mode RGB, 1600 pixels wide."""
@@ -228,8 +225,10 @@ def timeline_file(path: Path, title: str, smoothing: float) -> Iterator[Add]:
         smoothing: time constant in seconds by which the probabilities were smoothed.
 
     Raises:
-        MienError: as ``Timeline.save``.
+        MienError: as ``Timeline.save``; before any work if the ending or the folder is at fault.
     """
+    picture_format(path, ".png")
+    ensure_writable(path.parent)
     collected = Timeline(title, smoothing)
     ending = Ending()
     frames_read = 0
