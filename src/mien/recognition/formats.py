@@ -89,7 +89,7 @@ def csv_table(
     any other text an apostrophe. Control characters and line breaks are escaped. JSON and Parquet keep it.
 
     Args:
-        path: the file; an existing one is replaced.
+        path: the file; an existing one is replaced, with the first record or when the block ends without an error.
         names: the expressions of the model.
         digits: decimals of scores, probabilities and times; None writes them as they are.
         byte_order_mark: begin with U+FEFF, by which Excel recognises UTF-8.
@@ -103,8 +103,7 @@ def csv_table(
     with open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o666), "wb", buffering=0) as file:
         claim_file(file.fileno(), path)  # before it is truncated, as another command may be writing it
         written_bytes = 0
-        if file.seekable():
-            file.truncate()
+        is_begun = False
 
         def write(values: list[dict[str, Any]]) -> None:
             # The rows of a record are written in one piece: after Ctrl-C or on a full disk, all are there or none.
@@ -124,8 +123,28 @@ def csv_table(
                 raise
             written_bytes = file.tell() if file.seekable() else 1
 
-        write([dict(zip(header, header, strict=True))])
-        yield lambda record: write(rows(record))
+        def begin() -> None:
+            nonlocal is_begun
+            is_begun = True
+            if file.seekable():
+                file.truncate()
+            write([dict(zip(header, header, strict=True))])
+
+        def add(record: Record) -> None:
+            if not is_begun:
+                begin()
+            write(rows(record))
+
+        if not os.fstat(file.fileno()).st_size:
+            begin()  # at once, for those who follow a pipe
+        try:
+            yield add
+        except Exception:
+            is_begun = True  # an error before the first record leaves an earlier table
+            raise
+        finally:
+            if not is_begun:
+                begin()
 
 
 class Ending:
