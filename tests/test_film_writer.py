@@ -114,6 +114,22 @@ def test_sound_that_the_container_does_not_hold_is_encoded_anew_and_told(tmp_pat
     assert tone(tmp_path / "out.avi") == pytest.approx(tone(source), abs=0.05)
 
 
+@pytest.mark.parametrize(("name", "sound"), [("out.mp4", "aac"), ("out.avi", "aac"), ("out.avi", "mp2")])
+def test_sound_whose_clock_restarts_ends_and_the_film_goes_on(name: str, sound: str, tmp_path: Path) -> None:
+    """Two recordings of a broadcast that were joined, as by ``cat``."""
+    piece = numbered(tmp_path / "piece.ts", 50, "libx264", sound=sound, sound_s=2.0)
+    source = tmp_path / "joined.ts"
+    source.write_bytes(piece.read_bytes() * 2)
+    *_, message = copied(source, tmp_path / name)
+    assert message.startswith(f"{tmp_path / name}: the sound cannot be written beyond ") and "and ends there" in message
+    assert float(message.split(" beyond ")[1].split(" s ")[0]) == pytest.approx(2.0, abs=0.06)
+    numbers = [number_of(row.pixels) for row in frames(tmp_path / name) if row.pixels is not None]
+    assert numbers[:48] == [*range(48)] and numbers[50:] == [*range(50)], (
+        "FFmpeg takes the packet at the join for damaged"
+    )
+    assert tone(tmp_path / name)[1] == pytest.approx(2.0, abs=0.1)
+
+
 def test_sound_may_be_left_out(tmp_path: Path) -> None:
     source = numbered(tmp_path / "film.mp4", 10, sound="aac", sound_s=0.4)
     copied(source, tmp_path / "out.mp4", audio=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import av
@@ -119,8 +120,10 @@ def write_annotated(
         except av.FFmpegError as error:
             if isinstance(error, OSError):  # a full disk, said as for any other file
                 raise
+            other = ".avi" if path.suffix.lower() == ".mp4" else ".mp4"
             raise CopyError(
-                f"{path}: cannot be written as a film ({error.strerror}); the size may have no codec, choose .avi"
+                f"{path}: cannot be written as a film ({error.strerror}), expected a size and times that its format "
+                f"holds; choose {other}"
             ) from error
         finally:
             film.release()
@@ -340,6 +343,7 @@ class Sound:
         self._origin = origin_of(container)
         self._packets = self._read(container)
         self._next: tuple[float, av.Packet] | None = None
+        self._end_s = 0.0
 
     def until(self, time_s: float | None) -> None:
         """Writes the sound up to a time in seconds, or all of it for None."""
@@ -348,20 +352,31 @@ class Sound:
                 self._next = next(self._packets, None)
             if self._next is None or (time_s is not None and self._next[0] > time_s):
                 return
-            packet, self._next = self._next[1], None
-            self._output.mux(self._tracks[packet.stream_index].packets(packet))
+            (now, packet), self._next = self._next, None
+            self._mux(partial(self._tracks[packet.stream_index].packets, packet))
+            self._end_s = max(self._end_s, now)
 
     def finish(self, end_s: float | None) -> None:
         """Writes the sound up to the end of the film in seconds, or all of it for None, and closes the source."""
         self.until(end_s)
-        for track in self._tracks.values():
-            self._output.mux(track.rest())
+        for track in list(self._tracks.values()):
+            self._mux(track.rest)
         self.close()
 
     def close(self) -> None:
         """Closes the source."""
         self._tracks.clear()
         self._files.close()
+
+    def _mux(self, packets: Callable[[], list[av.Packet]]) -> None:
+        """Writes packets. If the format refuses them, as where the clock of the sound restarts, the sound ends here."""
+        try:
+            self._output.mux(packets())
+        except (av.FFmpegError, ValueError) as error:
+            if isinstance(error, OSError):  # a full disk
+                raise
+            self._say(f"the sound cannot be written beyond {self._end_s:.2f} s and ends there ({error})")
+            self._tracks.clear()
 
     def _read(self, container: InputContainer) -> Iterator[tuple[float, av.Packet]]:
         """Yields the packets of the tracks with their times in seconds on the clock of the pictures."""
@@ -381,7 +396,7 @@ class Sound:
                 if packet.dts is not None:
                     packet.dts -= round(self._origin / base)
                 yield now, packet
-        except (av.FFmpegError, ValueError) as error:
+        except (av.FFmpegError, ValueError, OSError) as error:
             self._say(f"the sound is damaged and ends at {now:.2f} s ({error})")
 
 
