@@ -413,6 +413,66 @@ def test_a_film_with_boxes_that_cannot_be_written_leaves_the_former_one(capsys: 
     assert not any("the film with boxes" in line for line in err)
 
 
+def test_a_picture_that_cannot_be_drawn_on_ends_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    annotated = draw.annotated
+
+    def scarce(pixels: np.ndarray, faces: Any) -> np.ndarray:
+        if len(faces) == 2:
+            raise MemoryError
+        return annotated(pixels, faces)
+
+    save("a.png", [255, 255])
+    save("b.png", [255])
+    monkeypatch.setattr(draw, "annotated", scarce)
+    code, out, err = predict(capsys, "a.png", "b.png", "--annotate", "marked", "--json")
+    assert (code, len(out), os.listdir("marked")) == (3, 2, ["b.png"])
+    assert err[0].startswith("mien: marked/a.png: cannot be written, as there is not enough memory to draw")
+
+
+def test_a_figure_that_found_its_place_taken_ends_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    film("a.avi", [255] * 3)
+    save("b.png", [255])
+    save_picture = Image.Image.save
+
+    def taken(image: Image.Image, *arguments: Any, **options: Any) -> None:
+        Path("time.png").write_text("of another command")
+        save_picture(image, *arguments, **options)
+
+    monkeypatch.setattr(Image.Image, "save", taken)
+    code, out, err = predict(capsys, "a.avi", "b.png", "--timeline", "time.png", "--json")
+    assert (code, len(out)) == (3, 4) and "left as it is; the result is in time-2.png" in err[0]
+    assert Path("time.png").read_text() == "of another command" and Image.open("time-2.png").format == "PNG"
+
+
+def test_a_broken_model_keeps_what_it_read_and_the_former_table(
+    capsys: pytest.CaptureFixture[str], engine: Mean, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    film("a.avi", [255] * 24)
+    original = engine.read
+
+    def breaking(crops: np.ndarray) -> Any:
+        if len(engine.batches) == good:
+            raise MienError("m: answers NaN; its weights are damaged")
+        return original(crops)
+
+    monkeypatch.setattr(engine, "read", breaking)
+    outputs = ["--csv", "a.csv", "--timeline", "a.png", "--video-out", "a.mp4", "--annotate", "marked"]
+    good = 2
+    code, _, err = predict(capsys, "a.avi", *outputs)
+    assert (code, err) == (2, ["mien: error: m: answers NaN; its weights are damaged"])
+    assert len(Path("a.csv").read_text().splitlines()) == 17 and Path("a.png").is_file()
+    assert frames_of("a.mp4") == frames_of("marked/a.avi") == 16
+    former = {name: Path(name).read_bytes() for name in ("a.csv", "a.png", "a.mp4", "marked/a.avi")}
+    good = 0
+    engine.batches.clear()
+    assert predict(capsys, "a.avi", *outputs)[0] == 2
+    assert {name: Path(name).read_bytes() for name in former} == former and os.listdir("marked") == ["a.avi"]
+
+
 def test_a_full_disk_still_ends_the_command(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
