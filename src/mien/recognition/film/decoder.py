@@ -344,6 +344,8 @@ _MP4_PARTS = (b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"wide", b"free", b"s
 _EBML, _RIFF, _OGG, _ASF = b"\x1a\x45\xdf\xa3", b"RIFF", b"OggS", b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"
 _ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 _LARGEST_PAGE = 65_307
+# What a recorder that writes an AVI file to a pipe leaves as its length.
+_UNKNOWN = 0xFFFF_FFFF
 # Films have some dozens of parts, fragmented recordings one or two a second; more is an attack on readers.
 _MOST_PARTS = 200_000
 
@@ -360,7 +362,8 @@ def lacking(path: Path) -> str | None:
         if head[:4] == _OGG:
             return None if _ends_properly(stream, size) else "its last part is"
         if head[:4] == _RIFF:
-            end = 8 + struct.unpack("<I", head[4:8])[0]
+            length = struct.unpack("<I", head[4:8])[0]
+            end = 0 if length == _UNKNOWN else 8 + length
         elif head[4:8] in _MP4_PARTS:
             end = max((end for _, end in _mp4_parts(stream, size)), default=0)
         elif head[:4] == _EBML:
