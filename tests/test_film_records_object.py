@@ -120,7 +120,10 @@ def test_the_timeline_is_checked_before_the_film_is_read(
 
     monkeypatch.setattr(records_module, "frames", read)
     (tmp_path / "file").touch()
-    for name, message in (("film.txt", r"one that ends in \.png"), ("file/film.png", "is in its way")):
+    (tmp_path / "folder.png").mkdir()
+    for name, message in (
+        ("film.txt", r"one that ends in \.png"), ("file/film.png", "is in its way"), ("folder.png", "is a folder"),
+    ):  # fmt: skip
         with pytest.raises(MienError, match=message):
             recognizer().recognize_film(film).write(tmp_path / "marked.mp4", timeline=tmp_path / name)
     assert not (tmp_path / "marked.mp4").exists()

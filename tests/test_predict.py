@@ -225,6 +225,8 @@ def test_it_is_3_also_when_nothing_could_be_read(capsys: pytest.CaptureFixture[s
         (["--camera", "-1"], "--camera: got '-1'"),
         (["a.png", "--video-out", "b.mp4"], "--video-out: needs exactly one film or camera, got 0"),
         (["a.mp4", "b.mp4", "--timeline", "b.png"], "--timeline: needs exactly one film or camera, got 2"),
+        (["a.mp4", "--video-out", "folder.mp4"], "--video-out: folder.mp4 is a folder, expected the name of a file"),
+        (["a.mp4", "--timeline", "folder.png"], "--timeline: folder.png is a folder, expected the name of a file"),
         (["a.mp4", "--video-out", "b.gif"], "b.gif: cannot be written as a film, expected a name that ends in .mp4"),
         (["film.mp4", "--video-out", "film.mp4"], "--video-out: film.mp4 is one of the inputs, and would be written"),
         (["a.png", "--csv", "film.mp4/x.csv"], "film.mp4 is in its way and is no folder"),
@@ -236,10 +238,12 @@ def test_a_wrong_command_is_2_and_writes_nothing(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("film.mp4").touch()
+    for name in ("folder.mp4", "folder.png"):
+        Path(name).mkdir()
     code, out, err = predict(capsys, *arguments)
     assert (code, out, len(err)) == (2, [], 1)
     assert err[0].startswith("mien: error: ") and message in err[0]
-    assert [path.name for path in Path.cwd().iterdir()] == ["film.mp4"]
+    assert sorted(map(str, Path().rglob("*"))) == ["film.mp4", "folder.mp4", "folder.png"]
 
 
 def test_a_model_that_cannot_be_used_is_2(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

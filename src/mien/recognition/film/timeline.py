@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from mien.errors import MienError
 from mien.fonts import write
 from mien.locks import ensure_writable
 from mien.recognition.draw import colour_of, picture_format, write_picture
@@ -225,10 +226,12 @@ def timeline_file(path: Path, title: str, smoothing: float) -> Iterator[Add]:
         smoothing: time constant in seconds by which the probabilities were smoothed.
 
     Raises:
-        MienError: as ``Timeline.save``; before any work if the ending or the folder is at fault.
+        MienError: as ``Timeline.save``; before any work if the name or its folder is at fault.
     """
     picture_format(path, ".png")
     ensure_writable(path.parent)
+    if path.is_dir():
+        raise MienError(f"{path}: is a folder, expected the name of a file; choose another place")
     collected = Timeline(title, smoothing)
     ending = Ending()
     frames_read = 0
