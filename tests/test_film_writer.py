@@ -115,18 +115,32 @@ def test_sound_that_the_container_does_not_hold_is_encoded_anew_and_told(tmp_pat
 
 
 @pytest.mark.parametrize(("name", "sound"), [("out.mp4", "aac"), ("out.avi", "aac"), ("out.avi", "mp2")])
-def test_sound_whose_clock_restarts_ends_and_the_film_goes_on(name: str, sound: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("first", "second", "reason"),
+    [
+        (0.0, 0.0, "the clock of its sound restarts after"),
+        (900.0, 0.0, "the clock of its sound restarts after"),  # which FFmpeg takes for 26.5 hours later
+        (0.0, 1.7, "the sound cannot be written beyond"),
+    ],
+)
+def test_sound_whose_clock_goes_back_ends_and_the_film_goes_on(
+    first: float, second: float, reason: str, name: str, sound: str, tmp_path: Path
+) -> None:
     """Two recordings of a broadcast that were joined, as by ``cat``."""
-    piece = numbered(tmp_path / "piece.ts", 50, "libx264", sound=sound, sound_s=2.0)
     source = tmp_path / "joined.ts"
-    source.write_bytes(piece.read_bytes() * 2)
+    with source.open("wb") as file:
+        for offset in (first, second):
+            options = {"output_ts_offset": str(offset)}
+            piece = numbered(tmp_path / "piece.ts", 50, "libx264", sound=sound, sound_s=2.0, container=options)
+            file.write(piece.read_bytes())
     *_, message = copied(source, tmp_path / name)
-    assert message.startswith(f"{tmp_path / name}: the sound cannot be written beyond ") and "and ends there" in message
-    assert float(message.split(" beyond ")[1].split(" s ")[0]) == pytest.approx(2.0, abs=0.06)
-    numbers = [number_of(row.pixels) for row in frames(tmp_path / name) if row.pixels is not None]
-    assert numbers[:48] == [*range(48)] and numbers[50:] == [*range(50)], (
-        "FFmpeg takes the packet at the join for damaged"
-    )
+    assert message.startswith(f"{tmp_path / name}: {reason} ") and "ends there" in message and ".tmp" not in message
+    assert float(message.split(reason)[1].split(" s")[0]) == pytest.approx(2.0, abs=0.06)
+    rows = list(frames(tmp_path / name))
+    numbers = [number_of(row.pixels) for row in rows if row.pixels is not None]
+    assert numbers[:48] == [*range(48)] and numbers[-49:] == [*range(1, 50)], "at the join a packet counts as damaged"
+    if second == 0 or name == "out.mp4":  # in AVI frames that overlap take a tick each
+        assert rows[-1].time_s - rows[0].time_s == pytest.approx(99 / 25 if second == 0 else 3.58, abs=0.07)
     assert tone(tmp_path / name)[1] == pytest.approx(2.0, abs=0.1)
 
 

@@ -52,6 +52,8 @@ _PIECES = (*_RUNNING_CLOCKS, "mpegvideo", "m4v", "h264", "hevc", "obu")
 _FAILURES = 100
 # A clock that jumps back by more than this has restarted, as where two recordings are joined.
 _RESTART_S = 0.5
+# A running clock has 33 bits of 90 kHz. FFmpeg takes one that has restarted for one that went round, and adds a round.
+_ROUND_S = 2**33 / 90_000
 
 
 class NoPicturesError(MienError):
@@ -166,13 +168,28 @@ def origin_of(container: InputContainer) -> Fraction:
     return Fraction(0)
 
 
+def has_rounds(container: InputContainer) -> bool:
+    """True if the clock of a container starts anywhere and goes round, as that of a broadcast does."""
+    return container.format.name in _RUNNING_CLOCKS
+
+
+def restarts(jump_s: float, is_round: bool) -> bool:
+    """True if a step of a container's clock from one frame to the next means that it has restarted.
+
+    Args:
+        jump_s: the step in seconds.
+        is_round: ``has_rounds`` of the container.
+    """
+    return jump_s <= -_RESTART_S or (is_round and jump_s > _ROUND_S / 2)
+
+
 def shown(container: InputContainer, stream: VideoStream) -> Iterator[Shown]:
     """Yields the frames of a film in the order in which they are shown, each later than the one before.
 
     A frame with a damaged packet has no picture. Three kinds of packets give no frame: empty ones, those that an edit
     list removes, and those before the first key frame of a recording that begins in the middle.
     """
-    clock = _Clock(1 / rate_of(stream), float(origin_of(container)))
+    clock = _Clock(1 / rate_of(stream), float(origin_of(container)), has_rounds(container))
     yield from deinterlaced(Shown(clock.at(time), picture) for time, picture in _decoded(container, stream))
 
 
@@ -318,8 +335,8 @@ class _TimeGuess:
 class _Clock:
     """Makes increasing times from a container's times, some of which may be missing, equal, or restart."""
 
-    def __init__(self, period: float, origin: float) -> None:
-        self._period, self._shift = period, -origin
+    def __init__(self, period: float, origin: float, is_round: bool) -> None:
+        self._period, self._shift, self._is_round = period, -origin, is_round
         self._last: float | None = None
 
     def at(self, time_s: float | None) -> float:
@@ -330,7 +347,7 @@ class _Clock:
             now = self._last + self._period
         else:
             now = time_s + self._shift
-            if now <= self._last - _RESTART_S:
+            if restarts(now - self._last, self._is_round):
                 self._shift += self._last + self._period - now
                 now = self._last + self._period
             elif now <= self._last:

@@ -23,7 +23,7 @@ from mien.files import atomic_file
 from mien.machine import cores
 from mien.recognition.draw import CopyError, annotated
 from mien.recognition.faces import Record
-from mien.recognition.film.decoder import opened, origin_of
+from mien.recognition.film.decoder import has_rounds, opened, origin_of, restarts
 from mien.recognition.film.reader import About
 from mien.recognition.formats import Add, Ending
 
@@ -369,18 +369,21 @@ class Sound:
         self._files.close()
 
     def _mux(self, packets: Callable[[], list[av.Packet]]) -> None:
-        """Writes packets. If the format refuses them, as where the clock of the sound restarts, the sound ends here."""
+        """Writes packets. If the format refuses them, as where their times overlap, the sound ends here."""
         try:
             self._output.mux(packets())
         except (av.FFmpegError, ValueError) as error:
             if isinstance(error, OSError):  # a full disk
                 raise
-            self._say(f"the sound cannot be written beyond {self._end_s:.2f} s and ends there ({error})")
+            reason = getattr(error, "strerror", None) or error  # the text of some names the temporary file
+            self._say(f"the sound cannot be written beyond {self._end_s:.2f} s and ends there ({reason})")
             self._tracks.clear()
 
     def _read(self, container: InputContainer) -> Iterator[tuple[float, av.Packet]]:
         """Yields the packets of the tracks with their times in seconds on the clock of the pictures."""
         streams = [stream for stream in container.streams.audio if stream.index in self._tracks]
+        is_round = has_rounds(container)
+        times: dict[int, float] = {}
         now = 0.0
         try:
             for packet in container.demux(streams) if streams else ():
@@ -390,6 +393,11 @@ class Sound:
                 if packet.pts is not None:
                     packet.pts -= round(self._origin / base)
                     now = float(packet.pts * base)
+                    before = times.get(packet.stream_index, now)
+                    if restarts(now - before, is_round):
+                        self._say(f"the clock of its sound restarts after {before:.2f} s, and the sound ends there")
+                        return
+                    times[packet.stream_index] = now
                     # An edit list removes this packet, unless its end is audible.
                     if now + float((packet.duration or 0) * base) < 0:
                         continue
