@@ -122,6 +122,16 @@ def test_a_second_rename_that_fails_keeps_the_former_folder(tmp_path: Path, monk
     assert [entry.name for entry in tmp_path.iterdir()] == ["model"]
 
 
+def test_a_file_whose_place_is_a_folder_is_told_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "a.json").mkdir()
+    with (
+        pytest.raises(MienError, match=r"a\.json: is a folder, expected the name of a file"),
+        atomic_file(tmp_path / "a.json", spare_newcomer=True),
+    ):
+        raise AssertionError("hours of work")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.json"]
+
+
 def test_a_place_that_is_a_file_is_told(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("")
     with pytest.raises(MienError, match="cannot be written"):

@@ -76,6 +76,12 @@ class TestFrames:
         assert all(row.pixels is not None for row in rows[:-2]) and rows[-2].reason == LOST and rows[-1].pixels is None
         assert str(rows[-1].reason).startswith("the film is cut short: ")
 
+    def test_a_film_that_was_written_to_a_pipe_is_whole(self, tmp_path: Path) -> None:
+        path = numbered(tmp_path / "film.avi", 30)
+        data = path.read_bytes()
+        path.write_bytes(data[:4] + b"\xff\xff\xff\xff" + data[8:])  # a length that is not known, as FFmpeg leaves it
+        assert [(row.index, row.reason) for row in frames(path)] == [(index, None) for index in range(30)]
+
     @pytest.mark.parametrize(
         ("name", "data", "message"),
         [
@@ -158,6 +164,14 @@ class TestCamera:
         assert rows[3].reason == "the camera gives no more pictures"
         assert [row.index for row in frames(0, every=2)] == [0, 2, 3]
         assert about(0) == About(25.0, None, 96, 64)
+
+    def test_a_frame_that_cannot_be_converted_has_a_row(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refused(*_: object) -> np.ndarray:
+            raise av.error.ArgumentError(22, "Invalid argument")
+
+        monkeypatch.setattr(camera.Developer, "pixels", refused)
+        rows = list(frames(0))
+        assert [row.pixels for row in rows] == [None] * 4 and "cannot be converted" in str(rows[0].reason)
 
     def test_one_that_gives_nothing(self) -> None:
         with pytest.raises(MienError, match="camera 1: gives no picture"):

@@ -86,6 +86,15 @@ def test_every_frame_has_its_record(tmp_path: Path) -> None:
         assert record.faces[0].box[0] == pytest.approx(index, abs=3)
 
 
+def test_an_error_of_a_frame_is_that_of_the_film(tmp_path: Path) -> None:
+    class Failing(RedSquares):
+        def _read(self, pixels: np.ndarray, index: int) -> Recognition:
+            return Recognition(f"picture {index}", "error", f"picture {index}: needs more memory")
+
+    (record,) = recognize_film(Failing(), numbered(tmp_path / "film.mp4", 1))
+    assert (record.input, record.error) == (str(tmp_path / "film.mp4"), "needs more memory")
+
+
 def test_batches_change_nothing(tmp_path: Path) -> None:
     path = numbered(tmp_path / "film.mp4", 20)
     single_records, batch_records = (list(recognize_film(RedSquares(), path, batch=batch)) for batch in (1, 20))

@@ -16,7 +16,7 @@ from recognition_helpers import recognizer
 
 from mien.errors import MienError
 from mien.recognition.film import records as records_module
-from mien.recognition.film.reader import Frame, about, frames
+from mien.recognition.film.reader import About, Frame, about, frames
 from mien.recognition.film.records import FilmRecognition
 
 
@@ -105,6 +105,41 @@ def test_the_film_is_not_written_over_and_names_are_checked_first(film: Path, tm
     with pytest.raises(MienError, match=r"missing\.mp4"):
         recognizer().recognize_film(tmp_path / "missing.mp4").write(tmp_path / "marked.mp4")
     assert not (tmp_path / "marked.mp4").exists()
+    (tmp_path / "marked.mp4").write_text("an earlier one")
+    with pytest.raises(MienError, match=r"missing\.mp4: cannot be read"):
+        recognizer().recognize_film(tmp_path / "missing.mp4").write(tmp_path / "marked.mp4")
+    assert (tmp_path / "marked.mp4").read_text() == "an earlier one"
+
+
+def test_the_timeline_is_checked_before_the_film_is_read(
+    film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(*_: object) -> Iterator[Frame]:
+        raise AssertionError("the film is read")
+        yield
+
+    monkeypatch.setattr(records_module, "frames", read)
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.png").mkdir()
+    for name, message in (
+        ("film.txt", r"one that ends in \.png"), ("file/film.png", "is in its way"), ("folder.png", "is a folder"),
+    ):  # fmt: skip
+        with pytest.raises(MienError, match=message):
+            recognizer().recognize_film(film).write(tmp_path / "marked.mp4", timeline=tmp_path / name)
+    assert not (tmp_path / "marked.mp4").exists()
+
+
+def test_a_film_and_its_timeline_hold_what_was_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    info = About(25.0, None, 64, 64)
+    monkeypatch.setattr("mien.recognition.film.reader.about", lambda _: info)
+    with pytest.raises(MienError, match="unplugged"):
+        stopped(monkeypatch, MienError("unplugged"), 11).write(tmp_path / "a.mp4", timeline=tmp_path / "a.png")
+    assert len(list(frames(tmp_path / "a.mp4"))) == 11 and (tmp_path / "a.png").is_file()
+    assert {path.name for path in tmp_path.iterdir()} == {"a.mp4", "a.png"}
+    film = stopped(monkeypatch, MienError("damaged"), 11, tmp_path / "film.mp4")  # a batch has 8 frames
+    with pytest.raises(MienError, match="damaged"):
+        film.write(tmp_path / "b.mp4", audio=False)
+    assert len(list(frames(tmp_path / "b.mp4"))) == 11
 
 
 def stopped(
@@ -153,6 +188,14 @@ def test_files_hold_what_was_read_until_the_end(
     assert lines.endswith("}\n") and [json.loads(line)["frame"] for line in lines.splitlines()] == [0, 1]
     assert len((tmp_path / "a.csv").read_text("utf-8").splitlines()) == 3
     assert {path.name for path in tmp_path.iterdir()} == {"a.json", "a.jsonl", "a.csv"}
+
+
+def test_without_a_record_an_error_leaves_the_table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("earlier")
+    with pytest.raises(MienError, match="unplugged"):
+        stopped(monkeypatch, MienError("unplugged"), 0).to_csv(path)
+    assert path.read_text() == "earlier"
 
 
 def test_without_a_record_an_error_leaves_the_file_and_ctrl_c_an_empty_array(

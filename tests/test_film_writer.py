@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -112,6 +114,36 @@ def test_sound_that_the_container_does_not_hold_is_encoded_anew_and_told(tmp_pat
     assert tone(tmp_path / "out.avi") == pytest.approx(tone(source), abs=0.05)
 
 
+@pytest.mark.parametrize(("name", "sound"), [("out.mp4", "aac"), ("out.avi", "aac"), ("out.avi", "mp2")])
+@pytest.mark.parametrize(
+    ("first", "second", "reason"),
+    [
+        (0.0, 0.0, "the clock of its sound restarts after"),
+        (900.0, 0.0, "the clock of its sound restarts after"),  # which FFmpeg takes for 26.5 hours later
+        (0.0, 1.7, "the sound cannot be written beyond"),
+    ],
+)
+def test_sound_whose_clock_goes_back_ends_and_the_film_goes_on(
+    first: float, second: float, reason: str, name: str, sound: str, tmp_path: Path
+) -> None:
+    """Two recordings of a broadcast that were joined, as by ``cat``."""
+    source = tmp_path / "joined.ts"
+    with source.open("wb") as file:
+        for offset in (first, second):
+            options = {"output_ts_offset": str(offset)}
+            piece = numbered(tmp_path / "piece.ts", 50, "libx264", sound=sound, sound_s=2.0, container=options)
+            file.write(piece.read_bytes())
+    *_, message = copied(source, tmp_path / name)
+    assert message.startswith(f"{tmp_path / name}: {reason} ") and "ends there" in message and ".tmp" not in message
+    assert float(message.split(reason)[1].split(" s")[0]) == pytest.approx(2.0, abs=0.06)
+    rows = list(frames(tmp_path / name))
+    numbers = [number_of(row.pixels) for row in rows if row.pixels is not None]
+    assert numbers[:48] == [*range(48)] and numbers[-49:] == [*range(1, 50)], "at the join a packet counts as damaged"
+    if second == 0 or name == "out.mp4":  # in AVI frames that overlap take a tick each
+        assert rows[-1].time_s - rows[0].time_s == pytest.approx(99 / 25 if second == 0 else 3.58, abs=0.07)
+    assert tone(tmp_path / name)[1] == pytest.approx(2.0, abs=0.1)
+
+
 def test_sound_may_be_left_out(tmp_path: Path) -> None:
     source = numbered(tmp_path / "film.mp4", 10, sound="aac", sound_s=0.4)
     copied(source, tmp_path / "out.mp4", audio=False)
@@ -193,6 +225,10 @@ def records(count: int, size: tuple[int, int] = (WIDTH, HEIGHT)) -> Iterator[Rec
         yield Recognition("film", "ok", faces=(face,), frame=number, time_s=number / 25, pixels=pixels)
 
 
+def full(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 class TestAnnotated:
     @pytest.mark.parametrize("name", ["out.mp4", "out.avi", "OUT.MP4"])
     @pytest.mark.parametrize("rate", [25.0, 29.97, 0.02])
@@ -213,26 +249,41 @@ class TestAnnotated:
         assert COLOURS["sad"] == (72, 132, 220) and blue - red > 30  # lossy, on grey ground, and one pixel wide
         assert [entry.name for entry in path.parent.iterdir()] == [name]
 
-    def test_after_ctrl_c_what_was_written_can_be_played(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize(
+        "error",
+        [KeyboardInterrupt(), MienError("the model is broken"), RuntimeError("a fault"), OSError(errno.EIO, "a disk"),
+         MemoryError(), av.error.InvalidDataError(1094995529, "Invalid data"), GeneratorExit()],
+        ids=lambda error: type(error).__name__,
+    )  # fmt: skip
+    def test_what_was_written_can_be_played_whatever_ends_it(self, error: BaseException, tmp_path: Path) -> None:
         path = tmp_path / "out.mp4"
-        with pytest.raises(KeyboardInterrupt), write_annotated(path, 25) as add:
+        path.write_text("the former one")
+        with pytest.raises(type(error)) as raised, write_annotated(path, 25) as add:
             for record in records(30):
                 if record.frame == 17:
-                    raise KeyboardInterrupt
+                    raise error
                 add(record)
+        assert raised.value is error
         assert [row.index for row in frames(path)] == list(range(17))
         assert list(tmp_path.iterdir()) == [path]
 
-    def test_after_an_error_there_is_no_film_and_the_former_one_stays(self, tmp_path: Path) -> None:
+    def test_without_a_frame_or_if_it_cannot_be_written_the_former_film_stays(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         path = tmp_path / "out.mp4"
         path.write_text("the former one")
-        for error in (MienError("the model is broken"), RuntimeError("a fault")):
-            with pytest.raises(type(error)), write_annotated(path, 25) as add:
-                for record in records(5):
-                    add(record)
-                raise error
-        with pytest.raises(KeyboardInterrupt), write_annotated(path, 25):
-            raise KeyboardInterrupt
+        lost = Recognition("film", "error", "damaged", frame=0, time_s=0.0)
+        for error in (KeyboardInterrupt(), MienError("the model is broken"), RuntimeError("a fault")):
+            for begun in ([], [lost]):
+                with pytest.raises(type(error)), write_annotated(path, 25) as add:
+                    for record in begun:
+                        add(record)
+                    raise error
+        with pytest.raises(MienError, match="cannot be written"), write_annotated(path, 25) as add:
+            for record in records(5):
+                if record.frame == 3:
+                    monkeypatch.setattr(writer._Film, "_put", full)
+                add(record)
         assert path.read_text() == "the former one" and list(tmp_path.iterdir()) == [path]
 
     def test_frames_that_could_not_be_decoded_keep_the_time(self, tmp_path: Path) -> None:

@@ -107,6 +107,27 @@ def test_every_record_is_left_whatever_ends_the_reading(
         assert parquet.read_table(path).num_rows == 3
 
 
+def test_a_csv_file_is_replaced_with_the_first_record_or_at_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "faces.csv"
+    path.write_text("the former one\n" * 99)
+    with pytest.raises(MienError, match="the model is broken"), csv_table(path, NAMES):
+        raise MienError("the model is broken")
+    assert path.read_text() == "the former one\n" * 99
+    header = ",".join(columns(NAMES))
+    with csv_table(path, NAMES) as add:
+        add(NONE)
+        assert path.read_text().splitlines()[0] == header and len(path.read_text().splitlines()) == 2
+    with pytest.raises(KeyboardInterrupt), csv_table(path, NAMES):
+        raise KeyboardInterrupt
+    assert path.read_text().splitlines() == [header]
+    path.write_text("the former one\n" * 99)
+    with csv_table(path, NAMES):
+        pass
+    assert path.read_text().splitlines() == [header]
+    with csv_table(tmp_path / "new.csv", NAMES):
+        assert (tmp_path / "new.csv").read_text().splitlines() == [header], "at once"
+
+
 def test_a_parquet_file_that_cannot_be_written_or_is_empty_replaces_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -225,6 +225,8 @@ def test_it_is_3_also_when_nothing_could_be_read(capsys: pytest.CaptureFixture[s
         (["--camera", "-1"], "--camera: got '-1'"),
         (["a.png", "--video-out", "b.mp4"], "--video-out: needs exactly one film or camera, got 0"),
         (["a.mp4", "b.mp4", "--timeline", "b.png"], "--timeline: needs exactly one film or camera, got 2"),
+        (["a.mp4", "--video-out", "folder.mp4"], "--video-out: folder.mp4 is a folder, expected the name of a file"),
+        (["a.mp4", "--timeline", "folder.png"], "--timeline: folder.png is a folder, expected the name of a file"),
         (["a.mp4", "--video-out", "b.gif"], "b.gif: cannot be written as a film, expected a name that ends in .mp4"),
         (["film.mp4", "--video-out", "film.mp4"], "--video-out: film.mp4 is one of the inputs, and would be written"),
         (["a.png", "--csv", "film.mp4/x.csv"], "film.mp4 is in its way and is no folder"),
@@ -236,10 +238,12 @@ def test_a_wrong_command_is_2_and_writes_nothing(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("film.mp4").touch()
+    for name in ("folder.mp4", "folder.png"):
+        Path(name).mkdir()
     code, out, err = predict(capsys, *arguments)
     assert (code, out, len(err)) == (2, [], 1)
     assert err[0].startswith("mien: error: ") and message in err[0]
-    assert [path.name for path in Path.cwd().iterdir()] == ["film.mp4"]
+    assert sorted(map(str, Path().rglob("*"))) == ["film.mp4", "folder.mp4", "folder.png"]
 
 
 def test_a_model_that_cannot_be_used_is_2(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -411,6 +415,66 @@ def test_a_film_with_boxes_that_cannot_be_written_leaves_the_former_one(capsys: 
         err[0].startswith("mien: boxes.mp4: cannot be written as a film") and err[1] == "mien: time.png: the timeline"
     )
     assert not any("the film with boxes" in line for line in err)
+
+
+def test_a_picture_that_cannot_be_drawn_on_ends_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    annotated = draw.annotated
+
+    def scarce(pixels: np.ndarray, faces: Any) -> np.ndarray:
+        if len(faces) == 2:
+            raise MemoryError
+        return annotated(pixels, faces)
+
+    save("a.png", [255, 255])
+    save("b.png", [255])
+    monkeypatch.setattr(draw, "annotated", scarce)
+    code, out, err = predict(capsys, "a.png", "b.png", "--annotate", "marked", "--json")
+    assert (code, len(out), os.listdir("marked")) == (3, 2, ["b.png"])
+    assert err[0].startswith("mien: marked/a.png: cannot be written, as there is not enough memory to draw")
+
+
+def test_a_figure_that_found_its_place_taken_ends_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    film("a.avi", [255] * 3)
+    save("b.png", [255])
+    save_picture = Image.Image.save
+
+    def taken(image: Image.Image, *arguments: Any, **options: Any) -> None:
+        Path("time.png").write_text("of another command")
+        save_picture(image, *arguments, **options)
+
+    monkeypatch.setattr(Image.Image, "save", taken)
+    code, out, err = predict(capsys, "a.avi", "b.png", "--timeline", "time.png", "--json")
+    assert (code, len(out)) == (3, 4) and "left as it is; the result is in time-2.png" in err[0]
+    assert Path("time.png").read_text() == "of another command" and Image.open("time-2.png").format == "PNG"
+
+
+def test_a_broken_model_keeps_what_it_read_and_the_former_table(
+    capsys: pytest.CaptureFixture[str], engine: Mean, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    film("a.avi", [255] * 24)
+    original = engine.read
+
+    def breaking(crops: np.ndarray) -> Any:
+        if len(engine.batches) == good:
+            raise MienError("m: answers NaN; its weights are damaged")
+        return original(crops)
+
+    monkeypatch.setattr(engine, "read", breaking)
+    outputs = ["--csv", "a.csv", "--timeline", "a.png", "--video-out", "a.mp4", "--annotate", "marked"]
+    good = 2
+    code, _, err = predict(capsys, "a.avi", *outputs)
+    assert (code, err) == (2, ["mien: error: m: answers NaN; its weights are damaged"])
+    assert len(Path("a.csv").read_text().splitlines()) == 17 and Path("a.png").is_file()
+    assert frames_of("a.mp4") == frames_of("marked/a.avi") == 16
+    former = {name: Path(name).read_bytes() for name in ("a.csv", "a.png", "a.mp4", "marked/a.avi")}
+    good = 0
+    engine.batches.clear()
+    assert predict(capsys, "a.avi", *outputs)[0] == 2
+    assert {name: Path(name).read_bytes() for name in former} == former and os.listdir("marked") == ["a.avi"]
 
 
 def test_a_full_disk_still_ends_the_command(

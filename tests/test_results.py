@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from PIL import Image
 from recognition_helpers import encoded, picture, recognizer
 
 from mien.errors import MienError
-from mien.recognition import results
+from mien.recognition import draw, results
 from mien.recognition.results import Face, Recognition, Recognitions
 
 FACE = Face((10.04, 20.0, 30.6, 40.2), "glad", 0.9371234567, {"calm": 0.0628765433, "glad": 0.9371234567}, False, 0.88)
@@ -156,3 +157,34 @@ def test_a_list_of_results_saves_a_copy_of_each_picture(tmp_path: Path) -> None:
     copies = records.save(tmp_path / "marked")
     assert [copy.name for copy in copies] == ["face.png", "face-2.png"] and all(copy.is_file() for copy in copies)
     assert isinstance(records, list) and [record.input for record in records[:1]] == [str(paths[0])]
+
+
+def test_copies_that_cannot_be_written_do_not_stop_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wide = np.zeros((1, 16_384), np.uint8)
+    names = ["a.webp", "b.png", *(f"{number}.webp" for number in range(4)), "large.bmp", "c.png"]
+    records = Recognitions(
+        Recognition(name, "no_face", pixels=wide if name.endswith("webp") else wide[:, :8]) for name in names
+    )
+    annotated = draw.annotated
+
+    def scarce(pixels: np.ndarray, faces: Sequence[Face]) -> np.ndarray:
+        if pixels is records[6].pixels:
+            raise MemoryError
+        return annotated(pixels, faces)
+
+    monkeypatch.setattr(draw, "annotated", scarce)
+    with pytest.raises(MienError) as error:
+        records.save(tmp_path / "marked")
+    assert sorted(path.name for path in (tmp_path / "marked").iterdir()) == ["b.png", "c.png"]
+    message = str(error.value)
+    assert message.startswith(
+        f"{tmp_path / 'marked'}: 6 of 8 copies could not be written: {tmp_path / 'marked'}/a.webp: "
+    )
+    assert message.endswith("convert it to PNG; and 2 more") and message.count("16384x1 pixels") == 4
+    with pytest.raises(
+        MienError, match=r"1 of 2 copies could not be written: .*large\.bmp: .* not enough memory to draw"
+    ):
+        Recognitions(records[6:]).save(tmp_path / "more")
+    (tmp_path / "file").touch()
+    with pytest.raises(MienError, match=r"file: 2 of 2 copies could not be written: .*file/b\.png: cannot be written"):
+        Recognitions([records[1], records[7]]).save(tmp_path / "file")

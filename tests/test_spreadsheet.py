@@ -86,7 +86,7 @@ def test_every_column_has_a_meaning(tmp_path: Path) -> None:
 
 
 def test_nothing_is_a_formula_and_odd_names_are_written(tmp_path: Path) -> None:
-    odd_names = ["=HYPERLINK(1)", "+1.png", "-2", "@x", "a\x07b\ud83c.png", "x" * 40_000]
+    odd_names = ["=HYPERLINK(1)", "+1.png", "-2", "@x", "a\x07b\ud83c.png", "x" * 40_000, "\ufffe\uffff.png"]
     records = [Recognition(name, "error", "=1+1") for name in odd_names]
     path = tmp_path / "faces.xlsx"
     written(path, records)
@@ -98,6 +98,7 @@ def test_nothing_is_a_formula_and_odd_names_are_written(tmp_path: Path) -> None:
     inputs = [row[0] for row in openpyxl.load_workbook(path)["Faces"].values][1:]
     assert inputs[:3] == ["./=HYPERLINK(1)", "./+1.png", "./-2"]
     assert inputs[4] == "a\\x07b\\ud83c.png" and len(inputs[5]) == 32_767
+    assert inputs[6] == "\\ufffe\\uffff.png", "XML has no such characters: no workbook with them opens"
 
 
 def test_shares_look_like_percent(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 from mien.errors import MienError
 from mien.recognition.draw import COLOURS
 from mien.recognition.film import timeline
-from mien.recognition.film.timeline import LARGEST_BINS, Timeline
+from mien.recognition.film.timeline import LARGEST_BINS, Timeline, timeline_file
 from mien.recognition.results import Face, Recognition
 
 NAMES = tuple(COLOURS)
@@ -123,6 +123,20 @@ def test_a_film_without_faces_and_with_damage_is_drawn_too(tmp_path: Path) -> No
         assert figure.format == "PNG" and figure.size[0] == 1600
     assert "1 frame could not be read." in film_timeline._remarks(0)
     assert [entry.name for entry in (tmp_path / "new").iterdir()] == ["timeline.png"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MienError, RuntimeError, MemoryError, GeneratorExit])
+def test_the_figure_holds_what_was_read_whatever_ends_it(error: type[BaseException], tmp_path: Path) -> None:
+    path = tmp_path / "film.png"
+    path.write_text("the former one")
+    with pytest.raises(error), timeline_file(path, "film.mp4", 0):
+        raise error("stop")
+    assert path.read_text() == "the former one", "no frame was read"
+    with pytest.raises(error), timeline_file(path, "film.mp4", 0) as add:
+        add(record(0.0, face(0, "happy")))
+        raise error("stop")
+    with Image.open(path) as figure:
+        assert shares(panel(figure)[:, 0])["happy"] > 0.95
 
 
 def test_a_name_that_is_no_picture_and_a_record_without_time(tmp_path: Path) -> None:

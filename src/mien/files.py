@@ -61,7 +61,8 @@ def atomic_file(
         spare_all: nor one that was there before, for a path that was free when it was chosen.
 
     Raises:
-        MienError: the disk is full or the folder cannot be written to; ``path`` is unchanged.
+        MienError: the disk is full or the folder cannot be written to; ``path`` is unchanged. Or ``path`` is a folder,
+            which is said before the block.
         SparedError (a MienError): a newcomer was spared; the message says where the new file is.
     """
     try:
@@ -69,6 +70,8 @@ def atomic_file(
             path.parent.mkdir(parents=True, exist_ok=True)
             _clear_once(path.parent)
         before = None if spare_all else identity(path)
+        if before is not None and stat.S_ISDIR(os.lstat(path).st_mode):
+            raise MienError(f"{path}: is a folder, expected the name of a file; choose another place")
         with temporary_file(path.parent) as temporary:
             yield temporary
             if not stat.S_ISREG(os.lstat(temporary).st_mode):

@@ -222,6 +222,8 @@ class TestOneFilmEndsNothing:
         records = list(read_inputs(recognizer, [Film(path), tmp_path / "photo.png"], FilmSettings()))
         assert records[-1].status == "ok" and records[-1].input.endswith("photo.png")
         assert records[-2].status == "error" and reason in str(records[-2].error) and "\n" not in str(records[-2].error)
+        if place == "thumbnail":
+            assert [record.frame for record in records[:-2]] == [0, 1, 2, 3, 4], "what was decoded before is read"
         with pytest.raises(MienError, match=reason):
             calls.clear()
             list(recognizer.recognize_film(path))

@@ -17,11 +17,21 @@ import film_helpers as films
 import numpy as np
 import pytest
 from data_helpers import encode, noise, write_zip
-from hostile_helpers import endless_gif, endless_jpeg, error_of, mien, prepare_work, run_mien, write_endless_network
+from hostile_helpers import (
+    Stuck,
+    endless_gif,
+    endless_jpeg,
+    error_of,
+    mien,
+    prepare_work,
+    run_mien,
+    write_endless_network,
+)
 
 from mien.errors import MienError
 from mien.recognition import batch, paths
-from mien.recognition.batch import FilmSettings
+from mien.recognition.batch import FilmSettings, TimedReader
+from mien.recognition.film.reader import frames
 from mien.recognition.paths import Film
 from mien.recognition.results import Recognition
 from mien.recognition.time_limit import Alive, OverdueError, TimedProcess, Work
@@ -140,6 +150,18 @@ class TestPredict:
         assert set(said) == {Alive()} and len(said) == 24
         # A record waits for three frames after its own, which decide on cuts, and for no other read frame.
         assert alive_at == [(0, 4), (10, 14), (20, 24)]
+
+    def test_a_film_that_takes_too_long_keeps_its_copies_until_then(self, tmp_path: Path) -> None:
+        film = films.numbered(tmp_path / "film.mp4", 12)
+        out = tmp_path / "out"
+        settings = FilmSettings(video_out=out / "a.mp4", timeline=out / "a.png")
+        options = {"detector": Stuck(), "model": "nano"}
+        with closing(TimedReader(8, options, settings, out)) as reader:
+            records = list(reader.read([Film(film), tmp_path / "nosuch.png"]))
+        assert [record.frame for record in records] == [0, 1, 2, None, None]
+        assert "took longer than 8 s" in str(records[3].error) and "nosuch.png" in str(records[4].error)
+        assert sorted(entry.name for entry in out.iterdir()) == ["a.mp4", "a.png", "film.mp4"]
+        assert [len(list(frames(out / name))) for name in ("a.mp4", "film.mp4")] == [3, 3]
 
     def test_answers_are_the_same(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         for number in range(2):

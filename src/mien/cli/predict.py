@@ -169,6 +169,7 @@ def _check(options: argparse.Namespace) -> None:
             problems.append(f"--csv: got {path}, a workbook of Excel; use --xlsx {path}")
         elif path is not None and path.suffix.lower() != suffix:
             problems.append(f"{option}: got {path}, expected a name that ends in {suffix}")
+    for option, path in (*((option, path) for option, path, _ in outputs), ("--video-out", options.video_out)):
         if path is not None and path.is_dir():
             problems.append(f"{option}: {path} is a folder, expected the name of a file")
     if options.format and table_path(options):

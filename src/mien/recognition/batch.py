@@ -119,10 +119,11 @@ def _copy(record: Recognition, copies: Copies | None, not_copied: Notice | None)
 
 
 class _FilmCopy:
-    """Writes a copy of a film, for a ``with`` block; if it cannot be written, that is told and the film is read on.
+    """Writes a copy or the timeline of a film, for a ``with`` block; if it cannot be written, that is told and the film
+    is read on.
 
     Args:
-        copy: writes it (``mien.recognition.film.writer.write_copy``).
+        copy: writes it (``mien.recognition.film.writer.write_copy``, ``mien.recognition.film.timeline.timeline_file``).
         not_copied: called with the reason; None raises the error.
         may_move: True if the copy may get another name when something else comes to be at its place.
     """
@@ -195,7 +196,7 @@ def _of_film(
         writers: list[Callable[[Recognition], None]] = []
         if settings.timeline is not None:
             timeline = timeline_file(settings.timeline, Path(film.name).name, settings.smoothing)
-            writers.append(stack.enter_context(timeline))
+            writers.append(stack.enter_context(_FilmCopy(timeline, not_copied, may_move=False)))
         if about is not None:
             for place in places:
                 may_move = place != settings.video_out
@@ -221,6 +222,10 @@ def _to_the_end(records: Iterator[Recognition], film: Film) -> Iterator[Recognit
     except MemoryError:  # only this film is too large: the next input may be smaller
         reason = f"{film.name}: needs more memory than there is left; close other programs, or make it smaller"
         yield Recognition(film.name, "error", reason)
+
+
+_FINISHING_S = 4.0
+"""Seconds to finish the copies and the timeline of a film that exceeds the limit; less than ``time_limit._ALARM_S``."""
 
 
 class TimedReader:
@@ -265,7 +270,8 @@ class TimedReader:
 
     def read(self, inputs: Sequence[Input]) -> Generator[Recognition, None, None]:
         """Yields a record for every picture and every frame, in order; with status ``error`` if it exceeds the limit or
-        crashes the process. Unfinished outputs of such an input (copies, timeline) are lost.
+        crashes the process. The copies and the timeline of a film that exceeds it hold the frames until then; they are
+        lost if native code crashes or hangs.
 
         Raises:
             MienError: as ``read_inputs``.
@@ -277,7 +283,8 @@ class TimedReader:
                     continue
                 name = os.fspath(source) if isinstance(source, Path) else source.name
                 try:
-                    yield from self._process.answers(source, name)
+                    is_written = isinstance(source, Film) and bool(self._out_folders)
+                    yield from self._process.answers(source, name, _FINISHING_S if is_written else 0.0)
                 except OverdueError as error:
                     for folder in self._out_folders:
                         clear_files(folder)

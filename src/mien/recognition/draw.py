@@ -236,6 +236,22 @@ class CopyError(MienError):
     """A picture or a film cannot be written in its format, though others may be: it is too large for it."""
 
 
+def picture_format(path: Path, endings: str = ".jpg or .png") -> str:
+    """Returns Pillow's name of the format that the ending of a path means.
+
+    Args:
+        path: of the picture.
+        endings: the best ones, for the message.
+
+    Raises:
+        MienError: no picture format that can be written has this ending.
+    """
+    kind = Image.registered_extensions().get(path.suffix.lower())
+    if kind is None or kind not in Image.SAVE:
+        raise MienError(f"{path}: is not a name for a picture, expected one that ends in {endings}; change it")
+    return kind
+
+
 def write_picture(
     image: Image.Image, path: Path, kind: str, quality: int | None = None, *, spare_all: bool = False
 ) -> None:
@@ -286,11 +302,18 @@ class Copies:
 
         Raises:
             MienError: the record has no pixels, the disk is full, or the folder cannot be written to.
-            CopyError (a MienError): the format of the picture does not hold its copy.
+            CopyError (a MienError): the format of the picture does not hold its copy, or the memory not its drawing.
         """
         path = self.place(Path(record.input).name)
         try:
-            write_picture(drawn(record), path, _KINDS[path.suffix.lower()], _QUALITY, spare_all=True)
+            image = drawn(record)
+        except MemoryError as error:  # only this picture is too large: the next one may be smaller
+            raise CopyError(
+                f"{path}: cannot be written, as there is not enough memory to draw on the picture; close other "
+                "programs, or make it smaller"
+            ) from error
+        try:
+            write_picture(image, path, _KINDS[path.suffix.lower()], _QUALITY, spare_all=True)
         except SparedError as error:  # another command took the name after `place` had found it free
             return error.place
         return path

@@ -89,7 +89,7 @@ def csv_table(
     any other text an apostrophe. Control characters and line breaks are escaped. JSON and Parquet keep it.
 
     Args:
-        path: the file; an existing one is replaced.
+        path: the file; an existing one is replaced, with the first record or when the block ends without an error.
         names: the expressions of the model.
         digits: decimals of scores, probabilities and times; None writes them as they are.
         byte_order_mark: begin with U+FEFF, by which Excel recognises UTF-8.
@@ -103,8 +103,7 @@ def csv_table(
     with open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o666), "wb", buffering=0) as file:
         claim_file(file.fileno(), path)  # before it is truncated, as another command may be writing it
         written_bytes = 0
-        if file.seekable():
-            file.truncate()
+        is_begun = False
 
         def write(values: list[dict[str, Any]]) -> None:
             # The rows of a record are written in one piece: after Ctrl-C or on a full disk, all are there or none.
@@ -124,15 +123,35 @@ def csv_table(
                 raise
             written_bytes = file.tell() if file.seekable() else 1
 
-        write([dict(zip(header, header, strict=True))])
-        yield lambda record: write(rows(record))
+        def begin() -> None:
+            nonlocal is_begun
+            is_begun = True
+            if file.seekable():
+                file.truncate()
+            write([dict(zip(header, header, strict=True))])
+
+        def add(record: Record) -> None:
+            if not is_begun:
+                begin()
+            write(rows(record))
+
+        if not os.fstat(file.fileno()).st_size:
+            begin()  # at once, for those who follow a pipe
+        try:
+            yield add
+        except Exception:
+            is_begun = True  # an error before the first record leaves an earlier table
+            raise
+        finally:
+            if not is_begun:
+                begin()
 
 
 class Ending:
-    """Holds back what ends the block of a table, until the records so far are in a complete file.
+    """Holds back what ends the block of a table or a film, until the records so far are in a complete file.
 
-    Hours of reading must not be lost because of the last picture. Nothing is held back if the table itself could not be
-    written, or if it has no record yet: then an earlier file stays. After Ctrl-C there is a file in any case.
+    Hours of reading must not be lost because of the last picture. Nothing is held back if the file itself could not be
+    written, or if it has no record yet: then an earlier file stays. After Ctrl-C there is a table in any case.
     """
 
     def __init__(self) -> None:
@@ -158,6 +177,11 @@ class Ending:
             if self._is_broken or not (self._records or isinstance(error, KeyboardInterrupt)):
                 raise
             self._error = error
+
+    @property
+    def is_early(self) -> bool:
+        """True if an error or Ctrl-C has ended the block, and is held back."""
+        return self._error is not None
 
     def raise_again(self) -> None:
         """Raises what ended the block, if it was not its end."""

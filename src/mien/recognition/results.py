@@ -90,7 +90,7 @@ class Tables:
         """Returns the table as CSV, or writes it to a file as ``mien predict --csv`` does and returns None.
 
         Ctrl-C ends the reading of a camera: the text until then is returned. A file holds the rows until then, and the
-        KeyboardInterrupt is raised.
+        KeyboardInterrupt is raised. An error before the first record leaves an earlier file.
 
         Args:
             path: a file, which is replaced; None to get the text.
@@ -198,13 +198,11 @@ class Recognition(Record, Tables):
             MienError: as ``annotated``; or no picture format has this ending, the format does not hold a picture of
                 this size, or the file cannot be written.
         """
-        from mien.recognition.draw import write_picture
+        from mien.recognition.draw import picture_format, write_picture
 
         place = Path(path)
         image = self.annotated()
-        kind = Image.registered_extensions().get(place.suffix.lower())
-        if kind is None or kind not in Image.SAVE:
-            raise MienError(f"{place}: is not a name for a picture, expected one that ends in .jpg or .png; change it")
+        kind = picture_format(place)
         write_picture(image, place, kind, 95 if kind in ("JPEG", "WEBP") else None)
 
     def show(self) -> None:
@@ -248,12 +246,28 @@ class Recognitions(list[Recognition], Tables):
             The paths of the copies.
 
         Raises:
-            MienError: the folder cannot be written to.
+            MienError: some copies cannot be written, as the format does not hold them, the disk is full or the folder
+                cannot be written to. All others are there; the message says how many are missing, and why.
         """
         from mien.recognition.draw import Copies
 
         copies = Copies(Path(folder))
-        return [copies.add(record) for record in self if record.pixels is not None]
+        paths: list[Path] = []
+        problems: list[str] = []
+        for record in self:
+            if record.pixels is None:
+                continue
+            try:
+                paths.append(copies.add(record))
+            except MienError as error:
+                problems.append(str(error))
+        if problems:
+            more = [f"and {len(problems) - MOST_IN_REPR} more"] if len(problems) > MOST_IN_REPR else []
+            raise MienError(
+                f"{folder}: {len(problems)} of {len(problems) + len(paths)} copies could not be written: "
+                + "; ".join([*problems[:MOST_IN_REPR], *more])
+            )
+        return paths
 
     def __repr__(self) -> str:
         words = [repr(record) for record in islice(self, MOST_IN_REPR)]

@@ -255,11 +255,16 @@ def xlsx_table(path: Path, names: Sequence[str]) -> Iterator[Add]:
 
 def _text(text: str) -> str:
     """A text for a cell: no formula, no control character, not too long."""
-    return csv_text(text)[:LONGEST_CELL]
+    return _fit_for_xml(csv_text(text))[:LONGEST_CELL]
 
 
 def _path(path: str) -> str:
-    return csv_path(path)[:LONGEST_CELL]
+    return _fit_for_xml(csv_path(path))[:LONGEST_CELL]
+
+
+def _fit_for_xml(text: str) -> str:
+    """Escapes the two characters that XML does not allow and openpyxl lets through: no workbook with them opens."""
+    return text.replace("\ufffe", "\\ufffe").replace("\uffff", "\\uffff")
 
 
 def _time(seconds: float) -> float | None:

@@ -72,12 +72,14 @@ class TimedProcess:
         self.greeting: Any = None
         self._start()
 
-    def answers(self, task: Any, name: str) -> Iterator[Any]:
+    def answers(self, task: Any, name: str, finishing_s: float = 0.0) -> Iterator[Any]:
         """Yields the pieces of the answer to a task.
 
         Args:
             task: argument of the work; it must be picklable.
             name: name of the task in messages.
+            finishing_s: if the time is over, seconds in which the process may still finish its files, interrupted as
+                by Ctrl-C, before it is killed. Native code that hangs does not let it.
 
         Raises:
             OverdueError: the task took too long, or the process died.
@@ -87,7 +89,7 @@ class TimedProcess:
         with suppress(OSError):  # the process has died: _next reports it
             pipe.send(task)
         while True:
-            kind, value = self._next(pipe, self._seconds, name)
+            kind, value = self._next(pipe, self._seconds, name, finishing_s)
             if kind == "end":
                 return
             yield value
@@ -122,12 +124,15 @@ class TimedProcess:
             raise
         return self._pipe
 
-    def _next(self, pipe: Connection, seconds: float, name: str) -> tuple[str, Any]:
+    def _next(self, pipe: Connection, seconds: float, name: str, finishing_s: float = 0.0) -> tuple[str, Any]:
         """Receives the next message, and passes remarks on."""
         deadline = time.monotonic() + seconds
         while True:
             try:
                 if not pipe.poll(max(0.0, deadline - time.monotonic())):
+                    if finishing_s:
+                        self._process.terminate()
+                        self._process.join(finishing_s)
                     self._kill()
                     raise OverdueError(_overdue(name, seconds))
                 kind, value = pipe.recv()

@@ -52,6 +52,8 @@ _PIECES = (*_RUNNING_CLOCKS, "mpegvideo", "m4v", "h264", "hevc", "obu")
 _FAILURES = 100
 # A clock that jumps back by more than this has restarted, as where two recordings are joined.
 _RESTART_S = 0.5
+# A running clock has 33 bits of 90 kHz. FFmpeg takes one that has restarted for one that went round, and adds a round.
+_ROUND_S = 2**33 / 90_000
 
 
 class NoPicturesError(MienError):
@@ -166,13 +168,28 @@ def origin_of(container: InputContainer) -> Fraction:
     return Fraction(0)
 
 
+def has_rounds(container: InputContainer) -> bool:
+    """True if the clock of a container starts anywhere and goes round, as that of a broadcast does."""
+    return container.format.name in _RUNNING_CLOCKS
+
+
+def restarts(jump_s: float, is_round: bool) -> bool:
+    """True if a step of a container's clock from one frame to the next means that it has restarted.
+
+    Args:
+        jump_s: the step in seconds.
+        is_round: ``has_rounds`` of the container.
+    """
+    return jump_s <= -_RESTART_S or (is_round and jump_s > _ROUND_S / 2)
+
+
 def shown(container: InputContainer, stream: VideoStream) -> Iterator[Shown]:
     """Yields the frames of a film in the order in which they are shown, each later than the one before.
 
     A frame with a damaged packet has no picture. Three kinds of packets give no frame: empty ones, those that an edit
     list removes, and those before the first key frame of a recording that begins in the middle.
     """
-    clock = _Clock(1 / rate_of(stream), float(origin_of(container)))
+    clock = _Clock(1 / rate_of(stream), float(origin_of(container)), has_rounds(container))
     yield from deinterlaced(Shown(clock.at(time), picture) for time, picture in _decoded(container, stream))
 
 
@@ -318,8 +335,8 @@ class _TimeGuess:
 class _Clock:
     """Makes increasing times from a container's times, some of which may be missing, equal, or restart."""
 
-    def __init__(self, period: float, origin: float) -> None:
-        self._period, self._shift = period, -origin
+    def __init__(self, period: float, origin: float, is_round: bool) -> None:
+        self._period, self._shift, self._is_round = period, -origin, is_round
         self._last: float | None = None
 
     def at(self, time_s: float | None) -> float:
@@ -330,7 +347,7 @@ class _Clock:
             now = self._last + self._period
         else:
             now = time_s + self._shift
-            if now <= self._last - _RESTART_S:
+            if restarts(now - self._last, self._is_round):
                 self._shift += self._last + self._period - now
                 now = self._last + self._period
             elif now <= self._last:
@@ -344,6 +361,8 @@ _MP4_PARTS = (b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"wide", b"free", b"s
 _EBML, _RIFF, _OGG, _ASF = b"\x1a\x45\xdf\xa3", b"RIFF", b"OggS", b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"
 _ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 _LARGEST_PAGE = 65_307
+# What a recorder that writes an AVI file to a pipe leaves as its length.
+_UNKNOWN = 0xFFFF_FFFF
 # Films have some dozens of parts, fragmented recordings one or two a second; more is an attack on readers.
 _MOST_PARTS = 200_000
 
@@ -360,7 +379,8 @@ def lacking(path: Path) -> str | None:
         if head[:4] == _OGG:
             return None if _ends_properly(stream, size) else "its last part is"
         if head[:4] == _RIFF:
-            end = 8 + struct.unpack("<I", head[4:8])[0]
+            length = struct.unpack("<I", head[4:8])[0]
+            end = 0 if length == _UNKNOWN else 8 + length
         elif head[4:8] in _MP4_PARTS:
             end = max((end for _, end in _mp4_parts(stream, size)), default=0)
         elif head[:4] == _EBML:

@@ -191,7 +191,7 @@ def read_camera(number: int, every: int = 1, decoded: Callable[[], None] | None 
             now = time.monotonic()
             started = now if index == 0 else started
             if index % every == 0:
-                yield Frame(index, now - started, developer.pixels(picture))
+                yield _developed(developer, index, Shown(now - started, picture), False)
             index += 1
         if index == 0:
             raise MienError(f"camera {number}: gives no picture; check that no other program uses it")

@@ -148,8 +148,8 @@ class FilmRecognition(Tables):
     ) -> None:
         """Writes a copy of the film with a box and a label for every face, in its rhythm and with its sound.
 
-        After Ctrl-C the file holds the frames until then. What had to be done differently (another codec, sound that
-        was encoded anew) is logged as a warning by the logger ``mien``.
+        Whatever ends the reading, Ctrl-C or an error, both files hold the frames until then. What had to be done
+        differently (another codec, sound that was encoded anew) is logged as a warning by the logger ``mien``.
 
         Args:
             path: the copy; .mp4 (H.264) or .avi (MJPEG).
@@ -202,7 +202,7 @@ class FilmRecognition(Tables):
         return self._recognizer.engine.names
 
     def _check_not_source(self, output: Path | None) -> None:
-        if output is None or isinstance(self.source, int) or not output.exists():
+        if output is None or isinstance(self.source, int) or not (output.exists() and self.source.exists()):
             return
         if output.samefile(self.source):
             raise MienError(f"{output}: is the film that is read, and would be written over; give another name")
@@ -222,9 +222,11 @@ def _records(
                 yield Recognition(name, "error", frame.reason, frame=frame.index, time_s=frame.time_s)
                 continue
             record = next(records)
+            error = None if record.error is None else record.error.removeprefix(f"{record.input}: ")
             yield replace(
                 record,
                 input=name,
+                error=error,
                 faces=tracker.update(record.faces, frame.time_s),
                 frame=frame.index,
                 time_s=frame.time_s,
@@ -236,11 +238,17 @@ def _batches(stream: Iterator[Frame], batch: int) -> Iterator[list[Frame]]:
     """Groups the frames; a group ends at ``batch`` frames or at ``_MOST_BYTES``."""
     waiting: list[Frame] = []
     size = 0
-    for frame in stream:
-        waiting.append(frame)
-        size += 0 if frame.pixels is None else frame.pixels.nbytes
-        if len(waiting) == batch or size >= _MOST_BYTES:
-            yield waiting
-            waiting, size = [], 0
+    ended_by: MienError | None = None
+    try:
+        for frame in stream:
+            waiting.append(frame)
+            size += 0 if frame.pixels is None else frame.pixels.nbytes
+            if len(waiting) == batch or size >= _MOST_BYTES:
+                yield waiting
+                waiting, size = [], 0
+    except MienError as error:  # the frames before it were decoded, and have their records
+        ended_by = error
     if waiting:
         yield waiting
+    if ended_by is not None:
+        raise ended_by

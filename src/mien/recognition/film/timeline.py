@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,8 +12,10 @@ from PIL import Image, ImageDraw
 
 from mien.errors import MienError
 from mien.fonts import write
-from mien.recognition.draw import colour_of, write_picture
-from mien.recognition.results import Face, Recognition
+from mien.locks import ensure_writable
+from mien.recognition.draw import colour_of, picture_format, write_picture
+from mien.recognition.faces import Face, Record
+from mien.recognition.formats import Add, Ending
 
 LARGEST_BINS = 4096
 """Most time intervals (bins) of a film, so that memory does not grow with its length."""
@@ -69,7 +71,7 @@ class Timeline:
         self._end = 0.0
         self._dropped_faces = self._damaged = 0
 
-    def add(self, record: Recognition) -> None:
+    def add(self, record: Record) -> None:
         """Adds the next record of the film.
 
         Raises:
@@ -94,11 +96,8 @@ class Timeline:
         Raises:
             MienError: no picture format has this ending, or the file cannot be written.
         """
-        kind = Image.registered_extensions().get(path.suffix.lower())
-        if kind is None or kind not in Image.SAVE:
-            raise MienError(f"{path}: is not a name for a picture, expected one that ends in .png; change it")
-        image = self.draw()
-        write_picture(image, path, kind)
+        kind = picture_format(path, ".png")
+        write_picture(self.draw(), path, kind)
 
     def draw(self) -> Image.Image:
         """Draws the figure, mode RGB, 1600 pixels wide."""
@@ -218,32 +217,36 @@ class Timeline:
 
 
 @contextmanager
-def timeline_file(path: Path, title: str, smoothing: float) -> Iterator[Callable[[Recognition], None]]:
-    """Collects the records of a film and draws them when the block ends, even if Ctrl-C ends it.
+def timeline_file(path: Path, title: str, smoothing: float) -> Iterator[Add]:
+    """Collects the records of a film and draws them when the block ends, whatever ends it (``Ending``).
 
     Args:
         path: as for ``Timeline.save``; without any frame, no file is written.
         title: name of the film.
         smoothing: time constant in seconds by which the probabilities were smoothed.
+
+    Raises:
+        MienError: as ``Timeline.save``; before any work if the name or its folder is at fault.
     """
+    picture_format(path, ".png")
+    ensure_writable(path.parent)
+    if path.is_dir():
+        raise MienError(f"{path}: is a folder, expected the name of a file; choose another place")
     collected = Timeline(title, smoothing)
-    interruption: BaseException | None = None
+    ending = Ending()
     frames_read = 0
 
-    def add(record: Recognition) -> None:
+    def add(record: Record) -> None:
         nonlocal frames_read
         if record.time_s is not None:
             collected.add(record)
             frames_read += 1
 
-    try:
-        yield add
-    except (KeyboardInterrupt, GeneratorExit) as error:
-        interruption = error
+    with ending.held(add) as noted:
+        yield noted
     if frames_read:
         collected.save(path)
-    if interruption is not None:
-        raise interruption
+    ending.raise_again()
 
 
 def _averaged(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:

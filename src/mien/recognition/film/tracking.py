@@ -312,14 +312,20 @@ def marked(frames: Iterator[Shown]) -> Iterator[tuple[Shown, bool]]:
     """Yields the frames of a film, each with True if a cut is right before it; with a delay of ``AHEAD`` frames."""
     finder = _CutFinder()
     waiting: deque[_Look] = deque()
-    for frame in frames:
-        waiting.append((frame, None if frame.picture is None else thumbnail(frame.picture)))
-        if len(waiting) > AHEAD:
-            yield waiting[0][0], finder.cut_before(*waiting)
-            waiting.popleft()
+    ended_by: Exception | None = None
+    try:
+        for frame in frames:
+            waiting.append((frame, None if frame.picture is None else thumbnail(frame.picture)))
+            if len(waiting) > AHEAD:
+                yield waiting[0][0], finder.cut_before(*waiting)
+                waiting.popleft()
+    except Exception as error:  # the frames before it were decoded
+        ended_by = error
     while waiting:
         yield waiting[0][0], finder.cut_before(*waiting)
         waiting.popleft()
+    if ended_by is not None:
+        raise ended_by
 
 
 class _CutFinder:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 import av
 import numpy as np
@@ -22,9 +22,10 @@ from mien.errors import MienError
 from mien.files import atomic_file
 from mien.machine import cores
 from mien.recognition.draw import CopyError, annotated
-from mien.recognition.film.decoder import opened, origin_of
+from mien.recognition.faces import Record
+from mien.recognition.film.decoder import has_rounds, opened, origin_of, restarts
 from mien.recognition.film.reader import About
-from mien.recognition.results import Recognition
+from mien.recognition.formats import Add, Ending
 
 # Encoders for each container, with settings of high quality and speed; the first one that this FFmpeg has is used.
 _ENCODERS: dict[str, dict[str, dict[str, str]]] = {
@@ -52,12 +53,6 @@ class NoFrameError(MienError):
     """No frame of a film could be decoded."""
 
 
-class Write(Protocol):
-    """Function that appends the frame of a record, with boxes and labels, to a film."""
-
-    def __call__(self, record: Recognition) -> None: ...
-
-
 def check_film(path: Path) -> None:
     """Checks the ending of the path of an annotated film, before any work.
 
@@ -78,7 +73,7 @@ def write_annotated(
     sound: Path | None = None,
     say: Callable[[str], None] | None = None,
     spare_all: bool = False,
-) -> Iterator[Write]:
+) -> Iterator[Add]:
     """A film with a box around every face, written beside its place and moved there when the block ends.
 
         about = frames.about(source)
@@ -88,8 +83,9 @@ def write_annotated(
 
     Every record gives one frame, shown at its ``time_s`` (in AVI at the nearest tick of the rate). All frames get the
     size of the first one; an odd side loses a pixel, since the codecs need even sides. A frame that could not be
-    decoded repeats the one before it. After Ctrl-C the film holds all frames until then and can be played; after any
-    other error no file is left.
+    decoded repeats the one before it. Whatever ends the block, Ctrl-C or an error, the film holds all frames until then
+    and can be played. No file is left, and a former one stays, if there is no frame yet or if the film itself cannot be
+    written.
 
     Args:
         path: path of the film; it ends in .mp4 (H.264 if FFmpeg has an encoder) or .avi (MJPEG).
@@ -112,27 +108,26 @@ def write_annotated(
             f"{path}: cannot be written as a film of {rate:g} frames a second, expected {SLOWEST:g} to "
             f"{FASTEST:g}; leave out fewer frames"
         )
-    interruption: BaseException | None = None
+    ending = Ending()
     with atomic_file(path, spare_newcomer=True, spare_all=spare_all) as temporary:
         film = _Film(temporary, path, rate, time_base, end_s, sound, say or (lambda text: None))
         try:
-            try:
-                yield film.write
-            except (KeyboardInterrupt, GeneratorExit) as error:
-                if film.empty:
-                    raise
-                interruption = error
-            film.finish(whole=interruption is None)
+            with ending.held(film.write) as write:
+                yield write
+            if film.empty:
+                ending.raise_again()
+            film.finish(whole=not ending.is_early)
         except av.FFmpegError as error:
             if isinstance(error, OSError):  # a full disk, said as for any other file
                 raise
+            other = ".avi" if path.suffix.lower() == ".mp4" else ".mp4"
             raise CopyError(
-                f"{path}: cannot be written as a film ({error.strerror}); the size may have no codec, choose .avi"
+                f"{path}: cannot be written as a film ({error.strerror}), expected a size and times that its format "
+                f"holds; choose {other}"
             ) from error
         finally:
             film.release()
-    if interruption is not None:
-        raise interruption
+    ending.raise_again()
 
 
 def write_copy(
@@ -144,7 +139,7 @@ def write_copy(
     audio: bool = True,
     say: Callable[[str], None] | None = None,
     spare_all: bool = False,
-) -> AbstractContextManager[Write]:
+) -> AbstractContextManager[Add]:
     """Opens a copy with boxes of a film or a camera for writing; see ``write_annotated``.
 
     Args:
@@ -198,7 +193,7 @@ class _Film:
         """True if no frame has been written."""
         return self._output is None
 
-    def write(self, record: Recognition) -> None:
+    def write(self, record: Record) -> None:
         """Appends the frame of a record; one that could not be decoded repeats the frame before it."""
         time_s = record.time_s or 0.0
         if record.pixels is not None:
@@ -348,6 +343,7 @@ class Sound:
         self._origin = origin_of(container)
         self._packets = self._read(container)
         self._next: tuple[float, av.Packet] | None = None
+        self._end_s = 0.0
 
     def until(self, time_s: float | None) -> None:
         """Writes the sound up to a time in seconds, or all of it for None."""
@@ -356,14 +352,15 @@ class Sound:
                 self._next = next(self._packets, None)
             if self._next is None or (time_s is not None and self._next[0] > time_s):
                 return
-            packet, self._next = self._next[1], None
-            self._output.mux(self._tracks[packet.stream_index].packets(packet))
+            (now, packet), self._next = self._next, None
+            self._mux(partial(self._tracks[packet.stream_index].packets, packet))
+            self._end_s = max(self._end_s, now)
 
     def finish(self, end_s: float | None) -> None:
         """Writes the sound up to the end of the film in seconds, or all of it for None, and closes the source."""
         self.until(end_s)
-        for track in self._tracks.values():
-            self._output.mux(track.rest())
+        for track in list(self._tracks.values()):
+            self._mux(track.rest)
         self.close()
 
     def close(self) -> None:
@@ -371,9 +368,22 @@ class Sound:
         self._tracks.clear()
         self._files.close()
 
+    def _mux(self, packets: Callable[[], list[av.Packet]]) -> None:
+        """Writes packets. If the format refuses them, as where their times overlap, the sound ends here."""
+        try:
+            self._output.mux(packets())
+        except (av.FFmpegError, ValueError) as error:
+            if isinstance(error, OSError):  # a full disk
+                raise
+            reason = getattr(error, "strerror", None) or error  # the text of some names the temporary file
+            self._say(f"the sound cannot be written beyond {self._end_s:.2f} s and ends there ({reason})")
+            self._tracks.clear()
+
     def _read(self, container: InputContainer) -> Iterator[tuple[float, av.Packet]]:
         """Yields the packets of the tracks with their times in seconds on the clock of the pictures."""
         streams = [stream for stream in container.streams.audio if stream.index in self._tracks]
+        is_round = has_rounds(container)
+        times: dict[int, float] = {}
         now = 0.0
         try:
             for packet in container.demux(streams) if streams else ():
@@ -383,13 +393,18 @@ class Sound:
                 if packet.pts is not None:
                     packet.pts -= round(self._origin / base)
                     now = float(packet.pts * base)
+                    before = times.get(packet.stream_index, now)
+                    if restarts(now - before, is_round):
+                        self._say(f"the clock of its sound restarts after {before:.2f} s, and the sound ends there")
+                        return
+                    times[packet.stream_index] = now
                     # An edit list removes this packet, unless its end is audible.
                     if now + float((packet.duration or 0) * base) < 0:
                         continue
                 if packet.dts is not None:
                     packet.dts -= round(self._origin / base)
                 yield now, packet
-        except (av.FFmpegError, ValueError) as error:
+        except (av.FFmpegError, ValueError, OSError) as error:
             self._say(f"the sound is damaged and ends at {now:.2f} s ({error})")
 
 
