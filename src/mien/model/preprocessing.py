@@ -180,7 +180,8 @@ def _normalisation(saved: dict[str, Any]) -> tuple[tuple[float, ...], tuple[floa
 
     A network of others may read pixels from 0 to 255, from 0 to 2, or without normalisation.
     """
-    mean, std = (0.0,) * 3, (1.0,) * 3
+    mean: tuple[float, ...] = (0.0,) * 3
+    std: tuple[float, ...] = (1.0,) * 3
     if saved.get("do_normalize") is not False:
         mean, std = tuple(map(float, saved["image_mean"])), tuple(map(float, saved["image_std"]))
     factor = float(saved.get("rescale_factor", 1 / 255)) if saved.get("do_rescale") is not False else 1.0
