@@ -202,8 +202,12 @@ def test_twins_of_training_are_left_out() -> None:
     assert (record["n"], record["twins_left_out"]) == (140, 60)
     assert record["temperature"] == fit_temperature(logits[60:], labels[60:])
     assert {**record, "twins_left_out": 0} == calibrate(logits[60:], labels[60:], np.arange(140), twins=twins[60:])
-    # Where nothing else is left, twins have to do.
-    assert calibrate(logits, labels, twins=np.ones(200, bool))["n"] == 200
+    # Where nothing else is left, twins have to do, and nobody is told that they were left out.
+    for fit in (calibrate, calibrate_if_enough):
+        of_twins = fit(logits, labels, twins=np.ones(200, bool))
+        assert (of_twins["n"], of_twins["twins_left_out"]) == (200, None)
+    few = calibrate_if_enough(logits[:50], labels[:50], twins=np.ones(50, bool))
+    assert (few["n"], few["twins_left_out"]) == (50, None)
 
 
 def test_halves_are_fitted_on_clean_pictures_alone() -> None:

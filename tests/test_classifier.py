@@ -12,12 +12,13 @@ import pytest
 import torch
 from conftest import synthetic_faces
 from safetensors.torch import load_file, save_file
-from transformers import ViTForImageClassification, ViTMAEModel, pipeline
+from transformers import ViTForImageClassification, ViTImageProcessor, ViTMAEModel, pipeline
 
 from mien.config import FreezeConfig, TrainConfig
 from mien.errors import MienError
 from mien.model.channels import to_colour, to_grey
 from mien.model.classifier import Classifier
+from mien.model.configuration import read_config
 from mien.model.freezing import check_freezing, freeze, frozen_units, table, training_mode, units
 from mien.model.networks import as_vit, heads, lay_out, logits
 from mien.model.preprocessing import LUMA, Preprocessing
@@ -324,7 +325,49 @@ class TestFolder:
         weights = load_file(tmp_path / "model" / "model.safetensors")
         weights["classifier.weight"] = torch.zeros(5, 128)
         save_file(weights, tmp_path / "model" / "model.safetensors", metadata={"format": "pt"})
-        with pytest.raises(MienError, match="cannot be read"):
+        expected = r"1 weights are of another shape \(first: classifier.weight, \[5, 128\] instead of \[3, 128\]\)"
+        with pytest.raises(MienError, match=expected):
+            Classifier.load(tmp_path / "model")
+
+    @pytest.mark.parametrize("count", [2, 4])
+    def test_channels_that_no_picture_has(self, count: int, tmp_path: Path) -> None:
+        saved(tmp_path / "model", "nano")
+        config = tmp_path / "model" / "config.json"
+        config.write_text(json.dumps({**json.loads(config.read_text()), "num_channels": count}))
+        with pytest.raises(MienError, match=f"num_channels: got {count}, expected 1 or 3"):
+            Classifier.load(tmp_path / "model")
+
+    def test_channels_of_a_timm_network_that_no_picture_has(self, tmp_path: Path) -> None:
+        arguments = {"architecture": "face_cnn", "model_args": {"in_chans": 4}, "id2label": {"0": "a", "1": "b"}}
+        (tmp_path / "config.json").write_text(json.dumps({"model_type": "timm_wrapper", **arguments}))
+        with pytest.raises(MienError, match="in_chans: got 4, expected 1 or 3"):
+            read_config(tmp_path)
+
+    @pytest.mark.parametrize(
+        "steps",
+        [
+            {"do_normalize": False},
+            {"do_rescale": False},
+            {"do_rescale": False, "do_normalize": False},
+            {"rescale_factor": 1 / 127.5, "image_mean": [1.0] * 3, "image_std": [1.0] * 3},
+        ],
+    )
+    def test_the_steps_of_a_foreign_preprocessor_are_taken(self, steps: dict[str, Any], tmp_path: Path) -> None:
+        classifier = saved(tmp_path / "model", "nano")
+        record = tmp_path / "model" / "preprocessor_config.json"
+        record.write_text(json.dumps({**json.loads(record.read_text()), **steps}))
+        images = synthetic_faces({"train": 2}, size=48, colour=True).images
+        loaded = Classifier.load(tmp_path / "model")
+        processor = ViTImageProcessor.from_pretrained(tmp_path / "model")
+        expected = processor(list(images), return_tensors="pt")["pixel_values"].float()
+        assert torch.allclose(loaded.preprocessing(torch.from_numpy(images), 3), expected, rtol=1e-5, atol=1e-5)
+        assert loaded.preprocessing != classifier.preprocessing
+
+    def test_a_factor_that_blackens_is_refused(self, tmp_path: Path) -> None:
+        saved(tmp_path / "model", "nano")
+        record = tmp_path / "model" / "preprocessor_config.json"
+        record.write_text(json.dumps({**json.loads(record.read_text()), "rescale_factor": 0}))
+        with pytest.raises(MienError, match=r"preprocessor_config\.json: expected"):
             Classifier.load(tmp_path / "model")
 
     def test_truncated_weights(self, tmp_path: Path) -> None:

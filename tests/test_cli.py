@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 import types
@@ -513,6 +514,19 @@ def test_models_of_other_classes_are_not_evaluated_together(
     assert main(["evaluate", str(model), str(other_model), *arguments]) == 2
     assert "neutral, contempt, unlike" in one_line(capsys.readouterr().err)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_damaged_model_costs_no_report_of_another(
+    drawn_archive: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damaged = shutil.copytree(model / "model", tmp_path / "damaged")
+    (damaged / "model.safetensors").write_bytes(b"cut")
+    out = tmp_path / "out"
+    capsys.readouterr()
+    arguments = ["--data", str(drawn_archive), "--split", "test", "--out", str(out)]
+    assert main(["evaluate", str(model), str(damaged), *arguments]) == 2
+    assert "damaged: the weights cannot be read" in capsys.readouterr().err
+    assert (out / model.name / "report.html").is_file() and not (out / "damaged").exists()
 
 
 def test_models_that_validated_on_different_pictures_have_no_average(

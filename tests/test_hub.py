@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -52,6 +53,17 @@ def test_a_model_of_the_cache_is_read_without_a_connection(cache: Path, monkeypa
     recognizer = Recognizer("somebody/nano")
     assert repr(recognizer).startswith("Recognizer('somebody/nano', engine='onnx'")
     assert recognizer.names == Recognizer("nano").names
+
+
+def test_an_autoencoder_of_the_hub_keeps_its_normalisation(cache: Path) -> None:
+    vit = pytest.importorskip("mien.model.vit")
+    config = vit.ViTMAEConfig(image_size=16)
+    record = {"size": 16, "image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]}
+    put(cache, "somebody/mae", {"preprocessor_config.json": json.dumps(record).encode()})
+    preprocessing = vit._mae_preprocessing("somebody/mae", config, True)
+    assert (preprocessing.mean, preprocessing.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    put(cache, "facebook/mae", {"config.json": b"{}"})
+    assert vit._mae_preprocessing("facebook/mae", config, True).mean == vit.IMAGENET_MEAN
 
 
 def test_the_command_line_reads_a_model_of_the_hub(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:

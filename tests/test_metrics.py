@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
+from mien.evaluation.calibration import accuracy_interval
 from mien.evaluation.metrics import (
     accuracy_and_macro_f1,
     classification_report_text,
@@ -127,9 +128,15 @@ def test_interval_of_a_coin() -> None:
     assert high == pytest.approx(0.5 + half_width, abs=0.01)
 
 
-def test_interval_of_perfection_is_a_point() -> None:
-    interval = score(certain([0, 1, 2], 3), np.array([0, 1, 2]), ("a", "b", "c"))["ci95"]
-    assert interval == {"accuracy": [1, 1], "balanced_accuracy": [1, 1], "macro_f1": [1, 1]}
+def test_few_pictures_that_are_all_right_are_no_certainty() -> None:
+    right = score(certain([0, 0, 0, 1, 1], 3), np.array([0, 0, 0, 1, 1]), ("a", "b", "c"))["ci95"]
+    assert right["accuracy"] == pytest.approx([0.025 ** (1 / 5), 1])
+    assert right["accuracy"] == pytest.approx(accuracy_interval(5, 5))
+    assert right["balanced_accuracy"] == right["macro_f1"] == pytest.approx([0.025 ** (1 / 2), 1])
+    wrong = score(certain([1, 1, 1, 0, 0], 3), np.array([0, 0, 0, 1, 1]), ("a", "b", "c"))["ci95"]
+    assert wrong["accuracy"] == pytest.approx(accuracy_interval(0, 5))
+    assert wrong["balanced_accuracy"] == wrong["macro_f1"] == pytest.approx(accuracy_interval(0, 2))
+    assert json.loads(json.dumps(wrong)) == wrong
 
 
 def test_interval_equals_that_of_drawing_pictures_one_by_one() -> None:

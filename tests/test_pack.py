@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,18 @@ def test_what_is_packed_is_what_is_scored_and_holds_no_face(run: Path, archive: 
     assert main(command) == 0  # over an earlier one
     assert main(["card", str(out), "--out", str(tmp_path / "CARD.md")]) == 0
     assert f"{is_right.mean():.2%}" in (tmp_path / "CARD.md").read_text(encoding="utf-8")
+
+
+def test_a_model_of_other_tools_is_refused_before_any_work(
+    run: Path, archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    foreign = shutil.copytree(run, tmp_path / "foreign")
+    (foreign / "meta.json").unlink()
+    monkeypatch.setattr("mien.export.pack.evaluate", lambda *args, **options: pytest.fail("scored the model"))
+    assert main(["pack", str(foreign), "--data", str(archive), "--out", str(tmp_path / "packed")]) == 2
+    error = capsys.readouterr().err
+    assert "foreign: its meta.json does not say what it was trained on" in error and "`mien export`" in error
+    assert not (tmp_path / "packed").exists()
 
 
 def test_nothing_else_is_lost(run: Path, archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -348,6 +348,12 @@ def test_odd_names_are_escaped(tmp_path: Path) -> None:
     assert "$x_1$ {{ 7 * 7 }} {% raw %}" in page_of(tmp_path / "out").text
 
 
+def test_names_that_are_no_text_lose_no_report(tmp_path: Path) -> None:
+    write_report(tmp_path / "out", evaluated(("caf\udce9", "happy", "sad")))
+    for name in ("report.html", "classification_report.txt", "predictions.csv"):
+        assert "caf\\xe9" in (tmp_path / "out" / name).read_text(encoding="utf-8"), name
+
+
 def test_the_page_holds_the_classification_report_as_text(tmp_path: Path) -> None:
     write_report(tmp_path / "out", evaluated(("<angry>", "a & b", "sad")))
     report = (tmp_path / "out" / "classification_report.txt").read_text(encoding="utf-8")

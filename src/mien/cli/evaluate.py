@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,9 +107,14 @@ def run(arguments: list[str]) -> int:
             refuse_foreign(report)
             ensure_writable(report.resolve().parent)
         names = [report.name for report in reports] if several else [short_name(folders[0])]
-        evaluations, records = evaluate_models(options, folders, names)
-        for folder, report, evaluation, record in zip(folders, reports, evaluations, records, strict=True):
+        evaluations: list[Evaluation] = []
+        records: list[dict[str, Any]] = []
+        for folder, report, (evaluation, record) in zip(
+            folders, reports, evaluate_models(options, folders, names), strict=True
+        ):
             write_and_print(evaluation, report, command, run_history(folder), record)
+            evaluations.append(evaluation)
+            records.append(record)
         if several:
             together = average(evaluations) if options.average and same_pictures(evaluations) else None
             if together is not None:
@@ -119,16 +125,18 @@ def run(arguments: list[str]) -> int:
 
 def evaluate_models(
     options: Namespace, folders: list[Path], names: list[str]
-) -> tuple[list[Evaluation], list[dict[str, Any]]]:
+) -> Iterator[tuple[Evaluation, dict[str, Any]]]:
     """Evaluates the models on the split, one after the other; the data is read once.
+
+    The caller writes each report at once, so that a model that cannot be read costs none of those before it.
 
     Args:
         options: of the command.
         folders: the model folders.
         names: short names of the models.
 
-    Returns:
-        The evaluations, and the ``meta.json`` of each model.
+    Yields:
+        The evaluation and the ``meta.json`` of each model.
 
     Raises:
         MienError: a model or the data cannot be read, or the models have different classes.
@@ -139,33 +147,30 @@ def evaluate_models(
     from mien.evaluation.evaluate import evaluate
     from mien.machine import resolve_device
     from mien.model.classifier import Classifier
+    from mien.model.configuration import read_config
 
     device = resolve_device(options.device)
     faces = read_faces(options.data)
     stated = read_faces(options.train_data) if options.train_data else None
     if stated is not None:
         stated.part("train")  # before any model is read
-    evaluations: list[Evaluation] = []
-    records: list[dict[str, Any]] = []
-    for path, folder, name in zip(options.models, folders, names, strict=True):
+    classes = [tuple((read_config(folder).id2label or {}).values()) for folder in folders]
+    for path, own_classes in zip(options.models, classes, strict=True):
+        same_classes(classes[0], encodable(names[0]), own_classes, str(path))
+    for folder, name in zip(folders, names, strict=True):
         classifier = Classifier.load(folder, device)
-        records.append(classifier.meta())
-        if evaluations:
-            same_classes(evaluations[0].names, evaluations[0].model, classifier.names, str(path))
         data = faces if options.split == "test" else as_trained(faces, classifier)
-        evaluations.append(
-            evaluate(
-                classifier,
-                data,
-                options.split,
-                training=trained_on(data, classifier, None if stated is None else as_trained(stated, classifier)),
-                tta=options.tta,
-                batch_size=options.batch_size,
-                model=encodable(name),
-                parameters=sum(parameter.numel() for parameter in classifier.network.parameters()),
-            )
+        evaluation = evaluate(
+            classifier,
+            data,
+            options.split,
+            training=trained_on(data, classifier, None if stated is None else as_trained(stated, classifier)),
+            tta=options.tta,
+            batch_size=options.batch_size,
+            model=encodable(name),
+            parameters=sum(parameter.numel() for parameter in classifier.network.parameters()),
         )
-    return evaluations, records
+        yield evaluation, classifier.meta()
 
 
 def write_and_print(

@@ -261,13 +261,12 @@ def calibrate(
 
     Returns:
         What ``meta.json`` holds as ``calibration``: ``temperature``, ``split``, ``n`` (pictures fitted on),
-        ``twins_left_out`` (null if unknown), ``ece_before``, ``ece_after``, ``nll_before``, ``nll_after`` (after:
-        cross-fitted; null if the pictures cannot be halved) and ``uncertain``: ``stated_accuracy``, ``confidence``, the
-        ``threshold`` of a sure answer, its ``coverage``, its ``accuracy`` and the interval ``ci95`` of that accuracy
-        (null, 0, null and null if no threshold keeps the promise).
+        ``twins_left_out`` (null if twins are unknown, or if all pictures are twins), ``ece_before``, ``ece_after``,
+        ``nll_before``, ``nll_after`` (after: cross-fitted; null if the pictures cannot be halved) and ``uncertain``:
+        ``stated_accuracy``, ``confidence``, the ``threshold`` of a sure answer, its ``coverage``, its ``accuracy`` and
+        the interval ``ci95`` of that accuracy (null, 0, null and null if no threshold keeps the promise).
     """
     clean = _clean_rows(len(labels), twins)
-    left_out = len(labels) - len(clean)
     logits, labels, groups = logits[clean], labels[clean], None if groups is None else groups[clean]
     temperature = fit_temperature(logits, labels)
     temperatures = cross_fitted(logits, labels, groups, seed)
@@ -277,7 +276,7 @@ def calibrate(
         "temperature": temperature,
         "split": "validation",
         "n": len(labels),
-        "twins_left_out": None if twins is None else left_out,
+        "twins_left_out": _left_out(twins),
         **{f"{name}_before": before[name] for name in before},
         **{f"{name}_after": None if after is None else after[name] for name in before},
         "uncertain": promise(softmax(logits / temperature), labels),
@@ -341,7 +340,7 @@ def calibrate_if_enough(
             "temperature": 1.0,
             "split": "validation",
             "n": count,
-            "twins_left_out": None if twins is None else len(labels) - count,
+            "twins_left_out": _left_out(twins),
             **{f"{name}_before": before[name] for name in before},
             **{f"{name}_after": None for name in before},
             "uncertain": None,
@@ -365,3 +364,8 @@ def is_fitted(calibration: Mapping[str, Any] | None) -> bool:
 def _clean_rows(count: int, twins: np.ndarray | None) -> np.ndarray:
     """int64: rows of the pictures without a twin in training; all rows if twins are unknown or all are twins."""
     return np.arange(count) if twins is None or twins.all() else np.flatnonzero(~twins)
+
+
+def _left_out(twins: np.ndarray | None) -> int | None:
+    """The number of twins that ``_clean_rows`` leaves out; None if the rows that it gives are not known to be clean."""
+    return None if twins is None or twins.all() else int(twins.sum())

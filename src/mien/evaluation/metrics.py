@@ -97,7 +97,9 @@ def score(
 
     Balanced accuracy and macro-F1 are means over the classes that have pictures; a class without pictures has null for
     recall and F1, and a class that is never predicted has null for precision. ``nll`` is
-    ``negative_log_likelihood``. ``ci95`` is the percentile bootstrap over pictures (Efron 1979).
+    ``negative_log_likelihood``. ``ci95`` is the percentile bootstrap over pictures (Efron 1979). If all pictures are
+    read right, or none is, the bootstrap has no width: ``ci95`` is then the interval of Clopper and Pearson (1934), of
+    all pictures for accuracy, and of the smallest class, which is wider, for the means over classes.
 
     Args:
         probabilities: float64 [N, C], rows that sum to 1.
@@ -258,7 +260,15 @@ def surest_mistakes(probabilities: np.ndarray, labels: np.ndarray, k: int = 12) 
 def _intervals(counts: np.ndarray, seed: int, resamples: int) -> dict[str, list[float]]:
     """Percentile intervals of the scores, each [low, high] at 95 %, from bootstrap samples of the confusion counts."""
     # Drawing N pictures with replacement draws the cells of the confusion matrix from a multinomial distribution.
-    total = counts.sum()
+    total, hits, support = counts.sum(), np.trace(counts), counts.sum(axis=1)
+    if hits in (0, total):  # every sample would be the same, which is no certainty
+        fewest = support[support > 0].min()
+
+        def bounds(pictures: int) -> list[float]:
+            bound = 0.025 ** (1 / pictures)
+            return [float(bound), 1.0] if hits else [0.0, float(1 - bound)]
+
+        return {"accuracy": bounds(total), **dict.fromkeys(("balanced_accuracy", "macro_f1"), bounds(fewest))}
     draws = np.random.default_rng(seed).multinomial(total, counts.ravel() / total, size=resamples)
     means = _means(draws.reshape(resamples, *counts.shape))
     return {name: np.percentile(values, [2.5, 97.5]).tolist() for name, values in means.items()}

@@ -22,7 +22,7 @@ from mien.evaluation.calibration import at_bound, risk_coverage
 from mien.evaluation.choice import Choice
 from mien.evaluation.evaluate import Evaluation
 from mien.evaluation.metrics import BINS, classification_report_text, most_confused, reliability, surest_mistakes
-from mien.files import atomic_folder, recover_folder, write_json
+from mien.files import atomic_folder, recover_folder, write_json, write_text
 from mien.text import csv_path, csv_text, shown
 
 PAGE = "report.html"
@@ -97,9 +97,9 @@ def write_report(
     mistakes = [_mistake(evaluation, row) for row in rows]
     with atomic_folder(out, check=refuse_foreign) as folder:
         write_json(folder / "metrics.json", metrics)
-        (folder / "predictions.csv").write_text(predictions_csv(evaluation), encoding="utf-8")
+        write_text(folder / "predictions.csv", predictions_csv(evaluation))
         class_report = classification_report_text(evaluation.probabilities, evaluation.labels, evaluation.names)
-        (folder / "classification_report.txt").write_text(class_report, encoding="utf-8")
+        write_text(folder / "classification_report.txt", class_report)
         contents = {name: figure.light for name, figure in drawn.items()}
         if mistakes:
             captions = [
@@ -111,7 +111,7 @@ def write_report(
             for suffix, content in files.items():
                 (folder / f"{name}.{suffix}").write_bytes(content)
         page = render_page(evaluation, metrics, drawn, mistakes, history, class_report, choice)
-        (folder / PAGE).write_text(page, encoding="utf-8")
+        write_text(folder / PAGE, page)
 
 
 def refuse_foreign(out: Path) -> None:

@@ -87,8 +87,8 @@ def pack(
 
     Raises:
         MienError: the reading crop is out of range or comes without ``calibrate``, ``run`` holds no model, its weights
-            are too large, the data lacks a split, ``out`` holds something else, or the answers of an ONNX file differ
-            from those of the weights.
+            are too large, its record lacks what the card states, the data lacks a split, ``out`` holds something else,
+            or the answers of an ONNX file differ from those of the weights.
     """
     if reading_crop is not None and not (SMALLEST_CROP <= reading_crop <= 1 and calibrate):
         wrong = "needs --calibrate" if not calibrate else f"got {reading_crop}, expected {SMALLEST_CROP} to 1"
@@ -96,10 +96,15 @@ def pack(
     refuse_inputs(out, [model_folder(run)])
     refuse_others(out, FILES, "pack")
     trained = Classifier.load(run)
+    record = trained.meta()
+    if "names" not in record or "images" not in record.get("data", {}):
+        raise MienError(
+            f"{run}: its meta.json does not say what it was trained on, which the model card states; give a run of "
+            "`mien train`, or write its ONNX files alone by `mien export`"
+        )
     faces = as_trained(faces, trained)
     for split in splits:
         faces.part(split)
-    record = trained.meta()
     if reading_crop is not None:
         trained = replace(trained, preprocessing=replace(trained.preprocessing, crop=reading_crop))
     if calibrate:

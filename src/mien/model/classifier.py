@@ -219,7 +219,14 @@ def _read_network(folder: Path, config: NetworkConfig) -> Network:
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise MienError(f"{folder}: the weights cannot be read ({reason}); copy the whole folder again") from error
-    for what, keys in (("missing", info["missing_keys"]), ("foreign", info["unexpected_keys"])):
+    mismatched = [
+        f"{name}, {list(shape)} instead of {list(expected)}" for name, shape, expected in info["mismatched_keys"]
+    ]
+    for what, keys in (
+        ("missing", info["missing_keys"]),
+        ("foreign", info["unexpected_keys"]),
+        ("of another shape", mismatched),
+    ):
         if keys:
             raise MienError(
                 f"{folder}: {len(keys)} weights are {what} (first: {sorted(keys)[0]}); give another model folder"

@@ -38,6 +38,7 @@ def _number(low: float, high: float) -> _Check:
     return fits, f"a number from {low:g} to {high:g}"
 
 
+_CHANNELS: _Check = (lambda value: type(value) is int and value in (1, 3), "1 or 3")
 _FLAG: _Check = (lambda value: type(value) is bool, "true or false")
 
 VIT_FIELDS: dict[str, _Check] = {
@@ -52,7 +53,7 @@ VIT_FIELDS: dict[str, _Check] = {
     "layer_norm_eps": _number(0, 1),
     "image_size": _whole(1, LARGEST_IMAGE),
     "patch_size": _whole(1, LARGEST_IMAGE),
-    "num_channels": _whole(1, 4),
+    "num_channels": _CHANNELS,
     "qkv_bias": _FLAG,
 }
 """The fields of a ViT or a ViTMAE that are used, with their checks."""
@@ -176,6 +177,7 @@ def _timm_config(path: Path, values: dict[str, Any]) -> TimmWrapperConfig:
                 f"{path}: model_args: {name[:60]}: got {str(value)[:60]!r}, expected a number, true or false, or a "
                 "list of numbers, for an argument of the network itself"
             )
+    _checked(path, "in_chans", arguments.get("in_chans", 3), _CHANNELS)
     pictures = values.get("pretrained_cfg") or {}
     fields = {name: pictures[name] for name in _OF_PICTURES if isinstance(pictures, dict) and name in pictures}
     config = TimmWrapperConfig(architecture=architecture, model_args=dict(arguments), **_labels(path, values))

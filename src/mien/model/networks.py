@@ -315,15 +315,16 @@ def load_network(
         only_local: read a hub id from the cache alone, without a connection.
 
     Returns:
-        The network, in float32, and transformers' loading report: ``missing_keys``, ``unexpected_keys``,
-        ``mismatched_keys``.
+        The network, in float32, and transformers' loading report: ``missing_keys``, ``unexpected_keys``, and
+        ``mismatched_keys`` (name, shape in the file, shape in the network), whose weights are random.
 
     Raises:
         OSError: the weights are missing or damaged, or the hub cannot be reached.
-        RuntimeError: a shape differs.
+        RuntimeError: transformers cannot use the weights.
         ValueError: no network fits the configuration, or it needs more weights than the file holds.
     """
     options: dict[str, Any] = {"config": config, "use_safetensors": True, "output_loading_info": True}
+    options |= {"ignore_mismatched_sizes": True}  # they are in the report; the error of transformers names none
     options |= {"local_files_only": True} if only_local else {}
     folder, weights = Path(source), str(source)
     if folder.is_dir():

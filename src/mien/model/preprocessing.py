@@ -153,7 +153,7 @@ class Preprocessing:
             height, width = _height_and_width(saved["size"])
             cropped = bool(saved.get("do_center_crop"))
             rows, columns = _height_and_width(saved["crop_size"]) if cropped else (height, width)
-            mean, std = tuple(map(float, saved["image_mean"])), tuple(map(float, saved["image_std"]))
+            mean, std = _normalisation(saved)
             is_valid = all(math.isfinite(value) for value in (*mean, *std)) and min(std) > 0
             if not is_valid or any(type(side) is not int for side in (height, width, rows, columns)):
                 raise ValueError("sizes are whole numbers, deviations above 0")
@@ -173,6 +173,22 @@ class Preprocessing:
                 f"{height} pixels that leaves as many on the left as on the right; copy the folder again"
             )
         return cls(rows, mean, std, rows / height)
+
+
+def _normalisation(saved: dict[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation, as shares of white, of the steps that ``preprocessor_config.json`` asks for.
+
+    A network of others may read pixels from 0 to 255, from 0 to 2, or without normalisation.
+    """
+    mean: tuple[float, ...] = (0.0,) * 3
+    std: tuple[float, ...] = (1.0,) * 3
+    if saved.get("do_normalize") is not False:
+        mean, std = tuple(map(float, saved["image_mean"])), tuple(map(float, saved["image_std"]))
+    factor = float(saved.get("rescale_factor", 1 / 255)) if saved.get("do_rescale") is not False else 1.0
+    white = 255 * factor  # what the network reads for white before normalisation
+    if not white > 0:
+        raise ValueError("rescale_factor is above 0")
+    return tuple(value / white for value in mean), tuple(value / white for value in std)
 
 
 def _planes(images: torch.Tensor) -> torch.Tensor:

@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError
 from timm.layers import DropPath, resample_abs_pos_embed, resample_patch_embed
 from transformers import PreTrainedConfig, ViTConfig, ViTForImageClassification, ViTMAEConfig
 
@@ -136,7 +138,7 @@ def _from_mae(
     except (OSError, RuntimeError, ValueError) as error:
         raise _unreachable(source, error) from error
     assert_keys(source, info)
-    preprocessing = _mae_preprocessing(source, config)
+    preprocessing = _mae_preprocessing(source, config, cached)
     return _resized(as_vit(network), preprocessing, image_size, patch_size or _square(source, config, "patch_size"))
 
 
@@ -182,7 +184,10 @@ def assert_keys(source: str, info: dict[str, Any]) -> None:
     missing = set(info["missing_keys"]) - HEAD_KEYS
     foreign = {key for key in info["unexpected_keys"] if not key.startswith("decoder.")}
     foreign |= HEAD_KEYS - set(info["missing_keys"])  # an autoencoder has no head
-    mismatched = [str(key) for key in info.get("mismatched_keys", ())]
+    mismatched = [
+        f"{name}, {list(shape)} instead of {list(expected)}"
+        for name, shape, expected in info.get("mismatched_keys", ())
+    ]
     problems = [
         f"{len(keys)} {what} (first: {sorted(keys)[0]})"
         for what, keys in (("weights missing", missing), ("foreign weights", foreign), ("shapes differ", mismatched))
@@ -252,8 +257,16 @@ def _mae_config(source: str, cached: bool) -> ViTMAEConfig:
     return ViTMAEConfig.from_dict(values)
 
 
-def _mae_preprocessing(source: str, config: ViTMAEConfig) -> Preprocessing:
+def _mae_preprocessing(source: str, config: ViTMAEConfig, cached: bool) -> Preprocessing:
+    """The normalisation beside a checkpoint, in its folder or on the hub; ImageNet's if there is none."""
     folder, size = Path(source), _square(source, config, "image_size")
+    if not folder.is_dir():
+        try:
+            folder = Path(hf_hub_download(source, "preprocessor_config.json", local_files_only=cached)).parent
+        except EntryNotFoundError:  # Meta's are normalised as ImageNet is
+            return Preprocessing(size, IMAGENET_MEAN, IMAGENET_STD)
+        except OSError as error:
+            raise _unreachable(source, error) from error
     if (folder / "preprocessor_config.json").is_file():
         saved = Preprocessing.load(folder)
         return Preprocessing(size, saved.mean, saved.std)

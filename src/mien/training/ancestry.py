@@ -87,7 +87,7 @@ def check_cut(config: TrainConfig, faces: FaceSet) -> None:
     Raises:
         MienError: the backbone, or one that it began with, was trained on this data and cut off others.
     """
-    cut = [config.seed, config.validation_fraction]
+    cut = cut_of(vars(config))
     meta = record_of(config.backbone)
     for record in [] if faces.has("validation") or not meta else learnt(meta):
         former = record.get("cut") or [None, None]
