@@ -1,7 +1,7 @@
 """Trains the shipped models again from ``archive.zip``: ``python scripts/remake.py``.
 
-The stages are commands that a person could type, each with a recipe of the package. A run that was stopped is
-resumed. A finished run is not trained again, but scored and packed again.
+The stages are commands that a person could type, each with a recipe of the package. One teacher is not made again, but
+lies in the checkout. A run that was stopped is resumed. A finished run is not trained again, but scored and packed again.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from pathlib import Path
 from mien.cli import run_all
 from mien.training.run import state_path
 
+ROOT = Path(__file__).resolve().parents[1]
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -25,7 +27,7 @@ class Stage:
         command: train or pretrain.
         name: the name of its folder in OUT and of its recipe.
         backbone: the run whose encoder it starts from, if any.
-        teachers: the runs whose models teach it.
+        teachers: the runs whose models teach it; ``WIDE`` lies in the checkout.
     """
 
     command: str
@@ -34,16 +36,21 @@ class Stage:
     teachers: tuple[str, ...] = ()
 
 
+WIDE = "teachers/wide_cnn"
+"""A teacher that a GPU trained and the checkout holds; docs/results.md has its SHA-256 and its recipe."""
+
 STAGES: tuple[Stage, ...] = (
     Stage("train", "teacher"),
     Stage("train", "second-teacher", teachers=("teacher",)),
     Stage("pretrain", "mae"),
     Stage("train", "student", backbone="mae", teachers=("second-teacher",)),
     Stage("train", "third-teacher", teachers=("student", "second-teacher")),
-    Stage("train", "mini", backbone="student", teachers=("third-teacher",)),
+    Stage("train", "second-student", backbone="student", teachers=("third-teacher",)),
+    Stage("train", "mini", backbone="second-student", teachers=(WIDE, "third-teacher")),
     Stage("pretrain", "nano-mae"),
     Stage("train", "nano-student", backbone="nano-mae", teachers=("second-teacher",)),
-    Stage("train", "nano", backbone="nano-student", teachers=("third-teacher", "mini")),
+    Stage("train", "nano-second-student", backbone="nano-student", teachers=("third-teacher", "second-student")),
+    Stage("train", "nano", backbone="nano-second-student", teachers=(WIDE, "third-teacher")),
 )
 """The runs in order: each needs only those before it."""
 
@@ -71,7 +78,7 @@ def run_of(stage: Stage, data: str, out: Path) -> list[str]:
     if stage.backbone:
         command += ["--backbone", str(out / stage.backbone / "model")]
     if stage.teachers:
-        command += ["--teacher", *(str(out / name) for name in stage.teachers)]
+        command += ["--teacher", *(str(ROOT / name if name == WIDE else out / name) for name in stage.teachers)]
     return [*command, *(["--resume"] if state_path(folder).exists() else [])]
 
 
