@@ -32,7 +32,7 @@ from mien.evaluation.metrics import mcnemar, score
 from mien.labels import FER2013
 from mien.recognition.recognizer import Recognizer
 
-MODELS = ("mini", "mini-int8", "nano", "nano-int8", "teachers/face_cnn")
+MODELS = ("mini", "mini-int8", "nano", "nano-int8", "teachers/face_cnn", "teachers/wide_cnn")
 MIRRORED = "{} with the mirror image"
 
 

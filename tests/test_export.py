@@ -152,14 +152,18 @@ def test_the_report_holds_each_engine_to_torch(export_folder: Path) -> None:
 def test_any_number_of_faces_calibrates_int8(count: int, export_folder: Path, tmp_path: Path) -> None:
     crops = np.random.default_rng(0).integers(0, 256, (count, 24, 24), dtype=np.uint8)
     files = parity.quantised(export_folder / "model.onnx", tmp_path, crops)
-    assert OnnxEngine(files[parity.STATIC]).read(crops[:2]).probabilities.shape == (2, len(NAMES))
+    for kind in (parity.STATIC, parity.PARTLY):
+        assert OnnxEngine(files[kind]).read(crops[:2]).probabilities.shape == (2, len(NAMES))
+    sizes = {kind: path.stat().st_size for kind, path in files.items()}
+    assert sizes[parity.STATIC] < sizes[parity.PARTLY] < (export_folder / "model.onnx").stat().st_size
 
 
 def test_int8_is_measured_on_the_split(grey_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parity, "MOST_LOST", 100.0)
     result = export(grey_folder, tmp_path / "out", faces=faces(), int8=True, threads=1)
     int8_report = result.report["int8"]
-    assert set(int8_report["candidates"]) == {"static", "dynamic"} and int8_report["way"] in int8_report["reason"]
+    assert set(int8_report["candidates"]) == {"static", "partly static", "dynamic"}
+    assert int8_report["way"] in int8_report["reason"]
     assert int8_report["points_lost"] == pytest.approx(
         100 * (result.report["engines"]["PyTorch"]["accuracy"] - result.report["engines"]["ONNX int8"]["accuracy"])
     )
@@ -198,6 +202,15 @@ def test_static_int8_is_taken_while_it_loses_little(static: float, dynamic: floa
     way, reason = choose({"static": parity_of(static), "dynamic": parity_of(dynamic)}, parity_of(0.70))
     assert way == expected_way
     assert f"static {70 - 100 * static:+.2f}" in reason
+
+
+@pytest.mark.parametrize(("partly", "expected_way"), [(0.698, "partly static"), (0.696, "dynamic")])
+def test_a_quarter_stays_float32_before_ranges_follow_the_batch(
+    partly: float, expected_way: str
+) -> None:
+    candidates = {"static": 0.695, "partly static": partly, "dynamic": 0.70}
+    way, _ = choose({name: parity_of(accuracy) for name, accuracy in candidates.items()}, parity_of(0.70))
+    assert way == expected_way
 
 
 def test_what_does_not_hold_its_tolerance_is_not_written(

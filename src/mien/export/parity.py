@@ -84,18 +84,19 @@ def lost(parity: Parity, reference: Parity) -> float:
 
 
 def choose(candidates: Mapping[str, Parity], reference: Parity) -> tuple[str, str]:
-    """Chooses static or dynamic int8; returns its name and the reason.
+    """Chooses a kind of int8; returns its name and the reason.
 
-    Static, unless it loses more than ``MOST_LOST`` and dynamic loses less: with dynamic ranges, the answer to a face
-    depends on the other faces of its batch, and so on the number of threads.
+    Static, or else partly static, unless it loses more than ``MOST_LOST`` and dynamic loses less: with dynamic ranges,
+    the answer to a face depends on the other faces of its batch, and so on the number of threads.
     """
     losses = {name: lost(parity, reference) for name, parity in candidates.items()}
     best = min(losses, key=lambda name: losses[name])
     summary = " and ".join(f"{name} {loss:+.2f}" for name, loss in losses.items())
     if len(losses) == 1:
         return best, f"points lost: {summary}; the only kind possible for this network and data"
-    if losses.get(STATIC, np.inf) <= MOST_LOST:
-        return STATIC, f"points lost: {summary}; static, as its answers do not depend on the batch"
+    for kind in (STATIC, PARTLY):
+        if losses.get(kind, np.inf) <= MOST_LOST:
+            return kind, f"points lost: {summary}; {kind}, as its answers do not depend on the batch"
     return best, f"points lost: {summary}"
 
 
@@ -192,7 +193,7 @@ def _parity(answers: Answers, reference: Answers, labels: np.ndarray | None, rat
     )
 
 
-STATIC, DYNAMIC = "static", "dynamic"
+STATIC, PARTLY, DYNAMIC = "static", "partly static", "dynamic"
 CALIBRATION = 512
 """Faces of the training split from which static quantisation measures the range of each activation."""
 
@@ -220,8 +221,9 @@ def quantised(model: Path, folder: Path, calibration: np.ndarray | None) -> dict
 
     Returns:
         The file of each kind: ``static`` if there are crops to calibrate with (ranges of activations are fixed, so the
-        answer to a face does not depend on its batch), and ``dynamic`` if the network has matrix products (ranges are
-        those of each batch).
+        answer to a face does not depend on its batch); ``partly static``, the same with the first quarter of the
+        products in float32, since their rounding errors go through all others; and ``dynamic`` if the network has
+        matrix products (ranges are those of each batch).
     """
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_dynamic, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -231,17 +233,17 @@ def quantised(model: Path, folder: Path, calibration: np.ndarray | None) -> dict
     with _quiet():
         quant_pre_process(str(model), str(prepared), skip_symbolic_shape=True)
         nodes = _products(onnx.load(prepared))
-        kinds = sorted(set(nodes.values()))
+        operators = sorted(set(nodes.values()))
         options = {"per_channel": True, "reduce_range": True, "weight_type": QuantType.QInt8}
-        if calibration is not None and nodes:
-            files[STATIC] = folder / "static.onnx"
+        for kind, left in ((STATIC, 0), (PARTLY, len(nodes) // 4)) if calibration is not None and nodes else ():
+            files[kind] = folder / f"{kind}.onnx"
             quantize_static(
                 str(prepared),
-                str(files[STATIC]),
+                str(files[kind]),
                 _faces(calibration),
                 quant_format=QuantFormat.QDQ,
-                op_types_to_quantize=kinds,
-                nodes_to_quantize=list(nodes),
+                op_types_to_quantize=operators,
+                nodes_to_quantize=list(nodes)[left:],
                 activation_type=QuantType.QUInt8,
                 # The next operator uses the output of a matrix product in float32, so rounding it would gain nothing.
                 extra_options={
@@ -251,13 +253,13 @@ def quantised(model: Path, folder: Path, calibration: np.ndarray | None) -> dict
                 calibrate_method=CalibrationMethod.Percentile,
                 **options,
             )
-        matrices = [name for name, kind in nodes.items() if kind != "Conv"]
+        matrices = [name for name, operator in nodes.items() if operator != "Conv"]
         if matrices:
             files[DYNAMIC] = folder / "dynamic.onnx"
             quantize_dynamic(
                 str(prepared),
                 str(files[DYNAMIC]),
-                op_types_to_quantize=[kind for kind in kinds if kind != "Conv"],
+                op_types_to_quantize=[operator for operator in operators if operator != "Conv"],
                 nodes_to_quantize=matrices,
                 **options,
             )
