@@ -205,9 +205,7 @@ def test_static_int8_is_taken_while_it_loses_little(static: float, dynamic: floa
 
 
 @pytest.mark.parametrize(("partly", "expected_way"), [(0.698, "partly static"), (0.696, "dynamic")])
-def test_a_quarter_stays_float32_before_ranges_follow_the_batch(
-    partly: float, expected_way: str
-) -> None:
+def test_a_quarter_stays_float32_before_ranges_follow_the_batch(partly: float, expected_way: str) -> None:
     candidates = {"static": 0.695, "partly static": partly, "dynamic": 0.70}
     way, _ = choose({name: parity_of(accuracy) for name, accuracy in candidates.items()}, parity_of(0.70))
     assert way == expected_way
