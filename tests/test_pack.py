@@ -141,6 +141,26 @@ def test_the_runs_behind_a_model_are_told_once_each(tmp_path: Path) -> None:
     assert [stage["weights_from"] is None for stage in records] == [False, False, True, True]
 
 
+def test_a_copy_of_a_run_is_listed_once(tmp_path: Path) -> None:
+    """The backbone was packed with its teacher, of which only the model folder was kept; it teaches again."""
+    scores = {"accuracy": 0.5}
+    cnn = {"role": "teacher", "command": "cnn", "metrics": scores, "epochs": 20, "seconds": 60.0}
+    start = {"role": "fine-tuning", "command": "start", "weights_from": None}
+    for name, meta in (
+        ("start", {"release": {"origin": [cnn, start]}}),
+        ("kept", {"command": "cnn", "metrics": scores, "config": {"backbone": "timm:face_cnn"}}),
+        ("other", {"command": "cnn", "metrics": {"accuracy": 0.6}, "config": {"backbone": "timm:face_cnn"}}),
+        ("run", {"command": "run", "config": {
+            "backbone": str(tmp_path / "start"), "teacher": [str(tmp_path / name) for name in ("kept", "other")],
+        }}),
+    ):  # fmt: skip
+        write_json(tmp_path / name / "config.json", {"model_type": "vit"})
+        write_json(tmp_path / name / "meta.json", meta)
+    stages = origin(tmp_path / "run")
+    assert [stage["command"] for stage in stages] == ["cnn", "start", "cnn", "run"]
+    assert stages[0] == cnn and stages[2]["metrics"] == {"accuracy": 0.6}
+
+
 def test_a_packed_model_brings_its_runs(tmp_path: Path) -> None:
     """Both the backbone and a teacher were packed after the same autoencoder, which is listed once."""
     mae = {"role": "pretraining", "command": "mae", "weights_from": None}

@@ -236,7 +236,7 @@ def _trace(folder: Path, role: str, runs: dict[Path, dict[str, Any]]) -> None:
     packed = _packed_stages(folder, meta)
     for number, stage in enumerate(packed):
         own_role = role if number == len(packed) - 1 else stage.get("role", "earlier fine-tuning")
-        if all(_without_role(stage) != _without_role(other) for other in runs.values()):
+        if all(_identity(stage) != _identity(other) for other in runs.values()):
             runs[folder.resolve() / str(number)] = {**stage, "role": own_role}
     if packed:
         return
@@ -260,7 +260,9 @@ def _trace(folder: Path, role: str, runs: dict[Path, dict[str, Any]]) -> None:
         if earlier.resolve() not in runs:
             _trace(earlier, kind or ("pretraining" if is_autoencoder else "earlier fine-tuning"), runs)
     del runs[folder.resolve()]  # so that it comes after the runs that it builds on
-    runs[folder.resolve()] = _stage(role, folder, meta, weights_from)
+    stage = _stage(role, folder, meta, weights_from)
+    if all(_identity(stage) != _identity(other) for other in runs.values()):  # a copy of a run of a packed model
+        runs[folder.resolve()] = stage
 
 
 def _packed_stages(folder: Path, meta: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -272,8 +274,10 @@ def _packed_stages(folder: Path, meta: Mapping[str, Any]) -> list[dict[str, Any]
     return stages
 
 
-def _without_role(stage: Mapping[str, Any]) -> dict[str, Any]:
-    """What identifies a run of ``origin``, whatever it was for."""
+def _identity(stage: Mapping[str, Any]) -> object:
+    """What identifies a run of ``origin``, whatever it was for and wherever its folder is."""
+    if stage.get("command"):
+        return stage["command"], stage.get("metrics")
     return {name: value for name, value in stage.items() if name != "role"}
 
 
