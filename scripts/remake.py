@@ -45,11 +45,10 @@ STAGES: tuple[Stage, ...] = (
     Stage("pretrain", "mae"),
     Stage("train", "student", backbone="mae", teachers=("second-teacher",)),
     Stage("train", "third-teacher", teachers=("student", "second-teacher")),
-    Stage("train", "second-student", backbone="student", teachers=("third-teacher",)),
-    Stage("train", "mini", backbone="second-student", teachers=(WIDE, "third-teacher")),
+    Stage("train", "mini", backbone="student", teachers=("third-teacher",)),
     Stage("pretrain", "nano-mae"),
     Stage("train", "nano-student", backbone="nano-mae", teachers=("second-teacher",)),
-    Stage("train", "nano-second-student", backbone="nano-student", teachers=("third-teacher", "second-student")),
+    Stage("train", "nano-second-student", backbone="nano-student", teachers=("third-teacher", "mini")),
     Stage("train", "nano", backbone="nano-second-student", teachers=(WIDE, "third-teacher")),
 )
 """The runs in order: each needs only those before it."""

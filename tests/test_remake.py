@@ -24,7 +24,7 @@ STUDENT = "epochs: 1\nbatch_size: 32\nwarmup_epochs: 0\nfreeze: {blocks: 0}\ndev
 MINIATURE = {
     **dict.fromkeys(("teacher", "second-teacher", "third-teacher"), TEACHER),
     **dict.fromkeys(("mae", "nano-mae"), AUTOENCODER),
-    **dict.fromkeys(("student", "second-student", "mini"), STUDENT),
+    **dict.fromkeys(("student", "mini"), STUDENT),
     **dict.fromkeys(("nano-student", "nano-second-student", "nano"), STUDENT + "distill: {features: 1}\n"),
 }
 
@@ -33,9 +33,9 @@ def test_each_run_goes_on_from_those_before_it(tmp_path: Path) -> None:
     (tmp_path / "mae").mkdir()
     (tmp_path / "mae" / "state.safetensors").touch()
     commands = remake.commands("archive.zip", tmp_path)
-    runs, later_commands = dict(zip([stage.name for stage in remake.STAGES], commands, strict=False)), commands[11:]
+    runs, later_commands = dict(zip([stage.name for stage in remake.STAGES], commands, strict=False)), commands[10:]
     assert [command[0] for command in runs.values()] == [
-        "train", "train", "pretrain", "train", "train", "train", "train", "pretrain", "train", "train", "train",
+        "train", "train", "pretrain", "train", "train", "train", "pretrain", "train", "train", "train",
     ]  # fmt: skip
     assert [command[0] for command in later_commands] == ["evaluate", "pack", "card"] * 2
     assert "--resume" in runs["mae"] and "--resume" not in runs["teacher"]
@@ -45,14 +45,12 @@ def test_each_run_goes_on_from_those_before_it(tmp_path: Path) -> None:
         return [str(Path(path).relative_to(tmp_path)) for path in arguments if path.startswith(str(tmp_path))]
 
     assert paths_after("student", "--backbone") == ["mae/model", "second-teacher"]
-    assert paths_after("second-student", "--backbone") == ["student/model", "third-teacher"]
-    assert paths_after("mini", "--backbone") == ["second-student/model", "third-teacher"]
+    assert paths_after("mini", "--backbone") == ["student/model", "third-teacher"]
     assert paths_after("nano-student", "--backbone") == ["nano-mae/model", "second-teacher"]
-    assert paths_after("nano-second-student", "--backbone") == ["nano-student/model", "third-teacher", "second-student"]
+    assert paths_after("nano-second-student", "--backbone") == ["nano-student/model", "third-teacher", "mini"]
     assert paths_after("nano", "--backbone") == ["nano-second-student/model", "third-teacher"]
-    for name in ("mini", "nano"):  # a teacher of the checkout
-        teachers = runs[name][runs[name].index("--teacher") + 1 :]
-        assert Path(teachers[0]).parts[-2:] == ("teachers", "wide_cnn") and (Path(teachers[0]) / "meta.json").is_file()
+    wide = Path(runs["nano"][runs["nano"].index("--teacher") + 1])  # a teacher of the checkout
+    assert wide.parts[-2:] == ("teachers", "wide_cnn") and (wide / "meta.json").is_file()
     assert paths_after("second-teacher", "--teacher") == ["teacher"]
     assert paths_after("third-teacher", "--teacher") == ["student", "second-teacher"]
     assert later_commands[0][later_commands[0].index("--split") + 1] == "validation"
@@ -86,10 +84,7 @@ def test_the_whole_path_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert str(next(classifier.network.parameters()).dtype) == "torch.float32"
     release = classifier.meta()["release"]
     roles = [stage["role"] for stage in release["origin"]]
-    assert roles == [
-        "pretraining", "teacher", "teacher", "earlier fine-tuning", "teacher", "earlier fine-tuning", "teacher",
-        "fine-tuning",
-    ]  # fmt: skip
+    assert roles == ["pretraining", "teacher", "teacher", "earlier fine-tuning", "teacher", "fine-tuning"]
     faces = read_faces(str(data)).part("validation")
     order = [classifier.names.index(name) for name in faces.names]
     is_right = classifier.logits(faces.images, quiet=True)[:, order].argmax(1) == faces.labels
