@@ -1,7 +1,7 @@
 """Trains the shipped models again from ``archive.zip``: ``python scripts/remake.py``.
 
-The stages are commands that a person could type, each with a recipe of the package. One teacher is not made again, but
-lies in the checkout. A run that was stopped is resumed. A finished run is not trained again, but scored and packed again.
+The stages are commands that a person could type, each with a recipe of the package. One teacher lies in the
+checkout and is not made again. A run that was stopped is resumed. A finished run is scored and packed again.
 """
 
 from __future__ import annotations

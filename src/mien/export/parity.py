@@ -235,24 +235,25 @@ def quantised(model: Path, folder: Path, calibration: np.ndarray | None) -> dict
         nodes = _products(onnx.load(prepared))
         operators = sorted(set(nodes.values()))
         options = {"per_channel": True, "reduce_range": True, "weight_type": QuantType.QInt8}
-        for kind, left in ((STATIC, 0), (PARTLY, len(nodes) // 4)) if calibration is not None and nodes else ():
-            files[kind] = folder / f"{kind}.onnx"
-            quantize_static(
-                str(prepared),
-                str(files[kind]),
-                _faces(calibration),
-                quant_format=QuantFormat.QDQ,
-                op_types_to_quantize=operators,
-                nodes_to_quantize=list(nodes)[left:],
-                activation_type=QuantType.QUInt8,
-                # The next operator uses the output of a matrix product in float32, so rounding it would gain nothing.
-                extra_options={
-                    "OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"],
-                    "CalibPercentile": PERCENTILE,
-                },
-                calibrate_method=CalibrationMethod.Percentile,
-                **options,
-            )
+        if calibration is not None and nodes:
+            for kind, left in ((STATIC, 0), (PARTLY, len(nodes) // 4)):
+                files[kind] = folder / f"{kind}.onnx"
+                quantize_static(
+                    str(prepared),
+                    str(files[kind]),
+                    _faces(calibration),
+                    quant_format=QuantFormat.QDQ,
+                    op_types_to_quantize=operators,
+                    nodes_to_quantize=list(nodes)[left:],
+                    activation_type=QuantType.QUInt8,
+                    # The next operator uses the output of a matrix product in float32: rounding it would gain nothing.
+                    extra_options={
+                        "OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"],
+                        "CalibPercentile": PERCENTILE,
+                    },
+                    calibrate_method=CalibrationMethod.Percentile,
+                    **options,
+                )
         matrices = [name for name, operator in nodes.items() if operator != "Conv"]
         if matrices:
             files[DYNAMIC] = folder / "dynamic.onnx"
