@@ -236,8 +236,7 @@ def _trace(folder: Path, role: str, runs: dict[Path, dict[str, Any]]) -> None:
     packed = _packed_stages(folder, meta)
     for number, stage in enumerate(packed):
         own_role = role if number == len(packed) - 1 else stage.get("role", "earlier fine-tuning")
-        if all(_identity(stage) != _identity(other) for other in runs.values()):
-            runs[folder.resolve() / str(number)] = {**stage, "role": own_role}
+        _add(runs, folder.resolve() / str(number), {**stage, "role": own_role})
     if packed:
         return
     # Marked as visited first: a run that was trained again under the same name may build on a run that builds on it.
@@ -260,9 +259,7 @@ def _trace(folder: Path, role: str, runs: dict[Path, dict[str, Any]]) -> None:
         if earlier.resolve() not in runs:
             _trace(earlier, kind or ("pretraining" if is_autoencoder else "earlier fine-tuning"), runs)
     del runs[folder.resolve()]  # so that it comes after the runs that it builds on
-    stage = _stage(role, folder, meta, weights_from)
-    if all(_identity(stage) != _identity(other) for other in runs.values()):  # a copy of a run of a packed model
-        runs[folder.resolve()] = stage
+    _add(runs, folder.resolve(), _stage(role, folder, meta, weights_from))
 
 
 def _packed_stages(folder: Path, meta: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -272,6 +269,12 @@ def _packed_stages(folder: Path, meta: Mapping[str, Any]) -> list[dict[str, Any]
     if not isinstance(stages, list) or not all(isinstance(stage, dict) for stage in stages):
         raise MienError(f"{folder}/meta.json: its release is not as `mien pack` wrote it; copy the whole folder again")
     return stages
+
+
+def _add(runs: dict[Path, dict[str, Any]], place: Path, stage: dict[str, Any]) -> None:
+    """Adds a run, unless it is there already under another place: a packed model brings it, or a copy of its folder."""
+    if all(_identity(stage) != _identity(other) for other in runs.values()):
+        runs[place] = stage
 
 
 def _identity(stage: Mapping[str, Any]) -> object:
