@@ -363,6 +363,32 @@ class TestFolder:
         assert torch.allclose(loaded.preprocessing(torch.from_numpy(images), 3), expected, rtol=1e-5, atol=1e-5)
         assert loaded.preprocessing != classifier.preprocessing
 
+    @pytest.mark.parametrize(("resample", "is_told"), [(3, True), (0, True), (2, False), (None, False)])
+    def test_resizing_that_is_not_bilinear_is_told_once(
+        self, resample: int | None, is_told: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        saved(tmp_path / "model", "nano")
+        record = tmp_path / "model" / "preprocessor_config.json"
+        record.write_text(json.dumps({**json.loads(record.read_text()), "resample": resample}))
+        for _ in range(2):
+            Classifier.load(tmp_path / "model")
+        told = [line.getMessage() for line in caplog.records if "resizes bilinearly" in line.getMessage()]
+        assert len(told) == is_told
+        assert all(f"preprocessor_config.json: resample: got {resample}," in line for line in told)
+
+    def test_a_foreign_folder_without_a_preprocessor(self, tmp_path: Path) -> None:
+        saved(tmp_path / "model", "nano")
+        (tmp_path / "model" / "preprocessor_config.json").unlink()
+        with pytest.raises(MienError, match=r"preprocessor_config\.json: is missing, .* copy it from where the model"):
+            Classifier.load(tmp_path / "model")
+
+    def test_classes_that_do_not_exclude_each_other_are_refused(self, tmp_path: Path) -> None:
+        saved(tmp_path / "model", "nano")
+        config = tmp_path / "model" / "config.json"
+        config.write_text(json.dumps({**json.loads(config.read_text()), "problem_type": "multi_label_classification"}))
+        with pytest.raises(MienError, match=r"problem_type: got multi_label_classification, .* give another model"):
+            Classifier.load(tmp_path / "model")
+
     def test_a_factor_that_blackens_is_refused(self, tmp_path: Path) -> None:
         saved(tmp_path / "model", "nano")
         record = tmp_path / "model" / "preprocessor_config.json"

@@ -72,12 +72,17 @@ def read_config(folder: Path) -> ViTConfig | TimmWrapperConfig:
     """Reads the configuration of a classifier's folder.
 
     Raises:
-        MienError: ``config.json`` is not a JSON object, its architecture is unsupported, or a field has a wrong type or
-            is out of range.
+        MienError: ``config.json`` is not a JSON object, its architecture is unsupported, its probabilities do not add
+            up to 1, or a field has a wrong type or is out of range.
     """
     path = folder / "config.json"
     values = read_json_object(path)
     model_type = values.get("model_type", "no model_type")
+    if values.get("problem_type") == "multi_label_classification":
+        raise MienError(
+            f"{path}: problem_type: got multi_label_classification, a network that answers each class for itself, "
+            "expected one whose probabilities add up to 1; give another model"
+        )
     if model_type == "vit":
         return ViTConfig(**_vit_fields(path, values), **_labels(path, values))
     if model_type == "timm_wrapper":

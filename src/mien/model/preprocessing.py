@@ -17,6 +17,7 @@ from transformers import ViTImageProcessor
 from mien.errors import MienError
 from mien.files import read_json
 from mien.limits import LARGEST_IMAGE
+from mien.log import warn
 
 LUMA: tuple[float, float, float] = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in luma (ITU-R BT.601), as Pillow's mode L uses them."""
@@ -26,6 +27,9 @@ IMAGENET_STD: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
 FER2013_MEAN, FER2013_STD = 0.5077, 0.2549
 """Mean and standard deviation of the Training pixels, as shares of white."""
+
+_BILINEAR = 2
+"""Pillow's number of bilinear resizing, in ``preprocessor_config.json``."""
 
 SMALLEST_CROP = 0.5
 """Smallest reading crop, as a share of a face's side; a smaller one leaves out the mouth."""
@@ -148,6 +152,11 @@ class Preprocessing:
             MienError: the file is missing, or asks for steps that Mien does not support.
         """
         path = folder / "preprocessor_config.json"
+        if folder.is_dir() and not path.exists():
+            raise MienError(
+                f"{path}: is missing, so that size and normalisation of the pictures are not known; copy it from where "
+                "the model is from"
+            )
         saved = read_json(path)
         try:
             height, width = _height_and_width(saved["size"])
@@ -172,6 +181,11 @@ class Preprocessing:
                 f"{path}: crop_size: got {rows}x{columns}, expected a square of {math.ceil(height * SMALLEST_CROP)} to "
                 f"{height} pixels that leaves as many on the left as on the right; copy the folder again"
             )
+        if saved.get("resample") not in (None, _BILINEAR):
+            _warn_once(
+                f"{path}: resample: got {str(saved['resample'])[:40]}, but Mien resizes bilinearly ({_BILINEAR}), in "
+                "photos too, so that its answers may differ from those of transformers"
+            )
         return cls(rows, mean, std, rows / height)
 
 
@@ -189,6 +203,12 @@ def _normalisation(saved: dict[str, Any]) -> tuple[tuple[float, ...], tuple[floa
     if not white > 0:
         raise ValueError("rescale_factor is above 0")
     return tuple(value / white for value in mean), tuple(value / white for value in std)
+
+
+@lru_cache
+def _warn_once(text: str) -> None:
+    """Warns of a folder once in a process, since commands load a model several times."""
+    warn(text)
 
 
 def _planes(images: torch.Tensor) -> torch.Tensor:
