@@ -14,6 +14,7 @@ from torch import nn
 from transformers import ViTConfig, ViTForImageClassification
 
 import mien
+from mien.errors import MienError
 from mien.files import sha256_of
 from mien.model.channels import grey_weights, reads_luma
 from mien.model.classifier import Classifier
@@ -32,6 +33,9 @@ def onnx_model(classifier: Classifier) -> onnx.ModelProto:
 
     Args:
         classifier: on the CPU. Its network may be changed; load it again to use it further.
+
+    Raises:
+        MienError: torch cannot trace the network.
     """
     about = metadata(classifier)
     if can_be_written(classifier.network):
@@ -101,17 +105,26 @@ def _traced(classifier: Classifier) -> onnx.ModelProto:
     module = _FromFaces(Reading(network), preprocessing, num_channels(network)).eval()
     module.to(memory_format=torch.contiguous_format)
     faces = torch.zeros((2, size, size) if grey is not None else (2, size, size, 3), dtype=torch.uint8)
-    program = torch.onnx.export(
-        module,
-        (faces,),
-        dynamo=True,
-        external_data=False,
-        input_names=[INPUT],
-        output_names=[PROBABILITIES, EMBEDDING],
-        dynamic_shapes={"faces": {0: torch.export.Dim("N")}},
-        opset_version=OPSET,
-        verbose=False,
-    )
+    try:
+        program = torch.onnx.export(
+            module,
+            (faces,),
+            dynamo=True,
+            external_data=False,
+            input_names=[INPUT],
+            output_names=[PROBABILITIES, EMBEDDING],
+            dynamic_shapes={"faces": {0: torch.export.Dim("N")}},
+            opset_version=OPSET,
+            verbose=False,
+        )
+    except (MemoryError, ModuleNotFoundError):
+        raise
+    except Exception as error:  # torch.export raises many kinds for what it cannot trace
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise MienError(
+            f"{classifier.folder or 'the model'}: PyTorch cannot write this network as ONNX ({reason}); read it with "
+            "PyTorch, as `mien predict --model` does with its folder"
+        ) from error
     assert program is not None
     model: onnx.ModelProto = program.model_proto
     return model

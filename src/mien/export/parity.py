@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import sys
 import time
 import warnings
@@ -204,10 +205,16 @@ A few activations are far larger than all others; a range that holds them too wo
 """
 
 _BATCH = 64
+_MEMORY = 2 * 2**30
+"""Bytes of activations that calibration holds at a time: those of all faces for `mini`, of a batch for larger networks.
+
+ONNX Runtime keeps the activations of all faces until the last; a ViT-Base on 224 pixels would need some 80 GB.
+"""
+
 _MULTIPLYING = ("MatMul", "Gemm", "Conv")
 
 
-def quantised(model: Path, folder: Path, calibration: np.ndarray | None) -> dict[str, Path]:
+def quantised(model: Path, folder: Path, calibration: np.ndarray | None, *, partly: bool = False) -> dict[str, Path]:
     """Writes int8 versions of an exported model.
 
     Products with weights are quantised, with one scale for each output. The first of them (which reads the pixels), the
@@ -218,12 +225,13 @@ def quantised(model: Path, folder: Path, calibration: np.ndarray | None) -> dict
         model: an ONNX file of ``mien.export.graph``.
         folder: of the new files.
         calibration: uint8 [M, ...], crops for static quantisation, or None.
+        partly: write ``partly static`` alone, which is for networks whose ``static`` loses too much.
 
     Returns:
         The file of each kind: ``static`` if there are crops to calibrate with (ranges of activations are fixed, so the
-        answer to a face does not depend on its batch); ``partly static``, the same with the first quarter of the
-        products in float32, since their rounding errors go through all others; and ``dynamic`` if the network has
-        matrix products (ranges are those of each batch).
+        answer to a face does not depend on its batch), and ``dynamic`` if the network has matrix products (ranges are
+        those of each batch); with ``partly``, instead of both, ``partly static``, which is ``static`` with the first
+        quarter of the products in float32, since their rounding errors go through all others.
     """
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_dynamic, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -232,30 +240,33 @@ def quantised(model: Path, folder: Path, calibration: np.ndarray | None) -> dict
     files: dict[str, Path] = {}
     with _quiet():
         quant_pre_process(str(model), str(prepared), skip_symbolic_shape=True)
-        nodes = _products(onnx.load(prepared))
+        network = onnx.load(prepared)
+        nodes = _products(network)
         operators = sorted(set(nodes.values()))
         options = {"per_channel": True, "reduce_range": True, "weight_type": QuantType.QInt8}
         if calibration is not None and nodes:
-            for kind, left in ((STATIC, 0), (PARTLY, len(nodes) // 4)):
-                files[kind] = folder / f"{kind}.onnx"
-                quantize_static(
-                    str(prepared),
-                    str(files[kind]),
-                    _faces(calibration),
-                    quant_format=QuantFormat.QDQ,
-                    op_types_to_quantize=operators,
-                    nodes_to_quantize=list(nodes)[left:],
-                    activation_type=QuantType.QUInt8,
+            kind, left = (PARTLY, len(nodes) // 4) if partly else (STATIC, 0)
+            files[kind] = folder / f"{kind}.onnx"
+            faces, in_parts = _faces(calibration, _activations(network, nodes))
+            quantize_static(
+                str(prepared),
+                str(files[kind]),
+                faces,
+                quant_format=QuantFormat.QDQ,
+                op_types_to_quantize=operators,
+                nodes_to_quantize=list(nodes)[left:],
+                activation_type=QuantType.QUInt8,
+                extra_options={
                     # The next operator uses the output of a matrix product in float32: rounding it would gain nothing.
-                    extra_options={
-                        "OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"],
-                        "CalibPercentile": PERCENTILE,
-                    },
-                    calibrate_method=CalibrationMethod.Percentile,
-                    **options,
-                )
+                    "OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"],
+                    "CalibPercentile": PERCENTILE,
+                    **({"CalibStridedMinMax": 1} if in_parts else {}),  # for percentiles too, whatever its name
+                },
+                calibrate_method=CalibrationMethod.Percentile,
+                **options,
+            )
         matrices = [name for name, operator in nodes.items() if operator != "Conv"]
-        if matrices:
+        if matrices and not partly:
             files[DYNAMIC] = folder / "dynamic.onnx"
             quantize_dynamic(
                 str(prepared),
@@ -280,25 +291,47 @@ def _products(model: onnx.ModelProto) -> dict[str, str]:
     return dict(list(products.items())[1:-1])
 
 
-def _faces(calibration: np.ndarray) -> object:
-    """The reader of batches that ``quantize_static`` expects.
+def _activations(network: onnx.ModelProto, nodes: Mapping[str, str]) -> int:
+    """Bytes of the activations before and after some products, for one face."""
+    used = {name for node in network.graph.node if node.name in nodes for name in (node.input[0], node.output[0])}
+    values = onnx.shape_inference.infer_shapes(network, data_prop=True).graph.value_info
+    shapes = {value.name: value.type.tensor_type.shape.dim for value in values}
+    # The number of faces is no fixed size, and counts as 1.
+    return 4 * sum(math.prod(size.dim_value or 1 for size in shapes[name]) for name in used & shapes.keys())
+
+
+def _faces(calibration: np.ndarray, activations: int) -> tuple[Any, bool]:
+    """The reader of batches that ``quantize_static`` expects, and whether each is to be evaluated for itself.
 
     All batches have one size, as ONNX Runtime joins the activations of all; a few faces at the end are left out for it.
+
+    Args:
+        calibration: uint8 [M, ...], crops.
+        activations: bytes that a face takes (``_activations``).
     """
     from onnxruntime.quantization import CalibrationDataReader
 
-    size = len(calibration) // -(-len(calibration) // _BATCH)
+    fitting = max(1, _MEMORY // max(1, activations))
+    largest = min(_BATCH, fitting)
+    size = len(calibration) // -(-len(calibration) // largest)
 
     class Faces(CalibrationDataReader):
         def __init__(self) -> None:
             starts = range(0, len(calibration) - size + 1, size)
-            self.batches: Iterator[np.ndarray] = iter([calibration[start : start + size] for start in starts])
+            self.batches = [calibration[start : start + size] for start in starts]
+            self.set_range(0, len(self.batches))
+
+        def __len__(self) -> int:
+            return len(self.batches)
+
+        def set_range(self, start_index: int, end_index: int) -> None:
+            self.rest = iter(self.batches[start_index:end_index])
 
         def get_next(self) -> dict[str, np.ndarray] | None:
-            batch = next(self.batches, None)
+            batch = next(self.rest, None)
             return None if batch is None else {INPUT: batch}
 
-    return Faces()
+    return Faces(), fitting < len(calibration)
 
 
 def _keep_metadata(model: Path, path: Path) -> None:
