@@ -86,6 +86,13 @@ def test_what_to_type_after_a_failed_upload_deletes_the_same_files(tmp_path: Pat
     assert command in str(error.value)
 
 
+def test_what_to_type_keeps_a_private_model_private(tmp_path: Path) -> None:
+    folder = tmp_path / "my model"
+    folder.mkdir()
+    with pytest.raises(MienError, match=rf"`hf upload user/model '{folder}' \. --private --delete"):
+        push(folder, "user/model", token=TOKEN, private=True, api=Hub(RuntimeError("503")))
+
+
 def test_a_refusal_is_one_line_without_the_token(tmp_path: Path) -> None:
     hub = Hub(RuntimeError(f"403 Forbidden\nAuthorization: Bearer {TOKEN}"))
     with pytest.raises(MienError) as error:

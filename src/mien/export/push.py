@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -90,9 +91,10 @@ def push(folder: Path, repo: str, *, token: str, private: bool = False, api: Api
         )
     except Exception as error:  # of the Hub, of the network, of its client
         reason = one_line(str(error)).replace(token, "***") or type(error).__name__
-        missing = "".join(f" --delete {name}" for name in sorted(FILES) if not (folder / name).exists())
+        flags = " --private" if private else ""
+        flags += "".join(f" --delete {name}" for name in sorted(FILES) if not (folder / name).exists())
         raise MienError(
             f"--push {repo}: the upload failed ({reason}); the packed folder is in {folder}, upload it by "
-            f"`hf upload {repo} {folder} .{missing}`"
+            f"`hf upload {repo} {shlex.quote(str(folder))} .{flags}`"
         ) from None
     return f"{constants.ENDPOINT}/{repo}"
