@@ -114,6 +114,12 @@ class Loader(yaml.SafeLoader):
             self._depth -= 1
 
 
+# YAML 1.1 takes 2026-11-27 for a date, 1:30 for 90 and 010 for 8: here they are text, which a field accepts or refuses.
+Loader.yaml_implicit_resolvers = {
+    letter: [(tag, pattern) for tag, pattern in rules if tag.rpartition(":")[2] not in ("timestamp", "int")]
+    for letter, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"[-+]?(?:0|[1-9][0-9]*)$"), list("-+0123456789"))
 # YAML 1.1 takes 3e-5, which has no dot, for text.
 Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
