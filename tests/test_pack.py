@@ -81,6 +81,43 @@ def test_a_model_of_other_tools_is_refused_before_any_work(
     assert not (tmp_path / "packed").exists()
 
 
+def test_no_folder_of_the_packer_is_passed_on(run: Path, archive: Path, tmp_path: Path) -> None:
+    own = shutil.copytree(run, tmp_path / "first" / "model")
+    meta = read_json_object(own / "meta.json")
+    backbone = str(tmp_path / "mae" / "model")
+    meta |= {"command": f"mien train --data {archive} --backbone {backbone}", "config": {"backbone": backbone}}
+    meta["data"]["source"] = str(archive)
+    write_json(own / "meta.json", meta)
+    out = tmp_path / "packed"
+    splits = ["--splits", "validation", "--splits", "test", "validation"]
+    assert main(["pack", str(own), "--data", str(archive), "--out", str(out), *splits]) == 0
+    for name in ("meta.json", "README.md"):
+        text = (out / name).read_text(encoding="utf-8")
+        assert str(tmp_path.parent) not in text and str(archive.parent) not in text, name
+    packed = read_json_object(out / "meta.json")
+    assert packed["config"] == {"backbone": "mae/model"} and packed["data"]["source"] == "drawn.zip"
+    assert packed["command"] == "mien train --data drawn.zip --backbone mae/model"
+    assert list(packed["release"]["scores"]) == ["validation", "test"], "no list loses its first values"
+
+
+def test_a_damaged_record_of_a_teacher_costs_no_scores(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mien.export.pack.evaluate", lambda *args, **options: pytest.fail("scored the model"))
+    for folder in ("teacher", "first"):
+        shutil.copytree(run, tmp_path / folder / "model")
+    (tmp_path / "teacher" / "model" / "meta.json").write_text("{", encoding="utf-8")
+    meta = read_json_object(run / "meta.json")
+    config = {"backbone": "nano", "teacher": [str(tmp_path / "teacher")]}
+    write_json(tmp_path / "first" / "model" / "meta.json", {**meta, "config": config})
+    with pytest.raises(MienError, match=r"teacher/model/meta\.json: is not readable JSON"):
+        pack(tmp_path / "first", tmp_path / "packed", draw_faces(14, 14, 14, seed=0))
+    del meta["data"]["source"]
+    write_json(tmp_path / "first" / "model" / "meta.json", meta)
+    with pytest.raises(MienError, match="does not say what it was trained on"):
+        pack(tmp_path / "first", tmp_path / "packed", draw_faces(14, 14, 14, seed=0))
+
+
 def test_nothing_else_is_lost(run: Path, archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "photos").mkdir()
     assert main(["pack", str(run), "--data", str(archive), "--out", str(tmp_path)]) == 2

@@ -90,6 +90,8 @@ def csv_path(path: str) -> str:
 def portable(path: str) -> str:
     """Shortens an absolute path for files that are passed on: relative to the working folder, else its name alone.
 
+    A model folder keeps the name of its run: ``first/model``.
+
     Other texts stay as they are. A report with the home folder of its writer would tell more than its readers need.
     """
     place = Path(path)
@@ -98,7 +100,7 @@ def portable(path: str) -> str:
     try:
         return place.relative_to(Path.cwd()).as_posix()
     except (OSError, ValueError):  # the working folder may be gone
-        return place.name or path
+        return (f"{place.parent.name}/{place.name}" if place.name == "model" else place.name) or path
 
 
 def portable_command(words: Iterable[str]) -> str:

@@ -182,7 +182,7 @@ def _ece_head(split: str, calibration: Mapping[str, Any] | None) -> str:
     return f"ECE, 15 bins, temperature fitted on {'the clean part' if on_clean_part else 'validation'}"
 
 
-def _portable_command(command: str | None) -> str:
+def readable_command(command: Any) -> str:
     """A recorded command without folders that are of one machine alone, and with the recipes' names of today."""
     if not command:
         return "not recorded"
@@ -229,7 +229,7 @@ def _facts(release: Mapping[str, Any], is_fer2013: bool) -> list[tuple[str, Any]
         ("SHA-256", markdown_code(release["sha256"])),
         (
             "packed by",
-            f"Mien {markdown(release['mien'])}, {markdown_code(_portable_command(release['command'] or 'mien pack'))}",
+            f"Mien {markdown(release['mien'])}, {markdown_code(readable_command(release['command'] or 'mien pack'))}",
         ),
     ]
 
@@ -388,7 +388,7 @@ def _origin_rows(stages: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
         rows.append(
             (
                 markdown(stage["role"]),
-                markdown_code(_portable_command(stage["command"])),
+                markdown_code(readable_command(stage["command"])),
                 "?" if stage["epochs"] is None else f"{stage['epochs']}",
                 "?" if stage["seconds"] is None else f"{stage['seconds'] / 60:.0f}",
                 markdown(machine["gpu"]) if machine.get("gpu") else cores,

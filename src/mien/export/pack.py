@@ -19,7 +19,7 @@ from mien.data.faces import FaceSet
 from mien.errors import MienError
 from mien.evaluation.evaluate import evaluate
 from mien.evaluation.robustness import robustness
-from mien.export.card import card
+from mien.export.card import card, readable_command
 from mien.export.export import export
 from mien.files import (
     atomic_folder,
@@ -36,6 +36,7 @@ from mien.model.classifier import FINGERPRINTS, SHARED_FINGERPRINTS, Classifier
 from mien.model.networks import Network
 from mien.model.places import ONNX_FILES, model_folder
 from mien.model.preprocessing import SMALLEST_CROP
+from mien.text import portable
 from mien.training.history import read_history
 from mien.training.validation import recalibrated
 
@@ -97,7 +98,7 @@ def pack(
     refuse_others(out, FILES, "pack")
     trained = Classifier.load(run)
     record = trained.meta()
-    if "names" not in record or "images" not in record.get("data", {}):
+    if "names" not in record or not {"source", "fingerprint", "images"} <= record.get("data", {}).keys():
         raise MienError(
             f"{run}: its meta.json does not say what it was trained on, which the model card states; give a run of "
             "`mien train`, or write its ONNX files alone by `mien export`"
@@ -109,6 +110,7 @@ def pack(
         trained = replace(trained, preprocessing=replace(trained.preprocessing, crop=reading_crop))
     if calibrate:
         record = recalibrated(trained, faces, command)
+    stages = origin(trained.folder or run)  # before the scores, which take minutes: a damaged record is refused here
     with atomic_folder(out, check=lambda former: refuse_unknown(former, FILES, "pack")) as temporary:
         trained.write(temporary, record, _own_sketches(trained, out, faces), half=True)
         weights = temporary / "model.safetensors"
@@ -136,11 +138,28 @@ def pack(
             "scores": scores,
             "onnx": parity,
             "robustness": _robustness(packed, faces, {} if reading_crop is not None else record),
-            "origin": origin(trained.folder or run),
+            "origin": stages,
         }
+        meta = without_folders(meta)
         write_json(temporary / "meta.json", meta)
         write_text(temporary / CARD, card(meta, out.resolve().name))
     return out
+
+
+def without_folders(record: Any) -> Any:
+    """A record without folders that are of one machine alone: ``portable`` paths, also in commands.
+
+    A package is passed on, and would else tell the home folder of its maker.
+    """
+    if isinstance(record, str):
+        return portable(record)
+    if isinstance(record, list):
+        return [without_folders(item) for item in record]
+    if not isinstance(record, dict):
+        return record
+    short = {name: without_folders(value) for name, value in record.items()}
+    command = record.get("command")
+    return {**short, "command": readable_command(command)} if command and isinstance(command, str) else short
 
 
 def _robustness(packed: Classifier, faces: FaceSet, record: Mapping[str, Any]) -> dict[str, Any]:
@@ -279,8 +298,8 @@ def _add(runs: dict[Path, dict[str, Any]], place: Path, stage: dict[str, Any]) -
 
 def _identity(stage: Mapping[str, Any]) -> object:
     """What identifies a run of ``origin``, whatever it was for and wherever its folder is."""
-    if stage.get("command"):
-        return stage["command"], stage.get("metrics")
+    if isinstance(stage.get("command"), str) and stage["command"]:
+        return readable_command(stage["command"]), stage.get("metrics")
     return {name: value for name, value in stage.items() if name != "role"}
 
 
