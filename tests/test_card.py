@@ -224,8 +224,10 @@ def test_a_model_that_was_not_packed_has_no_card(tmp_path: Path, capsys: pytest.
     (tmp_path / "meta.json").write_text(json.dumps(record()), encoding="utf-8")
     assert main(["card", str(tmp_path), "--out", str(tmp_path / "CARD.md")]) == 0
     assert (tmp_path / "CARD.md").read_text(encoding="utf-8") == card(record())
-    assert main(["card", str(tmp_path / "missing")]) == 2
-    assert "no such file" in capsys.readouterr().err
+    for name, message in (("missing", "no such folder, and no model"), ("empty", "holds no meta.json")):
+        (tmp_path / "empty").mkdir(exist_ok=True)
+        assert main(["card", str(tmp_path / name)]) == 2
+        assert f"{message}" in (error := capsys.readouterr().err) and "give a folder that `mien pack` wrote" in error
 
 
 @pytest.mark.parametrize("name", CARDS)

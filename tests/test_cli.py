@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import types
 import zipfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +103,39 @@ def test_module_runs_the_command_line() -> None:
         "import runpy, sys; sys.argv = ['mien', '--version']; runpy.run_module('mien', run_name='__main__')"
     )
     assert (completed.returncode, completed.stdout) == (0, f"mien {mien.__version__}\n")
+
+
+def test_help_and_version_stand_on_both_sides_of_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["help", "card"], ["card", "--help"], ["help", "data"], ["data", "--help"]):
+        with suppress(SystemExit):
+            main(arguments)
+    first, second, third, fourth = re.split(r"(?=^usage: |^Inspects)", capsys.readouterr().out, flags=re.MULTILINE)[1:]
+    assert first == second and "mien card" in first and third == fourth
+    for arguments in (["-V"], ["predict", "--version"], ["train", "-V"]):
+        assert main(arguments) == 0
+        assert capsys.readouterr().out == f"mien {mien.__version__}\n"
+
+
+@pytest.mark.parametrize("command", ["export", "pack"])
+def test_a_mistyped_data_set_is_told_before_torch_is_loaded(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for module in ("export", "pack"):
+        monkeypatch.setitem(sys.modules, f"mien.export.{module}", None)
+    for out in ([], ["--out", "there"]):
+        assert main([command, "mini", "--data", "archiv.zip", *out]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("mien: error: archiv.zip: ") and error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_the_client_of_the_hub_a_card_names_the_extra(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)  # the extra serve brings jinja2, and not the client
+    assert main(["card", "mini", "--name", "another"]) == 2
+    assert "huggingface_hub is not installed; pip install 'mien[hub]' brings it" in capsys.readouterr().err
 
 
 def test_without_a_command_help_is_printed(capsys: pytest.CaptureFixture[str]) -> None:

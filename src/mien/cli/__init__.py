@@ -84,6 +84,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 EXTRAS: dict[str, str] = {
     **dict.fromkeys(["torch", "torchvision", "transformers", "timm", "accelerate", "safetensors"], "train"),
     **dict.fromkeys(["jinja2", "pydantic", "yaml", "sklearn", "scipy", "matplotlib"], "train"),
+    "huggingface_hub": "hub",
     "kagglehub": "kaggle",
     "onnx": "train,export",
     "onnxscript": "train,export",
@@ -190,11 +191,13 @@ def run_all(commands: Iterable[Sequence[str]]) -> int:
 
 
 def _run(arguments: list[str]) -> int:
+    if arguments[:1] == ["help"] and len(arguments) > 1:
+        arguments = [*arguments[1:], "--help"]
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(HELP, end="")
         return 0
     command, rest = arguments[0], arguments[1:]
-    if command in ("-V", "--version"):
+    if {command, *rest[:1]} & {"-V", "--version"}:
         print(f"mien {__version__}")
         return 0
     module, function = COMMANDS[pick(command, COMMANDS, "mien")]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import shlex
 from pathlib import Path
 
 from mien.cli.names import out_for
@@ -14,7 +13,7 @@ from mien.errors import MienError
 from mien.export.card import card
 from mien.files import read_json_object, refuse_inputs, refuse_others, write_text
 from mien.locks import claim
-from mien.model.places import ONNX_FILES, SHIPPED, model_folder, shipped
+from mien.model.places import DEFAULT, ONNX_FILES, SHIPPED, model_folder, run_model, shipped
 from mien.text import portable_command, shown
 
 EXPORT = """\
@@ -56,11 +55,13 @@ def run_export(arguments: list[str]) -> int:
     hide_bars()
 
     from mien.data.read import locate, read_faces
-    from mien.export.export import FILES, export
 
     model = model_folder(options.model)
-    if options.out is None and options.data is not None:
-        locate(options.data)  # before the name of the output is reported
+    if options.data is not None:
+        locate(options.data)  # before PyTorch is loaded, and before the name of the output is reported
+
+    from mien.export.export import FILES, export
+
     options.out = options.out or out_for("exported", [model])
     refuse_inputs(options.out, [model, None if options.data is None else Path(options.data)])
     with claim(options.out):  # refuse before the data is read
@@ -73,7 +74,7 @@ def run_export(arguments: list[str]) -> int:
             int8=options.int8,
             tolerance=options.tolerance,
             threads=options.threads,
-            command=shlex.join(["mien", "export", *arguments]),
+            command=portable_command(["mien", "export", *arguments]),
         )
     about = done.report["pictures"]
     split = f"{about['split']} split of {shown(about['source'])}" if about["split"] else about["source"]
@@ -113,7 +114,7 @@ def pack_parser() -> Parser:
     parser.add_argument("--data", required=True, metavar="SOURCE", help="archive.zip, a folder, or a FER2013 CSV file")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the folder to write (a new one, packed/NAME)")
     parser.add_argument(
-        "--splits", nargs="+", choices=("validation", "test"), default=["validation"], help="scored (validation)"
+        "--splits", nargs="+", action="extend", choices=("validation", "test"), help="scored (validation)"
     )
     parser.add_argument("--int8", action=Switch, help="pack an int8 form too, if it loses 0.3 points at most")
     parser.add_argument(
@@ -137,17 +138,22 @@ def run_pack(arguments: list[str]) -> int:
     options = pack_parser().parse(arguments)
     hide_bars()
 
-    from mien.data.read import locate, read_faces
-    from mien.export.pack import FILES, pack
-    from mien.export.push import check_push, push
-
     command = portable_command(["mien", "pack", *arguments])
     if options.private and options.push is None:
         raise MienError("--private: is for --push USER/MODEL, which is missing")
-    token = None if options.push is None else check_push(options.push)
+    token = None
+    if options.push is not None:
+        from mien.export.push import check_push, push
+
+        token = check_push(options.push)
+
+    from mien.data.read import locate, read_faces
+
     run_folder = model_folder(options.run)
-    if options.out is None:
-        locate(options.data)  # before its name is reported
+    locate(options.data)  # before PyTorch is loaded, and before the name of the output is reported
+
+    from mien.export.pack import FILES, pack
+
     options.out = options.out or out_for("packed", [run_folder])
     refuse_inputs(options.out, [run_folder, Path(options.data)])
     with claim(options.out):  # refuse before the data is read
@@ -157,7 +163,7 @@ def run_pack(arguments: list[str]) -> int:
             options.run,
             options.out,
             faces,
-            splits=options.splits,
+            splits=list(dict.fromkeys(options.splits or ["validation"])),
             int8=options.int8,
             calibrate=options.calibrate,
             reading_crop=options.reading_crop,
@@ -203,7 +209,10 @@ def run_card(arguments: list[str]) -> int:
     name = str(options.folder)
     written = SHIPPED / options.folder / "README.md"
     is_named = not options.folder.exists() and name in shipped()
-    folder = model_folder(options.folder) if is_named else options.folder
+    folder = model_folder(options.folder) if is_named else run_model(options.folder)
+    if not (folder / "meta.json").is_file():
+        what = "holds no meta.json" if folder.is_dir() else "no such folder, and no model that comes with Mien"
+        raise MienError(f"{name}: {what}; give a folder that `mien pack` wrote, or {DEFAULT}")
     if options.out is not None:
         refuse_inputs(options.out, [folder / file for file in PACKED])
     if is_named and options.name is None and written.is_file():  # as a file, so that a base install can print it
