@@ -215,6 +215,7 @@ def test_weights_of_others_are_named() -> None:
     foreign_record["release"]["origin"][0]["weights_from"] = "facebook/vit-mae-base"
     text = card(foreign_record)
     assert "license: other" in text and "none are Meta's" not in text
+    assert "Code and weights: MIT" not in text and "Mien's code: MIT. FER2013" in text
     assert "trained from weights of others, whose terms apply too: facebook/vit-mae-base." in text
 
 
