@@ -15,7 +15,7 @@ from typing import Literal
 import av
 import numpy as np
 import pytest
-from film_helpers import HEIGHT, WIDTH, number_of, numbered, picture
+from film_helpers import HEIGHT, WIDTH, number_of, numbered, picture, write
 
 from mien.errors import MienError
 from mien.recognition.draw import COLOURS
@@ -116,32 +116,55 @@ def test_sound_that_the_container_does_not_hold_is_encoded_anew_and_told(tmp_pat
 
 @pytest.mark.parametrize(("name", "sound"), [("out.mp4", "aac"), ("out.avi", "aac"), ("out.avi", "mp2")])
 @pytest.mark.parametrize(
-    ("first", "second", "reason"),
-    [
-        (0.0, 0.0, "the clock of its sound restarts after"),
-        (900.0, 0.0, "the clock of its sound restarts after"),  # which FFmpeg takes for 26.5 hours later
-        (0.0, 1.7, "the sound cannot be written beyond"),
-    ],
+    ("first", "second", "late", "early_s"),
+    [(0.0, 0.0, 0, 0.0), (900.0, 0.0, 10, 0.4), (0.0, 1.7, 0, 0.0)],  # FFmpeg takes the second for 26.5 hours later
 )
-def test_sound_whose_clock_goes_back_ends_and_the_film_goes_on(
-    first: float, second: float, reason: str, name: str, sound: str, tmp_path: Path
+def test_joined_recordings_keep_pictures_and_sound_together(
+    first: float, second: float, late: int, early_s: float, name: str, sound: str, tmp_path: Path
 ) -> None:
-    """Two recordings of a broadcast that were joined, as by ``cat``."""
+    """Two recordings of a broadcast that were joined, as by ``cat``; in each the sound ends before the pictures."""
     source = tmp_path / "joined.ts"
     with source.open("wb") as file:
         for offset in (first, second):
-            options = {"output_ts_offset": str(offset)}
-            piece = numbered(tmp_path / "piece.ts", 50, "libx264", sound=sound, sound_s=2.0, container=options)
+            piece = numbered(
+                tmp_path / "piece.ts", 50, "libx264", times=range(late, late + 50), sound=sound, sound_s=2.0,
+                container={"output_ts_offset": str(offset)},
+            )  # fmt: skip
             file.write(piece.read_bytes())
     *_, message = copied(source, tmp_path / name)
-    assert message.startswith(f"{tmp_path / name}: {reason} ") and "ends there" in message and ".tmp" not in message
+    reason = "the clock of its sound goes back after"
+    assert message.startswith(f"{tmp_path / name}: {reason} ") and message.endswith(" s; what overlaps is left out")
     assert float(message.split(reason)[1].split(" s")[0]) == pytest.approx(2.0, abs=0.06)
     rows = list(frames(tmp_path / name))
     numbers = [number_of(row.pixels) for row in rows if row.pixels is not None]
     assert numbers[:48] == [*range(48)] and numbers[-49:] == [*range(1, 50)], "at the join a packet counts as damaged"
     if second == 0 or name == "out.mp4":  # in AVI frames that overlap take a tick each
-        assert rows[-1].time_s - rows[0].time_s == pytest.approx(99 / 25 if second == 0 else 3.58, abs=0.07)
-    assert tone(tmp_path / name)[1] == pytest.approx(2.0, abs=0.1)
+        assert rows[-1].time_s - rows[0].time_s == pytest.approx(
+            99 / 25 + (name == "out.avi") * early_s if second == 0 else 3.58, abs=0.07
+        )
+        assert tone(tmp_path / name)[1] == pytest.approx(rows[-1].time_s + 0.04 - early_s, abs=0.05)
+
+
+def test_sound_with_a_gap_at_the_join_meets_the_pictures_again(tmp_path: Path) -> None:
+    """The sound of the first recording ends so early that its clock hardly goes back at the join."""
+    source = tmp_path / "joined.ts"
+    with source.open("wb") as file:
+        for count, sound_s in ((50, 0.3), (75, 2.6)):
+            piece = numbered(tmp_path / "piece.ts", count, "libx264", sound="aac", sound_s=sound_s)
+            file.write(piece.read_bytes())
+    copied(source, tmp_path / "out.mp4")
+    last_s = [row.time_s for row in frames(tmp_path / "out.mp4")][-1]
+    assert last_s == pytest.approx(5.0, abs=0.05) and tone(tmp_path / "out.mp4")[1] == pytest.approx(4.6, abs=0.07)
+
+
+def test_sound_that_goes_back_alone_is_left_out_until_it_has_caught_up(tmp_path: Path) -> None:
+    source = tmp_path / "joined.ts"
+    whole = numbered(tmp_path / "piece.ts", 50, "libx264", sound="aac", sound_s=2.0).read_bytes()
+    alone = write(tmp_path / "alone.ts", [], "", sound="aac", sound_s=3.0, container={"mpegts_start_pid": "257"})
+    source.write_bytes(whole + alone.read_bytes())
+    (message,) = copied(source, tmp_path / "out.mp4")
+    assert "the clock of its sound goes back after" in message
+    assert tone(tmp_path / "out.mp4")[1] == pytest.approx(3.0, abs=0.1)
 
 
 def test_sound_may_be_left_out(tmp_path: Path) -> None:

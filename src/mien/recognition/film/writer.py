@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from fractions import Fraction
@@ -23,7 +24,7 @@ from mien.files import atomic_file
 from mien.machine import cores
 from mien.recognition.draw import CopyError, annotated
 from mien.recognition.faces import Record
-from mien.recognition.film.decoder import has_rounds, opened, origin_of, restarts
+from mien.recognition.film.decoder import Clock, PacketClock, opened, restarts
 from mien.recognition.film.reader import About
 from mien.recognition.formats import Add, Ending
 
@@ -317,6 +318,8 @@ _COPIED = {
 _ENCODED = {".mp4": ("aac", "fltp"), ".avi": ("pcm_s16le", "s16")}
 _USUAL_RATE, _RATES = 48_000, (48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000)
 _LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
+# Sound and pictures of a moment are at most this far apart in a file: in seconds, and in packets of sound.
+_LATE_S, _MOST_WAITING = 1.0, 500
 
 
 class Sound:
@@ -333,17 +336,17 @@ class Sound:
         self._output, self._say = output, say
         self._files = ExitStack()
         # A second reader of the file, since pictures and sound are read at different paces.
-        container, _ = self._files.enter_context(opened(source))
+        container, pictures = self._files.enter_context(opened(source))
         self._tracks: dict[int, _Track] = {}
         for stream in container.streams.audio:
             try:
                 self._tracks[stream.index] = _track(stream, output, kind, say)
             except (av.FFmpegError, ValueError, AttributeError):
                 say(f"a track of sound ({_name(stream)}) cannot be written and is left out")
-        self._origin = origin_of(container)
-        self._packets = self._read(container)
+        self._packets = self._timed(self._read(container, pictures), Clock(container, pictures))
         self._next: tuple[float, av.Packet] | None = None
         self._end_s = 0.0
+        self._has_gone_back = False
 
     def until(self, time_s: float | None) -> None:
         """Writes the sound up to a time in seconds, or all of it for None."""
@@ -379,33 +382,65 @@ class Sound:
             self._say(f"the sound cannot be written beyond {self._end_s:.2f} s and ends there ({reason})")
             self._tracks.clear()
 
-    def _read(self, container: InputContainer) -> Iterator[tuple[float, av.Packet]]:
-        """Yields the packets of the tracks with their times in seconds on the clock of the pictures."""
+    def _timed(self, packets: Iterator[av.Packet], clock: Clock) -> Iterator[tuple[float, av.Packet]]:
+        """Yields the packets of the tracks with their times in seconds on the clock of the pictures.
+
+        Where recordings are joined, the clocks of pictures and sound restart; the sound is then shifted as the pictures
+        are. It is known by how much only when pictures of the new recording come, so packets of sound wait for them.
+        """
+        by_pictures = PacketClock(clock)
+        parts: dict[int, int] = dict.fromkeys(self._tracks, 0)
+        former: dict[int, float] = {}
+        waiting: deque[tuple[int, float, av.Packet]] = deque()
+        for packet in packets:
+            index, time = packet.stream_index, packet.pts
+            if index not in self._tracks:
+                by_pictures.sent(packet)
+            else:
+                now_s = former.get(index, 0.0) if time is None else float(time * packet.time_base)
+                if restarts(now_s - former.get(index, now_s), clock.is_round):
+                    parts[index] += 1
+                elif parts[index] < len(clock.shifts) - 1 and clock.last_s is not None:
+                    behind_s = clock.last_s - max(clock.begun_s, now_s + clock.shifts[parts[index]])
+                    if behind_s > _LATE_S:  # it had a gap at the join, so that its clock did not go back
+                        parts[index] = len(clock.shifts) - 1
+                former[index] = now_s
+                waiting.append((parts[index], now_s, packet))
+            if len(waiting) > _MOST_WAITING:  # the clock of the pictures has not restarted
+                parts = {track: min(part, len(clock.shifts) - 1) for track, part in parts.items()}
+                waiting = deque((min(part, len(clock.shifts) - 1), now, held) for part, now, held in waiting)
+            while waiting and waiting[0][0] < len(clock.shifts):
+                part, now_s, held = waiting.popleft()
+                yield from self._shifted(held, now_s, clock.shifts[part])
+        for _, now_s, held in waiting:
+            yield from self._shifted(held, now_s, clock.shifts[-1])
+
+    def _shifted(self, packet: av.Packet, time_s: float, shift_s: float) -> Iterator[tuple[float, av.Packet]]:
+        """Yields a packet with its time, moved to the clock of the pictures, unless sound is there already."""
+        ticks = round(shift_s / packet.time_base)
+        packet.pts = None if packet.pts is None else packet.pts + ticks
+        packet.dts = None if packet.dts is None else packet.dts + ticks
+        now_s, length_s = time_s + shift_s, float((packet.duration or 0) * packet.time_base)
+        # An edit list removes this packet, unless its end is audible.
+        if packet.pts is not None and now_s + length_s < 0:
+            return
+        track = self._tracks.get(packet.stream_index)
+        if track is not None and not track.follows(packet):
+            if not self._has_gone_back:
+                self._has_gone_back = True
+                self._say(f"the clock of its sound goes back after {self._end_s:.2f} s; what overlaps is left out")
+            return
+        yield now_s, packet
+
+    def _read(self, container: InputContainer, pictures: VideoStream) -> Iterator[av.Packet]:
+        """Yields the packets of the tracks and of the pictures, in the order of the file."""
         streams = [stream for stream in container.streams.audio if stream.index in self._tracks]
-        is_round = has_rounds(container)
-        times: dict[int, float] = {}
-        now = 0.0
         try:
-            for packet in container.demux(streams) if streams else ():
-                if not packet.size:
-                    continue
-                base = packet.time_base
-                if packet.pts is not None:
-                    packet.pts -= round(self._origin / base)
-                    now = float(packet.pts * base)
-                    before = times.get(packet.stream_index, now)
-                    if restarts(now - before, is_round):
-                        self._say(f"the clock of its sound restarts after {before:.2f} s, and the sound ends there")
-                        return
-                    times[packet.stream_index] = now
-                    # An edit list removes this packet, unless its end is audible.
-                    if now + float((packet.duration or 0) * base) < 0:
-                        continue
-                if packet.dts is not None:
-                    packet.dts -= round(self._origin / base)
-                yield now, packet
+            for packet in container.demux(pictures, *streams) if streams else ():
+                if packet.size:
+                    yield packet
         except (av.FFmpegError, ValueError, OSError) as error:
-            self._say(f"the sound is damaged and ends at {now:.2f} s ({error})")
+            self._say(f"the sound is damaged and ends at {self._end_s:.2f} s ({error})")
 
 
 class _Track:
@@ -413,6 +448,18 @@ class _Track:
 
     def __init__(self, output: AudioStream) -> None:
         self.output = output
+        self._last: Fraction | None = None
+
+    def follows(self, packet: av.Packet) -> bool:
+        """True if the output can hold the packet after the one before; it then counts as written."""
+        ticks, unit = packet.dts if packet.dts is not None else packet.pts, self.output.time_base
+        if ticks is None or not unit:
+            return True
+        time = ticks * packet.time_base
+        if self._last is not None and round(time / unit) <= round(self._last / unit):
+            return False
+        self._last = time
+        return True
 
     def packets(self, packet: av.Packet) -> list[av.Packet]:
         """Returns the packets to write for a packet of the source."""
