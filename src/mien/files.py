@@ -30,7 +30,8 @@ __all__ = [
     "sha256_of", "write_json", "write_text",
 ]  # fmt: skip
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Numbers of the errors of a full disk."""
 
 
 class SparedError(MienError):
@@ -297,7 +298,7 @@ def _unwritable(path: Path, error: Exception) -> MienError:
     if number is None and in_text:
         number = int(in_text[1])
         reason = os.strerror(number)
-    remedy = "free some space or choose another place" if number in _FULL else "choose another place"
+    remedy = "free some space or choose another place" if number in FULL else "choose another place"
     return MienError(f"{path}: cannot be written ({reason or error}); {remedy}")
 
 

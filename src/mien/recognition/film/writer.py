@@ -26,6 +26,7 @@ from mien.recognition.draw import CopyError, annotated
 from mien.recognition.faces import Record
 from mien.recognition.film.decoder import Clock, PacketClock, opened, restarts
 from mien.recognition.film.reader import About
+from mien.recognition.film.reserve import Reserve, reserved
 from mien.recognition.formats import Add, Ending
 
 # Encoders for each container, with settings of high quality and speed; the first one that this FFmpeg has is used.
@@ -42,6 +43,8 @@ _ENCODERS: dict[str, dict[str, dict[str, str]]] = {
 ENDINGS: tuple[str, ...] = tuple(_ENCODERS)
 """Endings of annotated films: H.264 in MP4, or MJPEG in AVI."""
 
+# FFmpeg writes so many bytes at once.
+_BUFFER = 1 << 18
 SLOWEST, FASTEST = 0.01, 1000.0
 """Range of the frame rate of annotated films, in frames a second."""
 
@@ -85,8 +88,8 @@ def write_annotated(
     Every record gives one frame, shown at its ``time_s`` (in AVI at the nearest tick of the rate). All frames get the
     size of the first one; an odd side loses a pixel, since the codecs need even sides. A frame that could not be
     decoded repeats the one before it. Whatever ends the block, Ctrl-C or an error, the film holds all frames until then
-    and can be played. No file is left, and a former one stays, if there is no frame yet or if the film itself cannot be
-    written.
+    and can be played; also on a full disk, for which some room is held in reserve. No file is left, and a former one
+    stays, if there is no frame yet or if the film itself cannot be written.
 
     Args:
         path: path of the film; it ends in .mp4 (H.264 if FFmpeg has an encoder) or .avi (MJPEG).
@@ -110,11 +113,20 @@ def write_annotated(
             f"{FASTEST:g}; leave out fewer frames"
         )
     ending = Ending()
-    with atomic_file(path, spare_newcomer=True, spare_all=spare_all) as temporary:
-        film = _Film(temporary, path, rate, time_base, end_s, sound, say or (lambda text: None))
+    with atomic_file(path, spare_newcomer=True, spare_all=spare_all) as temporary, reserved(temporary) as file:
+        film = _Film(file, path, rate, time_base, end_s, sound, say or (lambda text: None))
         try:
             with ending.held(film.write) as write:
-                yield write
+
+                def add(record: Record) -> None:
+                    write(record)
+                    if file.full is not None:  # outside of `write`, as the film itself is whole
+                        raise MienError(
+                            f"{path}: cannot be written on ({file.full.strerror}), and holds the film until "
+                            f"{record.time_s or 0.0:.2f} s; free some space or choose another place"
+                        )
+
+                yield add
             if film.empty:
                 ending.raise_again()
             film.finish(whole=not ending.is_early)
@@ -168,7 +180,7 @@ class _Film:
 
     def __init__(
         self,
-        file: Path,
+        file: Reserve,
         path: Path,
         rate: float,
         time_base: Fraction | None,
@@ -250,7 +262,7 @@ class _Film:
     def _open(self, pixels: np.ndarray) -> VideoStream:
         """Opens the output for frames of the size of the first one."""
         height, width = pixels.shape[:2]
-        self._output = av.open(str(self._file.absolute()), "w", format=self._kind[1:])
+        self._output = av.open(self._file, "w", format=self._kind[1:], buffer_size=_BUFFER)
         settings = _ENCODERS[self._kind][self._encoder]
         rate = Fraction(self._rate).limit_denominator(1001)
         stream = self._output.add_stream(self._encoder, rate=rate, options=dict(settings))
@@ -266,7 +278,7 @@ class _Film:
         if self._encoder == "mpeg4":
             self._remark(_NOT_H264)
         if self._sound_of is not None:
-            self._sound = Sound(self._sound_of, self._output, self._kind, self._remark)
+            self._sound = Sound(self._sound_of, self._output, self._file, self._kind, self._remark)
         return stream
 
     def _remark(self, text: str) -> None:
@@ -294,6 +306,7 @@ class _Film:
         for packet in packets:
             packet.duration = max(1, round(duration_s / self._base))  # MP4 uses only the last packet's
             self._output.mux(packet)
+            self._file.packets += 1
 
     def _fitted(self, pixels: np.ndarray) -> np.ndarray:
         """Brings a frame to the size of the first one: the largest scale that fits, centred on black."""
@@ -328,12 +341,15 @@ class Sound:
     Args:
         source: the film.
         output: container that gets the sound; nothing may be muxed into it yet.
+        file: its file, which counts the packets.
         kind: .mp4 or .avi.
         say: called with a line for sound that is re-encoded or left out.
     """
 
-    def __init__(self, source: Path, output: OutputContainer, kind: str, say: Callable[[str], None]) -> None:
-        self._output, self._say = output, say
+    def __init__(
+        self, source: Path, output: OutputContainer, file: Reserve, kind: str, say: Callable[[str], None]
+    ) -> None:
+        self._output, self._file, self._say = output, file, say
         self._files = ExitStack()
         # A second reader of the file, since pictures and sound are read at different paces.
         container, pictures = self._files.enter_context(opened(source))
@@ -374,7 +390,9 @@ class Sound:
     def _mux(self, packets: Callable[[], list[av.Packet]]) -> None:
         """Writes packets. If the format refuses them, as where their times overlap, the sound ends here."""
         try:
-            self._output.mux(packets())
+            for packet in packets():
+                self._output.mux(packet)
+                self._file.packets += 1
         except (av.FFmpegError, ValueError) as error:
             if isinstance(error, OSError):  # a full disk
                 raise
