@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from fractions import Fraction
 from functools import partial
+from math import floor
 from pathlib import Path
 
 import av
 import numpy as np
+from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
@@ -333,6 +335,9 @@ _USUAL_RATE, _RATES = 48_000, (48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 1
 _LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
 # Sound and pictures of a moment are at most this far apart in a file: in seconds, and in packets of sound.
 _LATE_S, _MOST_WAITING = 1.0, 500
+# AVI stores no times of sound: gaps between these lengths in seconds are filled with silence.
+_SHORTEST_GAP_S, _LONGEST_GAP_S = 0.1, 600.0
+_HALF = Fraction(1, 2)
 
 
 class Sound:
@@ -349,7 +354,7 @@ class Sound:
     def __init__(
         self, source: Path, output: OutputContainer, file: Reserve, kind: str, say: Callable[[str], None]
     ) -> None:
-        self._output, self._file, self._say = output, file, say
+        self._output, self._file, self._kind, self._say = output, file, kind, say
         self._files = ExitStack()
         # A second reader of the file, since pictures and sound are read at different paces.
         container, pictures = self._files.enter_context(opened(source))
@@ -387,7 +392,7 @@ class Sound:
         self._tracks.clear()
         self._files.close()
 
-    def _mux(self, packets: Callable[[], list[av.Packet]]) -> None:
+    def _mux(self, packets: Callable[[], Iterator[av.Packet]]) -> None:
         """Writes packets. If the format refuses them, as where their times overlap, the sound ends here."""
         try:
             for packet in packets():
@@ -448,7 +453,20 @@ class Sound:
                 self._has_gone_back = True
                 self._say(f"the clock of its sound goes back after {self._end_s:.2f} s; what overlaps is left out")
             return
+        if track is not None and self._kind == ".avi" and type(track) is _Track:
+            self._remark_gap(track, now_s, length_s)
         yield now_s, packet
+
+    def _remark_gap(self, track: _Track, now_s: float, length_s: float) -> None:
+        """Says once that AVI does not hold a gap in sound that is copied."""
+        gap_s = now_s - track.length_s
+        track.length_s += length_s
+        if gap_s > _SHORTEST_GAP_S and not track.has_gap:
+            track.has_gap = True
+            self._say(
+                f"AVI does not hold the gap in its sound before {now_s:.2f} s, after which it is {gap_s:.2f} s early; "
+                "choose .mp4"
+            )
 
     def _read(self, container: InputContainer, pictures: VideoStream) -> Iterator[av.Packet]:
         """Yields the packets of the tracks and of the pictures, in the order of the file."""
@@ -466,52 +484,93 @@ class _Track:
 
     def __init__(self, output: AudioStream) -> None:
         self.output = output
+        self.length_s, self.has_gap = 0.0, False
         self._last: Fraction | None = None
+        self._ticks: int | None = None
 
     def follows(self, packet: av.Packet) -> bool:
-        """True if the output can hold the packet after the one before; it then counts as written."""
-        ticks, unit = packet.dts if packet.dts is not None else packet.pts, self.output.time_base
-        if ticks is None or not unit:
+        """True if no sound before the packet overlaps it by half or more; it then counts as written."""
+        ticks = packet.dts if packet.dts is not None else packet.pts
+        if ticks is None:
             return True
-        time = ticks * packet.time_base
-        if self._last is not None and round(time / unit) <= round(self._last / unit):
+        time, length = ticks * packet.time_base, (packet.duration or 0) * packet.time_base
+        if self._last is not None and time <= self._last + length / 2:
             return False
         self._last = time
         return True
 
-    def packets(self, packet: av.Packet) -> list[av.Packet]:
-        """Returns the packets to write for a packet of the source."""
+    def packets(self, packet: av.Packet) -> Iterator[av.Packet]:
+        """Yields the packets to write for a packet of the source."""
         packet.stream = self.output
-        return [packet]
+        if self.output.time_base and packet.dts is not None:
+            # In AVI a tick is as long as a packet, so that times with jitter may be rounded to the same one.
+            unit = self.output.time_base / packet.time_base
+            ticks = floor(packet.dts / unit + _HALF)
+            if self._ticks is not None and ticks <= self._ticks:
+                late = round((self._ticks + 1 - ticks) * unit)
+                packet.pts, packet.dts = None if packet.pts is None else packet.pts + late, packet.dts + late
+            self._ticks = floor(packet.dts / unit + _HALF)
+        yield packet
 
-    def rest(self) -> list[av.Packet]:
-        """Returns the packets to write at the end."""
-        return []
+    def rest(self) -> Iterator[av.Packet]:
+        """Yields the packets to write at the end."""
+        yield from ()
 
 
 class _NewTrack(_Track):
-    """A sound stream that is decoded and re-encoded."""
+    """A sound stream that is decoded and re-encoded.
 
-    def __init__(self, source: AudioStream, output: AudioStream, form: str) -> None:
+    Args:
+        source: the stream.
+        output: gets the packets.
+        form: FFmpeg's name of the encoder's sample format.
+        fills: write silence in gaps, for a container that stores no times.
+    """
+
+    def __init__(self, source: AudioStream, output: AudioStream, form: str, fills: bool) -> None:
         super().__init__(output)
-        self._source = source
-        self._resampler = AudioResampler(form, output.codec_context.layout, output.codec_context.sample_rate)
+        self._source, self._form, self._fills = source, form, fills
+        self._rate = output.codec_context.sample_rate
+        self._resampler: AudioResampler | None = None
+        self._kind: tuple[str, str, int] | None = None
+        self._samples = 0
 
-    def packets(self, packet: av.Packet) -> list[av.Packet]:
+    def packets(self, packet: av.Packet) -> Iterator[av.Packet]:
         try:
             frames = self._source.decode(packet)
         except (av.FFmpegError, ValueError):
-            return []  # damaged: silence for a moment
-        return [
-            encoded
-            for frame in frames
-            for piece in self._resampler.resample(frame)
-            for encoded in self.output.encode(piece)
-        ]
+            return  # damaged: silence for a moment
+        for frame in frames:
+            kind = (frame.format.name, frame.layout.name, frame.sample_rate)
+            if kind != self._kind:  # it changes from one programme of a broadcast to the next
+                yield from self._resampled(None)
+                self._resampler = AudioResampler(self._form, self.output.codec_context.layout, self._rate)
+                self._kind = kind
+            if self._fills and frame.time is not None:
+                yield from self._silence(round(frame.time * self._rate) - self._samples)
+            yield from self._resampled(frame)
 
-    def rest(self) -> list[av.Packet]:
-        pieces = self._resampler.resample(None)
-        return [encoded for piece in pieces for encoded in self.output.encode(piece)] + self.output.encode(None)
+    def rest(self) -> Iterator[av.Packet]:
+        yield from self._resampled(None)
+        yield from self.output.encode(None)
+
+    def _resampled(self, frame: AudioFrame | None) -> Iterator[av.Packet]:
+        for piece in [] if self._resampler is None else self._resampler.resample(frame):
+            self._samples += piece.samples
+            yield from self.output.encode(piece)
+
+    def _silence(self, samples: int) -> Iterator[av.Packet]:
+        """Yields silence for a gap of so many samples, in pieces of a second."""
+        if not _SHORTEST_GAP_S < samples / self._rate < _LONGEST_GAP_S:
+            return
+        layout = self.output.codec_context.layout
+        for start in range(0, samples, self._rate):
+            count = min(self._rate, samples - start)
+            zeros = np.zeros((1, count * layout.nb_channels), np.int16)
+            piece = AudioFrame.from_ndarray(zeros, self._form, layout.name)
+            piece.sample_rate, piece.pts, piece.time_base = self._rate, self._samples, Fraction(1, self._rate)
+            self._samples += count
+            yield from self.output.encode(piece)
 
 
 def _track(stream: AudioStream, output: OutputContainer, kind: str, say: Callable[[str], None]) -> _Track:
@@ -526,7 +585,7 @@ def _track(stream: AudioStream, output: OutputContainer, kind: str, say: Callabl
     new.codec_context.layout = _LAYOUTS.get(stream.codec_context.layout.nb_channels, "stereo")
     new.codec_context.time_base = Fraction(1, new.codec_context.sample_rate)
     say(f"its sound ({_name(stream)}) was encoded anew as {name}, as {kind[1:].upper()} does not hold it well")
-    return _NewTrack(stream, new, form)
+    return _NewTrack(stream, new, form, fills=kind == ".avi")
 
 
 def _name(stream: AudioStream) -> str:
