@@ -51,6 +51,8 @@ _RUNNING_CLOCKS = ("mpegts", "mpeg")
 _PIECES = (*_RUNNING_CLOCKS, "mpegvideo", "m4v", "h264", "hevc", "obu")
 # Reading ends after this many demuxer errors in a row.
 _FAILURES = 100
+# Pictures of H.264 and H.265 are shown at most so many packets late.
+_MOST_REORDERED = 16
 # A clock that jumps back by more than this has restarted, as where two recordings are joined.
 _RESTART_S = 0.5
 # A running clock has 33 bits of 90 kHz. FFmpeg takes one that has restarted for one that went round, and adds a round.
@@ -377,19 +379,23 @@ class PacketClock:
 
     def sent(self, packet: av.Packet) -> None:
         """Adds the next packet."""
-        shown_at = packet.pts if packet.pts is not None else packet.dts
-        decoded_at = packet.dts if packet.dts is not None else shown_at
-        if shown_at is None or decoded_at is None:
-            return
-        if self._decoded is not None and decoded_at * packet.time_base < self._decoded:
-            self._pass(None)  # those of the recording before
-        self._decoded = decoded_at * packet.time_base
-        heappush(self._waiting, shown_at * packet.time_base)
-        self._pass(self._decoded)
+        base = packet.time_base
+        decoded_at = None if packet.dts is None else packet.dts * base
+        shown_at = decoded_at if packet.pts is None else packet.pts * base
+        if decoded_at is not None:
+            if self._decoded is not None and decoded_at < self._decoded:
+                self._pass(len(self._waiting))  # those of the recording before
+            self._decoded = decoded_at
+        if shown_at is not None:
+            heappush(self._waiting, shown_at)
+        # No packet is shown before it is decoded, so no earlier one can come.
+        while self._waiting and self._decoded is not None and self._waiting[0] <= self._decoded:
+            self._pass(1)
+        self._pass(len(self._waiting) - _MOST_REORDERED)
 
-    def _pass(self, until: Fraction | None) -> None:
-        """Passes the times up to one on: no packet is shown before it is decoded, so no earlier one can come."""
-        while self._waiting and (until is None or self._waiting[0] <= until):
+    def _pass(self, count: int) -> None:
+        """Passes the earliest times on."""
+        for _ in range(count):
             self._clock.at(float(heappop(self._waiting)))
 
 
