@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Literal
 
 import av
@@ -175,7 +176,7 @@ def test_sound_whose_layout_changes_goes_on(tmp_path: Path) -> None:
     with av.open(str(mono)) as film, av.open(str(tmp_path / "stereo.ts"), "w") as output:
         pictures = output.add_stream_from_template(film.streams.video[0])
         sound = output.add_stream("aac", rate=48_000)
-        sound.codec_context.layout = "stereo"  # type: ignore[union-attr]
+        sound.codec_context.layout = "stereo"
         resampler = av.AudioResampler("fltp", "stereo", 48_000)
         for packet in film.demux():
             if packet.stream.type == "video" and packet.size:
@@ -183,8 +184,8 @@ def test_sound_whose_layout_changes_goes_on(tmp_path: Path) -> None:
                 output.mux(packet)
             for frame in packet.decode() if packet.stream.type == "audio" else []:
                 for piece in resampler.resample(frame):  # type: ignore[arg-type]
-                    output.mux(sound.encode(piece))  # type: ignore[union-attr]
-        output.mux(sound.encode(None))  # type: ignore[union-attr]
+                    output.mux(sound.encode(piece))
+        output.mux(sound.encode(None))
     source.write_bytes(mono.read_bytes() + (tmp_path / "stereo.ts").read_bytes())
     copied(source, tmp_path / "out.avi")
     assert tone(tmp_path / "out.avi")[1] == pytest.approx(4.0, abs=0.1)
@@ -450,3 +451,33 @@ except MienError as error:
             completed.stdout == f"{tmp_path / 'out.avi'}: cannot be written (File too large); choose another place\n"
         ), completed
         assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize("name", ["out.mp4", "out.avi"])
+    def test_a_disk_that_gets_full_keeps_the_film_until_then(
+        self, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        source = numbered(tmp_path / "film.mp4", 10, sound="aac", sound_s=60.0)
+        path = tmp_path / name
+        path.write_text("the former one")
+        disk_size = source.stat().st_size + (3 << 19)
+
+        def usage(folder: Path) -> SimpleNamespace:
+            return SimpleNamespace(
+                total=disk_size, free=disk_size - sum(entry.stat().st_size for entry in folder.iterdir())
+            )
+
+        monkeypatch.setattr(writer.shutil, "disk_usage", usage)
+        written = 0
+        with (
+            pytest.raises(MienError, match="cannot be written on, as the disk is full, and holds the film") as raised,
+            write_annotated(path, 25, sound=source) as add,
+        ):
+            for record in records(1500):
+                written += 1
+                add(record)
+        numbers = [number_of(row.pixels) for row in frames(path) if row.pixels is not None]
+        assert numbers == list(range(written)) and 20 < written < 1500
+        assert f"until {(written - 1) / 25:.2f} s; free some space or choose another place" in str(raised.value)
+        assert tone(path)[1] == pytest.approx(written / 25, abs=0.06)
+        assert {entry.name for entry in tmp_path.iterdir()} == {"film.mp4", name}
+        assert usage(tmp_path).free > 0

@@ -30,8 +30,7 @@ __all__ = [
     "remove_leftovers", "sha256_of", "write_json", "write_text",
 ]  # fmt: skip
 
-FULL = (errno.ENOSPC, errno.EDQUOT)
-"""Numbers of the errors of a full disk."""
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class SparedError(MienError):
@@ -308,7 +307,7 @@ def _unwritable(path: Path, error: Exception) -> MienError:
     if number is None and in_text:
         number = int(in_text[1])
         reason = os.strerror(number)
-    remedy = "free some space or choose another place" if number in FULL else "choose another place"
+    remedy = "free some space or choose another place" if number in _FULL else "choose another place"
     return MienError(f"{path}: cannot be written ({reason or error}); {remedy}")
 
 

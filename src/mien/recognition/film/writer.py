@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
@@ -28,7 +29,6 @@ from mien.recognition.draw import CopyError, annotated
 from mien.recognition.faces import Record
 from mien.recognition.film.decoder import Clock, PacketClock, opened, restarts
 from mien.recognition.film.reader import About
-from mien.recognition.film.reserve import Reserve, reserved
 from mien.recognition.formats import Add, Ending
 
 # Encoders for each container, with settings of high quality and speed; the first one that this FFmpeg has is used.
@@ -45,8 +45,10 @@ _ENCODERS: dict[str, dict[str, dict[str, str]]] = {
 ENDINGS: tuple[str, ...] = tuple(_ENCODERS)
 """Endings of annotated films: H.264 in MP4, or MJPEG in AVI."""
 
-# FFmpeg writes so many bytes at once.
-_BUFFER = 1 << 18
+# Bytes that a film may still need to be finished: at least these, so many of its packets, which encoder and muxer hold
+# back, and its index, with an entry for each packet of the pictures and for up to so many of the sound in a second.
+_LEAST_ROOM, _HELD_BACK, _ENTRY, _SOUND_PACKETS = 1 << 18, 256, 32, 100
+
 SLOWEST, FASTEST = 0.01, 1000.0
 """Range of the frame rate of annotated films, in frames a second."""
 
@@ -90,8 +92,8 @@ def write_annotated(
     Every record gives one frame, shown at its ``time_s`` (in AVI at the nearest tick of the rate). All frames get the
     size of the first one; an odd side loses a pixel, since the codecs need even sides. A frame that could not be
     decoded repeats the one before it. Whatever ends the block, Ctrl-C or an error, the film holds all frames until then
-    and can be played; also on a full disk, for which some room is held in reserve. No file is left, and a former one
-    stays, if there is no frame yet or if the film itself cannot be written.
+    and can be played; on a disk that gets full it ends while there is room to finish it. No file is left, and a former
+    one stays, if there is no frame yet or if the film itself cannot be written.
 
     Args:
         path: path of the film; it ends in .mp4 (H.264 if FFmpeg has an encoder) or .avi (MJPEG).
@@ -115,16 +117,16 @@ def write_annotated(
             f"{FASTEST:g}; leave out fewer frames"
         )
     ending = Ending()
-    with atomic_file(path, spare_newcomer=True, spare_all=spare_all) as temporary, reserved(temporary) as file:
-        film = _Film(file, path, rate, time_base, end_s, sound, say or (lambda text: None))
+    with atomic_file(path, spare_newcomer=True, spare_all=spare_all) as temporary:
+        film = _Film(temporary, path, rate, time_base, end_s, sound, say or (lambda text: None))
         try:
             with ending.held(film.write) as write:
 
                 def add(record: Record) -> None:
                     write(record)
-                    if file.full is not None:  # outside of `write`, as the film itself is whole
+                    if not film.has_room():  # outside of `write`, as the film itself is whole
                         raise MienError(
-                            f"{path}: cannot be written on ({file.full.strerror}), and holds the film until "
+                            f"{path}: cannot be written on, as the disk is full, and holds the film until "
                             f"{record.time_s or 0.0:.2f} s; free some space or choose another place"
                         )
 
@@ -182,7 +184,7 @@ class _Film:
 
     def __init__(
         self,
-        file: Reserve,
+        file: Path,
         path: Path,
         rate: float,
         time_base: Fraction | None,
@@ -202,6 +204,7 @@ class _Film:
         self._last: np.ndarray | None = None
         self._owed: list[float] = []
         self._ticks_written = -1
+        self._packets = self._bytes = 0
 
     @property
     def empty(self) -> bool:
@@ -222,6 +225,13 @@ class _Film:
             self._put(np.zeros_like(self._last), earlier)
         self._owed.clear()
         self._put(self._last, time_s)
+
+    def has_room(self) -> bool:
+        """False if the disk has hardly more room than it takes to finish the film."""
+        entries = self._packets + _SOUND_PACKETS * float(self._ticks_written * self._base)
+        needed = _LEAST_ROOM + _HELD_BACK * self._bytes / max(1, self._packets) + _ENTRY * entries
+        disk = shutil.disk_usage(self._file.parent)
+        return self.empty or not disk.total or disk.free > needed  # some network disks do not know their size
 
     def finish(self, whole: bool) -> None:
         """Finishes the film.
@@ -264,7 +274,7 @@ class _Film:
     def _open(self, pixels: np.ndarray) -> VideoStream:
         """Opens the output for frames of the size of the first one."""
         height, width = pixels.shape[:2]
-        self._output = av.open(self._file, "w", format=self._kind[1:], buffer_size=_BUFFER)
+        self._output = av.open(str(self._file.absolute()), "w", format=self._kind[1:])
         settings = _ENCODERS[self._kind][self._encoder]
         rate = Fraction(self._rate).limit_denominator(1001)
         stream = self._output.add_stream(self._encoder, rate=rate, options=dict(settings))
@@ -280,7 +290,7 @@ class _Film:
         if self._encoder == "mpeg4":
             self._remark(_NOT_H264)
         if self._sound_of is not None:
-            self._sound = Sound(self._sound_of, self._output, self._file, self._kind, self._remark)
+            self._sound = Sound(self._sound_of, self._output, self._kind, self._remark)
         return stream
 
     def _remark(self, text: str) -> None:
@@ -307,8 +317,8 @@ class _Film:
         assert self._output is not None
         for packet in packets:
             packet.duration = max(1, round(duration_s / self._base))  # MP4 uses only the last packet's
+            self._packets, self._bytes = self._packets + 1, self._bytes + packet.size
             self._output.mux(packet)
-            self._file.packets += 1
 
     def _fitted(self, pixels: np.ndarray) -> np.ndarray:
         """Brings a frame to the size of the first one: the largest scale that fits, centred on black."""
@@ -346,15 +356,12 @@ class Sound:
     Args:
         source: the film.
         output: container that gets the sound; nothing may be muxed into it yet.
-        file: its file, which counts the packets.
         kind: .mp4 or .avi.
         say: called with a line for sound that is re-encoded or left out.
     """
 
-    def __init__(
-        self, source: Path, output: OutputContainer, file: Reserve, kind: str, say: Callable[[str], None]
-    ) -> None:
-        self._output, self._file, self._kind, self._say = output, file, kind, say
+    def __init__(self, source: Path, output: OutputContainer, kind: str, say: Callable[[str], None]) -> None:
+        self._output, self._kind, self._say = output, kind, say
         self._files = ExitStack()
         # A second reader of the file, since pictures and sound are read at different paces.
         container, pictures = self._files.enter_context(opened(source))
@@ -397,7 +404,6 @@ class Sound:
         try:
             for packet in packets():
                 self._output.mux(packet)
-                self._file.packets += 1
         except (av.FFmpegError, ValueError) as error:
             if isinstance(error, OSError):  # a full disk
                 raise
