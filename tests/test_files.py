@@ -122,14 +122,18 @@ def test_a_second_rename_that_fails_keeps_the_former_folder(tmp_path: Path, monk
     assert [entry.name for entry in tmp_path.iterdir()] == ["model"]
 
 
-def test_a_file_whose_place_is_a_folder_is_told_before_any_work(tmp_path: Path) -> None:
-    (tmp_path / "a.json").mkdir()
+@pytest.mark.parametrize("is_link", [False, True])
+def test_a_file_whose_place_is_a_folder_is_told_before_any_work(is_link: bool, tmp_path: Path) -> None:
+    folder, place = tmp_path / "folder", tmp_path / "a.json"
+    folder.mkdir()
+    place.symlink_to("folder") if is_link else folder.rename(place)
     with (
         pytest.raises(MienError, match=r"a\.json: is a folder, expected the name of a file"),
-        atomic_file(tmp_path / "a.json", spare_newcomer=True),
+        atomic_file(place, spare_newcomer=True),
     ):
         raise AssertionError("hours of work")
-    assert [entry.name for entry in tmp_path.iterdir()] == ["a.json"]
+    assert place.is_dir() and place.is_symlink() == is_link
+    assert len(list(tmp_path.iterdir())) == 1 + is_link
 
 
 def test_a_place_that_is_a_file_is_told(tmp_path: Path) -> None:

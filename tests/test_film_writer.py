@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Literal
 
 import av
 import numpy as np
 import pytest
-from film_helpers import HEIGHT, WIDTH, number_of, numbered, picture
+from film_helpers import HEIGHT, WIDTH, number_of, numbered, picture, write
 
 from mien.errors import MienError
 from mien.recognition.draw import COLOURS
@@ -116,32 +118,131 @@ def test_sound_that_the_container_does_not_hold_is_encoded_anew_and_told(tmp_pat
 
 @pytest.mark.parametrize(("name", "sound"), [("out.mp4", "aac"), ("out.avi", "aac"), ("out.avi", "mp2")])
 @pytest.mark.parametrize(
-    ("first", "second", "reason"),
-    [
-        (0.0, 0.0, "the clock of its sound restarts after"),
-        (900.0, 0.0, "the clock of its sound restarts after"),  # which FFmpeg takes for 26.5 hours later
-        (0.0, 1.7, "the sound cannot be written beyond"),
-    ],
+    ("first", "second", "late", "early_s"),
+    [(0.0, 0.0, 0, 0.0), (900.0, 0.0, 10, 0.4), (0.0, 1.7, 0, 0.0)],  # FFmpeg takes the second for 26.5 hours later
 )
-def test_sound_whose_clock_goes_back_ends_and_the_film_goes_on(
-    first: float, second: float, reason: str, name: str, sound: str, tmp_path: Path
+def test_joined_recordings_keep_pictures_and_sound_together(
+    first: float, second: float, late: int, early_s: float, name: str, sound: str, tmp_path: Path
 ) -> None:
-    """Two recordings of a broadcast that were joined, as by ``cat``."""
+    """Two recordings of a broadcast that were joined, as by ``cat``; in each the sound ends before the pictures."""
     source = tmp_path / "joined.ts"
     with source.open("wb") as file:
         for offset in (first, second):
-            options = {"output_ts_offset": str(offset)}
-            piece = numbered(tmp_path / "piece.ts", 50, "libx264", sound=sound, sound_s=2.0, container=options)
+            piece = numbered(
+                tmp_path / "piece.ts", 50, "libx264", times=range(late, late + 50), sound=sound, sound_s=2.0,
+                container={"output_ts_offset": str(offset)},
+            )  # fmt: skip
             file.write(piece.read_bytes())
     *_, message = copied(source, tmp_path / name)
-    assert message.startswith(f"{tmp_path / name}: {reason} ") and "ends there" in message and ".tmp" not in message
+    reason = "the clock of its sound goes back after"
+    assert message.startswith(f"{tmp_path / name}: {reason} ") and message.endswith(" s; what overlaps is left out")
     assert float(message.split(reason)[1].split(" s")[0]) == pytest.approx(2.0, abs=0.06)
     rows = list(frames(tmp_path / name))
     numbers = [number_of(row.pixels) for row in rows if row.pixels is not None]
     assert numbers[:48] == [*range(48)] and numbers[-49:] == [*range(1, 50)], "at the join a packet counts as damaged"
     if second == 0 or name == "out.mp4":  # in AVI frames that overlap take a tick each
-        assert rows[-1].time_s - rows[0].time_s == pytest.approx(99 / 25 if second == 0 else 3.58, abs=0.07)
-    assert tone(tmp_path / name)[1] == pytest.approx(2.0, abs=0.1)
+        assert rows[-1].time_s - rows[0].time_s == pytest.approx(
+            99 / 25 + (name == "out.avi") * early_s if second == 0 else 3.58, abs=0.07
+        )
+        assert tone(tmp_path / name)[1] == pytest.approx(rows[-1].time_s + 0.04 - early_s, abs=0.05)
+
+
+def test_sound_with_a_gap_at_the_join_meets_the_pictures_again(tmp_path: Path) -> None:
+    """The sound of the first recording ends so early that its clock hardly goes back at the join."""
+    source = tmp_path / "joined.ts"
+    with source.open("wb") as file:
+        for count, sound_s in ((50, 0.3), (75, 2.6)):
+            piece = numbered(tmp_path / "piece.ts", count, "libx264", sound="aac", sound_s=sound_s)
+            file.write(piece.read_bytes())
+    copied(source, tmp_path / "out.mp4")
+    last_s = [row.time_s for row in frames(tmp_path / "out.mp4")][-1]
+    assert last_s == pytest.approx(5.0, abs=0.05) and tone(tmp_path / "out.mp4")[1] == pytest.approx(4.6, abs=0.07)
+
+
+def test_sound_that_goes_back_alone_is_left_out_until_it_has_caught_up(tmp_path: Path) -> None:
+    source = tmp_path / "joined.ts"
+    whole = numbered(tmp_path / "piece.ts", 50, "libx264", sound="aac", sound_s=2.0).read_bytes()
+    alone = write(tmp_path / "alone.ts", [], "", sound="aac", sound_s=3.0, container={"mpegts_start_pid": "257"})
+    source.write_bytes(whole + alone.read_bytes())
+    (message,) = copied(source, tmp_path / "out.mp4")
+    assert "the clock of its sound goes back after" in message
+    assert tone(tmp_path / "out.mp4")[1] == pytest.approx(3.0, abs=0.1)
+
+
+def test_sound_whose_layout_changes_goes_on(tmp_path: Path) -> None:
+    """Broadcasts change from stereo to mono, or to 5.1, with the programme."""
+    source = tmp_path / "joined.ts"
+    mono = numbered(tmp_path / "mono.ts", 50, "libx264", sound="aac", sound_s=2.0)
+    with av.open(str(mono)) as film, av.open(str(tmp_path / "stereo.ts"), "w") as output:
+        pictures = output.add_stream_from_template(film.streams.video[0])
+        sound = output.add_stream("aac", rate=48_000)
+        sound.codec_context.layout = "stereo"
+        resampler = av.AudioResampler("fltp", "stereo", 48_000)
+        for packet in film.demux():
+            if packet.stream.type == "video" and packet.size:
+                packet.stream = pictures
+                output.mux(packet)
+            for frame in packet.decode() if packet.stream.type == "audio" else []:
+                for piece in resampler.resample(frame):  # type: ignore[arg-type]
+                    output.mux(sound.encode(piece))
+        output.mux(sound.encode(None))
+    source.write_bytes(mono.read_bytes() + (tmp_path / "stereo.ts").read_bytes())
+    copied(source, tmp_path / "out.avi")
+    assert tone(tmp_path / "out.avi")[1] == pytest.approx(4.0, abs=0.1)
+
+
+def with_later_sound(source: Path, path: Path, from_s: float, by_s: float) -> Path:
+    """A copy of a film whose sound, from a time on, comes later."""
+    with av.open(str(source)) as film, av.open(str(path), "w") as output:
+        streams = {stream.index: output.add_stream_from_template(stream) for stream in film.streams}
+        for packet in film.demux():
+            if packet.size:
+                assert packet.pts is not None
+                if packet.stream.type == "audio" and packet.pts * packet.time_base >= from_s:
+                    packet.pts += round(by_s / packet.time_base)
+                    packet.dts = packet.pts
+                packet.stream = streams[packet.stream_index]
+                output.mux(packet)
+    return path
+
+
+@pytest.mark.parametrize("from_s", [-1.0, 1.0])
+def test_avi_which_stores_no_times_of_sound_gets_silence_in_gaps(from_s: float, tmp_path: Path) -> None:
+    whole = numbered(tmp_path / "whole.mkv", 75, "libx264", sound="aac", sound_s=2.0)
+    source = with_later_sound(whole, tmp_path / "film.mkv", from_s, 0.8)
+    copied(source, tmp_path / "out.avi")
+    assert tone(tmp_path / "out.avi")[1] == pytest.approx(2.8, abs=0.05)
+    with av.open(str(tmp_path / "out.avi")) as film:
+        levels = np.concatenate([np.abs(piece.to_ndarray().astype(int)).ravel() for piece in film.decode(audio=0)])
+    hundredths = levels[: len(levels) // 480 * 480].reshape(-1, 480)
+    quiet_s = float((hundredths.max(axis=1) < 50).sum()) / 100
+    assert quiet_s == pytest.approx(0.8, abs=0.06)
+
+
+def test_times_with_jitter_do_not_end_the_sound_of_avi(tmp_path: Path) -> None:
+    """In AVI a tick is as long as a packet, here 24 ms, and the times lie half-way between two."""
+    whole = numbered(tmp_path / "whole.mkv", 75, "libx264", sound="mp2", sound_s=3.0)
+    with av.open(str(whole)) as film, av.open(str(tmp_path / "film.mkv"), "w") as output:
+        streams = {stream.index: output.add_stream_from_template(stream) for stream in film.streams}
+        for index, packet in enumerate(film.demux()):
+            if packet.size:
+                if packet.stream.type == "audio":
+                    assert packet.pts is not None and packet.time_base == Fraction(1, 1000)
+                    packet.pts = packet.dts = packet.pts + 12 + index % 3
+                packet.stream = streams[packet.stream_index]
+                output.mux(packet)
+    assert copied(tmp_path / "film.mkv", tmp_path / "out.avi") == []
+    with av.open(str(whole)) as film, av.open(str(tmp_path / "out.avi")) as written:
+        first, second = ([bytes(packet) for packet in each.demux(audio=0) if packet.size] for each in (film, written))
+    assert first == second and len(first) == 125
+
+
+def test_a_gap_in_sound_that_is_copied_into_avi_is_told(tmp_path: Path) -> None:
+    whole = numbered(tmp_path / "whole.mkv", 75, "libx264", sound="mp2", sound_s=2.0)
+    source = with_later_sound(whole, tmp_path / "film.mkv", 1.0, 0.8)
+    (message,) = copied(source, tmp_path / "out.avi")
+    reason = r"AVI does not hold the gap in its sound before 1\.8\d s, after which it is 0\.\d\d s early; choose \.mp4"
+    assert re.search(reason, message)
 
 
 def test_sound_may_be_left_out(tmp_path: Path) -> None:
@@ -350,3 +451,33 @@ except MienError as error:
             completed.stdout == f"{tmp_path / 'out.avi'}: cannot be written (File too large); choose another place\n"
         ), completed
         assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize("name", ["out.mp4", "out.avi"])
+    def test_a_disk_that_gets_full_keeps_the_film_until_then(
+        self, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        source = numbered(tmp_path / "film.mp4", 10, sound="aac", sound_s=60.0)
+        path = tmp_path / name
+        path.write_text("the former one")
+        disk_size = source.stat().st_size + (3 << 19)
+
+        def usage(folder: Path) -> SimpleNamespace:
+            return SimpleNamespace(
+                total=disk_size, free=disk_size - sum(entry.stat().st_size for entry in folder.iterdir())
+            )
+
+        monkeypatch.setattr(writer.shutil, "disk_usage", usage)
+        written = 0
+        with (
+            pytest.raises(MienError, match="cannot be written on, as the disk is full, and holds the film") as raised,
+            write_annotated(path, 25, sound=source) as add,
+        ):
+            for record in records(1500):
+                written += 1
+                add(record)
+        numbers = [number_of(row.pixels) for row in frames(path) if row.pixels is not None]
+        assert numbers == list(range(written)) and 20 < written < 1500
+        assert f"until {(written - 1) / 25:.2f} s; free some space or choose another place" in str(raised.value)
+        assert tone(path)[1] == pytest.approx(written / 25, abs=0.06)
+        assert {entry.name for entry in tmp_path.iterdir()} == {"film.mp4", name}
+        assert usage(tmp_path).free > 0

@@ -26,8 +26,8 @@ LARGEST_JSON = 64 * 2**20
 
 __all__ = [
     "SparedError", "atomic_file", "atomic_folder", "ensure_writable", "expanded", "free_path", "read_json",
-    "read_json_object", "recover_folder", "refuse_inputs", "refuse_others", "refuse_unknown", "remove_leftovers",
-    "sha256_of", "write_json", "write_text",
+    "read_json_object", "recover_folder", "refuse_folder", "refuse_inputs", "refuse_others", "refuse_unknown",
+    "remove_leftovers", "sha256_of", "write_json", "write_text",
 ]  # fmt: skip
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -61,8 +61,8 @@ def atomic_file(
         spare_all: nor one that was there before, for a path that was free when it was chosen.
 
     Raises:
-        MienError: the disk is full or the folder cannot be written to; ``path`` is unchanged. Or ``path`` is a folder,
-            which is said before the block.
+        MienError: the disk is full or the folder cannot be written to; ``path`` is unchanged. Or ``path`` is a folder
+            or a link to one, which is said before the block.
         SparedError (a MienError): a newcomer was spared; the message says where the new file is.
     """
     try:
@@ -70,8 +70,8 @@ def atomic_file(
             path.parent.mkdir(parents=True, exist_ok=True)
             _clear_once(path.parent)
         before = None if spare_all else identity(path)
-        if before is not None and stat.S_ISDIR(os.lstat(path).st_mode):
-            raise MienError(f"{path}: is a folder, expected the name of a file; choose another place")
+        if before is not None:
+            refuse_folder(path)
         with temporary_file(path.parent) as temporary:
             yield temporary
             if not stat.S_ISREG(os.lstat(temporary).st_mode):
@@ -199,6 +199,16 @@ def refuse_unknown(folder: Path, names: Iterable[str], writer: str) -> None:
         raise MienError(
             f"{folder}: holds {foreign_names[0]}, which no {writer} wrote; choose another --out, or empty the folder"
         )
+
+
+def refuse_folder(path: Path) -> None:
+    """Checks, before any work, that the path of a file to write is no folder and no link to one.
+
+    Raises:
+        MienError: it is.
+    """
+    if os.path.isdir(path):
+        raise MienError(f"{path}: is a folder, expected the name of a file; choose another place")
 
 
 def write_text(path: Path, text: str) -> None:

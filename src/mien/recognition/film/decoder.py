@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
+from heapq import heappop, heappush
 from pathlib import Path
 from typing import IO
 
@@ -50,6 +51,8 @@ _RUNNING_CLOCKS = ("mpegts", "mpeg")
 _PIECES = (*_RUNNING_CLOCKS, "mpegvideo", "m4v", "h264", "hevc", "obu")
 # Reading ends after this many demuxer errors in a row.
 _FAILURES = 100
+# Pictures of H.264 and H.265 are shown at most so many packets late.
+_MOST_REORDERED = 16
 # A clock that jumps back by more than this has restarted, as where two recordings are joined.
 _RESTART_S = 0.5
 # A running clock has 33 bits of 90 kHz. FFmpeg takes one that has restarted for one that went round, and adds a round.
@@ -168,17 +171,12 @@ def origin_of(container: InputContainer) -> Fraction:
     return Fraction(0)
 
 
-def has_rounds(container: InputContainer) -> bool:
-    """True if the clock of a container starts anywhere and goes round, as that of a broadcast does."""
-    return container.format.name in _RUNNING_CLOCKS
-
-
 def restarts(jump_s: float, is_round: bool) -> bool:
     """True if a step of a container's clock from one frame to the next means that it has restarted.
 
     Args:
         jump_s: the step in seconds.
-        is_round: ``has_rounds`` of the container.
+        is_round: True if the clock starts anywhere and goes round, as that of a broadcast does.
     """
     return jump_s <= -_RESTART_S or (is_round and jump_s > _ROUND_S / 2)
 
@@ -189,7 +187,7 @@ def shown(container: InputContainer, stream: VideoStream) -> Iterator[Shown]:
     A frame with a damaged packet has no picture. Three kinds of packets give no frame: empty ones, those that an edit
     list removes, and those before the first key frame of a recording that begins in the middle.
     """
-    clock = _Clock(1 / rate_of(stream), float(origin_of(container)), has_rounds(container))
+    clock = Clock(container, stream)
     yield from deinterlaced(Shown(clock.at(time), picture) for time, picture in _decoded(container, stream))
 
 
@@ -332,28 +330,73 @@ class _TimeGuess:
         return decoded_at
 
 
-class _Clock:
-    """Makes increasing times from a container's times, some of which may be missing, equal, or restart."""
+class Clock:
+    """Makes increasing times from a container's times, some of which may be missing, equal, or restart.
 
-    def __init__(self, period: float, origin: float, is_round: bool) -> None:
-        self._period, self._shift, self._is_round = period, -origin, is_round
-        self._last: float | None = None
+    Attributes:
+        shifts: seconds that are added to the container's times, for each of the recordings that were joined; the clock
+            restarts from one to the next.
+        begun_s: time at which the last of them begins, in seconds.
+        last_s: time of the last frame in seconds; None before the first.
+        is_round: True if the container's clock starts anywhere and goes round, as that of a broadcast does.
+    """
+
+    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
+        self.is_round = container.format.name in _RUNNING_CLOCKS
+        self.shifts = [-float(origin_of(container))]
+        self.begun_s = 0.0
+        self.last_s: float | None = None
+        self._period = 1 / rate_of(stream)
 
     def at(self, time_s: float | None) -> float:
         """Returns the time of the next frame in seconds; ``time_s`` is the container's time."""
-        if self._last is None:
-            now = 0.0 if time_s is None else time_s + self._shift
+        if self.last_s is None:
+            now = 0.0 if time_s is None else time_s + self.shifts[-1]
         elif time_s is None:
-            now = self._last + self._period
+            now = self.last_s + self._period
         else:
-            now = time_s + self._shift
-            if restarts(now - self._last, self._is_round):
-                self._shift += self._last + self._period - now
-                now = self._last + self._period
-            elif now <= self._last:
-                now = self._last + 1e-3
-        self._last = now
+            now = time_s + self.shifts[-1]
+            if restarts(now - self.last_s, self.is_round):
+                self.shifts.append(self.shifts[-1] + self.last_s + self._period - now)
+                now = self.begun_s = self.last_s + self._period
+            elif now <= self.last_s:
+                now = self.last_s + 1e-3
+        self.last_s = now
         return now
+
+
+class PacketClock:
+    """The clock of the pictures by their packets alone, without decoding them: it is a few packets behind.
+
+    Args:
+        clock: gets the time of each packet, in the order in which the pictures are shown.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._waiting: list[Fraction] = []
+        self._decoded: Fraction | None = None
+
+    def sent(self, packet: av.Packet) -> None:
+        """Adds the next packet."""
+        base = packet.time_base
+        decoded_at = None if packet.dts is None else packet.dts * base
+        shown_at = decoded_at if packet.pts is None else packet.pts * base
+        if decoded_at is not None:
+            if self._decoded is not None and decoded_at < self._decoded:
+                self._pass(len(self._waiting))  # those of the recording before
+            self._decoded = decoded_at
+        if shown_at is not None:
+            heappush(self._waiting, shown_at)
+        # No packet is shown before it is decoded, so no earlier one can come.
+        while self._waiting and self._decoded is not None and self._waiting[0] <= self._decoded:
+            self._pass(1)
+        self._pass(len(self._waiting) - _MOST_REORDERED)
+
+    def _pass(self, count: int) -> None:
+        """Passes the earliest times on."""
+        for _ in range(count):
+            self._clock.at(float(heappop(self._waiting)))
 
 
 _SEGMENT, _CLUSTER = 0x18538067, 0x1F43B675

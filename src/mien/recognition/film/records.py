@@ -15,7 +15,7 @@ from mien.errors import MienError
 from mien.recognition.arguments import WrongTypeError, address_hint
 from mien.recognition.engine import Engine
 from mien.recognition.film.reader import Frame, frames
-from mien.recognition.film.tracking import SMOOTHING_S, Tracker
+from mien.recognition.film.tracking import SMOOTHING_S, Tracker, until_error
 from mien.recognition.pictures import Color
 from mien.recognition.results import Recognition, Tables
 
@@ -238,17 +238,14 @@ def _batches(stream: Iterator[Frame], batch: int) -> Iterator[list[Frame]]:
     """Groups the frames; a group ends at ``batch`` frames or at ``_MOST_BYTES``."""
     waiting: list[Frame] = []
     size = 0
-    ended_by: MienError | None = None
-    try:
-        for frame in stream:
-            waiting.append(frame)
-            size += 0 if frame.pixels is None else frame.pixels.nbytes
-            if len(waiting) == batch or size >= _MOST_BYTES:
-                yield waiting
-                waiting, size = [], 0
-    except MienError as error:  # the frames before it were decoded, and have their records
-        ended_by = error
+    errors: list[Exception] = []
+    for frame in until_error(stream, errors):  # the frames before it were decoded, and have their records
+        waiting.append(frame)
+        size += 0 if frame.pixels is None else frame.pixels.nbytes
+        if len(waiting) == batch or size >= _MOST_BYTES:
+            yield waiting
+            waiting, size = [], 0
     if waiting:
         yield waiting
-    if ended_by is not None:
-        raise ended_by
+    if errors:
+        raise errors[0]

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from mien.errors import MienError
+from mien.files import refuse_folder
 from mien.fonts import write
 from mien.locks import ensure_writable
 from mien.recognition.draw import colour_of, picture_format, write_picture
@@ -230,8 +230,7 @@ def timeline_file(path: Path, title: str, smoothing: float) -> Iterator[Add]:
     """
     picture_format(path, ".png")
     ensure_writable(path.parent)
-    if path.is_dir():
-        raise MienError(f"{path}: is a folder, expected the name of a file; choose another place")
+    refuse_folder(path)
     collected = Timeline(title, smoothing)
     ending = Ending()
     frames_read = 0

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -249,6 +249,7 @@ AHEAD = 3
 
 # A frame and its small picture; None if the frame is lost.
 _Look: TypeAlias = "tuple[Shown, np.ndarray | None]"
+_Item = TypeVar("_Item")
 _SAMPLES = 2
 _BINS = 16
 _SCENE_SHIFTS = [(down, right) for down in range(-2, 3) for right in range(-6, 7)]
@@ -312,20 +313,26 @@ def marked(frames: Iterator[Shown]) -> Iterator[tuple[Shown, bool]]:
     """Yields the frames of a film, each with True if a cut is right before it; with a delay of ``AHEAD`` frames."""
     finder = _CutFinder()
     waiting: deque[_Look] = deque()
-    ended_by: Exception | None = None
-    try:
-        for frame in frames:
-            waiting.append((frame, None if frame.picture is None else thumbnail(frame.picture)))
-            if len(waiting) > AHEAD:
-                yield waiting[0][0], finder.cut_before(*waiting)
-                waiting.popleft()
-    except Exception as error:  # the frames before it were decoded
-        ended_by = error
+    errors: list[Exception] = []
+    looks = ((frame, None if frame.picture is None else thumbnail(frame.picture)) for frame in frames)
+    for look in until_error(looks, errors):
+        waiting.append(look)
+        if len(waiting) > AHEAD:
+            yield waiting[0][0], finder.cut_before(*waiting)
+            waiting.popleft()
     while waiting:
         yield waiting[0][0], finder.cut_before(*waiting)
         waiting.popleft()
-    if ended_by is not None:
-        raise ended_by
+    if errors:
+        raise errors[0]
+
+
+def until_error(items: Iterator[_Item], errors: list[Exception]) -> Iterator[_Item]:
+    """Yields items; an error that ends them is added to a list, to be raised when the items before it are done with."""
+    try:
+        yield from items
+    except Exception as error:
+        errors.append(error)
 
 
 class _CutFinder:
