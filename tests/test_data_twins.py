@@ -160,7 +160,7 @@ def test_pairs_are_found_across_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_memory_does_not_grow_with_the_pictures_that_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     """All in float64, and 256 rows of the search for each of eight threads, are 6 and 11 GB for 450,000 pictures."""
     images = np.stack([*(crop(picture) for picture in photographs(40)), crop(photographs(40)[3], **CHANGES["shifted"])])
-    sizes = []
+    sizes = list[int]()
 
     def described(pictures: np.ndarray, view: tuple[int, int, int]) -> np.ndarray:
         sizes.append(len(pictures))

@@ -56,7 +56,7 @@ def test_all_cuts_are_made_before_the_first_run_and_name_the_class(
     monkeypatch.setattr(folds, "groups", lambda images: np.where(faces.labels[: len(images)] == 1, 99, np.arange(24)))
     with pytest.raises(MienError, match=f"class {faces.names[1]} are copies of one photograph"):
         answer_folds(FoldsConfig(**COMMON, out=str(tmp_path), folds=2, seeds=[0]))  # type: ignore[arg-type]
-    seeds = []
+    seeds = list[int]()
 
     def cut(group: np.ndarray, labels: np.ndarray, count: int, seed: int, names: tuple[str, ...]) -> np.ndarray:
         seeds.append(seed)
