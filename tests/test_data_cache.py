@@ -89,6 +89,18 @@ def test_a_changed_folder_is_read_anew(tmp_path: Path, decodes: list[Path], chan
     assert len(decodes) == 2
 
 
+def test_two_pictures_that_change_places_are_read_anew(tmp_path: Path) -> None:
+    source = write_folder(tmp_path / "faces", {f"{name}/1.bmp": encode(noise(i), "BMP") for i, name in enumerate("ab")})
+    first, second = source / "a" / "1.bmp", source / "b" / "1.bmp"
+    for path in (first, second):
+        os.utime(path, ns=(1, 1))  # as an archive gives all its files one time
+    before = read_faces(source)
+    first.rename(tmp_path / "1.bmp")
+    second.rename(first)
+    (tmp_path / "1.bmp").rename(second)
+    assert (read_faces(source).images == before.images[::-1]).all()
+
+
 def test_another_format_version_is_read_anew(
     tmp_path: Path, decodes: list[Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -51,6 +51,17 @@ def test_a_folder_gets_an_archive_zip_and_none_is_overwritten(tmp_path: Path, mo
     assert len(hub.handles) == 1
 
 
+def test_a_place_that_cannot_be_written_is_said_before_the_download(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = KaggleHub(write_folder(tmp_path / "hub", FILES))
+    monkeypatch.setitem(sys.modules, "kagglehub", hub)
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(MienError, match="is in its way"):
+        fetch(tmp_path / "file" / "archive.zip")
+    assert hub.handles == []
+
+
 @pytest.fixture(autouse=True)
 def connected(monkeypatch: pytest.MonkeyPatch) -> None:
     """Kaggle can be reached."""

@@ -64,6 +64,7 @@ def test_private_test_alone(tmp_path: Path) -> None:
         ("val", "validation"),
         ("Validation", "validation"),
         ("PublicTest", "validation"),
+        ("FER2013Valid", "validation"),
         ("test", "test"),
     ],
 )
@@ -160,6 +161,15 @@ def test_an_empty_class_or_split(tmp_path: Path, members: dict[str, bytes], plac
 @pytest.mark.parametrize("path", ["stray.png", "train/stray.png", "train/sad/deep/stray.png", "extra/sad/stray.png"])
 def test_a_picture_outside_the_layout(tmp_path: Path, path: str) -> None:
     refused(tmp_path, {"train/sad/1.png": PICTURE, path: PICTURE}, path, "outside the layout", "move or remove it")
+
+
+def test_the_pictures_of_ferplus_are_not_of_the_class_of_their_split(tmp_path: Path) -> None:
+    members = {f"FER2013{split}/fer{split}.png": PICTURE for split in ("Train", "Valid", "Test")}
+    refused(tmp_path, members, "FER2013Test/ferTest.png: lies outside the layout, expected SPLIT/CLASS/FILE")
+
+
+def test_a_split_of_an_unknown_name_is_told_those_that_are_known(tmp_path: Path) -> None:
+    refused(tmp_path, {"train_set/sad/1.png": PICTURE, "dev_set/sad/1.png": PICTURE}, "CLASS/FILE, or", "one of train,")
 
 
 def test_an_unknown_prefix_among_fer2013s(tmp_path: Path) -> None:
@@ -317,6 +327,12 @@ def test_a_table_that_is_no_text(tmp_path: Path) -> None:
     refused_table(path, "is not a CSV file that can be read", "download it again")
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+def test_a_table_in_another_encoding(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "faces.csv").write_bytes(f"emotion,pixels,who\n0,{PIXELS},José\n".encode(encoding))
+    refused_table(tmp_path / "faces.csv", "faces.csv: is not a CSV file that can be read", "save it as UTF-8")
+
+
 def test_a_table_in_a_zip_or_a_folder(tmp_path: Path) -> None:
     challenge = {
         "challenge/fer2013.csv": TABLE.encode(),
@@ -325,7 +341,11 @@ def test_a_table_in_a_zip_or_a_folder(tmp_path: Path) -> None:
         "challenge/README": b"hello",
     }
     for path in (write_zip(tmp_path / "a.zip", challenge), write_folder(tmp_path / "a", challenge)):
-        assert read_faces(path, cache=False).splits.tolist() == ["train", "train", "test"]
+        faces = read_faces(path, cache=False)
+        assert faces.splits.tolist() == ["train", "train", "test"]
+        assert faces.warnings[-1] == (
+            "read challenge/fer2013.csv alone; left out 2 other table(s), the first is challenge/example_submission.csv"
+        )
 
 
 def test_a_wrong_row_in_a_zip_names_archive_and_table(tmp_path: Path) -> None:

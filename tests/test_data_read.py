@@ -74,6 +74,12 @@ def test_a_missing_source(tmp_path: Path) -> None:
         read_faces(tmp_path / "nowhere.zip")
 
 
+@pytest.mark.parametrize("source", ["", "x" * 300])
+def test_a_name_that_nothing_can_have(source: str) -> None:
+    with pytest.raises(MienError, match="check the path"):  # "" is not the working folder
+        read_faces(source)
+
+
 def test_a_source_that_is_neither_file_nor_folder(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(MienError, match="pipe: is no file or folder"):

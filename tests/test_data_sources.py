@@ -193,5 +193,34 @@ def test_an_encrypted_member_is_refused(tmp_path: Path) -> None:
     refused(path, "happy/1.png", "encrypted", "make the archive again")
 
 
+@pytest.mark.parametrize(("flags", "message"), [(0x20, "patched"), (0x40, "encryption")])
+def test_flags_that_zipfile_does_not_know_are_refused(tmp_path: Path, flags: int, message: str) -> None:
+    path = write_zip(tmp_path / "archive.zip", GOOD)
+    data = bytearray(path.read_bytes())
+    data[data.index(b"PK\x01\x02") + 8] |= flags
+    path.write_bytes(data)
+    refused(path, "happy/1.png", message, "make the archive again")
+
+
+def test_a_damaged_name_before_a_member_is_refused(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "archive.zip", {"fröhlich/1.png": GOOD["happy/1.png"]})
+    data = bytearray(path.read_bytes())
+    data[30] = 0xFF  # the first letter of the name in front of the content, which says that it is UTF-8
+    path.write_bytes(data)
+    refused(path, "fröhlich/1.png", "cannot be read from the archive", "make the archive again")
+
+
+def test_names_in_utf_8_without_its_flag_are_understood(tmp_path: Path) -> None:
+    """As macOS writes them; without that a class had another name in the zip than in the same folder, unpacked."""
+    path = write_zip(tmp_path / "archive.zip", {"fröhlich/1.png": GOOD["happy/1.png"]})
+    data = bytearray(path.read_bytes())
+    for start, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        data[data.index(start) + flags + 1] &= ~0x08
+    path.write_bytes(data)
+    assert read_faces(path, cache=False).names == ("fröhlich",)
+    path.write_bytes(data.replace("fröhlich".encode(), b"fr\x94hlich "))  # cp437, as old programs on Windows write
+    assert read_faces(path, cache=False).names == ("fröhlich",)
+
+
 def test_an_empty_zip(tmp_path: Path) -> None:
     refused(write_zip(tmp_path / "archive.zip", {}), "holds no picture", "expected train/")

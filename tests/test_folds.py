@@ -49,6 +49,27 @@ def test_a_class_of_copies_alone_cannot_be_held_back() -> None:
         cut_folds(np.array([0, 0, 0, 1, 2, 3, 4]), np.array([0, 0, 0, 1, 1, 1, 1]), 2, seed=0)
 
 
+def test_all_cuts_are_made_before_the_first_run_and_name_the_class(
+    faces: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folds, "train", lambda *_, **__: pytest.fail("in vain"))
+    monkeypatch.setattr(folds, "groups", lambda images: np.where(faces.labels[: len(images)] == 1, 99, np.arange(24)))
+    with pytest.raises(MienError, match=f"class {faces.names[1]} are copies of one photograph"):
+        answer_folds(FoldsConfig(**COMMON, out=str(tmp_path), folds=2, seeds=[0]))  # type: ignore[arg-type]
+    seeds = list[int]()
+
+    def cut(group: np.ndarray, labels: np.ndarray, count: int, seed: int, names: tuple[str, ...]) -> np.ndarray:
+        seeds.append(seed)
+        if seed:
+            raise MienError("no such cut")
+        return np.arange(len(labels)) % count
+
+    monkeypatch.setattr(folds, "cut_folds", cut)
+    with pytest.raises(MienError, match="no such cut"):
+        answer_folds(FoldsConfig(**COMMON, out=str(tmp_path), folds=2, seeds=[0, 1]))  # type: ignore[arg-type]
+    assert seeds == [0, 1]
+
+
 def test_what_is_held_back_is_gone_and_the_rest_stays(faces: FaceSet) -> None:
     remaining = without(faces, np.array([1, 5]))
     assert len(remaining.part("train")) == 22 and len(remaining.part("validation")) == 6

@@ -27,7 +27,7 @@ from mien.files import atomic_file, expanded
 from mien.log import warn
 from mien.text import encodable
 
-FORMAT = 1
+FORMAT = 2
 """Version of the files; raise it when the readers or the content of the files change: older files are then ignored."""
 
 _BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
@@ -36,7 +36,10 @@ _ARRAYS = ("images", "labels", "splits", "ids")
 
 
 def stamp(path: Path) -> str:
-    """Returns a digest that changes if a source changes: of size and time of the file, or of all files in the folder.
+    """Returns a digest that changes if a source changes: of size and times of the file, or of all files in the folder.
+
+    The time of the last change of a file's state is among them: pictures of equal size from an archive often have equal
+    times of modification, and two that change places give each other's labels.
 
     Raises:
         MienError: a folder cannot be listed.
@@ -273,7 +276,7 @@ def _state(path: Path) -> str:
         state = path.stat()
     except OSError:
         return f"{path.name} unreadable\n"
-    return f"{path.name} {state.st_size} {state.st_mtime_ns}\n"
+    return f"{path.name} {state.st_size} {state.st_mtime_ns} {state.st_ctime_ns}\n"
 
 
 def _warn(message: str) -> None:

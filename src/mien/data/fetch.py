@@ -12,7 +12,7 @@ from mien.connection import answers
 from mien.data.layouts import list_pictures
 from mien.data.sources import FolderEntries
 from mien.errors import MienError, one_line
-from mien.files import atomic_file
+from mien.files import atomic_file, ensure_writable
 from mien.log import warn
 from mien.text import shown
 
@@ -38,12 +38,13 @@ def fetch(destination: Path) -> Path:
         Path of the archive.
 
     Raises:
-        MienError: the archive exists already, kagglehub is missing, or the download failed; the message then names the
-            page to open, the file to download and the command to run.
+        MienError: the archive exists already or cannot be written; or kagglehub is missing or the download failed, then
+            the message names the page to open, the file to download and the command to run.
     """
     target = destination / "archive.zip" if destination.is_dir() else destination
     if target.exists():
         raise MienError(f"{target}: exists already; use it with `mien data inspect {target}`, or give another path")
+    ensure_writable(target.parent)
     try:
         kagglehub = importlib.import_module("kagglehub")
     except ImportError as error:

@@ -21,8 +21,11 @@ SPLIT_FOLDERS: dict[str, str] = {
     "publictest": "validation",
     "test": "test",
     "privatetest": "test",
+    "fer2013train": "train",
+    "fer2013valid": "validation",
+    "fer2013test": "test",
 }
-"""Split of each folder name, in lower case."""
+"""Split of each folder name, in lower case; the last three are FER+'s."""
 
 _PREFIX = re.compile(r"([A-Za-z]+)_\d")
 
@@ -177,8 +180,10 @@ def _place(entries: Entries, path: str, depth: int, by_split: bool) -> _Place:
     parts = path.split("/")[depth:]
     folder_split = _split_of_folder(parts[0]) if by_split and len(parts) == 3 else ""
     if not folder_split and (by_split or len(parts) != 2):
-        expected = f"SPLIT/CLASS/FILE with SPLIT one of {', '.join(SPLIT_FOLDERS)}" if by_split else "CLASS/FILE"
-        raise MienError(f"{entries.where(path)}: lies outside the layout, expected {expected}; move or remove it")
+        raise MienError(
+            f"{entries.where(path)}: lies outside the layout, expected {'' if by_split else 'CLASS/FILE, or '}"
+            f"SPLIT/CLASS/FILE with SPLIT one of {', '.join(SPLIT_FOLDERS)}; move or remove it, or rename its folders"
+        )
     prefix = _prefix(path)
     return _Place(path, folder_split, parts[-2], prefix, OFFICIAL_SPLITS.get(prefix, ""))
 

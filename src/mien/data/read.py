@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -113,11 +114,14 @@ def locate(source: str | Path) -> Path:
         MienError: there is no such file or folder.
     """
     path = expanded(source)
-    if path.is_dir() or path.is_file():
-        return path
-    problem = "is no file or folder" if path.exists() else "there is no such file or folder"
+    try:
+        if str(source) and (path.is_dir() or path.is_file()):  # Path("") would be the working folder
+            return path
+        problem = "is no file or folder" if str(source) and path.exists() else "there is no such file or folder"
+    except OSError as error:
+        problem = f"cannot be looked at ({error.strerror})"
     raise MienError(
-        f"{source}: {problem}; check the path, get FER2013 with `mien data fetch`, "
+        f"{str(source) or repr('')}: {problem}; check the path, get FER2013 with `mien data fetch`, "
         "or make a stand-in with `mien data draw`"
     )
 
@@ -135,7 +139,12 @@ def _read(path: Path) -> FaceSet:
         if table is None:
             return _read_folders(entries)
         with entries.open(table) as stream:
-            return read_table(stream, entries.where(table), entries.size(table), entries.source)
+            faces = read_table(stream, entries.where(table), entries.size(table), entries.source)
+        others = [path for path in files_of(entries).tables if path != table]
+    if not others:
+        return faces
+    left_out = f"read {table} alone; left out {len(others):,} other table(s), the first is {others[0]}"
+    return replace(faces, warnings=(*faces.warnings, left_out))
 
 
 def _read_folders(entries: Entries) -> FaceSet:

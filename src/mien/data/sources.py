@@ -29,9 +29,11 @@ MOST_PLACES = 100
 """Most places at which links may show one folder of a data set; more are links that multiply each other."""
 
 _JUNK_NAMES = frozenset({"__macosx", "@eadir", "thumbs.db", "desktop.ini"})
-_BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, OSError)
+_BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, OSError, UnicodeDecodeError, NotImplementedError)
+"""Errors of ``zipfile`` about a member: the last two are about its name in UTF-8 and the flags of its packing."""
+
 _METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
-_ENCRYPTED = 1
+_ENCRYPTED, _UTF_8 = 1, 1 << 11
 _GZIP = b"\x1f\x8b"
 
 
@@ -115,7 +117,7 @@ class ZipEntries:
         self._folders: set[str] = set()
         for info in archive.infolist():
             # Some Windows tools write backslashes.
-            path = info.filename.replace("\\", "/")
+            path = _name(info).replace("\\", "/")
             if path.count("/") > DEEPEST or len(path) > LONGEST_PATH:
                 raise MienError(
                     f"{source}: entry {path[:60]!r}... lies {path.count('/'):,} folders deep in {len(path):,} letters, "
@@ -326,6 +328,16 @@ def _open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
             raise MienError(f"{path}: is not a zip archive; {expected}; check the path or download it again") from error
         with archive:
             yield archive
+
+
+def _name(info: zipfile.ZipInfo) -> str:
+    """Returns the name of a member; macOS writes UTF-8 without the flag for it, which ``zipfile`` reads as cp437."""
+    if info.flag_bits & _UTF_8:
+        return info.filename
+    try:
+        return info.filename.encode("cp437").decode("utf-8")
+    except UnicodeError:
+        return info.filename
 
 
 def _check_size(where: str, size: int, limit: int) -> None:

@@ -119,7 +119,9 @@ def _rows(stream: IO[bytes], where: str) -> Iterator[list[str]]:
     try:
         yield from csv.reader(_lines(io.TextIOWrapper(stream, encoding="utf-8-sig", newline=""), where))
     except (csv.Error, UnicodeDecodeError) as error:
-        raise MienError(f"{where}: is not a CSV file that can be read ({error}); download it again") from error
+        raise MienError(
+            f"{where}: is not a CSV file that can be read ({error}); save it as UTF-8, or download it again"
+        ) from error
 
 
 def _lines(text: IO[str], where: str) -> Iterator[str]:

@@ -45,6 +45,9 @@ _LENGTH = 4000
 """Length of the descriptors, which are rounded to whole numbers: sums of products stay below 2^24, exact in float32."""
 
 _ROWS, _PAIRS = 256, 1024
+_LARGEST_BLOCK = 2**24
+"""Numbers in one array of the search, of which each thread holds some: fewer rows are taken if a row is longer."""
+
 _WORTH_STORING = 10_000_000
 _LUMA = np.array([19595, 38470, 7471], np.uint32)
 
@@ -59,14 +62,15 @@ def comparable(images: np.ndarray) -> np.ndarray:
         uint8 [N, 48, 48].
     """
     result = np.empty((len(images), SIDE, SIDE), np.uint8)
-    for start in range(0, len(images), _ROWS):
-        block = images[start : start + _ROWS]
+    rows = _rows(images.shape[1] * images.shape[2])
+    for start in range(0, len(images), rows):
+        block = images[start : start + rows]
         if block.ndim == 4:
             block = ((block @ _LUMA + 0x8000) >> 16).astype(np.uint8)
         if block.shape[1] != SIDE:
             area = block.shape[1] ** 2
             block = ((2 * cell_sums(block, SIDE) + area) // (2 * area)).astype(np.uint8)
-        result[start : start + _ROWS] = block
+        result[start : start + rows] = block
     return result
 
 
@@ -147,9 +151,10 @@ def candidates(pictures: np.ndarray, references: np.ndarray | None = None) -> np
     library = _descriptors(pictures if references is None else references, _MIDDLE).T
     if not library.size:
         return np.empty((0, 2), np.int64)
+    size = _rows(library.shape[1])
 
     def nearest(start: int) -> np.ndarray:
-        block = pictures[start : start + _ROWS]
+        block = pictures[start : start + size]
         alike = _descriptors(block, _VIEWS[0]) @ library
         for view in _VIEWS[1:]:
             np.maximum(alike, _descriptors(block, view) @ library, out=alike)
@@ -167,7 +172,7 @@ def candidates(pictures: np.ndarray, references: np.ndarray | None = None) -> np
     with progress("looking for twins", len(pictures), "pictures") as advance:
         for start in range(0, len(pictures), 4 * _ROWS):
             stop = min(len(pictures), start + 4 * _ROWS)
-            pairs = np.concatenate([pairs, *side_by_side(nearest, range(start, stop, _ROWS), cores())])
+            pairs = np.concatenate([pairs, *side_by_side(nearest, range(start, stop, size), cores())])
             advance(stop - start)
     return np.unique(pairs if references is not None else np.sort(pairs, axis=1), axis=0)
 
@@ -180,7 +185,10 @@ def cell_sums(pictures: np.ndarray, cells: int) -> np.ndarray:
     pixels, starts = np.arange(side) * cells, np.arange(cells)[:, None] * side
     overlap = np.minimum(pixels + cells, starts + side) - np.maximum(pixels, starts)
     weights = np.maximum(overlap, 0).astype(np.float64)
-    return (weights @ pictures.astype(np.float64) @ weights.T).astype(np.int64)
+    result, rows = np.empty((len(pictures), cells, cells), np.int64), _rows(side**2)
+    for start in range(0, len(pictures), rows):  # in float64 all pictures at once would take gigabytes
+        result[start : start + rows] = weights @ pictures[start : start + rows].astype(np.float64) @ weights.T
+    return result
 
 
 def cut_validation(faces: FaceSet, fraction: float, seed: int) -> FaceSet:
@@ -220,6 +228,11 @@ def cut_validation(faces: FaceSet, fraction: float, seed: int) -> FaceSet:
     validation = np.zeros(len(faces), bool)
     validation[np.flatnonzero(faces.splits == "train")] = chosen[group]
     return replace(faces, splits=np.where(validation, "validation", faces.splits))
+
+
+def _rows(length: int) -> int:
+    """Returns how many rows of this length are computed at once."""
+    return max(1, min(_ROWS, _LARGEST_BLOCK // max(1, length)))
 
 
 def _pairs(pictures: np.ndarray, references: np.ndarray | None) -> np.ndarray:

@@ -8,6 +8,7 @@ contradict is worth a look.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -58,10 +59,9 @@ def answer_folds(config: FoldsConfig, command: str = "") -> Path:
     ensure_writable(out)
     faces = faces_of(config)
     training = faces.part("train")
-    group = groups(training.images)
+    cuts = cuts_of(config, training)
     answers = np.zeros((len(training), len(training.names)))
-    for seed in config.seeds:
-        fold = cut_folds(group, training.labels, config.folds, seed)
+    for seed, fold in zip(config.seeds, cuts, strict=True):
         for number in range(config.folds):
             settings = settings_of(config, seed, number)
             held_back = np.flatnonzero(fold == number)
@@ -82,7 +82,7 @@ def answer_folds(config: FoldsConfig, command: str = "") -> Path:
         "config": to_dict(config),
         "versions": versions(),
     }
-    write_answers(out / ANSWERS, answers, cut_folds(group, training.labels, config.folds, config.seeds[0]), record)
+    write_answers(out / ANSWERS, answers, cuts[0], record)
     write_json(out / "folds.json", record)
     report(summary(record["scores"]))
     return out / ANSWERS
@@ -101,10 +101,9 @@ def faces_of(config: FoldsConfig) -> FaceSet:
 
 def first_run(config: FoldsConfig) -> tuple[TrainConfig, FaceSet]:
     """The settings and the data of the first run."""
-    faces, seed = faces_of(config), config.seeds[0]
-    training = faces.part("train")
-    fold = cut_folds(groups(training.images), training.labels, config.folds, seed)
-    return settings_of(config, seed, 0), without(faces, np.flatnonzero(fold == 0))
+    faces = faces_of(config)
+    fold = cuts_of(config, faces.part("train"))[0]
+    return settings_of(config, config.seeds[0], 0), without(faces, np.flatnonzero(fold == 0))
 
 
 def settings_of(config: FoldsConfig, seed: int, number: int) -> TrainConfig:
@@ -113,7 +112,15 @@ def settings_of(config: FoldsConfig, seed: int, number: int) -> TrainConfig:
     return TrainConfig(**{**values, "seed": seed, "out": str(Path(config.out) / f"seed-{seed}-fold-{number + 1}")})
 
 
-def cut_folds(group: np.ndarray, labels: np.ndarray, count: int, seed: int) -> np.ndarray:
+def cuts_of(config: FoldsConfig, training: FaceSet) -> list[np.ndarray]:
+    """The folds of every seed, as ``cut_folds``; all before the first run, so that none is trained in vain."""
+    group = groups(training.images)
+    return [cut_folds(group, training.labels, config.folds, seed, training.names) for seed in config.seeds]
+
+
+def cut_folds(
+    group: np.ndarray, labels: np.ndarray, count: int, seed: int, names: Sequence[str] | None = None
+) -> np.ndarray:
     """Cuts pictures into folds of about the same size and the same shares of classes.
 
     Args:
@@ -121,6 +128,7 @@ def cut_folds(group: np.ndarray, labels: np.ndarray, count: int, seed: int) -> n
         labels: int64 [N].
         count: number of folds, at least 2.
         seed: of the cut.
+        names: of the labels, for messages.
 
     Returns:
         int64 [N] in [0, count).
@@ -145,9 +153,10 @@ def cut_folds(group: np.ndarray, labels: np.ndarray, count: int, seed: int) -> n
     for number in range(count):
         missing = set(np.unique(labels)) - set(np.unique(labels[fold != number]))
         if missing:
+            name = names[min(missing)] if names else min(missing)
             raise MienError(
-                f"folds: all training pictures of class {min(missing)} are copies of one photograph, so that a network "
-                "would be trained without it; add pictures of that class"
+                f"folds: all training pictures of class {name} are copies of one photograph, so that a network would "
+                "be trained without it; add pictures of that class"
             )
     return fold
 
