@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from mien.errors import NO_NUMBERS, MienError
-from mien.machine import side_by_side
+from mien.machine import threaded_map
 from mien.model.places import DEFAULT, SHIPPED
 from mien.recognition import detectors, engines
 from mien.recognition.detection import Detection, Detector, SideBySide, face_crop
@@ -452,9 +452,8 @@ def _search_group(
     """Searches some pictures: side by side with one thread each if the detector can, else one after the other."""
     if len(group) > 1 and isinstance(detector, SideBySide):
         detect = detector.detect_alone
-        return side_by_side(
-            lambda picture: _search(picture, detect, detector.margin, engine, keep_pixels), group, detector.threads
-        )
+        search = threaded_map(detector.threads)
+        return [*search(lambda picture: _search(picture, detect, detector.margin, engine, keep_pixels), group)]
     return [_search(picture, detector.detect, detector.margin, engine, keep_pixels) for picture in group]
 
 
