@@ -323,7 +323,7 @@ class Recognizer:
                 self._face(picture.record.input, detection, crop, probabilities[row], embeddings[row])
                 for row, detection, crop in zip(rows, picture.detections, picture.crops, strict=True)
             )
-            yield replace(picture.record, faces=faces)
+            yield replace(picture.record, faces=faces, names=self.names)
 
     def _face(
         self, name: str, detection: Detection, crop: np.ndarray, probabilities: np.ndarray, embedding: np.ndarray
