@@ -16,7 +16,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -245,7 +245,7 @@ def test_what_ends_the_source_of_a_stream_comes_after_the_records_before_it(fail
         raise OSError("the source is gone")
 
     records = []
-    color = "rgb" if failure == "the source is gone" else None
+    color: Literal["rgb"] | None = "rgb" if failure == "the source is gone" else None
     with pytest.raises((OSError, MienError), match=r"the source is gone|color: is missing"):
         for record in recognizer().stream(pictures(), color):
             records.append(record.status)
@@ -255,8 +255,9 @@ def test_what_ends_the_source_of_a_stream_comes_after_the_records_before_it(fail
 def test_numbers_of_numpy_from_a_detector_become_plain_ones() -> None:
     class OfNumPy(Bright):
         def detect(self, picture: np.ndarray) -> list[Detection]:
-            box: Any = np.array([8, 8, 8, 8], np.float32)
-            return [Detection(box, np.float32(0.5)), Detection(box, math.nan)]
+            box, score = np.array([8, 8, 8, 8], np.float32), np.float32(0.5)
+            answers: list[Any] = [(box, score), (box, math.nan)]
+            return [Detection(*answer) for answer in answers]
 
     result = Recognizer(detector=OfNumPy(), engine=Mean()).recognize(picture())
     assert [face.detector_score for face in result] == [0.5, None]

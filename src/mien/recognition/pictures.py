@@ -290,7 +290,7 @@ def check_several(pictures: Any) -> None:
     Raises:
         WrongTypeError (a MienError and a TypeError): it is one picture itself, or is not iterable.
     """
-    shape = pictures.shape if isinstance(pictures, np.ndarray) else ()
+    shape: tuple[int, ...] = pictures.shape if isinstance(pictures, np.ndarray) else ()
     if len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3, 4)) or _is_readable(pictures):
         raise WrongTypeError(
             f"pictures: is one picture (a {type(pictures).__name__}), expected several; give [x], or read it with "
