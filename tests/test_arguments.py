@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
 import tempfile
+import threading
+import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,16 @@ from mien.errors import MienError
 from mien.recognition.pictures import check_type, read
 
 COLOUR = np.tile(np.array((204, 102, 51), np.uint8), (4, 6, 1))
+GREY = np.full((3, 5), 90, np.uint8)
+
+
+class Column(list[str]):
+    """A column of paths, as of pandas: with one axis, and an array if that is asked for."""
+
+    shape = (2,)
+
+    def __array__(self) -> np.ndarray:
+        return np.array(list(self))
 
 
 class Upload:
@@ -43,6 +57,35 @@ def test_open_files_are_read_from_where_they_stand(tmp_path: Path) -> None:
         assert np.array_equal(read(spooled, "x"), expected)
 
 
+def test_a_file_that_gives_its_bytes_bit_by_bit_is_read_to_its_end() -> None:
+    data = encoded(COLOUR)
+    reading_end, writing_end = os.pipe()
+
+    def send() -> None:
+        with open(writing_end, "wb", buffering=0) as pipe:
+            for start in range(0, len(data), 40):
+                pipe.write(data[start : start + 40])
+                time.sleep(0.01)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    with open(reading_end, "rb", buffering=0) as pipe:
+        assert np.array_equal(read(pipe, "x"), COLOUR)
+    sender.join()
+
+
+def test_a_small_file_takes_little_memory(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(encoded(COLOUR))
+    tracemalloc.start()
+    try:
+        with path.open("rb") as file:
+            read(file, "x")
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()
+
+
 def test_files_that_give_no_bytes_are_told(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("text")
@@ -63,9 +106,12 @@ def test_files_that_give_no_bytes_are_told(tmp_path: Path) -> None:
         ({"a": b""}, r"is a dict, .*; give list\(x.values\(\)\) for the pictures in a dict"),
         ((path for path in "ab"), r"is a generator, .*; give list\(x\), or read it with Recognizer.stream"),
         (np.zeros((2, 4, 4, 3), np.uint8), r"an array \[2, 4, 4, 3\] of several pictures, expected one of them"),
+        (np.array(["a.jpg", "b.jpg"]), r"an array of 2 values, expected one picture; give list\(x\)"),
+        (np.array([COLOUR, GREY], object), r"an array of 2 values, expected one picture; give list\(x\)"),
+        (Column(), r"is a Column, expected a path, .*; give list\(x\), or read it with Recognizer.stream"),
         (7, "picture: is a int, expected a path"),
     ],
-    ids=["set", "dict", "generator", "4-D", "int"],
+    ids=["set", "dict", "generator", "4-D", "paths", "arrays", "column", "int"],
 )
 def test_values_that_are_no_picture_are_mistakes_of_the_call(value: Any, message: str) -> None:
     with pytest.raises(TypeError, match=message) as error:

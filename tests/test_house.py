@@ -177,5 +177,5 @@ def test_a_photo_enters_few_files_of_the_package(tmp_path: Path) -> None:
     package = str(ROOT / "src/mien") + os.sep
     files_entered = {line.removeprefix(package) for line in completed.stdout.splitlines() if line.startswith(package)}
     stages = {"recognizer.py", "pictures.py", "detection.py", "detectors.py", "engine.py"}
-    expected = {*(f"recognition/{stage}" for stage in stages), "data/images.py", "machine.py"}
+    expected = {*(f"recognition/{stage}" for stage in stages), "data/images.py"}
     assert {name.replace(os.sep, "/") for name in files_entered} == expected

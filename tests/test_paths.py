@@ -79,6 +79,14 @@ def test_what_names_nothing_is_told(folder: Path) -> None:
     )
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows makes up a home folder for any name")
+def test_a_home_that_nobody_has_harms_no_other_word(folder: Path) -> None:
+    word = "~nobody-of-this-name/a.jpg"
+    problem, *others = expand([word, str(folder / "b.jpg")])
+    assert isinstance(problem, Nothing) and problem.reason.startswith(f"{word}: its home folder is not known")
+    assert len(others) == 1
+
+
 def test_where_results_go_is_not_read(folder: Path) -> None:
     (folder / "photos" / "marked").mkdir()
     (folder / "photos" / "marked" / "b.jpg").touch()

@@ -31,6 +31,13 @@ def test_files_bytes_images_and_arrays_give_the_same(tmp_path: Path) -> None:
     assert np.array_equal(read(COLOUR[..., ::-1], "x", "bgr"), COLOUR)
 
 
+def test_equal_channels_are_grey_in_an_array_as_in_a_file() -> None:
+    colour = np.repeat(GREY[..., None], 3, axis=2)
+    opaque = np.dstack([colour, np.full(GREY.shape, 255, np.uint8)])
+    for source, color in ((encoded(colour), None), (colour, "rgb"), (colour, "bgr"), (opaque, "rgb")):
+        assert np.array_equal(read(source, "x", color), GREY)
+
+
 def test_arrays_are_copied() -> None:
     array = COLOUR.copy()
     pixels = read(array, "x", "rgb")
@@ -45,7 +52,7 @@ def test_arrays_are_copied() -> None:
         (GREY, "rgb", GREY),
         (GREY[..., None], "gray", GREY),
         (np.dstack([COLOUR, np.full((4, 6), 255, np.uint8)]), "rgb", COLOUR),
-        (np.dstack([COLOUR[..., ::-1], np.zeros((4, 6), np.uint8)]), "bgr", np.full_like(COLOUR, 255)),
+        (np.dstack([COLOUR[..., ::-1], np.zeros((4, 6), np.uint8)]), "bgr", np.full_like(GREY, 255)),
         (np.dstack([COLOUR, np.full((4, 6), 51, np.uint8)]), "rgb", np.tile([245, 224, 214], (4, 6, 1))),
         (np.asfortranarray(COLOUR), "rgb", COLOUR),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import io
+import math
 import multiprocessing
 import os
 import pickle
@@ -15,7 +16,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -222,6 +223,46 @@ def test_a_stream_asks_for_no_more_than_a_batch() -> None:
     assert all(record.pixels is None for record in remaining_records)
     with pytest.raises(MienError, match="picture 99: cannot be drawn on: its pixels were not kept; read it with"):
         remaining_records[-1].annotated()
+
+
+@pytest.mark.parametrize(
+    "one",
+    ["a.jpg", Path("a.jpg"), b"data", io.BytesIO(), Image.new("L", (2, 2)), np.zeros((8, 8)), np.zeros((8, 8, 3)), 7],
+    ids=["str", "path", "bytes", "file", "image", "grey", "colour", "number"],
+)
+def test_a_stream_of_one_picture_is_a_mistake_of_the_call(one: Any) -> None:
+    with pytest.raises(TypeError, match=r"pictures: is .*, expected (several; give \[x\]|a list)") as error:
+        next(recognizer().stream(one))
+    assert isinstance(error.value, MienError)
+    assert len(list(recognizer().stream(np.zeros((2, 8, 8, 3), np.uint8), "rgb"))) == 2
+
+
+@pytest.mark.parametrize("failure", ["the source is gone", "no word on the channels"])
+def test_what_ends_the_source_of_a_stream_comes_after_the_records_before_it(failure: str) -> None:
+    def pictures() -> Iterator[np.ndarray]:
+        yield from (picture([200]), picture([]))
+        yield np.zeros((4, 4, 3), np.uint8)  # without `color`
+        raise OSError("the source is gone")
+
+    records = []
+    color: Literal["rgb"] | None = "rgb" if failure == "the source is gone" else None
+    with pytest.raises((OSError, MienError), match=r"the source is gone|color: is missing"):
+        for record in recognizer().stream(pictures(), color):
+            records.append(record.status)
+    assert records == ["ok", "no_face", *(["no_face"] if color else [])]
+
+
+def test_numbers_of_numpy_from_a_detector_become_plain_ones() -> None:
+    class OfNumPy(Bright):
+        def detect(self, picture: np.ndarray) -> list[Detection]:
+            box, score = np.array([8, 8, 8, 8], np.float32), np.float32(0.5)
+            answers: list[Any] = [(box, score), (box, math.nan)]
+            return [Detection(*answer) for answer in answers]
+
+    result = Recognizer(detector=OfNumPy(), engine=Mean()).recognize(picture())
+    assert [face.detector_score for face in result] == [0.5, None]
+    assert result[0].box == (8, 8, 8, 8) and {type(value) for value in result[0].box} == {float}
+    assert hash(result) == hash(copy.copy(result)) and '"detector_score": 0.5' in str(result.to_json())
 
 
 def test_kept_pixels_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,7 +87,7 @@ def test_csv_as_text_is_that_of_the_file(tmp_path: Path) -> None:
     assert [row["status"] for row in rows] == ["ok", "ok", "error", "no_face"]
     assert float(rows[1]["probability_glad"]) == pytest.approx(0.8)
     (row,) = csv.DictReader(io.StringIO(records[1].to_csv() or ""))
-    assert row["status"] == "error" and "probability_glad" not in row
+    assert row["status"] == "error" and row["probability_glad"] == ""
 
 
 def test_a_table_has_a_row_for_every_face() -> None:
@@ -97,6 +97,13 @@ def test_a_table_has_a_row_for_every_face() -> None:
     assert table["label"].tolist()[:2] == ["glad", "glad"] and table["probability_glad"][1] == pytest.approx(0.8)
     assert table["status"].tolist() == ["ok", "ok", "error"] and table["box_x"].tolist()[:2] == [8, 24]
     assert len(recognizer().recognize(picture([255])).to_df()) == 1
+
+
+def test_a_table_without_a_face_has_the_same_columns() -> None:
+    expected = list(recognizer().recognize(picture()).to_rows()[0])
+    assert expected[-2:] == ["probability_calm", "probability_glad"]
+    for result in (recognizer().recognize(picture([])), recognizer().recognize([b"", picture([])])):
+        assert list(result.to_rows()[0]) == expected and str(result.to_csv()).startswith(",".join(expected))
 
 
 def test_rows_are_those_of_the_table_with_the_same_keys() -> None:

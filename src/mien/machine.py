@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from mien.errors import MienError
 from mien.version import __version__
@@ -34,45 +34,38 @@ def cores() -> int:
     return min(all_cores(), MOST)
 
 
-_pool = ThreadPoolExecutor(MOST, thread_name_prefix="mien")
+class Map(Protocol):
+    """A function like ``map`` for one sequence of arguments; the results are in its order."""
+
+    def __call__(self, call: Callable[[T], R], parts: Iterable[T], /) -> Iterator[R]: ...
 
 
-def _renew_pool() -> None:
-    """Replaces the pool in a forked child, which inherits the pool but none of its threads."""
-    global _pool
-    _pool = ThreadPoolExecutor(MOST, thread_name_prefix="mien")
+_pools: dict[int, ThreadPoolExecutor] = {}
+
+
+def _renew_pools() -> None:
+    """Starts the pools of a forked child anew: it inherits them, but none of their threads."""
+    for threads, pool in _pools.items():
+        pool.__init__(threads, thread_name_prefix="mien")  # type: ignore[misc]  # who holds a pool keeps it
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_pool)
+    os.register_at_fork(after_in_child=_renew_pools)
 
 
-def side_by_side(call: Callable[[T], R], parts: Sequence[T], threads: int) -> list[R]:
-    """Calls a function for each part on up to ``threads`` threads, the calling thread included.
+def threaded_map(threads: int) -> Map:
+    """Returns a function like ``map`` that makes up to ``threads`` calls at once, or ``map`` itself for one thread.
 
-    Every call has ended when this returns or raises, also after Ctrl-C. A call must not use ``side_by_side`` itself:
-    all callers share ``MOST`` threads, so that nested calls could wait for each other.
-
-    Args:
-        call: takes one part.
-        parts: the arguments, one for each call.
-        threads: how many calls run at once, at most.
-
-    Returns:
-        The results, in the order of the parts.
+    All who ask for the same number share the threads, at most ``MOST``. A call must therefore not use such a function
+    itself: nested calls could wait for each other. If a call raises, those that run end by themselves, and no further
+    one begins.
     """
-    lanes = min(threads, len(parts))
-
-    def run_lane(start: int) -> list[R]:
-        return [call(part) for part in parts[start::lanes]]
-
-    futures = [_pool.submit(run_lane, start) for start in range(1, lanes)]
-    try:
-        results = [run_lane(0)] if parts else []
-    finally:
-        wait(futures)
-    results += [future.result() for future in futures]
-    return [results[index % lanes][index // lanes] for index in range(len(parts))]
+    threads = min(threads, MOST)
+    if threads == 1:
+        return map
+    if threads not in _pools:
+        _pools.setdefault(threads, ThreadPoolExecutor(threads, thread_name_prefix="mien"))
+    return _pools[threads].map
 
 
 LIBRARIES: tuple[str, ...] = ("torch", "torchvision", "transformers", "timm", "accelerate", "scikit-learn", "numpy")

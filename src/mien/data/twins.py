@@ -18,7 +18,7 @@ from mien.data.alignment import SIDE, aligned_correlation
 from mien.data.cache import cached_array
 from mien.data.faces import FaceSet
 from mien.errors import MienError
-from mien.machine import cores, side_by_side
+from mien.machine import cores, threaded_map
 from mien.progress import progress
 
 THRESHOLD = 0.96
@@ -172,7 +172,7 @@ def candidates(pictures: np.ndarray, references: np.ndarray | None = None) -> np
     with progress("looking for twins", len(pictures), "pictures") as advance:
         for start in range(0, len(pictures), 4 * _ROWS):
             stop = min(len(pictures), start + 4 * _ROWS)
-            pairs = np.concatenate([pairs, *side_by_side(nearest, range(start, stop, size), cores())])
+            pairs = np.concatenate([pairs, *threaded_map(cores())(nearest, range(start, stop, size))])
             advance(stop - start)
     return np.unique(pairs if references is not None else np.sort(pairs, axis=1), axis=0)
 
@@ -264,7 +264,7 @@ def _aligned(pictures: np.ndarray, references: np.ndarray, pairs: np.ndarray) ->
     with progress("laying pairs over one another", len(pairs), "pairs") as advance:
         for start in range(0, len(pairs), 4 * _PAIRS):
             stop = min(len(pairs), start + 4 * _PAIRS)
-            correlation[start:stop] = np.concatenate(side_by_side(compare, range(start, stop, _PAIRS), cores()))
+            correlation[start:stop] = np.concatenate([*threaded_map(cores())(compare, range(start, stop, _PAIRS))])
             advance(stop - start)
     return pairs[correlation > THRESHOLD]
 

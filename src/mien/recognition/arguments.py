@@ -30,7 +30,7 @@ def remedy(value: Any) -> str:
         first = tuple(getattr(value, "shape", ()))[:1]
         axes = ".permute(1, 2, 0)" if first in ((1,), (3,)) and len(value.shape) == 3 else ""
         return f"; give x{axes}.cpu().numpy(), as uint8 in 0 to 255"
-    if hasattr(value, "__array__"):
+    if hasattr(value, "__array__") and len(getattr(value, "shape", ())) != 1:  # one axis: a column of a table
         return "; give numpy.asarray(x), as uint8 in 0 to 255"
     if isinstance(value, Iterable):
         return "; give list(x), or read it with Recognizer.stream, which takes any iterable"

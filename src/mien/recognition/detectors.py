@@ -22,7 +22,7 @@ from PIL import Image
 
 from mien.errors import MienError
 from mien.files import expanded
-from mien.machine import cores, side_by_side
+from mien.machine import Map, cores, threaded_map
 from mien.recognition.detection import (
     UNIT,
     Detection,
@@ -101,6 +101,7 @@ class YuNet:
         self.score, self.min_face, self.margin = score, min_face, margin
         self._network = Network(Path(model) if model is not None else None)
         self.threads = threads or cores()
+        self._map = threaded_map(self.threads)
 
     def __repr__(self) -> str:
         return f"YuNet({self._network.name!r}, min_face={self.min_face:g}, threads={self.threads})"
@@ -111,7 +112,7 @@ class YuNet:
         Raises:
             MienError: the array is not a picture.
         """
-        return self._detect(picture, self.threads)
+        return self._detect(picture, self._map)
 
     def detect_alone(self, picture: np.ndarray) -> list[Detection]:
         """Does the same as ``detect`` on the calling thread only, so that several pictures can be searched at once.
@@ -119,19 +120,18 @@ class YuNet:
         Raises:
             MienError: the array is not a picture.
         """
-        return self._detect(picture, 1)
+        return self._detect(picture, map)
 
-    def _detect(self, picture: np.ndarray, threads: int) -> list[Detection]:
+    def _detect(self, picture: np.ndarray, each: Map) -> list[Detection]:
         check(picture)
         height, width = picture.shape[:2]
         tiles = plan(height, width, self.min_face, grey=picture.ndim == 2)
         if not tiles:
             return []
-        parts = side_by_side(lambda tile: self._first_look(picture, tile), tiles, threads)
-        rows = suppressed(np.concatenate(parts))
+        rows = suppressed(np.concatenate([*each(lambda tile: self._first_look(picture, tile), tiles)]))
         rows = rows[rows[:, 2:4].max(axis=1, initial=0) >= _TOLERANCE * self.min_face]
         sure = rows[:, 4] >= SURE
-        looks = side_by_side(lambda row: judge(self._network, picture, row, self.score), list(rows[~sure]), threads)
+        looks = each(lambda row: judge(self._network, picture, row, self.score), rows[~sure])
         detections = []
         for row in np.concatenate([rows[sure], *looks]):
             whole: Box = (float(row[0]), float(row[1]), float(row[2]), float(row[3]))

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from mien.errors import NO_NUMBERS, MienError
-from mien.machine import cores, side_by_side
+from mien.machine import cores, threaded_map
 from mien.recognition.devices import device_name, providers
 
 BATCH = 64
@@ -121,6 +121,7 @@ class OnnxEngine:
         self._session = _session(self.path, device_name(device))
         self.provider: str = self._session.get_providers()[0]
         self._threads = (threads or cores()) if self.provider == "CPUExecutionProvider" else 1
+        self._map = threaded_map(self._threads)
         # DirectML allows one run of a session at a time.
         self._turn = threading.Lock() if self.provider == "DmlExecutionProvider" else nullcontext()
         self.metadata = _metadata(self.path, self._session)
@@ -145,8 +146,9 @@ class OnnxEngine:
             MienError: the crops have another type or size, or an answer is NaN or infinity.
         """
         crops = check_crops(crops, self.image_size, self.grey)
-        parts = side_by_side(self._read, batches(crops, self._threads), self._threads)
-        return joined(parts, len(crops), self.path, len(self.names))
+        parts = batches(crops, self._threads)
+        answers = [*(self._map if len(parts) > 1 else map)(self._read, parts)]
+        return joined(answers, len(crops), self.path, len(self.names))
 
     def _read(self, batch: np.ndarray) -> list[np.ndarray]:
         try:
@@ -233,7 +235,7 @@ def _session(path: Path, device: str) -> Any:
     options.enable_mem_pattern = first_choice != "DmlExecutionProvider"  # which DirectML does not support
     options.log_severity_level = 4  # no messages on stderr: the exception reports what is wrong
     # ONNX Runtime's own threads would split every layer, and spin while they wait for the next one, which takes cores
-    # from the detector. Instead, side_by_side gives each thread whole crops.
+    # from the detector. Instead, each thread gets whole crops.
     options.intra_op_num_threads = 1
     if not path.is_file():
         raise MienError(f"{path}: no such file; give a file that `mien export` wrote")

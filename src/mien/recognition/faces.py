@@ -84,6 +84,7 @@ class Record:
     frame: int | None = None
     time_s: float | None = None
     pixels: np.ndarray | None = field(default=None, compare=False)
+    names: tuple[str, ...] = field(default=(), compare=False)
 
     def __iter__(self) -> Iterator[Face]:
         return iter(self.faces)

@@ -171,7 +171,10 @@ def _expand(word: str, leave_out: Path | None, neither: Counter[Kind], probe: Pr
         return [_piped(word)]
     if not os.path.lexists(path):
         if word.startswith("~"):
-            path = expanded(word)
+            try:
+                path = expanded(word)
+            except MienError as error:
+                return [Nothing(word, str(error))]
             word = str(path)
         elif _ADDRESS.match(word):
             return [Nothing(word, f"{word}: {_of_address(word)}")]

@@ -10,6 +10,7 @@ import glob
 import inspect
 import os
 import re
+from collections.abc import Iterable
 from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -36,6 +37,7 @@ Color = Literal["rgb", "bgr", "gray"]
 LARGEST_FILE = 2**30
 """Bytes of the largest file that is read: twice an uncompressed photo of the most pixels."""
 
+_PART = 2**20
 _MOST = f"{MOST_PIXELS / 1e6:.0f} million"
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM", "GIF", "AVIF")
 _WIDE = ("I", "I;16", "I;16L", "I;16B", "I;16N")
@@ -48,6 +50,7 @@ def read(picture: Any, where: str, color: str | None = None) -> np.ndarray:
 
     EXIF orientation is applied. An animated file gives its first frame. Transparent parts become white. 16-bit grey is
     divided by 257; 32-bit grey is too, unless its values fit in 8 bits. Palettes, CMYK, YCbCr, HSV and Lab become RGB.
+    A colour picture with three equal channels is grey.
 
     Args:
         picture: a path, the bytes of a file, a binary file that is read from where it stands to its end (``BytesIO``,
@@ -216,7 +219,7 @@ def _from_wide(image: Image.Image, where: str) -> np.ndarray:
 
 
 def _from_array(array: np.ndarray, where: str, color: str | None) -> np.ndarray:
-    """Converts an array of a caller to uint8 [H, W] or [H, W, 3] in RGB, always as a copy."""
+    """Converts an array of a caller to uint8 [H, W] or [H, W, 3] in RGB, always as a copy; equal channels as grey."""
     if array.dtype == np.bool_:
         array = array.astype(np.uint8) * np.uint8(255)
     if array.dtype != np.uint8:
@@ -234,10 +237,10 @@ def _from_array(array: np.ndarray, where: str, color: str | None) -> np.ndarray:
     if color == "bgr":
         for channel in range(3):  # seven times as fast as a copy with the last axis reversed
             pixels[..., channel] = array[..., 2 - channel]
-    if array.shape[2] == 3:
-        return pixels
-    alpha = array[..., 3:].astype(np.uint16)
-    return ((pixels * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+    if array.shape[2] == 4:
+        alpha = array[..., 3:].astype(np.uint16)
+        pixels = ((pixels * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+    return grey_if_equal(pixels)  # as of a file: in a grey picture the detector looks at smaller faces more closely
 
 
 def check_color(picture: Any, color: str | None) -> None:
@@ -265,19 +268,42 @@ def check_type(picture: Any) -> None:
     None passes, as ``cv2.imread`` gives it for a file that it cannot read: that is a fault of one picture.
 
     Raises:
-        WrongTypeError (a MienError and a TypeError): it has another type, or is an array of several pictures.
+        WrongTypeError (a MienError and a TypeError): it has another type, or is an array of several pictures or paths.
     """
     if isinstance(picture, np.ndarray):
+        if picture.ndim == 1 and picture.dtype.kind in "OUST":
+            raise WrongTypeError(f"picture: is an array of {len(picture)} values, expected one picture; give list(x)")
         if picture.ndim == 4:
             raise WrongTypeError(
                 f"picture: is an array {list(picture.shape)} of several pictures, expected one of them, [H, W, 3]; "
                 "give list(array)"
             )
         return
-    readable = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image, type(None))
-    if isinstance(picture, readable) or callable(getattr(picture, "read", None)):
+    if picture is None or _is_readable(picture):
         return
     raise WrongTypeError(f"picture: is a {type(picture).__name__}, expected {EXPECTED}{remedy(picture)}")
+
+
+def check_several(pictures: Any) -> None:
+    """Checks that a value may hold pictures: a path, an array or an open file would be cut into letters, rows or lines.
+
+    Raises:
+        WrongTypeError (a MienError and a TypeError): it is one picture itself, or is not iterable.
+    """
+    shape: tuple[int, ...] = pictures.shape if isinstance(pictures, np.ndarray) else ()
+    if len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3, 4)) or _is_readable(pictures):
+        raise WrongTypeError(
+            f"pictures: is one picture (a {type(pictures).__name__}), expected several; give [x], or read it with "
+            "Recognizer.recognize"
+        )
+    if not isinstance(pictures, Iterable):
+        raise WrongTypeError(f"pictures: is a {type(pictures).__name__}, expected a list, a generator or the like")
+
+
+def _is_readable(value: Any) -> bool:
+    """True if a value other than an array is read as one picture."""
+    kinds = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image)
+    return isinstance(value, kinds) or callable(getattr(value, "read", None))
 
 
 def check_is_path(name: str, where: str) -> None:
@@ -301,16 +327,24 @@ def bytes_of_stream(stream: Any, where: str) -> bytes:
         raise MienError(
             f"{where}: is read with await, expected a plain file; give the bytes: await x.read(), or x.file"
         )
-    try:
-        data = stream.read(LARGEST_FILE + 1)
-    except (OSError, ValueError) as error:  # ValueError: the file is closed
-        raise MienError(
-            f"{where}: cannot be read ({getattr(error, 'strerror', None) or error}); open it again"
-        ) from error
-    if isinstance(data, str):
-        raise MienError(f"{where}: is a file opened as text, expected bytes; open it with mode 'rb'")
-    if not isinstance(data, bytes | bytearray | memoryview):
-        raise MienError(f"{where}: read() gives a {type(data).__name__}, expected bytes; give the bytes of the file")
+    # In parts: a pipe may give less than is asked for, and a file sets aside memory for all that is asked for.
+    data = bytearray()
+    while len(data) <= LARGEST_FILE:
+        try:
+            part = stream.read(_PART)
+        except (OSError, ValueError) as error:  # ValueError: the file is closed
+            raise MienError(
+                f"{where}: cannot be read ({getattr(error, 'strerror', None) or error}); open it again"
+            ) from error
+        if isinstance(part, str):
+            raise MienError(f"{where}: is a file opened as text, expected bytes; open it with mode 'rb'")
+        if not isinstance(part, bytes | bytearray | memoryview):
+            raise MienError(
+                f"{where}: read() gives a {type(part).__name__}, expected bytes; give the bytes of the file"
+            )
+        if not part:
+            break
+        data += part
     if len(data) > LARGEST_FILE:
         raise MienError(f"{where}: is larger than {LARGEST_FILE >> 30} GiB, expected a picture; make it smaller")
     if not len(data) and _position(stream):

@@ -16,13 +16,13 @@ import numpy as np
 from PIL import Image
 
 from mien.errors import NO_NUMBERS, MienError
-from mien.machine import side_by_side
+from mien.machine import threaded_map
 from mien.model.places import DEFAULT, SHIPPED
 from mien.recognition import detectors, engines
 from mien.recognition.detection import Detection, Detector, SideBySide, face_crop
 from mien.recognition.devices import Device, device_name
 from mien.recognition.engine import Engine
-from mien.recognition.pictures import Color, check_color, check_type, read
+from mien.recognition.pictures import Color, check_color, check_several, check_type, read
 from mien.recognition.results import Face, Recognition, Recognitions
 from mien.text import shown
 
@@ -265,17 +265,30 @@ class Recognizer:
                 records wait until a batch is full, whatever memory their pixels take.
 
         Yields:
-            A record for every picture, in order.
+            A record for every picture, in order. If the iterable raises an exception, the records of the pictures
+            before it come first.
 
         Raises:
+            WrongTypeError (a MienError and a TypeError): ``pictures`` is one picture itself, or is not iterable.
             MienError: as ``recognize``.
         """
+        check_several(pictures)
         color = color or self.color
+        failures: list[Exception] = []
+
+        def until_failure() -> Iterator[Any]:
+            try:
+                for picture in pictures:
+                    check_color(picture, color)
+                    yield picture
+            except Exception as error:
+                failures.append(error)
+
         waiting: list[SearchedPicture] = []
         crop_count = byte_count = 0
         started = time.monotonic()
         for picture in search_pictures(
-            pictures, self.detector, self.engine, color, keep_pixels=keep_pixels, patience=patience
+            until_failure(), self.detector, self.engine, color, keep_pixels=keep_pixels, patience=patience
         ):
             waiting.append(picture)
             crop_count += len(picture.crops)
@@ -287,6 +300,8 @@ class Recognizer:
                 yield from self._read(waiting)
                 waiting, crop_count, byte_count, started = [], 0, 0, time.monotonic()
         yield from self._read(waiting)
+        for error in failures:
+            raise error
 
     def _read(self, pictures: Sequence[SearchedPicture]) -> Iterator[Recognition]:
         """Reads the faces of several pictures in batches that they share, and completes their records."""
@@ -308,7 +323,7 @@ class Recognizer:
                 self._face(picture.record.input, detection, crop, probabilities[row], embeddings[row])
                 for row, detection, crop in zip(rows, picture.detections, picture.crops, strict=True)
             )
-            yield replace(picture.record, faces=faces)
+            yield replace(picture.record, faces=faces, names=self.names)
 
     def _face(
         self, name: str, detection: Detection, crop: np.ndarray, probabilities: np.ndarray, embedding: np.ndarray
@@ -318,13 +333,16 @@ class Recognizer:
             raise BrokenModelError(f"the model answers {name} with {NO_NUMBERS}")
         best = int(probabilities.argmax())
         score, threshold = float(probabilities[best]), self.engine.threshold
+        # Detectors of others give numbers of NumPy, which JSON does not know.
+        left, top, width, height = (float(value) for value in detection.box)
+        detector_score = math.nan if detection.score is None else float(detection.score)
         return Face(
-            box=detection.box,
+            box=(left, top, width, height),
             label=self.names[best],
             score=score,
             probabilities=dict(zip(self.names, probabilities.tolist(), strict=True)),
             uncertain=None if threshold is None else score < threshold,
-            detector_score=detection.score,
+            detector_score=detector_score if math.isfinite(detector_score) else None,
             crop=crop,
             embedding=embedding,
         )
@@ -452,9 +470,8 @@ def _search_group(
     """Searches some pictures: side by side with one thread each if the detector can, else one after the other."""
     if len(group) > 1 and isinstance(detector, SideBySide):
         detect = detector.detect_alone
-        return side_by_side(
-            lambda picture: _search(picture, detect, detector.margin, engine, keep_pixels), group, detector.threads
-        )
+        search = threaded_map(detector.threads)
+        return [*search(lambda picture: _search(picture, detect, detector.margin, engine, keep_pixels), group)]
     return [_search(picture, detector.detect, detector.margin, engine, keep_pixels) for picture in group]
 
 

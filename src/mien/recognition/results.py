@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -48,12 +48,14 @@ class Tables:
         return nullcontext()
 
     def _read(self) -> tuple[Iterable[Recognition], tuple[str, ...]]:
-        """Returns the records, and the expressions, by the first face if nothing else says them."""
+        """Returns the records, and the expressions, as the first record or face says them if nothing else does."""
         names = self._names()
         if names is not None:
             return self._records(), names
         records = list(self._records())
-        return records, next((tuple(face.probabilities) for record in records for face in record.faces), ())
+        of_records = (record.names for record in records)
+        of_faces = (tuple(face.probabilities) for record in records for face in record.faces)
+        return records, next(filter(None, chain(of_records, of_faces)), ())
 
     def to_rows(self) -> list[dict[str, Any]]:
         """Returns the rows of ``to_df`` as dicts: one for every face, or one without a face for a picture without any.
@@ -178,6 +180,8 @@ class Recognition(Record, Tables):
         frame: number of the frame in a film, from 0; None for a picture.
         time_s: time at which the frame is shown, in seconds from the start; None for a picture.
         pixels: uint8 [height, width] (grey) or [height, width, 3] (RGB), upright; None if they were not kept.
+        names: the expressions that the model distinguishes, which are columns of a table also without a face; empty if
+            they are not known.
     """
 
     def annotated(self) -> Image.Image:
