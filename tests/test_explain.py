@@ -385,9 +385,12 @@ class TestPicture:
     def test_faces_are_numbered_as_in_tables_and_in_the_service(self, monkeypatch: pytest.MonkeyPatch) -> None:
         titles: list[str] = []
         panel = heat._panel
-        monkeypatch.setattr(
-            heat, "_panel", lambda *values, title, **options: titles.append(title) or panel(*values, **options)
-        )
+
+        def titled(*values: Any, title: str, **options: Any) -> Image.Image:
+            titles.append(title)
+            return panel(*values, **options)
+
+        monkeypatch.setattr(heat, "_panel", titled)
         explanation = explain(face(crop()), Corner())
         sheet([explanation])
         sheet([explanation] * 2)
