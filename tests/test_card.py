@@ -110,6 +110,12 @@ def test_each_run_has_its_row_and_gaps_are_marked() -> None:
     assert "| fine-tuning | `not recorded` | ? | ? | not recorded |  |" in text
 
 
+def test_the_row_of_a_run_whose_start_was_kept_says_so() -> None:
+    kept = record()
+    kept["release"]["origin"][-1]["metrics"] = {"accuracy": 0.75, "epoch": 0}
+    assert "| 75.00% (of the start, which was kept) |" in card(kept)
+
+
 def test_uses_limits_and_licences_are_stated() -> None:
     text = card(record(), "Face")
     assert text.startswith("---\n") and "\nlicense: mit\n" in text and "# Face: facial expressions, 7 classes" in text

@@ -382,6 +382,20 @@ class TestPicture:
         assert (sheet_of_four.width, sheet_of_four.height) == (3 * sheet_of_one.width, 2 * sheet_of_one.height)
         assert np.asarray(sheet_of_four)[sheet_of_one.height :, sheet_of_one.width :].min() == 255
 
+    def test_faces_are_numbered_as_in_tables_and_in_the_service(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        titles: list[str] = []
+        panel = heat._panel
+
+        def titled(*values: Any, title: str, **options: Any) -> Image.Image:
+            titles.append(title)
+            return panel(*values, **options)
+
+        monkeypatch.setattr(heat, "_panel", titled)
+        explanation = explain(face(crop()), Corner())
+        sheet([explanation])
+        sheet([explanation] * 2)
+        assert titles == ["", "face 0: ", "face 1: "]
+
     def test_saved_as_a_picture(self, tmp_path: Path) -> None:
         explanation = explain(face(crop()), Corner())
         explanation.save(tmp_path / "heat.png")

@@ -165,6 +165,22 @@ def test_curves_mark_the_best_epoch() -> None:
     assert "best accuracy: 50.0 % at epoch 2" in texts(curves(history(4)))
 
 
+def test_curves_go_up_to_all_pictures_and_their_names_cover_no_line() -> None:
+    rows = [{"epoch": n, "loss": 0.37 + n / 100, "val_loss": 0.06, "val_accuracy": 1.0} for n in (1, 2, 3)]
+    figure = curves([{**row, "val_macro_f1": 1.0} for row in rows], choice=Choice(0, "accuracy"))
+    png(figure, dpi=30)
+    scores = figure.axes[1]
+    shown = [tick for tick in scores.get_yticks() if scores.get_ylim()[0] <= tick <= scores.get_ylim()[1]]
+    assert scores.get_ylim()[1] > 1 and max(shown) == pytest.approx(1)
+    for axes in figure.axes[:2]:
+        legend = axes.get_legend()
+        assert legend is not None
+        corners = [
+            axes.transData.transform(np.column_stack([line.get_xdata(), line.get_ydata()])) for line in axes.lines
+        ]
+        assert not any(legend.get_window_extent().contains(*corner) for line in corners for corner in line)
+
+
 def test_curves_mark_the_best_epoch_that_is_kept_where_pictures_grow() -> None:
     rows = [{**row, "image_size": 24 if row["epoch"] < 3 else 48} for row in history(4)]
     drawn_texts = texts(curves(rows))

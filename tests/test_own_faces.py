@@ -145,6 +145,8 @@ class TestStart:
         train(config)
         output = capsys.readouterr()
         assert "before training  validation: accuracy 100.00%" in output.out
+        assert "kept unless an epoch reads at least 2 more pictures right" in output.out
+        assert "validation chose the start: no epoch was enough of a gain; the last epoch, 1, has " in output.out
         assert "head: kept: sour, calm; left out: glad" in output.err
         meta = json.loads((tmp_path / "run" / "meta.json").read_text())
         assert meta["metrics"]["epoch"] == 0 and meta["metrics"]["accuracy"] == 1

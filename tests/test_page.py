@@ -243,6 +243,15 @@ def test_twelve_faces_have_twelve_boxes_and_84_bars(browser: Any, service: str) 
         assert page.locator(".face .bars li").count() == 84
 
 
+def test_the_label_of_a_face_at_the_top_does_not_cover_it(browser: Any, service: str) -> None:
+    with opened(browser, service) as (page, _):
+        # Pictures of a visitor have no copy in training: the score of the clean part, not the 70 of the whole split.
+        assert "it names about 66 as people had labelled them" in page.inner_text("#accuracy-text")
+        choose(page, file("top.png", png(skimage.data.astronaut()[40:]), "image/png"))
+        box, label = (page.locator(name).bounding_box() for name in (".box", ".chip"))
+        assert label["y"] >= box["y"] + box["height"]
+
+
 def test_a_picture_without_a_face_is_told_apart_from_an_error(browser: Any, service: str) -> None:
     with opened(browser, service) as (page, _):
         choose(page, file("cat.png", png(skimage.data.chelsea()), "image/png"), file("notes.txt", b"Not a picture.\n"))

@@ -275,15 +275,22 @@ def test_the_page_says_how_the_split_was_read(split: str, tta: bool, sentence: s
 
 
 @pytest.mark.parametrize(
-    ("certainty", "sentence"),
-    [(9.0, "overconfident"), (1.0, "underconfident"), (math.log(4), "well calibrated on average")],
+    ("certainty", "times", "sentence"),
+    [
+        (9.0, 1, "is overconfident"),
+        (1.0, 100, "is underconfident"),
+        (1.0, 1, "may be one, as far as these pictures tell"),
+        (math.log(4), 1, "is well calibrated on average"),
+    ],
 )
-def test_the_page_says_whether_certainty_can_be_believed(certainty: float, sentence: str, tmp_path: Path) -> None:
+def test_the_page_says_whether_certainty_can_be_believed(
+    certainty: float, times: int, sentence: str, tmp_path: Path
+) -> None:
     # Four of six are right; a logit of ln 4 above two others is a probability of 4 / 6.
-    classifier = Fixed(NAMES, logits([0, 1, 2, 0, 2, 1], certainty=certainty))
-    result = evaluate(classifier, faces([0, 1, 2, 0, 1, 2]), "test", training=None)
+    classifier = Fixed(NAMES, logits([0, 1, 2, 0, 2, 1] * times, certainty=certainty))
+    result = evaluate(classifier, faces([0, 1, 2, 0, 1, 2] * times), "test", training=None)
     write_report(tmp_path / "out", result)
-    assert f"This one is {sentence}: its mean confidence is" in page_of(tmp_path / "out").text
+    assert f"This one {sentence}: its mean confidence is" in page_of(tmp_path / "out").text
 
 
 def test_the_page_says_why_twins_are_unknown_or_none(tmp_path: Path) -> None:
@@ -369,7 +376,11 @@ def test_a_perfect_classifier_has_no_sheet_of_mistakes(tmp_path: Path) -> None:
     result = evaluate(Fixed(NAMES, logits([0, 1, 2])), data, "test", training=None)
     write_report(tmp_path / "out", result)
     assert not (tmp_path / "out" / "mistakes.png").exists()
-    assert page_of(tmp_path / "out").text.count("No picture was misclassified") == 2
+    text = page_of(tmp_path / "out").text
+    assert text.count("No picture was misclassified") == 2
+    assert text.count("bootstrap over pictures; Clopper-Pearson if all or none are right") == 2, "its intervals are not"
+    write_report(tmp_path / "out", evaluated())
+    assert "Clopper" not in page_of(tmp_path / "out").text
 
 
 def test_a_former_report_is_replaced(tmp_path: Path) -> None:
@@ -554,6 +565,7 @@ def threshold(value: float | None, **fields: float) -> dict[str, Any]:
         ("validation", META, "the second number is cross-fitted"),
         ("test", META, "error is 23.8 points without scaling and 0.0 points with it. Nothing was fitted on"),
         ("validation", None, "The weights hold no temperature"),
+        ("validation", None, "With fewer than 100 pictures that number is mostly chance."),
         ("test", None, "the confidence is as training left it"),
         (
             "test",

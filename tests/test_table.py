@@ -121,6 +121,13 @@ def test_the_files_hold_the_same_numbers() -> None:
     assert (csv_rows[2]["kind"], csv_rows[2]["accuracy_std"], csv_rows[0]["accuracy_std"]) == ("seeds", "14.14", "")
 
 
+def test_intervals_of_all_or_no_pictures_are_called_what_they_are() -> None:
+    assert notes([model_row(evaluation(8))])[0].endswith("(bootstrap over pictures).")
+    for right_count in (0, 9, 10):  # 9: all of the clean part
+        rows = [model_row(evaluation(8)), model_row(evaluation(right_count))]
+        assert "Clopper-Pearson if all or none are right" in notes(rows)[0]
+
+
 def test_an_approximate_clean_score_is_marked() -> None:
     row = model_row(evaluation(8, approximate=True))
     assert "~88.89" in text_table([row]) and r"$\approx$88.89" in latex_table([row], "")

@@ -271,9 +271,13 @@ def curves(
         _mark_chosen(grid[1], history, scores, choice, theme)
     if not at_last_size.all():
         _mark_sizes(list(grid), epochs[int(np.flatnonzero(~at_last_size)[-1])] + 0.5, sizes, theme)
-    for axes, corner in zip(grid, ("upper right", "lower right"), strict=False):
+    # Scores are shares: their axis ends at 100 %, with room for a line along it, and its steps meet 100 %.
+    low, high = grid[1].get_ylim()
+    grid[1].set_ylim(low, min(high, 1 + 0.03 * (1 - low)))
+    grid[1].yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    for axes in grid[:2]:
         if axes.get_legend_handles_labels()[0]:
-            axes.legend(loc=corner, frameon=False, fontsize=TEXT_SIZE, labelcolor=theme.ink)
+            axes.legend(loc="best", frameon=False, fontsize=TEXT_SIZE, labelcolor=theme.ink)
     return figure
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 import mien
 from mien.errors import MienError
 from mien.evaluation import figures, style
-from mien.evaluation.calibration import at_bound, risk_coverage
+from mien.evaluation.calibration import LEAST_FOR_TEMPERATURE, at_bound, risk_coverage
 from mien.evaluation.choice import Choice
 from mien.evaluation.evaluate import Evaluation
 from mien.evaluation.metrics import BINS, classification_report_text, most_confused, reliability, surest_mistakes
@@ -207,6 +207,8 @@ def render_page(
         class_report=class_report,
         bins=BINS,
         few=figures.FEW,
+        interval_words=_interval_words(evaluation),
+        least_for_temperature=LEAST_FOR_TEMPERATURE,
         commonest=max(evaluation.names, key=lambda name: whole["per_class"][name]["support"]),
         best_f1=f"{ranked[-1][1]} {percent(ranked[-1][0])}",
         worst_f1=f"{ranked[0][1]} {percent(ranked[0][0])}",
@@ -261,6 +263,12 @@ def temperature_words(temperatures: Sequence[float]) -> str:
 def data_uri(png: bytes) -> str:
     """A PNG file as a ``data:`` address that contains it."""
     return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+
+
+def _interval_words(evaluation: Evaluation) -> str:
+    """How the intervals of the page were made (``mien.evaluation.metrics.score``)."""
+    exact = any(part and part["accuracy"] in (0, 1) for part in (evaluation.whole, evaluation.clean))
+    return f"bootstrap over pictures{'; Clopper-Pearson if all or none are right' if exact else ''}"
 
 
 def _choice(history: Sequence[Mapping[str, Any]], accuracies: Sequence[float], choice: Choice | None) -> str:

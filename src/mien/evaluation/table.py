@@ -236,8 +236,11 @@ def cells(row: Row, *, to: str = " to ", about: str = "~", plus_minus: str = " Â
 
 def notes(rows: Sequence[Row]) -> list[str]:
     """What the columns mean, in sentences."""
+    shares = [row.scores[name] for row in rows for name in ("accuracy", "clean_accuracy")]
+    is_exact = any(share is not None and share.low is not None and share.value in (0, 1) for share in shares)
+    exact = "; Clopper-Pearson if all or none are right" if is_exact else ""
     lines = [
-        "Scores are in percent; brackets are 95 % intervals (bootstrap over pictures).",
+        f"Scores are in percent; brackets are 95 % intervals (bootstrap over pictures{exact}).",
         "Strictly clean: without the pictures whose photograph is also in training, be it shifted, scaled or turned.",
         "ECE: calibration error, 15 bins; cross-fitted if the temperature was fitted on this split.",
         "Pictures/s: measured in this evaluation, on this machine.",

@@ -385,6 +385,8 @@ def _origin_rows(stages: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
         machine = stage.get("machine") or {}
         cores = f"{markdown(machine['processor'])}, {machine['cores']} cores" if machine else "not recorded"
         kind = "" if "accuracy" in metrics or score is None else " (linear probe)"
+        if metrics.get("epoch") == 0:
+            kind = " (of the start, which was kept)"
         rows.append(
             (
                 markdown(stage["role"]),

@@ -284,7 +284,7 @@ def sheet(explanations: Sequence[Explanation]) -> Image.Image:
     several = len(explanations) > 1
     panels = [
         _panel(explanation, beside=True, title=f"face {number}: " if several else "")
-        for number, explanation in enumerate(explanations, 1)
+        for number, explanation in enumerate(explanations)  # from 0, as the tables and the service number them
     ]
     columns = min(len(panels), _MOST_COLUMNS)
     width, height = max(panel.width for panel in panels), max(panel.height for panel in panels)

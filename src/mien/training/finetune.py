@@ -45,7 +45,7 @@ from mien.training.run import (
 )
 from mien.training.step import Pass
 from mien.training.teachers import Teacher, check_teachers, load_teachers, teacher_state
-from mien.training.validation import Validator, calibrate_model, score_of
+from mien.training.validation import LEAST_GAIN, Validator, calibrate_model, score_of
 
 
 @holds_out
@@ -265,9 +265,11 @@ class FineTuning(Loop[TrainConfig, Network]):
         self.save_state()
         if on_main():
             self.save_model(self.network, {"epoch": 0, **scores})
+            by_pictures = self.validator.margin(self.state) > 0
+            enough = f"reads at least {LEAST_GAIN} more pictures right" if by_pictures else "does better"
             report(
                 f"before training  validation: accuracy {scores['val_accuracy']:.2%}, loss {scores['val_loss']:.4f}; "
-                "kept until an epoch does better"
+                f"kept unless an epoch {enough}"
             )
 
     def start_epoch(self, epoch: int) -> None:

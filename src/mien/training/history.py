@@ -35,10 +35,12 @@ def choice_line(history: Sequence[Mapping[str, Any]], best_epoch: int) -> str:
     """
     last = history[-1]
     chosen = next((row for row in history if row["epoch"] == best_epoch), None)
-    score = "the start" if chosen is None else f"epoch {best_epoch}, {chosen['val_accuracy']:.2%}"
+    last_score = f"the last epoch, {last['epoch']}, has {last['val_accuracy']:.2%}"
+    if chosen is None:
+        return f"validation chose the start: no epoch was enough of a gain; {last_score}"
     return (
-        f"validation chose {score}: a little too high, since it was chosen; the last epoch, {last['epoch']}, has "
-        f"{last['val_accuracy']:.2%}"
+        f"validation chose epoch {best_epoch}, {chosen['val_accuracy']:.2%}: a little too high, since it was chosen; "
+        f"{last_score}"
     )
 
 

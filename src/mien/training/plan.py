@@ -41,7 +41,7 @@ def plan_lines(tuning: Tuning) -> list[str]:
     rates = f"encoder {config.lr:.2e}, head {config.head_lr:.2e}"
     decay = "" if config.layer_decay == 1 else f", from block to block times {config.layer_decay}"
     return [
-        f"plan: {length}, {tuning.steps:,} steps of {config.batch_size} an epoch; {count:,} images train, "
+        f"plan: {length}, {_steps(tuning.steps)} of {config.batch_size} an epoch; {count:,} images train, "
         f"{validation:,} validate",
         f"frozen: {frozen_line(network, config.freeze, config.epochs)}",
         f"parameters: {_trained_line(network, config)}",
@@ -82,6 +82,10 @@ def _length(epochs: int, minutes: float | None) -> str:
     if minutes is not None:
         return f"{minutes:g} minutes"
     return "1 epoch" if epochs == 1 else f"{epochs:,} epochs"
+
+
+def _steps(count: int) -> str:
+    return "1 step" if count == 1 else f"{count:,} steps"
 
 
 def _memory_line(tuning: Tuning) -> str:
@@ -222,7 +226,7 @@ def _time_lines(total: float, speeds: str, device: torch.device) -> Iterator[str
 def pretraining_lines(pretraining: Pretraining) -> list[str]:
     """Returns the plan of pretraining, a line a subject; nothing is timed."""
     config, network = pretraining.config, pretraining.network
-    length = f"{config.steps:,} steps" if config.steps else _length(config.epochs, config.minutes)
+    length = _steps(config.steps) if config.steps else _length(config.epochs, config.minutes)
     total = sum(parameter.numel() for parameter in network.parameters())
     trained = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
     decoder = sum(parameter.numel() for parameter in network.decoder.parameters())
@@ -236,7 +240,7 @@ def pretraining_lines(pretraining: Pretraining) -> list[str]:
     fixed = 4 * (total + 3 * trained)
     images = pretraining.images.nbytes
     return [
-        f"plan: {length}, {pretraining.steps:,} steps of {config.batch_size} an epoch; {len(pretraining.images):,} "
+        f"plan: {length}, {_steps(pretraining.steps)} of {config.batch_size} an epoch; {len(pretraining.images):,} "
         f"images train, {config.mask_ratio:.0%} of each hidden",
         "frozen: nothing",
         f"parameters: {trained:,} of {total:,} train, {decoder:,} of them in the decoder",

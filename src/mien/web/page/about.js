@@ -24,8 +24,8 @@ export async function showModel(about) {
 /** The sentence of the start page on how often answers are right. */
 export function accuracySentence({ accuracy, stated_accuracy: stated }) {
   if (!accuracy) return "Nobody has measured how often this model is right.";
-  const right = Math.round(100 * accuracy.value);
-  const sure = stated ? ` Where it is likely to be wrong it says “not sure”; the other answers are right ${Math.round(100 * stated)} times in 100.` : "";
+  const right = Math.round(100 * (accuracy.clean ?? accuracy).value); // a visitor's photo has no copy in training
+  const sure = stated ? ` Where it is likely to be wrong it says “not sure”; the other answers are right at least ${Math.round(100 * stated)} times in 100.` : "";
   return `Of 100 faces it names about ${right} as people had labelled them.${sure}`;
 }
 

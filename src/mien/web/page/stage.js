@@ -57,7 +57,10 @@ function place(box, face, index, width, height) {
   box.style.height = `${(100 * high) / height}%`;
   box.style.setProperty("--colour", colourOf(face.label));
   box.classList.toggle("is-uncertain", Boolean(face.uncertain));
-  box.classList.toggle("is-at-top", top / height < 0.08);
+  const isAtTop = top / height < 0.08; // no room for the label above
+  const isAtBottom = (top + high) / height > 0.92;
+  box.classList.toggle("has-label-below", isAtTop && !isAtBottom);
+  box.classList.toggle("has-label-inside", isAtTop && isAtBottom);
   const number = (face.id ?? index) + 1;
   const text = face.uncertain ? `${face.label}?` : face.label;
   box.firstChild.replaceChildren(
