@@ -77,7 +77,7 @@ def record() -> dict[str, Any]:
 def test_the_onnx_files_come_with_the_accuracy_they_lose() -> None:
     text = card(record())
     assert "| ONNX | 14.4 MB; a probability differs from PyTorch's by at most 2e-06 (validation) |" in text
-    assert "| ONNX in int8 | 3.7 MB; accuracy 84.92% (validation), +0.08 points lost |" in text
+    assert "| ONNX in int8 | 3.7 MB; accuracy 84.92% (validation), 0.08 points lost |" in text
     without_int8 = record()
     without_int8["release"]["onnx"]["int8"] = None
     assert "int8" not in card(without_int8)

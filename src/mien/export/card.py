@@ -262,11 +262,12 @@ def _onnx(parity: Mapping[str, Any], files: Mapping[str, int]) -> list[tuple[str
         )
     ]
     if parity["int8"]:
+        lost = parity["int8"]["points_lost"]
         rows.append(
             (
                 "ONNX in int8",
                 f"{files['model.int8.onnx'] / 1e6:.1f} MB; accuracy {engines['ONNX int8']['accuracy']:.2%} ({split}), "
-                f"{parity['int8']['points_lost']:+.2f} points lost",
+                f"{abs(lost):.2f} points {'lost' if lost >= 0 else 'gained'}",
             )
         )
     return rows
