@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import Future
 from contextlib import closing
 from typing import Any
@@ -14,6 +15,7 @@ from web_helpers import Broken, Gate, face, recognizer, wait_until
 
 from mien.recognition.recognizer import BrokenModelError, Recognizer
 from mien.recognition.results import Recognition
+from mien.web import batching
 from mien.web.batching import OneThread, Reader
 from mien.web.uploads import Upload
 
@@ -130,6 +132,20 @@ def test_closing_finishes_what_is_queued() -> None:
     reader.close()
     assert all(future.done() and future.result()[0].status == "ok" for future in futures)
     assert not reader.alive()
+
+
+def test_closing_does_not_wait_for_each_thread_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "_CLOSE_S", 0.3)
+    detector = Gate()
+    reader = Reader(recognizer(detector), 4, 0.1)
+    for _ in range(4):
+        reader.submit([Upload("a", face())])
+    wait_until(lambda: detector.searches == 4)
+    started = time.monotonic()
+    reader.close()
+    assert 0.3 <= time.monotonic() - started < 1.0
+    detector.gate.set()
+    reader.close()
 
 
 def test_a_thread_that_hangs_shows() -> None:

@@ -471,10 +471,30 @@ def test_pages_of_other_origins_are_kept_out_unless_named(service: TestClient) -
         assert response.status_code == 400 and response.headers["content-type"] == MEDIA_TYPE
 
 
-@pytest.mark.parametrize("origin", ["*", "example.org", "https://example.org/", "https://a b", "null"])
+@pytest.mark.parametrize(
+    "origin",
+    ["*", "example.org", "https://example.org/", "https://a b", "null", "https://example.org:443", "http://a:80"],
+)
 def test_origins_are_checked(origin: str) -> None:
     with pytest.raises(MienError, match="--cors"):
         ServiceSettings(cors=(origin,)).check()
+
+
+def test_others_are_answered_while_a_large_form_is_taken_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = []
+    parse = uploads._MemoryParser.parse
+
+    async def noted(parser: Any) -> Any:
+        threads.append(threading.current_thread().name)
+        return await parse(parser)
+
+    monkeypatch.setattr(uploads._MemoryParser, "parse", noted)
+    with client() as test_client:
+        for padding in (0, 100_000):
+            body = face() + b"\r" * padding  # each of them may begin the boundary, so that forms of them take longest
+            assert test_client.post("/v1/recognize", files={"pictures": ("a.png", body)}).status_code == 200
+    small, large = threads
+    assert small != large and "asyncio" in large  # one of asyncio's pool, not the event loop's
 
 
 @pytest.mark.parametrize("path", ["/docs", "/v1/model", "/nothing", "/models/yunet.onnx", "/metrics"])
@@ -536,6 +556,27 @@ def test_the_model_is_described(service: TestClient) -> None:
     assert card.headers["content-type"].startswith("text/markdown") and "## Scores" in card.text
     page = service.get(model_info["card"], headers={"accept": "text/html"})
     assert "<h2>Scores</h2>" in page.text and "<table>" in page.text
+
+
+def test_a_model_that_is_replaced_on_disk_is_described_as_it_was_loaded(tmp_path: Path) -> None:
+    for name in ("model.int8.onnx", "meta.json"):
+        shutil.copy(SHIPPED / "nano" / name, tmp_path)
+    with TestClient(create_app(ServiceSettings(model=str(tmp_path)))) as test_client:
+        before = test_client.get("/v1/model").json()
+        (tmp_path / "model.int8.onnx").write_bytes(b"another one")
+        assert test_client.get("/v1/model").json() == before
+        (tmp_path / "model.int8.onnx").unlink()
+        assert test_client.get("/v1/model").json() == before
+
+
+def test_what_a_model_was_trained_on_is_said_only_as_far_as_it_is_recorded(tmp_path: Path) -> None:
+    shutil.copy(SHIPPED / "nano" / "model.int8.onnx", tmp_path)
+    meta = read_json_object(SHIPPED / "nano" / "meta.json")
+    other = meta | {"data": meta["data"] | {"images": {"train": 500, "validation": 90}}}
+    for record, is_of_fer2013 in ((meta, True), (other, False), ({}, None)):
+        write_json(tmp_path / "meta.json", record)
+        with TestClient(create_app(ServiceSettings(model=str(tmp_path)))) as test_client:
+            assert test_client.get("/v1/model").json()["trained_on_fer2013"] is is_of_fer2013
 
 
 def test_a_model_without_onnx_is_served(tmp_path: Path) -> None:

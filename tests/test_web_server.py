@@ -364,7 +364,8 @@ def test_workers_end_with_their_supervisor() -> None:
         (["--cors", "*"], "--cors"),
         (["--api-key-file", "no-such-file"], "no-such-file"),
         (["--report", "no-such-folder"], "--report"),
-        (["--host", "no such host"], "--host"),
+        (["--host", "no such host"], "--host an address of this machine"),
+        (["--host", "a" * 64], "--host an address of this machine"),
     ],
 )
 def test_mistakes_in_the_command_are_one_line(

@@ -74,7 +74,7 @@ def _card(meta: Mapping[str, Any], release: Mapping[str, Any], name: str) -> str
         lstrip_blocks=True,
     )
     environment.filters["markdown"] = markdown
-    is_fer2013, fitted = _is_fer2013(meta), is_fitted(meta.get("calibration"))
+    is_fer2013, fitted = trained_on_fer2013(meta), is_fitted(meta.get("calibration"))
     foreign_weights = list(dict.fromkeys(stage["weights_from"] for stage in release["origin"] if stage["weights_from"]))
     try:
         text = environment.get_template("card.md").render(
@@ -119,7 +119,7 @@ def front_matter(meta: Mapping[str, Any], release: Mapping[str, Any], name: str,
         library_name="transformers",
         pipeline_tag="image-classification",
         tags=["facial-expression-recognition", "image-classification", "mien", "onnx"],
-        datasets=["fer2013"] if _is_fer2013(meta) else None,
+        datasets=["fer2013"] if trained_on_fer2013(meta) else None,
         metrics=["accuracy", "f1"],
         model_name=name,
         eval_results=[
@@ -132,14 +132,14 @@ def _results(meta: Mapping[str, Any], split: str, scores: Mapping[str, Any]) -> 
     """The scores of a split for the model index (``huggingface_hub.EvalResult``), shares with their intervals."""
     from huggingface_hub import EvalResult
 
-    data = "FER2013" if _is_fer2013(meta) else portable(str(meta["data"]["source"]))
+    data = "FER2013" if trained_on_fer2013(meta) else portable(str(meta["data"]["source"]))
     parts = {"": scores} | ({"without twins in training": scores["clean"]} if scores.get("clean") else {})
     kinds = {"accuracy": ("accuracy", "accuracy"), "macro_f1": ("f1", "macro-F1"), "ece": ("ece", "calibration error")}
     return [
         EvalResult(
             task_type="image-classification",
             task_name="facial expression recognition",
-            dataset_type="fer2013" if _is_fer2013(meta) else data,
+            dataset_type="fer2013" if trained_on_fer2013(meta) else data,
             dataset_name=f"{data}, {part_name}" if part_name else data,
             dataset_config=part_name or None,
             dataset_split=split,
@@ -155,7 +155,7 @@ def _results(meta: Mapping[str, Any], split: str, scores: Mapping[str, Any]) -> 
     ]
 
 
-def _is_fer2013(meta: Mapping[str, Any]) -> bool:
+def trained_on_fer2013(meta: Mapping[str, Any]) -> bool:
     """True if the model was trained on FER2013's Training split."""
     return set(meta["names"]) == set(FER2013) and meta["data"]["images"].get("train") == TRAINING_OF_FER2013
 
@@ -366,7 +366,7 @@ def _data_lines(meta: Mapping[str, Any], scores: Mapping[str, Mapping[str, Any]]
     lines = [
         f"{markdown(portable(str(data['source'])))}, fingerprint {markdown_code(data['fingerprint'][:16])}: {counts}."
     ]
-    lines += [OF_FER2013] if _is_fer2013(meta) else []
+    lines += [OF_FER2013] if trained_on_fer2013(meta) else []
     for split, part in scores.items():
         if part.get("clean"):
             twins = part["n"] - part["clean"]["n"]

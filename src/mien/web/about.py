@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mien.errors import MienError
-from mien.export.card import card
+from mien.export.card import card, trained_on_fer2013
 from mien.files import read_json_object
 from mien.model.places import DEFAULT, ONNX_FILES, find
 from mien.recognition.recognizer import Recognizer
@@ -39,7 +39,8 @@ class ModelRecord:
         self._meta: dict[str, Any] = {}
         with suppress(MienError):  # an ONNX file alone has no record
             self._meta = read_json_object(self._file.parent / "meta.json")
-        self._sha256 = hashlib.sha256(self._file.read_bytes()).hexdigest()
+        content = self._file.read_bytes()  # now: the file may be replaced while the service runs
+        self._bytes, self._sha256 = len(content), hashlib.sha256(content).hexdigest()
 
     def _loaded_file(self, onnx: Path | None, folder: Path | None) -> Path:
         """Returns the file of the weights: an ONNX file, or the one in the folder that PyTorch has loaded."""
@@ -64,19 +65,26 @@ class ModelRecord:
             "name": self.name,
             "labels": list(engine.names),
             "file": self._file.name,
-            "bytes": self._file.stat().st_size,
+            "bytes": self._bytes,
             "sha256": self._sha256,
             "image_size": engine.image_size,
             "face_size": getattr(engine, "face_size", engine.image_size),
             "grey": engine.grey,
             "threshold": threshold if threshold is None or math.isfinite(threshold) else None,
             "stated_accuracy": engine.stated_accuracy,
+            "trained_on_fer2013": self._is_of_fer2013(),
             "accuracy": self._accuracy(),
             "scores": self._scores(),
             "sure": self._sure(),
             "robustness": self._meta.get("release", {}).get("robustness", {}).get("rows"),
             "detector": {"name": detector.name, "margin": detector.margin},
         }
+
+    def _is_of_fer2013(self) -> bool | None:
+        """Returns True for a model that was trained on FER2013's Training split; None if its data is not recorded."""
+        with suppress(KeyError, TypeError, AttributeError):
+            return trained_on_fer2013(self._meta)
+        return None
 
     def _scores(self) -> dict[str, Any] | None:
         """Returns macro-F1, the scores of each class and the confusion matrix of the split that was scored last."""

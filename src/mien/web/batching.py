@@ -30,6 +30,10 @@ SHARED_FACES = 8
 """Faces that are read at once as soon as there are so many: larger batches are no faster for each face."""
 
 
+_CLOSE_S = 10.0
+"""Seconds for which closing waits for the threads, all together: one that hangs in a picture never ends."""
+
+
 class OneThread:
     """A detector that searches a picture on the calling thread only.
 
@@ -180,12 +184,13 @@ class Reader:
         return all(thread.is_alive() for thread in self._threads)
 
     def close(self) -> None:
-        """Ends the threads after what is queued; returns when they have ended, at most 10 seconds later."""
+        """Ends the threads after what is queued; returns when they have ended, or after 10 seconds."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+        deadline = time.monotonic() + _CLOSE_S
         for thread in self._threads:
-            thread.join(10)
+            thread.join(max(0.0, deadline - time.monotonic()))
 
     def _work(self) -> None:
         while (job := self._next_job()) is not None:

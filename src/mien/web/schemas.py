@@ -168,6 +168,7 @@ class ModelModel(BaseModel):
     grey: bool
     threshold: float | None
     stated_accuracy: float | None
+    trained_on_fer2013: bool | None = Field(description="null if its training data is not recorded")
     accuracy: SplitAccuracyModel | None
     scores: dict[str, Any] | None
     sure: SureModel | None

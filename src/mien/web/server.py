@@ -152,10 +152,11 @@ def _listener(settings: ServiceSettings) -> socket.socket:
         _keep_to_itself(listener)
         listener.bind(address)
         listener.listen(_BACKLOG)  # from here on clients wait instead of being refused, while workers load the model
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # UnicodeError: a name that is too long
         raise MienError(
-            f"--host {settings.host} --port {settings.port}: cannot be listened on ({error.strerror or error}); choose "
-            "another port, or end the program that uses it"
+            f"--host {settings.host} --port {settings.port}: cannot be listened on "
+            f"({getattr(error, 'strerror', None) or error}); give --host an address of this machine, such as "
+            "127.0.0.1, or choose another port, if another program uses this one"
         ) from error
     listener.set_inheritable(True)
     return listener

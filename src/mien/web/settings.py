@@ -20,6 +20,7 @@ SHORTEST_KEY = 16
 """Characters of the shortest API key that is accepted."""
 
 _ORIGIN = re.compile(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9.-]+)(:\d{1,5})?")
+_NEVER_SENT = re.compile(r"http://.*:80|https://.*:443")  # browsers leave these ports out, so that nothing would match
 
 
 @dataclass(frozen=True)
@@ -69,10 +70,11 @@ class ServiceSettings:
             MienError: an origin or the report is not usable.
         """
         for origin in self.cors:
-            if not _ORIGIN.fullmatch(origin):
+            if not _ORIGIN.fullmatch(origin) or _NEVER_SENT.fullmatch(origin):
                 raise MienError(
-                    f"--cors: got {origin!r}, expected an origin such as https://example.org, in lower case, without a "
-                    "path; a wildcard is not accepted, as every page of the web could then use this service"
+                    f"--cors: got {origin!r}, expected an origin as browsers send it, such as https://example.org, in "
+                    "lower case, without a path, without port 80 of http and 443 of https; a wildcard is not accepted, "
+                    "as every page of the web could then use this service"
                 )
         if self.report is not None and not (self.report / "report.html").is_file():
             raise MienError(f"--report: {self.report} holds no report.html; write one with `mien evaluate --out DIR`")

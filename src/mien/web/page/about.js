@@ -9,9 +9,10 @@ let shown = null; // the model that was shown last
 export async function showModel(about) {
   shown = about;
   byId("about-name").textContent = about.title ?? about.name;
+  byId("trained-on").textContent = trainedOn(about);
   byId("facts").replaceChildren(...facts(about));
-  byId("confusion").replaceChildren(...(about.scores?.confusion ? [confusion(about.scores)] : []));
-  byId("robustness").replaceChildren(...(about.robustness ? [robustness(about.robustness)] : []));
+  byId("confusion").replaceChildren(...(about.scores?.confusion ? [confusion(about.scores, isRounded(about))] : []));
+  byId("robustness").replaceChildren(...(about.robustness ? [robustness(about.robustness, isRounded(about))] : []));
   const report = byId("report-link");
   report.hidden = !about.report;
   if (about.report) report.href = about.report.replace(/^\//, "");
@@ -24,10 +25,20 @@ export async function showModel(about) {
 /** The sentence of the start page on how often answers are right. */
 export function accuracySentence({ accuracy, stated_accuracy: stated }) {
   if (!accuracy) return "Nobody has measured how often this model is right.";
-  const right = Math.round(100 * (accuracy.clean ?? accuracy).value); // a visitor's photo has no copy in training
-  const sure = stated ? ` Where it is likely to be wrong it says “not sure”; the other answers are right at least ${Math.round(100 * stated)} times in 100.` : "";
-  return `Of 100 faces it names about ${right} as people had labelled them.${sure}`;
+  const { clean } = accuracy;
+  const right = Math.round(100 * (clean ?? accuracy).value);
+  const sure = stated ? ` Where it is likely to be wrong it says “not sure”; of the other answers at least ${Math.round(100 * stated)} in 100 are right.` : "";
+  return `Of 100 faces${clean ? " that it cannot know" : ""} it names about ${right} as people had labelled them.${sure}`;
 }
+
+/** What the model learnt from. The models of this tab are Mien's own; the server says it of its model. */
+function trainedOn({ trained_on_fer2013: isFer2013 = true }) {
+  if (isFer2013) return "It was trained on 28,709 small grey faces that people had found on the web and labelled (FER2013). Those people often disagreed with each other, too.";
+  return isFer2013 === null ? "What it was trained on is not recorded." : "It was trained on other faces than those of FER2013; the model card, if there is one, names them.";
+}
+
+const isRounded = ({ file }) => Boolean(file?.includes("int8"));
+const BEFORE = "; measured before the weights were rounded to eight bits";
 
 async function cardOf(about) {
   if (!about.card?.startsWith("/")) return about.card ?? null;
@@ -35,12 +46,12 @@ async function cardOf(about) {
   return answer?.ok ? answer.text() : null;
 }
 
-function facts({ accuracy, sure, threshold, stated_accuracy: stated, sha256, file }) {
+function facts({ accuracy, sure, threshold, stated_accuracy: stated, sha256, file, trained_on_fer2013: isFer2013 = true }) {
   const cards = [];
-  const before = file?.includes("int8") ? "; measured before the weights were rounded to eight bits" : "";
+  const before = isRounded({ file }) ? BEFORE : "";
   if (accuracy) {
     const { value, low, high, pictures, split, clean } = accuracy;
-    cards.push(fact(percent(value), "right", `${oneDecimal(low)} to ${oneDecimal(high)} % with 95 % confidence, on ${pictures.toLocaleString("en")} pictures of FER2013 (${split})`));
+    cards.push(fact(percent(value), "right", `${oneDecimal(low)} to ${oneDecimal(high)} % with 95 % confidence, on ${pictures.toLocaleString("en")} pictures${isFer2013 ? " of FER2013" : ""} (${split})`));
     if (clean) {
       cards.push(fact(percent(clean.value), "right on photos it cannot know", `${clean.pictures.toLocaleString("en")} of these pictures have no near-copy among the training pictures${before}`));
     }
@@ -58,13 +69,13 @@ function fact(number, title, text) {
 }
 
 /** What people said against what the model says, a row for each expression. */
-function confusion({ names, confusion: counts }) {
+function confusion({ names, confusion: counts }, rounded) {
   const head = element("tr", {}, element("th", { scope: "col" }, "people said"), ...names.map((name) => element("th", { scope: "col" }, name)));
   const rows = counts.map((row, index) => {
     const total = row.reduce((sum, value) => sum + value, 0);
     const cells = row.map((value, column) => {
-      const cell = element("td", {}, String(Math.round((100 * value) / total)));
-      cell.style.setProperty("--share", String(value / total));
+      const cell = element("td", {}, total ? String(Math.round((100 * value) / total)) : "–");
+      cell.style.setProperty("--share", String(total && value / total));
       cell.classList.toggle("is-right", column === index);
       return cell;
     });
@@ -72,15 +83,15 @@ function confusion({ names, confusion: counts }) {
     swatch.style.background = colourOf(names[index]);
     return element("tr", {}, element("th", { scope: "row" }, swatch, names[index]), ...cells);
   });
-  const caption = element("caption", {}, "Of 100 faces that people gave one label, how many the model names how");
+  const caption = element("caption", {}, "Of 100 faces that people gave one label, how many the model names how", rounded ? BEFORE : "");
   return scrolling("Confusion table", element("table", { class: "confusion" }, caption, element("thead", {}, head), element("tbody", {}, ...rows)));
 }
 
-function robustness(rows) {
+function robustness(rows, rounded) {
   const body = rows.map(({ change, how, accuracy }) =>
     element("tr", {}, element("th", { scope: "row" }, change), element("td", {}, how), element("td", { class: "right" }, percent(accuracy))));
   const head = element("tr", {}, ...["pictures", "how they were changed", "right"].map((text) => element("th", { scope: "col" }, text)));
-  return scrolling("Robustness table", element("table", {}, element("caption", {}, "How often it is right if the same pictures get worse"), element("thead", {}, head), element("tbody", {}, ...body)));
+  return scrolling("Robustness table", element("table", {}, element("caption", {}, "How often it is right if the same pictures get worse", rounded ? BEFORE : ""), element("thead", {}, head), element("tbody", {}, ...body)));
 }
 
 const scrolling = (label, table) => element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": label }, table);

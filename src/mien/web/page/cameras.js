@@ -5,9 +5,12 @@ import { Tracker } from "./tracking.js";
 const FRAME_MS = 30;
 
 export class Camera {
-  constructor(video) {
+  /** @param {() => void} onLost called if the camera ends by itself: unplugged, or no longer allowed. */
+  constructor(video, onLost) {
     this.video = video;
+    this.onLost = onLost;
     this.times = [];
+    this.turn = 0; // counts the runs, so that a new one ends the one before
   }
 
   /** Asks for the camera and shows it; rejects with a reason in plain words. */
@@ -21,20 +24,21 @@ export class Camera {
     } catch (error) {
       throw new Error(REASONS[error.name] ?? `the camera cannot be opened (${error.message})`);
     }
+    for (const track of this.stream.getTracks()) track.addEventListener("ended", this.onLost);
     this.video.srcObject = this.stream;
     await this.video.play();
   }
 
-  /** Reads until it is stopped; calls `show({width, height, faces}, rate)` after each picture. */
+  /** Reads until it is paused or stopped; calls `show({width, height, faces}, rate)` after each picture. */
   async run(reader, threshold, show) {
     const tracker = new Tracker(threshold);
     const started = performance.now();
-    this.isPaused = false;
-    while (this.stream && !this.isPaused) {
+    const turn = ++this.turn;
+    while (this.turn === turn) {
       const asked = performance.now();
       const bitmap = await createImageBitmap(this.video);
       const { width, height, faces } = await reader.read(bitmap, { live: true });
-      if (!this.stream || this.isPaused) return;
+      if (this.turn !== turn) return;
       const now = performance.now();
       show({ width, height, faces: tracker.update(faces, (now - started) / 1000) }, this.rate(now));
       if (now - asked < FRAME_MS) await new Promise(requestAnimationFrame); // else the camera has a new picture already
@@ -56,7 +60,12 @@ export class Camera {
     return new File([await canvas.convertToBlob({ type: "image/png" })], `camera ${time}.png`, { type: "image/png" });
   }
 
+  pause() {
+    this.turn++;
+  }
+
   stop() {
+    this.pause();
     this.stream?.getTracks().forEach((track) => track.stop());
     this.stream = null;
     this.video.srcObject = null;

@@ -108,20 +108,23 @@ class Card {
   }
 
   async explain() {
+    const hadFocus = document.activeElement === this.button;
     this.button.disabled = true;
     this.button.textContent = "Hiding parts of the face…";
     try {
-      const canvas = element("canvas", { role: "img", "aria-label": `Heat map of face ${this.index + 1} for ${this.face.label}` });
+      const canvas = element("canvas", { role: "img", tabindex: "-1", "aria-label": `Heat map of face ${this.index + 1} for ${this.face.label}` });
       drawHeat(canvas, await this.actions.explain(this.index));
       const legend = element("p", { class: "legend" },
         element("span", { class: "against" }, `against ${this.face.label}`), element("span", { class: "for" }, `for ${this.face.label}`));
       const note = element("p", { class: "small" }, "Parts were hidden one after the other. This shows what the answer depends on, not what the person feels.");
       this.heat.replaceChildren(canvas, legend, note);
       this.button.hidden = true;
+      if (hadFocus) canvas.focus({ preventScroll: true });
     } catch (error) {
       this.heat.replaceChildren(element("p", { class: "small", role: "alert" }, `That did not work: ${error.message}.`));
       this.button.textContent = "Try again";
     }
     this.button.disabled = false;
+    if (hadFocus && !this.button.hidden) this.button.focus();
   }
 }

@@ -27,16 +27,19 @@ export function listen(take) {
 /** Connects an <input type="file">, which may be chosen from again and again. */
 export function connect(input, take) {
   input.addEventListener("change", () => {
-    const files = [...input.files].filter((file) => !isJunk(file));
+    const files = [...input.files];
     input.value = "";
-    if (files.length) take(files);
+    if (files.length) take(files.filter((file) => !isJunk(file)));
   });
 }
 
 /** Files that systems leave in folders: .DS_Store, Thumbs.db and other hidden ones. */
 const isJunk = ({ name }) => name.startsWith(".") || name === "Thumbs.db";
 
-/** All files that were dropped, those in folders included. */
+/** Stands for a file or folder that the browser cannot open, so that it is named and the others are read. */
+const unreadable = ({ name }) => Object.assign(new File([], name), { isUnreadable: true });
+
+/** All files that were dropped, those in folders included, with `place`: the path from the folder that was dropped. */
 async function dropped(transfer) {
   // The entries have to be taken before the first await: the list is emptied after the event.
   const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
@@ -47,15 +50,16 @@ async function dropped(transfer) {
 }
 
 async function collect(entry, files) {
+  const add = (file) => files.push(Object.assign(file, { place: entry.fullPath.slice(1) }));
   if (entry.isFile) {
-    const file = await new Promise((resolve, reject) => entry.file(resolve, reject));
-    if (!isJunk(file)) files.push(file);
+    if (!isJunk(entry)) add(await new Promise((resolve) => entry.file(resolve, () => resolve(unreadable(entry)))));
     return;
   }
   const reader = entry.createReader();
   for (;;) {
-    const children = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
-    if (!children.length) return;
+    const children = await new Promise((resolve) => reader.readEntries(resolve, () => resolve(null)));
+    if (!children) add(unreadable(entry));
+    if (!children?.length) return;
     for (const child of children.sort((first, second) => (first.name < second.name ? -1 : 1))) {
       await collect(child, files);
     }

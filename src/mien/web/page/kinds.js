@@ -9,8 +9,8 @@ const STARTS = [
   ["archive", ["PK\x03\x04", "\x1f\x8b", "BZh", "\xfd7zXZ\0", "7z\xbc\xaf\x27\x1c", "Rar!"]],
   ["document", ["%PDF", "\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "{\\rtf"]],
 ];
-const PICTURE_BRANDS = ["avif", "avis", "heic", "heix", "heim", "heis", "mif1", "msf1"];
-const SOUND_BRANDS = ["M4A ", "M4B ", "M4P "];
+const PICTURE_BRANDS = ["avif", "avis", "heic", "heix", "heim", "heis", "hevc", "hevx", "mif1", "msf1", "crx "];
+const SOUND_BRANDS = ["M4A ", "M4B ", "M4P ", "F4A ", "F4B ", "aax ", "aaxc"];
 const RIFFS = { "AVI ": "film", WEBP: "picture", WAVE: "sound" };
 
 const EXPECTED = "a picture or a film is expected";
@@ -20,10 +20,12 @@ const REASONS = {
   document: `it is a document; ${EXPECTED}`,
   text: `it is a text; ${EXPECTED}`,
   empty: `it is empty; ${EXPECTED}`,
+  unreadable: "the browser cannot open it; check that it is still there, and its rights",
 };
 
-/** picture, film, sound, archive, document, text, empty or unknown. */
+/** picture, film, sound, archive, document, text, empty, unreadable or unknown. */
 export async function kindOf(file) {
+  if (file.isUnreadable) return "unreadable";
   const bytes = new Uint8Array(await file.slice(0, HEAD).arrayBuffer());
   if (!bytes.length) return "empty";
   const head = String.fromCharCode(...bytes);

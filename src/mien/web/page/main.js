@@ -28,9 +28,14 @@ let camera = null;
 // ---- taking files ----
 
 function take(files) {
+  if (!files.length) {
+    byId("state").classList.remove("is-ready");
+    byId("state").textContent = "There was no file in it: drop photos, a film, or a folder of them.";
+    return;
+  }
   stopCamera();
   const items = files.map((file) => ({
-    file, name: file.webkitRelativePath || file.name || "pasted picture", url: URL.createObjectURL(file),
+    file, name: file.webkitRelativePath || file.place || file.name || "pasted picture", url: URL.createObjectURL(file),
     kind: "picture", records: [], error: null, isDone: false,
   }));
   for (const item of items) visit.add(item);
@@ -39,6 +44,8 @@ function take(files) {
   for (const item of items) queue = queue.then(() => read(item)).catch((error) => console.error(error));
 }
 
+const NO_READER = "nothing here reads pictures: neither this page nor a server; build the page, or start mien serve";
+
 const isForgotten = (item) => !visit.items.includes(item);
 
 async function read(item) {
@@ -46,16 +53,19 @@ async function read(item) {
   try {
     const kind = await kindOf(item.file);
     const reason = reasonAgainst(kind);
-    item.isForeign = reason !== null;
     if (reason) throw new Error(reason);
     item.kind = kind === "film" ? "film" : "picture";
-    if (!currentReader()) throw new Error("nothing here reads pictures: neither this page nor a server");
+    if (!currentReader()) throw new Error(NO_READER);
     if (!document.body.dataset.ready) showState(currentReader()); // what could not be loaded is tried again
     if (item.kind === "film") await readFilmItem(item);
     else await readPicture(item);
   } catch (error) {
     item.error = error.message;
-    if (!item.records.length) item.records = [brokenRecord(item)];
+    item.hint = error.isOfPicture ? remedy() : "";
+    if (!item.records.length) {
+      item.records = [brokenRecord(item)];
+      item.video = null;
+    }
   }
   if (isForgotten(item)) return;
   item.isDone = true;
@@ -101,12 +111,12 @@ async function present(item) {
 // ---- films ----
 
 async function readFilmItem(item) {
-  const video = element("video", { controls: true, muted: true, playsinline: true });
+  const video = element("video", { muted: true, playsinline: true }); // no controls: reading jumps from moment to moment
   video.muted = true;
   await openFilm(video, item.url);
   if (isForgotten(item)) return;
   item.video = video;
-  video.addEventListener("timeupdate", () => item === shown && showMoment(item));
+  video.addEventListener("timeupdate", () => item === shown && item.video && showMoment(item));
   if (item === awaited) {
     shown = item;
     startResult(item.name, "Reading the film…");
@@ -126,6 +136,8 @@ async function readFilmItem(item) {
     }
   } finally {
     filmReading = null;
+    video.controls = true;
+    if (byId("film-tools").contains(document.activeElement)) byId("result-title").focus();
     byId("film-tools").hidden = true;
   }
   if (!item.records.length) throw new Error("reading was stopped before its first picture");
@@ -147,10 +159,11 @@ async function startCamera() {
   await opened;
   stopCamera();
   shown = awaited = null;
+  if (!currentReader()) return showProblem("The camera cannot be used", NO_READER);
   const video = element("video", { muted: true, playsinline: true, "aria-label": "The camera" });
   video.muted = true;
-  camera = new Camera(video);
-  const current = camera;
+  const current = new Camera(video, () => loseCamera(current, "The camera has ended", "it was unplugged, or is no longer allowed; start it again"));
+  camera = current;
   startResult("The camera", "Starting the camera…");
   try {
     await current.start();
@@ -160,10 +173,15 @@ async function startCamera() {
     byId("tools").hidden = true;
     readLive();
   } catch (error) {
-    if (camera !== current) return;
-    stopCamera();
-    showProblem("The camera cannot be used", error.message);
+    loseCamera(current, "The camera cannot be used", error.message);
   }
+}
+
+/** Ends a camera that cannot go on, unless something else was asked for meanwhile. */
+function loseCamera(current, title, reason) {
+  if (camera !== current) return;
+  stopCamera();
+  showProblem(title, reason);
 }
 
 async function readLive() {
@@ -178,19 +196,14 @@ async function readLive() {
       byId("rate").dataset.rate = rate.toFixed(2);
     });
   } catch (error) {
-    if (camera !== current) return;
-    stopCamera();
-    showProblem("The camera cannot be read", error.message);
+    loseCamera(current, "The camera cannot be read", error.message);
   }
 }
 
 function toggleLive() {
   const isOn = byId("live").getAttribute("aria-pressed") === "true";
-  if (!isOn) {
-    camera.isPaused = false;
-    return readLive();
-  }
-  camera.isPaused = true;
+  if (!isOn) return readLive();
+  camera.pause();
   byId("live").setAttribute("aria-pressed", "false");
   byId("summary").textContent = "The camera runs; nothing is read.";
   byId("rate").textContent = "";
@@ -208,6 +221,7 @@ function stopCamera() {
   if (!camera) return;
   camera.stop();
   camera = null;
+  if (byId("camera-tools").contains(document.activeElement)) byId("use-camera").focus(); // what was pressed goes away
   byId("camera-tools").hidden = true;
   byId("rate").textContent = "";
   if (!shown) byId("result").hidden = true;
@@ -239,10 +253,11 @@ function show(item) {
   shown = item;
   awaited = null;
   visit.mark(item);
-  if (item.error && !item.video) return showProblem(`${item.name} cannot be read`, item.error, item.isForeign ? "" : remedy());
+  if (item.error && !item.video) return showProblem(`${item.name} cannot be read`, item.error, item.hint);
   const [record] = item.records;
   startResult(item.name, summaryOf(item));
   byId("tools").hidden = !item.isDone;
+  byId("save-picture").disabled = !(item.video ?? item.media); // this browser cannot show it
   if (item.kind === "film") {
     stage.show(item.video, record.width, record.height);
     if (item.isDone) timeline.show(item.records, item.duration);
@@ -313,6 +328,7 @@ async function showPlace(reader) {
     ? "This page reads them itself, in this tab. They are sent nowhere and stored nowhere; close the tab, and they are forgotten."
     : `They are sent to ${location.host}, read there, and neither stored nor logged.`;
   byId("consent-place").replaceChildren(element("b", {}, isHere ? "Its pictures stay in this tab" : `Its pictures are sent to ${location.host}`), isHere ? " and are not recorded." : " and are not stored there.");
+  byId("label-count").textContent = (info.labels?.length ?? 7) === 7 ? "seven" : info.labels.length;
   byId("accuracy-text").textContent = accuracySentence(info);
   await Promise.all([showModel(info), showState(reader)]);
 }
@@ -345,7 +361,6 @@ async function savePicture() {
   const item = shown;
   const record = item.kind === "film" ? recordAt(item.records, item.video.currentTime) : item.records[0];
   const source = item.kind === "film" ? item.video : item.media;
-  if (!source) return;
   download(await annotated(source, record.width, record.height, record.faces), `${item.name.replace(/^.*\//, "").replace(/\.[^.]*$/, "")}-faces.png`);
 }
 
@@ -371,7 +386,10 @@ const clicks = {
   "start-camera": startCamera,
   "take-photo": takePhoto,
   live: toggleLive,
-  "stop-camera": () => { stopCamera(); if (!shown) document.body.classList.toggle("has-result", visit.items.length > 0); },
+  "stop-camera": () => {
+    stopCamera();
+    if (!shown) document.body.classList.toggle("has-result", visit.items.length > 0);
+  },
   "stop-film": () => filmReading?.abort(),
   "save-json": () => save("json", shown.records, shown.name),
   "save-csv": () => save("csv", shown.records, shown.name),
@@ -388,5 +406,5 @@ for (const [id, act] of Object.entries(clicks)) byId(id).addEventListener("click
 listen(take);
 connect(byId("files"), take);
 connect(byId("folder"), take);
-addEventListener("pagehide", () => camera?.stop());
+addEventListener("pagehide", stopCamera);
 await opened;

@@ -52,10 +52,9 @@ export function choosePlace() {
   sessionStorage.setItem(REMEMBERED, value);
   delete document.body.dataset.ready;
   if (!readers.has(value)) {
-    readers.set(value, value === "server" ? new ServerReader(server) : new TabReader(tab, value));
+    readers.set(value, value === "server" ? new ServerReader(server, askForKey) : new TabReader(tab, value));
   }
   reader = readers.get(value);
-  if (value === "server" && server.api_key_needed && !reader.key) askForKey(reader);
   changed(reader);
 }
 
@@ -66,15 +65,20 @@ function threads() {
   return Math.min(asked >= 1 ? asked : MOST_THREADS, navigator.hardwareConcurrency || 1);
 }
 
-function askForKey(serverReader) {
+/** The key that the visitor types; empty if the dialog is closed without one. */
+function askForKey() {
   const dialog = byId("key-dialog");
-  dialog.onclose = () => { serverReader.key = byId("key").value; };
-  dialog.showModal();
+  return new Promise((resolve) => {
+    dialog.addEventListener("close", () => resolve(byId("key").value), { once: true });
+    if (dialog.open) return;
+    byId("key").value = "";
+    dialog.showModal();
+  });
 }
 
 /** JSON of an address of this page; null if there is none. */
 async function json(address) {
-  const answer = await fetch(address).catch(() => null);
+  const answer = await fetch(address, { cache: "no-cache" }).catch(() => null);
   const isJson = answer?.ok && answer.headers.get("content-type")?.includes("json");
   return isJson ? answer.json() : null;
 }

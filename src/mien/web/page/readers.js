@@ -42,12 +42,12 @@ export class Tab {
 
   hire() {
     const worker = new Worker(new URL("reading/worker.js", import.meta.url), { type: "module" });
-    worker.onmessage = ({ data: { id, error, isLost, ...answer } }) => {
+    worker.onmessage = ({ data: { id, error, isOfPicture, isLost, ...answer } }) => {
       if (isLost) return this.dismiss(error);
       const { resolve, reject } = this.waiting.get(id);
       this.waiting.delete(id);
       if (error === undefined) resolve(answer);
-      else reject(new Error(error));
+      else reject(Object.assign(new Error(error), { isOfPicture }));
     };
     worker.onerror = (event) => {
       event.preventDefault();
@@ -95,14 +95,20 @@ export class TabReader {
   }
 }
 
+const WITH_KEY = "choose the file again, and type the key that the operator of the server gave you";
+
 /** Reads on the server. Pictures are sent there. */
 export class ServerReader {
   place = "server";
 
-  /** @param about the answer of GET v1/model. */
-  constructor(about) {
+  /**
+   * @param about the answer of GET v1/model.
+   * @param {() => Promise<string>} askForKey called before a picture is sent, as long as no key is known to be right.
+   */
+  constructor(about, askForKey) {
     this.about = about;
     this.name = about.name;
+    this.askForKey = askForKey;
     this.key = "";
   }
 
@@ -117,7 +123,7 @@ export class ServerReader {
     }
     const { records } = await this.post("v1/recognize", picture);
     const [{ status, error, width, height, faces }] = records;
-    if (status === "error") throw new Error(error);
+    if (status === "error") throw Object.assign(new Error(error), { isOfPicture: true });
     return { width, height, faces, milliseconds: { decode: 0, read: performance.now() - started } };
   }
 
@@ -130,6 +136,8 @@ export class ServerReader {
   }
 
   async post(address, picture) {
+    if (this.about.api_key_needed && !this.key) this.key = await this.askForKey();
+    if (this.about.api_key_needed && !this.key) throw new Error(`nothing was sent: the server asks for a key; ${WITH_KEY}`);
     const form = new FormData();
     form.append("pictures", picture, picture.name ?? "picture.png");
     const headers = this.key ? { "X-API-Key": this.key } : {};
@@ -139,9 +147,14 @@ export class ServerReader {
     } catch {
       throw new Error("the server does not answer; check that mien serve still runs");
     }
-    const values = await answer.json().catch(() => ({}));
-    if (!answer.ok) throw new Error(values.detail ?? values.title ?? `the server answered with ${answer.status}`);
-    return values;
+    if (answer.status === 401) {
+      this.key = ""; // the next picture asks for another one
+      throw new Error("the server does not accept this key; " + WITH_KEY);
+    }
+    const values = await answer.json().catch(() => null);
+    if (answer.ok && values) return values;
+    const reason = values?.detail ?? values?.title ?? `the answer of the server (${answer.status}) is cut off or not JSON; try again`;
+    throw Object.assign(new Error(reason), { isOfPicture: values?.type === "/docs#picture" });
   }
 }
 

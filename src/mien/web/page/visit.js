@@ -26,7 +26,7 @@ export class Visit {
   /** Shows what became of an item: waiting, its faces, or an error. */
   refresh(item) {
     const { node, button, caption } = item.tile;
-    const text = item.error ? "cannot be read" : item.isDone ? facesOf(item) : "waiting";
+    const text = item.error ? (item.video ? "read in part" : "cannot be read") : item.isDone ? facesOf(item) : "waiting";
     caption.textContent = text;
     node.dataset.done = String(item.isDone);
     button.setAttribute("aria-label", `${item.name}: ${text}`);

@@ -1,5 +1,6 @@
 // The worker that reads pictures in this tab. It fetches the networks once; no picture leaves it for anywhere but the
-// page. Messages are {id, task, ...}; answers {id, ...} or {id, error, isLost}. Every task names its model, and models
+// page. Messages are {id, task, ...}; answers {id, ...} or {id, error,
+// isOfPicture, isLost}. Every task names its model, and models
 // that were loaded stay: an answer never comes from another model than the one that was asked.
 
 import { Engine } from "./engine.js";
@@ -64,7 +65,7 @@ async function loadModel(root, model) {
 /** Bytes of a file of the page, checked against the hash that was written when the page was built. */
 async function fetched(root, { url: place, sha256 }) {
   const url = new URL(place, root);
-  const answer = await fetch(url);
+  const answer = await fetch(url, { cache: "no-cache" }); // asks whether it has changed
   if (!answer.ok) throw new Error(`${url.pathname} is missing (${answer.status}); build the page again with make page`);
   const bytes = new Uint8Array(await answer.arrayBuffer());
   if (crypto.subtle && (await hash(bytes)) !== sha256) {
@@ -83,7 +84,8 @@ async function decoded(file) {
   try {
     return await createImageBitmap(file, { imageOrientation: "from-image", colorSpaceConversion: "none", premultiplyAlpha: "none" });
   } catch {
-    throw new Error("this browser cannot decode it: it is damaged, or of a kind that browsers do not know");
+    const reason = "this browser cannot decode it: it is damaged, or of a kind that browsers do not know";
+    throw Object.assign(new Error(reason), { isOfPicture: true });
   }
 }
 
@@ -106,6 +108,7 @@ self.onmessage = async ({ data: { id, task, ...input } }) => {
     self.postMessage({ id, ...(await tasks[task](input)) });
   } catch (error) {
     // Without an engine this worker is lost: neither onnxruntime-web nor a module that failed once can be loaded again.
-    self.postMessage({ id, error: error?.message ?? String(error), isLost: engine === null });
+    const { message = String(error), isOfPicture } = error ?? {};
+    self.postMessage({ id, error: message, isOfPicture, isLost: engine === null });
   }
 };
