@@ -9,11 +9,11 @@ from pathlib import Path
 
 from mien.cli.names import out_for
 from mien.cli.parser import Parser, Switch, whole_number
-from mien.cli.signals import hide_bars
 from mien.errors import MienError
 from mien.export.card import card
 from mien.files import read_json_object, refuse_inputs, refuse_others, write_text
 from mien.locks import claim
+from mien.log import hide_bars
 from mien.model.places import ONNX_FILES, SHIPPED, model_folder, shipped
 from mien.text import portable_command, shown
 
