@@ -202,9 +202,10 @@ def plot_reliability(evaluation: Evaluation) -> Figure:
 
 def _network(config: TrainConfig, faces: FaceSet) -> tuple[TrainConfig, Any, Any]:
     """Returns the resolved settings, the network before its first step, and its preprocessing."""
+    from mien.model.backbone import Backbone
     from mien.training.finetune import build_network, with_backbone_defaults
 
-    config = with_backbone_defaults(config, resume=False)
+    config = with_backbone_defaults(config, Backbone(config.backbone), resume=False)
     network, preprocessing = build_network(config, faces)
     return config, network, preprocessing
 
