@@ -9,9 +9,10 @@ portrait (public domain) of 512 pixels; crops are PNG files of 48 pixels, read b
 is most of the work. Each client sends one request after the other on a connection that stays open; the clients are a
 bare loop in this process, which takes part of the same cores. "Shared" is the default, in which faces of several
 requests share batches; "alone" is `--batch-wait 0`; "plain" is the same model in a FastAPI application of a few lines
-(``plain_service.py``), and "fer" is `fer`'s network and detector in the same. Overload sends requests at twice the rate
-that 16 clients reached, as many as the queue holds, at random times (Poisson), whatever the answers. Only ratios
-between rows of one run say anything about another machine.
+(``plain_service.py``), and "fer" is `fer`'s network and detector in the same. Requests that were sent in the time and
+answered after it are late: they count in no rate and no percentile, and are told beside them. Overload sends requests
+at twice the rate that 16 clients reached, as many as the queue holds, at random times (Poisson), whatever the answers.
+Only ratios between rows of one run say anything about another machine.
 
 `fer` lives in an environment of its own (see ``beside_fer.py``); FastAPI is installed beside it:
 
@@ -32,7 +33,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -67,30 +67,38 @@ class Load:
     Attributes:
         seconds: duration of the load.
         latencies: seconds of each answer, by status; ``lost`` for connections that broke.
+        late: seconds of each answer that came after the end of the load, by status.
     """
 
     seconds: float = 0.0
     latencies: dict[str, list[float]] = field(default_factory=dict)
+    late: dict[str, list[float]] = field(default_factory=dict)
 
-    def note(self, status: str, seconds: float) -> None:
+    def note(self, status: str, seconds: float, *, late: bool = False) -> None:
         """Adds an answer."""
-        self.latencies.setdefault(status, []).append(seconds)
+        (self.late if late else self.latencies).setdefault(status, []).append(seconds)
 
     def add(self, load: Load) -> None:
         """Adds another load to this one."""
         self.seconds += load.seconds
-        for status, latencies in load.latencies.items():
-            self.latencies.setdefault(status, []).extend(latencies)
+        for own, others in ((self.latencies, load.latencies), (self.late, load.late)):
+            for status, seconds in others.items():
+                own.setdefault(status, []).extend(seconds)
 
     def summary(self) -> dict[str, Any]:
-        """Returns the rate and the percentiles of answers with status 200, and the number of answers by status."""
+        """Returns the rate and the percentiles of answers with status 200, and the number of answers by status.
+
+        Late answers stand apart, with the longest wait among them, which no percentile knows.
+        """
         served = self.latencies.get("200", [])
         percentiles = np.percentile(served, [50, 99]) * 1000 if served else [float("nan")] * 2
         return {
             "rate": len(served) / self.seconds,
             "p50_ms": float(percentiles[0]),
             "p99_ms": float(percentiles[1]),
-            "statuses": dict(Counter({status: len(times) for status, times in self.latencies.items()})),
+            "statuses": {status: len(times) for status, times in self.latencies.items()},
+            "late": {status: len(times) for status, times in self.late.items()},
+            "late_longest_ms": 1000 * max((max(times) for times in self.late.values()), default=0.0),
         }
 
 
@@ -126,7 +134,7 @@ class Connection:
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def send(self, data: bytes, load: Load, window: tuple[float, float] = (0.0, math.inf)) -> None:
-        """Sends a request and notes status and seconds, if the answer comes within a window of time."""
+        """Sends a request and notes status and seconds; one before the window of time is dropped, one after it late."""
         started = time.perf_counter()
         try:
             status = await asyncio.wait_for(self._exchange(data), _TIMEOUT_S)
@@ -134,8 +142,8 @@ class Connection:
             status = "lost"
             self.close()
         ended = time.perf_counter()
-        if window[0] <= ended <= window[1]:
-            load.note(status, ended - started)
+        if ended >= window[0]:
+            load.note(status, ended - started, late=ended > window[1])
 
     async def _exchange(self, data: bytes) -> str:
         if self._streams is None:
@@ -274,10 +282,13 @@ def take_turns(ports: Mapping[str, int], data: bytes, clients: int, seconds: flo
 
 def row_text(row: dict[str, Any]) -> str:
     """A row of the table, as Markdown."""
-    statuses = ", ".join(f"{count} x {status}" for status, count in sorted(row["statuses"].items()))
+    statuses, late = (
+        ", ".join(f"{count} x {status}" for status, count in sorted(row[name].items())) for name in ("statuses", "late")
+    )
+    late = f"{late}, {row['late_longest_ms']:.0f} ms at most" if late else "none"
     return (
         f"| {row['picture']} | {row['way']} | {row['clients']} | {row['rate']:.1f} | {row['p50_ms']:.0f} | "
-        f"{row['p99_ms']:.0f} | {statuses} |"
+        f"{row['p99_ms']:.0f} | {statuses} | {late} |"
     )
 
 
@@ -350,11 +361,13 @@ def soak(arguments: argparse.Namespace) -> dict[str, Any]:
 
     with service(mien(arguments.model, "--workers", str(arguments.workers))) as (process, port):
         loads = asyncio.run(run(process, port))
-    statuses: Counter[str] = Counter()
+    together = Load()
     for load in loads:
-        statuses.update(load.summary()["statuses"])
+        together.add(load)
+    numbers = together.summary()
     # After the first fifth everything is loaded and every size was seen: from then on memory has to stay.
-    return {"statuses": dict(statuses), "memory_mb": memories, "growth": memories[-1] / memories[2]}
+    answers = {name: numbers[name] for name in ("statuses", "late", "late_longest_ms")}
+    return {**answers, "memory_mb": memories, "growth": memories[-1] / memories[2]}
 
 
 def main(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -363,7 +376,8 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
         return {"soak": soak(arguments)}
     results: dict[str, Any] = {}
     if "compare" in arguments.parts:
-        print("| picture | way | clients | requests/s | p50, ms | p99, ms | answers |\n|---|---|---|---|---|---|---|")
+        names = ("picture", "way", "clients", "requests/s", "p50, ms", "p99, ms", "answers", "late")
+        print(f"| {' | '.join(names)} |\n{'|---' * len(names)}|")
         results["compare"] = compare(arguments)
     if "overload" in arguments.parts:
         results["overload"] = overload(arguments)

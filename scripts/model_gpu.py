@@ -110,8 +110,10 @@ class Chain:
         return [name for name in self.runs_with_model() if not name.endswith("-mae")]
 
     def save(self) -> None:
-        """Writes OUT/plan.json."""
-        (self.out / "plan.json").write_text(json.dumps(self.record, indent=2), encoding="utf-8")
+        """Writes OUT/plan.json, whole or not at all: a run that goes on is lost without it."""
+        from mien.files import write_json
+
+        write_json(self.out / "plan.json", self.record)
 
     def words(self, job: Job, minutes: float) -> list[str]:
         """The command of a run; a run that began before keeps its minutes, which decide its learning rates."""
@@ -272,15 +274,17 @@ def prepare(chain: Chain) -> None:
 
 def finish(chain: Chain) -> int:
     """Scores, halves, shares and packs what was made; returns the exit code: 1 if nothing was."""
+    from mien.files import write_text
+
     networks = chain.classifiers()
     if not chain.runs_with_model():
         say(chain, f"no run made a model; see {chain.out / 'logs'}")
         return 1
     runs = {name: chain.run_of(name) for name in networks}
     rows = evaluated(runs, chain.options.data, chain.options.device) if runs else []
-    (chain.out / "scores.md").write_text(table(rows) + "\n", encoding="utf-8")
+    write_text(chain.out / "scores.md", table(rows) + "\n")
     results = {"minutes": chain.options.minutes, "scores": rows, "runs": chain.record, "device": device_name()}
-    (chain.out / "results.json").write_text(json.dumps(results, indent=2), encoding="utf-8")
+    write_text(chain.out / "results.json", json.dumps(results, indent=2))
     ranked = [row["name"] for row in rows if row["name"] in networks]
     take_home(chain, ranked)
     print(f"\n{table(rows)}\n", flush=True)
@@ -374,7 +378,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
     options.out = str(Path(options.out))
     (chain.out / "runs").mkdir(parents=True, exist_ok=True)
     if (chain.out / "plan.json").is_file():
-        chain.record = json.loads((chain.out / "plan.json").read_text(encoding="utf-8"))
+        from mien.files import read_json_object
+
+        chain.record = read_json_object(chain.out / "plan.json")
     prepare(chain)
     reserve = max(5.0, min(75.0, 0.12 * 60 * options.minutes))
     jobs = first_jobs(chain)

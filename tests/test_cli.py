@@ -21,7 +21,7 @@ import pytest
 
 import mien
 from mien.cli import main
-from mien.cli.evaluate import report_folders, run_history
+from mien.cli.evaluate import report_folders
 from mien.cli.parser import Parser, with_dashes
 from mien.errors import MienError
 
@@ -301,7 +301,7 @@ def test_draw_replaces_a_file_only_when_asked_to(drawn_archive: Path, capsys: py
 def test_remarks_of_libraries_stay_hidden(hide: bool) -> None:
     code = f"""
 import torch
-from mien.cli.signals import hide_remarks
+from mien.log import hide_remarks
 if {hide}: hide_remarks()
 from timm.scheduler import CosineLRScheduler
 CosineLRScheduler(torch.optim.SGD([torch.zeros(1)], 1.0), t_initial=1)
@@ -366,18 +366,6 @@ def test_reports_of_several_models_have_names_of_their_own() -> None:
     assert report_folders(out, folders) == [out / "a", out / "b", out / "a-again-1", out / "a-again-2"]
     average_folders = report_folders(out, [Path("average"), Path("runs/average/model")])
     assert average_folders == [out / "average-again-1", out / "average-again-2"], "average is the report of the average"
-
-
-def test_history_is_read_beside_the_model_of_a_run(tmp_path: Path) -> None:
-    folder = tmp_path / "model"
-    folder.mkdir()
-    assert run_history(folder) is None
-    (tmp_path / "history.csv").write_text("epoch,loss\n1,1.5\n2,0.25\n")
-    assert run_history(folder) == [{"epoch": 1.0, "loss": 1.5}, {"epoch": 2.0, "loss": 0.25}]
-    assert run_history(tmp_path) is None
-    (tmp_path / "history.csv").write_text("epoch,loss\n1,x\n")
-    with pytest.raises(MienError, match=r"history\.csv: is not the history of a run"):
-        run_history(folder)
 
 
 def test_options_may_be_spelled_with_underscores() -> None:

@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 from mien.config import AugmentConfig, DistillConfig, FoldsConfig, TrainConfig
 from mien.data.faces import FaceSet
 from mien.errors import MienError
+from mien.model.backbone import Backbone
 from mien.model.classifier import Classifier
 from mien.training import finetune, folds
 from mien.training.folder import load_state
@@ -144,9 +145,8 @@ def test_a_student_learns_from_stored_answers_and_resumes_with_the_same(faces: F
     with pytest.raises(MienError, match="differs from the stored answers"):
         finetune.train(config, resume=True)
     with pytest.raises(MienError, match="the run learns from stored answers; give the same --targets"):
-        check_targets(
-            None, load_state(tmp_path / "run", finetune.with_backbone_defaults(config, True), faces.fingerprint)
-        )
+        resolved = finetune.with_backbone_defaults(config, Backbone(config.backbone), True)
+        check_targets(None, load_state(tmp_path / "run", resolved, faces.fingerprint))
 
 
 def test_answers_are_mixed_as_the_pictures_are(faces: FaceSet, tmp_path: Path) -> None:

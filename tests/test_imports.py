@@ -105,6 +105,7 @@ def test_recognition_has_no_ring_even_with_imports_for_types_alone() -> None:
         ("training", {"export", "recognition", "cli"}),
         ("export", {"cli", "web"}),
         ("web", {"training", "evaluation", "cli"}),
+        ("lab", {"cli", "web"}),
     ],
 )
 def test_a_folder_imports_nothing_of_those_above_it(folder: str, forbidden_folders: set[str]) -> None:

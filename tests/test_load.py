@@ -6,6 +6,7 @@ import asyncio
 import importlib
 import io
 import json
+import math
 import os
 import sys
 from pathlib import Path
@@ -33,10 +34,15 @@ def test_a_summary_by_hand() -> None:
     for milliseconds in range(1, 101):
         first_load.note("200", milliseconds / 1000)
     second_load.note("503", 9.0)
+    second_load.note("200", 60.0, late=True)
     first_load.add(second_load)
     summary = first_load.summary()
     assert summary["rate"] == 25 and summary["p50_ms"] == pytest.approx(50.5) and 99 < summary["p99_ms"] <= 100
     assert summary["statuses"] == {"200": 100, "503": 1}
+    assert summary["late"] == {"200": 1} and summary["late_longest_ms"] == 60_000
+    row = load.row_text({"picture": "crop", "way": "alone", "clients": 2, **summary})
+    assert row.endswith("| 100 x 200, 1 x 503 | 1 x 200, 60000 ms at most |")
+    assert load.row_text({"picture": "", "way": "", "clients": 1, **summary, "late": {}}).endswith("none |")
 
 
 def test_clients_take_their_turns() -> None:
@@ -52,10 +58,13 @@ def test_only_answers_within_the_time_count() -> None:
     data = load.request("/v1/recognize", face())
     with running() as address:
         result = asyncio.run(load.closed_loop(port_of(address), data, 2, 0.2, warm_s=0.0))
-        connection, empty_load = load.Connection(port_of(address)), load.Load()
+        connection, empty_load, warm_load = load.Connection(port_of(address)), load.Load(), load.Load()
         asyncio.run(connection.send(data, empty_load, (0.0, 1.0)))
-    assert result.summary()["rate"] == len(result.latencies["200"]) / 0.2
-    assert not empty_load.latencies
+        asyncio.run(load.Connection(port_of(address)).send(data, warm_load, (math.inf, math.inf)))
+    assert result.summary()["rate"] == len(result.latencies.get("200", [])) / 0.2
+    assert result.summary()["late"] == {"200": 2}, "each client waits for one answer when the time is over"
+    assert not empty_load.latencies and len(empty_load.late["200"]) == 1
+    assert not warm_load.latencies and not warm_load.late
 
 
 def test_more_than_the_service_takes_is_turned_away() -> None:

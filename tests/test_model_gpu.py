@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import signal
@@ -18,6 +19,7 @@ from mien.cli.settings import read_settings
 from mien.config import PretrainConfig, TrainConfig
 from mien.data.drawn import draw_faces, write_archive
 from mien.data.read import read_faces
+from mien.errors import MienError
 from mien.model.classifier import Classifier
 
 CNN = """\
@@ -96,6 +98,22 @@ def test_folds_that_go_on_keep_their_minutes_too(tmp_path: Path) -> None:
     (chain.run_of("folds") / "seed-0-fold-1" / "state.safetensors").touch()
     again = chain.words(job, 4.2)
     assert again == words, "the runs of folds go on by themselves"
+
+
+def test_a_plan_that_cannot_be_written_whole_stays_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chain = chain_of(tmp_path)
+    chain.record["mini-1"] = {"minutes": 3.0, "done": True}
+    chain.save()
+
+    def half(self: Path, content: str | bytes, *_: object, **__: object) -> int:
+        self.open("wb").close()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", half)
+    monkeypatch.setattr(Path, "write_bytes", half)
+    with pytest.raises((OSError, MienError)):
+        chain.save()
+    assert json.loads((tmp_path / "plan.json").read_text()) == chain.record
 
 
 def test_a_run_that_is_late_is_stopped_and_others_go_on(

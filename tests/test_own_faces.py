@@ -22,9 +22,10 @@ from mien.data.faces import FaceSet
 from mien.data.read import read_faces
 from mien.errors import MienError
 from mien.labels import canonical, class_order, positions
+from mien.model.backbone import Backbone
 from mien.model.classifier import Classifier
 from mien.model.networks import heads, rows_line, scale_head
-from mien.model.vit import build, classes_of, holds_timm
+from mien.model.vit import build
 from mien.training import finetune, validation
 from mien.training.finetune import train
 from mien.training.run import fit_batch
@@ -88,8 +89,8 @@ class TestHead:
 
     def test_only_a_classifier_has_classes(self, mae_folder: Path, tmp_path: Path) -> None:
         classifier(tmp_path / "model", "nano")
-        assert classes_of(str(tmp_path / "model")) == classes_of(str(tmp_path)) == NAMES
-        assert classes_of("nano") == classes_of(str(mae_folder)) == classes_of("timm:resnet18") == ()
+        assert Backbone(str(tmp_path / "model")).names == Backbone(str(tmp_path)).names == NAMES
+        assert Backbone("nano").names == Backbone(str(mae_folder)).names == Backbone("timm:resnet18").names == ()
 
 
 class TestTimm:
@@ -110,7 +111,7 @@ class TestTimm:
         train(config, resume=True)
 
     def test_what_it_does_not_take(self, folder: Path) -> None:
-        assert holds_timm(str(folder)) and not holds_timm("timm:face_cnn")
+        assert Backbone(str(folder)).is_timm_classifier and not Backbone("timm:face_cnn").is_timm_classifier
         for options, message in (
             ({"drop_path": 0.1}, "drop_path: got 0.1 for .*holds a network of timm; leave it out"),
             ({"patch_size": 8}, "patch_size: got 8 for"),

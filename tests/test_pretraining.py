@@ -36,7 +36,7 @@ from mien.model.vit import build
 from mien.training import finetune, run
 from mien.training import pretrain as pretraining
 from mien.training.pretrain import mask_noise, pretrain
-from mien.training.run import TICKS, Budget
+from mien.training.schedule import TICKS, Budget
 
 COUNTS = {"train": 48, "validation": 12, "test": 6}
 

@@ -29,8 +29,8 @@ from mien.training import finetune, pretrain, run
 from mien.training.augment import resampled
 from mien.training.finetune import FineTuning, train
 from mien.training.objective import Objective, adjustment, shares_of_classes
-from mien.training.optim import ClockSchedule, Muon
-from mien.training.run import Budget
+from mien.training.optim import Muon
+from mien.training.schedule import Budget, ClockSchedule
 from mien.training.step import HalfCopies, Pass, Recorded, first_cause, joints, method_of
 from mien.training.teachers import prepare
 from mien.training.validation import score_of

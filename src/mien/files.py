@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mien.errors import MienError
-from mien.locks import claim, clear_files, ensure_writable, is_at, is_temporary, temporary_file, temporary_folder
+from mien.locks import claim, clear_files, ensure_writable, is_at, make_folder, temporary_file, temporary_folder
 from mien.text import encodable, safe_stem
 
 LONGEST_NAME = 255
@@ -43,10 +43,6 @@ class SparedError(MienError):
     place: Path
 
 
-# Folders in which this process has already removed leftovers of killed writers.
-_cleared: set[str] = set()
-
-
 @contextmanager
 def atomic_file(
     path: Path, *, private: bool = False, spare_newcomer: bool = False, spare_all: bool = False
@@ -66,9 +62,7 @@ def atomic_file(
         SparedError (a MienError): a newcomer was spared; the message says where the new file is.
     """
     try:
-        if not is_temporary(path.parent):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _clear_once(path.parent)
+        make_folder(path.parent, clear=True)
         before = None if spare_all else identity(path)
         if before is not None:
             refuse_folder(path)
@@ -108,8 +102,7 @@ def atomic_folder(path: Path, *, check: Callable[[Path], None] | None = None) ->
     """
     path = Path(os.path.realpath(path))
     try:
-        if not is_temporary(path.parent):
-            path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with claim(path):
             before = identity(path)
             if before is not None and not path.is_dir():
@@ -285,14 +278,6 @@ def sha256_of(path: Path) -> str:
     """Returns the hexadecimal SHA-256 of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _clear_once(folder: Path) -> None:
-    """Removes leftovers from a folder the first time that this process writes into it; each time would be slow."""
-    real = os.path.realpath(folder)
-    if real not in _cleared:
-        _cleared.add(real)
-        clear_files(folder)
 
 
 def _is_of_writing(error: Exception) -> bool:

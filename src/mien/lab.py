@@ -17,8 +17,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mien.cli.signals import hide_bars, hide_remarks
-from mien.log import show
+from mien.log import hide_bars, hide_remarks, show
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -127,13 +126,13 @@ def evaluate(
     Raises:
         MienError: the model or the split is missing, the classes do not fit, or the report cannot be written.
     """
-    from mien.cli.evaluate import run_history
     from mien.data.clean import as_trained, trained_on
     from mien.evaluation.choice import choice_of
     from mien.evaluation.evaluate import evaluate as scored
     from mien.evaluation.report import write_report
     from mien.model.classifier import Classifier
     from mien.model.places import model_folder
+    from mien.training.history import run_history
 
     folder = model_folder(model)
     classifier = Classifier.load(folder)
@@ -203,9 +202,10 @@ def plot_reliability(evaluation: Evaluation) -> Figure:
 
 def _network(config: TrainConfig, faces: FaceSet) -> tuple[TrainConfig, Any, Any]:
     """Returns the resolved settings, the network before its first step, and its preprocessing."""
+    from mien.model.backbone import Backbone
     from mien.training.finetune import build_network, with_backbone_defaults
 
-    config = with_backbone_defaults(config, resume=False)
+    config = with_backbone_defaults(config, Backbone(config.backbone), resume=False)
     network, preprocessing = build_network(config, faces)
     return config, network, preprocessing
 

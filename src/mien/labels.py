@@ -7,7 +7,7 @@ therefore ambiguous, so every file that Mien writes stores the names too.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from mien.errors import MienError
 
@@ -72,3 +72,13 @@ def positions(names: Iterable[str], available: Iterable[str], where: str) -> lis
     if missing:
         raise MienError(f"{where}: no class named {', '.join(missing)}; there is {', '.join(order)}")
     return [order[canonical(name)] for name in names]
+
+
+def has_any_class(names: Sequence[str], wanted: Sequence[str]) -> bool:
+    """Whether one of the wanted classes is among others, whatever their spelling."""
+    return bool({canonical(name) for name in wanted} & {canonical(name) for name in names})
+
+
+def has_every_class(names: Sequence[str], wanted: Sequence[str]) -> bool:
+    """Whether all wanted classes are among others, whatever their spelling."""
+    return {canonical(name) for name in wanted} <= {canonical(name) for name in names}

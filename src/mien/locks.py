@@ -46,6 +46,9 @@ _ABSENT = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
 # Locks that this process holds, by path and thread: functions that a command calls may claim the same folder again.
 _held: dict[tuple[str, int], int] = {}
 
+# Folders in which this process has already removed leftovers of killed writers.
+_cleared: set[str] = set()
+
 
 @contextmanager
 def claim(path: Path, *, inside: bool = False) -> Iterator[None]:
@@ -211,9 +214,21 @@ def clear_files(folder: Path, *, of_a_run: bool = False) -> None:
                 leftover.unlink()
 
 
-def is_temporary(folder: Path) -> bool:
-    """True if a folder is, or lies in, a temporary one; such a folder must not be created again by its path."""
-    return any(re.fullmatch(rf"\..+{_FOLDER_ENDING}", part) for part in folder.parts)
+def make_folder(folder: Path, *, clear: bool = False) -> None:
+    """Creates the folder of a result, unless it is a temporary one or lies in one, which must not be made again.
+
+    Args:
+        folder: that of a result.
+        clear: remove leftovers of killed writers the first time that this process writes there; each time would be
+            slow.
+    """
+    if any(re.fullmatch(rf"\..+{_FOLDER_ENDING}", part) for part in folder.parts):
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    real = os.path.realpath(folder)
+    if clear and real not in _cleared:
+        _cleared.add(real)
+        clear_files(folder)
 
 
 @contextmanager

@@ -1,9 +1,14 @@
-"""What the library says beside its results, through the logger ``mien``: silent unless a program wants to hear it."""
+"""What the library says beside its results, through the logger ``mien``: silent unless a program wants to hear it.
+
+What other libraries say meanwhile can be hidden.
+"""
 
 from __future__ import annotations
 
 import logging
+import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -58,3 +63,23 @@ def to_console() -> Iterator[None]:
     finally:
         LOGGER.handlers[:] = handlers
         LOGGER.setLevel(level)
+
+
+LIBRARIES: tuple[str, ...] = ("torch", "transformers", "timm", "accelerate", "huggingface_hub", "tqdm")
+"""Packages whose advice and warnings are for programmers."""
+
+
+def hide_remarks() -> None:
+    """Hides advice and warnings of libraries; call it before they are imported."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # no line for each failed connection to the hub
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    for library in LIBRARIES:  # a logger without any handler prints its warnings on stderr
+        logging.getLogger(library).addHandler(logging.NullHandler())
+    if not sys.warnoptions:
+        warnings.filterwarnings("ignore", module=rf"({'|'.join(LIBRARIES)})\b")
+
+
+def hide_bars() -> None:
+    """Hides the progress bars of transformers for local files; do not call it before a download."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

@@ -18,9 +18,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, suppress
 
 from mien.cli.parser import pick
-from mien.cli.signals import Ended, Silence, ended_by_signals, hide_remarks
+from mien.cli.signals import Ended, Silence, ended_by_signals
 from mien.errors import MienError
-from mien.log import LOGGER, to_console
+from mien.log import LOGGER, hide_remarks, to_console
 from mien.text import shown
 from mien.version import __version__
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from mien.cli.names import out_for
 from mien.cli.parser import Parser, Switch, whole_number
-from mien.cli.signals import hide_bars
 from mien.errors import MienError
 from mien.files import ensure_writable, refuse_inputs, write_json, write_text
 from mien.locks import claim
+from mien.log import hide_bars
 from mien.model.places import DEFAULT, model_folder
 from mien.text import encodable, portable_command, shown, shown_lines
 
@@ -91,6 +91,7 @@ def run(arguments: list[str]) -> int:
     from mien.data.read import locate
     from mien.evaluation.compare import average, same_pictures
     from mien.evaluation.report import refuse_foreign
+    from mien.training.history import run_history
 
     folders = [model_folder(path) for path in models]
     if options.out is None:
@@ -255,14 +256,6 @@ def report_folders(out: Path, folders: list[Path]) -> list[Path]:
         count = sum(used == name or used.startswith(f"{name}-again-") for used in names)
         names.append(f"{name}-again-{count}" if count else name)
     return [out / name for name in names[1:]]
-
-
-def run_history(folder: Path) -> list[dict[str, float]] | None:
-    """The epochs of the run of a model folder, from the ``history.csv`` beside it; None without that file."""
-    from mien.training.history import read_history
-
-    run = folder.resolve()
-    return read_history(run.parent) if run.name == "model" and (run.parent / "history.csv").is_file() else None
 
 
 def headline(evaluation: Evaluation) -> str:

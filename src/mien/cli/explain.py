@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mien.cli.parser import Parser, add_reading_options, add_timeout
 from mien.cli.printing import remark
-from mien.cli.signals import hide_bars, without_remarks_of_decoders
+from mien.cli.signals import without_remarks_of_decoders
 from mien.cli.tally import CROP_HINT, doubts
 from mien.errors import MienError
 from mien.files import SparedError, ensure_writable, free_path
+from mien.log import hide_bars
 from mien.text import safe_stem, shown
 
 if TYPE_CHECKING:

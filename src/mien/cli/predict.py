@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 from mien.cli.parser import Parser, Switch, add_reading_options, add_timeout, whole_number
 from mien.cli.printing import complain, print_converted, print_json, print_lines, remark
-from mien.cli.signals import Interrupts, hide_bars, without_remarks_of_decoders
+from mien.cli.signals import Interrupts, without_remarks_of_decoders
 from mien.cli.tally import Marked, Tally, identities, table_path, written_lines
 from mien.errors import MienError
 from mien.files import ensure_writable
-from mien.log import LOGGER
+from mien.log import LOGGER, hide_bars
 from mien.model.places import DEFAULT
 from mien.progress import progress
 from mien.text import shown

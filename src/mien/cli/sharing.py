@@ -8,11 +8,11 @@ from pathlib import Path
 
 from mien.cli.names import out_for
 from mien.cli.parser import Parser, Switch, whole_number
-from mien.cli.signals import hide_bars
 from mien.errors import MienError
 from mien.export.card import card
 from mien.files import read_json_object, refuse_inputs, refuse_others, write_text
 from mien.locks import claim
+from mien.log import hide_bars
 from mien.model.places import DEFAULT, ONNX_FILES, SHIPPED, model_folder, run_model, shipped
 from mien.text import portable_command, shown
 

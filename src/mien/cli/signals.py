@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 import threading
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -111,26 +110,6 @@ def _end(number: int, frame: FrameType | None) -> None:
 
 def _raise(number: int) -> None:
     raise KeyboardInterrupt if number == signal.SIGINT else Ended(number)
-
-
-LIBRARIES: tuple[str, ...] = ("torch", "transformers", "timm", "accelerate", "huggingface_hub", "tqdm")
-"""Packages whose advice and warnings are for programmers."""
-
-
-def hide_remarks() -> None:
-    """Hides advice and warnings of libraries; call it before they are imported."""
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # no line for each failed connection to the hub
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    for library in LIBRARIES:  # a logger without any handler prints its warnings on stderr
-        logging.getLogger(library).addHandler(logging.NullHandler())
-    if not sys.warnoptions:
-        warnings.filterwarnings("ignore", module=rf"({'|'.join(LIBRARIES)})\b")
-
-
-def hide_bars() -> None:
-    """Hides the progress bars of transformers for local files; do not call it before a download."""
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
 class Silence(io.TextIOBase):

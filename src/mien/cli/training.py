@@ -12,8 +12,8 @@ from pathlib import Path
 from mien.cli.preflight import check_before_torch
 from mien.cli.settings import read_settings
 from mien.cli.settings_help import settings_parser
-from mien.cli.signals import hide_bars
 from mien.config import FoldsConfig, PretrainConfig, RunConfig, TrainConfig
+from mien.log import hide_bars
 from mien.text import shown
 
 TRAIN = """\

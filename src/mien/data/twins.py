@@ -10,6 +10,7 @@ pictures are twins if their correlation is above ``THRESHOLD`` after one is laid
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -168,12 +169,8 @@ def candidates(pictures: np.ndarray, references: np.ndarray | None = None) -> np
         rows, columns = np.nonzero(alike >= bound[:, None])
         return np.stack([rows + start, columns], axis=1)
 
-    pairs = np.empty((0, 2), np.int64)
-    with progress("looking for twins", len(pictures), "pictures") as advance:
-        for start in range(0, len(pictures), 4 * _ROWS):
-            stop = min(len(pictures), start + 4 * _ROWS)
-            pairs = np.concatenate([pairs, *threaded_map(cores())(nearest, range(start, stop, size))])
-            advance(stop - start)
+    parts = _by_blocks(nearest, len(pictures), size, "looking for twins", "pictures")
+    pairs = np.concatenate([np.empty((0, 2), np.int64), *parts])
     return np.unique(pairs if references is not None else np.sort(pairs, axis=1), axis=0)
 
 
@@ -260,13 +257,30 @@ def _aligned(pictures: np.ndarray, references: np.ndarray, pairs: np.ndarray) ->
         first, second = pairs[start : start + _PAIRS].T
         return aligned_correlation(pictures[first], references[second])
 
-    correlation = np.empty(len(pairs))
-    with progress("laying pairs over one another", len(pairs), "pairs") as advance:
-        for start in range(0, len(pairs), 4 * _PAIRS):
-            stop = min(len(pairs), start + 4 * _PAIRS)
-            correlation[start:stop] = np.concatenate([*threaded_map(cores())(compare, range(start, stop, _PAIRS))])
+    parts = _by_blocks(compare, len(pairs), _PAIRS, "laying pairs over one another", "pairs")
+    return pairs[np.concatenate([np.empty(0), *parts]) > THRESHOLD]
+
+
+def _by_blocks(call: Callable[[int], np.ndarray], count: int, size: int, title: str, unit: str) -> list[np.ndarray]:
+    """Calls a function with the first row of each block, on all cores, and shows how far the work is.
+
+    Args:
+        call: computes the block that begins at a row.
+        count: of the rows.
+        size: rows of a block; the last one may have fewer.
+        title: name of the work.
+        unit: what a row is.
+
+    Returns:
+        The results, in the order of the blocks.
+    """
+    results: list[np.ndarray] = []
+    with progress(title, count, unit) as advance:
+        for start in range(0, count, 4 * size):
+            stop = min(count, start + 4 * size)
+            results += threaded_map(cores())(call, range(start, stop, size))
             advance(stop - start)
-    return pairs[correlation > THRESHOLD]
+    return results
 
 
 def _blank_pairs(pictures: np.ndarray, references: np.ndarray | None = None) -> np.ndarray:

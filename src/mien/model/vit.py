@@ -21,17 +21,16 @@ from transformers import PreTrainedConfig, ViTConfig, ViTForImageClassification,
 
 from mien.config import TIMM
 from mien.errors import MienError
-from mien.files import read_json_object
+from mien.model.backbone import Backbone
 from mien.model.channels import to_colour, to_grey
 from mien.model.classifier import Classifier
-from mien.model.configuration import check_record, read_config, read_mae_config
+from mien.model.configuration import read_mae_config
 from mien.model.hub import ensure_at_hand
-from mien.model.networks import MODEL_TYPES, Network, as_timm, as_vit, carry_rows, fix_positions, load_network
-from mien.model.places import check_source, run_model
+from mien.model.networks import Network, as_timm, as_vit, carry_rows, fix_positions, load_network
 from mien.model.preprocessing import FER2013_MEAN, FER2013_STD, IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from mien.model.presets import SHAPES, Preset, size_problem
 from mien.model.start import initialise
-from mien.model.timm_backbone import build_timm, check_name, resize_timm
+from mien.model.timm_backbone import build_timm, resize_timm
 
 C = TypeVar("C", bound=PreTrainedConfig)
 
@@ -84,10 +83,11 @@ def build(
     if backbone in SHAPES:
         network, preprocessing = _from_preset(backbone, names, grey, image_size, patch_size)
     else:
-        check_source(backbone)
-        source = str(run_model(Path(backbone))) if Path(backbone).is_dir() else backbone
-        if _is_classifier(source):
-            if holds_timm(source):  # its three channels read a grey face three times
+        start = Backbone(backbone)
+        start.check()
+        source = str(start.folder)
+        if start.is_classifier:
+            if start.is_timm_classifier:  # its three channels read a grey face three times
                 return _from_timm_classifier(source, names, image_size, patch_size, drop_path)
             network, preprocessing = _from_classifier(source, names, image_size, patch_size)
         else:
@@ -195,53 +195,6 @@ def assert_keys(source: str, info: dict[str, Any]) -> None:
     ]
     if problems:
         raise MienError(f"{source}: is not a complete ViTMAE checkpoint: {', '.join(problems)}; give another backbone")
-
-
-def check_backbone(backbone: str) -> None:
-    """Checks the name of a backbone before anything is read; ``build`` checks its content.
-
-    Raises:
-        MienError: timm has no such network, or it is no preset, no folder with a model and no hub id.
-    """
-    if backbone.startswith(TIMM):
-        check_name(backbone)
-    elif backbone not in SHAPES:
-        check_source(backbone)
-
-
-def classes_of(backbone: str) -> tuple[str, ...]:
-    """The classes of a trained classifier, whose rows of the head ``build`` keeps; empty for other backbones."""
-    source = str(run_model(Path(backbone)))
-    if backbone.startswith(TIMM) or backbone in SHAPES or not _is_classifier(source):
-        return ()
-    return tuple(str(name) for name in (read_config(Path(source)).id2label or {}).values())  # in order, by read_config
-
-
-def record_of(backbone: str) -> dict[str, Any]:
-    """``meta.json`` of a backbone that is a trained classifier; empty without the file and for other backbones.
-
-    Raises:
-        MienError: the file is damaged.
-    """
-    path = run_model(Path(backbone)) / "meta.json"
-    return check_record(read_json_object(path), path) if classes_of(backbone) and path.is_file() else {}
-
-
-def reading_crop_of(backbone: str) -> float | None:
-    """The reading crop of a backbone that is a trained classifier; None for other backbones."""
-    return Preprocessing.load(run_model(Path(backbone))).crop if classes_of(backbone) else None
-
-
-def holds_timm(backbone: str) -> bool:
-    """Whether a backbone is the folder of a trained timm network, whose parts cannot be frozen."""
-    config = run_model(Path(backbone)) / "config.json"
-    return config.is_file() and read_json_object(config).get("model_type") == "timm_wrapper"
-
-
-def _is_classifier(source: str) -> bool:
-    """Whether it is a folder with a classifier of ``mien train`` or of its kind."""
-    config = Path(source) / "config.json"
-    return config.is_file() and read_json_object(config).get("model_type") in MODEL_TYPES
 
 
 def _mae_config(source: str, cached: bool) -> ViTMAEConfig:

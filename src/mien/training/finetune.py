@@ -20,21 +20,22 @@ from mien.data.read import read_faces
 from mien.errors import MienError
 from mien.evaluation.choice import Choice
 from mien.files import read_json_object, write_json
+from mien.labels import has_every_class
 from mien.locks import holds_out
 from mien.log import report, say
+from mien.model.backbone import Backbone
 from mien.model.classifier import Classifier
 from mien.model.freezing import check_freezing, freeze, frozen_units, table, training_mode
 from mien.model.networks import Network, lay_out, num_channels, rows_line
 from mien.model.places import is_hub_backbone
 from mien.model.preprocessing import Preprocessing
-from mien.model.vit import build, check_backbone, classes_of, holds_timm, reading_crop_of
-from mien.training.ancestry import check_cut, has_every_class, learnt_before, unseen_by
+from mien.model.vit import build
 from mien.training.augment import resampled
 from mien.training.folder import Parts, Saved, saved_reading_crop, write_config
 from mien.training.history import choice_line, epoch_line, write_curves
 from mien.training.loop import Loop
 from mien.training.objective import Objective, StoredAnswers, check_targets
-from mien.training.optim import WeightAverage, build_optimizer, build_schedule, moments, restore_moments
+from mien.training.optim import WeightAverage, build_optimizer, moments, restore_moments
 from mien.training.plan import plan_lines
 from mien.training.run import (
     fit_batch,
@@ -43,9 +44,10 @@ from mien.training.run import (
     prepare_faces,
     start_accelerator,
 )
+from mien.training.schedule import build_schedule
 from mien.training.step import Pass
-from mien.training.teachers import Teacher, check_teachers, load_teachers, teacher_state
-from mien.training.validation import LEAST_GAIN, Validator, calibrate_model, score_of
+from mien.training.teachers import Teacher, load_teachers, teacher_state
+from mien.training.validation import LEAST_GAIN, Validator, calibrate_model, score_of, unseen_by
 
 
 @holds_out
@@ -104,35 +106,34 @@ def prepared(
     if dry:
         config = replace(config, track=[], tensorboard=False)  # trackers write, too
     config_as_typed, freezes_by_default = config, config.freeze.blocks is None
-    check_backbone(config.backbone)
-    config = with_backbone_defaults(config, resume)
+    backbone = Backbone(config.backbone)
+    backbone.check()
+    config = with_backbone_defaults(config, backbone, resume)
     accelerator = start_accelerator(config)
     with accelerator.main_process_first():  # the main process fills the cache and clears the folder for the others
         faces = read_faces(config.data) if faces is None else faces
-        check_cut(config, faces)
+        backbone.check_cut(faces, config.seed, config.validation_fraction)
         faces = prepare_faces(faces, config)
         require_classes(faces)
         config = fit_batch(config, faces, accelerator.num_processes)
         saved = None if dry else open_run(config, faces.fingerprint, resume)
-    teachers = load_teachers(config.teacher, faces.names, accelerator.device)
+    teachers = load_teachers(config.teacher, faces.names, accelerator.device, saved)
     stored = StoredAnswers.load(Path(config.targets), faces) if config.targets else None
     if saved:
-        check_teachers(teachers, saved)
         check_targets(stored, saved)
     torch.manual_seed(config.seed)
-    if on_main() and is_hub_backbone(config.backbone):
-        say(f"reading {config.backbone} from the Hugging Face hub or its cache")
+    if on_main() and is_hub_backbone(backbone.name):
+        say(f"reading {backbone.name} from the Hugging Face hub or its cache")
     network, preprocessing = build_network(config, faces)
     preprocessing = replace(preprocessing, crop=cast(float, config.reading_crop))
     check_freezing(config.freeze, network, fresh=config.is_fresh, by_default=freezes_by_default)
     classifier = Classifier(lay_out(network.to(accelerator.device)), preprocessing, faces.names)
-    backbone_names = classes_of(config.backbone)
-    if config.start_share and not has_every_class(backbone_names, faces.names):
+    if config.start_share and not has_every_class(backbone.names, faces.names):
         raise MienError(
-            f"start_share: got {config.start_share}, but {config.backbone} is no trained classifier with all classes "
+            f"start_share: got {config.start_share}, but {backbone.name} is no trained classifier with all classes "
             f"of the data ({', '.join(faces.names)}), so its head starts anew; give such a one, or start_share 0"
         )
-    tuning = FineTuning(config, classifier, faces, accelerator, saved, command, teachers, backbone_names, stored)
+    tuning = FineTuning(config, classifier, faces, accelerator, saved, command, teachers, backbone, stored)
     if on_main() and not dry and not resume:  # after all that can refuse the run, which then leaves nothing behind
         write_config(Path(config.out), config_as_typed)
     return tuning
@@ -156,15 +157,15 @@ def build_network(config: TrainConfig, faces: FaceSet) -> tuple[Network, Preproc
     )
 
 
-def with_backbone_defaults(config: TrainConfig, resume: bool) -> TrainConfig:
+def with_backbone_defaults(config: TrainConfig, backbone: Backbone, resume: bool) -> TrainConfig:
     """Fills in every default, also those that depend on the backbone or, when resuming, on the saved run."""
     freeze, crop = config.freeze, config.reading_crop
-    if freeze.blocks is None and holds_timm(config.backbone):
+    if freeze.blocks is None and backbone.is_timm_classifier:
         freeze = replace(freeze, blocks=0)
     if crop is None and resume:
         crop = saved_reading_crop(Path(config.out))
     if crop is None:
-        crop = reading_crop_of(config.backbone)
+        crop = backbone.crop
     return replace(config, freeze=freeze, reading_crop=crop).resolved()
 
 
@@ -179,7 +180,7 @@ class FineTuning(Loop[TrainConfig, Network]):
         saved: the state to resume from, or None for a new run.
         command: the command line, for ``meta.json``.
         teachers: classifiers to distil from, on the device.
-        backbone_names: the classes of the backbone if it is a trained classifier; empty if the head is new.
+        backbone: what the classifier began with; by default, what ``config.backbone`` names.
         stored: answers for the training faces to learn from, or None.
     """
 
@@ -192,13 +193,14 @@ class FineTuning(Loop[TrainConfig, Network]):
         saved: Saved | None = None,
         command: str = "",
         teachers: Sequence[Teacher] = (),
-        backbone_names: tuple[str, ...] = (),
+        backbone: Backbone | None = None,
         stored: StoredAnswers | None = None,
     ) -> None:
         preprocessing, channels = classifier.preprocessing, num_channels(classifier.network)
         super().__init__(config, classifier.network, preprocessing, channels, faces, accelerator, saved, command)
-        self.classifier, self.backbone_names, self.teachers, self.stored = classifier, backbone_names, teachers, stored
-        self.learnt_before = learnt_before(config.backbone, faces)
+        self.classifier, self.teachers, self.stored = classifier, teachers, stored
+        self.backbone = backbone or Backbone(config.backbone)
+        self.learnt_before = self.backbone.learnt_before(faces)
         self.labels = torch.from_numpy(self.train_set.labels).to(accelerator.device)
         answers = None if stored is None else stored.rows(self.train_set).to(accelerator.device)
         self.objective = Objective(config, classifier, self.train_set, teachers, answers, self.precision)
@@ -244,8 +246,8 @@ class FineTuning(Loop[TrainConfig, Network]):
         self.optimizer = build_optimizer(self.network, self.config)
         if on_main():
             say(table(self.network, self.optimizer.param_groups))
-            if self.backbone_names and is_first:
-                say(rows_line(self.backbone_names, self.faces.names))
+            if self.backbone.names and is_first:
+                say(rows_line(self.backbone.names, self.faces.names))
         self.schedule = build_schedule(self.optimizer, self.config, self.steps, self.budget)
         restore_moments(self.network, self.optimizer, self.moments)
         model = self.accelerator.prepare_model(self.network)
@@ -256,7 +258,7 @@ class FineTuning(Loop[TrainConfig, Network]):
     @property
     def knows_every_class(self) -> bool:
         """Whether the backbone is a trained classifier that has every class of the data."""
-        return has_every_class(self.backbone_names, self.faces.names)
+        return has_every_class(self.backbone.names, self.faces.names)
 
     def evaluate_start(self) -> None:
         """Scores the untrained classifier and saves it as epoch 0, the best until one beats it by ``LEAST_GAIN``."""

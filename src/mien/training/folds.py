@@ -31,8 +31,9 @@ from mien.files import ensure_writable, write_json
 from mien.labels import positions
 from mien.log import report
 from mien.machine import versions
+from mien.model.backbone import Backbone
 from mien.model.classifier import Classifier
-from mien.training.ancestry import check_unseen
+from mien.model.places import model_folder
 from mien.training.finetune import train
 from mien.training.objective import training_fingerprint, write_answers
 from mien.training.run import prepare_faces, state_path
@@ -97,6 +98,21 @@ def faces_of(config: FoldsConfig) -> FaceSet:
     faces = read_faces(config.data)
     check_unseen(config, faces)
     return prepare_faces(faces, config)
+
+
+def check_unseen(config: FoldsConfig, faces: FaceSet) -> None:
+    """Checks that neither the backbone nor a teacher has learnt from the pictures that folds hold back.
+
+    Raises:
+        MienError: one of them was trained on this data.
+    """
+    teachers = [("--teacher", name, str(model_folder(name))) for name in config.teacher]
+    for option, name, folder in [("--backbone", config.backbone, config.backbone), *teachers]:
+        if any(record.get("fingerprint") == faces.fingerprint for record in Backbone(folder).learnt):
+            raise MienError(
+                f"{option} {name}: was trained on this data, so that it knows the pictures that are held back; leave "
+                "it out, or give one that was trained on other data or without labels"
+            )
 
 
 def first_run(config: FoldsConfig) -> tuple[TrainConfig, FaceSet]:

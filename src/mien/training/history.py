@@ -80,6 +80,12 @@ def read_history(out: Path) -> list[dict[str, float]]:
         raise MienError(f"{path}: is not the history of a run ({error}); copy the run again") from error
 
 
+def run_history(folder: Path) -> list[dict[str, float]] | None:
+    """The epochs of the run of a model folder, from the ``history.csv`` beside it; None without that file."""
+    run = folder.resolve().parent
+    return read_history(run) if folder.resolve().name == "model" and (run / "history.csv").is_file() else None
+
+
 def write_curves(
     out: Path, history: list[dict[str, Any]], *, choice: Choice | None = None, pretraining: bool = False
 ) -> None:

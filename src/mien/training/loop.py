@@ -7,7 +7,7 @@ random is a function of seed and step, so a run can stop and resume anywhere, un
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -21,17 +21,11 @@ from mien.progress import progress
 from mien.training.augment import Augment, local_rows, random_table, seed_step, shuffled
 from mien.training.folder import Parts, Saved
 from mien.training.optim import moments
-from mien.training.run import Budget, C, Run, on_main, resolve_precision
+from mien.training.run import C, Run, on_main, resolve_precision
+from mien.training.schedule import Budget, Schedule
 from mien.training.step import Pass, Recorded, method_of
 
 N = TypeVar("N", bound=nn.Module)
-
-
-class Schedule(Protocol):
-    """Drives the learning rates of an optimizer."""
-
-    def step_update(self, num_updates: int, /) -> Any:
-        """Sets the rates for an update; the first is 1."""
 
 
 class Loop(Generic[C, N]):

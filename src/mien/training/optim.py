@@ -1,4 +1,4 @@
-"""Optimizer and schedule: AdamW or Muon in layer-wise groups; warm-up and cosine, by steps or by the clock."""
+"""The optimizer: AdamW or Muon in layer-wise groups, its state by name, and the moving average of the weights."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from typing import Any
 import torch
 from timm.optim import param_groups_layer_decay
 from timm.optim.muon import zeropower_via_newtonschulz
-from timm.scheduler import CosineLRScheduler
 from timm.utils import ModelEmaV3
 from torch import nn
 
 from mien.config import TrainConfig
 from mien.model.networks import Network, first_convolutions, heads, layered
-from mien.training.run import TICKS, Budget, resolve_precision
+from mien.training.run import resolve_precision
 
 STATE: tuple[str, ...] = ("step", "exp_avg", "exp_avg_sq", "momentum")
 """State of a parameter in an optimizer: the first three of AdamW, the last of Muon."""
@@ -86,78 +85,6 @@ def start_optimizer(
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     split_groups = _split(groups, inner, inside={"muon": True}, outside={"muon": False})
     return Muon(split_groups, dtype=dtype, lr=lr, betas=betas, fused=fused)
-
-
-def build_schedule(
-    optimizer: torch.optim.Optimizer, config: TrainConfig, steps_per_epoch: int, budget: Budget | None = None
-) -> CosineLRScheduler | ClockSchedule:
-    """Linear warm-up by steps, then one cosine down to ``min_lr`` times ``lr`` (Loshchilov and Hutter 2017).
-
-    All groups end at the same rate, also the head, whose peak may be another.
-
-    The cosine follows the steps or, if ``config.minutes`` is set, the clock of the run's ``budget``.
-    """
-    lr, warmup = config.lr or 0.0, round(config.warmup_epochs * steps_per_epoch)
-    if budget is not None and config.minutes is not None:
-        return ClockSchedule(optimizer, lr, config.min_lr, warmup, budget)
-    return warmup_and_cosine(optimizer, config.epochs * steps_per_epoch, warmup, config.min_lr * lr)
-
-
-def warmup_and_cosine(optimizer: torch.optim.Optimizer, steps: int, warmup: int, end: float) -> CosineLRScheduler:
-    """A schedule that rises from 0 to the peak, the rate of each group, and falls to ``end`` at ``steps``."""
-    return CosineLRScheduler(
-        optimizer,
-        t_initial=max(1, steps - warmup),
-        lr_min=end,
-        warmup_t=warmup,
-        warmup_lr_init=0.0,
-        warmup_prefix=True,
-        t_in_epochs=False,
-    )
-
-
-class BudgetSchedule:
-    """Linear warm-up, then one cosine (Loshchilov and Hutter 2017), by the share of the run that is spent.
-
-    Args:
-        optimizer: whose groups are driven.
-        lr: the peak.
-        min_lr: the end for all groups, as a share of lr.
-        warmup: share of the run that warms up.
-        budget: of the run.
-    """
-
-    def __init__(
-        self, optimizer: torch.optim.Optimizer, lr: float, min_lr: float, warmup: float, budget: Budget
-    ) -> None:
-        self.budget = budget
-        self.cosine = warmup_and_cosine(optimizer, TICKS, round(warmup * TICKS), min_lr * lr)
-
-    def step_update(self, update: int) -> None:
-        """Sets the learning rates for an update; the first is 1."""
-        self.cosine.step_update(self.budget.ticks(update))
-
-
-class ClockSchedule:
-    """Linear warm-up by steps, then one cosine by the share of the run that is spent.
-
-    Args:
-        optimizer: whose groups are driven.
-        lr: the peak.
-        min_lr: the end for all groups, as a share of lr.
-        warmup: steps of warm-up.
-        budget: of the run.
-    """
-
-    def __init__(self, optimizer: torch.optim.Optimizer, lr: float, min_lr: float, warmup: int, budget: Budget) -> None:
-        self.optimizer, self.warmup = optimizer, max(1, warmup)
-        self.cosine = BudgetSchedule(optimizer, lr, min_lr, 0.0, budget)
-
-    def step_update(self, update: int) -> None:
-        """Sets the learning rates for an update; the first is 1."""
-        self.cosine.step_update(update)
-        for group in self.optimizer.param_groups:
-            group["lr"] *= min(1.0, update / self.warmup)
 
 
 def moments(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:

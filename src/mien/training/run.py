@@ -23,7 +23,7 @@ from mien.log import report, say
 from mien.machine import resolve_device
 from mien.training.folder import Parts, Progress, Saved, check_new, load_state, save_state, state_path
 from mien.training.history import write_history
-from mien.training.trackers import Tracking, require_trackers
+from mien.training.trackers import Tracking
 
 C = TypeVar("C", TrainConfig, PretrainConfig)
 
@@ -44,7 +44,8 @@ def open_run(config: RunConfig, fingerprint: str, resume: bool) -> Saved | None:
     ensure_writable(out)
     if Path(config.data).is_dir():
         refuse_inputs(out, [Path(config.data)], may_hold=True)
-    require_trackers(config)
+    for message in config.missing_trackers():
+        raise MienError(message)
     check_new(out, resume)
     if on_main():
         recover_folder(out / "model")
@@ -75,7 +76,7 @@ def fit_batch(config: C, faces: FaceSet, processes: int) -> C:
     Raises:
         MienError: a process would get too few.
     """
-    count, shared_by = len(faces.part("train")), processes * config.batch_unit
+    count, shared_by = int((faces.splits == "train").sum()), processes * config.batch_unit
     if count >= config.batch_size:
         return config
     if count < shared_by:
@@ -256,58 +257,3 @@ def gather_rows(accelerator: Accelerator, rows: torch.Tensor, total: int) -> tor
     padding = rows.new_zeros(longest - len(rows), *rows.shape[1:])
     gathered = accelerator.gather(torch.cat([rows, padding]).to(accelerator.device))
     return gathered.view(processes, longest, *rows.shape[1:]).transpose(0, 1).flatten(0, 1)[:total]
-
-
-LOOKS_EVERY = 20
-"""Steps between two looks at the clock, after the first few steps: in between, a GPU never waits for the host."""
-
-
-TICKS = 100_000
-"""Fineness of the schedule: a run, however long, is cut into so many ticks."""
-
-
-class Budget:
-    """What is spent of a run.
-
-    By steps, what is spent is a function of the step alone. By minutes, it is what the clock said at the last look, and
-    in between each step counts as long as the steps before it took on average.
-
-    Args:
-        steps: the number of updates, or None where minutes decide.
-        minutes: the number of minutes, or None where updates decide.
-    """
-
-    def __init__(self, steps: int | None, minutes: float | None) -> None:
-        if (steps is None) == (minutes is None):
-            raise ValueError("expected either steps or minutes")
-        self.steps, self.minutes = steps, minutes
-        self.looked_at, self.share, self.share_a_step = 0, 0.0, 0.0
-
-    def look(self, update: int, seconds: float, accelerator: Accelerator, *, after_a_pause: bool = False) -> None:
-        """Looks at the clock after an update, where it is time to; to be called by every process after each update.
-
-        Args:
-            update: the first is 1.
-            seconds: of training so far.
-            accelerator: of this run; the processes agree on a mean.
-            after_a_pause: something else than steps took time since the last look, which says nothing of their pace.
-        """
-        if self.minutes is None:
-            return
-        if not after_a_pause and self.looked_at >= LOOKS_EVERY and update < self.looked_at + LOOKS_EVERY:
-            return
-        mean = accelerator.reduce(torch.tensor(seconds, device=accelerator.device), "mean").item()
-        share = mean / (60 * self.minutes)
-        if update > self.looked_at and not after_a_pause:
-            self.share_a_step = (share - self.share) / (update - self.looked_at)
-        self.looked_at, self.share = update, share
-
-    def spent(self, updates: int) -> float:
-        """The share of the run that is over after so many updates, in [0, 1]."""
-        if self.steps is not None:
-            return min(1.0, updates / self.steps)
-        return min(1.0, self.share + max(0, updates - self.looked_at) * self.share_a_step)
-
-    def ticks(self, update: int) -> int:
-        """Where the schedule stands at an update (the first is 1), in [0, ``TICKS``]."""
-        return round(self.spent(update) * TICKS)

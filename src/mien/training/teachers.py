@@ -39,16 +39,20 @@ class Teacher:
     sha256: str
 
 
-def load_teachers(folders: Sequence[str], names: tuple[str, ...], device: torch.device) -> list[Teacher]:
+def load_teachers(
+    folders: Sequence[str], names: tuple[str, ...], device: torch.device, saved: Saved | None = None
+) -> list[Teacher]:
     """Reads the teachers of a run.
 
     Args:
         folders: model folders, or folders of runs.
         names: the student's classes, in the order of its logits.
         device: of the student.
+        saved: the state of a run that goes on.
 
     Raises:
-        MienError: a folder holds no classifier, or a teacher lacks one of the student's classes.
+        MienError: a folder holds no classifier, a teacher lacks one of the student's classes, or they are not those of
+            the saved run.
     """
     teachers = []
     for path in folders:
@@ -58,6 +62,8 @@ def load_teachers(folders: Sequence[str], names: tuple[str, ...], device: torch.
         where = f"--teacher {path}: cannot teach the classes {', '.join(names)}"
         columns = torch.tensor(positions(names, classifier.names, where), device=device)
         teachers.append(Teacher(classifier, columns, sha256_of(folder / "model.safetensors")))
+    if saved is not None:
+        _check_same(teachers, saved)
     return teachers
 
 
@@ -170,7 +176,7 @@ def teacher_state(teachers: Sequence[Teacher]) -> dict[str, torch.Tensor]:
     }
 
 
-def check_teachers(teachers: Sequence[Teacher], saved: Saved) -> None:
+def _check_same(teachers: Sequence[Teacher], saved: Saved) -> None:
     """Checks that the teachers are those of the saved run.
 
     Raises:

@@ -28,16 +28,6 @@ RECORD = "tracking.json"
 """File in the folder of a run: its id at the trackers, and the last step that was logged."""
 
 
-def require_trackers(config: RunConfig) -> None:
-    """Checks, before any work, that the packages of the trackers are installed.
-
-    Raises:
-        MienError: one is missing.
-    """
-    for message in config.missing_trackers():
-        raise MienError(message)
-
-
 class TensorBoard(GeneralTracker):
     """One event file in a folder, which a resumed run continues; accelerate's own starts a new file each time.
 

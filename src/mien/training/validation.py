@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,17 +14,18 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast
 from torch.nn import functional as F
 
-from mien.data.clean import twins_in_training
+from mien.data.clean import Sketches, twins_in_training
 from mien.data.faces import FaceSet
 from mien.data.twins import groups, has_twin
 from mien.errors import MienError
 from mien.evaluation.calibration import LEAST_FOR_TEMPERATURE, LEAST_FOR_THRESHOLD, at_bound, calibrate_if_enough
 from mien.evaluation.metrics import accuracy_and_macro_f1, balanced_accuracy
 from mien.files import write_json
+from mien.log import warn
 from mien.model.classifier import Classifier
 from mien.model.networks import Network, scale_head
 from mien.training.folder import Progress
-from mien.training.run import gather_rows
+from mien.training.run import gather_rows, on_main
 
 LEAST_GAIN = 2
 """An epoch replaces the classifier that training began with if it labels at least so many validation pictures more
@@ -34,6 +36,27 @@ def score_of(scores: dict[str, float], select: str) -> float:
     """The score by which the kept weights are chosen, in [0, 1], higher is better; of a loss exp(-loss)."""
     value = scores[f"val_{select}"]
     return math.exp(-value) if select.endswith("loss") else value
+
+
+def unseen_by(before: Sequence[tuple[dict[str, Any], Sketches | None]], validation: FaceSet) -> FaceSet:
+    """The validation pictures that the backbone has not learnt from; all of them, with a warning, if it has from each.
+
+    Somebody adds photos to a folder and goes on with the model that learnt from the first of them: the validation
+    split, cut anew, holds pictures that this model knows by heart, and would keep it whatever training does.
+
+    Args:
+        before: of ``Backbone.learnt_before``.
+        validation: the validation split.
+    """
+    sets = [sketches for _, sketches in before if sketches is not None]
+    seen = twins_in_training(validation.images, sets) if sets else None
+    if seen is None or not seen.any():
+        return validation
+    names = ", ".join(sorted({str(record.get("source")) for record, _ in before}))
+    share = f"the backbone has learnt from {int(seen.sum()):,} of the {len(seen):,} validation pictures ({names})"
+    if on_main():
+        warn(f"{share}; {'scores will be too high, give others' if seen.all() else 'the others choose the epoch'}")
+    return validation if seen.all() else validation.select(~seen)
 
 
 class Validator:

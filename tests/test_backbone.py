@@ -20,9 +20,9 @@ from mien.data.twins import cut_validation
 from mien.errors import MienError
 from mien.evaluation.evaluate import evaluate
 from mien.files import read_json_object, write_json
+from mien.model.backbone import Backbone
 from mien.model.classifier import Classifier
 from mien.training import finetune, folds
-from mien.training.ancestry import learnt_before
 from mien.training.finetune import train
 from mien.training.folds import answer_folds
 from mien.training.validation import Validator, calibrate_model
@@ -88,10 +88,11 @@ class TestCleanPart:
         self, model: Classifier, second: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         third = replace(second, fingerprint="third")
-        found = learnt_before(str(tmp_path / "run-1"), third)
+        backbone = Backbone(str(tmp_path / "run-1"))
+        found = backbone.learnt_before(third)
         assert [data["fingerprint"] for data, _ in found] == ["second", "first"]
         assert [len(part) for _, part in found if isinstance(part, Sketches)] == [21, 28]
-        assert [data["fingerprint"] for data, _ in learnt_before(str(tmp_path / "run-1"), second)] == ["first"]
+        assert [data["fingerprint"] for data, _ in backbone.learnt_before(second)] == ["first"]
 
     def test_stated_data_takes_nothing_away(
         self, model: Classifier, first: FaceSet, second: FaceSet, tmp_path: Path
@@ -124,15 +125,16 @@ class TestCleanPart:
         classifier(tmp_path / "foreign", "nano")
         (tmp_path / "foreign" / "meta.json").unlink()
         ours, others = (synthetic_faces({"train": 4}, names=names) for names in (("calm", "new"), ("dog", "cat")))
-        assert learnt_before(str(tmp_path / "foreign"), ours) == [({"source": str(tmp_path / "foreign")}, None)]
-        assert learnt_before(str(tmp_path / "foreign"), others) == learnt_before("nano", ours) == []
+        backbone = Backbone(str(tmp_path / "foreign"))
+        assert backbone.learnt_before(ours) == [({"source": str(tmp_path / "foreign")}, None)]
+        assert backbone.learnt_before(others) == Backbone("nano").learnt_before(ours) == []
 
     def test_a_damaged_record_is_one_line(self, model: Classifier, second: FaceSet, tmp_path: Path) -> None:
         assert model.folder is not None
         path = model.folder / "meta.json"
         write_json(path, {**read_json_object(path), "learnt_before": ["first"]})
         with pytest.raises(MienError, match=r"is not as `mien train` wrote it \(learnt_before\)"):
-            learnt_before(str(tmp_path / "run-1"), second)
+            Backbone(str(tmp_path / "run-1")).learnt_before(second)
 
 
 class TestCut:
