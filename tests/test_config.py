@@ -221,6 +221,11 @@ def test_each_mistake_is_reported_once(arguments: list[str], message: str) -> No
     assert mistakes[0].startswith(message)
 
 
+def test_a_number_that_python_cannot_write_is_named_as_such() -> None:
+    with pytest.raises(MienError, match=r"seed: got a number of thousands of digits, expected a whole number in"):
+        TrainConfig(data="a.zip", out="run", seed=16**6000)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -236,10 +241,7 @@ def test_each_mistake_is_reported_once(arguments: list[str], message: str) -> No
         ("epochs: 3.0\n", r"line 1: epochs: got 3\.0, expected a whole number of at least 1"),
         ("tensorboard: 1\n", r"line 1: tensorboard: got 1, expected true or false"),
         ("lr: .nan\n", r"line 1: lr: got nan, expected a number above 0 or null"),
-        (
-            "seed: 0x" + "f" * 6000 + "\n",
-            r"line 1: seed: got a number of thousands of digits, expected a whole number in",
-        ),
+        ("seed: " + "9" * 6000 + "\n", r"line 1: seed: got '9+\.\.\., expected a whole number in"),
         ("small_size: 24\nsmall_until: 0.5\n", r"recipe\.yaml line 1: small_size: is gone: every epoch sees"),
         ("freeze.blocks: 2\nfreeze: {blocks: 3}\n", r"line 2: freeze\.blocks: is given twice, first on line 1"),
         ("data: 2024\n", r"recipe\.yaml line 1: data: got 2024, expected text"),

@@ -589,6 +589,7 @@ def test_the_camera_is_read_once_at_a_time_and_its_end_is_told(chromium: Any, se
         assert "unplugged" in page.inner_text("#problem") and not page.is_visible("#camera-tools")
         page.click("#use-camera")
         page.click("#start-camera")
+        page.wait_for_selector("#stop-camera", timeout=LONG_MS)
         page.focus("#stop-camera")
         page.keyboard.press("Enter")
         assert page.evaluate("document.activeElement.id") == "use-camera"

@@ -345,6 +345,17 @@ def test_a_killed_worker_is_replaced_and_loses_only_its_requests() -> None:
 
 
 @pytest.mark.slow
+def test_a_worker_that_is_killed_while_it_is_asked_is_replaced_at_once() -> None:
+    with process("--workers", "2") as (service, _):
+        wait_until(lambda: len(children(service.pid)) == 2)
+        victim = children(service.pid)[0]
+        os.kill(victim, signal.SIGSTOP)
+        time.sleep(2)  # the supervisor now waits for its answer, up to 30 seconds
+        os.kill(victim, signal.SIGKILL)
+        wait_until(lambda: len(children(service.pid)) == 2 and victim not in children(service.pid), 15)
+
+
+@pytest.mark.slow
 def test_workers_end_with_their_supervisor() -> None:
     with process("--workers", "2", code=None) as (service, _):
         workers = children(service.pid)

@@ -52,6 +52,8 @@ def become_windows() -> None:
     import subprocess  # noqa: F401 - these decide by os and fcntl when they are imported
 
     shutil._use_fd_functions = False  # type: ignore[attr-defined]
+    usage = shutil.disk_usage(os.sep)  # by os.statvfs here; Windows has a function of its own for it
+    shutil.disk_usage = lambda path: usage
     for name in MODULES:
         sys.modules[name] = None  # type: ignore[assignment]
     for module, names in ((os, FUNCTIONS), (signal, SIGNALS)):

@@ -155,7 +155,7 @@ def refuse_inputs(out: Path, inputs: Iterable[Path | None], option: str = "--out
     """
     real = Path(os.path.realpath(out))
     for source in inputs:
-        if source is None or not source.exists():
+        if source is None or not os.path.exists(source):  # no OSError of a name that is too long
             continue
         place = Path(os.path.realpath(source))
         if real == place or (out.exists() and out.samefile(source)):

@@ -150,12 +150,13 @@ def run_pack(arguments: list[str]) -> int:
     from mien.data.read import locate, read_faces
 
     run_folder = model_folder(options.run)
+    if options.out is not None:
+        refuse_inputs(options.out, [run_folder, Path(options.data)])
     locate(options.data)  # before PyTorch is loaded, and before the name of the output is reported
 
     from mien.export.pack import FILES, pack
 
     options.out = options.out or out_for("packed", [run_folder])
-    refuse_inputs(options.out, [run_folder, Path(options.data)])
     with claim(options.out):  # refuse before the data is read
         refuse_others(options.out, FILES, "pack")
         faces = read_faces(options.data)

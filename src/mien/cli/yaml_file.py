@@ -119,7 +119,10 @@ Loader.yaml_implicit_resolvers = {
     letter: [(tag, pattern) for tag, pattern in rules if tag.rpartition(":")[2] not in ("timestamp", "int")]
     for letter, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"[-+]?(?:0|[1-9][0-9]*)$"), list("-+0123456789"))
+# So is a number of more digits than Python reads.
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:int", re.compile(r"[-+]?(?:0|[1-9][0-9]{0,4000})$"), list("-+0123456789")
+)
 # YAML 1.1 takes 3e-5, which has no dot, for text.
 Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")

@@ -100,10 +100,22 @@ class _Supervisor(Multiprocess):
     def keep_subprocess_alive(self) -> None:
         """Replaces the workers that have died or hang."""
         before = {process.pid for process in self.processes}
+        self._leave_pipes()
         super().keep_subprocess_alive()
+        self._leave_pipes()
         for pid in before - {process.pid for process in self.processes}:
             logger.warning("a worker died and was replaced", extra={"worker": pid})
             mark_process_dead(pid)
+
+    def _leave_pipes(self) -> None:
+        """Closes this process's copies of the workers' ends of the pipes.
+
+        A worker that is killed while it is asked whether it lives then closes its pipe for good, and is replaced at
+        once. Windows copies an end only when the worker reads it, which may be later.
+        """
+        if sys.platform != "win32":
+            for process in self.processes:
+                process.child_conn.close()
 
 
 def _run(config: uvicorn.Config, listener: socket.socket) -> int:
