@@ -50,10 +50,21 @@ async function durationOf(video) {
   return Number.isFinite(video.duration) ? video.duration : video.currentTime;
 }
 
+/** Goes to a time; resolves when the picture there can be read, which may be a moment after the event "seeked". */
 function seek(video, time) {
   return new Promise((resolve, reject) => {
-    const timer = setTimeout(() => reject(new Error(`its picture at ${time.toFixed(1)} s cannot be decoded`)), PATIENCE_MS);
-    video.addEventListener("seeked", () => { clearTimeout(timer); resolve(); }, { once: true });
+    const heard = new AbortController();
+    const timer = setTimeout(() => {
+      heard.abort();
+      reject(new Error(`its picture at ${time.toFixed(1)} s cannot be decoded`));
+    }, PATIENCE_MS);
+    const look = () => {
+      if (video.seeking || video.readyState < HTMLMediaElement.HAVE_CURRENT_DATA) return;
+      clearTimeout(timer);
+      heard.abort();
+      resolve();
+    };
+    for (const event of ["seeked", "canplay"]) video.addEventListener(event, look, { signal: heard.signal });
     video.currentTime = time;
   });
 }
