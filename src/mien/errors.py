@@ -1,4 +1,4 @@
-"""The exception whose message is written for users, and a text that several messages share."""
+"""The exception whose message is written for users, and what several messages share."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ NO_NUMBERS = "NaN or infinity, expected numbers; its weights are damaged: copy t
 def one_line(text: str) -> str:
     """Joins the lines of a text; other white space stays, as file names may contain it."""
     return re.sub(r"\s*[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]\s*", " ", text).strip()
+
+
+def first_line(error: Exception) -> str:
+    """Returns the first line of an error of a library, or the name of its kind if it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 class MienError(Exception):

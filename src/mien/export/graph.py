@@ -14,7 +14,7 @@ from torch import nn
 from transformers import ViTConfig, ViTForImageClassification
 
 import mien
-from mien.errors import MienError
+from mien.errors import MienError, first_line
 from mien.files import sha256_of
 from mien.model.channels import grey_weights, reads_luma
 from mien.model.classifier import Classifier
@@ -120,7 +120,7 @@ def _traced(classifier: Classifier) -> onnx.ModelProto:
     except (MemoryError, ModuleNotFoundError):
         raise
     except Exception as error:  # torch.export raises many kinds for what it cannot trace
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        reason = first_line(error)[:200]
         raise MienError(
             f"{classifier.folder or 'the model'}: PyTorch cannot write this network as ONNX ({reason}); read it with "
             "PyTorch, as `mien predict --model` does with its folder"

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from mien.data.clean import BITS, Sketches
-from mien.errors import MienError
+from mien.errors import MienError, first_line
 from mien.files import atomic_folder, read_json_object, write_json
 from mien.model.channels import to_colour
 from mien.model.configuration import check_record, read_config
@@ -217,7 +217,7 @@ def _read_network(folder: Path, config: NetworkConfig) -> Network:
     try:
         network, info = load_network(folder, config)
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise MienError(f"{folder}: the weights cannot be read ({reason}); copy the whole folder again") from error
     mismatched = [
         f"{name}, {list(shape)} instead of {list(expected)}" for name, shape, expected in info["mismatched_keys"]

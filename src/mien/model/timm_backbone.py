@@ -11,7 +11,7 @@ from torch import nn
 from transformers import TimmWrapperConfig, TimmWrapperForImageClassification
 
 from mien.config import TIMM
-from mien.errors import MienError
+from mien.errors import MienError, first_line
 from mien.model.networks import channels_can_change, heads, reads, sizes
 from mien.model.preprocessing import FER2013_MEAN, FER2013_STD, Preprocessing
 
@@ -120,7 +120,7 @@ def _create(backbone: str, architecture: str, arguments: dict[str, Any]) -> nn.M
         return timm.create_model(architecture, **arguments)
     except Exception as error:  # networks raise many kinds of errors for arguments that they do not accept
         raise MienError(
-            f"--backbone {backbone}: cannot be built ({_reason(error)}); change --network-args or --image-size"
+            f"--backbone {backbone}: cannot be built ({first_line(error)}); change --network-args or --image-size"
         ) from error
 
 
@@ -152,7 +152,7 @@ def _pretrained(backbone: str, arguments: dict[str, Any]) -> nn.Module:
         return timm.create_model(backbone.removeprefix(TIMM), pretrained=True, **arguments)
     except Exception as error:  # timm and the hub raise many kinds for a missing connection or weights that do not fit
         raise MienError(
-            f"--backbone {backbone}: the pretrained weights could not be fetched, or do not fit ({_reason(error)}); "
+            f"--backbone {backbone}: the pretrained weights could not be fetched, or do not fit ({first_line(error)}); "
             "where there is a connection, run it once and copy the hub's cache (HF_HOME) here, or give "
             f"{backbone.partition('.')[0]}, whose weights are random"
         ) from error
@@ -183,7 +183,3 @@ def _preprocessing(
     # whose resizing differs by up to a grey level.
     network.config.image_processor_type = type(preprocessing.processor()).__name__
     return preprocessing
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

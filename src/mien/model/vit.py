@@ -20,7 +20,7 @@ from timm.layers import DropPath, resample_abs_pos_embed, resample_patch_embed
 from transformers import PreTrainedConfig, ViTConfig, ViTForImageClassification, ViTMAEConfig
 
 from mien.config import TIMM
-from mien.errors import MienError
+from mien.errors import MienError, first_line
 from mien.model.backbone import Backbone
 from mien.model.channels import to_colour, to_grey
 from mien.model.classifier import Classifier
@@ -242,7 +242,7 @@ def _named(config: C, names: tuple[str, ...]) -> C:
 
 
 def _unreachable(source: str, error: Exception) -> MienError:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    reason = first_line(error)
     if Path(source).exists():
         return MienError(f"--backbone {source}: cannot be read ({reason}); expected config.json and model.safetensors")
     return MienError(

@@ -17,6 +17,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from mien.errors import first_line
 from mien.log import say, warn
 from mien.training.run import on_main
 
@@ -220,7 +221,7 @@ class Recorded:
             self.has_failed = True
             self.between()
             first = first_cause(error)
-            reason = (str(first).strip() or type(first).__name__).splitlines()[0]
+            reason = first_line(first)
             if on_main():
                 warn(f"no CUDA graph of {self.what} ({reason}); it runs operation by operation")
         else:

@@ -22,7 +22,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from mien.data.sources import open_file
-from mien.errors import MienError
+from mien.errors import MienError, first_line
 from mien.recognition.film.pixels import Shown, deinterlaced
 from mien.recognition.pictures import MOST_PIXELS
 
@@ -97,7 +97,7 @@ def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
             except MemoryError as error:
                 raise _too_large(path) from error
             except (av.FFmpegError, ValueError) as error:
-                reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+                reason = first_line(error)[:200]
                 raise MienError(f"{path}: cannot be read on ({reason}); copy it again, or convert it") from error
 
 
