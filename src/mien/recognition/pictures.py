@@ -10,10 +10,10 @@ import glob
 import inspect
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from enum import Enum
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageOps
@@ -23,6 +23,8 @@ from mien.data.images import grey_if_equal, open_picture, pillow_errors
 from mien.data.sources import open_file
 from mien.errors import MienError
 from mien.recognition.arguments import EXPECTED, WrongTypeError, address_hint, not_uint8, remedy
+
+_Item = TypeVar("_Item")
 
 SUFFIXES: tuple[str, ...] = (*DATA_SUFFIXES, ".gif", ".jfif", ".avif", ".heic", ".heif", ".jp2")
 """Endings of pictures, in lower case. If such a file of a folder cannot be read, that is reported as an error;
@@ -298,6 +300,14 @@ def check_several(pictures: Any) -> None:
         )
     if not isinstance(pictures, Iterable):
         raise WrongTypeError(f"pictures: is a {type(pictures).__name__}, expected a list, a generator or the like")
+
+
+def until_error(items: Iterator[_Item], errors: list[Exception]) -> Iterator[_Item]:
+    """Yields items; an error that ends them is added to a list, to be raised when the items before it are done with."""
+    try:
+        yield from items
+    except Exception as error:
+        errors.append(error)
 
 
 def _is_readable(value: Any) -> bool:

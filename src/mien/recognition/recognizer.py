@@ -22,7 +22,7 @@ from mien.recognition import detectors, engines
 from mien.recognition.detection import Detection, Detector, SideBySide, face_crop
 from mien.recognition.devices import Device, device_name
 from mien.recognition.engine import Engine
-from mien.recognition.pictures import Color, check_color, check_several, check_type, read
+from mien.recognition.pictures import Color, check_color, check_several, check_type, read, until_error
 from mien.recognition.results import Face, Recognition, Recognitions
 from mien.text import shown
 
@@ -274,21 +274,23 @@ class Recognizer:
         """
         check_several(pictures)
         color = color or self.color
-        failures: list[Exception] = []
+        errors: list[Exception] = []
 
-        def until_failure() -> Iterator[Any]:
-            try:
-                for picture in pictures:
-                    check_color(picture, color)
-                    yield picture
-            except Exception as error:
-                failures.append(error)
+        def checked() -> Iterator[Any]:
+            for picture in pictures:
+                check_color(picture, color)
+                yield picture
 
         waiting: list[SearchedPicture] = []
         crop_count = byte_count = 0
         started = time.monotonic()
         for picture in search_pictures(
-            until_failure(), self.detector, self.engine, color, keep_pixels=keep_pixels, patience=patience
+            until_error(checked(), errors),
+            self.detector,
+            self.engine,
+            color,
+            keep_pixels=keep_pixels,
+            patience=patience,
         ):
             waiting.append(picture)
             crop_count += len(picture.crops)
@@ -300,7 +302,7 @@ class Recognizer:
                 yield from self._read(waiting)
                 waiting, crop_count, byte_count, started = [], 0, 0, time.monotonic()
         yield from self._read(waiting)
-        for error in failures:
+        for error in errors:
             raise error
 
     def _read(self, pictures: Sequence[SearchedPicture]) -> Iterator[Recognition]:

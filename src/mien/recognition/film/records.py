@@ -15,8 +15,8 @@ from mien.errors import MienError
 from mien.recognition.arguments import WrongTypeError, address_hint
 from mien.recognition.engine import Engine
 from mien.recognition.film.reader import Frame, frames
-from mien.recognition.film.tracking import SMOOTHING_S, Tracker, until_error
-from mien.recognition.pictures import Color
+from mien.recognition.film.tracking import SMOOTHING_S, Tracker
+from mien.recognition.pictures import Color, until_error
 from mien.recognition.results import Recognition, Tables
 
 BATCH = 8

@@ -12,11 +12,12 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from mien.recognition.detection import overlap
+from mien.recognition.pictures import until_error
 from mien.recognition.results import Box, Face
 
 if TYPE_CHECKING:
@@ -249,7 +250,6 @@ AHEAD = 3
 
 # A frame and its small picture; None if the frame is lost.
 _Look: TypeAlias = "tuple[Shown, np.ndarray | None]"
-_Item = TypeVar("_Item")
 _SAMPLES = 2
 _BINS = 16
 _SCENE_SHIFTS = [(down, right) for down in range(-2, 3) for right in range(-6, 7)]
@@ -325,14 +325,6 @@ def marked(frames: Iterator[Shown]) -> Iterator[tuple[Shown, bool]]:
         waiting.popleft()
     if errors:
         raise errors[0]
-
-
-def until_error(items: Iterator[_Item], errors: list[Exception]) -> Iterator[_Item]:
-    """Yields items; an error that ends them is added to a list, to be raised when the items before it are done with."""
-    try:
-        yield from items
-    except Exception as error:
-        errors.append(error)
 
 
 class _CutFinder:
