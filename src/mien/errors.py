@@ -15,7 +15,7 @@ def one_line(text: str) -> str:
     return re.sub(r"\s*[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]\s*", " ", text).strip()
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """Returns the first line of an error of a library, or the name of its kind if it says nothing."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
