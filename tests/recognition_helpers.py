@@ -6,9 +6,12 @@ import io
 import struct
 import zlib
 from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from film_helpers import write
 from PIL import Image
 
 from mien.recognition.detection import Detection
@@ -96,3 +99,11 @@ def bomb(side: int = 30_000, *, packed: bool = True) -> bytes:
     rows = bytes(100 * (1 + (side + 7) // 8))
     data = b"".join(packer.compress(rows) for _ in range(side // 100 if packed else 1)) + packer.flush()
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+def film(name: str, levels: list[int], rate: float = 10, **options: Any) -> None:
+    """A film with a square in every frame, as bright as is said; 0 is a frame without a face."""
+    path = Path(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pictures = (np.dstack([picture([level], side=32)] * 3) for level in levels)
+    write(path, pictures, "mjpeg", rate=Fraction(rate), pixels="yuvj420p", **options)

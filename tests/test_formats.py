@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import errno
 import json
 import os
@@ -14,7 +13,8 @@ from typing import Any
 import pytest
 
 from mien.errors import MienError
-from mien.recognition.formats import Add, columns, csv_table, deepface, fer, hf, parquet_table, rows
+from mien.recognition.csv_file import csv_table
+from mien.recognition.formats import Add, columns, deepface, fer, hf, parquet_table, rows
 from mien.recognition.results import Face, Recognition
 
 NAMES = ("happy", "sad", "neutral")
@@ -64,27 +64,6 @@ def test_a_row_a_face_and_one_where_there_is_none() -> None:
     assert set(first) == set(columns(NAMES))
 
 
-def test_csv(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "faces.csv"
-    with csv_table(path, NAMES) as add:
-        for count, record in ((3, TWO), (4, NONE), (5, BROKEN)):
-            add(record)
-            assert len(path.read_text().splitlines()) == count  # on disk at once
-    with path.open(newline="") as file:
-        rows_read = list(csv.DictReader(file))
-    assert list(rows_read[0]) == columns(NAMES)
-    assert [row["status"] for row in rows_read] == ["ok", "ok", "no_face", "error"]
-    assert (rows_read[0]["score"], rows_read[0]["uncertain"], rows_read[1]["uncertain"]) == ("0.75", "False", "")
-    assert rows_read[2]["label"] == "" and rows_read[3]["error"] == BROKEN.error
-
-
-def test_file_names_that_are_no_utf8(tmp_path: Path) -> None:
-    record = Recognition("ph\udce9to.jpg", "no_face", None, 1, 1)
-    with csv_table(tmp_path / "faces.csv", NAMES) as add:
-        add(record)
-    assert "ph\\xe9to.jpg,no_face" in (tmp_path / "faces.csv").read_text()
-
-
 Table = Callable[[Path, tuple[str, ...]], AbstractContextManager[Add]]
 
 
@@ -105,27 +84,6 @@ def test_every_record_is_left_whatever_ends_the_reading(
         assert len(path.read_text().splitlines()) == 4
     else:
         assert parquet.read_table(path).num_rows == 3
-
-
-def test_a_csv_file_is_replaced_with_the_first_record_or_at_the_end(tmp_path: Path) -> None:
-    path = tmp_path / "faces.csv"
-    path.write_text("the former one\n" * 99)
-    with pytest.raises(MienError, match="the model is broken"), csv_table(path, NAMES):
-        raise MienError("the model is broken")
-    assert path.read_text() == "the former one\n" * 99
-    header = ",".join(columns(NAMES))
-    with csv_table(path, NAMES) as add:
-        add(NONE)
-        assert path.read_text().splitlines()[0] == header and len(path.read_text().splitlines()) == 2
-    with pytest.raises(KeyboardInterrupt), csv_table(path, NAMES):
-        raise KeyboardInterrupt
-    assert path.read_text().splitlines() == [header]
-    path.write_text("the former one\n" * 99)
-    with csv_table(path, NAMES):
-        pass
-    assert path.read_text().splitlines() == [header]
-    with csv_table(tmp_path / "new.csv", NAMES):
-        assert (tmp_path / "new.csv").read_text().splitlines() == [header], "at once"
 
 
 def test_a_parquet_file_that_cannot_be_written_or_is_empty_replaces_none(
@@ -185,20 +143,3 @@ def test_deepface_confidence_is_a_share() -> None:
     faces = tuple(Face((0, 0, 9, 9), "happy", 0.9, {"happy": 0.9}, detector_score=score) for score in scores)
     shapes = deepface(Recognition("a.png", "ok", None, 20, 20, faces))
     assert [face["face_confidence"] for face in shapes] == [1.0, 0.93, 0.0, 0.0]
-
-
-def test_csv_is_rounded_and_marked_on_request(tmp_path: Path) -> None:
-    third = Face((0, 0, 9, 9), "happy", 2 / 3, {"happy": 2 / 3, "sad": 1 / 3, "neutral": 0.0})
-    record = Recognition("Müller.png", "ok", None, 20, 20, (third,), time_s=1 / 3)
-    path = tmp_path / "faces.csv"
-    with csv_table(path, NAMES, digits=2, byte_order_mark=True) as add:
-        add(record)
-        add(record)
-    assert path.read_bytes().startswith(b"\xef\xbb\xbfinput,")
-    assert path.read_bytes().count(b"\xef\xbb\xbf") == 1
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        row = list(csv.DictReader(file))[1]
-    assert (row["input"], row["score"], row["probability_sad"], row["time_s"]) == ("Müller.png", "0.67", "0.33", "0.33")
-    with csv_table(path, NAMES) as add:
-        add(record)
-    assert path.read_bytes().startswith(b"input,") and b",0.6666666666666666," in path.read_bytes()

@@ -22,7 +22,7 @@ import onnx
 import pytest
 from film_helpers import write
 from PIL import Image
-from recognition_helpers import SIDE, Bright, Mean, bomb, encoded, picture
+from recognition_helpers import SIDE, Bright, Mean, bomb, encoded, film, picture
 
 import mien
 from mien.cli import main
@@ -49,14 +49,6 @@ def save(name: str, levels: list[int]) -> None:
     path = Path(name)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(encoded(picture(levels)))
-
-
-def film(name: str, levels: list[int], rate: float = 10, **options: Any) -> None:
-    """A film with a square in every frame, as bright as is said; 0 is a frame without a face."""
-    path = Path(name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pictures = (np.dstack([picture([level], side=32)] * 3) for level in levels)
-    write(path, pictures, "mjpeg", rate=Fraction(rate), pixels="yuvj420p", **options)
 
 
 def predict(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, list[str], list[str]]:
@@ -730,7 +722,7 @@ def test_ctrl_c_ends_a_film_properly(
     if moment == "reading":
         monkeypatch.setattr(engine, "read", interrupted)
     else:
-        monkeypatch.setattr("mien.recognition.formats.rows", rows)
+        monkeypatch.setattr("mien.recognition.csv_file.rows", rows)
     outputs = ["--csv", "film.csv", "--video-out", "out.mp4", "--timeline", "out.png"]
     code, _, err = predict(capsys, "film.avi", *outputs)
     assert (code, err) == (130, ["mien: interrupted"])

@@ -23,6 +23,7 @@ from mien.progress import progress
 from mien.text import shown
 
 if TYPE_CHECKING:
+    from mien.recognition.csv_file import Former
     from mien.recognition.paths import Input
     from mien.recognition.pictures import Kind
     from mien.recognition.results import Recognition
@@ -35,6 +36,7 @@ Examples:
   mien predict photo.jpg
   mien predict photos/ --json > faces.jsonl
   mien predict photos/ --csv faces.csv --annotate marked/
+  mien predict photos/ --csv faces.csv --resume       after a stop
   mien predict photos/ --xlsx faces.xlsx
   mien predict 'photos/**/*.jpg' --format deepface
   mien predict crops/ --detector none --model runs/first --json
@@ -74,10 +76,16 @@ def run(arguments: list[str]) -> int:
     inputs = expand(options.paths, options.annotate, neither, options.timeout)
     inputs += [Film(options.camera)] if options.camera is not None else []
     _check_outputs(inputs, options)
-    tally, copies, former = Tally(), Marked(options.annotate), identities(options)
+    former = None
+    if options.resume:
+        from mien.recognition.csv_file import resume
+
+        inputs, former = resume(options.csv, inputs)
+        remark(f"{options.csv}: goes on; {len(inputs):,} {'input is' if len(inputs) == 1 else 'inputs are'} left")
+    tally, copies, replaced = Tally(), Marked(options.annotate), identities(options)
     with without_remarks_of_decoders():
-        _read(inputs, options, tally)
-    lines = written_lines(options, tally, copies.new(), former)
+        _read(inputs, options, tally, former)
+    lines = written_lines(options, tally, copies.new(), replaced)
     if table_path(options):
         print("\n".join(shown(line) for line in lines))
     sys.stdout.flush()
@@ -116,6 +124,7 @@ def parser() -> Parser:
     outputs.add_argument(
         "--parquet", type=Path, metavar="FILE.parquet", help="write the table as Parquet; needs mien[parquet]"
     )
+    add("--resume", action="store_true", help="go on with the table of --csv: read only the inputs that it lacks")
     add("--digits", type=whole_number(0), metavar="N", help="round the numbers of --csv to N decimals (as they are)")
     add("--bom", action="store_true", help="begin --csv with a byte order mark, by which Excel recognises UTF-8")
     add("--format", choices=("fer", "deepface", "hf"), help="print each result in the format of that tool")
@@ -174,7 +183,11 @@ def _check(options: argparse.Namespace) -> None:
             problems.append(f"{option}: {path} is a folder, expected the name of a file")
     if options.format and table_path(options):
         problems.append("--format: prints JSON, and goes neither with --csv nor with --xlsx nor with --parquet")
-    for option, value in (("--digits", options.digits), ("--bom", options.bom or None)):
+    for option, value in (
+        ("--digits", options.digits),
+        ("--bom", options.bom or None),
+        ("--resume", options.resume or None),
+    ):
         if value is not None and options.csv is None:
             problems.append(f"{option}: is for tables by --csv FILE.csv, which is missing")
     if problems:
@@ -257,8 +270,8 @@ def _reading(
     yield recognizer.names, read_inputs(recognizer, inputs, settings, copies, not_copied)
 
 
-def _read(inputs: Sequence[Input], options: argparse.Namespace, tally: Tally) -> None:
-    """Reads all inputs and writes each record immediately."""
+def _read(inputs: Sequence[Input], options: argparse.Namespace, tally: Tally, former: Former | None) -> None:
+    """Reads all inputs and writes each record immediately, after those of a former table."""
     interrupts = Interrupts()
     # If the records appear on the same terminal, they show the progress themselves.
     hidden = not sys.stderr.isatty() or (sys.stdout.isatty() and not table_path(options))
@@ -266,7 +279,7 @@ def _read(inputs: Sequence[Input], options: argparse.Namespace, tally: Tally) ->
     with (
         _reading(inputs, options, tally) as (names, reading),
         interrupts.watched(),
-        _output(options, names) as write,
+        _output(options, names, former) as write,
         progress("predict", total, "pictures", quiet=hidden) as advance,
         # Closed first, so that after Ctrl-C a film that is being written is finished properly.
         closing(reading) as records,
@@ -292,12 +305,15 @@ def _count_records(source: Input, options: argparse.Namespace) -> int:
         return 1
 
 
-def _output(options: argparse.Namespace, names: Sequence[str]) -> AbstractContextManager[Callable[[Recognition], None]]:
+def _output(
+    options: argparse.Namespace, names: Sequence[str], former: Former | None
+) -> AbstractContextManager[Callable[[Recognition], None]]:
     """Returns a context manager that gives the function that writes a record, and that opens and closes its file."""
-    from mien.recognition.formats import FORMATS, csv_table, parquet_table
+    from mien.recognition.csv_file import csv_table
+    from mien.recognition.formats import FORMATS, parquet_table
 
     if options.csv is not None:
-        return csv_table(options.csv, names, digits=options.digits, byte_order_mark=options.bom)
+        return csv_table(options.csv, names, digits=options.digits, byte_order_mark=options.bom, former=former)
     if options.xlsx is not None:
         from mien.recognition.spreadsheet import xlsx_table
 

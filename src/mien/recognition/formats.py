@@ -1,21 +1,17 @@
-"""Converts records to the formats of other tools, and writes them as CSV and Parquet tables."""
+"""Converts records to the formats of other tools and to rows of a table, and writes Parquet."""
 
 from __future__ import annotations
 
-import csv
-import io
-import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from mien.errors import MienError
 from mien.files import atomic_file
-from mien.locks import claim_file
 from mien.recognition.faces import Face, Record
-from mien.text import csv_path, csv_text, encodable
+from mien.text import encodable
 
 _ROWS_AT_ONCE = 4096
 
@@ -77,74 +73,6 @@ def rows(record: Record) -> list[dict[str, Any]]:
 
 Add: TypeAlias = Callable[[Record], None]
 """Function that adds the next record to a table."""
-
-
-@contextmanager
-def csv_table(
-    path: Path, names: Sequence[str], *, digits: int | None = None, byte_order_mark: bool = False
-) -> Iterator[Add]:
-    """Opens a CSV file (UTF-8, with a header); each record is on disk as soon as it is added.
-
-    No cell is a formula for a spreadsheet: a path that begins with ``=``, ``+``, ``-`` or ``@`` gets ``./`` in front,
-    any other text an apostrophe. Control characters and line breaks are escaped. JSON and Parquet keep it.
-
-    Args:
-        path: the file; an existing one is replaced, with the first record or when the block ends without an error.
-        names: the expressions of the model.
-        digits: decimals of scores, probabilities and times; None writes them as they are.
-        byte_order_mark: begin with U+FEFF, by which Excel recognises UTF-8.
-
-    Raises:
-        OSError: the file cannot be written.
-        MienError: another command writes it.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    header = columns(names)
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o666), "wb", buffering=0) as file:
-        claim_file(file.fileno(), path)  # before it is truncated, as another command may be writing it
-        written_bytes = 0
-        is_begun = False
-
-        def write(values: list[dict[str, Any]]) -> None:
-            # The rows of a record are written in one piece: after Ctrl-C or on a full disk, all are there or none.
-            nonlocal written_bytes
-            text = io.StringIO()
-            rows_of_text = [_csv_cells(value if digits is None else _rounded(value, digits)) for value in values]
-            csv.DictWriter(text, header, restval="", lineterminator="\n").writerows(rows_of_text)
-            if byte_order_mark and not written_bytes:
-                text = io.StringIO("\ufeff" + text.getvalue())
-            data = memoryview(text.getvalue().encode("utf-8", "backslashreplace"))
-            try:
-                while data:
-                    data = data[file.write(data) :]
-            except OSError:
-                with suppress(OSError):  # a pipe cannot be truncated
-                    file.truncate(written_bytes)
-                raise
-            written_bytes = file.tell() if file.seekable() else 1
-
-        def begin() -> None:
-            nonlocal is_begun
-            is_begun = True
-            if file.seekable():
-                file.truncate()
-            write([dict(zip(header, header, strict=True))])
-
-        def add(record: Record) -> None:
-            if not is_begun:
-                begin()
-            write(rows(record))
-
-        if not os.fstat(file.fileno()).st_size:
-            begin()  # at once, for those who follow a pipe
-        try:
-            yield add
-        except Exception:
-            is_begun = True  # an error before the first record leaves an earlier table
-            raise
-        finally:
-            if not is_begun:
-                begin()
 
 
 class Ending:
@@ -251,15 +179,4 @@ def _of_face(index: int, face: Face) -> dict[str, Any]:
         "uncertain": face.uncertain,
         "detector_score": face.detector_score,
         **{f"probability_{name}": value for name, value in face.probabilities.items()},
-    }
-
-
-def _rounded(row: dict[str, Any], digits: int) -> dict[str, Any]:
-    return {key: round(value, digits) if isinstance(value, float) else value for key, value in row.items()}
-
-
-def _csv_cells(row: dict[str, Any]) -> dict[str, Any]:
-    return {
-        key: (csv_path if key == "input" else csv_text)(value) if isinstance(value, str) else value
-        for key, value in row.items()
     }

@@ -44,6 +44,11 @@ class Nothing:
     word: str
     reason: str
 
+    @property
+    def name(self) -> str:
+        """Its name in records."""
+        return self.word
+
 
 @dataclass(frozen=True)
 class Piped:
