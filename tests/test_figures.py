@@ -17,9 +17,11 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from mien.config.fields import Criterion
+from mien.evaluation.balance import balance_curve
 from mien.evaluation.calibration import apply_threshold, risk_coverage
 from mien.evaluation.choice import CRITERIA, Choice, choice_of
 from mien.evaluation.figures import (
+    balance_lines,
     confusion_matrix,
     curves,
     per_class_bars,
@@ -66,6 +68,7 @@ def make_all(theme: Theme) -> dict[str, Figure]:
         "bars": per_class_bars(metrics["per_class"], theme=theme),
         "reliability": reliability_diagram(bins, theme=theme),
         "risk": risk_coverage_curve(risk_coverage(*answers(30)), apply_threshold(*answers(30), 0.7), theme=theme),
+        "balance": balance_lines(balance_curve(*answers(30), np.array([0.7, 0.3])), None, theme=theme),
         "sheet": picture_sheet(images, ["a $b$, read as\nc"] * 5, theme=theme),
         "curves": curves(history(4), theme=theme),
     }
@@ -104,6 +107,16 @@ def test_a_figure_is_written_for_screens_for_latex_and_to_edit() -> None:
         "no date in the files"
     )
     assert dict(matplotlib.rcParams) == settings_before
+
+
+def test_lines_without_twins_are_dashed() -> None:
+    rows = balance_curve(*answers(30), np.array([0.7, 0.3]))
+    (alone,), (both,) = balance_lines(rows, None).axes, balance_lines(rows, rows).axes
+    assert [line.get_linestyle() for line in alone.lines] == ["-"] * 3
+    assert [line.get_linestyle() for line in both.lines] == ["-"] * 3 + ["--"] * 3
+    assert both.get_title(loc="left") == "Solid: all pictures. Dashed: without twins"
+    for line, key in zip(both.lines, ("accuracy", "balanced_accuracy", "macro_f1") * 2, strict=True):
+        assert np.array_equal(line.get_ydata(), [row[key] for row in rows])
 
 
 @pytest.mark.parametrize("losses", [[1.20, 1.19, 1.18], [0.5, 0.5, 0.5], [3.0, 0.1, 0.05]])

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import ViTConfig, ViTForImageClassification
 
 from mien.errors import MienError
-from mien.model.networks import heads, scale_head
+from mien.model.networks import heads, scale_head, shift_head
 
 CHANNELS = [8, 8, 16, 16]
 
@@ -42,6 +42,21 @@ def test_the_logits_are_divided_bias_included() -> None:
         logits_after = network(pixel_values=pixels).logits
     assert torch.allclose(logits_after, logits_before / 2.5, atol=1e-6)
     assert not torch.allclose(logits_after, logits_before, atol=1e-2)
+
+
+def test_logits_are_shifted_by_one_bias() -> None:
+    torch.manual_seed(0)
+    network, pixels, offsets = vit(), torch.randn(2, 3, 16, 16), torch.tensor([0.5, -1.0, 2.0])
+    with torch.no_grad():
+        logits_before = network(pixel_values=pixels).logits
+        shift_head(network, offsets)
+        assert torch.allclose(network(pixel_values=pixels).logits, logits_before + offsets, atol=1e-6)
+    network.classifier = nn.Linear(16, 3, bias=False)
+    with pytest.raises(MienError, match="a head without a bias, expected one linear head"):
+        shift_head(network, offsets)
+    two_heads: dict[str, Any] = {"embed_dim": [16, 16, 32, 32], "depth": [1, 1, 1, 1], "distillation": True}
+    with pytest.raises(MienError, match="ends in 2 heads"):
+        shift_head(Wrapper(timm.create_model("repvit_m0_9", num_classes=3, **two_heads)), offsets)
 
 
 def test_the_head_of_a_timm_network_is_found() -> None:

@@ -23,6 +23,7 @@ from mien.config import AugmentConfig, DistillConfig, FreezeConfig, TrainConfig,
 from mien.data.drawn import draw_faces, write_archive
 from mien.data.read import read_faces
 from mien.errors import MienError
+from mien.evaluation.balance import class_shares
 from mien.evaluation.calibration import softmax
 from mien.export.graph import onnx_model
 from mien.export.parity import crops_of
@@ -390,11 +391,42 @@ class TestPacking:
         wider_rows = read_json_object(tmp_path / "wider/meta.json")["release"]["robustness"]["rows"]
         assert wider_rows != release["robustness"]["rows"]
 
+    def test_a_model_is_packed_with_a_balance(self, model_and_data: tuple[Path, Path], tmp_path: Path) -> None:
+        model, data = model_and_data
+        faces = read_faces(str(data))
+        images, shares = faces.part("validation").images, class_shares(faces.part("train"), FER2013)
+
+        def packed(source: Path, name: str, *options: str) -> Classifier:
+            words = ["pack", str(source), "--data", str(data), "--out", str(tmp_path / name), *options]
+            assert main(words) == 0
+            return Classifier.load(tmp_path / name)
+
+        def scaled(classifier: Classifier) -> np.ndarray:
+            """Logits without the temperature and without what they all share."""
+            logits = classifier.logits(images, quiet=True) * classifier.meta()["calibration"]["temperature"]
+            return logits - logits.mean(axis=1, keepdims=True)
+
+        plain = packed(model, "plain", "--calibrate")
+        first = packed(model, "first", "--calibrate", "--balance", "0.8")
+        offsets = -0.8 * np.log(shares)
+        assert scaled(first) - scaled(plain) == pytest.approx(np.tile(offsets - offsets.mean(), (60, 1)), abs=5e-3)
+        record = first.meta()["balance"]
+        assert record["tau"] == 0.8 and record["shares"] == pytest.approx(dict(zip(FER2013, shares, strict=True)))
+        card = (tmp_path / "first" / "README.md").read_text(encoding="utf-8")
+        assert "shares of the expressions in training to the power 0.8 were divided out" in card
+        # Packed again without a word about it, it stays; another one replaces it.
+        assert packed(tmp_path / "first", "same", "--calibrate").meta()["balance"]["tau"] == 0.8
+        assert scaled(Classifier.load(tmp_path / "same")) == pytest.approx(scaled(first), abs=5e-3)
+        undone = packed(tmp_path / "same", "undone", "--calibrate", "--balance", "0")
+        assert scaled(undone) == pytest.approx(scaled(plain), abs=1e-2)
+
     @pytest.mark.parametrize(
         ("words", "reason"),
         [
             (["--reading-crop", "0.9"], "--reading-crop: needs --calibrate"),
             (["--reading-crop", "0.3", "--calibrate"], "--reading-crop: got 0.3, expected 0.5 to 1"),
+            (["--balance", "0.5"], "--balance: needs --calibrate"),
+            (["--balance", "1.6", "--calibrate"], "--balance: got 1.6, expected 0 to 1.5"),
             (["--reading-crop", "nan", "--calibrate"], "--reading-crop: got nan, expected 0.5 to 1"),
         ],
     )

@@ -206,7 +206,7 @@ def test_the_folder_holds_every_file_and_the_numbers(tmp_path: Path, monkeypatch
     monkeypatch.setattr(style, "png", REAL[0])
     monkeypatch.setattr(style, "vector", REAL[1])
     out = tmp_path / "reports" / "first"
-    result = evaluated(training=faces([0] * 6).images[:1])
+    result = dataclasses.replace(evaluated(training=faces([0] * 6).images[:1]), shares=np.array([0.6, 0.3, 0.1]))
     write_report(out, result, command="mien evaluate runs/first", history=HISTORY)
     assert {entry.name for entry in out.iterdir()} == FILES
     metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
@@ -223,6 +223,24 @@ def test_the_folder_holds_every_file_and_the_numbers(tmp_path: Path, monkeypatch
             assert picture.width > 400, path.name
         assert path.with_suffix(".pdf").read_bytes().startswith(b"%PDF-1")
         assert "<svg " in path.with_suffix(".svg").read_text(encoding="utf-8")
+
+
+def test_the_page_says_what_a_balance_would_trade(tmp_path: Path) -> None:
+    labels = [0, 0, 0, 1, 1, 2] * 2
+    data = dataclasses.replace(faces(labels), splits=np.array(["train"] * 6 + ["test"] * 6))
+    answers = logits([0, 1, 2, 0, 2, 1])
+    own = evaluate(Fixed(NAMES, answers, meta={"data": {"fingerprint": "abc123"}}), data, "test", training=None)
+    balance = own.metrics()["balance"]
+    assert balance["shares"] == pytest.approx(dict(zip(NAMES, (1 / 2, 1 / 3, 1 / 6), strict=True)))
+    assert (balance["rarest"], balance["clean"], len(balance["whole"])) == (NAMES[2], None, 11)
+    assert balance["whole"][0]["accuracy"] == own.whole["accuracy"]
+    write_report(tmp_path / "own", own)
+    assert "Rare expressions: what a balance would trade" in page_of(tmp_path / "own").text
+    elsewhere = evaluate(Fixed(NAMES, answers, meta={"data": {"fingerprint": "other"}}), data, "test", training=None)
+    assert elsewhere.metrics()["balance"] is None, "the shares of other data are not those of training"
+    write_report(tmp_path / "elsewhere", elsewhere)
+    assert "what a balance would trade" not in page_of(tmp_path / "elsewhere").text
+    assert not (tmp_path / "elsewhere" / "balance.png").exists()
 
 
 def test_predictions_can_be_scored_again(tmp_path: Path) -> None:

@@ -128,6 +128,13 @@ def pack_parser() -> Parser:
         metavar="SHARE",
         help="share of a face's side that the packed model reads, 0.5 to 1; needs --calibrate (as before)",
     )
+    parser.add_argument(
+        "--balance",
+        type=float,
+        metavar="TAU",
+        help="divide the shares of the classes in training to this power out of the answers, 0 to 1.5, so that rare "
+        "expressions are answered more often; needs --calibrate (as before)",
+    )
     parser.add_argument("--push", metavar="USER/MODEL", help="upload the folder to this repository of the Hub")
     parser.add_argument("--private", action=Switch, help="make a new repository of --push private")
     return parser
@@ -168,6 +175,7 @@ def run_pack(arguments: list[str]) -> int:
             int8=options.int8,
             calibrate=options.calibrate,
             reading_crop=options.reading_crop,
+            balance=options.balance,
             command=command,
         )
         files = ", ".join(sorted(path.name for path in options.out.iterdir()))

@@ -66,6 +66,7 @@ def average(evaluations: Sequence[Evaluation]) -> Evaluation:
         )
         if len(scalings) == len(evaluations)
         else None,
+        shares=None if any(evaluation.shares is None for evaluation in evaluations) else first.shares,
         uncertain=None,
         parameters=_sum([evaluation.parameters for evaluation in evaluations]),
         seconds=_sum([evaluation.seconds for evaluation in evaluations]),

@@ -13,6 +13,7 @@ from mien.data.clean import Pictures, Sketches, sets_of, twins_in_training
 from mien.data.faces import FaceSet
 from mien.data.twins import groups
 from mien.errors import NO_NUMBERS, MienError
+from mien.evaluation.balance import balance_curve, class_shares
 from mien.evaluation.calibration import (
     POINTS,
     Threshold,
@@ -89,6 +90,7 @@ class Evaluation:
         seed: of the bootstrap intervals, and of the halves of ``scaling``.
         warnings: sentences about the data, for the report.
         scaling: the effect of temperature scaling; None if it was not measured.
+        shares: float64 [C], of the classes in the data that the model was trained on; None if that data is not at hand.
         uncertain: ``stated_accuracy`` and ``threshold`` of the model (``calibration.calibrate``), or None.
         parameters: numbers in the network, or in all averaged networks; None if unknown.
         seconds: time that classifying the pictures took, over all views and models; None if it was not measured.
@@ -112,6 +114,7 @@ class Evaluation:
     warnings: tuple[str, ...] = ()
     approximate: bool = False
     scaling: Scaling | None = None
+    shares: np.ndarray | None = None
     uncertain: Mapping[str, Any] | None = None
     parameters: int | None = None
     seconds: float | None = None
@@ -162,6 +165,7 @@ class Evaluation:
             "confidence_minus_accuracy": float(self.probabilities.max(axis=1).mean() - self.whole["accuracy"]),
             "ece_by_chance": ece_by_chance(self.probabilities, seed=self.seed),
             "risk_coverage": self._risk_coverage(),
+            "balance": self._balance(),
             "parameters": self.parameters,
             "seconds": None if self.seconds is None else round(self.seconds, 3),
             "warnings": list(self.warnings),
@@ -193,6 +197,18 @@ class Evaluation:
             "cross_fitted": self.scaling.cross_fitted,
             "before": quality(self.scaling.before, self.labels),
             "after": quality(self.scaling.after, self.labels),
+        }
+
+    def _balance(self) -> dict[str, Any] | None:
+        """The curves of ``mien.evaluation.balance``, whole and clean, and the shares of the classes."""
+        if self.shares is None:
+            return None
+        clean = ~self.twins if self.twins is not None else np.zeros(len(self.labels), bool)
+        return {
+            "shares": dict(zip(self.names, self.shares.tolist(), strict=True)),
+            "rarest": self.names[int(self.shares.argmin())],
+            "whole": balance_curve(self.probabilities, self.labels, self.shares),
+            "clean": balance_curve(self.probabilities[clean], self.labels[clean], self.shares) if clean.any() else None,
         }
 
     def _risk_coverage(self) -> dict[str, Any]:
@@ -249,8 +265,9 @@ def evaluate(
     seconds = time.perf_counter() - started
     record = meta.get("calibration") or {}
     temperature = record.get("temperature") if is_fitted(record) else None
+    is_own = meta.get("data", {}).get("fingerprint") == faces.fingerprint
     # True if the temperature was fitted on these very pictures, or none was fitted yet.
-    fits_here = split == "validation" and (not record or meta.get("data", {}).get("fingerprint") == faces.fingerprint)
+    fits_here = split == "validation" and (not record or is_own)
     names, probabilities = tuple(classifier.names), _mean_softmax(readings)
     sets = sets_of(training)
     is_training_set = any(isinstance(images, np.ndarray) and np.array_equal(images, part.images) for images in sets)
@@ -277,6 +294,7 @@ def evaluate(
         warnings=(*faces.warnings, *_absent(whole)),
         approximate=any(isinstance(pictures, Sketches) for pictures in sets),
         scaling=_scaling(readings, labels, halves, twins, temperature, seed),
+        shares=class_shares(faces.part("train"), names) if is_own and faces.has("train") else None,
         uncertain=record.get("uncertain"),
         parameters=parameters,
         seconds=seconds,

@@ -208,6 +208,36 @@ def risk_coverage_curve(curve: RiskCoverage, sure: Threshold | None = None, *, t
     return figure
 
 
+def balance_lines(
+    whole: Sequence[Mapping[str, Any]], clean: Sequence[Mapping[str, Any]] | None, *, theme: Theme = LIGHT
+) -> Figure:
+    """Scores over how much of the shares of the classes is divided out of the answers.
+
+    Args:
+        whole: the rows of ``mien.evaluation.balance.balance_curve``.
+        clean: the same without twins of training, drawn dashed; None if these are not known.
+        theme: the colours.
+    """
+    figure = blank_figure((6.6, 4.6), theme)
+    axes = style_axes(figure.add_subplot(), theme)
+    lines = {"accuracy": theme.first, "balanced_accuracy": theme.second, "macro_f1": theme.faint}
+    titles = [title.replace("_", " ").replace("macro f1", "macro-F1") for title in lines]
+    for rows, dash in ((whole, "-"), *([(clean, (0, (4, 2)))] if clean else [])):
+        for (key, colour), title in zip(lines.items(), titles, strict=True):
+            taus, scores = [row["tau"] for row in rows], [row[key] for row in rows]
+            axes.plot(taus, scores, linestyle=dash, color=colour, linewidth=2.2, label=title if dash == "-" else None)
+    axes.set_xlim(0, 1)
+    axes.set_xlabel("tau: how much of the shares of the classes is divided out")
+    axes.set_ylabel("score")
+    set_title(axes, "Solid: all pictures. Dashed: without twins" if clean else "All pictures", theme, bold=False)
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
+    axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], integer=False))
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.grid(color=theme.grid)
+    legend_above(figure, axes, theme, titles)
+    return figure
+
+
 def curves(
     history: Sequence[Mapping[str, Any]],
     *,

@@ -26,8 +26,8 @@ from mien.files import atomic_folder, recover_folder, write_json, write_text
 from mien.text import csv_path, csv_text, shown
 
 PAGE = "report.html"
-FIGURES: tuple[str, ...] = ("confusion", "per_class", "reliability", "risk_coverage", "mistakes", "curves")
-"""Figures of a report; ``mistakes`` and ``curves`` only if there are any."""
+FIGURES: tuple[str, ...] = ("confusion", "per_class", "reliability", "risk_coverage", "balance", "mistakes", "curves")
+"""Figures of a report; the last three only if there are any."""
 
 FILES: frozenset[str] = frozenset(
     {
@@ -92,7 +92,7 @@ def write_report(
     recover_folder(out)
     refuse_foreign(out)
     metrics = evaluation.metrics(command)
-    drawn = _draw(evaluation, history, choice)
+    drawn = _draw(evaluation, metrics, history, choice)
     rows = surest_mistakes(evaluation.probabilities, evaluation.labels, MISTAKES)
     mistakes = [_mistake(evaluation, row) for row in rows]
     with atomic_folder(out, check=refuse_foreign) as folder:
@@ -167,8 +167,8 @@ def render_page(
     Args:
         evaluation: the scores and predictions to report.
         metrics: the content of ``metrics.json``.
-        drawn: the figures ``confusion``, ``per_class``, ``reliability``, ``risk_coverage`` and, with a history,
-            ``curves``.
+        drawn: the figures ``confusion``, ``per_class``, ``reliability``, ``risk_coverage``, with shares of the classes
+            ``balance``, and with a history ``curves``.
         mistakes: the misclassified pictures to show: ``png``, ``size``, ``label``, ``prediction``,
             ``confidence``, ``id``.
         history: the epochs of the training run, as ``mien.evaluation.figures.curves`` takes them.
@@ -329,7 +329,10 @@ def _mistake(evaluation: Evaluation, row: int) -> dict[str, Any]:
 
 
 def _draw(
-    evaluation: Evaluation, history: Sequence[Mapping[str, Any]] | None, choice: Choice | None
+    evaluation: Evaluation,
+    metrics: Mapping[str, Any],
+    history: Sequence[Mapping[str, Any]] | None,
+    choice: Choice | None,
 ) -> dict[str, Drawn]:
     """The figures of the report by name, each in both themes."""
     whole = evaluation.whole
@@ -341,6 +344,9 @@ def _draw(
         "reliability": lambda theme: figures.reliability_diagram(bins, theme=theme),
         "risk_coverage": lambda theme: figures.risk_coverage_curve(curve, sure, theme=theme),
     }
+    balance = metrics["balance"]
+    if balance is not None:
+        makers["balance"] = lambda theme: figures.balance_lines(balance["whole"], balance["clean"], theme=theme)
     if history:
         makers["curves"] = lambda theme: figures.curves(history, choice=choice, theme=theme)
     drawn = {}

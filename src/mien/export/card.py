@@ -88,7 +88,7 @@ def _card(meta: Mapping[str, Any], release: Mapping[str, Any], name: str) -> str
             ece_heads={split: _ece_head(split, meta.get("calibration")) for split in release["scores"]},
             foreign_weights=foreign_weights,
             facts=_facts(release, is_fer2013),
-            promise=_promise(meta["calibration"]) if meta.get("calibration") else "",
+            promise=_promise(meta["calibration"]) + _balance(meta) if meta.get("calibration") else "",
             robustness_rows=_robustness_rows(release["robustness"]["rows"]),
             data_lines=_data_lines(meta, release["scores"]),
             origin_rows=_origin_rows(release["origin"]),
@@ -344,6 +344,17 @@ def _promise(calibration: Mapping[str, Any]) -> str:
             f" (95 %: {low:.1%} to {high:.1%}); the promise is {stated}, kept with {sure['confidence']:.0%} confidence"
         )
     return text + "."
+
+
+def _balance(meta: Mapping[str, Any]) -> str:
+    """What was done for rare expressions after training; empty if nothing was."""
+    tau = (meta.get("balance") or {}).get("tau")
+    if not tau:
+        return ""
+    return (
+        f" The shares of the expressions in training to the power {tau:g} were divided out of the answers first, so "
+        "that rare expressions are answered more often (Menon et al. 2021, arXiv:2007.07314)."
+    )
 
 
 def _robustness_rows(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:

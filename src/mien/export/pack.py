@@ -51,6 +51,9 @@ FILES: frozenset[str] = frozenset(
 )
 """Names of all files of a packed folder."""
 
+LARGEST_BALANCE = 1.5
+"""Largest tau that is divided out: 1 aims at balanced accuracy already."""
+
 ROBUSTNESS_SPLIT = "validation"
 
 
@@ -63,6 +66,7 @@ def pack(
     int8: bool = False,
     calibrate: bool = False,
     reading_crop: float | None = None,
+    balance: float | None = None,
     command: str = "",
 ) -> Path:
     """Writes a folder for ``mien predict``, ``mien evaluate`` and ``transformers.pipeline``.
@@ -81,19 +85,25 @@ def pack(
         calibrate: fit temperature and threshold again, on the validation pictures without a twin in training.
         reading_crop: share of a face's side that the packed model reads, in [0.5, 1]; by default as before. Another
             crop changes the probabilities, so it needs ``calibrate``.
+        balance: tau, in [0, 1.5]: the shares of the classes in training to this power are divided out of the answers
+            (``mien.evaluation.balance``); by default as before. It needs ``calibrate``, too.
         command: the command line, for ``meta.json``.
 
     Returns:
         ``out``.
 
     Raises:
-        MienError: the reading crop is out of range or comes without ``calibrate``, ``run`` holds no model, its weights
-            are too large, its record lacks what the card states, the data lacks a split, ``out`` holds something else,
-            or the answers of an ONNX file differ from those of the weights.
+        MienError: the reading crop or the balance is out of range or comes without ``calibrate``, ``run`` holds no
+            model, its weights are too large, its record lacks what the card states, the data lacks a split, ``out``
+            holds something else, or the answers of an ONNX file differ from those of the weights.
     """
-    if reading_crop is not None and not (SMALLEST_CROP <= reading_crop <= 1 and calibrate):
-        wrong = "needs --calibrate" if not calibrate else f"got {reading_crop}, expected {SMALLEST_CROP} to 1"
-        raise MienError(f"--reading-crop: {wrong}, as another crop changes the answers; add it, or leave out the crop")
+    for option, value, low, high in (
+        ("--reading-crop", reading_crop, SMALLEST_CROP, 1.0),
+        ("--balance", balance, 0.0, LARGEST_BALANCE),
+    ):
+        if value is not None and not (low <= value <= high and calibrate):
+            wrong = "needs --calibrate" if not calibrate else f"got {value}, expected {low:g} to {high:g}"
+            raise MienError(f"{option}: {wrong}, as it changes the answers; add that, or leave out {option}")
     refuse_inputs(out, [model_folder(run)])
     refuse_others(out, FILES, "pack")
     trained = Classifier.load(run)
@@ -109,7 +119,7 @@ def pack(
     if reading_crop is not None:
         trained = replace(trained, preprocessing=replace(trained.preprocessing, crop=reading_crop))
     if calibrate:
-        record = recalibrated(trained, faces, command)
+        record = recalibrated(trained, faces, command, balance=balance)
     stages = origin(trained.folder or run)  # before the scores, which take minutes: a damaged record is refused here
     with atomic_folder(out, check=lambda former: refuse_unknown(former, FILES, "pack")) as temporary:
         trained.write(temporary, record, _own_sketches(trained, out, faces), half=True)
@@ -137,7 +147,7 @@ def pack(
             "sha256": sha256_of(weights),
             "scores": scores,
             "onnx": parity,
-            "robustness": _robustness(packed, faces, {} if reading_crop is not None else record),
+            "robustness": _robustness(packed, faces, record if reading_crop is None and balance is None else {}),
             "origin": stages,
         }
         meta = without_folders(meta)

@@ -255,6 +255,24 @@ def scale_head(network: nn.Module, temperature: float) -> None:
 
 
 @torch.no_grad()
+def shift_head(network: nn.Module, offsets: torch.Tensor) -> None:
+    """Adds to the logits of a classifier: changes the bias of its head in place.
+
+    Args:
+        network: as for ``heads``.
+        offsets: float32 [C], a number for each class.
+
+    Raises:
+        MienError: the network has no linear head, several, or one without a bias.
+    """
+    layers = heads(network)
+    if len(layers) > 1 or layers[0].bias is None:
+        found = f"{len(layers)} heads" if len(layers) > 1 else "a head without a bias"
+        raise MienError(f"its network ends in {found}, expected one linear head with a bias")
+    layers[0].bias.add_(offsets.to(layers[0].bias))
+
+
+@torch.no_grad()
 def carry_rows(network: nn.Module, own: tuple[str, ...], names: tuple[str, ...]) -> None:
     """Changes the classes of a classifier in place: classes that it has keep their rows of the heads, new ones start.
 

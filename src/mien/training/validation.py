@@ -18,12 +18,13 @@ from mien.data.clean import Sketches, twins_in_training
 from mien.data.faces import FaceSet
 from mien.data.twins import groups, has_twin
 from mien.errors import MienError
+from mien.evaluation.balance import class_shares
 from mien.evaluation.calibration import LEAST_FOR_TEMPERATURE, LEAST_FOR_THRESHOLD, at_bound, calibrate_if_enough
 from mien.evaluation.metrics import accuracy_and_macro_f1, balanced_accuracy
 from mien.files import write_json
 from mien.log import warn
 from mien.model.classifier import Classifier
-from mien.model.networks import Network, scale_head
+from mien.model.networks import Network, scale_head, shift_head
 from mien.training.folder import Progress
 from mien.training.run import gather_rows, on_main
 
@@ -146,19 +147,24 @@ def calibrate_model(out: Path, validation: FaceSet, training_images: np.ndarray,
     return _summary(meta["calibration"])
 
 
-def recalibrated(classifier: Classifier, faces: FaceSet, command: str) -> dict[str, Any]:
+def recalibrated(
+    classifier: Classifier, faces: FaceSet, command: str, *, balance: float | None = None
+) -> dict[str, Any]:
     """Fits the temperature of a classifier again and replaces the one that is folded into its head.
 
     Args:
         classifier: its head is changed in place.
         faces: the data that it was trained on.
         command: the command line, for the record.
+        balance: tau: first, the shares of the classes in training to this power are divided out of the answers
+            (``mien.evaluation.balance``), in place of what was divided out before; None leaves that.
 
     Returns:
-        Its ``meta.json`` with the new ``calibration``, which also holds ``command`` and ``temperature_before``.
+        Its ``meta.json`` with the new ``calibration``, which also holds ``command`` and ``temperature_before``, and
+        ``balance``: ``tau``, the ``shares``, and the ``offsets`` that are now in the bias of the head, by class.
 
     Raises:
-        MienError: it was trained on other data, or there is no validation split.
+        MienError: it was trained on other data, there is no validation split, or its head has no bias to change.
     """
     meta = classifier.meta()
     if meta.get("data", {}).get("fingerprint") != faces.fingerprint:
@@ -166,13 +172,28 @@ def recalibrated(classifier: Classifier, faces: FaceSet, command: str) -> dict[s
             f"{faces.source}: is not the data that the model was trained on, so its temperature cannot be fitted "
             "again; give that data"
         )
+    divided = meta.get("balance")
+    if balance is not None:
+        before = [divided["offsets"][name] if divided else 0.0 for name in classifier.names]
+        shares = class_shares(faces.part("train"), classifier.names)
+        offsets = -balance * np.log(shares)
+        shift_head(classifier.network, torch.from_numpy(offsets - before).float())
+        divided = {
+            "tau": balance,
+            "shares": dict(zip(classifier.names, shares.tolist(), strict=True)),
+            "offsets": dict(zip(classifier.names, offsets.tolist(), strict=True)),
+        }
     former = float((meta.get("calibration") or {}).get("temperature", 1.0))
     validation = faces.part("validation")
     logits = former * classifier.logits(validation.images, quiet=True)
     twins = _twins(validation, faces.part("train").images, classifier)
     labels = validation.labels_in(classifier.names)
     record = calibrate_if_enough(logits, labels, groups(validation.images), twins=twins)
-    scale_head(classifier.network, record["temperature"] / former)
+    change = record["temperature"] / former
+    scale_head(classifier.network, change)
+    if divided:
+        scaled = {name: offset / change for name, offset in divided["offsets"].items()}
+        meta = {**meta, "balance": {**divided, "offsets": scaled}}
     return {**meta, "calibration": {**record, "temperature_before": former, "command": command}}
 
 

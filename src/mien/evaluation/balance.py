@@ -1,0 +1,74 @@
+"""What answers gain for rare classes, and lose in accuracy, if the shares of the classes are divided out of them.
+
+A network that learnt from unequal classes answers a rare one less often than its pictures deserve. Dividing each
+probability by the class's share in training to the power tau, and scaling to a sum of 1, takes part of that back
+(Menon et al. 2021, arXiv:2007.07314, section 4.1): 0 changes nothing, 1 aims at balanced accuracy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mien.data.faces import FaceSet
+from mien.evaluation.metrics import accuracy_and_macro_f1, balanced_accuracy
+
+STRENGTHS: tuple[float, ...] = tuple(step / 10 for step in range(11))
+"""The values of tau along the curve."""
+
+
+def class_shares(train: FaceSet, names: Sequence[str]) -> np.ndarray:
+    """The share of each class in a training split, float64 [C] in the order of ``names``; a class without pictures
+    counts as one picture.
+
+    Raises:
+        MienError: the split has a class that is not among ``names``.
+    """
+    counts = np.maximum(np.bincount(train.labels_in(tuple(names)), minlength=len(names)), 1).astype(np.float64)
+    return counts / counts.sum()
+
+
+def balanced(probabilities: np.ndarray, shares: np.ndarray, tau: float) -> np.ndarray:
+    """Divides the shares of the classes out of answers.
+
+    Args:
+        probabilities: float64 [N, C], rows that sum to 1.
+        shares: float64 [C], above 0.
+        tau: how much of the shares is divided out; 0 changes nothing.
+
+    Returns:
+        float64 [N, C], rows that sum to 1.
+    """
+    weighted = probabilities / shares**tau
+    return weighted / weighted.sum(axis=1, keepdims=True)
+
+
+def balance_curve(probabilities: np.ndarray, labels: np.ndarray, shares: np.ndarray) -> list[dict[str, Any]]:
+    """The scores of answers at each of ``STRENGTHS``.
+
+    Args:
+        probabilities: float64 [N, C], rows that sum to 1.
+        labels: int64 [N], at least one.
+        shares: float64 [C], of the classes in training.
+
+    Returns:
+        For each ``tau`` also ``accuracy``, ``balanced_accuracy``, ``macro_f1`` and ``rarest_recall``, the recall of the
+        class with the smallest share (None if it has no picture here).
+    """
+    rarest = labels == shares.argmin()
+    rows = []
+    for tau in STRENGTHS:
+        predicted = balanced(probabilities, shares, tau).argmax(axis=1)
+        accuracy, macro_f1 = accuracy_and_macro_f1(predicted, labels, len(shares))
+        rows.append(
+            {
+                "tau": tau,
+                "accuracy": accuracy,
+                "balanced_accuracy": balanced_accuracy(predicted, labels),
+                "macro_f1": macro_f1,
+                "rarest_recall": float((predicted == labels)[rarest].mean()) if rarest.any() else None,
+            }
+        )
+    return rows
