@@ -210,6 +210,14 @@ def test_a_damaged_name_before_a_member_is_refused(tmp_path: Path) -> None:
     refused(path, "fröhlich/1.png", "cannot be read from the archive", "make the archive again")
 
 
+def test_an_error_does_not_quote_the_file(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "archive.zip", {"happy/1.png": noise(1, 64).tobytes()})
+    data = bytearray(path.read_bytes())
+    data[26:28] = struct.pack("<H", 3000)  # length of the name in front of the content: zipfile quotes all of it
+    path.write_bytes(data)
+    assert len(refused(path, "happy/1.png", "cannot be read from the archive", "make the archive again")) < 800
+
+
 def test_names_in_utf_8_without_its_flag_are_understood(tmp_path: Path) -> None:
     """As macOS writes them; without that a class had another name in the zip than in the same folder, unpacked."""
     path = write_zip(tmp_path / "archive.zip", {"fröhlich/1.png": GOOD["happy/1.png"]})

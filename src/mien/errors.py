@@ -15,9 +15,14 @@ def one_line(text: str) -> str:
     return re.sub(r"\s*[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]\s*", " ", text).strip()
 
 
+LONGEST_REASON = 300
+"""Letters of an error of a library that a message repeats; some quote thousands of bytes of a damaged file."""
+
+
 def first_line(error: BaseException) -> str:
-    """Returns the first line of an error of a library, or the name of its kind if it says nothing."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """Returns the first line of an error of a library, shortened, or the name of its kind if it says nothing."""
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return line if len(line) <= LONGEST_REASON else f"{line[:LONGEST_REASON]}..."
 
 
 class MienError(Exception):

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mien.errors import MienError
+from mien.errors import MienError, first_line
 from mien.locks import claim, clear_files, ensure_writable, is_at, make_folder, temporary_file, temporary_folder
 from mien.text import encodable, safe_stem
 
@@ -238,7 +238,7 @@ def read_json(path: Path) -> Any:
     except RecursionError as error:
         raise MienError(f"{path}: is not readable JSON (nested too deeply)") from error
     except (OSError, ValueError) as error:  # ValueError: not UTF-8, not JSON, or a number of thousands of digits
-        raise MienError(f"{path}: is not readable JSON ({error})") from error
+        raise MienError(f"{path}: is not readable JSON ({first_line(error)})") from error
 
 
 def read_json_object(path: Path) -> dict[str, Any]:

@@ -22,7 +22,7 @@ import numpy as np
 
 from mien.data.faces import SPLITS, FaceSet, fingerprint_of
 from mien.data.sources import walk
-from mien.errors import MienError
+from mien.errors import MienError, first_line
 from mien.files import atomic_file, expanded
 from mien.log import warn
 from mien.text import encodable
@@ -127,7 +127,7 @@ def load(path: Path, mark: str, source: str, way: str = "") -> FaceSet | None:
     except FileNotFoundError:
         return None
     except Exception as error:  # A broken file fails in many ways: BadZipFile, ValueError, KeyError, OSError.
-        _warn(f"the cache of {source} cannot be read ({error}) and is made again")
+        _warn(f"the cache of {source} cannot be read ({first_line(error)}) and is made again")
         return None
 
 
@@ -145,7 +145,10 @@ def store(path: Path, mark: str, faces: FaceSet, way: str = "") -> None:
         with _written(cache_file(path, way)) as stream:
             np.savez(stream, about=np.array(json.dumps(about)), **arrays)
     except (MienError, OSError, RuntimeError, UnicodeError) as error:
-        _warn(f"{faces.source} was read, but its cache was not stored ({error}); set MIEN_CACHE to a folder with space")
+        _warn(
+            f"{faces.source} was read, but its cache was not stored ({first_line(error)}); set MIEN_CACHE to a folder "
+            "with space"
+        )
 
 
 def cached_array(name: str, compute: Callable[[], np.ndarray], fits: Callable[[np.ndarray], bool]) -> np.ndarray:
@@ -175,7 +178,7 @@ def cached_array(name: str, compute: Callable[[], np.ndarray], fits: Callable[[n
     except FileNotFoundError:
         pass
     except Exception as error:  # As in ``load``: a broken file fails in many ways.
-        _warn(f"the cache of {name} cannot be read ({error}) and is made again")
+        _warn(f"the cache of {name} cannot be read ({first_line(error)}) and is made again")
     array = compute()
     try:
         with _written(cache_folder() / f"{name}.npy") as stream:
@@ -184,7 +187,7 @@ def cached_array(name: str, compute: Callable[[], np.ndarray], fits: Callable[[n
             stream.write(buffer.getbuffer())
             stream.write(hashlib.sha256(buffer.getbuffer()).digest())
     except (MienError, OSError, RuntimeError, UnicodeError) as error:
-        _warn(f"the cache of {name} was not stored ({error}); set MIEN_CACHE to a folder with space")
+        _warn(f"the cache of {name} was not stored ({first_line(error)}); set MIEN_CACHE to a folder with space")
     return array
 
 

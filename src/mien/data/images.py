@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageOps
 
-from mien.errors import MienError
+from mien.errors import MienError, first_line
 
 SUFFIXES: tuple[str, ...] = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
 """Endings of picture files in a data set, in lower case."""
@@ -151,7 +151,9 @@ def pillow_errors(where: str, formats: Sequence[str], largest: str) -> Iterator[
             f"{where}: needs more memory than there is left to be read; close other programs, or make it smaller"
         ) from error
     except Exception as error:  # Pillow's decoders raise many kinds on broken data: OSError, SyntaxError, struct.error.
-        raise MienError(f"{where}: is a truncated or broken picture ({error}); replace or remove it") from error
+        raise MienError(
+            f"{where}: is a truncated or broken picture ({first_line(error)}); replace or remove it"
+        ) from error
 
 
 def grey_if_equal(pixels: np.ndarray) -> np.ndarray:

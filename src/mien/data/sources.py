@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO, Protocol
 
-from mien.errors import MienError
+from mien.errors import MienError, first_line
 
 LARGEST_FILE = 32 * 2**20
 """Most bytes of a face crop, unpacked; usual crops have a few thousand."""
@@ -171,7 +171,7 @@ class ZipEntries:
                 yield stream
         except _BROKEN as error:
             raise MienError(
-                f"{where}: cannot be read from the archive ({error}); download or make the archive again"
+                f"{where}: cannot be read from the archive ({first_line(error)}); download or make the archive again"
             ) from error
 
 
@@ -319,7 +319,7 @@ def _open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
         except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
             if head.startswith(b"PK"):
                 raise MienError(
-                    f"{path}: is a truncated or damaged zip archive ({error}); download or copy it again"
+                    f"{path}: is a truncated or damaged zip archive ({first_line(error)}); download or copy it again"
                 ) from error
             if head.startswith(_GZIP):
                 raise MienError(

@@ -13,7 +13,7 @@ import numpy as np
 from mien.data.faces import OFFICIAL_SPLITS, FaceSet, assemble
 from mien.data.layouts import files_of
 from mien.data.sources import Entries
-from mien.errors import MienError
+from mien.errors import MienError, first_line
 from mien.labels import FER2013
 from mien.progress import progress
 
@@ -120,7 +120,7 @@ def _rows(stream: IO[bytes], where: str) -> Iterator[list[str]]:
         yield from csv.reader(_lines(io.TextIOWrapper(stream, encoding="utf-8-sig", newline=""), where))
     except (csv.Error, UnicodeDecodeError) as error:
         raise MienError(
-            f"{where}: is not a CSV file that can be read ({error}); save it as UTF-8, or download it again"
+            f"{where}: is not a CSV file that can be read ({first_line(error)}); save it as UTF-8, or download it again"
         ) from error
 
 

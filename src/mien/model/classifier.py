@@ -190,7 +190,7 @@ def _read_sketches(path: Path) -> Sketches:
         suffixes = itertools.islice(_suffixes(), max(1, len(tensors) // 2))
         own, *earlier = [Sketches(tensors[f"codes{suffix}"], tensors[f"offsets{suffix}"]) for suffix in suffixes]
     except (SafetensorError, KeyError, OSError, TypeError) as error:  # a type that NumPy lacks
-        raise MienError(f"{path}: is damaged ({error}); {remedy}") from error
+        raise MienError(f"{path}: is damaged ({first_line(error)}); {remedy}") from error
     for sketches in (own, *earlier):
         codes, offsets = sketches.codes, sketches.offsets
         fits = codes.dtype == np.uint8 and codes.ndim == 2 and codes.shape[1] * 8 == BITS

@@ -16,7 +16,7 @@ from typing import Any
 import timm
 from transformers import TimmWrapperConfig, ViTConfig, ViTMAEConfig
 
-from mien.errors import MienError
+from mien.errors import MienError, first_line
 from mien.files import read_json_object
 from mien.limits import LARGEST_IMAGE, LARGEST_WIDTH, LONGEST_LIST, MOST_LAYERS, number_fits
 from mien.model import face_cnn  # noqa: F401 - timm knows it from here on
@@ -213,7 +213,7 @@ def _labels(path: Path, values: dict[str, Any]) -> dict[str, Any]:
         try:
             numbered = {int(index): name for index, name in table.items()}
         except ValueError as error:
-            raise MienError(f"{path}: id2label: expected numbers and names ({error})") from error
+            raise MienError(f"{path}: id2label: expected numbers and names ({first_line(error)})") from error
         names = [numbered.get(index) for index in range(len(numbered))]
     names = check_names(names, path)
     return {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}

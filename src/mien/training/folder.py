@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mien.config import WITHOUT_EFFECT_ON_WEIGHTS, RunConfig, differences, flat, to_dict
-from mien.errors import MienError
+from mien.errors import MienError, first_line
 from mien.files import atomic_file, write_text
 
 if TYPE_CHECKING:
@@ -65,7 +65,9 @@ def recorded(out: Path, *, pretraining: bool) -> dict[str, Any]:
     try:
         settings = flat(_header(out)["config"])
     except (OSError, struct.error, KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
-        raise MienError(f"{path}: is damaged or no state of a run ({error}); start anew in another --out") from error
+        raise MienError(
+            f"{path}: is damaged or no state of a run ({first_line(error)}); start anew in another --out"
+        ) from error
     if ("mask_ratio" in settings) != pretraining:
         command, asked = ("mien train", "mien pretrain") if pretraining else ("mien pretrain", "mien train")
         raise MienError(f"--resume {out}: is a run of `{command}`, not of `{asked}`; type `{command} --resume {out}`")
@@ -201,11 +203,15 @@ def load_state(out: Path, config: RunConfig, fingerprint: str) -> Saved:
         if not all(type(getattr(progress, name)) is int for name in ("epoch", "step", "best_epoch")):
             raise TypeError("its counters are no whole numbers")
     except (SafetensorError, KeyError, TypeError, OSError, ValueError, RecursionError) as error:
-        raise MienError(f"{path}: is damaged or no state of a run ({error}); start anew in another --out") from error
+        raise MienError(
+            f"{path}: is damaged or no state of a run ({first_line(error)}); start anew in another --out"
+        ) from error
     try:
         changed = differences(saved_config, config)
     except (AttributeError, TypeError, ValueError) as error:
-        raise MienError(f"{path}: its configuration is damaged ({error}); start anew in another --out") from error
+        raise MienError(
+            f"{path}: its configuration is damaged ({first_line(error)}); start anew in another --out"
+        ) from error
     if changed:
         raise MienError(differing(out, changed))
     if saved_fingerprint != fingerprint:

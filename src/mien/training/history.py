@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from mien.errors import MienError
+from mien.errors import MienError, first_line
 from mien.evaluation.choice import Choice
 from mien.files import atomic_file, write_text
 from mien.model.preprocessing import Preprocessing
@@ -77,7 +77,7 @@ def read_history(out: Path) -> list[dict[str, float]]:
     except FileNotFoundError as error:
         raise MienError(f"{path}: no such file; give the folder of a run") from error
     except (TypeError, ValueError) as error:
-        raise MienError(f"{path}: is not the history of a run ({error}); copy the run again") from error
+        raise MienError(f"{path}: is not the history of a run ({first_line(error)}); copy the run again") from error
 
 
 def run_history(folder: Path) -> list[dict[str, float]] | None:

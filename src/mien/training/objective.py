@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from mien.config import TrainConfig
 from mien.data.faces import FaceSet, fingerprint_of
-from mien.errors import MienError
+from mien.errors import MienError, first_line
 from mien.files import atomic_file, sha256_of
 from mien.labels import positions
 from mien.model.classifier import Classifier
@@ -213,7 +213,7 @@ class StoredAnswers:
             raise MienError(f"--targets {path}: no such file; give one that `mien folds` wrote") from error
         except (SafetensorError, KeyError, TypeError, OSError, ValueError, RecursionError) as error:
             raise MienError(
-                f"--targets {path}: is damaged or no file of `mien folds` ({error}); make it again"
+                f"--targets {path}: is damaged or no file of `mien folds` ({first_line(error)}); make it again"
             ) from error
         train = faces.part("train")
         if training != training_fingerprint(train):
