@@ -95,14 +95,14 @@ def run(arguments: list[str]) -> int:
     from mien.training.history import run_history
 
     folders = [model_folder(path) for path in models]
+    several = len(folders) > 1
+    if not several and (options.average or options.seeds):
+        raise MienError(f"--{'average' if options.average else 'seeds'}: got one model, expected two or more")
     for source in filter(None, (options.data, options.train_data)):
         locate(source)  # before the name of the output is reported
     options.models = [Path(DEFAULT) if path is None else path for path in models]
     options.out = options.out or out_for("reports", folders)
     reports = report_folders(options.out, folders)
-    several = len(folders) > 1
-    if not several and (options.average or options.seeds):
-        raise MienError(f"--{'average' if options.average else 'seeds'}: got one model, expected two or more")
     refuse_inputs(options.out, [*folders, Path(options.data)])
     with claim(options.out):
         for report in [*reports, *([options.out / AVERAGE] if options.average else [])]:
