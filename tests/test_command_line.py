@@ -701,3 +701,75 @@ class TestRemarks:
         assert main(["predict", "a.png", "a.png"]) == 0
         captured = capsys.readouterr()
         assert captured.out.count("uncertain") == 4 and captured.err.count("uncertain: 4 of 4 faces") == 1
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a class folder of faces, the model ``good``, and copies of it that lack or damage a file."""
+    import shutil
+
+    from mien.labels import FER2013
+    from mien.model.classifier import Classifier
+    from mien.model.vit import build
+
+    place = tmp_path_factory.mktemp("models")
+    network, preprocessing = build("nano", FER2013, grey=True)
+    Classifier(network, preprocessing, FER2013).save(place / "good", {"names": list(FER2013)})
+    for name, file, content in (
+        ("weights", "model.safetensors", "cut"),
+        ("record", "meta.json", "[]"),
+        ("size", "preprocessor_config.json", "{}"),
+    ):
+        shutil.copytree(place / "good", place / name)
+        (place / name / file).write_text(content)
+    (place / "faces" / "happy").mkdir(parents=True)
+    (place / "text.safetensors").write_text("hello, hello")
+    return place
+
+
+class TestBeforeTheData:
+    """What is wrong whatever the data is, is told before the data is read, which may take minutes."""
+
+    @pytest.mark.parametrize(
+        ("command", "message"),
+        [
+            ("pack good --reading-crop 0.7", "--reading-crop: needs --calibrate"),
+            ("pack good --reading-crop nan --calibrate", "--reading-crop: got nan, expected 0.5 to 1"),
+            ("pack good", "its meta.json does not say what it was trained on"),
+            ("pack weights", "weights: the weights cannot be read"),
+            ("export weights", "weights: the weights cannot be read"),
+            ("export size", "preprocessor_config.json: "),
+            ("evaluate weights --split test", "weights: the weights cannot be read"),
+            ("evaluate record --split test", "record/meta.json: expected a JSON object"),
+            ("evaluate good --split test --train-data none.zip", "none.zip: there is no such file"),
+            ("train --backbone nano --out faces/first", "--out faces/first: lies in faces"),
+            ("pretrain --preset nano --out faces/first", "--out faces/first: lies in faces"),
+            ("train --backbone weights", "weights: the weights cannot be read"),
+            ("train --backbone record --freeze.blocks 0", "record/meta.json: expected a JSON object"),
+            ("train --backbone good --freeze.blocks 0 --image-size 50", "image_size: got 50"),
+            ('train --backbone timm:resnet18 --network-args {"foo":1}', "unexpected keyword argument 'foo'"),
+            ("train --backbone nano --teacher weights", "weights: the weights cannot be read"),
+            ("train --backbone nano --teacher good --distill.features 1", "every --teacher is a ViT"),
+            ("train --backbone nano --start-share 0.5", "start_share: got 0.5, but nano is no trained classifier"),
+            ("train --backbone nano --targets text.safetensors --distill.targets-weight 1", "no file of `mien folds`"),
+            ("folds --backbone nano --device cuda:99", "device: got cuda:99"),
+            ("folds --backbone timm:nosuch", "has no such network"),
+            ("folds --backbone nano --teacher weights", "weights: the weights cannot be read"),
+        ],
+    )
+    def test_it_is_told(
+        self,
+        models: Path,
+        command: str,
+        message: str,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        monkeypatch.chdir(models)
+        monkeypatch.setattr("mien.data.cache.cached", lambda *_: pytest.fail("read the data"))
+        words = command.split()
+        out = [] if "--out" in words else ["--out", "new"]
+        assert main([*words, "--data", "faces", *out]) == 2
+        error = capsys.readouterr().err
+        assert message in error and error.count("\n") == 1, error
+        assert not Path("new").exists() and not Path("faces/first").exists()

@@ -14,7 +14,7 @@ from PIL import Image
 
 from mien.data.faces import FaceSet
 from mien.data.read import read_faces
-from mien.errors import MienError
+from mien.errors import Faults, MienError
 
 PICTURE = encode(noise(0))
 PIXELS = " ".join(["7"] * 2304)
@@ -165,7 +165,7 @@ def test_a_picture_outside_the_layout(tmp_path: Path, path: str) -> None:
 
 def test_the_pictures_of_ferplus_are_not_of_the_class_of_their_split(tmp_path: Path) -> None:
     members = {f"FER2013{split}/fer{split}.png": PICTURE for split in ("Train", "Valid", "Test")}
-    refused(tmp_path, members, "FER2013Test/ferTest.png: lies outside the layout, expected SPLIT/CLASS/FILE")
+    refused(tmp_path, members, "FER2013Test/ferTest.png, ", ": lies outside the layout, expected SPLIT/CLASS/FILE")
 
 
 def test_a_split_of_an_unknown_name_is_told_those_that_are_known(tmp_path: Path) -> None:
@@ -242,6 +242,55 @@ def test_pixels_that_need_a_decision_are_refused(tmp_path: Path) -> None:
     refused(tmp_path, transparent, "a/1.png", "transparent parts")
 
 
+ODD = {
+    "a/2.png": b"",
+    "b/2.png": encode(noise(1, channels=4)),
+    "b/3.png": encode(noise(1, 7)),
+    "b/4.png": b"",
+    "b/5.png": b"hello",
+    "b/6.png": b"",
+    "b/7.png": b"",
+}
+
+
+@pytest.mark.parametrize("container", ["folder", "zip"])
+def test_all_broken_pictures_are_counted_and_the_first_named(tmp_path: Path, container: str) -> None:
+    write = write_folder if container == "folder" else write_zip
+    source = write(tmp_path / "faces", {"a/1.png": PICTURE, "b/1.png": PICTURE, **ODD})
+    with pytest.raises(MienError) as error:
+        read_faces(source, cache=False)
+    text = str(error.value)
+    assert text.startswith(f"{source}: 7 of 9 pictures cannot be used: a/2.png, b/4.png: is empty; b/2.png: has ")
+    assert "; b/3.png: is 7x7 pixels, expected 6x6 as a/1.png has; " in text and "\n" not in text
+    assert "; and 2 more, which --verbose names; replace or remove the file; save it without transparency; " in text
+
+
+def test_details_name_every_broken_picture(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("DEBUG", "mien"), pytest.raises(MienError):
+        read(tmp_path, {"a/1.png": PICTURE, "b/1.png": PICTURE, **ODD})
+    assert all(any(f"faces/{name}: " in message for message in caplog.messages) for name in ODD)
+
+
+def test_reading_stops_where_most_pictures_are_unfit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Faults, "MANY", 10)
+    members = {f"b/{number:03}.png": PICTURE for number in range(100)}
+    refused(tmp_path, {"a/1.png": encode(noise(0, 9)), **members}, "10 of the first 11 pictures", "6x6", "as a/1.png")
+
+
+def test_all_that_is_wrong_with_the_layout_is_told(tmp_path: Path) -> None:
+    stray = {"a/1.png": PICTURE, "a/x/2.png": PICTURE, "stray.png": PICTURE}
+    refused(tmp_path, stray, "faces: 2 of 3 pictures cannot be used: a/x/2.png, stray.png: lies outside the layout")
+    empty = write_folder(tmp_path / "empty", {"a/1.png": PICTURE, "b/": b"", "c/": b""})
+    with pytest.raises(MienError, match="2 of 3 folders cannot be used: b: the folder of a class b holds no picture; "):
+        read_faces(empty, cache=False)
+    names = write_folder(tmp_path / "c", {f"test/a/{name}_1.png": PICTURE for name in ("PublicTest", "Test", "Val")})
+    with pytest.raises(MienError, match=r"2 of 3 pictures cannot be used: test/a/Test_1\.png: .*; test/a/Val_1\.png:"):
+        read_faces(names, cache=False)
+    untrained = write_folder(tmp_path / "d", {f"{name}/1.png": PICTURE for name in ("train/a", "val/b", "val/c")})
+    with pytest.raises(MienError, match=r"2 of 3 classes .* val/b/1\.png: unknown label b .* val/c/1\.png: unknown"):
+        read_faces(untrained, cache=False)
+
+
 def write_table(tmp_path: Path, text: str) -> Path:
     path = tmp_path / "fer2013.csv"
     path.write_text(text, encoding="utf-8")
@@ -308,6 +357,15 @@ def test_a_wrong_row(tmp_path: Path, row: str, parts: tuple[str, ...]) -> None:
     refused_table(path, str(path), "correct", *parts)
 
 
+def test_all_wrong_rows_are_counted_and_the_first_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [f"{'9' if row in (4, 6) else 0},{PIXELS},{'Test' if row > 6 else 'Training'}\n" for row in range(2, 13)]
+    path = write_table(tmp_path, "emotion,pixels,Usage\n" + "".join(rows))
+    refused_table(path, f"{path}: 8 of 11 rows cannot be used: row 4, row 6, emotion: unknown label '9', expected ")
+    refused_table(path, "; row 7, row 8, row 9, Usage: unknown split 'Test'", "; and 3 more, which --verbose names; ")
+    monkeypatch.setattr(Faults, "MANY", 5)
+    refused_table(path, "5 of the first 8 rows")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -349,7 +407,7 @@ def test_a_table_in_a_zip_or_a_folder(tmp_path: Path) -> None:
 
 
 def test_a_wrong_row_in_a_zip_names_archive_and_table(tmp_path: Path) -> None:
-    path = write_zip(tmp_path / "a.zip", {"x/fer2013.csv": TABLE.replace("6,", "9,").encode()})
+    path = write_zip(tmp_path / "a.zip", {"x/fer2013.csv": TABLE.replace("6,", "9,", 1).encode()})
     refused_table(path, f"{path}: x/fer2013.csv: row 3, emotion")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,14 +95,14 @@ def run(arguments: list[str]) -> int:
     from mien.training.history import run_history
 
     folders = [model_folder(path) for path in models]
-    if options.out is None:
-        locate(options.data)  # before its name is reported
-    options.models = [Path(DEFAULT) if path is None else path for path in models]
-    options.out = options.out or out_for("reports", folders)
-    reports = report_folders(options.out, folders)
     several = len(folders) > 1
     if not several and (options.average or options.seeds):
         raise MienError(f"--{'average' if options.average else 'seeds'}: got one model, expected two or more")
+    for source in filter(None, (options.data, options.train_data)):
+        locate(source)  # before the name of the output is reported
+    options.models = [Path(DEFAULT) if path is None else path for path in models]
+    options.out = options.out or out_for("reports", folders)
+    reports = report_folders(options.out, folders)
     refuse_inputs(options.out, [*folders, Path(options.data)])
     with claim(options.out):
         for report in [*reports, *([options.out / AVERAGE] if options.average else [])]:
@@ -151,15 +152,17 @@ def evaluate_models(
     from mien.model.configuration import read_config
 
     device = resolve_device(options.device)
-    faces = read_faces(options.data)
-    stated = read_faces(options.train_data) if options.train_data else None
-    if stated is not None:
-        stated.part("train")  # before any model is read
     classes = [tuple((read_config(folder).id2label or {}).values()) for folder in folders]
     for path, own_classes in zip(options.models, classes, strict=True):
         same_classes(classes[0], encodable(names[0]), own_classes, str(path))
-    for folder, name in zip(folders, names, strict=True):
-        classifier = Classifier.load(folder, device)
+    classifiers = (Classifier.load(folder, device) for folder in folders)
+    first = next(classifiers)  # before the data is read
+    first.meta()
+    faces = read_faces(options.data)
+    stated = read_faces(options.train_data) if options.train_data else None
+    if stated is not None:
+        stated.part("train")  # before any score
+    for classifier, name in zip(chain([first], classifiers), names, strict=True):
         data = faces if options.split == "test" else as_trained(faces, classifier)
         evaluation = evaluate(
             classifier,

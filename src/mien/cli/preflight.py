@@ -10,6 +10,7 @@ from typing import Any
 from mien.config import RunConfig, TrainConfig
 from mien.data.read import locate
 from mien.errors import MienError
+from mien.files import refuse_inputs
 from mien.model.hub import ensure_at_hand
 from mien.model.places import check_source, is_hub_backbone, model_folder, run_model
 from mien.training.folder import check_new
@@ -39,6 +40,8 @@ def _problems(config: RunConfig, resume: bool, dry: bool) -> Iterator[str]:
     if not dry:
         try:
             check_new(Path(config.out), resume)
+            if Path(config.data).is_dir():
+                refuse_inputs(Path(config.out), [Path(config.data)], may_hold=True)
         except MienError as error:
             yield str(error)
     yield from config.missing_trackers()

@@ -61,11 +61,13 @@ def run_export(arguments: list[str]) -> int:
         locate(options.data)  # before PyTorch is loaded, and before the name of the output is reported
 
     from mien.export.export import FILES, export
+    from mien.model.classifier import Classifier
 
     options.out = options.out or out_for("exported", [model])
     refuse_inputs(options.out, [model, None if options.data is None else Path(options.data)])
     with claim(options.out):  # refuse before the data is read
         refuse_others(options.out, FILES, "export")
+        Classifier.load(model)
         done = export(
             model,
             options.out,
@@ -161,11 +163,12 @@ def run_pack(arguments: list[str]) -> int:
         refuse_inputs(options.out, [run_folder, Path(options.data)])
     locate(options.data)  # before PyTorch is loaded, and before the name of the output is reported
 
-    from mien.export.pack import FILES, pack
+    from mien.export.pack import pack, packable
 
     options.out = options.out or out_for("packed", [run_folder])
     with claim(options.out):  # refuse before the data is read
-        refuse_others(options.out, FILES, "pack")
+        changes = {name: getattr(options, name) for name in ("calibrate", "reading_crop", "balance")}
+        packable(options.run, options.out, **changes)
         faces = read_faces(options.data)
         pack(
             options.run,
@@ -173,10 +176,8 @@ def run_pack(arguments: list[str]) -> int:
             faces,
             splits=list(dict.fromkeys(options.splits or ["validation"])),
             int8=options.int8,
-            calibrate=options.calibrate,
-            reading_crop=options.reading_crop,
-            balance=options.balance,
             command=command,
+            **changes,
         )
         files = ", ".join(sorted(path.name for path in options.out.iterdir()))
         print(f"packed: {shown(options.out)} ({files})", flush=True)

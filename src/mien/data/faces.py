@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mien.errors import MienError
+from mien.errors import Faults, MienError
 from mien.labels import class_order, positions
 from mien.text import encodable
 
@@ -155,12 +155,16 @@ def _check_trained(classes: Sequence[str], splits: Sequence[str], ids: Sequence[
     trained = {name for name, split in zip(classes, splits, strict=True) if split == "train"}
     if not trained:
         return
+    faults, seen = Faults(source, "classes"), set(trained)
     for name, split, where in zip(classes, splits, ids, strict=True):
-        if name not in trained:
-            raise MienError(
-                f"{source}: {where}: unknown label {name} in the {split} split: no training image has it, "
-                f"expected one of {', '.join(sorted(trained))}; correct the label or add training images of that class"
+        if name not in seen:
+            seen.add(name)
+            problem = (
+                f"unknown label {name} in the {split} split: no training image has it, expected one of "
+                f"{', '.join(sorted(trained))}; correct the label or add training images of that class"
             )
+            faults.add(f"{source}: {where}", MienError(f"{source}: {where}: {problem}"))
+    faults.check(len(seen))
 
 
 def _count_warnings(splits: Sequence[str]) -> list[str]:

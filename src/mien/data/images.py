@@ -30,13 +30,14 @@ Border = Literal["reflect", "symmetric"]
 """How a picture continues beyond its edge, in ``numpy.pad``'s words: mirrored without or with its edge pixels."""
 
 
-def decode(data: bytes, where: str, size: int | None = None) -> np.ndarray:
+def decode(data: bytes, where: str, like: tuple[str, int] | None = None) -> np.ndarray:
     """Decodes a square picture of a data set.
 
     Args:
         data: content of the file.
         where: name of the file in error messages.
-        size: height and width in pixels that the picture must have; None accepts any square.
+        like: path of another picture, and its height and width in pixels, which this one must have; None accepts any
+            square.
 
     Returns:
         uint8 [S, S] if the picture is grey or its three channels are equal, else uint8 [S, S, 3] (RGB).
@@ -46,7 +47,7 @@ def decode(data: bytes, where: str, size: int | None = None) -> np.ndarray:
             has transparent pixels.
     """
     with _open_limited(data, where, LARGEST_SIDE) as image:
-        _check_square(image.size, where, size)
+        _check_square(image.size, where, like)
         image.load()
         return grey_if_equal(np.asarray(_opaque(_upright(image), where)))
 
@@ -207,13 +208,11 @@ def _open_limited(data: bytes, where: str, largest_side: int) -> Iterator[Image.
         yield image
 
 
-def _check_square(size: tuple[int, int], where: str, expected: int | None) -> None:
+def _check_square(size: tuple[int, int], where: str, like: tuple[str, int] | None) -> None:
     width, height = size
     remedy = "`mien data crop PHOTOS --out FACES` cuts the faces out of photos, all in one square size"
-    if expected is not None and size != (expected, expected):
-        raise MienError(
-            f"{where}: is {width}x{height} pixels, expected {expected}x{expected} as the pictures before it; {remedy}"
-        )
+    if like is not None and size != (like[1], like[1]):
+        raise MienError(f"{where}: is {width}x{height} pixels, expected {like[1]}x{like[1]} as {like[0]} has; {remedy}")
     if width != height:
         raise MienError(f"{where}: is {width}x{height} pixels, expected a square; {remedy}")
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from mien.data.faces import OFFICIAL_SPLITS
 from mien.data.images import SUFFIXES
 from mien.data.sources import Entries, parents
-from mien.errors import MienError
+from mien.errors import Faults, MienError
 from mien.labels import canonical, class_order
 from mien.text import is_safe_name, percent_encoded
 
@@ -120,8 +120,8 @@ def list_pictures(entries: Entries) -> Listing:
     holds the last two), else the folder (train, val, test), else it is train.
 
     Raises:
-        MienError: there is no picture, the folder of a class or split is empty, a file lies outside the layout or has
-            an unknown prefix, or a folder's name cannot be that of a class.
+        MienError: there is no picture, the folder of a class or split is empty, files lie outside the layout or have
+            an unknown prefix, or a folder's name cannot be that of a class. The message names the first few.
     """
     files = files_of(entries)
     pictures = files.pictures
@@ -131,17 +131,13 @@ def list_pictures(entries: Entries) -> Listing:
             "or a folder a class alone; check that this is the right place"
         )
     depth, by_split = _layout(pictures)
-    places = [_place(entries, path, depth, by_split) for path in pictures]
+    places = _places(entries, pictures, depth, by_split)
     _check_folders(entries, pictures, depth, by_split)
     _check_spellings(entries, places)
     classes = [_class_name(entries, place) for place in places]
     official = any(place.name_split for place in places)
-    for place in places:
-        if official and place.prefix and not place.name_split:
-            raise MienError(
-                f"{entries.where(place.path)}: unknown prefix {place.prefix}_ among FER2013's file names, expected "
-                f"{', '.join(f'{name}_' for name in OFFICIAL_SPLITS)}; rename or remove the file"
-            )
+    if official:
+        _check_prefixes(entries, places)
     return Listing(
         paths=pictures,
         classes=classes,
@@ -176,6 +172,17 @@ def _prefix(path: str) -> str:
     return match.group(1) if match else ""
 
 
+def _places(entries: Entries, paths: list[str], depth: int, by_split: bool) -> list[_Place]:
+    faults, places = Faults(entries.source, "pictures"), []
+    for path in paths:
+        try:
+            places.append(_place(entries, path, depth, by_split))
+        except MienError as error:
+            faults.add(entries.where(path), error)
+    faults.check(len(paths))
+    return places
+
+
 def _place(entries: Entries, path: str, depth: int, by_split: bool) -> _Place:
     parts = path.split("/")[depth:]
     folder_split = _split_of_folder(parts[0]) if by_split and len(parts) == 3 else ""
@@ -190,9 +197,10 @@ def _place(entries: Entries, path: str, depth: int, by_split: bool) -> _Place:
 
 def _check_folders(entries: Entries, pictures: list[str], depth: int, by_split: bool) -> None:
     """Refuses folders of a class or a split without pictures."""
+    faults, folders = Faults(entries.source, "folders"), entries.folders()
     filled = {parent for path in pictures for parent in parents(path)}
     top = pictures[0].split("/")[:depth]
-    for folder in entries.folders():
+    for folder in folders:
         parts = folder.split("/")
         if folder in filled or parts[:depth] != top:
             continue
@@ -201,9 +209,21 @@ def _check_folders(entries: Entries, pictures: list[str], depth: int, by_split: 
         is_class = len(inner) == 2 if in_split else not by_split and len(inner) == 1
         if is_class or (in_split and len(inner) == 1):
             kind = f"class {inner[-1]}" if is_class else "split"
-            raise MienError(
-                f"{entries.where(folder)}: the folder of a {kind} holds no picture; put pictures there or remove it"
-            )
+            where = entries.where(folder)
+            problem = f"{where}: the folder of a {kind} holds no picture; put pictures there or remove it"
+            faults.add(where, MienError(problem))
+    faults.check(len(folders))
+
+
+def _check_prefixes(entries: Entries, places: list[_Place]) -> None:
+    """Refuses file names with other prefixes than FER2013's."""
+    faults = Faults(entries.source, "pictures")
+    for place in places:
+        if place.prefix and not place.name_split:
+            where, expected = entries.where(place.path), ", ".join(f"{name}_" for name in OFFICIAL_SPLITS)
+            problem = f"unknown prefix {place.prefix}_ among FER2013's file names, expected {expected}"
+            faults.add(where, MienError(f"{where}: {problem}; rename or remove the file"))
+    faults.check(len(places))
 
 
 def _check_spellings(entries: Entries, places: list[_Place]) -> None:

@@ -14,7 +14,7 @@ from mien.data.images import decode, decode_resized, put
 from mien.data.layouts import files_of, has_splits, list_pictures
 from mien.data.sources import Entries, open_entries, open_file
 from mien.data.tables import find_table, read_table
-from mien.errors import MienError
+from mien.errors import Faults, MienError
 from mien.files import expanded
 from mien.progress import progress
 
@@ -151,14 +151,20 @@ def _read_folders(entries: Entries) -> FaceSet:
     """Reads every picture of a source with a folder a class; see ``list_pictures`` for classes and splits.
 
     Raises:
-        MienError: as ``list_pictures``; or a picture is broken or of another size, or a class has no training image.
+        MienError: as ``list_pictures``; or pictures are broken or of another size, which are read to the last so that
+            all are counted and the first few named; or a class has no training image.
     """
     listing = list_pictures(entries)
+    faults = Faults(entries.source, "pictures")
 
-    def load(path: str, size: int | None) -> np.ndarray:
-        return decode(entries.read(path), entries.where(path), size)
+    def load(path: str, first: tuple[str, int] | None) -> np.ndarray | None:
+        try:
+            return decode(entries.read(path), entries.where(path), first)
+        except MienError as error:
+            faults.add(entries.where(path), error)
+            return None
 
-    images, _ = _load_all(entries.source, listing.paths, load)
+    images, _ = _load_all(entries.source, listing.paths, load, faults)
     return assemble(
         images,
         listing.classes,
@@ -176,7 +182,7 @@ def _read_unlabelled(entries: Entries, image_size: int, skip_broken: bool) -> Fa
         raise MienError(f"{entries.source}: holds no picture; give a folder or zip archive with pictures of faces")
     problems: list[str] = []
 
-    def load(path: str, _: int | None) -> np.ndarray | None:
+    def load(path: str, _: tuple[str, int] | None) -> np.ndarray | None:
         try:
             return decode_resized(entries.read(path), entries.where(path), image_size)
         except MienError as error:
@@ -208,15 +214,19 @@ def _read_unlabelled(entries: Entries, image_size: int, skip_broken: bool) -> Fa
 
 
 def _load_all(
-    source: str, paths: list[str], load: Callable[[str, int | None], np.ndarray | None]
+    source: str,
+    paths: list[str],
+    load: Callable[[str, tuple[str, int] | None], np.ndarray | None],
+    faults: Faults | None = None,
 ) -> tuple[np.ndarray, list[str]]:
     """Loads pictures of one size into one array.
 
     Args:
         source: path of the set for messages.
         paths: path of each picture.
-        load: receives a path and the side of the pictures before it (None for the first); returns uint8 [S, S] or
-            [S, S, 3], or None to leave the picture out.
+        load: receives a path, and path and side of the first picture that was loaded (None if there is none yet);
+            returns uint8 [S, S] or [S, S, 3], or None to leave the picture out.
+        faults: filled by ``load``; raised at the end, or as soon as they are the rule.
 
     Returns:
         uint8 [M, S, S], or [M, S, S, 3] if a picture has colour, and the paths of these M pictures.
@@ -224,8 +234,8 @@ def _load_all(
     images = np.empty((0, 0, 0), np.uint8)
     loaded: list[str] = []
     with progress("reading pictures", len(paths), "images") as advance:
-        for path in paths:
-            pixels = load(path, images.shape[1] if loaded else None)
+        for number, path in enumerate(paths, start=1):
+            pixels = load(path, (loaded[0], images.shape[1]) if loaded else None)
             if pixels is not None:
                 try:
                     if not loaded:
@@ -238,4 +248,8 @@ def _load_all(
                     ) from error
                 loaded.append(path)
             advance()
+            if faults and faults.are_the_rule(number):
+                break
+    if faults:
+        faults.check(number)
     return images[: len(loaded)], loaded

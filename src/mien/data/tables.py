@@ -13,7 +13,7 @@ import numpy as np
 from mien.data.faces import OFFICIAL_SPLITS, FaceSet, assemble
 from mien.data.layouts import files_of
 from mien.data.sources import Entries
-from mien.errors import MienError, first_line
+from mien.errors import Faults, MienError, first_line
 from mien.labels import FER2013
 from mien.progress import progress
 
@@ -79,7 +79,7 @@ def read_table(stream: IO[bytes], where: str, size: int, source: str) -> FaceSet
         source: path of the set, as the user wrote it.
 
     Raises:
-        MienError: the header or a row is wrong; the message names row and field.
+        MienError: the header or rows are wrong; the message names row and field of the first few, and counts all.
     """
     rows = _rows(stream, where)
     header = next(rows, [])
@@ -93,23 +93,27 @@ def read_table(stream: IO[bytes], where: str, size: int, source: str) -> FaceSet
     classes: list[str] = []
     splits: list[str] = []
     ids: list[str] = []
-    characters = 0
+    faults, count, characters = Faults(where, "rows"), 0, 0
     with progress("reading rows", size // _MEGABYTE, "MB") as advance:
         for row, fields in enumerate(rows, start=2):
             if not fields:
                 continue
+            count += 1
             at = f"{where}: row {row}"
-            if len(fields) != columns.count:
-                raise MienError(
-                    f"{at}: has {len(fields)} fields, expected {columns.count} as in the header; correct it"
-                )
-            pixels = fields[columns.pixels]
-            classes.append(_class_of_number(fields[columns.emotion], at))
-            images.append(_image(pixels, at))
-            splits.append("train" if columns.usage is None else _split_of_usage(fields[columns.usage], at))
+            try:
+                name, image, split = _face(fields, columns, at)
+            except MienError as error:
+                faults.add(at, error)
+                if faults.are_the_rule(count):
+                    break
+                continue
+            classes.append(name)
+            images.append(image)
+            splits.append(split)
             ids.append(f"row {row}")
-            before, characters = characters, characters + len(pixels)
+            before, characters = characters, characters + len(fields[columns.pixels])
             advance(characters // _MEGABYTE - before // _MEGABYTE)
+    faults.check(count)
     if not images:
         raise MienError(f"{where}: has no row below its header; check that the file is whole")
     return assemble(np.stack(images), classes, splits, ids, source, official=columns.usage is not None)
@@ -142,6 +146,15 @@ def _columns(header: list[str]) -> _Columns | None:
         return None
     usage = names.index("usage") if "usage" in names else None
     return _Columns(len(names), names.index("emotion"), names.index("pixels"), usage)
+
+
+def _face(fields: list[str], columns: _Columns, at: str) -> tuple[str, np.ndarray, str]:
+    """Returns the class, the picture (uint8 [48, 48]) and the split of a row."""
+    if len(fields) != columns.count:
+        raise MienError(f"{at}: has {len(fields)} fields, expected {columns.count} as in the header; correct it")
+    name = _class_of_number(fields[columns.emotion], at)
+    image = _image(fields[columns.pixels], at)
+    return name, image, "train" if columns.usage is None else _split_of_usage(fields[columns.usage], at)
 
 
 def _class_of_number(field: str, at: str) -> str:

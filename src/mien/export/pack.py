@@ -97,30 +97,12 @@ def pack(
             model, its weights are too large, its record lacks what the card states, the data lacks a split, ``out``
             holds something else, or the answers of an ONNX file differ from those of the weights.
     """
-    for option, value, low, high in (
-        ("--reading-crop", reading_crop, SMALLEST_CROP, 1.0),
-        ("--balance", balance, 0.0, LARGEST_BALANCE),
-    ):
-        if value is not None and not (low <= value <= high and calibrate):
-            wrong = "needs --calibrate" if not calibrate else f"got {value}, expected {low:g} to {high:g}"
-            raise MienError(f"{option}: {wrong}, as it changes the answers; add that, or leave out {option}")
-    refuse_inputs(out, [model_folder(run)])
-    refuse_others(out, FILES, "pack")
-    trained = Classifier.load(run)
-    record = trained.meta()
-    if "names" not in record or not {"source", "fingerprint", "images"} <= record.get("data", {}).keys():
-        raise MienError(
-            f"{run}: its meta.json does not say what it was trained on, which the model card states; give a run of "
-            "`mien train`, or write its ONNX files alone by `mien export`"
-        )
+    trained, record, stages = packable(run, out, calibrate=calibrate, reading_crop=reading_crop, balance=balance)
     faces = as_trained(faces, trained)
     for split in splits:
         faces.part(split)
-    if reading_crop is not None:
-        trained = replace(trained, preprocessing=replace(trained.preprocessing, crop=reading_crop))
     if calibrate:
         record = recalibrated(trained, faces, command, balance=balance)
-    stages = origin(trained.folder or run)  # before the scores, which take minutes: a damaged record is refused here
     with atomic_folder(out, check=lambda former: refuse_unknown(former, FILES, "pack")) as temporary:
         trained.write(temporary, record, _own_sketches(trained, out, faces), half=True)
         weights = temporary / "model.safetensors"
@@ -154,6 +136,50 @@ def pack(
         write_json(temporary / "meta.json", meta)
         write_text(temporary / CARD, card(meta, out.resolve().name))
     return out
+
+
+def packable(
+    run: Path,
+    out: Path,
+    *,
+    calibrate: bool = False,
+    reading_crop: float | None = None,
+    balance: float | None = None,
+) -> tuple[Classifier, dict[str, Any], list[dict[str, Any]]]:
+    """Reads what is to be packed, and refuses what can be refused before the data is read.
+
+    Args:
+        run: as ``pack``, also the others.
+        out: the new folder.
+        calibrate: fit temperature and threshold again.
+        reading_crop: share of a face's side.
+        balance: tau.
+
+    Returns:
+        The model with its reading crop, its ``meta.json``, and the runs behind it.
+
+    Raises:
+        MienError: as ``pack``, whatever the data is.
+    """
+    for option, value, low, high in (
+        ("--reading-crop", reading_crop, SMALLEST_CROP, 1.0),
+        ("--balance", balance, 0.0, LARGEST_BALANCE),
+    ):
+        if value is not None and not (low <= value <= high and calibrate):
+            wrong = "needs --calibrate" if not calibrate else f"got {value}, expected {low:g} to {high:g}"
+            raise MienError(f"{option}: {wrong}, as it changes the answers; add that, or leave out {option}")
+    refuse_inputs(out, [model_folder(run)])
+    refuse_others(out, FILES, "pack")
+    trained = Classifier.load(run)
+    record = trained.meta()
+    if "names" not in record or not {"source", "fingerprint", "images"} <= record.get("data", {}).keys():
+        raise MienError(
+            f"{run}: its meta.json does not say what it was trained on, which the model card states; give a run of "
+            "`mien train`, or write its ONNX files alone by `mien export`"
+        )
+    if reading_crop is not None:
+        trained = replace(trained, preprocessing=replace(trained.preprocessing, crop=reading_crop))
+    return trained, record, origin(trained.folder or run)
 
 
 def without_folders(record: Any) -> Any:

@@ -32,6 +32,11 @@ def frozen_units(config: FreezeConfig, epoch: int) -> int:
     return max(0, whole - 1 - (epoch - config.release_epoch))
 
 
+def frozen_for_good(config: FreezeConfig) -> int:
+    """Returns the number of blocks that never train."""
+    return (config.blocks or 0) if config.release_epoch is None else 0
+
+
 def check_freezing(config: FreezeConfig, network: Network, *, fresh: bool, by_default: bool = False) -> None:
     """Validates the freezing settings.
 

@@ -20,12 +20,12 @@ from mien.data.read import read_faces
 from mien.errors import MienError
 from mien.evaluation.choice import Choice
 from mien.files import read_json_object, write_json
-from mien.labels import has_every_class
+from mien.labels import FER2013, has_every_class
 from mien.locks import holds_out
 from mien.log import report, say
 from mien.model.backbone import Backbone
 from mien.model.classifier import Classifier
-from mien.model.freezing import check_freezing, freeze, frozen_units, table, training_mode
+from mien.model.freezing import check_freezing, freeze, frozen_for_good, frozen_units, table, training_mode
 from mien.model.networks import Network, lay_out, num_channels, rows_line
 from mien.model.places import is_hub_backbone
 from mien.model.preprocessing import Preprocessing
@@ -34,7 +34,7 @@ from mien.training.augment import resampled
 from mien.training.folder import Parts, Saved, saved_reading_crop, write_config
 from mien.training.history import choice_line, epoch_line, write_curves
 from mien.training.loop import Loop
-from mien.training.objective import Objective, StoredAnswers, check_targets
+from mien.training.objective import Objective, StoredAnswers, check_targets, read_answers
 from mien.training.optim import WeightAverage, build_optimizer, moments, restore_moments
 from mien.training.plan import plan_lines
 from mien.training.run import (
@@ -46,7 +46,7 @@ from mien.training.run import (
 )
 from mien.training.schedule import build_schedule
 from mien.training.step import Pass
-from mien.training.teachers import Teacher, load_teachers, teacher_state
+from mien.training.teachers import Hints, Teacher, load_teachers, teacher_state
 from mien.training.validation import LEAST_GAIN, Validator, calibrate_model, score_of, unseen_by
 
 
@@ -106,10 +106,7 @@ def prepared(
     if dry:
         config = replace(config, track=[], tensorboard=False)  # trackers write, too
     config_as_typed, freezes_by_default = config, config.freeze.blocks is None
-    backbone = Backbone(config.backbone)
-    backbone.check()
-    config = with_backbone_defaults(config, backbone, resume)
-    accelerator = start_accelerator(config)
+    config, backbone, accelerator = start(config, resume, judge=faces is None)
     with accelerator.main_process_first():  # the main process fills the cache and clears the folder for the others
         faces = read_faces(config.data) if faces is None else faces
         backbone.check_cut(faces, config.seed, config.validation_fraction)
@@ -122,35 +119,87 @@ def prepared(
     if saved:
         check_targets(stored, saved)
     torch.manual_seed(config.seed)
-    if on_main() and is_hub_backbone(backbone.name):
-        say(f"reading {backbone.name} from the Hugging Face hub or its cache")
     network, preprocessing = build_network(config, faces)
     preprocessing = replace(preprocessing, crop=cast(float, config.reading_crop))
     check_freezing(config.freeze, network, fresh=config.is_fresh, by_default=freezes_by_default)
     classifier = Classifier(lay_out(network.to(accelerator.device)), preprocessing, faces.names)
-    if config.start_share and not has_every_class(backbone.names, faces.names):
-        raise MienError(
-            f"start_share: got {config.start_share}, but {backbone.name} is no trained classifier with all classes "
-            f"of the data ({', '.join(faces.names)}), so its head starts anew; give such a one, or start_share 0"
-        )
+    check_start_share(config, backbone, faces.names)
     tuning = FineTuning(config, classifier, faces, accelerator, saved, command, teachers, backbone, stored)
     if on_main() and not dry and not resume:  # after all that can refuse the run, which then leaves nothing behind
         write_config(Path(config.out), config_as_typed)
     return tuning
 
 
-def build_network(config: TrainConfig, faces: FaceSet) -> tuple[Network, Preprocessing]:
+def start(
+    config: TrainConfig, resume: bool = False, *, judge: bool = True
+) -> tuple[TrainConfig, Backbone, Accelerator]:
+    """Connects the processes of a run, before its data is read.
+
+    Args:
+        config: see ``TrainConfig``.
+        resume: continue from the state in ``config.out``.
+        judge: whether backbone, teachers and stored answers are read once for that, so that reading the data, which may
+            take minutes, is not in vain.
+
+    Returns:
+        The settings with every default filled in, the backbone, and device, precision and processes.
+
+    Raises:
+        MienError: a setting, the backbone, a teacher or the file of stored answers is wrong, whatever the data is.
+    """
+    backbone, freezes_by_default = Backbone(config.backbone), config.freeze.blocks is None
+    backbone.check()
+    config = with_backbone_defaults(config, backbone, resume)
+    accelerator = start_accelerator(config)
+    with accelerator.main_process_first():  # the main process downloads for the others
+        if on_main() and is_hub_backbone(backbone.name):
+            say(f"reading {backbone.name} from the Hugging Face hub or its cache")
+        if judge:
+            backbone.learnt  # noqa: B018 - a damaged record is refused
+            network, _ = build_network(config, None)
+            check_freezing(config.freeze, network, fresh=config.is_fresh, by_default=freezes_by_default)
+            teachers = load_teachers(config.teacher, (), accelerator.device)
+            if config.distill.features:
+                Hints(network.to(accelerator.device), teachers, config.distill, frozen_for_good(config.freeze))
+            check_start_share(config, backbone)
+            if config.targets:
+                read_answers(Path(config.targets))
+    return config, backbone, accelerator
+
+
+def check_start_share(config: TrainConfig, backbone: Backbone, names: Sequence[str] = ()) -> None:
+    """Checks that the weights before training, if they are mixed in at the end, can answer.
+
+    Args:
+        config: see ``TrainConfig``.
+        backbone: of the run.
+        names: the classes of the data; none before it is read.
+
+    Raises:
+        MienError: the backbone is no trained classifier, or lacks a class.
+    """
+    if config.start_share and not (backbone.names and has_every_class(backbone.names, names)):
+        listed = f" ({', '.join(names)})" if names else ""
+        raise MienError(
+            f"start_share: got {config.start_share}, but {backbone.name} is no trained classifier with all classes "
+            f"of the data{listed}, so its head starts anew; give such a one, or start_share 0"
+        )
+
+
+def build_network(config: TrainConfig, faces: FaceSet | None) -> tuple[Network, Preprocessing]:
     """Builds the network of a run before its first step, and its preprocessing, which reads faces whole.
 
     Args:
         config: with every default filled in.
-        faces: the data, which decides classes, channels, and for a timm network the size.
+        faces: the data, which decides classes, channels, and for a timm network the size; None for a trial before it is
+            read, with FER2013's.
     """
+    size = 48 if faces is None else faces.image_size
     return build(
         config.backbone,
-        faces.names,
-        grey=faces.is_grey,
-        image_size=config.image_size or (faces.image_size if config.is_timm else None),
+        FER2013 if faces is None else faces.names,
+        grey=faces is None or faces.is_grey,
+        image_size=config.image_size or (size if config.is_timm else None),
         patch_size=config.patch_size,
         network_args=config.network_args,
         drop_path=config.drop_path,

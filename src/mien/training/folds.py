@@ -34,7 +34,7 @@ from mien.machine import versions
 from mien.model.backbone import Backbone
 from mien.model.classifier import Classifier
 from mien.model.places import model_folder
-from mien.training.finetune import train
+from mien.training.finetune import start, train
 from mien.training.objective import training_fingerprint, write_answers
 from mien.training.run import prepare_faces, state_path
 
@@ -93,8 +93,10 @@ def faces_of(config: FoldsConfig) -> FaceSet:
     """Reads the data of the runs, with a validation split.
 
     Raises:
-        MienError: it cannot be used, or the backbone or a teacher was trained on it.
+        MienError: it cannot be used, or the backbone or a teacher was trained on it; or a setting is wrong, which is
+            said before the data is read.
     """
+    start(config)
     faces = read_faces(config.data)
     check_unseen(config, faces)
     return prepare_faces(faces, config)

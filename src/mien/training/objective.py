@@ -22,6 +22,7 @@ from mien.errors import MienError, first_line
 from mien.files import atomic_file, sha256_of
 from mien.labels import positions
 from mien.model.classifier import Classifier
+from mien.model.freezing import frozen_for_good
 from mien.model.networks import logits, logits_and_states
 from mien.training.folder import Saved
 from mien.training.teachers import Distillation, Hints, Teacher, soft_divergence
@@ -55,10 +56,9 @@ class Objective:
         self.weights = class_weights(train_set).to(device) if config.class_weights else None
         self.adjustment = adjustment(train_set, config).to(device) if config.logit_adjustment else None
         self.distil = Distillation(config.distill, teachers, classifier.preprocessing, precision)
-        frozen = (config.freeze.blocks or 0) if config.freeze.release_epoch is None else 0
         self.hints: Hints | None = None
         if config.distill.features:
-            self.hints = Hints(classifier.network, teachers, config.distill, frozen)
+            self.hints = Hints(classifier.network, teachers, config.distill, frozen_for_good(config.freeze))
 
     def batch(self, pixels: torch.Tensor, labels: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Mixes a batch, if mixup or cutmix is on, and looks up its targets.
@@ -204,17 +204,7 @@ class StoredAnswers:
         Raises:
             MienError: the file is missing or damaged, or was made from other pictures or labels.
         """
-        try:
-            with safe_open(path, framework="np") as file:
-                record = json.loads((file.metadata() or {})[KEY])
-                probabilities = file.get_tensor("probabilities")
-            names, training = tuple(map(str, record["names"])), str(record["training"])
-        except FileNotFoundError as error:
-            raise MienError(f"--targets {path}: no such file; give one that `mien folds` wrote") from error
-        except (SafetensorError, KeyError, TypeError, OSError, ValueError, RecursionError) as error:
-            raise MienError(
-                f"--targets {path}: is damaged or no file of `mien folds` ({first_line(error)}); make it again"
-            ) from error
+        probabilities, names, training = read_answers(path)
         train = faces.part("train")
         if training != training_fingerprint(train):
             raise MienError(
@@ -238,6 +228,23 @@ class StoredAnswers:
     def state(self) -> dict[str, torch.Tensor]:
         """The file's SHA-256 as a part of a run's state: uint8 [32]."""
         return {"sha256": torch.tensor(list(bytes.fromhex(self.sha256)), dtype=torch.uint8)}
+
+
+def read_answers(path: Path) -> tuple[np.ndarray, tuple[str, ...], str]:
+    """Reads a file of ``mien folds``: the probabilities, their classes, and the fingerprint of the training split.
+
+    Raises:
+        MienError: the file is missing or damaged.
+    """
+    try:
+        with safe_open(path, framework="np") as file:
+            record = json.loads((file.metadata() or {})[KEY])
+            probabilities = file.get_tensor("probabilities")
+        return probabilities, tuple(map(str, record["names"])), str(record["training"])
+    except FileNotFoundError as error:
+        raise MienError(f"--targets {path}: no such file; give one that `mien folds` wrote") from error
+    except (SafetensorError, KeyError, TypeError, OSError, ValueError, RecursionError) as error:
+        raise MienError(f"--targets {path}: is damaged or no file of `mien folds` ({error}); make it again") from error
 
 
 def check_targets(stored: StoredAnswers | None, saved: Saved) -> None:
