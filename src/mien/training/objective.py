@@ -244,7 +244,9 @@ def read_answers(path: Path) -> tuple[np.ndarray, tuple[str, ...], str]:
     except FileNotFoundError as error:
         raise MienError(f"--targets {path}: no such file; give one that `mien folds` wrote") from error
     except (SafetensorError, KeyError, TypeError, OSError, ValueError, RecursionError) as error:
-        raise MienError(f"--targets {path}: is damaged or no file of `mien folds` ({error}); make it again") from error
+        raise MienError(
+            f"--targets {path}: is damaged or no file of `mien folds` ({first_line(error)}); make it again"
+        ) from error
 
 
 def check_targets(stored: StoredAnswers | None, saved: Saved) -> None:
