@@ -11,7 +11,7 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from mien.web.guard import SECURITY_HEADERS
+from mien.web.guard import OTHER, SECURITY_HEADERS, note_request
 from mien.web.problems import MEDIA_TYPE, Problem
 
 HEADERS_S = 10.0
@@ -76,6 +76,10 @@ class GuardedProtocol(H11Protocol):
         self._stop_write_timer()
         super().resume_writing()
 
+    def _should_upgrade(self) -> bool:
+        """Offers no other protocol; uvicorn would also log two warnings about WebSockets for each who asks for one."""
+        return False
+
     def send_400_response(self, msg: str) -> None:
         """Answers what is not HTTP, or too large, by a problem document."""
         error = sys.exception()
@@ -95,6 +99,7 @@ class GuardedProtocol(H11Protocol):
                 "x-request-id": request_id, **SECURITY_HEADERS, **problem.headers,
             }  # fmt: skip
             status, reason = document["status"], problem.title.encode()
+            note_request(OTHER, OTHER, status, None, request_id, {"kind": problem.kind})
             for event in (
                 h11.Response(status_code=status, headers=list(headers.items()), reason=reason),
                 h11.Data(data=body),
