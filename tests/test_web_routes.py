@@ -637,6 +637,8 @@ def test_the_report_is_shown_if_it_is_named(service: TestClient, tmp_path: Path)
     (tmp_path / "report.html").write_text("<style>p {color: red}</style><p>report</p>")
     with client(report=tmp_path) as test_client:
         answer = test_client.get(test_client.get("/v1/model").json()["report"])
+        (tmp_path / "report.html").unlink()
+        problem(test_client.get("/v1/model/report"), 404, "not-found")
     assert "<p>report</p>" in answer.text and "sandbox" in answer.headers["content-security-policy"]
     assert "script" not in answer.headers["content-security-policy"]
 

@@ -259,6 +259,29 @@ def test_a_client_that_takes_nothing_loses_its_connection(monkeypatch: pytest.Mo
             assert len(answer(connection)) > 20 * 3_000_000
 
 
+@pytest.mark.parametrize("end", [b"", b"Connection: close\r\n"])
+def test_so_does_one_that_leaves_the_end_of_a_small_answer(end: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left is too little for asyncio to pause the writing, and would wait in a closing connection for ever."""
+    monkeypatch.setattr(protocol, "WRITE_S", 0.5)
+    connections: list[protocol.GuardedProtocol] = []
+    original = protocol.GuardedProtocol.connection_made
+
+    def narrow(self: protocol.GuardedProtocol, transport: Any) -> None:
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+        original(self, transport)
+        connections.append(self)
+
+    with running() as address, socket.socket() as connection:
+        monkeypatch.setattr(protocol.GuardedProtocol, "connection_made", narrow)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        host, port = address.removeprefix("http://").split(":")
+        connection.connect((host, int(port)))
+        connection.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n" + end + b"\r\n")
+        wait_until(lambda: connections and connections[0].cycle and connections[0].cycle.response_complete)
+        assert 0 < connections[0].transport.get_write_buffer_size() < 65_536
+        wait_until(lambda: connections[0] not in connections[0].connections, seconds=10.0)
+
+
 def test_there_are_no_more_connections_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocol, "MOST_CONNECTIONS", 3)
     with running() as address:

@@ -64,6 +64,8 @@ class GuardedProtocol(H11Protocol):
         if self.conn.their_state is h11.SEND_BODY and not self.transport.is_closing():
             self._lingers = True
             self._start_timer(LINGER_S)
+        if self.transport.get_write_buffer_size():  # too little of it for `pause_writing`
+            self.loop.call_later(WRITE_S, self._abort_stuck, self.cycle)
 
     def pause_writing(self) -> None:
         """Waits for a client that does not take its answer, but not for ever."""
@@ -107,6 +109,11 @@ class GuardedProtocol(H11Protocol):
             ):
                 self.transport.write(self.conn.send(event) or b"")
         self.transport.close()
+
+    def _abort_stuck(self, cycle: object) -> None:
+        """Ends a connection whose client has not taken the rest of an answer, and asks for no other."""
+        if self.cycle is cycle and self.transport.get_write_buffer_size():
+            self.transport.abort()
 
     def _start_timer(self, seconds: float) -> None:
         self._stop_timer()
