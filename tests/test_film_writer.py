@@ -437,7 +437,7 @@ from pathlib import Path
 from test_film_writer import records
 from mien.errors import MienError
 from mien.recognition.film.writer import check_film, write_annotated
-resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, 4_000))
 try:
     with write_annotated(Path({str(tmp_path / "out.avi")!r}), 25) as write:
         for record in records(200):
@@ -451,6 +451,49 @@ except MienError as error:
             completed.stdout == f"{tmp_path / 'out.avi'}: cannot be written (File too large); choose another place\n"
         ), completed
         assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize("name", ["out.mp4", "out.avi"])
+    def test_the_largest_size_of_a_file_keeps_the_film_until_then(self, name: str, tmp_path: Path) -> None:
+        """A limit of this process stands in for FAT's 4 GiB: the same error of the system."""
+        source, path = numbered(tmp_path / "film.mp4", 10, sound="aac", sound_s=60.0), tmp_path / name
+        code = f"""
+import resource
+from pathlib import Path
+from test_film_writer import records
+from mien.errors import MienError
+from mien.recognition.film.writer import write_annotated
+resource.setrlimit(resource.RLIMIT_FSIZE, (1_500_000, 1_500_000))
+try:
+    with write_annotated(Path({str(path)!r}), 25, sound=Path({str(source)!r})) as write:
+        for record in records(1500):
+            write(record)
+except MienError as error:
+    print(record.frame, error)
+"""
+        place = Path(__file__).parent
+        completed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=place, timeout=240)
+        last, _, message = completed.stdout.partition(" ")
+        assert message == (
+            f"{path}: cannot be written on, as no file may be larger there, and holds the film until "
+            f"{int(last) / 25:.2f} s; free some space or choose another place\n"
+        ), completed
+        numbers = [number_of(row.pixels) for row in frames(path) if row.pixels is not None]
+        assert numbers == list(range(int(last) + 1)) and 20 < len(numbers) < 1500
+        assert 500_000 < path.stat().st_size <= 1_500_000
+        assert {entry.name for entry in tmp_path.iterdir()} == {"film.mp4", name}
+
+    def test_a_quota_is_noticed_before_it_is_used_up(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        path = tmp_path / "out.mp4"
+
+        def allocate(number: int, start: int, length: int) -> None:
+            if start + length > 900_000:
+                raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+        monkeypatch.setattr(writer.os, "posix_fallocate", allocate, raising=False)
+        with pytest.raises(MienError, match="as the quota is used up, and holds"), write_annotated(path, 25) as add:
+            for record in records(1500):
+                add(record)
+        assert 20 < len(list(frames(path))) < 1500 and path.stat().st_size < 900_000
 
     @pytest.mark.parametrize("name", ["out.mp4", "out.avi"])
     def test_a_disk_that_gets_full_keeps_the_film_until_then(

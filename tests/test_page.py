@@ -9,6 +9,7 @@ import importlib
 import io
 import json
 import os
+import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -278,6 +279,59 @@ def test_a_damaged_file_gives_a_reason_and_the_next_one_is_read(
         choose(page, file("astronaut.png", astronaut, "image/png"))
         page.wait_for_selector(DONE, timeout=LONG_MS)
         check_one_face(page)
+
+
+def huge_heads() -> dict[str, bytes]:
+    """The first bytes of files of 16,000 x 16,000 pixels, without anything that could be decoded."""
+    side = 16_000
+    big, little, extended = struct.pack(">II", side, side), struct.pack("<ii", side, -side), struct.pack("<I", side - 1)
+    frame = b"\xff\xc2\0\x11\x08" + struct.pack(">HH", side, side)
+    return {
+        "a.png": b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + big + b"\x08\x02\0\0\0",
+        "a.jpg": b"\xff\xd8" + b"\xff\xe1\xff\xff" + bytes(65_533) + b"\xff" + frame,
+        "a.gif": b"GIF89a" + struct.pack("<HH", side, side) + b"\xf7\0\0",
+        "a.bmp": b"BM" + bytes(12) + struct.pack("<I", 40) + little + bytes(20),
+        "old.bmp": b"BM" + bytes(12) + struct.pack("<IHH", 12, side, side) + bytes(20),
+        "extended.webp": b"RIFF\0\0\0\0WEBPVP8X\x0a\0\0\0\0\0\0\0" + 2 * extended[:3] + bytes(20),
+        "lossless.webp": b"RIFF\0\0\0\0WEBPVP8L\0\0\0\0\x2f" + struct.pack("<I", (side - 1) * 0x4001) + bytes(20),
+        "lossy.webp": b"RIFF\0\0\0\0WEBPVP8 \0\0\0\0\0\0\0\x9d\x01\x2a" + struct.pack("<HH", side, side) + bytes(20),
+    }
+
+
+@pytest.mark.parametrize(
+    ("reading_place", "most"), [(None, "this tab reads at most 40"), ("server", "the server takes at most 25")]
+)
+def test_a_huge_picture_is_refused_before_it_is_decoded_or_sent(
+    browser: Any, service: str, reading_place: str | None, most: str
+) -> None:
+    heads = huge_heads()
+    with opened(browser, service, reading_place) as (page, log):
+        page.set_input_files("#files", [file(name, content) for name, content in heads.items()])
+        page.wait_for_selector(f"#strip li:nth-child({len(heads)})[data-done=true]", timeout=LONG_MS)
+        reason = f"it has 16000 x 16000 pixels, and {most} million; make it smaller"
+        assert [(record["input"], record["error"]) for record in records(page)] == [(name, reason) for name in heads]
+        assert not log.sent()
+
+
+def test_the_size_of_a_picture_is_found_in_its_first_bytes(browser: Any, service: str) -> None:
+    pixels = skimage.data.astronaut()[:300, :401]
+    kinds: list[dict[str, Any]] = [
+        {"format": "PNG"}, {"format": "GIF"}, {"format": "BMP"}, {"format": "JPEG"},
+        {"format": "JPEG", "progressive": True, "icc_profile": bytes(200_000), "comment": b"c" * 60_000},
+        {"format": "WEBP"}, {"format": "WEBP", "lossless": True}, {"format": "WEBP", "exif": b"Exif\0\0" + bytes(8)},
+    ]  # fmt: skip
+    find = "async (code) => (await import(`${location.origin}/sizes.js`)).sizeOf(await (await fetch(code)).blob())"
+    with opened(browser, service) as (page, _):
+        page.route("**/picture-*", lambda route: route.fulfill(body=contents[int(route.request.url[-1])]))
+        contents = []
+        for options in kinds:
+            buffer = io.BytesIO()
+            Image.fromarray(pixels).save(buffer, **options)
+            contents.append(buffer.getvalue())
+        sizes = [page.evaluate(find, f"picture-{number}") for number in range(len(kinds))]
+        assert sizes == [[401, 300]] * len(kinds)
+        contents = [b"", b"\x89PNG", b"\xff\xd8\xff", b"\xff\xd8\xff\xe0\0\x10", b"no picture" * 9]
+        assert [page.evaluate(find, f"picture-{number}") for number in range(len(contents))] == [None] * len(contents)
 
 
 @pytest.mark.parametrize(

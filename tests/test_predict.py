@@ -30,6 +30,7 @@ from mien.errors import MienError
 from mien.model.places import SHIPPED
 from mien.recognition import draw
 from mien.recognition.draw import Copies
+from mien.recognition.film import writer
 from mien.recognition.film.reader import frames
 
 KEYS = ["input", "status", "error", "width", "height", "frame", "time_s", "faces"]
@@ -469,6 +470,41 @@ def test_a_broken_model_keeps_what_it_read_and_the_former_table(
     assert {name: Path(name).read_bytes() for name in former} == former and os.listdir("marked") == ["a.avi"]
 
 
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO])
+@pytest.mark.parametrize("step", ["_put", "finish"])
+def test_a_film_that_cannot_be_written_on_is_told_and_the_reading_goes_on(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, number: int, step: str
+) -> None:
+    film("a.avi", [255] * 8)
+    save("b.png", [255])
+    original, calls = getattr(writer._Film, step), []
+
+    def failing(*arguments: Any, **options: Any) -> None:
+        calls.append(step)
+        if step == "finish" or len(calls) > 3:
+            av.error.err_check(-number)
+        original(*arguments, **options)
+
+    monkeypatch.setattr(writer._Film, step, failing)
+    outputs = ["--csv", "a.csv", "--video-out", "a.mp4", "--timeline", "a.png"]
+    code, _, err = predict(capsys, "a.avi", "b.png", *outputs)
+    assert code == 3 and len(Path("a.csv").read_text().splitlines()) == 10, err
+    assert err[0].startswith(f"mien: a.mp4: cannot be written ({os.strerror(number)}); ") and len(err) <= 2, err
+    assert not Path("a.mp4").exists() and Path("a.png").is_file()
+    assert not [name for name in os.listdir() if name.startswith(".mien")]
+
+
+def test_the_films_limit_does_not_end_the_reading(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    film("a.avi", [255] * 8)
+    limits = iter([None, None, "the quota is used up"])
+    monkeypatch.setattr(writer._Film, "limit", lambda film: next(limits))
+    code, out, err = predict(capsys, "a.avi", "--json", "--video-out", "a.mp4")
+    assert (code, len(out)) == (3, 8) and "a.mp4: cannot be written on, as the quota is used up" in err[0]
+    assert frames_of("a.mp4") == 3
+
+
 def test_a_full_disk_still_ends_the_command(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -605,9 +641,10 @@ def test_a_figure_that_cannot_be_written_is_told(
 
     monkeypatch.setattr("mien.recognition.film.timeline.Timeline.save", full)
     film("film.avi", [255] * 3)
-    code, _, err = predict(capsys, "film.avi", "--timeline", "time.png", "--csv", "rows.csv")
-    assert (code, err) == (2, ["mien: error: time.png: cannot be written (No space left on device); free some space"])
-    assert len(Path("rows.csv").read_text().splitlines()) == 4
+    save("photo.png", [255])
+    code, _, err = predict(capsys, "film.avi", "photo.png", "--timeline", "time.png", "--csv", "rows.csv")
+    assert (code, err[0]) == (3, "mien: time.png: cannot be written (No space left on device); free some space")
+    assert len(Path("rows.csv").read_text().splitlines()) == 5  # what comes after the film is read as well
 
 
 def test_no_input_is_written_over(capsys: pytest.CaptureFixture[str]) -> None:

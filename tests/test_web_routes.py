@@ -345,6 +345,16 @@ def test_other_methods_are_refused_with_those_that_work(service: TestClient) -> 
         assert response.headers["allow"] == allowed_methods
 
 
+@pytest.mark.parametrize("path", ["/", "/healthz", "/v1/model", "/docs"])
+def test_head_is_answered_as_get_without_the_body(service: TestClient, path: str) -> None:
+    """Load balancers and monitors ask by HEAD."""
+    head, get = service.head(path), service.get(path)
+    assert head.status_code == 200 and not head.content
+    for name in ("content-type", "content-length"):
+        assert head.headers[name] == get.headers[name]
+    assert 'method="HEAD"' in service.get("/metrics").text
+
+
 def test_a_full_queue_says_so_at_once() -> None:
     detector = Gate()
     with client(queue=2, detector=detector) as test_client:
@@ -391,10 +401,12 @@ def test_an_unforeseen_fault_shows_nothing_of_itself(monkeypatch: pytest.MonkeyP
         raise ZeroDivisionError("secret")
 
     monkeypatch.setattr(routes, "need_readable", fail)
-    with client() as test_client:
-        response = test_client.post("/v1/recognize", content=face(), headers=PNG)
+    origin = "https://example.org"
+    with client(cors=(origin,)) as test_client:
+        response = test_client.post("/v1/recognize", content=face(), headers={**PNG, "origin": origin})
         problem(response, 500, "internal")
         assert "secret" not in response.text
+        assert response.headers["access-control-allow-origin"] == origin  # else a page elsewhere cannot read it
 
 
 def test_keys_protect_what_costs_and_nothing_else(tmp_path: Path) -> None:
@@ -625,6 +637,8 @@ def test_the_report_is_shown_if_it_is_named(service: TestClient, tmp_path: Path)
     (tmp_path / "report.html").write_text("<style>p {color: red}</style><p>report</p>")
     with client(report=tmp_path) as test_client:
         answer = test_client.get(test_client.get("/v1/model").json()["report"])
+        (tmp_path / "report.html").unlink()
+        problem(test_client.get("/v1/model/report"), 404, "not-found")
     assert "<p>report</p>" in answer.text and "sandbox" in answer.headers["content-security-policy"]
     assert "script" not in answer.headers["content-security-policy"]
 

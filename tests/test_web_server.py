@@ -99,6 +99,12 @@ def test_the_second_request_of_a_connection_has_the_same_limit(monkeypatch: pyte
         assert_problem(answer(connection), 408)
 
 
+def test_a_connection_stays_open_longer_than_proxies_keep_theirs() -> None:
+    """Else nginx, which keeps it for 60 seconds, sends a request into one that is just being closed."""
+    config = server._config(ServiceSettings(), lambda: None)  # type: ignore[arg-type,return-value]
+    assert config.timeout_keep_alive > 60
+
+
 def test_an_answer_does_not_wait_for_an_acknowledgement_of_its_headers(monkeypatch: pytest.MonkeyPatch) -> None:
     delays: list[int] = []
     original = protocol.GuardedProtocol.connection_made
@@ -185,6 +191,27 @@ def test_what_is_not_http_is_a_problem(sent_bytes: bytes, status: int, monkeypat
         assert httpx.get(f"{address}/healthz").status_code == 200
 
 
+def test_what_never_becomes_a_request_is_counted_and_logged_with_its_id(capsys: pytest.CaptureFixture[str]) -> None:
+    with running() as address:
+        with connect(address) as connection:
+            connection.sendall(b"GET / HTTP/1.1\r\nX: " + b"a" * 100_000)
+            response = answer(connection)
+        row = 'mien_requests_total{method="other",route="other",status="431"}'
+        assert row in httpx.get(f"{address}/metrics").text
+    logged = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    (line,) = [line for line in logged if line.get("status") == 431]
+    assert line["kind"] == "headers" and line["request_id"].encode() in response
+
+
+def test_who_asks_for_another_protocol_gets_this_one_without_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
+    """Java's client, for one, asks for HTTP/2 with each request."""
+    with running() as address, connect(address) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n")
+        assert single_answer(connection).startswith(b"HTTP/1.1 200 ")
+    logged = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert logged and not [line["message"] for line in logged if line["level"] == "warning"]
+
+
 def test_a_body_that_is_too_large_is_refused_before_it_has_come() -> None:
     with running(max_bytes=10_000) as address, connect(address) as connection:
         connection.sendall(
@@ -230,6 +257,29 @@ def test_a_client_that_takes_nothing_loses_its_connection(monkeypatch: pytest.Mo
         time.sleep(3)
         with pytest.raises((ConnectionError, AssertionError)):
             assert len(answer(connection)) > 20 * 3_000_000
+
+
+@pytest.mark.parametrize("end", [b"", b"Connection: close\r\n"])
+def test_so_does_one_that_leaves_the_end_of_a_small_answer(end: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left is too little for asyncio to pause the writing, and would wait in a closing connection for ever."""
+    monkeypatch.setattr(protocol, "WRITE_S", 0.5)
+    connections: list[protocol.GuardedProtocol] = []
+    original = protocol.GuardedProtocol.connection_made
+
+    def narrow(self: protocol.GuardedProtocol, transport: Any) -> None:
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+        original(self, transport)
+        connections.append(self)
+
+    with running() as address, socket.socket() as connection:
+        monkeypatch.setattr(protocol.GuardedProtocol, "connection_made", narrow)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        host, port = address.removeprefix("http://").split(":")
+        connection.connect((host, int(port)))
+        connection.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n" + end + b"\r\n")
+        wait_until(lambda: connections and connections[0].cycle and connections[0].cycle.response_complete)
+        assert 0 < connections[0].transport.get_write_buffer_size() < 65_536
+        wait_until(lambda: connections[0] not in connections[0].connections, seconds=10.0)
 
 
 def test_there_are_no_more_connections_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -150,9 +150,9 @@ class _FilmCopy:
         try:
             self._write(record)
         except Exception as error:
-            self._end(error)
+            self._end(error, is_of_copy=True)
 
-    def _end(self, error: BaseException | None) -> None:
+    def _end(self, error: BaseException | None, *, is_of_copy: bool = False) -> None:
         """Finishes the copy after what has ended its block; raises again what is not a fault of this copy alone."""
         from mien.recognition.film.writer import NoFrameError
 
@@ -163,10 +163,10 @@ class _FilmCopy:
                     raise error
         except NoFrameError:
             pass  # the records already say that no frame could be decoded
-        except (CopyError, SparedError) as failure:
+        except MienError as failure:
             if isinstance(failure, SparedError) and self._may_move:
                 return
-            if self._not_copied is None:
+            if self._not_copied is None or (failure is error and not is_of_copy):
                 raise
             self._not_copied(str(failure))
 

@@ -96,13 +96,13 @@ class Assets:
         """Answers a request.
 
         Raises:
-            Problem: there is no such file, or the method is another than GET and HEAD.
+            Problem: there is no such file, or the method is another than GET, as which ``Guard`` passes HEAD on.
         """
         scope.setdefault("state", {})["route"] = "page"
         entry = self._files.get(scope["path"])
         if entry is None:
             raise Problem("not-found", "there is nothing at this address; /docs lists what there is")
-        if scope["method"] not in ("GET", "HEAD"):
+        if scope["method"] != "GET":
             raise Problem("method", "a file can only be read; use GET", headers={"Allow": "GET, HEAD"})
         kind, load = entry
         content = await asyncio.to_thread(load)  # reading and packing take long the first time
@@ -121,7 +121,7 @@ async def _send(scope: Scope, send: Send, kind: str, content: Content, requested
         headers |= {} if packed is None else {"content-encoding": "gzip"}
     raw = [(name.encode(), value.encode()) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": 304 if is_same else 200, "headers": raw})
-    if is_same or scope["method"] == "HEAD":
+    if is_same:
         body = b""
     for start in range(0, len(body), _PIECE):  # in pieces: a slow receiver must not make the server hold all of it
         await send({"type": "http.response.body", "body": body[start : start + _PIECE], "more_body": True})

@@ -6,6 +6,7 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import Mapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -44,6 +45,9 @@ SECURITY_HEADERS: dict[str, str] = {
 }
 """Headers of every answer that does not set them itself."""
 
+OTHER = "other"
+"""Route and method, in counts and logs, of what has no route or an unusual method."""
+
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 
 logger = logging.getLogger("mien.web")
@@ -71,8 +75,11 @@ class Guard:
             return
         started = time.monotonic()
         request_id = _request_id(scope)
-        notes: dict[str, int] = {}
-        scope.setdefault("state", {}).update(request_id=request_id, notes=notes)
+        notes: dict[str, int | str] = {}
+        method = scope["method"]
+        # HEAD, which load balancers and monitors send, is answered as GET; the server leaves the body out.
+        scope = {**scope, "method": "GET" if method == "HEAD" else method}
+        scope["state"] = {**scope.get("state", {}), "request_id": request_id, "notes": notes}
         status = 0
 
         async def send_guarded(message: Message) -> None:
@@ -92,7 +99,8 @@ class Guard:
                 problem = Problem("internal", "an unexpected fault; report it with the request id")
                 await problem.response(request_id)(scope, receive, send_guarded)
         finally:
-            _note(scope, status, time.monotonic() - started, request_id, notes)
+            route = getattr(scope.get("route"), "path", None) or scope["state"].get("route", OTHER)
+            note_request(route, method, status, time.monotonic() - started, request_id, notes)
 
 
 def _request_id(scope: Scope) -> str:
@@ -102,16 +110,23 @@ def _request_id(scope: Scope) -> str:
     return uuid.uuid4().hex
 
 
-def _note(scope: Scope, status: int, seconds: float, request_id: str, notes: dict[str, int]) -> None:
-    """Counts and logs a request; the route is logged, not the path, which may hold anything."""
-    route = getattr(scope.get("route"), "path", None) or scope["state"].get("route", "other")
-    method = scope["method"] if scope["method"] in _METHODS else "other"
+def note_request(
+    route: str, method: str, status: int, seconds: float | None, request_id: str, notes: Mapping[str, int | str]
+) -> None:
+    """Counts and logs a request; the route is logged, not the path, which may hold anything.
+
+    Args:
+        route: the route, or ``OTHER``.
+        method: its method.
+        status: status of the answer; 0 if there was none.
+        seconds: time that it took; None for what never became a request.
+        request_id: its id.
+        notes: further fields of the log line.
+    """
+    method = method if method in _METHODS else OTHER
     metrics.REQUESTS.labels(route, method, str(status or 499)).inc()
-    metrics.SECONDS.labels(route).observe(seconds)
-    logger.info(
-        "request",
-        extra={
-            "request_id": request_id, "method": method, "route": route, "status": status or 499,
-            "seconds": round(seconds, 4), **notes,
-        },
-    )  # fmt: skip
+    extra: dict[str, object] = {"request_id": request_id, "method": method, "route": route, "status": status or 499}
+    if seconds is not None:
+        metrics.SECONDS.labels(route).observe(seconds)
+        extra["seconds"] = round(seconds, 4)
+    logger.info("request", extra={**extra, **notes})

@@ -89,7 +89,10 @@ async def model_report(request: Request) -> Response:
     report = service_of(request).settings.report
     if report is None:
         raise Problem("not-found", "the operator named no report; `mien serve --report DIR` does")
-    html = await asyncio.to_thread((report / "report.html").read_text, "utf-8")
+    try:
+        html = await asyncio.to_thread((report / "report.html").read_text, "utf-8")
+    except (OSError, UnicodeDecodeError) as error:  # it was there and was found when the service started
+        raise Problem("not-found", "the report that the operator named cannot be read any more") from error
     # The page holds its style and its figures inside; nothing else is allowed to it.
     policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'self'; sandbox"
     return HTMLResponse(html, headers={"Content-Security-Policy": policy, "X-Frame-Options": "SAMEORIGIN"})

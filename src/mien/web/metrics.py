@@ -19,7 +19,7 @@ REQUESTS = Counter(
 )
 SECONDS = Histogram(
     "mien_request_seconds",
-    "Seconds from the first byte of a request to the end of its answer.",
+    "Seconds from the end of the headers of a request to the end of its answer.",
     ["route"],
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
     registry=_registry,

@@ -11,7 +11,7 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from mien.web.guard import SECURITY_HEADERS
+from mien.web.guard import OTHER, SECURITY_HEADERS, note_request
 from mien.web.problems import MEDIA_TYPE, Problem
 
 HEADERS_S = 10.0
@@ -64,6 +64,8 @@ class GuardedProtocol(H11Protocol):
         if self.conn.their_state is h11.SEND_BODY and not self.transport.is_closing():
             self._lingers = True
             self._start_timer(LINGER_S)
+        if self.transport.get_write_buffer_size():  # too little of it for `pause_writing`
+            self.loop.call_later(WRITE_S, self._abort_stuck, self.cycle)
 
     def pause_writing(self) -> None:
         """Waits for a client that does not take its answer, but not for ever."""
@@ -75,6 +77,10 @@ class GuardedProtocol(H11Protocol):
         """Goes on with an answer."""
         self._stop_write_timer()
         super().resume_writing()
+
+    def _should_upgrade(self) -> bool:
+        """Offers no other protocol; uvicorn would also log two warnings about WebSockets for each who asks for one."""
+        return False
 
     def send_400_response(self, msg: str) -> None:
         """Answers what is not HTTP, or too large, by a problem document."""
@@ -95,6 +101,7 @@ class GuardedProtocol(H11Protocol):
                 "x-request-id": request_id, **SECURITY_HEADERS, **problem.headers,
             }  # fmt: skip
             status, reason = document["status"], problem.title.encode()
+            note_request(OTHER, OTHER, status, None, request_id, {"kind": problem.kind})
             for event in (
                 h11.Response(status_code=status, headers=list(headers.items()), reason=reason),
                 h11.Data(data=body),
@@ -102,6 +109,11 @@ class GuardedProtocol(H11Protocol):
             ):
                 self.transport.write(self.conn.send(event) or b"")
         self.transport.close()
+
+    def _abort_stuck(self, cycle: object) -> None:
+        """Ends a connection whose client has not taken the rest of an answer, and asks for no other."""
+        if self.cycle is cycle and self.transport.get_write_buffer_size():
+            self.transport.abort()
 
     def _start_timer(self, seconds: float) -> None:
         self._stop_timer()

@@ -28,8 +28,12 @@ from mien.web.logs import log_config
 from mien.web.protocol import GuardedProtocol
 from mien.web.settings import ServiceSettings
 
-KEEP_ALIVE_S = 15
-"""Seconds for which a connection without a request stays open."""
+KEEP_ALIVE_S = 75
+"""Seconds for which a connection stays open between two requests.
+
+Longer than proxies keep theirs (nginx and AWS's load balancers: 60): one that sends a request into a connection that is
+just being closed gets no answer, and tells its client 502.
+"""
 
 _BACKLOG = 1024
 _PAUSE_S = 0.002

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -42,6 +44,14 @@ ENDINGS: tuple[str, ...] = tuple(_ENCODERS)
 # Bytes that a film may still need to be finished: at least these, so many of its packets, which encoder and muxer hold
 # back, and its index, with an entry for each packet of the pictures and for up to so many of the sound in a second.
 _LEAST_ROOM, _HELD_BACK, _ENTRY, _SOUND_PACKETS = 1 << 18, 256, 32, 100
+
+# A file is tried for room each time that it has grown by so many bytes.
+_STEP = 1 << 18
+_LIMITS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the quota is used up",
+    errno.EFBIG: "no file may be larger there",
+}
 
 SLOWEST, FASTEST = 0.01, 1000.0
 """Range of the frame rate of annotated films, in frames a second."""
@@ -86,8 +96,9 @@ def write_annotated(
     Every record gives one frame, shown at its ``time_s`` (in AVI at the nearest tick of the rate). All frames get the
     size of the first one; an odd side loses a pixel, since the codecs need even sides. A frame that could not be
     decoded repeats the one before it. Whatever ends the block, Ctrl-C or an error, the film holds all frames until then
-    and can be played; on a disk that gets full it ends while there is room to finish it. No file is left, and a former
-    one stays, if there is no frame yet or if the film itself cannot be written.
+    and can be played. On a disk that gets full it ends while there is room to finish it; so it does on Linux before a
+    quota is used up, or the file has the largest size that its disk allows. No file is left, and a former one stays, if
+    there is no frame yet or if the film itself cannot be written.
 
     Args:
         path: path of the film; it ends in .mp4 (H.264 if FFmpeg has an encoder) or .avi (MJPEG).
@@ -118,9 +129,10 @@ def write_annotated(
 
                 def add(record: Record) -> None:
                     write(record)
-                    if not film.has_room():  # outside of `write`, as the film itself is whole
+                    limit = film.limit()
+                    if limit is not None:  # outside of `write`, as the film itself is whole
                         raise MienError(
-                            f"{path}: cannot be written on, as the disk is full, and holds the film until "
+                            f"{path}: cannot be written on, as {limit}, and holds the film until "
                             f"{record.time_s or 0.0:.2f} s; free some space or choose another place"
                         )
 
@@ -198,7 +210,7 @@ class _Film:
         self._last: np.ndarray | None = None
         self._owed: list[float] = []
         self._ticks_written = -1
-        self._packets = self._bytes = 0
+        self._packets = self._bytes = self._next_try = 0
 
     @property
     def empty(self) -> bool:
@@ -220,12 +232,31 @@ class _Film:
         self._owed.clear()
         self._put(self._last, time_s)
 
-    def has_room(self) -> bool:
-        """False if the disk has hardly more room than it takes to finish the film."""
+    def limit(self) -> str | None:
+        """Returns what leaves hardly more room than it takes to finish the film; None if there is enough."""
+        if self.empty:
+            return None
         entries = self._packets + _SOUND_PACKETS * float(self._ticks_written * self._base)
         needed = _LEAST_ROOM + _HELD_BACK * self._bytes / max(1, self._packets) + _ENTRY * entries
         disk = shutil.disk_usage(self._file.parent)
-        return self.empty or not disk.total or disk.free > needed  # some network disks do not know their size
+        if disk.total and disk.free <= needed:  # some network disks do not know their size
+            return _LIMITS[errno.ENOSPC]
+        return self._tried(int(needed))
+
+    def _tried(self, needed: int) -> str | None:
+        """Tries to make the file so much longer, each time that it has grown by a step; returns what forbids it."""
+        size = self._file.stat().st_size
+        if size < self._next_try or not hasattr(os, "posix_fallocate"):
+            return None
+        self._next_try = size + _STEP
+        with open(self._file, "r+b", buffering=0) as file:
+            try:
+                os.posix_fallocate(file.fileno(), size, needed + _STEP)
+            except OSError as error:  # another number: this disk cannot be asked
+                return _LIMITS.get(error.errno or 0)
+            finally:
+                file.truncate(size)
+        return None
 
     def finish(self, whole: bool) -> None:
         """Finishes the film.

@@ -75,8 +75,9 @@ async function read(item) {
 
 async function readPicture(item) {
   const started = performance.now();
-  if (item === awaited) present(item);
   item.reader = currentReader(); // another one may be chosen while this one reads
+  await item.reader.check(item.file);
+  if (item === awaited) present(item);
   const answer = await item.reader.read(item.file);
   performance.measure("mien-answer", { start: started });
   item.milliseconds = answer.milliseconds;

@@ -2,6 +2,7 @@
 // answer {width, height, faces, milliseconds}; a face is {box, label, score, uncertain, probabilities, detector_score}.
 
 import { cropOf } from "./crops.js";
+import { MOST_PIXELS, reasonAgainstSize, sizeOf } from "./sizes.js";
 
 /** The worker of this tab, hired when it is needed. It keeps every model that it loaded: each can be asked again. */
 export class Tab {
@@ -81,6 +82,11 @@ export class TabReader {
     return this.tab.start(this.name);
   }
 
+  /** Refuses a picture that is too large, before anything decodes it. */
+  async check(file) {
+    await refuseHuge(file, MOST_PIXELS, "this tab reads");
+  }
+
   async read(file, { live = false } = {}) {
     await this.start();
     const message = { task: "read", model: this.name, live };
@@ -113,6 +119,11 @@ export class ServerReader {
   }
 
   async start() {}
+
+  /** Refuses a picture that is too large, before anything decodes or sends it. */
+  async check(file) {
+    await refuseHuge(file, this.about.limits?.max_pixels ?? MOST_PIXELS, "the server takes");
+  }
 
   async read(file) {
     const started = performance.now();
@@ -156,6 +167,12 @@ export class ServerReader {
     const reason = values?.detail ?? values?.title ?? `the answer of the server (${answer.status}) is cut off or not JSON; try again`;
     throw Object.assign(new Error(reason), { isOfPicture: values?.type === "/docs#picture" });
   }
+}
+
+async function refuseHuge(file, most, where) {
+  const size = await sizeOf(file);
+  const reason = size && reasonAgainstSize(size, most, where);
+  if (reason) throw new Error(reason);
 }
 
 /** A frame as a PNG, which loses nothing. */

@@ -5,11 +5,9 @@
 
 import { Engine } from "./engine.js";
 import { fromRgba } from "./pixels.js";
+import { MOST_PIXELS, reasonAgainstSize } from "../sizes.js";
 
 const BUILT = new URL("../built/", import.meta.url);
-
-/** Pixels of the largest picture: its copies in memory take 11 bytes for each of them. */
-const MOST_PIXELS = 40_000_000;
 
 let engine = null; // a promise of the engine with its detector; null before the first load and if that failed
 const models = new Map(); // promises of the models, by name
@@ -91,9 +89,10 @@ async function decoded(file) {
 
 function pixelsOf(bitmap) {
   const { width, height } = bitmap;
-  if (width * height > MOST_PIXELS) {
+  const reason = reasonAgainstSize([width, height], MOST_PIXELS, "this tab reads"); // of kinds that sizeOf does not know
+  if (reason) {
     bitmap.close();
-    throw new Error(`it has ${width} x ${height} pixels, and this tab reads at most ${MOST_PIXELS / 1e6} million; make it smaller, or read it on a server`);
+    throw new Error(reason);
   }
   const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
   context.fillStyle = "white"; // what shows through transparent parts
