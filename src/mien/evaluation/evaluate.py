@@ -92,6 +92,8 @@ class Evaluation:
         uncertain: ``stated_accuracy`` and ``threshold`` of the model (``calibration.calibrate``), or None.
         parameters: numbers in the network, or in all averaged networks; None if unknown.
         seconds: time that classifying the pictures took, over all views and models; None if it was not measured.
+        trained_on_it: whether the set is the one that the model was last trained on, by its fingerprint; None if the
+            model's record does not say on what it was trained.
     """
 
     split: str
@@ -115,6 +117,7 @@ class Evaluation:
     uncertain: Mapping[str, Any] | None = None
     parameters: int | None = None
     seconds: float | None = None
+    trained_on_it: bool | None = None
 
     @property
     def tta(self) -> bool:
@@ -249,8 +252,10 @@ def evaluate(
     seconds = time.perf_counter() - started
     record = meta.get("calibration") or {}
     temperature = record.get("temperature") if is_fitted(record) else None
+    fingerprint = meta.get("data", {}).get("fingerprint")
+    trained_on_it = None if fingerprint is None else fingerprint == faces.fingerprint
     # True if the temperature was fitted on these very pictures, or none was fitted yet.
-    fits_here = split == "validation" and (not record or meta.get("data", {}).get("fingerprint") == faces.fingerprint)
+    fits_here = split == "validation" and (not record or bool(trained_on_it))
     names, probabilities = tuple(classifier.names), _mean_softmax(readings)
     sets = sets_of(training)
     is_training_set = any(isinstance(images, np.ndarray) and np.array_equal(images, part.images) for images in sets)
@@ -280,6 +285,7 @@ def evaluate(
         uncertain=record.get("uncertain"),
         parameters=parameters,
         seconds=seconds,
+        trained_on_it=trained_on_it,
     )
 
 
