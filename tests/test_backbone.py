@@ -205,10 +205,10 @@ class TestFolds:
         read(faces, monkeypatch)
         knows = classifier(tmp_path / "knows", "nano")
         knows.save(tmp_path / "knows", {"data": {"fingerprint": faces.fingerprint}})
-        roles = {"backbone": "nano", "teacher": [], role: str(tmp_path / "knows")}
+        roles: dict[str, Any] = {"backbone": "nano", "teacher": [], role: str(tmp_path / "knows")}
         roles["teacher"] = [roles["teacher"]] if isinstance(roles["teacher"], str) else []
         roles["freeze"] = {"blocks": 0}
-        config = FoldsConfig(data="x", out=str(tmp_path / "folds"), folds=2, epochs=1, device="cpu", **roles)  # type: ignore[arg-type]
+        config = FoldsConfig(data="x", out=str(tmp_path / "folds"), folds=2, epochs=1, device="cpu", **roles)
         with pytest.raises(MienError, match=rf"--{role} .*knows: was trained on this data, so that it knows"):
             answer_folds(config)
         knows.save(

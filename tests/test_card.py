@@ -252,6 +252,22 @@ def test_a_class_name_runs_nothing_in_the_card() -> None:
     assert "<b>" not in text and r"\{\{ 7 \* 7 \}\}, \{% raw %\} or &lt;b&gt; for a cropped face" in text
 
 
+def test_the_model_index_has_the_cross_fitted_calibration_error() -> None:
+    from huggingface_hub import ModelCard
+
+    def errors(meta: dict[str, Any]) -> list[tuple[str, float]]:
+        results = ModelCard(card(meta, "Mien mini")).data.eval_results
+        return [(result.metric_name, result.metric_value) for result in results if result.metric_type == "ece"]
+
+    meta = record()
+    scores = meta["release"]["scores"]["validation"]
+    assert errors(meta) == [("calibration error, cross-fitted", 0.019), ("calibration error, cross-fitted", 0.021)]
+    scores["cross_fitted_ece_clean"] = None
+    assert errors(meta) == [("calibration error, cross-fitted", 0.019)]
+    scores["cross_fitted_ece"] = None
+    assert errors(meta) == [("calibration error", round(part["ece"], 4)) for part in (scores, scores["clean"])]
+
+
 def test_the_front_matter_is_what_the_hub_reads() -> None:
     from huggingface_hub import ModelCard, ModelCardData
 

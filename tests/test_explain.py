@@ -396,6 +396,20 @@ class TestPicture:
         sheet([explanation] * 2)
         assert titles == ["", "face 0: ", "face 1: "]
 
+    @pytest.mark.parametrize(
+        ("uncertain", "label", "title"),
+        [(False, "glad", "glad 60%, by "), (True, "glad", "glad? 60%, by "), (True, "calm", "calm 40%, by ")],
+    )
+    def test_the_caption_says_how_sure_the_answer_is(
+        self, uncertain: bool, label: str, title: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        written: list[str] = []
+        monkeypatch.setattr(heat, "write", lambda pen, place, text, *rest: written.append(text))
+        probabilities = {"calm": 0.4, "glad": 0.6}
+        answer = replace(face(crop()), label="glad", score=0.6, probabilities=probabilities, uncertain=uncertain)
+        sheet([explain(answer, Corner(), label=label)])
+        assert f"{title}occlusion" in written
+
     def test_saved_as_a_picture(self, tmp_path: Path) -> None:
         explanation = explain(face(crop()), Corner())
         explanation.save(tmp_path / "heat.png")

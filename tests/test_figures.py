@@ -12,7 +12,7 @@ from typing import Any, get_args
 import matplotlib
 import numpy as np
 import pytest
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -150,6 +150,19 @@ def test_bars_say_what_has_no_pictures() -> None:
 def test_the_reliability_diagram_says_its_error() -> None:
     bins = reliability(np.array([[0.9, 0.1], [0.6, 0.4]]), np.array([0, 1]))
     assert "Calibration error (ECE) 35.0 %" in texts(reliability_diagram(bins))
+
+
+def test_the_legend_has_the_colour_of_the_bars() -> None:
+    bins = reliability(np.array([[0.9, 0.1], [0.6, 0.4]]), np.array([0, 1]))
+    swatch = reliability_diagram(bins).legends[0].get_patches()[0]
+    assert to_hex(swatch.get_facecolor()) == to_hex(LIGHT.first)
+
+
+@pytest.mark.parametrize(("rate", "power", "first"), [(1e-3, -3, "1"), (1.5e-4, -4, "1.5"), (0.0, -12, "0")])
+def test_the_learning_rate_has_one_unit(rate: float, power: int, first: str) -> None:
+    axes = curves([{"epoch": n, "loss": 1.0, "lr": rate / n} for n in (1, 2)]).axes[2]
+    assert axes.get_ylabel() == f"learning rate\nin $10^{{{power}}}$"
+    assert axes.yaxis.get_major_formatter()(rate) == first
 
 
 def test_the_risk_is_drawn_from_ten_answers_on() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,8 +40,15 @@ def test_it_iterates_once_as_a_generator_does(film: Path) -> None:
     closed_records.close()
     assert list(closed_records) == []
     assert repr(records) == f"FilmRecognition({str(film)!r}, every=2, smoothing=0.25)"
-    with pytest.raises(ValueError, match="every: expected at least 1"):
-        recognizer().recognize_film(film, every=0)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("every", 0), ("every", 1.5), ("every", "2"), ("smoothing", -1.0), ("smoothing", math.nan), ("smoothing", "a")],
+)
+def test_wrong_settings_are_errors_for_users(setting: str, value: Any, film: Path) -> None:
+    with pytest.raises(MienError, match=f"{setting}: got {value!r}, expected"):
+        recognizer().recognize_film(film, **{setting: value})
 
 
 def test_tables_and_json_read_the_whole_film_whatever_was_read_before(film: Path, tmp_path: Path) -> None:

@@ -97,6 +97,7 @@ def test_a_photo_is_read_in_the_tab_and_sent_nowhere(browser: Any, service: str,
     with opened(browser, service) as (page, log):
         choose(page, file("astronaut.png", astronaut, "image/png"))
         check_one_face(page)
+        assert page.inner_text(".face .number") == "Face 0"  # as in the tables that the page saves
         assert "read in this tab" in page.inner_text("#summary")
         page.click(".face button")
         page.wait_for_selector(".heat canvas", timeout=LONG_MS)
@@ -762,6 +763,7 @@ def test_the_start_page_promises_no_more_than_the_clean_score(browser: Any, serv
     with opened(browser, service) as (page, _):
         assert "that it cannot know it names about 66 as" in page.inner_text("#accuracy-text")
         assert "at least 80 in 100" in page.inner_text("#accuracy-text")
+        assert "on other photos it may be less" in page.inner_text("#accuracy-text")
         assert "28,709" in page.inner_text("#trained-on") and "which of seven" in page.inner_text(".lead")
         for table in ("#confusion", "#robustness"):  # what the shipped int8 form did not do itself
             assert "before the weights were rounded" in page.inner_text(table)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import errno
 import io
@@ -26,12 +27,14 @@ from recognition_helpers import SIDE, Bright, Mean, bomb, encoded, film, picture
 
 import mien
 from mien.cli import main
+from mien.cli.tally import Tally
 from mien.errors import MienError
 from mien.model.places import SHIPPED
 from mien.recognition import draw
 from mien.recognition.draw import Copies
 from mien.recognition.film import writer
 from mien.recognition.film.reader import frames
+from mien.recognition.results import Face, Recognition
 
 KEYS = ["input", "status", "error", "width", "height", "frame", "time_s", "faces"]
 
@@ -100,6 +103,15 @@ def test_a_table_says_on_stderr_what_uncertain_means(capsys: pytest.CaptureFixtu
     save("a.png", [255, 204])
     code, _, err = predict(capsys, "a.png", "--csv", "a.csv")
     assert code == 0 and [line.startswith("mien: uncertain: 1 of 2 faces") for line in err] == [True]
+
+
+@pytest.mark.parametrize("frame", [None, 3])
+def test_the_promise_is_one_for_photos(frame: int | None) -> None:
+    unsure_face = Face((0.0, 0.0, 8.0, 8.0), "glad", 0.6, {"glad": 0.6, "calm": 0.4}, True, None)
+    tally = Tally(threshold=0.9, stated_accuracy=0.8)
+    tally.add(Recognition("a", "ok", faces=(unsure_face,), frame=frame))
+    (line,) = tally.remarks(argparse.Namespace(detector="yunet", csv=None, xlsx=None, parquet=None), in_lines=True)
+    assert ("for single photos (for films that was not measured)" in line) == (frame is not None)
 
 
 @pytest.mark.parametrize("options", [[], ["--json"], ["--csv", "a.csv"], ["--format", "hf"]])

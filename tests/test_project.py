@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
 import tomllib
 from importlib.util import find_spec
 from pathlib import Path
@@ -74,6 +76,17 @@ def test_a_workflow_takes_no_more_rights_than_it_needs(path: Path) -> None:
         assert ("run" in step) != ("uses" in step), step
         assert "uses" not in step or re.fullmatch(r"[\w-]+/[\w-]+@(v\d+|release/v1)", step["uses"]), step
     assert all("timeout-minutes" in job for job in jobs(path).values() if "uses" not in job)
+
+
+def test_the_demo_explains_itself_before_it_works(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "demo.py", "--help"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "usage: demo.py" in done.stdout and not any(tmp_path.iterdir())
 
 
 def test_ci_runs_what_the_house_runs() -> None:

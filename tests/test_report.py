@@ -267,7 +267,7 @@ def test_the_page_is_complete_in_itself(tmp_path: Path) -> None:
 
 
 def test_the_page_says_the_scores_in_words(tmp_path: Path) -> None:
-    result = evaluated(training=faces([0] * 6).images[:1])
+    result = dataclasses.replace(evaluated(training=faces([0] * 6).images[:1]), trained_on_it=True)
     write_report(tmp_path / "out", result, command="mien evaluate runs/first --data archive.zip")
     text = page_of(tmp_path / "out").text
     assert "66.7\u202f% of 6 faces were classified as labelled" in text
@@ -288,8 +288,28 @@ def test_the_page_says_the_scores_in_words(tmp_path: Path) -> None:
     ],
 )
 def test_the_page_says_how_the_split_was_read(split: str, tta: bool, sentence: str, tmp_path: Path) -> None:
-    write_report(tmp_path / "out", evaluated(split=split, tta=tta))
+    write_report(tmp_path / "out", dataclasses.replace(evaluated(split=split, tta=tta), trained_on_it=True))
     assert sentence in " ".join(page_of(tmp_path / "out").text.split())
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_the_page_says_that_a_set_is_not_the_models_own(split: str, tmp_path: Path) -> None:
+    write_report(tmp_path / "other", scaled(split, {**META, "data": {"fingerprint": "elsewhere"}}))
+    text = " ".join(page_of(tmp_path / "other").text.split())
+    assert "This is another set than the one that the model was last trained on" in text
+    assert "for this one nothing was promised" in text
+    assert "whether it was fitted on some of these pictures was not checked" in text
+    write_report(tmp_path / "unknown", evaluated(split=split))
+    assert "The model has no record of the set that training used" in page_of(tmp_path / "unknown").text
+    for folder in ("other", "unknown"):
+        text = page_of(tmp_path / folder).text
+        assert "learned from these" not in text and "The validation split chooses" not in text
+
+
+def test_an_average_is_of_its_own_set_if_all_its_models_are() -> None:
+    other_set = {**META, "data": {"fingerprint": "elsewhere"}}
+    assert average([scaled("test"), scaled("test")]).trained_on_it is True
+    assert average([scaled("test"), scaled("test", other_set)]).trained_on_it is None
 
 
 @pytest.mark.parametrize(

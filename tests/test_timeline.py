@@ -87,6 +87,18 @@ def test_uncertain_time_is_marked() -> None:
     strip = np.asarray(film_timeline.draw())[timeline._TOP + timeline._PANEL + 6, LEFT:RIGHT]
     is_dark = np.asarray((strip < 128).all(axis=1))
     assert is_dark.mean() == pytest.approx(0.25, abs=0.01) and is_dark[-100:].all()
+    assert "Dark strip: unsure, below the model's threshold." in film_timeline._remarks([0])
+    assert "Dark strip" not in film_timeline._remarks([])
+
+
+def test_a_face_of_one_frame_has_one_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+    monkeypatch.setattr(timeline, "write", lambda pen, place, text, *rest: written.append(text))
+    film_timeline = Timeline("film.mp4", 0.25)
+    for time_s in (0.0, 0.8, 1.6):
+        film_timeline.add(record(time_s, *([face(0, "happy")] if time_s == 0.8 else [face(1, "sad")])))
+    film_timeline.draw()
+    assert "at 0.8 s" in written and "0.0 s to 1.6 s" in written
 
 
 def test_it_holds_no_more_for_a_longer_film() -> None:
@@ -110,7 +122,9 @@ def test_faces_that_flash_by_are_counted_and_those_seen_longest_drawn() -> None:
     assert len(film_timeline._faces) <= timeline._MOST_TRACKS + 1 and 0 in film_timeline._faces
     figure = film_timeline.draw()
     assert shares(panel(figure)[:, 700])["happy"] > 0.9
-    assert f"{601 - timeline.LARGEST_PANELS} more faces were seen for a shorter time." in film_timeline._remarks(6)
+    assert f"{601 - timeline.LARGEST_PANELS} more faces were seen for a shorter time." in film_timeline._remarks(
+        sorted(film_timeline._faces)[: timeline.LARGEST_PANELS]
+    )
 
 
 def test_a_film_without_faces_and_with_damage_is_drawn_too(tmp_path: Path) -> None:
@@ -121,7 +135,7 @@ def test_a_film_without_faces_and_with_damage_is_drawn_too(tmp_path: Path) -> No
     film_timeline.save(tmp_path / "new" / "timeline.png")
     with Image.open(tmp_path / "new" / "timeline.png") as figure:
         assert figure.format == "PNG" and figure.size[0] == 1600
-    assert "1 frame could not be read." in film_timeline._remarks(0)
+    assert "1 frame could not be read." in film_timeline._remarks([])
     assert [entry.name for entry in (tmp_path / "new").iterdir()] == ["timeline.png"]
 
 

@@ -98,6 +98,7 @@ class Tally:
         failed: records with status ``error``.
         reason: the first of their reasons.
         uncertain: faces whose answer is uncertain.
+        in_films: how many of these are in films.
         crop_like: pictures without a face that are square, or small enough to be face crops.
         threshold: of the model (``mien.recognition.engine.Engine``); None if it was not calibrated, infinity if it
             never reached its stated accuracy.
@@ -110,6 +111,7 @@ class Tally:
     failed: int = 0
     reason: str = ""
     uncertain: int = 0
+    in_films: int = 0
     crop_like: int = 0
     threshold: float | None = None
     stated_accuracy: float | None = None
@@ -118,7 +120,9 @@ class Tally:
     def add(self, record: Recognition) -> None:
         self.records += 1
         self.faces += len(record.faces)
-        self.uncertain += sum(bool(face.uncertain) for face in record.faces)
+        uncertain = sum(bool(face.uncertain) for face in record.faces)
+        self.uncertain += uncertain
+        self.in_films += 0 if record.frame is None else uncertain
         if record.status == "error":
             self.failed += 1
             self.reason = self.reason or reason_of(record)
@@ -146,13 +150,20 @@ class Tally:
             self.threshold,
             self.stated_accuracy,
             for_people=in_lines or table_path(options) is not None,
+            in_films=self.in_films > 0,
         )
         if self.crop_like and not self.faces and options.detector != "none":
             yield CROP_HINT
 
 
 def doubts(
-    faces: int, uncertain: int, threshold: float | None, stated_accuracy: float | None, *, for_people: bool = True
+    faces: int,
+    uncertain: int,
+    threshold: float | None,
+    stated_accuracy: float | None,
+    *,
+    for_people: bool = True,
+    in_films: bool = False,
 ) -> Iterator[str]:
     """Yields what "uncertain" means, and in any case what a model without a threshold does not promise.
 
@@ -162,6 +173,7 @@ def doubts(
         threshold: of the model (``mien.recognition.engine.Engine``).
         stated_accuracy: of the model, in [0, 1].
         for_people: whether a person reads the answers, so that the meaning of the word has to be said.
+        in_films: whether some uncertain answers are of films, for which the promise was not measured.
     """
     if not faces:
         return
@@ -179,6 +191,7 @@ def doubts(
         yield (
             f"uncertain: {uncertain:,} of {faces:,} {'face' if faces == 1 else 'faces'} "
             f"{'has' if uncertain == 1 else 'have'} a score below "
-            f"{threshold:.2f}, from which on the model promises {stated_accuracy or 0:.0%} right answers; treat "
+            f"{threshold:.2f}, from which on the model promises {stated_accuracy or 0:.0%} right answers"
+            f"{' for single photos (for films that was not measured)' if in_films else ''}; treat "
             f"{'this answer' if uncertain == 1 else 'these answers'} as unknown"
         )

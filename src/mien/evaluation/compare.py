@@ -48,6 +48,7 @@ def average(evaluations: Sequence[Evaluation]) -> Evaluation:
     whole, clean, reason = score_parts(probabilities, first.labels, first.names, twins, first.seed)
     scalings = [evaluation.scaling for evaluation in evaluations if evaluation.scaling is not None]
     warnings = [warning for evaluation in evaluations for warning in evaluation.warnings]
+    origins = {evaluation.trained_on_it for evaluation in evaluations}
     return replace(
         first,
         probabilities=probabilities,
@@ -70,6 +71,7 @@ def average(evaluations: Sequence[Evaluation]) -> Evaluation:
         uncertain=None,
         parameters=_sum([evaluation.parameters for evaluation in evaluations]),
         seconds=_sum([evaluation.seconds for evaluation in evaluations]),
+        trained_on_it=origins.pop() if len(origins) == 1 else None,
     )
 
 

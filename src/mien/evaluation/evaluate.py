@@ -94,6 +94,8 @@ class Evaluation:
         uncertain: ``stated_accuracy`` and ``threshold`` of the model (``calibration.calibrate``), or None.
         parameters: numbers in the network, or in all averaged networks; None if unknown.
         seconds: time that classifying the pictures took, over all views and models; None if it was not measured.
+        trained_on_it: whether the set is the one that the model was last trained on, by its fingerprint; None if the
+            model's record does not say on what it was trained.
     """
 
     split: str
@@ -118,6 +120,7 @@ class Evaluation:
     uncertain: Mapping[str, Any] | None = None
     parameters: int | None = None
     seconds: float | None = None
+    trained_on_it: bool | None = None
 
     @property
     def tta(self) -> bool:
@@ -265,9 +268,10 @@ def evaluate(
     seconds = time.perf_counter() - started
     record = meta.get("calibration") or {}
     temperature = record.get("temperature") if is_fitted(record) else None
-    is_own = meta.get("data", {}).get("fingerprint") == faces.fingerprint
+    fingerprint = meta.get("data", {}).get("fingerprint")
+    trained_on_it = None if fingerprint is None else fingerprint == faces.fingerprint
     # True if the temperature was fitted on these very pictures, or none was fitted yet.
-    fits_here = split == "validation" and (not record or is_own)
+    fits_here = split == "validation" and (not record or bool(trained_on_it))
     names, probabilities = tuple(classifier.names), _mean_softmax(readings)
     sets = sets_of(training)
     is_training_set = any(isinstance(images, np.ndarray) and np.array_equal(images, part.images) for images in sets)
@@ -294,10 +298,11 @@ def evaluate(
         warnings=(*faces.warnings, *_absent(whole)),
         approximate=any(isinstance(pictures, Sketches) for pictures in sets),
         scaling=_scaling(readings, labels, halves, twins, temperature, seed),
-        shares=class_shares(faces.part("train"), names) if is_own and faces.has("train") else None,
+        shares=class_shares(faces.part("train"), names) if trained_on_it and faces.has("train") else None,
         uncertain=record.get("uncertain"),
         parameters=parameters,
         seconds=seconds,
+        trained_on_it=trained_on_it,
     )
 
 

@@ -138,7 +138,7 @@ def reliability_diagram(bins: Reliability, *, theme: Theme = LIGHT) -> Figure:
     style_axes(upper, theme)
     for enough, alpha in ((True, 1.0), (False, 0.4)):
         rows = filled & ((bins.count >= FEW) == enough)
-        label = "accuracy" if enough else None
+        label = "accuracy" if enough == (bins.count >= FEW).any() else None  # bars that are there colour the legend
         upper.bar(centres[rows], bins.accuracy[rows], width * 0.9, color=theme.first, alpha=alpha, label=label)
     upper.plot(
         [0, 1],
@@ -289,7 +289,9 @@ def curves(
     set_title(grid[0], f"Training, {len(epochs)} epoch{'s' if len(epochs) > 1 else ''}", theme)
     grid[1].yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
     if len(panels) > 2:
-        grid[2].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        power = math.floor(math.log10(max(np.nanmax(rates), 1e-12)))
+        grid[2].set_ylabel(f"learning rate\nin $10^{{{power}}}$")
+        grid[2].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / 10**power:g}"))
     grid[-1].set_xlabel("epoch")
     grid[-1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     key, label = next(iter(scores.items()))

@@ -135,6 +135,10 @@ def _results(meta: Mapping[str, Any], split: str, scores: Mapping[str, Any]) -> 
     data = "FER2013" if trained_on_fer2013(meta) else portable(str(meta["data"]["source"]))
     parts = {"": scores} | ({"without twins in training": scores["clean"]} if scores.get("clean") else {})
     kinds = {"accuracy": ("accuracy", "accuracy"), "macro_f1": ("f1", "macro-F1"), "ece": ("ece", "calibration error")}
+    if scores.get("cross_fitted_ece") is not None:  # the temperature was fitted on this split: ECE itself is too kind
+        kinds["ece"] = ("ece", "calibration error, cross-fitted")
+        errors = {"": scores["cross_fitted_ece"], "without twins in training": scores.get("cross_fitted_ece_clean")}
+        parts = {name: {**part, "ece": errors[name]} for name, part in parts.items()}
     return [
         EvalResult(
             task_type="image-classification",
@@ -152,6 +156,7 @@ def _results(meta: Mapping[str, Any], split: str, scores: Mapping[str, Any]) -> 
         )
         for part_name, part in parts.items()
         for key, (kind, metric) in kinds.items()
+        if part[key] is not None
     ]
 
 

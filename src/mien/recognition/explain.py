@@ -56,12 +56,16 @@ class Explanation:
         label: the explained expression.
         method: occlusion, rollout or gradient.
         crop: uint8 [S, S] (grey) or [S, S, 3] (RGB), the network's input.
+        probability: of the label for this face, in [0, 1]; None if it is not known.
+        uncertain: true if the label is the face's answer, and uncertain (``mien.Face``).
     """
 
     relevance: np.ndarray = field(repr=False, compare=False)
     label: str
     method: str
     crop: np.ndarray = field(repr=False, compare=False)
+    probability: float | None = field(default=None, repr=False)
+    uncertain: bool = field(default=False, repr=False)
 
     def overlay(self) -> Image.Image:
         """Returns the enlarged crop with the relevance as colour, a legend and a caption; mode RGB."""
@@ -101,8 +105,11 @@ def explain(face: Face, engine: Engine, method: str = "auto", label: str | None 
         raise MienError(f"label: got {label!r}, expected one that the model knows: {', '.join(engine.names)}")
     position = engine.names.index(label)
     if method in ("auto", "occlusion"):
-        return Explanation(occlusion(face.crop, reader(engine), position), label, "occlusion", face.crop)
-    return Explanation(_by_attention(face.crop, engine, method, position), label, method, face.crop)
+        relevance, method = occlusion(face.crop, reader(engine), position), "occlusion"
+    else:
+        relevance = _by_attention(face.crop, engine, method, position)
+    uncertain = bool(face.uncertain) and label == face.label
+    return Explanation(relevance, label, method, face.crop, face.probabilities.get(label), uncertain)
 
 
 def save(explanations: Sequence[Explanation], path: Path, *, spare_all: bool = False) -> None:
@@ -360,7 +367,10 @@ def _scaled(relevance: np.ndarray) -> np.ndarray:
 def _panel(explanation: Explanation, *, beside: bool, title: str = "") -> Image.Image:
     """Draws one heat map with legend and caption; ``beside`` puts the plain crop at its left, above the caption."""
     side, line = _side(explanation), round(1.4 * _TEXT)
-    lines = [f"{title}{explanation.label}, by {explanation.method}", *CAPTION]
+    answer = f"{explanation.label}{'?' if explanation.uncertain else ''}"
+    if explanation.probability is not None:
+        answer += f" {explanation.probability:.0%}"
+    lines = [f"{title}{answer}, by {explanation.method}", *CAPTION]
     below = side + 2 * _GAP
     legend = _BAR + 2 * line
     height = below + _GAP + (max(legend, len(lines) * line) if beside else legend + _GAP + len(lines) * line)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal, TypeAlias, overload
+from typing import IO, TYPE_CHECKING, Any, Literal, SupportsFloat, SupportsIndex, TypeAlias, overload
 
 import numpy as np
 from PIL import Image
@@ -226,15 +226,18 @@ class Recognizer:
             ``to_json``. See ``mien.recognition.film.records``.
 
         Raises:
-            MienError: the film or the camera cannot be read at all.
+            MienError: the film or the camera cannot be read at all, ``every`` is no whole number of at least 1, or
+                ``smoothing`` no finite number of at least 0.
             BrokenModelError (a MienError): the model answers with NaN.
-            ValueError: ``every`` is below 1, or ``smoothing`` below 0.
         """
         from mien.recognition.film.records import FilmRecognition, film_source
         from mien.recognition.film.tracking import SMOOTHING_S
 
         film = film_source(source)
         smoothing = SMOOTHING_S if smoothing is None else smoothing
+        _check_count("every", operator.index(every) if isinstance(every, SupportsIndex) else every)
+        if not (isinstance(smoothing, SupportsFloat) and 0 <= float(smoothing) < math.inf):
+            raise MienError(f"smoothing: got {smoothing!r}, expected seconds, 0 or more")
         return FilmRecognition(self, film, every=operator.index(every), smoothing=smoothing, keep_pixels=keep_pixels)
 
     def explain(self, face: Face, method: str = "auto", label: str | None = None) -> Explanation:

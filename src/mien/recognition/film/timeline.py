@@ -119,7 +119,7 @@ class Timeline:
             centre = ((_LEFT + _WIDTH - _RIGHT) / 2, _TOP + _PANEL / 2)
             write(pen, centre, "No face was seen.", 24, _SOFT, "mm")
         _axis(pen, until, image.height - _BOTTOM + 16, [_TOP + row * (_PANEL + _GAP) for row in range(panels)])
-        write(pen, (36, image.height - 34), self._remarks(len(shown)), 17, _SOFT)
+        write(pen, (36, image.height - 34), self._remarks(shown), 17, _SOFT)
         return image
 
     def _add_face(self, face: Face, place: int) -> None:
@@ -197,7 +197,8 @@ class Timeline:
             image.paste(Image.fromarray(face.crop).convert("RGB").resize((_THUMB, _THUMB), Image.Resampling.BICUBIC),
                         (36, top + 30))  # fmt: skip
         times = [place * self._bin_s for place in face.bins]
-        period = f"{_clock(min(times), until)} to {_clock(max(times), until)}"
+        first, last = _clock(min(times), until), _clock(max(times), until)
+        period = f"at {first}" if first == last else f"{first} to {last}"
         write(pen, (36, top + 142), period, 16, _SOFT)
         if dark.any():
             share_unsure = f"unsure {sum(sums.unsure for sums in face.bins.values()) / face.frames:.0%}"
@@ -205,10 +206,12 @@ class Timeline:
         mean = sum((sums.probabilities for sums in face.bins.values()), np.zeros(len(self._names))) / face.frames
         _labels(pen, self._names, mean, bands[-1], top)
 
-    def _remarks(self, shown: int) -> str:
+    def _remarks(self, shown: Sequence[int]) -> str:
         """Returns the line below the figure: how to read it, and what it does not show."""
         remarks = ["Numbers at the right: means over the time in which the face is seen."] if shown else []
-        more = len(self._faces) - shown + self._dropped_faces
+        if any(sums.unsure for face_id in shown for sums in self._faces[face_id].bins.values()):
+            remarks.append("Dark strip: unsure, below the model's threshold.")
+        more = len(self._faces) - len(shown) + self._dropped_faces
         if more:
             remarks.append(f"{more} more {'face was' if more == 1 else 'faces were'} seen for a shorter time.")
         if self._damaged:

@@ -27,7 +27,7 @@ export function accuracySentence({ accuracy, stated_accuracy: stated }) {
   if (!accuracy) return "Nobody has measured how often this model is right.";
   const { clean } = accuracy;
   const right = Math.round(100 * (clean ?? accuracy).value);
-  const sure = stated ? ` Where it is likely to be wrong it says “not sure”; of the other answers at least ${Math.round(100 * stated)} in 100 are right.` : "";
+  const sure = stated ? ` If it is likely to be wrong it says “not sure”; of the other answers at least ${Math.round(100 * stated)} in 100 are right. That was measured on pictures like those of its training; on other photos it may be less.` : "";
   return `Of 100 faces${clean ? " that it cannot know" : ""} it names about ${right} as people had labelled them.${sure}`;
 }
 

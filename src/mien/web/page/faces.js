@@ -70,7 +70,7 @@ class Card {
     const { word, detail } = verdict(face);
     this.node.classList.toggle("is-uncertain", Boolean(face.uncertain));
     this.node.style.setProperty("--colour", colourOf(face.label));
-    this.number.textContent = `Face ${(face.id ?? this.index) + 1}`;
+    this.number.textContent = `Face ${face.id ?? this.index}`;
     this.word.textContent = word;
     this.detail.textContent = detail;
     this.button.hidden = !explainable;
@@ -112,7 +112,7 @@ class Card {
     this.button.disabled = true;
     this.button.textContent = "Hiding parts of the face…";
     try {
-      const canvas = element("canvas", { role: "img", tabindex: "-1", "aria-label": `Heat map of face ${this.index + 1} for ${this.face.label}` });
+      const canvas = element("canvas", { role: "img", tabindex: "-1", "aria-label": `Heat map of face ${this.index} for ${this.face.label}` });
       drawHeat(canvas, await this.actions.explain(this.index));
       const legend = element("p", { class: "legend" },
         element("span", { class: "against" }, `against ${this.face.label}`), element("span", { class: "for" }, `for ${this.face.label}`));

@@ -61,7 +61,7 @@ function place(box, face, index, width, height) {
   const isAtBottom = (top + high) / height > 0.92;
   box.classList.toggle("has-label-below", isAtTop && !isAtBottom);
   box.classList.toggle("has-label-inside", isAtTop && isAtBottom);
-  const number = (face.id ?? index) + 1;
+  const number = face.id ?? index; // as in the tables
   const text = face.uncertain ? `${face.label}?` : face.label;
   box.firstChild.replaceChildren(
     element("b", {}, String(number)),

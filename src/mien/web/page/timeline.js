@@ -61,7 +61,7 @@ export class Timeline {
       this.seek((duration * (event.clientX - left)) / width);
     };
     const plot = element("div", { class: "plot", role: "img", "aria-label": summary(id, points, names), onclick: seek }, picture, cursor);
-    const caption = element("figcaption", {}, element("b", {}, `Face ${id + 1}`), ` ${summary(id, points, names, true)}`);
+    const caption = element("figcaption", {}, element("b", {}, `Face ${id}`), ` ${summary(id, points, names, true)}`);
     return element("figure", {}, caption, plot);
   }
 }
@@ -87,5 +87,5 @@ function summary(id, points, names, brief = false) {
   const unsure = points.filter(({ face }) => face.uncertain).length / points.length;
   const period = `${clock(points[0].time)} to ${clock(points.at(-1).time)}`;
   const text = `${period}, on average ${best} ${percent(mean(best))}, not sure ${percent(unsure)} of the time`;
-  return brief ? text : `Face ${id + 1}: ${text}`;
+  return brief ? text : `Face ${id}: ${text}`;
 }
