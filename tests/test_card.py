@@ -253,10 +253,12 @@ def test_a_class_name_runs_nothing_in_the_card() -> None:
 
 
 def test_the_model_index_has_the_cross_fitted_calibration_error() -> None:
-    from huggingface_hub import ModelCard
+    from huggingface_hub import ModelCard, ModelCardData
 
-    def errors(meta: dict[str, Any]) -> list[tuple[str, float]]:
-        results = ModelCard(card(meta, "Mien mini")).data.eval_results
+    def errors(meta: dict[str, Any]) -> list[Any]:
+        data = ModelCard(card(meta, "Mien mini")).data
+        assert isinstance(data, ModelCardData)
+        results = data.eval_results or []
         return [(result.metric_name, result.metric_value) for result in results if result.metric_type == "ece"]
 
     meta = record()

@@ -337,6 +337,14 @@ class TestFolder:
         with pytest.raises(MienError, match=f"num_channels: got {count}, expected 1 or 3"):
             Classifier.load(tmp_path / "model")
 
+    def test_real_numbers_may_be_written_as_whole_ones(self, tmp_path: Path) -> None:
+        saved(tmp_path / "model", "nano")
+        config = tmp_path / "model" / "config.json"
+        whole = {"hidden_dropout_prob": 0, "attention_probs_dropout_prob": 0, "initializer_range": 0}
+        config.write_text(json.dumps({**json.loads(config.read_text()), **whole}))
+        assert read_config(tmp_path / "model").hidden_dropout_prob == 0.0
+        Classifier.load(tmp_path / "model")
+
     def test_channels_of_a_timm_network_that_no_picture_has(self, tmp_path: Path) -> None:
         arguments = {"architecture": "face_cnn", "model_args": {"in_chans": 4}, "id2label": {"0": "a", "1": "b"}}
         (tmp_path / "config.json").write_text(json.dumps({"model_type": "timm_wrapper", **arguments}))

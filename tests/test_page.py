@@ -324,7 +324,7 @@ def test_the_size_of_a_picture_is_found_in_its_first_bytes(browser: Any, service
     find = "async (code) => (await import(`${location.origin}/sizes.js`)).sizeOf(await (await fetch(code)).blob())"
     with opened(browser, service) as (page, _):
         page.route("**/picture-*", lambda route: route.fulfill(body=contents[int(route.request.url[-1])]))
-        contents = []
+        contents: list[bytes] = []
         for options in kinds:
             buffer = io.BytesIO()
             Image.fromarray(pixels).save(buffer, **options)

@@ -58,6 +58,8 @@ VIT_FIELDS: dict[str, _Check] = {
 }
 """The fields of a ViT or a ViTMAE that are used, with their checks."""
 
+_REAL = ("hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range", "layer_norm_eps")
+
 # Arguments of ``timm.create_model`` that are refused: they name files, weights or addresses, or change the result.
 _OF_CREATE_MODEL = frozenset(
     {"model_name", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir",
@@ -129,16 +131,21 @@ def check_record(meta: dict[str, Any], where: str | Path) -> dict[str, Any]:
     """Checks types and ranges of the parts of ``meta.json`` that Mien uses, and returns it.
 
     Raises:
-        MienError: ``release``, ``data``, its fingerprint, ``learnt_before``, ``calibration``, its temperature, its
-            threshold or its stated accuracy has a wrong type or is out of range.
+        MienError: ``release``, ``data``, its fingerprint, ``learnt_before``, ``balance``, ``calibration``, its
+            temperature, its threshold or its stated accuracy has a wrong type or is out of range.
     """
     data, calibration = meta.get("data", {}), meta.get("calibration") or {}
     before = meta.get("learnt_before") or []
+    balance = meta.get("balance") or {"tau": 0, "offsets": {}}
     uncertain = (calibration.get("uncertain") or {}) if isinstance(calibration, dict) else {}
     fits = {
         "release": isinstance(meta.get("release", {}), dict),
         "data": isinstance(data, dict) and isinstance(data.get("fingerprint", ""), str),
         "learnt_before": isinstance(before, list) and all(isinstance(entry, dict) for entry in before),
+        "balance": isinstance(balance, dict)
+        and _number(0, 10)[0](balance.get("tau"))
+        and isinstance(balance.get("offsets"), dict)
+        and all(_number(-100, 100)[0](offset) for offset in balance["offsets"].values()),
         "calibration": isinstance(calibration, dict)
         and isinstance(uncertain, dict)
         and _is_number_or_none(calibration.get("temperature"), 1e-3, 1e3)
@@ -158,6 +165,8 @@ def _is_number_or_none(value: Any, low: float, high: float) -> bool:
 
 def _vit_fields(path: Path, values: dict[str, Any]) -> dict[str, Any]:
     fields = {name: _checked(path, name, values[name], check) for name, check in VIT_FIELDS.items() if name in values}
+    # Other tools write 0 for 0.0, which transformers refuses.
+    fields |= {name: float(fields[name]) for name in _REAL if name in fields}
     width, heads = fields.get("hidden_size", 768), fields.get("num_attention_heads", 12)
     if width % heads:
         raise MienError(f"{path}: hidden_size is {width}, expected a multiple of num_attention_heads ({heads})")

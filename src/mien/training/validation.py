@@ -174,7 +174,7 @@ def recalibrated(
         )
     divided = meta.get("balance")
     if balance is not None:
-        before = [divided["offsets"][name] if divided else 0.0 for name in classifier.names]
+        before = [divided["offsets"].get(name, 0.0) if divided else 0.0 for name in classifier.names]
         shares = class_shares(faces.part("train"), classifier.names)
         offsets = -balance * np.log(shares)
         shift_head(classifier.network, torch.from_numpy(offsets - before).float())
