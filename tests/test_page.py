@@ -322,9 +322,9 @@ def test_the_size_of_a_picture_is_found_in_its_first_bytes(browser: Any, service
         {"format": "WEBP"}, {"format": "WEBP", "lossless": True}, {"format": "WEBP", "exif": b"Exif\0\0" + bytes(8)},
     ]  # fmt: skip
     find = "async (code) => (await import(`${location.origin}/sizes.js`)).sizeOf(await (await fetch(code)).blob())"
+    contents: list[bytes] = []
     with opened(browser, service) as (page, _):
         page.route("**/picture-*", lambda route: route.fulfill(body=contents[int(route.request.url[-1])]))
-        contents: list[bytes] = []
         for options in kinds:
             buffer = io.BytesIO()
             Image.fromarray(pixels).save(buffer, **options)
