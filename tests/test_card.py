@@ -253,11 +253,14 @@ def test_a_class_name_runs_nothing_in_the_card() -> None:
 
 
 def test_the_model_index_has_the_cross_fitted_calibration_error() -> None:
-    from huggingface_hub import ModelCard
+    from huggingface_hub import ModelCard, ModelCardData
 
     def errors(meta: dict[str, Any]) -> list[tuple[str, float]]:
-        results = ModelCard(card(meta, "Mien mini")).data.eval_results
-        return [(result.metric_name, result.metric_value) for result in results if result.metric_type == "ece"]
+        data = ModelCard(card(meta, "Mien mini")).data
+        assert isinstance(data, ModelCardData) and data.eval_results
+        return [
+            (result.metric_name, result.metric_value) for result in data.eval_results if result.metric_type == "ece"
+        ]
 
     meta = record()
     scores = meta["release"]["scores"]["validation"]
