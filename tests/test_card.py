@@ -255,11 +255,12 @@ def test_a_class_name_runs_nothing_in_the_card() -> None:
 def test_the_model_index_has_the_cross_fitted_calibration_error() -> None:
     from huggingface_hub import ModelCard, ModelCardData
 
-    def errors(meta: dict[str, Any]) -> list[Any]:
+    def errors(meta: dict[str, Any]) -> list[tuple[str | None, Any]]:
         data = ModelCard(card(meta, "Mien mini")).data
-        assert isinstance(data, ModelCardData)
-        results = data.eval_results or []
-        return [(result.metric_name, result.metric_value) for result in results if result.metric_type == "ece"]
+        assert isinstance(data, ModelCardData) and data.eval_results
+        return [
+            (result.metric_name, result.metric_value) for result in data.eval_results if result.metric_type == "ece"
+        ]
 
     meta = record()
     scores = meta["release"]["scores"]["validation"]

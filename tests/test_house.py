@@ -40,7 +40,8 @@ def texts() -> Iterator[Path]:
     """Every text file that belongs to the project."""
     for name in ("src", "tests", "benchmarks", "scripts", "docs", "notebooks", ".ci", ".github"):
         yield from (path for path in (ROOT / name).rglob("*") if path.is_file() and path.suffix in TEXT)
-    yield from (path for path in ROOT.iterdir() if path.is_file() and path.suffix in TEXT)
+    # In a worktree of git, .git is a file.
+    yield from (path for path in ROOT.iterdir() if path.is_file() and path.suffix in TEXT and path.name != ".git")
 
 
 def test_every_requirement_is_pinned_to_a_version_it_allows() -> None:
