@@ -207,8 +207,8 @@ class TestFolds:
         knows.save(tmp_path / "knows", {"data": {"fingerprint": faces.fingerprint}})
         roles: dict[str, Any] = {"backbone": "nano", "teacher": [], role: str(tmp_path / "knows")}
         roles["teacher"] = [roles["teacher"]] if isinstance(roles["teacher"], str) else []
-        roles["freeze"] = {"blocks": 0}
         config = FoldsConfig(data="x", out=str(tmp_path / "folds"), folds=2, epochs=1, device="cpu", **roles)
+        config = replace(config, freeze=FreezeConfig(blocks=0))
         with pytest.raises(MienError, match=rf"--{role} .*knows: was trained on this data, so that it knows"):
             answer_folds(config)
         knows.save(

@@ -92,6 +92,14 @@ def test_a_warning_counts_other_files_but_not_junk(tmp_path: Path) -> None:
     assert faces.warnings == ("left out 2 file(s) that are no pictures, the first is b.md",)
 
 
+def test_a_warning_names_kinds_of_pictures_that_are_not_read(tmp_path: Path) -> None:
+    faces = read(tmp_path, {"a/1.png": PICTURE, "a/2.HEIC": b"x", "a/3.gif": b"x", "a/readme": b"x"})
+    assert faces.warnings == (
+        "left out 3 file(s) that are no pictures, the first is a/2.HEIC; 2 may be pictures of a kind that is not read "
+        "(.gif, .heic), save these as .png",
+    )
+
+
 def test_a_warning_names_a_file_in_the_folder_of_another_split(tmp_path: Path) -> None:
     faces = read(tmp_path, {"train/sad/PublicTest_3.png": PICTURE, "train/sad/Training_1.png": PICTURE})
     assert faces.splits.tolist() == ["validation", "train"]

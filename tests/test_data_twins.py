@@ -302,6 +302,8 @@ def test_a_class_that_cannot_be_on_both_sides(images: np.ndarray, labels: list[i
         MienError, match=r"faces\.zip: class b has \d training image\(s\), too few .* give a val/ folder"
     ):
         cut_validation(faces_of(images, labels), 0.1, seed=0)
+    with pytest.raises(MienError, match=r"class a has 1 .*, class b has 1 .*; add images of these classes"):
+        cut_validation(faces_of(noise_images(2), [0, 1]), 0.1, seed=0)
 
 
 def test_what_cannot_be_cut() -> None:

@@ -168,6 +168,14 @@ class TestRun:
         train(small(tmp_path / "run", mae_folder, epochs=1))
         assert "no validation split" in capsys.readouterr().err
 
+    def test_what_was_left_out_is_told(
+        self, monkeypatch: pytest.MonkeyPatch, mae_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        faces = replace(synthetic_faces(COUNTS), warnings=("left out 3 file(s)",))
+        monkeypatch.setattr(finetune, "read_faces", lambda source: faces)
+        finetune.prepared(small(tmp_path / "run", mae_folder), dry=True)
+        assert "left out 3 file(s)" in caplog.messages
+
     def test_no_training_images(self, monkeypatch: pytest.MonkeyPatch, mae_folder: Path, tmp_path: Path) -> None:
         monkeypatch.setattr(finetune, "read_faces", lambda source: synthetic_faces({"test": 60}))
         with pytest.raises(MienError, match="has no train split"):

@@ -27,6 +27,9 @@ SPLIT_FOLDERS: dict[str, str] = {
 }
 """Split of each folder name, in lower case; the last three are FER+'s."""
 
+UNREAD: tuple[str, ...] = (".gif", ".heic", ".heif", ".avif", ".jfif", ".jpe", ".jp2", ".jxl", ".dng")
+"""Endings of pictures that are not read from a data set, in lower case; a warning says that they are missing."""
+
 _PREFIX = re.compile(r"([A-Za-z]+)_\d")
 
 
@@ -48,7 +51,12 @@ class Files:
         """Returns a warning about the files that are no pictures, if there are any."""
         if not self.ignored:
             return []
-        return [f"left out {len(self.ignored):,} file(s) that are no pictures, the first is {self.ignored[0]}"]
+        warning = f"left out {len(self.ignored):,} file(s) that are no pictures, the first is {self.ignored[0]}"
+        unread = [path for path in self.ignored if path.lower().endswith(UNREAD)]
+        if unread:
+            endings = ", ".join(sorted({f".{path.lower().rpartition('.')[2]}" for path in unread}))
+            warning += f"; {len(unread):,} may be pictures of a kind that is not read ({endings}), save these as .png"
+        return [warning]
 
 
 @dataclass(frozen=True)

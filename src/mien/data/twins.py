@@ -215,13 +215,14 @@ def cut_validation(faces: FaceSet, fraction: float, seed: int) -> FaceSet:
     counts = np.zeros((group.max() + 1, len(faces.names)), np.int64)
     np.add.at(counts, (group, train.labels), 1)
     chosen = _choose(counts, fraction, np.random.default_rng(seed))
-    for number, name in enumerate(faces.names):
-        inside, outside = int(counts[chosen, number].sum()), int(counts[~chosen, number].sum())
-        if inside + outside and not (inside and outside):
-            raise MienError(
-                f"{faces.source}: class {name} has {inside + outside:,} training image(s), too few to cut a validation "
-                "split with copies of a photograph kept together; add images of that class or give a val/ folder"
-            )
+    inside, outside = counts[chosen].sum(0), counts[~chosen].sum(0)
+    small = np.flatnonzero((inside + outside > 0) & ((inside == 0) | (outside == 0)))
+    if len(small):
+        listed = [f"class {faces.names[k]} has {inside[k] + outside[k]:,} training image(s)" for k in small]
+        raise MienError(
+            f"{faces.source}: {', '.join(listed)}, too few to cut a validation split with copies of a photograph kept "
+            f"together; add images of {'that class' if len(small) == 1 else 'these classes'} or give a val/ folder"
+        )
     validation = np.zeros(len(faces), bool)
     validation[np.flatnonzero(faces.splits == "train")] = chosen[group]
     return replace(faces, splits=np.where(validation, "validation", faces.splits))

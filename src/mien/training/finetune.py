@@ -22,7 +22,7 @@ from mien.evaluation.choice import Choice
 from mien.files import read_json_object, write_json
 from mien.labels import FER2013, has_every_class
 from mien.locks import holds_out
-from mien.log import report, say
+from mien.log import report, say, warn
 from mien.model.backbone import Backbone
 from mien.model.classifier import Classifier
 from mien.model.freezing import check_freezing, freeze, frozen_for_good, frozen_units, table, training_mode
@@ -108,7 +108,10 @@ def prepared(
     config_as_typed, freezes_by_default = config, config.freeze.blocks is None
     config, backbone, accelerator = start(config, resume, judge=faces is None)
     with accelerator.main_process_first():  # the main process fills the cache and clears the folder for the others
-        faces = read_faces(config.data) if faces is None else faces
+        if faces is None:
+            faces = read_faces(config.data)
+            for warning in faces.warnings if on_main() else ():
+                warn(warning)
         backbone.check_cut(faces, config.seed, config.validation_fraction)
         faces = prepare_faces(faces, config)
         require_classes(faces)

@@ -29,7 +29,7 @@ from mien.evaluation.metrics import (
 )
 from mien.files import ensure_writable, write_json
 from mien.labels import positions
-from mien.log import report
+from mien.log import report, warn
 from mien.machine import versions
 from mien.model.backbone import Backbone
 from mien.model.classifier import Classifier
@@ -98,6 +98,8 @@ def faces_of(config: FoldsConfig) -> FaceSet:
     """
     start(config)
     faces = read_faces(config.data)
+    for warning in faces.warnings:
+        warn(warning)
     check_unseen(config, faces)
     return prepare_faces(faces, config)
 
