@@ -87,9 +87,13 @@ class ModelRecord:
         return None
 
     def _scores(self) -> dict[str, Any] | None:
-        """Returns macro-F1, the scores of each class and the confusion matrix of the split that was scored last."""
+        """Returns macro-F1, the scores of each class and the confusion matrix of the split that was scored last.
+
+        ``ece`` is that of the answers; on the split that fitted the temperature it is too small, and
+        ``cross_fitted_ece`` is not.
+        """
         scores = self._split()[1]
-        names = ("macro_f1", "balanced_accuracy", "ece", "per_class", "names", "confusion")
+        names = ("macro_f1", "balanced_accuracy", "ece", "cross_fitted_ece", "per_class", "names", "confusion")
         return {name: scores[name] for name in names if name in scores} if scores else None
 
     def _sure(self) -> dict[str, float] | None:
