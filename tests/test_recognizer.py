@@ -324,7 +324,7 @@ def test_a_film_has_a_record_for_every_frame(tmp_path: Path) -> None:
         list(reader.recognize_film("nowhere.mp4"))
     with pytest.raises(MienError, match="source: is a NoneType, expected a film file or the number of a camera"):
         reader.recognize_film(None)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="float"):
+    with pytest.raises(MienError, match=r"every: got 1\.5, expected a whole number of at least 1"):
         list(reader.recognize_film(path, every=1.5))  # type: ignore[arg-type]
 
 

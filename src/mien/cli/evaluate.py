@@ -98,8 +98,8 @@ def run(arguments: list[str]) -> int:
     several = len(folders) > 1
     if not several and (options.average or options.seeds):
         raise MienError(f"--{'average' if options.average else 'seeds'}: got one model, expected two or more")
-    for source in filter(None, (options.data, options.train_data)):
-        locate(source)  # before the name of the output is reported
+    if options.out is None:
+        locate(options.data)  # before its name is reported
     options.models = [Path(DEFAULT) if path is None else path for path in models]
     options.out = options.out or out_for("reports", folders)
     reports = report_folders(options.out, folders)
@@ -108,6 +108,8 @@ def run(arguments: list[str]) -> int:
         for report in [*reports, *([options.out / AVERAGE] if options.average else [])]:
             refuse_foreign(report)
             ensure_writable(report.resolve().parent)
+        for source in filter(None, (options.data, options.train_data)):
+            locate(source)  # before any model is loaded
         names = [report.name for report in reports] if several else [short_name(folders[0])]
         evaluations: list[Evaluation] = []
         records: list[dict[str, Any]] = []
