@@ -44,6 +44,7 @@ class Arm:
         features: weight of the teachers' feature maps in the loss.
         teachers: which of --teacher and --more-teachers teach; by default the first.
         split: whether several teachers divide each batch among them.
+        answers: weight in the loss of the stored answers of --answers.
         prior: how much of the classes' frequency is taken out of what the network learns (``logit_adjustment``).
         mixup: of pictures.
         wide: whether views also zoom out, around the reading crop.
@@ -60,6 +61,7 @@ class Arm:
     features: float = 0.0
     teachers: tuple[int, ...] = (0,)
     split: bool = False
+    answers: float = 0.0
     prior: float = 0.0
     mixup: float = 0.0
     wide: bool = False
@@ -92,6 +94,8 @@ TRAINED: dict[str, Arm] = {
     "second teacher": replace(BOTH, teachers=(1,)),
     "two teachers": replace(BOTH, teachers=(0, 1)),
     "two teachers, split": replace(BOTH, teachers=(0, 1), split=True),
+    "out of fold": Arm(pretrained=True, answers=0.7),
+    "both, out of fold": replace(BOTH, answers=0.3),
     "prior": replace(BOTH, prior=0.3),
     "mixed": replace(BOTH, mixup=0.3),
     "wide": replace(BOTH, wide=True),
@@ -131,8 +135,8 @@ def settings(name: str, options: argparse.Namespace, seed: int) -> TrainConfig:
     """The run of an arm.
 
     Raises:
-        MienError: there are too few epochs to release anything, too few blocks to freeze, or no such teacher or
-            autoencoder.
+        MienError: there are too few epochs to release anything, too few blocks to freeze, or no such teacher, answers
+            or autoencoder.
     """
     arm, depth = TRAINED[name], SHAPES[options.preset].depth
     if arm.released and options.epochs < 2:
@@ -144,6 +148,8 @@ def settings(name: str, options: argparse.Namespace, seed: int) -> TrainConfig:
         raise MienError(f"--more-teachers: {name} needs a second teacher; give its run")
     if arm.second_autoencoder and options.second_autoencoder is None:
         raise MienError(f"--second-autoencoder: {name} needs one; give its run")
+    if arm.answers and options.answers is None:
+        raise MienError(f"--answers: {name} needs a file of `mien folds`; give one")
     autoencoder = options.second_autoencoder if arm.second_autoencoder else options.autoencoder
     by_adamw = arm.optimizer == "adamw"
     return TrainConfig(
@@ -162,7 +168,12 @@ def settings(name: str, options: argparse.Namespace, seed: int) -> TrainConfig:
         logit_adjustment=arm.prior,
         augment=replace(AugmentConfig(mixup=arm.mixup), **WIDE) if arm.wide else AugmentConfig(mixup=arm.mixup),
         teacher=[str(run_model(teachers[number])) for number in arm.teachers] if arm.taught else [],
-        distill=DistillConfig(features=arm.features, split_batch=arm.split),
+        targets=str(options.answers) if arm.answers else None,
+        distill=DistillConfig(
+            features=arm.features,
+            split_batch=arm.split,
+            targets_weight=arm.answers or DistillConfig().targets_weight,
+        ),
         freeze=FreezeConfig(blocks=arm.blocks, release_epoch=options.epochs // 2 + 1 if arm.released else None),
         seed=seed,
         device=options.device,

@@ -16,6 +16,9 @@ Every arm sees the same number of images:
     second teacher, two teachers, two teachers, split
                    as both, taught by the second teacher, by both averaged, or by both, of whom each reads half of a
                    batch
+    out of fold    pretrained, taught by stored answers of networks that have not seen the picture (`mien folds`)
+    both, out of fold
+                   as both, and by these answers too
     prior          as both, with logit_adjustment 0.3
     mixed          as both, with mixup 0.3
     wide           as both, with views that also zoom out
@@ -81,7 +84,8 @@ Runs = list[tuple[dict[str, Any], np.ndarray]]
 
 ARMS: tuple[str, ...] = (*[name for name in TRAINED if not name.startswith("preset")], AVERAGED, TEACHER,
                          *[name for name in TRAINED if name.startswith("preset")])  # fmt: skip
-NEED_MORE = ("second teacher", "two teachers", "two teachers, split", "second autoencoder")
+NEED_MORE = ("second teacher", "two teachers", "two teachers, split", "second autoencoder", "out of fold",
+             "both, out of fold")  # fmt: skip
 DEFAULT: tuple[str, ...] = tuple(name for name in ARMS if name not in ("preset small", "preset base", *NEED_MORE))
 """The two largest presets take hours on a processor; some arms need runs that are given."""
 
@@ -289,6 +293,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--pretrain-epochs", type=int, default=10)
     parser.add_argument("--teacher", type=Path, help="the run of a teacher in place of one made here")
     parser.add_argument("--more-teachers", type=Path, nargs="+", default=[], help="runs of further teachers")
+    parser.add_argument("--answers", type=Path, help="the file of `mien folds` with answers out of fold")
     parser.add_argument("--second-autoencoder", type=Path, help="the run of another autoencoder")
     parser.add_argument("--teacher-epochs", type=int, default=12)
     return parser.parse_args()

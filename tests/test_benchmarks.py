@@ -117,6 +117,7 @@ class TestRecipes:
         monkeypatch.setattr(sys, "argv", command)
         parsed = recipes.parse()
         parsed.autoencoder, parsed.teacher = tmp_path / "autoencoder", tmp_path / "teacher"
+        parsed.answers = tmp_path / "answers.safetensors"
         parsed.more_teachers, parsed.second_autoencoder = [tmp_path / "other"], tmp_path / "second"
         return parsed
 
@@ -143,6 +144,8 @@ class TestRecipes:
                 ["second teacher", "two teachers", "two teachers, split", "second autoencoder"],
                 pretrained | {"teacher", "distill"},
             ),
+            "out of fold": pretrained | {"targets", "distill"},
+            "both, out of fold": pretrained | {"targets", "teacher", "distill"},
             "prior": pretrained | {"teacher", "distill", "logit_adjustment"},
             "mixed": pretrained | {"teacher", "distill", "augment"},
             "wide": pretrained | {"teacher", "distill", "augment"},
@@ -182,6 +185,7 @@ class TestRecipes:
             ({"arms": ["scratch", "frozen 8"], "preset": "nano"}, "--preset nano: has 4 blocks, too few for frozen 8"),
             ({"arms": ["masked", "averaged"]}, "--arms averaged: .* give --arms scratch averaged"),
             ({"arms": ["two teachers"], "more_teachers": []}, "--more-teachers: two teachers needs a second teacher"),
+            ({"arms": ["out of fold"], "answers": None}, "--answers: out of fold needs a file of `mien folds`"),
             ({"arms": ["second autoencoder"], "second_autoencoder": None}, "--second-autoencoder: .* give its run"),
         ):
             with pytest.raises(MienError, match=message):
