@@ -226,7 +226,7 @@ def walk(commands: str, folder: Path) -> Iterator[Step]:
         output, code = run(command, folder, environment)
         seconds = time.perf_counter() - started
         answer = output.decode("utf-8", "replace").rstrip().replace(str(folder), "FOLDER")
-        for place, name in ((sys.prefix, "ENVIRONMENT"), (str(Path.home()), "~")):
+        for place, name in ((sys.prefix, "ENVIRONMENT"), (str(ROOT), "CHECKOUT"), (str(Path.home()), "~")):
             answer = answer.replace(place, name)
         step = Step(command, answer, code, seconds)
         print(step.markdown(), flush=True)
