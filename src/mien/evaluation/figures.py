@@ -14,7 +14,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
 from mien.evaluation.calibration import RiskCoverage, Threshold
-from mien.evaluation.choice import Choice
+from mien.evaluation.choice import CRITERIA, Choice
 from mien.evaluation.metrics import Reliability
 from mien.evaluation.style import (
     LIGHT,
@@ -221,7 +221,7 @@ def balance_lines(
     figure = blank_figure((6.6, 4.6), theme)
     axes = style_axes(figure.add_subplot(), theme)
     lines = {"accuracy": theme.first, "balanced_accuracy": theme.second, "macro_f1": theme.faint}
-    titles = [title.replace("_", " ").replace("macro f1", "macro-F1") for title in lines]
+    titles = [CRITERIA[name] for name in lines]
     for rows, dash in ((whole, "-"), *([(clean, (0, (4, 2)))] if clean else [])):
         for (key, colour), title in zip(lines.items(), titles, strict=True):
             taus, scores = [row["tau"] for row in rows], [row[key] for row in rows]
@@ -231,7 +231,7 @@ def balance_lines(
     axes.set_ylabel("score")
     set_title(axes, "Solid: all pictures. Dashed: without twins" if clean else "All pictures", theme, bold=False)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
-    axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], integer=False))
+    axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.grid(color=theme.grid)
     legend_above(figure, axes, theme, titles)
