@@ -7,6 +7,7 @@ import re
 from contextlib import suppress
 from html.parser import HTMLParser
 from typing import Any, cast
+from urllib.parse import urljoin, urlsplit
 
 import pytest
 import schemathesis
@@ -132,9 +133,28 @@ def test_the_page_of_the_description_needs_nothing_from_elsewhere() -> None:
         for target in links.targets:
             if target.startswith("#"):
                 assert target[1:] in links.ids, target
-            elif target != "/":
-                assert target.startswith("/") and test_client.get(target).status_code == 200, target
+            else:
+                assert_below_any_path(test_client, "/docs", target)
         assert "curl -F pictures=@photo.jpg http://127.0.0.1:8000/v1/recognize" in page.text
+
+
+def assert_below_any_path(test_client: TestClient, page: str, target: str) -> None:
+    """Checks that a link of a page leads to an address of the service where a proxy serves that below a path, too."""
+    assert not target.startswith("/"), target
+    address = urlsplit(urljoin(f"http://proxy/faces{page}", target)).path
+    assert address.startswith("/faces/"), target
+    assert test_client.get(address.removeprefix("/faces")).status_code == 200, target
+
+
+def test_the_model_card_is_a_page_below_any_path() -> None:
+    with client() as test_client:
+        page = test_client.get("/v1/model/card", headers={"accept": "text/html"})
+        links = Links()
+        links.feed(page.text)
+        own = [target for target in links.targets if not target.startswith(("#", "http"))]
+        assert page.status_code == 200 and any(target.endswith("docs.css") for target in own)
+        for target in own:
+            assert_below_any_path(test_client, "/v1/model/card", target)
 
 
 def nearly(first: Any, second: Any) -> bool:
@@ -164,6 +184,6 @@ def test_the_examples_are_real_answers(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_markdown_of_a_model_cannot_bring_html() -> None:
-    page = reference.markdown_page("---\na: b\n---\n# T\n<script>x</script>\n[a](javascript:x)\n", "<T>")
+    page = reference.markdown_page("---\na: b\n---\n# T\n<script>x</script>\n[a](javascript:x)\n", "<T>", "./")
     assert "<script>" not in page and "javascript:" not in page.replace("[a](javascript:x)", "") and "&lt;T&gt;" in page
     assert "a: b" not in page

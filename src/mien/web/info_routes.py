@@ -69,7 +69,7 @@ async def model_card(
     if text is None:
         raise Problem("not-found", "the model has no card; a folder that `mien pack` wrote has one")
     if format == "html" or (format is None and "text/html" in request.headers.get("accept", "")):
-        return HTMLResponse(reference.markdown_page(text, "Model card"))
+        return HTMLResponse(reference.markdown_page(text, "Model card", root="../../"))
     return Response(text, media_type=MARKDOWN)
 
 

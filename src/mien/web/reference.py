@@ -54,25 +54,32 @@ def page(document: Mapping[str, Any]) -> str:
     )
     body = (
         f"<h1>{escape(info['title'])} {escape(info['version'])}</h1>{_markdown.render(info['description'])}"
-        f'<p>The same as <a href="/openapi.json">OpenAPI {escape(document["openapi"])}</a>; '
-        f'<a href="/">the page</a>.</p>'
+        f'<p>The same as <a href="openapi.json">OpenAPI {escape(document["openapi"])}</a>; '
+        f'<a href="./">the page</a>.</p>'
         f"<nav><ul>{entries}</ul></nav>{''.join(_section(*parts) for parts in operations)}<h2>Problems</h2>{problems}"
     )
     return _whole("Mien: the service", body)
 
 
-def markdown_page(text: str, title: str) -> str:
-    """Returns Markdown as a page; HTML in it is shown as text, and a YAML header is left out."""
+def markdown_page(text: str, title: str, root: str) -> str:
+    """Returns Markdown as a page; HTML in it is shown as text, and a YAML header is left out.
+
+    Args:
+        text: the Markdown.
+        title: of the page.
+        root: of the service as seen from the page, such as ``../../``, since a proxy may serve it below a path.
+    """
     if text.startswith("---\n"):
         text = text.partition("\n---\n")[2]
-    return _whole(title, _markdown.render(text))
+    return _whole(title, _markdown.render(text), root)
 
 
-def _whole(title: str, body: str) -> str:
+def _whole(title: str, body: str, root: str = "./") -> str:
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<link rel="stylesheet" href="/docs.css"></head><body><main>{body}</main></body></html>\n'
+        f'<link rel="icon" href="{root}icon.svg" type="image/svg+xml"><link rel="stylesheet" href="{root}docs.css">'
+        f"</head><body><main>{body}</main></body></html>\n"
     )
 
 
