@@ -91,6 +91,7 @@ TRAINED: dict[str, Arm] = {
     "distilled": Arm(taught=True),
     "hints": Arm(taught=True, features=3.0),
     "both": BOTH,
+    "no maps": replace(BOTH, features=0.0),
     "second teacher": replace(BOTH, teachers=(1,)),
     "two teachers": replace(BOTH, teachers=(0, 1)),
     "two teachers, split": replace(BOTH, teachers=(0, 1), split=True),

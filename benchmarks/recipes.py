@@ -13,6 +13,7 @@ Every arm sees the same number of images:
     distilled      fresh weights, taught by the answers of a small convolutional network as well
     hints          fresh weights, taught by its answers and by its feature maps
     both           pretrained, and taught by answers and maps
+    no maps        as both, taught by answers alone
     second teacher, two teachers, two teachers, split
                    as both, taught by the second teacher, by both averaged, or by both, of whom each reads half of a
                    batch

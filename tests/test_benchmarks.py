@@ -140,6 +140,7 @@ class TestRecipes:
             "distilled": {"teacher"},
             "hints": {"teacher", "distill"},
             "both": pretrained | {"teacher", "distill"},
+            "no maps": pretrained | {"teacher"},
             **dict.fromkeys(
                 ["second teacher", "two teachers", "two teachers, split", "second autoencoder"],
                 pretrained | {"teacher", "distill"},
