@@ -136,15 +136,22 @@ def test_an_onnx_file_that_answers_otherwise_is_not_packed(
         return original(classifier)
 
     monkeypatch.setattr(exporting, "onnx_model", other)
-    with pytest.raises(MienError, match="probabilities differ from PyTorch's"):
+    with pytest.raises(MienError, match="probabilities differ from PyTorch's") as caught:
         pack(run, tmp_path / "packed", faces)
-    assert not (tmp_path / "packed").exists()
+    assert str(caught.value).startswith(f"{run}: "), "names no temporary folder"
+    assert "`mien export` takes a larger --tolerance" in str(caught.value), "this command has no such option"
+    assert not list(tmp_path.iterdir())
 
 
-def test_a_model_that_is_too_large_is_refused(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_is_too_large_is_refused_before_the_data_is_read(
+    run: Path, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr("mien.export.pack.LARGEST_WEIGHTS", 2**20)
-    with pytest.raises(MienError, match=r"take 1\.\d MiB in half precision, expected at most 1; distil"):
-        pack(run, tmp_path / "packed", draw_faces(14, 14, 14, seed=0))
+    monkeypatch.setattr("mien.data.read.read_faces", lambda *_: pytest.fail("read the data"))
+    assert main(["pack", str(run), "--data", str(archive), "--out", str(tmp_path / "packed")]) == 2
+    error = capsys.readouterr().err
+    assert f"{run}: its weights take 1.6 MiB in half precision, expected at most 1; distil" in error
+    assert not (tmp_path / "packed").exists()
 
 
 def test_a_split_that_is_missing_is_told_first(run: Path, tmp_path: Path) -> None:

@@ -106,15 +106,11 @@ def pack(
     with atomic_folder(out, check=lambda former: refuse_unknown(former, FILES, "pack")) as temporary:
         trained.write(temporary, record, _own_sketches(trained, out, faces), half=True)
         weights = temporary / "model.safetensors"
-        if weights.stat().st_size > LARGEST_WEIGHTS:
-            raise MienError(
-                f"{run}: its weights take {weights.stat().st_size / 2**20:.1f} MiB in half precision, expected at most "
-                f"{LARGEST_WEIGHTS >> 20}; distil it into a smaller preset"
-            )
+        _refuse_large(run, weights.stat().st_size)
         packed = Classifier.load(temporary)
         training = trained_on(faces, trained)
         scores = {split: scores_on(packed, faces, split, training, str(run)) for split in splits}
-        parity = write_onnx(temporary, faces, splits[0], int8=int8)
+        parity = write_onnx(temporary, faces, splits[0], int8=int8, name=str(run))
         meta = packed.meta()
         meta["release"] = {
             "mien": mien.__version__,
@@ -171,6 +167,7 @@ def packable(
     refuse_inputs(out, [model_folder(run)])
     refuse_others(out, FILES, "pack")
     trained = Classifier.load(run)
+    _refuse_large(run, 2 * sum(parameter.numel() for parameter in trained.network.parameters()))
     record = trained.meta()
     if "names" not in record or not {"source", "fingerprint", "images"} <= record.get("data", {}).keys():
         raise MienError(
@@ -180,6 +177,15 @@ def packable(
     if reading_crop is not None:
         trained = replace(trained, preprocessing=replace(trained.preprocessing, crop=reading_crop))
     return trained, record, origin(trained.folder or run)
+
+
+def _refuse_large(run: Path, size: int) -> None:
+    """Raises MienError if half-precision weights of ``size`` bytes are larger than ``LARGEST_WEIGHTS``."""
+    if size > LARGEST_WEIGHTS:
+        raise MienError(
+            f"{run}: its weights take {size / 2**20:.1f} MiB in half precision, expected at most "
+            f"{LARGEST_WEIGHTS >> 20}; distil it into a smaller preset, or write its ONNX file alone by `mien export`"
+        )
 
 
 def without_folders(record: Any) -> Any:
@@ -219,8 +225,8 @@ def _own_sketches(trained: Classifier, out: Path, faces: FaceSet) -> Sketches | 
     return sketches
 
 
-def write_onnx(folder: Path, faces: FaceSet, split: str, *, int8: bool) -> dict[str, Any]:
-    """Writes the ONNX files of a model into its folder.
+def write_onnx(folder: Path, faces: FaceSet, split: str, *, int8: bool, name: str) -> dict[str, Any]:
+    """Writes the ONNX files of a model into its folder, which is a temporary one: messages say ``name`` in its place.
 
     Returns:
         ``split``, and ``tolerance``, ``engines`` and ``int8`` of ``parity.json``.
@@ -229,12 +235,15 @@ def write_onnx(folder: Path, faces: FaceSet, split: str, *, int8: bool) -> dict[
         MienError: ``mien.export.export.export`` refuses them.
     """
     exported = folder / "exported"
-    report = export(folder, exported, faces=faces, split=split, int8=int8).report
-    for name in ONNX_FILES:
-        if (exported / name).is_file():
-            (exported / name).replace(folder / name)
+    try:
+        report = export(folder, exported, faces=faces, split=split, int8=int8).report
+    except MienError as error:
+        raise MienError(str(error).replace(str(folder), name)) from error
+    for file in ONNX_FILES:
+        if (exported / file).is_file():
+            (exported / file).replace(folder / file)
     shutil.rmtree(exported)
-    return {"split": split, **{name: report[name] for name in ("tolerance", "engines", "int8")}}
+    return {"split": split, **{field: report[field] for field in ("tolerance", "engines", "int8")}}
 
 
 def scores_on(
