@@ -68,6 +68,7 @@ def average(evaluations: Sequence[Evaluation]) -> Evaluation:
         if len(scalings) == len(evaluations)
         else None,
         shares=None if any(evaluation.shares is None for evaluation in evaluations) else first.shares,
+        balanced_by=tuple(dict.fromkeys(name for evaluation in evaluations for name in evaluation.balanced_by)),
         uncertain=None,
         parameters=_sum([evaluation.parameters for evaluation in evaluations]),
         seconds=_sum([evaluation.seconds for evaluation in evaluations]),
