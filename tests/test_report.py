@@ -771,5 +771,7 @@ def test_models_are_paired_picture_by_picture() -> None:
     average_evaluation = average(evaluations)
     text = pairs_text(paired_tests([*evaluations, average_evaluation]))
     assert "a against c: only the first is right on 3 pictures, only the second on 0, p = 0.25" in text
+    assert "These are 6 tests, and p is not corrected for their number: at .05 in all, a p below 0.0083 holds" in text
+    assert "corrected" not in pairs_text(paired_tests(evaluations[:2])), "one test needs no correction"
     with pytest.raises(MienError, match="differ in averaged"):
         compare_runs([evaluations[0].metrics(), average_evaluation.metrics()])

@@ -151,12 +151,19 @@ def paired_tests(evaluations: Sequence[Evaluation]) -> list[dict[str, Any]]:
 
 
 def pairs_text(pairs: Sequence[dict[str, Any]]) -> str:
-    """``paired_tests`` as lines of text."""
-    return "\n".join(
+    """``paired_tests`` as lines of text; several come with the p that holds for all (Bonferroni)."""
+    count = len(pairs)
+    lines = [
         f"{pair['models'][0]} against {pair['models'][1]}: only the first is right on {pair['b']:,} pictures, only the "
         f"second on {pair['c']:,}, p = {pair['p']:.2g} (McNemar, over pictures: it says nothing of other seeds)"
         for pair in pairs
-    )
+    ]
+    if count > 1:
+        lines.append(
+            f"These are {count} tests, and p is not corrected for their number: at .05 in all, a p below "
+            f"{0.05 / count:.2g} holds (Bonferroni)."
+        )
+    return "\n".join(lines)
 
 
 def _spread(scores: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
