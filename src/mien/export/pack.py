@@ -205,9 +205,13 @@ def without_folders(record: Any) -> Any:
 
 
 def _robustness(packed: Classifier, faces: FaceSet, record: Mapping[str, Any]) -> dict[str, Any]:
-    """Measures robustness, or copies it from an earlier package on this data: a temperature changes no label."""
-    earlier = record.get("release", {}).get("robustness")
-    if isinstance(earlier, dict) and record.get("data", {}).get("fingerprint") == faces.fingerprint:
+    """Measures robustness, or copies it from an earlier package scored on this data: a temperature changes no label."""
+    release = record.get("release", {})
+    earlier, scores = release.get("robustness"), release.get("scores")
+    parts = scores.values() if isinstance(scores, dict) else ()
+    scored_on = [part.get("data") for part in parts if isinstance(part, dict)]
+    is_same_data = any(isinstance(data, dict) and data.get("fingerprint") == faces.fingerprint for data in scored_on)
+    if isinstance(earlier, dict) and is_same_data:
         return earlier
     rows = robustness(packed, faces, ROBUSTNESS_SPLIT) if faces.has(ROBUSTNESS_SPLIT) else []
     return {"split": ROBUSTNESS_SPLIT, "rows": rows}
