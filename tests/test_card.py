@@ -212,6 +212,13 @@ def test_the_card_says_whether_colour_is_read(grey: bool | None, word: str) -> N
     assert "48x48 pixels, grey |" in card(record())  # FER2013's networks from before this was recorded
 
 
+def test_the_size_of_a_timm_network_is_that_of_its_pictures() -> None:
+    meta = record()
+    meta["release"]["architecture"] = {"model_type": "timm_wrapper", "architecture": "resnet18", "parameters": 5}
+    meta["release"]["reading"] = {"image_size": 32, "face_size": 32, "grey": False}
+    assert "| input | one upright face, 32x32 pixels, colour |" in card(meta)
+
+
 def test_twins_are_counted() -> None:
     assert "1 of the 7 pictures of the validation split (14.3%) have a twin in the training split" in card(record())
     approximate = record()

@@ -263,10 +263,10 @@ def _input(shape: Mapping[str, Any], reading: Mapping[str, Any], is_fer2013: boo
     """
     grey = reading.get("grey", True if is_fer2013 else None)
     colour = "" if grey is None else "grey" if grey else "colour"
-    size, whole = shape.get("image_size", "?"), reading.get("face_size")
-    if whole is None or whole == reading["image_size"]:
+    # The configuration of a timm network has no size.
+    size, whole = reading.get("image_size") or shape.get("image_size", "?"), reading.get("face_size")
+    if whole is None or whole == size:
         return f"one upright face, {size}x{size} pixels{colour and f', {colour}'}"
-    size = reading["image_size"]
     return (
         f"one upright face, brought to {whole}x{whole} pixels, of which the {size}x{size} in the middle are read"
         f"{colour and f'; {colour}'}"
