@@ -61,6 +61,9 @@ def test_what_is_packed_is_what_is_scored_and_holds_no_face(run: Path, archive: 
     for name in ("model.onnx", "model.int8.onnx"):
         hashes = {key: value for key, value in OnnxEngine(out / name, "cpu", 1).metadata.items() if "sha256" in key}
         assert hashes == {"weights_sha256": release["sha256"]}, "no hash of a file that packing changes afterwards"
+    assert release["files"] == {
+        name: (out / name).stat().st_size for name in sorted(FILES - {"meta.json", "README.md"})
+    }, "meta.json grows by this list, and README.md is made from it"
     assert list(release["scores"]) == ["validation", "test"]
     assert release["onnx"]["split"] == "validation" and release["onnx"]["engines"]["ONNX"]["largest_difference"] <= 1e-4
     faces = draw_faces(14, 14, 14, seed=0).part("test")

@@ -72,8 +72,8 @@ def pack(
     """Writes a folder for ``mien predict``, ``mien evaluate`` and ``transformers.pipeline``.
 
     It holds ``config.json``, ``model.safetensors`` in half precision, ``preprocessor_config.json``, ``model.onnx``,
-    with ``int8`` also ``model.int8.onnx``, ``meta.json``: that of the run, with a ``release`` that lists the files,
-    the scores, and the runs behind the model, and ``README.md``, the model card.
+    with ``int8`` also ``model.int8.onnx``, ``meta.json``: that of the run, with a ``release`` that lists the other
+    files, the scores, and the runs behind the model, and ``README.md``, the model card.
 
     Args:
         run: the folder of a run, or its model folder.
@@ -121,7 +121,9 @@ def pack(
                 "face_size": packed.preprocessing.face_size,
                 "grey": reads_luma(packed.network, packed.preprocessing),
             },
-            "files": {path.name: path.stat().st_size for path in sorted(temporary.iterdir())},
+            "files": {
+                path.name: path.stat().st_size for path in sorted(temporary.iterdir()) if path.name != "meta.json"
+            },
             "sha256": sha256_of(weights),
             "scores": scores,
             "onnx": parity,
