@@ -162,6 +162,26 @@ def test_nothing_of_fer2013_is_said_of_other_data() -> None:
     assert "license: other" in card(foreign_record)
 
 
+def test_scores_on_another_set_are_not_called_those_of_training() -> None:
+    from huggingface_hub import ModelCard, ModelCardData
+
+    meta = record()
+    meta["release"]["scores"]["validation"]["data"] = {"source": "/mine/other-faces.zip", "fingerprint": "ef" * 32}
+    text = card(meta)
+    assert (
+        "validation split of other-faces.zip, which is another set than that of training and chose nothing: 7" in text
+    )
+    assert "The validation split of other-faces.zip with changed pictures" in text
+    assert "1 of the 7 pictures of the validation split of other-faces.zip (14.3%) have a twin" in text
+    assert "ECE, 15 bins, temperature fitted on the set of training |" in text
+    assert "/mine" not in text and "PublicTest)" not in text and "which chose" not in text
+    data = ModelCard(text).data
+    assert isinstance(data, ModelCardData) and data.eval_results and data.datasets == ["fer2013"]
+    assert {result.dataset_type for result in data.eval_results} == {"other-faces.zip"}
+    meta["release"]["scores"]["validation"]["data"] = {"source": "renamed.zip", "fingerprint": "ab" * 32}
+    assert card(meta) == card(record()), "the same pictures under another name"
+
+
 def test_no_temperature_is_claimed_that_was_not_fitted() -> None:
     text = card(other_record())
     assert "calibrated" not in text and "temperature scaling" not in text and "temperature fitted on" not in text
@@ -190,6 +210,13 @@ def test_the_card_says_whether_colour_is_read(grey: bool | None, word: str) -> N
     meta["release"]["reading"]["face_size"] = 56
     assert f"in the middle are read{word and f'; {word}'} |" in card(meta)
     assert "48x48 pixels, grey |" in card(record())  # FER2013's networks from before this was recorded
+
+
+def test_the_size_of_a_timm_network_is_that_of_its_pictures() -> None:
+    meta = record()
+    meta["release"]["architecture"] = {"model_type": "timm_wrapper", "architecture": "resnet18", "parameters": 5}
+    meta["release"]["reading"] = {"image_size": 32, "face_size": 32, "grey": False}
+    assert "| input | one upright face, 32x32 pixels, colour |" in card(meta)
 
 
 def test_twins_are_counted() -> None:

@@ -364,6 +364,8 @@ def test_reports_of_several_models_have_names_of_their_own() -> None:
     assert report_folders(out, [Path("runs/a/model")]) == [out]
     folders = [Path("runs/a/model"), Path("runs/b"), Path("other/a/model"), Path("a")]
     assert report_folders(out, folders) == [out / "a", out / "b", out / "a-again-1", out / "a-again-2"]
+    folders = [Path("a-again-1"), Path("a"), Path("x/a"), Path("x/A")]
+    assert report_folders(out, folders) == [out / "a-again-1", out / "a", out / "a-again-2", out / "A-again-3"]
     average_folders = report_folders(out, [Path("average"), Path("runs/average/model")])
     assert average_folders == [out / "average-again-1", out / "average-again-2"], "average is the report of the average"
 
@@ -642,6 +644,37 @@ def test_evaluate_never_replaces_what_is_no_report(
     assert main(["evaluate", str(model), *arguments]) == 2
     assert "thesis.txt" in one_line(capsys.readouterr().err)
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
+
+
+def test_evaluate_of_several_models_replaces_no_file_of_others(
+    drawn_archive: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("models.csv", "summary.json"):
+        out = tmp_path / name.replace(".", "-")
+        out.mkdir()
+        (out / name).write_text("{}")
+        arguments = ["--data", str(drawn_archive), "--split", "test", "--out", str(out)]
+        capsys.readouterr()
+        assert main(["evaluate", str(model), str(model), *arguments]) == 2
+        assert f"{out}: holds {name}, which no evaluation of several" in one_line(capsys.readouterr().err)
+        assert [path.name for path in out.iterdir()] == [name] and (out / name).read_text() == "{}"
+
+
+def test_seeds_of_other_sizes_lose_no_table(
+    drawn_archive: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from mien.labels import FER2013
+    from mien.model.classifier import Classifier
+    from mien.model.vit import build
+
+    network, preprocessing = build("mini", FER2013, grey=True)
+    Classifier(network, preprocessing, FER2013).save(tmp_path / "larger" / "model", {})
+    capsys.readouterr()
+    arguments = ["--data", str(drawn_archive), "--split", "test", "--out", str(tmp_path / "out"), "--seeds"]
+    assert main(["evaluate", str(model), str(tmp_path / "larger"), *arguments]) == 2
+    assert "--seeds: the networks differ in size" in capsys.readouterr().err
+    rows = json.loads((tmp_path / "out" / "summary.json").read_text())["rows"]
+    assert [row["kind"] for row in rows] == ["model", "model"] and (tmp_path / "out" / "models.tex").is_file()
 
 
 def test_predict_gives_a_record_for_every_picture(

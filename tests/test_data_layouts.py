@@ -109,7 +109,8 @@ def test_a_warning_names_a_file_in_the_folder_of_another_split(tmp_path: Path) -
 def test_counts_are_held_against_the_official_ones(tmp_path: Path) -> None:
     faces = read(tmp_path, {"train/sad/Training_1.png": PICTURE, "test/sad/PrivateTest_1.png": PICTURE})
     assert faces.warnings == (
-        "the counts differ from FER2013's official ones: train 1 instead of 28,709, test 1 instead of 3,589",
+        "named as in FER2013, but with other counts: train 1 instead of 28,709, test 1 instead of 3,589; expected of "
+        "another set or a part of FER2013, else get it again",
     )
 
 

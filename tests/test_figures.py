@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from itertools import pairwise
 from typing import Any, get_args
 
 import matplotlib
@@ -260,6 +261,16 @@ def test_curves_of_odd_histories_draw(rows: list[dict[str, Any]]) -> None:
 
 def test_a_sheet_takes_one_picture_and_colour() -> None:
     assert png(picture_sheet(np.zeros((1, 8, 8, 3), np.uint8), ["one"]), dpi=30)
+
+
+def test_captions_of_long_names_stay_below_their_pictures() -> None:
+    caption = "happily surprised woman, predicted\n" + "x" * 40 + ", 88.1 %"
+    figure = picture_sheet(np.zeros((4, 8, 8), np.uint8), ["angry, predicted\nsad, 88.1 %"] * 3 + [caption])
+    assert figure.axes[0].get_xlabel() == "angry, predicted\nsad, 88.1 %"
+    assert figure.axes[3].get_xlabel().startswith("happily surprised\nwoman, predicted\nx")
+    png(figure, dpi=50)
+    boxes = [axes.xaxis.label.get_window_extent() for axes in figure.axes]
+    assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
 
 
 def test_many_classes_draw() -> None:

@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 from mien.cli import main
 from mien.data.clean import sketch
 from mien.data.drawn import draw_faces, write_archive
+from mien.data.faces import FaceSet
 from mien.errors import MienError
 from mien.export import export as exporting
 from mien.export.card import card
@@ -57,6 +58,12 @@ def test_what_is_packed_is_what_is_scored_and_holds_no_face(run: Path, archive: 
     assert (out / "README.md").read_text(encoding="utf-8") == card(read_json_object(out / "meta.json"), "packed")
     assert load_file(out / FINGERPRINTS)["codes"].shape == (7, 32)
     release = read_json_object(out / "meta.json")["release"]
+    for name in ("model.onnx", "model.int8.onnx"):
+        hashes = {key: value for key, value in OnnxEngine(out / name, "cpu", 1).metadata.items() if "sha256" in key}
+        assert hashes == {"weights_sha256": release["sha256"]}, "no hash of a file that packing changes afterwards"
+    assert release["files"] == {
+        name: (out / name).stat().st_size for name in sorted(FILES - {"meta.json", "README.md"})
+    }, "meta.json grows by this list, and README.md is made from it"
     assert list(release["scores"]) == ["validation", "test"]
     assert release["onnx"]["split"] == "validation" and release["onnx"]["engines"]["ONNX"]["largest_difference"] <= 1e-4
     faces = draw_faces(14, 14, 14, seed=0).part("test")
@@ -118,6 +125,25 @@ def test_a_damaged_record_of_a_teacher_costs_no_scores(
         pack(tmp_path / "first", tmp_path / "packed", draw_faces(14, 14, 14, seed=0))
 
 
+def test_robustness_on_another_set_is_measured_again(run: Path, tmp_path: Path) -> None:
+    first, second = draw_faces(14, 14, 14, seed=0), draw_faces(14, 14, 14, seed=2)
+    own = shutil.copytree(run, tmp_path / "own" / "model")
+    meta = read_json_object(own / "meta.json")
+    meta["data"]["fingerprint"] = first.fingerprint
+    write_json(own / "meta.json", meta)
+
+    def rows(model: Path, name: str, faces: FaceSet) -> list[dict[str, Any]]:
+        return read_json_object(pack(model, tmp_path / name, faces) / "meta.json")["release"]["robustness"]["rows"]
+
+    expected = rows(own, "first", first)
+    elsewhere = rows(own, "second", second)
+    assert elsewhere != expected
+    assert rows(tmp_path / "second", "again", first) == expected, "not what the other set gave"
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("mien.export.pack.robustness", lambda *_: pytest.fail("measured again"))
+        assert rows(tmp_path / "first", "same", first) == expected, "the same weights on the same pictures"
+
+
 def test_nothing_else_is_lost(run: Path, archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "photos").mkdir()
     assert main(["pack", str(run), "--data", str(archive), "--out", str(tmp_path)]) == 2
@@ -136,15 +162,22 @@ def test_an_onnx_file_that_answers_otherwise_is_not_packed(
         return original(classifier)
 
     monkeypatch.setattr(exporting, "onnx_model", other)
-    with pytest.raises(MienError, match="probabilities differ from PyTorch's"):
+    with pytest.raises(MienError, match="probabilities differ from PyTorch's") as caught:
         pack(run, tmp_path / "packed", faces)
-    assert not (tmp_path / "packed").exists()
+    assert str(caught.value).startswith(f"{run}: "), "names no temporary folder"
+    assert "`mien export` takes a larger --tolerance" in str(caught.value), "this command has no such option"
+    assert not list(tmp_path.iterdir())
 
 
-def test_a_model_that_is_too_large_is_refused(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_is_too_large_is_refused_before_the_data_is_read(
+    run: Path, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr("mien.export.pack.LARGEST_WEIGHTS", 2**20)
-    with pytest.raises(MienError, match=r"take 1\.\d MiB in half precision, expected at most 1; distil"):
-        pack(run, tmp_path / "packed", draw_faces(14, 14, 14, seed=0))
+    monkeypatch.setattr("mien.data.read.read_faces", lambda *_: pytest.fail("read the data"))
+    assert main(["pack", str(run), "--data", str(archive), "--out", str(tmp_path / "packed")]) == 2
+    error = capsys.readouterr().err
+    assert f"{run}: its weights take 1.6 MiB in half precision, expected at most 1; distil" in error
+    assert not (tmp_path / "packed").exists()
 
 
 def test_a_split_that_is_missing_is_told_first(run: Path, tmp_path: Path) -> None:

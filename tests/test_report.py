@@ -236,11 +236,62 @@ def test_the_page_says_what_a_balance_would_trade(tmp_path: Path) -> None:
     assert balance["whole"][0]["accuracy"] == own.whole["accuracy"]
     write_report(tmp_path / "own", own)
     assert "Rare expressions: what a balance would trade" in page_of(tmp_path / "own").text
+    assert "0 leaves the answers as they are, 1 aims at balanced accuracy" in page_of(tmp_path / "own").text.replace(
+        "\n", " "
+    )
     elsewhere = evaluate(Fixed(NAMES, answers, meta={"data": {"fingerprint": "other"}}), data, "test", training=None)
     assert elsewhere.metrics()["balance"] is None, "the shares of other data are not those of training"
     write_report(tmp_path / "elsewhere", elsewhere)
     assert "what a balance would trade" not in page_of(tmp_path / "elsewhere").text
     assert not (tmp_path / "elsewhere" / "balance.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("record", "before", "pack"),
+    [
+        ({"config": {"resample": 0.5, "logit_adjustment": 0.0}}, ["resample 0.5"], "--balance TAU makes such a model"),
+        (
+            {"config": {"class_weights": True, "logit_adjustment": 0.3}},
+            ["class_weights", "logit_adjustment 0.3"],
+            "makes such a model",
+        ),
+        ({"balance": {"tau": 0.8, "offsets": {}}}, ["mien pack --balance 0.8"], "replaces the one of this model"),
+    ],
+)
+def test_the_page_says_what_balances_the_answers_already(
+    record: dict[str, Any], before: list[str], pack: str, tmp_path: Path
+) -> None:
+    data = dataclasses.replace(faces([0, 0, 0, 1, 1, 2] * 2), splits=np.array(["train"] * 6 + ["test"] * 6))
+    meta = {"data": {"fingerprint": "abc123"}, **record}
+    own = evaluate(Fixed(NAMES, logits([0, 1, 2, 0, 2, 1]), meta=meta), data, "test", training=None)
+    assert own.metrics()["balance"]["balanced_by"] == before
+    assert average([own, own]).balanced_by == tuple(before)
+    write_report(tmp_path / "out", own)
+    text = page_of(tmp_path / "out").text.replace("\n", " ")
+    assert f"less than 1 aims at balanced accuracy, as {' and '.join(before)} has made up" in text and pack in text
+    write_report(tmp_path / "average", average([own, own]))
+    assert "makes such a model" not in page_of(tmp_path / "average").text, "an average is no model to pack"
+
+
+def test_equal_shares_have_nothing_to_trade(tmp_path: Path) -> None:
+    data = dataclasses.replace(faces([0, 1, 2, 0, 1, 2] * 2), splits=np.array(["train"] * 6 + ["test"] * 6))
+    meta = {"data": {"fingerprint": "abc123"}}
+    own = evaluate(Fixed(NAMES, logits([0, 1, 2, 0, 2, 1]), meta=meta), data, "test", training=None)
+    assert own.metrics()["balance"] is None
+    write_report(tmp_path / "out", own)
+    assert "rarest expression" not in page_of(tmp_path / "out").text
+
+
+def test_scaling_may_change_the_answer_of_a_mean(tmp_path: Path) -> None:
+    single = scaled("test")
+    write_report(tmp_path / "single", single)
+    assert "never the answer" in page_of(tmp_path / "single").text
+    write_report(tmp_path / "average", average([single, single]))
+    assert "may change which answer their mean gives" in page_of(tmp_path / "average").text
+    scores = np.array([[[6.0, 0.0, 5.0]], [[0.0, 6.0, 5.0]]])  # each surest of another class, both nearly of the third
+    answers = [evaluate(Fixed(NAMES, part * factor, meta=META), faces([0]), "test", training=None).probabilities
+               for factor in (0.1, 3) for part in scores]  # fmt: skip
+    assert [np.mean(pair, axis=0).argmax() for pair in (answers[:2], answers[2:])] == [2, 0]
 
 
 def test_predictions_can_be_scored_again(tmp_path: Path) -> None:
@@ -614,7 +665,7 @@ def threshold(value: float | None, **fields: float) -> dict[str, Any]:
         ("test", META, "Here, 40 of 40 answers (100.0\u202f%) reach the threshold, and 75.0\u202f% of these are right"),
         ("test", threshold(0.7, confidence=0.95), "Of the other answers, at least 80\u202f% should be right"),
         ("test", threshold(0.9), "Here, every answer is uncertain"),
-        ("test", threshold(None), "every answer of this model is called uncertain"),
+        ("test", threshold(None), "no threshold could promise an accuracy of 80\u202f%: every answer of this model"),
         ("test", None, "has no threshold below which"),
     ],
 )
@@ -720,5 +771,7 @@ def test_models_are_paired_picture_by_picture() -> None:
     average_evaluation = average(evaluations)
     text = pairs_text(paired_tests([*evaluations, average_evaluation]))
     assert "a against c: only the first is right on 3 pictures, only the second on 0, p = 0.25" in text
+    assert "These are 6 tests, and p is not corrected for their number: at .05 in all, a p below 0.0083 holds" in text
+    assert "corrected" not in pairs_text(paired_tests(evaluations[:2])), "one test needs no correction"
     with pytest.raises(MienError, match="differ in averaged"):
         compare_runs([evaluations[0].metrics(), average_evaluation.metrics()])

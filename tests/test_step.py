@@ -22,13 +22,14 @@ from training_helpers import Stop, stop_after
 from mien.config import AugmentConfig, DistillConfig, FreezeConfig, PretrainConfig, TrainConfig
 from mien.data.faces import FaceSet
 from mien.errors import MienError
+from mien.evaluation.balance import class_shares
 from mien.model.classifier import Classifier
 from mien.model.networks import logits
 from mien.model.vit import build
 from mien.training import finetune, pretrain, run
 from mien.training.augment import resampled
 from mien.training.finetune import FineTuning, train
-from mien.training.objective import Objective, adjustment, shares_of_classes
+from mien.training.objective import Objective, adjustment
 from mien.training.optim import Muon
 from mien.training.schedule import Budget, ClockSchedule
 from mien.training.step import HalfCopies, Pass, Recorded, first_cause, joints, method_of
@@ -381,8 +382,11 @@ class TestBalance:
     def test_shares_and_adjustment_by_hand(self) -> None:
         data = self.uneven()
         assert np.bincount(data.labels).tolist() == [20, 20, 2]
-        assert shares_of_classes(data, settings("o")).tolist() == pytest.approx([20 / 42, 20 / 42, 2 / 42])
-        assert shares_of_classes(data, settings("o", resample=1.0)).tolist() == pytest.approx([1 / 3] * 3)
+        assert class_shares(data, data.names).tolist() == pytest.approx([20 / 42, 20 / 42, 2 / 42])
+        assert class_shares(data, data.names, 1.0).tolist() == pytest.approx([1 / 3] * 3)
+        assert adjustment(data, settings("o", logit_adjustment=1.0, resample=1.0)).tolist() == pytest.approx(
+            [math.log(1 / 3)] * 3
+        )
         offsets = adjustment(data, settings("o", logit_adjustment=0.5))
         assert offsets.tolist() == pytest.approx([0.5 * math.log(20 / 42)] * 2 + [0.5 * math.log(2 / 42)])
 

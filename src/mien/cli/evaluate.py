@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from argparse import Namespace
 from collections.abc import Iterator
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mien.cli.names import out_for
 from mien.cli.parser import Parser, Switch, whole_number
 from mien.errors import MienError
-from mien.files import ensure_writable, refuse_inputs, write_json, write_text
+from mien.files import ensure_writable, read_json_object, refuse_inputs, write_json, write_text
 from mien.locks import claim
 from mien.log import hide_bars
 from mien.model.places import DEFAULT, model_folder
@@ -38,6 +39,9 @@ Examples:
 """
 
 SPLITS = ("train", "validation", "test")
+SUMMARY = ("summary.json", "summary.txt", "models.md", "models.tex", "models.csv")
+"""The files beside the reports of several models; the first is written first, and marks the others as of Mien."""
+
 AVERAGE = "average"
 """Folder of the average's report among several reports; no report of a model has this name."""
 
@@ -105,6 +109,8 @@ def run(arguments: list[str]) -> int:
     reports = report_folders(options.out, folders)
     refuse_inputs(options.out, [*folders, Path(options.data)])
     with claim(options.out):
+        if several:
+            refuse_foreign_summary(options.out)
         for report in [*reports, *([options.out / AVERAGE] if options.average else [])]:
             refuse_foreign(report)
             ensure_writable(report.resolve().parent)
@@ -217,8 +223,12 @@ def summarise(
     from mien.evaluation.table import WRITERS, model_row, notes, recipes, seeds_row, stated_seeds, text_table
 
     rows = [model_row(evaluation) for evaluation in [*evaluations, *([together] if together else [])]]
+    wrong: MienError | None = None
     if seeds:
-        rows.append(stated_seeds(evaluations, records))
+        try:
+            rows.append(stated_seeds(evaluations, records))
+        except MienError as error:  # raised below: the table of so many scores is written all the same
+            wrong = error
     else:
         rows += [seeds_row([evaluations[member] for member in group]) for group in recipes(records)]
     first, comparable = evaluations[0], same_pictures(evaluations)
@@ -229,20 +239,35 @@ def summarise(
         pairs_text(pairs) if pairs else "no average, no tests of pairs: the models were validated on different pictures"
     )
     text = "\n".join([title, "", text_table(rows), "", *notes(rows), "", tests])
-    for suffix, write in WRITERS.items():
-        write_text(out / f"models.{suffix}", write(rows, title))
     write_json(
-        out / "summary.json",
+        out / SUMMARY[0],
         {"split": first.split, "tta": first.tta, "rows": [row.record() for row in rows], "pairs": pairs},
     )
-    write_text(out / "summary.txt", text + "\n")
+    write_text(out / SUMMARY[1], text + "\n")
+    for suffix, write in WRITERS.items():
+        write_text(out / f"models.{suffix}", write(rows, title))
     print(shown_lines(text))
-    print(
-        "written: "
-        + ", ".join(
-            shown(out / name) for name in ("summary.txt", "summary.json", *(f"models.{suffix}" for suffix in WRITERS))
+    print("written: " + ", ".join(shown(out / name) for name in SUMMARY))
+    if wrong is not None:
+        raise wrong
+
+
+def refuse_foreign_summary(out: Path) -> None:
+    """Checks that no file of ``SUMMARY`` in a folder is anybody else's.
+
+    Raises:
+        MienError: there is one, and no ``summary.json`` as ``summarise`` writes it.
+    """
+    present = [name for name in SUMMARY if os.path.lexists(out / name)]
+    try:
+        is_own = not present or {"split", "rows", "pairs"} <= read_json_object(out / SUMMARY[0]).keys()
+    except MienError:
+        is_own = False
+    if not is_own:
+        raise MienError(
+            f"{out}: holds {', '.join(present)}, which no evaluation of several models wrote and which would be lost; "
+            "choose another --out"
         )
-    )
 
 
 def short_name(folder: Path) -> str:
@@ -258,8 +283,9 @@ def report_folders(out: Path, folders: list[Path]) -> list[Path]:
     names = [AVERAGE]
     for folder in folders:
         name = short_name(folder)
-        count = sum(used == name or used.startswith(f"{name}-again-") for used in names)
-        names.append(f"{name}-again-{count}" if count else name)
+        numbered = chain([name], (f"{name}-again-{number}" for number in count(1)))
+        taken = {used.lower() for used in names}  # on Windows and macOS, Mini and mini are one folder
+        names.append(next(free for free in numbered if free.lower() not in taken))
     return [out / name for name in names[1:]]
 
 

@@ -174,7 +174,12 @@ def _count_warnings(splits: Sequence[str]) -> list[str]:
         for split, official in OFFICIAL_COUNTS.items()
         if counts[split] not in (0, official)
     ]
-    return [f"the counts differ from FER2013's official ones: {', '.join(differences)}"] if differences else []
+    if not differences:
+        return []
+    return [
+        f"named as in FER2013, but with other counts: {', '.join(differences)}; expected of another set or a part of "
+        "FER2013, else get it again"
+    ]
 
 
 def require_classes(faces: FaceSet) -> None:

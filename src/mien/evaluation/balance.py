@@ -19,15 +19,23 @@ STRENGTHS: tuple[float, ...] = tuple(step / 10 for step in range(11))
 """The values of tau along the curve."""
 
 
-def class_shares(train: FaceSet, names: Sequence[str]) -> np.ndarray:
-    """The share of each class in a training split, float64 [C] in the order of ``names``; a class without pictures
-    counts as one picture.
+def class_shares(train: FaceSet, names: Sequence[str], resample: float = 0.0) -> np.ndarray:
+    """The share of each class in a training split, or among the pictures of an epoch that draws rare ones more often.
+
+    Args:
+        train: the split; a class without pictures counts as one picture.
+        names: the C classes, in the order of the result.
+        resample: of ``TrainConfig``: 0 takes the pictures as they are, 1 every class equally often.
+
+    Returns:
+        float64 [C], above 0, with a sum of 1.
 
     Raises:
         MienError: the split has a class that is not among ``names``.
     """
-    counts = np.maximum(np.bincount(train.labels_in(tuple(names)), minlength=len(names)), 1).astype(np.float64)
-    return counts / counts.sum()
+    counts = np.maximum(np.bincount(train.labels_in(names), minlength=len(names)), 1).astype(np.float64)
+    drawn = counts ** (1 - resample)
+    return drawn / drawn.sum()
 
 
 def balanced(probabilities: np.ndarray, shares: np.ndarray, tau: float) -> np.ndarray:

@@ -68,6 +68,7 @@ def average(evaluations: Sequence[Evaluation]) -> Evaluation:
         if len(scalings) == len(evaluations)
         else None,
         shares=None if any(evaluation.shares is None for evaluation in evaluations) else first.shares,
+        balanced_by=tuple(dict.fromkeys(name for evaluation in evaluations for name in evaluation.balanced_by)),
         uncertain=None,
         parameters=_sum([evaluation.parameters for evaluation in evaluations]),
         seconds=_sum([evaluation.seconds for evaluation in evaluations]),
@@ -150,12 +151,19 @@ def paired_tests(evaluations: Sequence[Evaluation]) -> list[dict[str, Any]]:
 
 
 def pairs_text(pairs: Sequence[dict[str, Any]]) -> str:
-    """``paired_tests`` as lines of text."""
-    return "\n".join(
+    """``paired_tests`` as lines of text; several come with the p that holds for all (Bonferroni)."""
+    count = len(pairs)
+    lines = [
         f"{pair['models'][0]} against {pair['models'][1]}: only the first is right on {pair['b']:,} pictures, only the "
         f"second on {pair['c']:,}, p = {pair['p']:.2g} (McNemar, over pictures: it says nothing of other seeds)"
         for pair in pairs
-    )
+    ]
+    if count > 1:
+        lines.append(
+            f"These are {count} tests, and p is not corrected for their number: at .05 in all, a p below "
+            f"{0.05 / count:.2g} holds (Bonferroni)."
+        )
+    return "\n".join(lines)
 
 
 def _spread(scores: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:

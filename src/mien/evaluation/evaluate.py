@@ -28,6 +28,11 @@ from mien.evaluation.metrics import ece_by_chance, score
 from mien.machine import versions
 from mien.text import portable
 
+BALANCING: tuple[str, ...] = ("class_weights", "logit_adjustment", "resample")
+"""Settings of training that make up for unequal shares of the classes."""
+
+PACKED_BALANCE = "mien pack --balance"
+
 WARM_UP = 32
 """Pictures that are classified before the clock starts: the first pass sets up threads and kernels."""
 
@@ -91,6 +96,7 @@ class Evaluation:
         warnings: sentences about the data, for the report.
         scaling: the effect of temperature scaling; None if it was not measured.
         shares: float64 [C], of the classes in the data that the model was trained on; None if that data is not at hand.
+        balanced_by: what already makes up for unequal shares in the answers, such as ``logit_adjustment 0.3``.
         uncertain: ``stated_accuracy`` and ``threshold`` of the model (``calibration.calibrate``), or None.
         parameters: numbers in the network, or in all averaged networks; None if unknown.
         seconds: time that classifying the pictures took, over all views and models; None if it was not measured.
@@ -117,6 +123,7 @@ class Evaluation:
     approximate: bool = False
     scaling: Scaling | None = None
     shares: np.ndarray | None = None
+    balanced_by: tuple[str, ...] = ()
     uncertain: Mapping[str, Any] | None = None
     parameters: int | None = None
     seconds: float | None = None
@@ -203,13 +210,14 @@ class Evaluation:
         }
 
     def _balance(self) -> dict[str, Any] | None:
-        """The curves of ``mien.evaluation.balance``, whole and clean, and the shares of the classes."""
-        if self.shares is None:
+        """The curves of ``mien.evaluation.balance``, whole and clean, and the shares; None if all are equal."""
+        if self.shares is None or not np.ptp(self.shares):
             return None
         clean = ~self.twins if self.twins is not None else np.zeros(len(self.labels), bool)
         return {
             "shares": dict(zip(self.names, self.shares.tolist(), strict=True)),
             "rarest": self.names[int(self.shares.argmin())],
+            "balanced_by": list(self.balanced_by),
             "whole": balance_curve(self.probabilities, self.labels, self.shares),
             "clean": balance_curve(self.probabilities[clean], self.labels[clean], self.shares) if clean.any() else None,
         }
@@ -299,6 +307,7 @@ def evaluate(
         approximate=any(isinstance(pictures, Sketches) for pictures in sets),
         scaling=_scaling(readings, labels, halves, twins, temperature, seed),
         shares=class_shares(faces.part("train"), names) if trained_on_it and faces.has("train") else None,
+        balanced_by=_balanced_by(meta),
         uncertain=record.get("uncertain"),
         parameters=parameters,
         seconds=seconds,
@@ -317,6 +326,14 @@ def score_parts(
     if twins.all():
         return whole, None, "every picture of this split has a twin in training"
     return whole, score(probabilities[~twins], labels[~twins], names, seed=seed), None
+
+
+def _balanced_by(meta: Mapping[str, Any]) -> tuple[str, ...]:
+    """The settings in a ``meta.json`` that make up for unequal shares of the classes."""
+    config, packed = meta.get("config"), meta.get("balance") or {}
+    settings = {name: config.get(name) for name in BALANCING} if isinstance(config, Mapping) else {}
+    settings[PACKED_BALANCE] = packed.get("tau")
+    return tuple(name if value is True else f"{name} {value:g}" for name, value in settings.items() if value)
 
 
 def _absent(whole: dict[str, Any]) -> list[str]:

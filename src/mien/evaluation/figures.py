@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -36,6 +37,9 @@ SCORES: dict[str, str] = {"val_accuracy": "accuracy", "val_macro_f1": "macro-F1"
 
 PROBES: dict[str, str] = {"linear_accuracy": "linear probe", "knn_accuracy": "k-NN"}
 """The validation scores of pretraining: column of the history -> title."""
+
+CAPTION_LETTERS = 22
+"""Letters of a line below a picture of a sheet."""
 
 MARGIN = 0.12
 """Room above and below the curves of training, as a share of their range."""
@@ -111,14 +115,18 @@ def per_class_bars(per_class: Mapping[str, Mapping[str, Any]], *, theme: Theme =
 
 
 def picture_sheet(images: np.ndarray, captions: Sequence[str], *, columns: int = 4, theme: Theme = LIGHT) -> Figure:
-    """Pictures, uint8 [N, S, S] or [N, S, S, 3] with N of at least 1, in rows of ``columns``, captions below."""
+    """Pictures, uint8 [N, S, S] or [N, S, S, 3] with N of at least 1, in rows of ``columns``, captions below.
+
+    Lines of captions that are longer than ``CAPTION_LETTERS`` are broken, so that neighbours do not overlap.
+    """
     columns = min(columns, len(images))
     rows = math.ceil(len(images) / columns)
     figure = blank_figure((2.1 * columns, 2.75 * rows), theme)
     for place, (image, caption) in enumerate(zip(images, captions, strict=True)):
         axes = figure.add_subplot(rows, columns, place + 1)
         axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-        axes.set_xlabel(caption, color=theme.ink, fontsize=SMALL_SIZE, labelpad=7, parse_math=False)
+        lines = [part for line in caption.splitlines() for part in textwrap.wrap(line, CAPTION_LETTERS)]
+        axes.set_xlabel("\n".join(lines), color=theme.ink, fontsize=SMALL_SIZE, labelpad=7, parse_math=False)
         axes.set_xticks([])
         axes.set_yticks([])
         axes.set_frame_on(False)

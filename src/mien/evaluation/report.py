@@ -20,7 +20,7 @@ from mien.errors import MienError
 from mien.evaluation import figures, style
 from mien.evaluation.calibration import LEAST_FOR_TEMPERATURE, at_bound, risk_coverage
 from mien.evaluation.choice import Choice
-from mien.evaluation.evaluate import Evaluation
+from mien.evaluation.evaluate import PACKED_BALANCE, Evaluation
 from mien.evaluation.metrics import BINS, classification_report_text, most_confused, reliability, surest_mistakes
 from mien.files import atomic_folder, recover_folder, write_json, write_text
 from mien.text import csv_path, csv_text, shown
@@ -218,6 +218,7 @@ def render_page(
         mistakes=mistakes,
         best_epoch=f"Best validation accuracy {percent(max(accuracies))}." if accuracies else "",
         choice=_choice(history or [], accuracies, choice),
+        packed_balance=any(name.startswith(PACKED_BALANCE) for name in evaluation.balanced_by),
         temperature_facts=_temperature_facts(evaluation),
         versions=", ".join(f"{name} {version}" for name, version in metrics["versions"].items()),
     )

@@ -74,7 +74,7 @@ def _card(meta: Mapping[str, Any], release: Mapping[str, Any], name: str) -> str
         lstrip_blocks=True,
     )
     environment.filters["markdown"] = markdown
-    is_fer2013, fitted = trained_on_fer2013(meta), is_fitted(meta.get("calibration"))
+    is_fer2013, fitted, other = trained_on_fer2013(meta), is_fitted(meta.get("calibration")), _other_set(meta, release)
     foreign_weights = list(dict.fromkeys(stage["weights_from"] for stage in release["origin"] if stage["weights_from"]))
     try:
         text = environment.get_template("card.md").render(
@@ -84,13 +84,14 @@ def _card(meta: Mapping[str, Any], release: Mapping[str, Any], name: str) -> str
             release=release,
             is_fer2013=is_fer2013,
             is_fitted=fitted,
-            titles={split: _title(split, is_fer2013, fitted) for split in SPLITS},
-            ece_heads={split: _ece_head(split, meta.get("calibration")) for split in release["scores"]},
+            titles={split: _title(split, is_fer2013, fitted, other) for split in SPLITS},
+            other=other,
+            ece_heads={split: _ece_head(split, meta.get("calibration"), other) for split in release["scores"]},
             foreign_weights=foreign_weights,
-            facts=_facts(release, is_fer2013),
+            facts=_facts(release, is_fer2013, other),
             promise=_promise(meta["calibration"]) + _balance(meta) if meta.get("calibration") else "",
             robustness_rows=_robustness_rows(release["robustness"]["rows"]),
-            data_lines=_data_lines(meta, release["scores"]),
+            data_lines=_data_lines(meta, release["scores"], other),
             origin_rows=_origin_rows(release["origin"]),
             names_recipes=any(" --config" in (stage["command"] or "") for stage in release["origin"]),
             table=markdown_table,
@@ -123,16 +124,28 @@ def front_matter(meta: Mapping[str, Any], release: Mapping[str, Any], name: str,
         metrics=["accuracy", "f1"],
         model_name=name,
         eval_results=[
-            result for split, scores in release["scores"].items() for result in _results(meta, str(split), scores)
+            result
+            for split, scores in release["scores"].items()
+            for result in _results(meta, str(split), scores, _other_set(meta, release))
         ],
     ).to_yaml()
 
 
-def _results(meta: Mapping[str, Any], split: str, scores: Mapping[str, Any]) -> list[Any]:
+def _other_set(meta: Mapping[str, Any], release: Mapping[str, Any]) -> str | None:
+    """The set that the model was scored on, if it is another one than that of its training; else None."""
+    for scores in release["scores"].values():
+        measured = scores.get("data") or meta["data"]
+        if measured["fingerprint"] != meta["data"]["fingerprint"]:
+            return portable(str(measured["source"]))
+    return None
+
+
+def _results(meta: Mapping[str, Any], split: str, scores: Mapping[str, Any], other: str | None) -> list[Any]:
     """The scores of a split for the model index (``huggingface_hub.EvalResult``), shares with their intervals."""
     from huggingface_hub import EvalResult
 
-    data = "FER2013" if trained_on_fer2013(meta) else portable(str(meta["data"]["source"]))
+    is_fer2013 = other is None and trained_on_fer2013(meta)
+    data = "FER2013" if is_fer2013 else other or portable(str(meta["data"]["source"]))
     parts = {"": scores} | ({"without twins in training": scores["clean"]} if scores.get("clean") else {})
     kinds = {"accuracy": ("accuracy", "accuracy"), "macro_f1": ("f1", "macro-F1"), "ece": ("ece", "calibration error")}
     if scores.get("cross_fitted_ece") is not None:  # the temperature was fitted on this split: ECE itself is too kind
@@ -143,7 +156,7 @@ def _results(meta: Mapping[str, Any], split: str, scores: Mapping[str, Any]) -> 
         EvalResult(
             task_type="image-classification",
             task_name="facial expression recognition",
-            dataset_type="fer2013" if trained_on_fer2013(meta) else data,
+            dataset_type="fer2013" if is_fer2013 else data,
             dataset_name=f"{data}, {part_name}" if part_name else data,
             dataset_config=part_name or None,
             dataset_split=split,
@@ -172,17 +185,21 @@ def _licence(is_fer2013: bool, foreign_weights: Sequence[str]) -> str | None:
     return "mit" if is_fer2013 else None
 
 
-def _title(split: str, is_fer2013: bool, fitted: bool) -> str:
-    """What the card calls a split: its name, that in FER2013, and what it chose."""
+def _title(split: str, is_fer2013: bool, fitted: bool, other: str | None) -> str:
+    """What the card calls a split: its name, that in FER2013, and what it chose; or of which ``other`` set it is."""
     name, in_fer2013 = SPLITS[split]
+    if other is not None:
+        return f"{name} of {other}, which is another set than that of training and chose nothing"
     chose = f", which chose epoch{', temperature' if fitted else ''} and settings" if split == "validation" else ""
     return f"{name}{in_fer2013 if is_fer2013 else ''}{chose}"
 
 
-def _ece_head(split: str, calibration: Mapping[str, Any] | None) -> str:
+def _ece_head(split: str, calibration: Mapping[str, Any] | None, other: str | None) -> str:
     """The head of the column with the calibration error: on which pictures the temperature was fitted."""
     if calibration is None or not is_fitted(calibration):
         return "ECE, 15 bins, no temperature fitted"
+    if other is not None:
+        return "ECE, 15 bins, temperature fitted on the set of training"
     on_clean_part = split == "validation" and calibration.get("twins_left_out")
     return f"ECE, 15 bins, temperature fitted on {'the clean part' if on_clean_part else 'validation'}"
 
@@ -207,7 +224,7 @@ def recipe_name(word: str) -> str:
     return f"{former[1] or ''}{former[2]}" if former is not None and is_recipe else word
 
 
-def _facts(release: Mapping[str, Any], is_fer2013: bool) -> list[tuple[str, Any]]:
+def _facts(release: Mapping[str, Any], is_fer2013: bool, other: str | None) -> list[tuple[str, Any]]:
     """The rows of the first table: network, size, files, command."""
     shape = release["architecture"]
     kind = (
@@ -230,7 +247,7 @@ def _facts(release: Mapping[str, Any], is_fer2013: bool) -> list[tuple[str, Any]
     return [
         *facts,
         ("weights", f"{release['files']['model.safetensors'] / 1e6:.1f} MB, half precision; computed in float32"),
-        *_onnx(release["onnx"], release["files"]),
+        *_onnx(release["onnx"], release["files"], other),
         ("SHA-256", markdown_code(release["sha256"])),
         (
             "packed by",
@@ -246,19 +263,19 @@ def _input(shape: Mapping[str, Any], reading: Mapping[str, Any], is_fer2013: boo
     """
     grey = reading.get("grey", True if is_fer2013 else None)
     colour = "" if grey is None else "grey" if grey else "colour"
-    size, whole = shape.get("image_size", "?"), reading.get("face_size")
-    if whole is None or whole == reading["image_size"]:
+    # The configuration of a timm network has no size.
+    size, whole = reading.get("image_size") or shape.get("image_size", "?"), reading.get("face_size")
+    if whole is None or whole == size:
         return f"one upright face, {size}x{size} pixels{colour and f', {colour}'}"
-    size = reading["image_size"]
     return (
         f"one upright face, brought to {whole}x{whole} pixels, of which the {size}x{size} in the middle are read"
         f"{colour and f'; {colour}'}"
     )
 
 
-def _onnx(parity: Mapping[str, Any], files: Mapping[str, int]) -> list[tuple[str, str]]:
+def _onnx(parity: Mapping[str, Any], files: Mapping[str, int], other: str | None) -> list[tuple[str, str]]:
     """The ONNX files, and how far their answers differ from those of PyTorch."""
-    engines, split = parity["engines"], parity["split"]
+    engines, split = parity["engines"], parity["split"] + (f" of {markdown(other)}" if other else "")
     rows = [
         (
             "ONNX",
@@ -375,7 +392,7 @@ def _robustness_rows(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]
     ]
 
 
-def _data_lines(meta: Mapping[str, Any], scores: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _data_lines(meta: Mapping[str, Any], scores: Mapping[str, Mapping[str, Any]], other: str | None) -> list[str]:
     """The data set, its splits, and how many pictures have a twin in training."""
     data = meta["data"]
     counts = ", ".join(f"{markdown(name)} {count:,}" for name, count in data["images"].items())
@@ -387,7 +404,8 @@ def _data_lines(meta: Mapping[str, Any], scores: Mapping[str, Mapping[str, Any]]
         if part.get("clean"):
             twins = part["n"] - part["clean"]["n"]
             lines.append(
-                f"{twins:,} of the {part['n']:,} pictures of the {split} split ({twins / part['n']:.1%}) have a "
+                f"{twins:,} of the {part['n']:,} pictures of the {split} split"
+                f"{f' of {markdown(other)}' if other else ''} ({twins / part['n']:.1%}) have a "
                 "twin in the training split, the same photograph; the clean part leaves them out."
             )
     return lines

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -53,11 +52,11 @@ def metadata(classifier: Classifier) -> dict[str, Any]:
     Returns:
         ``names``, ``image_size``, ``face_size`` (to which a whole face is resized before its middle is cropped),
         ``grey``, ``mean`` and ``std`` (shares of white, of red, green and blue), ``threshold`` and ``stated_accuracy``
-        (None if validation gave none), ``mien_version``, and the SHA-256 of the files of the model,
-        ``weights_sha256`` and ``meta_sha256`` (None if a file is missing).
+        (None if validation gave none), ``mien_version``, and ``weights_sha256``, the SHA-256 of ``model.safetensors``
+        (None if the model has no folder).
     """
     threshold, stated = certainty(classifier.meta())
-    folder = classifier.folder
+    weights = None if classifier.folder is None else classifier.folder / "model.safetensors"
     return {
         "names": list(classifier.names),
         "image_size": classifier.preprocessing.image_size,
@@ -68,8 +67,7 @@ def metadata(classifier: Classifier) -> dict[str, Any]:
         "threshold": threshold,
         "stated_accuracy": stated,
         "mien_version": mien.__version__,
-        "weights_sha256": _sha256(folder and folder / "model.safetensors"),
-        "meta_sha256": _sha256(folder and folder / "meta.json"),
+        "weights_sha256": None if weights is None else sha256_of(weights),
     }
 
 
@@ -128,10 +126,6 @@ def _traced(classifier: Classifier) -> onnx.ModelProto:
     assert program is not None
     model: onnx.ModelProto = program.model_proto
     return model
-
-
-def _sha256(path: Path | None) -> str | None:
-    return sha256_of(path) if path is not None and path.is_file() else None
 
 
 # A ViT is not traced: its ONNX graph is written from its weights, and everything that does not depend on the picture is

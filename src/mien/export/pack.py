@@ -72,8 +72,8 @@ def pack(
     """Writes a folder for ``mien predict``, ``mien evaluate`` and ``transformers.pipeline``.
 
     It holds ``config.json``, ``model.safetensors`` in half precision, ``preprocessor_config.json``, ``model.onnx``,
-    with ``int8`` also ``model.int8.onnx``, ``meta.json``: that of the run, with a ``release`` that lists the files,
-    the scores, and the runs behind the model, and ``README.md``, the model card.
+    with ``int8`` also ``model.int8.onnx``, ``meta.json``: that of the run, with a ``release`` that lists the other
+    files, the scores, and the runs behind the model, and ``README.md``, the model card.
 
     Args:
         run: the folder of a run, or its model folder.
@@ -106,15 +106,11 @@ def pack(
     with atomic_folder(out, check=lambda former: refuse_unknown(former, FILES, "pack")) as temporary:
         trained.write(temporary, record, _own_sketches(trained, out, faces), half=True)
         weights = temporary / "model.safetensors"
-        if weights.stat().st_size > LARGEST_WEIGHTS:
-            raise MienError(
-                f"{run}: its weights take {weights.stat().st_size / 2**20:.1f} MiB in half precision, expected at most "
-                f"{LARGEST_WEIGHTS >> 20}; distil it into a smaller preset"
-            )
+        _refuse_large(run, weights.stat().st_size)
         packed = Classifier.load(temporary)
         training = trained_on(faces, trained)
         scores = {split: scores_on(packed, faces, split, training, str(run)) for split in splits}
-        parity = write_onnx(temporary, faces, splits[0], int8=int8)
+        parity = write_onnx(temporary, faces, splits[0], int8=int8, name=str(run))
         meta = packed.meta()
         meta["release"] = {
             "mien": mien.__version__,
@@ -125,7 +121,9 @@ def pack(
                 "face_size": packed.preprocessing.face_size,
                 "grey": reads_luma(packed.network, packed.preprocessing),
             },
-            "files": {path.name: path.stat().st_size for path in sorted(temporary.iterdir())},
+            "files": {
+                path.name: path.stat().st_size for path in sorted(temporary.iterdir()) if path.name != "meta.json"
+            },
             "sha256": sha256_of(weights),
             "scores": scores,
             "onnx": parity,
@@ -171,6 +169,7 @@ def packable(
     refuse_inputs(out, [model_folder(run)])
     refuse_others(out, FILES, "pack")
     trained = Classifier.load(run)
+    _refuse_large(run, 2 * sum(parameter.numel() for parameter in trained.network.parameters()))
     record = trained.meta()
     if "names" not in record or not {"source", "fingerprint", "images"} <= record.get("data", {}).keys():
         raise MienError(
@@ -180,6 +179,15 @@ def packable(
     if reading_crop is not None:
         trained = replace(trained, preprocessing=replace(trained.preprocessing, crop=reading_crop))
     return trained, record, origin(trained.folder or run)
+
+
+def _refuse_large(run: Path, size: int) -> None:
+    """Raises MienError if half-precision weights of ``size`` bytes are larger than ``LARGEST_WEIGHTS``."""
+    if size > LARGEST_WEIGHTS:
+        raise MienError(
+            f"{run}: its weights take {size / 2**20:.1f} MiB in half precision, expected at most "
+            f"{LARGEST_WEIGHTS >> 20}; distil it into a smaller preset, or write its ONNX file alone by `mien export`"
+        )
 
 
 def without_folders(record: Any) -> Any:
@@ -199,9 +207,13 @@ def without_folders(record: Any) -> Any:
 
 
 def _robustness(packed: Classifier, faces: FaceSet, record: Mapping[str, Any]) -> dict[str, Any]:
-    """Measures robustness, or copies it from an earlier package on this data: a temperature changes no label."""
-    earlier = record.get("release", {}).get("robustness")
-    if isinstance(earlier, dict) and record.get("data", {}).get("fingerprint") == faces.fingerprint:
+    """Measures robustness, or copies it from an earlier package scored on this data: a temperature changes no label."""
+    release = record.get("release", {})
+    earlier, scores = release.get("robustness"), release.get("scores")
+    parts = scores.values() if isinstance(scores, dict) else ()
+    scored_on = [part.get("data") for part in parts if isinstance(part, dict)]
+    is_same_data = any(isinstance(data, dict) and data.get("fingerprint") == faces.fingerprint for data in scored_on)
+    if isinstance(earlier, dict) and is_same_data:
         return earlier
     rows = robustness(packed, faces, ROBUSTNESS_SPLIT) if faces.has(ROBUSTNESS_SPLIT) else []
     return {"split": ROBUSTNESS_SPLIT, "rows": rows}
@@ -219,8 +231,8 @@ def _own_sketches(trained: Classifier, out: Path, faces: FaceSet) -> Sketches | 
     return sketches
 
 
-def write_onnx(folder: Path, faces: FaceSet, split: str, *, int8: bool) -> dict[str, Any]:
-    """Writes the ONNX files of a model into its folder.
+def write_onnx(folder: Path, faces: FaceSet, split: str, *, int8: bool, name: str) -> dict[str, Any]:
+    """Writes the ONNX files of a model into its folder, which is a temporary one: messages say ``name`` in its place.
 
     Returns:
         ``split``, and ``tolerance``, ``engines`` and ``int8`` of ``parity.json``.
@@ -229,12 +241,15 @@ def write_onnx(folder: Path, faces: FaceSet, split: str, *, int8: bool) -> dict[
         MienError: ``mien.export.export.export`` refuses them.
     """
     exported = folder / "exported"
-    report = export(folder, exported, faces=faces, split=split, int8=int8).report
-    for name in ONNX_FILES:
-        if (exported / name).is_file():
-            (exported / name).replace(folder / name)
+    try:
+        report = export(folder, exported, faces=faces, split=split, int8=int8).report
+    except MienError as error:
+        raise MienError(str(error).replace(str(folder), name)) from error
+    for file in ONNX_FILES:
+        if (exported / file).is_file():
+            (exported / file).replace(folder / file)
     shutil.rmtree(exported)
-    return {"split": split, **{name: report[name] for name in ("tolerance", "engines", "int8")}}
+    return {"split": split, **{field: report[field] for field in ("tolerance", "engines", "int8")}}
 
 
 def scores_on(

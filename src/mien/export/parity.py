@@ -110,7 +110,7 @@ def check_float(parity: Parity, tolerance: float, where: str) -> None:
     if not parity.largest_difference <= tolerance:
         raise MienError(
             f"{where}: ONNX Runtime's probabilities differ from PyTorch's by up to {parity.largest_difference:.1e}, "
-            f"expected at most {tolerance:.1e}; nothing was written; give a larger --tolerance if that will do"
+            f"expected at most {tolerance:.1e}; nothing was written; `mien export` takes a larger --tolerance"
         )
 
 

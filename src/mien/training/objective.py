@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from mien.config import TrainConfig
 from mien.data.faces import FaceSet, fingerprint_of
 from mien.errors import MienError, first_line
+from mien.evaluation.balance import class_shares
 from mien.files import atomic_file, sha256_of
 from mien.labels import positions
 from mien.model.classifier import Classifier
@@ -112,20 +113,13 @@ class Objective:
         return loss if self.hints is None else loss + distill.features * self.hints(states)
 
 
-def shares_of_classes(faces: FaceSet, config: TrainConfig) -> np.ndarray:
-    """The share of each class among the pictures of an epoch, float64 [C]: as often as ``config.resample`` draws it."""
-    counts = np.maximum(np.bincount(faces.labels, minlength=len(faces.names)), 1).astype(np.float64)
-    drawn = counts ** (1 - config.resample)
-    return drawn / drawn.sum()
-
-
 def adjustment(faces: FaceSet, config: TrainConfig) -> torch.Tensor:
-    """What is added to the logits in training: tau times the logarithm of each class's share, float32 [C].
+    """What is added to the logits in training: tau times the logarithm of each class's share in an epoch, float32 [C].
 
     The network then learns logits in which a rare class is not held back for being rare (Menon et al. 2021,
     arXiv:2007.07314, section 4.2).
     """
-    return torch.from_numpy(config.logit_adjustment * np.log(shares_of_classes(faces, config))).float()
+    return torch.from_numpy(config.logit_adjustment * np.log(class_shares(faces, faces.names, config.resample))).float()
 
 
 def build_mixup(config: TrainConfig, classes: int) -> Mixup | None:
