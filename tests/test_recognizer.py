@@ -28,6 +28,7 @@ import mien
 from mien.errors import MienError
 from mien.recognition.arguments import WrongTypeError
 from mien.recognition.detection import Detection
+from mien.recognition.detectors import YuNet
 from mien.recognition.recognizer import BrokenModelError, Recognizer
 from mien.recognition.results import Recognitions
 
@@ -203,6 +204,7 @@ def test_a_broken_model_is_no_bad_picture(answer: float) -> None:
 def test_counts_are_whole_numbers(option: str, value: Any) -> None:
     with pytest.raises(MienError, match=f"{option}: got {value!r}, expected a whole number of at least 1"):
         recognizer(**{option: value})
+    assert type(recognizer(**{option: np.int64(8)}).__getstate__()[option]) is int
 
 
 def test_a_stream_asks_for_no_more_than_a_batch() -> None:
@@ -530,6 +532,9 @@ def test_objects_travel_with_a_recognizer(monkeypatch: pytest.MonkeyPatch, tmp_p
     reader = recognizer()
     copied_reader = pickle.loads(pickle.dumps(reader))
     assert isinstance(copied_reader.engine, Mean) and copied_reader.engine is not reader.engine
+    yunet = Recognizer("nano", detector=YuNet(min_face=40, threads=1))
+    for copied_reader in (copy.deepcopy(yunet), pickle.loads(pickle.dumps(yunet))):
+        assert repr(copied_reader.detector) == repr(yunet.detector) and copied_reader.detector is not yunet.detector
     changed_reader = Recognizer("nano", min_face=40)
     changed_reader.detector = Bright()
     assert isinstance(pickle.loads(pickle.dumps(changed_reader)).detector, Bright)

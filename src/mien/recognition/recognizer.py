@@ -81,9 +81,8 @@ class Recognizer:
         threads: int | None = None,
         batch_size: int = 64,
     ) -> None:
-        _check_count("batch_size", batch_size)
-        if threads is not None:
-            _check_count("threads", threads)
+        batch_size = _count("batch_size", batch_size)
+        threads = None if threads is None else _count("threads", threads)
         check_color(None, color)
         self.batch_size, self.color = batch_size, color
         if min_face is not None and not isinstance(detector, str | os.PathLike):
@@ -235,10 +234,10 @@ class Recognizer:
 
         film = film_source(source)
         smoothing = SMOOTHING_S if smoothing is None else smoothing
-        _check_count("every", operator.index(every) if isinstance(every, SupportsIndex) else every)
+        every = _count("every", every)
         if not (isinstance(smoothing, SupportsFloat) and 0 <= float(smoothing) < math.inf):
             raise MienError(f"smoothing: got {smoothing!r}, expected seconds, 0 or more")
-        return FilmRecognition(self, film, every=operator.index(every), smoothing=smoothing, keep_pixels=keep_pixels)
+        return FilmRecognition(self, film, every=every, smoothing=smoothing, keep_pixels=keep_pixels)
 
     def explain(self, face: Face, method: str = "auto", label: str | None = None) -> Explanation:
         """Shows which parts of a face the answer depends on; see ``mien.recognition.explain.explain``.
@@ -353,9 +352,15 @@ class Recognizer:
         )
 
 
-def _check_count(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+def _count(name: str, value: object) -> int:
+    """Returns a whole number of at least 1, also of NumPy, as Python's.
+
+    Raises:
+        MienError: it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex) or operator.index(value) < 1:
         raise MienError(f"{name}: got {value!r}, expected a whole number of at least 1")
+    return operator.index(value)
 
 
 def _detector(detector: object, min_face: float | None) -> Any:
