@@ -16,6 +16,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy as np
@@ -27,7 +28,7 @@ from recognition_helpers import SIDE, Bright, Mean, bomb, encoded, picture, reco
 import mien
 from mien.errors import MienError
 from mien.recognition.arguments import WrongTypeError
-from mien.recognition.detection import Detection
+from mien.recognition.detection import Detection, fitted
 from mien.recognition.detectors import YuNet
 from mien.recognition.recognizer import BrokenModelError, Recognizer
 from mien.recognition.results import Recognitions
@@ -265,6 +266,46 @@ def test_numbers_of_numpy_from_a_detector_become_plain_ones() -> None:
     assert [face.detector_score for face in result] == [0.5, None]
     assert result[0].box == (8, 8, 8, 8) and {type(value) for value in result[0].box} == {float}
     assert hash(result) == hash(copy.copy(result)) and '"detector_score": 0.5' in str(result.to_json())
+
+
+class Fixed(Bright):
+    """Finds the same in every picture."""
+
+    def __init__(self, *found: Any) -> None:
+        self.found = found
+
+    def detect(self, picture: np.ndarray) -> list[Detection]:
+        return [*self.found]
+
+
+def test_a_box_that_leaves_the_picture_is_clipped_and_cut_out_whole() -> None:
+    result = Recognizer(detector=Fixed(Detection((4, 8, 8, 8), 1.0), Detection((20, 8, 8, 8), 1.0)), engine=Mean())
+    inside, leaving = result.recognize(picture())  # 24 x 24 pixels; the square is at 8, 8
+    assert inside.box == (4, 8, 8, 8) and leaving.box == (20, 8, 4, 8)
+    assert leaving.crop is not None and leaving.crop.shape == (SIDE, SIDE)
+    by_yunet = fitted(Detection((20.0, 8.0, 4.0, 8.0), 1.0, (20.0, 8.0, 8.0, 8.0)), 24, 24)
+    assert by_yunet == fitted(Detection((20.0, 8.0, 8.0, 8.0), 1.0), 24, 24)
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        (math.nan, 1, 2, 2), (0, 0, math.inf, 3), (24, 0, 8, 8), (-9, 0, 8, 8), (8, 8, 0, 0), (8, 8, -4, 8),
+        (0, 0, 1e9, 1e9), (-1e9, 0, 1e9 + 8, 8), (1, 2, 3),
+    ],
+)  # fmt: skip
+def test_a_box_that_is_none_of_the_picture_is_an_error_of_this_picture(box: Any) -> None:
+    for detection in (Detection(box, 1.0), Detection((8, 8, 8, 8), 1.0, box)):
+        result = Recognizer(detector=Fixed(detection), engine=Mean()).recognize(picture())
+        assert result.status == "error" and "in 24x24 pixels, expected a box that overlaps them" in str(result.error)
+
+
+def test_a_detector_of_ones_own_is_told_what_it_lacks() -> None:
+    with pytest.raises(WrongTypeError, match=r"detector: found a tuple, expected a mien\.recognition\.detection\.Det"):
+        Recognizer(detector=Fixed((8, 8, 8, 8)), engine=Mean()).recognize(picture())
+    without_margin: Any = SimpleNamespace(detect=lambda pixels: [])
+    with pytest.raises(MienError, match=r"or an object with detect\(\) and margin"):
+        Recognizer(detector=without_margin, engine=Mean())
 
 
 def test_kept_pixels_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:

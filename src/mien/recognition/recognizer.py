@@ -19,7 +19,8 @@ from mien.errors import NO_NUMBERS, MienError
 from mien.machine import threaded_map
 from mien.model.places import DEFAULT, SHIPPED
 from mien.recognition import detectors, engines
-from mien.recognition.detection import Detection, Detector, SideBySide, face_crop
+from mien.recognition.arguments import WrongTypeError
+from mien.recognition.detection import Detection, Detector, SideBySide, face_crop, fitted
 from mien.recognition.devices import Device, device_name
 from mien.recognition.engine import Engine
 from mien.recognition.pictures import Color, check_color, check_several, check_type, read, until_error
@@ -367,14 +368,16 @@ def _detector(detector: object, min_face: float | None) -> Any:
     """Makes the detector of a name, or checks an object.
 
     Raises:
-        MienError: the name is unknown, the detector cannot be loaded, or the object has no ``detect``.
+        MienError: the name is unknown, the detector cannot be loaded, or the object lacks ``detect`` or ``margin``.
     """
     if isinstance(detector, os.PathLike):
         detector = f"yunet:{os.fspath(detector)}"
     options = {} if min_face is None else {"min_face": min_face}
     made = detectors.detector(detector, **options) if isinstance(detector, str) else detector
-    if not callable(getattr(made, "detect", None)):
-        raise MienError(f"detector: got {detector!r}, expected {detectors.KNOWN}, or an object with detect()")
+    if not (callable(getattr(made, "detect", None)) and isinstance(getattr(made, "margin", None), SupportsFloat)):
+        raise MienError(
+            f"detector: got {detector!r}, expected {detectors.KNOWN}, or an object with detect() and margin"
+        )
     return made
 
 
@@ -496,16 +499,18 @@ def _search(
     name, pixels = picture.name, picture.pixels
     if pixels is None:
         return SearchedPicture(Recognition(name, "error", picture.error), [], [])
+    height, width = pixels.shape[:2]
     try:
-        detections = detect(pixels)
+        detections = [fitted(detection, width, height) for detection in detect(pixels)]
+        crops = [face_crop(pixels, detection, margin, engine) for detection in detections]
+    except WrongTypeError:
+        raise
     except MienError as error:
         return SearchedPicture(Recognition(name, "error", str(error)), [], [])
     except MemoryError:
         return SearchedPicture(Recognition(name, "error", _out_of_memory(name)), [], [])
-    height, width = pixels.shape[:2]
     kept_pixels = pixels if keep_pixels else None
     record = Recognition(name, "ok" if detections else "no_face", width=width, height=height, pixels=kept_pixels)
-    crops = [face_crop(pixels, detection, margin, engine) for detection in detections]
     return SearchedPicture(record, detections, crops)
 
 
