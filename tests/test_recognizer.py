@@ -268,6 +268,15 @@ def test_numbers_of_numpy_from_a_detector_become_plain_ones() -> None:
     assert hash(result) == hash(copy.copy(result)) and '"detector_score": 0.5' in str(result.to_json())
 
 
+def test_a_result_says_that_its_file_holds_more_pictures() -> None:
+    pages = [Image.fromarray(picture([level])) for level in (255, 140)]
+    data = encoded(pages[0], "GIF", save_all=True, append_images=pages[1:])
+    first, alone, broken = recognizer().recognize([data, encoded(pages[0], "GIF"), data[:30]])
+    assert (first.first_of_several, alone.first_of_several, broken.first_of_several) == (True, False, False)
+    assert repr(first) == "Recognition('picture 0', 24x24, first of several pictures, glad 100%)"
+    assert first.to_dict().keys() == alone.to_dict().keys()
+
+
 class Fixed(Bright):
     """Finds the same in every picture."""
 

@@ -466,11 +466,14 @@ class _DecodedPicture:
     name: str
     pixels: np.ndarray | None
     error: str | None = None
+    first_of_several: bool = False
 
 
 def _decode(picture: Any, name: str, color: str | None) -> _DecodedPicture:
+    more: list[bool] = []
     try:
-        return _DecodedPicture(name, read(picture, name, color))
+        pixels = read(picture, name, color, more=lambda: more.append(True))
+        return _DecodedPicture(name, pixels, first_of_several=bool(more))
     except MienError as error:
         return _DecodedPicture(name, None, str(error))
     except MemoryError:  # only this picture is too large: the next one may be smaller
@@ -510,7 +513,10 @@ def _search(
     except MemoryError:
         return SearchedPicture(Recognition(name, "error", _out_of_memory(name)), [], [])
     kept_pixels = pixels if keep_pixels else None
-    record = Recognition(name, "ok" if detections else "no_face", width=width, height=height, pixels=kept_pixels)
+    record = Recognition(
+        name, "ok" if detections else "no_face", width=width, height=height, pixels=kept_pixels,
+        first_of_several=picture.first_of_several,
+    )  # fmt: skip
     return SearchedPicture(record, detections, crops)
 
 

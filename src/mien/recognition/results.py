@@ -182,6 +182,8 @@ class Recognition(Record, Tables):
         pixels: uint8 [height, width] (grey) or [height, width, 3] (RGB), upright; None if they were not kept.
         names: the expressions that the model distinguishes, which are columns of a table also without a face; empty if
             they are not known.
+        first_of_several: True if the file holds more pictures, as frames of an animation or as pages; they were not
+            read. Not in tables and JSON.
     """
 
     def annotated(self) -> Image.Image:
