@@ -103,6 +103,7 @@ def test_files_that_give_no_bytes_are_told(tmp_path: Path) -> None:
     ("value", "message"),
     [
         ({1, 2}, "is a set, expected a path, .*; a set has no order: give a list"),
+        (["a.jpg"], r"is a list, .*; give one list, without lists in it$"),
         ({"a": b""}, r"is a dict, .*; give list\(x.values\(\)\) for the pictures in a dict"),
         ((path for path in "ab"), r"is a generator, .*; give list\(x\), or read it with Recognizer.stream"),
         (np.zeros((2, 4, 4, 3), np.uint8), r"an array \[2, 4, 4, 3\] of several pictures, expected one of them"),
