@@ -112,7 +112,7 @@ def test_files_that_give_no_bytes_are_told(tmp_path: Path) -> None:
         (Column(), r"is a Column, expected a path, .*; give list\(x\), or read it with Recognizer.stream"),
         (7, "picture: is a int, expected a path"),
     ],
-    ids=["set", "dict", "generator", "4-D", "paths", "arrays", "column", "int"],
+    ids=["set", "list", "dict", "generator", "4-D", "paths", "arrays", "column", "int"],
 )
 def test_values_that_are_no_picture_are_mistakes_of_the_call(value: Any, message: str) -> None:
     with pytest.raises(TypeError, match=message) as error:

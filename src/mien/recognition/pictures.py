@@ -47,9 +47,7 @@ _WIDEST = 65535
 _WHITE = (255, 255, 255, 255)
 
 
-def read(
-    picture: Any, where: str, color: str | None = None, more: Callable[[], object] = lambda: None
-) -> np.ndarray:
+def read(picture: Any, where: str, color: str | None = None, more: Callable[[], object] = lambda: None) -> np.ndarray:
     """Reads the pixels of a picture.
 
     EXIF orientation is applied. An animated file gives its first frame. Transparent parts become white. 16-bit grey is
