@@ -205,7 +205,8 @@ def test_a_broken_model_is_no_bad_picture(answer: float) -> None:
 def test_counts_are_whole_numbers(option: str, value: Any) -> None:
     with pytest.raises(MienError, match=f"{option}: got {value!r}, expected a whole number of at least 1"):
         recognizer(**{option: value})
-    assert type(recognizer(**{option: np.int64(8)}).__getstate__()[option]) is int
+    of_numpy: dict[str, Any] = {option: np.int64(8)}
+    assert type(recognizer(**of_numpy).__getstate__()[option]) is int
 
 
 def test_a_stream_asks_for_no_more_than_a_batch() -> None:
