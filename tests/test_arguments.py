@@ -103,6 +103,7 @@ def test_files_that_give_no_bytes_are_told(tmp_path: Path) -> None:
     ("value", "message"),
     [
         ({1, 2}, "is a set, expected a path, .*; a set has no order: give a list"),
+        (["a.jpg"], r"is a list, .*; give one list, without lists in it$"),
         ({"a": b""}, r"is a dict, .*; give list\(x.values\(\)\) for the pictures in a dict"),
         ((path for path in "ab"), r"is a generator, .*; give list\(x\), or read it with Recognizer.stream"),
         (np.zeros((2, 4, 4, 3), np.uint8), r"an array \[2, 4, 4, 3\] of several pictures, expected one of them"),
@@ -111,7 +112,7 @@ def test_files_that_give_no_bytes_are_told(tmp_path: Path) -> None:
         (Column(), r"is a Column, expected a path, .*; give list\(x\), or read it with Recognizer.stream"),
         (7, "picture: is a int, expected a path"),
     ],
-    ids=["set", "dict", "generator", "4-D", "paths", "arrays", "column", "int"],
+    ids=["set", "list", "dict", "generator", "4-D", "paths", "arrays", "column", "int"],
 )
 def test_values_that_are_no_picture_are_mistakes_of_the_call(value: Any, message: str) -> None:
     with pytest.raises(TypeError, match=message) as error:

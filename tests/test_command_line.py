@@ -569,6 +569,19 @@ class TestNames:
         assert main(["explain", "photo.jpg"]) == 0
         assert Path("photo-explained-2.png").is_file() and Path("photo-explained.png").read_bytes() == bytes_before
 
+    @pytest.mark.parametrize("options", [[], ["--timeout", "60"]])
+    def test_explain_says_that_of_several_pictures_in_a_file_it_takes_the_first(
+        self, options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        pages = [Image.new("L", (48, 48), level) for level in (90, 180)]
+        pages[0].save("a.gif", save_all=True, append_images=pages[1:])
+        pages[0].save("b.gif")
+        for name, count in (("a.gif", 1), ("b.gif", 0)):
+            assert main(["explain", name, "--model", "nano", "--detector", "none", *options]) == 0
+            sentence = f"mien: {name}: holds several pictures, of which only the first is explained\n"
+            assert capsys.readouterr().err.count(sentence) == count
+
     def test_evaluate_names_the_report_and_takes_the_model_as_predict_does(
         self, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:

@@ -172,3 +172,14 @@ def test_a_table_that_changes_or_has_other_columns_is_left(tmp_path: Path) -> No
     with pytest.raises(MienError, match="changed by another command"), csv_table(path, NAMES, former=former):
         pass
     assert path.read_text().endswith("more\n")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's disk that is always full")
+def test_a_table_that_cannot_be_written_is_told_with_its_place_and_a_remedy(tmp_path: Path) -> None:
+    full, file = Path("/dev/full"), tmp_path / "file"
+    file.touch()
+    with pytest.raises(MienError, match=r"/dev/full: cannot be written \(No space .*; free"), csv_table(full, NAMES):
+        pass
+    for place in (tmp_path, file / "faces.csv"):
+        with pytest.raises(MienError, match=f"{place}: cannot be written .*; choose"), csv_table(place, NAMES):
+            pass

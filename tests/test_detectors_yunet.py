@@ -159,7 +159,11 @@ def test_another_network_is_told() -> None:
 
 def test_settings_have_bounds() -> None:
     assert YuNet(margin=0.25).margin == 0.25
-    for options, expected in (({"score": 0}, "the score is 0, expected"), ({"min_face": 7}, "min_face is 7, expected")):
+    for options, expected in (
+        ({"score": 0}, "the score is 0, expected"),
+        ({"min_face": 7}, "min_face is 7, expected"),
+        ({"min_face": "40"}, "min_face is '40', expected at least 8"),
+    ):
         with pytest.raises(MienError, match=expected):
             detector("yunet", **options)
     with pytest.raises(MienError, match="does not take the options min_face"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -79,6 +80,16 @@ def test_without_a_threshold_that_keeps_the_promise_every_answer_is_uncertain(
     faces = [result.faces[0] for result in recognizer.recognize(list(crops(5)))]
     assert [face.uncertain for face in faces] == [uncertain] * 5
     assert recognizer.stated_accuracy == (record and 0.8)
+
+
+def test_a_process_loads_a_model_again_that_was_calibrated_anew(run_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(run_folder / "model", folder)
+    sent = pickle.dumps(Recognizer(folder, detector="none", engine="torch", device="cpu"))
+    assert pickle.loads(sent).engine.threshold == 0.55
+    record = folder / "meta.json"
+    record.write_text(record.read_text().replace("0.55", "0.625"))
+    assert pickle.loads(sent).engine.threshold == 0.625
 
 
 def test_a_face_is_read_the_same_in_any_company(run_folder: Path) -> None:

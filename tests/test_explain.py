@@ -271,10 +271,15 @@ class TestExplain:
 
     @pytest.mark.parametrize("method", ["rollout", "gradient"])
     def test_methods_that_look_inside(self, method: str, vit: Classifier) -> None:
-        engine: Any = SimpleNamespace(names=NAMES, classifier=vit)
+        engine: Any = SimpleNamespace(names=NAMES, image_size=SIZE, classifier=vit)
         explanation = explain(face(noise()), engine, method)
         assert explanation.method == method and explanation.relevance.shape == (SIZE, SIZE)
         assert (explanation.relevance == enlarged(ATTENTION[method](vit, noise(), 1), SIZE)).all()
+
+    @pytest.mark.parametrize("method", ["occlusion", "rollout", "gradient"])
+    def test_a_face_that_another_model_read_is_refused(self, method: str, vit: Classifier) -> None:
+        with pytest.raises(MienError, match=rf"crop is \[8, 8\], and this model reads {SIZE}x{SIZE} pixels"):
+            explain(face(np.zeros((8, 8), np.uint8)), TorchEngine(vit), method)
 
     def test_an_engine_answers_as_its_classifier(self, vit: Classifier) -> None:
         answers = reader(TorchEngine(vit))(noise()[None])
@@ -319,7 +324,7 @@ class TestExplain:
         fake_engine = (
             "import numpy as np\nfrom types import SimpleNamespace\nfrom mien.recognition.results import Face\n"
             "read = lambda crops: SimpleNamespace(probabilities=np.full((len(crops), 2), .5))\n"
-            "engine = SimpleNamespace(names=('calm', 'glad'), read=read)\n"
+            "engine = SimpleNamespace(names=('calm', 'glad'), image_size=8, read=read)\n"
             "face = Face((0, 0, 8, 8), 'glad', .5, {}, crop=np.zeros((8, 8), np.uint8))\n"
         )
         code = code.replace("import sys, test_explain_fake as fake\n", f"import sys\n{fake_engine}").replace(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 from pathlib import Path
@@ -145,7 +146,17 @@ def test_the_first_frame_of_an_animated_file_is_read(kind: str) -> None:
     data = encoded(
         images[0], kind, save_all=True, append_images=images[1:], **({"lossless": 1} if kind == "WEBP" else {})
     )
-    assert np.abs(read(data, "x").astype(int) - 90).max() <= 1
+    more: list[bool] = []
+    assert np.abs(read(data, "x", more=lambda: more.append(True)).astype(int) - 90).max() <= 1
+    assert more == [True]
+    read(encoded(images[0], kind), "x", more=lambda: pytest.fail("it is one picture"))
+
+
+def test_the_preview_of_a_jpeg_is_no_other_picture() -> None:
+    image = Image.new("L", (64, 48), 90)
+    data = encoded(image, "MPO", save_all=True, append_images=[image.resize((32, 24))])
+    assert data[:3] == b"\xff\xd8\xff" and getattr(Image.open(io.BytesIO(data)), "is_animated", False)
+    read(data, "x", more=lambda: pytest.fail("it is one picture"))
 
 
 NAN = np.full((4, 4), np.nan, np.float32)
@@ -167,6 +178,8 @@ NAN = np.full((4, 4), np.nan, np.float32)
         (np.array([["a"]]), None, "x: is a <U1 array, expected uint8"),
         (np.ones((4, 4, 2), np.uint8), None, r"x: is an array \[4, 4, 2\], expected \[H, W\] \(grey\) or \[H, W, 3\]"),
         (np.ones((2, 4, 4, 3), np.uint8), "rgb", r"array \[2, 4, 4, 3\], .* \(colour\) with color='rgb'"),
+        (COLOUR.transpose(2, 0, 1), "rgb", r"array \[3, 4, 6\], .* with color='rgb'; give x\.transpose\(1, 2, 0\)$"),
+        (COLOUR, "gray", "with color='gray'$"),
         (np.ones(4, np.uint8), None, r"x: is an array \[4\]"),
         (COLOUR, "gray", r"x: is an array \[4, 6, 3\], expected \[H, W\] with color='gray'"),
         (np.ones((0, 4), np.uint8), None, "x: is 4x0 pixels, expected at least one"),

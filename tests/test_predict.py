@@ -155,6 +155,26 @@ def test_so_it_does_with_a_time_limit(stated_accuracy: str, capsys: pytest.Captu
     assert (", uncertain" in out[0]) == (stated_accuracy != "null")
 
 
+@pytest.mark.parametrize("options", [[], ["--json"], ["--csv", "faces.csv"], ["--timeout", "60"]])
+def test_a_line_says_that_of_several_pictures_in_a_file_the_first_was_read(
+    options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    pages = [Image.fromarray(picture([level])) for level in (140, 255)]
+    for name, kind in (("a.gif", "GIF"), ("b.tif", "TIFF")):
+        Path(name).write_bytes(encoded(pages[0], kind, save_all=True, append_images=pages[1:]))
+    save("c.png", [255])
+    options = [*options, "--model", str(SHIPPED / "nano")] if "--timeout" in options else options
+    said = [line for line in predict(capsys, "c.png", "a.gif", *options)[2] if "several" in line]
+    assert said == [
+        "mien: 1 file holds several pictures, frames of an animation or pages (a.gif): only the first picture was "
+        "read; save the others as files of their own"
+    ]
+    said = [line for line in predict(capsys, "b.tif", "a.gif", *options)[2] if "several" in line]
+    assert len(said) == 1 and said[0].startswith("mien: 2 files hold several pictures")
+    assert "pages (b.tif): only" in said[0]
+    assert not [line for line in predict(capsys, "c.png", *options)[2] if "several" in line]
+
+
 def test_a_bad_file_never_ends_the_run(capsys: pytest.CaptureFixture[str]) -> None:
     save("whole.png", [255])
     files = {

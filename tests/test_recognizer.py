@@ -16,6 +16,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy as np
@@ -27,7 +28,8 @@ from recognition_helpers import SIDE, Bright, Mean, bomb, encoded, picture, reco
 import mien
 from mien.errors import MienError
 from mien.recognition.arguments import WrongTypeError
-from mien.recognition.detection import Detection
+from mien.recognition.detection import Detection, fitted
+from mien.recognition.detectors import YuNet
 from mien.recognition.recognizer import BrokenModelError, Recognizer
 from mien.recognition.results import Recognitions
 
@@ -203,6 +205,8 @@ def test_a_broken_model_is_no_bad_picture(answer: float) -> None:
 def test_counts_are_whole_numbers(option: str, value: Any) -> None:
     with pytest.raises(MienError, match=f"{option}: got {value!r}, expected a whole number of at least 1"):
         recognizer(**{option: value})
+    of_numpy: dict[str, Any] = {option: np.int64(8)}
+    assert type(recognizer(**of_numpy).__getstate__()[option]) is int
 
 
 def test_a_stream_asks_for_no_more_than_a_batch() -> None:
@@ -263,6 +267,55 @@ def test_numbers_of_numpy_from_a_detector_become_plain_ones() -> None:
     assert [face.detector_score for face in result] == [0.5, None]
     assert result[0].box == (8, 8, 8, 8) and {type(value) for value in result[0].box} == {float}
     assert hash(result) == hash(copy.copy(result)) and '"detector_score": 0.5' in str(result.to_json())
+
+
+def test_a_result_says_that_its_file_holds_more_pictures() -> None:
+    pages = [Image.fromarray(picture([level])) for level in (255, 140)]
+    data = encoded(pages[0], "GIF", save_all=True, append_images=pages[1:])
+    first, alone, broken = recognizer().recognize([data, encoded(pages[0], "GIF"), data[:30]])
+    assert (first.first_of_several, alone.first_of_several, broken.first_of_several) == (True, False, False)
+    assert repr(first) == "Recognition('picture 0', 24x24, first of several pictures, glad 100%)"
+    assert first.to_dict().keys() == alone.to_dict().keys()
+
+
+class Fixed(Bright):
+    """Finds the same in every picture."""
+
+    def __init__(self, *found: Any) -> None:
+        self.found = found
+
+    def detect(self, picture: np.ndarray) -> list[Detection]:
+        return [*self.found]
+
+
+def test_a_box_that_leaves_the_picture_is_clipped_and_cut_out_whole() -> None:
+    result = Recognizer(detector=Fixed(Detection((4, 8, 8, 8), 1.0), Detection((20, 8, 8, 8), 1.0)), engine=Mean())
+    inside, leaving = result.recognize(picture())  # 24 x 24 pixels; the square is at 8, 8
+    assert inside.box == (4, 8, 8, 8) and leaving.box == (20, 8, 4, 8)
+    assert leaving.crop is not None and leaving.crop.shape == (SIDE, SIDE)
+    by_yunet = fitted(Detection((20.0, 8.0, 4.0, 8.0), 1.0, (20.0, 8.0, 8.0, 8.0)), 24, 24)
+    assert by_yunet == fitted(Detection((20.0, 8.0, 8.0, 8.0), 1.0), 24, 24)
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        (math.nan, 1, 2, 2), (0, 0, math.inf, 3), (24, 0, 8, 8), (-9, 0, 8, 8), (8, 8, 0, 0), (8, 8, -4, 8),
+        (0, 0, 1e9, 1e9), (-1e9, 0, 1e9 + 8, 8), (1, 2, 3),
+    ],
+)  # fmt: skip
+def test_a_box_that_is_none_of_the_picture_is_an_error_of_this_picture(box: Any) -> None:
+    for detection in (Detection(box, 1.0), Detection((8, 8, 8, 8), 1.0, box)):
+        result = Recognizer(detector=Fixed(detection), engine=Mean()).recognize(picture())
+        assert result.status == "error" and "in 24x24 pixels, expected a box that overlaps them" in str(result.error)
+
+
+def test_a_detector_of_ones_own_is_told_what_it_lacks() -> None:
+    with pytest.raises(WrongTypeError, match=r"detector: found a tuple, expected a mien\.recognition\.detection\.Det"):
+        Recognizer(detector=Fixed((8, 8, 8, 8)), engine=Mean()).recognize(picture())
+    without_margin: Any = SimpleNamespace(detect=lambda pixels: [])
+    with pytest.raises(MienError, match=r"or an object with detect\(\) and margin"):
+        Recognizer(detector=without_margin, engine=Mean())
 
 
 def test_kept_pixels_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -530,6 +583,9 @@ def test_objects_travel_with_a_recognizer(monkeypatch: pytest.MonkeyPatch, tmp_p
     reader = recognizer()
     copied_reader = pickle.loads(pickle.dumps(reader))
     assert isinstance(copied_reader.engine, Mean) and copied_reader.engine is not reader.engine
+    yunet = Recognizer("nano", detector=YuNet(min_face=40, threads=1))
+    for copied_reader in (copy.deepcopy(yunet), pickle.loads(pickle.dumps(yunet))):
+        assert repr(copied_reader.detector) == repr(yunet.detector) and copied_reader.detector is not yunet.detector
     changed_reader = Recognizer("nano", min_face=40)
     changed_reader.detector = Bright()
     assert isinstance(pickle.loads(pickle.dumps(changed_reader)).detector, Bright)

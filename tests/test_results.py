@@ -106,6 +106,20 @@ def test_a_table_without_a_face_has_the_same_columns() -> None:
         assert list(result.to_rows()[0]) == expected and str(result.to_csv()).startswith(",".join(expected))
 
 
+def test_a_table_of_results_of_several_models_has_the_columns_of_all() -> None:
+    face = Face((0, 0, 9, 9), "shy", 0.7, {"shy": 0.7, "calm": 0.3})
+    (first,) = both = recognizer().recognize([picture()])
+    both.append(Recognition("b.jpg", "ok", None, 9, 9, (face,), names=("shy", "calm")))
+    names = ["probability_calm", "probability_glad", "probability_shy"]
+    rows = both.to_rows()
+    assert [list(row)[-3:] for row in rows] == [names, names]
+    assert [rows[1][name] for name in names] == [0.3, None, 0.7] and rows[0]["label"] == first[0].label
+    table = list(csv.DictReader(io.StringIO(both.to_csv())))
+    assert [table[1][name] for name in names] == ["0.3", "", "0.7"]
+    pytest.importorskip("pandas")
+    assert both.to_df()["probability_shy"][1] == 0.7
+
+
 def test_rows_are_those_of_the_table_with_the_same_keys() -> None:
     results_of_three = recognizer().recognize([picture([255, 204]), b"", picture([])])
     rows = results_of_three.to_rows()

@@ -79,7 +79,7 @@ def atomic_file(
                 os.replace(temporary, path)
     except Exception as error:
         if _is_of_writing(error):
-            raise _unwritable(path, error) from error
+            raise unwritable(path, error) from error
         raise
 
 
@@ -121,7 +121,7 @@ def atomic_folder(path: Path, *, check: Callable[[Path], None] | None = None) ->
                     exchange(path, temporary, before, check)
     except Exception as error:
         if _is_of_writing(error):
-            raise _unwritable(path, error) from error
+            raise unwritable(path, error) from error
         raise
 
 
@@ -285,7 +285,7 @@ def _is_of_writing(error: Exception) -> bool:
     return isinstance(error, OSError) or type(error).__name__ == "SafetensorError"
 
 
-def _unwritable(path: Path, error: Exception) -> MienError:
+def unwritable(path: Path, error: Exception) -> MienError:
     """Describes a failure to write; safetensors mentions the system's error number only in its text."""
     number, reason = getattr(error, "errno", None), getattr(error, "strerror", None)
     in_text = re.search(r"\(os error ([0-9]+)\)", str(error))

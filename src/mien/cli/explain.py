@@ -161,7 +161,7 @@ def _explaining(options: argparse.Namespace, settings: dict[str, Any]) -> Iterat
     """Loads the model; gives the function that explains a photo, and what the model promises."""
     arguments = (settings, options.method, options.label)
     if options.timeout is None:
-        promise, work = prepare(print, *arguments)
+        promise, work = prepare(remark, *arguments)
         yield lambda source: _collected(source, work), promise
         return
 
@@ -173,7 +173,7 @@ def _explaining(options: argparse.Namespace, settings: dict[str, Any]) -> Iterat
         except OverdueError as error:
             return str(error)
 
-    with closing(TimedProcess(options.timeout, prepare, *arguments)) as process:
+    with closing(TimedProcess(options.timeout, prepare, *arguments, say=remark)) as process:
         yield explain, process.greeting
 
 
@@ -265,6 +265,8 @@ def prepare(
         record = recognizer.recognize(photo)
         if record.status == "error":
             yield str(record.error)
+        if record.first_of_several:
+            say(f"{record.input}: holds several pictures, of which only the first is explained")
         for face in record:
             yield face, recognizer.explain(face, method, label)
 

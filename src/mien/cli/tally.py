@@ -103,6 +103,8 @@ class Tally:
         threshold: of the model (``mien.recognition.engine.Engine``); None if it was not calibrated, infinity if it
             never reached its stated accuracy.
         stated_accuracy: of the model, in [0, 1]; None if it was not calibrated.
+        several: files that hold more pictures than the one that was read.
+        first_of_several: the name of the first of these.
         not_copied: the reasons of the copies that could not be written, a line each.
     """
 
@@ -113,6 +115,8 @@ class Tally:
     uncertain: int = 0
     in_films: int = 0
     crop_like: int = 0
+    several: int = 0
+    first_of_several: str = ""
     threshold: float | None = None
     stated_accuracy: float | None = None
     not_copied: list[str] = field(default_factory=list)
@@ -123,6 +127,9 @@ class Tally:
         uncertain = sum(bool(face.uncertain) for face in record.faces)
         self.uncertain += uncertain
         self.in_films += 0 if record.frame is None else uncertain
+        if record.first_of_several:
+            self.several += 1
+            self.first_of_several = self.first_of_several or record.input
         if record.status == "error":
             self.failed += 1
             self.reason = self.reason or reason_of(record)
@@ -144,6 +151,12 @@ class Tally:
             options: of the command.
             in_lines: whether the records were printed as lines for people, errors included.
         """
+        if self.several:
+            files = "1 file holds" if self.several == 1 else f"{self.several:,} files hold"
+            yield (
+                f"{files} several pictures, frames of an animation or pages ({self.first_of_several}): only the first "
+                "picture was read; save the others as files of their own"
+            )
         yield from doubts(
             self.faces,
             self.uncertain,

@@ -37,9 +37,12 @@ class ModelFiles:
     folder: Path | None
 
     def version(self) -> tuple[tuple[str, int, int], ...]:
-        """Returns what tells the files from those of another version: their paths, sizes and times."""
+        """Returns what tells the files from those of another version: their paths, sizes and times.
+
+        Calibration, names and preprocessing of a folder are in its JSON files.
+        """
         paths = [self.onnx] if self.onnx else []
-        paths += [self.folder / "model.safetensors"] if self.folder else []
+        paths += [self.folder / "model.safetensors", *sorted(self.folder.glob("*.json"))] if self.folder else []
         return tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths)
 
 

@@ -24,6 +24,8 @@ def remedy(value: Any) -> str:
     """Returns what to do with a value that is no picture, to be appended to a message; empty if nothing is known."""
     if isinstance(value, set | frozenset):
         return "; a set has no order: give a list"
+    if type(value) in (list, tuple):
+        return "; give one list, without lists in it"
     if isinstance(value, Mapping):
         return "; give list(x.values()) for the pictures in a dict"
     if callable(getattr(value, "detach", None)) and callable(getattr(value, "cpu", None)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mien.errors import MienError
+from mien.files import unwritable
 from mien.locks import claim_file
 from mien.recognition.faces import Record
 from mien.recognition.formats import Add, columns, rows
@@ -152,13 +154,18 @@ def csv_table(
         former: what the file holds already, to which records are added (``resume``); None replaces it.
 
     Raises:
-        OSError: the file cannot be written.
-        MienError: another command writes it, or it does not fit to what is added.
+        MienError: the file cannot be written, another command writes it, or it does not fit to what is added.
+        BrokenPipeError: it is a pipe whose reader has gone.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        number = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise unwritable(path, error) from error
     header = columns(names)
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o666), "wb", buffering=0) as file:
+    with open(number, "wb", buffering=0) as file:
         claim_file(file.fileno(), path)  # before it is truncated, as another command may be writing it
+        is_regular = stat.S_ISREG(os.fstat(number).st_mode)  # pipes and devices cannot be truncated
         if former is not None:
             former.check(path, os.fstat(file.fileno()).st_size, header)
         written_bytes = 0
@@ -175,16 +182,18 @@ def csv_table(
             try:
                 while data:
                     data = data[file.write(data) :]
-            except OSError:
-                with suppress(OSError):  # a pipe cannot be truncated
-                    file.truncate(written_bytes)
+            except BrokenPipeError:
                 raise
-            written_bytes = file.tell() if file.seekable() else 1
+            except OSError as error:
+                with suppress(OSError):
+                    file.truncate(written_bytes)
+                raise unwritable(path, error) from error
+            written_bytes = file.tell() if is_regular else 1
 
         def begin() -> None:
             nonlocal is_begun, written_bytes
             is_begun = True
-            if file.seekable():
+            if is_regular:
                 written_bytes = file.seek(former.end if former is not None else 0)
                 file.truncate()
             if not written_bytes:

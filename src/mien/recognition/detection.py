@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from mien.errors import MienError
+from mien.recognition.arguments import WrongTypeError
 from mien.recognition.engine import Engine, face_size
 from mien.recognition.results import Box
 
@@ -20,7 +21,7 @@ class Detection:
     """A face that a detector found.
 
     Attributes:
-        box: left, top, width and height in pixels of the picture, within it, in the framing of the detector.
+        box: left, top, width and height in pixels of the picture, in the framing of the detector.
         score: confidence on the detector's own scale, higher is surer; None if it has none.
         whole: the full box of a face that an edge of the picture cuts off, as the detector guesses it beyond that edge;
             None if the face is not cut off.
@@ -50,7 +51,10 @@ class Detector(Protocol):
         ...
 
     def detect(self, picture: np.ndarray) -> list[Detection]:
-        """The faces of a picture, uint8 [H, W] (grey) or [H, W, 3] (RGB), upright, from left to right."""
+        """The faces of a picture, uint8 [H, W] (grey) or [H, W, 3] (RGB), upright, from left to right.
+
+        Boxes may leave the picture: they are clipped to it (``fitted``).
+        """
         ...
 
 
@@ -115,6 +119,32 @@ def within(box: Sequence[float], width: int, height: int) -> Box:
     left, top = max(0.0, float(box[0])), max(0.0, float(box[1]))
     right, bottom = min(float(width), float(box[0] + box[2])), min(float(height), float(box[1] + box[3]))
     return left, top, max(0.0, right - left), max(0.0, bottom - top)
+
+
+def fitted(detection: Detection, width: int, height: int) -> Detection:
+    """Clips the box of a detection to a picture of ``width`` x ``height`` pixels; the full box becomes its ``whole``.
+
+    Raises:
+        WrongTypeError (a MienError and a TypeError): it is no Detection, which is a mistake of the detector.
+        MienError: the box is not four finite numbers, shows less than a pixel of the picture, or has more than twice
+            its longer side.
+    """
+    if not isinstance(detection, Detection):
+        raise WrongTypeError(
+            f"detector: found a {type(detection).__name__}, expected a mien.recognition.detection.Detection"
+        )
+    boxes = detection.box, detection.framed
+    clipped = [within(box, width, height) for box in boxes if len(box) == 4 and np.isfinite(box).all()]
+    longest = 2 * max(width, height)
+    if len(clipped) < 2 or min(min(box[2:]) for box in clipped) < 1 or max(detection.framed[2:]) > longest:
+        raise MienError(
+            f"the detector found a face at {', '.join(f'{value:g}' for value in detection.framed)} (left, top, width, "
+            f"height) in {width}x{height} pixels, expected a box that overlaps them and is at most twice as large; "
+            "correct the detector"
+        )
+    if np.abs(np.subtract(detection.box, clipped[0])).max() <= _NEAR:
+        return detection
+    return Detection(clipped[0], detection.score, detection.framed)
 
 
 def _intersection(first: Box, second: Box) -> float:

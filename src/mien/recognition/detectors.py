@@ -96,12 +96,21 @@ class YuNet:
         """
         if not 0 < score <= 1:
             raise MienError(f"yunet: the score is {score}, expected a number above 0 and up to 1")
-        if not min_face >= 8:
-            raise MienError(f"yunet: min_face is {min_face}, expected at least 8 pixels")
+        if isinstance(min_face, str) or not min_face >= 8:
+            raise MienError(f"yunet: min_face is {min_face!r}, expected at least 8 pixels")
+        file = None if model is None else os.path.abspath(expanded(model))  # another process may work elsewhere
+        self._settings = {"model": file, "score": score, "min_face": min_face, "margin": margin, "threads": threads}
         self.score, self.min_face, self.margin = score, min_face, margin
-        self._network = Network(Path(model) if model is not None else None)
+        self._network = Network(model)
         self.threads = threads or cores()
         self._map = threaded_map(self.threads)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy or another process needs to load the same detector, as sessions cannot be copied."""
+        return self._settings
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        YuNet.__init__(self, **state)
 
     def __repr__(self) -> str:
         return f"YuNet({self._network.name!r}, min_face={self.min_face:g}, threads={self.threads})"
@@ -335,7 +344,7 @@ class Network:
         name: the file as messages name it.
     """
 
-    def __init__(self, model: str | Path | None = None) -> None:
+    def __init__(self, model: str | os.PathLike[str] | None = None) -> None:
         """Loads the network.
 
         Args:

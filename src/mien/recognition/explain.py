@@ -91,8 +91,8 @@ def explain(face: Face, engine: Engine, method: str = "auto", label: str | None 
         label: the expression to explain; by default the face's own.
 
     Raises:
-        MienError: ``face`` is not a Face or has no crop, the method or the label is unknown, the engine lacks what the
-            method needs, or the network answers with NaN.
+        MienError: ``face`` is not a Face, has no crop or one of another model's size, the method or the label is
+            unknown, the engine lacks what the method needs, or the network answers with NaN.
     """
     if not isinstance(face, Face):
         raise MienError(f"face: is a {type(face).__name__}, expected a Face, such as result.faces[0]")
@@ -100,6 +100,12 @@ def explain(face: Face, engine: Engine, method: str = "auto", label: str | None 
         raise MienError(f"method: got {method!r}, expected one of {', '.join(METHODS)}")
     if face.crop is None:
         raise MienError("the face keeps no crop, expected what the network read; take one from Recognizer.recognize")
+    size = engine.image_size
+    if face.crop.shape[:2] != (size, size):
+        raise MienError(
+            f"face: its crop is {list(face.crop.shape)}, and this model reads {size}x{size} pixels; give it to the "
+            "recognizer that read it"
+        )
     label = face.label if label is None else label
     if label not in engine.names:
         raise MienError(f"label: got {label!r}, expected one that the model knows: {', '.join(engine.names)}")

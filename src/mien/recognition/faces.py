@@ -85,6 +85,7 @@ class Record:
     time_s: float | None = None
     pixels: np.ndarray | None = field(default=None, compare=False)
     names: tuple[str, ...] = field(default=(), compare=False)
+    first_of_several: bool = field(default=False, compare=False)
 
     def __iter__(self) -> Iterator[Face]:
         return iter(self.faces)
@@ -126,7 +127,7 @@ class Record:
             words.append(f"frame {self.frame}" + ("" if self.time_s is None else f" ({self.time_s:.2f} s)"))
         if self.status == "error":
             return f"{type(self).__name__}({', '.join(words)}, error: {shown(self.error)})"
-        words.append(f"{self.width}x{self.height}")
+        words += [f"{self.width}x{self.height}"] + ["first of several pictures"] * self.first_of_several
         words += [face._in_short() for face in self.faces[:MOST_IN_REPR]] or ["no face"]
         more = len(self.faces) - MOST_IN_REPR
         return f"{type(self).__name__}({', '.join(words)}{f', and {more} more faces' if more > 0 else ''})"

@@ -10,7 +10,7 @@ import glob
 import inspect
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
@@ -47,7 +47,7 @@ _WIDEST = 65535
 _WHITE = (255, 255, 255, 255)
 
 
-def read(picture: Any, where: str, color: str | None = None) -> np.ndarray:
+def read(picture: Any, where: str, color: str | None = None, more: Callable[[], object] = lambda: None) -> np.ndarray:
     """Reads the pixels of a picture.
 
     EXIF orientation is applied. An animated file gives its first frame. Transparent parts become white. 16-bit grey is
@@ -60,6 +60,7 @@ def read(picture: Any, where: str, color: str | None = None) -> np.ndarray:
             last) of uint8, or of bool (True is white).
         where: name of the picture in messages.
         color: order of the channels of an array; not used for files and PIL images.
+        more: called if the file holds more pictures, as frames of an animation or as pages, which are not read.
 
     Returns:
         uint8 [H, W] (grey) or [H, W, 3] (RGB), of at most ``MOST_PIXELS`` pixels.
@@ -76,7 +77,7 @@ def read(picture: Any, where: str, color: str | None = None) -> np.ndarray:
     if isinstance(picture, bytes | bytearray | memoryview):
         data = bytes(picture)
         _check_kind(data[:HEAD], where, "")
-        return _decode(data, where)
+        return _decode(data, where, more)
     if isinstance(picture, str | os.PathLike):
         name = os.fsdecode(picture)
         if not name:
@@ -87,11 +88,11 @@ def read(picture: Any, where: str, color: str | None = None) -> np.ndarray:
             raise MienError(
                 f"{where}: is a folder, expected a picture; give a list of its files, or read it with `mien predict`"
             )
-        return _decode(_bytes_of(path, where), where)
+        return _decode(_bytes_of(path, where), where, more)
     if callable(getattr(picture, "read", None)):
         data = bytes_of_stream(picture, where)
         _check_kind(data[:HEAD], where, "")
-        return _decode(data, where)
+        return _decode(data, where, more)
     hint = "; cv2.imread gives None where it cannot read a file: give its path instead" if picture is None else ""
     kind = "None" if picture is None else f"a {type(picture).__name__}"
     raise MienError(f"{where}: is {kind}, expected {EXPECTED}{hint or remedy(picture)}")
@@ -124,10 +125,21 @@ def _check_kind(head: bytes, where: str, suffix: str) -> None:
         )
 
 
-def _decode(data: bytes, where: str) -> np.ndarray:
+def _decode(data: bytes, where: str, more: Callable[[], object]) -> np.ndarray:
     with open_picture(data, where, formats_of(data, where), _MOST) as image:
         _check_size(image.size, where)  # before anything is decoded
-        return _pixels(image, where)
+        pixels = _pixels(image, where)
+        if _has_more(image):
+            more()
+        return pixels
+
+
+def _has_more(image: Image.Image) -> bool:
+    """True if a file holds more pictures than the one that was decoded; a JPEG's previews (MPO) are none."""
+    try:
+        return image.format != "MPO" and bool(getattr(image, "is_animated", False))
+    except Exception:  # a GIF looks for its second frame, which may be damaged
+        return False
 
 
 def formats_of(data: bytes, where: str) -> tuple[str, ...]:
@@ -230,7 +242,9 @@ def _from_array(array: np.ndarray, where: str, color: str | None) -> np.ndarray:
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in channels):
         expected = "[H, W]" if color == "gray" else "[H, W] (grey) or [H, W, 3] (colour)"
         as_color = f" with color={color!r}" if color else ""
-        raise MienError(f"{where}: is an array {list(array.shape)}, expected {expected}{as_color}")
+        channels_first = array.ndim == 3 and array.shape[0] in (1, 3, 4) and array.shape[2] not in (1, 3, 4)
+        advice = "; give x.transpose(1, 2, 0)" if channels_first else ""
+        raise MienError(f"{where}: is an array {list(array.shape)}, expected {expected}{as_color}{advice}")
     _check_size((array.shape[1], array.shape[0]), where)
     if array.ndim == 2 or array.shape[2] == 1:
         return np.array(array.reshape(array.shape[:2]))

@@ -19,7 +19,8 @@ from mien.errors import NO_NUMBERS, MienError
 from mien.machine import threaded_map
 from mien.model.places import DEFAULT, SHIPPED
 from mien.recognition import detectors, engines
-from mien.recognition.detection import Detection, Detector, SideBySide, face_crop
+from mien.recognition.arguments import WrongTypeError
+from mien.recognition.detection import Detection, Detector, SideBySide, face_crop, fitted
 from mien.recognition.devices import Device, device_name
 from mien.recognition.engine import Engine
 from mien.recognition.pictures import Color, check_color, check_several, check_type, read, until_error
@@ -81,9 +82,8 @@ class Recognizer:
         threads: int | None = None,
         batch_size: int = 64,
     ) -> None:
-        _check_count("batch_size", batch_size)
-        if threads is not None:
-            _check_count("threads", threads)
+        batch_size = _count("batch_size", batch_size)
+        threads = None if threads is None else _count("threads", threads)
         check_color(None, color)
         self.batch_size, self.color = batch_size, color
         if min_face is not None and not isinstance(detector, str | os.PathLike):
@@ -235,10 +235,10 @@ class Recognizer:
 
         film = film_source(source)
         smoothing = SMOOTHING_S if smoothing is None else smoothing
-        _check_count("every", operator.index(every) if isinstance(every, SupportsIndex) else every)
+        every = _count("every", every)
         if not (isinstance(smoothing, SupportsFloat) and 0 <= float(smoothing) < math.inf):
             raise MienError(f"smoothing: got {smoothing!r}, expected seconds, 0 or more")
-        return FilmRecognition(self, film, every=operator.index(every), smoothing=smoothing, keep_pixels=keep_pixels)
+        return FilmRecognition(self, film, every=every, smoothing=smoothing, keep_pixels=keep_pixels)
 
     def explain(self, face: Face, method: str = "auto", label: str | None = None) -> Explanation:
         """Shows which parts of a face the answer depends on; see ``mien.recognition.explain.explain``.
@@ -353,23 +353,31 @@ class Recognizer:
         )
 
 
-def _check_count(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+def _count(name: str, value: object) -> int:
+    """Returns a whole number of at least 1, also of NumPy, as Python's.
+
+    Raises:
+        MienError: it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex) or operator.index(value) < 1:
         raise MienError(f"{name}: got {value!r}, expected a whole number of at least 1")
+    return operator.index(value)
 
 
 def _detector(detector: object, min_face: float | None) -> Any:
     """Makes the detector of a name, or checks an object.
 
     Raises:
-        MienError: the name is unknown, the detector cannot be loaded, or the object has no ``detect``.
+        MienError: the name is unknown, the detector cannot be loaded, or the object lacks ``detect`` or ``margin``.
     """
     if isinstance(detector, os.PathLike):
         detector = f"yunet:{os.fspath(detector)}"
     options = {} if min_face is None else {"min_face": min_face}
     made = detectors.detector(detector, **options) if isinstance(detector, str) else detector
-    if not callable(getattr(made, "detect", None)):
-        raise MienError(f"detector: got {detector!r}, expected {detectors.KNOWN}, or an object with detect()")
+    if not (callable(getattr(made, "detect", None)) and isinstance(getattr(made, "margin", None), SupportsFloat)):
+        raise MienError(
+            f"detector: got {detector!r}, expected {detectors.KNOWN}, or an object with detect() and margin"
+        )
     return made
 
 
@@ -458,11 +466,14 @@ class _DecodedPicture:
     name: str
     pixels: np.ndarray | None
     error: str | None = None
+    first_of_several: bool = False
 
 
 def _decode(picture: Any, name: str, color: str | None) -> _DecodedPicture:
+    more: list[bool] = []
     try:
-        return _DecodedPicture(name, read(picture, name, color))
+        pixels = read(picture, name, color, more=lambda: more.append(True))
+        return _DecodedPicture(name, pixels, first_of_several=bool(more))
     except MienError as error:
         return _DecodedPicture(name, None, str(error))
     except MemoryError:  # only this picture is too large: the next one may be smaller
@@ -491,16 +502,21 @@ def _search(
     name, pixels = picture.name, picture.pixels
     if pixels is None:
         return SearchedPicture(Recognition(name, "error", picture.error), [], [])
+    height, width = pixels.shape[:2]
     try:
-        detections = detect(pixels)
+        detections = [fitted(detection, width, height) for detection in detect(pixels)]
+        crops = [face_crop(pixels, detection, margin, engine) for detection in detections]
+    except WrongTypeError:
+        raise
     except MienError as error:
         return SearchedPicture(Recognition(name, "error", str(error)), [], [])
     except MemoryError:
         return SearchedPicture(Recognition(name, "error", _out_of_memory(name)), [], [])
-    height, width = pixels.shape[:2]
     kept_pixels = pixels if keep_pixels else None
-    record = Recognition(name, "ok" if detections else "no_face", width=width, height=height, pixels=kept_pixels)
-    crops = [face_crop(pixels, detection, margin, engine) for detection in detections]
+    record = Recognition(
+        name, "ok" if detections else "no_face", width=width, height=height, pixels=kept_pixels,
+        first_of_several=picture.first_of_several,
+    )  # fmt: skip
     return SearchedPicture(record, detections, crops)
 
 

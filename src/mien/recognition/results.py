@@ -49,14 +49,14 @@ class Tables:
         return nullcontext()
 
     def _read(self) -> tuple[Iterable[Recognition], tuple[str, ...]]:
-        """Returns the records, and the expressions, as the first record or face says them if nothing else does."""
+        """Returns the records, and the expressions: of all models whose records these are, if no one model is known."""
         names = self._names()
         if names is not None:
             return self._records(), names
         records = list(self._records())
         of_records = (record.names for record in records)
-        of_faces = (tuple(face.probabilities) for record in records for face in record.faces)
-        return records, next(filter(None, chain(of_records, of_faces)), ())
+        of_faces = (face.probabilities for record in records for face in record.faces)
+        return records, tuple(dict.fromkeys(chain.from_iterable(chain(of_records, of_faces))))
 
     def to_rows(self) -> list[dict[str, Any]]:
         """Returns the rows of ``to_df`` as dicts: one for every face, or one without a face for a picture without any.
@@ -99,8 +99,7 @@ class Tables:
             path: a file, which is replaced; None to get the text.
 
         Raises:
-            MienError: another command writes the file.
-            OSError: it cannot be written.
+            MienError: the file cannot be written, or another command writes it.
         """
         records, names = self._read()
         if path is None:
@@ -129,7 +128,7 @@ class Tables:
             path: a file, which is replaced; None to get the text.
 
         Raises:
-            OSError: the file cannot be written.
+            MienError: the file cannot be written.
         """
         if path is None:
             text = io.StringIO()
@@ -183,6 +182,8 @@ class Recognition(Record, Tables):
         pixels: uint8 [height, width] (grey) or [height, width, 3] (RGB), upright; None if they were not kept.
         names: the expressions that the model distinguishes, which are columns of a table also without a face; empty if
             they are not known.
+        first_of_several: True if the file holds more pictures, as frames of an animation or as pages; they were not
+            read. Not in tables and JSON.
     """
 
     def annotated(self) -> Image.Image:

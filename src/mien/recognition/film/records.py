@@ -157,8 +157,8 @@ class FilmRecognition(Tables):
             timeline: a picture (.png) of the probabilities over the time of the film, written in the same pass.
 
         Raises:
-            MienError: a path has another ending or is the film itself, the film cannot be read, or no frame of it.
-            OSError: a file cannot be written.
+            MienError: a path has another ending or is the film itself, the film cannot be read, or no frame of it, or a
+                file cannot be written.
         """
         from mien.recognition.film.reader import about
         from mien.recognition.film.timeline import timeline_file
