@@ -154,6 +154,21 @@ class TestRun:
         ]
         assert frozen[1:] == [3, 2, 1, 0]
 
+    def test_the_average_follows_weights_that_a_stage_moves_in_memory(
+        self, faces: FaceSet, mae_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        freezing = FreezeConfig(blocks=2, release_epoch=2, gradual=True)
+        train(small(tmp_path / "one", mae_folder, epochs=4, freeze=freezing))
+
+        def moving(accelerator: object, network: Network) -> Network:
+            for parameter in network.parameters():  # as DistributedDataParallel does
+                parameter.data = parameter.data.clone()
+            return network
+
+        monkeypatch.setattr(run.Accelerator, "prepare_model", moving)
+        train(small(tmp_path / "two", mae_folder, epochs=4, freeze=freezing))
+        assert same(*(load_file(tmp_path / name / "state.safetensors") for name in ("one", "two")))
+
     def test_every_option_at_once(self, faces: FaceSet, mae_folder: Path, tmp_path: Path) -> None:
         augment = AugmentConfig(mixup=0.2, cutmix=1.0, mix_probability=0.5, erasing=0.3)
         config = small(tmp_path / "run", mae_folder, augment=augment, class_weights=True, tensorboard=True,
@@ -486,9 +501,10 @@ class TestProcesses:
 
     def test_two_processes_reach_the_losses_of_one(self, mae_folder: Path, tmp_path: Path) -> None:
         data = write_folder(tmp_path / "faces", synthetic_faces({"train": 64, "validation": 13}))
-        self.run([sys.executable, *self.arguments(data, mae_folder, tmp_path / "one")], tmp_path)
+        release = ["--freeze.release-epoch=2"]
+        self.run([sys.executable, *self.arguments(data, mae_folder, tmp_path / "one", *release)], tmp_path)
         launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
-        output = self.run([*launch, *self.arguments(data, mae_folder, tmp_path / "two")], tmp_path)
+        output = self.run([*launch, *self.arguments(data, mae_folder, tmp_path / "two", *release)], tmp_path)
         assert output.count("epoch   1/3") == 1
         single_rows, parallel_rows = (
             list(csv.DictReader((tmp_path / name / "history.csv").open())) for name in ("one", "two")

@@ -303,6 +303,8 @@ class FineTuning(Loop[TrainConfig, Network]):
         self.schedule = build_schedule(self.optimizer, self.config, self.steps, self.budget)
         restore_moments(self.network, self.optimizer, self.moments)
         model = self.accelerator.prepare_model(self.network)
+        if self.average is not None:
+            self.average.start_stage()
         compiled = cast(nn.Module, torch.compile(model)) if self.method == "on" else model
         loss = partial(self.loss, compiled)
         self.step = Pass(loss, self.network, self.accelerator, self.method, half=self.precision == "bf16")

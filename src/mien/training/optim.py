@@ -116,10 +116,14 @@ class WeightAverage(ModelEmaV3):
     """timm's moving average of weights, with one operation per step for all of them.
 
     timm calls ``state_dict`` of both networks at every step, which makes a new tensor of every weight. Weights keep
-    their memory during training, so the lists of tensors are made once.
+    their memory within a stage of training, so the lists of tensors are made once a stage.
     """
 
     _averages: list[torch.Tensor] | None = None
+
+    def start_stage(self) -> None:
+        """Forgets where the weights lie: what prepares a network for several processes moves them in memory."""
+        self._averages = None
 
     @torch.no_grad()
     def apply_update_(self, model: nn.Module, decay: float) -> None:
