@@ -275,6 +275,13 @@ class TestPlan:
         assert main(["train", *options, "--lr", "1e-3", "--head-lr", "1e-6", "--min-lr", "0.5"]) == 2
         assert "--head-lr: got 1e-06, expected at least min_lr * lr, at which all rates end" in capsys.readouterr().err
 
+    def test_one_epoch_of_warm_up_has_no_cosine(
+        self, archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        options = ["--data", str(archive), "--backbone", "nano", "--out", str(tmp_path / "x"), "--dry-run"]
+        assert main(["train", *options, "--epochs", "1"]) == 0
+        assert "; warm-up over 1 epoch, which is the whole run: it ends at the peak\n" in capsys.readouterr().out
+
     def test_the_plan_leaves_the_run_as_it_was(self, archive: Path, tmp_path: Path) -> None:
         from mien.training.finetune import prepared
         from mien.training.plan import plan_lines

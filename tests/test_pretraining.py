@@ -262,6 +262,10 @@ class TestRun:
         assert [row["images"] for row in rows] == ["48", "72"]
         assert float(rows[0]["lr"]) > 2e-4 and float(rows[-1]["lr"]) == 0.0
 
+    def test_a_moment_is_one_step(self, faces: FaceSet, tmp_path: Path) -> None:
+        pretrain(short(tmp_path / "run", minutes=1e-9, probe_epochs=0))
+        assert [row["images"] for row in history(tmp_path / "run")] == ["12"]
+
     def test_seeds_differ_and_repeat(self, faces: FaceSet, tmp_path: Path) -> None:
         for name, seed in (("one", 0), ("two", 0), ("three", 1)):
             pretrain(short(tmp_path / name, epochs=1, seed=seed, probe_epochs=0))

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,13 @@ def saved(folder: Path, backbone: str, arguments: dict[str, Any] | None = None) 
     classifier = Classifier(network.eval(), preprocessing, NAMES)
     classifier.save(folder, {"command": "test"})
     return classifier
+
+
+def test_the_trial_before_the_data_is_read_takes_the_networks_own_size() -> None:
+    config = TrainConfig(data="faces", out="run", backbone="timm:inception_v3", device="cpu")
+    finetune.start(config)
+    with pytest.raises(MienError, match="image_size: got 48, which inception_v3 does not read"):
+        finetune.start(replace(config, image_size=48))
 
 
 class TestBuild:

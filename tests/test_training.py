@@ -154,6 +154,23 @@ class TestRun:
         ]
         assert frozen[1:] == [3, 2, 1, 0]
 
+    def test_minutes_that_are_over_too_soon_say_what_was_not_reached(
+        self, faces: FaceSet, mae_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        freezing = FreezeConfig(blocks=2, release_epoch=5)
+        train(small(tmp_path / "run", mae_folder, minutes=1e-9, freeze=freezing))
+        told = capsys.readouterr().err
+        # Two epochs are a setting that minutes replace, and no end that epoch 5 lies behind.
+        assert "frozen: embeddings and blocks 0 to 1; released at epoch 5\n" in told
+        assert "train, at the end " in told
+        ended = "minutes: 1e-09 were over after 1 step, in epoch 1, before"
+        assert f"{ended} the warm-up of 2 steps, so that the learning rate never reached its peak" in told
+        assert f"{ended} freeze.release_epoch 5, so that what was frozen never trained" in told
+        with (tmp_path / "run" / "history.csv").open() as file:
+            assert [row["epoch"] for row in csv.DictReader(file)] == ["1"]
+        train(small(tmp_path / "run", mae_folder, minutes=1e-9, freeze=freezing), resume=True)
+        assert "were over" not in capsys.readouterr().err
+
     def test_the_average_follows_weights_that_a_stage_moves_in_memory(
         self, faces: FaceSet, mae_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -81,7 +81,7 @@ class TrainConfig(RunConfig):
             by muon), and 1e-3 for a fresh timm network.
         head_lr: peak learning rate of the classification head; by default five times lr for a pretrained backbone,
             or lr.
-        warmup_epochs: epochs of linear warm-up, which may be a fraction, or a share of all epochs like 12.5%.
+        warmup_epochs: epochs of linear warm-up, which may be a fraction, or a share of epochs like 12.5%.
         layer_decay: factor on the learning rate from each block to the one below it; 1 turns it off
             (Bao et al. 2021, BEiT).
         label_smoothing: share of the target spread over all classes.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -36,7 +36,7 @@ from mien.training.history import choice_line, epoch_line, write_curves
 from mien.training.loop import Loop
 from mien.training.objective import Objective, StoredAnswers, check_targets, read_answers
 from mien.training.optim import WeightAverage, build_optimizer, moments, restore_moments
-from mien.training.plan import plan_lines
+from mien.training.plan import plan_lines, step_count
 from mien.training.run import (
     fit_batch,
     on_main,
@@ -195,14 +195,13 @@ def build_network(config: TrainConfig, faces: FaceSet | None) -> tuple[Network, 
     Args:
         config: with every default filled in.
         faces: the data, which decides classes, channels, and for a timm network the size; None for a trial before it is
-            read, with FER2013's.
+            read, with FER2013's classes and channel, and the size for which the network was made.
     """
-    size = 48 if faces is None else faces.image_size
     return build(
         config.backbone,
         FER2013 if faces is None else faces.names,
         grey=faces is None or faces.is_grey,
-        image_size=config.image_size or (size if config.is_timm else None),
+        image_size=config.image_size or (faces.image_size if faces is not None and config.is_timm else None),
         patch_size=config.patch_size,
         network_args=config.network_args,
         drop_path=config.drop_path,
@@ -281,13 +280,39 @@ class FineTuning(Loop[TrainConfig, Network]):
             if epoch == 1 and self.state.step == 0 and self.knows_every_class:
                 self.evaluate_start()
             self.train_epoch(epoch)
+            updates = self.updates
             self.finish_epoch(epoch)
+            if self.is_over and on_main():
+                for line in self.unreached(epoch, updates):
+                    warn(line)
         self.run.tracking.finish()
         if on_main():
             write_curves(self.out, self.state.history, choice=Choice(self.state.best_epoch, self.config.select))
             report(choice_line(self.state.history, self.state.best_epoch))
         if on_main() and calibrate:
             report(calibrate_model(self.out, self.validation, self.train_set.images, self.accelerator.device))
+
+    def unreached(self, epoch: int, updates: int) -> Iterator[str]:
+        """Yields what a run that minutes ended was to do and did not.
+
+        Args:
+            epoch: the last one.
+            updates: of the whole run.
+        """
+        config, warmup = self.config, round(self.config.warmup_epochs * self.steps)
+        if config.minutes is None:
+            return
+        ended = f"minutes: {config.minutes:g} were over after {step_count(updates)}, in epoch {epoch}, before"
+        if updates < warmup:
+            yield (
+                f"{ended} the warm-up of {step_count(warmup)}, so that the learning rate never reached its peak; give a "
+                "smaller --warmup-epochs, or more minutes"
+            )
+        if self.frozen and self.frozen == frozen_units(config.freeze, 1) and config.freeze.release_epoch is not None:
+            yield (
+                f"{ended} freeze.release_epoch {config.freeze.release_epoch}, so that what was frozen never trained; "
+                "give a smaller one, or more minutes"
+            )
 
     def enter_stage(self, frozen: int) -> None:
         """Freezes the first ``frozen`` units and builds an optimizer for the rest, which takes over the moments."""

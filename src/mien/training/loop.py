@@ -95,8 +95,8 @@ class Loop(Generic[C, N]):
 
     @property
     def is_over(self) -> bool:
-        """Whether the budget is spent."""
-        return self.budget.spent(self.updates) >= 1.0
+        """Whether the budget is spent; a run makes one update at least, however few its minutes."""
+        return self.updates > 0 and self.budget.spent(self.updates) >= 1.0
 
     def look_at_the_clock(self, *, after_a_pause: bool = False) -> None:
         """Updates the budget of a run that minutes end."""

@@ -40,15 +40,23 @@ def plan_lines(tuning: Tuning) -> list[str]:
     length = _length(config.epochs, config.minutes)
     rates = f"encoder {config.lr:.2e}, head {config.head_lr:.2e}"
     decay = "" if config.layer_decay == 1 else f", from block to block times {config.layer_decay}"
+    then = f"then a cosine to {config.min_lr * (config.lr or 0):.2e}"
+    if config.minutes is None and round(config.warmup_epochs * tuning.steps) >= config.epochs * tuning.steps:
+        then = "which is the whole run: it ends at the peak"
     return [
-        f"plan: {length}, {_steps(tuning.steps)} of {config.batch_size} an epoch; {count:,} images train, "
+        f"plan: {length}, {step_count(tuning.steps)} of {config.batch_size} an epoch; {count:,} images train, "
         f"{validation:,} validate",
-        f"frozen: {frozen_line(network, config.freeze, config.epochs)}",
+        f"frozen: {frozen_line(network, config.freeze, _last_epoch(config))}",
         f"parameters: {_trained_line(network, config)}",
         f"learning rate: {rates}{decay}; warm-up over {config.warmup_epochs:g} "
-        f"epoch{'' if config.warmup_epochs == 1 else 's'}, then a cosine to {config.min_lr * (config.lr or 0):.2e}",
+        f"epoch{'' if config.warmup_epochs == 1 else 's'}, {then}",
         _memory_line(tuning),
     ]
+
+
+def _last_epoch(config: TrainConfig) -> int:
+    """Returns the last epoch; a number that no run reaches if minutes end it."""
+    return config.epochs if config.minutes is None else sys.maxsize
 
 
 def frozen_line(network: Network, config: FreezeConfig, epochs: int) -> str:
@@ -67,7 +75,7 @@ def frozen_line(network: Network, config: FreezeConfig, epochs: int) -> str:
 def _trained_line(network: Network, config: TrainConfig) -> str:
     """Returns how many parameters train at first and, if that changes, at the end."""
     total = sum(parameter.numel() for parameter in network.parameters())
-    first, last = frozen_units(config.freeze, 1), frozen_units(config.freeze, config.epochs)
+    first, last = frozen_units(config.freeze, 1), frozen_units(config.freeze, _last_epoch(config))
     at_first = f"{_trained(network, first):,} of {total:,} train"
     return at_first if last == first else f"{at_first}, at the end {_trained(network, last):,}"
 
@@ -84,14 +92,15 @@ def _length(epochs: int, minutes: float | None) -> str:
     return "1 epoch" if epochs == 1 else f"{epochs:,} epochs"
 
 
-def _steps(count: int) -> str:
+def step_count(count: int) -> str:
+    """Returns a number of steps in words."""
     return "1 step" if count == 1 else f"{count:,} steps"
 
 
 def _memory_line(tuning: Tuning) -> str:
     """Estimates the memory of training at its fullest: when the fewest parts are frozen."""
     config, network = tuning.config, tuning.network
-    frozen = min(frozen_units(config.freeze, epoch) for epoch in range(1, config.epochs + 1))
+    frozen = frozen_units(config.freeze, _last_epoch(config))
     trained = _trained(network, frozen)
     total = sum(parameter.numel() for parameter in network.parameters())
     # Weights, their average, those of the start; a gradient and two moments for each parameter that trains.
@@ -226,7 +235,7 @@ def _time_lines(total: float, speeds: str, device: torch.device) -> Iterator[str
 def pretraining_lines(pretraining: Pretraining) -> list[str]:
     """Returns the plan of pretraining, a line a subject; nothing is timed."""
     config, network = pretraining.config, pretraining.network
-    length = _steps(config.steps) if config.steps else _length(config.epochs, config.minutes)
+    length = step_count(config.steps) if config.steps else _length(config.epochs, config.minutes)
     total = sum(parameter.numel() for parameter in network.parameters())
     trained = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
     decoder = sum(parameter.numel() for parameter in network.decoder.parameters())
@@ -240,7 +249,7 @@ def pretraining_lines(pretraining: Pretraining) -> list[str]:
     fixed = 4 * (total + 3 * trained)
     images = pretraining.images.nbytes
     return [
-        f"plan: {length}, {_steps(pretraining.steps)} of {config.batch_size} an epoch; {len(pretraining.images):,} "
+        f"plan: {length}, {step_count(pretraining.steps)} of {config.batch_size} an epoch; {len(pretraining.images):,} "
         f"images train, {config.mask_ratio:.0%} of each hidden",
         "frozen: nothing",
         f"parameters: {trained:,} of {total:,} train, {decoder:,} of them in the decoder",
