@@ -305,8 +305,8 @@ class FineTuning(Loop[TrainConfig, Network]):
         ended = f"minutes: {config.minutes:g} were over after {step_count(updates)}, in epoch {epoch}, before"
         if updates < warmup:
             yield (
-                f"{ended} the warm-up of {step_count(warmup)}, so that the learning rate never reached its peak; give a "
-                "smaller --warmup-epochs, or more minutes"
+                f"{ended} the warm-up of {step_count(warmup)}, so that the learning rate never reached its peak; give "
+                "a smaller --warmup-epochs, or more minutes"
             )
         if self.frozen and self.frozen == frozen_units(config.freeze, 1) and config.freeze.release_epoch is not None:
             yield (
