@@ -216,3 +216,21 @@ class TestFolds:
         )
         with pytest.raises(MienError, match="was trained on this data"):
             answer_folds(config)
+
+    def test_nor_does_who_knows_most_of_them(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """A picture was added to a folder since the backbone learnt from it, which makes another set of it."""
+        faces = draw_faces(30, 7, 7, seed=0)
+        known = faces.part("train").images[:28]
+        model = classifier(tmp_path / "knows", "nano")
+        model.save(tmp_path / "knows", {"data": {"fingerprint": "former", "source": "faces"}}, sketch(known))
+        config = FoldsConfig(data="x", out=str(tmp_path / "folds"), backbone=str(tmp_path / "knows"), folds=2)
+        with pytest.raises(MienError, match=r"--backbone .*knows: was trained on (28|29|30) of the 30 training pictu"):
+            folds.check_unseen(config, faces)
+        noise = synthetic_faces({"train": 300}, names=("calm", "glad", "sour"), size=48)
+        few = replace(noise, images=np.concatenate([known[:9], noise.images[9:]]))
+        folds.check_unseen(config, few)
+        assert "was trained on 9 of the 300 training pictures, by its sketches" in capsys.readouterr().err
+        folds.check_unseen(config, noise)
+        assert capsys.readouterr().err == ""

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from mien.config import FoldsConfig, TrainConfig, to_dict
+from mien.data.clean import twins_in_training
 from mien.data.faces import FaceSet
 from mien.data.read import read_faces
 from mien.data.twins import groups
@@ -40,6 +41,9 @@ from mien.training.run import prepare_faces, state_path
 
 ANSWERS = "answers.safetensors"
 """The file with the answers, in the folder of the runs."""
+
+MOST_KNOWN = 0.1
+"""Share of the training pictures that a backbone or a teacher may have learnt from before, by their sketches."""
 
 
 def answer_folds(config: FoldsConfig, command: str = "") -> Path:
@@ -107,16 +111,28 @@ def faces_of(config: FoldsConfig) -> FaceSet:
 def check_unseen(config: FoldsConfig, faces: FaceSet) -> None:
     """Checks that neither the backbone nor a teacher has learnt from the pictures that folds hold back.
 
+    What was trained on other data may know some of them, as after photos were added to a folder. A few are told by a
+    warning: of independent pictures, too, sketches take some for known.
+
     Raises:
-        MienError: one of them was trained on this data.
+        MienError: one of them was trained on this data, or knows more than ``MOST_KNOWN`` of its training pictures.
     """
+    training = faces.part("train").images
     teachers = [("--teacher", name, str(model_folder(name))) for name in config.teacher]
     for option, name, folder in [("--backbone", config.backbone, config.backbone), *teachers]:
-        if any(record.get("fingerprint") == faces.fingerprint for record in Backbone(folder).learnt):
+        backbone = Backbone(folder)
+        is_same = any(record.get("fingerprint") == faces.fingerprint for record in backbone.learnt)
+        sets = [sketches for _, sketches in backbone.learnt_before(faces) if sketches is not None]
+        seen = twins_in_training(training, sets) if sets and not is_same else None
+        known = 0 if seen is None else int(seen.sum())
+        on_data = "this data" if is_same else f"{known:,} of the {len(training):,} training pictures, by its sketches"
+        if is_same or known > MOST_KNOWN * len(training):
             raise MienError(
-                f"{option} {name}: was trained on this data, so that it knows the pictures that are held back; leave "
+                f"{option} {name}: was trained on {on_data}, so that it knows the pictures that are held back; leave "
                 "it out, or give one that was trained on other data or without labels"
             )
+        if known:
+            warn(f"{option} {name}: was trained on {on_data}; their answers may be of networks that know them")
 
 
 def first_run(config: FoldsConfig) -> tuple[TrainConfig, FaceSet]:
