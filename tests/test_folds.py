@@ -168,3 +168,8 @@ def test_weights_beyond_the_whole_are_refused() -> None:
         TrainConfig(data="d", out="o", teacher=["t"], targets="f", distill=DistillConfig(0.8, targets_weight=0.3))
     with pytest.raises(MienError, match="targets: got null, expected a file"):
         TrainConfig(data="d", out="o", distill=DistillConfig(targets_weight=0.2))
+
+
+def test_settings_that_folds_do_not_take() -> None:
+    with pytest.raises(MienError, match=r"seeds: got \[1, 1\], expected each once.*targets: got 'f', expected none"):
+        FoldsConfig(data="d", out="o", seeds=[1, 1], targets="f")
