@@ -345,6 +345,7 @@ class FineTuning(Loop[TrainConfig, Network]):
                 say(rows_line(self.backbone.names, self.faces.names))
         self.schedule = build_schedule(self.optimizer, self.config, self.steps, self.budget)
         restore_moments(self.network, self.optimizer, self.moments)
+        self.accelerator.free_memory()  # the wrapper of the last stage, which holds a copy of the gradients
         model = self.accelerator.prepare_model(self.network)
         if self.average is not None:
             self.average.start_stage()
