@@ -168,3 +168,25 @@ def test_weights_beyond_the_whole_are_refused() -> None:
         TrainConfig(data="d", out="o", teacher=["t"], targets="f", distill=DistillConfig(0.8, targets_weight=0.3))
     with pytest.raises(MienError, match="targets: got null, expected a file"):
         TrainConfig(data="d", out="o", distill=DistillConfig(targets_weight=0.2))
+
+
+def test_settings_that_folds_do_not_take() -> None:
+    with pytest.raises(MienError, match=r"seeds: got \[1, 1\], expected each once.*targets: got 'f', expected none"):
+        FoldsConfig(data="d", out="o", seeds=[1, 1], targets="f")
+
+
+def test_answers_are_computed_on_the_device_of_the_runs(
+    faces: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    devices: list[str] = []
+
+    def load(run: Path, device: torch.device | str = "cpu") -> Classifier:
+        devices.append(str(device))
+        network, preprocessing = finetune.build("nano", faces.names, grey=True, image_size=16)
+        return Classifier(network, preprocessing, faces.names)
+
+    monkeypatch.setattr(folds, "train", lambda *_, **__: None)
+    monkeypatch.setattr(folds, "resolve_device", lambda name: torch.device("cuda"))
+    monkeypatch.setattr(folds.Classifier, "load", load)
+    answer_folds(FoldsConfig(**COMMON, out=str(tmp_path), folds=2))  # type: ignore[arg-type]
+    assert devices == ["cuda", "cuda"]

@@ -439,6 +439,16 @@ class TestBalance:
         assert Classifier.load(tmp_path / "run").meta()["metrics"]["epoch"] == int(best_row["epoch"])
         assert score_of({"val_loss": 2.0}, "loss") == pytest.approx(math.exp(-2))
 
+    def test_a_validation_split_of_twins_alone_has_no_clean_loss(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        data = synthetic_faces({"train": 24, "validation": 6})
+        images = data.images.copy()
+        images[data.splits == "validation"] = images[data.splits == "train"][:6]
+        monkeypatch.setattr(finetune, "read_faces", lambda source: replace(data, images=images))
+        train(settings(tmp_path / "run", epochs=1, select="clean_loss"))
+        assert "has a twin in training, so that clean_loss is the loss on all of them" in capsys.readouterr().err
+
 
 def test_teachers_weigh_as_their_setting_says(faces: FaceSet, tmp_path: Path) -> None:
     torch.manual_seed(0)

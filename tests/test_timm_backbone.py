@@ -73,6 +73,15 @@ def test_the_trial_before_the_data_is_read_takes_the_networks_own_size() -> None
         finetune.start(replace(config, image_size=48))
 
 
+def test_batch_norm_needs_two_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(finetune, "read_faces", lambda source: synthetic_faces({"train": 6, "validation": 3}))
+    config = TrainConfig(data="faces", out=str(tmp_path / "run"), backbone=CNN[0], network_args=RESNET, batch_size=1,
+                         image_size=32, device="cpu")  # fmt: skip
+    with pytest.raises(MienError, match=r"batch_size: got 1 picture in a step of a process, expected at least 2"):
+        train(config)
+    assert finetune.prepared(replace(config, batch_size=2), dry=True).steps == 3
+
+
 class TestBuild:
     def test_starts_as_timm_starts_it(self) -> None:
         network, preprocessing = built(*CNN)

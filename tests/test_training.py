@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import gc
 import json
 import math
 import os
@@ -11,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -63,6 +65,17 @@ def small(out: Path, backbone: Path, **changes: object) -> TrainConfig:
         **changes,
     }
     return TrainConfig(data="synthetic", out=str(out), backbone=str(backbone), **values)  # type: ignore[arg-type]
+
+
+class Wrapper(torch.nn.Module):
+    """Stands for what holds a network for several processes."""
+
+    def __init__(self, module: Network) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, **inputs: Any) -> Any:
+        return self.module(**inputs)
 
 
 class TestRun:
@@ -171,20 +184,26 @@ class TestRun:
         train(small(tmp_path / "run", mae_folder, minutes=1e-9, freeze=freezing), resume=True)
         assert "were over" not in capsys.readouterr().err
 
-    def test_the_average_follows_weights_that_a_stage_moves_in_memory(
+    def test_a_stage_may_move_the_weights_in_memory_and_leaves_no_wrapper(
         self, faces: FaceSet, mae_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         freezing = FreezeConfig(blocks=2, release_epoch=2, gradual=True)
         train(small(tmp_path / "one", mae_folder, epochs=4, freeze=freezing))
+        wrappers: list[weakref.ref[torch.nn.Module]] = []
 
-        def moving(accelerator: object, network: Network) -> Network:
+        def wrapped(accelerator: Any, network: Network) -> torch.nn.Module:
             for parameter in network.parameters():  # as DistributedDataParallel does
                 parameter.data = parameter.data.clone()
-            return network
+            accelerator._models.append(Wrapper(network))
+            wrappers.append(weakref.ref(accelerator._models[-1]))
+            return accelerator._models[-1]
 
-        monkeypatch.setattr(run.Accelerator, "prepare_model", moving)
-        train(small(tmp_path / "two", mae_folder, epochs=4, freeze=freezing))
+        monkeypatch.setattr(run.Accelerator, "prepare_model", wrapped)
+        tuning = finetune.prepared(small(tmp_path / "two", mae_folder, epochs=4, freeze=freezing))
+        tuning.fit()
         assert same(*(load_file(tmp_path / name / "state.safetensors") for name in ("one", "two")))
+        gc.collect()
+        assert [wrapper() is None for wrapper in wrappers] == [True, True, True, False]
 
     def test_every_option_at_once(self, faces: FaceSet, mae_folder: Path, tmp_path: Path) -> None:
         augment = AugmentConfig(mixup=0.2, cutmix=1.0, mix_probability=0.5, erasing=0.3)

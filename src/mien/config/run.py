@@ -62,7 +62,8 @@ class RunConfig:
         optimizer: adamw, or muon, which moves the weight matrices between the first and the last layer along their
             orthogonalised momentum (Jordan et al. 2024) and the rest by AdamW; fresh networks learn faster by it.
         lr: peak learning rate.
-        min_lr: learning rate at the end of the cosine, the same for all parts of a network, as a share of lr.
+        min_lr: learning rate at the end of the cosine, the same for all parts of a network (times layer_decay), as a
+            share of lr.
         weight_decay: decoupled weight decay; norms, biases, positions, [CLS] and the mask token are exempt.
         clip_grad: largest L2 norm of the gradient; 0 turns clipping off.
         validation_fraction: share of training images cut off as validation if the data has no validation split;

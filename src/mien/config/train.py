@@ -291,3 +291,11 @@ class FoldsConfig(TrainConfig):
     seeds: Annotated[list[Annotated[Integer, Field(ge=0, le=2**31 - 1)]], Field(min_length=1)] = field(
         default_factory=lambda: [0]
     )
+
+    def _rules(self) -> Iterator[tuple[tuple[str, ...], str]]:
+        yield from super()._rules()
+        if len(set(self.seeds)) < len(self.seeds):
+            yield ("seeds",), f"got {self.seeds}, expected each once: the same seed gives the same networks again"
+        if self.targets is not None:
+            got = f"got {shown_value(self.targets)}"
+            yield ("targets",), f"{got}, expected none: they answer all training pictures, and a fold lacks some"

@@ -125,6 +125,7 @@ def prepared(
     network, preprocessing = build_network(config, faces)
     preprocessing = replace(preprocessing, crop=cast(float, config.reading_crop))
     check_freezing(config.freeze, network, fresh=config.is_fresh, by_default=freezes_by_default)
+    check_batch(network, config.batch_size // accelerator.num_processes)
     classifier = Classifier(lay_out(network.to(accelerator.device)), preprocessing, faces.names)
     check_start_share(config, backbone, faces.names)
     tuning = FineTuning(config, classifier, faces, accelerator, saved, command, teachers, backbone, stored)
@@ -168,6 +169,23 @@ def start(
             if config.targets:
                 read_answers(Path(config.targets))
     return config, backbone, accelerator
+
+
+def check_batch(network: nn.Module, count: int) -> None:
+    """Checks that a network with batch norm, which normalises over the pictures of a step, gets several.
+
+    Args:
+        network: of the run.
+        count: of the pictures that a process reads in a step.
+
+    Raises:
+        MienError: it gets one.
+    """
+    if count == 1 and any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in network.modules()):
+        raise MienError(
+            "batch_size: got 1 picture in a step of a process, expected at least 2, since the network normalises over "
+            "them (batch norm); give a larger --batch-size"
+        )
 
 
 def check_start_share(config: TrainConfig, backbone: Backbone, names: Sequence[str] = ()) -> None:
@@ -327,6 +345,7 @@ class FineTuning(Loop[TrainConfig, Network]):
                 say(rows_line(self.backbone.names, self.faces.names))
         self.schedule = build_schedule(self.optimizer, self.config, self.steps, self.budget)
         restore_moments(self.network, self.optimizer, self.moments)
+        self.accelerator.free_memory()  # the wrapper of the last stage, which holds a copy of the gradients
         model = self.accelerator.prepare_model(self.network)
         if self.average is not None:
             self.average.start_stage()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from mien.config import FoldsConfig, TrainConfig, to_dict
 from mien.data.clean import twins_in_training
@@ -31,7 +32,7 @@ from mien.evaluation.metrics import (
 from mien.files import ensure_writable, write_json
 from mien.labels import positions
 from mien.log import report, warn
-from mien.machine import versions
+from mien.machine import resolve_device, versions
 from mien.model.backbone import Backbone
 from mien.model.classifier import Classifier
 from mien.model.places import model_folder
@@ -65,7 +66,7 @@ def answer_folds(config: FoldsConfig, command: str = "") -> Path:
     faces = faces_of(config)
     training = faces.part("train")
     cuts = cuts_of(config, training)
-    answers = np.zeros((len(training), len(training.names)))
+    answers, device = np.zeros((len(training), len(training.names))), resolve_device(config.device)
     for seed, fold in zip(config.seeds, cuts, strict=True):
         for number in range(config.folds):
             settings = settings_of(config, seed, number)
@@ -75,7 +76,7 @@ def answer_folds(config: FoldsConfig, command: str = "") -> Path:
             train(
                 settings, resume=state_path(Path(settings.out)).exists(), command=command, faces=part, calibrate=False
             )
-            answers[held_back] += answer(Path(settings.out), training.select(held_back)) / len(config.seeds)
+            answers[held_back] += answer(Path(settings.out), training.select(held_back), device) / len(config.seeds)
     record: dict[str, Any] = {
         "names": list(training.names),
         "training": training_fingerprint(training),
@@ -206,9 +207,9 @@ def without(faces: FaceSet, held_back: np.ndarray) -> FaceSet:
     return replace(faces.select(remaining), fingerprint=digest)
 
 
-def answer(run: Path, faces: FaceSet) -> np.ndarray:
+def answer(run: Path, faces: FaceSet, device: torch.device) -> np.ndarray:
     """Probabilities of a run's model for faces, averaged over each picture and its mirror image: float64 [N, C]."""
-    classifier = Classifier.load(run)
+    classifier = Classifier.load(run, device)
     columns = positions(faces.names, classifier.names, f"{run}: lacks classes")
     views = [softmax(classifier.logits(faces.images, flip=flip, quiet=True)) for flip in (False, True)]
     return np.asarray((views[0] + views[1]) / 2)[:, columns]

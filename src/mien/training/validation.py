@@ -102,6 +102,8 @@ class Validator:
     def clean(self) -> torch.Tensor:
         """Which validation pictures have no twin in training, bool [V]; all of them if every one has."""
         clean = ~has_twin(self.validation.images, self.train_set.images)
+        if not clean.any() and on_main():
+            warn("every validation picture has a twin in training, so that clean_loss is the loss on all of them")
         return torch.from_numpy(clean if clean.any() else ~clean)
 
     def margin(self, state: Progress) -> float:
