@@ -30,7 +30,7 @@ def test_baseline_takes_steps_and_releases_what_was_frozen(
     run = tmp_path / "run"
     arguments = ["train", "--config", str(CONFIGS / "baseline.yaml"), "--data", str(archive), "--out", str(run)]
     assert main([*arguments, *options]) == 0
-    tables = capsys.readouterr().err.split("part ")[1:]
+    tables = capsys.readouterr().err.split("\npart ")[1:]
     frozen = [[line.split()[0] for line in table.splitlines() if " frozen " in line] for table in tables]
     assert frozen == [["embeddings", "block", "block"], []]
     history = read_history(run)

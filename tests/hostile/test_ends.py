@@ -172,7 +172,7 @@ def test_a_full_disk_leaves_whole_rows(tmp_path: Path) -> None:
     former_limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, former_limits[1]))
     try:
-        with pytest.raises(OSError), csv_table(tmp_path / "a.csv", ["calm", "glad"]) as add:
+        with pytest.raises(MienError, match="File too large"), csv_table(tmp_path / "a.csv", ["calm", "glad"]) as add:
             for _ in range(100):
                 add(record)
     finally:
