@@ -519,16 +519,25 @@ class TestResume:
 
 
 class TestFolds:
-    def test_all_mistakes_are_named_before_torch_is_loaded(self, tmp_path: Path) -> None:
-        code = (
-            "import sys\nfrom mien.cli import main\ncode = main(['folds', '--data', 'none.zip', '--backbone', 'nano', "
-            "'--teacher', 'none', '--targets', 'none.safetensors'])\nprint(code, 'torch' in sys.modules)"
-        )
+    @pytest.mark.parametrize(("command", "targets"), [("folds", []), ("train", ["--targets", "none.safetensors"])])
+    def test_all_mistakes_are_named_before_torch_is_loaded(
+        self, command: str, targets: list[str], tmp_path: Path
+    ) -> None:
+        arguments = [command, "--data", "none.zip", "--backbone", "nano", "--teacher", "none", *targets]
+        code = f"import sys\nfrom mien.cli import main\ncode = main({arguments})\nprint(code, 'torch' in sys.modules)"
         completed = run_python(code, tmp_path)
         assert completed.stdout == "2 False\n", completed.stderr
-        for option in ("--data none.zip: there is", "--teacher none: no such", "--targets none.safetensors: no such"):
+        missing = ["--targets none.safetensors: no such"] if targets else []
+        for option in ("--data none.zip: there is", "--teacher none: no such", *missing):
             assert option in completed.stderr
         assert completed.stderr.count("\n") == 1
+
+    def test_answers_out_of_fold_cannot_teach_a_fold(self, tmp_path: Path) -> None:
+        completed = run_python(
+            "from mien.cli import main\nprint(main(['folds', '--data', 'none.zip', '--targets', 'a.safetensors']))",
+            tmp_path,
+        )
+        assert completed.stdout == "2\n" and "--targets: got 'a.safetensors', expected none" in completed.stderr
 
     def test_they_go_on_without_resume(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["folds", "--resume", "runs/folds"]) == 2
