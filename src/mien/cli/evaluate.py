@@ -39,9 +39,6 @@ Examples:
 """
 
 SPLITS = ("train", "validation", "test")
-SUMMARY = ("summary.json", "summary.txt", "models.md", "models.tex", "models.csv")
-"""The files beside the reports of several models; the first is written first, and marks the others as of Mien."""
-
 AVERAGE = "average"
 """Folder of the average's report among several reports; no report of a model has this name."""
 
@@ -220,7 +217,16 @@ def summarise(
         seeds: the user says that all models are seeds of one recipe; else such models are detected by their settings.
     """
     from mien.evaluation.compare import paired_tests, pairs_text, same_pictures
-    from mien.evaluation.table import WRITERS, model_row, notes, recipes, seeds_row, stated_seeds, text_table
+    from mien.evaluation.table import (
+        SUMMARY,
+        WRITERS,
+        model_row,
+        notes,
+        recipes,
+        seeds_row,
+        stated_seeds,
+        text_table,
+    )
 
     rows = [model_row(evaluation) for evaluation in [*evaluations, *([together] if together else [])]]
     wrong: MienError | None = None
@@ -258,6 +264,8 @@ def refuse_foreign_summary(out: Path) -> None:
     Raises:
         MienError: there is one, and no ``summary.json`` as ``summarise`` writes it.
     """
+    from mien.evaluation.table import SUMMARY
+
     present = [name for name in SUMMARY if os.path.lexists(out / name)]
     try:
         is_own = not present or {"split", "rows", "pairs"} <= read_json_object(out / SUMMARY[0]).keys()

@@ -332,3 +332,6 @@ WRITERS: dict[str, Callable[[Sequence[Row], str], str]] = {
     "csv": lambda rows, _: csv_table(rows),
 }
 """Functions that write the table, by the ending of the file."""
+
+SUMMARY: tuple[str, ...] = ("summary.json", "summary.txt", *(f"models.{suffix}" for suffix in WRITERS))
+"""The files beside the reports of several models; the first is written first, and marks the others as of Mien."""

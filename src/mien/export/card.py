@@ -115,6 +115,7 @@ def front_matter(meta: Mapping[str, Any], release: Mapping[str, Any], name: str,
     """
     from huggingface_hub import ModelCardData
 
+    other = _other_set(meta, release)
     return ModelCardData(
         license=licence,
         library_name="transformers",
@@ -126,7 +127,7 @@ def front_matter(meta: Mapping[str, Any], release: Mapping[str, Any], name: str,
         eval_results=[
             result
             for split, scores in release["scores"].items()
-            for result in _results(meta, str(split), scores, _other_set(meta, release))
+            for result in _results(meta, str(split), scores, other)
         ],
     ).to_yaml()
 
