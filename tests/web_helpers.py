@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -108,24 +109,27 @@ def process(*options: str, code: int | None = 0) -> Iterator[tuple[subprocess.Po
     """
     command = [sys.executable, "-m", "mien", "serve", "--port", "0", "--model", "nano-int8", *options]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    ) as service:
+    # The log goes into a file: nobody reads a pipe while the test runs, and a full one would halt the service.
+    with (
+        tempfile.TemporaryFile("w+") as log,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment) as service,
+    ):
         assert service.stdout is not None
         try:
             address = service.stdout.readline().split(": ")[0]
-            assert address.startswith("http://127.0.0.1:"), service.communicate(timeout=LONG_S)
+            assert address.startswith("http://127.0.0.1:"), address
             wait_until(lambda: httpx.get(f"{address}/readyz", timeout=LONG_S).status_code == 200)
             yield service, address
         finally:
             if service.poll() is None:
                 service.send_signal(signal.SIGTERM)
             try:
-                _, log = service.communicate(timeout=LONG_S)
+                service.wait(timeout=LONG_S)
             except subprocess.TimeoutExpired:
                 service.kill()
                 raise
-            assert code is None or service.returncode == code, log
+            log.seek(0)
+            assert code is None or service.returncode == code, log.read()
 
 
 def children(pid: int) -> list[int]:
