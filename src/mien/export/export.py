@@ -66,6 +66,7 @@ def export(
     tolerance: float = parity.TOLERANCE,
     threads: int | None = None,
     command: str = "",
+    name: str | None = None,
 ) -> Exported:
     """Writes ``model.onnx``, ``parity.json`` and, with ``int8``, ``model.int8.onnx``.
 
@@ -78,6 +79,7 @@ def export(
         tolerance: largest difference of a probability in float32.
         threads: of each engine; None leaves it to the libraries.
         command: the command line, for the report.
+        name: of the model in messages; by default ``model``.
 
     Raises:
         MienError: the model cannot be read, the data does not fit it, ``out`` holds something else or cannot be
@@ -86,6 +88,7 @@ def export(
     if int8 and faces is None:
         raise MienError("--int8: needs --data, on which its loss of accuracy is measured; give the data set")
     refuse_others(out, FILES, "export")
+    name = name or str(model)
     engine = TorchEngine.load(model, "cpu", threads)
     faces = None if faces is None else as_trained(faces, engine.classifier)
     pictures = _pictures(engine, faces, split)
@@ -94,12 +97,12 @@ def export(
         onnx.save(onnx_model(Classifier.load(model)), file)
         comparison = parity.Comparison(engine, pictures.crops, pictures.labels)
         results = {TORCH: comparison.reference, FLOAT: comparison.parity(OnnxEngine(file, "cpu", threads))}
-        parity.check_float(results[FLOAT], tolerance, str(model))
+        parity.check_float(results[FLOAT], tolerance, name)
         report: dict[str, Any] = {
             "model": metadata(engine.classifier),
             "pictures": pictures.about,
             "tolerance": tolerance,
-            "int8": _int8(temporary, comparison, pictures.calibration, results, threads, str(model)) if int8 else None,
+            "int8": _int8(temporary, comparison, pictures.calibration, results, threads, name) if int8 else None,
             "engines": parity.as_json(results, comparison.reference),
             "files": {path.name: path.stat().st_size for path in sorted(temporary.glob("*.onnx"))},
             "threads": threads,
@@ -134,14 +137,14 @@ def _int8(
     calibration: np.ndarray | None,
     results: dict[str, parity.Parity],
     threads: int | None,
-    where: str,
+    name: str,
 ) -> dict[str, Any]:
     """Writes the better int8 file and adds it to ``results``; returns its part of the report."""
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         files = quantised(folder / MODEL, Path(scratch), calibration)
         if not files:
             raise MienError(
-                f"{where}: has no products that can be quantised with this data; leave out --int8, or give data with a "
+                f"{name}: has no products that can be quantised with this data; leave out --int8, or give data with a "
                 "training split"
             )
         compared = {way: comparison.parity(OnnxEngine(path, "cpu", threads)) for way, path in files.items()}
@@ -150,7 +153,7 @@ def _int8(
             compared |= {way: comparison.parity(OnnxEngine(path, "cpu", threads)) for way, path in partly.items()}
             files |= partly
         way, reason = parity.choose(compared, comparison.reference)
-        parity.check_int8(compared[way], comparison.reference, where)
+        parity.check_int8(compared[way], comparison.reference, name)
         results[INT8] = compared[way]
         shutil.copyfile(files[way], folder / MODEL_INT8)
     return {

@@ -41,7 +41,7 @@ from mien.training.history import read_history
 from mien.training.validation import recalibrated
 
 LARGEST_WEIGHTS = 25 * 2**20
-"""Largest file of half-precision weights in a package, in bytes."""
+"""Largest weights of a package in half precision, in bytes."""
 
 CARD = "README.md"
 """The model card of a packed folder; the Hugging Face Hub shows the file of this name."""
@@ -105,8 +105,6 @@ def pack(
         record = recalibrated(trained, faces, command, balance=balance)
     with atomic_folder(out, check=lambda former: refuse_unknown(former, FILES, "pack")) as temporary:
         trained.write(temporary, record, _own_sketches(trained, out, faces), half=True)
-        weights = temporary / "model.safetensors"
-        _refuse_large(run, weights.stat().st_size)
         packed = Classifier.load(temporary)
         training = trained_on(faces, trained)
         scores = {split: scores_on(packed, faces, split, training, str(run)) for split in splits}
@@ -124,7 +122,7 @@ def pack(
             "files": {
                 path.name: path.stat().st_size for path in sorted(temporary.iterdir()) if path.name != "meta.json"
             },
-            "sha256": sha256_of(weights),
+            "sha256": sha256_of(temporary / "model.safetensors"),
             "scores": scores,
             "onnx": parity,
             "robustness": _robustness(packed, faces, record if reading_crop is None and balance is None else {}),
@@ -169,7 +167,7 @@ def packable(
     refuse_inputs(out, [model_folder(run)])
     refuse_others(out, FILES, "pack")
     trained = Classifier.load(run)
-    _refuse_large(run, 2 * sum(parameter.numel() for parameter in trained.network.parameters()))
+    _refuse_large(run, trained.network)
     record = trained.meta()
     if "names" not in record or not {"source", "fingerprint", "images"} <= record.get("data", {}).keys():
         raise MienError(
@@ -181,8 +179,10 @@ def packable(
     return trained, record, origin(trained.folder or run)
 
 
-def _refuse_large(run: Path, size: int) -> None:
-    """Raises MienError if half-precision weights of ``size`` bytes are larger than ``LARGEST_WEIGHTS``."""
+def _refuse_large(run: Path, network: Network) -> None:
+    """Raises MienError if the weights of a network are larger than ``LARGEST_WEIGHTS`` in half precision."""
+    weights = network.state_dict().values()
+    size = sum(weight.numel() * (2 if weight.is_floating_point() else weight.element_size()) for weight in weights)
     if size > LARGEST_WEIGHTS:
         raise MienError(
             f"{run}: its weights take {size / 2**20:.1f} MiB in half precision, expected at most "
@@ -232,19 +232,16 @@ def _own_sketches(trained: Classifier, out: Path, faces: FaceSet) -> Sketches | 
 
 
 def write_onnx(folder: Path, faces: FaceSet, split: str, *, int8: bool, name: str) -> dict[str, Any]:
-    """Writes the ONNX files of a model into its folder, which is a temporary one: messages say ``name`` in its place.
+    """Writes the ONNX files of a model into its folder; messages call the model ``name``.
 
     Returns:
         ``split``, and ``tolerance``, ``engines`` and ``int8`` of ``parity.json``.
 
     Raises:
-        MienError: ``mien.export.export.export`` refuses them.
+        MienError: as ``mien.export.export.export``.
     """
     exported = folder / "exported"
-    try:
-        report = export(folder, exported, faces=faces, split=split, int8=int8).report
-    except MienError as error:
-        raise MienError(str(error).replace(str(folder), name)) from error
+    report = export(folder, exported, faces=faces, split=split, int8=int8, name=name).report
     for file in ONNX_FILES:
         if (exported / file).is_file():
             (exported / file).replace(folder / file)
