@@ -859,6 +859,26 @@ def test_axe_has_no_serious_finding(browser: Any, service: str, astronaut: bytes
     context.close()
 
 
+def test_nothing_is_cut_on_a_phone(browser: Any, service: str) -> None:
+    plain = png(np.full((48, 64, 3), 128, np.uint8))
+    with opened(browser, service) as (page, _):
+        page.set_viewport_size({"width": 360, "height": 800})
+        ends = page.locator("caption").evaluate_all("nodes => nodes.map(node => node.getBoundingClientRect().right)")
+        assert len(ends) == 2 and max(ends) <= 360, ends
+        page.click("summary")
+        for number in page.locator(".card table td:nth-child(2)").all():
+            assert number.bounding_box()["x"] < 200, "a long name of a row leaves no room for its number"
+        for number in range(6):
+            choose(page, file(f"{number}.png", plain, "image/png"))
+        left, right = page.locator("#strip [aria-current=true]").evaluate(
+            "node => [node.getBoundingClientRect().left, node.getBoundingClientRect().right]"
+        )
+        assert 0 <= left < right <= 360, "the tile of what is shown is in view"
+        page.click("#use-camera")
+        box = page.locator("#consent").bounding_box()
+        assert box["x"] > 0 and box["x"] + box["width"] < 360, "the page is seen around a dialog"
+
+
 def check_accessible(page: Any, state: str) -> None:
     violations = page.evaluate("axe.run().then(({violations}) => violations)")
     serious_violations = [
