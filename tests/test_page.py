@@ -9,6 +9,7 @@ import importlib
 import io
 import json
 import os
+import re
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -486,6 +487,7 @@ def test_a_film_has_a_timeline(browser: Any, service: str, tmp_path: Path, readi
     with opened(browser, service, reading_place) as (page, log):
         choose(page, file("film.webm", helpers.film(frames, tmp_path / "film.webm"), "video/webm"))
         assert page.locator("#timeline figure").count() == 1, page.inner_text("main")
+        assert re.search(r"0:00\.\d to 0:0\d\.\d,", page.inner_text("#timeline figcaption"))
         answers = records(page)
         assert 14 <= len(answers) <= 16  # five a second; containers round the length
         counts = [len(record["faces"]) for record in answers]
