@@ -470,6 +470,14 @@ def test_the_page_holds_the_classification_report_as_text(tmp_path: Path) -> Non
     assert "<summary>The same scores as text, to copy</summary>" in page
 
 
+def test_a_dash_for_precision_is_explained(tmp_path: Path) -> None:
+    write_report(tmp_path / "all", evaluated())
+    assert "never predicted" not in page_of(tmp_path / "all").text
+    never_sad = evaluate(Fixed(NAMES, logits([0, 1, 0, 0, 0, 1])), faces([0, 1, 2, 0, 1, 2]), "test", training=None)
+    write_report(tmp_path / "never", never_sad)
+    assert "A dash: never predicted, so that there is no precision." in page_of(tmp_path / "never").text
+
+
 def test_names_of_mistakes_break_after_a_slash(tmp_path: Path) -> None:
     write_report(tmp_path / "out", evaluated())
     assert "<br>test/<wbr>4.jpg</p>" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
