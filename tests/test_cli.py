@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 import mien
-from mien.cli import main
+from mien.cli import COMMANDS, main
 from mien.cli.evaluate import report_folders
 from mien.cli.parser import Parser, with_dashes
 from mien.errors import MienError
@@ -141,6 +141,23 @@ def test_without_the_client_of_the_hub_a_card_names_the_extra(
 def test_without_a_command_help_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
     assert "Examples:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["", "data", *(command for command in COMMANDS if command != "data")])
+def test_help_fits_a_terminal_of_80_columns(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def lines_of_help(columns: int) -> list[str]:
+        monkeypatch.setenv("COLUMNS", str(columns))
+        with suppress(SystemExit):
+            main([*command.split(), "--help"])
+        return capsys.readouterr().out.splitlines()
+
+    lines = lines_of_help(80)
+    long = [line for line in lines if len(line) > 80]
+    assert [line for line in long if not line.strip().startswith(("mien ", "[", "curl "))] == [], "commands stay whole"
+    assert [line for line in lines if re.search(r"\S-$", line)] == [], "no name is broken at a hyphen"
+    assert " ".join(lines_of_help(122)).split() == " ".join(lines).split(), "the words are the same at any width"
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import importlib
 import io
 import json
 import os
+import re
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -486,6 +487,7 @@ def test_a_film_has_a_timeline(browser: Any, service: str, tmp_path: Path, readi
     with opened(browser, service, reading_place) as (page, log):
         choose(page, file("film.webm", helpers.film(frames, tmp_path / "film.webm"), "video/webm"))
         assert page.locator("#timeline figure").count() == 1, page.inner_text("main")
+        assert re.search(r"0:00\.\d to 0:0\d\.\d,", page.inner_text("#timeline figcaption"))
         answers = records(page)
         assert 14 <= len(answers) <= 16  # five a second; containers round the length
         counts = [len(record["faces"]) for record in answers]
@@ -857,6 +859,26 @@ def test_axe_has_no_serious_finding(browser: Any, service: str, astronaut: bytes
     check_accessible(page, "consent")
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page is wider than the window"
     context.close()
+
+
+def test_nothing_is_cut_on_a_phone(browser: Any, service: str) -> None:
+    plain = png(np.full((48, 64, 3), 128, np.uint8))
+    with opened(browser, service) as (page, _):
+        page.set_viewport_size({"width": 360, "height": 800})
+        ends = page.locator("caption").evaluate_all("nodes => nodes.map(node => node.getBoundingClientRect().right)")
+        assert len(ends) == 2 and max(ends) <= 360, ends
+        page.click("summary")
+        for number in page.locator(".card table td:nth-child(2)").all():
+            assert number.bounding_box()["x"] < 200, "a long name of a row leaves no room for its number"
+        for number in range(6):
+            choose(page, file(f"{number}.png", plain, "image/png"))
+        left, right = page.locator("#strip [aria-current=true]").evaluate(
+            "node => [node.getBoundingClientRect().left, node.getBoundingClientRect().right]"
+        )
+        assert 0 <= left < right <= 360, "the tile of what is shown is in view"
+        page.click("#use-camera")
+        box = page.locator("#consent").bounding_box()
+        assert box["x"] > 0 and box["x"] + box["width"] < 360, "the page is seen around a dialog"
 
 
 def check_accessible(page: Any, state: str) -> None:

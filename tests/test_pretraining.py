@@ -189,10 +189,13 @@ class TestProbe:
 
 def test_the_figure_has_three_rows() -> None:
     images = np.full((5, 16, 16), 100, np.uint8)
-    figure = reconstructions(images, np.zeros((5, 16, 16), bool), images)
+    figure = reconstructions(images, np.zeros((5, 16, 16), bool), images, lent=True)
     assert len(figure.axes) == 15
+    assert "true patch, which are not predicted." in " ".join(figure.get_supxlabel().split())
+    as_predicted = reconstructions(images, np.zeros((5, 16, 16), bool), images, lent=False)
+    assert as_predicted.get_supxlabel().split()[-1] == "predicted."
     assert [axes.get_ylabel().split("\n")[-1] for axes in figure.axes if axes.get_ylabel()] == [
-        "face", "encoder saw", "decoder made",
+        "face", "encoder saw", "the decoder",
     ]  # fmt: skip
 
 

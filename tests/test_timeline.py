@@ -99,6 +99,9 @@ def test_a_face_of_one_frame_has_one_time(monkeypatch: pytest.MonkeyPatch) -> No
         film_timeline.add(record(time_s, *([face(0, "happy")] if time_s == 0.8 else [face(1, "sad")])))
     film_timeline.draw()
     assert "at 0.8 s" in written and "0.0 s to 1.6 s" in written
+    film_timeline.add(record(8.4, face(1, "sad")))  # whole seconds of a short film would make faces follow or overlap
+    film_timeline.draw()
+    assert "0.0 s to 8.4 s" in written and "8 s" in written
 
 
 def test_it_holds_no_more_for_a_longer_film() -> None:

@@ -25,42 +25,43 @@ from mien.text import shown
 from mien.version import __version__
 
 HELP = """\
-Mien: facial expression recognition with Vision Transformers, and numbers that anybody can check.
+Mien: facial expression recognition, and numbers that anybody can check.
 
 Examples:
-  mien predict photo.jpg                                              read the faces in a photo
-  mien data draw --out drawn.zip                                      draw faces to try things with
-  mien data inspect archive.zip                                       report what a data set holds
-  mien pretrain --data archive.zip --preset tiny --out runs/mae       make a masked autoencoder from faces
+  mien predict photo.jpg                      read the faces in a photo
+  mien data draw --out drawn.zip              draw faces to try things with
+  mien data inspect archive.zip               report what a data set holds
+  mien pretrain --data archive.zip --preset tiny --out runs/mae
   mien train --data archive.zip --backbone runs/mae/model --out runs/first
-  mien train --config baseline --data archive.zip --dry-run           print the plan of a recipe
-  mien evaluate runs/first --data archive.zip --split validation --out reports/first
+  mien train --config baseline --data archive.zip --dry-run
+  mien evaluate runs/first --data archive.zip --split validation
   mien predict photo.jpg --model runs/first --json
 
 Commands:
   data        inspect, fetch or draw a data set, or make one of your own photos
   pretrain    make a masked autoencoder from faces, without labels
   train       train a classifier, or go on with one (--resume)
-  folds       answers for each training picture by networks that have not seen it
+  folds       answer each training picture by networks that have not seen it
   evaluate    score one or several classifiers on a split, with a report to read
-  predict     read the expressions of faces in photos, folders, films or a camera
+  predict     read the expressions of faces in photos, films or from a camera
   explain     show which parts of a face an answer depends on
   serve       serve a page and a REST service that read faces
   export      write a classifier as ONNX, and prove that it answers the same
-  pack        make a folder to share from a classifier: half precision, ONNX, scores, no faces
+  pack        make a folder to share from a classifier: ONNX, scores, no faces
   card        write the model card of a packed classifier
-  env         report versions, processor, models and settings, for a question or a bug report
+  env         report versions, processor, models and settings for a bug report
   completion  print the completion of commands and options for bash, zsh or fish
 
 Every command:
   -h, --help     list the options of a command: `mien COMMAND --help`
   -q, --quiet    print results and errors alone: no progress, no remarks
-  -v, --verbose  tell more: what is used, how long it took, the warnings of libraries
+  -v, --verbose  tell more: what is used, time taken, warnings of libraries
   --debug        show the traceback of an error
   -V, --version  print the version
 
-Exit codes: 0 done, 1 a fault of Mien's, 2 a mistake in the command or its input, 3 some pictures could not be read, 130
-Ctrl-C. MIEN_CACHE names the folder of decoded data (by default ~/.cache/mien).
+Exit codes: 0 done, 1 a fault of Mien's, 2 a mistake in the command or its
+input, 3 some pictures could not be read, 130 Ctrl-C.
+MIEN_CACHE names the folder of decoded data (by default ~/.cache/mien).
 An answer is a guess about how a face looks, not about what a person feels.
 """
 

@@ -78,7 +78,7 @@ def _parsers() -> dict[str, tuple[argparse.ArgumentParser | None, str]]:
     return {
         "train": (training["train"], "train a classifier"),
         "pretrain": (training["pretrain"], "make a masked autoencoder from faces"),
-        "folds": (training["folds"], "answers for each training picture by networks that have not seen it"),
+        "folds": (training["folds"], "answer each training picture by networks that have not seen it"),
         "predict": (predict.parser(), "read the faces in photos and films"),
         "evaluate": (evaluate.parser(), "score classifiers on a split"),
         "explain": (explain.parser(), "show what an answer depends on"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import textwrap
 from collections.abc import Container, Iterable, Sequence
 from typing import Any, NoReturn
 
@@ -15,6 +16,35 @@ LONGEST_TIMEOUT_S = 86_400
 """Seconds that ``--timeout`` takes at most: a day, which timers of every system can count."""
 
 
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Keeps the lines of a description; a narrower terminal gets its sentences anew, and commands as they are."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        paragraphs: list[str] = []
+        last = ""
+        for line in text.splitlines():
+            sentence = line[:1] not in ("", " ") and last[:1] not in ("", " ")
+            # A line that the next word would have made too long goes on; others were ended on purpose.
+            if sentence and len(f"{last} {line.split()[0]}") > SOURCE_WIDTH:
+                paragraphs[-1] += f" {line}"
+            else:
+                paragraphs.append(line)
+            last = line
+        width = min(width, SOURCE_WIDTH)
+        return "\n".join(
+            paragraph if paragraph.startswith(" ") else textwrap.fill(paragraph, width, break_on_hyphens=False)
+            for paragraph in paragraphs
+        )
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        """Lines of the help of an option; no name is broken at a hyphen."""
+        return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
+
+
+SOURCE_WIDTH = 120
+"""Longest line of a description in the source."""
+
+
 class Parser(argparse.ArgumentParser):
     """``argparse`` that raises ``MienError`` instead of printing its usage and exiting.
 
@@ -24,7 +54,7 @@ class Parser(argparse.ArgumentParser):
     """
 
     def __init__(self, prog: str, description: str, **options: Any) -> None:
-        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        options.setdefault("formatter_class", HelpFormatter)
         super().__init__(prog=prog, description=description, allow_abbrev=False, **options)
         self._problems: list[str] = []
 

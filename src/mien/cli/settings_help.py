@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from pydantic.fields import FieldInfo
 
-from mien.cli.parser import Switch
+from mien.cli.parser import HelpFormatter, Switch
 from mien.cli.recipes import recipes
 from mien.config import FoldsConfig, expected, field_types, flat, to_dict
 
@@ -27,7 +27,7 @@ def settings_parser(schema: type, command: str, description: str) -> argparse.Ar
         prog=command,
         usage=f"{command} [--config FILE.yaml | RECIPE] [--FIELD VALUE ...]",
         description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     names = ", ".join(recipes())
     parser.add_argument(

@@ -44,7 +44,7 @@ CAPTION_LETTERS = 22
 MARGIN = 0.12
 """Room above and below the curves of training, as a share of their range."""
 
-ROWS: tuple[str, ...] = ("face", "what the\nencoder saw", "what the\ndecoder made")
+ROWS: tuple[str, ...] = ("face", "what the\nencoder saw", "filled by\nthe decoder")
 HIDDEN_SHADE = 0.82
 """Brightness of a hidden patch, as a share of white."""
 
@@ -95,6 +95,7 @@ def per_class_bars(per_class: Mapping[str, Mapping[str, Any]], *, theme: Theme =
         "markeredgewidth": 1.2,
         "linestyle": "none",
         "clip_on": False,
+        "zorder": 3,  # above the axis
     }
     axes.plot(values["precision"], places - 0.15, marker="D", color=theme.second, label="precision", **edge)
     axes.plot(values["recall"], places + 0.15, marker="o", color=theme.ink, label="recall", **edge)
@@ -108,7 +109,7 @@ def per_class_bars(per_class: Mapping[str, Mapping[str, Any]], *, theme: Theme =
     axes.set_xlim(0, 1)
     axes.xaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
     axes.grid(axis="x", color=theme.grid)
-    axes.tick_params(axis="y", length=0)
+    axes.tick_params(axis="y", length=0, pad=9)  # a marker at 0 reaches to the left
     set_title(axes, "Scores of each expression", theme)
     legend_above(figure, axes, theme, ("F1", "precision", "recall"))
     return figure
@@ -321,13 +322,16 @@ def curves(
     return figure
 
 
-def reconstructions(originals: np.ndarray, hidden: np.ndarray, merged: np.ndarray, *, theme: Theme = LIGHT) -> Figure:
-    """Three rows of pictures (face, masked, reconstructed), one column per face.
+def reconstructions(
+    originals: np.ndarray, hidden: np.ndarray, merged: np.ndarray, *, lent: bool, theme: Theme = LIGHT
+) -> Figure:
+    """Three rows of pictures (face, masked, reconstructed), one column per face, and what of the third is predicted.
 
     Args:
         originals: uint8 [N, S, S] (grey) or [N, S, S, 3] (RGB).
         hidden: bool [N, S, S], true for pixels that were masked for the encoder.
         merged: as ``originals``: visible patches as they are, hidden ones as predicted.
+        lent: whether the predicted patches have the mean and contrast of the true ones.
         theme: the colours.
     """
     veil = np.uint8(round(255 * HIDDEN_SHADE))
@@ -341,6 +345,10 @@ def reconstructions(originals: np.ndarray, hidden: np.ndarray, merged: np.ndarra
             axes.set_yticks([])
             axes.set_frame_on(False)
         grid[row, 0].set_ylabel(title, rotation=0, ha="right", va="center", color=theme.ink, fontsize=TEXT_SIZE)
+    remark = "Last row: visible patches as they are, hidden ones as predicted"
+    remark += ", with the brightness and contrast of the true patch, which are not predicted." if lent else "."
+    remark = textwrap.fill(remark, round(11 * figure.get_figwidth()))
+    figure.supxlabel(remark, color=theme.faint, fontsize=SMALL_SIZE)
     return figure
 
 

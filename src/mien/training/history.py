@@ -107,7 +107,13 @@ def write_curves(
 
 
 def write_reconstructions(
-    out: Path, preprocessing: Preprocessing, pixels: torch.Tensor, merged: torch.Tensor, hidden: torch.Tensor
+    out: Path,
+    preprocessing: Preprocessing,
+    pixels: torch.Tensor,
+    merged: torch.Tensor,
+    hidden: torch.Tensor,
+    *,
+    lent: bool,
 ) -> None:
     """Draws faces, their visible patches and the reconstructions as ``reconstructions.png``.
 
@@ -117,11 +123,12 @@ def write_reconstructions(
         pixels: float32 [B, C, S, S], normalised faces.
         merged: float32 [B, C, S, S], the reconstructions, with the visible patches unchanged.
         hidden: float32 [B, 1, S, S], 1 for hidden pixels.
+        lent: whether the predicted patches have the mean and contrast of the true ones.
     """
     from mien.evaluation.figures import reconstructions
     from mien.evaluation.style import png
 
     originals, results = (preprocessing.to_images(batch) for batch in (pixels, merged))
-    figure = reconstructions(originals, hidden[:, 0].cpu().numpy() > 0, results)
+    figure = reconstructions(originals, hidden[:, 0].cpu().numpy() > 0, results, lent=lent)
     with atomic_file(out / "reconstructions.png") as temporary:
         temporary.write_bytes(png(figure))

@@ -217,7 +217,8 @@ class Pretraining(Loop[PretrainConfig, ViTMAEForPreTraining]):
         # Evenly spaced, so that every class is shown: folders list them one after the other.
         rows = np.linspace(0, len(validation) - 1, min(SHOWN, len(validation))).astype(int)
         pixels = self.pixels(validation.images[rows])
-        write_reconstructions(self.out, self.preprocessing, pixels, *reconstruct(self.network, pixels, noise[rows]))
+        merged, hidden = reconstruct(self.network, pixels, noise[rows])
+        write_reconstructions(self.out, self.preprocessing, pixels, merged, hidden, lent=config.norm_pix)
         scores = {"val_loss": total / len(validation)}
         if len(self.faces.names) > 1:
             probes = probe(self.network, self.preprocessing, self.sample("train"), validation)

@@ -197,7 +197,7 @@ class Timeline:
             image.paste(Image.fromarray(face.crop).convert("RGB").resize((_THUMB, _THUMB), Image.Resampling.BICUBIC),
                         (36, top + 30))  # fmt: skip
         times = [place * self._bin_s for place in face.bins]
-        first, last = _clock(min(times), until), _clock(max(times), until)
+        first, last = (_clock(time, until, fine=True) for time in (min(times), max(times)))
         period = f"at {first}" if first == last else f"{first} to {last}"
         write(pen, (36, top + 142), period, 16, _SOFT)
         if dark.any():
@@ -308,10 +308,10 @@ def _axis(pen: ImageDraw.ImageDraw, until: float, y: int, tops: Sequence[int]) -
     write(pen, (36, y + 7), unit, 15, _SOFT, "lt")
 
 
-def _clock(seconds: float, until: float) -> str:
-    """Formats a time of a film of ``until`` seconds: 1.2 s, 12 s, 1:05 or 1:02:30."""
+def _clock(seconds: float, until: float, fine: bool = False) -> str:
+    """Formats a time of a film of ``until`` seconds: 1.2 s, 12 s (``fine``: 12.3 s), 1:05 or 1:02:30."""
     if until < 60:
-        return f"{seconds:.1f} s" if until < 5 else f"{round(seconds)} s"
+        return f"{seconds:.1f} s" if fine or until < 5 else f"{round(seconds)} s"
     whole = round(seconds)
     if until < 3600:
         return f"{whole // 60}:{whole % 60:02d}"

@@ -83,7 +83,7 @@ function confusion({ names, confusion: counts }, rounded) {
     swatch.style.background = colourOf(names[index]);
     return element("tr", {}, element("th", { scope: "row" }, swatch, names[index]), ...cells);
   });
-  const caption = element("caption", {}, "Of 100 faces that people gave one label, how many the model names how", rounded ? BEFORE : "");
+  const caption = element("caption", {}, "Of 100 faces that people gave one label, how many get each answer", rounded ? BEFORE : "");
   return scrolling("Confusion table", element("table", { class: "confusion" }, caption, element("thead", {}, head), element("tbody", {}, ...rows)));
 }
 

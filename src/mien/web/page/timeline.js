@@ -60,8 +60,8 @@ export class Timeline {
       const { left, width } = event.currentTarget.getBoundingClientRect();
       this.seek((duration * (event.clientX - left)) / width);
     };
-    const plot = element("div", { class: "plot", role: "img", "aria-label": summary(id, points, names), onclick: seek }, picture, cursor);
-    const caption = element("figcaption", {}, element("b", {}, `Face ${id}`), ` ${summary(id, points, names, true)}`);
+    const plot = element("div", { class: "plot", role: "img", "aria-label": summary(id, points, names, duration), onclick: seek }, picture, cursor);
+    const caption = element("figcaption", {}, element("b", {}, `Face ${id}`), ` ${summary(id, points, names, duration, true)}`);
     return element("figure", {}, caption, plot);
   }
 }
@@ -81,11 +81,12 @@ function tracks(records) {
   return [...faces];
 }
 
-function summary(id, points, names, brief = false) {
+function summary(id, points, names, duration, brief = false) {
   const mean = (name) => points.reduce((sum, { face }) => sum + face.probabilities[name], 0) / points.length;
   const best = names.reduce((first, second) => (mean(second) > mean(first) ? second : first));
   const unsure = points.filter(({ face }) => face.uncertain).length / points.length;
-  const period = `${clock(points[0].time)} to ${clock(points.at(-1).time)}`;
+  const isShort = duration < 60; // its tenths of a second matter
+  const period = `${clock(points[0].time, isShort)} to ${clock(points.at(-1).time, isShort)}`;
   const text = `${period}, on average ${best} ${percent(mean(best))}, not sure ${percent(unsure)} of the time`;
   return brief ? text : `Face ${id}: ${text}`;
 }

@@ -4,6 +4,7 @@ import { element } from "./dom.js";
 import { counted } from "./labels.js";
 
 const HEIGHT = 72;
+const MARGIN = 16; // pixels that a tile keeps to the left end of the strip when it is scrolled to
 
 export class Visit {
   /** @param root an <ol>; @param open called with an item that is to be shown. */
@@ -45,6 +46,8 @@ export class Visit {
       if (other === item) other.tile.button.setAttribute("aria-current", "true");
       else other.tile.button.removeAttribute("aria-current");
     }
+    const [strip, tile] = [this.root, item.tile.node].map((node) => node.getBoundingClientRect());
+    if (tile.left < strip.left || tile.right > strip.right) this.root.scrollLeft += tile.left - strip.left - MARGIN;
   }
 
   clear() {
