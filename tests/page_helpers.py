@@ -105,6 +105,12 @@ def png(pixels: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
+def pages(images: Sequence[Image.Image]) -> bytes:
+    buffer = io.BytesIO()
+    images[0].save(buffer, format="TIFF", save_all=True, append_images=images[1:])
+    return buffer.getvalue()
+
+
 def choose(page: Any, *files: Any) -> None:
     """Chooses files and waits until the first of them was read."""
     number = page.locator("#strip li").count() + 1
