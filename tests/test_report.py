@@ -756,6 +756,30 @@ def test_the_page_of_an_average_says_so(tta: bool, sentence: str, tmp_path: Path
     assert "average of" not in page_of(tmp_path / "single").text
 
 
+def test_models_are_paired_on_what_neither_knows_from_training_too() -> None:
+    data = faces([0, 1, 2, 0, 1, 2])
+    twins = {"a": [0, 1], "b": [1, 2]}
+    predictions = {"a": [0, 1, 2, 0, 1, 2], "b": [1, 2, 0, 1, 1, 2]}
+    first, second = (
+        dataclasses.replace(
+            evaluate(Fixed(NAMES, logits(predictions[name])), data, "test", training=None, model=name),
+            twins=np.isin(np.arange(6), twins[name]),
+        )
+        for name in ("a", "b")
+    )
+    (pair,) = paired_tests([first, second])
+    assert (pair["b"], pair["c"], pair["p"]) == (4, 0, 0.125)
+    assert pair["clean"] == {"n": 3, "b": 1, "c": 0, "p": 1.0, "approximate": False}
+    assert pairs_text([pair]).splitlines()[1:] == [
+        "a against b, whole: only the first is right on 4, only the second on 0, p = 0.12",
+        "a against b, strictly clean, 3 pictures: only the first is right on 1, only the second on 0, p = 1",
+    ]
+    (pair,) = paired_tests([dataclasses.replace(first, approximate=True), second])
+    assert pair["clean"]["approximate"] and "strictly clean, about 3 pictures" in pairs_text([pair])
+    (pair,) = paired_tests([first, dataclasses.replace(second, twins=np.ones(6, bool))])
+    assert pair["clean"] is None
+
+
 def test_models_are_paired_picture_by_picture() -> None:
     data = faces([0, 1, 2, 0])
     class_predictions = {"a": [0, 1, 2, 0], "b": [0, 1, 2, 1], "c": [1, 0, 0, 0]}
@@ -764,14 +788,16 @@ def test_models_are_paired_picture_by_picture() -> None:
         for name, predictions in class_predictions.items()
     ]
     assert paired_tests(evaluations) == [
-        {"models": ["a", "b"], "b": 1, "c": 0, "p": 1.0},
-        {"models": ["a", "c"], "b": 3, "c": 0, "p": 0.25},
-        {"models": ["b", "c"], "b": 3, "c": 1, "p": 0.625},
+        {"models": ["a", "b"], "b": 1, "c": 0, "p": 1.0, "clean": None},
+        {"models": ["a", "c"], "b": 3, "c": 0, "p": 0.25, "clean": None},
+        {"models": ["b", "c"], "b": 3, "c": 1, "p": 0.625, "clean": None},
     ]
     average_evaluation = average(evaluations)
     text = pairs_text(paired_tests([*evaluations, average_evaluation]))
-    assert "a against c: only the first is right on 3 pictures, only the second on 0, p = 0.25" in text
-    assert "These are 6 tests, and p is not corrected for their number: at .05 in all, a p below 0.0083 holds" in text
+    assert "a against c, whole: only the first is right on 3, only the second on 0, p = 0.25\n" in text
+    assert "a against c, strictly clean, not known for both\n" in text
+    assert "These are 6 pairs, and p is not corrected for their number: at .05 in all, in one part, a p" in text
+    assert "p below 0.0083 holds (Bonferroni)" in text
     assert "corrected" not in pairs_text(paired_tests(evaluations[:2])), "one test needs no correction"
     with pytest.raises(MienError, match="differ in averaged"):
         compare_runs([evaluations[0].metrics(), average_evaluation.metrics()])
