@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mien.cli.evaluate import write_and_print
+from mien.cli.evaluate import headline, write_and_print
 from mien.data.clean import sketch
 from mien.data.faces import FaceSet
 from mien.errors import MienError
@@ -26,7 +26,7 @@ from mien.evaluation import style
 from mien.evaluation.calibration import calibrate, cross_fitted, quality, softmax
 from mien.evaluation.choice import Choice
 from mien.evaluation.compare import average, compare_runs, paired_tests, pairs_text
-from mien.evaluation.evaluate import Evaluation, evaluate
+from mien.evaluation.evaluate import Evaluation, evaluate, score_parts
 from mien.evaluation.report import FILES, refuse_foreign, write_report
 
 NAMES = ("angry", "happy", "sad")
@@ -623,7 +623,9 @@ def test_the_validation_split_of_other_data_is_measured_as_it_is() -> None:
 
 def test_the_threshold_of_the_model_is_tried_here() -> None:
     curve = scaled("test").metrics()["risk_coverage"]
-    assert curve["uncertain"] == {"stated_accuracy": 0.8, "threshold": 0.7, "coverage": 1.0, "accuracy": 0.75}
+    assert curve["uncertain"] == {
+        "stated_accuracy": 0.8, "threshold": 0.7, "coverage": 1.0, "accuracy": 0.75, "clean": None,
+    }  # fmt: skip
     assert curve["points"][0] == {"coverage": 1.0, "accuracy": 0.75}
     assert curve["aurc"] == pytest.approx(0.25), "equally sure answers are in no order"
     without_threshold = {"calibration": {"temperature": 1.0, "uncertain": {"stated_accuracy": 0.8, "threshold": None}}}
@@ -632,8 +634,33 @@ def test_the_threshold_of_the_model_is_tried_here() -> None:
         "threshold": None,
         "coverage": 0.0,
         "accuracy": None,
+        "clean": None,
     }
     assert scaled("test", None).metrics()["risk_coverage"]["uncertain"] is None
+
+
+def test_the_threshold_is_tried_on_the_clean_part_too(tmp_path: Path) -> None:
+    evaluation = scaled("test")
+    twins = np.arange(40) < 4
+    whole, clean, reason = score_parts(evaluation.probabilities, evaluation.labels, evaluation.names, twins, 0)
+    evaluation = dataclasses.replace(
+        evaluation,
+        twins=twins,
+        whole=whole,
+        clean=clean,
+        clean_reason=reason,
+        probabilities=np.where(np.arange(40)[:, None] < 8, [[0.6, 0.4]], evaluation.probabilities),
+    )
+    uncertain = evaluation.metrics()["risk_coverage"]["uncertain"]
+    assert (uncertain["coverage"], uncertain["accuracy"]) == (0.8, 0.75)
+    assert uncertain["clean"] == {"coverage": pytest.approx(32 / 36), "accuracy": 0.75}
+    write_report(tmp_path / "out", evaluation)
+    text = page_of(tmp_path / "out").text.replace("\n", " ")
+    assert "75.0\u202f% of these are right; of the pictures without a twin 88.9\u202f% reach it, 75.0" in text
+    assert "Whatever else this page shows is of the whole split" in text
+    low, high = (100 * bound for bound in evaluation.clean["ci95"]["accuracy"]) if evaluation.clean else (0, 0)
+    (line,) = (line for line in headline(evaluation).splitlines() if line.startswith("  clean: "))
+    assert line.startswith(f"  clean: accuracy 75.00% (95 %: {low:.2f} to {high:.2f}), macro-F1 ")
 
 
 def test_an_average_says_when_only_some_models_are_scaled(tmp_path: Path) -> None:

@@ -241,7 +241,7 @@ def notes(rows: Sequence[Row]) -> list[str]:
     exact = "; Clopper-Pearson if all or none are right" if is_exact else ""
     lines = [
         f"Scores are in percent; brackets are 95 % intervals (bootstrap over pictures{exact}).",
-        "Strictly clean: without the pictures whose photograph is also in training, be it shifted, scaled or turned.",
+        "Strictly clean: without the pictures whose photograph was found in training, be it shifted, scaled or tilted.",
         "ECE: calibration error, 15 bins; cross-fitted if the temperature was fitted on this split.",
         "Pictures/s: measured in this evaluation, on this machine.",
     ]

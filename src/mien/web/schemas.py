@@ -129,7 +129,7 @@ class SureModel(BaseModel):
 
 
 class RobustnessModel(BaseModel):
-    """Accuracy on pictures that were changed."""
+    """Scores on the whole validation split with its pictures changed."""
 
     change: str
     how: str
