@@ -783,7 +783,10 @@ def test_the_page_says_of_a_model_only_what_is_known(browser: Any, service: str)
     page.goto(service)
     page.wait_for_selector(READY, timeout=LONG_MS)
     assert "which of 2 expressions" in page.inner_text(".lead") and "seven" not in page.inner_text(".intro")
-    assert page.inner_text("#accuracy-text") == "Of 100 faces it names about 50 as people had labelled them."
+    assert page.inner_text("#accuracy-text") == (
+        "Of 100 faces, some of which it may know from training, it names about 50 as people had labelled them."
+    )
+    assert "near-copies" not in page.inner_text("#confusion"), "which of them have one is not known"
     assert "28,709" not in page.inner_text("#about") and "other faces" in page.inner_text("#trained-on")
     assert "FER2013" not in page.inner_text("#facts") and "NaN" not in page.inner_text("#confusion")
     context.close()
@@ -797,6 +800,7 @@ def test_the_start_page_promises_no_more_than_the_clean_score(browser: Any, serv
         assert "28,709" in page.inner_text("#trained-on") and "which of seven" in page.inner_text(".lead")
         for table in ("#confusion", "#robustness"):  # what the shipped int8 form did not do itself
             assert "before the weights were rounded" in page.inner_text(table)
+            assert "near-copies of training pictures included" in page.inner_text(table)
 
 
 def test_a_page_that_was_built_again_is_not_mixed_with_what_the_browser_keeps(browser: Any, tmp_path: Path) -> None:
