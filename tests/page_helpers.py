@@ -105,9 +105,13 @@ def png(pixels: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def pages(images: Sequence[Image.Image]) -> bytes:
+def encoded(images: Sequence[Image.Image], kind: str) -> bytes:
+    """A file of Pillow's format ``kind`` that holds all of the pictures."""
     buffer = io.BytesIO()
-    images[0].save(buffer, format="TIFF", save_all=True, append_images=images[1:])
+    if len(images) == 1:
+        images[0].save(buffer, format=kind)
+    else:
+        images[0].save(buffer, format=kind, save_all=True, append_images=images[1:])
     return buffer.getvalue()
 
 

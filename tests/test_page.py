@@ -20,7 +20,7 @@ import numpy as np
 import page_helpers as helpers
 import pytest
 import skimage.data
-from page_helpers import DONE, LONG_MS, READY, Log, choose, download, file, png, records
+from page_helpers import DONE, LONG_MS, READY, Log, choose, download, encoded, file, png, records
 from PIL import ExifTags, Image
 
 from mien import Recognizer
@@ -338,30 +338,23 @@ def test_the_size_of_a_picture_is_found_in_its_first_bytes(browser: Any, service
 def test_the_page_says_that_a_file_holds_more_pictures(browser: Any, service: str) -> None:
     pages = [Image.fromarray(skimage.data.astronaut()[top:, : 512 - top]) for top in (0, 8)]
     pages[1] = pages[1].resize(pages[0].size)
-    kinds: list[dict[str, Any]] = [
-        {"format": "GIF"}, {"format": "PNG"}, {"format": "WEBP"}, {"format": "AVIF"}, {"format": "JPEG"},
-    ]  # fmt: skip
-    buffers = [io.BytesIO() for _ in range(2 * len(kinds))]
-    for buffer, options in zip(buffers, kinds * 2, strict=True):
-        several = {} if buffer in buffers[: len(kinds)] else {"save_all": True, "append_images": pages[1:]}
-        pages[0].save(buffer, **options, **({} if options["format"] == "JPEG" else several))
+    single = [encoded(pages[:1], kind) for kind in ("GIF", "PNG", "WEBP", "AVIF", "JPEG")]
+    several = [encoded(pages, kind) for kind in ("GIF", "PNG", "WEBP", "AVIF")]
+    contents = [*single, *several, *(content[:40] for content in several[:3])]
     find = "async (url) => (await import(`${location.origin}/frames.js`)).holdsSeveral(await (await fetch(url)).blob())"
     sentence = "only the first was read"
     with opened(browser, service) as (page, _):
-        page.route("**/picture-*", lambda route: route.fulfill(body=contents[int(route.request.url[-1])]))
-        contents = [buffer.getvalue() for buffer in buffers]
+        page.route("**/picture-*", lambda route: route.fulfill(body=contents[int(route.request.url.split("-")[-1])]))
         answers = [page.evaluate(find, f"picture-{number}") for number in range(len(contents))]
-        assert answers == [False] * 5 + [True] * 4 + [False]
-        contents = [buffer.getvalue()[:40] for buffer in buffers]
-        assert not any(page.evaluate(find, f"picture-{number}") for number in range(4))
-        choose(page, file("one.gif", buffers[0].getvalue()))
+        assert answers == [False] * 5 + [True] * 4 + [False] * 3
+        choose(page, file("one.gif", single[0]))
         assert sentence not in page.inner_text("#summary")
-        choose(page, file("two.gif", buffers[5].getvalue()))
+        choose(page, file("two.gif", several[0]))
         page.click("#strip li:nth-child(2) button")
         assert sentence in page.inner_text("#summary")
         assert [record.get("first_of_several") for record in records(page)] == [None, True]
     with opened(browser, service, "server") as (page, _):
-        choose(page, file("two.tif", helpers.pages(pages)))
+        choose(page, file("two.tif", encoded(pages, "TIFF")))
         assert sentence in page.inner_text("#summary") and records(page)[0]["first_of_several"]
 
 
