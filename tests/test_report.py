@@ -27,6 +27,7 @@ from mien.evaluation.calibration import calibrate, cross_fitted, quality, softma
 from mien.evaluation.choice import Choice
 from mien.evaluation.compare import average, compare_runs, paired_tests, pairs_text
 from mien.evaluation.evaluate import Evaluation, evaluate, score_parts
+from mien.evaluation.metrics import ece_by_chance
 from mien.evaluation.report import FILES, refuse_foreign, write_report
 
 NAMES = ("angry", "happy", "sad")
@@ -639,23 +640,25 @@ def test_the_threshold_of_the_model_is_tried_here() -> None:
     assert scaled("test", None).metrics()["risk_coverage"]["uncertain"] is None
 
 
-def test_the_threshold_is_tried_on_the_clean_part_too(tmp_path: Path) -> None:
+def test_threshold_and_confidence_are_tried_on_the_clean_part_too(tmp_path: Path) -> None:
     evaluation = scaled("test")
     twins = np.arange(40) < 4
-    whole, clean, reason = score_parts(evaluation.probabilities, evaluation.labels, evaluation.names, twins, 0)
+    probabilities = np.where(np.arange(40)[:, None] < 8, [[0.6, 0.4]], evaluation.probabilities)
+    whole, clean, reason = score_parts(probabilities, evaluation.labels, evaluation.names, twins, 0)
     evaluation = dataclasses.replace(
-        evaluation,
-        twins=twins,
-        whole=whole,
-        clean=clean,
-        clean_reason=reason,
-        probabilities=np.where(np.arange(40)[:, None] < 8, [[0.6, 0.4]], evaluation.probabilities),
+        evaluation, twins=twins, whole=whole, clean=clean, clean_reason=reason, probabilities=probabilities
     )
     uncertain = evaluation.metrics()["risk_coverage"]["uncertain"]
     assert (uncertain["coverage"], uncertain["accuracy"]) == (0.8, 0.75)
     assert uncertain["clean"] == {"coverage": pytest.approx(32 / 36), "accuracy": 0.75}
+    metrics = evaluation.metrics()
+    assert metrics["confidence_minus_accuracy"] == pytest.approx(0.72 - 0.75)
+    assert metrics["confidence_minus_accuracy_clean"] == pytest.approx((4 * 0.6 + 32 * 0.75) / 36 - 0.75)
+    assert metrics["ece_by_chance_clean"] == ece_by_chance(evaluation.probabilities[~twins])
     write_report(tmp_path / "out", evaluation)
-    text = page_of(tmp_path / "out").text.replace("\n", " ")
+    text = re.sub(r"[ \n]+", " ", page_of(tmp_path / "out").text)
+    assert "On the pictures without a twin it may be one, as far as these pictures tell: its mean confidence" in text
+    assert "there is 73.3\u202f%, its accuracy 75.0\u202f%, and they differ by 1.7 points, for" in text
     assert "75.0\u202f% of these are right; of the pictures without a twin 88.9\u202f% reach it, 75.0" in text
     assert "Whatever else this page shows is of the whole split" in text
     low, high = (100 * bound for bound in evaluation.clean["ci95"]["accuracy"]) if evaluation.clean else (0, 0)

@@ -169,6 +169,7 @@ class Evaluation:
 
     def metrics(self, command: str = "") -> dict[str, Any]:
         """The content of ``metrics.json``: what was evaluated, all scores, and the command that repeats them."""
+        clean = None if self.clean is None else self.probabilities[self._rows(clean=True)]
         return {
             "split": self.split,
             "tta": self.tta,
@@ -184,7 +185,11 @@ class Evaluation:
             "twins": self.twin_scores(),
             "calibration": self._calibration(),
             "confidence_minus_accuracy": float(self.probabilities.max(axis=1).mean() - self.whole["accuracy"]),
+            "confidence_minus_accuracy_clean": None
+            if clean is None or self.clean is None
+            else float(clean.max(axis=1).mean() - self.clean["accuracy"]),
             "ece_by_chance": ece_by_chance(self.probabilities, seed=self.seed),
+            "ece_by_chance_clean": None if clean is None else ece_by_chance(clean, seed=self.seed),
             "risk_coverage": self._risk_coverage(),
             "balance": self._balance(),
             "parameters": self.parameters,
