@@ -167,6 +167,7 @@ def measured(
             "clean_nll_change": float(gain.mean()),
             "clean_nll_change_error": float(gain.std(ddof=1) / np.sqrt(len(gain))),
             "p": mcnemar(right[name], right[WHOLE])["p"],
+            "clean_p": mcnemar(right[name][clean], right[WHOLE][clean])["p"],
         }
     halvings, choice_counts = cross_fitted(losses, faces.labels, clean, group, repeats)
     mixed_right = np.stack([sum(right[name] & rows for name, rows in scored.items()) for scored in halvings])
@@ -184,12 +185,13 @@ def measured(
 def report(name: str, record: dict[str, Any]) -> str:
     """The scores of a model as Markdown."""
     lines = [
-        f"| {name}: share read, resampling | face, px | accuracy | NLL | clean: accuracy | NLL | change (s.e.) | p |",
+        f"| {name}: share read, resampling | face, px | accuracy | NLL | clean: accuracy | NLL | change (s.e.) "
+        "| p: whole, clean |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for reading, row in record["readings"].items():
         change = f"{row['clean_nll_change']:+.4f} ({row['clean_nll_change_error']:.4f})" if reading != WHOLE else ""
-        p = f"{row['p']:.2g}" if reading != WHOLE else ""
+        p = f"{row['p']:.2g}, {row['clean_p']:.2g}" if reading != WHOLE else ""
         scores = f"{row['accuracy']:.2%} | {row['nll']:.4f} | {row['clean_accuracy']:.2%} | {row['clean_nll']:.4f}"
         lines.append(f"| {reading} | {row['face_size']} | {scores} | {change} | {p} |")
     choice = record["cross_fitted"]

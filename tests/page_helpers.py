@@ -105,6 +105,16 @@ def png(pixels: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
+def encoded(images: Sequence[Image.Image], kind: str) -> bytes:
+    """A file of Pillow's format ``kind`` that holds all of the pictures."""
+    buffer = io.BytesIO()
+    if len(images) == 1:
+        images[0].save(buffer, format=kind)
+    else:
+        images[0].save(buffer, format=kind, save_all=True, append_images=images[1:])
+    return buffer.getvalue()
+
+
 def choose(page: Any, *files: Any) -> None:
     """Chooses files and waits until the first of them was read."""
     number = page.locator("#strip li").count() + 1

@@ -171,7 +171,7 @@ def test_scores_on_another_set_are_not_called_those_of_training() -> None:
     assert (
         "validation split of other-faces.zip, which is another set than that of training and chose nothing: 7" in text
     )
-    assert "The validation split of other-faces.zip with changed pictures" in text
+    assert "The whole validation split of other-faces.zip with changed pictures" in text
     assert "1 of the 7 pictures of the validation split of other-faces.zip (14.3%) have a twin" in text
     assert "ECE, 15 bins, temperature fitted on the set of training |" in text
     assert "/mine" not in text and "PublicTest)" not in text and "which chose" not in text

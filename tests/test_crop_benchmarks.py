@@ -63,7 +63,7 @@ def test_scores_of_a_network_that_looks_at_the_mean() -> None:
     glad = faces.images.reshape(30, -1).mean(axis=1) / 255
     assert whole["accuracy"] == ((glad > 0.5) == faces.labels).mean()
     expected = -np.log(np.where(faces.labels == 1, glad, 1 - glad)).mean()
-    assert whole["nll"] == pytest.approx(expected, abs=1e-5) and whole["p"] == 1
+    assert whole["nll"] == pytest.approx(expected, abs=1e-5) and whole["p"] == whole["clean_p"] == 1
     assert sum(record["cross_fitted"]["chosen"].values()) == 8
     assert record["cross_fitted"]["nll"] == pytest.approx(expected, abs=0.01)
     assert reading_crop.report("mean", record).count("\n") == len(record["readings"]) + 2

@@ -281,6 +281,22 @@ class TestExplain:
         with pytest.raises(MienError, match=rf"crop is \[8, 8\], and this model reads {SIZE}x{SIZE} pixels"):
             explain(face(np.zeros((8, 8), np.uint8)), TorchEngine(vit), method)
 
+    @pytest.mark.parametrize("method", ["occlusion", "rollout"])
+    def test_a_face_that_another_model_of_the_same_size_read_is_refused(self, method: str, vit: Classifier) -> None:
+        other = copy.deepcopy(vit)
+        generator = torch.Generator().manual_seed(1)
+        with torch.no_grad():
+            for parameter in other.network.parameters():
+                parameter.add_(torch.randn(parameter.shape, generator=generator))
+        own = TorchEngine(vit)
+        of_own, of_other = (TorchEngine(model).read(noise()[None]).embeddings[0] for model in (vit, other))
+        for embedding in (of_own, 1.01 * of_own, 0 * of_own):
+            assert explain(replace(face(noise()), embedding=embedding), own, method).method == method
+        for embedding in (of_other, of_own[:4]):
+            read_by_another = replace(face(noise()), embedding=embedding)
+            with pytest.raises(MienError, match="read by another model; give it to the recognizer that read it"):
+                explain(read_by_another, own, method)
+
     def test_an_engine_answers_as_its_classifier(self, vit: Classifier) -> None:
         answers = reader(TorchEngine(vit))(noise()[None])
         expected = torch.from_numpy(vit.logits(noise()[None], quiet=True)).softmax(1).numpy()

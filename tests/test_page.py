@@ -21,7 +21,7 @@ import numpy as np
 import page_helpers as helpers
 import pytest
 import skimage.data
-from page_helpers import DONE, LONG_MS, READY, Log, choose, download, file, png, records
+from page_helpers import DONE, LONG_MS, READY, Log, choose, download, encoded, file, png, records
 from PIL import ExifTags, Image
 
 from mien import Recognizer
@@ -334,6 +334,29 @@ def test_the_size_of_a_picture_is_found_in_its_first_bytes(browser: Any, service
         assert sizes == [[401, 300]] * len(kinds)
         contents = [b"", b"\x89PNG", b"\xff\xd8\xff", b"\xff\xd8\xff\xe0\0\x10", b"no picture" * 9]
         assert [page.evaluate(find, f"picture-{number}") for number in range(len(contents))] == [None] * len(contents)
+
+
+def test_the_page_says_that_a_file_holds_more_pictures(browser: Any, service: str) -> None:
+    pages = [Image.fromarray(skimage.data.astronaut()[top:, : 512 - top]) for top in (0, 8)]
+    pages[1] = pages[1].resize(pages[0].size)
+    single = [encoded(pages[:1], kind) for kind in ("GIF", "PNG", "WEBP", "AVIF", "JPEG")]
+    several = [encoded(pages, kind) for kind in ("GIF", "PNG", "WEBP", "AVIF")]
+    contents = [*single, *several, *(content[:40] for content in several[:3])]
+    find = "async (url) => (await import(`${location.origin}/frames.js`)).holdsSeveral(await (await fetch(url)).blob())"
+    sentence = "only the first was read"
+    with opened(browser, service) as (page, _):
+        page.route("**/picture-*", lambda route: route.fulfill(body=contents[int(route.request.url.split("-")[-1])]))
+        answers = [page.evaluate(find, f"picture-{number}") for number in range(len(contents))]
+        assert answers == [False] * 5 + [True] * 4 + [False] * 3
+        choose(page, file("one.gif", single[0]))
+        assert sentence not in page.inner_text("#summary")
+        choose(page, file("two.gif", several[0]))
+        page.click("#strip li:nth-child(2) button")
+        assert sentence in page.inner_text("#summary")
+        assert [record.get("first_of_several") for record in records(page)] == [None, True]
+    with opened(browser, service, "server") as (page, _):
+        choose(page, file("two.tif", encoded(pages, "TIFF")))
+        assert sentence in page.inner_text("#summary") and records(page)[0]["first_of_several"]
 
 
 @pytest.mark.parametrize(
@@ -755,7 +778,10 @@ def test_the_page_says_of_a_model_only_what_is_known(browser: Any, service: str)
     page.goto(service)
     page.wait_for_selector(READY, timeout=LONG_MS)
     assert "which of 2 expressions" in page.inner_text(".lead") and "seven" not in page.inner_text(".intro")
-    assert page.inner_text("#accuracy-text") == "Of 100 faces it names about 50 as people had labelled them."
+    assert page.inner_text("#accuracy-text") == (
+        "Of 100 faces, some of which it may know from training, it names about 50 as people had labelled them."
+    )
+    assert "near-copies" not in page.inner_text("#confusion"), "which of them have one is not known"
     assert "28,709" not in page.inner_text("#about") and "other faces" in page.inner_text("#trained-on")
     assert "FER2013" not in page.inner_text("#facts") and "NaN" not in page.inner_text("#confusion")
     context.close()
@@ -769,6 +795,7 @@ def test_the_start_page_promises_no_more_than_the_clean_score(browser: Any, serv
         assert "28,709" in page.inner_text("#trained-on") and "which of seven" in page.inner_text(".lead")
         for table in ("#confusion", "#robustness"):  # what the shipped int8 form did not do itself
             assert "before the weights were rounded" in page.inner_text(table)
+            assert "near-copies of training pictures included" in page.inner_text(table)
 
 
 def test_a_page_that_was_built_again_is_not_mixed_with_what_the_browser_keeps(browser: Any, tmp_path: Path) -> None:

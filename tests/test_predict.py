@@ -173,6 +173,9 @@ def test_a_line_says_that_of_several_pictures_in_a_file_the_first_was_read(
     assert len(said) == 1 and said[0].startswith("mien: 2 files hold several pictures")
     assert "pages (b.tif): only" in said[0]
     assert not [line for line in predict(capsys, "c.png", *options)[2] if "several" in line]
+    if "--json" in options:
+        records = [json.loads(line) for line in predict(capsys, "c.png", "a.gif", *options)[1]]
+        assert [record.get("first_of_several") for record in records] == [None, True]
 
 
 def test_a_bad_file_never_ends_the_run(capsys: pytest.CaptureFixture[str]) -> None:

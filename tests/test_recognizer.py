@@ -275,7 +275,9 @@ def test_a_result_says_that_its_file_holds_more_pictures() -> None:
     first, alone, broken = recognizer().recognize([data, encoded(pages[0], "GIF"), data[:30]])
     assert (first.first_of_several, alone.first_of_several, broken.first_of_several) == (True, False, False)
     assert repr(first) == "Recognition('picture 0', 24x24, first of several pictures, glad 100%)"
-    assert first.to_dict().keys() == alone.to_dict().keys()
+    assert first.to_dict() == {**alone.to_dict(), "input": "picture 0", "first_of_several": True}
+    assert "first_of_several" not in alone.to_dict()
+    assert first.to_rows()[0].keys() == alone.to_rows()[0].keys()
 
 
 class Fixed(Bright):

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mien.cli.evaluate import write_and_print
+from mien.cli.evaluate import headline, write_and_print
 from mien.data.clean import sketch
 from mien.data.faces import FaceSet
 from mien.errors import MienError
@@ -26,7 +26,8 @@ from mien.evaluation import style
 from mien.evaluation.calibration import calibrate, cross_fitted, quality, softmax
 from mien.evaluation.choice import Choice
 from mien.evaluation.compare import average, compare_runs, paired_tests, pairs_text
-from mien.evaluation.evaluate import Evaluation, evaluate
+from mien.evaluation.evaluate import Evaluation, evaluate, score_parts
+from mien.evaluation.metrics import ece_by_chance
 from mien.evaluation.report import FILES, refuse_foreign, write_report
 
 NAMES = ("angry", "happy", "sad")
@@ -646,7 +647,9 @@ def test_the_validation_split_of_other_data_is_measured_as_it_is() -> None:
 
 def test_the_threshold_of_the_model_is_tried_here() -> None:
     curve = scaled("test").metrics()["risk_coverage"]
-    assert curve["uncertain"] == {"stated_accuracy": 0.8, "threshold": 0.7, "coverage": 1.0, "accuracy": 0.75}
+    assert curve["uncertain"] == {
+        "stated_accuracy": 0.8, "threshold": 0.7, "coverage": 1.0, "accuracy": 0.75, "clean": None,
+    }  # fmt: skip
     assert curve["points"][0] == {"coverage": 1.0, "accuracy": 0.75}
     assert curve["aurc"] == pytest.approx(0.25), "equally sure answers are in no order"
     without_threshold = {"calibration": {"temperature": 1.0, "uncertain": {"stated_accuracy": 0.8, "threshold": None}}}
@@ -655,8 +658,35 @@ def test_the_threshold_of_the_model_is_tried_here() -> None:
         "threshold": None,
         "coverage": 0.0,
         "accuracy": None,
+        "clean": None,
     }
     assert scaled("test", None).metrics()["risk_coverage"]["uncertain"] is None
+
+
+def test_threshold_and_confidence_are_tried_on_the_clean_part_too(tmp_path: Path) -> None:
+    evaluation = scaled("test")
+    twins = np.arange(40) < 4
+    probabilities = np.where(np.arange(40)[:, None] < 8, [[0.6, 0.4]], evaluation.probabilities)
+    whole, clean, reason = score_parts(probabilities, evaluation.labels, evaluation.names, twins, 0)
+    evaluation = dataclasses.replace(
+        evaluation, twins=twins, whole=whole, clean=clean, clean_reason=reason, probabilities=probabilities
+    )
+    uncertain = evaluation.metrics()["risk_coverage"]["uncertain"]
+    assert (uncertain["coverage"], uncertain["accuracy"]) == (0.8, 0.75)
+    assert uncertain["clean"] == {"coverage": pytest.approx(32 / 36), "accuracy": 0.75}
+    metrics = evaluation.metrics()
+    assert metrics["confidence_minus_accuracy"] == pytest.approx(0.72 - 0.75)
+    assert metrics["confidence_minus_accuracy_clean"] == pytest.approx((4 * 0.6 + 32 * 0.75) / 36 - 0.75)
+    assert metrics["ece_by_chance_clean"] == ece_by_chance(evaluation.probabilities[~twins])
+    write_report(tmp_path / "out", evaluation)
+    text = re.sub(r"[ \n]+", " ", page_of(tmp_path / "out").text)
+    assert "On the pictures without a twin it may be one, as far as these pictures tell: its mean confidence" in text
+    assert "there is 73.3\u202f%, its accuracy 75.0\u202f%, and they differ by 1.7 points, for" in text
+    assert "75.0\u202f% of these are right; of the pictures without a twin 88.9\u202f% reach it, 75.0" in text
+    assert "Whatever else this page shows is of the whole split" in text
+    low, high = (100 * bound for bound in evaluation.clean["ci95"]["accuracy"]) if evaluation.clean else (0, 0)
+    (line,) = (line for line in headline(evaluation).splitlines() if line.startswith("  clean: "))
+    assert line.startswith(f"  clean: accuracy 75.00% (95 %: {low:.2f} to {high:.2f}), macro-F1 ")
 
 
 def test_an_average_says_when_only_some_models_are_scaled(tmp_path: Path) -> None:
@@ -779,6 +809,30 @@ def test_the_page_of_an_average_says_so(tta: bool, sentence: str, tmp_path: Path
     assert "average of" not in page_of(tmp_path / "single").text
 
 
+def test_models_are_paired_on_what_neither_knows_from_training_too() -> None:
+    data = faces([0, 1, 2, 0, 1, 2])
+    twins = {"a": [0, 1], "b": [1, 2]}
+    predictions = {"a": [0, 1, 2, 0, 1, 2], "b": [1, 2, 0, 1, 1, 2]}
+    first, second = (
+        dataclasses.replace(
+            evaluate(Fixed(NAMES, logits(predictions[name])), data, "test", training=None, model=name),
+            twins=np.isin(np.arange(6), twins[name]),
+        )
+        for name in ("a", "b")
+    )
+    (pair,) = paired_tests([first, second])
+    assert (pair["b"], pair["c"], pair["p"]) == (4, 0, 0.125)
+    assert pair["clean"] == {"n": 3, "b": 1, "c": 0, "p": 1.0, "approximate": False}
+    assert pairs_text([pair]).splitlines()[1:] == [
+        "a against b, whole: only the first is right on 4, only the second on 0, p = 0.12",
+        "a against b, strictly clean, 3 pictures: only the first is right on 1, only the second on 0, p = 1",
+    ]
+    (pair,) = paired_tests([dataclasses.replace(first, approximate=True), second])
+    assert pair["clean"]["approximate"] and "strictly clean, about 3 pictures" in pairs_text([pair])
+    (pair,) = paired_tests([first, dataclasses.replace(second, twins=np.ones(6, bool))])
+    assert pair["clean"] is None
+
+
 def test_models_are_paired_picture_by_picture() -> None:
     data = faces([0, 1, 2, 0])
     class_predictions = {"a": [0, 1, 2, 0], "b": [0, 1, 2, 1], "c": [1, 0, 0, 0]}
@@ -787,14 +841,16 @@ def test_models_are_paired_picture_by_picture() -> None:
         for name, predictions in class_predictions.items()
     ]
     assert paired_tests(evaluations) == [
-        {"models": ["a", "b"], "b": 1, "c": 0, "p": 1.0},
-        {"models": ["a", "c"], "b": 3, "c": 0, "p": 0.25},
-        {"models": ["b", "c"], "b": 3, "c": 1, "p": 0.625},
+        {"models": ["a", "b"], "b": 1, "c": 0, "p": 1.0, "clean": None},
+        {"models": ["a", "c"], "b": 3, "c": 0, "p": 0.25, "clean": None},
+        {"models": ["b", "c"], "b": 3, "c": 1, "p": 0.625, "clean": None},
     ]
     average_evaluation = average(evaluations)
     text = pairs_text(paired_tests([*evaluations, average_evaluation]))
-    assert "a against c: only the first is right on 3 pictures, only the second on 0, p = 0.25" in text
-    assert "These are 6 tests, and p is not corrected for their number: at .05 in all, a p below 0.0083 holds" in text
+    assert "a against c, whole: only the first is right on 3, only the second on 0, p = 0.25\n" in text
+    assert "a against c, strictly clean, not known for both\n" in text
+    assert "These are 6 pairs, and p is not corrected for their number: at .05 in all, in one part, a p" in text
+    assert "p below 0.0083 holds (Bonferroni)" in text
     assert "corrected" not in pairs_text(paired_tests(evaluations[:2])), "one test needs no correction"
     with pytest.raises(MienError, match="differ in averaged"):
         compare_runs([evaluations[0].metrics(), average_evaluation.metrics()])

@@ -122,7 +122,9 @@ def test_the_files_hold_the_same_numbers() -> None:
 
 
 def test_intervals_of_all_or_no_pictures_are_called_what_they_are() -> None:
-    assert notes([model_row(evaluation(8))])[0].endswith("(bootstrap over pictures).")
+    first_note = notes([model_row(evaluation(8))])[0]
+    assert "of the whole split where no column says clean" in first_note
+    assert first_note.endswith("(bootstrap over pictures).")
     for right_count in (0, 9, 10):  # 9: all of the clean part
         rows = [model_row(evaluation(8)), model_row(evaluation(right_count))]
         assert "Clopper-Pearson if all or none are right" in notes(rows)[0]

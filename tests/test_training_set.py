@@ -98,6 +98,23 @@ def test_a_class_without_a_face_leaves_no_empty_folder(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "set").iterdir()] == ["happy"]
 
 
+@pytest.mark.parametrize("options", [[], ["--timeout", "60"]])
+def test_the_command_tells_that_of_several_pictures_in_a_file_it_takes_the_first(
+    options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, pages = tmp_path / "photos", [Image.fromarray(noise(number, 30)) for number in (0, 1)]
+    write_folder(source, {"happy/a.png": encode(noise(2, 30)), "sad/b.png": encode(noise(3, 30))})
+    arguments = ["data", "crop", str(source), "--detector", "none", "--size", "24", *options, "--out"]
+    assert main([*arguments, str(tmp_path / "alone")]) == 0
+    assert "several" not in capsys.readouterr().err
+    for name in ("happy/c.tif", "happy/d.png"):
+        pages[0].save(source / name, save_all=True, append_images=pages[1:])
+    assert main([*arguments, str(tmp_path / "set")]) == 0
+    output = capsys.readouterr()
+    assert output.out.endswith(": 4 faces of 4 photos, 0 files left out\n")
+    assert "mien: 2 files hold several pictures, frames of an animation or pages (happy/c.tif): only the" in output.err
+
+
 def test_the_command_tells_what_was_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     members = {
         "happy/a.png": encode(noise(0, 30)),

@@ -91,6 +91,21 @@ def test_several_pictures_come_back_in_order_and_a_broken_one_says_why(service: 
     assert "is not a picture" in records[1]["error"]
 
 
+def test_a_record_says_that_its_file_holds_more_pictures(service: TestClient) -> None:
+    pages = [Image.open(io.BytesIO(face(level))) for level in (220, 140)]
+    gif = encoded(np.asarray(pages[0]), "GIF", save_all=True, append_images=pages[1:])
+    uploads = files([face(), gif])
+    records = service.post("/v1/recognize", files=uploads).json()["records"]
+    assert [record.get("first_of_several") for record in records] == [None, True]
+    lines = service.post("/v1/recognize", files=uploads, headers={"accept": "application/x-ndjson"}).text.splitlines()
+    assert [json.loads(line) for line in lines] == records
+    explained = service.post("/v1/explain?format=json", content=gif, headers={"content-type": "image/gif"}).json()
+    assert explained["record"]["first_of_several"] is True
+    described = service.get("/openapi.json").json()["components"]["schemas"]["RecordModel"]
+    assert "more pictures" in described["properties"]["first_of_several"]["description"]
+    assert "first_of_several" not in described["required"]
+
+
 def test_json_lines_on_request(service: TestClient) -> None:
     response = service.post("/v1/recognize", files=files([face(), face()]), headers={"accept": "application/x-ndjson"})
     lines = response.text.splitlines()

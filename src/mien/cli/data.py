@@ -9,8 +9,9 @@ from pathlib import Path
 
 from mien.cli.names import faces_of, new_file
 from mien.cli.parser import Parser, Switch, add_detector_options, add_timeout, pick, whole_number
-from mien.cli.printing import complain
+from mien.cli.printing import complain, remark
 from mien.cli.signals import without_remarks_of_decoders
+from mien.cli.tally import several_line
 from mien.errors import MienError
 from mien.files import ensure_writable
 from mien.text import json_shown, shown
@@ -149,6 +150,8 @@ def _crop(arguments: list[str]) -> None:
     for record in records:
         if record.reason:
             complain(f"left out {record.reason}")
+    if several := [record.path for record in records if record.first_of_several]:
+        remark(several_line(len(several), several[0]))
     crops, photos = sum(len(record.crops) for record in records), sum(bool(record.crops) for record in records)
     print(f"{shown(options.out)}: {crops:,} faces of {photos:,} photos, {len(records) - photos:,} files left out")
 

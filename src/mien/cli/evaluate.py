@@ -300,11 +300,10 @@ def report_folders(out: Path, folders: list[Path]) -> list[Path]:
 def headline(evaluation: Evaluation) -> str:
     """The main scores as lines of text."""
     whole, clean = evaluation.whole, evaluation.clean
-    low, high = (100 * bound for bound in whole["ci95"]["accuracy"])
     views = ", picture and mirror image averaged" if evaluation.tta else ""
     lines = [
         f"{evaluation.model} on {evaluation.split} of {evaluation.source}: {whole['n']:,} pictures{views}",
-        f"  whole: {_scores(whole)} (accuracy 95 %: {low:.2f} to {high:.2f})",
+        f"  whole: {_scores(whole)}",
     ]
     if clean is None:
         lines.append(f"  clean: not known, {evaluation.clean_reason}")
@@ -319,4 +318,6 @@ def headline(evaluation: Evaluation) -> str:
 
 
 def _scores(scores: dict[str, Any]) -> str:
-    return f"accuracy {scores['accuracy']:.2%}, macro-F1 {scores['macro_f1']:.2%}, ECE {scores['ece']:.2%}"
+    low, high = (100 * bound for bound in scores["ci95"]["accuracy"])
+    accuracy = f"accuracy {scores['accuracy']:.2%} (95 %: {low:.2f} to {high:.2f})"
+    return f"{accuracy}, macro-F1 {scores['macro_f1']:.2%}, ECE {scores['ece']:.2%}"

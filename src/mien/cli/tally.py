@@ -152,11 +152,7 @@ class Tally:
             in_lines: whether the records were printed as lines for people, errors included.
         """
         if self.several:
-            files = "1 file holds" if self.several == 1 else f"{self.several:,} files hold"
-            yield (
-                f"{files} several pictures, frames of an animation or pages ({self.first_of_several}): only the first "
-                "picture was read; save the others as files of their own"
-            )
+            yield several_line(self.several, self.first_of_several)
         yield from doubts(
             self.faces,
             self.uncertain,
@@ -167,6 +163,20 @@ class Tally:
         )
         if self.crop_like and not self.faces and options.detector != "none":
             yield CROP_HINT
+
+
+def several_line(count: int, first: str) -> str:
+    """Says that files hold more pictures than the one that was read.
+
+    Args:
+        count: how many, at least one.
+        first: the name of the first of them.
+    """
+    files = "1 file holds" if count == 1 else f"{count:,} files hold"
+    return (
+        f"{files} several pictures, frames of an animation or pages ({first}): only the first picture was read; save "
+        "the others as files of their own"
+    )
 
 
 def doubts(

@@ -136,34 +136,56 @@ def compare_runs(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def paired_tests(evaluations: Sequence[Evaluation]) -> list[dict[str, Any]]:
-    """McNemar's exact test of each pair on the whole split; p is not corrected for the number of tests.
+    """McNemar's exact test of each pair, on the whole split and on its clean part.
+
+    p is not corrected for the number of tests.
 
     Args:
         evaluations: of the same pictures in the same order.
 
     Returns:
-        ``models`` (two), and ``b``, ``c`` and ``p`` of ``mien.evaluation.metrics.mcnemar``, for each pair in order.
+        For each pair in order: ``models`` (two); ``b``, ``c`` and ``p`` of ``mien.evaluation.metrics.mcnemar`` on the
+        whole split; and ``clean``: the same on the ``n`` pictures without a twin in the training of either model, and
+        ``approximate``, true if a twin was detected by sketches. ``clean`` is null if the twins of a model are unknown
+        or no picture is left.
     """
     return [
-        {"models": [first.model, second.model], **mcnemar(first.right, second.right)}
+        {"models": [first.model, second.model], **mcnemar(first.right, second.right), "clean": _clean(first, second)}
         for first, second in combinations(evaluations, 2)
     ]
 
 
+def _clean(first: Evaluation, second: Evaluation) -> dict[str, Any] | None:
+    if first.twins is None or second.twins is None:
+        return None
+    rows = ~(first.twins | second.twins)
+    if not rows.any():
+        return None
+    counts = mcnemar(first.right[rows], second.right[rows])
+    return {"n": int(rows.sum()), **counts, "approximate": first.approximate or second.approximate}
+
+
 def pairs_text(pairs: Sequence[dict[str, Any]]) -> str:
-    """``paired_tests`` as lines of text; several come with the p that holds for all (Bonferroni)."""
+    """``paired_tests`` as lines of text; several pairs come with the p that holds for all (Bonferroni)."""
     count = len(pairs)
-    lines = [
-        f"{pair['models'][0]} against {pair['models'][1]}: only the first is right on {pair['b']:,} pictures, only the "
-        f"second on {pair['c']:,}, p = {pair['p']:.2g} (McNemar, over pictures: it says nothing of other seeds)"
-        for pair in pairs
-    ]
+    lines = ["McNemar's test of each pair, over pictures: it says nothing of other seeds."]
+    for pair in pairs:
+        clean = pair["clean"]
+        first, second = pair["models"]
+        lines.append(f"{first} against {second}, whole: {_counts_text(pair)}")
+        about = "about " if clean and clean["approximate"] else ""
+        of_clean = f"{about}{clean['n']:,} pictures: {_counts_text(clean)}" if clean else "not known for both"
+        lines.append(f"{first} against {second}, strictly clean, {of_clean}")
     if count > 1:
         lines.append(
-            f"These are {count} tests, and p is not corrected for their number: at .05 in all, a p below "
-            f"{0.05 / count:.2g} holds (Bonferroni)."
+            f"These are {count} pairs, and p is not corrected for their number: at .05 in all, in one part, a "
+            f"p below {0.05 / count:.2g} holds (Bonferroni)."
         )
     return "\n".join(lines)
+
+
+def _counts_text(test: dict[str, Any]) -> str:
+    return f"only the first is right on {test['b']:,}, only the second on {test['c']:,}, p = {test['p']:.2g}"
 
 
 def _spread(scores: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:

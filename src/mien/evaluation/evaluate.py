@@ -151,13 +151,25 @@ class Evaluation:
         right = self.right[self.twins]
         return {"n": len(right), "accuracy": float(right.mean()) if len(right) else None}
 
-    def sure(self) -> Threshold | None:
-        """Coverage and accuracy of the answers above the model's own threshold; None without a threshold."""
+    def sure(self, *, clean: bool = False) -> Threshold | None:
+        """Coverage and accuracy of the answers above the model's own threshold; None without a threshold.
+
+        Args:
+            clean: only the pictures without a twin in training; the result is None if these are unknown.
+        """
         threshold = self.uncertain["threshold"] if self.uncertain else None
-        return None if threshold is None else apply_threshold(self.probabilities, self.labels, threshold)
+        if threshold is None or (clean and self.clean is None):
+            return None
+        rows = self._rows(clean)
+        return apply_threshold(self.probabilities[rows], self.labels[rows], threshold)
+
+    def _rows(self, clean: bool) -> np.ndarray:
+        """bool [N]: the pictures without a twin in training if ``clean``, else all."""
+        return ~self.twins if clean and self.twins is not None else np.ones(len(self.labels), bool)
 
     def metrics(self, command: str = "") -> dict[str, Any]:
         """The content of ``metrics.json``: what was evaluated, all scores, and the command that repeats them."""
+        clean = None if self.clean is None else self.probabilities[self._rows(clean=True)]
         return {
             "split": self.split,
             "tta": self.tta,
@@ -173,7 +185,11 @@ class Evaluation:
             "twins": self.twin_scores(),
             "calibration": self._calibration(),
             "confidence_minus_accuracy": float(self.probabilities.max(axis=1).mean() - self.whole["accuracy"]),
+            "confidence_minus_accuracy_clean": None
+            if clean is None or self.clean is None
+            else float(clean.max(axis=1).mean() - self.clean["accuracy"]),
             "ece_by_chance": ece_by_chance(self.probabilities, seed=self.seed),
+            "ece_by_chance_clean": None if clean is None else ece_by_chance(clean, seed=self.seed),
             "risk_coverage": self._risk_coverage(),
             "balance": self._balance(),
             "parameters": self.parameters,
@@ -196,7 +212,7 @@ class Evaluation:
             return None
         if clean and self.clean is None:
             return None
-        rows = ~self.twins if clean and self.twins is not None else np.ones(len(self.labels), bool)
+        rows = self._rows(clean)
         return float(quality(self.scaling.after[rows], self.labels[rows])["ece"])
 
     def _calibration(self) -> dict[str, Any] | None:
@@ -223,12 +239,13 @@ class Evaluation:
         }
 
     def _risk_coverage(self) -> dict[str, Any]:
-        curve, sure = risk_coverage(self.probabilities, self.labels), self.sure()
+        curve, sure, clean = risk_coverage(self.probabilities, self.labels), self.sure(), self.sure(clean=True)
         uncertain = self.uncertain and {
             "stated_accuracy": self.uncertain["stated_accuracy"],
             "threshold": sure.threshold if sure else None,
             "coverage": sure.coverage if sure else 0.0,
             "accuracy": sure.accuracy if sure else None,
+            "clean": {"coverage": clean.coverage, "accuracy": clean.accuracy} if clean else None,
         }
         points = [{"coverage": coverage, "accuracy": curve.accuracy_at(coverage)} for coverage in POINTS]
         return {"aurc": curve.aurc, "points": points, "uncertain": uncertain}

@@ -1,7 +1,7 @@
 """Probes of a pretrained encoder: the accuracy of k nearest neighbours and of a linear model on its features.
 
 The encoder itself is not trained here. Both probes learn from a part of the training faces and are scored on validation
-faces. They show during pretraining whether it still improves the features.
+faces, twins of training faces included. They show during pretraining whether it still improves the features.
 """
 
 from __future__ import annotations

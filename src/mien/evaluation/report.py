@@ -213,7 +213,6 @@ def render_page(
         best_f1=f"{ranked[-1][1]} {percent(ranked[-1][0])}",
         worst_f1=f"{ranked[0][1]} {percent(ranked[0][0])}",
         cross_fitted_ece=evaluation.cross_fitted_ece(),
-        mean_confidence=float(evaluation.probabilities.max(axis=1).mean()),
         confused=[text.replace(" %", f"{NARROW_SPACE}%") for text in most_confused(whole["confusion"], whole["names"])],
         mistakes=mistakes,
         best_epoch=f"Best validation accuracy {percent(max(accuracies))}." if accuracies else "",

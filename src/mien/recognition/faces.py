@@ -104,8 +104,8 @@ class Record:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns a JSON-ready dict: ``input``, ``status``, ``error``, ``width``, ``height``, ``frame``, ``time_s``,
-        ``faces``."""
-        return {
+        ``faces``; of a file with more pictures, which were not read, also ``first_of_several``."""
+        values: dict[str, Any] = {
             "input": self.input,
             "status": self.status,
             "error": self.error,
@@ -115,6 +115,7 @@ class Record:
             "time_s": self.time_s,
             "faces": [face.to_dict() for face in self.faces],
         }
+        return {**values, "first_of_several": True} if self.first_of_several else values
 
     def record(self) -> dict[str, Any]:
         """Does the same as ``to_dict``."""

@@ -183,7 +183,7 @@ class Recognition(Record, Tables):
         names: the expressions that the model distinguishes, which are columns of a table also without a face; empty if
             they are not known.
         first_of_several: True if the file holds more pictures, as frames of an animation or as pages; they were not
-            read. Not in tables and JSON.
+            read. Not in tables; in JSON only if it is True.
     """
 
     def annotated(self) -> Image.Image:

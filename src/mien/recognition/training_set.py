@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import TypeAlias
 
 import numpy as np
 from PIL import Image
@@ -34,11 +35,14 @@ class Cropped:
         path: path of the photo within the source.
         crops: paths of the written crops within the set; empty if the photo gave no face.
         reason: why it gave none, in one line; None otherwise.
+        first_of_several: True if the file holds more pictures, as frames of an animation or as pages; they were not
+            read.
     """
 
     path: str
     crops: tuple[str, ...]
     reason: str | None
+    first_of_several: bool = False
 
 
 MakeDetector = Callable[[], Detector]
@@ -93,8 +97,8 @@ def crop_set(
         with progress("cropping faces", len(listing.paths), "photos") as advance:
             for path, name, split in zip(listing.paths, listing.classes, listing.splits, strict=True):
                 folder = PurePosixPath(split, name) if by_split else PurePosixPath(name)
-                crops, reason = cut_faces(path)
-                records.append(Cropped(path, tuple(_write(temporary, folder, path, crops)), reason))
+                crops, reason, several = cut_faces(path)
+                records.append(Cropped(path, tuple(_write(temporary, folder, path, crops)), reason, several))
                 advance(1)
         records += [
             Cropped(path, (), f"{entries.where(path)}: is no picture by its name; save it as .jpg or .png")
@@ -106,8 +110,11 @@ def crop_set(
     return records
 
 
-CutFaces = Callable[[str], tuple[list[np.ndarray], str | None]]
-"""From the path of a photo within the source to its crops, and the reason why there are none."""
+Cuts: TypeAlias = tuple[list[np.ndarray], str | None, bool]
+"""The crops of a photo, the reason why there are none, and whether its file holds more pictures."""
+
+CutFaces = Callable[[str], Cuts]
+"""From the path of a photo within the source to its crops."""
 
 
 @dataclass(frozen=True)
@@ -128,12 +135,12 @@ class _Cutter:
             return
         with closing(TimedProcess(timeout, _prepare_cutting, self)) as process:
 
-            def cut_faces(path: str) -> tuple[list[np.ndarray], str | None]:
+            def cut_faces(path: str) -> Cuts:
                 try:
-                    ((crops, reason),) = process.answers(path, entries.where(path))
+                    (cuts,) = process.answers(path, entries.where(path))
                 except OverdueError as error:
-                    return [], str(error)
-                return crops, reason
+                    return [], str(error), False
+                return cuts
 
             yield cut_faces
 
@@ -142,21 +149,22 @@ class _Cutter:
         detector = self.detector() if callable(self.detector) else self.detector
         return lambda path: self._cut_faces(entries, path, detector)
 
-    def _cut_faces(self, entries: Entries, path: str, detector: Detector) -> tuple[list[np.ndarray], str | None]:
+    def _cut_faces(self, entries: Entries, path: str, detector: Detector) -> Cuts:
         where = entries.where(path)
+        more: list[bool] = []
         try:
-            picture = read(entries.read(path, LARGEST_PHOTO), where, None)
+            picture = read(entries.read(path, LARGEST_PHOTO), where, more=lambda: more.append(True))
             detections = detector.detect(picture)
         except MienError as error:
-            return [], str(error)
+            return [], str(error), False
         if not detections:
-            return [], f"{where}: no face was found"
+            return [], f"{where}: no face was found", bool(more)
         if self.which == "only" and len(detections) > 1:
-            return [], f"{where}: {len(detections)} faces, and the folder tells the look of one"
+            return [], f"{where}: {len(detections)} faces, and the folder tells the look of one", bool(more)
         if self.which == "largest":
             detections = [max(detections, key=lambda detection: detection.box[2] * detection.box[3])]
         framed = [detection.framed for detection in detections]
-        return [cut(picture, box, detector.margin, self.size, self.grey) for box in framed], None
+        return [cut(picture, box, detector.margin, self.size, self.grey) for box in framed], None, bool(more)
 
 
 def _prepare_cutting(say: Say, cutter: _Cutter) -> tuple[None, Work]:

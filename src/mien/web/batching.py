@@ -57,15 +57,16 @@ class BatchRecognizer(Recognizer):
 
     def search(self, upload: Upload, detector: Detector) -> SearchedPicture:
         """Decodes a picture, finds its faces and cuts them out; what is wrong with it stands in its record."""
+        more: list[bool] = []
         try:
-            pixels = read(upload.data, upload.name)
+            pixels = read(upload.data, upload.name, more=lambda: more.append(True))
         except MienError as error:
             return SearchedPicture(Recognition(upload.name, "error", str(error)), [], [])
         except MemoryError:
             reason = f"{upload.name}: needs more memory than there is left; make it smaller"
             return SearchedPicture(Recognition(upload.name, "error", reason), [], [])
         (picture,) = search_pictures([pixels], detector, self.engine, "rgb" if pixels.ndim == 3 else "gray")
-        return replace(picture, record=replace(picture.record, input=upload.name))
+        return replace(picture, record=replace(picture.record, input=upload.name, first_of_several=bool(more)))
 
     def read(self, pictures: Sequence[SearchedPicture]) -> list[Recognition]:
         """Reads the faces of pictures in one batch.

@@ -39,6 +39,11 @@ class RecordModel(BaseModel):
     frame: int | None = Field(description="always null for pictures")
     time_s: float | None = Field(description="always null for pictures")
     faces: list[FaceModel] = Field(description="from left to right")
+    first_of_several: bool = Field(
+        default=False,
+        description="true if the file holds more pictures, as frames of an animation or as pages, which were not read; "
+        "else it is left out",
+    )
 
 
 class RecordsModel(BaseModel):
@@ -124,7 +129,7 @@ class SureModel(BaseModel):
 
 
 class RobustnessModel(BaseModel):
-    """Accuracy on pictures that were changed."""
+    """Scores on the whole validation split with its pictures changed."""
 
     change: str
     how: str

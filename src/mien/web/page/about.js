@@ -11,8 +11,9 @@ export async function showModel(about) {
   byId("about-name").textContent = about.title ?? about.name;
   byId("trained-on").textContent = trainedOn(about);
   byId("facts").replaceChildren(...facts(about));
-  byId("confusion").replaceChildren(...(about.scores?.confusion ? [confusion(about.scores, isRounded(about))] : []));
-  byId("robustness").replaceChildren(...(about.robustness ? [robustness(about.robustness, isRounded(about))] : []));
+  const remark = `${about.accuracy?.clean ? WHOLE : ""}${isRounded(about) ? BEFORE : ""}`;
+  byId("confusion").replaceChildren(...(about.scores?.confusion ? [confusion(about.scores, remark)] : []));
+  byId("robustness").replaceChildren(...(about.robustness ? [robustness(about.robustness, remark)] : []));
   const report = byId("report-link");
   report.hidden = !about.report;
   if (about.report) report.href = about.report.replace(/^\//, "");
@@ -28,7 +29,7 @@ export function accuracySentence({ accuracy, stated_accuracy: stated }) {
   const { clean } = accuracy;
   const right = Math.round(100 * (clean ?? accuracy).value);
   const sure = stated ? ` If it is likely to be wrong it says “not sure”; of the other answers at least ${Math.round(100 * stated)} in 100 are right. That was measured on pictures like those of its training; on other photos it may be less.` : "";
-  return `Of 100 faces${clean ? " that it cannot know" : ""} it names about ${right} as people had labelled them.${sure}`;
+  return `Of 100 faces${clean ? " that it cannot know" : ", some of which it may know from training,"} it names about ${right} as people had labelled them.${sure}`;
 }
 
 /** What the model learnt from. The models of this tab are Mien's own; the server says it of its model. */
@@ -39,6 +40,7 @@ function trainedOn({ trained_on_fer2013: isFer2013 = true }) {
 
 const isRounded = ({ file }) => Boolean(file?.includes("int8"));
 const BEFORE = "; measured before the weights were rounded to eight bits";
+const WHOLE = ", near-copies of training pictures included";
 
 async function cardOf(about) {
   if (!about.card?.startsWith("/")) return about.card ?? null;
@@ -69,7 +71,7 @@ function fact(number, title, text) {
 }
 
 /** What people said against what the model says, a row for each expression. */
-function confusion({ names, confusion: counts }, rounded) {
+function confusion({ names, confusion: counts }, remark) {
   const head = element("tr", {}, element("th", { scope: "col" }, "people said"), ...names.map((name) => element("th", { scope: "col" }, name)));
   const rows = counts.map((row, index) => {
     const total = row.reduce((sum, value) => sum + value, 0);
@@ -83,15 +85,15 @@ function confusion({ names, confusion: counts }, rounded) {
     swatch.style.background = colourOf(names[index]);
     return element("tr", {}, element("th", { scope: "row" }, swatch, names[index]), ...cells);
   });
-  const caption = element("caption", {}, "Of 100 faces that people gave one label, how many get each answer", rounded ? BEFORE : "");
+  const caption = element("caption", {}, "Of 100 faces that people gave one label, how many get each answer", remark);
   return scrolling("Confusion table", element("table", { class: "confusion" }, caption, element("thead", {}, head), element("tbody", {}, ...rows)));
 }
 
-function robustness(rows, rounded) {
+function robustness(rows, remark) {
   const body = rows.map(({ change, how, accuracy }) =>
     element("tr", {}, element("th", { scope: "row" }, change), element("td", {}, how), element("td", { class: "right" }, percent(accuracy))));
   const head = element("tr", {}, ...["pictures", "how they were changed", "right"].map((text) => element("th", { scope: "col" }, text)));
-  return scrolling("Robustness table", element("table", {}, element("caption", {}, "How often it is right if the same pictures get worse", rounded ? BEFORE : ""), element("thead", {}, head), element("tbody", {}, ...body)));
+  return scrolling("Robustness table", element("table", {}, element("caption", {}, "How often it is right if the same pictures get worse", remark), element("thead", {}, head), element("tbody", {}, ...body)));
 }
 
 const scrolling = (label, table) => element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": label }, table);

@@ -81,9 +81,10 @@ async function readPicture(item) {
   const answer = await item.reader.read(item.file);
   performance.measure("mien-answer", { start: started });
   item.milliseconds = answer.milliseconds;
-  const { width, height, faces } = answer;
+  const { width, height, faces, first_of_several } = answer;
   const status = faces.length ? "ok" : "no_face";
-  item.records = [{ input: item.name, status, error: null, width, height, frame: null, time_s: null, faces }];
+  const record = { input: item.name, status, error: null, width, height, frame: null, time_s: null, faces };
+  item.records = [first_of_several ? { ...record, first_of_several } : record];
   item.media ??= await loadedImage(item.url);
   if (item.media) visit.draw(item, item.media, width, height);
 }
@@ -283,11 +284,12 @@ function summaryOf({ kind, records, milliseconds, reader, error, duration }) {
   const place = reader.place === "tab" ? "in this tab" : "by the server";
   const time = Math.round(milliseconds.decode + milliseconds.read);
   const how = `read ${place} with ${reader.name} in ${time} ms`;
-  const { faces, width, height } = records[0];
-  if (!faces.length) return `No face was found in ${width} × ${height} pixels. Faces that are turned away, covered, or smaller than 24 pixels are not seen.`;
+  const { faces, width, height, first_of_several } = records[0];
+  const others = first_of_several ? " The file holds several pictures; only the first was read." : "";
+  if (!faces.length) return `No face was found in ${width} × ${height} pixels. Faces that are turned away, covered, or smaller than 24 pixels are not seen.${others}`;
   const unsure = faces.filter(({ uncertain }) => uncertain).length;
   const remark = unsure ? `, ${unsure === faces.length ? (unsure === 1 ? "" : "all ") : `${unsure} `}not sure` : "";
-  return `${counted(faces.length, "face")}${remark}; ${how}.`;
+  return `${counted(faces.length, "face")}${remark}; ${how}.${others}`;
 }
 
 function showProblem(title, reason, hint = "") {

@@ -1,7 +1,9 @@
 // The two places where pictures are read: in this tab, by a worker, and on the server that serves this page. Both
-// answer {width, height, faces, milliseconds}; a face is {box, label, score, uncertain, probabilities, detector_score}.
+// answer {width, height, faces, first_of_several, milliseconds}; a face is {box, label, score, uncertain, probabilities,
+// detector_score}.
 
 import { cropOf } from "./crops.js";
+import { holdsSeveral } from "./frames.js";
 import { MOST_PIXELS, reasonAgainstSize, sizeOf } from "./sizes.js";
 
 /** The worker of this tab, hired when it is needed. It keeps every model that it loaded: each can be asked again. */
@@ -91,7 +93,7 @@ export class TabReader {
     await this.start();
     const message = { task: "read", model: this.name, live };
     if (file instanceof ImageBitmap) return this.tab.ask({ ...message, bitmap: file }, [file]);
-    return this.tab.ask({ ...message, file });
+    return { ...(await this.tab.ask({ ...message, file })), first_of_several: await holdsSeveral(file) };
   }
 
   async explain({ face: { crop, label } }) {
@@ -133,9 +135,9 @@ export class ServerReader {
       throw new Error(`it has ${megabytes(picture.size)}, and the server takes at most ${megabytes(limit)}; make it smaller`);
     }
     const { records } = await this.post("v1/recognize", picture);
-    const [{ status, error, width, height, faces }] = records;
+    const [{ status, error, width, height, faces, first_of_several }] = records;
     if (status === "error") throw Object.assign(new Error(error), { isOfPicture: true });
-    return { width, height, faces, milliseconds: { decode: 0, read: performance.now() - started } };
+    return { width, height, faces, first_of_several, milliseconds: { decode: 0, read: performance.now() - started } };
   }
 
   /** @param item holds the picture as it was sent. */
