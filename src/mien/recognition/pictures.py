@@ -10,7 +10,8 @@ import glob
 import inspect
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
@@ -47,7 +48,21 @@ _WIDEST = 65535
 _WHITE = (255, 255, 255, 255)
 
 
-def read(picture: Any, where: str, color: str | None = None, more: Callable[[], object] = lambda: None) -> np.ndarray:
+@dataclass(frozen=True)
+class Photo:
+    """What was read of a picture.
+
+    Attributes:
+        pixels: uint8 [H, W] (grey) or [H, W, 3] (RGB), upright.
+        first_of_several: True if the file holds more pictures, as frames of an animation or as pages; they are not
+            read.
+    """
+
+    pixels: np.ndarray
+    first_of_several: bool = False
+
+
+def read(picture: Any, where: str, color: str | None = None) -> np.ndarray:
     """Reads the pixels of a picture.
 
     EXIF orientation is applied. An animated file gives its first frame. Transparent parts become white. 16-bit grey is
@@ -60,7 +75,6 @@ def read(picture: Any, where: str, color: str | None = None, more: Callable[[], 
             last) of uint8, or of bool (True is white).
         where: name of the picture in messages.
         color: order of the channels of an array; not used for files and PIL images.
-        more: called if the file holds more pictures, as frames of an animation or as pages, which are not read.
 
     Returns:
         uint8 [H, W] (grey) or [H, W, 3] (RGB), of at most ``MOST_PIXELS`` pixels.
@@ -68,38 +82,41 @@ def read(picture: Any, where: str, color: str | None = None, more: Callable[[], 
     Raises:
         MienError: it cannot be read; the message gives the reason.
     """
+    return read_photo(picture, where, color).pixels
+
+
+def read_photo(picture: Any, where: str, color: str | None = None) -> Photo:
+    """Does the same as ``read``, and says whether the file holds more pictures."""
     if isinstance(picture, np.ndarray):
-        return _from_array(picture, where, color)
+        return Photo(_from_array(picture, where, color))
     if isinstance(picture, Image.Image):
         with pillow_errors(where, _FORMATS, _MOST):
             _check_size(picture.size, where)
-            return _pixels(picture, where)
+            return Photo(_pixels(picture, where))
+    if isinstance(picture, str | os.PathLike):
+        return _decode(_bytes_of_file(os.fsdecode(picture), where), where)
     if isinstance(picture, bytes | bytearray | memoryview):
         data = bytes(picture)
-        _check_kind(data[:HEAD], where, "")
-        return _decode(data, where, more)
-    if isinstance(picture, str | os.PathLike):
-        name = os.fsdecode(picture)
-        if not name:
-            raise MienError("the path is empty, expected that of a picture; check where it comes from")
-        check_is_path(name, where)
-        path = Path(name)
-        if os.path.isdir(path):  # unlike Path.is_dir, no exception for a name that is too long
-            raise MienError(
-                f"{where}: is a folder, expected a picture; give a list of its files, or read it with `mien predict`"
-            )
-        return _decode(_bytes_of(path, where), where, more)
-    if callable(getattr(picture, "read", None)):
+    elif callable(getattr(picture, "read", None)):
         data = bytes_of_stream(picture, where)
-        _check_kind(data[:HEAD], where, "")
-        return _decode(data, where, more)
-    hint = "; cv2.imread gives None where it cannot read a file: give its path instead" if picture is None else ""
-    kind = "None" if picture is None else f"a {type(picture).__name__}"
-    raise MienError(f"{where}: is {kind}, expected {EXPECTED}{hint or remedy(picture)}")
+    else:
+        hint = "; cv2.imread gives None where it cannot read a file: give its path instead" if picture is None else ""
+        kind = "None" if picture is None else f"a {type(picture).__name__}"
+        raise MienError(f"{where}: is {kind}, expected {EXPECTED}{hint or remedy(picture)}")
+    _check_kind(data[:HEAD], where, "")
+    return _decode(data, where)
 
 
-def _bytes_of(path: Path, where: str) -> bytes:
+def _bytes_of_file(name: str, where: str) -> bytes:
     """Reads a file that is no film and at most ``LARGEST_FILE`` bytes long."""
+    if not name:
+        raise MienError("the path is empty, expected that of a picture; check where it comes from")
+    check_is_path(name, where)
+    path = Path(name)
+    if os.path.isdir(path):  # unlike Path.is_dir, no exception for a name that is too long
+        raise MienError(
+            f"{where}: is a folder, expected a picture; give a list of its files, or read it with `mien predict`"
+        )
     try:
         if path.exists() and not path.is_file():
             raise MienError(f"{where}: is no regular file, expected one; give another path")
@@ -125,13 +142,11 @@ def _check_kind(head: bytes, where: str, suffix: str) -> None:
         )
 
 
-def _decode(data: bytes, where: str, more: Callable[[], object]) -> np.ndarray:
+def _decode(data: bytes, where: str) -> Photo:
     with open_picture(data, where, formats_of(data, where), _MOST) as image:
         _check_size(image.size, where)  # before anything is decoded
-        pixels = _pixels(image, where)
-        if _has_more(image):
-            more()
-        return pixels
+        # The pixels come first: whether there are more, a GIF answers by looking for its second frame.
+        return Photo(_pixels(image, where), _has_more(image))
 
 
 def _has_more(image: Image.Image) -> bool:
@@ -155,15 +170,10 @@ def formats_of(data: bytes, where: str) -> tuple[str, ...]:
     Raises:
         MienError: it is a HEIC file and pillow-heif is not installed, or the format is one that is not read.
     """
-    return (*_FORMATS, *_extra_formats(data[:HEAD], where))
-
-
-def _extra_formats(head: bytes, where: str) -> tuple[str, ...]:
-    """Returns Pillow's names of the formats beyond ``_FORMATS`` that a file needs; HEIC needs pillow-heif."""
-    if head.startswith(_JPEG_2000):
+    if data.startswith(_JPEG_2000):
         raise MienError(f"{where}: is a JPEG 2000 picture, which Mien does not read; save it as JPEG, PNG or TIFF")
-    if head[4:8] != b"ftyp" or head[8:12] not in _HEIC_BRANDS or b"avif" in head[:64]:
-        return ()
+    if data[4:8] != b"ftyp" or data[8:12] not in _HEIC_BRANDS or b"avif" in data[:64]:
+        return _FORMATS
     try:
         import pillow_heif
     except ImportError as error:
@@ -172,7 +182,7 @@ def _extra_formats(head: bytes, where: str) -> tuple[str, ...]:
             "as JPEG"
         ) from error
     pillow_heif.register_heif_opener()
-    return ("HEIF",)
+    return (*_FORMATS, "HEIF")
 
 
 def _check_size(size: tuple[int, int], where: str) -> None:

@@ -23,7 +23,7 @@ from mien.recognition.arguments import WrongTypeError
 from mien.recognition.detection import Detection, Detector, SideBySide, face_crop, fitted
 from mien.recognition.devices import Device, device_name
 from mien.recognition.engine import Engine
-from mien.recognition.pictures import Color, check_color, check_several, check_type, read, until_error
+from mien.recognition.pictures import Color, Photo, check_color, check_several, check_type, read_photo, until_error
 from mien.recognition.results import Face, Recognition, Recognitions
 from mien.text import shown
 
@@ -443,7 +443,7 @@ def search_pictures(
         check_color(picture, color)
         name = _name_of(picture, index)
         group.append(_decode(picture, name, color))
-        decoded_bytes = sum(decoded.pixels.nbytes for decoded in group if decoded.pixels is not None)
+        decoded_bytes = sum(decoded.photo.pixels.nbytes for decoded in group if decoded.photo is not None)
         is_full = len(group) >= group_size or decoded_bytes >= _MOST_DECODED_BYTES
         if is_full or time.monotonic() - started >= patience:
             yield from _search_group(group, detector, engine, keep_pixels)
@@ -461,19 +461,16 @@ def _name_of(picture: Any, index: int) -> str:
 
 @dataclass(frozen=True)
 class _DecodedPicture:
-    """A picture before the search: uint8 [H, W] or [H, W, 3], or the reason why it cannot be read."""
+    """A picture before the search, or the reason why it cannot be read."""
 
     name: str
-    pixels: np.ndarray | None
+    photo: Photo | None
     error: str | None = None
-    first_of_several: bool = False
 
 
 def _decode(picture: Any, name: str, color: str | None) -> _DecodedPicture:
-    more: list[bool] = []
     try:
-        pixels = read(picture, name, color, more=lambda: more.append(True))
-        return _DecodedPicture(name, pixels, first_of_several=bool(more))
+        return _DecodedPicture(name, read_photo(picture, name, color))
     except MienError as error:
         return _DecodedPicture(name, None, str(error))
     except MemoryError:  # only this picture is too large: the next one may be smaller
@@ -499,9 +496,10 @@ def _search(
     keep_pixels: bool,
 ) -> SearchedPicture:
     """Detects the faces of one picture and cuts them out."""
-    name, pixels = picture.name, picture.pixels
-    if pixels is None:
+    name, photo = picture.name, picture.photo
+    if photo is None:
         return SearchedPicture(Recognition(name, "error", picture.error), [], [])
+    pixels = photo.pixels
     height, width = pixels.shape[:2]
     try:
         detections = [fitted(detection, width, height) for detection in detect(pixels)]
@@ -515,7 +513,7 @@ def _search(
     kept_pixels = pixels if keep_pixels else None
     record = Recognition(
         name, "ok" if detections else "no_face", width=width, height=height, pixels=kept_pixels,
-        first_of_several=picture.first_of_several,
+        first_of_several=photo.first_of_several,
     )  # fmt: skip
     return SearchedPicture(record, detections, crops)
 
