@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mien.errors import MienError
+from mien.errors import NO_MEMORY, MienError
 from mien.files import SparedError
 from mien.locks import clear_files
 from mien.recognition.draw import Copies, CopyError
@@ -119,8 +119,7 @@ def _copy(record: Recognition, copies: Copies | None, not_copied: Notice | None)
 
 
 class _FilmCopy:
-    """Writes a copy or the timeline of a film, for a ``with`` block; if it cannot be written, that is told and the film
-    is read on.
+    """Writes a copy or the timeline of a film; if that fails, the reason is reported and the film is read on.
 
     Args:
         copy: writes it (``mien.recognition.film.writer.write_copy``, ``mien.recognition.film.timeline.timeline_file``).
@@ -220,8 +219,7 @@ def _to_the_end(records: Iterator[Recognition], film: Film) -> Iterator[Recognit
     except MienError as error:
         yield Recognition(film.name, "error", str(error))
     except MemoryError:  # only this film is too large: the next input may be smaller
-        reason = f"{film.name}: needs more memory than there is left; close other programs, or make it smaller"
-        yield Recognition(film.name, "error", reason)
+        yield Recognition(film.name, "error", f"{film.name}: {NO_MEMORY}")
 
 
 _FINISHING_S = 4.0

@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal, SupportsFloat, SupportsIndex
 import numpy as np
 from PIL import Image
 
-from mien.errors import NO_NUMBERS, MienError
+from mien.errors import NO_MEMORY, NO_NUMBERS, MienError
 from mien.machine import threaded_map
 from mien.model.places import DEFAULT, SHIPPED
 from mien.recognition import detectors, engines
@@ -519,4 +519,4 @@ def _search(
 
 
 def _out_of_memory(name: str) -> str:
-    return shown(f"{name}: needs more memory than there is left; close other programs, or make it smaller")
+    return shown(f"{name}: {NO_MEMORY}")
