@@ -7,7 +7,7 @@ import io
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -174,11 +174,9 @@ def csv_table(
         def write(values: list[dict[str, Any]]) -> None:
             # The rows of a record are written in one piece: after Ctrl-C or on a full disk, all are there or none.
             nonlocal written_bytes
-            text = io.StringIO()
-            csv.DictWriter(text, header, restval="", lineterminator="\n").writerows(map(_cells, values))
-            if byte_order_mark and not written_bytes:
-                text = io.StringIO("\ufeff" + text.getvalue())
-            data = memoryview(text.getvalue().encode("utf-8", "backslashreplace"))
+            text = "\ufeff" if byte_order_mark and not written_bytes else ""
+            text += csv_lines(header, values)
+            data = memoryview(text.encode("utf-8", "backslashreplace"))
             try:
                 while data:
                     data = data[file.write(data) :]
@@ -217,6 +215,13 @@ def csv_table(
         finally:
             if not is_begun:
                 begin()
+
+
+def csv_lines(header: Sequence[str], values: Iterable[dict[str, Any]]) -> str:
+    """Returns rows as lines of CSV, without a header; a missing value is an empty cell."""
+    text = io.StringIO()
+    csv.DictWriter(text, header, restval="", lineterminator="\n").writerows(map(_cells, values))
+    return text.getvalue()
 
 
 def _rounded(row: dict[str, Any], digits: int) -> dict[str, Any]:
