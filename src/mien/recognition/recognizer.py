@@ -305,8 +305,8 @@ class Recognizer:
                 yield from self._read(waiting)
                 waiting, crop_count, byte_count, started = [], 0, 0, time.monotonic()
         yield from self._read(waiting)
-        for error in errors:
-            raise error
+        if errors:
+            raise errors[0]
 
     def _read(self, pictures: Sequence[SearchedPicture]) -> Iterator[Recognition]:
         """Reads the faces of several pictures in batches that they share, and completes their records."""
@@ -381,9 +381,7 @@ def _detector(detector: object, min_face: float | None) -> Any:
     return made
 
 
-@lru_cache(maxsize=4)
-def _detector_of_process(detector: Any, min_face: float | None) -> Any:
-    return _detector(detector, min_face)
+_detector_of_process = lru_cache(maxsize=4)(_detector)  # a pool of processes gets a recognizer with every task
 
 
 _MOST_DECODED_BYTES = 64 * 2**20
@@ -426,23 +424,18 @@ def search_pictures(
         pictures: as ``mien.recognition.pictures.read`` takes them; read one group ahead at most.
         detector: finds the faces.
         engine: the network that will read them; it decides the size and the channels of the crops.
-        color: the order of the channels of arrays.
+        color: the order of the channels of arrays, which fits all of them (``mien.recognition.pictures.check_color``).
         keep_pixels: keep the pixels in the record.
         patience: seconds after which a group is searched, even if it is not full.
 
     Yields:
         One item for each picture, in order; its record has status ``error`` if the picture cannot be read.
-
-    Raises:
-        MienError: ``color`` is unknown, or is missing for a colour array.
     """
     group_size = detector.threads if isinstance(detector, SideBySide) else 1
     group: list[_DecodedPicture] = []
     started = time.monotonic()
     for index, picture in enumerate(pictures):
-        check_color(picture, color)
-        name = _name_of(picture, index)
-        group.append(_decode(picture, name, color))
+        group.append(_decode(picture, _name_of(picture, index), color))
         decoded_bytes = sum(decoded.photo.pixels.nbytes for decoded in group if decoded.photo is not None)
         is_full = len(group) >= group_size or decoded_bytes >= _MOST_DECODED_BYTES
         if is_full or time.monotonic() - started >= patience:
