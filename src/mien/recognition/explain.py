@@ -69,7 +69,7 @@ class Explanation:
 
     def overlay(self) -> Image.Image:
         """Returns the enlarged crop with the relevance as colour, a legend and a caption; mode RGB."""
-        return overlay(self)
+        return _panel(self, beside=False)
 
     def save(self, path: str | Path) -> None:
         """Writes a picture of the crop beside its heat map.
@@ -285,11 +285,6 @@ _TO_LAB = np.array([
     [1.9779984951, -2.4285922050, 0.4505937099],
     [0.0259040371, 0.7827717662, -0.8086757660],
 ])  # fmt: skip
-
-
-def overlay(explanation: Explanation) -> Image.Image:
-    """Draws the enlarged crop with the relevance as colour, a legend and a caption; mode RGB."""
-    return _panel(explanation, beside=False)
 
 
 def sheet(explanations: Sequence[Explanation]) -> Image.Image:
