@@ -219,7 +219,7 @@ def _decoded_in_order(
         if packet is not None:
             times.append(None if packet.dts is None else float(packet.dts * base))
         pictures, failed = _pictures_of(stream, packet)
-        for picture in [*pictures, *[None] * failed]:
+        for picture in [*pictures, *[None] * failed]:  # a packet that was rejected stands for a lost picture
             yield times.popleft() if times else None, picture
 
 
@@ -357,7 +357,7 @@ class Clock:
                 self.shifts.append(self.shifts[-1] + self.last_s + self._period - now)
                 now = self.begun_s = self.last_s + self._period
             elif now <= self.last_s:
-                now = self.last_s + 1e-3
+                now = self.last_s + 1e-3  # a tick later: trackers and encoders need times that increase
         self.last_s = now
         return now
 
@@ -391,7 +391,7 @@ class PacketClock:
         self._pass(len(self._waiting) - _MOST_REORDERED)
 
     def _pass(self, count: int) -> None:
-        """Passes the earliest times on."""
+        """Passes the earliest times on; none if the count is negative."""
         for _ in range(count):
             self._clock.at(float(heappop(self._waiting)))
 
