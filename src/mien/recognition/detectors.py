@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from mien.data.sources import open_file
 from mien.errors import MienError, first_line
 from mien.files import expanded
 from mien.machine import Map, cores, threaded_map
@@ -361,10 +362,8 @@ class Network:
         path = expanded(model)
         if not path.is_file():
             raise MienError(f"{path}: there is no such file, expected a YuNet in ONNX; detector yunet needs no file")
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise MienError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+        with open_file(path) as stream:
+            content = stream.read()
         if _EXTERNAL in content:
             raise MienError(
                 f"{path}: may keep weights in other files (it names a location), expected a network in one file; save "

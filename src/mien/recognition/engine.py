@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from mien.data.sources import open_file
 from mien.errors import NO_NUMBERS, MienError, first_line
 from mien.machine import cores, threaded_map
 from mien.recognition.devices import device_name, providers
@@ -243,10 +244,10 @@ def _session(path: Path, device: str) -> Any:
     options.intra_op_num_threads = 1
     if not path.is_file():
         raise MienError(f"{path}: no such file; give a file that `mien export` wrote")
+    with open_file(path) as stream:
+        content = stream.read()
     try:
-        session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=chosen)
-    except OSError as error:
-        raise MienError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+        session = onnxruntime.InferenceSession(content, options, providers=chosen)
     except Exception as error:  # ONNX Runtime raises its own classes, none of them public
         raise MienError(
             f"{path}: is not an ONNX file that can be read ({first_line(error)}); copy it again, or write it with "
