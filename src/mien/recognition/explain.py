@@ -41,7 +41,7 @@ FILLS: tuple[str, ...] = ("blur", "grey")
 """Contents of a hidden square: the crop blurred beyond recognition, or the crop's mean grey (or colour)."""
 
 _LEAST = 1e-6
-_KINDS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
+_ENDINGS = (".png", ".jpg", ".jpeg")
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def save(explanations: Sequence[Explanation], path: Path, *, spare_all: bool = F
         MienError: as ``Explanation.save``.
     """
     check_name(path)
-    write_picture(sheet(explanations), path, _KINDS[path.suffix.lower()], 95, spare_all=spare_all)
+    write_picture(sheet(explanations), path, spare_all=spare_all)
 
 
 def check_name(path: Path) -> None:
@@ -140,12 +140,12 @@ def check_name(path: Path) -> None:
         MienError: it has another ending.
     """
     if not is_picture_name(path):
-        raise MienError(f"{path}: has another ending than {', '.join(_KINDS)}; give the picture such a name")
+        raise MienError(f"{path}: has another ending than {', '.join(_ENDINGS)}; give the picture such a name")
 
 
 def is_picture_name(path: Path) -> bool:
     """True if a path has the ending of a picture that ``save`` can write."""
-    return path.suffix.lower() in _KINDS
+    return path.suffix.lower() in _ENDINGS
 
 
 def reader(engine: Engine) -> Reader:

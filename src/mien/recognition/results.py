@@ -203,12 +203,9 @@ class Recognition(Record, Tables):
             MienError: as ``annotated``; or no picture format has this ending, the format does not hold a picture of
                 this size, or the file cannot be written.
         """
-        from mien.recognition.draw import picture_format, write_picture
+        from mien.recognition.draw import write_picture
 
-        place = Path(path)
-        image = self.annotated()
-        kind = picture_format(place)
-        write_picture(image, place, kind, 95 if kind in ("JPEG", "WEBP") else None)
+        write_picture(self.annotated(), Path(path))
 
     def show(self) -> None:
         """Opens the picture with its boxes in the system's viewer, or below the cell of a notebook.

@@ -97,8 +97,8 @@ class Timeline:
         Raises:
             MienError: no picture format has this ending, or the file cannot be written.
         """
-        kind = picture_format(path, ".png")
-        write_picture(self.draw(), path, kind)
+        picture_format(path, ".png")
+        write_picture(self.draw(), path)
 
     def draw(self) -> Image.Image:
         """Draws the figure, mode RGB, 1600 pixels wide."""
