@@ -124,7 +124,7 @@ class _FilmCopy:
     Args:
         copy: writes it (``mien.recognition.film.writer.write_copy``, ``mien.recognition.film.timeline.timeline_file``).
         not_copied: called with the reason; None raises the error.
-        may_move: True if the copy may get another name when something else comes to be at its place.
+        may_move: True if the copy may get another name if a file appears at its path while it is written.
     """
 
     def __init__(
@@ -230,8 +230,8 @@ class TimedReader:
     """Reads inputs as ``read_inputs`` does, with a time limit for each.
 
     Args:
-        seconds: limit for a picture, for the first frame of a film or camera, and from frame to frame, be they read or
-            left out by ``every``.
+        seconds: limit for a picture, for the first frame of a film or camera, and from frame to frame, also for frames
+            that ``every`` skips.
         options: keyword arguments of ``Recognizer``; they must be picklable.
         films: options for films.
         annotate: folder of the annotated copies; None for no copies.
@@ -305,8 +305,8 @@ class _NotCopied:
 def _prepare_reading(
     say: Say, options: dict[str, Any], films: FilmSettings, annotate: Path | None, collects: bool
 ) -> tuple[tuple[tuple[str, ...], float | None, float | None], Work]:
-    """Runs in the process: loads the recognizer; returns the names of its expressions with its threshold and its stated
-    accuracy (``mien.recognition.engine.Engine``), and the function that reads."""
+    """Runs in the process: loads the recognizer; returns its names, threshold and stated accuracy, and the function
+    that reads."""
     recognizer = Recognizer(**options)
     # Each frame has the whole limit: as a part of a batch, the first one would wait for the others, and between the
     # frames that are read many may have to be decoded.

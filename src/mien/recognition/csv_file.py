@@ -70,7 +70,7 @@ class Former:
         if labels[0] != labels[1] or abs(scores[0] - scores[1]) > _SAME_SCORE:
             raise MienError(
                 f"--resume: {path} has {labels[0]} {scores[0]:.2f} for {self.again}, which is now read as {labels[1]} "
-                f"{scores[1]:.2f}: another model, other options or another file; give those of then, or another --csv"
+                f"{scores[1]:.2f}: another model, other options or another file; give those of before, or another --csv"
             )
 
 

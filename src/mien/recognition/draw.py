@@ -245,7 +245,7 @@ def picture_format(path: Path, endings: str = ".jpg or .png") -> str:
 
 
 def write_picture(image: Image.Image, path: Path, *, spare_all: bool = False) -> None:
-    """Writes a picture; something that comes to be at its path meanwhile is left as it is.
+    """Writes a picture; a file that appears at its path meanwhile is not replaced.
 
     Args:
         image: the picture.
@@ -255,7 +255,7 @@ def write_picture(image: Image.Image, path: Path, *, spare_all: bool = False) ->
     Raises:
         MienError: no picture format has this ending, the disk is full or the folder cannot be written to.
         CopyError (a MienError): the format does not hold such a picture, such as WebP one of more than 16,383 pixels.
-        SparedError (a MienError): something came to be at the path; the picture has a number beside it.
+        SparedError (a MienError): a file appeared at the path; the picture has a number beside it.
     """
     kind = picture_format(path)
     options = {"quality": _QUALITY} if kind in ("JPEG", "WEBP") else {}

@@ -160,8 +160,8 @@ def _has_more(image: Image.Image) -> bool:
 def formats_of(data: bytes, where: str) -> tuple[str, ...]:
     """Returns Pillow's names of the formats as which a file is opened, all of which Pillow knows from then on.
 
-    Whoever looks at the head of a file before ``read`` does has to open it with these formats and no others: HEIC is
-    unknown to Pillow before the first such file came by here.
+    Code that opens a file before ``read`` does has to use these formats and no others: Pillow knows HEIC only after
+    this function has seen the first such file.
 
     Args:
         data: content of the file.

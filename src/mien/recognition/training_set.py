@@ -152,7 +152,7 @@ class _Cutter:
         if not detections:
             return [], f"{where}: no face was found"
         if self.which == "only" and len(detections) > 1:
-            return [], f"{where}: {len(detections)} faces, and the folder tells the look of one"
+            return [], f"{where}: {len(detections)} faces, and its folder names the expression of one"
         if self.which == "largest":
             detections = [max(detections, key=lambda detection: detection.box[2] * detection.box[3])]
         framed = [detection.framed for detection in detections]
