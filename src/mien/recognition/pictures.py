@@ -466,8 +466,11 @@ _NETPBM = re.compile(rb"P[1-6](\s+(#[^\n]*\n)?)+\d")
 _MPEG = re.compile(rb"\0\0\0*\x01([\xba\xb3\xb0\xb5]|[\x00\x20][\x00\x01]\0\0\x01)")
 # H.264: a delimiter or a set of parameters; H.265: the same (VPS, SPS or delimiter of layer 0).
 _NAL = re.compile(rb"\0\0\0?\x01([\x09\x27\x47\x67]|[\x40\x42\x46]\x01)")
-# Transport streams: a byte 0x47 every 188 bytes, 192 (Blu-ray, AVCHD) or 204 (with error correction).
-_PACKETS, _SYNC, _IN_A_ROW = (188, 192, 204), 0x47, 5
+# Transport streams: a byte 0x47 (G) every 188 bytes, 192 (Blu-ray, AVCHD) or 204 (with error correction). The first may
+# be anywhere in the length of a packet, as in a piece of a broadcast.
+_TRANSPORT = re.compile(
+    b"|".join(b".{0,%d}?(G.{%d}){4}G" % (length - 1, length - 1) for length in (188, 192, 204)), re.DOTALL
+)
 
 
 def kind_of(path: Path) -> Kind:
@@ -490,7 +493,7 @@ def kind_of_bytes(head: bytes) -> Kind:
         return _RIFFS.get(head[8:12], Kind.OTHER)
     if head[:4] == b"OggS":
         return Kind.FILM if re.search(rb"theora|OVP80|BBCD|video/", head) else Kind.SOUND
-    if head[4:8] in _BOXES or _MPEG.match(head) or _NAL.match(head) or _is_transport(head):
+    if head[4:8] in _BOXES or _MPEG.match(head) or _NAL.match(head) or _TRANSPORT.match(head):
         return Kind.FILM
     if head.startswith(_JPEG_2000) or _NETPBM.match(head) or (head[:2] == b"BM" and head[6:10] == bytes(4)):
         return Kind.PICTURE
@@ -498,16 +501,6 @@ def kind_of_bytes(head: bytes) -> Kind:
         if head.startswith(beginnings):
             return kind
     return Kind.TEXT if _is_text(head) else Kind.UNKNOWN
-
-
-def _is_transport(head: bytes) -> bool:
-    """True if a regular row of sync bytes begins within the first packet's length, as in a piece of a broadcast."""
-    for length in _PACKETS:
-        for start in range(min(length, len(head))):
-            marks = head[start::length][:_IN_A_ROW]
-            if len(marks) == _IN_A_ROW and marks == bytes([_SYNC]) * _IN_A_ROW:
-                return True
-    return False
 
 
 def _is_text(head: bytes) -> bool:

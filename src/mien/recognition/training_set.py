@@ -145,7 +145,7 @@ class _Cutter:
     def _cut_faces(self, entries: Entries, path: str, detector: Detector) -> tuple[list[np.ndarray], str | None]:
         where = entries.where(path)
         try:
-            picture = read(entries.read(path, LARGEST_PHOTO), where, None)
+            picture = read(entries.read(path, LARGEST_PHOTO), where)
             detections = detector.detect(picture)
         except MienError as error:
             return [], str(error)
