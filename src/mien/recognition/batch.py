@@ -175,7 +175,7 @@ def _of_film(
 ) -> Iterator[Recognition]:
     """Yields the records of a film or a camera, and writes its copies and its timeline on the way."""
     # Imported here, so that reading pictures does not wait for FFmpeg.
-    from mien.recognition.film import reader as frames
+    from mien.recognition.film.reader import about as about_film
     from mien.recognition.film.records import recognize_film
     from mien.recognition.film.writer import ENDINGS, write_copy
 
@@ -183,7 +183,7 @@ def _of_film(
     if copies is not None:
         places.append(copies.place(Path(film.name).name, ENDINGS, ".mp4", not_at=settings.video_out))
     try:
-        about = frames.about(film.source) if places else None
+        about = about_film(film.source) if places else None
     except MienError as error:
         yield Recognition(film.name, "error", str(error))
         return

@@ -18,7 +18,7 @@ from mien.files import unwritable
 from mien.locks import claim_file
 from mien.recognition.faces import Record
 from mien.recognition.formats import Add, columns, rows
-from mien.recognition.paths import Input, Piped
+from mien.recognition.paths import Film, Input, Piped
 from mien.text import csv_path, csv_text, encodable
 
 _SAME_SCORE = 0.01
@@ -89,7 +89,9 @@ def resume(path: Path, inputs: Sequence[Input]) -> tuple[list[Input], Former]:
     Raises:
         MienError: the file is no table of faces, or an input is a camera or standard input.
     """
-    if any(isinstance(source, Piped) or isinstance(getattr(source, "source", None), int) for source in inputs):
+    if any(
+        isinstance(source, Piped) or (isinstance(source, Film) and isinstance(source.source, int)) for source in inputs
+    ):
         raise MienError("--resume: goes with files, not with a camera or standard input; leave it out")
     try:
         size = path.stat().st_size

@@ -399,8 +399,8 @@ class SearchedPicture:
     """
 
     record: Recognition
-    detections: Sequence[Detection]
-    crops: Sequence[np.ndarray]
+    detections: Sequence[Detection] = ()
+    crops: Sequence[np.ndarray] = ()
 
     @property
     def nbytes(self) -> int:
@@ -491,7 +491,7 @@ def _search(
     """Detects the faces of one picture and cuts them out."""
     name, photo = picture.name, picture.photo
     if photo is None:
-        return SearchedPicture(Recognition(name, "error", picture.error), [], [])
+        return SearchedPicture(Recognition(name, "error", picture.error))
     pixels = photo.pixels
     height, width = pixels.shape[:2]
     try:
@@ -500,9 +500,9 @@ def _search(
     except WrongTypeError:
         raise
     except MienError as error:
-        return SearchedPicture(Recognition(name, "error", str(error)), [], [])
+        return SearchedPicture(Recognition(name, "error", str(error)))
     except MemoryError:
-        return SearchedPicture(Recognition(name, "error", _out_of_memory(name)), [], [])
+        return SearchedPicture(Recognition(name, "error", _out_of_memory(name)))
     kept_pixels = pixels if keep_pixels else None
     record = Recognition(
         name, "ok" if detections else "no_face", width=width, height=height, pixels=kept_pixels,
