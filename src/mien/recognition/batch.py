@@ -82,7 +82,7 @@ def read_inputs(
             continue
         for source in group:
             if isinstance(source, Nothing):
-                yield Recognition(source.word, "error", source.reason)
+                yield Recognition(source.name, "error", source.reason)
             elif isinstance(source, Piped):
                 yield _of_piped(recognizer, source, copies, not_copied)
             elif isinstance(source, Film):
@@ -277,7 +277,7 @@ class TimedReader:
         try:
             for source in inputs:
                 if isinstance(source, Nothing):
-                    yield Recognition(source.word, "error", source.reason)
+                    yield Recognition(source.name, "error", source.reason)
                     continue
                 name = os.fspath(source) if isinstance(source, Path) else source.name
                 try:

@@ -37,17 +37,12 @@ class Nothing:
     """An argument that names nothing readable.
 
     Attributes:
-        word: the argument as typed.
+        name: the argument as typed, its name in records.
         reason: why it names nothing, in one line.
     """
 
-    word: str
+    name: str
     reason: str
-
-    @property
-    def name(self) -> str:
-        """Its name in records."""
-        return self.word
 
 
 @dataclass(frozen=True)
@@ -55,17 +50,12 @@ class Piped:
     """A picture from standard input.
 
     Attributes:
-        word: the argument as typed, such as ``-``.
+        name: the argument as typed, such as ``-``, its name in records.
         data: the content, whole.
     """
 
-    word: str
+    name: str
     data: bytes
-
-    @property
-    def name(self) -> str:
-        """Its name in records."""
-        return self.word
 
 
 Input = Path | Film | Piped | Nothing
