@@ -145,14 +145,14 @@ class _Cutter:
     def _cut_faces(self, entries: Entries, path: str, detector: Detector) -> tuple[list[np.ndarray], str | None]:
         where = entries.where(path)
         try:
-            picture = read(entries.read(path, LARGEST_PHOTO), where)
+            picture = read(entries.read(path, LARGEST_PHOTO), where, None)
             detections = detector.detect(picture)
         except MienError as error:
             return [], str(error)
         if not detections:
             return [], f"{where}: no face was found"
         if self.which == "only" and len(detections) > 1:
-            return [], f"{where}: {len(detections)} faces, and its folder names the expression of one"
+            return [], f"{where}: {len(detections)} faces, and the folder tells the look of one"
         if self.which == "largest":
             detections = [max(detections, key=lambda detection: detection.box[2] * detection.box[3])]
         framed = [detection.framed for detection in detections]
