@@ -41,7 +41,6 @@ from mien.recognition.explain import (
     explain,
     filled,
     occlusion,
-    overlay,
     reader,
     save,
     sheet,
@@ -393,7 +392,7 @@ class TestPicture:
         explanation = Explanation(
             np.zeros((size, size), np.float32), "glad", "occlusion", np.full(shape, 200, np.uint8)
         )
-        picture = overlay(explanation)
+        picture = explanation.overlay()
         assert picture.mode == "RGB" and 300 < picture.width < 520
         assert len(CAPTION) == 2 and picture.height > picture.width
 

@@ -14,7 +14,7 @@ from PIL import Image, ImageCms
 from recognition_helpers import bomb, encoded
 
 from mien.errors import MienError
-from mien.recognition.pictures import LARGEST_FILE, check_color, read
+from mien.recognition.pictures import LARGEST_FILE, check_color, read, read_photo
 
 RED = (204, 102, 51)
 COLOUR = np.tile(np.array(RED, np.uint8), (4, 6, 1))
@@ -146,17 +146,16 @@ def test_the_first_frame_of_an_animated_file_is_read(kind: str) -> None:
     data = encoded(
         images[0], kind, save_all=True, append_images=images[1:], **({"lossless": 1} if kind == "WEBP" else {})
     )
-    more: list[bool] = []
-    assert np.abs(read(data, "x", more=lambda: more.append(True)).astype(int) - 90).max() <= 1
-    assert more == [True]
-    read(encoded(images[0], kind), "x", more=lambda: pytest.fail("it is one picture"))
+    photo = read_photo(data, "x")
+    assert np.abs(photo.pixels.astype(int) - 90).max() <= 1 and photo.first_of_several
+    assert not read_photo(encoded(images[0], kind), "x").first_of_several
 
 
 def test_the_preview_of_a_jpeg_is_no_other_picture() -> None:
     image = Image.new("L", (64, 48), 90)
     data = encoded(image, "MPO", save_all=True, append_images=[image.resize((32, 24))])
     assert data[:3] == b"\xff\xd8\xff" and getattr(Image.open(io.BytesIO(data)), "is_animated", False)
-    read(data, "x", more=lambda: pytest.fail("it is one picture"))
+    assert not read_photo(data, "x").first_of_several
 
 
 NAN = np.full((4, 4), np.nan, np.float32)

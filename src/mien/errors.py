@@ -10,6 +10,9 @@ from mien.text import shown
 NO_NUMBERS = "NaN or infinity, expected numbers; its weights are damaged: copy the whole folder again, or train anew"
 """End of a message about a model with unusable answers: the cause and the remedy."""
 
+NO_MEMORY = "needs more memory than there is left; close other programs, or make it smaller"
+"""End of a message about a picture or film that is too large for the memory."""
+
 
 def one_line(text: str) -> str:
     """Joins the lines of a text; other white space stays, as file names may contain it."""

@@ -112,7 +112,7 @@ def _name(source: Input) -> str:
 
 
 def _title(source: Input) -> str:
-    return str(source) if isinstance(source, Path) else getattr(source, "word", "a film")
+    return str(source) if isinstance(source, Path) else source.name
 
 
 def _check_file(out: Path, source: Input) -> None:

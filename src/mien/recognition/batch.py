@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mien.errors import MienError
+from mien.errors import NO_MEMORY, MienError
 from mien.files import SparedError
 from mien.locks import clear_files
 from mien.recognition.draw import Copies, CopyError
@@ -82,7 +82,7 @@ def read_inputs(
             continue
         for source in group:
             if isinstance(source, Nothing):
-                yield Recognition(source.word, "error", source.reason)
+                yield Recognition(source.name, "error", source.reason)
             elif isinstance(source, Piped):
                 yield _of_piped(recognizer, source, copies, not_copied)
             elif isinstance(source, Film):
@@ -119,13 +119,12 @@ def _copy(record: Recognition, copies: Copies | None, not_copied: Notice | None)
 
 
 class _FilmCopy:
-    """Writes a copy or the timeline of a film, for a ``with`` block; if it cannot be written, that is told and the film
-    is read on.
+    """Writes a copy or the timeline of a film; if that fails, the reason is reported and the film is read on.
 
     Args:
         copy: writes it (``mien.recognition.film.writer.write_copy``, ``mien.recognition.film.timeline.timeline_file``).
         not_copied: called with the reason; None raises the error.
-        may_move: True if the copy may get another name when something else comes to be at its place.
+        may_move: True if the copy may get another name if a file appears at its path while it is written.
     """
 
     def __init__(
@@ -176,7 +175,7 @@ def _of_film(
 ) -> Iterator[Recognition]:
     """Yields the records of a film or a camera, and writes its copies and its timeline on the way."""
     # Imported here, so that reading pictures does not wait for FFmpeg.
-    from mien.recognition.film import reader as frames
+    from mien.recognition.film.reader import about as about_film
     from mien.recognition.film.records import recognize_film
     from mien.recognition.film.writer import ENDINGS, write_copy
 
@@ -184,7 +183,7 @@ def _of_film(
     if copies is not None:
         places.append(copies.place(Path(film.name).name, ENDINGS, ".mp4", not_at=settings.video_out))
     try:
-        about = frames.about(film.source) if places else None
+        about = about_film(film.source) if places else None
     except MienError as error:
         yield Recognition(film.name, "error", str(error))
         return
@@ -220,8 +219,7 @@ def _to_the_end(records: Iterator[Recognition], film: Film) -> Iterator[Recognit
     except MienError as error:
         yield Recognition(film.name, "error", str(error))
     except MemoryError:  # only this film is too large: the next input may be smaller
-        reason = f"{film.name}: needs more memory than there is left; close other programs, or make it smaller"
-        yield Recognition(film.name, "error", reason)
+        yield Recognition(film.name, "error", f"{film.name}: {NO_MEMORY}")
 
 
 _FINISHING_S = 4.0
@@ -232,8 +230,8 @@ class TimedReader:
     """Reads inputs as ``read_inputs`` does, with a time limit for each.
 
     Args:
-        seconds: limit for a picture, for the first frame of a film or camera, and from frame to frame, be they read or
-            left out by ``every``.
+        seconds: limit for a picture, for the first frame of a film or camera, and from frame to frame, also for frames
+            that ``every`` skips.
         options: keyword arguments of ``Recognizer``; they must be picklable.
         films: options for films.
         annotate: folder of the annotated copies; None for no copies.
@@ -279,7 +277,7 @@ class TimedReader:
         try:
             for source in inputs:
                 if isinstance(source, Nothing):
-                    yield Recognition(source.word, "error", source.reason)
+                    yield Recognition(source.name, "error", source.reason)
                     continue
                 name = os.fspath(source) if isinstance(source, Path) else source.name
                 try:
@@ -307,8 +305,8 @@ class _NotCopied:
 def _prepare_reading(
     say: Say, options: dict[str, Any], films: FilmSettings, annotate: Path | None, collects: bool
 ) -> tuple[tuple[tuple[str, ...], float | None, float | None], Work]:
-    """Runs in the process: loads the recognizer; returns the names of its expressions with its threshold and its stated
-    accuracy (``mien.recognition.engine.Engine``), and the function that reads."""
+    """Runs in the process: loads the recognizer; returns its names, threshold and stated accuracy, and the function
+    that reads."""
     recognizer = Recognizer(**options)
     # Each frame has the whole limit: as a part of a batch, the first one would wait for the others, and between the
     # frames that are read many may have to be decoded.

@@ -7,7 +7,7 @@ import io
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from mien.files import unwritable
 from mien.locks import claim_file
 from mien.recognition.faces import Record
 from mien.recognition.formats import Add, columns, rows
-from mien.recognition.paths import Input, Piped
+from mien.recognition.paths import Film, Input, Piped
 from mien.text import csv_path, csv_text, encodable
 
 _SAME_SCORE = 0.01
@@ -70,7 +70,7 @@ class Former:
         if labels[0] != labels[1] or abs(scores[0] - scores[1]) > _SAME_SCORE:
             raise MienError(
                 f"--resume: {path} has {labels[0]} {scores[0]:.2f} for {self.again}, which is now read as {labels[1]} "
-                f"{scores[1]:.2f}: another model, other options or another file; give those of then, or another --csv"
+                f"{scores[1]:.2f}: another model, other options or another file; give those of before, or another --csv"
             )
 
 
@@ -89,7 +89,9 @@ def resume(path: Path, inputs: Sequence[Input]) -> tuple[list[Input], Former]:
     Raises:
         MienError: the file is no table of faces, or an input is a camera or standard input.
     """
-    if any(isinstance(source, Piped) or isinstance(getattr(source, "source", None), int) for source in inputs):
+    if any(
+        isinstance(source, Piped) or (isinstance(source, Film) and isinstance(source.source, int)) for source in inputs
+    ):
         raise MienError("--resume: goes with files, not with a camera or standard input; leave it out")
     try:
         size = path.stat().st_size
@@ -174,11 +176,9 @@ def csv_table(
         def write(values: list[dict[str, Any]]) -> None:
             # The rows of a record are written in one piece: after Ctrl-C or on a full disk, all are there or none.
             nonlocal written_bytes
-            text = io.StringIO()
-            csv.DictWriter(text, header, restval="", lineterminator="\n").writerows(map(_cells, values))
-            if byte_order_mark and not written_bytes:
-                text = io.StringIO("\ufeff" + text.getvalue())
-            data = memoryview(text.getvalue().encode("utf-8", "backslashreplace"))
+            text = "\ufeff" if byte_order_mark and not written_bytes else ""
+            text += csv_lines(header, values)
+            data = memoryview(text.encode("utf-8", "backslashreplace"))
             try:
                 while data:
                     data = data[file.write(data) :]
@@ -217,6 +217,13 @@ def csv_table(
         finally:
             if not is_begun:
                 begin()
+
+
+def csv_lines(header: Sequence[str], values: Iterable[dict[str, Any]]) -> str:
+    """Returns rows as lines of CSV, without a header; a missing value is an empty cell."""
+    text = io.StringIO()
+    csv.DictWriter(text, header, restval="", lineterminator="\n").writerows(map(_cells, values))
+    return text.getvalue()
 
 
 def _rounded(row: dict[str, Any], digits: int) -> dict[str, Any]:

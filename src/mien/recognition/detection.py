@@ -85,23 +85,21 @@ def check(picture: np.ndarray) -> None:
         )
 
 
-def without_duplicates(detections: Sequence[Detection], union: float = 0.3, nested: float = 0.6) -> list[Detection]:
-    """Keeps the detection with the highest score of each face.
+UNION = 0.3
+"""Intersection over union, in [0, 1], above which two boxes show the same face."""
 
-    Args:
-        detections: all have a score.
-        union: intersection over union in [0, 1] above which two boxes show the same face.
-        nested: share of the smaller box within the larger one, in [0, 1], above which they show the same face too.
+NESTED = 0.6
+"""Share of the smaller box within the larger one, in [0, 1], above which they show the same face too."""
 
-    Returns:
-        The remaining detections, from left to right, then from top to bottom.
-    """
+
+def without_duplicates(detections: Sequence[Detection]) -> list[Detection]:
+    """Keeps the detection with the highest score of each face: from left to right, then from top to bottom."""
     distinct: list[Detection] = []
     for candidate in sorted(detections, key=lambda detection: -(detection.score or 0.0)):
         box = candidate.box
         if not any(
-            overlap(box, surer.box) > union
-            or _intersection(box, surer.box) > nested * min(box[2] * box[3], surer.box[2] * surer.box[3])
+            overlap(box, surer.box) > UNION
+            or _intersection(box, surer.box) > NESTED * min(box[2] * box[3], surer.box[2] * surer.box[3])
             for surer in distinct
         ):
             distinct.append(candidate)
@@ -154,12 +152,11 @@ def _intersection(first: Box, second: Box) -> float:
     return max(0.0, across) * max(0.0, down)
 
 
-def suppressed(rows: np.ndarray, union: float = 0.3) -> np.ndarray:
-    """Non-maximum suppression: keeps the box with the highest score among boxes that overlap.
+def suppressed(rows: np.ndarray) -> np.ndarray:
+    """Non-maximum suppression: keeps the box with the highest score among boxes that overlap by more than ``UNION``.
 
     Args:
         rows: float64 [N, 5 or more]: left, top, width, height, score, and any further columns.
-        union: intersection over union in [0, 1] above which two boxes show the same face.
 
     Returns:
         The remaining rows, the surest first.
@@ -174,7 +171,7 @@ def suppressed(rows: np.ndarray, union: float = 0.3) -> np.ndarray:
         across = np.minimum(box[0] + box[2], rest[:, 0] + rest[:, 2]) - np.maximum(box[0], rest[:, 0])
         down = np.minimum(box[1] + box[3], rest[:, 1] + rest[:, 3]) - np.maximum(box[1], rest[:, 1])
         shared = across.clip(0) * down.clip(0)
-        remains[index + 1 :] &= shared <= union * (areas[index] + areas[index + 1 :] - shared)
+        remains[index + 1 :] &= shared <= UNION * (areas[index] + areas[index + 1 :] - shared)
     return rows[remains]
 
 

@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mien.errors import MienError
+from mien.data.sources import open_file
+from mien.errors import MienError, first_line
 from mien.files import expanded
 from mien.machine import Map, cores, threaded_map
 from mien.recognition.detection import (
@@ -35,6 +36,7 @@ from mien.recognition.detection import (
     within,
     without_duplicates,
 )
+from mien.recognition.engine import runtime_error
 from mien.recognition.onnx_sizes import any_size
 from mien.recognition.results import Box
 
@@ -360,10 +362,8 @@ class Network:
         path = expanded(model)
         if not path.is_file():
             raise MienError(f"{path}: there is no such file, expected a YuNet in ONNX; detector yunet needs no file")
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise MienError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+        with open_file(path) as stream:
+            content = stream.read()
         if _EXTERNAL in content:
             raise MienError(
                 f"{path}: may keep weights in other files (it names a location), expected a network in one file; save "
@@ -400,11 +400,8 @@ class Network:
             maps = [_decoded_map(outputs, stride, len(pictures), padded_width // stride, least) for stride in STRIDES]
         except MemoryError:
             raise
-        except Exception as error:  # ONNX Runtime's own classes are not public
-            if "allocat" in str(error).lower():
-                raise MemoryError(str(error)) from error
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-            raise MienError(f"{self.name}: fails when it looks for faces ({reason}); expected {FILE}") from error
+        except Exception as error:
+            raise runtime_error(error, f"{self.name}: fails when it looks for faces", f"expected {FILE}") from error
         rows = np.concatenate(maps)
         rows = rows[np.argsort(-rows[:, 5], kind="stable")]
         return [rows[rows[:, 0] == index, 1:] for index in range(len(pictures))]
@@ -442,8 +439,9 @@ def _session(content: bytes, name: str) -> Any:
         inputs = [value.name for value in session.get_inputs()]
         missing = {*_OUTPUTS} - {value.name for value in session.get_outputs()}
     except Exception as error:  # ONNX Runtime raises its own classes, none of them public
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise MienError(f"{name}: is not a YuNet that ONNX Runtime can read ({reason}); expected {FILE}") from error
+        raise MienError(
+            f"{name}: is not a YuNet that ONNX Runtime can read ({first_line(error)}); expected {FILE}"
+        ) from error
     if inputs != ["input"] or missing:
         raise MienError(f"{name}: is another network than YuNet of 2023 (inputs {', '.join(inputs)}); expected {FILE}")
     return session

@@ -220,16 +220,8 @@ def _intersect(first: _Area, second: _Area) -> bool:
 
 # Copies with boxes, and free names for them.
 
-_KINDS = {
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".png": "PNG",
-    ".bmp": "BMP",
-    ".webp": "WEBP",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-}
-_QUALITY = 95
+_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+_QUALITY = 95  # of JPEG and WebP
 
 
 class CopyError(MienError):
@@ -252,24 +244,21 @@ def picture_format(path: Path, endings: str = ".jpg or .png") -> str:
     return kind
 
 
-def write_picture(
-    image: Image.Image, path: Path, kind: str, quality: int | None = None, *, spare_all: bool = False
-) -> None:
-    """Writes a picture; something that comes to be at its path meanwhile is left as it is.
+def write_picture(image: Image.Image, path: Path, *, spare_all: bool = False) -> None:
+    """Writes a picture; a file that appears at its path meanwhile is not replaced.
 
     Args:
         image: the picture.
-        path: the file.
-        kind: Pillow's name of the format.
-        quality: of JPEG and WebP, from 1 to 100; None for Pillow's own.
+        path: the file, whose ending decides the format.
         spare_all: leave also a file that was there before.
 
     Raises:
-        MienError: the disk is full or the folder cannot be written to.
+        MienError: no picture format has this ending, the disk is full or the folder cannot be written to.
         CopyError (a MienError): the format does not hold such a picture, such as WebP one of more than 16,383 pixels.
-        SparedError (a MienError): something came to be at the path; the picture has a number beside it.
+        SparedError (a MienError): a file appeared at the path; the picture has a number beside it.
     """
-    options = {} if quality is None else {"quality": quality}
+    kind = picture_format(path)
+    options = {"quality": _QUALITY} if kind in ("JPEG", "WEBP") else {}
     with atomic_file(path, spare_newcomer=True, spare_all=spare_all) as temporary:
         try:
             image.save(temporary, format=kind, **options)
@@ -313,13 +302,13 @@ class Copies:
                 "programs, or make it smaller"
             ) from error
         try:
-            write_picture(image, path, _KINDS[path.suffix.lower()], _QUALITY, spare_all=True)
+            write_picture(image, path, spare_all=True)
         except SparedError as error:  # another command took the name after `place` had found it free
             return error.place
         return path
 
     def place(
-        self, name: str, kinds: tuple[str, ...] = tuple(_KINDS), otherwise: str = ".png", not_at: Path | None = None
+        self, name: str, kinds: tuple[str, ...] = _ENDINGS, otherwise: str = ".png", not_at: Path | None = None
     ) -> Path:
         """Returns a free path in the folder for a copy.
 

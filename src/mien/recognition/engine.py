@@ -12,7 +12,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from mien.errors import NO_NUMBERS, MienError
+from mien.data.sources import open_file
+from mien.errors import NO_NUMBERS, MienError, first_line
 from mien.machine import cores, threaded_map
 from mien.recognition.devices import device_name, providers
 
@@ -154,11 +155,8 @@ class OnnxEngine:
         try:
             with self._turn:
                 outputs: list[np.ndarray] = self._session.run(OUTPUTS, {INPUT: batch})
-        except Exception as error:  # ONNX Runtime raises its own classes, none of them public
-            if "allocat" in str(error).lower():
-                raise MemoryError(str(error)) from error
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-            raise MienError(f"{self.path}: fails when it reads faces ({reason}); export the model again") from error
+        except Exception as error:
+            raise runtime_error(error, f"{self.path}: fails when it reads faces", "export the model again") from error
         if any(len(values) != len(batch) for values in outputs):
             raise MienError(
                 f"{self.path}: answers {len(batch)} crops with {len(outputs[0])} rows; export the model again"
@@ -225,6 +223,13 @@ def joined(parts: list[Any], count: int, where: str | Path, classes: int) -> Ans
     return Answers(probabilities[:count], embeddings[:count])
 
 
+def runtime_error(error: Exception, problem: str, remedy: str) -> Exception:
+    """Returns the MemoryError or MienError to raise for an error of ONNX Runtime, whose own classes are not public."""
+    if "allocat" in str(error).lower():
+        return MemoryError(str(error))
+    return MienError(f"{problem} ({first_line(error)}); {remedy}")
+
+
 def _session(path: Path, device: str) -> Any:
     """Loads an ONNX file in ONNX Runtime."""
     import onnxruntime
@@ -239,14 +244,14 @@ def _session(path: Path, device: str) -> Any:
     options.intra_op_num_threads = 1
     if not path.is_file():
         raise MienError(f"{path}: no such file; give a file that `mien export` wrote")
+    with open_file(path) as stream:
+        content = stream.read()
     try:
-        session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=chosen)
-    except OSError as error:
-        raise MienError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+        session = onnxruntime.InferenceSession(content, options, providers=chosen)
     except Exception as error:  # ONNX Runtime raises its own classes, none of them public
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise MienError(
-            f"{path}: is not an ONNX file that can be read ({reason}); copy it again, or write it with `mien export`"
+            f"{path}: is not an ONNX file that can be read ({first_line(error)}); copy it again, or write it with "
+            "`mien export`"
         ) from error
     if session.get_providers()[0] != first_choice and device != "auto":
         raise MienError(f"device: got {device}, which ONNX Runtime could not start; use cpu, or check the driver")

@@ -45,7 +45,7 @@ SAME_NETWORK = 0.9
 in eight bits it was at least .993 for 150 faces; another network has other directions."""
 
 _LEAST = 1e-6
-_KINDS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
+_ENDINGS = (".png", ".jpg", ".jpeg")
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Explanation:
 
     def overlay(self) -> Image.Image:
         """Returns the enlarged crop with the relevance as colour, a legend and a caption; mode RGB."""
-        return overlay(self)
+        return _panel(self, beside=False)
 
     def save(self, path: str | Path) -> None:
         """Writes a picture of the crop beside its heat map.
@@ -152,7 +152,7 @@ def save(explanations: Sequence[Explanation], path: Path, *, spare_all: bool = F
         MienError: as ``Explanation.save``.
     """
     check_name(path)
-    write_picture(sheet(explanations), path, _KINDS[path.suffix.lower()], 95, spare_all=spare_all)
+    write_picture(sheet(explanations), path, spare_all=spare_all)
 
 
 def check_name(path: Path) -> None:
@@ -162,12 +162,12 @@ def check_name(path: Path) -> None:
         MienError: it has another ending.
     """
     if not is_picture_name(path):
-        raise MienError(f"{path}: has another ending than {', '.join(_KINDS)}; give the picture such a name")
+        raise MienError(f"{path}: has another ending than {', '.join(_ENDINGS)}; give the picture such a name")
 
 
 def is_picture_name(path: Path) -> bool:
     """True if a path has the ending of a picture that ``save`` can write."""
-    return path.suffix.lower() in _KINDS
+    return path.suffix.lower() in _ENDINGS
 
 
 def reader(engine: Engine) -> Reader:
@@ -307,11 +307,6 @@ _TO_LAB = np.array([
     [1.9779984951, -2.4285922050, 0.4505937099],
     [0.0259040371, 0.7827717662, -0.8086757660],
 ])  # fmt: skip
-
-
-def overlay(explanation: Explanation) -> Image.Image:
-    """Draws the enlarged crop with the relevance as colour, a legend and a caption; mode RGB."""
-    return _panel(explanation, beside=False)
 
 
 def sheet(explanations: Sequence[Explanation]) -> Image.Image:

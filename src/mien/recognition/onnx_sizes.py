@@ -49,6 +49,7 @@ def _graph(graph: bytes) -> bytes:
             continue  # shapes of the values in between were computed for 640 x 640; ONNX Runtime infers them again
         if number in (_GRAPH_INPUT, _GRAPH_OUTPUT) and isinstance(value, bytes):
             name = _name(value)
+            # Each axis of an output has a name of its own: two axes of one name would have to be equally long.
             axes = tuple(f"{name.decode()}_{axis}" for axis in range(3))
             value = _tensor(name, ("n", 3, "h", "w") if number == _GRAPH_INPUT else axes)
         parts.append(_field(number, kind, value))

@@ -37,17 +37,12 @@ class Nothing:
     """An argument that names nothing readable.
 
     Attributes:
-        word: the argument as typed.
+        name: the argument as typed, its name in records.
         reason: why it names nothing, in one line.
     """
 
-    word: str
+    name: str
     reason: str
-
-    @property
-    def name(self) -> str:
-        """Its name in records."""
-        return self.word
 
 
 @dataclass(frozen=True)
@@ -55,17 +50,12 @@ class Piped:
     """A picture from standard input.
 
     Attributes:
-        word: the argument as typed, such as ``-``.
+        name: the argument as typed, such as ``-``, its name in records.
         data: the content, whole.
     """
 
-    word: str
+    name: str
     data: bytes
-
-    @property
-    def name(self) -> str:
-        """Its name in records."""
-        return self.word
 
 
 Input = Path | Film | Piped | Nothing
@@ -258,30 +248,19 @@ def _matches(word: str, unlisted: list[Input]) -> list[str]:
 def _fits(path: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
     """True if the parts of a path match the parts of a pattern, in which ``**`` stands for any number of parts.
 
-    ``places`` holds all positions in the pattern that the parts so far can lead to.
+    ``matches[n]`` says whether ``path[n:]`` matches the parts of the pattern so far, from its end. A recursion would
+    take exponential time for a pattern with many ``**``.
     """
-    places = _after_stars({0}, pattern)
-    for part in path:
-        hidden = part.startswith(".")
-        reached = set()
-        for place in places:
-            if place < len(pattern) and (not hidden or pattern[place].startswith(".")):
-                if pattern[place] == "**":
-                    reached.add(place)
-                elif fnmatch(part, pattern[place]):
-                    reached.add(place + 1)
-        places = _after_stars(reached, pattern)
-    return len(pattern) in places
-
-
-def _after_stars(places: set[int], pattern: tuple[str, ...]) -> set[int]:
-    """Adds the places in a pattern that are reached if ``**`` stands for no part at all."""
-    reached = set(places)
-    for place in places:
-        while place < len(pattern) and pattern[place] == "**":
-            place += 1
-            reached.add(place)
-    return reached
+    matches = [False] * len(path) + [True]
+    for wanted in reversed(pattern):
+        after = matches
+        matches = [False] * len(path) + [wanted == "**" and after[-1]]
+        for n in reversed(range(len(path))):
+            if wanted == "**" and after[n]:
+                matches[n] = True
+            elif not path[n].startswith(".") or wanted.startswith("."):
+                matches[n] = matches[n + 1] if wanted == "**" else after[n + 1] and fnmatch(path[n], wanted)
+    return matches[0]
 
 
 def _within(path: str, folder: Path) -> bool:

@@ -10,7 +10,8 @@ import glob
 import inspect
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
@@ -47,7 +48,21 @@ _WIDEST = 65535
 _WHITE = (255, 255, 255, 255)
 
 
-def read(picture: Any, where: str, color: str | None = None, more: Callable[[], object] = lambda: None) -> np.ndarray:
+@dataclass(frozen=True)
+class Photo:
+    """What was read of a picture.
+
+    Attributes:
+        pixels: uint8 [H, W] (grey) or [H, W, 3] (RGB), upright.
+        first_of_several: True if the file holds more pictures, as frames of an animation or as pages; they are not
+            read.
+    """
+
+    pixels: np.ndarray
+    first_of_several: bool = False
+
+
+def read(picture: Any, where: str, color: str | None = None) -> np.ndarray:
     """Reads the pixels of a picture.
 
     EXIF orientation is applied. An animated file gives its first frame. Transparent parts become white. 16-bit grey is
@@ -60,7 +75,6 @@ def read(picture: Any, where: str, color: str | None = None, more: Callable[[], 
             last) of uint8, or of bool (True is white).
         where: name of the picture in messages.
         color: order of the channels of an array; not used for files and PIL images.
-        more: called if the file holds more pictures, as frames of an animation or as pages, which are not read.
 
     Returns:
         uint8 [H, W] (grey) or [H, W, 3] (RGB), of at most ``MOST_PIXELS`` pixels.
@@ -68,38 +82,41 @@ def read(picture: Any, where: str, color: str | None = None, more: Callable[[], 
     Raises:
         MienError: it cannot be read; the message gives the reason.
     """
+    return read_photo(picture, where, color).pixels
+
+
+def read_photo(picture: Any, where: str, color: str | None = None) -> Photo:
+    """Does the same as ``read``, and says whether the file holds more pictures."""
     if isinstance(picture, np.ndarray):
-        return _from_array(picture, where, color)
+        return Photo(_from_array(picture, where, color))
     if isinstance(picture, Image.Image):
         with pillow_errors(where, _FORMATS, _MOST):
             _check_size(picture.size, where)
-            return _pixels(picture, where)
+            return Photo(_pixels(picture, where))
+    if isinstance(picture, str | os.PathLike):
+        return _decode(_bytes_of_file(os.fsdecode(picture), where), where)
     if isinstance(picture, bytes | bytearray | memoryview):
         data = bytes(picture)
-        _check_kind(data[:HEAD], where, "")
-        return _decode(data, where, more)
-    if isinstance(picture, str | os.PathLike):
-        name = os.fsdecode(picture)
-        if not name:
-            raise MienError("the path is empty, expected that of a picture; check where it comes from")
-        check_is_path(name, where)
-        path = Path(name)
-        if os.path.isdir(path):  # unlike Path.is_dir, no exception for a name that is too long
-            raise MienError(
-                f"{where}: is a folder, expected a picture; give a list of its files, or read it with `mien predict`"
-            )
-        return _decode(_bytes_of(path, where), where, more)
-    if callable(getattr(picture, "read", None)):
+    elif callable(getattr(picture, "read", None)):
         data = bytes_of_stream(picture, where)
-        _check_kind(data[:HEAD], where, "")
-        return _decode(data, where, more)
-    hint = "; cv2.imread gives None where it cannot read a file: give its path instead" if picture is None else ""
-    kind = "None" if picture is None else f"a {type(picture).__name__}"
-    raise MienError(f"{where}: is {kind}, expected {EXPECTED}{hint or remedy(picture)}")
+    else:
+        hint = "; cv2.imread gives None where it cannot read a file: give its path instead" if picture is None else ""
+        kind = "None" if picture is None else f"a {type(picture).__name__}"
+        raise MienError(f"{where}: is {kind}, expected {EXPECTED}{hint or remedy(picture)}")
+    _check_kind(data[:HEAD], where, "")
+    return _decode(data, where)
 
 
-def _bytes_of(path: Path, where: str) -> bytes:
+def _bytes_of_file(name: str, where: str) -> bytes:
     """Reads a file that is no film and at most ``LARGEST_FILE`` bytes long."""
+    if not name:
+        raise MienError("the path is empty, expected that of a picture; check where it comes from")
+    check_is_path(name, where)
+    path = Path(name)
+    if os.path.isdir(path):  # unlike Path.is_dir, no exception for a name that is too long
+        raise MienError(
+            f"{where}: is a folder, expected a picture; give a list of its files, or read it with `mien predict`"
+        )
     try:
         if path.exists() and not path.is_file():
             raise MienError(f"{where}: is no regular file, expected one; give another path")
@@ -125,13 +142,11 @@ def _check_kind(head: bytes, where: str, suffix: str) -> None:
         )
 
 
-def _decode(data: bytes, where: str, more: Callable[[], object]) -> np.ndarray:
+def _decode(data: bytes, where: str) -> Photo:
     with open_picture(data, where, formats_of(data, where), _MOST) as image:
         _check_size(image.size, where)  # before anything is decoded
-        pixels = _pixels(image, where)
-        if _has_more(image):
-            more()
-        return pixels
+        # The pixels come first: whether there are more, a GIF answers by looking for its second frame.
+        return Photo(_pixels(image, where), _has_more(image))
 
 
 def _has_more(image: Image.Image) -> bool:
@@ -145,8 +160,8 @@ def _has_more(image: Image.Image) -> bool:
 def formats_of(data: bytes, where: str) -> tuple[str, ...]:
     """Returns Pillow's names of the formats as which a file is opened, all of which Pillow knows from then on.
 
-    Whoever looks at the head of a file before ``read`` does has to open it with these formats and no others: HEIC is
-    unknown to Pillow before the first such file came by here.
+    Code that opens a file before ``read`` does has to use these formats and no others: Pillow knows HEIC only after
+    this function has seen the first such file.
 
     Args:
         data: content of the file.
@@ -155,15 +170,10 @@ def formats_of(data: bytes, where: str) -> tuple[str, ...]:
     Raises:
         MienError: it is a HEIC file and pillow-heif is not installed, or the format is one that is not read.
     """
-    return (*_FORMATS, *_extra_formats(data[:HEAD], where))
-
-
-def _extra_formats(head: bytes, where: str) -> tuple[str, ...]:
-    """Returns Pillow's names of the formats beyond ``_FORMATS`` that a file needs; HEIC needs pillow-heif."""
-    if head.startswith(_JPEG_2000):
+    if data.startswith(_JPEG_2000):
         raise MienError(f"{where}: is a JPEG 2000 picture, which Mien does not read; save it as JPEG, PNG or TIFF")
-    if head[4:8] != b"ftyp" or head[8:12] not in _HEIC_BRANDS or b"avif" in head[:64]:
-        return ()
+    if data[4:8] != b"ftyp" or data[8:12] not in _HEIC_BRANDS or b"avif" in data[:64]:
+        return _FORMATS
     try:
         import pillow_heif
     except ImportError as error:
@@ -172,7 +182,7 @@ def _extra_formats(head: bytes, where: str) -> tuple[str, ...]:
             "as JPEG"
         ) from error
     pillow_heif.register_heif_opener()
-    return ("HEIF",)
+    return (*_FORMATS, "HEIF")
 
 
 def _check_size(size: tuple[int, int], where: str) -> None:
@@ -456,8 +466,11 @@ _NETPBM = re.compile(rb"P[1-6](\s+(#[^\n]*\n)?)+\d")
 _MPEG = re.compile(rb"\0\0\0*\x01([\xba\xb3\xb0\xb5]|[\x00\x20][\x00\x01]\0\0\x01)")
 # H.264: a delimiter or a set of parameters; H.265: the same (VPS, SPS or delimiter of layer 0).
 _NAL = re.compile(rb"\0\0\0?\x01([\x09\x27\x47\x67]|[\x40\x42\x46]\x01)")
-# Transport streams: a byte 0x47 every 188 bytes, 192 (Blu-ray, AVCHD) or 204 (with error correction).
-_PACKETS, _SYNC, _IN_A_ROW = (188, 192, 204), 0x47, 5
+# Transport streams: a byte 0x47 (G) every 188 bytes, 192 (Blu-ray, AVCHD) or 204 (with error correction). The first may
+# be anywhere in the length of a packet, as in a piece of a broadcast.
+_TRANSPORT = re.compile(
+    b"|".join(b".{0,%d}?(G.{%d}){4}G" % (length - 1, length - 1) for length in (188, 192, 204)), re.DOTALL
+)
 
 
 def kind_of(path: Path) -> Kind:
@@ -480,7 +493,7 @@ def kind_of_bytes(head: bytes) -> Kind:
         return _RIFFS.get(head[8:12], Kind.OTHER)
     if head[:4] == b"OggS":
         return Kind.FILM if re.search(rb"theora|OVP80|BBCD|video/", head) else Kind.SOUND
-    if head[4:8] in _BOXES or _MPEG.match(head) or _NAL.match(head) or _is_transport(head):
+    if head[4:8] in _BOXES or _MPEG.match(head) or _NAL.match(head) or _TRANSPORT.match(head):
         return Kind.FILM
     if head.startswith(_JPEG_2000) or _NETPBM.match(head) or (head[:2] == b"BM" and head[6:10] == bytes(4)):
         return Kind.PICTURE
@@ -488,16 +501,6 @@ def kind_of_bytes(head: bytes) -> Kind:
         if head.startswith(beginnings):
             return kind
     return Kind.TEXT if _is_text(head) else Kind.UNKNOWN
-
-
-def _is_transport(head: bytes) -> bool:
-    """True if a regular row of sync bytes begins within the first packet's length, as in a piece of a broadcast."""
-    for length in _PACKETS:
-        for start in range(min(length, len(head))):
-            marks = head[start::length][:_IN_A_ROW]
-            if len(marks) == _IN_A_ROW and marks == bytes([_SYNC]) * _IN_A_ROW:
-                return True
-    return False
 
 
 def _is_text(head: bytes) -> bool:

@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal, SupportsFloat, SupportsIndex
 import numpy as np
 from PIL import Image
 
-from mien.errors import NO_NUMBERS, MienError
+from mien.errors import NO_MEMORY, NO_NUMBERS, MienError
 from mien.machine import threaded_map
 from mien.model.places import DEFAULT, SHIPPED
 from mien.recognition import detectors, engines
@@ -23,7 +23,7 @@ from mien.recognition.arguments import WrongTypeError
 from mien.recognition.detection import Detection, Detector, SideBySide, face_crop, fitted
 from mien.recognition.devices import Device, device_name
 from mien.recognition.engine import Engine
-from mien.recognition.pictures import Color, check_color, check_several, check_type, read, until_error
+from mien.recognition.pictures import Color, Photo, check_color, check_several, check_type, read_photo, until_error
 from mien.recognition.results import Face, Recognition, Recognitions
 from mien.text import shown
 
@@ -305,8 +305,8 @@ class Recognizer:
                 yield from self._read(waiting)
                 waiting, crop_count, byte_count, started = [], 0, 0, time.monotonic()
         yield from self._read(waiting)
-        for error in errors:
-            raise error
+        if errors:
+            raise errors[0]
 
     def _read(self, pictures: Sequence[SearchedPicture]) -> Iterator[Recognition]:
         """Reads the faces of several pictures in batches that they share, and completes their records."""
@@ -381,9 +381,7 @@ def _detector(detector: object, min_face: float | None) -> Any:
     return made
 
 
-@lru_cache(maxsize=4)
-def _detector_of_process(detector: Any, min_face: float | None) -> Any:
-    return _detector(detector, min_face)
+_detector_of_process = lru_cache(maxsize=4)(_detector)  # a pool of processes gets a recognizer with every task
 
 
 _MOST_DECODED_BYTES = 64 * 2**20
@@ -401,8 +399,8 @@ class SearchedPicture:
     """
 
     record: Recognition
-    detections: Sequence[Detection]
-    crops: Sequence[np.ndarray]
+    detections: Sequence[Detection] = ()
+    crops: Sequence[np.ndarray] = ()
 
     @property
     def nbytes(self) -> int:
@@ -426,24 +424,19 @@ def search_pictures(
         pictures: as ``mien.recognition.pictures.read`` takes them; read one group ahead at most.
         detector: finds the faces.
         engine: the network that will read them; it decides the size and the channels of the crops.
-        color: the order of the channels of arrays.
+        color: the order of the channels of arrays, which fits all of them (``mien.recognition.pictures.check_color``).
         keep_pixels: keep the pixels in the record.
         patience: seconds after which a group is searched, even if it is not full.
 
     Yields:
         One item for each picture, in order; its record has status ``error`` if the picture cannot be read.
-
-    Raises:
-        MienError: ``color`` is unknown, or is missing for a colour array.
     """
     group_size = detector.threads if isinstance(detector, SideBySide) else 1
     group: list[_DecodedPicture] = []
     started = time.monotonic()
     for index, picture in enumerate(pictures):
-        check_color(picture, color)
-        name = _name_of(picture, index)
-        group.append(_decode(picture, name, color))
-        decoded_bytes = sum(decoded.pixels.nbytes for decoded in group if decoded.pixels is not None)
+        group.append(_decode(picture, _name_of(picture, index), color))
+        decoded_bytes = sum(decoded.photo.pixels.nbytes for decoded in group if decoded.photo is not None)
         is_full = len(group) >= group_size or decoded_bytes >= _MOST_DECODED_BYTES
         if is_full or time.monotonic() - started >= patience:
             yield from _search_group(group, detector, engine, keep_pixels)
@@ -461,19 +454,16 @@ def _name_of(picture: Any, index: int) -> str:
 
 @dataclass(frozen=True)
 class _DecodedPicture:
-    """A picture before the search: uint8 [H, W] or [H, W, 3], or the reason why it cannot be read."""
+    """A picture before the search, or the reason why it cannot be read."""
 
     name: str
-    pixels: np.ndarray | None
+    photo: Photo | None
     error: str | None = None
-    first_of_several: bool = False
 
 
 def _decode(picture: Any, name: str, color: str | None) -> _DecodedPicture:
-    more: list[bool] = []
     try:
-        pixels = read(picture, name, color, more=lambda: more.append(True))
-        return _DecodedPicture(name, pixels, first_of_several=bool(more))
+        return _DecodedPicture(name, read_photo(picture, name, color))
     except MienError as error:
         return _DecodedPicture(name, None, str(error))
     except MemoryError:  # only this picture is too large: the next one may be smaller
@@ -499,9 +489,10 @@ def _search(
     keep_pixels: bool,
 ) -> SearchedPicture:
     """Detects the faces of one picture and cuts them out."""
-    name, pixels = picture.name, picture.pixels
-    if pixels is None:
-        return SearchedPicture(Recognition(name, "error", picture.error), [], [])
+    name, photo = picture.name, picture.photo
+    if photo is None:
+        return SearchedPicture(Recognition(name, "error", picture.error))
+    pixels = photo.pixels
     height, width = pixels.shape[:2]
     try:
         detections = [fitted(detection, width, height) for detection in detect(pixels)]
@@ -509,16 +500,16 @@ def _search(
     except WrongTypeError:
         raise
     except MienError as error:
-        return SearchedPicture(Recognition(name, "error", str(error)), [], [])
+        return SearchedPicture(Recognition(name, "error", str(error)))
     except MemoryError:
-        return SearchedPicture(Recognition(name, "error", _out_of_memory(name)), [], [])
+        return SearchedPicture(Recognition(name, "error", _out_of_memory(name)))
     kept_pixels = pixels if keep_pixels else None
     record = Recognition(
         name, "ok" if detections else "no_face", width=width, height=height, pixels=kept_pixels,
-        first_of_several=picture.first_of_several,
+        first_of_several=photo.first_of_several,
     )  # fmt: skip
     return SearchedPicture(record, detections, crops)
 
 
 def _out_of_memory(name: str) -> str:
-    return shown(f"{name}: needs more memory than there is left; close other programs, or make it smaller")
+    return shown(f"{name}: {NO_MEMORY}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import tempfile
 from abc import abstractmethod
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
@@ -18,7 +17,7 @@ from PIL import Image
 
 from mien.errors import MienError
 from mien.files import atomic_file
-from mien.recognition.csv_file import csv_table
+from mien.recognition.csv_file import csv_lines, csv_table
 from mien.recognition.faces import MOST_IN_REPR, Record
 from mien.recognition.faces import Box as Box
 from mien.recognition.faces import Face as Face
@@ -103,12 +102,12 @@ class Tables:
         """
         records, names = self._read()
         if path is None:
-            with tempfile.TemporaryDirectory() as folder:
-                file = Path(folder) / "faces.csv"
-                with csv_table(file, names) as add, self._until_stopped():
-                    for record in records:
-                        add(record)
-                return file.read_text(encoding="utf-8")
+            header = columns(names)
+            lines = [csv_lines(header, [dict(zip(header, header, strict=True))])]
+            with self._until_stopped():
+                for record in records:
+                    lines.append(csv_lines(header, rows(record)))
+            return "".join(lines)
         with csv_table(Path(path), names) as add:
             for record in records:
                 add(record)
@@ -204,12 +203,9 @@ class Recognition(Record, Tables):
             MienError: as ``annotated``; or no picture format has this ending, the format does not hold a picture of
                 this size, or the file cannot be written.
         """
-        from mien.recognition.draw import picture_format, write_picture
+        from mien.recognition.draw import write_picture
 
-        place = Path(path)
-        image = self.annotated()
-        kind = picture_format(place)
-        write_picture(image, place, kind, 95 if kind in ("JPEG", "WEBP") else None)
+        write_picture(self.annotated(), Path(path))
 
     def show(self) -> None:
         """Opens the picture with its boxes in the system's viewer, or below the cell of a notebook.

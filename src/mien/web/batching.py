@@ -61,10 +61,10 @@ class BatchRecognizer(Recognizer):
         try:
             pixels = read(upload.data, upload.name, more=lambda: more.append(True))
         except MienError as error:
-            return SearchedPicture(Recognition(upload.name, "error", str(error)), [], [])
+            return SearchedPicture(Recognition(upload.name, "error", str(error)))
         except MemoryError:
             reason = f"{upload.name}: needs more memory than there is left; make it smaller"
-            return SearchedPicture(Recognition(upload.name, "error", reason), [], [])
+            return SearchedPicture(Recognition(upload.name, "error", reason))
         (picture,) = search_pictures([pixels], detector, self.engine, "rgb" if pixels.ndim == 3 else "gray")
         return replace(picture, record=replace(picture.record, input=upload.name, first_of_several=bool(more)))
 

@@ -22,7 +22,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from mien.data.sources import open_file
-from mien.errors import MienError, first_line
+from mien.errors import NO_MEMORY, MienError, first_line
 from mien.recognition.film.pixels import Shown, deinterlaced
 from mien.recognition.pictures import MOST_PIXELS
 
@@ -80,7 +80,7 @@ def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         try:
             container = av.open(_Bytes(file), "r", options=_LIMITS, container_options=_OPTIONS, buffer_size=_BUFFER)
         except MemoryError as error:
-            raise _too_large(path) from error
+            raise MienError(f"{path}: {NO_MEMORY}") from error
         except (av.FFmpegError, ValueError) as error:
             raise MienError(f"{path}: {_problem(path)}") from error
         with container:
@@ -95,10 +95,11 @@ def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
             try:
                 yield container, stream
             except MemoryError as error:
-                raise _too_large(path) from error
+                raise MienError(f"{path}: {NO_MEMORY}") from error
             except (av.FFmpegError, ValueError) as error:
-                reason = first_line(error)[:200]
-                raise MienError(f"{path}: cannot be read on ({reason}); copy it again, or convert it") from error
+                raise MienError(
+                    f"{path}: cannot be read on ({first_line(error)}); copy it again, or convert it"
+                ) from error
 
 
 def _check_size(path: Path, stream: VideoStream) -> None:
@@ -111,10 +112,6 @@ def _check_size(path: Path, stream: VideoStream) -> None:
             f"{path}: has frames of {width}x{height} pixels, expected at most {MOST_PIXELS / 1e6:.0f} million; make it "
             "smaller"
         )
-
-
-def _too_large(path: Path) -> MienError:
-    return MienError(f"{path}: needs more memory than there is left; close other programs, or make it smaller")
 
 
 class _Bytes:
@@ -222,7 +219,7 @@ def _decoded_in_order(
         if packet is not None:
             times.append(None if packet.dts is None else float(packet.dts * base))
         pictures, failed = _pictures_of(stream, packet)
-        for picture in [*pictures, *[None] * failed]:
+        for picture in [*pictures, *[None] * failed]:  # a packet that was rejected stands for a lost picture
             yield times.popleft() if times else None, picture
 
 
@@ -360,7 +357,7 @@ class Clock:
                 self.shifts.append(self.shifts[-1] + self.last_s + self._period - now)
                 now = self.begun_s = self.last_s + self._period
             elif now <= self.last_s:
-                now = self.last_s + 1e-3
+                now = self.last_s + 1e-3  # a tick later: trackers and encoders need times that increase
         self.last_s = now
         return now
 
@@ -394,7 +391,7 @@ class PacketClock:
         self._pass(len(self._waiting) - _MOST_REORDERED)
 
     def _pass(self, count: int) -> None:
-        """Passes the earliest times on."""
+        """Passes the earliest times on; none if the count is negative."""
         for _ in range(count):
             self._clock.at(float(heappop(self._waiting)))
 

@@ -75,12 +75,40 @@ class About:
     duration_s: float | None = None
 
 
-def about_film(path: Path) -> About:
-    """Returns the properties of a film.
+def about(source: str | Path | int) -> About:
+    """Returns the properties of a film, or of a camera by its number.
 
     Raises:
-        MienError: as ``read_film``.
+        MienError: as ``frames``.
     """
+    return _about_camera(source) if isinstance(source, int) else _about_film(Path(source))
+
+
+def frames(source: str | Path | int, every: int = 1, decoded: Callable[[], None] | None = None) -> Iterator[Frame]:
+    """Yields the frames of a film in the order in which they are shown, or those of a camera, with memory for a few.
+
+    A frame with a damaged packet is yielded with the reason, so that later frames keep their numbers. A truncated film
+    ends with a frame that says so, if its container shows that (``mien.recognition.film.decoder.lacking``); a camera
+    ends with a frame that says that it has stopped.
+
+    Args:
+        source: a film file that FFmpeg reads, or the number of a camera.
+        every: yield only frames whose number is a multiple of it; the others are not converted.
+        decoded: called after each frame that was decoded, or lost, whether it is yielded or not.
+
+    Raises:
+        MienError: the file is missing, empty, not a film, or holds no frame; there is no such camera, or it gives no
+            picture.
+        ValueError: ``every`` is below 1.
+    """
+    if every < 1:
+        raise ValueError(f"every: expected at least 1, got {every}")
+    if isinstance(source, int):
+        return _camera_frames(source, every, decoded)
+    return _film_frames(Path(source), every, decoded)
+
+
+def _about_film(path: Path) -> About:
     with opened(path) as (container, stream):
         rate = rate_of(stream)
         base = stream.time_base or Fraction(1, 90_000)
@@ -108,23 +136,11 @@ def _end(container: InputContainer, stream: VideoStream) -> float | None:
     return None
 
 
-def read_film(path: Path, every: int = 1, decoded: Callable[[], None] | None = None) -> Iterator[Frame]:
-    """Yields the frames of a film in the order in which they are shown, with memory for a few.
-
-    A frame with a damaged packet is yielded with the reason, so that later frames keep their numbers. A truncated film
-    ends with a frame that says so, if its container shows that (``mien.recognition.film.decoder.lacking``).
-
-    Args:
-        path: a film file.
-        every: yield only frames whose number is a multiple of it; the others are not converted.
-        decoded: called after each frame that was decoded, or lost, whether it is yielded or not.
-
-    Raises:
-        MienError: the file is missing, empty, not a film, or holds no frame.
-    """
+def _film_frames(path: Path, every: int, decoded: Callable[[], None] | None) -> Iterator[Frame]:
     with opened(path) as (container, stream):
         developer = Developer(stream.sample_aspect_ratio)
         index, time_s, cut = 0, 0.0, False
+        # Announced as they are decoded: `marked` holds each frame back until it has seen the next ones.
         for frame, begins in marked(_announced(shown(container, stream), decoded)):
             cut = cut or begins
             time_s = frame.time_s
@@ -163,27 +179,12 @@ _CAMERA_PAUSE_S = 0.02
 _MOST_CAMERAS = 100
 
 
-def about_camera(number: int) -> About:
-    """Returns the properties of a camera.
-
-    Raises:
-        MienError: there is no such camera.
-    """
+def _about_camera(number: int) -> About:
     with _opened(number) as (_, stream):
         return About(rate_of(stream), None, stream.codec_context.width, stream.codec_context.height)
 
 
-def read_camera(number: int, every: int = 1, decoded: Callable[[], None] | None = None) -> Iterator[Frame]:
-    """Yields the frames of a camera; a last frame without pixels says that it has stopped.
-
-    Args:
-        number: number of the camera, from 0.
-        every: yield only every ``every``-th frame.
-        decoded: called after each frame, whether it is yielded or not.
-
-    Raises:
-        MienError: there is no such camera, or it gives no picture.
-    """
+def _camera_frames(number: int, every: int, decoded: Callable[[], None] | None) -> Iterator[Frame]:
     with _opened(number) as (container, stream):
         developer = Developer(stream.sample_aspect_ratio)
         index, started = 0, time.monotonic()
@@ -249,34 +250,3 @@ def _device(number: int) -> tuple[str, str, dict[str, str]] | None:
         cameras = [camera for camera in av.device.enumerate_input_devices("dshow") if "video" in camera.media_types]
         return (f"video={cameras[number].name}", "dshow", {}) if number < len(cameras) else None
     return f"/dev/video{number}", "v4l2", {}
-
-
-__all__ = ["About", "Frame", "about", "frames"]
-
-
-def about(source: str | Path | int) -> About:
-    """Returns the properties of a film, or of a camera by its number.
-
-    Raises:
-        MienError: as ``frames``.
-    """
-    return about_camera(source) if isinstance(source, int) else about_film(Path(source))
-
-
-def frames(source: str | Path | int, every: int = 1, decoded: Callable[[], None] | None = None) -> Iterator[Frame]:
-    """Yields the frames of a film or of a camera, in order; see ``read_film`` and ``read_camera``.
-
-    Args:
-        source: a film file that FFmpeg reads, or the number of a camera.
-        every: yield only frames whose number is a multiple of it; the others are not converted.
-        decoded: called after each frame that was decoded, whether it is yielded or not.
-
-    Raises:
-        MienError: the file is missing, empty, not a film, or holds no frame; or there is no such camera.
-        ValueError: ``every`` is below 1.
-    """
-    if every < 1:
-        raise ValueError(f"every: expected at least 1, got {every}")
-    if isinstance(source, int):
-        return read_camera(source, every, decoded)
-    return read_film(Path(source), every, decoded)

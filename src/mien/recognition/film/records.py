@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import operator
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -48,7 +48,7 @@ def recognize_film(
     batch: int | None = None,
     keep_pixels: bool = False,
     decoded: Callable[[], None] | None = None,
-) -> Iterator[Recognition]:
+) -> Generator[Recognition, None, None]:
     """Reads the faces of a film or of a camera, with memory for one batch of frames.
 
     Every frame has a record; its status is ``error`` if it cannot be decoded. Faces are tracked: ``Face.id`` stays the
@@ -139,9 +139,7 @@ class FilmRecognition(Tables):
 
     def close(self) -> None:
         """Ends the reading and closes the film, as for a generator."""
-        close: Callable[[], None] | None = getattr(self._iterator, "close", None)
-        if close is not None:
-            close()
+        self._iterator.close()
 
     def write(
         self, path: str | os.PathLike[str], *, audio: bool = True, timeline: str | os.PathLike[str] | None = None
@@ -187,7 +185,7 @@ class FilmRecognition(Tables):
     def _name(self) -> str:
         return f"camera {self.source}" if isinstance(self.source, int) else str(self.source)
 
-    def _from_start(self, keep_pixels: bool = False) -> Iterator[Recognition]:
+    def _from_start(self, keep_pixels: bool = False) -> Generator[Recognition, None, None]:
         return recognize_film(
             self._recognizer, self.source, every=self.every, smoothing=self.smoothing, keep_pixels=keep_pixels
         )
@@ -210,7 +208,7 @@ class FilmRecognition(Tables):
 
 def _records(
     recognizer: Reader, stream: Iterator[Frame], tracker: Tracker, name: str, batch: int, keep_pixels: bool
-) -> Iterator[Recognition]:
+) -> Generator[Recognition, None, None]:
     """Yields the record of each frame of a stream, with tracked faces."""
     for waiting in _batches(stream, batch):
         pictures = [frame.pixels for frame in waiting if frame.pixels is not None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -65,7 +66,7 @@ class Timeline:
     def __init__(self, title: str, smoothing: float) -> None:
         self.title, self.smoothing = title, smoothing
         self._bin_s = _FINEST_S
-        self._frame_counts: dict[int, int] = {}
+        self._frame_counts: Counter[int] = Counter()
         self._faces: dict[int, _TimelineFace] = {}
         self._names: tuple[str, ...] = ()
         self._end = 0.0
@@ -83,7 +84,7 @@ class Timeline:
             self._merge_bins()
         place = int(record.time_s / self._bin_s)
         self._end = max(self._end, record.time_s)
-        self._frame_counts[place] = self._frame_counts.get(place, 0) + 1
+        self._frame_counts[place] += 1
         self._damaged += record.status == "error"
         for face in record.faces:
             self._add_face(face, place)
@@ -96,8 +97,8 @@ class Timeline:
         Raises:
             MienError: no picture format has this ending, or the file cannot be written.
         """
-        kind = picture_format(path, ".png")
-        write_picture(self.draw(), path, kind)
+        picture_format(path, ".png")
+        write_picture(self.draw(), path)
 
     def draw(self) -> Image.Image:
         """Draws the figure, mode RGB, 1600 pixels wide."""
@@ -138,9 +139,9 @@ class Timeline:
     def _merge_bins(self) -> None:
         """Doubles the length of the time intervals: every two bins become one."""
         self._bin_s *= 2
-        frame_counts: dict[int, int] = {}
+        frame_counts: Counter[int] = Counter()
         for place, count in self._frame_counts.items():
-            frame_counts[place // 2] = frame_counts.get(place // 2, 0) + count
+            frame_counts[place // 2] += count
         self._frame_counts = frame_counts
         for face in self._faces.values():
             bins: dict[int, _Bin] = {}

@@ -119,21 +119,20 @@ class Tracker:
         """
         looks = [look(face.crop) for face in faces]
         matches = self._match(faces, looks, time_s)
+        for track in self._tracks:
+            track.missed += 1
         followed = []
         for index, face in enumerate(faces):
             probabilities = np.array(list(face.probabilities.values()), np.float64)
             if index in matches:
                 track = self._tracks[matches[index]]
                 self._follow(track, face.box, probabilities, time_s)
-                track.look = looks[index]
+                track.look, track.missed = looks[index], 0
             else:
-                track = _Track(self._next, face.box, None, time_s, -1, probabilities, looks[index])
+                track = _Track(self._next, face.box, None, time_s, 0, probabilities, looks[index])
                 self._tracks.append(track)
                 self._next += 1
-            track.missed = -1  # 0 after the loop below, which counts this frame for every track
             followed.append(self._smoothed(face, track))
-        for track in self._tracks:
-            track.missed += 1
         self._tracks = [
             track
             for track in self._tracks
@@ -150,10 +149,10 @@ class Tracker:
         pairs = []
         for row, track in enumerate(self._tracks):
             expected = track.expected(time_s)
+            is_recent = time_s - track.seen_s <= LOOKS_S + 1e-9
             for column, face in enumerate(faces):
                 distance = _mismatch(expected, face.box)
-                recent = time_s - track.seen_s <= LOOKS_S + 1e-9
-                if distance is not None and not (recent and is_another(track.look, looks[column])):
+                if distance is not None and not (is_recent and is_another(track.look, looks[column])):
                     pairs.append((distance, row, column))
         matches: dict[int, int] = {}
         for _, row, column in sorted(pairs):
@@ -257,6 +256,7 @@ _SCENE_SHIFTS = [(down, right) for down in range(-2, 3) for right in range(-6, 7
 
 def thumbnail(picture: VideoFrame) -> np.ndarray:
     """Reduces a frame to float32 [ROWS, COLUMNS], 0 to 255: the mean grey of 2x2 samples in each cell."""
+    # The first plane of most films is the luma itself, which saves a conversion of the whole frame.
     plane = picture.planes[0]
     bits = picture.format.components[0].bits
     if picture.format.is_rgb or picture.format.has_palette or not picture.format.is_planar or not 8 <= bits <= 16:
@@ -311,38 +311,31 @@ def _histogram_change(before: np.ndarray, after: np.ndarray) -> float:
 
 def marked(frames: Iterator[Shown]) -> Iterator[tuple[Shown, bool]]:
     """Yields the frames of a film, each with True if a cut is right before it; with a delay of ``AHEAD`` frames."""
-    finder = _CutFinder()
-    waiting: deque[_Look] = deque()
     errors: list[Exception] = []
     looks = ((frame, None if frame.picture is None else thumbnail(frame.picture)) for frame in frames)
-    for look in until_error(looks, errors):
-        waiting.append(look)
-        if len(waiting) > AHEAD:
-            yield waiting[0][0], finder.cut_before(*waiting)
-            waiting.popleft()
-    while waiting:
-        yield waiting[0][0], finder.cut_before(*waiting)
-        waiting.popleft()
+    before: np.ndarray | None = None  # the last small picture of the current shot
+    for (frame, grey), *later in _windows(until_error(looks, errors)):
+        is_cut = False
+        if grey is not None:
+            before = grey if before is None else before
+            is_cut = differs(before, grey)
+            if is_cut and any(other is not None and not differs(before, other) for _, other in later):
+                is_cut = False  # a flash: the former picture comes back
+            else:
+                before = grey
+        yield frame, is_cut
     if errors:
         raise errors[0]
 
 
-class _CutFinder:
-    """Detects cuts; it keeps the last small picture of the current shot."""
-
-    def __init__(self) -> None:
-        self._before: np.ndarray | None = None
-
-    def cut_before(self, look: _Look, *later: _Look) -> bool:
-        """True if the next frame begins a new shot; ``later`` are the frames after it."""
-        grey = look[1]
-        if grey is None:
-            return False
-        before = self._before
-        if before is not None and differs(before, grey):
-            if any(later_grey is not None and not differs(before, later_grey) for _, later_grey in later):
-                return False  # a flash: the former picture comes back
-            self._before = grey
-            return True
-        self._before = grey
-        return False
+def _windows(looks: Iterator[_Look]) -> Iterator[tuple[_Look, ...]]:
+    """Yields each frame together with the ``AHEAD`` frames after it; at the end there are fewer."""
+    window: deque[_Look] = deque()
+    for look in looks:
+        window.append(look)
+        if len(window) > AHEAD:
+            yield tuple(window)
+            window.popleft()
+    while window:
+        yield tuple(window)
+        window.popleft()

@@ -113,7 +113,7 @@ def write_annotated(
         MienError: the path has another ending, the rate is out of range, or the film cannot be written.
         CopyError (a MienError): no codec of this container holds such frames.
         NoFrameError (a MienError): no frame was written that could be decoded.
-        SparedError (a MienError): something came to be at the path; the message says where the film is.
+        SparedError (a MienError): a file appeared at the path; the message says where the film is.
     """
     check_film(path)
     if not SLOWEST <= rate <= FASTEST:
