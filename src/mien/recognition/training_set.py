@@ -19,7 +19,7 @@ from mien.errors import MienError
 from mien.files import atomic_folder, refuse_inputs
 from mien.progress import progress
 from mien.recognition.detection import Detector, cut
-from mien.recognition.pictures import read
+from mien.recognition.pictures import read_photo
 from mien.recognition.time_limit import OverdueError, Say, TimedProcess, Work
 from mien.text import safe_stem
 
@@ -151,20 +151,21 @@ class _Cutter:
 
     def _cut_faces(self, entries: Entries, path: str, detector: Detector) -> Cuts:
         where = entries.where(path)
-        more: list[bool] = []
         try:
-            picture = read(entries.read(path, LARGEST_PHOTO), where, more=lambda: more.append(True))
-            detections = detector.detect(picture)
+            photo = read_photo(entries.read(path, LARGEST_PHOTO), where)
+            detections = detector.detect(photo.pixels)
         except MienError as error:
             return [], str(error), False
         if not detections:
-            return [], f"{where}: no face was found", bool(more)
+            return [], f"{where}: no face was found", photo.first_of_several
         if self.which == "only" and len(detections) > 1:
-            return [], f"{where}: {len(detections)} faces, and the folder tells the look of one", bool(more)
+            reason = f"{where}: {len(detections)} faces, and the folder tells the look of one"
+            return [], reason, photo.first_of_several
         if self.which == "largest":
             detections = [max(detections, key=lambda detection: detection.box[2] * detection.box[3])]
         framed = [detection.framed for detection in detections]
-        return [cut(picture, box, detector.margin, self.size, self.grey) for box in framed], None, bool(more)
+        crops = [cut(photo.pixels, box, detector.margin, self.size, self.grey) for box in framed]
+        return crops, None, photo.first_of_several
 
 
 def _prepare_cutting(say: Say, cutter: _Cutter) -> tuple[None, Work]:

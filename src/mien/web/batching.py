@@ -21,7 +21,7 @@ import numpy as np
 from mien.errors import MienError
 from mien.recognition.detection import Detection, Detector, SideBySide
 from mien.recognition.detectors import WholePicture
-from mien.recognition.pictures import read
+from mien.recognition.pictures import read_photo
 from mien.recognition.recognizer import Recognizer, SearchedPicture, search_pictures
 from mien.recognition.results import Recognition
 from mien.web.uploads import Upload
@@ -57,16 +57,17 @@ class BatchRecognizer(Recognizer):
 
     def search(self, upload: Upload, detector: Detector) -> SearchedPicture:
         """Decodes a picture, finds its faces and cuts them out; what is wrong with it stands in its record."""
-        more: list[bool] = []
         try:
-            pixels = read(upload.data, upload.name, more=lambda: more.append(True))
+            photo = read_photo(upload.data, upload.name)
         except MienError as error:
             return SearchedPicture(Recognition(upload.name, "error", str(error)))
         except MemoryError:
             reason = f"{upload.name}: needs more memory than there is left; make it smaller"
             return SearchedPicture(Recognition(upload.name, "error", reason))
-        (picture,) = search_pictures([pixels], detector, self.engine, "rgb" if pixels.ndim == 3 else "gray")
-        return replace(picture, record=replace(picture.record, input=upload.name, first_of_several=bool(more)))
+        color = "rgb" if photo.pixels.ndim == 3 else "gray"
+        (picture,) = search_pictures([photo.pixels], detector, self.engine, color)
+        several = photo.first_of_several
+        return replace(picture, record=replace(picture.record, input=upload.name, first_of_several=several))
 
     def read(self, pictures: Sequence[SearchedPicture]) -> list[Recognition]:
         """Reads the faces of pictures in one batch.
