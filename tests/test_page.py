@@ -676,6 +676,23 @@ def test_the_camera_is_read_once_at_a_time_and_its_end_is_told(chromium: Any, se
     browser.close()
 
 
+def test_a_camera_that_opens_after_it_was_given_up_is_closed(browser: Any, service: str, astronaut: bytes) -> None:
+    with opened(browser, service, "server") as (page, _):
+        page.evaluate("""() => {
+            const stream = document.createElement("canvas").captureStream();
+            window.cameraTrack = stream.getTracks()[0];
+            navigator.mediaDevices.getUserMedia = () => new Promise((open) => (window.openCamera = () => open(stream)));
+            HTMLMediaElement.prototype.play = () => Promise.reject(new Error("it shows nothing"));
+        }""")
+        page.click("#use-camera")
+        page.click("#start-camera")
+        helpers.wait_until(page, lambda: page.evaluate("Boolean(window.openCamera)"))
+        choose(page, file("astronaut.png", astronaut, "image/png"))
+        page.evaluate("window.openCamera()")
+        helpers.wait_until(page, lambda: page.evaluate("window.cameraTrack.readyState") == "ended")
+        assert not page.is_visible("#problem")
+
+
 def test_without_a_reader_the_camera_does_not_start(browser: Any, service: str) -> None:
     context = browser.new_context()
     page = context.new_page()

@@ -181,7 +181,7 @@ async function startCamera() {
 
 /** Ends a camera that cannot go on, unless something else was asked for meanwhile. */
 function loseCamera(current, title, reason) {
-  if (camera !== current) return;
+  if (camera !== current) return current.stop(); // it may have been opened after it was stopped
   stopCamera();
   showProblem(title, reason);
 }
