@@ -680,7 +680,7 @@ def test_threshold_and_confidence_are_tried_on_the_clean_part_too(tmp_path: Path
     assert metrics["ece_by_chance_clean"] == ece_by_chance(evaluation.probabilities[~twins])
     write_report(tmp_path / "out", evaluation)
     text = re.sub(r"[ \n]+", " ", page_of(tmp_path / "out").text)
-    assert "On the pictures without a twin it may be one, as far as these pictures tell: its mean confidence" in text
+    assert "of cases. On the pictures without a twin it may be one, as far as these pictures tell: its mean" in text
     assert "there is 73.3\u202f%, its accuracy 75.0\u202f%, and they differ by 1.7 points, for" in text
     assert "75.0\u202f% of these are right; of the pictures without a twin 88.9\u202f% reach it, 75.0" in text
     assert "Whatever else this page shows is of the whole split" in text
