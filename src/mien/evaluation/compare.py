@@ -167,7 +167,6 @@ def _clean(first: Evaluation, second: Evaluation) -> dict[str, Any] | None:
 
 def pairs_text(pairs: Sequence[dict[str, Any]]) -> str:
     """``paired_tests`` as lines of text; several pairs come with the p that holds for all (Bonferroni)."""
-    count = len(pairs)
     lines = ["McNemar's test of each pair, over pictures: it says nothing of other seeds."]
     for pair in pairs:
         clean = pair["clean"]
@@ -176,7 +175,7 @@ def pairs_text(pairs: Sequence[dict[str, Any]]) -> str:
         about = "about " if clean and clean["approximate"] else ""
         of_clean = f"{about}{clean['n']:,} pictures: {_counts_text(clean)}" if clean else "not known for both"
         lines.append(f"{first} against {second}, strictly clean, {of_clean}")
-    if count > 1:
+    if (count := len(pairs)) > 1:
         lines.append(
             f"These are {count} pairs, and p is not corrected for their number: at .05 in all, in one part, a "
             f"p below {0.05 / count:.2g} holds (Bonferroni)."

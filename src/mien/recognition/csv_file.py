@@ -173,12 +173,11 @@ def csv_table(
         written_bytes = 0
         is_begun = False
 
-        def write(values: list[dict[str, Any]]) -> None:
+        def write(lines: str) -> None:
             # The rows of a record are written in one piece: after Ctrl-C or on a full disk, all are there or none.
             nonlocal written_bytes
-            text = "\ufeff" if byte_order_mark and not written_bytes else ""
-            text += csv_lines(header, values)
-            data = memoryview(text.encode("utf-8", "backslashreplace"))
+            mark = "\ufeff" if byte_order_mark and not written_bytes else ""
+            data = memoryview((mark + lines).encode("utf-8", "backslashreplace"))
             try:
                 while data:
                     data = data[file.write(data) :]
@@ -197,7 +196,7 @@ def csv_table(
                 written_bytes = file.seek(former.end if former is not None else 0)
                 file.truncate()
             if not written_bytes:
-                write([dict(zip(header, header, strict=True))])
+                write(csv_header(header))
 
         def add(record: Record) -> None:
             values = [row if digits is None else _rounded(row, digits) for row in rows(record)]
@@ -205,7 +204,7 @@ def csv_table(
                 if former is not None:
                     former.compare(path, values[0])
                 begin()
-            write(values)
+            write(csv_lines(header, values))
 
         if not os.fstat(file.fileno()).st_size:
             begin()  # at once, for those who follow a pipe
@@ -217,6 +216,11 @@ def csv_table(
         finally:
             if not is_begun:
                 begin()
+
+
+def csv_header(header: Sequence[str]) -> str:
+    """Returns the names of the columns as a line of CSV."""
+    return csv_lines(header, [dict(zip(header, header, strict=True))])
 
 
 def csv_lines(header: Sequence[str], values: Iterable[dict[str, Any]]) -> str:

@@ -17,7 +17,7 @@ from PIL import Image
 
 from mien.errors import MienError
 from mien.files import atomic_file
-from mien.recognition.csv_file import csv_lines, csv_table
+from mien.recognition.csv_file import csv_header, csv_lines, csv_table
 from mien.recognition.faces import MOST_IN_REPR, Record
 from mien.recognition.faces import Box as Box
 from mien.recognition.faces import Face as Face
@@ -103,7 +103,7 @@ class Tables:
         records, names = self._read()
         if path is None:
             header = columns(names)
-            lines = [csv_lines(header, [dict(zip(header, header, strict=True))])]
+            lines = [csv_header(header)]
             with self._until_stopped():
                 for record in records:
                     lines.append(csv_lines(header, rows(record)))
