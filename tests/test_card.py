@@ -96,10 +96,18 @@ def test_scores_come_with_split_interval_and_clean_part() -> None:
 
 
 def test_each_class_and_each_change_has_its_row() -> None:
-    text = card(record())
-    assert "| angry | - | 0.0% | 0.0% | 1 |" in text and "| happy | 100.0% | 100.0% | 100.0% | 1 |" in text
+    measured = record()
+    text = card(measured)
+    assert "| angry | - | 0.0% (0.0% to 97.5%) | 0.0% (0.0% to 97.5%) | 1 |" in text
+    all_right = "100.0% (2.5% to 100.0%)"
+    assert f"| happy | {all_right} | {all_right} | {all_right} | 1 |" in text
     assert "| none | as they are | 85.00% | +0.0 |" in text
-    assert "| dark | at half the brightness | 80.00% | -5.0 |" in text
+    assert "| dark | at half the brightness | 80.00% | -5.0 |" in text, "a record of before has no intervals"
+    for row in measured["release"]["robustness"]["rows"]:
+        row |= {"difference": row["accuracy"] - 0.85, "difference_ci95": [-0.061, -0.039]}
+    text = card(measured)
+    assert "| none | as they are | 85.00% | +0.0 |" in text
+    assert "| dark | at half the brightness | 80.00% | -5.0 (-6.1 to -3.9) |" in text
 
 
 def test_each_run_has_its_row_and_gaps_are_marked() -> None:

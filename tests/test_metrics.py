@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,10 +14,12 @@ from sklearn.metrics import balanced_accuracy_score, f1_score
 from mien.evaluation.calibration import accuracy_interval
 from mien.evaluation.metrics import (
     accuracy_and_macro_f1,
+    class_intervals,
     classification_report_text,
     ece_by_chance,
     mcnemar,
     most_confused,
+    paired_difference,
     reliability,
     score,
     surest_mistakes,
@@ -36,6 +39,10 @@ def many(count: int = 3589, classes: int = 7, seed: int = 0) -> tuple[np.ndarray
     return weights / weights.sum(axis=1, keepdims=True), labels
 
 
+def without_intervals(of_class: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in of_class.items() if key != "ci95"}
+
+
 def test_two_classes_by_hand() -> None:
     scores = score(certain([0, 1, 1, 1], 2), np.array([0, 0, 1, 1]), ("sad", "happy"))
     assert scores["n"] == 4
@@ -44,7 +51,8 @@ def test_two_classes_by_hand() -> None:
     assert scores["macro_f1"] == pytest.approx((2 / 3 + 4 / 5) / 2)
     assert scores["confusion"] == [[1, 1], [0, 2]]
     assert scores["names"] == ["sad", "happy"]
-    assert scores["per_class"]["sad"] == {"precision": 1.0, "recall": 0.5, "f1": pytest.approx(2 / 3), "support": 2}
+    sad = {"precision": 1.0, "recall": 0.5, "f1": pytest.approx(2 / 3), "support": 2}
+    assert without_intervals(scores["per_class"]["sad"]) == sad
     assert scores["per_class"]["happy"]["precision"] == pytest.approx(2 / 3)
 
 
@@ -106,15 +114,17 @@ def test_classes_without_pictures_are_left_out_of_the_means() -> None:
     scores = score(certain([0, 1, 1, 2], 4), np.array([0, 0, 1, 1]), ("a", "b", "c", "d"))
     assert scores["balanced_accuracy"] == pytest.approx((1 / 2 + 1 / 2) / 2)
     assert scores["macro_f1"] == pytest.approx((2 / 3 + 2 / 4) / 2)
-    assert scores["per_class"]["c"] == {"precision": 0.0, "recall": None, "f1": None, "support": 0}
-    assert scores["per_class"]["d"] == {"precision": None, "recall": None, "f1": None, "support": 0}
+    unknown = {"precision": None, "recall": None, "f1": None}
+    assert without_intervals(scores["per_class"]["c"]) == {**unknown, "precision": 0.0, "support": 0}
+    assert scores["per_class"]["d"] == {**unknown, "support": 0, "ci95": unknown}
     assert "NaN" not in json.dumps(scores, allow_nan=False)
     assert accuracy_and_macro_f1(np.array([0, 1, 1, 2]), np.array([0, 0, 1, 1]), 4)[1] == scores["macro_f1"]
 
 
 def test_a_class_that_is_never_read_counts_as_zero() -> None:
     scores = score(certain([0, 0], 2), np.array([0, 1]), ("a", "b"))
-    assert scores["per_class"]["b"] == {"precision": None, "recall": 0.0, "f1": 0.0, "support": 1}
+    never_read = {"precision": None, "recall": 0.0, "f1": 0.0, "support": 1}
+    assert without_intervals(scores["per_class"]["b"]) == never_read
     assert scores["macro_f1"] == pytest.approx((2 / 3 + 0) / 2)
 
 
@@ -137,6 +147,36 @@ def test_few_pictures_that_are_all_right_are_no_certainty() -> None:
     assert wrong["accuracy"] == pytest.approx(accuracy_interval(0, 5))
     assert wrong["balanced_accuracy"] == wrong["macro_f1"] == pytest.approx(accuracy_interval(0, 2))
     assert json.loads(json.dumps(wrong)) == wrong
+
+
+def test_each_class_has_the_interval_of_its_share_of_pictures() -> None:
+    """Of 400 pictures of a class 300 are right, of 50 of another 10: both intervals are those of a binomial share."""
+    (common, rare) = class_intervals(np.array([[300, 100], [40, 10]]), resamples=4000)
+    for interval, share, count in ((common, 0.75, 400), (rare, 0.2, 50)):
+        half_width = 1.96 * math.sqrt(share * (1 - share) / count)
+        assert interval["recall"] == pytest.approx([share - half_width, share + half_width], abs=0.012)
+    half_width = 1.96 * math.sqrt(300 * 40 / 340**3)
+    assert common["precision"] == pytest.approx([300 / 340 - half_width, 300 / 340 + half_width], abs=0.01)
+    assert rare["f1"] is not None and 0 < rare["f1"][0] < 20 / 160 < rare["f1"][1] < 0.25
+
+
+def test_interval_of_a_class_equals_that_of_drawing_pictures_one_by_one() -> None:
+    probabilities, labels = many(300, 3)
+    predictions = probabilities.argmax(axis=1)
+    rng = np.random.default_rng(1)
+    draws = [rng.integers(0, 300, 300) for _ in range(1000)]
+    values = [f1_score(labels[draw], predictions[draw], average=None)[2] for draw in draws]
+    interval = score(probabilities, labels, ("a", "b", "c"))["per_class"]["c"]["ci95"]["f1"]
+    assert interval == pytest.approx(np.percentile(values, [2.5, 97.5]), abs=0.012)
+
+
+def test_a_class_that_is_all_right_or_all_wrong_is_no_certainty() -> None:
+    all_right, all_wrong = class_intervals(np.array([[5, 0], [3, 0]]))
+    assert all_right["recall"] == pytest.approx(accuracy_interval(5, 5))
+    assert all_wrong["recall"] == all_wrong["f1"] == pytest.approx(accuracy_interval(0, 3))
+    assert all_wrong["precision"] is None
+    (_, never_labelled) = class_intervals(np.array([[5, 2], [0, 0]]))
+    assert never_labelled == {"precision": pytest.approx(accuracy_interval(0, 2)), "recall": None, "f1": None}
 
 
 def test_interval_equals_that_of_drawing_pictures_one_by_one() -> None:
@@ -197,6 +237,27 @@ def test_mcnemar_by_hand() -> None:
     assert mcnemar(*pair(7, 0, 0, 1)) == {"b": 0, "c": 0, "p": 1.0}
     with pytest.raises(ValueError, match="twice"):
         mcnemar(np.array([True]), np.array([True, False]))
+
+
+def test_paired_difference_by_hand() -> None:
+    result = paired_difference(*pair(40, 12, 3, 45))
+    # Agresti and Min (2005): 12.5 and 3.5 of 102 pictures.
+    centre, half_width = 9 / 102, 1.96 * math.sqrt(16 - 81 / 102) / 102
+    assert result["difference"] == 0.09
+    assert result["ci95"] == pytest.approx([centre - half_width, centre + half_width])
+    low, high = paired_difference(*pair(5, 0, 0, 0))["ci95"]
+    assert low == -high < 0, "equal answers on few pictures are no certainty"
+    assert paired_difference(*pair(0, 2, 0, 0))["ci95"][1] <= 1
+    with pytest.raises(ValueError, match="twice"):
+        paired_difference(np.array([True]), np.array([True, False]))
+
+
+def test_paired_difference_holds_what_it_promises() -> None:
+    """Of 2,000 pairs of classifiers that differ by 3 points, 95 % have the 3 points in their interval."""
+    generator = np.random.default_rng(0)
+    cells = generator.multinomial(400, [0.6, 0.12, 0.09, 0.19], 2000)
+    inside = [low <= 0.03 <= high for low, high in (paired_difference(*pair(*row))["ci95"] for row in cells)]
+    assert np.mean(inside) == pytest.approx(0.95, abs=0.015)
 
 
 def test_report_text_has_four_digits_and_names_what_is_absent() -> None:

@@ -822,10 +822,16 @@ def test_models_are_paired_on_what_neither_knows_from_training_too() -> None:
     )
     (pair,) = paired_tests([first, second])
     assert (pair["b"], pair["c"], pair["p"]) == (4, 0, 0.125)
-    assert pair["clean"] == {"n": 3, "b": 1, "c": 0, "p": 1.0, "approximate": False}
+    assert {name: pair["clean"][name] for name in ("n", "b", "c", "p", "approximate")} == {
+        "n": 3, "b": 1, "c": 0, "p": 1.0, "approximate": False,
+    }  # fmt: skip
+    assert (pair["difference"], pair["clean"]["difference"]) == (4 / 6, 1 / 3)
+    low, high = (100 * bound for bound in pair["ci95"])
     assert pairs_text([pair]).splitlines()[1:] == [
-        "a against b, whole: only the first is right on 4, only the second on 0, p = 0.12",
-        "a against b, strictly clean, 3 pictures: only the first is right on 1, only the second on 0, p = 1",
+        f"a against b, whole: +66.67 points ({low:+.2f} to {high:+.2f}); only the first is right on 4, only the second "
+        "on 0, p = 0.12",
+        "a against b, strictly clean, 3 pictures: +33.33 points (-32.59 to +72.59); only the first is right on 1, only "
+        "the second on 0, p = 1",
     ]
     (pair,) = paired_tests([dataclasses.replace(first, approximate=True), second])
     assert pair["clean"]["approximate"] and "strictly clean, about 3 pictures" in pairs_text([pair])
@@ -840,14 +846,15 @@ def test_models_are_paired_picture_by_picture() -> None:
         evaluate(Fixed(NAMES, logits(predictions)), data, "test", training=None, model=name)
         for name, predictions in class_predictions.items()
     ]
-    assert paired_tests(evaluations) == [
-        {"models": ["a", "b"], "b": 1, "c": 0, "p": 1.0, "clean": None},
-        {"models": ["a", "c"], "b": 3, "c": 0, "p": 0.25, "clean": None},
-        {"models": ["b", "c"], "b": 3, "c": 1, "p": 0.625, "clean": None},
+    pairs = paired_tests(evaluations)
+    assert [{key: value for key, value in pair.items() if key != "ci95"} for pair in pairs] == [
+        {"models": ["a", "b"], "b": 1, "c": 0, "p": 1.0, "difference": 0.25, "clean": None},
+        {"models": ["a", "c"], "b": 3, "c": 0, "p": 0.25, "difference": 0.75, "clean": None},
+        {"models": ["b", "c"], "b": 3, "c": 1, "p": 0.625, "difference": 0.5, "clean": None},
     ]
     average_evaluation = average(evaluations)
     text = pairs_text(paired_tests([*evaluations, average_evaluation]))
-    assert "a against c, whole: only the first is right on 3, only the second on 0, p = 0.25\n" in text
+    assert re.search(r"a against c, whole: \+75.00 points .*; only the first is right on 3, .* 0, p = 0.25\n", text)
     assert "a against c, strictly clean, not known for both\n" in text
     assert "These are 6 pairs, and p is not corrected for their number: at .05 in all, in one part, a p" in text
     assert "p below 0.0083 holds (Bonferroni)" in text

@@ -9,6 +9,7 @@ import pytest
 from conftest import synthetic_faces
 
 from mien.errors import MienError
+from mien.evaluation.metrics import paired_difference
 from mien.evaluation.robustness import CHANGES, changed, robustness
 
 
@@ -73,6 +74,9 @@ def test_rows_tell_what_a_change_costs() -> None:
     assert rows["none"]["accuracy"] == 1.0 and rows["coarse"]["accuracy"] == 1.0
     # Halved, 60, 120 and 180 are 30, 60 and 90: the first two read as calm, the last as calm or glad.
     assert rows["dark"]["accuracy"] == pytest.approx(1 / 3)
+    assert rows["none"]["difference"] == 0 and rows["dark"]["difference"] == pytest.approx(-2 / 3)
+    expected = paired_difference(np.arange(30) < 10, np.ones(30, bool))["ci95"]
+    assert rows["dark"]["difference_ci95"] == pytest.approx(expected)
 
 
 def test_answers_that_are_no_numbers_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

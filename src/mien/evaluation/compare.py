@@ -12,7 +12,7 @@ import numpy as np
 
 from mien.errors import MienError
 from mien.evaluation.evaluate import Evaluation, Scaling, score_parts
-from mien.evaluation.metrics import mcnemar
+from mien.evaluation.metrics import mcnemar, paired_difference
 from mien.labels import canonical, positions
 
 T = TypeVar("T", int, float)
@@ -144,15 +144,19 @@ def paired_tests(evaluations: Sequence[Evaluation]) -> list[dict[str, Any]]:
         evaluations: of the same pictures in the same order.
 
     Returns:
-        For each pair in order: ``models`` (two); ``b``, ``c`` and ``p`` of ``mien.evaluation.metrics.mcnemar`` on the
-        whole split; and ``clean``: the same on the ``n`` pictures without a twin in the training of either model, and
-        ``approximate``, true if a twin was detected by sketches. ``clean`` is null if the twins of a model are unknown
-        or no picture is left.
+        For each pair in order: ``models`` (two); ``b``, ``c`` and ``p`` of ``mien.evaluation.metrics.mcnemar`` and
+        ``difference`` and ``ci95`` of ``paired_difference`` on the whole split; and ``clean``: the same on the ``n``
+        pictures without a twin in the training of either model, and ``approximate``, true if a twin was detected by
+        sketches. ``clean`` is null if the twins of a model are unknown or no picture is left.
     """
     return [
-        {"models": [first.model, second.model], **mcnemar(first.right, second.right), "clean": _clean(first, second)}
+        {"models": [first.model, second.model], **_paired(first.right, second.right), "clean": _clean(first, second)}
         for first, second in combinations(evaluations, 2)
     ]
+
+
+def _paired(right_a: np.ndarray, right_b: np.ndarray) -> dict[str, Any]:
+    return {**mcnemar(right_a, right_b), **paired_difference(right_a, right_b)}
 
 
 def _clean(first: Evaluation, second: Evaluation) -> dict[str, Any] | None:
@@ -161,7 +165,7 @@ def _clean(first: Evaluation, second: Evaluation) -> dict[str, Any] | None:
     rows = ~(first.twins | second.twins)
     if not rows.any():
         return None
-    counts = mcnemar(first.right[rows], second.right[rows])
+    counts = _paired(first.right[rows], second.right[rows])
     return {"n": int(rows.sum()), **counts, "approximate": first.approximate or second.approximate}
 
 
@@ -184,7 +188,11 @@ def pairs_text(pairs: Sequence[dict[str, Any]]) -> str:
 
 
 def _counts_text(test: dict[str, Any]) -> str:
-    return f"only the first is right on {test['b']:,}, only the second on {test['c']:,}, p = {test['p']:.2g}"
+    low, high = (100 * bound for bound in test["ci95"])
+    return (
+        f"{100 * test['difference']:+.2f} points ({low:+.2f} to {high:+.2f}); only the first is right on "
+        f"{test['b']:,}, only the second on {test['c']:,}, p = {test['p']:.2g}"
+    )
 
 
 def _spread(scores: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -99,7 +99,8 @@ def score(
     recall and F1, and a class that is never predicted has null for precision. ``nll`` is
     ``negative_log_likelihood``. ``ci95`` is the percentile bootstrap over pictures (Efron 1979). If all pictures are
     read right, or none is, the bootstrap has no width: ``ci95`` is then the interval of Clopper and Pearson (1934), of
-    all pictures for accuracy, and of the smallest class, which is wider, for the means over classes.
+    all pictures for accuracy, and of the smallest class, which is wider, for the means over classes. The ``ci95`` of
+    each class is ``class_intervals``.
 
     Args:
         probabilities: float64 [N, C], rows that sum to 1.
@@ -115,30 +116,24 @@ def score(
     Raises:
         ValueError: shapes, values or names do not fit together.
     """
-    from sklearn.metrics import precision_recall_fscore_support
-
     _check(probabilities, labels, names)
     predictions = probabilities.argmax(axis=1)
     counts = confusion_counts(predictions, labels, len(names))
-    precision, recall, f1, support = precision_recall_fscore_support(
-        labels, predictions, labels=np.arange(len(names)), zero_division=np.nan
-    )
-    has_pictures = support > 0
-    f1 = np.where(has_pictures, f1, np.nan)
+    of_classes, support = _class_scores(counts), counts.sum(axis=1)
+    intervals = class_intervals(counts, seed=seed, resamples=resamples)
     return {
         "n": len(labels),
         "accuracy": float((predictions == labels).mean()),
-        "balanced_accuracy": float(recall[has_pictures].mean()),
-        "macro_f1": float(f1[has_pictures].mean()),
+        "balanced_accuracy": float(np.nanmean(of_classes["recall"])),
+        "macro_f1": float(np.nanmean(of_classes["f1"])),
         "ece": reliability(probabilities, labels).ece,
         "nll": negative_log_likelihood(probabilities, labels),
         "ci95": _intervals(counts, seed, resamples),
         "per_class": {
             name: {
-                "precision": _number(precision[index]),
-                "recall": _number(recall[index]),
-                "f1": _number(f1[index]),
+                **{key: _number(values[index]) for key, values in of_classes.items()},
                 "support": int(support[index]),
+                "ci95": intervals[index],
             }
             for index, name in enumerate(names)
         },
@@ -175,6 +170,28 @@ def mcnemar(right_a: np.ndarray, right_b: np.ndarray) -> dict[str, Any]:
         raise ValueError(f"right_a {right_a.shape} and right_b {right_b.shape}: expected [N] twice")
     b, c = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
     return {"b": b, "c": c, "p": float(binomtest(b, b + c).pvalue) if b + c else 1.0}
+
+
+def paired_difference(right_a: np.ndarray, right_b: np.ndarray) -> dict[str, Any]:
+    """How many more pictures the first of two classifiers reads right, as a share of the same pictures.
+
+    Args:
+        right_a: bool [N], which pictures the first classifies correctly.
+        right_b: bool [N], which pictures the second classifies correctly.
+
+    Returns:
+        ``difference`` in [-1, 1], positive if the first is better, and ``ci95``, its interval for matched pairs, Wald's
+        with half a picture added to each cell (Agresti and Min 2005, Statistics in Medicine 24:729).
+
+    Raises:
+        ValueError: the arrays differ in shape.
+    """
+    counts = mcnemar(right_a, right_b)
+    gained, lost, pictures = counts["b"] + 0.5, counts["c"] + 0.5, len(right_a) + 2
+    centre = (gained - lost) / pictures
+    half = 1.96 * np.sqrt(gained + lost - (gained - lost) ** 2 / pictures) / pictures
+    difference = (counts["b"] - counts["c"]) / len(right_a)
+    return {"difference": difference, "ci95": [max(-1.0, float(centre - half)), min(1.0, float(centre + half))]}
 
 
 def confusion_counts(predictions: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
@@ -257,20 +274,71 @@ def surest_mistakes(probabilities: np.ndarray, labels: np.ndarray, k: int = 12) 
     return wrong[np.argsort(-confidence[wrong], kind="stable")][:k]
 
 
+def class_intervals(
+    confusion: np.ndarray, *, seed: int = 0, resamples: int = 1000
+) -> list[dict[str, list[float] | None]]:
+    """The intervals of precision, recall and F1 of each class, at 95 %, by the bootstrap over pictures.
+
+    A score of 0 or 1 has no width in the bootstrap: its interval is that of Clopper and Pearson (1934), of the pictures
+    that were predicted as the class for precision, and of those with its label for recall and F1.
+
+    Args:
+        confusion: int64 [C, C], rows are the true classes, columns the predicted ones; at least one picture.
+        seed: of the bootstrap.
+        resamples: number of bootstrap samples.
+
+    Returns:
+        For each class ``precision``, ``recall`` and ``f1``, each [low, high]; None if the score is undefined.
+    """
+    labelled, predicted = confusion.sum(axis=1), confusion.sum(axis=0)
+    pictures = {"precision": predicted, "recall": labelled, "f1": labelled}
+    drawn = _class_scores(_drawn(confusion, seed, resamples))
+    intervals: list[dict[str, list[float] | None]] = [{} for _ in confusion]
+    for name, values in _class_scores(confusion).items():
+        for index, value in enumerate(values):
+            if np.isnan(value):
+                bounds = None
+            elif value in (0, 1):
+                bounds = _without_width(bool(value), pictures[name][index])
+            else:
+                bounds = np.nanpercentile(drawn[name][:, index], [2.5, 97.5]).tolist()
+            intervals[index][name] = bounds
+    return intervals
+
+
+def _class_scores(confusions: np.ndarray) -> dict[str, np.ndarray]:
+    """Precision, recall and F1, each float64 [..., C], of confusion counts [..., C, C]; NaN if undefined."""
+    labelled, predicted = confusions.sum(axis=-1), confusions.sum(axis=-2)
+    hits = np.diagonal(confusions, axis1=-2, axis2=-1)
+    totals = {"precision": (hits, predicted), "recall": (hits, labelled), "f1": (2 * hits, labelled + predicted)}
+    missing = {"precision": predicted == 0, "recall": labelled == 0, "f1": labelled == 0}
+    return {
+        name: np.where(missing[name], np.nan, part / np.maximum(total, 1)) for name, (part, total) in totals.items()
+    }
+
+
+def _drawn(counts: np.ndarray, seed: int, resamples: int) -> np.ndarray:
+    """Bootstrap samples of confusion counts [C, C], int64 [resamples, C, C]."""
+    # Drawing N pictures with replacement draws the cells of the confusion matrix from a multinomial distribution.
+    total = counts.sum()
+    draws = np.random.default_rng(seed).multinomial(total, counts.ravel() / total, size=resamples)
+    return draws.reshape(resamples, *counts.shape)
+
+
+def _without_width(all_right: bool, pictures: int) -> list[float]:
+    """The interval of Clopper and Pearson (1934) at 95 % if all of so many pictures are right, or none is."""
+    bound = float(0.025 ** (1 / pictures))
+    return [bound, 1.0] if all_right else [0.0, 1 - bound]
+
+
 def _intervals(counts: np.ndarray, seed: int, resamples: int) -> dict[str, list[float]]:
     """Percentile intervals of the scores, each [low, high] at 95 %, from bootstrap samples of the confusion counts."""
-    # Drawing N pictures with replacement draws the cells of the confusion matrix from a multinomial distribution.
     total, hits, support = counts.sum(), np.trace(counts), counts.sum(axis=1)
     if hits in (0, total):  # every sample would be the same, which is no certainty
-        fewest = support[support > 0].min()
-
-        def bounds(pictures: int) -> list[float]:
-            bound = 0.025 ** (1 / pictures)
-            return [float(bound), 1.0] if hits else [0.0, float(1 - bound)]
-
-        return {"accuracy": bounds(total), **dict.fromkeys(("balanced_accuracy", "macro_f1"), bounds(fewest))}
-    draws = np.random.default_rng(seed).multinomial(total, counts.ravel() / total, size=resamples)
-    means = _means(draws.reshape(resamples, *counts.shape))
+        of_smallest = _without_width(bool(hits), support[support > 0].min())
+        of_all = _without_width(bool(hits), total)
+        return {"accuracy": of_all, **dict.fromkeys(("balanced_accuracy", "macro_f1"), of_smallest)}
+    means = _means(_drawn(counts, seed, resamples))
     return {name: np.percentile(values, [2.5, 97.5]).tolist() for name, values in means.items()}
 
 

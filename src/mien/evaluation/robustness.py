@@ -19,7 +19,7 @@ from mien.data.faces import FaceSet
 from mien.data.images import gaussian_blur
 from mien.errors import NO_NUMBERS, MienError
 from mien.evaluation.evaluate import Reads
-from mien.evaluation.metrics import accuracy_and_macro_f1
+from mien.evaluation.metrics import accuracy_and_macro_f1, paired_difference
 
 Change = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 """Changes a picture, uint8 [S, S] or [S, S, 3], to one of the same shape; takes its own random numbers."""
@@ -116,21 +116,37 @@ def robustness(
         batch_size: pictures per forward pass.
 
     Returns:
-        One row per change, first the unchanged pictures as ``none``: ``change``, ``how``, ``accuracy``, ``macro_f1``.
+        One row per change, first the unchanged pictures as ``none``: ``change``, ``how``, ``accuracy``, ``macro_f1``,
+        and the difference in accuracy from the unchanged ones as ``difference`` and ``difference_ci95``
+        (``mien.evaluation.metrics.paired_difference``).
 
     Raises:
         MienError: the data has no such split or a class that the classifier does not know.
     """
     part = faces.part(split)
     labels = part.labels_in(classifier.names)
-    rows = []
+    rows: list[dict[str, Any]] = []
+    unchanged = np.zeros(0, bool)
     for name, (how, change) in {"none": ("as they are", _same), **CHANGES}.items():
         images = changed(part.images, change, seed)
         logits = classifier.logits(images, batch_size=batch_size, quiet=True)
         if not np.isfinite(logits).all():
             raise MienError(f"the model answers pictures changed by {name!r} with {NO_NUMBERS}")
-        accuracy, macro_f1 = accuracy_and_macro_f1(logits.argmax(axis=1), labels, len(classifier.names))
-        rows.append({"change": name, "how": how, "accuracy": accuracy, "macro_f1": macro_f1})
+        predictions = logits.argmax(axis=1)
+        right = predictions == labels
+        unchanged = unchanged if rows else right
+        difference = paired_difference(right, unchanged)
+        accuracy, macro_f1 = accuracy_and_macro_f1(predictions, labels, len(classifier.names))
+        rows.append(
+            {
+                "change": name,
+                "how": how,
+                "accuracy": accuracy,
+                "macro_f1": macro_f1,
+                "difference": difference["difference"],
+                "difference_ci95": difference["ci95"],
+            }
+        )
     return rows
 
 

@@ -12,8 +12,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mien.errors import MienError
 from mien.evaluation.calibration import is_fitted
+from mien.evaluation.metrics import class_intervals
 from mien.labels import FER2013
 from mien.text import markdown, markdown_code, portable, portable_command
 
@@ -334,14 +337,18 @@ def _mirrored(scores: Mapping[str, Any], fitted: bool) -> str:
 
 
 def _class_rows(scores: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """Precision, recall, F1 and support of each class; a dash if a number is undefined."""
+    """Precision, recall and F1 of each class with their intervals, and its support; a dash if one is undefined."""
+    intervals = class_intervals(np.array(scores["confusion"]), seed=scores.get("seed", 0))
     return [
         (
             markdown(name),
-            *("-" if values[key] is None else f"{values[key]:.1%}" for key in ("precision", "recall", "f1")),
+            *(
+                "-" if bounds is None else "{:.1%} ({:.1%} to {:.1%})".format(values[key], *bounds)
+                for key, bounds in of_class.items()
+            ),
             f"{values['support']:,}",
         )
-        for name, values in scores["per_class"].items()
+        for (name, values), of_class in zip(scores["per_class"].items(), intervals, strict=True)
     ]
 
 
@@ -387,10 +394,18 @@ def _robustness_rows(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]
             markdown(row["change"]),
             markdown(row["how"]),
             f"{row['accuracy']:.2%}",
-            f"{100 * (row['accuracy'] - rows[0]['accuracy']):+.1f}",
+            f"{100 * (row['accuracy'] - rows[0]['accuracy']):+.1f}{_difference_interval(row)}",
         )
         for row in rows
     ]
+
+
+def _difference_interval(row: Mapping[str, Any]) -> str:
+    """The interval of a difference in points; empty for the unchanged pictures and in a record without intervals."""
+    if row["change"] == "none" or "difference_ci95" not in row:
+        return ""
+    low, high = row["difference_ci95"]
+    return f" ({100 * low:+.1f} to {100 * high:+.1f})"
 
 
 def _data_lines(meta: Mapping[str, Any], scores: Mapping[str, Mapping[str, Any]], other: str | None) -> list[str]:

@@ -135,6 +135,8 @@ class RobustnessModel(BaseModel):
     how: str
     accuracy: float
     macro_f1: float
+    difference: float | None = Field(default=None, description="of accuracy, from the unchanged pictures")
+    difference_ci95: list[float] | None = Field(default=None, description="null if not recorded")
 
 
 class DetectorModel(BaseModel):
