@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 DESCRIPTION = """\
 Scores a classifier on a split and writes a report. With several classifiers, writes a report of each, a table with a
 row for each (models.md, models.tex, models.csv), and a summary with the table and McNemar's test of each pair.
+
 Runs of one recipe, whose settings differ in the seed alone, also get a row with mean and standard deviation.
+
 Each score has two values: on the whole split, and on its clean part, which leaves out the pictures whose photograph is
 also in the model's training data. Without that data, the clean part is estimated from the sketches in the model folder
 and called approximate.

@@ -40,8 +40,11 @@ The picture that is written holds each face, from left to right and in rows of t
 heat map. Colours are scaled to the strongest part of each face: they show where, not how much. Methods: occlusion hides
 squares of the face and reads it again each time; rollout and gradient look into a Vision Transformer, and need torch
 and a model folder that `mien train` wrote; auto is occlusion, which came out best under benchmarks/explanations.py.
+
 With --timeout, a second process reads the photos: it is killed if reading one, or explaining a face, takes longer.
+
 A photo that cannot be read is a line, and the others go on. Files in a folder are never written over.
+
 Exit code 0: written; 3: some photos could not be read; 2: the command is wrong, or its only photo cannot be read or
 holds no face.
 """

@@ -6,6 +6,7 @@ import argparse
 import difflib
 import textwrap
 from collections.abc import Container, Iterable, Sequence
+from itertools import groupby
 from typing import Any, NoReturn
 
 from mien.cli.meaning import meant
@@ -16,33 +17,24 @@ LONGEST_TIMEOUT_S = 86_400
 """Seconds that ``--timeout`` takes at most: a day, which timers of every system can count."""
 
 
+WIDEST = 120
+"""Columns of a description at most: longer lines are hard to read."""
+
+
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Keeps the lines of a description; a narrower terminal gets its sentences anew, and commands as they are."""
+    """Fits the sentences of a description into the terminal; indented lines, such as commands, stay as they are."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
-        paragraphs: list[str] = []
-        last = ""
-        for line in text.splitlines():
-            sentence = line[:1] not in ("", " ") and last[:1] not in ("", " ")
-            # A line that the next word would have made too long goes on; others were ended on purpose.
-            if sentence and len(f"{last} {line.split()[0]}") > SOURCE_WIDTH:
-                paragraphs[-1] += f" {line}"
-            else:
-                paragraphs.append(line)
-            last = line
-        width = min(width, SOURCE_WIDTH)
-        return "\n".join(
-            paragraph if paragraph.startswith(" ") else textwrap.fill(paragraph, width, break_on_hyphens=False)
-            for paragraph in paragraphs
-        )
+        filled: list[str] = []
+        for is_prose, group in groupby(text.splitlines(), lambda line: line[:1] not in ("", " ")):
+            lines = list(group)
+            wrapped = textwrap.wrap(" ".join(lines), min(width, WIDEST), break_on_hyphens=False)
+            filled += wrapped if is_prose else lines
+        return "\n".join(filled)
 
     def _split_lines(self, text: str, width: int) -> list[str]:
         """Lines of the help of an option; no name is broken at a hyphen."""
         return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
-
-
-SOURCE_WIDTH = 120
-"""Longest line of a description in the source."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -50,7 +42,7 @@ class Parser(argparse.ArgumentParser):
 
     Args:
         prog: the command as it is typed.
-        description: what the command does, with examples; line breaks stay.
+        description: what the command does, with examples; a blank line ends a paragraph.
     """
 
     def __init__(self, prog: str, description: str, **options: Any) -> None:

@@ -48,9 +48,12 @@ Examples:
 Pictures are JPEG, PNG, WebP, AVIF, TIFF, BMP, GIF or PPM files of at most 134 million pixels; films are what FFmpeg
 reads. The content of a file decides what it is, not its name. Every picture and every frame gives a record, in order,
 with status ok, no_face or error (it cannot be read).
+
 With --timeout, a second process reads. It is killed if a picture, or the next frame of a film, takes longer: the record
 then has status error, and a new process reads the next input. With this option nothing shares a batch.
+
 In a CSV file no cell is a formula: a path that begins with =, +, - or @ has ./ in front, other text an apostrophe.
+
 Exit code 0: all inputs were read; 3: some or all could not be read, or not copied with boxes; 2: the command is wrong;
 130: Ctrl-C (143: SIGTERM, 129: SIGHUP), and every record printed until then is whole.
 """

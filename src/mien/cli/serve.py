@@ -23,6 +23,7 @@ POST /v1/recognize answers with the records of `mien predict --json`, POST /v1/e
 the shape of deepface; /docs describes all, /metrics counts for Prometheus, /healthz and /readyz are for supervisors.
 Pictures are neither stored nor logged, no URL is fetched, and no other host is asked. SIGTERM finishes the requests in
 flight. Logs are lines of JSON on stderr.
+
 Exit code 0: ended by SIGTERM or Ctrl-C; 1: a worker could not start; 2: a mistake in the command.
 """
 

@@ -100,6 +100,7 @@ def _tolerance(text: str) -> float:
 PACK = """\
 Makes a folder to share from a trained classifier: weights in half precision, their ONNX, and a meta.json with the
 scores of the halved weights, the data, and the runs that the weights came from.
+
 README.md is the model card. With --push the folder is uploaded to the Hugging Face Hub (after `hf auth login`).
 
 Examples:

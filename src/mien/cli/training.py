@@ -18,6 +18,7 @@ from mien.text import shown
 
 TRAIN = """\
 Trains a classifier of facial expressions and writes it to OUT/model.
+
 Every field can stand in a YAML file (--config); the command line wins over it. Recipes that come with Mien have names.
 
 Examples:
@@ -32,6 +33,7 @@ Examples:
   torchrun --nproc_per_node 2 -m mien train --data archive.zip --out runs/two
 
 --dry-run reads the data and the backbone, times a few steps and prints the plan of the run; no run is written.
+
 A switch is on with --tensorboard and off with --no-tensorboard; true and false are taken as well.
 """
 
@@ -67,6 +69,7 @@ Examples:
   torchrun --nproc_per_node 2 -m mien pretrain --data archive.zip --out runs/two
 
 --dry-run reads the data, times a few steps and prints the plan of the run; no run is written.
+
 With --minutes, a resumed run does not repeat the same bits.
 """
 
@@ -93,6 +96,7 @@ Trains networks each without a part of the training pictures, and writes to OUT/
 picture, the probabilities of those that have not seen it. Copies of a photograph stay in one part. The settings are
 those of `mien train`, with --folds and --seeds. Interrupted, the same command goes on where it stopped, if --out names
 the folder.
+
 `mien train --targets OUT/answers.safetensors` learns from the answers.
 
 Examples:

@@ -7,21 +7,20 @@ to be searched, but never while a thread has nothing to do: without load nothing
 
 from __future__ import annotations
 
+import io
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from mien.errors import MienError
 from mien.recognition.detection import Detection, Detector, SideBySide
 from mien.recognition.detectors import WholePicture
-from mien.recognition.pictures import read_photo
 from mien.recognition.recognizer import Recognizer, SearchedPicture, search_pictures
 from mien.recognition.results import Recognition
 from mien.web.uploads import Upload
@@ -52,22 +51,21 @@ class OneThread:
         return detections
 
 
+class _NamedFile(io.BytesIO):
+    """A picture of a request as an open file, whose name stands in its record."""
+
+    def __init__(self, upload: Upload) -> None:
+        super().__init__(upload.data)
+        self.name = upload.name
+
+
 class BatchRecognizer(Recognizer):
     """A ``Recognizer`` whose two halves, the search and the reading, can be called alone."""
 
     def search(self, upload: Upload, detector: Detector) -> SearchedPicture:
         """Decodes a picture, finds its faces and cuts them out; what is wrong with it stands in its record."""
-        try:
-            photo = read_photo(upload.data, upload.name)
-        except MienError as error:
-            return SearchedPicture(Recognition(upload.name, "error", str(error)))
-        except MemoryError:
-            reason = f"{upload.name}: needs more memory than there is left; make it smaller"
-            return SearchedPicture(Recognition(upload.name, "error", reason))
-        color = "rgb" if photo.pixels.ndim == 3 else "gray"
-        (picture,) = search_pictures([photo.pixels], detector, self.engine, color)
-        several = photo.first_of_several
-        return replace(picture, record=replace(picture.record, input=upload.name, first_of_several=several))
+        (picture,) = search_pictures([_NamedFile(upload)], detector, self.engine)
+        return picture
 
     def read(self, pictures: Sequence[SearchedPicture]) -> list[Recognition]:
         """Reads the faces of pictures in one batch.
