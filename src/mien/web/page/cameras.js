@@ -11,9 +11,10 @@ export class Camera {
     this.onLost = onLost;
     this.times = [];
     this.turn = 0; // counts the runs, so that a new one ends the one before
+    this.stopped = false;
   }
 
-  /** Asks for the camera and shows it; rejects with a reason in plain words. */
+  /** Asks for the camera and shows it, unless it was stopped meanwhile; rejects with a reason in plain words. */
   async start() {
     if (!navigator.mediaDevices?.getUserMedia) {
       throw new Error("the camera needs a secure page: open it at localhost or by https");
@@ -24,6 +25,7 @@ export class Camera {
     } catch (error) {
       throw new Error(REASONS[error.name] ?? `the camera cannot be opened (${error.message})`);
     }
+    if (this.stopped) return this.stop(); // while the browser asked the person
     for (const track of this.stream.getTracks()) track.addEventListener("ended", this.onLost);
     this.video.srcObject = this.stream;
     await this.video.play();
@@ -65,6 +67,7 @@ export class Camera {
   }
 
   stop() {
+    this.stopped = true;
     this.pause();
     this.stream?.getTracks().forEach((track) => track.stop());
     this.stream = null;

@@ -169,7 +169,7 @@ async function startCamera() {
   startResult("The camera", "Starting the camera…");
   try {
     await current.start();
-    if (camera !== current) return current.stop();
+    if (camera !== current) return;
     stage.show(video, video.videoWidth, video.videoHeight);
     byId("camera-tools").hidden = false;
     byId("tools").hidden = true;
@@ -181,7 +181,7 @@ async function startCamera() {
 
 /** Ends a camera that cannot go on, unless something else was asked for meanwhile. */
 function loseCamera(current, title, reason) {
-  if (camera !== current) return current.stop(); // it may have been opened after it was stopped
+  if (camera !== current) return;
   stopCamera();
   showProblem(title, reason);
 }
