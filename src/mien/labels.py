@@ -70,7 +70,11 @@ def positions(names: Iterable[str], available: Iterable[str], where: str) -> lis
     order = {canonical(name): index for index, name in enumerate(available)}
     missing = [name for name in names if canonical(name) not in order]
     if missing:
-        raise MienError(f"{where}: no class named {', '.join(missing)}; there is {', '.join(order)}")
+        listed = ", ".join(missing)
+        raise MienError(
+            f"{where}: no class named {listed}; there is {', '.join(order)}; leave the pictures of {listed} out, or "
+            "take a model that knows them"
+        )
     return [order[canonical(name)] for name in names]
 
 
