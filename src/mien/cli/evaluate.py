@@ -61,7 +61,7 @@ def parser() -> Parser:
         default=[],
         type=Path,
         metavar="MODEL",
-        help="a model as above, by the option that `mien predict` has",
+        help="a model as above; `mien predict` has the same option",
     )
     built.add_argument("--data", required=True, metavar="SOURCE", help="archive.zip, a folder, or a FER2013 CSV file")
     built.add_argument(
