@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import json
 import os
@@ -21,6 +22,7 @@ import pytest
 
 import mien
 from mien.cli import COMMANDS, main
+from mien.cli.data import PARSERS as DATA_PARSERS
 from mien.cli.evaluate import report_folders
 from mien.cli.parser import Parser, with_dashes
 from mien.errors import MienError
@@ -158,6 +160,28 @@ def test_help_fits_a_terminal_of_80_columns(
     assert [line for line in long if not line.strip().startswith(("mien ", "[", "curl "))] == [], "commands stay whole"
     assert [line for line in lines if re.search(r"\S-$", line)] == [], "no name is broken at a hyphen"
     assert " ".join(lines_of_help(122)).split() == " ".join(lines).split(), "the words are the same at any width"
+
+
+BY_SETTINGS = ("data", "pretrain", "train", "folds")
+WITH_PARSERS = [*(name for name in COMMANDS if name not in BY_SETTINGS), *(f"data {name}" for name in DATA_PARSERS)]
+
+
+@pytest.mark.parametrize("command", WITH_PARSERS)
+def test_help_of_an_option_ends_with_its_default(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    parsers: list[Parser] = []
+
+    def note(parser: Parser, arguments: Sequence[str]) -> Any:
+        parsers.append(parser)
+        raise SystemExit
+
+    monkeypatch.setattr(Parser, "parse", note)
+    with pytest.raises(SystemExit):
+        main(command.split())
+    (parser,) = parsers
+    for action in parser._actions:
+        default = action.default
+        if action.option_strings and isinstance(default, str | int) and default not in (True, False, argparse.SUPPRESS):
+            assert str(action.help).endswith(f"({default})"), action.option_strings
 
 
 @pytest.mark.parametrize(

@@ -255,7 +255,7 @@ def test_the_page_says_what_a_balance_would_trade(tmp_path: Path) -> None:
             ["class_weights", "logit_adjustment 0.3"],
             "makes such a model",
         ),
-        ({"balance": {"tau": 0.8, "offsets": {}}}, ["mien pack --balance 0.8"], "replaces the one of this model"),
+        ({"balance": {"tau": 0.8, "offsets": {}}}, ["mien pack --balance 0.8"], "replaces the balance of this model"),
     ],
 )
 def test_the_page_says_what_balances_the_answers_already(
@@ -369,7 +369,7 @@ def test_an_average_is_of_its_own_set_if_all_its_models_are() -> None:
     [
         (9.0, 1, "is overconfident"),
         (1.0, 100, "is underconfident"),
-        (1.0, 1, "may be one, as far as these pictures tell"),
+        (1.0, 1, "may be well calibrated, as far as these pictures tell"),
         (math.log(4), 1, "is well calibrated on average"),
     ],
 )
@@ -476,7 +476,10 @@ def test_a_dash_for_precision_is_explained(tmp_path: Path) -> None:
     assert "never predicted" not in page_of(tmp_path / "all").text
     never_sad = evaluate(Fixed(NAMES, logits([0, 1, 0, 0, 0, 1])), faces([0, 1, 2, 0, 1, 2]), "test", training=None)
     write_report(tmp_path / "never", never_sad)
-    assert "A dash: never predicted, so that there is no precision." in page_of(tmp_path / "never").text
+    assert (
+        "A dash means that the expression was never predicted, so it has no precision."
+        in page_of(tmp_path / "never").text
+    )
 
 
 def test_names_of_mistakes_break_after_a_slash(tmp_path: Path) -> None:
@@ -680,10 +683,13 @@ def test_threshold_and_confidence_are_tried_on_the_clean_part_too(tmp_path: Path
     assert metrics["ece_by_chance_clean"] == ece_by_chance(evaluation.probabilities[~twins])
     write_report(tmp_path / "out", evaluation)
     text = re.sub(r"[ \n]+", " ", page_of(tmp_path / "out").text)
-    assert "of cases. On the pictures without a twin it may be one, as far as these pictures tell: its mean" in text
+    assert (
+        "of cases. On the pictures without a twin it may be well calibrated, as far as these pictures tell: its mean"
+        in text
+    )
     assert "there is 73.3\u202f%, its accuracy 75.0\u202f%, and they differ by 1.7 points, for" in text
-    assert "75.0\u202f% of these are right; of the pictures without a twin 88.9\u202f% reach it, 75.0" in text
-    assert "Whatever else this page shows is of the whole split" in text
+    assert "75.0\u202f% of these are right; of the pictures without a twin 88.9\u202f% reach it, and 75.0" in text
+    assert "Everything else on this page is of the whole split" in text
     low, high = (100 * bound for bound in evaluation.clean["ci95"]["accuracy"]) if evaluation.clean else (0, 0)
     (line,) = (line for line in headline(evaluation).splitlines() if line.startswith("  clean: "))
     assert line.startswith(f"  clean: accuracy 75.00% (95 %: {low:.2f} to {high:.2f}), macro-F1 ")

@@ -123,7 +123,7 @@ def test_the_files_hold_the_same_numbers() -> None:
 
 def test_intervals_of_all_or_no_pictures_are_called_what_they_are() -> None:
     first_note = notes([model_row(evaluation(8))])[0]
-    assert "of the whole split where no column says clean" in first_note
+    assert "of the whole split unless a column says clean" in first_note
     assert first_note.endswith("(bootstrap over pictures).")
     for right_count in (0, 9, 10):  # 9: all of the clean part
         rows = [model_row(evaluation(8)), model_row(evaluation(right_count))]

@@ -41,7 +41,7 @@ Commands:
   data        inspect, fetch or draw a data set, or make one of your own photos
   pretrain    make a masked autoencoder from faces, without labels
   train       train a classifier, or go on with one (--resume)
-  folds       answer each training picture by networks that have not seen it
+  folds       answers to training pictures by networks that have not seen them
   evaluate    score one or several classifiers on a split, with a report to read
   predict     read the expressions of faces in photos, films or from a camera
   explain     show which parts of a face an answer depends on
@@ -54,12 +54,12 @@ Commands:
 
 Every command:
   -h, --help     list the options of a command: `mien COMMAND --help`
-  -q, --quiet    print results and errors alone: no progress, no remarks
-  -v, --verbose  tell more: what is used, time taken, warnings of libraries
+  -q, --quiet    print only results and errors: no progress, no remarks
+  -v, --verbose  print more: what is used, time taken, warnings of libraries
   --debug        show the traceback of an error
   -V, --version  print the version
 
-Exit codes: 0 done, 1 a fault of Mien's, 2 a mistake in the command or its
+Exit codes: 0 done, 1 a fault in Mien, 2 a mistake in the command or its
 input, 3 some pictures could not be read, 130 Ctrl-C.
 MIEN_CACHE names the folder of decoded data (by default ~/.cache/mien).
 An answer is a guess about how a face looks, not about what a person feels.

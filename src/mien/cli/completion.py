@@ -93,6 +93,6 @@ def _parsers() -> dict[str, tuple[argparse.ArgumentParser | None, str]]:
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
     """Adds the options of every command."""
-    parser.add_argument("-q", "--quiet", action="store_true", help="print results and errors alone")
-    parser.add_argument("-v", "--verbose", action="store_true", help="tell more")
+    parser.add_argument("-q", "--quiet", action="store_true", help="print only results and errors")
+    parser.add_argument("-v", "--verbose", action="store_true", help="print more")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")

@@ -111,7 +111,7 @@ def crop_parser() -> Parser:
 
     parser = Parser(
         "mien data crop",
-        "Cuts the faces out of photos, a folder a class, and writes them as a set that `mien train` reads.",
+        "Cuts the faces out of photos, one folder per class, and writes them as a set that `mien train` reads.",
     )
     parser.add_argument("source", type=Path, metavar="PHOTOS", help="CLASS/FILE or SPLIT/CLASS/FILE, a folder or a zip")
     parser.add_argument(
@@ -123,7 +123,7 @@ def crop_parser() -> Parser:
         "--faces",
         choices=WHICH,
         default="largest",
-        help="which faces of a photo with several: the largest, all, or none of them (only)",
+        help="faces to take from a photo: the largest, all, or only one, which skips photos with several (largest)",
     )
     add_detector_options(parser, "yunet or yunet:FILE.onnx")
     add_timeout(parser, "a photo")

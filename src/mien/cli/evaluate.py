@@ -61,7 +61,7 @@ def parser() -> Parser:
         default=[],
         type=Path,
         metavar="MODEL",
-        help="a model as above, by the option that `mien predict` has",
+        help="a model as above; `mien predict` has the same option",
     )
     built.add_argument("--data", required=True, metavar="SOURCE", help="archive.zip, a folder, or a FER2013 CSV file")
     built.add_argument(
@@ -76,7 +76,9 @@ def parser() -> Parser:
     )
     built.add_argument("--tta", action=Switch, help="average each picture with its mirror image")
     built.add_argument(
-        "--train-data", metavar="SOURCE", help="the data of the model's training, if its folder does not hold sketches"
+        "--train-data",
+        metavar="SOURCE",
+        help="the data of the model's training, for an exact clean part (the sketches in its folder)",
     )
     built.add_argument(
         "--batch-size", type=whole_number(1), default=256, metavar="N", help="pictures per forward pass (256)"

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mien.recognition.recognizer import Recognizer
 
 DESCRIPTION = """\
-Shows what of each face in photos the answer depends on: orange speaks for the expression, blue against it.
+Shows on which parts of each face in photos the answer depends: orange speaks for the expression, blue against it.
 It explains the network's guess about how a face looks; it tells nothing about what the person feels.
 
 Examples:
@@ -43,7 +43,7 @@ and a model folder that `mien train` wrote; auto is occlusion, which came out be
 
 With --timeout, a second process reads the photos: it is killed if reading one, or explaining a face, takes longer.
 
-A photo that cannot be read is a line, and the others go on. Files in a folder are never written over.
+If a photo cannot be read, a line says so, and the others are explained. Files in a folder are never written over.
 
 Exit code 0: written; 3: some photos could not be read; 2: the command is wrong, or its only photo cannot be read or
 holds no face.
@@ -102,7 +102,7 @@ def parser() -> Parser:
         "if it is there, a folder (explained, a new one)",
     )
     add_reading_options(built)
-    add("--method", default="auto", choices=("auto", "occlusion", "rollout", "gradient"), help="how (auto)")
+    add("--method", default="auto", choices=("auto", "occlusion", "rollout", "gradient"), help="as above (auto)")
     add_timeout(built, "a photo")
     add("--label", metavar="L", help="the expression to explain, such as sad (the likeliest of each face)")
     return built

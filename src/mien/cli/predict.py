@@ -119,7 +119,7 @@ def parser() -> Parser:
     add("--camera", type=whole_number(0), metavar="N", help="read camera N until Ctrl-C")
     add_reading_options(built)
     outputs = built.add_mutually_exclusive_group()
-    outputs.add_argument("--json", action=Switch, help="print one JSON object a line")
+    outputs.add_argument("--json", action=Switch, help="print one JSON object per line")
     outputs.add_argument("--csv", type=Path, metavar="FILE.csv", help="write a table, one row for each face")
     outputs.add_argument(
         "--xlsx", type=Path, metavar="FILE.xlsx", help="write an Excel workbook with summaries; needs mien[tables]"
@@ -128,7 +128,7 @@ def parser() -> Parser:
         "--parquet", type=Path, metavar="FILE.parquet", help="write the table as Parquet; needs mien[parquet]"
     )
     add("--resume", action="store_true", help="go on with the table of --csv: read only the inputs that it lacks")
-    add("--digits", type=whole_number(0), metavar="N", help="round the numbers of --csv to N decimals (as they are)")
+    add("--digits", type=whole_number(0), metavar="N", help="round the numbers of --csv to N decimals (all digits)")
     add("--bom", action="store_true", help="begin --csv with a byte order mark, by which Excel recognises UTF-8")
     add("--format", choices=("fer", "deepface", "hf"), help="print each result in the format of that tool")
     add(
@@ -145,7 +145,7 @@ def parser() -> Parser:
         help="time constant in seconds for smoothing a film's probabilities; 0 for none (0.25)",
     )
     add("--video-out", type=Path, metavar="FILE", help="write the film with boxes and labels, and its sound")
-    add("--audio", action=Switch, default=True, help="write films with boxes with their sound (on), or without")
+    add("--audio", action=Switch, default=True, help="keep the sound in films with boxes (on)")
     add("--timeline", type=Path, metavar="FILE.png", help="draw the probabilities over the time of the film")
     add_timeout(built, "a picture, or the next frame of a film,")
     add("--engine", default="auto", metavar="E", help="auto, onnx or torch (auto)")

@@ -21,8 +21,8 @@ Examples:
 
 POST /v1/recognize answers with the records of `mien predict --json`, POST /v1/explain with heat maps, POST /analyze in
 the shape of deepface; /docs describes all, /metrics counts for Prometheus, /healthz and /readyz are for supervisors.
-Pictures are neither stored nor logged, no URL is fetched, and no other host is asked. SIGTERM finishes the requests in
-flight. Logs are lines of JSON on stderr.
+Pictures are neither stored nor logged, no URL is fetched, and no other host is contacted. SIGTERM finishes the requests
+in flight. Logs are lines of JSON on stderr.
 
 Exit code 0: ended by SIGTERM or Ctrl-C; 1: a worker could not start; 2: a mistake in the command.
 """
@@ -73,19 +73,19 @@ def parser() -> Parser:
         f"Hugging Face hub ({DEFAULT})",
     )
     add("--report", type=Path, metavar="DIR", help="folder of `mien evaluate`, whose report the page shows")
-    add("--api-key-file", type=Path, metavar="FILE", help="accepted keys, one a line; without it none is needed")
+    add("--api-key-file", type=Path, metavar="FILE", help="accepted keys, one per line; without it none is needed")
     add(
         "--cors",
         action="append",
         default=[],
         metavar="ORIGIN",
-        help="origin whose pages may call; may be repeated (none)",
+        help="origin whose pages may call the service; may be repeated (none)",
     )
     add("--queue", type=whole_number(1), default=64, metavar="N", help="requests that a worker holds at most (64)")
     add("--timeout", type=_seconds, default=30.0, metavar="S", help="seconds for a body, and for its answer (30)")
-    add("--max-pixels", type=whole_number(1), default=25_000_000, metavar="N", help="pixels of a picture (25000000)")
-    add("--max-bytes", type=whole_number(1024), default=20_000_000, metavar="N", help="bytes of a body (20000000)")
-    add("--max-pictures", type=whole_number(1), default=16, metavar="N", help="pictures of a request (16)")
+    add("--max-pixels", type=whole_number(1), default=25_000_000, metavar="N", help="most for a picture (25000000)")
+    add("--max-bytes", type=whole_number(1024), default=20_000_000, metavar="N", help="most for a request (20000000)")
+    add("--max-pictures", type=whole_number(1), default=16, metavar="N", help="most for a request (16)")
     add(
         "--batch-wait",
         type=_milliseconds,

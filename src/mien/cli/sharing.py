@@ -33,11 +33,18 @@ written if float32 is off by more than --tolerance, or if int8 loses more than 0
 def export_parser() -> Parser:
     """Returns the parser of ``mien export``."""
     parser = Parser("mien export", EXPORT)
-    parser.add_argument("model", type=Path, metavar="MODEL", help="a run, or the name of a shipped model")
+    parser.add_argument(
+        "model", type=Path, metavar="MODEL", help="a run, a model folder, or the name of a shipped model"
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", help="the folder to write (a new one, exported/NAME)")
     parser.add_argument("--int8", action=Switch, help="write an int8 file too; needs --data")
     parser.add_argument("--data", metavar="DATA", help="archive.zip, a folder, or a FER2013 CSV file")
-    parser.add_argument("--split", choices=("validation", "test", "train"), default="validation", help="(validation)")
+    parser.add_argument(
+        "--split",
+        choices=("validation", "test", "train"),
+        default="validation",
+        help="split of the data on which answers are compared (validation)",
+    )
     parser.add_argument(
         "--tolerance", type=_tolerance, default=1e-4, metavar="X", help="largest difference of a probability (1e-4)"
     )
@@ -113,11 +120,11 @@ Examples:
 def pack_parser() -> Parser:
     """Returns the parser of ``mien pack``."""
     parser = Parser("mien pack", PACK)
-    parser.add_argument("run", type=Path, metavar="RUN", help="a run, or a model folder, that `mien train` wrote")
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run, a model folder, or the name of a shipped model")
     parser.add_argument("--data", required=True, metavar="SOURCE", help="archive.zip, a folder, or a FER2013 CSV file")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the folder to write (a new one, packed/NAME)")
     parser.add_argument(
-        "--splits", nargs="+", action="extend", choices=("validation", "test"), help="scored (validation)"
+        "--splits", nargs="+", action="extend", choices=("validation", "test"), help="splits to score (validation)"
     )
     parser.add_argument("--int8", action=Switch, help="pack an int8 form too, if it loses 0.3 points at most")
     parser.add_argument(

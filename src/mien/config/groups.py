@@ -28,7 +28,8 @@ class AugmentConfig:
 
     Attributes:
         crop_scale: smallest side of the random crop as a share of the image; 1 turns zooming in off.
-        wide_scale: largest side of it; above 1 the view reaches beyond the image, which is mirrored there.
+        wide_scale: largest side of the random crop as a share of the image; above 1 the crop reaches beyond the image,
+            which is mirrored there.
         still: share of the images that are neither cropped, turned nor shifted, so that nothing resamples them.
         flip: probability of a left-right mirror image.
         rotation: largest rotation either way, in degrees.
@@ -39,8 +40,8 @@ class AugmentConfig:
         blur: largest deviation of a Gaussian blur as a share of the side; every second image is blurred, on average.
         noise: largest deviation of Gaussian noise as a share of the white level; every second image is noisy, on
             average.
-        jpeg: lowest quality of a loss as by JPEG; every second image is compressed, on average, by a quality from it to
-            100; 0 turns it off.
+        jpeg: lowest quality of a simulated JPEG compression, whose quality varies from it to 100; every second image is
+            compressed, on average; 0 turns it off.
         erasing: probability that a rectangle of 2 to 20 % of the image is blanked (Zhong et al. 2017).
         mixup: Beta parameter of mixup (Zhang et al. 2017, timm.data.Mixup); 0 turns it off.
         cutmix: Beta parameter of cutmix (Yun et al. 2019, timm.data.Mixup); 0 turns it off.
@@ -101,16 +102,16 @@ class DistillConfig:
 
     Attributes:
         weight: share of the loss that the teachers have; the labels have the rest.
-        temperature: both sides' logits are divided by it, so that the teachers' smaller probabilities count.
+        temperature: logits of student and teachers are divided by it, so that the teachers' small probabilities count.
         features: weight of the distance between the patches of a ViT after its middle block and the feature maps of
             teachers that are CNNs, added to the loss; 0 turns it off (Romero et al. 2015, arXiv:1412.6550).
         mirror: teachers read every second picture mirrored. Over the epochs the student learns the average of their
-            answers to a face and to its mirror image, which is better than either, in the time of one.
+            answers to a face and to its mirror image, which is better than either, in the time of one answer.
         split_batch: the pictures of a batch are divided among the teachers, each read by one of them, in place of
             each by all. Over the epochs the student learns the same average in the time of one teacher, with more
             noise in a step.
-        targets_weight: share of the loss that the stored answers of ``targets`` have; labels have what it and the
-            teachers leave.
+        targets_weight: share of the loss that the stored answers of ``targets`` have; the labels have what this share
+            and that of the teachers leave.
     """
 
     weight: Share = 0.5

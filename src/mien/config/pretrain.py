@@ -54,10 +54,11 @@ class PretrainConfig(RunConfig):
             schedule follows the clock and ends annealed. Such a run can be resumed, but does not repeat bit for bit.
         lr: peak learning rate; by default 1e-3 * sqrt(batch_size / 1024), or 1e-3 by muon.
         warmup: share of the run that warms up linearly.
-        probe_epochs: measure k-NN and linear probe every so many epochs, and at the end; 0 turns them off.
-        probe_images: at most so many training faces teach the probes, and so many validation faces test them.
+        probe_epochs: epochs from one measurement of k-NN and linear probe to the next; the last epoch is always
+            measured; 0 turns both off.
+        probe_images: most training faces that teach the probes, and most validation faces that test them.
         skip_broken: leave out pictures of an unlabelled folder that cannot be read, and count them.
-        augment: augmentation of training images; by default cropping and mirroring alone.
+        augment: augmentation of training images; by default only cropping and mirroring.
     """
 
     preset: Preset = "tiny"

@@ -58,7 +58,7 @@ class RunConfig:
     Attributes:
         data: where the pictures are.
         out: the folder of the run.
-        batch_size: images a step, over all processes together; a smaller set is seen whole in every step.
+        batch_size: images per step, over all processes together; if the set is smaller, every step sees the whole set.
         optimizer: adamw, or muon, which moves the weight matrices between the first and the last layer along their
             orthogonalised momentum (Jordan et al. 2024) and the rest by AdamW; fresh networks learn faster by it.
         lr: peak learning rate.
@@ -71,7 +71,8 @@ class RunConfig:
         seed: decides initial weights, order, augmentation, drop path and masks.
         device: the processor or GPU that computes.
         precision: auto (bf16 on a GPU that has it, else fp32), fp32 or bf16.
-        checkpoint_seconds: seconds between two saved states within an epoch; each epoch's end is saved too.
+        checkpoint_seconds: seconds between two saved states within an epoch; a state is also saved at the end of each
+            epoch, or of each that is validated.
         compile: how a training step runs: off, operation by operation; graph, as a CUDA graph, which takes a second to
             record; on, by torch.compile, which takes minutes; auto is graph on a GPU, else off.
         track: trackers that get settings, losses and scores: tensorboard (OUT/tensorboard), wandb, mlflow, trackio.

@@ -55,7 +55,7 @@ class TrainConfig(RunConfig):
     The attributes of ``RunConfig`` belong to it as well.
 
     Attributes:
-        data: archive.zip, an unpacked folder, a folder with a sub-folder a class, or a FER2013 CSV file.
+        data: archive.zip, an unpacked folder, a folder with one sub-folder per class, or a FER2013 CSV file.
         out: the folder of the run; the model is written to OUT/model.
         backbone: a fresh preset (nano, mini, tiny, small, base), a Hugging Face id of a ViTMAE
             (facebook/vit-mae-base), a folder that holds one, the folder of a run, whose network then goes on (classes
@@ -73,8 +73,8 @@ class TrainConfig(RunConfig):
         epochs: passes over the training images, unless minutes are given.
         minutes: minutes of training in place of epochs, validation included; the learning rate follows the clock and
             ends annealed. Such a run can be resumed, but does not repeat bit for bit.
-        validate_epochs: validate, and save a state, every so many epochs and at the end; after the other epochs a state
-            is saved if checkpoint_seconds have passed since the last one.
+        validate_epochs: epochs from one validation, after which a state is saved, to the next; the last epoch is always
+            validated. After the other epochs a state is saved if checkpoint_seconds have passed since the last one.
         select: which weights are kept: those of the highest accuracy, macro_f1 or balanced_accuracy on validation, or
             of the lowest loss, there or (clean_loss) on the validation pictures without a twin in training.
         lr: peak learning rate of the encoder; by default 3e-5 for a pretrained backbone, 3e-4 for a fresh preset (1e-3
@@ -94,9 +94,10 @@ class TrainConfig(RunConfig):
         ema: largest decay of the averaged weights that are evaluated and kept; 0 turns averaging off. After n updates
             the decay is at most 1 - n^(-2/3), so that the average does not remember the random start: 0.9967
             after 5,376 updates, and 0.999 only after 31,623.
-        start_share: share of the weights that training began with in those that are evaluated and kept, the rest being
-            the trained ones: forgets less of what a classifier knew that learns a few other faces (Wortsman et al.
-            2022, arXiv:2109.01903); needs a backbone that is a classifier with every class of the data; 0 turns it off.
+        start_share: the weights that are evaluated and kept are a mean of those that training began with, by this
+            share, and the trained ones, so that a classifier that learns a few other faces forgets less (Wortsman et
+            al. 2022, arXiv:2109.01903); needs a backbone that is a classifier with every class of the data; 0 turns it
+            off.
         teacher: model folders of trained classifiers to learn from as well (distillation); they see the same augmented
             pictures, and their probabilities are averaged.
         targets: a file of ``mien folds`` with answers of networks that have not seen the picture, to learn from too.

@@ -171,7 +171,7 @@ def _clean(first: Evaluation, second: Evaluation) -> dict[str, Any] | None:
 
 def pairs_text(pairs: Sequence[dict[str, Any]]) -> str:
     """``paired_tests`` as lines of text; several pairs come with the p that holds for all (Bonferroni)."""
-    lines = ["McNemar's test of each pair, over pictures: it says nothing of other seeds."]
+    lines = ["McNemar's test of each pair, over pictures: it says nothing about other seeds."]
     for pair in pairs:
         clean = pair["clean"]
         first, second = pair["models"]

@@ -240,9 +240,9 @@ def notes(rows: Sequence[Row]) -> list[str]:
     is_exact = any(share is not None and share.low is not None and share.value in (0, 1) for share in shares)
     exact = "; Clopper-Pearson if all or none are right" if is_exact else ""
     lines = [
-        "Scores are in percent, of the whole split where no column says clean; brackets are 95 % intervals (bootstrap "
+        "Scores are in percent, of the whole split unless a column says clean; brackets are 95 % intervals (bootstrap "
         f"over pictures{exact}).",
-        "Strictly clean: without the pictures whose photograph was found in training, be it shifted, scaled or tilted.",
+        "Strictly clean: without the pictures whose photograph is in training too, perhaps shifted, scaled or tilted.",
         "ECE: calibration error, 15 bins; cross-fitted if the temperature was fitted on this split.",
         "Pictures/s: measured in this evaluation, on this machine.",
     ]

@@ -30,7 +30,7 @@ let camera = null;
 function take(files) {
   if (!files.length) {
     byId("state").classList.remove("is-ready");
-    byId("state").textContent = "There was no file in it: drop photos, a film, or a folder of them.";
+    byId("state").textContent = "That held no file: give photos, a film, or a folder of them.";
     return;
   }
   stopCamera();
@@ -305,7 +305,7 @@ function showProblem(title, reason, hint = "") {
 function remedy() {
   const hasServer = byId("where").querySelector("[value=server]") !== null;
   return currentReader()?.place === "tab" && hasServer
-    ? "The server reads more kinds of pictures, such as TIFF and HEIC: choose it at the top of the page."
+    ? "The server reads more kinds of pictures, such as TIFF and HEIC: choose the server at the top of the page."
     : "Choose another file, or convert this one to JPEG or PNG.";
 }
 
@@ -340,7 +340,7 @@ async function showPlace(reader) {
 async function showState(reader) {
   const isHere = reader.place === "tab";
   byId("state").classList.remove("is-ready");
-  byId("state").textContent = isHere ? "Loading what reads the pictures…" : "";
+  byId("state").textContent = isHere ? "Loading the models…" : "";
   try {
     await reader.start();
     if (reader !== currentReader()) return;
