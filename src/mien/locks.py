@@ -44,7 +44,7 @@ _UNLINKED = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 _ABSENT = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
 
 # Locks that this process holds, by path and thread: functions that a command calls may claim the same folder again.
-_held: dict[tuple[str, int], int] = {}
+_held: set[tuple[str, int]] = set()
 
 # Folders in which this process has already removed leftovers of killed writers.
 _cleared: set[str] = set()
@@ -74,7 +74,7 @@ def claim(path: Path, *, inside: bool = False) -> Iterator[None]:
         return
     ensure_writable(lock.parent)
     with _folder(lock.parent, path), _locked_file(lock, path):
-        _held[key] = 1
+        _held.add(key)
         try:
             for place in (real, *real.parents):
                 if any(_is_locked_by_another(file) for file in (place / RUN_LOCK, _beside(place))):
@@ -82,7 +82,7 @@ def claim(path: Path, *, inside: bool = False) -> Iterator[None]:
             clear_folder(real)
             yield
         finally:
-            del _held[key]
+            _held.remove(key)
 
 
 def holds_out(function: Callable[P, T]) -> Callable[P, T]:
