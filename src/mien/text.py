@@ -6,7 +6,7 @@ import json
 import re
 import shlex
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +120,16 @@ def markdown(text: object) -> str:
 def markdown_code(text: object) -> str:
     """Formats a text as code for Markdown and its tables; backticks in it are replaced."""
     return f"`{shown(text).replace('`', chr(39)).replace('|', chr(92) + '|')}`"
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Formats a table as lines of text: the first column begins at the left, the others end at the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        for row in rows
+    ]
+    return "\n".join("  ".join(line).rstrip() for line in lines)
 
 
 def _escape(letter: str) -> str:

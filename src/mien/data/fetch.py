@@ -56,17 +56,16 @@ def fetch(destination: Path) -> Path:
         folder = Path(kagglehub.dataset_download(HANDLE))
     except Exception as error:  # requests, urllib3, kagglehub and kagglesdk raise errors of their own.
         raise MienError(f"{_refusal(error)}; {_by_hand(target)}") from error
-    entries = FolderEntries(folder)
-    listing = list_pictures(entries)
+    paths = list_pictures(FolderEntries(folder)).paths
     root = folder.resolve()
-    outside = {path for path in listing.paths if not (folder / path).resolve().is_relative_to(root)}
-    for path in sorted(outside)[:1]:
-        warn(f"left out {len(outside):,} links that lead out of the download, the first is {shown(path)}")
+    outside = {path for path in paths if not (folder / path).resolve().is_relative_to(root)}
+    if outside:
+        warn(f"left out {len(outside):,} links that lead out of the download, the first is {shown(min(outside))}")
     with (
         atomic_file(target, spare_newcomer=True) as temporary,
         zipfile.ZipFile(temporary, "w", strict_timestamps=False) as archive,
     ):
-        for path in listing.paths:
+        for path in paths:
             if path not in outside:
                 archive.write(folder / path, path)
     return target
