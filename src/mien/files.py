@@ -25,12 +25,6 @@ LONGEST_NAME = 255
 LARGEST_JSON = 64 * 2**20
 """Bytes of the largest JSON file that is read; the largest that Mien writes has some hundred thousand."""
 
-__all__ = [
-    "SparedError", "atomic_file", "atomic_folder", "ensure_writable", "expanded", "free_path", "read_json",
-    "read_json_object", "recover_folder", "refuse_folder", "refuse_inputs", "refuse_others", "refuse_unknown",
-    "remove_leftovers", "sha256_of", "write_json", "write_text",
-]  # fmt: skip
-
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 

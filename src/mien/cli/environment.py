@@ -46,8 +46,8 @@ def run(arguments: list[str]) -> int:
         print(json_shown(facts, ascii_only=True, indent=2))
         return 0
     for name, value in facts.items():
-        text = ", ".join(f"{key} {part}" for key, part in value.items()) if isinstance(value, dict) else value
-        text = ", ".join(text) if isinstance(text, list) else text
+        parts = [f"{key} {part}" for key, part in value.items()] if isinstance(value, dict) else value
+        text = ", ".join(parts) if isinstance(parts, list) else parts
         print(f"{name:<13} {shown(text or 'none')}")
     return 0
 

@@ -230,7 +230,8 @@ def summarise(
         text_table,
     )
 
-    rows = [model_row(evaluation) for evaluation in [*evaluations, *([together] if together else [])]]
+    with_average = [*evaluations, *([together] if together else [])]
+    rows = [model_row(evaluation) for evaluation in with_average]
     wrong: MienError | None = None
     if seeds:
         try:
@@ -240,7 +241,7 @@ def summarise(
     else:
         rows += [seeds_row([evaluations[member] for member in group]) for group in recipes(records)]
     first, comparable = evaluations[0], same_pictures(evaluations)
-    pairs = paired_tests([*evaluations, *([together] if together else [])]) if comparable else None
+    pairs = paired_tests(with_average) if comparable else None
     views = ", picture and mirror image averaged" if first.tta else ""
     title = f"{first.split} split of {shown(first.source)}, {first.whole['n']:,} pictures{views}"
     tests = (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import zipfile
 from pathlib import Path
@@ -46,7 +45,7 @@ def fetch(destination: Path) -> Path:
         raise MienError(f"{target}: exists already; use it with `mien data inspect {target}`, or give another path")
     ensure_writable(target.parent)
     try:
-        kagglehub = importlib.import_module("kagglehub")
+        import kagglehub
     except ImportError as error:
         raise MienError(f'kagglehub is not installed (pip install "mien[kaggle]"); {_by_hand(target)}') from error
     # Kaggle's notebooks reach its data without a connection to the network.
