@@ -98,9 +98,9 @@ def atomic_folder(path: Path, *, check: Callable[[Path], None] | None = None) ->
             before = identity(path)
             if before is not None and not path.is_dir():
                 raise MienError(f"{path}: is a file, expected a folder or nothing; choose another place")
-            with temporary_folder(path) as (temporary, number):
+            with temporary_folder(path) as (temporary, descriptor):
                 yield temporary
-                if not is_at(number, temporary):
+                if not is_at(descriptor, temporary):
                     raise MienError(
                         f"{path}: its temporary folder {temporary.name} was removed or replaced while it was written; "
                         "nothing was written; run the command again"

@@ -224,9 +224,9 @@ def _opened(file: Path) -> Iterator[IO[bytes]]:
         OSError: the file cannot be opened.
     """
     _check_folder(file.parent)
-    number = os.open(file, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
-    with os.fdopen(number, "rb") as stream:
-        state = os.fstat(number)
+    descriptor = os.open(file, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+    with os.fdopen(descriptor, "rb") as stream:
+        state = os.fstat(descriptor)
         if not stat.S_ISREG(state.st_mode) or not _is_own(state):
             raise MienError(f"{file} is no regular file, belongs to another user, or others may write to it")
         yield stream

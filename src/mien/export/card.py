@@ -191,7 +191,7 @@ def _licence(is_fer2013: bool, foreign_weights: Sequence[str]) -> str | None:
 
 
 def _title(split: str, is_fer2013: bool, fitted: bool, other_set: str | None) -> str:
-    """What the card calls a split: its name, that in FER2013, and what it chose; or of which ``other_set`` it is."""
+    """The heading of a split: its name, also in FER2013, and what was chosen by it; or the set to which it belongs."""
     name, in_fer2013 = SPLITS[split]
     if other_set is not None:
         return f"{name} of {markdown(other_set)}, which is another set than that of training and chose nothing"
