@@ -147,7 +147,8 @@ def trained_on(faces: FaceSet, classifier: Trained, stated: FaceSet | None = Non
     records = [meta.get("data", {}), *(meta.get("learnt_before") or [])]
     earlier = () if sketches is None else sketches.earlier
     at_hand = {data.fingerprint: data for data in (stated, faces) if data is not None and data.has("train")}
-    pictures: list[Pictures | None] = [sketches, *earlier, *[None] * len(records)][: len(records)]
+    pictures: list[Pictures | None] = [sketches, *earlier, *[None] * len(records)]
+    del pictures[len(records) :]
     used = {str(record.get("fingerprint")): number for number, record in enumerate(records)}
     for fingerprint, data in at_hand.items():
         if fingerprint in used:
