@@ -203,9 +203,8 @@ def write_json(path: Path, value: Any) -> None:
         ValueError: a number is NaN or infinity, which JSON does not have.
     """
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-    if encodable(text) != text:  # a name that is not UTF-8: JSON's own escapes preserve it
-        text = json.dumps(value, indent=2, allow_nan=False)
-    write_text(path, text + "\n")
+    # Of names that are not UTF-8, the escapes of Python are those of JSON, which preserve them.
+    write_text(path, text.encode(errors="backslashreplace").decode() + "\n")
 
 
 def read_json(path: Path) -> Any:
