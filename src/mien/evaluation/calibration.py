@@ -310,14 +310,7 @@ def calibrate_if_enough(
     seed: int = 0,
     twins: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """``calibrate``, but fits neither temperature nor threshold if there are too few clean pictures.
-
-    Args:
-        logits: as ``calibrate``.
-        labels: as ``calibrate``.
-        groups: as ``calibrate``.
-        seed: as ``calibrate``.
-        twins: as ``calibrate``.
+    """``calibrate``, with its arguments, but fits neither temperature nor threshold to too few clean pictures.
 
     Returns:
         As ``calibrate``. Below ``LEAST_FOR_TEMPERATURE`` clean pictures ``temperature`` is 1, and ``ece_after`` and
