@@ -306,6 +306,13 @@ def test_the_model_index_has_the_cross_fitted_calibration_error() -> None:
     assert errors(meta) == [("calibration error", round(part["ece"], 4)) for part in (scores, scores["clean"])]
 
 
+def test_the_name_of_another_set_is_plain_text_in_the_card() -> None:
+    meta = record()
+    meta["release"]["scores"]["validation"]["data"] = {"source": "faces\n# <b>x.zip", "fingerprint": "ef" * 32}
+    text = card(meta).rpartition("---\n")[2]
+    assert "<b>" not in text and "\n# &lt;b" not in text and r"of faces\\n\# &lt;b&gt;x.zip, which" in text
+
+
 def test_the_front_matter_is_what_the_hub_reads() -> None:
     from huggingface_hub import ModelCard, ModelCardData
 

@@ -338,6 +338,15 @@ def test_draw_replaces_a_file_only_when_asked_to(drawn_archive: Path, capsys: py
         assert len(archive.namelist()) == 21
 
 
+def test_draw_refuses_a_folder_before_it_draws(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("mien.data.drawn.draw_faces", lambda *_: pytest.fail("faces were drawn"))
+    (tmp_path / "faces.zip").mkdir()
+    assert main(["data", "draw", "--out", str(tmp_path / "faces.zip"), "--force"]) == 2
+    assert "is a folder, expected the name of a file" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("hide", [True, False])
 def test_remarks_of_libraries_stay_hidden(hide: bool) -> None:
     code = f"""

@@ -265,3 +265,11 @@ def test_a_number_that_is_taken_meanwhile_is_not_written_over(tmp_path: Path, mo
     assert error.value.place == tmp_path / "a-4.txt" and error.value.place.read_text() == "of this command"
     assert {(tmp_path / f"a{end}.txt").read_text() for end in ("", "-2", "-3")} == {"of another command"}
     assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_an_empty_folder_that_appears_is_left_as_it_is(tmp_path: Path) -> None:
+    with pytest.raises(SparedError, match=r"/a: came to be .*the result is in .*a-2"):  # noqa: SIM117
+        with atomic_folder(tmp_path / "a") as temporary:
+            (temporary / "x").write_text("x")
+            (tmp_path / "a").mkdir()
+    assert not list((tmp_path / "a").iterdir()) and (tmp_path / "a-2" / "x").is_file()

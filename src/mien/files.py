@@ -11,6 +11,7 @@ import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,6 @@ LONGEST_NAME = 255
 
 LARGEST_JSON = 64 * 2**20
 """Bytes of the largest JSON file that is read; the largest that Mien writes has some hundred thousand."""
-
-__all__ = [
-    "SparedError", "atomic_file", "atomic_folder", "ensure_writable", "expanded", "free_path", "read_json",
-    "read_json_object", "recover_folder", "refuse_folder", "refuse_inputs", "refuse_others", "refuse_unknown",
-    "remove_leftovers", "sha256_of", "write_json", "write_text",
-]  # fmt: skip
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -61,7 +56,7 @@ def atomic_file(
             or a link to one, which is said before the block.
         SparedError (a MienError): a newcomer was spared; the message says where the new file is.
     """
-    try:
+    with _errors_of_writing(path):
         make_folder(path.parent, clear=True)
         before = None if spare_all else identity(path)
         if before is not None:
@@ -72,15 +67,11 @@ def atomic_file(
                 raise MienError(f"{path}: its temporary file was replaced by something else; choose another place")
             temporary.chmod(0o600 if private else 0o666 & ~umask())
             if spare_all or (spare_newcomer and before is None):
-                link_or_spare(temporary, path)
+                _move_or_spare(temporary, path)
             elif spare_newcomer and identity(path) != before:
                 spare(temporary, path)
             else:
                 os.replace(temporary, path)
-    except Exception as error:
-        if _is_of_writing(error):
-            raise unwritable(path, error) from error
-        raise
 
 
 @contextmanager
@@ -101,28 +92,24 @@ def atomic_folder(path: Path, *, check: Callable[[Path], None] | None = None) ->
         SparedError (a MienError): a newcomer was spared; the message says where the new folder is.
     """
     path = Path(os.path.realpath(path))
-    try:
+    with _errors_of_writing(path):
         make_folder(path.parent)
         with claim(path):
             before = identity(path)
             if before is not None and not path.is_dir():
                 raise MienError(f"{path}: is a file, expected a folder or nothing; choose another place")
-            with temporary_folder(path) as (temporary, number):
+            with temporary_folder(path) as (temporary, descriptor):
                 yield temporary
-                if not is_at(number, temporary):
+                if not is_at(descriptor, temporary):
                     raise MienError(
                         f"{path}: its temporary folder {temporary.name} was removed or replaced while it was written; "
                         "nothing was written; run the command again"
                     )
                 open_to_readers(temporary)
                 if before is None:
-                    rename_or_spare(temporary, path)
+                    _move_or_spare(temporary, path)
                 else:
                     exchange(path, temporary, before, check)
-    except Exception as error:
-        if _is_of_writing(error):
-            raise unwritable(path, error) from error
-        raise
 
 
 def recover_folder(path: Path) -> None:
@@ -141,13 +128,12 @@ def remove_leftovers(folder: Path) -> None:
     clear_files(folder, of_a_run=True)
 
 
-def refuse_inputs(out: Path, inputs: Iterable[Path | None], option: str = "--out", *, may_hold: bool = False) -> None:
+def refuse_inputs(out: Path, inputs: Iterable[Path | None], *, may_hold: bool = False) -> None:
     """Checks, before any work, that an output is not an input, contains none and lies in none.
 
     Args:
         out: the file or folder to write.
         inputs: files and folders to read; None and missing ones are ignored.
-        option: name of ``out`` in messages.
         may_hold: allow a folder ``out`` around an input, if only files with distinct names are written into it.
 
     Raises:
@@ -166,7 +152,7 @@ def refuse_inputs(out: Path, inputs: Iterable[Path | None], option: str = "--out
             how = f"holds {source}, which it is made from"
         else:
             continue
-        raise MienError(f"{option} {out}: {how}; choose another place, so that nothing is lost")
+        raise MienError(f"--out {out}: {how}; choose another place, so that nothing is lost")
 
 
 def refuse_others(folder: Path, names: Iterable[str], writer: str) -> None:
@@ -217,9 +203,8 @@ def write_json(path: Path, value: Any) -> None:
         ValueError: a number is NaN or infinity, which JSON does not have.
     """
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-    if encodable(text) != text:  # a name that is not UTF-8: JSON's own escapes preserve it
-        text = json.dumps(value, indent=2, allow_nan=False)
-    write_text(path, text + "\n")
+    # Of names that are not UTF-8, the escapes of Python are those of JSON, which preserve them.
+    write_text(path, text.encode(errors="backslashreplace").decode() + "\n")
 
 
 def read_json(path: Path) -> Any:
@@ -255,11 +240,10 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 def free_path(path: Path) -> Path:
     """Returns the path if nothing is there, or else with the first number that is free: ``runs/tiny-2``."""
-    number, place = 2, path
-    while os.path.lexists(place):
-        place = path.with_name(f"{path.stem}-{number}{path.suffix}")
-        number += 1
-    return place
+    if not os.path.lexists(path):
+        return path
+    places = (path.with_name(numbered(path.stem, number, path.suffix)) for number in count(2))
+    return next(place for place in places if not os.path.lexists(place))
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:
@@ -280,9 +264,16 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _is_of_writing(error: Exception) -> bool:
-    """True if an error means that a file could not be written; by name, as safetensors would be slow to import."""
-    return isinstance(error, OSError) or type(error).__name__ == "SafetensorError"
+@contextmanager
+def _errors_of_writing(path: Path) -> Iterator[None]:
+    """Raises a MienError that names ``path`` in place of an error of writing within the block."""
+    try:
+        yield
+    except Exception as error:
+        # By name, as safetensors would be slow to import.
+        if isinstance(error, OSError) or type(error).__name__ == "SafetensorError":
+            raise unwritable(path, error) from error
+        raise
 
 
 def unwritable(path: Path, error: Exception) -> MienError:
@@ -329,40 +320,23 @@ def exchange(path: Path, new: Path, before: Identity, check: Callable[[Path], No
     shutil.rmtree(old, ignore_errors=True)
 
 
-def rename_or_spare(new: Path, path: Path) -> None:
-    """Renames a folder to a path that was free; rename(2) fails if a file or a full folder has appeared there."""
-    try:
-        os.rename(new, path)
-    except OSError as error:
-        if not os.path.lexists(path):
-            raise
-        spare(new, path, error)
+def _move_or_spare(new: Path, path: Path) -> None:
+    """Moves a new file or folder to a path that was free, or beside a newcomer there."""
+    if not _moved(new, path):
+        spare(new, path)
 
 
-def link_or_spare(new: Path, path: Path) -> None:
-    """Gives a file a name that was free; link(2) fails if something has appeared there."""
-    try:
-        os.link(new, path, follow_symlinks=False)
-    except FileExistsError as error:
-        spare(new, path, error)
-    except OSError:  # a file system without hard links
-        if os.path.lexists(path):
-            spare(new, path)
-        os.rename(new, path)
-
-
-def spare(new: Path, path: Path, cause: Exception | None = None) -> None:
+def spare(new: Path, path: Path) -> None:
     """Moves a new file or folder beside a newcomer at its path.
 
     Raises:
         SparedError: always; the message says where the result is.
     """
-    number = 2
-    while not _moved(new, place := path.with_name(numbered(path.stem, number, path.suffix))):
-        number += 1
+    places = (path.with_name(numbered(path.stem, number, path.suffix)) for number in count(2))
+    place = next(place for place in places if _moved(new, place))
     error = SparedError(f"{path}: came to be while this command ran, and is left as it is; the result is in {place}")
     error.place = place
-    raise error from cause
+    raise error
 
 
 def _moved(new: Path, place: Path) -> bool:
@@ -371,9 +345,9 @@ def _moved(new: Path, place: Path) -> bool:
         return False
     try:
         if stat.S_ISDIR(os.lstat(new).st_mode):
-            os.rename(new, place)
-            return True
-        os.link(new, place, follow_symlinks=False)  # unlike a renaming, it never replaces a file
+            os.rename(new, place)  # fails if a file or a full folder has just appeared there
+        else:
+            os.link(new, place, follow_symlinks=False)  # unlike a renaming, it never replaces a file
     except OSError:
         if os.path.lexists(place):
             return False
@@ -381,10 +355,10 @@ def _moved(new: Path, place: Path) -> bool:
     return True
 
 
-def numbered(stem: str, count: int, suffix: str) -> str:
+def numbered(stem: str, number: int, suffix: str) -> str:
     """Returns a file name with a number before its ending; a stem that is too long is shortened."""
-    name = f"{stem}-{count}{suffix}"
-    return name if len(os.fsencode(name)) <= LONGEST_NAME else f"{safe_stem(stem)}-{count}{suffix}"
+    name = f"{stem}-{number}{suffix}"
+    return name if len(os.fsencode(name)) <= LONGEST_NAME else f"{safe_stem(stem)}-{number}{suffix}"
 
 
 def open_to_readers(folder: Path) -> None:

@@ -44,7 +44,7 @@ _UNLINKED = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 _ABSENT = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
 
 # Locks that this process holds, by path and thread: functions that a command calls may claim the same folder again.
-_held: dict[tuple[str, int], int] = {}
+_held: set[tuple[str, int]] = set()
 
 # Folders in which this process has already removed leftovers of killed writers.
 _cleared: set[str] = set()
@@ -74,7 +74,7 @@ def claim(path: Path, *, inside: bool = False) -> Iterator[None]:
         return
     ensure_writable(lock.parent)
     with _folder(lock.parent, path), _locked_file(lock, path):
-        _held[key] = 1
+        _held.add(key)
         try:
             for place in (real, *real.parents):
                 if any(_is_locked_by_another(file) for file in (place / RUN_LOCK, _beside(place))):
@@ -82,7 +82,7 @@ def claim(path: Path, *, inside: bool = False) -> Iterator[None]:
             clear_folder(real)
             yield
         finally:
-            del _held[key]
+            _held.remove(key)
 
 
 def holds_out(function: Callable[P, T]) -> Callable[P, T]:
@@ -124,19 +124,19 @@ def temporary_folder(path: Path) -> Iterator[tuple[Path, int | None]]:
     while True:
         folder = Path(tempfile.mkdtemp(prefix=f".{_short(path.name)}.", suffix=".tmp", dir=path.parent))
         if fcntl is None:
-            number = None
+            descriptor = None
             break
-        number = os.open(folder, os.O_RDONLY)
-        if _lock(number) is not False and is_at(number, folder):
+        descriptor = os.open(folder, os.O_RDONLY)
+        if _lock(descriptor) is not False and is_at(descriptor, folder):
             break
-        os.close(number)  # another command removed it before it was locked
+        os.close(descriptor)  # another command removed it before it was locked
     try:
-        yield folder, number
+        yield folder, descriptor
     finally:
-        if is_at(number, folder):
+        if is_at(descriptor, folder):
             shutil.rmtree(folder, ignore_errors=True)
-        if number is not None:
-            os.close(number)
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 @contextmanager
@@ -147,39 +147,39 @@ def temporary_file(folder: Path) -> Iterator[Path]:
     bytes.
     """
     while True:
-        number, name = tempfile.mkstemp(prefix=".mien-", suffix=".tmp", dir=folder)
+        descriptor, name = tempfile.mkstemp(prefix=".mien-", suffix=".tmp", dir=folder)
         if fcntl is None:
-            os.close(number)
+            os.close(descriptor)
             break
-        if _lock(number) is not False and is_at(number, Path(name)):
+        if _lock(descriptor) is not False and is_at(descriptor, Path(name)):
             break
-        os.close(number)
+        os.close(descriptor)
     try:
         yield Path(name)
     finally:
         if fcntl is not None:
-            os.close(number)
+            os.close(descriptor)
         # If a parent of the path is a file, unlink fails too, and would hide an error within the block.
         with suppress(OSError):
             Path(name).unlink(missing_ok=True)
 
 
-def claim_file(number: int, path: Path) -> None:
+def claim_file(descriptor: int, path: Path) -> None:
     """Locks an open file for writing until it is closed; does nothing if it is not a regular file (a terminal).
 
     Raises:
         MienError: another command writes it.
     """
-    if stat.S_ISREG(os.fstat(number).st_mode) and _lock(number) is False:
+    if stat.S_ISREG(os.fstat(descriptor).st_mode) and _lock(descriptor) is False:
         raise _busy(path)
 
 
-def is_at(number: int | None, path: Path) -> bool:
+def is_at(descriptor: int | None, path: Path) -> bool:
     """True if a path still names an open file or folder; without a descriptor (Windows), if anything is there."""
-    if number is None:
+    if descriptor is None:
         return os.path.lexists(path)
     try:
-        there, here = os.fstat(number), os.lstat(path)
+        there, here = os.fstat(descriptor), os.lstat(path)
     except OSError:
         return False
     return (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino)
@@ -255,30 +255,30 @@ def _locked_file(lock: Path, path: Path) -> Iterator[None]:
         return
     while True:
         try:
-            number = os.open(lock, os.O_RDWR | os.O_CREAT | _UNLINKED, 0o666)
+            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | _UNLINKED, 0o666)
         except OSError as error:
             raise _unlockable(path, error) from error
-        if _lock(number) is False:
-            os.close(number)
+        if _lock(descriptor) is False:
+            os.close(descriptor)
             raise _busy(path)
-        if is_at(number, lock):
+        if is_at(descriptor, lock):
             break
-        os.close(number)  # its former owner has just removed it
+        os.close(descriptor)  # its former owner has just removed it
     try:
         yield
     finally:
-        if is_at(number, lock):
+        if is_at(descriptor, lock):
             with suppress(OSError):
                 lock.unlink()
-        os.close(number)
+        os.close(descriptor)
 
 
-def _lock(number: int) -> bool | None:
+def _lock(descriptor: int) -> bool | None:
     """Locks an open file; returns True, False if another process or thread holds it, None if locks do not work."""
     if fcntl is None:
         return None
     try:
-        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError as error:
@@ -292,27 +292,27 @@ def _lock(number: int) -> bool | None:
 def _dead(path: Path) -> Iterator[bool]:
     """Gives True if nobody writes a temporary file or folder any more; it is then locked during the block."""
     try:
-        number = os.open(path, os.O_RDONLY | _UNLINKED)
+        descriptor = os.open(path, os.O_RDONLY | _UNLINKED)
     except OSError:
         yield False
         return
     try:
-        yield _lock(number) is True and is_at(number, path)
+        yield _lock(descriptor) is True and is_at(descriptor, path)
     finally:
-        os.close(number)
+        os.close(descriptor)
 
 
 def _is_locked_by_another(lock: Path) -> bool:
     if (str(lock), threading.get_ident()) in _held:
         return False
     try:
-        number = os.open(lock, os.O_RDONLY | _UNLINKED)
+        descriptor = os.open(lock, os.O_RDONLY | _UNLINKED)
     except OSError:
         return False
     try:
-        return stat.S_ISREG(os.fstat(number).st_mode) and _lock(number) is False
+        return stat.S_ISREG(os.fstat(descriptor).st_mode) and _lock(descriptor) is False
     finally:
-        os.close(number)
+        os.close(descriptor)
 
 
 def _beside(path: Path) -> Path:

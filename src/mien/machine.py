@@ -6,6 +6,7 @@ import os
 import platform
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -73,12 +74,15 @@ LIBRARIES: tuple[str, ...] = ("torch", "torchvision", "transformers", "timm", "a
 
 def versions() -> dict[str, str]:
     """Returns the versions of Mien, Python and the installed libraries that influence a result."""
-    installed = {"mien": __version__, "python": platform.python_version()}
-    for library in LIBRARIES:
-        try:
-            installed[library] = metadata.version(library)
-        except metadata.PackageNotFoundError:
-            continue
+    return {"mien": __version__, "python": platform.python_version(), **installed_versions(LIBRARIES)}
+
+
+def installed_versions(packages: Iterable[str]) -> dict[str, str]:
+    """Returns the version of each of these packages that is installed."""
+    installed = {}
+    for name in packages:
+        with suppress(metadata.PackageNotFoundError):
+            installed[name] = metadata.version(name)
     return installed
 
 

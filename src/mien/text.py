@@ -6,7 +6,7 @@ import json
 import re
 import shlex
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -119,13 +119,21 @@ def markdown(text: object) -> str:
 
 def markdown_code(text: object) -> str:
     """Formats a text as code for Markdown and its tables; backticks in it are replaced."""
-    return f"`{shown(text).replace('`', chr(39)).replace('|', chr(92) + '|')}`"
+    return "`" + shown(text).replace("`", "'").replace("|", "\\|") + "`"
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Formats a table as lines of text: the first column begins at the left, the others end at the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        for row in rows
+    ]
+    return "\n".join("  ".join(line).rstrip() for line in lines)
 
 
 def _escape(letter: str) -> str:
-    """Returns the escape sequence of a character."""
-    number = ord(letter)
-    if "\ud800" <= letter <= "\udfff":
-        return f"\\x{number & 0xFF:02x}" if 0xDC80 <= number <= 0xDCFF else f"\\u{number:04x}"
-    named = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
-    return named.get(letter, f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}")
+    """Returns the escape sequence of a character that is not a plain letter; of a byte that is not UTF-8, ``\\xff``."""
+    if "\udc80" <= letter <= "\udcff":
+        return f"\\x{ord(letter) & 0xFF:02x}"
+    return letter.encode("unicode_escape").decode()

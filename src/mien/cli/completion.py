@@ -49,10 +49,8 @@ def whole_parser() -> argparse.ArgumentParser:
     whole = argparse.ArgumentParser(prog="mien", description="Facial expression recognition.")
     _add_common(whole)
     commands = whole.add_subparsers(parser_class=argparse.ArgumentParser)
-    for name, (one_parser, about) in _parsers().items():
-        command = commands.add_parser(
-            name, parents=[] if one_parser is None else [one_parser], add_help=one_parser is None, help=about
-        )
+    for name, (parent, about) in _parsers().items():
+        command = commands.add_parser(name, parents=[parent] if parent else [], add_help=not parent, help=about)
         _add_common(command)
     data = commands.add_parser("data", help="inspect, fetch or draw a data set, or make one of photos")
     from mien.cli.data import PARSERS

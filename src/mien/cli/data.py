@@ -13,7 +13,7 @@ from mien.cli.printing import complain, remark
 from mien.cli.signals import without_remarks_of_decoders
 from mien.cli.tally import several_line
 from mien.errors import MienError
-from mien.files import ensure_writable
+from mien.files import ensure_writable, refuse_folder
 from mien.text import json_shown, shown
 
 HELP = """\
@@ -96,6 +96,7 @@ def _draw(arguments: list[str]) -> None:
         raise MienError(f"--out: got {out}, expected a name that ends in .zip")
     if out.exists() and not options.force:
         raise MienError(f"{out}: exists; choose another name, or add --force to replace it")
+    refuse_folder(out)
     ensure_writable(out.parent)
 
     from mien.data.drawn import draw_faces, write_archive

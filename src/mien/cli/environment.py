@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from mien.cli.parser import Parser, Switch
-from mien.machine import machine, torch_devices
+from mien.machine import installed_versions, machine, torch_devices
 from mien.model.places import DEFAULT, shipped
 from mien.text import json_shown, shown
 from mien.version import __version__
@@ -47,8 +46,8 @@ def run(arguments: list[str]) -> int:
         print(json_shown(facts, ascii_only=True, indent=2))
         return 0
     for name, value in facts.items():
-        text = ", ".join(f"{key} {part}" for key, part in value.items()) if isinstance(value, dict) else value
-        text = ", ".join(text) if isinstance(text, list) else text
+        parts = [f"{key} {part}" for key, part in value.items()] if isinstance(value, dict) else value
+        text = ", ".join(parts) if isinstance(parts, list) else parts
         print(f"{name:<13} {shown(text or 'none')}")
     return 0
 
@@ -65,8 +64,8 @@ def report() -> dict[str, Any]:
         "python": f"{platform.python_version()} ({sys.executable})",
         "system": platform.platform(),
         "processor": f"{about['processor']}, {about['cores']} cores for this process",
-        "packages": _versions(BASE),
-        "extras": _versions(OPTIONAL),
+        "packages": installed_versions(BASE),
+        "extras": installed_versions(OPTIONAL),
         "onnxruntime": onnxruntime.get_available_providers(),
         "torch devices": torch_devices(),
         "models": [f"{name} (the default)" if name == DEFAULT else name for name in shipped()],
@@ -74,14 +73,3 @@ def report() -> dict[str, Any]:
         "cache": str(cache_folder()),
         "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
     }
-
-
-def _versions(names: tuple[str, ...]) -> dict[str, str]:
-    """Returns the versions of those packages that are installed."""
-    installed = {}
-    for name in names:
-        try:
-            installed[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return installed

@@ -232,17 +232,18 @@ def summarise(
         text_table,
     )
 
-    rows = [model_row(evaluation) for evaluation in [*evaluations, *([together] if together else [])]]
-    wrong: MienError | None = None
+    with_average = [*evaluations, *([together] if together else [])]
+    rows = [model_row(evaluation) for evaluation in with_average]
+    seeds_error: MienError | None = None
     if seeds:
         try:
             rows.append(stated_seeds(evaluations, records))
-        except MienError as error:  # raised below: the table of so many scores is written all the same
-            wrong = error
+        except MienError as error:  # raised at the end, so that the table is written all the same
+            seeds_error = error
     else:
         rows += [seeds_row([evaluations[member] for member in group]) for group in recipes(records)]
     first, comparable = evaluations[0], same_pictures(evaluations)
-    pairs = paired_tests([*evaluations, *([together] if together else [])]) if comparable else None
+    pairs = paired_tests(with_average) if comparable else None
     views = ", picture and mirror image averaged" if first.tta else ""
     title = f"{first.split} split of {shown(first.source)}, {first.whole['n']:,} pictures{views}"
     tests = (
@@ -258,8 +259,8 @@ def summarise(
         write_text(out / f"models.{suffix}", write(rows, title))
     print(shown_lines(text))
     print("written: " + ", ".join(shown(out / name) for name in SUMMARY))
-    if wrong is not None:
-        raise wrong
+    if seeds_error is not None:
+        raise seeds_error
 
 
 def refuse_foreign_summary(out: Path) -> None:

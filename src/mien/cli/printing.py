@@ -46,8 +46,7 @@ def print_lines(record: Recognition) -> None:
             lines = [f"{where}: {lines[0]}"]
     else:
         lines = [f"{where}: {shown(_described(face))}" for face in record.faces] or [f"{where}: no face"]
-    encoding = sys.stdout.encoding or "utf-8"
-    _print("\n".join(lines).encode(encoding, "backslashreplace").decode(encoding))
+    _print("\n".join(lines))
 
 
 def _described(face: Face) -> str:

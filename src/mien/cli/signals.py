@@ -141,9 +141,9 @@ def _replace_stderr(stream: TextIO) -> None:
 
 @contextmanager
 def without_remarks_of_decoders() -> Iterator[None]:
-    """For a block, what native code (libtiff) writes to stderr by itself leads nowhere; what Python prints is shown.
+    """Discards what native code (libtiff) writes to stderr during a block; what Python prints is shown.
 
-    The records tell what is wrong with a picture. Where stderr is not the process's own, nothing is changed.
+    The records tell what is wrong with a picture. Nothing changes if stderr is not the process's own.
     """
     logging.getLogger("PIL").addHandler(logging.NullHandler())
     former = stream_of_errors()

@@ -1,4 +1,4 @@
-"""What `mien predict` counts and writes, and what it says of that at the end."""
+"""Counts the records of `mien predict`, and words what it says at its end."""
 
 from __future__ import annotations
 
@@ -78,8 +78,7 @@ class Marked:
 
 def table_path(options: argparse.Namespace) -> Path | None:
     """Returns the file of the table of faces, if there is to be one."""
-    path: Path | None = options.csv or options.xlsx or options.parquet
-    return path
+    return options.csv or options.xlsx or options.parquet
 
 
 CROP_HINT = "no face was found; if the pictures are face crops already, add --detector none"

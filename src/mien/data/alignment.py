@@ -119,9 +119,10 @@ def _search(source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndar
     sums, totals = parts.sum(axis=2, dtype=np.float64), windows.sum(axis=2, dtype=np.float64)
     spreads = count * np.einsum("pwk,pwk->pw", parts, parts).astype(np.float64) - sums**2
     spread = count * np.einsum("pzk,pzk->pz", windows, windows).astype(np.float64) - totals**2
-    above = count * products - totals[:, :, None] * sums[:, None, :]
-    under = np.sqrt(spread[:, :, None] * spreads[:, None, :])
-    values = np.divide(above, under, out=np.full(above.shape, -1.0), where=under > 0).reshape(pairs, -1)
+    numerator = count * products - totals[:, :, None] * sums[:, None, :]
+    denominator = np.sqrt(spread[:, :, None] * spreads[:, None, :])
+    values = np.divide(numerator, denominator, out=np.full_like(numerator, -1.0), where=denominator > 0)
+    values = values.reshape(pairs, -1)
     at = values.argmax(axis=1)
     zoom, place = np.divmod(at, places**2)
     return np.take_along_axis(values, at[:, None], 1)[:, 0], np.stack(
@@ -203,13 +204,13 @@ def _correlation(source: np.ndarray, part: np.ndarray, placing: np.ndarray, stri
     lower = (corners[3] - corners[2]) * beside + 64 * corners[2]
     values = (((lower - upper) * below + (64 * upper + 2048)) * np.float32(1 / 4096)).astype(np.int32)
     count, sums, part_sums = part.shape[1], values.sum(axis=1, dtype=np.int64), part.sum(axis=1, dtype=np.int64)
-    above = count * np.einsum("pk,pk->p", values, part).astype(np.int64) - sums * part_sums
+    numerator = count * np.einsum("pk,pk->p", values, part).astype(np.int64) - sums * part_sums
     spread = count * np.einsum("pk,pk->p", values, values).astype(np.int64) - sums**2
     part_spread = count * np.einsum("pk,pk->p", part, part).astype(np.int64) - part_sums**2
-    under = np.sqrt(spread.astype(np.float64) * part_spread.astype(np.float64))
+    denominator = np.sqrt(spread.astype(np.float64) * part_spread.astype(np.float64))
     reach = (WINDOW - 1) * np.abs(placing[:, 2:]).reshape(-1, 2, 2).sum(axis=2)
     valid = (np.abs(placing[:, :2]) + reach <= (SIDE - 1) * _ONE + 2048).all(axis=1)
-    return np.divide(above, under, out=np.full(len(source), -1.0), where=(under > 0) & valid)
+    return np.divide(numerator, denominator, out=np.full(len(source), -1.0), where=(denominator > 0) & valid)
 
 
 def _places(placing: np.ndarray, stride: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

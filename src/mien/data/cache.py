@@ -103,11 +103,7 @@ def load(path: Path, mark: str, source: str, way: str = "") -> FaceSet | None:
         way: as ``cached``.
     """
     try:
-        file = cache_file(path, way)
-        if not file.parent.is_dir():
-            return None
-        _check_folder(file.parent)
-        with _opened(file) as stream, np.load(stream, allow_pickle=False) as stored:
+        with _opened(cache_file(path, way)) as stream, np.load(stream, allow_pickle=False) as stored:
             about = json.loads(str(stored["about"]))
             if (about["format"], about["stamp"]) != (FORMAT, mark):
                 return None
@@ -124,10 +120,10 @@ def load(path: Path, mark: str, source: str, way: str = "") -> FaceSet | None:
         )
         _check_content(faces)
         return faces
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except Exception as error:  # A broken file fails in many ways: BadZipFile, ValueError, KeyError, OSError.
-        _warn(f"the cache of {source} cannot be read ({first_line(error)}) and is made again")
+        warn(f"the cache of {source} cannot be read ({first_line(error)}) and is made again")
         return None
 
 
@@ -145,7 +141,7 @@ def store(path: Path, mark: str, faces: FaceSet, way: str = "") -> None:
         with _written(cache_file(path, way)) as stream:
             np.savez(stream, about=np.array(json.dumps(about)), **arrays)
     except (MienError, OSError, RuntimeError, UnicodeError) as error:
-        _warn(
+        warn(
             f"{faces.source} was read, but its cache was not stored ({first_line(error)}); set MIEN_CACHE to a folder "
             "with space"
         )
@@ -163,22 +159,19 @@ def cached_array(name: str, compute: Callable[[], np.ndarray], fits: Callable[[n
             that does not fit is computed again.
     """
     try:
-        file = cache_folder() / f"{name}.npy"
-        if file.parent.is_dir():
-            _check_folder(file.parent)
-            with _opened(file) as stream:
-                content = stream.read()
-            content, digest = content[:-_DIGEST], content[-_DIGEST:]
-            if hashlib.sha256(content).digest() != digest:
-                raise ValueError("its content is not what was stored")
-            stored = np.load(io.BytesIO(content), allow_pickle=False)
-            if not isinstance(stored, np.ndarray) or not fits(stored):
-                raise ValueError("its content is not of the expected kind")
-            return stored
-    except FileNotFoundError:
+        with _opened(cache_folder() / f"{name}.npy") as stream:
+            content = stream.read()
+        content, digest = content[:-_DIGEST], content[-_DIGEST:]
+        if hashlib.sha256(content).digest() != digest:
+            raise ValueError("its content is not what was stored")
+        stored = np.load(io.BytesIO(content), allow_pickle=False)
+        if not isinstance(stored, np.ndarray) or not fits(stored):
+            raise ValueError("its content is not of the expected kind")
+        return stored
+    except (FileNotFoundError, NotADirectoryError):
         pass
     except Exception as error:  # As in ``load``: a broken file fails in many ways.
-        _warn(f"the cache of {name} cannot be read ({first_line(error)}) and is made again")
+        warn(f"the cache of {name} cannot be read ({first_line(error)}) and is made again")
     array = compute()
     try:
         with _written(cache_folder() / f"{name}.npy") as stream:
@@ -187,7 +180,7 @@ def cached_array(name: str, compute: Callable[[], np.ndarray], fits: Callable[[n
             stream.write(buffer.getbuffer())
             stream.write(hashlib.sha256(buffer.getbuffer()).digest())
     except (MienError, OSError, RuntimeError, UnicodeError) as error:
-        _warn(f"the cache of {name} was not stored ({first_line(error)}); set MIEN_CACHE to a folder with space")
+        warn(f"the cache of {name} was not stored ({first_line(error)}); set MIEN_CACHE to a folder with space")
     return array
 
 
@@ -226,12 +219,14 @@ def _opened(file: Path) -> Iterator[IO[bytes]]:
     """Opens a cache file that this user wrote.
 
     Raises:
-        MienError: the path is no regular file, belongs to another user, or others may write to it.
+        MienError: the path is no regular file, or the file or its folder belongs to another user, or others may write
+            to it.
         OSError: the file cannot be opened.
     """
-    number = os.open(file, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
-    with os.fdopen(number, "rb") as stream:
-        state = os.fstat(number)
+    _check_folder(file.parent)
+    descriptor = os.open(file, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+    with os.fdopen(descriptor, "rb") as stream:
+        state = os.fstat(descriptor)
         if not stat.S_ISREG(state.st_mode) or not _is_own(state):
             raise MienError(f"{file} is no regular file, belongs to another user, or others may write to it")
         yield stream
@@ -280,7 +275,3 @@ def _state(path: Path) -> str:
     except OSError:
         return f"{path.name} unreadable\n"
     return f"{path.name} {state.st_size} {state.st_mtime_ns} {state.st_ctime_ns}\n"
-
-
-def _warn(message: str) -> None:
-    warn(message)

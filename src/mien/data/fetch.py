@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import zipfile
 from pathlib import Path
@@ -46,7 +45,7 @@ def fetch(destination: Path) -> Path:
         raise MienError(f"{target}: exists already; use it with `mien data inspect {target}`, or give another path")
     ensure_writable(target.parent)
     try:
-        kagglehub = importlib.import_module("kagglehub")
+        import kagglehub
     except ImportError as error:
         raise MienError(f'kagglehub is not installed (pip install "mien[kaggle]"); {_by_hand(target)}') from error
     # Kaggle's notebooks reach its data without a connection to the network.
@@ -56,17 +55,16 @@ def fetch(destination: Path) -> Path:
         folder = Path(kagglehub.dataset_download(HANDLE))
     except Exception as error:  # requests, urllib3, kagglehub and kagglesdk raise errors of their own.
         raise MienError(f"{_refusal(error)}; {_by_hand(target)}") from error
-    entries = FolderEntries(folder)
-    listing = list_pictures(entries)
+    paths = list_pictures(FolderEntries(folder)).paths
     root = folder.resolve()
-    outside = {path for path in listing.paths if not (folder / path).resolve().is_relative_to(root)}
-    for path in sorted(outside)[:1]:
-        warn(f"left out {len(outside):,} links that lead out of the download, the first is {shown(path)}")
+    outside = {path for path in paths if not (folder / path).resolve().is_relative_to(root)}
+    if outside:
+        warn(f"left out {len(outside):,} links that lead out of the download, the first is {shown(min(outside))}")
     with (
         atomic_file(target, spare_newcomer=True) as temporary,
         zipfile.ZipFile(temporary, "w", strict_timestamps=False) as archive,
     ):
-        for path in listing.paths:
+        for path in paths:
             if path not in outside:
                 archive.write(folder / path, path)
     return target

@@ -184,7 +184,7 @@ def _eye(sketch: Sketch, identity: Identity, movement: Movement, gaze: tuple[flo
     droop = 0.05 * movement.inner * (0.5 - 0.5 * _ACROSS)
     floor = identity.eye_height + slant + half * (0.42 - 0.5 * movement.squint) * _ROUND
     ceiling = np.minimum(identity.eye_height + slant - (opening + droop) * _ROUND, floor)
-    sketch.fill(np.stack([np.concatenate([x, x[::-1]]), np.concatenate([ceiling, floor[::-1]])], axis=1), 238.0)
+    sketch.fill(_band(x, ceiling, floor), 238.0)
 
     # The outline of the iris is clipped to the lids at every x.
     order = slice(None, None, int(side))
@@ -213,9 +213,7 @@ def _brow(sketch: Sketch, identity: Identity, movement: Movement, side: float) -
     arch = (identity.brow_arch + 0.04 * min(movement.inner, movement.outer)) * 4.0 * _ALONG * (1.0 - _ALONG)
     y = identity.eye_height - identity.brow_lift - rise - arch + 0.03 * _ALONG + 0.05 * movement.wrinkle
     weight = identity.brow_weight * (0.8 + 0.5 * _ALONG - 1.0 * _ALONG**3)
-    upper, lower = curve(x, y - weight), curve(x, y + weight)
-    tone = min(identity.hair_tone, shade(identity.skin, 0.45))
-    sketch.fill(np.concatenate([upper, lower[::-1]]), tone)
+    sketch.fill(_band(x, y - weight, y + weight), min(identity.hair_tone, shade(identity.skin, 0.45)))
 
 
 def _nose(sketch: Sketch, identity: Identity, movement: Movement) -> None:

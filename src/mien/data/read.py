@@ -66,28 +66,25 @@ def read_unlabelled(source: str | Path, *, image_size: int, skip_broken: bool = 
     return caches.cached(path, str(source), read, way) if cache else read()
 
 
-def read_for_pretraining(
-    source: str | Path, image_size: int, skip_broken: bool = False, *, cache: bool = True
-) -> FaceSet:
+def read_for_pretraining(source: str | Path, image_size: int, skip_broken: bool = False) -> FaceSet:
     """Reads a source with ``read_faces`` if it has labels and splits, else with ``read_unlabelled``.
 
     Args:
         source: what ``read_faces`` reads, or any folder or zip archive with pictures.
         image_size: height and width in pixels of pictures without labels; a labelled set keeps its own size.
         skip_broken: as ``read_unlabelled``.
-        cache: as ``read_faces``.
 
     Raises:
         MienError: as the two readers, or ``skip_broken`` is set for a labelled source.
     """
     if not is_labelled(source):
-        return read_unlabelled(source, image_size=image_size, skip_broken=skip_broken, cache=cache)
+        return read_unlabelled(source, image_size=image_size, skip_broken=skip_broken)
     if skip_broken:
         raise MienError(
             f"--skip-broken: {source} is a data set with labels or splits, expected a folder or zip of pictures "
             "without; leave the option out, and repair or remove the broken pictures"
         )
-    return read_faces(source, cache=cache)
+    return read_faces(source)
 
 
 def is_labelled(source: str | Path) -> bool:

@@ -89,10 +89,7 @@ def read_table(stream: IO[bytes], where: str, size: int, source: str) -> FaceSet
             f"{where}: row 1: the header is {','.join(header)[:60]!r}, expected emotion,pixels,Usage; "
             "give FER2013's fer2013.csv"
         )
-    images: list[np.ndarray] = []
-    classes: list[str] = []
-    splits: list[str] = []
-    ids: list[str] = []
+    faces: list[tuple[np.ndarray, str, str, str]] = []
     faults, count, characters = Faults(where, "rows"), 0, 0
     with progress("reading rows", size // _MEGABYTE, "MB") as advance:
         for row, fields in enumerate(rows, start=2):
@@ -101,21 +98,18 @@ def read_table(stream: IO[bytes], where: str, size: int, source: str) -> FaceSet
             count += 1
             at = f"{where}: row {row}"
             try:
-                name, image, split = _face(fields, columns, at)
+                faces.append((*_face(fields, columns, at), f"row {row}"))
             except MienError as error:
                 faults.add(at, error)
                 if faults.are_the_rule(count):
                     break
                 continue
-            classes.append(name)
-            images.append(image)
-            splits.append(split)
-            ids.append(f"row {row}")
             before, characters = characters, characters + len(fields[columns.pixels])
             advance(characters // _MEGABYTE - before // _MEGABYTE)
     faults.check(count)
-    if not images:
+    if not faces:
         raise MienError(f"{where}: has no row below its header; check that the file is whole")
+    images, classes, splits, ids = zip(*faces, strict=True)
     return assemble(np.stack(images), classes, splits, ids, source, official=columns.usage is not None)
 
 
@@ -148,13 +142,13 @@ def _columns(header: list[str]) -> _Columns | None:
     return _Columns(len(names), names.index("emotion"), names.index("pixels"), usage)
 
 
-def _face(fields: list[str], columns: _Columns, at: str) -> tuple[str, np.ndarray, str]:
-    """Returns the class, the picture (uint8 [48, 48]) and the split of a row."""
+def _face(fields: list[str], columns: _Columns, at: str) -> tuple[np.ndarray, str, str]:
+    """Returns the picture (uint8 [48, 48]), the class and the split of a row."""
     if len(fields) != columns.count:
         raise MienError(f"{at}: has {len(fields)} fields, expected {columns.count} as in the header; correct it")
     name = _class_of_number(fields[columns.emotion], at)
     image = _image(fields[columns.pixels], at)
-    return name, image, "train" if columns.usage is None else _split_of_usage(fields[columns.usage], at)
+    return image, name, "train" if columns.usage is None else _split_of_usage(fields[columns.usage], at)
 
 
 def _class_of_number(field: str, at: str) -> str:

@@ -286,15 +286,11 @@ def _by_blocks(call: Callable[[int], np.ndarray], count: int, size: int, title: 
 
 def _blank_pairs(pictures: np.ndarray, references: np.ndarray | None = None) -> np.ndarray:
     """Pairs each blank picture with the first blank picture of ``references``, or of the set itself: int64 [P, 2]."""
-    blank, blank_references = (
-        np.empty(0, np.int64) if part is None else np.flatnonzero(np.ptp(part, axis=(1, 2)) == 0)
-        for part in (pictures, references)
-    )
+    blank = np.flatnonzero(np.ptp(pictures, axis=(1, 2)) == 0)
     if references is None:
-        return np.stack([np.repeat(blank[:1], max(0, len(blank) - 1)), blank[1:]], axis=1)
-    if not len(blank_references):
-        return np.empty((0, 2), np.int64)
-    return np.stack([blank, np.full(len(blank), blank_references[0])], axis=1)
+        return np.stack([np.repeat(blank[:1], len(blank[1:])), blank[1:]], axis=1)
+    first = np.flatnonzero(np.ptp(references, axis=(1, 2)) == 0)[:1]  # one or none
+    return np.stack([np.repeat(blank, len(first)), np.repeat(first, len(blank))], axis=1)
 
 
 def _descriptors(pictures: np.ndarray, view: tuple[int, int, int]) -> np.ndarray:

@@ -272,15 +272,7 @@ def calibrate(
     temperatures = cross_fitted(logits, labels, groups, seed)
     before = quality(softmax(logits), labels)
     after = None if temperatures is None else quality(softmax(logits / temperatures[:, None]), labels)
-    return {
-        "temperature": temperature,
-        "split": "validation",
-        "n": len(labels),
-        "twins_left_out": _left_out(twins),
-        **{f"{name}_before": before[name] for name in before},
-        **{f"{name}_after": None if after is None else after[name] for name in before},
-        "uncertain": promise(softmax(logits / temperature), labels),
-    }
+    return _record(temperature, len(labels), twins, before, after, promise(softmax(logits / temperature), labels))
 
 
 def promise(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
@@ -318,14 +310,7 @@ def calibrate_if_enough(
     seed: int = 0,
     twins: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """``calibrate``, but fits neither temperature nor threshold if there are too few clean pictures.
-
-    Args:
-        logits: as ``calibrate``.
-        labels: as ``calibrate``.
-        groups: as ``calibrate``.
-        seed: as ``calibrate``.
-        twins: as ``calibrate``.
+    """``calibrate``, with its arguments, but fits neither temperature nor threshold to too few clean pictures.
 
     Returns:
         As ``calibrate``. Below ``LEAST_FOR_TEMPERATURE`` clean pictures ``temperature`` is 1, and ``ece_after`` and
@@ -335,16 +320,8 @@ def calibrate_if_enough(
     clean = _clean_rows(len(labels), twins)
     count = len(clean)
     if count < LEAST_FOR_TEMPERATURE:
-        before = quality(softmax(logits[clean]), labels[clean]) if count else dict.fromkeys(("ece", "nll"))
-        return {
-            "temperature": 1.0,
-            "split": "validation",
-            "n": count,
-            "twins_left_out": _left_out(twins),
-            **{f"{name}_before": before[name] for name in before},
-            **{f"{name}_after": None for name in before},
-            "uncertain": None,
-        }
+        before = quality(softmax(logits[clean]), labels[clean]) if count else None
+        return _record(1.0, count, twins, before, None, None)
     record = calibrate(logits, labels, groups, seed, twins)
     return record if count >= LEAST_FOR_THRESHOLD else {**record, "uncertain": None}
 
@@ -366,6 +343,21 @@ def _clean_rows(count: int, twins: np.ndarray | None) -> np.ndarray:
     return np.arange(count) if twins is None or twins.all() else np.flatnonzero(~twins)
 
 
-def _left_out(twins: np.ndarray | None) -> int | None:
-    """The number of twins that ``_clean_rows`` leaves out; None if the rows that it gives are not known to be clean."""
-    return None if twins is None or twins.all() else int(twins.sum())
+def _record(
+    temperature: float,
+    count: int,
+    twins: np.ndarray | None,
+    before: Mapping[str, float] | None,
+    after: Mapping[str, float] | None,
+    uncertain: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """What ``calibrate`` returns; ``before`` and ``after`` are of ``quality``, None if they were not measured."""
+    return {
+        "temperature": temperature,
+        "split": "validation",
+        "n": count,
+        "twins_left_out": None if twins is None or twins.all() else int(twins.sum()),
+        **{f"{name}_before": before and before[name] for name in ("ece", "nll")},
+        **{f"{name}_after": after and after[name] for name in ("ece", "nll")},
+        "uncertain": uncertain,
+    }

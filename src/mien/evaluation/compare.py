@@ -207,4 +207,4 @@ def _spread(scores: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 def _sum(values: Sequence[T | None]) -> T | None:
     """The sum of numbers; None if one is unknown."""
     numbers = [value for value in values if value is not None]
-    return sum(numbers[1:], start=numbers[0]) if len(numbers) == len(values) else None
+    return sum(numbers) if len(numbers) == len(values) else None

@@ -125,12 +125,9 @@ def picture_sheet(images: np.ndarray, captions: Sequence[str], *, columns: int =
     figure = blank_figure((2.1 * columns, 2.75 * rows), theme)
     for place, (image, caption) in enumerate(zip(images, captions, strict=True)):
         axes = figure.add_subplot(rows, columns, place + 1)
-        axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        _show(axes, image)
         lines = [part for line in caption.splitlines() for part in textwrap.wrap(line, CAPTION_LETTERS)]
         axes.set_xlabel("\n".join(lines), color=theme.ink, fontsize=SMALL_SIZE, labelpad=7, parse_math=False)
-        axes.set_xticks([])
-        axes.set_yticks([])
-        axes.set_frame_on(False)
     return figure
 
 
@@ -340,16 +337,21 @@ def reconstructions(
     grid = figure.subplots(3, len(originals), squeeze=False)
     for row, (title, images) in enumerate(zip(ROWS, (originals, masked, merged), strict=True)):
         for axes, image in zip(grid[row], images, strict=True):
-            axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-            axes.set_xticks([])
-            axes.set_yticks([])
-            axes.set_frame_on(False)
+            _show(axes, image)
         grid[row, 0].set_ylabel(title, rotation=0, ha="right", va="center", color=theme.ink, fontsize=TEXT_SIZE)
     remark = "Last row: visible patches as they are, hidden ones as predicted"
     remark += ", with the brightness and contrast of the true patch, which are not predicted." if lent else "."
     remark = textwrap.fill(remark, round(11 * figure.get_figwidth()))
     figure.supxlabel(remark, color=theme.faint, fontsize=SMALL_SIZE)
     return figure
+
+
+def _show(axes: Axes, image: np.ndarray) -> None:
+    """Shows a picture, uint8 [S, S] or [S, S, 3], as its pixels are, without a frame."""
+    axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.set_frame_on(False)
 
 
 def _readable_on(background: tuple[float, float, float, float], theme: Theme) -> str:

@@ -11,6 +11,9 @@ import numpy as np
 BINS = 15
 """Equal-width bins of the calibration error, as in Guo et al. 2017 (arXiv:1706.04599)."""
 
+RESAMPLES = 1000
+"""Samples of the bootstrap, and simulations of answers."""
+
 
 @dataclass(frozen=True)
 class Reliability:
@@ -62,7 +65,7 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = BINS)
     )
 
 
-def ece_by_chance(probabilities: np.ndarray, *, seed: int = 0, resamples: int = 1000) -> dict[str, float]:
+def ece_by_chance(probabilities: np.ndarray, *, seed: int = 0, resamples: int = RESAMPLES) -> dict[str, float]:
     """The calibration error that a perfectly calibrated classifier with these confidences shows by chance.
 
     The error is a mean of absolute gaps, so with few pictures it is above 0 even if confidence is right on average. A
@@ -90,9 +93,7 @@ def ece_by_chance(probabilities: np.ndarray, *, seed: int = 0, resamples: int = 
     return {"mean": float(np.mean(errors)), "upper": float(np.quantile(errors, 0.95))}
 
 
-def score(
-    probabilities: np.ndarray, labels: np.ndarray, names: Sequence[str], *, seed: int = 0, resamples: int = 1000
-) -> dict[str, Any]:
+def score(probabilities: np.ndarray, labels: np.ndarray, names: Sequence[str], *, seed: int = 0) -> dict[str, Any]:
     """Every score of one set of pictures, ready for JSON: shares in [0, 1], null if a number is undefined.
 
     Balanced accuracy and macro-F1 are means over the classes that have pictures; a class without pictures has null for
@@ -106,8 +107,7 @@ def score(
         probabilities: float64 [N, C], rows that sum to 1.
         labels: int64 [N], positions of the true classes in ``names``.
         names: the C class names, in the order of the columns.
-        seed: of the bootstrap.
-        resamples: number of bootstrap samples; 1,000 take about 0.1 s.
+        seed: of the bootstrap, whose ``RESAMPLES`` samples take about 0.1 s.
 
     Returns:
         ``n, accuracy, balanced_accuracy, macro_f1, ece, nll, ci95, per_class, names, confusion`` (rows are the true
@@ -120,15 +120,13 @@ def score(
     predictions = probabilities.argmax(axis=1)
     counts = confusion_counts(predictions, labels, len(names))
     of_classes, support = _class_scores(counts), counts.sum(axis=1)
-    intervals = class_intervals(counts, seed=seed, resamples=resamples)
+    intervals = class_intervals(counts, seed=seed)
     return {
         "n": len(labels),
-        "accuracy": float((predictions == labels).mean()),
-        "balanced_accuracy": float(np.nanmean(of_classes["recall"])),
-        "macro_f1": float(np.nanmean(of_classes["f1"])),
+        **{name: float(value) for name, value in _means(counts).items()},
         "ece": reliability(probabilities, labels).ece,
         "nll": negative_log_likelihood(probabilities, labels),
-        "ci95": _intervals(counts, seed, resamples),
+        "ci95": _intervals(counts, seed),
         "per_class": {
             name: {
                 **{key: _number(values[index]) for key, values in of_classes.items()},
@@ -275,7 +273,7 @@ def surest_mistakes(probabilities: np.ndarray, labels: np.ndarray, k: int = 12) 
 
 
 def class_intervals(
-    confusion: np.ndarray, *, seed: int = 0, resamples: int = 1000
+    confusion: np.ndarray, *, seed: int = 0, resamples: int = RESAMPLES
 ) -> list[dict[str, list[float] | None]]:
     """The intervals of precision, recall and F1 of each class, at 95 %, by the bootstrap over pictures.
 
@@ -331,29 +329,24 @@ def _without_width(all_right: bool, pictures: int) -> list[float]:
     return [bound, 1.0] if all_right else [0.0, 1 - bound]
 
 
-def _intervals(counts: np.ndarray, seed: int, resamples: int) -> dict[str, list[float]]:
+def _intervals(counts: np.ndarray, seed: int) -> dict[str, list[float]]:
     """Percentile intervals of the scores, each [low, high] at 95 %, from bootstrap samples of the confusion counts."""
     total, hits, support = counts.sum(), np.trace(counts), counts.sum(axis=1)
     if hits in (0, total):  # every sample would be the same, which is no certainty
         of_smallest = _without_width(bool(hits), support[support > 0].min())
         of_all = _without_width(bool(hits), total)
         return {"accuracy": of_all, **dict.fromkeys(("balanced_accuracy", "macro_f1"), of_smallest)}
-    means = _means(_drawn(counts, seed, resamples))
+    means = _means(_drawn(counts, seed, RESAMPLES))
     return {name: np.percentile(values, [2.5, 97.5]).tolist() for name, values in means.items()}
 
 
 def _means(confusions: np.ndarray) -> dict[str, np.ndarray]:
-    """Scores, each float64 [...], of confusion counts [..., C, C]."""
-    labelled, predicted = confusions.sum(axis=-1), confusions.sum(axis=-2)
-    hits = np.diagonal(confusions, axis1=-2, axis2=-1)
-    # A class without pictures has no hits, so it adds nothing to the sums; the means leave it out.
-    classes = (labelled > 0).sum(axis=-1)
-    recall = hits / np.maximum(labelled, 1)
-    f1 = 2 * hits / np.maximum(labelled + predicted, 1)
+    """Accuracy and means over the classes with pictures, each float64 [...], of confusion counts [..., C, C]."""
+    of_classes = _class_scores(confusions)
     return {
-        "accuracy": hits.sum(axis=-1) / labelled.sum(axis=-1),
-        "balanced_accuracy": recall.sum(axis=-1) / classes,
-        "macro_f1": f1.sum(axis=-1) / classes,
+        "accuracy": np.trace(confusions, axis1=-2, axis2=-1) / confusions.sum(axis=(-2, -1)),
+        "balanced_accuracy": np.nanmean(of_classes["recall"], axis=-1),
+        "macro_f1": np.nanmean(of_classes["f1"], axis=-1),
     }
 
 

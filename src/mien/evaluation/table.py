@@ -13,7 +13,7 @@ from mien.config import WITHOUT_EFFECT_ON_WEIGHTS, TrainConfig, completed
 from mien.errors import MienError
 from mien.evaluation.compare import compare_runs
 from mien.evaluation.evaluate import Evaluation
-from mien.text import csv_text, markdown, shown
+from mien.text import aligned, csv_text, markdown, shown
 
 SCORES: dict[str, str] = {
     "accuracy": "accuracy %",
@@ -155,7 +155,7 @@ def stated_seeds(evaluations: Sequence[Evaluation], records: Sequence[Mapping[st
     """The row of runs that the user calls seeds of one recipe (``--seeds``).
 
     Raises:
-        MienError: there is one model, or their networks differ in size, so that they cannot be of one recipe.
+        MienError: their networks differ in size, so that they cannot be of one recipe.
     """
     sizes = {evaluation.model: evaluation.parameters for evaluation in evaluations}
     if len(set(sizes.values())) > 1:
@@ -257,15 +257,7 @@ def notes(rows: Sequence[Row]) -> list[str]:
 
 def text_table(rows: Sequence[Row]) -> str:
     """The table as aligned text."""
-    lines = [list(HEADS), *([shown(row.name), *cells(row)] for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(HEADS))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if column == 0 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )
+    return aligned([HEADS, *([shown(row.name), *cells(row)] for row in rows)])
 
 
 def markdown_rows(rows: Sequence[Row], title: str) -> str:
@@ -320,10 +312,8 @@ def csv_table(rows: Sequence[Row]) -> str:
             parts = (None,) * 4 if estimate is None else (estimate.value, estimate.low, estimate.high, estimate.std)
             numbers += ["" if part is None else f"{100 * part:.2f}" for part in parts]
         speed = "" if row.pictures_per_second is None else f"{row.pictures_per_second:.1f}"
-        clean = "" if row.clean_pictures is None else row.clean_pictures
-        approximate = "yes" if row.approximate else "no"
-        size = "" if row.parameters is None else row.parameters
-        writer.writerow([csv_text(row.name), row.kind, row.pictures, clean, approximate, *numbers, size, speed])
+        about = [csv_text(row.name), row.kind, row.pictures, row.clean_pictures, "yes" if row.approximate else "no"]
+        writer.writerow([*about, *numbers, row.parameters, speed])  # None becomes an empty cell
     return text.getvalue()
 
 

@@ -77,7 +77,8 @@ def _card(meta: Mapping[str, Any], release: Mapping[str, Any], name: str) -> str
         lstrip_blocks=True,
     )
     environment.filters["markdown"] = markdown
-    is_fer2013, fitted, other = trained_on_fer2013(meta), is_fitted(meta.get("calibration")), _other_set(meta, release)
+    is_fer2013, fitted = trained_on_fer2013(meta), is_fitted(meta.get("calibration"))
+    other_set = _other_set(meta, release)
     foreign_weights = list(dict.fromkeys(stage["weights_from"] for stage in release["origin"] if stage["weights_from"]))
     try:
         text = environment.get_template("card.md").render(
@@ -87,14 +88,14 @@ def _card(meta: Mapping[str, Any], release: Mapping[str, Any], name: str) -> str
             release=release,
             is_fer2013=is_fer2013,
             is_fitted=fitted,
-            titles={split: _title(split, is_fer2013, fitted, other) for split in SPLITS},
-            other=other,
-            ece_heads={split: _ece_head(split, meta.get("calibration"), other) for split in release["scores"]},
+            titles={split: _title(split, is_fer2013, fitted, other_set) for split in SPLITS},
+            other_set=other_set,
+            ece_heads={split: _ece_head(split, meta.get("calibration"), other_set) for split in release["scores"]},
             foreign_weights=foreign_weights,
-            facts=_facts(release, is_fer2013, other),
+            facts=_facts(release, is_fer2013, other_set),
             promise=_promise(meta["calibration"]) + _balance(meta) if meta.get("calibration") else "",
             robustness_rows=_robustness_rows(release["robustness"]["rows"]),
-            data_lines=_data_lines(meta, release["scores"], other),
+            data_lines=_data_lines(meta, release["scores"], other_set),
             origin_rows=_origin_rows(release["origin"]),
             names_recipes=any(" --config" in (stage["command"] or "") for stage in release["origin"]),
             table=markdown_table,
@@ -118,7 +119,7 @@ def front_matter(meta: Mapping[str, Any], release: Mapping[str, Any], name: str,
     """
     from huggingface_hub import ModelCardData
 
-    other = _other_set(meta, release)
+    other_set = _other_set(meta, release)
     return ModelCardData(
         license=licence,
         library_name="transformers",
@@ -130,7 +131,7 @@ def front_matter(meta: Mapping[str, Any], release: Mapping[str, Any], name: str,
         eval_results=[
             result
             for split, scores in release["scores"].items()
-            for result in _results(meta, str(split), scores, other)
+            for result in _results(meta, str(split), scores, other_set)
         ],
     ).to_yaml()
 
@@ -144,12 +145,12 @@ def _other_set(meta: Mapping[str, Any], release: Mapping[str, Any]) -> str | Non
     return None
 
 
-def _results(meta: Mapping[str, Any], split: str, scores: Mapping[str, Any], other: str | None) -> list[Any]:
+def _results(meta: Mapping[str, Any], split: str, scores: Mapping[str, Any], other_set: str | None) -> list[Any]:
     """The scores of a split for the model index (``huggingface_hub.EvalResult``), shares with their intervals."""
     from huggingface_hub import EvalResult
 
-    is_fer2013 = other is None and trained_on_fer2013(meta)
-    data = "FER2013" if is_fer2013 else other or portable(str(meta["data"]["source"]))
+    is_fer2013 = other_set is None and trained_on_fer2013(meta)
+    data = "FER2013" if is_fer2013 else other_set or portable(str(meta["data"]["source"]))
     parts = {"": scores} | ({"without twins in training": scores["clean"]} if scores.get("clean") else {})
     kinds = {"accuracy": ("accuracy", "accuracy"), "macro_f1": ("f1", "macro-F1"), "ece": ("ece", "calibration error")}
     if scores.get("cross_fitted_ece") is not None:  # the temperature was fitted on this split: ECE itself is too kind
@@ -189,20 +190,20 @@ def _licence(is_fer2013: bool, foreign_weights: Sequence[str]) -> str | None:
     return "mit" if is_fer2013 else None
 
 
-def _title(split: str, is_fer2013: bool, fitted: bool, other: str | None) -> str:
-    """What the card calls a split: its name, that in FER2013, and what it chose; or of which ``other`` set it is."""
+def _title(split: str, is_fer2013: bool, fitted: bool, other_set: str | None) -> str:
+    """The heading of a split: its name, also in FER2013, and what was chosen by it; or the set to which it belongs."""
     name, in_fer2013 = SPLITS[split]
-    if other is not None:
-        return f"{name} of {other}, which is another set than that of training and chose nothing"
+    if other_set is not None:
+        return f"{name} of {markdown(other_set)}, which is another set than that of training and chose nothing"
     chose = f", which chose epoch{', temperature' if fitted else ''} and settings" if split == "validation" else ""
     return f"{name}{in_fer2013 if is_fer2013 else ''}{chose}"
 
 
-def _ece_head(split: str, calibration: Mapping[str, Any] | None, other: str | None) -> str:
+def _ece_head(split: str, calibration: Mapping[str, Any] | None, other_set: str | None) -> str:
     """The head of the column with the calibration error: on which pictures the temperature was fitted."""
     if calibration is None or not is_fitted(calibration):
         return "ECE, 15 bins, no temperature fitted"
-    if other is not None:
+    if other_set is not None:
         return "ECE, 15 bins, temperature fitted on the set of training"
     on_clean_part = split == "validation" and calibration.get("twins_left_out")
     return f"ECE, 15 bins, temperature fitted on {'the clean part' if on_clean_part else 'validation'}"
@@ -228,7 +229,7 @@ def recipe_name(word: str) -> str:
     return f"{former[1] or ''}{former[2]}" if former is not None and is_recipe else word
 
 
-def _facts(release: Mapping[str, Any], is_fer2013: bool, other: str | None) -> list[tuple[str, Any]]:
+def _facts(release: Mapping[str, Any], is_fer2013: bool, other_set: str | None) -> list[tuple[str, Any]]:
     """The rows of the first table: network, size, files, command."""
     shape = release["architecture"]
     kind = (
@@ -251,7 +252,7 @@ def _facts(release: Mapping[str, Any], is_fer2013: bool, other: str | None) -> l
     return [
         *facts,
         ("weights", f"{release['files']['model.safetensors'] / 1e6:.1f} MB, half precision; computed in float32"),
-        *_onnx(release["onnx"], release["files"], other),
+        *_onnx(release["onnx"], release["files"], other_set),
         ("SHA-256", markdown_code(release["sha256"])),
         (
             "packed by",
@@ -277,9 +278,9 @@ def _input(shape: Mapping[str, Any], reading: Mapping[str, Any], is_fer2013: boo
     )
 
 
-def _onnx(parity: Mapping[str, Any], files: Mapping[str, int], other: str | None) -> list[tuple[str, str]]:
+def _onnx(parity: Mapping[str, Any], files: Mapping[str, int], other_set: str | None) -> list[tuple[str, str]]:
     """The ONNX files, and how far their answers differ from those of PyTorch."""
-    engines, split = parity["engines"], parity["split"] + (f" of {markdown(other)}" if other else "")
+    engines, split = parity["engines"], parity["split"] + (f" of {markdown(other_set)}" if other_set else "")
     rows = [
         (
             "ONNX",
@@ -408,7 +409,7 @@ def _difference_interval(row: Mapping[str, Any]) -> str:
     return f" ({100 * low:+.1f} to {100 * high:+.1f})"
 
 
-def _data_lines(meta: Mapping[str, Any], scores: Mapping[str, Mapping[str, Any]], other: str | None) -> list[str]:
+def _data_lines(meta: Mapping[str, Any], scores: Mapping[str, Mapping[str, Any]], other_set: str | None) -> list[str]:
     """The data set, its splits, and how many pictures have a twin in training."""
     data = meta["data"]
     counts = ", ".join(f"{markdown(name)} {count:,}" for name, count in data["images"].items())
@@ -421,7 +422,7 @@ def _data_lines(meta: Mapping[str, Any], scores: Mapping[str, Mapping[str, Any]]
             twins = part["n"] - part["clean"]["n"]
             lines.append(
                 f"{twins:,} of the {part['n']:,} pictures of the {split} split"
-                f"{f' of {markdown(other)}' if other else ''} ({twins / part['n']:.1%}) have a "
+                f"{f' of {markdown(other_set)}' if other_set else ''} ({twins / part['n']:.1%}) have a "
                 "twin in the training split, the same photograph; the clean part leaves them out."
             )
     return lines

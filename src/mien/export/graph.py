@@ -85,8 +85,7 @@ class _FromFaces(nn.Module):
 
     def forward(self, faces: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         planes = faces.unsqueeze(1) if faces.ndim == 3 else faces.permute(0, 3, 1, 2)
-        probabilities, embedding = self.reading(planes.float() * self.scale + self.shift)
-        return probabilities, embedding
+        return self.reading(planes.float() * self.scale + self.shift)
 
 
 def _traced(classifier: Classifier) -> onnx.ModelProto:
@@ -124,8 +123,7 @@ def _traced(classifier: Classifier) -> onnx.ModelProto:
             "PyTorch, as `mien predict --model` does with its folder"
         ) from error
     assert program is not None
-    model: onnx.ModelProto = program.model_proto
-    return model
+    return program.model_proto
 
 
 # A ViT is not traced: its ONNX graph is written from its weights, and everything that does not depend on the picture is
@@ -318,5 +316,4 @@ def _bias(layer: Any, width: int) -> np.ndarray:
 
 def _array(values: torch.Tensor) -> np.ndarray:
     """A tensor as a float64 array; weights are combined in this precision."""
-    array: np.ndarray = values.detach().double().cpu().numpy()
-    return array
+    return values.detach().double().cpu().numpy()

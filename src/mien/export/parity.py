@@ -24,6 +24,7 @@ from mien.export.graph import INPUT
 from mien.log import LOGGER
 from mien.model.preprocessing import Preprocessing, tensor, to_luma
 from mien.recognition.engine import BATCH, Answers, Engine
+from mien.text import aligned
 
 TOLERANCE = 1e-4
 """Largest difference of a float32 file's probabilities from PyTorch's."""
@@ -159,8 +160,7 @@ def random_crops(image_size: int, grey: bool, count: int = 256) -> np.ndarray:
 
 def table(parities: Mapping[str, Parity], sizes: Mapping[str, int]) -> str:
     """The comparison as text; rates are multiples of the first engine's, ``sizes`` are in bytes."""
-    heads = ("", "accuracy", "agreement", "largest difference", "mean difference", "rate", "MiB")
-    rows: list[tuple[str, ...]] = [heads]
+    rows = [("", "accuracy", "agreement", "largest difference", "mean difference", "rate", "MiB")]
     first = next(iter(parities.values()))
     for name, parity in parities.items():
         accuracy = "" if parity.accuracy is None else f"{parity.accuracy:.2%}"
@@ -168,12 +168,7 @@ def table(parities: Mapping[str, Parity], sizes: Mapping[str, int]) -> str:
         ratio = f"{parity.rate / first.rate:.2f}x"
         differences = (f"{parity.largest_difference:.1e}", f"{parity.mean_difference:.1e}")
         rows.append((name, accuracy, f"{parity.agreement:.2%}", *differences, ratio, size))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(heads))]
-    lines = []
-    for row in rows:
-        cells = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-        lines.append("  ".join([row[0].ljust(widths[0]), *cells]).rstrip())
-    return "\n".join(lines)
+    return aligned(rows)
 
 
 def as_json(parities: Mapping[str, Parity], reference: Parity) -> dict[str, Any]:
