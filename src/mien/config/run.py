@@ -22,6 +22,7 @@ from mien.config.fields import (
     Integer,
     Mistake,
     Number,
+    Place,
     SettingsError,
     Share,
     Switch,
@@ -79,8 +80,8 @@ class RunConfig:
         augment: augmentation of training images.
     """
 
-    data: str
-    out: str
+    data: Place
+    out: Place
     batch_size: AtLeastOne = 64
     optimizer: Literal["adamw", "muon"] = "adamw"
     lr: AboveZero | None = None

@@ -21,6 +21,7 @@ from mien.config.fields import (
     ImageSide,
     Integer,
     Number,
+    Place,
     Share,
     ShareBelowOne,
     Switch,
@@ -104,7 +105,7 @@ class TrainConfig(RunConfig):
         freeze: the part of the encoder that training leaves as it is.
     """
 
-    backbone: str = "tiny"
+    backbone: Place = "tiny"
     image_size: ImageSide | None = None
     reading_crop: Annotated[Number, Field(ge=0.5, le=1, title="a share")] | None = None
     patch_size: ImageSide | None = None
@@ -125,7 +126,7 @@ class TrainConfig(RunConfig):
     ema: Annotated[Number, Field(ge=0, lt=1, title="a decay")] = 0.999
     start_share: ShareBelowOne = 0.0
     teacher: list[Folder] = field(default_factory=list)
-    targets: Annotated[str, Field(min_length=1, description="a file of `mien folds`")] | None = None
+    targets: Annotated[Place, Field(min_length=1, description="a file of `mien folds`")] | None = None
     distill: DistillConfig = field(default_factory=DistillConfig)
     freeze: FreezeConfig = field(default_factory=FreezeConfig)
 
