@@ -45,6 +45,13 @@ def test_copies_stay_in_one_fold_and_classes_are_shared_out() -> None:
     assert not np.array_equal(fold, cut_folds(group, labels, 5, seed=1))
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_class_of_fewer_pictures_than_folds_is_cut_without_a_remark_of_another_library() -> None:
+    labels = np.array([0] * 8 + [1] * 2)
+    fold = cut_folds(np.arange(10), labels, 4, seed=0)
+    assert len(np.unique(fold[labels == 1])) == 2 and len(np.unique(fold)) == 4
+
+
 def test_a_class_of_copies_alone_cannot_be_held_back() -> None:
     with pytest.raises(MienError, match="copies of one photograph"):
         cut_folds(np.array([0, 0, 0, 1, 2, 3, 4]), np.array([0, 0, 0, 1, 1, 1, 1]), 2, seed=0)

@@ -59,7 +59,8 @@ class RunConfig:
     Attributes:
         data: where the pictures are.
         out: the folder of the run.
-        batch_size: images a step, over all processes together; a smaller set is seen whole in every step.
+        batch_size: images a step, over all processes together; of a smaller set every step sees all, or as many as
+            pairs (mixup, cutmix), teachers that split a batch and processes can share evenly.
         optimizer: adamw, or muon, which moves the weight matrices between the first and the last layer along their
             orthogonalised momentum (Jordan et al. 2024) and the rest by AdamW; fresh networks learn faster by it.
         lr: peak learning rate.

@@ -280,7 +280,13 @@ class FineTuning(Loop[TrainConfig, Network]):
         self.moments = saved.part("moments") if saved else {}
         self.frozen: int | None = None
         if saved:
-            self.network.load_state_dict(saved.part("network"))
+            try:
+                self.network.load_state_dict(saved.part("network"))
+            except RuntimeError as error:
+                raise MienError(
+                    f"--resume: the run in {self.out} has another network than --backbone {config.backbone} gives now; "
+                    "put back what it began with, or start anew in another --out"
+                ) from error
             if self.average is not None:
                 self.average.module.load_state_dict(saved.part("average"))
             if self.start is not None:

@@ -8,6 +8,7 @@ contradict is worth a look.
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -182,7 +183,9 @@ def cut_folds(
     fold = np.empty(len(labels), np.int64)
     cut = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
     try:
-        parts = list(cut.split(np.zeros(len(labels)), labels, group))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a class with fewer pictures than folds, which some folds then lack
+            parts = list(cut.split(np.zeros(len(labels)), labels, group))
     except ValueError as error:
         raise MienError(f"folds: got {count}, more than any class has training pictures; lower it") from error
     for number, (_, held_back) in enumerate(parts):
