@@ -114,6 +114,16 @@ def test_each_picture_is_answered_by_networks_that_have_not_seen_it(
         answer_folds(replace(config, folds=3))
 
 
+def test_of_several_processes_the_main_one_answers_and_writes(
+    faces: FaceSet, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folds, "on_main", lambda: False)
+    monkeypatch.setattr(folds, "answer", lambda *_: pytest.fail("read twice"))
+    path = answer_folds(FoldsConfig(**COMMON, out=str(tmp_path), folds=2, seeds=[0]))  # type: ignore[arg-type]
+    assert path == tmp_path / "answers.safetensors" and not path.exists()
+    assert (tmp_path / "seed-0-fold-2" / "model").is_dir() and "held back" not in capsys.readouterr().out
+
+
 def stored(path: Path, faces: FaceSet, probabilities: np.ndarray | None = None) -> Path:
     train = faces.part("train")
     if probabilities is None:
