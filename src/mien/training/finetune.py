@@ -128,8 +128,8 @@ def prepared(
     check_batch(network, config.batch_size // accelerator.num_processes)
     if on_main() and faces.is_grey and num_channels(network) == 3:
         warn(
-            f"{config.backbone}: keeps three channels, which read the grey pictures of {faces.source} three times; photos "
-            "in colour it will read in colour, which this run neither teaches nor measures: give it grey ones"
+            f"{config.backbone}: keeps three channels, which read the grey pictures of {faces.source}; photos in "
+            "colour it will read in colour, which this run neither teaches nor measures: give it grey ones"
         )
     classifier = Classifier(lay_out(network.to(accelerator.device)), preprocessing, faces.names)
     check_start_share(config, backbone, faces.names)
