@@ -273,7 +273,10 @@ class TestPlan:
             in capsys.readouterr().out
         )
         assert main(["train", *options, "--lr", "1e-3", "--head-lr", "1e-6", "--min-lr", "0.5"]) == 2
-        assert "--head-lr: got 1e-06, expected at least min_lr * lr, at which all rates end" in capsys.readouterr().err
+        expected = "--head-lr: got 1e-06, expected at least min_lr * lr, 5.00e-04, at which all rates end"
+        assert expected in capsys.readouterr().err
+        assert main(["train", *options, "--head-lr", "1e-4", "--min-lr", "1"]) == 2
+        assert "expected at least min_lr * lr, 3.00e-04, at" in capsys.readouterr().err, "also below the default of lr"
 
     def test_one_epoch_of_warm_up_has_no_cosine(
         self, archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
