@@ -238,13 +238,13 @@ class TestPlan:
         monkeypatch.chdir(tmp_path)
         arguments = ["train", "--data", str(archive), "--backbone", "nano", "--epochs", "3", "--batch-size", "16"]
         options = ["--freeze.blocks", "2", "--freeze.release-epoch", "3", "--freeze.random-weights", "--device", "cpu"]
-        assert main([*arguments, *options, "--dry-run"]) == 0
+        assert main([*arguments, *options, "--ema", "0", "--dry-run"]) == 0
         lines = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
         assert lines["plan"] == "3 epochs, 4 steps of 16 an epoch; 70 images train, 14 validate"
         assert lines["frozen"] == "embeddings and blocks 0 to 1; released at epoch 3"
         assert lines["parameters"] == "397,703 of 807,431 train, at the end 802,695"
         assert lines["learning rate"].startswith("encoder 3.00e-04, head 3.00e-04; warm-up over 1 epoch,")
-        assert lines["memory"].startswith("about ") and " MiB" in lines["memory"]
+        assert lines["memory"].startswith("about ") and " MiB: weights, gradients and moments " in lines["memory"]
         assert " s a step with 3 parts frozen" in lines["time"] and "nothing frozen" in lines["time"]
         assert list(tmp_path.iterdir()) == []
 
@@ -273,7 +273,10 @@ class TestPlan:
             in capsys.readouterr().out
         )
         assert main(["train", *options, "--lr", "1e-3", "--head-lr", "1e-6", "--min-lr", "0.5"]) == 2
-        assert "--head-lr: got 1e-06, expected at least min_lr * lr, at which all rates end" in capsys.readouterr().err
+        expected = "--head-lr: got 1e-06, expected at least min_lr * lr, 5.00e-04, at which all rates end"
+        assert expected in capsys.readouterr().err
+        assert main(["train", *options, "--head-lr", "1e-4", "--min-lr", "1"]) == 2
+        assert "expected at least min_lr * lr, 3.00e-04, at" in capsys.readouterr().err, "also below the default of lr"
 
     def test_one_epoch_of_warm_up_has_no_cosine(
         self, archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

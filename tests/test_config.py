@@ -125,6 +125,19 @@ def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
     assert read(*DATA_AND_OUT, "--config", recipe(tmp_path, "# nothing yet\n")) == read(*DATA_AND_OUT)
 
 
+def test_a_tilde_is_the_home_folder_where_no_shell_resolves_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "run.yaml").write_text(
+        "data: ~/faces\nout: ~/runs/x\nbackbone: ~/mae\nteacher: [~/cnn]\ntargets: ~/answers\n"
+    )
+    config, _ = read_settings(TrainConfig, ["--config=~/run.yaml", "--out=~/runs/y"])
+    places = [config.data, config.out, config.backbone, *config.teacher, str(config.targets)]
+    assert places == [str(tmp_path / name) for name in ("faces", "runs/y", "mae", "cnn", "answers")]
+    assert PretrainConfig(data="~/faces", out="o").data == str(tmp_path / "faces")
+    with pytest.raises(MienError, match=f"--resume ~/runs/z: holds no run .*{re.escape('state.safetensors')} is miss"):
+        read_settings(TrainConfig, ["--resume=~/runs/z"])
+
+
 def test_every_mistake_is_reported_at_once(tmp_path: Path) -> None:
     path = recipe(
         tmp_path,

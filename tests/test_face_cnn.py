@@ -48,6 +48,13 @@ class TestNetwork:
             assert maps[0].shape == (2, stage["num_chs"], side, side)
             assert 48 // stage["reduction"] == side
 
+    def test_it_reads_colour_too(self, tmp_path: Path) -> None:
+        network, preprocessing = build("timm:face_cnn", NAMES, grey=False, image_size=48, network_args=SMALL)
+        faces = synthetic_faces({"train": 4}, size=48, colour=True).images
+        logits = Classifier(network.eval(), preprocessing, NAMES).logits(faces, quiet=True)
+        Classifier(network, preprocessing, NAMES).save(tmp_path / "model", {})
+        assert Classifier.load(tmp_path / "model").logits(faces, quiet=True) == pytest.approx(logits, abs=1e-4)
+
     def test_a_block_adds_to_its_input(self) -> None:
         network = FaceCNN(channels=[32, 8], layers=[2, 1]).eval()
         block = network.get_submodule("stages.0.1")

@@ -45,6 +45,13 @@ def test_copies_stay_in_one_fold_and_classes_are_shared_out() -> None:
     assert not np.array_equal(fold, cut_folds(group, labels, 5, seed=1))
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_class_of_fewer_pictures_than_folds_is_cut_without_a_remark_of_another_library() -> None:
+    labels = np.array([0] * 8 + [1] * 2)
+    fold = cut_folds(np.arange(10), labels, 4, seed=0)
+    assert len(np.unique(fold[labels == 1])) == 2 and len(np.unique(fold)) == 4
+
+
 def test_a_class_of_copies_alone_cannot_be_held_back() -> None:
     with pytest.raises(MienError, match="copies of one photograph"):
         cut_folds(np.array([0, 0, 0, 1, 2, 3, 4]), np.array([0, 0, 0, 1, 1, 1, 1]), 2, seed=0)
@@ -105,6 +112,16 @@ def test_each_picture_is_answered_by_networks_that_have_not_seen_it(
     assert answer_folds(config, command="mien folds ...").read_bytes() == bytes_before
     with pytest.raises(MienError, match="to `mien folds`, the same --folds as well"):
         answer_folds(replace(config, folds=3))
+
+
+def test_of_several_processes_the_main_one_answers_and_writes(
+    faces: FaceSet, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folds, "on_main", lambda: False)
+    monkeypatch.setattr(folds, "answer", lambda *_: pytest.fail("read twice"))
+    path = answer_folds(FoldsConfig(**COMMON, out=str(tmp_path), folds=2, seeds=[0]))  # type: ignore[arg-type]
+    assert path == tmp_path / "answers.safetensors" and not path.exists()
+    assert (tmp_path / "seed-0-fold-2" / "model").is_dir() and "held back" not in capsys.readouterr().out
 
 
 def stored(path: Path, faces: FaceSet, probabilities: np.ndarray | None = None) -> Path:

@@ -23,8 +23,9 @@ from mien.data.read import read_faces
 from mien.errors import MienError
 from mien.labels import canonical, class_order, positions
 from mien.model.backbone import Backbone
+from mien.model.channels import reads_luma
 from mien.model.classifier import Classifier
-from mien.model.networks import heads, rows_line, scale_head
+from mien.model.networks import heads, num_channels, rows_line, scale_head
 from mien.model.vit import build
 from mien.training import finetune, validation
 from mien.training.finetune import train
@@ -109,6 +110,17 @@ class TestTimm:
         assert "head: kept: glad; new: new; left out: calm, sour" in capsys.readouterr().err
         assert Classifier.load(tmp_path / "own").names == ("glad", "new")
         train(config, resume=True)
+
+    def test_what_read_luma_still_does(self, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        faces = synthetic_faces({"train": 24, "validation": 6}, names=("glad", "new"), size=32)
+        monkeypatch.setattr(finetune, "read_faces", lambda source: faces)
+        train(TrainConfig(data="x", out=str(tmp_path / "own"), backbone=str(folder), epochs=1, device="cpu"))
+        before, after = Classifier.load(folder), Classifier.load(tmp_path / "own")
+        assert reads_luma(before.network, before.preprocessing) and reads_luma(after.network, after.preprocessing)
+        assert num_channels(build(str(folder), NAMES, grey=False)[0]) == 3
+        network, preprocessing = build("timm:face_cnn", NAMES, grey=False, image_size=32)
+        Classifier(network.eval(), preprocessing, NAMES).save(tmp_path / "colour", {})
+        assert num_channels(build(str(tmp_path / "colour"), NAMES, grey=True)[0]) == 3, "sees colour, so it stays"
 
     def test_what_it_does_not_take(self, folder: Path) -> None:
         assert Backbone(str(folder)).is_timm_classifier and not Backbone("timm:face_cnn").is_timm_classifier
@@ -245,6 +257,19 @@ class TestShareOfTheStart:
         train(stopped, resume=True)
         assert same(weights(tmp_path / "whole"), weights(tmp_path / "stopped"))
 
+    def test_another_network_in_its_place_is_refused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        classifier(tmp_path / "model", "nano")
+        self.faces(monkeypatch)
+        config = small(tmp_path / "run", tmp_path / "model")
+        with monkeypatch.context() as patch:
+            stop_after(1, patch)
+            with pytest.raises(Stop):
+                train(config)
+        network, preprocessing = build("nano", NAMES, grey=True, image_size=24)
+        Classifier(network.eval(), preprocessing, NAMES).save(tmp_path / "model", {})
+        with pytest.raises(MienError, match=r"--resume: the run in .*run has another network than --backbone .*model"):
+            train(config, resume=True)
+
     def test_a_new_head_has_no_start(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         classifier(tmp_path / "model", "nano")
         self.faces(monkeypatch, ("calm", "new"))
@@ -266,9 +291,8 @@ class TestSmallSets:
         monkeypatch.setattr(finetune, "read_faces", lambda source: faces)
         config = small(tmp_path / "run", mae_folder, batch_size=64, augment=AugmentConfig(mixup=0.2))
         train(config)
-        assert (
-            f"{count} training images, fewer than --batch-size 64: every step sees them all" in capsys.readouterr().err
-        )
+        seen = "them all" if count == 4 else "10 of them, as many as can be shared evenly"
+        assert f"{count} training images, fewer than --batch-size 64: every step sees {seen}" in capsys.readouterr().err
         meta = json.loads((tmp_path / "run" / "meta.json").read_text())
         assert meta["config"]["batch_size"] == count - count % 2, "mixup takes pairs"
         assert len((tmp_path / "run" / "history.csv").read_text().splitlines()) == 3

@@ -398,6 +398,25 @@ class TestBalance:
         assert np.abs(drawn_shares - np.array([20, 20, 2]) / 42).max() < 0.04
         assert not torch.equal(resampled(labels, 0, 1, 1.0), resampled(labels, 0, 2, 1.0))
 
+    @pytest.mark.parametrize("resample", [0.0, 1.0])
+    def test_a_picture_that_is_drawn_again_has_another_view(
+        self, resample: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        data = synthetic_faces({"train": 24, "validation": 9})
+        data = data.select(np.flatnonzero((data.labels != 2) | (data.splits != "train") | (np.arange(33) < 6)))
+        monkeypatch.setattr(finetune, "read_faces", lambda source: data)
+        seen = list[tuple[int, float]]()
+        original = FineTuning.update
+
+        def update(self: FineTuning, rows: torch.Tensor, random: torch.Tensor) -> torch.Tensor:
+            seen.extend(zip(rows.tolist(), random[:, 0].tolist(), strict=True))
+            return original(self, rows, random)
+
+        monkeypatch.setattr(FineTuning, "update", update)
+        train(settings(tmp_path / "run", epochs=1, resample=resample, batch_size=6))
+        assert len(seen) == 18 and len({number for _, number in seen}) == 18
+        assert (len({row for row, _ in seen}) < 18) == bool(resample), "pictures are drawn again by resample alone"
+
     def test_the_least_loss_is_at_logits_without_the_prior(self) -> None:
         # Two pictures alike, nine in ten of class 0: adjusted by tau = 1, the best logits no longer prefer class 0.
         data = synthetic_faces({"train": 10}, names=("a", "b"))

@@ -32,7 +32,7 @@ from mien.model.preprocessing import LUMA, Preprocessing
 from mien.model.timm_backbone import resize_timm
 from mien.model.vit import build
 from mien.training import finetune, loop, run
-from mien.training.finetune import train
+from mien.training.finetune import prepared, train
 from mien.training.optim import build_optimizer
 
 NAMES = ("calm", "glad", "sour")
@@ -251,6 +251,14 @@ class TestTraining:
         assert (loaded.logits(validation.images).argmax(1) == validation.labels).mean() == meta["metrics"]["accuracy"]
         sketches = loaded.sketches()
         assert sketches is not None and len(sketches) == 48
+
+    @pytest.mark.parametrize(("kind", "is_told"), [(REARRANGED, True), (CNN, False)])
+    def test_three_channels_for_grey_pictures_are_told(
+        self, kind: tuple[str, dict[str, Any] | None], is_told: bool, faces: FaceSet, tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:  # fmt: skip
+        prepared(small(tmp_path / "run", backbone=kind[0], network_args=kind[1]), dry=True)
+        assert (f"{kind[0]}: keeps three channels, which read the grey" in capsys.readouterr().err) is is_told
 
     @pytest.mark.parametrize("updates", [2, 4, 6])
     def test_goes_on_as_if_it_had_never_stopped(

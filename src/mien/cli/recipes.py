@@ -6,6 +6,7 @@ import difflib
 from pathlib import Path
 
 from mien.errors import MienError
+from mien.files import expanded
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 """Folder of the recipes, one YAML file each."""
@@ -22,7 +23,7 @@ def recipe_file(word: str) -> Path:
     Raises:
         MienError: it is neither; the message names the nearest recipe.
     """
-    path = Path(word)
+    path = expanded(word)
     if path.exists() or path.is_symlink():
         return path
     if word in recipes():

@@ -118,7 +118,8 @@ def run_folds(arguments: list[str]) -> int:
     from mien.training.folds import answer_folds
 
     path = answer_folds(config, command=shlex.join(["mien", "folds", *arguments]))
-    print(f"answers: {shown(path)}")
+    if _is_first():
+        print(f"answers: {shown(path)}")
     return 0
 
 

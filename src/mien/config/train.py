@@ -21,6 +21,7 @@ from mien.config.fields import (
     ImageSide,
     Integer,
     Number,
+    Place,
     Share,
     ShareBelowOne,
     Switch,
@@ -105,7 +106,7 @@ class TrainConfig(RunConfig):
         freeze: the part of the encoder that training leaves as it is.
     """
 
-    backbone: str = "tiny"
+    backbone: Place = "tiny"
     image_size: ImageSide | None = None
     reading_crop: Annotated[Number, Field(ge=0.5, le=1, title="a share")] | None = None
     patch_size: ImageSide | None = None
@@ -126,7 +127,7 @@ class TrainConfig(RunConfig):
     ema: Annotated[Number, Field(ge=0, lt=1, title="a decay")] = 0.999
     start_share: ShareBelowOne = 0.0
     teacher: list[Folder] = field(default_factory=list)
-    targets: Annotated[str, Field(min_length=1, description="a file of `mien folds`")] | None = None
+    targets: Annotated[Place, Field(min_length=1, description="a file of `mien folds`")] | None = None
     distill: DistillConfig = field(default_factory=DistillConfig)
     freeze: FreezeConfig = field(default_factory=FreezeConfig)
 
@@ -162,10 +163,10 @@ class TrainConfig(RunConfig):
         if self.augment.mixes and self.batch_size % 2:
             names = ("batch_size", "augment.mixup", "augment.cutmix")
             yield names, f"got {self.batch_size}, expected an even number if mixup or cutmix is on"
-        if self.lr is not None and self.head_lr is not None and self.head_lr < self.min_lr * self.lr:
+        if self.head_lr is not None and self.head_lr < (end := self.min_lr * self.peak_lr):
             yield (
                 ("head_lr", "min_lr", "lr"),
-                f"got {self.head_lr}, expected at least min_lr * lr, at which all rates end",
+                f"got {self.head_lr}, expected at least min_lr * lr, {end:.2e}, at which all rates end",
             )
         yield from self._distillation_rules()
         if self.is_timm:
@@ -253,10 +254,15 @@ class TrainConfig(RunConfig):
         """True if its weights are random at the start."""
         return is_fresh(self.backbone)
 
+    @property
+    def peak_lr(self) -> float:
+        """Peak learning rate of the encoder, given or by default."""
+        fresh_lr = 1e-3 if self.is_timm or self.optimizer == "muon" else 3e-4
+        return self.lr if self.lr is not None else (fresh_lr if self.is_fresh else 3e-5)
+
     def resolved(self) -> TrainConfig:
         """Returns the settings with every default that depends on the backbone filled in."""
-        fresh_lr = 1e-3 if self.is_timm or self.optimizer == "muon" else 3e-4
-        lr = self.lr if self.lr is not None else (fresh_lr if self.is_fresh else 3e-5)
+        lr = self.peak_lr
         head_lr = self.head_lr if self.head_lr is not None else (lr if self.is_fresh else 5 * lr)
         by_default = 0 if self.is_fresh or self.is_timm else 4
         blocks = self.freeze.blocks if self.freeze.blocks is not None else by_default

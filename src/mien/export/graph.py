@@ -15,9 +15,9 @@ from transformers import ViTConfig, ViTForImageClassification
 import mien
 from mien.errors import MienError, first_line
 from mien.files import sha256_of
-from mien.model.channels import grey_weights, reads_luma
+from mien.model.channels import grey_weights, reads_luma, undo_colour
 from mien.model.classifier import Classifier
-from mien.model.networks import first_convolutions, num_channels, set_channels
+from mien.model.networks import num_channels
 from mien.model.preprocessing import Preprocessing
 from mien.recognition.torch_engine import Reading, certainty
 
@@ -91,17 +91,12 @@ class _FromFaces(nn.Module):
 def _traced(classifier: Classifier) -> onnx.ModelProto:
     """Lets torch export a network of timm, or a ViT that ``vit_graph`` cannot write."""
     network, preprocessing, size = classifier.network, classifier.preprocessing, classifier.preprocessing.image_size
-    grey = grey_weights(network, preprocessing)
-    if grey is not None and num_channels(network) == 3:
-        for layer, weight in zip(first_convolutions(network), grey, strict=True):
-            assert isinstance(layer, nn.Conv2d)
-            layer.weight = nn.Parameter(weight.float())
-            layer.in_channels = 1
-        set_channels(network, 1)
+    undo_colour(network, preprocessing)
+    channels = num_channels(network)
     # With the default memory layout the trace contains no transpositions.
-    module = _FromFaces(Reading(network), preprocessing, num_channels(network)).eval()
+    module = _FromFaces(Reading(network), preprocessing, channels).eval()
     module.to(memory_format=torch.contiguous_format)
-    faces = torch.zeros((2, size, size) if grey is not None else (2, size, size, 3), dtype=torch.uint8)
+    faces = torch.zeros((2, size, size) if channels == 1 else (2, size, size, 3), dtype=torch.uint8)
     try:
         program = torch.onnx.export(
             module,

@@ -48,6 +48,16 @@ def to_colour(network: Network, preprocessing: Preprocessing) -> None:
     set_channels(network, 3)
 
 
+@torch.no_grad()
+def undo_colour(network: Network, preprocessing: Preprocessing) -> None:
+    """Undoes ``to_colour``, in place; a network that sees colour stays as it is."""
+    weights = grey_weights(network, preprocessing)
+    if weights is not None and num_channels(network) == 3:
+        for layer, weight in zip(first_convolutions(network), weights, strict=True):
+            _replace(cast(nn.Conv2d, layer), weight)
+        set_channels(network, 1)
+
+
 def luma_shares(preprocessing: Preprocessing) -> torch.Tensor:
     """The factors of a grey weight for red, green and blue in ``to_colour``, float64 [3]."""
     # Computed in float32, as for every saved model; the shares sum to 1.
@@ -66,7 +76,7 @@ _ROUNDING = 2.0**-22
 
 @torch.no_grad()
 def grey_weights(network: Network, preprocessing: Preprocessing) -> list[torch.Tensor] | None:
-    """Undoes ``mien.model.channels.to_colour``.
+    """The weights that a network had before ``to_colour``.
 
     Args:
         network: of one or three channels.

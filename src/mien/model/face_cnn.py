@@ -21,7 +21,7 @@ NAME = "face_cnn"
 default_cfgs = generate_default_cfgs(
     {
         NAME: {
-            "input_size": (1, 48, 48),
+            "input_size": (3, 48, 48),  # as of every network of timm: three channels unless fewer are asked for
             "num_classes": 7,
             "first_conv": "stem.0",
             "classifier": "head",
@@ -52,7 +52,7 @@ class FaceCNN(nn.Module):
     def __init__(
         self,
         num_classes: int = 7,
-        in_chans: int = 1,
+        in_chans: int = 3,
         stem_width: int = 32,
         channels: Sequence[int] = (64, 128, 256),
         layers: Sequence[int] = (1, 1, 1),

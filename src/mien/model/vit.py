@@ -22,7 +22,7 @@ from transformers import PreTrainedConfig, ViTConfig, ViTForImageClassification,
 from mien.config import TIMM
 from mien.errors import MienError, first_line
 from mien.model.backbone import Backbone
-from mien.model.channels import to_colour, to_grey
+from mien.model.channels import to_colour, to_grey, undo_colour
 from mien.model.classifier import Classifier
 from mien.model.configuration import read_mae_config
 from mien.model.hub import ensure_at_hand
@@ -87,8 +87,8 @@ def build(
         start.check()
         source = str(start.folder)
         if start.is_classifier:
-            if start.is_timm_classifier:  # its three channels read a grey face three times
-                return _from_timm_classifier(source, names, image_size, patch_size, drop_path)
+            if start.is_timm_classifier:
+                return _from_timm_classifier(source, names, grey, image_size, patch_size, drop_path)
             network, preprocessing = _from_classifier(source, names, image_size, patch_size)
         else:
             network, preprocessing = _from_mae(source, names, image_size, patch_size)
@@ -155,13 +155,15 @@ def _from_classifier(
 
 
 def _from_timm_classifier(
-    source: str, names: tuple[str, ...], image_size: int | None, patch_size: int | None, drop_path: float
+    source: str, names: tuple[str, ...], grey: bool, image_size: int | None, patch_size: int | None, drop_path: float
 ) -> tuple[Network, Preprocessing]:
     for field, value in (("patch_size", patch_size), ("drop_path", drop_path)):
         if value:
             raise MienError(f"{field}: got {value} for {source}, which holds a network of timm; leave it out")
     classifier = Classifier.load(Path(source))
     network = as_timm(classifier.network)
+    if grey:  # three channels would learn as much each, and then read another grey of a photo than its luma
+        undo_colour(network, classifier.preprocessing)
     carry_rows(network, classifier.names, names)
     network.num_labels = network.timm_model.num_classes = len(names)
     _named(network.config, names)

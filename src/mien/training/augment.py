@@ -1,4 +1,7 @@
-"""Augmentation and batches: the pictures of each step and their changes, as functions of (seed, epoch, image)."""
+"""Augmentation and batches: the pictures of each step and their changes, as functions of (seed, epoch, image).
+
+Where an epoch draws pictures with repetitions, the draw takes the place of the image.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ ERASED_ASPECT = (0.3, 1 / 0.3)
 
 
 def random_table(count: int, seed: int, epoch: int) -> torch.Tensor:
-    """Uniform numbers in [0, 1) for every image in an epoch, float32 [count, 21]."""
+    """Uniform numbers in [0, 1) for every image, or draw, of an epoch, float32 [count, 21]."""
     # Columns that were added later have their own generator, so that older runs resume with the same numbers.
     parts = [
         np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, epoch, key)))).random(

@@ -126,6 +126,11 @@ def prepared(
     preprocessing = replace(preprocessing, crop=cast(float, config.reading_crop))
     check_freezing(config.freeze, network, fresh=config.is_fresh, by_default=freezes_by_default)
     check_batch(network, config.batch_size // accelerator.num_processes)
+    if on_main() and faces.is_grey and num_channels(network) == 3:
+        warn(
+            f"{config.backbone}: keeps three channels, which read the grey pictures of {faces.source}; photos in "
+            "colour it will read in colour, which this run neither teaches nor measures: give it grey ones"
+        )
     classifier = Classifier(lay_out(network.to(accelerator.device)), preprocessing, faces.names)
     check_start_share(config, backbone, faces.names)
     tuning = FineTuning(config, classifier, faces, accelerator, saved, command, teachers, backbone, stored)
@@ -280,7 +285,13 @@ class FineTuning(Loop[TrainConfig, Network]):
         self.moments = saved.part("moments") if saved else {}
         self.frozen: int | None = None
         if saved:
-            self.network.load_state_dict(saved.part("network"))
+            try:
+                self.network.load_state_dict(saved.part("network"))
+            except RuntimeError as error:
+                raise MienError(
+                    f"--resume: the run in {self.out} has another network than --backbone {config.backbone} gives now; "
+                    "put back what it began with, or start anew in another --out"
+                ) from error
             if self.average is not None:
                 self.average.module.load_state_dict(saved.part("average"))
             if self.start is not None:
@@ -390,6 +401,13 @@ class FineTuning(Loop[TrainConfig, Network]):
         if self.config.resample:
             return resampled(self.train_set.labels, self.config.seed, epoch, self.config.resample)
         return super().order(epoch)
+
+    def draws(self, order: torch.Tensor) -> torch.Tensor:
+        """The row of ``random_table`` for each place of an epoch's order, int64 [N].
+
+        Of a picture that is drawn several times, each draw has numbers of its own, so that no view is repeated.
+        """
+        return torch.arange(len(order), device=order.device) if self.config.resample else super().draws(order)
 
     def loss(self, model: nn.Module, *batch: torch.Tensor) -> torch.Tensor:
         """The loss of a batch that ``Objective.batch`` made, float32 []."""

@@ -8,6 +8,7 @@ contradict is worth a look.
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -38,7 +39,7 @@ from mien.model.classifier import Classifier
 from mien.model.places import model_folder
 from mien.training.finetune import start, train
 from mien.training.objective import training_fingerprint, write_answers
-from mien.training.run import prepare_faces, state_path
+from mien.training.run import on_main, prepare_faces, state_path
 
 ANSWERS = "answers.safetensors"
 """The file with the answers, in the folder of the runs."""
@@ -55,7 +56,8 @@ def answer_folds(config: FoldsConfig, command: str = "") -> Path:
         command: the command line, for the records.
 
     Returns:
-        The file, for ``TrainConfig.targets``; ``OUT/folds.json`` beside it has accuracy and calibration.
+        The file, for ``TrainConfig.targets``; ``OUT/folds.json`` beside it has accuracy and calibration. Of several
+        processes the main one writes both.
 
     Raises:
         MienError: a setting, the data, the backbone or the folder is wrong, or the backbone or a teacher was trained on
@@ -71,12 +73,17 @@ def answer_folds(config: FoldsConfig, command: str = "") -> Path:
         for number in range(config.folds):
             settings = settings_of(config, seed, number)
             held_back = np.flatnonzero(fold == number)
-            report(f"seed {seed}, fold {number + 1}/{config.folds}: {len(held_back):,} pictures held back")
+            if on_main():
+                report(f"seed {seed}, fold {number + 1}/{config.folds}: {len(held_back):,} pictures held back")
             part = without(faces, held_back)
             train(
                 settings, resume=state_path(Path(settings.out)).exists(), command=command, faces=part, calibrate=False
             )
-            answers[held_back] += answer(Path(settings.out), training.select(held_back), device) / len(config.seeds)
+            if on_main():  # the other processes wait before the next run
+                held_out = training.select(held_back)
+                answers[held_back] += answer(Path(settings.out), held_out, device) / len(config.seeds)
+    if not on_main():
+        return out / ANSWERS
     record: dict[str, Any] = {
         "names": list(training.names),
         "training": training_fingerprint(training),
@@ -103,7 +110,7 @@ def faces_of(config: FoldsConfig) -> FaceSet:
     """
     start(config)
     faces = read_faces(config.data)
-    for warning in faces.warnings:
+    for warning in faces.warnings if on_main() else ():
         warn(warning)
     check_unseen(config, faces)
     return prepare_faces(faces, config)
@@ -132,7 +139,7 @@ def check_unseen(config: FoldsConfig, faces: FaceSet) -> None:
                 f"{option} {name}: was trained on {on_data}, so that it knows the pictures that are held back; leave "
                 "it out, or give one that was trained on other data or without labels"
             )
-        if known:
+        if known and on_main():
             warn(f"{option} {name}: was trained on {on_data}; their answers may be of networks that know them")
 
 
@@ -182,7 +189,9 @@ def cut_folds(
     fold = np.empty(len(labels), np.int64)
     cut = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
     try:
-        parts = list(cut.split(np.zeros(len(labels)), labels, group))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a class with fewer pictures than folds, which some folds then lack
+            parts = list(cut.split(np.zeros(len(labels)), labels, group))
     except ValueError as error:
         raise MienError(f"folds: got {count}, more than any class has training pictures; lower it") from error
     for number, (_, held_back) in enumerate(parts):

@@ -114,6 +114,10 @@ class Loop(Generic[C, N]):
         """The rows of an epoch in the order in which they are read, int64 [N]."""
         return shuffled(len(self.images), self.config.seed, epoch)
 
+    def draws(self, order: torch.Tensor) -> torch.Tensor:
+        """The row of ``random_table`` for each place of an epoch's order, int64 [N]: that of the picture."""
+        return order
+
     def batch(self, views: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """The arguments of ``step``.
 
@@ -139,6 +143,7 @@ class Loop(Generic[C, N]):
         """One pass over the training images, the rest of an interrupted pass, or less if the budget ends."""
         config, state, device = self.config, self.state, self.accelerator.device
         order = self.order(epoch).to(device)
+        draws = self.draws(order)
         random = random_table(len(self.images), config.seed, epoch).to(device)
         self.start_epoch(epoch)
         loss_sum = torch.tensor(state.loss_sum, device=device)
@@ -146,7 +151,8 @@ class Loop(Generic[C, N]):
         with progress(f"epoch {epoch}", total, "images", done=done, quiet=not on_main()) as advance:
             while state.step < self.steps and not self.is_over:
                 rows = local_rows(order, state.step, self.accelerator, config.batch_size)
-                loss_sum += self.update(rows, random[rows])
+                numbers = random[local_rows(draws, state.step, self.accelerator, config.batch_size)]
+                loss_sum += self.update(rows, numbers)
                 state.step += 1
                 self.look_at_the_clock()
                 if self.run.is_check_due(state.step, self.steps) or self.is_over:
@@ -158,7 +164,7 @@ class Loop(Generic[C, N]):
 
         Args:
             rows: int64 [B], of the pictures in the training split.
-            random: float32 [B, 21], their numbers of ``random_table``.
+            random: float32 [B, 21], numbers of ``random_table`` for each of them.
         """
         update = self.updates + 1
         seed_step(self.config.seed, update, self.accelerator.process_index)

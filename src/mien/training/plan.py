@@ -111,9 +111,10 @@ def _memory_line(tuning: Tuning) -> str:
     probed_bytes = activation_bytes(network, lambda: logits(network, pixels), tuning.precision)
     activations = probed_bytes / PROBED_IMAGES * config.batch_size / tuning.accelerator.num_processes
     freeze(network, frozen_units(config.freeze, 1))
-    teachers = f", and {len(config.teacher)} teachers" if config.teacher else ""
+    names = ["weights", *(["their average"] * bool(config.ema)), *(["those of the start"] * bool(config.start_share))]
+    teachers = f", and the teachers ({len(config.teacher)})" if config.teacher else ""
     return (
-        f"memory: about {_shown(fixed + activations)}: weights, their average, gradients and moments "
+        f"memory: about {_shown(fixed + activations)}: {', '.join(names)}, gradients and moments "
         f"{_shown(fixed - tuning.images.nbytes)}, images {_shown(tuning.images.nbytes)}, activations of a batch "
         f"{_shown(activations)}{teachers}"
     )

@@ -84,9 +84,11 @@ def fit_batch(config: C, faces: FaceSet, processes: int) -> C:
             f"{faces.source}: has {count} training images, expected at least {shared_by}, so that every process has "
             "some, two if mixup or cutmix is on, and one for each teacher that reads a part of a batch; add images"
         )
+    rest = count % shared_by
     if on_main():
-        say(f"{count} training images, fewer than --batch-size {config.batch_size}: every step sees them all")
-    return dataclasses.replace(config, batch_size=count - count % shared_by)
+        seen = f"{count - rest} of them, as many as can be shared evenly" if rest else "them all"
+        say(f"{count} training images, fewer than --batch-size {config.batch_size}: every step sees {seen}")
+    return dataclasses.replace(config, batch_size=count - rest)
 
 
 class Run:
