@@ -59,8 +59,8 @@ class RunConfig:
     Attributes:
         data: where the pictures are.
         out: the folder of the run.
-        batch_size: images per step, over all processes together; if the set is smaller, every step sees the whole set, or
-            as many as can be shared evenly among pairs (mixup, cutmix), teachers that split a batch, and processes.
+        batch_size: images per step, over all processes together; if the set is smaller, every step sees the whole set,
+            or as many as can be shared evenly among pairs (mixup, cutmix), teachers that split a batch, and processes.
         optimizer: adamw, or muon, which moves the weight matrices between the first and the last layer along their
             orthogonalised momentum (Jordan et al. 2024) and the rest by AdamW; fresh networks learn faster by it.
         lr: peak learning rate.
