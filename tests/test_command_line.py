@@ -83,6 +83,19 @@ class TestSpelling:
         with pytest.raises(MienError, match="--tta"):
             parser.parse(["--tta=perhaps"])
 
+    def test_a_tilde_behind_an_equals_sign_is_the_home_folder(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Most shells resolve a tilde only at the beginning of a word."""
+        monkeypatch.setenv("HOME", str(tmp_path))
+        monkeypatch.setenv("USERPROFILE", str(tmp_path))
+        parser = Parser("mien x", "x")
+        parser.add_argument("words", nargs="*")
+        parser.add_argument("--csv", type=Path)
+        options = parser.parse(["a~b", "--csv=~/faces.csv"])
+        assert options.csv == tmp_path / "faces.csv" and options.words == ["a~b"]
+        assert parser.parse(["--csv=faces~1.csv"]).csv == Path("faces~1.csv")
+
     def test_training_has_the_same_switches(self) -> None:
         arguments = ["--data", "d", "--out", "o"]
         assert read_settings(TrainConfig, [*arguments, "--no-class-weights", "--tensorboard"])[0].tensorboard

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from mien.cli.meaning import meant
 from mien.errors import MienError
+from mien.files import expanded
 from mien.model.places import DEFAULT, shipped
 
 LONGEST_TIMEOUT_S = 86_400
@@ -57,7 +58,7 @@ class Parser(argparse.ArgumentParser):
             MienError: every option that is unknown or has a wrong value, and what is missing.
         """
         names = self.option_names()
-        arguments = self._without_switch_words([with_dashes(argument, names) for argument in arguments])
+        arguments = self._without_switch_words([_at_home(with_dashes(argument, names)) for argument in arguments])
         options, words, self._problems = self._sorted(arguments)
         namespace, unexpected = self.parse_known_args([*options, *(["--", *words] if words else [])])
         self._problems += [f"unexpected argument {word!r}" for word in unexpected if word != "--"]
@@ -161,6 +162,12 @@ def with_dashes(argument: str, names: Sequence[str]) -> str:
     name, equals, value = argument.partition("=")
     dashed = name.replace("_", "-")
     return f"{dashed}{equals}{value}" if dashed in names else argument
+
+
+def _at_home(argument: str) -> str:
+    """Returns an option such as ``--csv=~/faces.csv`` with the home folder: behind ``=`` most shells leave a tilde."""
+    name, _, value = argument.partition("=")
+    return f"{name}={expanded(value)}" if name.startswith("--") and value.startswith("~") else argument
 
 
 def whole_number(least: int) -> Any:
