@@ -232,6 +232,7 @@ def test_twins_are_counted() -> None:
     approximate = record()
     approximate["release"]["scores"]["validation"]["clean_is_approximate"] = True
     assert "(6 without a twin in training, approximate)" in card(approximate)
+    assert "About 1 of the 7 pictures of the validation split" in card(approximate)
 
 
 def test_what_a_sure_answer_promises_comes_with_its_interval() -> None:

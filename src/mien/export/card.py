@@ -420,8 +420,9 @@ def _data_lines(meta: Mapping[str, Any], scores: Mapping[str, Mapping[str, Any]]
     for split, part in scores.items():
         if part.get("clean"):
             twins = part["n"] - part["clean"]["n"]
+            about = "About " if part.get("clean_is_approximate") else ""
             lines.append(
-                f"{twins:,} of the {part['n']:,} pictures of the {split} split"
+                f"{about}{twins:,} of the {part['n']:,} pictures of the {split} split"
                 f"{f' of {markdown(other_set)}' if other_set else ''} ({twins / part['n']:.1%}) have a "
                 "twin in the training split, the same photograph; the clean part leaves them out."
             )
