@@ -258,6 +258,15 @@ def expanded(path: str | os.PathLike[str]) -> Path:
         raise MienError(f"{path}: its home folder is not known ({error}); give the whole path") from error
 
 
+def at_home(text: str) -> str:
+    """Resolves ``~`` at the beginning of a typed path, where no shell did; any other text stays as it was typed.
+
+    Raises:
+        MienError: as ``expanded``.
+    """
+    return str(expanded(text)) if text.startswith("~") else text
+
+
 def sha256_of(path: Path) -> str:
     """Returns the hexadecimal SHA-256 of a file's content."""
     with path.open("rb") as file:

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from mien.cli.meaning import meant
 from mien.errors import MienError
-from mien.files import expanded
+from mien.files import at_home
 from mien.model.places import DEFAULT, shipped
 
 LONGEST_TIMEOUT_S = 86_400
@@ -167,7 +167,7 @@ def with_dashes(argument: str, names: Sequence[str]) -> str:
 def _at_home(argument: str) -> str:
     """Returns an option such as ``--csv=~/faces.csv`` with the home folder: behind ``=`` most shells leave a tilde."""
     name, _, value = argument.partition("=")
-    return f"{name}={expanded(value)}" if name.startswith("--") and value.startswith("~") else argument
+    return f"{name}={at_home(value)}" if name.startswith("--") and value else argument
 
 
 def whole_number(least: int) -> Any:

@@ -32,7 +32,7 @@ from mien.config import (
     to_dict,
 )
 from mien.errors import MienError
-from mien.files import expanded, free_path
+from mien.files import at_home, free_path
 from mien.model.hub import is_hub_id
 from mien.training.folder import CONFIG, check_typed, recorded, state_path
 
@@ -137,7 +137,7 @@ def default_out(schema: type, typed: Typed) -> str:
 def _add_recorded(schema: type, typed: Typed) -> None:
     """Adds what the run that ``--resume`` names recorded, for every field that was not typed."""
     out = typed.values.get("out")
-    out = str(expanded(out)) if isinstance(out, str) else out
+    out = at_home(out) if isinstance(out, str) else out
     if not isinstance(out, str) or not state_path(Path(out)).is_file():
         if typed.resumed is not None:
             raise MienError(f"--resume {typed.resumed}: {_no_state(schema, Path(typed.resumed))}")

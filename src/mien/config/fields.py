@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field
 from pydantic.fields import FieldInfo
 
 from mien.errors import MienError
-from mien.files import expanded
+from mien.files import at_home
 from mien.limits import LARGEST_IMAGE
 
 
@@ -42,11 +42,6 @@ def on_or_off(value: Any) -> Any:
     return words.get(str(value).lower(), value)
 
 
-def _at_home(value: Any) -> Any:
-    """Resolves ``~`` in a path; in a YAML file and behind ``--out=`` no shell does."""
-    return str(expanded(value)) if isinstance(value, str) and value.startswith("~") else value
-
-
 _SHARE_OF_EPOCHS = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*%")
 
 
@@ -72,7 +67,7 @@ Epochs = Annotated[Number, Field(ge=0, description="a number of at least 0, or a
 ReleaseEpoch = Annotated[
     Integer, Field(ge=2, description="a whole number of at least 2, or a share of the epochs like 12.5%")
 ]
-Place = Annotated[str, BeforeValidator(_at_home)]
+Place = Annotated[str, BeforeValidator(lambda value: at_home(value) if isinstance(value, str) else value)]
 Folder = Annotated[Place, Field(min_length=1, description="the name of a model folder")]
 Compile = Annotated[Literal["auto", "graph", "on", "off"], BeforeValidator(on_or_off)]
 Criterion = Literal["accuracy", "macro_f1", "balanced_accuracy", "loss", "clean_loss"]
