@@ -11,7 +11,7 @@ import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -240,10 +240,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 def free_path(path: Path) -> Path:
     """Returns the path if nothing is there, or else with the first number that is free: ``runs/tiny-2``."""
-    if not os.path.lexists(path):
-        return path
-    places = (path.with_name(numbered(path.stem, number, path.suffix)) for number in count(2))
-    return next(place for place in places if not os.path.lexists(place))
+    return next(place for place in chain((path,), _numbered_places(path)) if not os.path.lexists(place))
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:
@@ -341,11 +338,15 @@ def spare(new: Path, path: Path) -> None:
     Raises:
         SparedError: always; the message says where the result is.
     """
-    places = (path.with_name(numbered(path.stem, number, path.suffix)) for number in count(2))
-    place = next(place for place in places if _moved(new, place))
+    place = next(place for place in _numbered_places(path) if _moved(new, place))
     error = SparedError(f"{path}: came to be while this command ran, and is left as it is; the result is in {place}")
     error.place = place
     raise error
+
+
+def _numbered_places(path: Path) -> Iterator[Path]:
+    """Yields the path with 2, 3 and so on in its name, without end."""
+    return (path.with_name(numbered(path.stem, number, path.suffix)) for number in count(2))
 
 
 def _moved(new: Path, place: Path) -> bool:

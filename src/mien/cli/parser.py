@@ -29,8 +29,7 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
         filled: list[str] = []
         for is_prose, group in groupby(text.splitlines(), lambda line: line[:1] not in ("", " ")):
             lines = list(group)
-            wrapped = textwrap.wrap(" ".join(lines), min(width, WIDEST), break_on_hyphens=False)
-            filled += wrapped if is_prose else lines
+            filled += textwrap.wrap(" ".join(lines), min(width, WIDEST), break_on_hyphens=False) if is_prose else lines
         return "\n".join(filled)
 
     def _split_lines(self, text: str, width: int) -> list[str]:

@@ -120,18 +120,19 @@ def score(probabilities: np.ndarray, labels: np.ndarray, names: Sequence[str], *
     predictions = probabilities.argmax(axis=1)
     counts = confusion_counts(predictions, labels, len(names))
     of_classes, support = _class_scores(counts), counts.sum(axis=1)
-    intervals = class_intervals(counts, seed=seed)
+    drawn = _drawn(counts, seed, RESAMPLES)
+    of_class_intervals = _class_intervals(counts, drawn)
     return {
         "n": len(labels),
         **{name: float(value) for name, value in _means(counts).items()},
         "ece": reliability(probabilities, labels).ece,
         "nll": negative_log_likelihood(probabilities, labels),
-        "ci95": _intervals(counts, seed),
+        "ci95": _intervals(counts, drawn),
         "per_class": {
             name: {
                 **{key: _number(values[index]) for key, values in of_classes.items()},
                 "support": int(support[index]),
-                "ci95": intervals[index],
+                "ci95": of_class_intervals[index],
             }
             for index, name in enumerate(names)
         },
@@ -164,9 +165,7 @@ def mcnemar(right_a: np.ndarray, right_b: np.ndarray) -> dict[str, Any]:
     """
     from scipy.stats import binomtest
 
-    if right_a.shape != right_b.shape or right_a.ndim != 1:
-        raise ValueError(f"right_a {right_a.shape} and right_b {right_b.shape}: expected [N] twice")
-    b, c = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
+    b, c = _right_alone(right_a, right_b)
     return {"b": b, "c": c, "p": float(binomtest(b, b + c).pvalue) if b + c else 1.0}
 
 
@@ -184,12 +183,19 @@ def paired_difference(right_a: np.ndarray, right_b: np.ndarray) -> dict[str, Any
     Raises:
         ValueError: the arrays differ in shape.
     """
-    counts = mcnemar(right_a, right_b)
-    gained, lost, pictures = counts["b"] + 0.5, counts["c"] + 0.5, len(right_a) + 2
+    b, c = _right_alone(right_a, right_b)
+    gained, lost, pictures = b + 0.5, c + 0.5, len(right_a) + 2
     centre = (gained - lost) / pictures
     half = 1.96 * np.sqrt(gained + lost - (gained - lost) ** 2 / pictures) / pictures
-    difference = (counts["b"] - counts["c"]) / len(right_a)
-    return {"difference": difference, "ci95": [max(-1.0, float(centre - half)), min(1.0, float(centre + half))]}
+    ci95 = [max(-1.0, float(centre - half)), min(1.0, float(centre + half))]
+    return {"difference": (b - c) / len(right_a), "ci95": ci95}
+
+
+def _right_alone(right_a: np.ndarray, right_b: np.ndarray) -> tuple[int, int]:
+    """The numbers of pictures that only the first and only the second classifies correctly."""
+    if right_a.shape != right_b.shape or right_a.ndim != 1:
+        raise ValueError(f"right_a {right_a.shape} and right_b {right_b.shape}: expected [N] twice")
+    return int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
 
 
 def confusion_counts(predictions: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
@@ -288,9 +294,14 @@ def class_intervals(
     Returns:
         For each class ``precision``, ``recall`` and ``f1``, each [low, high]; None if the score is undefined.
     """
+    return _class_intervals(confusion, _drawn(confusion, seed, resamples))
+
+
+def _class_intervals(confusion: np.ndarray, drawn: np.ndarray) -> list[dict[str, list[float] | None]]:
+    """``class_intervals`` from bootstrap samples of the confusion counts, int64 [resamples, C, C]."""
     labelled, predicted = confusion.sum(axis=1), confusion.sum(axis=0)
     pictures = {"precision": predicted, "recall": labelled, "f1": labelled}
-    drawn = _class_scores(_drawn(confusion, seed, resamples))
+    samples = _class_scores(drawn)
     intervals: list[dict[str, list[float] | None]] = [{} for _ in confusion]
     for name, values in _class_scores(confusion).items():
         for index, value in enumerate(values):
@@ -299,7 +310,7 @@ def class_intervals(
             elif value in (0, 1):
                 bounds = _without_width(bool(value), pictures[name][index])
             else:
-                bounds = np.nanpercentile(drawn[name][:, index], [2.5, 97.5]).tolist()
+                bounds = np.nanpercentile(samples[name][:, index], [2.5, 97.5]).tolist()
             intervals[index][name] = bounds
     return intervals
 
@@ -329,15 +340,14 @@ def _without_width(all_right: bool, pictures: int) -> list[float]:
     return [bound, 1.0] if all_right else [0.0, 1 - bound]
 
 
-def _intervals(counts: np.ndarray, seed: int) -> dict[str, list[float]]:
+def _intervals(counts: np.ndarray, drawn: np.ndarray) -> dict[str, list[float]]:
     """Percentile intervals of the scores, each [low, high] at 95 %, from bootstrap samples of the confusion counts."""
     total, hits, support = counts.sum(), np.trace(counts), counts.sum(axis=1)
     if hits in (0, total):  # every sample would be the same, which is no certainty
         of_smallest = _without_width(bool(hits), support[support > 0].min())
         of_all = _without_width(bool(hits), total)
         return {"accuracy": of_all, **dict.fromkeys(("balanced_accuracy", "macro_f1"), of_smallest)}
-    means = _means(_drawn(counts, seed, RESAMPLES))
-    return {name: np.percentile(values, [2.5, 97.5]).tolist() for name, values in means.items()}
+    return {name: np.percentile(values, [2.5, 97.5]).tolist() for name, values in _means(drawn).items()}
 
 
 def _means(confusions: np.ndarray) -> dict[str, np.ndarray]:

@@ -183,9 +183,10 @@ def render_page(
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    formats = (percent, decimals, points, thousands, interval, listed, temperature_words, data_uri)
-    environment.filters |= {function.__name__: function for function in formats}
-    environment.globals |= {function.__name__: function for function in formats}
+    functions = (percent, decimals, points, thousands, interval, listed, temperature_words, data_uri)
+    formats = {function.__name__: function for function in functions}
+    environment.filters |= formats
+    environment.globals |= formats
     whole = evaluation.whole
     ranked = sorted((scores["f1"], name) for name, scores in whole["per_class"].items() if scores["f1"] is not None)
     accuracies = [value for row in history or [] if math.isfinite(value := style.or_nan(row.get("val_accuracy")))]

@@ -125,18 +125,18 @@ def robustness(
     """
     part = faces.part(split)
     labels = part.labels_in(classifier.names)
-    rows: list[dict[str, Any]] = []
-    unchanged = np.zeros(0, bool)
-    for name, (how, change) in {"none": ("as they are", _same), **CHANGES}.items():
-        images = changed(part.images, change, seed)
-        logits = classifier.logits(images, batch_size=batch_size, quiet=True)
+    changes = {"none": ("as they are", _same), **CHANGES}
+    predictions = {}
+    for name, (_, change) in changes.items():
+        logits = classifier.logits(changed(part.images, change, seed), batch_size=batch_size, quiet=True)
         if not np.isfinite(logits).all():
             raise MienError(f"the model answers pictures changed by {name!r} with {NO_NUMBERS}")
-        predictions = logits.argmax(axis=1)
-        right = predictions == labels
-        unchanged = unchanged if rows else right
-        difference = paired_difference(right, unchanged)
-        accuracy, macro_f1 = accuracy_and_macro_f1(predictions, labels, len(classifier.names))
+        predictions[name] = logits.argmax(axis=1)
+    unchanged = predictions["none"] == labels
+    rows = []
+    for name, (how, _) in changes.items():
+        accuracy, macro_f1 = accuracy_and_macro_f1(predictions[name], labels, len(classifier.names))
+        difference = paired_difference(predictions[name] == labels, unchanged)
         rows.append(
             {
                 "change": name,

@@ -216,8 +216,7 @@ def _robustness(packed: Classifier, faces: FaceSet, record: Mapping[str, Any]) -
     parts = scores.values() if isinstance(scores, dict) else ()
     scored_on = [part.get("data") for part in parts if isinstance(part, dict)]
     is_same_data = any(isinstance(data, dict) and data.get("fingerprint") == faces.fingerprint for data in scored_on)
-    has_intervals = isinstance(earlier, dict) and all("difference_ci95" in row for row in earlier["rows"])
-    if isinstance(earlier, dict) and is_same_data and has_intervals:
+    if isinstance(earlier, dict) and is_same_data and all("difference_ci95" in row for row in earlier["rows"]):
         return earlier
     rows = robustness(packed, faces, ROBUSTNESS_SPLIT) if faces.has(ROBUSTNESS_SPLIT) else []
     return {"split": ROBUSTNESS_SPLIT, "rows": rows}

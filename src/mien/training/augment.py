@@ -201,7 +201,7 @@ def resampled(labels: np.ndarray, seed: int, epoch: int, power: float) -> torch.
 
 
 def local_rows(order: torch.Tensor, step: int, accelerator: Accelerator, batch_size: int) -> torch.Tensor:
-    """This process's share of a step's images, int64 [batch_size / processes]."""
+    """This process's share of a step, [batch_size / processes, ...], of values in the order of an epoch, [N, ...]."""
     share = batch_size // accelerator.num_processes
     start = step * batch_size + accelerator.process_index * share
     return order[start : start + share]

@@ -402,12 +402,12 @@ class FineTuning(Loop[TrainConfig, Network]):
             return resampled(self.train_set.labels, self.config.seed, epoch, self.config.resample)
         return super().order(epoch)
 
-    def draws(self, order: torch.Tensor) -> torch.Tensor:
-        """The row of ``random_table`` for each place of an epoch's order, int64 [N].
+    def numbers(self, table: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
+        """The numbers of ``random_table`` for each place of an epoch's order, float32 [N, 21].
 
         Of a picture that is drawn several times, each draw has numbers of its own, so that no view is repeated.
         """
-        return torch.arange(len(order), device=order.device) if self.config.resample else super().draws(order)
+        return table if self.config.resample else super().numbers(table, order)
 
     def loss(self, model: nn.Module, *batch: torch.Tensor) -> torch.Tensor:
         """The loss of a batch that ``Objective.batch`` made, float32 []."""

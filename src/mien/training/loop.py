@@ -114,9 +114,9 @@ class Loop(Generic[C, N]):
         """The rows of an epoch in the order in which they are read, int64 [N]."""
         return shuffled(len(self.images), self.config.seed, epoch)
 
-    def draws(self, order: torch.Tensor) -> torch.Tensor:
-        """The row of ``random_table`` for each place of an epoch's order, int64 [N]: that of the picture."""
-        return order
+    def numbers(self, table: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
+        """The numbers of ``random_table`` for each place of an epoch's order, float32 [N, 21]: those of the picture."""
+        return table[order]
 
     def batch(self, views: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """The arguments of ``step``.
@@ -143,16 +143,14 @@ class Loop(Generic[C, N]):
         """One pass over the training images, the rest of an interrupted pass, or less if the budget ends."""
         config, state, device = self.config, self.state, self.accelerator.device
         order = self.order(epoch).to(device)
-        draws = self.draws(order)
-        random = random_table(len(self.images), config.seed, epoch).to(device)
+        random = self.numbers(random_table(len(self.images), config.seed, epoch).to(device), order)
         self.start_epoch(epoch)
         loss_sum = torch.tensor(state.loss_sum, device=device)
         done, total, note = state.step * config.batch_size, self.steps_of(epoch) * config.batch_size, ""
         with progress(f"epoch {epoch}", total, "images", done=done, quiet=not on_main()) as advance:
             while state.step < self.steps and not self.is_over:
                 rows = local_rows(order, state.step, self.accelerator, config.batch_size)
-                numbers = random[local_rows(draws, state.step, self.accelerator, config.batch_size)]
-                loss_sum += self.update(rows, numbers)
+                loss_sum += self.update(rows, local_rows(random, state.step, self.accelerator, config.batch_size))
                 state.step += 1
                 self.look_at_the_clock()
                 if self.run.is_check_due(state.step, self.steps) or self.is_over:
