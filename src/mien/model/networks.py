@@ -267,8 +267,8 @@ def shift_head(network: nn.Module, offsets: torch.Tensor) -> None:
     """
     layers = heads(network)
     if len(layers) > 1 or layers[0].bias is None:
-        found = f"{len(layers)} heads" if len(layers) > 1 else "a head without a bias"
-        raise MienError(f"its network ends in {found}, expected one linear head with a bias")
+        ending = f"{len(layers)} heads" if len(layers) > 1 else "a head without a bias"
+        raise MienError(f"its network ends in {ending}, expected one linear head with a bias")
     layers[0].bias.add_(offsets.to(layers[0].bias))
 
 
