@@ -14,6 +14,8 @@ import pytest
 import torch
 from conftest import synthetic_faces
 from data_helpers import encode, noise, write_folder, write_zip
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from test_training import small
 from training_helpers import Stop, same, stop_after, weights
 
@@ -207,14 +209,60 @@ class TestStart:
         # The run that was stopped, the same resumed, and the one that was not stopped: each scores the start.
         assert capsys.readouterr().out.count("before training") == 3
 
-    def test_a_new_class_cannot_be_answered_from_the_start(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    @pytest.mark.parametrize("linear_probe", [None, True, False])
+    def test_a_new_class_is_answered_from_the_start_after_a_linear_probe_alone(
+        self,
+        linear_probe: bool | None,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
     ) -> None:
         classifier(tmp_path / "model", "nano")
         faces = synthetic_faces({"train": 24, "validation": 8}, names=("calm", "new"))
         monkeypatch.setattr(finetune, "read_faces", lambda source: faces)
-        train(small(tmp_path / "run", tmp_path / "model", epochs=1))
-        assert "before training" not in capsys.readouterr().out
+        train(small(tmp_path / "run", tmp_path / "model", epochs=1, linear_probe=linear_probe))
+        output = capsys.readouterr()
+        assert ("before training  validation: accuracy 100.00%" in output.out) == (linear_probe is not False)
+        assert ("head: fitted to the training pictures" in output.err) == (linear_probe is not False)
+        settings = json.loads((tmp_path / "run" / "meta.json").read_text())["config"]
+        assert settings["linear_probe"] is (linear_probe is not False)
+
+    def test_a_run_from_before_the_linear_probe_goes_on_without(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        classifier(tmp_path / "model", "nano")
+        faces = synthetic_faces({"train": 24, "validation": 8}, names=("calm", "new"))
+        monkeypatch.setattr(finetune, "read_faces", lambda source: faces)
+        whole, older = (small(tmp_path / name, tmp_path / "model", linear_probe=False) for name in ("whole", "older"))
+        train(whole)
+        with monkeypatch.context() as patch:
+            stop_after(3, patch)
+            with pytest.raises(Stop):
+                train(older)
+        path = tmp_path / "older" / "state.safetensors"
+        with safe_open(path, framework="pt") as file:
+            header = json.loads(file.metadata()["mien"])
+        del header["config"]["linear_probe"]
+        save_file(load_file(path), path, metadata={"mien": json.dumps(header)})
+        train(small(tmp_path / "older", tmp_path / "model"), resume=True)
+        assert same(weights(tmp_path / "whole"), weights(tmp_path / "older"))
+
+    def test_a_run_with_a_linear_probe_resumes_bit_for_bit(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        classifier(tmp_path / "model", "nano")
+        faces = synthetic_faces({"train": 24, "validation": 8}, names=("calm", "new"))
+        monkeypatch.setattr(finetune, "read_faces", lambda source: faces)
+        whole, stopped = (small(tmp_path / name, tmp_path / "model") for name in ("whole", "stopped"))
+        train(whole)
+        with monkeypatch.context() as patch:
+            stop_after(3, patch)
+            with pytest.raises(Stop):
+                train(stopped)
+        with monkeypatch.context() as patch:
+            patch.setattr(finetune, "fit_head", None)  # the state has what it fitted
+            train(stopped, resume=True)
+        assert same(weights(tmp_path / "whole"), weights(tmp_path / "stopped"))
 
 
 class TestShareOfTheStart:

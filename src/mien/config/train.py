@@ -86,6 +86,9 @@ class TrainConfig(RunConfig):
         layer_decay: factor on the learning rate from each block to the one below it; 1 turns it off
             (Bao et al. 2021, BEiT).
         label_smoothing: share of the target spread over all classes.
+        linear_probe: fit the head alone to the training pictures before the first epoch, and count that as epoch 0, the
+            best until an epoch does better (Kumar et al. 2022, arXiv:2202.10054); by default if the backbone is a
+            trained classifier that lacks a class of the data.
         class_weights: weight the loss of each picture by N / (classes * images of its class).
         logit_adjustment: tau; training adds tau * log(share of the class) to the logits, so that rare classes are
             answered more often (Menon et al. 2021, arXiv:2007.07314); 1 aims at balanced accuracy, 0 turns it off.
@@ -120,6 +123,7 @@ class TrainConfig(RunConfig):
     warmup_epochs: Epochs = 1.0
     layer_decay: Annotated[Number, Field(gt=0, le=1, title="a factor")] = 1.0
     label_smoothing: ShareBelowOne = 0.1
+    linear_probe: Switch | None = None
     class_weights: Switch = False
     logit_adjustment: Annotated[Number, Field(ge=0, le=3)] = 0.0
     resample: Share = 0.0

@@ -31,7 +31,8 @@ from mien.model.places import is_hub_backbone
 from mien.model.preprocessing import Preprocessing
 from mien.model.vit import build
 from mien.training.augment import resampled
-from mien.training.folder import Parts, Saved, saved_reading_crop, write_config
+from mien.training.folder import Parts, Saved, saved_setting, write_config
+from mien.training.head import fit_head
 from mien.training.history import choice_line, epoch_line, write_curves
 from mien.training.loop import Loop
 from mien.training.objective import Objective, StoredAnswers, check_targets, read_answers
@@ -115,6 +116,9 @@ def prepared(
         backbone.check_cut(faces, config.seed, config.validation_fraction)
         faces = prepare_faces(faces, config)
         require_classes(faces)
+        if config.linear_probe is None:
+            lacks_a_class = bool(backbone.names) and not has_every_class(backbone.names, faces.names)
+            config = replace(config, linear_probe=lacks_a_class)
         config = fit_batch(config, faces, accelerator.num_processes)
         saved = None if dry else open_run(config, faces.fingerprint, resume)
     teachers = load_teachers(config.teacher, faces.names, accelerator.device, saved)
@@ -133,6 +137,8 @@ def prepared(
         )
     classifier = Classifier(lay_out(network.to(accelerator.device)), preprocessing, faces.names)
     check_start_share(config, backbone, faces.names)
+    if config.linear_probe and saved is None and not dry:
+        fit_head(classifier, faces.part("train"), backbone.names, config.seed)
     tuning = FineTuning(config, classifier, faces, accelerator, saved, command, teachers, backbone, stored)
     if on_main() and not dry and not resume:  # after all that can refuse the run, which then leaves nothing behind
         write_config(Path(config.out), config_as_typed)
@@ -232,15 +238,16 @@ def build_network(config: TrainConfig, faces: FaceSet | None) -> tuple[Network, 
 
 
 def with_backbone_defaults(config: TrainConfig, backbone: Backbone, resume: bool) -> TrainConfig:
-    """Fills in every default, also those that depend on the backbone or, when resuming, on the saved run."""
-    freeze, crop = config.freeze, config.reading_crop
+    """Fills in the defaults that do not depend on the data; some are those of the backbone, or of the saved run."""
+    freeze, crop, probe = config.freeze, config.reading_crop, config.linear_probe
     if freeze.blocks is None and backbone.is_timm_classifier:
         freeze = replace(freeze, blocks=0)
-    if crop is None and resume:
-        crop = saved_reading_crop(Path(config.out))
+    if resume:
+        crop = saved_setting(Path(config.out), "reading_crop") if crop is None else crop
+        probe = saved_setting(Path(config.out), "linear_probe") if probe is None else probe
     if crop is None:
         crop = backbone.crop
-    return replace(config, freeze=freeze, reading_crop=crop).resolved()
+    return replace(config, freeze=freeze, reading_crop=crop, linear_probe=probe).resolved()
 
 
 class FineTuning(Loop[TrainConfig, Network]):
@@ -306,7 +313,7 @@ class FineTuning(Loop[TrainConfig, Network]):
             frozen = frozen_units(self.config.freeze, epoch)
             if frozen != self.frozen:
                 self.enter_stage(frozen)
-            if epoch == 1 and self.state.step == 0 and self.knows_every_class:
+            if epoch == 1 and self.state.step == 0 and self.reads_at_the_start:
                 self.evaluate_start()
             self.train_epoch(epoch)
             updates = self.updates
@@ -354,6 +361,8 @@ class FineTuning(Loop[TrainConfig, Network]):
             say(table(self.network, self.optimizer.param_groups))
             if self.backbone.names and is_first:
                 say(rows_line(self.backbone.names, self.faces.names))
+            if self.config.linear_probe and is_first:
+                say("head: fitted to the training pictures before the first epoch, all else unchanged (linear probe)")
         self.schedule = build_schedule(self.optimizer, self.config, self.steps, self.budget)
         restore_moments(self.network, self.optimizer, self.moments)
         self.accelerator.free_memory()  # the wrapper of the last stage, which holds a copy of the gradients
@@ -365,12 +374,12 @@ class FineTuning(Loop[TrainConfig, Network]):
         self.step = Pass(loss, self.network, self.accelerator, self.method, half=self.precision == "bf16")
 
     @property
-    def knows_every_class(self) -> bool:
-        """Whether the backbone is a trained classifier that has every class of the data."""
-        return has_every_class(self.backbone.names, self.faces.names)
+    def reads_at_the_start(self) -> bool:
+        """Whether the head has learnt every class of the data: from the backbone, or by a linear probe."""
+        return bool(self.config.linear_probe) or has_every_class(self.backbone.names, self.faces.names)
 
     def evaluate_start(self) -> None:
-        """Scores the untrained classifier and saves it as epoch 0, the best until one beats it by ``LEAST_GAIN``."""
+        """Scores the classifier and saves it as epoch 0, the best until one beats it by ``LEAST_GAIN``."""
         scores = self.validator.scores(self.network)
         self.state.best_accuracy, self.state.best_epoch = score_of(scores, self.config.select), 0
         self.save_state()

@@ -8,8 +8,6 @@ contradict is worth a look.
 from __future__ import annotations
 
 import hashlib
-import warnings
-from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,7 @@ from mien.config import FoldsConfig, TrainConfig, to_dict
 from mien.data.clean import twins_in_training
 from mien.data.faces import FaceSet
 from mien.data.read import read_faces
-from mien.data.twins import groups
+from mien.data.twins import cut_folds, groups
 from mien.errors import MienError
 from mien.evaluation.calibration import softmax
 from mien.evaluation.metrics import (
@@ -160,51 +158,6 @@ def cuts_of(config: FoldsConfig, training: FaceSet) -> list[np.ndarray]:
     """The folds of every seed, as ``cut_folds``; all before the first run, so that none is trained in vain."""
     group = groups(training.images)
     return [cut_folds(group, training.labels, config.folds, seed, training.names) for seed in config.seeds]
-
-
-def cut_folds(
-    group: np.ndarray, labels: np.ndarray, count: int, seed: int, names: Sequence[str] | None = None
-) -> np.ndarray:
-    """Cuts pictures into folds of about the same size and the same shares of classes.
-
-    Args:
-        group: int64 [N]; pictures of one group (near-identical ones, ``mien.data.twins.groups``) stay in one fold.
-        labels: int64 [N].
-        count: number of folds, at least 2.
-        seed: of the cut.
-        names: of the labels, for messages.
-
-    Returns:
-        int64 [N] in [0, count).
-
-    Raises:
-        MienError: there are fewer groups than folds, or a class would be missing from training.
-    """
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    if len(np.unique(group)) < count:
-        raise MienError(
-            f"folds: got {count}, expected at most {len(np.unique(group))}, the training pictures; lower it"
-        )
-    fold = np.empty(len(labels), np.int64)
-    cut = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a class with fewer pictures than folds, which some folds then lack
-            parts = list(cut.split(np.zeros(len(labels)), labels, group))
-    except ValueError as error:
-        raise MienError(f"folds: got {count}, more than any class has training pictures; lower it") from error
-    for number, (_, held_back) in enumerate(parts):
-        fold[held_back] = number
-    for number in range(count):
-        missing = set(np.unique(labels)) - set(np.unique(labels[fold != number]))
-        if missing:
-            name = names[min(missing)] if names else min(missing)
-            raise MienError(
-                f"folds: all training pictures of class {name} are copies of one photograph, so that a network would "
-                "be trained without it; add pictures of that class"
-            )
-    return fold
 
 
 def without(faces: FaceSet, held_back: np.ndarray) -> FaceSet:
