@@ -152,6 +152,32 @@ class TestCut:
         read(validation, monkeypatch)
         train(small(tmp_path / "other", tmp_path / "first", seed=1, epochs=1))  # it has a validation split of its own
 
+    def test_a_teacher_that_knows_validation_pictures_is_told(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        read(synthetic_faces({"train": 40}, names=("calm", "sour")), monkeypatch)
+        common: dict[str, Any] = {"data": "x", "backbone": "nano", "image_size": 16, "epochs": 1, "batch_size": 8,
+                                  "warmup_epochs": 0.0, "device": "cpu", "freeze": FreezeConfig(blocks=0)}  # fmt: skip
+        train(TrainConfig(**common, out=str(tmp_path / "first")))
+        assert "--teacher" not in capsys.readouterr().err
+        for seed in (0, 1):
+            train(TrainConfig(**common, out=str(tmp_path / f"{seed}"), teacher=[str(tmp_path / "first")], seed=seed))
+            message = (
+                "first: has learnt from this data with 0 and 0.1, so that it knows validation pictures of this run"
+            )
+            assert (message in capsys.readouterr().err) == (seed == 1)
+
+    def test_rare_classes_are_corrected_for_once(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        read(synthetic_faces({"train": 24, "validation": 6}, names=("calm", "sour")), monkeypatch)
+        common: dict[str, Any] = {"data": "x", "backbone": "nano", "image_size": 16, "epochs": 1, "batch_size": 8,
+                                  "warmup_epochs": 0.0, "device": "cpu", "class_weights": True}  # fmt: skip
+        for resample in (0.0, 0.5):
+            train(TrainConfig(**common, out=str(tmp_path / str(resample)), resample=resample))
+            is_told = "class_weights: corrects for rare classes a second time" in capsys.readouterr().err
+            assert is_told == (resample > 0)
+
     def test_through_another_set_too(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         first, second = (synthetic_faces({"train": 40}, names=("calm", "sour"), seed=seed) for seed in (0, 1))
         common: dict[str, Any] = {"data": "x", "epochs": 1, "batch_size": 8, "warmup_epochs": 0.0, "device": "cpu",

@@ -13,7 +13,6 @@ from typing import Any
 from mien.config import TIMM
 from mien.data.clean import Sketches
 from mien.data.faces import FaceSet
-from mien.errors import MienError
 from mien.files import read_json_object
 from mien.labels import has_any_class
 from mien.model.classifier import read_sketches
@@ -119,24 +118,19 @@ class Backbone:
         pairs = zip_longest(records, sketches[: len(records)])
         return [(record, part) for record, part in pairs if record.get("fingerprint") != faces.fingerprint]
 
-    def check_cut(self, faces: FaceSet, seed: int, fraction: float) -> None:
-        """Checks that the validation pictures to be cut off are those that it was not trained on either.
+    def other_cut(self, faces: FaceSet, seed: int, fraction: float) -> tuple[Any, Any] | None:
+        """Seed and share of another cut of the same data, with which it was trained; None without such a one.
+
+        It knows most of the pictures that this cut holds back for validation, then.
 
         Args:
             faces: the data of a run.
             seed: of the cut.
-            fraction: share of the training pictures that are cut off.
-
-        Raises:
-            MienError: it, or one that it began with, was trained on this data and cut off others.
+            fraction: share of the training pictures that are cut off if the data has no validation split.
         """
         for record in [] if faces.has("validation") else self.learnt:
             former_seed, former_fraction = record.get("cut") or [None, None]
             is_same = [former_seed, former_fraction] == [seed, fraction]
             if record.get("fingerprint") == faces.fingerprint and not is_same:
-                raise MienError(
-                    f"seed, validation_fraction: got {seed} and {fraction}, but {self.name} has learnt from this data "
-                    f"with {former_seed} and {former_fraction}, so that the validation pictures would be among those "
-                    f"it knows; give --seed {former_seed} --validation-fraction {former_fraction}, or data with a val/ "
-                    "folder"
-                )
+                return former_seed, former_fraction
+        return None

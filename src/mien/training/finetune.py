@@ -27,7 +27,7 @@ from mien.model.backbone import Backbone
 from mien.model.classifier import Classifier
 from mien.model.freezing import check_freezing, freeze, frozen_for_good, frozen_units, table, training_mode
 from mien.model.networks import Network, lay_out, num_channels, rows_line
-from mien.model.places import is_hub_backbone
+from mien.model.places import is_hub_backbone, model_folder
 from mien.model.preprocessing import Preprocessing
 from mien.model.vit import build
 from mien.training.augment import resampled
@@ -113,7 +113,7 @@ def prepared(
             faces = read_faces(config.data)
             for warning in faces.warnings if on_main() else ():
                 warn(warning)
-        backbone.check_cut(faces, config.seed, config.validation_fraction)
+        check_cut(config, backbone, faces)
         faces = prepare_faces(faces, config)
         require_classes(faces)
         if config.linear_probe is None:
@@ -130,6 +130,8 @@ def prepared(
     preprocessing = replace(preprocessing, crop=cast(float, config.reading_crop))
     check_freezing(config.freeze, network, fresh=config.is_fresh, by_default=freezes_by_default)
     check_batch(network, config.batch_size // accelerator.num_processes)
+    if on_main() and config.class_weights and config.resample:
+        warn("class_weights: corrects for rare classes a second time, beside resample; leave one of the two out")
     if on_main() and faces.is_grey and num_channels(network) == 3:
         warn(
             f"{config.backbone}: keeps three channels, which read the grey pictures of {faces.source}; photos in "
@@ -197,6 +199,33 @@ def check_batch(network: nn.Module, count: int) -> None:
             "batch_size: got 1 picture in a step of a process, expected at least 2, since the network normalises over "
             "them (batch norm); give a larger --batch-size"
         )
+
+
+def check_cut(config: TrainConfig, backbone: Backbone, faces: FaceSet) -> None:
+    """Checks that neither backbone nor teachers have learnt from the pictures that are cut off for validation.
+
+    A teacher hands on little of what it knows about single pictures, so a warning is enough there.
+
+    Raises:
+        MienError: the backbone, or one that it began with, was trained on this data and cut off others.
+    """
+    seed, fraction = config.seed, config.validation_fraction
+    for name, start in [("", backbone), *((name, Backbone(str(model_folder(name)))) for name in config.teacher)]:
+        cut = start.other_cut(faces, seed, fraction)
+        if cut is None:
+            continue
+        learnt = f"has learnt from this data with {cut[0]} and {cut[1]}, so that"
+        remedy = f"give --seed {cut[0]} --validation-fraction {cut[1]}, or data with a val/ folder"
+        if not name:
+            raise MienError(
+                f"seed, validation_fraction: got {seed} and {fraction}, but {start.name} {learnt} the validation "
+                f"pictures would be among those it knows; {remedy}"
+            )
+        if on_main():
+            warn(
+                f"--teacher {name}: {learnt} it knows validation pictures of this run ({seed} and {fraction}), whose "
+                f"scores may be too high; {remedy}"
+            )
 
 
 def check_start_share(config: TrainConfig, backbone: Backbone, names: Sequence[str] = ()) -> None:
