@@ -14,8 +14,8 @@ import shlex
 import sys
 import time
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, suppress
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext, redirect_stderr, suppress
 
 from mien.cli.parser import pick
 from mien.cli.signals import Ended, Silence, ended_by_signals
@@ -120,7 +120,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     _prepare_streams()
     started = time.monotonic()
     try:
-        with ended_by_signals(), to_console(), _with_details(verbose), _silent_stderr(quiet):
+        with ended_by_signals(), to_console(), redirect_stderr(Silence(sys.stderr)) if quiet else nullcontext():
+            if verbose:
+                LOGGER.setLevel(logging.DEBUG)  # until ``to_console`` ends
             code = _run(arguments)
             LOGGER.debug("mien: done in %.1f s", time.monotonic() - started)
             return code
@@ -146,30 +148,6 @@ def _without_common(arguments: list[str]) -> tuple[list[str], set[str]]:
     end = arguments.index("--") if "--" in arguments else len(arguments)
     common = {_COMMON[argument] for argument in arguments[:end] if argument in _COMMON}
     return [argument for argument in arguments[:end] if argument not in _COMMON] + arguments[end:], common
-
-
-@contextmanager
-def _with_details(verbose: bool) -> Iterator[None]:
-    """With ``verbose``, what Mien logs as detail (DEBUG) is shown as well during a block."""
-    level = LOGGER.level
-    LOGGER.setLevel(logging.DEBUG if verbose else level)
-    try:
-        yield
-    finally:
-        LOGGER.setLevel(level)
-
-
-@contextmanager
-def _silent_stderr(quiet: bool) -> Iterator[None]:
-    """With ``quiet``, of what Python prints on stderr during a block only errors of inputs are shown.
-
-    The error that ends a command is printed after the block.
-    """
-    if not quiet:
-        yield
-        return
-    with redirect_stderr(Silence(sys.stderr)):
-        yield
 
 
 def _prepare_streams() -> None:

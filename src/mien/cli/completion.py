@@ -66,17 +66,17 @@ def _parsers() -> dict[str, tuple[argparse.ArgumentParser | None, str]]:
     """Returns the parser of each command but ``data``, and what the command does."""
     from mien.cli import environment, evaluate, explain, predict, serve, sharing
 
-    training: dict[str, argparse.ArgumentParser | None] = {"train": None, "pretrain": None, "folds": None}
+    training: dict[str, argparse.ArgumentParser] = {}
     if find_spec("pydantic") is not None and find_spec("yaml") is not None:
-        from mien.cli.training import folds_parser, pretrain_parser, train_parser
+        from mien.cli.training import PARSERS
 
-        training = {"train": train_parser(), "pretrain": pretrain_parser(), "folds": folds_parser()}
+        training = {name: build() for name, build in PARSERS.items()}
     else:
         print("mien: the options of train, pretrain and folds need mien[train], and are left out", file=sys.stderr)
     return {
-        "train": (training["train"], "train a classifier"),
-        "pretrain": (training["pretrain"], "make a masked autoencoder from faces"),
-        "folds": (training["folds"], "answer each training picture by networks that have not seen it"),
+        "train": (training.get("train"), "train a classifier"),
+        "pretrain": (training.get("pretrain"), "make a masked autoencoder from faces"),
+        "folds": (training.get("folds"), "answer each training picture by networks that have not seen it"),
         "predict": (predict.parser(), "read the faces in photos and films"),
         "evaluate": (evaluate.parser(), "score classifiers on a split"),
         "explain": (explain.parser(), "show what an answer depends on"),

@@ -10,8 +10,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from mien.cli.output import remark
 from mien.cli.parser import Parser, add_reading_options, add_timeout
-from mien.cli.printing import remark
 from mien.cli.signals import without_remarks_of_decoders
 from mien.cli.tally import CROP_HINT, doubts
 from mien.errors import MienError

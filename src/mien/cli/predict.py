@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import warnings
 from collections import Counter
@@ -11,8 +12,8 @@ from contextlib import AbstractContextManager, closing, contextmanager, nullcont
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mien.cli.parser import Parser, Switch, add_reading_options, add_timeout, whole_number
-from mien.cli.printing import complain, print_converted, print_json, print_lines, remark
+from mien.cli.output import complain, print_converted, print_json, print_lines, remark
+from mien.cli.parser import Parser, Switch, add_reading_options, add_timeout, number, whole_number
 from mien.cli.signals import Interrupts, without_remarks_of_decoders
 from mien.cli.tally import Marked, Tally, identities, table_path, written_lines
 from mien.errors import MienError
@@ -140,7 +141,7 @@ def parser() -> Parser:
     add("--every", type=whole_number(1), default=1, metavar="N", help="read only every Nth frame of a film (1)")
     add(
         "--smoothing",
-        type=_seconds,
+        type=number("a number of seconds, 0 for none", lambda value: 0 <= value < math.inf),
         metavar="S",
         help="time constant in seconds for smoothing a film's probabilities; 0 for none (0.25)",
     )
@@ -151,17 +152,6 @@ def parser() -> Parser:
     add("--engine", default="auto", metavar="E", help="auto, onnx or torch (auto)")
     add("--batch-size", type=whole_number(1), default=64, metavar="N", help="most faces that are read at once (64)")
     return built
-
-
-def _seconds(text: str) -> float:
-    """Parses a number of seconds of at least 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected a number of seconds, 0 for none")
-    return value
 
 
 def _check(options: argparse.Namespace) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mien.cli.printing import reason_of
+from mien.cli.output import reason_of
 from mien.files import Identity, identity
 
 if TYPE_CHECKING:
