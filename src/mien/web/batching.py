@@ -242,7 +242,7 @@ class Reader:
         return self.recognizer.detector if is_only_one else self._alone
 
     def _read(self, batch: Sequence[_Searched]) -> None:
-        """Reads the faces of a batch; if that fails, each picture alone, so that only the requests of broken ones fail."""
+        """Reads the faces of a batch; if that fails, each picture alone, so that only broken ones fail."""
         groups = [batch] if self._batch_wait_s > 0 else list(_by_request(batch))
         for group in groups:
             try:
