@@ -20,7 +20,7 @@ from mien.files import read_json_object
 from mien.model.places import shipped
 from mien.recognition.detectors import installed
 from mien.recognition.onnx_sizes import any_size
-from mien.web.about import wilson
+from mien.web.model import wilson
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "src/mien/web/page"

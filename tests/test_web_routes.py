@@ -30,10 +30,10 @@ from mien.errors import MienError
 from mien.files import read_json_object, write_json
 from mien.model.places import SHIPPED
 from mien.web import routes, uploads
-from mien.web.about import wilson
 from mien.web.app import create_app
 from mien.web.assets import Assets
 from mien.web.guard import SECURITY_HEADERS
+from mien.web.model import wilson
 from mien.web.problems import KINDS, MEDIA_TYPE, Problem
 from mien.web.settings import ServiceSettings, read_api_keys
 

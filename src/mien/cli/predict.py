@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from mien.cli.output import complain, print_converted, print_json, print_lines, remark
 from mien.cli.parser import Parser, Switch, add_reading_options, add_timeout, number, whole_number
 from mien.cli.signals import Interrupts, without_remarks_of_decoders
-from mien.cli.tally import Marked, Tally, identities, table_path, written_lines
+from mien.cli.tally import Outputs, Tally, table_path
 from mien.errors import MienError
 from mien.files import ensure_writable
 from mien.log import LOGGER, hide_bars
@@ -86,24 +86,21 @@ def run(arguments: list[str]) -> int:
 
         inputs, former = resume(options.csv, inputs)
         remark(f"{options.csv}: goes on; {len(inputs):,} {'input is' if len(inputs) == 1 else 'inputs are'} left")
-    tally, copies, replaced = Tally(), Marked(options.annotate), identities(options)
+    tally, outputs = Tally(), Outputs(options)
     with without_remarks_of_decoders():
         _read(inputs, options, tally, former)
-    lines = written_lines(options, tally, copies.new(), replaced)
-    if table_path(options):
+    table, lines = table_path(options), outputs.lines(tally)
+    in_lines = not (options.json or table or options.format)
+    if table:
         print("\n".join(shown(line) for line in lines))
     sys.stdout.flush()
-    in_lines = not (options.json or table_path(options) or options.format)
-    for line in [] if table_path(options) else lines:
+    for line in [] if table else lines:
         remark(line)
     for line in tally.failures(options, in_lines):
         complain(line)
-    for line in tally.remarks(options, in_lines):
+    skipped = [skipped_line(neither)] if neither else []
+    for line in [*tally.remarks(options, in_lines), *outputs.doubled(), *skipped]:
         remark(line)
-    if copies.doubled():
-        remark(copies.doubled())
-    if neither:
-        remark(skipped_line(neither))
     return SOME_FAILED if tally.failed or tally.not_copied else 0
 
 

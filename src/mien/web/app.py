@@ -23,10 +23,10 @@ from starlette.responses import Response
 
 from mien.version import __version__
 from mien.web import reference, routes
-from mien.web.about import NOTICE
 from mien.web.assets import PAGE
 from mien.web.batching import BatchRecognizer
 from mien.web.guard import Guard
+from mien.web.model import NOTICE
 from mien.web.problems import Problem
 from mien.web.service import Service
 from mien.web.settings import ServiceSettings

@@ -18,7 +18,7 @@ from mien.recognition.results import Face, Recognition
 from mien.text import json_shown
 from mien.version import __version__
 from mien.web import metrics, schemas
-from mien.web.about import NOTICE
+from mien.web.model import NOTICE
 from mien.web.problems import Problem
 from mien.web.reference import markdown_page
 from mien.web.service import NeedsKey, need_readable, note, result, service_of, single, with_pictures

@@ -23,9 +23,9 @@ from mien.errors import MienError
 from mien.recognition.recognizer import BrokenModelError
 from mien.recognition.results import Recognition
 from mien.web import metrics
-from mien.web.about import ModelRecord
 from mien.web.assets import Assets
 from mien.web.batching import BatchRecognizer, Reader
+from mien.web.model import ModelRecord
 from mien.web.problems import Problem
 from mien.web.settings import ServiceSettings
 from mien.web.uploads import Form, Upload, media_type, read_body, read_form
