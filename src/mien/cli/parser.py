@@ -228,7 +228,7 @@ def add_reading_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_timeout(parser: argparse.ArgumentParser, what: str) -> None:
-    """``--timeout``, for what may take so long."""
+    """Adds ``--timeout``, after which ``what`` is broken off."""
     expected = f"a number of seconds above 0, at most {LONGEST_TIMEOUT_S:,}"
     parser.add_argument(
         "--timeout",

@@ -180,7 +180,7 @@ def _listener(settings: ServiceSettings) -> socket.socket:
 
 
 def _keep_to_itself(listener: socket.socket) -> None:
-    """Sets that no second service listens on the address, and that one which ended does not block it.
+    """Lets no second service listen on the address, and does not let one that has ended block it.
 
     Windows lets two sockets with SO_REUSEADDR listen on one address; elsewhere that only skips the wait after an end.
     """
@@ -192,7 +192,7 @@ def _keep_to_itself(listener: socket.socket) -> None:
 
 @contextmanager
 def _counts_of_workers() -> Iterator[None]:
-    """Makes the folder in which the workers keep their counts, for their time."""
+    """Makes the folder in which the workers keep their counts, and removes it at the end."""
     try:
         counts = tempfile.TemporaryDirectory(prefix="mien-counts-", ignore_cleanup_errors=True)
     except OSError as error:
