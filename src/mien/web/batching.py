@@ -11,7 +11,7 @@ import io
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
@@ -243,8 +243,10 @@ class Reader:
 
     def _read(self, batch: Sequence[_Searched]) -> None:
         """Reads the faces of a batch; if that fails, each picture alone, so that only broken ones fail."""
-        groups = [batch] if self._batch_wait_s > 0 else list(_by_request(batch))
-        for group in groups:
+        groups: dict[int, list[_Searched]] = {}
+        for item in batch:
+            groups.setdefault(0 if self._batch_wait_s > 0 else id(item.request), []).append(item)
+        for group in groups.values():
             try:
                 self._read_group(group)
             except Exception as error:
@@ -270,14 +272,6 @@ class Reader:
             is_complete = request.missing == 0
         if is_complete:
             _resolve(request.future, request.records)
-
-
-def _by_request(batch: Sequence[_Searched]) -> Iterator[list[_Searched]]:
-    """Groups searched pictures by their request."""
-    groups: dict[int, list[_Searched]] = {}
-    for item in batch:
-        groups.setdefault(id(item.request), []).append(item)
-    yield from groups.values()
 
 
 def _resolve(future: Future[Any], value: Any) -> None:
