@@ -40,20 +40,13 @@ def run(arguments: list[str]) -> int:
     from mien.web.server import serve
     from mien.web.settings import ServiceSettings, read_api_keys
 
+    names = ("host", "port", "workers", "model", "queue", "max_pixels", "max_bytes", "max_pictures", "report")
     settings = ServiceSettings(
-        host=options.host,
-        port=options.port,
-        workers=options.workers,
-        model=options.model,
+        **{name: getattr(options, name) for name in names},
         api_keys=() if options.api_key_file is None else read_api_keys(options.api_key_file),
         cors=tuple(options.cors),
-        queue=options.queue,
         timeout_s=options.timeout,
-        max_pixels=options.max_pixels,
-        max_bytes=options.max_bytes,
-        max_pictures=options.max_pictures,
         batch_wait_s=options.batch_wait / 1000,
-        report=options.report,
     )
     settings.check()
     return serve(settings)

@@ -185,9 +185,8 @@ class RunConfig:
         """
         names = [entry.name for entry in dataclasses.fields(cls)]
         values = dict(zip(names, arguments.args, strict=False)) | (arguments.kwargs or {})
-        values = {name: value for name, value in values.items() if name not in WITHOUT_EFFECT}
-        values = {name: value for name, value in values.items() if name not in GONE or value is not None}
-        values = cls._with_epochs(values)
+        without_effect = {name for name in GONE if values.get(name) is None} | WITHOUT_EFFECT
+        values = cls._with_epochs({name: value for name, value in values.items() if name not in without_effect})
         mistakes: list[Mistake] = []
         try:
             config = build(ArgsKwargs((), values))
