@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import shutil
 import sys
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ from mien.files import read_json_object
 from mien.model.places import shipped
 from mien.recognition.detectors import installed
 from mien.recognition.onnx_sizes import any_size
+from mien.web.model import wilson
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "src/mien/web/page"
@@ -50,8 +50,6 @@ WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEM
 COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR
 OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
 """
-
-_Z95 = 1.959964
 
 
 def build(built: Path = BUILT, static: Path | None = STATIC) -> None:
@@ -113,7 +111,7 @@ def _record(name: str) -> dict[str, Any]:
     split = release["onnx"]["split"]  # on which the int8 file was measured
     scores = release["scores"][split]
     accuracy = release["onnx"]["engines"]["ONNX int8"]["accuracy"]
-    low, high = _wilson(accuracy, scores["n"])
+    low, high = wilson(accuracy, scores["n"])
     return {
         "file": path.name,
         "threshold": uncertain["threshold"],
@@ -133,14 +131,6 @@ def _record(name: str) -> dict[str, Any]:
         "robustness": release["robustness"]["rows"],
         "card": card(meta, f"Mien {name.removesuffix('-int8')}"),
     }
-
-
-def _wilson(share: float, count: int) -> tuple[float, float]:
-    """Returns the 95 % interval of a share of ``count`` independent trials (Wilson 1927, JASA 22)."""
-    squared = _Z95**2 / count
-    centre = (share + squared / 2) / (1 + squared)
-    half = _Z95 / (1 + squared) * math.sqrt(share * (1 - share) / count + squared / (4 * count))
-    return centre - half, centre + half
 
 
 def _write_static(built: Path, static: Path, files: Mapping[str, bytes]) -> None:

@@ -20,8 +20,7 @@ from recognition_helpers import Bright, Mean, encoded, picture
 
 import mien
 from mien.cli import main
-from mien.cli.meaning import meant
-from mien.cli.parser import Parser, Switch
+from mien.cli.parser import Parser, Switch, meant
 from mien.cli.recipes import recipe_file, recipes
 from mien.cli.settings import read_settings
 from mien.config import PRESETS, PretrainConfig, TrainConfig

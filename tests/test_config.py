@@ -203,6 +203,7 @@ def test_a_rule_over_a_wrong_value_is_not_reported() -> None:
         (["--zzzzz", "3"], "--zzzzz: no such field"),
         (["--augment.batch_size", "3"], "--augment.batch-size: no such field"),
         (["--lr"], "--lr: a value is missing"),
+        (["--epochs", "--epochs", "3"], "--epochs: a value is missing"),
         (["--lr", "-1"], "--lr: got '-1', expected a number above 0 or null"),
         (["--epochs", "many", "--warmup-epochs", "40"], "--epochs: got 'many', expected a whole number"),
         (["--teacher"], "--teacher: a value is missing"),

@@ -130,11 +130,7 @@ def only_parse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @cache
 def options_of(command: str) -> frozenset[str]:
     """Every option of a command, such as ``predict`` or ``data crop``."""
-    parsers = {
-        "train": training_commands.train_parser,
-        "pretrain": training_commands.pretrain_parser,
-        "folds": training_commands.folds_parser,
-    }
+    parsers = training_commands.PARSERS
     if command in parsers:
         return frozenset(name for action in parsers[command]()._actions for name in action.option_strings)
     with pytest.MonkeyPatch.context() as patch:
@@ -285,7 +281,7 @@ def test_the_answer_that_photos_shows_is_the_answer(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from mien import Recognizer
-    from mien.cli.printing import print_lines
+    from mien.cli.output import print_lines
 
     monkeypatch.chdir(ROOT)
     codes = inline_codes((ROOT / "docs" / "photos.md").read_text(encoding="utf-8"))

@@ -322,7 +322,7 @@ def test_the_size_of_a_picture_is_found_in_its_first_bytes(browser: Any, service
         {"format": "JPEG", "progressive": True, "icc_profile": bytes(200_000), "comment": b"c" * 60_000},
         {"format": "WEBP"}, {"format": "WEBP", "lossless": True}, {"format": "WEBP", "exif": b"Exif\0\0" + bytes(8)},
     ]  # fmt: skip
-    find = "async (code) => (await import(`${location.origin}/sizes.js`)).sizeOf(await (await fetch(code)).blob())"
+    find = "async (code) => (await import(`${location.origin}/files.js`)).sizeOf(await (await fetch(code)).blob())"
     contents: list[bytes] = []
     with opened(browser, service) as (page, _):
         page.route("**/picture-*", lambda route: route.fulfill(body=contents[int(route.request.url[-1])]))
@@ -342,7 +342,7 @@ def test_the_page_says_that_a_file_holds_more_pictures(browser: Any, service: st
     single = [encoded(pages[:1], kind) for kind in ("GIF", "PNG", "WEBP", "AVIF", "JPEG")]
     several = [encoded(pages, kind) for kind in ("GIF", "PNG", "WEBP", "AVIF")]
     contents = [*single, *several, *(content[:40] for content in several[:3])]
-    find = "async (url) => (await import(`${location.origin}/frames.js`)).holdsSeveral(await (await fetch(url)).blob())"
+    find = "async (url) => (await import(`${location.origin}/files.js`)).holdsSeveral(await (await fetch(url)).blob())"
     sentence = "only the first was read"
     with opened(browser, service) as (page, _):
         page.route("**/picture-*", lambda route: route.fulfill(body=contents[int(route.request.url.split("-")[-1])]))

@@ -28,11 +28,11 @@ from schemathesis.specs.openapi.checks import (
 from starlette.testclient import TestClient
 from web_helpers import client, recognizer
 
-from mien.cli.printing import print_json
+from mien.cli.output import print_json
 from mien.recognition.recognizer import Recognizer
-from mien.web import reference
+from mien.web import reference, schemas
 from mien.web.app import create_app
-from mien.web.problems import HELP, KINDS
+from mien.web.problems import HELP, KINDS, Problem
 from mien.web.schemas import EXAMPLES
 from mien.web.settings import ServiceSettings
 
@@ -70,6 +70,10 @@ def statuses_of(changes: dict[str, Any], mode: GenerationMode, examples: int) ->
             with suppress(Unsatisfiable):  # an address without parameters has no wrong requests
                 check()
     return statuses
+
+
+def test_a_problem_has_the_members_that_its_schema_promises() -> None:
+    assert schemas.ProblemModel.model_fields.keys() == Problem("value", "wrong", ["one"]).body("id").keys()
 
 
 @pytest.mark.parametrize("mode", list(GenerationMode))

@@ -29,11 +29,11 @@ from web_helpers import Broken, Gate, client, face, files, recognizer, wait_unti
 from mien.errors import MienError
 from mien.files import read_json_object, write_json
 from mien.model.places import SHIPPED
-from mien.web import access, routes, uploads
-from mien.web.about import wilson
+from mien.web import routes, uploads
 from mien.web.app import create_app
 from mien.web.assets import Assets
 from mien.web.guard import SECURITY_HEADERS
+from mien.web.model import wilson
 from mien.web.problems import KINDS, MEDIA_TYPE, Problem
 from mien.web.settings import ServiceSettings, read_api_keys
 
@@ -456,7 +456,7 @@ def test_every_key_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch,
         compared_pairs.append((first, second))
         return True
 
-    monkeypatch.setattr(access.hmac, "compare_digest", note)
+    monkeypatch.setattr("mien.web.service.hmac.compare_digest", note)
     keys = tmp_path / "keys"
     keys.write_text(f"{KEY}\n{KEY}-2\n{KEY}-3\n")
     with client(api_keys=read_api_keys(keys)) as test_client:

@@ -79,7 +79,7 @@ class TestPredict:
         assert not any(line.startswith("b.jpg") for line in (captured.out + captured.err).splitlines())
 
     def test_names_of_a_model(self, capsys: pytest.CaptureFixture[str]) -> None:
-        from mien.cli.printing import print_lines
+        from mien.cli.output import print_lines
 
         face = Face((0.0, 0.0, 1.0, 1.0), "\x1b[2Jglad", 0.9, {"\x1b[2Jglad": 0.9, "a\nb": 0.1}, None, None)
         print_lines(Recognition("photo.jpg", "ok", None, 1, 1, (face,)))

@@ -14,8 +14,8 @@ import shlex
 import sys
 import time
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, suppress
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext, redirect_stderr, suppress
 
 from mien.cli.parser import pick
 from mien.cli.signals import Ended, Silence, ended_by_signals
@@ -24,7 +24,26 @@ from mien.log import LOGGER, hide_remarks, to_console
 from mien.text import shown
 from mien.version import __version__
 
-HELP = """\
+COMMANDS: dict[str, tuple[str, str, str]] = {
+    "data": ("data", "run", "inspect, fetch or draw a data set, or make one of your own photos"),
+    "pretrain": ("training", "run_pretrain", "make a masked autoencoder from faces, without labels"),
+    "train": ("training", "run_train", "train a classifier, or go on with one (--resume)"),
+    "folds": ("training", "run_folds", "answer training pictures by networks that have not seen them"),
+    "evaluate": ("evaluate", "run", "score one or several classifiers on a split, with a report to read"),
+    "predict": ("predict", "run", "read the expressions of faces in photos, films or from a camera"),
+    "explain": ("explain", "run", "show which parts of a face an answer depends on"),
+    "serve": ("serve", "run", "serve a page and a REST service that read faces"),
+    "export": ("sharing", "run_export", "write a classifier as ONNX, and prove that it answers the same"),
+    "pack": ("sharing", "run_pack", "make a folder to share from a classifier: ONNX, scores, no faces"),
+    "card": ("sharing", "run_card", "write the model card of a packed classifier"),
+    "env": ("environment", "run", "report versions, processor, models and settings for a bug report"),
+    "completion": ("completion", "run", "print the completion of commands and options for bash, zsh or fish"),
+}
+"""The module below ``mien.cli`` and the function in it that run a command, and what the command does."""
+
+_COMMAND_LINES = "\n".join(f"  {name:<11} {about}" for name, (_, _, about) in COMMANDS.items())
+
+HELP = f"""\
 Mien: facial expression recognition, and numbers that anybody can check.
 
 Examples:
@@ -38,19 +57,7 @@ Examples:
   mien predict photo.jpg --model runs/first --json
 
 Commands:
-  data        inspect, fetch or draw a data set, or make one of your own photos
-  pretrain    make a masked autoencoder from faces, without labels
-  train       train a classifier, or go on with one (--resume)
-  folds       answers to training pictures by networks that have not seen them
-  evaluate    score one or several classifiers on a split, with a report to read
-  predict     read the expressions of faces in photos, films or from a camera
-  explain     show which parts of a face an answer depends on
-  serve       serve a page and a REST service that read faces
-  export      write a classifier as ONNX, and prove that it answers the same
-  pack        make a folder to share from a classifier: ONNX, scores, no faces
-  card        write the model card of a packed classifier
-  env         report versions, processor, models and settings for a bug report
-  completion  print the completion of commands and options for bash, zsh or fish
+{_COMMAND_LINES}
 
 Every command:
   -h, --help     list the options of a command: `mien COMMAND --help`
@@ -64,23 +71,6 @@ input, 3 some pictures could not be read, 130 Ctrl-C.
 MIEN_CACHE names the folder of decoded data (by default ~/.cache/mien).
 An answer is a guess about how a face looks, not about what a person feels.
 """
-
-COMMANDS: dict[str, tuple[str, str]] = {
-    "data": ("data", "run"),
-    "pretrain": ("training", "run_pretrain"),
-    "train": ("training", "run_train"),
-    "folds": ("training", "run_folds"),
-    "evaluate": ("evaluate", "run"),
-    "predict": ("predict", "run"),
-    "explain": ("explain", "run"),
-    "serve": ("serve", "run"),
-    "export": ("sharing", "run_export"),
-    "pack": ("sharing", "run_pack"),
-    "card": ("sharing", "run_card"),
-    "env": ("environment", "run"),
-    "completion": ("completion", "run"),
-}
-"""The module below ``mien.cli`` and the function in it that run a command."""
 
 EXTRAS: dict[str, str] = {
     **dict.fromkeys(["torch", "torchvision", "transformers", "timm", "accelerate", "safetensors"], "train"),
@@ -120,7 +110,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     _prepare_streams()
     started = time.monotonic()
     try:
-        with ended_by_signals(), to_console(), _with_details(verbose), _silent_stderr(quiet):
+        with ended_by_signals(), to_console(), redirect_stderr(Silence(sys.stderr)) if quiet else nullcontext():
+            if verbose:
+                LOGGER.setLevel(logging.DEBUG)  # until ``to_console`` ends
             code = _run(arguments)
             LOGGER.debug("mien: done in %.1f s", time.monotonic() - started)
             return code
@@ -146,30 +138,6 @@ def _without_common(arguments: list[str]) -> tuple[list[str], set[str]]:
     end = arguments.index("--") if "--" in arguments else len(arguments)
     common = {_COMMON[argument] for argument in arguments[:end] if argument in _COMMON}
     return [argument for argument in arguments[:end] if argument not in _COMMON] + arguments[end:], common
-
-
-@contextmanager
-def _with_details(verbose: bool) -> Iterator[None]:
-    """With ``verbose``, what Mien logs as detail (DEBUG) is shown as well during a block."""
-    level = LOGGER.level
-    LOGGER.setLevel(logging.DEBUG if verbose else level)
-    try:
-        yield
-    finally:
-        LOGGER.setLevel(level)
-
-
-@contextmanager
-def _silent_stderr(quiet: bool) -> Iterator[None]:
-    """With ``quiet``, of what Python prints on stderr during a block only errors of inputs are shown.
-
-    The error that ends a command is printed after the block.
-    """
-    if not quiet:
-        yield
-        return
-    with redirect_stderr(Silence(sys.stderr)):
-        yield
 
 
 def _prepare_streams() -> None:
@@ -201,7 +169,7 @@ def _run(arguments: list[str]) -> int:
     if {command, *rest[:1]} & {"-V", "--version"}:
         print(f"mien {__version__}")
         return 0
-    module, function = COMMANDS[pick(command, COMMANDS, "mien")]
+    module, function, _ = COMMANDS[pick(command, COMMANDS, "mien")]
     return int(getattr(importlib.import_module(f"mien.cli.{module}"), function)(rest))
 
 

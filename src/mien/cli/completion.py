@@ -6,6 +6,8 @@ import argparse
 import sys
 from importlib.util import find_spec
 
+from mien.cli import COMMANDS
+from mien.cli.data import PARSERS as DATA_PARSERS
 from mien.cli.parser import Parser
 from mien.errors import MienError
 
@@ -49,44 +51,36 @@ def whole_parser() -> argparse.ArgumentParser:
     whole = argparse.ArgumentParser(prog="mien", description="Facial expression recognition.")
     _add_common(whole)
     commands = whole.add_subparsers(parser_class=argparse.ArgumentParser)
-    for name, (parent, about) in _parsers().items():
+    parsers = _parsers()
+    for name, (_, _, about) in COMMANDS.items():
+        parent = parsers.get(name)
         command = commands.add_parser(name, parents=[parent] if parent else [], add_help=not parent, help=about)
-        _add_common(command)
-    data = commands.add_parser("data", help="inspect, fetch or draw a data set, or make one of photos")
-    from mien.cli.data import PARSERS
-
-    below = data.add_subparsers(parser_class=argparse.ArgumentParser)
-    for name, build in PARSERS.items():
-        part = build()
-        _add_common(below.add_parser(name, parents=[part], add_help=False, help=part.description))
+        if name != "data":
+            _add_common(command)
+            continue
+        below = command.add_subparsers(parser_class=argparse.ArgumentParser)
+        for part_name, build in DATA_PARSERS.items():
+            part = build()
+            _add_common(below.add_parser(part_name, parents=[part], add_help=False, help=part.description))
     return whole
 
 
-def _parsers() -> dict[str, tuple[argparse.ArgumentParser | None, str]]:
-    """Returns the parser of each command but ``data``, and what the command does."""
+def _parsers() -> dict[str, argparse.ArgumentParser]:
+    """Returns the parser of each command; those of training only if their settings can be read."""
     from mien.cli import environment, evaluate, explain, predict, serve, sharing
 
-    training: dict[str, argparse.ArgumentParser | None] = {"train": None, "pretrain": None, "folds": None}
+    parsers: dict[str, argparse.ArgumentParser] = {
+        "evaluate": evaluate.parser(), "predict": predict.parser(), "explain": explain.parser(),
+        "serve": serve.parser(), "export": sharing.export_parser(), "pack": sharing.pack_parser(),
+        "card": sharing.card_parser(), "env": environment.parser(), "completion": parser(),
+    }  # fmt: skip
     if find_spec("pydantic") is not None and find_spec("yaml") is not None:
-        from mien.cli.training import folds_parser, pretrain_parser, train_parser
+        from mien.cli.training import PARSERS
 
-        training = {"train": train_parser(), "pretrain": pretrain_parser(), "folds": folds_parser()}
+        parsers |= {name: build() for name, build in PARSERS.items()}
     else:
         print("mien: the options of train, pretrain and folds need mien[train], and are left out", file=sys.stderr)
-    return {
-        "train": (training["train"], "train a classifier"),
-        "pretrain": (training["pretrain"], "make a masked autoencoder from faces"),
-        "folds": (training["folds"], "answer each training picture by networks that have not seen it"),
-        "predict": (predict.parser(), "read the faces in photos and films"),
-        "evaluate": (evaluate.parser(), "score classifiers on a split"),
-        "explain": (explain.parser(), "show what an answer depends on"),
-        "serve": (serve.parser(), "serve a page and a REST service"),
-        "export": (sharing.export_parser(), "write a classifier as ONNX"),
-        "pack": (sharing.pack_parser(), "make a folder to share"),
-        "card": (sharing.card_parser(), "write a model card"),
-        "env": (environment.parser(), "report versions and settings"),
-        "completion": (parser(), "print the completion of a shell"),
-    }
+    return parsers
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:

@@ -7,9 +7,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from mien.cli.names import faces_of, new_file
+from mien.cli.output import complain, faces_of, new_file, remark
 from mien.cli.parser import Parser, Switch, add_detector_options, add_timeout, pick, whole_number
-from mien.cli.printing import complain, remark
 from mien.cli.signals import without_remarks_of_decoders
 from mien.cli.tally import several_line
 from mien.errors import MienError

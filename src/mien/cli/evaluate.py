@@ -9,7 +9,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mien.cli.names import out_for
+from mien.cli.output import out_for, short_name
 from mien.cli.parser import Parser, Switch, whole_number
 from mien.errors import MienError
 from mien.files import ensure_writable, read_json_object, refuse_inputs, write_json, write_text
@@ -281,12 +281,6 @@ def refuse_foreign_summary(out: Path) -> None:
             f"{out}: holds {', '.join(present)}, which no evaluation of several models wrote and which would be lost; "
             "choose another --out"
         )
-
-
-def short_name(folder: Path) -> str:
-    """The name of a model folder; of a run that holds it in ``model``, the name of the run."""
-    resolved = folder.resolve()
-    return resolved.parent.name if resolved.name == "model" else resolved.name
 
 
 def report_folders(out: Path, folders: list[Path]) -> list[Path]:

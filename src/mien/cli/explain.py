@@ -10,8 +10,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from mien.cli.output import remark
 from mien.cli.parser import Parser, add_reading_options, add_timeout
-from mien.cli.printing import remark
 from mien.cli.signals import without_remarks_of_decoders
 from mien.cli.tally import CROP_HINT, doubts
 from mien.errors import MienError
@@ -251,9 +251,9 @@ def _write(answer: Answer, out: Path, *, may_move: bool = False) -> list[Face]:
 def prepare(
     say: Callable[[str], None], settings: dict[str, Any], method: str, label: str | None
 ) -> tuple[Promise, Callable[[Path | bytes], Iterator[tuple[Face, Explanation] | str]]]:
-    """Loads the model, and gives what explains the faces of a photo one by one (``mien.recognition.time_limit``).
+    """Loads the model; returns what it promises and a function that explains faces (``mien.recognition.time_limit``).
 
-    A photo that cannot be read gives the reason instead.
+    The function explains the faces of a photo one by one; of a photo that cannot be read it gives the reason instead.
 
     Raises:
         MienError: the model or the detector cannot be loaded, or the model knows no such expression.

@@ -1,22 +1,21 @@
-"""The argument parser of most commands: one-line errors, close matches, dashes and underscores alike."""
+"""The argument parser of most commands: one-line errors, guesses of what an unknown option means."""
 
 from __future__ import annotations
 
 import argparse
 import difflib
+import math
 import textwrap
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from itertools import groupby
 from typing import Any, NoReturn
 
-from mien.cli.meaning import meant
 from mien.errors import MienError
 from mien.files import at_home
 from mien.model.places import DEFAULT, shipped
 
 LONGEST_TIMEOUT_S = 86_400
 """Seconds that ``--timeout`` takes at most: a day, which timers of every system can count."""
-
 
 WIDEST = 120
 """Columns of a description at most: longer lines are hard to read."""
@@ -169,16 +168,32 @@ def _at_home(argument: str) -> str:
     return f"{name}={at_home(value)}" if name.startswith("--") and value else argument
 
 
-def whole_number(least: int) -> Any:
-    """Returns an ``argparse`` type that accepts whole numbers of at least ``least``."""
+def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
+    """Returns an ``argparse`` type that accepts whole numbers from ``least`` to ``most``, if there is a largest."""
 
     def parse(text: str) -> int:
         try:
             value = int(text)
         except ValueError:
             value = least - 1
-        if value < least:
-            raise argparse.ArgumentTypeError(f"got {text!r}, expected a whole number of at least {least}")
+        if value < least or (most is not None and value > most):
+            bounds = f"of at least {least}" if most is None else f"from {least} to {most}"
+            raise argparse.ArgumentTypeError(f"got {text!r}, expected a whole number {bounds}")
+        return value
+
+    return parse
+
+
+def number(expected: str, accepts: Callable[[float], bool]) -> Callable[[str], float]:
+    """Returns an ``argparse`` type of the numbers that ``accepts`` is true for; messages say what is ``expected``."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan  # which is in no range
+        if not accepts(value):
+            raise argparse.ArgumentTypeError(f"got {text!r}, expected {expected}")
         return value
 
     return parse
@@ -213,22 +228,14 @@ def add_reading_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_timeout(parser: argparse.ArgumentParser, what: str) -> None:
-    """``--timeout``, for what may take so long."""
+    """Adds ``--timeout``, after which ``what`` is broken off."""
+    expected = f"a number of seconds above 0, at most {LONGEST_TIMEOUT_S:,}"
     parser.add_argument(
-        "--timeout", type=_positive, metavar="SECONDS", help=f"break off {what} that takes longer (no limit)"
+        "--timeout",
+        type=number(expected, lambda value: 0 < value <= LONGEST_TIMEOUT_S),
+        metavar="SECONDS",
+        help=f"break off {what} that takes longer (no limit)",
     )
-
-
-def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 < value <= LONGEST_TIMEOUT_S:
-        raise argparse.ArgumentTypeError(
-            f"got {text!r}, expected a number of seconds above 0, at most {LONGEST_TIMEOUT_S:,}"
-        )
-    return value
 
 
 def pick(word: str, commands: Iterable[str], prog: str) -> str:
@@ -249,3 +256,63 @@ def _unknown(name: str, names: Sequence[str]) -> str:
     """Describes an unknown option, with the options of the same meaning, or else of the nearest spelling."""
     guess = meant(name, names)
     return f"unknown option {name}" + (f", did you mean {guess}?" if guess else "")
+
+
+# The names that other tools have for the same thing; of those on the right, a command has some.
+_MEANINGS: tuple[tuple[str, str], ...] = (
+    ("silent quite no-output", "-q/--quiet"),
+    ("debugging traceback trace", "--debug"),
+    ("save output out results result dest destination write output-dir outdir save-dir project",
+     "--out --csv --annotate"),
+    ("excel table export-csv spreadsheet", "--xlsx --csv"),
+    ("plot draw boxes overlay visualize visualise show render", "--annotate --timeline"),
+    ("gpu cuda cpu mps accelerator use-gpu", "--device"),
+    ("weights checkpoint ckpt network models model-path", "--model --backbone"),
+    ("pretrained pretrained-weights init encoder arch architecture", "--backbone --preset"),
+    ("dataset dataset-path data-dir data-path train-set root", "--data"),
+    ("folder dir directory path paths input inputs source", "--data PATH"),
+    ("image images img photo photos file files video", "--data PATH"),
+    ("webcam cam", "--camera"),
+    ("learning-rate learningrate rate", "--lr"),
+    ("head-learning-rate", "--head-lr"),
+    ("batch bs batchsize per-device-batch-size", "--batch-size"),
+    ("num-epochs max-epochs n-epochs", "--epochs"),
+    ("iterations max-steps iters", "--steps --epochs"),
+    ("imgsz img-size resolution size input-size", "--image-size --min-face --size"),
+    ("wd decay", "--weight-decay"),
+    ("smoothing label-smooth", "--label-smoothing --smoothing"),
+    ("config-file cfg yaml recipe settings", "--config"),
+    ("continue resume-from ckpt-path restart", "--resume"),
+    ("plan simulate check preview", "--dry-run"),
+    ("freeze-layers frozen freeze-blocks", "--freeze.blocks"),
+    ("workers num-workers jobs", "--threads"),
+    ("stride skip step vid-stride frame-step", "--every"),
+    ("limit max-time", "--timeout"),
+    ("face-size minsize min-size", "--min-face"),
+    ("augment-test flip-test tta-flip", "--tta"),
+    ("mute no-sound", "--no-audio"),
+    ("overwrite replace", "--force"),
+    ("quantize quantise int-8", "--int8"),
+    ("logger wandb mlflow report-to", "--track --tensorboard"),
+)  # fmt: skip
+_BY_NAME: dict[str, list[str]] = {name: options.split() for names, options in _MEANINGS for name in names.split()}
+
+
+def meant(name: str, options: Iterable[str]) -> str | None:
+    """Returns the options that an unknown one may stand for, in words; None if there is no guess.
+
+    Args:
+        name: as it was typed, like ``--output`` or ``-o``.
+        options: the long options of the command, like ``--out``.
+    """
+    available = list(options)
+    word = {"-o": "out", "-i": "input", "-b": "batch", "-j": "jobs", "-d": "data-dir", "-m": "weights"}.get(
+        name, name.lstrip("-").replace("_", "-").lower()
+    )
+    fitting = [option for option in _BY_NAME.get(word, []) if option in available or not option.startswith("--")]
+    # A word without an option stands for the input where no option does.
+    fitting = [option for option in fitting if option != "PATH" or len(fitting) == 1]
+    if fitting:
+        return " or ".join("the path alone, without an option" if option == "PATH" else option for option in fitting)
+    close = difflib.get_close_matches(name.replace("_", "-"), available, n=1)
+    return close[0] if close else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import warnings
 from collections import Counter
@@ -11,10 +12,10 @@ from contextlib import AbstractContextManager, closing, contextmanager, nullcont
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mien.cli.parser import Parser, Switch, add_reading_options, add_timeout, whole_number
-from mien.cli.printing import complain, print_converted, print_json, print_lines, remark
+from mien.cli.output import complain, print_converted, print_json, print_lines, remark
+from mien.cli.parser import Parser, Switch, add_reading_options, add_timeout, number, whole_number
 from mien.cli.signals import Interrupts, without_remarks_of_decoders
-from mien.cli.tally import Marked, Tally, identities, table_path, written_lines
+from mien.cli.tally import Outputs, Tally, table_path
 from mien.errors import MienError
 from mien.files import ensure_writable
 from mien.log import LOGGER, hide_bars
@@ -60,6 +61,11 @@ Exit code 0: all inputs were read; 3: some or all could not be read, or not copi
 
 SOME_FAILED = 3
 
+ENDINGS: dict[str, str] = {
+    "--csv": ".csv", "--xlsx": ".xlsx", "--parquet": ".parquet", "--timeline": ".png", "--video-out": "",
+}  # fmt: skip
+"""The options that name a file to write, and how its name has to end; there are many endings of films."""
+
 
 def run(arguments: list[str]) -> int:
     """Runs ``mien predict``; returns the exit code.
@@ -85,24 +91,21 @@ def run(arguments: list[str]) -> int:
 
         inputs, former = resume(options.csv, inputs)
         remark(f"{options.csv}: goes on; {len(inputs):,} {'input is' if len(inputs) == 1 else 'inputs are'} left")
-    tally, copies, replaced = Tally(), Marked(options.annotate), identities(options)
+    tally, outputs = Tally(), Outputs(options)
     with without_remarks_of_decoders():
         _read(inputs, options, tally, former)
-    lines = written_lines(options, tally, copies.new(), replaced)
-    if table_path(options):
+    table, lines = table_path(options), outputs.lines(tally)
+    in_lines = not (options.json or table or options.format)
+    if table:
         print("\n".join(shown(line) for line in lines))
     sys.stdout.flush()
-    in_lines = not (options.json or table_path(options) or options.format)
-    for line in [] if table_path(options) else lines:
+    for line in [] if table else lines:
         remark(line)
     for line in tally.failures(options, in_lines):
         complain(line)
-    for line in tally.remarks(options, in_lines):
+    skipped = [skipped_line(neither)] if neither else []
+    for line in [*tally.remarks(options, in_lines), *outputs.doubled(), *skipped]:
         remark(line)
-    if copies.doubled():
-        remark(copies.doubled())
-    if neither:
-        remark(skipped_line(neither))
     return SOME_FAILED if tally.failed or tally.not_copied else 0
 
 
@@ -140,7 +143,7 @@ def parser() -> Parser:
     add("--every", type=whole_number(1), default=1, metavar="N", help="read only every Nth frame of a film (1)")
     add(
         "--smoothing",
-        type=_seconds,
+        type=number("a number of seconds, 0 for none", lambda value: 0 <= value < math.inf),
         metavar="S",
         help="time constant in seconds for smoothing a film's probabilities; 0 for none (0.25)",
     )
@@ -153,15 +156,10 @@ def parser() -> Parser:
     return built
 
 
-def _seconds(text: str) -> float:
-    """Parses a number of seconds of at least 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected a number of seconds, 0 for none")
-    return value
+def _outputs(options: argparse.Namespace) -> dict[str, Path]:
+    """Returns the files to write by the option that names each."""
+    paths = {option: getattr(options, option[2:].replace("-", "_")) for option in ENDINGS}
+    return {option: path for option, path in paths.items() if path is not None}
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -170,34 +168,25 @@ def _check(options: argparse.Namespace) -> None:
     if not options.paths and options.camera is None:
         problems.append("PATH is missing: give pictures, films or folders, or --camera N")
     # Without the check of endings, `--csv a.jpg b.jpg` would overwrite a picture.
-    outputs = [
-        ("--csv", options.csv, ".csv"),
-        ("--xlsx", options.xlsx, ".xlsx"),
-        ("--parquet", options.parquet, ".parquet"),
-        ("--timeline", options.timeline, ".png"),
-    ]
-    for option, path, suffix in outputs:
-        if option == "--csv" and path is not None and path.suffix.lower() == ".xlsx":
+    for option, path in _outputs(options).items():
+        ending = path.suffix.lower()
+        if option == "--csv" and ending == ".xlsx":
             problems.append(f"--csv: got {path}, a workbook of Excel; use --xlsx {path}")
-        elif path is not None and path.suffix.lower() != suffix:
-            problems.append(f"{option}: got {path}, expected a name that ends in {suffix}")
-    for option, path in (*((option, path) for option, path, _ in outputs), ("--video-out", options.video_out)):
-        if path is not None and path.is_dir():
+        elif ENDINGS[option] not in ("", ending):
+            problems.append(f"{option}: got {path}, expected a name that ends in {ENDINGS[option]}")
+        if path.is_dir():
             problems.append(f"{option}: {path} is a folder, expected the name of a file")
     if options.format and table_path(options):
         problems.append("--format: prints JSON, and goes neither with --csv nor with --xlsx nor with --parquet")
-    for option, value in (
-        ("--digits", options.digits),
-        ("--bom", options.bom or None),
-        ("--resume", options.resume or None),
-    ):
-        if value is not None and options.csv is None:
+    for option, is_typed in (
+        ("--digits", options.digits is not None), ("--bom", options.bom), ("--resume", options.resume),
+    ):  # fmt: skip
+        if is_typed and options.csv is None:
             problems.append(f"{option}: is for tables by --csv FILE.csv, which is missing")
     if problems:
         raise MienError(f"{'; '.join(problems)}; see `mien predict --help`")
-    for path in (options.csv, options.xlsx, options.parquet, options.video_out, options.timeline):
-        if path is not None:
-            ensure_writable(path.parent)
+    for path in _outputs(options).values():
+        ensure_writable(path.parent)
     if options.annotate is not None:
         ensure_writable(options.annotate)
     if options.parquet is not None:
@@ -219,12 +208,11 @@ def _check_outputs(inputs: Sequence[Input], options: argparse.Namespace) -> None
 
         check_film(options.video_out)
     films = sum(isinstance(source, Film) for source in inputs)
-    for option in ("video_out", "timeline", "csv", "xlsx", "parquet"):
-        path, name = getattr(options, option), f"--{option.replace('_', '-')}"
-        if path is not None and option in ("video_out", "timeline") and films != 1:
-            raise MienError(f"{name}: needs exactly one film or camera, got {films}; give them one by one")
-        if path is not None and path.exists() and any(_is_same_file(path, source) for source in inputs):
-            raise MienError(f"{name}: {path} is one of the inputs, and would be written over; give another name")
+    for option, path in _outputs(options).items():
+        if option in ("--video-out", "--timeline") and films != 1:
+            raise MienError(f"{option}: needs exactly one film or camera, got {films}; give them one by one")
+        if path.exists() and any(_is_same_file(path, source) for source in inputs):
+            raise MienError(f"{option}: {path} is one of the inputs, and would be written over; give another name")
 
 
 def _is_same_file(path: Path, source: Input) -> bool:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
+from collections.abc import Callable
 from pathlib import Path
 
-from mien.cli.parser import LONGEST_TIMEOUT_S, Parser, whole_number
+from mien.cli.parser import LONGEST_TIMEOUT_S, Parser, number, whole_number
 from mien.model.places import DEFAULT, shipped
 
 DESCRIPTION = """\
@@ -40,20 +40,13 @@ def run(arguments: list[str]) -> int:
     from mien.web.server import serve
     from mien.web.settings import ServiceSettings, read_api_keys
 
+    names = ("host", "port", "workers", "model", "queue", "max_pixels", "max_bytes", "max_pictures", "report")
     settings = ServiceSettings(
-        host=options.host,
-        port=options.port,
-        workers=options.workers,
-        model=options.model,
+        **{name: getattr(options, name) for name in names},
         api_keys=() if options.api_key_file is None else read_api_keys(options.api_key_file),
         cors=tuple(options.cors),
-        queue=options.queue,
         timeout_s=options.timeout,
-        max_pixels=options.max_pixels,
-        max_bytes=options.max_bytes,
-        max_pictures=options.max_pictures,
         batch_wait_s=options.batch_wait / 1000,
-        report=options.report,
     )
     settings.check()
     return serve(settings)
@@ -64,7 +57,7 @@ def parser() -> Parser:
     built = Parser("mien serve", DESCRIPTION)
     add = built.add_argument
     add("--host", default="127.0.0.1", metavar="H", help="address to listen on; 0.0.0.0 for all (127.0.0.1)")
-    add("--port", type=_port, default=8000, metavar="N", help="port; 0 for a free one (8000)")
+    add("--port", type=whole_number(0, 65_535), default=8000, metavar="N", help="port; 0 for a free one (8000)")
     add("--workers", type=whole_number(1), default=1, metavar="N", help="processes that share the cores (1)")
     add(
         "--model",
@@ -82,13 +75,19 @@ def parser() -> Parser:
         help="origin whose pages may call the service; may be repeated (none)",
     )
     add("--queue", type=whole_number(1), default=64, metavar="N", help="requests that a worker holds at most (64)")
-    add("--timeout", type=_seconds, default=30.0, metavar="S", help="seconds for a body, and for its answer (30)")
+    add(
+        "--timeout",
+        type=_from_to(1, LONGEST_TIMEOUT_S, "seconds"),
+        default=30.0,
+        metavar="S",
+        help="seconds for a body, and for its answer (30)",
+    )
     add("--max-pixels", type=whole_number(1), default=25_000_000, metavar="N", help="most for a picture (25000000)")
     add("--max-bytes", type=whole_number(1024), default=20_000_000, metavar="N", help="most for a request (20000000)")
     add("--max-pictures", type=whole_number(1), default=16, metavar="N", help="most for a request (16)")
     add(
         "--batch-wait",
-        type=_milliseconds,
+        type=_from_to(0, 10_000, "milliseconds"),
         default=100.0,
         metavar="MS",
         help="longest time that a face waits for those of other requests while pictures are searched; 0 for none (100)",
@@ -96,25 +95,5 @@ def parser() -> Parser:
     return built
 
 
-def _port(text: str) -> int:
-    if not text.isdecimal() or not text.isascii() or int(text) > 65_535:
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected a whole number from 0 to 65535")
-    return int(text)
-
-
-def _seconds(text: str) -> float:
-    return _number(text, 1, LONGEST_TIMEOUT_S, "seconds")
-
-
-def _milliseconds(text: str) -> float:
-    return _number(text, 0, 10_000, "milliseconds")
-
-
-def _number(text: str, least: float, most: float, unit: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not least <= value <= most:
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected {least:g} to {most:,} {unit}")
-    return value
+def _from_to(least: int, most: int, unit: str) -> Callable[[str], float]:
+    return number(f"{least} to {most:,} {unit}", lambda value: least <= value <= most)

@@ -1,23 +1,28 @@
-"""Reads the settings of a command from YAML files and the command line; one error names every mistake and its place."""
+"""Reads the settings of a run from YAML files and the command line; one error names every mistake and its place.
+
+The parser here prints the help of each field, and is what shell completion knows of it.
+"""
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import difflib
+import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import NoneType
-from typing import Any, TypeVar, get_args, get_origin
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from mien.cli.meaning import meant
-from mien.cli.recipes import recipe_file
-from mien.cli.settings_help import FLAGS, dashed, settings_parser
-from mien.cli.yaml_file import parsed, read_yaml
+from mien.cli.parser import HelpFormatter, Switch, meant
+from mien.cli.recipes import parsed, read_yaml, recipe_file, recipes
 from mien.config import (
     PRESETS,
     TIMM,
@@ -27,7 +32,8 @@ from mien.config import (
     SettingsError,
     expected,
     field_types,
-    share_of_epochs,
+    flat,
+    in_epochs,
     shown_value,
     to_dict,
 )
@@ -37,6 +43,12 @@ from mien.model.hub import is_hub_id
 from mien.training.folder import CONFIG, check_typed, recorded, state_path
 
 R = TypeVar("R", bound=RunConfig)
+
+FLAGS: dict[str, str] = {
+    "print-config": "print every field as YAML and stop",
+    "dry-run": "print the plan (what is frozen and until when, parameters, memory, hours from timed steps), and stop",
+}
+"""Options without a value, and their help."""
 
 MOST_MISTAKES = 20
 """Mistakes that one error names; it counts the others."""
@@ -175,16 +187,16 @@ def _comparable(schema: type, typed: Typed, epochs: Any) -> dict[str, Any]:
     """Returns the typed values that are right, as their fields hold them; shares of the epochs as epochs."""
     types, values = field_types(schema), {}
     for name, value in typed.values.items():
-        share = share_of_epochs(value)
-        if share is not None and name in ("warmup_epochs", "freeze.release_epoch") and str(epochs).isdigit():
-            epochs_of_share = int(epochs) * share
-            value = epochs_of_share if name == "warmup_epochs" else max(2, round(epochs_of_share) + 1)
-        try:
-            adapter = TypeAdapter(types[name], config=ConfigDict(allow_inf_nan=False))
-            values[name] = adapter.validate_python(value)
-        except (KeyError, ValidationError):
-            continue  # a mistake that is reported elsewhere
+        if str(epochs).isdigit():
+            value = in_epochs(name, value, int(epochs))
+        with suppress(KeyError, ValidationError):  # a mistake that is reported elsewhere
+            values[name] = _validated(types[name], value)
     return values
+
+
+def _validated(kind: Any, value: Any) -> Any:
+    """Returns a value as a field of this type holds it; raises ValidationError if it is wrong."""
+    return TypeAdapter(kind, config=ConfigDict(allow_inf_nan=False)).validate_python(value)
 
 
 def _groups(schema: type) -> set[str]:
@@ -281,10 +293,11 @@ def _replaced_mistakes(schema: type, typed: Typed) -> Iterator[str]:
     """Yields what is wrong with values that later ones replaced."""
     types = field_types(schema)
     for name, value, place in typed.replaced:
-        if share_of_epochs(value) is not None and name in ("warmup_epochs", "freeze.release_epoch"):
+        if value is _NO_VALUE:
+            yield f"{place}: a value is missing"
             continue
         try:
-            TypeAdapter(types.get(name, Any), config=ConfigDict(allow_inf_nan=False)).validate_python(value)
+            _validated(types.get(name, Any), in_epochs(name, value, epochs=1))
         except ValidationError:
             yield f"{place}: got {shown_value(value)}, expected {expected(types[name])}"
 
@@ -295,15 +308,72 @@ def _placed(name: str, problem: str, typed: Typed, schema: type) -> str:
         problem = "a value is missing"
     place = typed.places.get(name, dashed(name))
     if problem == "no such field":
-        fields = list(field_types(schema))
+        fields, is_option = list(field_types(schema)), place.startswith("--")
         last_parts = {field.rpartition(".")[2]: field for field in fields if "." not in name}
-        close = difflib.get_close_matches(name, [*fields, *last_parts], n=1, cutoff=0.75)
+        # Of an option that looks like none, the meaning is a better guess than the spelling.
+        close = difflib.get_close_matches(name, [*fields, *last_parts], n=1, cutoff=0.75 if is_option else 0.6)
         near = last_parts.get(close[0], close[0]) if close else None
-        if place.startswith("--"):
-            options = [dashed(field) for field in fields]
-            near = dashed(near) if near else meant(dashed(name), [*options, "--config", "--resume", "--dry-run"])
-        else:
-            near = near or next(iter(difflib.get_close_matches(name, [*fields, *last_parts], n=1)), None)
-            near = last_parts.get(near, near) if near else None
+        if is_option:
+            options = [*map(dashed, fields), "--config", "--resume", "--dry-run"]
+            near = dashed(near) if near else meant(dashed(name), options)
         problem += f", did you mean {near}?" if near else ""
     return f"{place}: {problem}"
+
+
+def settings_parser(schema: type, command: str, description: str) -> argparse.ArgumentParser:
+    """Returns a parser that prints the help of a command: every field, what it is, its type and its default."""
+    parser = argparse.ArgumentParser(
+        prog=command,
+        usage=f"{command} [--config FILE.yaml | RECIPE] [--FIELD VALUE ...]",
+        description=description,
+        formatter_class=HelpFormatter,
+    )
+    names = ", ".join(recipes())
+    parser.add_argument(
+        "--config",
+        metavar="FILE.yaml",
+        help=f"read fields from this file, or from a recipe by its name ({names}); the command line wins",
+    )
+    if not issubclass(schema, FoldsConfig):  # they go on by themselves
+        parser.add_argument(
+            "--resume",
+            nargs="?",
+            metavar="RUN",
+            help="continue the run in this folder (by default OUT) where it stopped, with the settings that it "
+            "recorded; the result is the same as without the stop",
+        )
+    for name, text in FLAGS.items():
+        parser.add_argument(f"--{name}", action="store_true", help=text)
+    defaults, texts = flat(to_dict(schema(data="", out=""))), _documentation(schema)
+    for name, kind in field_types(schema).items():
+        default = {"data": "required", "out": "default: a new folder in runs/"}.get(
+            name, f"default {json.dumps(defaults[name])}"
+        )
+        text = f"{texts[name]} ({expected(kind)}; {default})".replace("%", "%%")
+        option = dashed(name)
+        if _kind(kind) is bool:
+            parser.add_argument(option, action=Switch, help=text)
+            continue
+        plain = _kind(kind)
+        metavar = option.rpartition(".")[2].removeprefix("--").upper() + (" ..." if get_origin(kind) is list else "")
+        action = parser.add_argument(option, metavar=metavar, help=text)
+        action.choices = get_args(plain) if get_origin(plain) is Literal else None
+    return parser
+
+
+def dashed(name: str) -> str:
+    """Returns the option of a field: ``--batch-size`` for ``batch_size``."""
+    return f"--{name.replace('_', '-')}"
+
+
+def _documentation(schema: type) -> dict[str, str]:
+    """Returns what the docstrings of a class and its groups say of each field; names within a group are dotted."""
+    texts: dict[str, str] = {}
+    for owner in reversed(schema.__mro__):
+        attributes = (owner.__doc__ or "").partition("Attributes:\n")[2]
+        for name, text in re.findall(r"^ {8}(\w+): (.+(?:\n {12}.+)*)", attributes, re.MULTILINE):
+            texts[name] = " ".join(text.split()).rstrip(".")
+    for name, kind in get_type_hints(schema).items():
+        if dataclasses.is_dataclass(kind):
+            texts |= {f"{name}.{member}": text for member, text in _documentation(kind).items()}  # type: ignore[arg-type]
+    return texts

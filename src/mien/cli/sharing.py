@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
-import math
 from pathlib import Path
 
-from mien.cli.names import out_for
-from mien.cli.parser import Parser, Switch, whole_number
+from mien.cli.output import out_for
+from mien.cli.parser import Parser, Switch, number, whole_number
 from mien.errors import MienError
 from mien.export.card import card
 from mien.files import read_json_object, refuse_inputs, refuse_others, write_text
@@ -46,7 +44,11 @@ def export_parser() -> Parser:
         help="split of the data on which answers are compared (validation)",
     )
     parser.add_argument(
-        "--tolerance", type=_tolerance, default=1e-4, metavar="X", help="largest difference of a probability (1e-4)"
+        "--tolerance",
+        type=number("a number above 0 and at most 1", lambda value: 0 < value <= 1),
+        default=1e-4,
+        metavar="X",
+        help="largest difference of a probability (1e-4)",
     )
     parser.add_argument("--threads", type=whole_number(1), metavar="N", help="threads of each engine (all cores)")
     return parser
@@ -92,16 +94,6 @@ def run_export(arguments: list[str]) -> int:
         print(f"int8 is {done.report['int8']['way']}: {done.report['int8']['reason']}")
     print(f"{shown(options.out)}: {', '.join(done.report['files'])}, parity.json")
     return 0
-
-
-def _tolerance(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected a number above 0 and at most 1")
-    return value
 
 
 PACK = """\

@@ -8,10 +8,10 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TextIO
+from typing import Any, TextIO
 
 TERMINATING: tuple[signal.Signals, ...] = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)
@@ -38,21 +38,25 @@ def ended_by_signals() -> Iterator[None]:
     Signals that are ignored (under ``nohup``) or that other code handles are left alone, and so are all signals if this
     is not the main thread.
     """
-    if threading.current_thread() is not threading.main_thread():
+    # Of Ctrl-C, mien.__main__ leaves the system's own handler.
+    with _handled(lambda number: signal.default_int_handler if number == signal.SIGINT else _end, (signal.SIG_DFL,)):
         yield
-        return
-    former = {number: signal.getsignal(number) for number in (signal.SIGINT, *TERMINATING)}
-    for number in TERMINATING:
-        if former[number] is signal.SIG_DFL:
-            signal.signal(number, _end)
-    if former[signal.SIGINT] is signal.SIG_DFL:  # as mien.__main__ leaves it
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@contextmanager
+def _handled(handler_of: Callable[[int], Any], replaceable: tuple[Any, ...]) -> Iterator[None]:
+    """Handles the signals during a block where ``replaceable`` has their present handler; only in the main thread."""
+    former: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        present = {number: signal.getsignal(number) for number in (signal.SIGINT, *TERMINATING)}
+        former = {number: handler for number, handler in present.items() if handler in replaceable}
+    for number in former:
+        signal.signal(number, handler_of(number))
     try:
         yield
     finally:
         for number, handler in former.items():
-            if handler is not None:  # a handler that was not set from Python
-                signal.signal(number, handler)
+            signal.signal(number, handler)
 
 
 class Interrupts:
@@ -68,18 +72,8 @@ class Interrupts:
     @contextmanager
     def watched(self) -> Iterator[None]:
         """Handles the signals during a block."""
-        if threading.current_thread() is not threading.main_thread():
+        with _handled(lambda number: self._on_signal, (signal.default_int_handler, _end)):
             yield
-            return
-        former = {number: signal.getsignal(number) for number in (signal.SIGINT, *TERMINATING)}
-        ours = {number: handler for number, handler in former.items() if handler in (signal.default_int_handler, _end)}
-        for number in ours:
-            signal.signal(number, self._on_signal)
-        try:
-            yield
-        finally:
-            for number, handler in ours.items():
-                signal.signal(number, handler)
 
     @contextmanager
     def held(self) -> Iterator[None]:

@@ -1,79 +1,65 @@
-"""Counts the records of `mien predict`, and words what it says at its end."""
+"""Counts the records and outputs of `mien predict`, and words what it says at its end."""
 
 from __future__ import annotations
 
 import argparse
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mien.cli.printing import reason_of
-from mien.files import Identity, identity
+from mien.cli.output import reason_of
+from mien.files import identity
 
 if TYPE_CHECKING:
     from mien.recognition.results import Recognition
 
 
-def written_lines(
-    options: argparse.Namespace, tally: Tally, copies: Sequence[str], former: Mapping[Path, Identity]
-) -> list[str]:
-    """Returns a line for each output that was written.
+class Outputs:
+    """What a command writes, told apart from what was at the same places before.
 
     Args:
         options: of the command.
-        tally: of the records.
-        copies: the names of the annotated copies.
-        former: what was at the places of the timeline and of the film with boxes before (``identities``).
-    """
-    table = table_path(options)
-    lines = [] if table is None else [f"{table}: {tally.records:,} records, {tally.faces:,} faces"]
-    for path, what in ((options.timeline, "the timeline"), (options.video_out, "the film with boxes")):
-        if path is not None and path.is_file() and identity(path) != former[path]:
-            lines.append(f"{path}: {what}")
-    if options.annotate is not None:
-        lines.append(f"{options.annotate}: {len(copies):,} annotated {'copy' if len(copies) == 1 else 'copies'}")
-    return lines
-
-
-def identities(options: argparse.Namespace) -> dict[Path, Identity]:
-    """Returns what is now at the places of the timeline and of the film with boxes; None for nothing."""
-    return {path: identity(path) for path in (options.timeline, options.video_out) if path is not None}
-
-
-class Marked:
-    """What the folder of annotated copies held before, to report the new files and those that got a number.
-
-    Args:
-        folder: of the copies; None if there are none.
     """
 
-    def __init__(self, folder: Path | None) -> None:
-        self.folder = folder
-        self.before = self._names()
+    def __init__(self, options: argparse.Namespace) -> None:
+        self._options = options
+        files = (options.timeline, options.video_out)
+        self._former_files = {path: identity(path) for path in files if path is not None}
+        self._former_copies = self._copies()
 
-    def _names(self) -> set[str]:
-        if self.folder is None or not self.folder.is_dir():
+    def _copies(self) -> set[str]:
+        """Returns the names in the folder of annotated copies."""
+        folder = self._options.annotate
+        if folder is None or not folder.is_dir():
             return set()
-        return {path.name for path in self.folder.iterdir() if not path.name.startswith(".mien-")}
+        return {path.name for path in folder.iterdir() if not path.name.startswith(".mien-")}
 
-    def new(self) -> list[str]:
-        """Returns the names of the copies that this command wrote, sorted."""
-        return sorted(self._names() - self.before)
+    def lines(self, tally: Tally) -> list[str]:
+        """Returns a line for each output that was written."""
+        options, table = self._options, table_path(self._options)
+        lines = [] if table is None else [f"{table}: {tally.records:,} records, {tally.faces:,} faces"]
+        for path, what in ((options.timeline, "the timeline"), (options.video_out, "the film with boxes")):
+            if path is not None and path.is_file() and identity(path) != self._former_files[path]:
+                lines.append(f"{path}: {what}")
+        if options.annotate is not None:
+            copies = len(self._copies() - self._former_copies)
+            lines.append(f"{options.annotate}: {copies:,} annotated {'copy' if copies == 1 else 'copies'}")
+        return lines
 
-    def doubled(self) -> str:
-        """Says which copies got a number since an earlier file has their name; empty if none did."""
-        numbered = [(name, re.sub(r"-[0-9]+(\.[^.]*)$", r"\1", name)) for name in self.new()]
-        again = [(name, former) for name, former in numbered if name != former and former in self.before]
-        if not again:
-            return ""
-        name, former = again[0]
-        return (
-            f"{self.folder}: {len(again):,} names were taken by earlier copies, so that beside {former} there is now "
-            f"{name}; remove the folder before the command to have one copy of each"
-        )
+    def doubled(self) -> Iterator[str]:
+        """Yields which copies got a number since an earlier file has their name, if any did."""
+        copies = sorted(self._copies() - self._former_copies)
+        numbered = [(name, re.sub(r"-[0-9]+(\.[^.]*)$", r"\1", name)) for name in copies]
+        again = [(name, former) for name, former in numbered if name != former and former in self._former_copies]
+        if again:
+            name, former = again[0]
+            yield (
+                f"{self._options.annotate}: {len(again):,} names were taken by earlier copies, so that beside {former} "
+                f"there is now {name}; remove the folder before the command to have one copy of each"
+            )
 
 
 def table_path(options: argparse.Namespace) -> Path | None:

@@ -1,20 +1,27 @@
-"""``mien train`` and ``mien pretrain``."""
+"""``mien train``, ``mien pretrain`` and ``mien folds``: read the settings, check what takes no torch, and run."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from mien.cli.preflight import check_before_torch
-from mien.cli.settings import read_settings
-from mien.cli.settings_help import settings_parser
+from mien.cli.settings import read_settings, settings_parser
 from mien.config import FoldsConfig, PretrainConfig, RunConfig, TrainConfig
+from mien.data.read import locate
+from mien.errors import MienError
+from mien.files import refuse_inputs
 from mien.log import hide_bars
+from mien.model.hub import ensure_at_hand
+from mien.model.places import check_source, is_hub_backbone, model_folder, run_model
 from mien.text import shown
+from mien.training.folder import check_new
 
 TRAIN = """\
 Trains a classifier of facial expressions and writes it to OUT/model.
@@ -41,9 +48,7 @@ A switch is on with --tensorboard and off with --no-tensorboard; true and false 
 def run_train(arguments: list[str]) -> int:
     """Runs ``mien train``; returns the exit code."""
     config, flags = read_settings(TrainConfig, arguments, "mien train", TRAIN)
-    check_before_torch(config, "resume" in flags, dry="dry-run" in flags)
-    if config.is_fresh or Path(config.backbone).is_dir():
-        hide_bars()
+    _check_before_torch(config, flags)
 
     if "dry-run" in flags:
         return _print_plan_of_training(config)
@@ -77,8 +82,7 @@ With --minutes, a resumed run does not repeat the same bits.
 def run_pretrain(arguments: list[str]) -> int:
     """Runs ``mien pretrain``; returns the exit code."""
     config, flags = read_settings(PretrainConfig, arguments, "mien pretrain", PRETRAIN)
-    check_before_torch(config, "resume" in flags, dry="dry-run" in flags)
-    hide_bars()
+    _check_before_torch(config, flags)
 
     if "dry-run" in flags:
         return _print_plan_of_pretraining(config)
@@ -108,9 +112,7 @@ Examples:
 def run_folds(arguments: list[str]) -> int:
     """Runs ``mien folds``; returns the exit code."""
     config, flags = read_settings(FoldsConfig, arguments, "mien folds", FOLDS)
-    check_before_torch(config, resume=False, dry="dry-run" in flags)
-    if config.is_fresh or Path(config.backbone).is_dir():
-        hide_bars()
+    _check_before_torch(config, flags)
     if "dry-run" in flags:
         return _print_plan_of_folds(config)
     _say_out(config, arguments, flags)
@@ -123,19 +125,12 @@ def run_folds(arguments: list[str]) -> int:
     return 0
 
 
-def train_parser() -> argparse.ArgumentParser:
-    """Returns the parser of ``mien train``, for its help and for shell completion."""
-    return settings_parser(TrainConfig, "mien train", TRAIN)
-
-
-def folds_parser() -> argparse.ArgumentParser:
-    """Returns the parser of ``mien folds``, for its help and for shell completion."""
-    return settings_parser(FoldsConfig, "mien folds", FOLDS)
-
-
-def pretrain_parser() -> argparse.ArgumentParser:
-    """Returns the parser of ``mien pretrain``, for its help and for shell completion."""
-    return settings_parser(PretrainConfig, "mien pretrain", PRETRAIN)
+PARSERS: dict[str, Callable[[], argparse.ArgumentParser]] = {
+    "train": partial(settings_parser, TrainConfig, "mien train", TRAIN),
+    "pretrain": partial(settings_parser, PretrainConfig, "mien pretrain", PRETRAIN),
+    "folds": partial(settings_parser, FoldsConfig, "mien folds", FOLDS),
+}
+"""The parser of each command, for its help and for shell completion."""
 
 
 def _is_first() -> bool:
@@ -195,3 +190,72 @@ def _list_files(model: Path) -> None:
     print(f"model: {shown(model)}")
     if others:
         print(f"beside it: {shown(', '.join(others))}")
+
+
+def _check_before_torch(config: RunConfig, flags: set[str]) -> None:
+    """Checks the places that the settings of a run name, which takes no torch, and hides bars if nothing is downloaded.
+
+    Args:
+        config: the settings; each is right for itself, and they fit each other.
+        flags: ``resume`` if a run shall go on, and ``dry-run`` if nothing is written, so that ``out`` does not matter.
+
+    Raises:
+        MienError: everything that is wrong, in one line.
+    """
+    problems = list(_problems(config, flags))
+    if problems:
+        raise MienError("; ".join(problems))
+    if not isinstance(config, TrainConfig) or config.is_fresh or Path(config.backbone).is_dir():
+        hide_bars()
+
+
+def _problems(config: RunConfig, flags: set[str]) -> Iterator[str]:
+    try:
+        locate(config.data)
+    except MienError as error:
+        yield f"--data {error}"
+    if "dry-run" not in flags:
+        try:
+            check_new(Path(config.out), "resume" in flags)
+            if Path(config.data).is_dir():
+                refuse_inputs(Path(config.out), [Path(config.data)], may_hold=True)
+        except MienError as error:
+            yield str(error)
+    yield from config.missing_trackers()
+    if isinstance(config, TrainConfig):
+        for teacher in config.teacher:
+            try:
+                model_folder(teacher)
+            except MienError as error:
+                yield f"--teacher {error}"
+        if config.targets is not None and not Path(config.targets).is_file():
+            yield f"--targets {config.targets}: no such file; give one that `mien folds` wrote"
+        yield from _of_backbone(config)
+
+
+def _of_backbone(config: TrainConfig) -> Iterator[str]:
+    """Yields what is wrong with the place of a backbone, and with the number of blocks that shall be frozen."""
+    if config.is_timm or config.is_fresh:
+        return
+    try:
+        check_source(config.backbone)
+        if is_hub_backbone(config.backbone):
+            ensure_at_hand(config.backbone, "--backbone")
+    except MienError as error:
+        yield str(error)
+        return
+    architecture, blocks = _architecture(Path(config.backbone)), config.freeze.blocks
+    depth = architecture.get("num_hidden_layers")
+    if blocks and architecture.get("model_type") == "timm_wrapper":
+        yield f"--freeze.blocks: got {blocks} for {config.backbone}, which holds a network of timm, expected 0"
+    elif blocks and isinstance(depth, int) and blocks > depth:
+        yield f"--freeze.blocks: got {blocks}, expected at most {depth}, the blocks of {config.backbone}"
+
+
+def _architecture(folder: Path) -> dict[str, Any]:
+    """Returns ``config.json`` of a backbone as it stands; empty if there is none that can be read."""
+    try:
+        values = json.loads((run_model(folder) / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return values if isinstance(values, dict) else {}

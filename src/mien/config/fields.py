@@ -45,11 +45,16 @@ def on_or_off(value: Any) -> Any:
 _SHARE_OF_EPOCHS = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*%")
 
 
-def share_of_epochs(value: Any) -> float | None:
-    """Returns the share in [0, 1] that a text like ``12.5%`` stands for; None for anything else."""
+def in_epochs(name: str, value: Any, epochs: int) -> Any:
+    """Returns the value of a setting, a share of the epochs like ``12.5%`` as a number of epochs.
+
+    Of 80 epochs, a warm-up of 12.5% takes 10, and a release at 12.5% is epoch 11; a release is epoch 2 or later.
+    """
     match = _SHARE_OF_EPOCHS.fullmatch(value.strip()) if isinstance(value, str) else None
-    share = float(match[1]) / 100 if match else 2.0
-    return share if share <= 1 else None
+    if match is None or float(match[1]) > 100 or name not in ("warmup_epochs", "freeze.release_epoch"):
+        return value
+    number = epochs * (float(match[1]) / 100)
+    return number if name == "warmup_epochs" else max(2, round(number) + 1)
 
 
 Switch = Annotated[bool, BeforeValidator(_switch)]

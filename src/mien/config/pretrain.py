@@ -21,8 +21,7 @@ from mien.config.fields import (
     ShareBelowOne,
     Switch,
 )
-from mien.config.groups import AugmentConfig
-from mien.config.run import RunConfig
+from mien.config.run import AugmentConfig, RunConfig
 from mien.limits import LARGEST_WIDTH, MOST_LAYERS
 from mien.model.presets import SHAPES, mask_problem
 

@@ -1,4 +1,4 @@
-"""The settings that fine-tuning and pretraining share, and how they compare with those of a saved run."""
+"""The settings that fine-tuning and pretraining share, with augmentation, and how they compare with a saved run's."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ from mien.config.fields import (
     Mistake,
     Number,
     Place,
+    Probability,
     SettingsError,
     Share,
+    ShareBelowOne,
     Switch,
     mistake_of,
     without,
 )
-from mien.config.groups import AugmentConfig
 
 WITHOUT_EFFECT_ON_WEIGHTS: frozenset[str] = frozenset(
     {"out", "data", "teacher", "targets", "device", "tensorboard", "track", "checkpoint_seconds"}
@@ -52,6 +53,63 @@ BEFORE: dict[str, Any] = {"reading_crop": 1.0, "linear_probe": False}
 
 
 # Groups are plain dataclasses, checked with the run that holds them: one error names the mistakes of all groups.
+@dataclasses.dataclass(frozen=True)
+class AugmentConfig:
+    """Augmentation of training images; validation and test images are never augmented.
+
+    Bounds are checked when the settings of a run are made.
+
+    Attributes:
+        crop_scale: smallest side of the random crop as a share of the image; 1 turns zooming in off.
+        wide_scale: largest side of the random crop as a share of the image; above 1 the crop reaches beyond the image,
+            which is mirrored there.
+        still: share of the images that are neither cropped, turned nor shifted, so that nothing resamples them.
+        flip: probability of a left-right mirror image.
+        rotation: largest rotation either way, in degrees.
+        shift: largest shift either way as a share of the image.
+        brightness: largest change of brightness as a share of the white level.
+        contrast: largest relative change of contrast.
+        light: largest share by which light from one side brightens the edge there and darkens the opposite one.
+        blur: largest deviation of a Gaussian blur as a share of the side; every second image is blurred, on average.
+        noise: largest deviation of Gaussian noise as a share of the white level; every second image is noisy, on
+            average.
+        jpeg: lowest quality of a simulated JPEG compression, whose quality varies from it to 100; every second image is
+            compressed, on average; 0 turns it off.
+        erasing: probability that a rectangle of 2 to 20 % of the image is blanked (Zhong et al. 2017).
+        mixup: Beta parameter of mixup (Zhang et al. 2017, timm.data.Mixup); 0 turns it off.
+        cutmix: Beta parameter of cutmix (Yun et al. 2019, timm.data.Mixup); 0 turns it off.
+        mix_probability: share of the batches that mixup or cutmix change.
+    """
+
+    crop_scale: Annotated[Number, Field(gt=0, le=1, title="a share")] = 0.8
+    wide_scale: Annotated[Number, Field(ge=1, le=2, title="a multiple")] = 1.0
+    still: Share = 0.0
+    flip: Probability = 0.5
+    rotation: Annotated[Number, Field(ge=0, le=180, title="degrees")] = 10.0
+    shift: ShareBelowOne = 0.06
+    brightness: Share = 0.2
+    contrast: ShareBelowOne = 0.2
+    light: Share = 0.0
+    blur: Annotated[Number, Field(ge=0, le=0.1, title="a share of the side")] = 0.0
+    noise: Annotated[Number, Field(ge=0, le=0.5, title="a share of the white level")] = 0.0
+    jpeg: Annotated[Integer, Field(ge=0, le=100)] = 0
+    erasing: Probability = 0.0
+    mixup: AtLeastZero = 0.0
+    cutmix: AtLeastZero = 0.0
+    mix_probability: Probability = 1.0
+
+    @property
+    def mixes(self) -> bool:
+        """True if images of a batch are blended, which makes the targets soft."""
+        return self.mixup > 0 or self.cutmix > 0
+
+    @property
+    def mean_side(self) -> float:
+        """Mean side of the views as a share of the image, above 0; below 1 they are zoomed in on average."""
+        moving = (self.crop_scale + self.wide_scale) / 2
+        return round(self.still + (1 - self.still) * moving, 9)
+
+
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False, revalidate_instances="always"))
 class RunConfig:
     """The settings that fine-tuning and pretraining share.
@@ -127,9 +185,8 @@ class RunConfig:
         """
         names = [entry.name for entry in dataclasses.fields(cls)]
         values = dict(zip(names, arguments.args, strict=False)) | (arguments.kwargs or {})
-        values = {name: value for name, value in values.items() if name not in WITHOUT_EFFECT}
-        values = {name: value for name, value in values.items() if name not in GONE or value is not None}
-        values = cls._with_epochs(values)
+        without_effect = {name for name in GONE if values.get(name) is None} | WITHOUT_EFFECT
+        values = cls._with_epochs({name: value for name, value in values.items() if name not in without_effect})
         mistakes: list[Mistake] = []
         try:
             config = build(ArgsKwargs((), values))

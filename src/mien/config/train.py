@@ -1,4 +1,4 @@
-"""The settings of fine-tuning."""
+"""The settings of fine-tuning, of freezing and distillation among them."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from mien.config.fields import (
     PRESETS,
     AboveZero,
     AtLeastOne,
+    AtLeastZero,
     Criterion,
     Epochs,
     Folder,
@@ -22,13 +23,14 @@ from mien.config.fields import (
     Integer,
     Number,
     Place,
+    ReleaseEpoch,
     Share,
     ShareBelowOne,
     Switch,
-    share_of_epochs,
+    in_epochs,
+    members,
     shown_value,
 )
-from mien.config.groups import DistillConfig, FreezeConfig
 from mien.config.run import RunConfig
 from mien.limits import LARGEST_NUMBER, LONGEST_LIST, MOST_LAYERS, argument_fits
 from mien.model.presets import SHAPES, size_problem
@@ -47,6 +49,51 @@ SET_BY_MIEN: dict[str, str] = {
 
 READING_CROP = 0.9
 """Share of a face's side that is read by default."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FreezeConfig:
+    """The part of the encoder that training leaves as it is.
+
+    Attributes:
+        blocks: the embeddings and this many first blocks are frozen; 0 freezes nothing. By default 4 for a pretrained
+            backbone (which must have more) and 0 for a fresh one.
+        release_epoch: from this epoch on (1 is the first) nothing is frozen any more; 12.5% stands for the epoch after
+            this share of them; by default frozen to the end.
+        gradual: with release_epoch, release one block an epoch from the top, the embeddings last.
+        random_weights: allow freezing a fresh backbone, whose weights are random.
+    """
+
+    blocks: Annotated[Integer, Field(ge=0)] | None = None
+    release_epoch: ReleaseEpoch | None = None
+    gradual: Switch = False
+    random_weights: Switch = False
+
+
+@dataclasses.dataclass(frozen=True)
+class DistillConfig:
+    """How much is learnt from teachers, if there are any (Hinton et al. 2015, arXiv:1503.02531, section 2).
+
+    Attributes:
+        weight: share of the loss that the teachers have; the labels have the rest.
+        temperature: logits of student and teachers are divided by it, so that the teachers' small probabilities count.
+        features: weight of the distance between the patches of a ViT after its middle block and the feature maps of
+            teachers that are CNNs, added to the loss; 0 turns it off (Romero et al. 2015, arXiv:1412.6550).
+        mirror: teachers read every second picture mirrored. Over the epochs the student learns the average of their
+            answers to a face and to its mirror image, which is better than either, in the time of one answer.
+        split_batch: the pictures of a batch are divided among the teachers, each read by one of them, in place of
+            each by all. Over the epochs the student learns the same average in the time of one teacher, with more
+            noise in a step.
+        targets_weight: share of the loss that the stored answers of ``targets`` have; the labels have what this share
+            and that of the teachers leave.
+    """
+
+    weight: Share = 0.5
+    temperature: AboveZero = 2.0
+    features: AtLeastZero = 0.0
+    mirror: Switch = False
+    split_batch: Switch = False
+    targets_weight: Share = 0.3
 
 
 @dataclass(frozen=True)
@@ -137,22 +184,16 @@ class TrainConfig(RunConfig):
 
     @classmethod
     def _with_epochs(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Returns the values with shares of the run, like 12.5%, as numbers of epochs.
-
-        Of 80 epochs, a warm-up of 12.5% takes 10, and a release at 12.5% is epoch 11; a release is epoch 2 or later.
-        """
+        """Returns the values with shares of the run, like 12.5%, as numbers of epochs."""
         try:
             epochs = max(1, int(values.get("epochs", cls.epochs)))
         except (TypeError, ValueError, OverflowError):
             epochs = cls.epochs  # a mistake that is reported elsewhere
-        warmup = share_of_epochs(values.get("warmup_epochs"))
-        if warmup is not None:
-            values = {**values, "warmup_epochs": epochs * warmup}
+        values = {name: in_epochs(name, value, epochs) for name, value in values.items()}
         freeze = values.get("freeze")
-        freeze = vars(freeze) if isinstance(freeze, FreezeConfig) else freeze
-        release = share_of_epochs(freeze.get("release_epoch")) if isinstance(freeze, dict) else None
-        if isinstance(freeze, dict) and release is not None:
-            values = {**values, "freeze": {**freeze, "release_epoch": max(2, round(epochs * release) + 1)}}
+        if isinstance(freeze, dict | FreezeConfig):
+            fields = members(freeze).items()
+            values["freeze"] = {name: in_epochs(f"freeze.{name}", value, epochs) for name, value in fields}
         return values
 
     def _rules(self) -> Iterator[tuple[tuple[str, ...], str]]:

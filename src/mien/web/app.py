@@ -22,11 +22,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from mien.version import __version__
-from mien.web import info_routes, routes
-from mien.web.about import NOTICE
+from mien.web import reference, routes
 from mien.web.assets import PAGE
 from mien.web.batching import BatchRecognizer
 from mien.web.guard import Guard
+from mien.web.model import NOTICE
 from mien.web.problems import Problem
 from mien.web.service import Service
 from mien.web.settings import ServiceSettings
@@ -80,7 +80,7 @@ def create_app(
     )
     app.state.settings = settings
     app.include_router(routes.router)
-    app.include_router(info_routes.router)
+    app.include_router(reference.router)
     app.add_exception_handler(Problem, _on_problem)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http_error)

@@ -28,21 +28,13 @@ TYPES: dict[str, str] = {
     ".js": "text/javascript; charset=utf-8",
     ".mjs": "text/javascript; charset=utf-8",
     ".json": "application/json",
-    ".webmanifest": "application/manifest+json",
-    ".map": "application/json",
     ".wasm": "application/wasm",
     ".onnx": "application/octet-stream",
     ".svg": "image/svg+xml",
-    ".png": "image/png",
-    ".jpg": "image/jpeg",
-    ".webp": "image/webp",
-    ".ico": "image/x-icon",
     ".txt": "text/plain; charset=utf-8",
-    ".woff2": "font/woff2",
 }
 """Content types by ending; files of other endings are not served."""
 
-_PACKED_ALREADY = (".png", ".jpg", ".webp", ".woff2")
 _PIECE = 262_144
 
 
@@ -150,17 +142,16 @@ def _version(file: Path) -> tuple[int, int]:
 @lru_cache(maxsize=256)
 def _load(file: Path, changed_ns: int, size: int) -> Content:
     """Reads and packs a file; it is cached until the file changes."""
-    return _content(file.read_bytes(), pack=file.suffix not in _PACKED_ALREADY)
+    return _content(file.read_bytes())
 
 
 @lru_cache(maxsize=1)
 def _yunet() -> Content:
     """The detector for the browser, in the form that takes pictures of any size."""
-    return _content(any_size(installed()), pack=True)
+    return _content(any_size(installed()))
 
 
-def _content(plain: bytes, *, pack: bool) -> Content:
-    packed = gzip.compress(plain, 6, mtime=0) if pack else None
-    if packed is not None and len(packed) > 0.95 * len(plain):
-        packed = None
-    return Content(f'"{hashlib.sha256(plain).hexdigest()[:32]}"', plain, packed)
+def _content(plain: bytes) -> Content:
+    packed = gzip.compress(plain, 6, mtime=0)
+    etag = f'"{hashlib.sha256(plain).hexdigest()[:32]}"'
+    return Content(etag, plain, packed if len(packed) <= 0.95 * len(plain) else None)

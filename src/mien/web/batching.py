@@ -11,10 +11,10 @@ import io
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -97,7 +97,6 @@ class _Task:
 
     future: Future[Any]
     run: Callable[[], None]
-    created: float = field(default_factory=time.monotonic)
 
 
 @dataclass(frozen=True)
@@ -193,9 +192,13 @@ class Reader:
             thread.join(max(0.0, deadline - time.monotonic()))
 
     def _work(self) -> None:
+        identity = threading.get_ident()
         while (job := self._next_job()) is not None:
-            with self._timed():
+            self._running[identity] = time.monotonic()
+            try:
                 job()
+            finally:
+                del self._running[identity]
 
     def _next_job(self) -> Callable[[], None] | None:
         """Waits for work: reads a batch if it is due, else takes the next task; None if the reader was closed."""
@@ -239,9 +242,11 @@ class Reader:
         return self.recognizer.detector if is_only_one else self._alone
 
     def _read(self, batch: Sequence[_Searched]) -> None:
-        """Reads the faces of a batch; if that fails, each request alone, so that only the guilty ones fail."""
-        groups = [batch] if self._batch_wait_s > 0 else list(_by_request(batch))
-        for group in groups:
+        """Reads the faces of a batch; if that fails, each picture alone, so that only broken ones fail."""
+        groups: dict[int, list[_Searched]] = {}
+        for item in batch:
+            groups.setdefault(0 if self._batch_wait_s > 0 else id(item.request), []).append(item)
+        for group in groups.values():
             try:
                 self._read_group(group)
             except Exception as error:
@@ -267,23 +272,6 @@ class Reader:
             is_complete = request.missing == 0
         if is_complete:
             _resolve(request.future, request.records)
-
-    @contextmanager
-    def _timed(self) -> Iterator[None]:
-        identity = threading.get_ident()
-        self._running[identity] = time.monotonic()
-        try:
-            yield
-        finally:
-            del self._running[identity]
-
-
-def _by_request(batch: Sequence[_Searched]) -> Iterator[list[_Searched]]:
-    """Groups searched pictures by their request."""
-    groups: dict[int, list[_Searched]] = {}
-    for item in batch:
-        groups.setdefault(id(item.request), []).append(item)
-    yield from groups.values()
 
 
 def _resolve(future: Future[Any], value: Any) -> None:

@@ -8,11 +8,15 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from markdown_it import MarkdownIt
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from mien.web import schemas
 from mien.web.problems import HELP, KINDS
+
+router = APIRouter()
 
 STYLE = (Path(__file__).parent / "reference.css").read_text(encoding="utf-8")
 """The style of these pages."""
@@ -20,6 +24,24 @@ STYLE = (Path(__file__).parent / "reference.css").read_text(encoding="utf-8")
 _EVERYWHERE = ("bad-request", "headers", "internal")
 _SHOWN_LENGTH = 3000
 _markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
+
+
+@router.get("/openapi.json", include_in_schema=False)
+async def openapi(request: Request) -> Response:
+    """The OpenAPI 3.1 description."""
+    return JSONResponse(description(request.app))
+
+
+@router.get("/docs", include_in_schema=False)
+async def docs(request: Request) -> Response:
+    """The description as a page, without scripts and parts from elsewhere."""
+    return HTMLResponse(page(description(request.app)))
+
+
+@router.get("/docs.css", include_in_schema=False)
+async def docs_style() -> Response:
+    """The style of the pages about the service."""
+    return Response(STYLE, media_type="text/css", headers={"Cache-Control": "no-cache"})
 
 
 def description(app: FastAPI) -> dict[str, Any]:

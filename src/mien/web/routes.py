@@ -1,4 +1,4 @@
-"""The routes that read pictures."""
+"""The routes: those that read pictures, and those about the model and the state of the service."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from mien.recognition.explain import METHODS, Explanation, sheet
 from mien.recognition.formats import deepface
 from mien.recognition.results import Face, Recognition
 from mien.text import json_shown
-from mien.web import schemas
-from mien.web.about import NOTICE
-from mien.web.access import NeedsKey
-from mien.web.answering import need_readable, note, result, service_of, single, with_pictures
+from mien.version import __version__
+from mien.web import metrics, schemas
+from mien.web.model import NOTICE
 from mien.web.problems import Problem
+from mien.web.reference import markdown_page
+from mien.web.service import NeedsKey, need_readable, note, result, service_of, single, with_pictures
 from mien.web.settings import MOST_FACES_EXPLAINED
 from mien.web.uploads import Form
 
@@ -230,3 +231,120 @@ def _check_actions(actions: Any) -> None:
         return
     if not isinstance(words, list) or any(word != "emotion" for word in words):
         raise Problem("value", 'actions: expected ["emotion"]: age, gender and race are not read')
+
+
+@router.get(
+    "/v1/model",
+    summary="Describe the loaded model",
+    response_model=schemas.ModelModel,
+    responses=schemas.problems("internal"),
+)
+async def model(request: Request) -> Response:
+    """Names the model, its labels, its accuracy with the 95 % interval, its hash, and the limits of the service."""
+    service = service_of(request)
+    settings = service.settings
+    return JSONResponse({
+        **service.record.as_dict(),
+        "limits": {
+            "max_bytes": settings.max_bytes, "max_pixels": settings.max_pixels,
+            "max_pictures": settings.max_pictures, "timeout_s": settings.timeout_s,
+        },
+        "page": {
+            "built": service.assets.is_built,
+            "models": [path for path in service.assets.paths if path.startswith("/models/")],
+        },
+        "card": None if service.record.card is None else "/v1/model/card",
+        "report": None if settings.report is None else "/v1/model/report",
+        "api_key_needed": bool(settings.api_keys),
+        "mien": __version__,
+        "notice": NOTICE,
+    })  # fmt: skip
+
+
+@router.get(
+    "/v1/model/card",
+    summary="Show the model card",
+    responses={
+        200: {
+            "description": "The card as Markdown, or as a page.",
+            "content": {"text/markdown": {"schema": {"type": "string"}}, "text/html": {"schema": {"type": "string"}}},
+        },
+        **schemas.problems("not-found", "value", "internal"),
+    },
+)
+async def model_card(
+    request: Request,
+    format: Annotated[Literal["markdown", "html"] | None, Query(description="by `Accept` if it is left out")] = None,
+) -> Response:
+    """Shows scores with intervals, uses, limits and data of the loaded model."""
+    text = service_of(request).record.card
+    if text is None:
+        raise Problem("not-found", "the model has no card; a folder that `mien pack` wrote has one")
+    if format == "html" or (format is None and "text/html" in request.headers.get("accept", "")):
+        return HTMLResponse(markdown_page(text, "Model card", root="../../"))
+    return Response(text, media_type="text/markdown; charset=utf-8")
+
+
+@router.get(
+    "/v1/model/report",
+    summary="Show the report of the model's evaluation",
+    responses={
+        200: {
+            "description": "The page that `mien evaluate` wrote.",
+            "content": {"text/html": {"schema": {"type": "string"}}},
+        },
+        **schemas.problems("not-found", "internal"),
+    },
+)
+async def model_report(request: Request) -> Response:
+    """Shows the report of the folder that the operator named by `--report`; it is a page of its own."""
+    report = service_of(request).settings.report
+    if report is None:
+        raise Problem("not-found", "the operator named no report; `mien serve --report DIR` does")
+    try:
+        html = await asyncio.to_thread((report / "report.html").read_text, "utf-8")
+    except (OSError, UnicodeDecodeError) as error:  # it was there and was found when the service started
+        raise Problem("not-found", "the report that the operator named cannot be read any more") from error
+    # The page holds its style and its figures inside; nothing else is allowed to it.
+    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'self'; sandbox"
+    return HTMLResponse(html, headers={"Content-Security-Policy": policy, "X-Frame-Options": "SAMEORIGIN"})
+
+
+@router.get(
+    "/healthz",
+    summary="Tell whether the worker lives",
+    response_model=schemas.StateModel,
+    responses=schemas.problems("busy"),
+)
+async def healthz(request: Request) -> Response:
+    """Fails if a thread has ended, or is stuck in one picture for three time limits: restart the service then."""
+    service = service_of(request)
+    if not service.reader.alive() or service.reader.stuck_s() > 3 * service.settings.timeout_s:
+        raise Problem("busy", "a thread does not answer any more; restart the service", headers={"Retry-After": "1"})
+    return JSONResponse({"status": "ok"})
+
+
+@router.get(
+    "/readyz",
+    summary="Tell whether the worker takes requests",
+    response_model=schemas.StateModel,
+    responses=schemas.problems("busy"),
+)
+async def readyz(request: Request) -> Response:
+    """Fails while the queue is full; before the model is loaded, no connection is accepted."""
+    with service_of(request).admission.slot("0"):
+        return JSONResponse({"status": "ready"})
+
+
+@router.get(
+    "/metrics",
+    summary="Count requests, faces and batches",
+    dependencies=[NeedsKey],
+    responses={
+        200: {"description": "Prometheus's text format.", "content": {"text/plain": {"schema": {"type": "string"}}}},
+        **schemas.problems("api-key", "internal"),
+    },
+)
+async def prometheus() -> Response:
+    """Shows the counts of all workers."""
+    return Response(await asyncio.to_thread(metrics.exposition), headers={"Content-Type": metrics.MEDIA_TYPE})

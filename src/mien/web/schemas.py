@@ -199,7 +199,6 @@ class ProblemModel(BaseModel):
     detail: str
     instance: str | None = None
     errors: list[str] | None = None
-    error: str | None = Field(default=None, description="the detail again, where deepface has it")
 
 
 class StateModel(BaseModel):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import ipaddress
+import json
 import logging
 import logging.config
 import os
@@ -13,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import uvicorn
@@ -24,7 +26,6 @@ from mien.errors import MienError
 from mien.web import metrics
 from mien.web.app import create_app, load
 from mien.web.guard import Guard
-from mien.web.logs import log_config
 from mien.web.protocol import GuardedProtocol
 from mien.web.settings import ServiceSettings
 
@@ -179,7 +180,7 @@ def _listener(settings: ServiceSettings) -> socket.socket:
 
 
 def _keep_to_itself(listener: socket.socket) -> None:
-    """Sets that no second service listens on the address, and that one which ended does not block it.
+    """Lets no second service listen on the address, and does not let one that has ended block it.
 
     Windows lets two sockets with SO_REUSEADDR listen on one address; elsewhere that only skips the wait after an end.
     """
@@ -191,7 +192,7 @@ def _keep_to_itself(listener: socket.socket) -> None:
 
 @contextmanager
 def _counts_of_workers() -> Iterator[None]:
-    """Makes the folder in which the workers keep their counts, for their time."""
+    """Makes the folder in which the workers keep their counts, and removes it at the end."""
     try:
         counts = tempfile.TemporaryDirectory(prefix="mien-counts-", ignore_cleanup_errors=True)
     except OSError as error:
@@ -205,3 +206,37 @@ def _counts_of_workers() -> Iterator[None]:
             yield
         finally:
             del os.environ[metrics.FOLDER]
+
+
+_FIELDS = ("request_id", "method", "route", "status", "seconds", "bytes", "pictures", "faces", "kind", "worker")
+"""Extra fields of a log record that are written: never pictures, names of files or addresses."""
+
+
+class JsonFormatter(logging.Formatter):
+    """Writes a log record as one line of JSON."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Returns ``time`` (UTC), ``level``, ``logger``, ``message``, the extra fields and ``traceback``."""
+        when = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        line: dict[str, Any] = {
+            "time": when,
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        line |= {name: getattr(record, name) for name in _FIELDS if hasattr(record, name)}
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=True)
+
+
+def log_config(level: str = "INFO") -> dict[str, Any]:
+    """Returns the settings of ``logging`` for the service and for uvicorn, which logs through the same lines."""
+    loggers = {name: {"handlers": ["stderr"], "level": level, "propagate": False} for name in ("mien", "uvicorn")}
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"json": {"()": JsonFormatter}},
+        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json", "stream": "ext://sys.stderr"}},
+        "loggers": loggers,
+    }

@@ -1,15 +1,98 @@
-"""What the routes share in one worker."""
+"""What the routes share in a worker: who is admitted, and the way from a request with pictures to its answer."""
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
+import hmac
+import logging
+import math
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Annotated, Any
 
+from fastapi import Depends
+from fastapi.security import APIKeyHeader, HTTPBearer
+from starlette.requests import Request
+from starlette.responses import Response
+
+from mien.errors import MienError
+from mien.recognition.recognizer import BrokenModelError
+from mien.recognition.results import Recognition
 from mien.web import metrics
-from mien.web.about import ModelRecord
-from mien.web.admission import Admission
 from mien.web.assets import Assets
 from mien.web.batching import BatchRecognizer, Reader
+from mien.web.model import ModelRecord
+from mien.web.problems import Problem
 from mien.web.settings import ServiceSettings
+from mien.web.uploads import Form, Upload, media_type, read_body, read_form
+
+logger = logging.getLogger("mien.web")
+
+_LARGEST_BODIES = 16
+"""Bodies of the largest size that fit into the memory that all bodies together may take."""
+
+_SHARE = 0.1
+"""Weight of the latest request in the mean time between two answers."""
+
+
+class Admission:
+    """Counts the requests that a worker holds; used by one event loop.
+
+    Args:
+        settings: limits.
+    """
+
+    def __init__(self, settings: ServiceSettings) -> None:
+        self._most, self._most_bytes = settings.queue, _LARGEST_BODIES * settings.max_bytes
+        self._largest = settings.max_bytes
+        self._held = self._bytes = 0
+        self._seconds = 0.1
+        self._latest = 0.0
+
+    @contextmanager
+    def slot(self, length: str | None) -> Iterator[None]:
+        """Holds a place for a request.
+
+        Args:
+            length: the header Content-Length; without it, the largest body is expected.
+
+        Raises:
+            Problem: there is no place.
+        """
+        size = min(int(length), self._largest) if length is not None and length.isdecimal() else self._largest
+        if self._held >= self._most or self._bytes + size > self._most_bytes:
+            wait = self.retry_after_s()
+            raise Problem(
+                "busy",
+                f"{self._held} requests are being read; try again in {wait} s",
+                headers={"Retry-After": str(wait)},
+            )
+        self._change(1, size)
+        try:
+            yield
+        finally:
+            self._change(-1, -size)
+
+    def note_answer(self) -> None:
+        """Notes that a request was answered, for the time after which trying again is worth it."""
+        now = time.monotonic()
+        if self._latest:
+            between = min(now - self._latest, 1.0)
+            self._seconds += _SHARE * (between - self._seconds)
+        self._latest = now
+
+    def retry_after_s(self) -> int:
+        """Returns in how many whole seconds half of the requests in the queue are done."""
+        return min(60, max(1, math.ceil(self._held / 2 * self._seconds)))
+
+    def _change(self, count: int, size: int) -> None:
+        self._held += count
+        self._bytes += size
+        metrics.HELD.set(self._held)
 
 
 class Service:
@@ -29,3 +112,111 @@ class Service:
         self.record = ModelRecord(settings.model, recognizer)
         self.assets = Assets(page)
         self.admission = Admission(settings)
+
+
+_bearer = HTTPBearer(auto_error=False, description="a key of the operator, if the service asks for one")
+_header = APIKeyHeader(name="X-API-Key", auto_error=False, description="the same key in a header of its own")
+
+
+async def need_key(
+    request: Request, bearer: Annotated[Any, Depends(_bearer)], key: Annotated[str | None, Depends(_header)]
+) -> None:
+    """Lets a request pass if no key is needed, or if it has one; compares in constant time.
+
+    Raises:
+        Problem: the key is missing or wrong.
+    """
+    digests: tuple[bytes, ...] = request.app.state.settings.api_keys
+    if not digests:
+        return
+    sent = key if bearer is None else bearer.credentials
+    digest = hashlib.sha256((sent or "").encode("utf-8", "surrogateescape")).digest()
+    matches = [hmac.compare_digest(digest, accepted) for accepted in digests]  # all of them, whichever matches
+    if sent is None or not any(matches):
+        what = "is missing" if sent is None else "is not accepted"
+        raise Problem(
+            "api-key",
+            f"the API key {what}; send `Authorization: Bearer KEY` or `X-API-Key: KEY`",
+            headers={"WWW-Authenticate": "Bearer"},
+        )
+
+
+NeedsKey = Depends(need_key)
+
+
+def service_of(request: Request) -> Service:
+    """Returns the service of this worker."""
+    service: Service = request.app.state.service
+    return service
+
+
+async def with_pictures(request: Request, answer: Callable[[Form], Awaitable[Response]]) -> Response:
+    """Admits a request, reads its body, and answers it within the time limit.
+
+    Raises:
+        Problem: there is no place, the body is wrong, too large or too slow, or the answer takes too long.
+    """
+    service = service_of(request)
+    media_type(request)
+    with service.admission.slot(request.headers.get("content-length")):
+        try:
+            body = await read_body(request, service.settings)
+            request.scope["state"]["notes"]["bytes"] = len(body)
+            async with asyncio.timeout(service.settings.timeout_s):
+                return await answer(await read_form(request, body, service.settings))
+        except TimeoutError as error:
+            raise Problem("timeout", f"it took longer than {service.settings.timeout_s:g} s") from error
+        except BrokenModelError as error:
+            logger.error("the model cannot answer")  # the message may name the picture
+            raise Problem("internal", "the model cannot answer; the operator has to replace it") from error
+        except MienError as error:
+            raise Problem("value", str(error)) from error
+        finally:
+            service.admission.note_answer()
+
+
+async def result(request: Request, future: Future[Any]) -> Any:
+    """Waits for a result; if the client goes away or the time is over, what has not begun is left out."""
+    gone = asyncio.ensure_future(_disconnected(request))
+    result = asyncio.ensure_future(asyncio.wrap_future(future))
+    try:
+        await asyncio.wait({gone, result}, return_when=asyncio.FIRST_COMPLETED)
+        if result.done():
+            return result.result()
+        raise Problem("bad-request", "the client went away", status=499)
+    finally:
+        gone.cancel()
+        result.cancel()
+        future.cancel()
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def single(form: Form) -> list[Upload]:
+    """Returns the picture of a request that takes only one, as a list.
+
+    Raises:
+        Problem: there are several.
+    """
+    if len(form.pictures) > 1:
+        raise Problem("value", f"{len(form.pictures)} pictures came, expected one; send a request for each")
+    return form.pictures
+
+
+def note(request: Request, records: list[Recognition]) -> None:
+    """Counts pictures and faces."""
+    faces = sum(len(record.faces) for record in records)
+    request.scope["state"]["notes"].update(pictures=len(records), faces=faces)
+    metrics.FACES.inc(faces)
+    for record in records:
+        metrics.PICTURES.labels(record.status).inc()
+
+
+def need_readable(records: list[Recognition]) -> None:
+    """Raises a problem if no picture can be read."""
+    errors = [str(record.error) for record in records if record.status == "error"]
+    if len(errors) == len(records):
+        raise Problem("picture", errors[0], errors)

@@ -147,29 +147,27 @@ async def read_form(request: Request, body: bytes, settings: ServiceSettings) ->
 
 
 def _check_pictures(uploads: list[Upload], settings: ServiceSettings) -> None:
-    for upload in uploads:
-        check_picture(upload, settings)
-
-
-def check_picture(upload: Upload, settings: ServiceSettings) -> None:
-    """Checks the pixels of a picture by its header, and the scans of a JPEG file; damage is left to the reader.
+    """Checks the pixels of pictures by their headers, and the scans of JPEG files; damage is left to the reader.
 
     Raises:
-        Problem: it has too many.
+        Problem: a picture has too many.
     """
     most = f"expected at most {settings.max_pixels:,} pixels; make it smaller"
-    try:
-        with Image.open(io.BytesIO(upload.data), formats=formats_of(upload.data, upload.name)) as image:
-            (width, height), kind = image.size, image.format
-    except Image.DecompressionBombError as error:
-        raise Problem("too-large", f"{upload.name}: is huge, {most}") from error
-    except Exception:  # Pillow raises many kinds; the reader, which opens the same formats, reports what is wrong.
-        return
-    if width * height > settings.max_pixels:
-        raise Problem("too-large", f"{upload.name}: is {width}x{height} pixels, {most}")
-    # In JPEG data the bytes FF DA occur as the marker of a scan only: FF is always stuffed inside of scans.
-    if kind in ("JPEG", "MPO") and upload.data.count(b"\xff\xda") > MOST_SCANS:
-        raise Problem("too-large", f"{upload.name}: has more than {MOST_SCANS} scans, which take long; save it anew")
+    for upload in uploads:
+        try:
+            with Image.open(io.BytesIO(upload.data), formats=formats_of(upload.data, upload.name)) as image:
+                (width, height), kind = image.size, image.format
+        except Image.DecompressionBombError as error:
+            raise Problem("too-large", f"{upload.name}: is huge, {most}") from error
+        except Exception:  # Pillow raises many kinds; the reader, which opens the same formats, reports what is wrong.
+            continue
+        if width * height > settings.max_pixels:
+            raise Problem("too-large", f"{upload.name}: is {width}x{height} pixels, {most}")
+        # In JPEG data the bytes FF DA occur as the marker of a scan only: FF is always stuffed inside of scans.
+        if kind in ("JPEG", "MPO") and upload.data.count(b"\xff\xda") > MOST_SCANS:
+            raise Problem(
+                "too-large", f"{upload.name}: has more than {MOST_SCANS} scans, which take long; save it anew"
+            )
 
 
 async def _from_multipart(headers: Headers, body: bytes, settings: ServiceSettings) -> Form:

@@ -1,8 +1,7 @@
 // The list of faces: for each a card with the answer in words and a bar for every expression.
 
-import { drawCrop } from "./crops.js";
 import { element } from "./dom.js";
-import { drawHeat } from "./heat.js";
+import { drawCrop, drawHeat } from "./heat.js";
 import { colourOf, percent, verdict } from "./labels.js";
 
 const THUMB = 112;

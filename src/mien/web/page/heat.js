@@ -1,7 +1,6 @@
-// Draws which parts of a face an answer depends on, in the colours of mien.recognition.explain: mixed in OKLab
-// (Ottosson 2020), where equal distances look equally large.
+// Draws the crop of a face, and which parts of it an answer depends on, in the colours of mien.recognition.explain:
+// mixed in OKLab (Ottosson 2020), where equal distances look equally large.
 
-import { drawCrop } from "./crops.js";
 import { blurred } from "./reading/occlusion.js";
 
 const FOR = [230, 97, 0];
@@ -30,6 +29,19 @@ const FROM_CONE = [
   [-1.2684380046, 2.6097574011, -0.3413193965],
   [-0.0041960863, -0.7034186147, 1.707614701],
 ];
+
+/** Draws a crop, the pixels that the network reads, over a square of a canvas, from its corner on. */
+export function drawCrop(pen, { data, width, height, channels }, side) {
+  const image = new ImageData(width, height);
+  for (let i = 0; i < width * height; i++) {
+    const first = channels * i;
+    const colour = channels === 3 ? data.subarray(first, first + 3) : new Array(3).fill(data[first]);
+    image.data.set([...colour, 255], 4 * i);
+  }
+  const canvas = new OffscreenCanvas(width, height);
+  canvas.getContext("2d").putImageData(image, 0, 0);
+  pen.drawImage(canvas, 0, 0, side, side);
+}
 
 /**
  * Draws a heat map on a canvas: the face in grey, orange for the label, blue against it. The ground is the crop itself,

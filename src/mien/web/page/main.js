@@ -4,9 +4,9 @@ import { accuracySentence, showModel } from "./about.js";
 import { Camera } from "./cameras.js";
 import { byId, download, element } from "./dom.js";
 import { FaceList } from "./faces.js";
+import { kindOf, reasonAgainst } from "./files.js";
 import { open as openFilm, readFilm, recordAt } from "./films.js";
 import { connect, listen } from "./inputs.js";
-import { kindOf, reasonAgainst } from "./kinds.js";
 import { clock, counted } from "./labels.js";
 import { annotated, csv, json } from "./results.js";
 import { choosePlace, currentReader, modelInfo, openPlaces } from "./places.js";
@@ -355,16 +355,18 @@ async function showState(reader) {
 
 // ---- wiring ----
 
+/** The name of a file without its folders and its ending. */
+const stemOf = (name) => name.replace(/^.*\//, "").replace(/\.[^.]*$/, "") || "mien";
+
 function save(kind, records, name) {
-  const stem = name.replace(/^.*\//, "").replace(/\.[^.]*$/, "") || "mien";
-  download(kind === "json" ? json(records) : csv(records), `${stem}.${kind}`);
+  download(kind === "json" ? json(records) : csv(records), `${stemOf(name)}.${kind}`);
 }
 
 async function savePicture() {
   const item = shown;
   const record = item.kind === "film" ? recordAt(item.records, item.video.currentTime) : item.records[0];
   const source = item.kind === "film" ? item.video : item.media;
-  download(await annotated(source, record.width, record.height, record.faces), `${item.name.replace(/^.*\//, "").replace(/\.[^.]*$/, "")}-faces.png`);
+  download(await annotated(source, record.width, record.height, record.faces), `${stemOf(item.name)}-faces.png`);
 }
 
 function forget() {

@@ -2,9 +2,7 @@
 // answer {width, height, faces, first_of_several, milliseconds}; a face is {box, label, score, uncertain, probabilities,
 // detector_score}.
 
-import { cropOf } from "./crops.js";
-import { holdsSeveral } from "./frames.js";
-import { MOST_PIXELS, reasonAgainstSize, sizeOf } from "./sizes.js";
+import { MOST_PIXELS, holdsSeveral, reasonAgainstSize, sizeOf } from "./files.js";
 
 /** The worker of this tab, hired when it is needed. It keeps every model that it loaded: each can be asked again. */
 export class Tab {
@@ -186,3 +184,9 @@ async function encoded(bitmap) {
 }
 
 const megabytes = (bytes) => `${(bytes / 1e6).toFixed(1)} MB`;
+
+/** A crop from the rows of its pixels, numbers or three numbers each, as the service sends it. */
+function cropOf(rows) {
+  const isGrey = typeof rows[0][0] === "number";
+  return { data: Uint8Array.from(rows.flat(2)), width: rows[0].length, height: rows.length, channels: isGrey ? 1 : 3 };
+}

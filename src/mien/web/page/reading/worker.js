@@ -5,7 +5,7 @@
 
 import { Engine } from "./engine.js";
 import { fromRgba } from "./pixels.js";
-import { MOST_PIXELS, reasonAgainstSize } from "../sizes.js";
+import { MOST_PIXELS, reasonAgainstSize } from "../files.js";
 
 const BUILT = new URL("../built/", import.meta.url);
 

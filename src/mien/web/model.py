@@ -106,24 +106,10 @@ class ModelRecord:
         split, scores = self._split()
         if not scores:
             return None
-        clean = scores.get("clean")
-        accuracy = {
-            "split": split,
-            "pictures": scores["n"],
-            "value": scores["accuracy"],
-            "low": scores["ci95"]["accuracy"][0],
-            "high": scores["ci95"]["accuracy"][1],
-            "clean": clean
-            and {
-                "pictures": clean["n"],
-                "value": clean["accuracy"],
-                "low": clean["ci95"]["accuracy"][0],
-                "high": clean["ci95"]["accuracy"][1],
-            },
-        }
         if self._file.name == ONNX_FILES[1]:
-            accuracy |= self._int8_accuracy()
-        return accuracy
+            return self._int8_accuracy()
+        clean = scores.get("clean")
+        return {"split": split, **_accuracy_of(scores), "clean": clean and _accuracy_of(clean)}
 
     def _int8_accuracy(self) -> dict[str, Any]:
         """Returns the accuracy of the int8 form on the one split on which packing measured it, with Wilson's interval.
@@ -141,6 +127,12 @@ class ModelRecord:
         scores = self._meta.get("release", {}).get("scores", {})
         name = next((name for name in ("test", "validation") if name in scores), "")
         return name, scores.get(name, {})
+
+
+def _accuracy_of(scores: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the accuracy on a set of pictures with its 95 % interval."""
+    low, high = scores["ci95"]["accuracy"]
+    return {"pictures": scores["n"], "value": scores["accuracy"], "low": low, "high": high}
 
 
 def wilson(share: float, count: int) -> tuple[float, float]:

@@ -1,14 +1,16 @@
-"""Prints records: a line a face for people, or JSON."""
+"""Prints records, a line a face for people or JSON, and remarks; names what a command writes if nobody did."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mien.cli.signals import stream_of_errors
 from mien.errors import one_line
-from mien.text import json_shown, shown
+from mien.files import free_path
+from mien.text import json_shown, safe_stem, shown
 
 if TYPE_CHECKING:
     from mien.recognition.results import Face, Recognition
@@ -82,3 +84,26 @@ def remark(text: str) -> None:
 def complain(text: str) -> None:
     """Prints on stderr what is wrong with an input, also with ``--quiet``."""
     print(f"mien: {shown(text)}", file=stream_of_errors())
+
+
+def out_for(kind: str, models: Sequence[Path]) -> Path:
+    """Returns a new folder ``KIND/NAME`` that is named after the models, such as ``reports/first``; reports it."""
+    return new_file(Path(kind) / safe_stem("-".join(map(short_name, models))))
+
+
+def short_name(folder: Path) -> str:
+    """Returns the name of a model folder; of a run that holds it in ``model``, the name of the run."""
+    resolved = folder.resolve()
+    return resolved.parent.name if resolved.name == "model" else resolved.name
+
+
+def faces_of(photos: Path) -> Path:
+    """Returns a new folder in the working folder that is named after a set of photos: ``photos-faces``; reports it."""
+    return new_file(Path(f"{safe_stem(photos.resolve().stem)}-faces"))
+
+
+def new_file(path: Path) -> Path:
+    """Returns the path, or if something is there, the first with a number: ``drawn-2.zip``; reports it."""
+    free = free_path(path)
+    remark(f"writing to {free}; --out chooses another place")
+    return free
