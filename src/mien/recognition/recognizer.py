@@ -21,8 +21,7 @@ from mien.model.places import DEFAULT, SHIPPED
 from mien.recognition import detectors, engines
 from mien.recognition.arguments import WrongTypeError
 from mien.recognition.detection import Detection, Detector, SideBySide, face_crop, fitted
-from mien.recognition.devices import Device, device_name
-from mien.recognition.engine import Engine
+from mien.recognition.engine import Device, Engine, device_name
 from mien.recognition.pictures import Color, Photo, check_color, check_several, check_type, read_photo, until_error
 from mien.recognition.results import Face, Recognition, Recognitions
 from mien.text import shown

@@ -32,11 +32,9 @@ class Reader(Protocol):
     @property
     def engine(self) -> Engine:
         """The network; its threshold decides which answers are uncertain."""
-        ...
 
     def recognize(self, pictures: list[Any], color: Color | None = None) -> list[Recognition]:
         """Reads pictures, uint8 [H, W, 3]; returns a record for each, in order."""
-        ...
 
 
 def recognize_film(
