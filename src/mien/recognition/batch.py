@@ -252,14 +252,14 @@ class TimedReader:
         self._out_folders = [path.parent for path in (films.video_out, films.timeline) if path is not None]
         self._out_folders += [] if annotate is None else [annotate]
 
-        def hear(remark: str | _NotCopied) -> None:
+        def pass_on(remark: str | _NotCopied) -> None:
             say, line = (not_copied, remark.line) if isinstance(remark, _NotCopied) else (films.say, remark)
             if say is not None:
                 say(line)
 
         collects = not_copied is not None
         self._process = TimedProcess(
-            seconds, _prepare_reading, options, replace(films, say=None), annotate, collects, say=hear
+            seconds, _prepare_reading, options, replace(films, say=None), annotate, collects, say=pass_on
         )
         self.names: tuple[str, ...]
         self.threshold: float | None
