@@ -85,15 +85,15 @@ class Recognizer:
         batch_size = _count("batch_size", batch_size)
         threads = None if threads is None else _count("threads", threads)
         check_color(None, color)
-        detector = f"yunet:{os.fspath(detector)}" if isinstance(detector, os.PathLike) else detector
         self.batch_size, self.color = batch_size, color
-        if min_face is not None and not isinstance(detector, str):
+        name_or_object = f"yunet:{os.fspath(detector)}" if isinstance(detector, os.PathLike) else detector
+        if min_face is not None and not isinstance(name_or_object, str):
             raise MienError("min_face: is for the detector yunet; an object with detect() has settings of its own")
         self._loaded_with: dict[str, Any] = {
-            "model": model, "detector": detector, "min_face": min_face, "engine": engine,
+            "model": model, "detector": name_or_object, "min_face": min_face, "engine": engine,
             "device": device_name(device), "threads": threads,
         }  # fmt: skip
-        self.detector: Detector = _detector(detector, min_face)
+        self.detector: Detector = _detector(name_or_object, min_face)
         self.engine: Engine = (
             engines.engine(model, engine, self._loaded_with["device"], threads) if isinstance(engine, str) else engine
         )
@@ -116,13 +116,12 @@ class Recognizer:
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        parts: dict[str, Any] = {name: state[name] for name in ("detector", "engine")}
         settings = {**state, "min_face": None}  # for a detector that is made already
-        if isinstance(parts["detector"], str):
-            settings["detector"] = _detector_of_process(parts["detector"], state["min_face"])
-        if isinstance(parts["engine"], str):
-            model, device, threads = (state[name] for name in ("model", "device", "threads"))
-            settings["engine"] = engines.engine_of_process(model, parts["engine"], device, threads)
+        if isinstance(state["detector"], str):
+            settings["detector"] = _detector_of_process(state["detector"], state["min_face"])
+        if isinstance(state["engine"], str):
+            model, kind, device, threads = (state[name] for name in ("model", "engine", "device", "threads"))
+            settings["engine"] = engines.engine_of_process(model, kind, device, threads)
         Recognizer.__init__(self, **settings)
         self._loaded_with |= {name: state[name] for name in self._loaded_with}
 
@@ -464,7 +463,7 @@ def _decode(picture: Any, name: str, color: str | None) -> _Decoded:
 
 
 def _unreadable(name: str, error: MienError | MemoryError) -> Recognition:
-    """Returns the record of a picture that cannot be read; one that is too large for the memory is no exception."""
+    """Returns the record of a picture that cannot be read; if it needs too much memory, the next one may not."""
     reason = str(error) if isinstance(error, MienError) else shown(f"{name}: {NO_MEMORY}")
     return Recognition(name, "error", reason)
 

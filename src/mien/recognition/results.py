@@ -17,11 +17,10 @@ from PIL import Image
 
 from mien.errors import MienError
 from mien.files import atomic_file
-from mien.recognition.csv_file import csv_header, csv_lines, csv_table
 from mien.recognition.faces import MOST_IN_REPR, Record
 from mien.recognition.faces import Box as Box
 from mien.recognition.faces import Face as Face
-from mien.recognition.formats import Ending, columns, rows
+from mien.recognition.formats import Ending, columns, csv_header, csv_lines, csv_table, rows
 from mien.text import json_shown
 
 if TYPE_CHECKING:

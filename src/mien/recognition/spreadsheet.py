@@ -212,7 +212,7 @@ def xlsx_table(path: Path, names: Sequence[str]) -> Iterator[Add]:
     """Opens a workbook, which is complete when the block ends, whatever ends it (``mien.recognition.formats.Ending``).
 
     Faces are written to a temporary file on the way, so that memory does not grow with them. No cell is a formula, by
-    the rule of ``mien.recognition.csv_file.csv_table``. Probabilities are rounded to 0.01 %.
+    the rule of ``mien.recognition.formats.csv_table``. Probabilities are rounded to 0.01 %.
 
     Args:
         path: the file; an existing one is replaced.
