@@ -38,9 +38,8 @@ from mien.export.parity import crops_of
 from mien.model.classifier import Classifier
 from mien.model.networks import as_vit
 from mien.progress import progress
-from mien.recognition.attention import ATTENTION, attend, grid
 from mien.recognition.explain import Reader, enlarged, filled, occlusion, reader
-from mien.recognition.torch_engine import TorchEngine
+from mien.recognition.torch_engine import ATTENTION, TorchEngine, attend, grid
 
 Map = Callable[[np.ndarray, int, np.random.Generator], np.ndarray]
 """A face, uint8 [S, S] or [S, S, 3], the position of a label, and a source of chance, to relevance [S, S]."""

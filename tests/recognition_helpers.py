@@ -16,10 +16,16 @@ from PIL import Image
 
 from mien.recognition.detection import Detection
 from mien.recognition.engine import Answers
+from mien.recognition.pictures import read_photo
 from mien.recognition.recognizer import Recognizer
 
 SIDE = 8
 """Height and width of the crops that the engine reads, in pixels."""
+
+
+def read(picture: Any, where: str, color: str | None = None) -> np.ndarray:
+    """The pixels of a picture, uint8 [H, W] or [H, W, 3]."""
+    return read_photo(picture, where, color).pixels
 
 
 class Bright:

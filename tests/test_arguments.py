@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from recognition_helpers import encoded
+from recognition_helpers import encoded, read
 
 from mien.errors import MienError
-from mien.recognition.pictures import check_type, read
+from mien.recognition.pictures import check_type
 
 COLOUR = np.tile(np.array((204, 102, 51), np.uint8), (4, 6, 1))
 GREY = np.full((3, 5), 90, np.uint8)

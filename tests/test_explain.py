@@ -28,10 +28,9 @@ from mien.model.classifier import Classifier
 from mien.model.networks import as_vit
 from mien.model.preprocessing import Preprocessing
 from mien.model.vit import build
-from mien.recognition import attention as attention_module
 from mien.recognition import explain as heat
 from mien.recognition import recognizer as recognizer_module
-from mien.recognition.attention import ATTENTION, gradient, propagated, rolled_out, rollout
+from mien.recognition import torch_engine as torch_module
 from mien.recognition.engine import Answers
 from mien.recognition.explain import (
     CAPTION,
@@ -46,7 +45,7 @@ from mien.recognition.explain import (
     sheet,
 )
 from mien.recognition.results import Face
-from mien.recognition.torch_engine import TorchEngine
+from mien.recognition.torch_engine import ATTENTION, TorchEngine, gradient, propagated, rolled_out, rollout
 
 NAMES = ("calm", "glad", "sour")
 SIZE = 16
@@ -179,7 +178,7 @@ class TestAttention:
         assert propagated(attentions, gradients).tolist() == [[2.25, 0], [0.75, 1.5]]
 
     def test_of_a_network(self, vit: Classifier) -> None:
-        with attention_module._eager(as_vit(vit.network)), torch.no_grad():
+        with torch_module._eager(as_vit(vit.network)), torch.no_grad():
             pixels = vit.preprocessing(torch.from_numpy(noise()[None]), 3)
             blocks = [block[0] for block in vit.network(pixel_values=pixels, output_attentions=True).attentions]
         assert [list(block.shape) for block in blocks] == [[2, 5, 5], [2, 5, 5]]

@@ -107,6 +107,9 @@ def test_the_film_is_not_written_over_and_names_are_checked_first(film: Path, tm
     records = recognizer().recognize_film(film)
     with pytest.raises(MienError, match=r"film\.avi: is the film that is read, and would be written over"):
         records.write(film)
+    for write_table in (records.to_csv, records.to_json):
+        with pytest.raises(MienError, match=r"film\.avi: is the film that is read, and would be written over"):
+            write_table(film)
     with pytest.raises(MienError, match=r"ends in \.mp4 or \.avi"):
         records.write(tmp_path / "marked.gif")
     assert film.read_bytes() == bytes_before

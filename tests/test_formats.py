@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 
 from mien.errors import MienError
-from mien.recognition.csv_file import csv_table
-from mien.recognition.formats import Add, columns, deepface, fer, hf, parquet_table, rows
+from mien.recognition.formats import Add, columns, csv_table, deepface, fer, hf, parquet_table, rows
 from mien.recognition.results import Face, Recognition
 
 NAMES = ("happy", "sad", "neutral")

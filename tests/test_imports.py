@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "mien"
-WITH_TORCH = {"recognition.attention", "recognition.torch_engine", "machine"}
+WITH_TORCH = {"recognition.torch_engine", "machine"}
 """Modules outside training, model, evaluation and export that may import torch."""
 TORCH = {"torch", "torchvision", "transformers", "timm", "accelerate"}
 

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
-from recognition_helpers import bomb, encoded
+from recognition_helpers import bomb, encoded, read
 
 from mien.errors import MienError
-from mien.recognition.pictures import LARGEST_FILE, check_color, read, read_photo
+from mien.recognition.pictures import LARGEST_FILE, check_color, read_photo
 
 RED = (204, 102, 51)
 COLOUR = np.tile(np.array(RED, np.uint8), (4, 6, 1))

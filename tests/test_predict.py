@@ -794,7 +794,7 @@ def test_ctrl_c_ends_a_film_properly(
     if moment == "reading":
         monkeypatch.setattr(engine, "read", interrupted)
     else:
-        monkeypatch.setattr("mien.recognition.csv_file.rows", rows)
+        monkeypatch.setattr("mien.recognition.formats.rows", rows)
     outputs = ["--csv", "film.csv", "--video-out", "out.mp4", "--timeline", "out.png"]
     code, _, err = predict(capsys, "film.avi", *outputs)
     assert (code, err) == (130, ["mien: interrupted"])

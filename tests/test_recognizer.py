@@ -29,7 +29,7 @@ import mien
 from mien.errors import MienError
 from mien.recognition.arguments import WrongTypeError
 from mien.recognition.detection import Detection, fitted
-from mien.recognition.detectors import YuNet
+from mien.recognition.detectors import YuNet, installed
 from mien.recognition.recognizer import BrokenModelError, Recognizer
 from mien.recognition.results import Recognitions
 
@@ -591,6 +591,20 @@ def test_objects_travel_with_a_recognizer(monkeypatch: pytest.MonkeyPatch, tmp_p
     changed_reader = Recognizer("nano", min_face=40)
     changed_reader.detector = Bright()
     assert isinstance(pickle.loads(pickle.dumps(changed_reader)).detector, Bright)
+
+
+@pytest.mark.parametrize("detector", ["yunet:own.onnx", "yunet:~/own.onnx", Path("own.onnx"), Path("~/own.onnx")])
+def test_the_file_of_a_detector_is_found_from_another_folder(
+    detector: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "own.onnx").write_bytes(installed())
+    (tmp_path / "elsewhere").mkdir()
+    for variable in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(variable, str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    sent = pickle.dumps(Recognizer("nano", detector=detector))
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert repr(pickle.loads(sent).detector).startswith(f"YuNet('{tmp_path / 'own.onnx'}'")
 
 
 @pytest.mark.parametrize("method", ["spawn", "fork"])

@@ -43,15 +43,15 @@ def answers(endpoint: str) -> bool:
     """True if a connection to a server, or to the proxy in front of it, can be opened within ``PATIENCE_S``.
 
     Args:
-        endpoint: its address, such as ``https://huggingface.co``.
+        endpoint: its address, such as ``https://huggingface.co``; no connection can be opened to a faulty one.
     """
-    address = urlsplit(endpoint)
-    proxy = getproxies().get(address.scheme) if address.hostname and not proxy_bypass(address.hostname) else None
-    if proxy:
-        address = urlsplit(proxy if "//" in proxy else f"//{proxy}", scheme="http")
-    port = address.port or (443 if address.scheme == "https" else 80)
 
     def connect() -> bool:
+        address = urlsplit(endpoint)
+        proxy = getproxies().get(address.scheme) if address.hostname and not proxy_bypass(address.hostname) else None
+        if proxy:
+            address = urlsplit(proxy if "//" in proxy else f"//{proxy}", scheme="http")
+        port = address.port or (443 if address.scheme == "https" else 80)
         with socket.create_connection((address.hostname or "", port), timeout=PATIENCE_S):
             return True
 

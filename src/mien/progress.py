@@ -29,16 +29,12 @@ def progress(title: str, total: int, unit: str, *, done: int = 0, quiet: bool = 
         quiet: show nothing (for the further processes of a distributed run).
     """
     if quiet:
-        yield _silent
+        yield lambda amount=1, note="": None
     elif sys.stderr.isatty():
         with _bar(title, total, unit, done) as advance:
             yield advance
     else:
         yield _Lines(title, total, unit, done)
-
-
-def _silent(amount: int = 1, note: str = "") -> None:
-    return None
 
 
 @contextmanager

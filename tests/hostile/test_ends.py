@@ -31,8 +31,8 @@ from mien.data.images import decode
 from mien.data.read import read_faces
 from mien.data.sources import DEEPEST
 from mien.errors import MienError
-from mien.recognition.csv_file import csv_table
 from mien.recognition.detection import Detection
+from mien.recognition.formats import csv_table
 from mien.recognition.recognizer import Recognizer
 from mien.recognition.results import Face, Recognition
 from mien.recognition.training_set import crop_set

@@ -26,7 +26,7 @@ from mien.evaluation.report import predictions_csv
 from mien.export.card import markdown_table
 from mien.files import atomic_file, atomic_folder, read_json, write_json
 from mien.recognition.batch import Copies
-from mien.recognition.csv_file import csv_table
+from mien.recognition.formats import csv_table
 from mien.recognition.recognizer import Recognizer
 from mien.recognition.results import Face, Recognition
 from mien.recognition.training_set import crop_set

@@ -24,7 +24,7 @@ from mien.progress import progress
 from mien.text import shown
 
 if TYPE_CHECKING:
-    from mien.recognition.csv_file import Former
+    from mien.recognition.formats import Former
     from mien.recognition.paths import Input
     from mien.recognition.pictures import Kind
     from mien.recognition.results import Recognition
@@ -87,7 +87,7 @@ def run(arguments: list[str]) -> int:
     _check_outputs(inputs, options)
     former = None
     if options.resume:
-        from mien.recognition.csv_file import resume
+        from mien.recognition.batch import resume
 
         inputs, former = resume(options.csv, inputs)
         remark(f"{options.csv}: goes on; {len(inputs):,} {'input is' if len(inputs) == 1 else 'inputs are'} left")
@@ -300,8 +300,7 @@ def _output(
     options: argparse.Namespace, names: Sequence[str], former: Former | None
 ) -> AbstractContextManager[Callable[[Recognition], None]]:
     """Returns a context manager that gives the function that writes a record, and that opens and closes its file."""
-    from mien.recognition.csv_file import csv_table
-    from mien.recognition.formats import FORMATS, parquet_table
+    from mien.recognition.formats import FORMATS, csv_table, parquet_table
 
     if options.csv is not None:
         return csv_table(options.csv, names, digits=options.digits, byte_order_mark=options.bom, former=former)

@@ -139,7 +139,7 @@ def predictions_csv(evaluation: Evaluation) -> str:
     """The text of ``predictions.csv``: a line a picture with id, label, prediction, twin and every probability.
 
     ``twin`` is ``yes``, ``no``, or empty if unknown. No cell is a formula to a spreadsheet, by the rule of
-    ``mien.recognition.csv_file.csv_table``.
+    ``mien.recognition.formats.csv_table``.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

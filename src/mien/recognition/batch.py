@@ -1,12 +1,16 @@
 """Reads any number of pictures and films and yields their records in order, with memory for one batch.
 
 ``read_inputs`` reads in this process, ``TimedReader`` in a second one that is killed if an input takes too long.
+``resume`` leaves out what a table of an earlier command holds.
 """
 
 from __future__ import annotations
 
+import csv
+import io
 import itertools
 import os
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
@@ -19,10 +23,12 @@ from mien.locks import clear_files
 from mien.recognition.draw import Copies, CopyError
 from mien.recognition.film.timeline import timeline_file
 from mien.recognition.film.tracking import SMOOTHING_S
+from mien.recognition.formats import Former, columns
 from mien.recognition.paths import Film, Input, Nothing, Piped
 from mien.recognition.recognizer import BrokenModelError, Recognizer
 from mien.recognition.results import Recognition
 from mien.recognition.time_limit import Alive, OverdueError, Say, TimedProcess, Work
+from mien.text import csv_path, encodable
 
 Notice = Callable[[str], None]
 """Function that gets a line for a copy that could not be written."""
@@ -222,6 +228,70 @@ def _to_the_end(records: Iterator[Recognition], film: Film) -> Iterator[Recognit
         yield Recognition(film.name, "error", f"{film.name}: {NO_MEMORY}")
 
 
+def resume(path: Path, inputs: Sequence[Input]) -> tuple[list[Input], Former]:
+    """Finds the inputs that the table of an earlier command lacks.
+
+    Its last input is read again: nobody knows whether a film was read to its end.
+
+    Args:
+        path: of the table; there may be none yet.
+        inputs: all files of the command.
+
+    Returns:
+        The inputs to read, the last one of the table first, and what the table holds.
+
+    Raises:
+        MienError: the file is no table of faces, or an input is a camera or standard input.
+    """
+    if any(
+        isinstance(source, Piped) or (isinstance(source, Film) and isinstance(source.source, int)) for source in inputs
+    ):
+        raise MienError("--resume: goes with files, not with a camera or standard input; leave it out")
+    try:
+        size = path.stat().st_size
+        file = path.open("rb") if size else io.BytesIO()
+    except FileNotFoundError:
+        return list(inputs), Former()
+    header: list[str] = []
+    first_columns = columns(())
+    done: Counter[str] = Counter()
+    again, row, begin, end = None, {}, 0, 0
+    with file:
+        for line in file:
+            if not line.endswith(b"\n"):
+                break  # half a row, by a crash of the machine
+            try:
+                cells = next(csv.reader([line.decode("utf-8-sig" if not end else "utf-8", "replace")]), [])
+            except csv.Error:  # a cell of more than 131,072 letters
+                cells = []
+            if not header:
+                header = cells
+                if header[: len(first_columns)] != first_columns:
+                    raise MienError(f"--resume: {path} is no table of `mien predict --csv`; give another name")
+            elif len(cells) == len(header):
+                values = dict(zip(header, cells, strict=True))
+                if values["input"] != again or (not values["frame"] and values["face"] in ("", "0")):
+                    done[values["input"]] += 1
+                    again, row, begin = values["input"], values, end
+            end += len(line)
+    done.subtract([again] if again is not None else [])
+    left = []
+    for source in inputs:
+        if done[_cell(source)] > 0:
+            done[_cell(source)] -= 1
+        else:
+            left.append(source)
+    for number, source in enumerate(left):
+        if _cell(source) == again:
+            return [left.pop(number), *left], Former(tuple(header), size, begin, again, row)
+    return left, Former(tuple(header), size, end)
+
+
+def _cell(source: Input) -> str:
+    """The cell that names an input."""
+    return csv_path(encodable(str(source) if isinstance(source, Path) else source.name))
+
+
 _FINISHING_S = 4.0
 """Seconds to finish the copies and the timeline of a film that exceeds the limit; less than ``time_limit._ALARM_S``."""
 
@@ -252,14 +322,14 @@ class TimedReader:
         self._out_folders = [path.parent for path in (films.video_out, films.timeline) if path is not None]
         self._out_folders += [] if annotate is None else [annotate]
 
-        def hear(remark: str | _NotCopied) -> None:
+        def pass_on(remark: str | _NotCopied) -> None:
             say, line = (not_copied, remark.line) if isinstance(remark, _NotCopied) else (films.say, remark)
             if say is not None:
                 say(line)
 
         collects = not_copied is not None
         self._process = TimedProcess(
-            seconds, _prepare_reading, options, replace(films, say=None), annotate, collects, say=hear
+            seconds, _prepare_reading, options, replace(films, say=None), annotate, collects, say=pass_on
         )
         self.names: tuple[str, ...]
         self.threshold: float | None

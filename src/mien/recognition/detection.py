@@ -43,19 +43,16 @@ class Detector(Protocol):
     @property
     def name(self) -> str:
         """``yunet``, ``none``, or the name of another detector."""
-        ...
 
     @property
     def margin(self) -> float:
         """Share of a box's longer side that FER2013's framing adds on every side; negative if it is tighter."""
-        ...
 
     def detect(self, picture: np.ndarray) -> list[Detection]:
         """The faces of a picture, uint8 [H, W] (grey) or [H, W, 3] (RGB), upright, from left to right.
 
         Boxes may leave the picture: they are clipped to it (``fitted``).
         """
-        ...
 
 
 @runtime_checkable
@@ -66,7 +63,6 @@ class SideBySide(Protocol):
 
     def detect_alone(self, picture: np.ndarray) -> list[Detection]:
         """Does the same as ``Detector.detect`` on the calling thread only."""
-        ...
 
 
 def check(picture: np.ndarray) -> None:

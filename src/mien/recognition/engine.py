@@ -1,30 +1,29 @@
-"""The interface of an engine, which turns face crops into probabilities, and the engine on ONNX Runtime."""
+"""The interface of an engine, which turns face crops into probabilities; the engine on ONNX Runtime and its devices."""
 
 from __future__ import annotations
 
 import json
 import math
+import operator
 import threading
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, SupportsIndex, TypeAlias
 
 import numpy as np
 
 from mien.data.sources import open_file
 from mien.errors import NO_NUMBERS, MienError, first_line
+from mien.limits import LARGEST_IMAGE
 from mien.machine import cores, threaded_map
-from mien.recognition.devices import device_name, providers
 
 BATCH = 64
 """Most crops in a forward pass; above about eight, a larger batch is no faster and takes more memory."""
 
 _ROUNDING = 1e-3
 """Tolerance for probabilities outside [0, 1] and sums other than 1: about the error of bfloat16."""
-
-_LARGEST_IMAGE = 1024
-"""The value of ``mien.config.LARGEST_IMAGE``, a module that takes time to load."""
 
 INPUT, OUTPUTS = "faces", ["probabilities", "embedding"]
 """Names of the input and the outputs in an exported file."""
@@ -52,33 +51,27 @@ class Engine(Protocol):
     @property
     def names(self) -> tuple[str, ...]:
         """The expressions, in the order of the columns of the probabilities."""
-        ...
 
     @property
     def image_size(self) -> int:
         """Height and width S of the crops, in pixels."""
-        ...
 
     @property
     def grey(self) -> bool:
         """True if crops are uint8 [N, S, S] luma, False if they are uint8 [N, S, S, 3] RGB."""
-        ...
 
     @property
     def threshold(self) -> float | None:
         """The probability below which an answer is uncertain; infinity if every answer is (``sure_from``), None if the
         model was not calibrated."""
-        ...
 
     @property
     def stated_accuracy(self) -> float | None:
         """The accuracy in [0, 1] that the model promises for answers at or above ``threshold``; None if it was not
         calibrated."""
-        ...
 
     def read(self, crops: np.ndarray) -> Answers:
         """Reads crops, uint8 [N, S, S] or [N, S, S, 3]; N may be 0."""
-        ...
 
 
 def face_size(engine: Engine) -> int:
@@ -104,12 +97,118 @@ def sure_from(threshold: float | None, stated_accuracy: float | None) -> float |
     return math.inf if threshold is None and stated_accuracy is not None else threshold
 
 
+# Devices: their names, and what ONNX Runtime calls them.
+
+DeviceName = Literal[
+    "auto", "cpu", "gpu", "cuda", "cuda:0", "cuda:1", "cuda:2", "cuda:3", "cuda:4", "cuda:5", "cuda:6", "cuda:7", "mps",
+    "coreml", "directml", "openvino",
+]  # fmt: skip
+
+
+class TorchDevice(Protocol):
+    """The part of ``torch.device`` that is read; torch itself is not needed."""
+
+    @property
+    def type(self) -> str: ...
+
+    @property
+    def index(self) -> Any: ...
+
+
+Device: TypeAlias = DeviceName | int | TorchDevice
+"""What ``device`` accepts: a name, the number of a CUDA device, or a ``torch.device``."""
+
+DEVICES = (
+    "auto, cpu, gpu, cuda, cuda:N, mps, coreml, directml or openvino, the number of a CUDA device, or a torch.device"
+)
+"""The values that ``device`` accepts, as messages list them."""
+
+# ONNX Runtime's name of each provider, and where it comes from; the packages replace onnxruntime.
+_PROVIDERS: dict[str, tuple[str, str]] = {
+    "cuda": ("CUDAExecutionProvider", "onnxruntime-gpu, in place of onnxruntime, brings it"),
+    "coreml": ("CoreMLExecutionProvider", "onnxruntime brings it on macOS only"),
+    "directml": ("DmlExecutionProvider", "onnxruntime-directml, in place of onnxruntime, brings it on Windows"),
+    "openvino": ("OpenVINOExecutionProvider", "onnxruntime-openvino, in place of onnxruntime, brings it"),
+}
+_CPU = "CPUExecutionProvider"
+
+
+def device_name(device: object) -> str:
+    """Returns a device in one spelling: auto, cpu, gpu, cuda, cuda:N, mps, coreml, directml or openvino.
+
+    Args:
+        device: as ``Device``; the number of a CUDA device may also be a text.
+
+    Raises:
+        MienError: it is no such value.
+    """
+    if isinstance(device, SupportsIndex) and not isinstance(device, bool):
+        device = str(operator.index(device))
+    kind = getattr(device, "type", None)
+    if isinstance(kind, str):  # a torch.device
+        index = getattr(device, "index", None)
+        device = kind if index is None or kind != "cuda" else f"{kind}:{index}"
+    if isinstance(device, str):
+        text = device.strip().lower()
+        text = f"cuda:{text}" if text.isdecimal() else text
+        kind, separator, number = text.partition(":")
+        plain = kind in ("auto", "cpu", "gpu", "mps", *_PROVIDERS) and not separator
+        if plain or (kind == "cuda" and number.isdecimal()):
+            return f"cuda:{int(number)}" if number else kind
+    raise MienError(f"device: got {device}, expected {DEVICES}")
+
+
+def provider_of(device: str, available: Sequence[str]) -> str | None:
+    """Returns the kind of provider that ONNX Runtime uses for a device: cpu, cuda, coreml, directml or openvino.
+
+    ``auto`` is CUDA or else the processor; ``gpu`` the first of CUDA, Core ML and DirectML.
+
+    Args:
+        device: as ``device_name`` returns it.
+        available: ONNX Runtime's names of the providers of this installation.
+
+    Returns:
+        None if the installed ONNX Runtime cannot use the device.
+    """
+    kind = device.partition(":")[0]
+    usable = [name for name, (provider, _) in _PROVIDERS.items() if provider in available]
+    if kind == "auto":
+        return "cuda" if "cuda" in usable else "cpu"
+    if kind == "gpu":
+        return next((name for name in ("cuda", "coreml", "directml") if name in usable), None)
+    return kind if kind in ("cpu", *usable) else None
+
+
+def providers(device: str, available: Sequence[str]) -> list[Any]:
+    """Translates a device to ONNX Runtime's providers, the processor last.
+
+    Raises:
+        MienError: the installed ONNX Runtime cannot use the device; the message says what would.
+    """
+    kind = provider_of(device, available)
+    if kind is None:
+        wanted = device.partition(":")[0]
+        if wanted in _PROVIDERS:
+            source = _PROVIDERS[wanted][1]
+        else:
+            source = "onnxruntime-gpu, in place of onnxruntime, brings CUDA"
+        by_torch = ", or pip install 'mien[gpu]' to let PyTorch use the GPU" if wanted in ("cuda", "gpu", "mps") else ""
+        raise MienError(
+            f"device: got {device}, which the installed ONNX Runtime cannot use; use cpu ({source}){by_torch}"
+        )
+    if kind == "cpu":
+        return [_CPU]
+    number = device.partition(":")[2]
+    provider = _PROVIDERS[kind][0]
+    return [(provider, {"device_id": number or "0"}) if kind == "cuda" else provider, _CPU]
+
+
 class OnnxEngine:
     """Reads crops with ONNX Runtime and a file of ``mien export``; the base install is enough.
 
     Args:
         path: the file.
-        device: as ``mien.recognition.devices.Device``; auto is CUDA if this ONNX Runtime has it, else the processor.
+        device: as ``Device``; auto is CUDA if this ONNX Runtime has it, else the processor.
         threads: processor threads that share the crops of a call; None for one a core, at most 8.
 
     Raises:
@@ -118,8 +217,9 @@ class OnnxEngine:
 
     def __init__(self, path: str | Path, device: object = "auto", threads: int | None = None) -> None:
         self.path = Path(path)
-        self._arguments = (str(self.path.absolute()), device_name(device), threads)
-        self._session = _session(self.path, device_name(device))
+        device = device_name(device)
+        self._arguments = (str(self.path.absolute()), device, threads)
+        self._session = _session(self.path, device)
         self.provider: str = self._session.get_providers()[0]
         self._threads = (threads or cores()) if self.provider == "CPUExecutionProvider" else 1
         self._map = threaded_map(self._threads)
@@ -267,7 +367,7 @@ def _metadata(path: Path, session: Any) -> dict[str, Any]:
         fits = (faces.name, faces.type, faces.shape[1:]) == (INPUT, "tensor(uint8)", [size, size, *colours])
         fits &= outputs["probabilities"].shape[1:] == [len(metadata["names"])] and "embedding" in outputs
         fits &= all(outputs[name].type == "tensor(float)" for name in OUTPUTS)
-        fits &= type(size) is int and 1 <= size <= _LARGEST_IMAGE and type(metadata["grey"]) is bool
+        fits &= type(size) is int and 1 <= size <= LARGEST_IMAGE and type(metadata["grey"]) is bool
         face_size = metadata.get("face_size", size)
         fits &= type(face_size) is int and size <= face_size <= 2 * size and (face_size - size) % 2 == 0
         shares = [metadata[name] for name in ("threshold", "stated_accuracy") if metadata[name] is not None]

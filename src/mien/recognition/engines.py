@@ -9,8 +9,7 @@ from typing import Any
 
 from mien.errors import MienError
 from mien.model.places import find
-from mien.recognition.devices import device_name, provider_of
-from mien.recognition.engine import Engine, OnnxEngine
+from mien.recognition.engine import Engine, OnnxEngine, device_name, provider_of
 
 KINDS: tuple[str, ...] = ("auto", "onnx", "torch")
 
@@ -24,7 +23,7 @@ def engine(
         model: as for ``mien.model.places.find``; None for the shipped weights.
         kind: onnx, torch, or auto: ONNX Runtime if the model has an ONNX file, else torch; torch too if the device is
             a GPU that only torch can use.
-        device: as ``mien.recognition.devices.Device``; for torch auto, cpu, gpu, cuda, cuda:N or mps.
+        device: as ``mien.recognition.engine.Device``; for torch auto, cpu, gpu, cuda, cuda:N or mps.
         threads: processor threads; None for the engine's default.
 
     Raises:

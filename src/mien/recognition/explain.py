@@ -2,7 +2,7 @@
 
 Occlusion (Zeiler and Fergus 2014, arXiv:1311.2901, section 4.2) hides a part of the face, reads it again and compares
 the answers. It needs only the network's answers, so it works with every engine. The methods of
-``mien.recognition.attention`` use the network's inside and need torch. ``benchmarks/explanations.py`` compares all.
+``mien.recognition.torch_engine`` use the network's inside. ``benchmarks/explanations.py`` compares all.
 """
 
 from __future__ import annotations
@@ -270,7 +270,7 @@ def _by_attention(crop: np.ndarray, engine: Engine, method: str, label: int) -> 
             f"method {method}: needs torch and a model folder with model.safetensors, got an engine without "
             "(Recognizer(FOLDER, engine='torch') has both); or take the method occlusion"
         )
-    from mien.recognition.attention import ATTENTION
+    from mien.recognition.torch_engine import ATTENTION
 
     return enlarged(ATTENTION[method](classifier, crop, label), len(crop))
 

@@ -1,19 +1,28 @@
-"""Converts records to the formats of other tools and to rows of a table, and writes Parquet."""
+"""Records as tables, in CSV and Parquet files, and in the formats of other tools."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import csv
+import io
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from mien.errors import MienError
-from mien.files import atomic_file
+from mien.files import atomic_file, unwritable
+from mien.locks import claim_file
 from mien.recognition.faces import Face, Record
-from mien.text import encodable
+from mien.text import csv_path, csv_text, encodable
 
 _ROWS_AT_ONCE = 4096
+
+_SAME_SCORE = 0.01
+"""Scores of one face by one model differ by less, whatever else is in its batch."""
 
 
 def fer(record: Record) -> list[dict[str, Any]]:
@@ -117,6 +126,164 @@ class Ending:
             raise self._error
 
 
+# CSV, which an earlier command may have begun.
+
+
+@dataclass(frozen=True)
+class Former:
+    """What the table of an earlier command holds.
+
+    Attributes:
+        header: its columns; empty if there is no table yet.
+        size: of the file in bytes.
+        end: bytes that stay; what follows belongs to ``again``, or is half a row.
+        again: the input whose rows are written anew, as its cell has it; None if there is none.
+        row: the first of these rows; empty if there is none.
+    """
+
+    header: tuple[str, ...] = ()
+    size: int = 0
+    end: int = 0
+    again: str | None = None
+    row: dict[str, str] | None = None
+
+    def check(self, path: Path, size: int, header: Sequence[str]) -> None:
+        """Checks that the table is still as it was read, and has the columns of the model.
+
+        Raises:
+            MienError: it has changed, or the columns differ.
+        """
+        if size != self.size:
+            raise MienError(f"--resume: {path} was changed by another command meanwhile; run this one again")
+        if self.header and self.header != tuple(header):
+            raise MienError(
+                f"--resume: {path} has other columns than {', '.join(header)}; give the model that it was made with, "
+                "or another --csv"
+            )
+
+    def compare(self, path: Path, row: dict[str, Any]) -> None:
+        """Compares the first row of the input that is read again.
+
+        Raises:
+            MienError: label or score differ, so that the rest of the table comes from another model or other options;
+                or the score is no number.
+        """
+        if not self.row or "error" in (self.row["status"], row["status"]):
+            return
+        labels = [self.row["label"] or "no face", row.get("label") or "no face"]
+        try:
+            scores = [float(self.row["score"] or 0), float(row.get("score") or 0)]
+        except ValueError as error:
+            raise MienError(
+                f"--resume: {path} has {self.row['score']!r} as a score of {self.again}, expected a number such as "
+                "0.75; undo what another program did to the table, or give another --csv"
+            ) from error
+        if labels[0] != labels[1] or abs(scores[0] - scores[1]) > _SAME_SCORE:
+            raise MienError(
+                f"--resume: {path} has {labels[0]} {scores[0]:.2f} for {self.again}, which is now read as {labels[1]} "
+                f"{scores[1]:.2f}: another model, other options or another file; give those of before, or another --csv"
+            )
+
+
+@contextmanager
+def csv_table(
+    path: Path,
+    names: Sequence[str],
+    *,
+    digits: int | None = None,
+    byte_order_mark: bool = False,
+    former: Former | None = None,
+) -> Iterator[Add]:
+    """Opens a CSV file (UTF-8, with a header); each record is on disk as soon as it is added.
+
+    No cell is a formula for a spreadsheet: a path that begins with ``=``, ``+``, ``-`` or ``@`` gets ``./`` in front,
+    any other text an apostrophe. Control characters and line breaks are escaped. JSON and Parquet keep it.
+
+    Args:
+        path: the file; an existing one is replaced, with the first record or when the block ends without an error.
+        names: the expressions of the model.
+        digits: decimals of scores, probabilities and times; None writes them as they are.
+        byte_order_mark: begin with U+FEFF, by which Excel recognises UTF-8.
+        former: what the file holds already, to which records are added (``resume``); None replaces it.
+
+    Raises:
+        MienError: the file cannot be written, another command writes it, or it does not fit to what is added.
+        BrokenPipeError: it is a pipe whose reader has gone.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        number = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    header = columns(names)
+    with open(number, "wb", buffering=0) as file:
+        claim_file(file.fileno(), path)  # before it is truncated, as another command may be writing it
+        is_regular = stat.S_ISREG(os.fstat(number).st_mode)  # pipes and devices cannot be truncated
+        if former is not None:
+            former.check(path, os.fstat(file.fileno()).st_size, header)
+        written_bytes = 0
+        is_begun = False
+
+        def write(lines: str) -> None:
+            # The rows of a record are written in one piece: after Ctrl-C or on a full disk, all are there or none.
+            nonlocal written_bytes
+            mark = "\ufeff" if byte_order_mark and not written_bytes else ""
+            data = memoryview((mark + lines).encode("utf-8", "backslashreplace"))
+            try:
+                while data:
+                    data = data[file.write(data) :]
+            except BrokenPipeError:
+                raise
+            except OSError as error:
+                with suppress(OSError):
+                    file.truncate(written_bytes)
+                raise unwritable(path, error) from error
+            written_bytes = file.tell() if is_regular else 1
+
+        def begin() -> None:
+            nonlocal is_begun, written_bytes
+            is_begun = True
+            if is_regular:
+                written_bytes = file.seek(former.end if former is not None else 0)
+                file.truncate()
+            if not written_bytes:
+                write(csv_header(header))
+
+        def add(record: Record) -> None:
+            values = [row if digits is None else _rounded(row, digits) for row in rows(record)]
+            if not is_begun:
+                if former is not None:
+                    former.compare(path, values[0])
+                begin()
+            write(csv_lines(header, values))
+
+        if not os.fstat(file.fileno()).st_size:
+            begin()  # at once, for those who follow a pipe
+        try:
+            yield add
+        except Exception:
+            is_begun = True  # an error before the first record leaves an earlier table
+            raise
+        finally:
+            if not is_begun:
+                begin()
+
+
+def csv_header(header: Sequence[str]) -> str:
+    """Returns the names of the columns as a line of CSV."""
+    return csv_lines(header, [dict(zip(header, header, strict=True))])
+
+
+def csv_lines(header: Sequence[str], values: Iterable[dict[str, Any]]) -> str:
+    """Returns rows as lines of CSV, without a header; a missing value is an empty cell."""
+    text = io.StringIO()
+    csv.DictWriter(text, header, restval="", lineterminator="\n").writerows(map(_cells, values))
+    return text.getvalue()
+
+
+# Parquet.
+
+
 def ensure_pyarrow() -> None:
     """Checks that Parquet files can be written.
 
@@ -179,4 +346,15 @@ def _of_face(index: int, face: Face) -> dict[str, Any]:
         "uncertain": face.uncertain,
         "detector_score": face.detector_score,
         **{f"probability_{name}": value for name, value in face.probabilities.items()},
+    }
+
+
+def _rounded(row: dict[str, Any], digits: int) -> dict[str, Any]:
+    return {key: round(value, digits) if isinstance(value, float) else value for key, value in row.items()}
+
+
+def _cells(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: (csv_path if key == "input" else csv_text)(value) if isinstance(value, str) else value
+        for key, value in row.items()
     }

@@ -8,7 +8,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -86,33 +86,29 @@ def probed(path: Path, kind: Kind) -> Kind:
     return Kind.FILM if _is_film(path) else kind
 
 
-class TimedProbe:
-    """Does the same as ``probed`` in a second process, which starts with the first question.
+@contextmanager
+def timed_probe(seconds: float) -> Iterator[Probe]:
+    """Gives a function that does the same as ``probed`` in a second process, which starts with the first question.
 
-    A file that takes too long or crashes the process counts as a film, so that its reader, which has the same limit,
-    reports it.
-
-    Args:
-        seconds: limit for each file.
+    A file that takes longer than ``seconds`` or crashes the process counts as a film, so that its reader, which has the
+    same limit, reports it.
     """
+    process: TimedProcess | None = None
 
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._process: TimedProcess | None = None
-
-    def __call__(self, path: Path, kind: Kind) -> Kind:
-        if self._process is None:
-            self._process = TimedProcess(self._seconds, _prepare_probing)
+    def probe(path: Path, kind: Kind) -> Kind:
+        nonlocal process
+        process = process or TimedProcess(seconds, _prepare_probing)
         try:
-            (answer,) = self._process.answers((path, kind), str(path))
+            (answer,) = process.answers((path, kind), str(path))
         except OverdueError:
             return Kind.FILM
         return Kind(answer)
 
-    def close(self) -> None:
-        """Ends the process."""
-        if self._process is not None:
-            self._process.close()
+    try:
+        yield probe
+    finally:
+        if process is not None:
+            process.close()
 
 
 def _prepare_probing(say: Say) -> tuple[None, Work]:
@@ -143,7 +139,7 @@ def expand(
         timeout: limit in seconds for asking FFmpeg what a file is, which a second process then does; None for no limit.
     """
     neither = Counter() if neither is None else neither
-    with closing(TimedProbe(timeout)) if timeout is not None else nullcontext(probed) as probe:
+    with nullcontext(probed) if timeout is None else timed_probe(timeout) as probe:
         return [source for word in words for source in _expand(word, leave_out, neither, probe)]
 
 

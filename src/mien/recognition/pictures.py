@@ -62,8 +62,8 @@ class Photo:
     first_of_several: bool = False
 
 
-def read(picture: Any, where: str, color: str | None = None) -> np.ndarray:
-    """Reads the pixels of a picture.
+def read_photo(picture: Any, where: str, color: str | None = None) -> Photo:
+    """Reads a picture, of at most ``MOST_PIXELS`` pixels.
 
     EXIF orientation is applied. An animated file gives its first frame. Transparent parts become white. 16-bit grey is
     divided by 257; 32-bit grey is too, unless its values fit in 8 bits. Palettes, CMYK, YCbCr, HSV and Lab become RGB.
@@ -76,17 +76,9 @@ def read(picture: Any, where: str, color: str | None = None) -> np.ndarray:
         where: name of the picture in messages.
         color: order of the channels of an array; not used for files and PIL images.
 
-    Returns:
-        uint8 [H, W] (grey) or [H, W, 3] (RGB), of at most ``MOST_PIXELS`` pixels.
-
     Raises:
         MienError: it cannot be read; the message gives the reason.
     """
-    return read_photo(picture, where, color).pixels
-
-
-def read_photo(picture: Any, where: str, color: str | None = None) -> Photo:
-    """Does the same as ``read``, and says whether the file holds more pictures."""
     if isinstance(picture, np.ndarray):
         return Photo(_from_array(picture, where, color))
     if isinstance(picture, Image.Image):
@@ -160,8 +152,8 @@ def _has_more(image: Image.Image) -> bool:
 def formats_of(data: bytes, where: str) -> tuple[str, ...]:
     """Returns Pillow's names of the formats as which a file is opened, all of which Pillow knows from then on.
 
-    Code that opens a file before ``read`` does has to use these formats and no others: Pillow knows HEIC only after
-    this function has seen the first such file.
+    Code that opens a file before ``read_photo`` does has to use these formats and no others: Pillow knows HEIC only
+    after this function has seen the first such file.
 
     Args:
         data: content of the file.
@@ -273,7 +265,7 @@ def check_color(picture: Any, color: str | None) -> None:
     """Checks the option ``color`` for a picture.
 
     Args:
-        picture: as for ``read``.
+        picture: as for ``read_photo``.
         color: ``rgb``, ``bgr``, ``gray`` or None.
 
     Raises:

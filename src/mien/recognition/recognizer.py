@@ -16,13 +16,13 @@ import numpy as np
 from PIL import Image
 
 from mien.errors import NO_MEMORY, NO_NUMBERS, MienError
+from mien.files import expanded
 from mien.machine import threaded_map
 from mien.model.places import DEFAULT, SHIPPED
 from mien.recognition import detectors, engines
 from mien.recognition.arguments import WrongTypeError
 from mien.recognition.detection import Detection, Detector, SideBySide, face_crop, fitted
-from mien.recognition.devices import Device, device_name
-from mien.recognition.engine import Engine
+from mien.recognition.engine import Device, Engine, device_name
 from mien.recognition.pictures import Color, Photo, check_color, check_several, check_type, read_photo, until_error
 from mien.recognition.results import Face, Recognition, Recognitions
 from mien.text import shown
@@ -86,13 +86,14 @@ class Recognizer:
         threads = None if threads is None else _count("threads", threads)
         check_color(None, color)
         self.batch_size, self.color = batch_size, color
-        if min_face is not None and not isinstance(detector, str | os.PathLike):
+        name_or_object = f"yunet:{os.fspath(detector)}" if isinstance(detector, os.PathLike) else detector
+        if min_face is not None and not isinstance(name_or_object, str):
             raise MienError("min_face: is for the detector yunet; an object with detect() has settings of its own")
         self._loaded_with: dict[str, Any] = {
-            "model": model, "detector": detector, "min_face": min_face, "engine": engine,
+            "model": model, "detector": name_or_object, "min_face": min_face, "engine": engine,
             "device": device_name(device), "threads": threads,
         }  # fmt: skip
-        self.detector: Detector = _detector(detector, min_face)
+        self.detector: Detector = _detector(name_or_object, min_face)
         self.engine: Engine = (
             engines.engine(model, engine, self._loaded_with["device"], threads) if isinstance(engine, str) else engine
         )
@@ -103,24 +104,24 @@ class Recognizer:
     def __getstate__(self) -> dict[str, Any]:
         """What a copy or another process needs to load the same recognizer: settings, and no loaded network."""
         state = {**self._loaded_with, "batch_size": self.batch_size, "color": self.color}
+        # The other process may work in another folder.
         if isinstance(state["engine"], str) and state["model"] is not None and os.path.exists(state["model"]):
-            state["model"] = os.path.abspath(state["model"])  # the other process may work in another folder
-        if isinstance(state["detector"], os.PathLike):
-            state["detector"] = Path(os.path.abspath(state["detector"]))
+            state["model"] = os.path.abspath(state["model"])
+        if isinstance(state["detector"], str) and ":" in state["detector"]:
+            kind, _, file = state["detector"].partition(":")
+            state["detector"] = f"{kind}:{os.path.abspath(expanded(file))}"
         for part, value, loaded in zip(("detector", "engine"), (self.detector, self.engine), self._parts, strict=True):
             if value is not loaded:  # it was replaced after loading
                 state[part] = value
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        parts: dict[str, Any] = {name: state[name] for name in ("detector", "engine")}
         settings = {**state, "min_face": None}  # for a detector that is made already
-        is_name = isinstance(parts["detector"], str | os.PathLike)
-        if is_name:
-            settings["detector"] = _detector_of_process(parts["detector"], state["min_face"])
-        if isinstance(parts["engine"], str):
-            model, device, threads = (state[name] for name in ("model", "device", "threads"))
-            settings["engine"] = engines.engine_of_process(model, parts["engine"], device, threads)
+        if isinstance(state["detector"], str):
+            settings["detector"] = _detector_of_process(state["detector"], state["min_face"])
+        if isinstance(state["engine"], str):
+            model, kind, device, threads = (state[name] for name in ("model", "engine", "device", "threads"))
+            settings["engine"] = engines.engine_of_process(model, kind, device, threads)
         Recognizer.__init__(self, **settings)
         self._loaded_with |= {name: state[name] for name in self._loaded_with}
 
@@ -164,7 +165,7 @@ class Recognizer:
 
         Args:
             picture: a path, the bytes of a file, an open binary file, a PIL image, a uint8 array [H, W] (grey) or
-                [H, W, 3] (colour), or a list or tuple of these. ``mien.recognition.pictures.read`` describes the
+                [H, W, 3] (colour), or a list or tuple of these. ``mien.recognition.pictures.read_photo`` describes the
                 handling of EXIF orientation, transparency, 16 bits, CMYK, palettes and animated files.
             color: the channels of arrays: ``rgb``, ``bgr`` or ``gray``; by default the recognizer's ``color``. Colour
                 arrays need one of them; files and PIL images do not.
@@ -370,8 +371,6 @@ def _detector(detector: object, min_face: float | None) -> Any:
     Raises:
         MienError: the name is unknown, the detector cannot be loaded, or the object lacks ``detect`` or ``margin``.
     """
-    if isinstance(detector, os.PathLike):
-        detector = f"yunet:{os.fspath(detector)}"
     options = {} if min_face is None else {"min_face": min_face}
     made = detectors.detector(detector, **options) if isinstance(detector, str) else detector
     if not (callable(getattr(made, "detect", None)) and isinstance(getattr(made, "margin", None), SupportsFloat)):
@@ -421,7 +420,7 @@ def search_pictures(
     """Decodes pictures, detects their faces and cuts these out, as many pictures at once as the detector has threads.
 
     Args:
-        pictures: as ``mien.recognition.pictures.read`` takes them; read one group ahead at most.
+        pictures: as ``mien.recognition.pictures.read_photo`` takes them; read one group ahead at most.
         detector: finds the faces.
         engine: the network that will read them; it decides the size and the channels of the crops.
         color: the order of the channels of arrays, which fits all of them (``mien.recognition.pictures.check_color``).
@@ -432,11 +431,11 @@ def search_pictures(
         One item for each picture, in order; its record has status ``error`` if the picture cannot be read.
     """
     group_size = detector.threads if isinstance(detector, SideBySide) else 1
-    group: list[_DecodedPicture] = []
+    group: list[_Decoded] = []
     started = time.monotonic()
     for index, picture in enumerate(pictures):
         group.append(_decode(picture, _name_of(picture, index), color))
-        decoded_bytes = sum(decoded.photo.pixels.nbytes for decoded in group if decoded.photo is not None)
+        decoded_bytes = sum(photo.pixels.nbytes for _, photo in group if isinstance(photo, Photo))
         is_full = len(group) >= group_size or decoded_bytes >= _MOST_DECODED_BYTES
         if is_full or time.monotonic() - started >= patience:
             yield from _search_group(group, detector, engine, keep_pixels)
@@ -452,26 +451,25 @@ def _name_of(picture: Any, index: int) -> str:
     return name if isinstance(name, str) and name else f"picture {index}"
 
 
-@dataclass(frozen=True)
-class _DecodedPicture:
-    """A picture before the search, or the reason why it cannot be read."""
-
-    name: str
-    photo: Photo | None
-    error: str | None = None
+_Decoded: TypeAlias = tuple[str, Photo | Recognition]
+"""The name of a picture, and what was read of it, or the record that says why it cannot be read."""
 
 
-def _decode(picture: Any, name: str, color: str | None) -> _DecodedPicture:
+def _decode(picture: Any, name: str, color: str | None) -> _Decoded:
     try:
-        return _DecodedPicture(name, read_photo(picture, name, color))
-    except MienError as error:
-        return _DecodedPicture(name, None, str(error))
-    except MemoryError:  # only this picture is too large: the next one may be smaller
-        return _DecodedPicture(name, None, _out_of_memory(name))
+        return name, read_photo(picture, name, color)
+    except (MienError, MemoryError) as error:
+        return name, _unreadable(name, error)
+
+
+def _unreadable(name: str, error: MienError | MemoryError) -> Recognition:
+    """Returns the record of a picture that cannot be read; if it needs too much memory, the next one may not."""
+    reason = str(error) if isinstance(error, MienError) else shown(f"{name}: {NO_MEMORY}")
+    return Recognition(name, "error", reason)
 
 
 def _search_group(
-    group: Sequence[_DecodedPicture], detector: Detector, engine: Engine, keep_pixels: bool
+    group: Sequence[_Decoded], detector: Detector, engine: Engine, keep_pixels: bool
 ) -> list[SearchedPicture]:
     """Searches some pictures: side by side with one thread each if the detector can, else one after the other."""
     if len(group) > 1 and isinstance(detector, SideBySide):
@@ -482,16 +480,16 @@ def _search_group(
 
 
 def _search(
-    picture: _DecodedPicture,
+    picture: _Decoded,
     detect: Callable[[np.ndarray], list[Detection]],
     margin: float,
     engine: Engine,
     keep_pixels: bool,
 ) -> SearchedPicture:
     """Detects the faces of one picture and cuts them out."""
-    name, photo = picture.name, picture.photo
-    if photo is None:
-        return SearchedPicture(Recognition(name, "error", picture.error))
+    name, photo = picture
+    if isinstance(photo, Recognition):
+        return SearchedPicture(photo)
     pixels = photo.pixels
     height, width = pixels.shape[:2]
     try:
@@ -499,17 +497,10 @@ def _search(
         crops = [face_crop(pixels, detection, margin, engine) for detection in detections]
     except WrongTypeError:
         raise
-    except MienError as error:
-        return SearchedPicture(Recognition(name, "error", str(error)))
-    except MemoryError:
-        return SearchedPicture(Recognition(name, "error", _out_of_memory(name)))
-    kept_pixels = pixels if keep_pixels else None
+    except (MienError, MemoryError) as error:
+        return SearchedPicture(_unreadable(name, error))
     record = Recognition(
-        name, "ok" if detections else "no_face", width=width, height=height, pixels=kept_pixels,
+        name, "ok" if detections else "no_face", width=width, height=height, pixels=pixels if keep_pixels else None,
         first_of_several=photo.first_of_several,
     )  # fmt: skip
     return SearchedPicture(record, detections, crops)
-
-
-def _out_of_memory(name: str) -> str:
-    return shown(f"{name}: {NO_MEMORY}")

@@ -17,11 +17,10 @@ from PIL import Image
 
 from mien.errors import MienError
 from mien.files import atomic_file
-from mien.recognition.csv_file import csv_header, csv_lines, csv_table
 from mien.recognition.faces import MOST_IN_REPR, Record
 from mien.recognition.faces import Box as Box
 from mien.recognition.faces import Face as Face
-from mien.recognition.formats import Ending, columns, rows
+from mien.recognition.formats import Ending, columns, csv_header, csv_lines, csv_table, rows
 from mien.text import json_shown
 
 if TYPE_CHECKING:
@@ -46,6 +45,9 @@ class Tables:
     def _until_stopped(self) -> AbstractContextManager[object]:
         """Context in which the records are read into memory; it swallows what ends a source that has no end."""
         return nullcontext()
+
+    def _check_not_source(self, path: Path) -> None:
+        """Raises a MienError if a file to write is what the records are yet to be read from."""
 
     def _read(self) -> tuple[Iterable[Recognition], tuple[str, ...]]:
         """Returns the records, and the expressions: of all models whose records these are, if no one model is known."""
@@ -98,7 +100,7 @@ class Tables:
             path: a file, which is replaced; None to get the text.
 
         Raises:
-            MienError: the file cannot be written, or another command writes it.
+            MienError: the file cannot be written, another command writes it, or it is the film that is read.
         """
         records, names = self._read()
         if path is None:
@@ -108,6 +110,7 @@ class Tables:
                 for record in records:
                     lines.append(csv_lines(header, rows(record)))
             return "".join(lines)
+        self._check_not_source(Path(path))
         with csv_table(Path(path), names) as add:
             for record in records:
                 add(record)
@@ -127,7 +130,7 @@ class Tables:
             path: a file, which is replaced; None to get the text.
 
         Raises:
-            MienError: the file cannot be written.
+            MienError: the file cannot be written, or is the film that is read.
         """
         if path is None:
             text = io.StringIO()
@@ -135,6 +138,7 @@ class Tables:
             with self._until_stopped():
                 ending.raise_again()
             return text.getvalue()
+        self._check_not_source(Path(path))
         lines = Path(path).suffix.lower() == ".jsonl"
         with (
             atomic_file(Path(path), spare_newcomer=True) as temporary,

@@ -99,6 +99,10 @@ class _Sums:
     def means(self, names: Sequence[str]) -> list[float | None]:
         return [self.totals[name] / self.faces if self.faces else None for name in names]
 
+    def cells(self, names: Sequence[str]) -> list[Any]:
+        """The cells below ``faces``, ``sure``, ``most_frequent`` and the means."""
+        return [self.faces, self.sure, self.most_frequent(), *self.means(names)]
+
 
 @dataclass
 class Summary:
@@ -132,7 +136,7 @@ class Summary:
 
     def sheets(self) -> Iterator[tuple[str, list[str], Iterable[list[Any]]]]:
         """The name, the heads and the rows of each sheet."""
-        means = [f"mean_{name}" for name in self.names]
+        of_faces = ["faces", "sure", "most_frequent", *(f"mean_{name}" for name in self.names)]
         whole = self.whole
         yield (
             "Expressions",
@@ -144,28 +148,21 @@ class Summary:
         )  # fmt: skip
         yield (
             "Files",
-            ["file", "records", "unreadable", "faces", "sure", "most_frequent", *means],
-            (
-                [_path(name), of.records, of.unreadable, of.faces, of.sure, of.most_frequent(), *of.means(self.names)]
-                for name, of in self.files.items()
-            ),
+            ["file", "records", "unreadable", *of_faces],
+            ([_path(name), of.records, of.unreadable, *of.cells(self.names)] for name, of in self.files.items()),
         )
         yield (
             "People",
-            ["file", "person", "first_s", "last_s", "faces", "sure", "most_frequent", *means],
+            ["file", "person", "first_s", "last_s", *of_faces],
             (
-                [_path(name), number, _time(of.first_s), _time(of.last_s), of.faces, of.sure, of.most_frequent(),
-                 *of.means(self.names)]
+                [_path(name), number, _time(of.first_s), _time(of.last_s), *of.cells(self.names)]
                 for (name, number), of in self.people.items()
             ),
-        )  # fmt: skip
+        )
         yield (
             "Seconds",
-            ["file", "second", "faces", "sure", "most_frequent", *means],
-            (
-                [_path(name), second, of.faces, of.sure, of.most_frequent(), *of.means(self.names)]
-                for (name, second), of in sorted(self.seconds.items())
-            ),
+            ["file", "second", *of_faces],
+            ([_path(name), second, *of.cells(self.names)] for (name, second), of in sorted(self.seconds.items())),
         )
         yield "Columns", ["column", "meaning"], ([name, meaning] for name, meaning in MEANINGS.items())
 
@@ -215,7 +212,7 @@ def xlsx_table(path: Path, names: Sequence[str]) -> Iterator[Add]:
     """Opens a workbook, which is complete when the block ends, whatever ends it (``mien.recognition.formats.Ending``).
 
     Faces are written to a temporary file on the way, so that memory does not grow with them. No cell is a formula, by
-    the rule of ``mien.recognition.csv_file.csv_table``. Probabilities are rounded to 0.01 %.
+    the rule of ``mien.recognition.formats.csv_table``. Probabilities are rounded to 0.01 %.
 
     Args:
         path: the file; an existing one is replaced.

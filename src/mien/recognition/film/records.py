@@ -32,11 +32,9 @@ class Reader(Protocol):
     @property
     def engine(self) -> Engine:
         """The network; its threshold decides which answers are uncertain."""
-        ...
 
     def recognize(self, pictures: list[Any], color: Color | None = None) -> list[Recognition]:
         """Reads pictures, uint8 [H, W, 3]; returns a record for each, in order."""
-        ...
 
 
 def recognize_film(
@@ -75,8 +73,7 @@ def recognize_film(
     if batch < 1:
         raise ValueError(f"batch: expected at least 1, got {batch}")
     tracker = Tracker(smoothing, recognizer.engine.threshold)
-    name = f"camera {source}" if isinstance(source, int) else str(source)
-    return _records(recognizer, frames(source, every, decoded), tracker, name, batch, keep_pixels)
+    return _records(recognizer, frames(source, every, decoded), tracker, _name_of(source), batch, keep_pixels)
 
 
 def film_source(source: object) -> Path | int:
@@ -107,15 +104,7 @@ class FilmRecognition(Tables):
     a camera they read until it stops or Ctrl-C. Then those that return a table or a text return what was read until
     then; those that write a file complete it and raise the KeyboardInterrupt.
 
-    Args:
-        recognizer: reads the frames.
-        source: a film file, or the number of a camera.
-        every: read only every ``every``-th frame.
-        smoothing: time constant in seconds; 0 for no smoothing.
-        keep_pixels: keep the frame in the record when iterating.
-
-    Raises:
-        ValueError: ``every`` is below 1, or ``smoothing`` below 0.
+    Arguments are those of ``recognize_film``; ``keep_pixels`` is for the records that one iterates over.
     """
 
     def __init__(
@@ -162,28 +151,25 @@ class FilmRecognition(Tables):
         from mien.recognition.film.timeline import timeline_file
         from mien.recognition.film.writer import check_film, write_copy
 
-        place = Path(path)
+        place, figure = Path(path), None if timeline is None else Path(timeline)
         check_film(place)
-        for output in (place, None if timeline is None else Path(timeline)):
-            self._check_not_source(output)
+        self._check_not_source(place)
+        if figure is not None:
+            self._check_not_source(figure)
         warn = logging.getLogger("mien").warning
         with ExitStack() as stack:
             copy = write_copy(place, self.source, about(self.source), every=self.every, audio=audio,
                               say=lambda text: warn("%s", text))  # fmt: skip
             writers: list[Callable[[Recognition], None]] = [stack.enter_context(copy)]
-            if timeline is not None:
-                title = Path(self._name).name
-                writers.append(stack.enter_context(timeline_file(Path(timeline), title, self.smoothing)))
+            if figure is not None:
+                title = Path(_name_of(self.source)).name
+                writers.append(stack.enter_context(timeline_file(figure, title, self.smoothing)))
             for record in self._from_start(keep_pixels=True):
                 for write in writers:
                     write(record)
 
     def __repr__(self) -> str:
-        return f"FilmRecognition({self._name!r}, every={self.every}, smoothing={self.smoothing:g})"
-
-    @property
-    def _name(self) -> str:
-        return f"camera {self.source}" if isinstance(self.source, int) else str(self.source)
+        return f"FilmRecognition({_name_of(self.source)!r}, every={self.every}, smoothing={self.smoothing:g})"
 
     def _from_start(self, keep_pixels: bool = False) -> Generator[Recognition, None, None]:
         return recognize_film(
@@ -199,11 +185,14 @@ class FilmRecognition(Tables):
     def _names(self) -> tuple[str, ...]:
         return self._recognizer.engine.names
 
-    def _check_not_source(self, output: Path | None) -> None:
-        if output is None or isinstance(self.source, int) or not (output.exists() and self.source.exists()):
-            return
-        if output.samefile(self.source):
-            raise MienError(f"{output}: is the film that is read, and would be written over; give another name")
+    def _check_not_source(self, path: Path) -> None:
+        is_file = isinstance(self.source, Path) and os.path.exists(path) and os.path.exists(self.source)
+        if is_file and os.path.samefile(path, self.source):
+            raise MienError(f"{path}: is the film that is read, and would be written over; give another name")
+
+
+def _name_of(source: str | Path | int) -> str:
+    return f"camera {source}" if isinstance(source, int) else str(source)
 
 
 def _records(

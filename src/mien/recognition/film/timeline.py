@@ -38,8 +38,13 @@ class _Bin:
     """Sums over the frames of one face in one time interval."""
 
     probabilities: np.ndarray
-    frames: int
-    unsure: int
+    frames: int = 0
+    unsure: int = 0
+
+    def add(self, probabilities: np.ndarray, frames: int, unsure: int) -> None:
+        self.probabilities += probabilities
+        self.frames += frames
+        self.unsure += unsure
 
 
 @dataclass
@@ -127,10 +132,8 @@ class Timeline:
         """Adds a face to its bin, and keeps its largest crop."""
         collected = self._faces.setdefault(-1 if face.id is None else face.id, _TimelineFace())
         self._names = self._names or tuple(face.probabilities)
-        bin_of_face = collected.bins.setdefault(place, _Bin(np.zeros(len(self._names)), 0, 0))
-        bin_of_face.probabilities += np.array([face.probabilities[name] for name in self._names])
-        bin_of_face.frames += 1
-        bin_of_face.unsure += bool(face.uncertain)
+        bin_of_face = collected.bins.setdefault(place, _Bin(np.zeros(len(self._names))))
+        bin_of_face.add(np.array([face.probabilities[name] for name in self._names]), 1, bool(face.uncertain))
         collected.frames += 1
         area = face.box[2] * face.box[3]
         if face.crop is not None and area > 1.2 * collected.area:
@@ -146,10 +149,8 @@ class Timeline:
         for face in self._faces.values():
             bins: dict[int, _Bin] = {}
             for place, small in face.bins.items():
-                merged = bins.setdefault(place // 2, _Bin(np.zeros(len(self._names)), 0, 0))
-                merged.probabilities += small.probabilities
-                merged.frames += small.frames
-                merged.unsure += small.unsure
+                merged = bins.setdefault(place // 2, _Bin(np.zeros(len(self._names))))
+                merged.add(small.probabilities, small.frames, small.unsure)
             face.bins = bins
 
     def _drop_short_faces(self) -> None:

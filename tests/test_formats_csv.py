@@ -11,8 +11,8 @@ from test_formats import BROKEN, NAMES, NONE, TWO
 
 from mien.cli import main
 from mien.errors import MienError
-from mien.recognition.csv_file import csv_table, resume
-from mien.recognition.formats import columns
+from mien.recognition.batch import resume
+from mien.recognition.formats import columns, csv_table
 from mien.recognition.results import Face, Recognition
 
 
@@ -149,14 +149,29 @@ def test_another_model_adds_nothing(table: Path, capsys: pytest.CaptureFixture[s
 
 def test_what_cannot_go_on_is_told(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("other.csv").write_text("name,age\nx,1\n")
+    Path("long.csv").write_text("x" * 200_000 + "\n")
+    Path("short.csv").write_text("input,status\nnone.png,no_face\n")
     for words, reason in (
         (["none.png", "--csv", "other.csv"], "other.csv is no table of `mien predict --csv`"),
+        (["none.png", "--csv", "long.csv"], "long.csv is no table of `mien predict --csv`"),
+        (["none.png", "--csv", "short.csv"], "short.csv is no table of `mien predict --csv`"),
         (["0", "--csv", "whole.csv"], "goes with files, not with a camera"),
         (["none.png"], "is for tables by --csv FILE.csv, which is missing"),
     ):
         assert main(["predict", *words, "--resume"]) == 2
         assert reason in capsys.readouterr().err
     assert Path("other.csv").read_text() == "name,age\nx,1\n"
+
+
+def test_a_score_that_another_program_has_rewritten_is_told(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = table.read_text().splitlines()
+    header, last = lines[0].split(","), lines[-1].split(",")
+    last[header.index("score")] = '"0,5"'
+    table.write_text("\n".join([*lines[:-1], ",".join(last)]) + "\n")
+    before = table.read_bytes()
+    assert main(["predict", *INPUTS, "--csv", "whole.csv", "--resume"]) == 2
+    assert "whole.csv has '0,5' as a score of last.png, expected a number such as 0.75" in capsys.readouterr().err
+    assert table.read_bytes() == before
 
 
 def test_a_table_that_changes_or_has_other_columns_is_left(tmp_path: Path) -> None:

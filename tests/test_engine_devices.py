@@ -10,7 +10,7 @@ import pytest
 
 from mien.errors import MienError
 from mien.recognition import engines
-from mien.recognition.devices import device_name, provider_of, providers
+from mien.recognition.engine import device_name, provider_of, providers
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
