@@ -35,8 +35,8 @@ from mien.model.start import positions
 from mien.model.vit import build
 from mien.training import finetune, run
 from mien.training import pretrain as pretraining
+from mien.training.optim import TICKS, Budget
 from mien.training.pretrain import mask_noise, pretrain
-from mien.training.schedule import TICKS, Budget
 
 COUNTS = {"train": 48, "validation": 12, "test": 6}
 

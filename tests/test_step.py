@@ -30,8 +30,7 @@ from mien.training import finetune, pretrain, run
 from mien.training.augment import resampled
 from mien.training.finetune import FineTuning, train
 from mien.training.objective import Objective, adjustment
-from mien.training.optim import Muon
-from mien.training.schedule import Budget, ClockSchedule
+from mien.training.optim import Budget, ClockSchedule, Muon
 from mien.training.step import HalfCopies, Pass, Recorded, first_cause, joints, method_of
 from mien.training.teachers import prepare
 from mien.training.validation import score_of

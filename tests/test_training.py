@@ -38,8 +38,7 @@ from mien.training.augment import shuffled
 from mien.training.finetune import FineTuning, train
 from mien.training.history import choice_line
 from mien.training.objective import build_mixup, class_weights, soft_targets, weighted_cross_entropy
-from mien.training.optim import WeightAverage, build_optimizer
-from mien.training.schedule import build_schedule
+from mien.training.optim import WeightAverage, build_optimizer, build_schedule
 
 COUNTS = {"train": 48, "validation": 12, "test": 6}
 

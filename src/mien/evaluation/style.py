@@ -1,4 +1,4 @@
-"""The style of all figures: colours, text sizes, axes, titles, and the files that a figure is saved as."""
+"""The style of all figures: colours, text sizes, axes, titles, fonts with the letters of each text, kinds of files."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
-from matplotlib import rc_context
+from matplotlib import font_manager, rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.text import Text
+from matplotlib.ticker import NullFormatter
 
-from mien.evaluation.letters import LetteredFigure
+from mien import fonts
 
 TEXT_SIZE = 12.5
 SMALL_SIZE = 11.0
@@ -135,3 +139,49 @@ def legend_above(figure: Figure, axes: Axes, theme: Theme, order: Sequence[str])
 def or_nan(value: Any) -> float:
     """A number; NaN for None or an empty text."""
     return math.nan if value is None or value == "" else float(value)
+
+
+class LetteredFigure(Figure):
+    """A figure that, before it is drawn, gives every text the fonts that its letters need.
+
+    matplotlib's own font has Latin, Greek and Cyrillic. For letters of other scripts a font of the system is added;
+    letters that no font here has become escapes such as ``\\u4e2d``.
+    """
+
+    def draw(self, renderer: Any) -> None:
+        """Draws the figure."""
+        for axes in self.axes:
+            for axis in (axes.xaxis, axes.yaxis):
+                if isinstance(axis.get_major_formatter(), NullFormatter):
+                    continue
+                names = [label.get_text() for label in axis.get_ticklabels()]
+                lettered = [_lettered(name)[0] for name in names]
+                if lettered != names:
+                    axis.set_ticklabels(lettered)
+        for text in self.findobj(Text):
+            _letter(text)
+        super().draw(renderer)
+
+
+def _letter(text: Text) -> None:
+    """Gives a text the fonts that it needs."""
+    lettered, families = _lettered(text.get_text())
+    if lettered != text.get_text():
+        text.set_text(lettered)
+    if families:
+        text.set_fontfamily([*text.get_fontfamily(), *families])
+
+
+def _lettered(text: str) -> tuple[str, tuple[str, ...]]:
+    """Returns a text with escapes for letters that no font has, and the families that it needs beside the first."""
+    if text.isascii():
+        return text, ()
+    lettered, files = fonts.drawable(text, Path(font_manager.findfont("DejaVu Sans")))
+    return lettered, tuple(_family(file) for file in files)
+
+
+@cache
+def _family(file: Path) -> str:
+    """Makes a font known to matplotlib and returns the name of its family."""
+    font_manager.fontManager.addfont(str(file))
+    return font_manager.FontProperties(fname=str(file)).get_name()

@@ -36,7 +36,7 @@ from mien.training.head import fit_head
 from mien.training.history import choice_line, epoch_line, write_curves
 from mien.training.loop import Loop
 from mien.training.objective import Objective, StoredAnswers, check_targets, read_answers
-from mien.training.optim import WeightAverage, build_optimizer, moments, restore_moments
+from mien.training.optim import WeightAverage, build_optimizer, build_schedule, moments, restore_moments
 from mien.training.plan import plan_lines, step_count
 from mien.training.run import (
     fit_batch,
@@ -45,7 +45,6 @@ from mien.training.run import (
     prepare_faces,
     start_accelerator,
 )
-from mien.training.schedule import build_schedule
 from mien.training.step import Pass
 from mien.training.teachers import Hints, Teacher, load_teachers, teacher_state
 from mien.training.validation import LEAST_GAIN, Validator, calibrate_model, score_of, unseen_by

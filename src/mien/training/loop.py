@@ -20,9 +20,8 @@ from mien.model.preprocessing import Preprocessing, tensor
 from mien.progress import progress
 from mien.training.augment import Augment, local_rows, random_table, seed_step, shuffled
 from mien.training.folder import Parts, Saved
-from mien.training.optim import moments
+from mien.training.optim import Budget, Schedule, moments
 from mien.training.run import C, Run, on_main, resolve_precision
-from mien.training.schedule import Budget, Schedule
 from mien.training.step import Pass, Recorded, method_of
 
 N = TypeVar("N", bound=nn.Module)

@@ -26,7 +26,7 @@ from mien.model.presets import SHAPES
 from mien.training.folder import Saved, write_config
 from mien.training.history import pretraining_line, write_curves, write_reconstructions
 from mien.training.loop import Loop
-from mien.training.optim import restore_moments, start_optimizer
+from mien.training.optim import BudgetSchedule, restore_moments, start_optimizer
 from mien.training.plan import pretraining_lines
 from mien.training.run import (
     fit_batch,
@@ -35,7 +35,6 @@ from mien.training.run import (
     prepare_faces,
     start_accelerator,
 )
-from mien.training.schedule import BudgetSchedule
 from mien.training.step import Pass
 
 NO_DECAY: tuple[str, ...] = ("vit.embeddings.cls_token", "decoder.mask_token")

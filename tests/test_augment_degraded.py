@@ -27,9 +27,12 @@ from mien.training.augment import (
     SCALE,
     STILL,
     Augment,
+    blurred,
+    compressed,
+    lit,
+    noisy,
     random_table,
 )  # fmt: skip
-from mien.training.degrade import blurred, compressed, lit, noisy
 
 PLAIN = Preprocessing(48, (0.0,) * 3, (1.0,) * 3)
 NOTHING = {"crop_scale": 1.0, "flip": 0.0, "rotation": 0.0, "shift": 0.0, "brightness": 0.0, "contrast": 0.0}

@@ -10,7 +10,7 @@ import pytest
 from test_fonts import made_font
 
 from mien import fonts
-from mien.evaluation.letters import LetteredFigure
+from mien.evaluation.style import LetteredFigure
 
 
 def drawn(figure: LetteredFigure) -> bytes:
