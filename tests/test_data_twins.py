@@ -18,7 +18,6 @@ from mien.data.twins import (
     candidates,
     cell_sums,
     comparable,
-    cut_folds,
     cut_validation,
     groups,
     has_twin,
@@ -323,26 +322,3 @@ def test_what_cannot_be_cut() -> None:
         cut_validation(faces_of(noise_images(3), [0] * 3, "test"), 0.1, 0)
     with pytest.raises(MienError, match=r"got 1\.0, expected a share between 0 and 1"):
         cut_validation(faces, 1.0, 0)
-
-
-def test_copies_stay_in_one_fold_and_classes_are_shared_out() -> None:
-    labels = np.arange(60) % 3
-    group = np.arange(60)
-    group[57] = group[0]
-    fold = cut_folds(group, labels, 5, seed=0)
-    assert fold[57] == fold[0]
-    assert sorted(np.unique(fold)) == [0, 1, 2, 3, 4]
-    assert all(3 <= (labels[fold == number] == name).sum() <= 5 for number in range(5) for name in range(3))
-    assert not np.array_equal(fold, cut_folds(group, labels, 5, seed=1))
-
-
-@pytest.mark.filterwarnings("error")
-def test_a_class_of_fewer_pictures_than_folds_is_cut_without_a_remark_of_another_library() -> None:
-    labels = np.array([0] * 8 + [1] * 2)
-    fold = cut_folds(np.arange(10), labels, 4, seed=0)
-    assert len(np.unique(fold[labels == 1])) == 2 and len(np.unique(fold)) == 4
-
-
-def test_a_class_of_copies_alone_cannot_be_held_back() -> None:
-    with pytest.raises(MienError, match="copies of one photograph"):
-        cut_folds(np.array([0, 0, 0, 1, 2, 3, 4]), np.array([0, 0, 0, 1, 1, 1, 1]), 2, seed=0)

@@ -14,7 +14,6 @@ from safetensors.numpy import load_file
 
 from mien.config import AugmentConfig, DistillConfig, FoldsConfig, TrainConfig
 from mien.data.faces import FaceSet
-from mien.data.twins import cut_folds
 from mien.errors import MienError
 from mien.model.backbone import Backbone
 from mien.model.classifier import Classifier
@@ -22,6 +21,7 @@ from mien.training import finetune, folds
 from mien.training.folder import load_state
 from mien.training.folds import answer_folds, without
 from mien.training.objective import Objective, StoredAnswers, check_targets, training_fingerprint, write_answers
+from mien.training.validation import cut_folds
 
 COMMON = {"data": "synthetic", "backbone": "nano", "image_size": 16, "batch_size": 8, "device": "cpu",
           "warmup_epochs": 0.0, "epochs": 1}  # fmt: skip
@@ -33,6 +33,29 @@ def faces(monkeypatch: pytest.MonkeyPatch) -> FaceSet:
     for module in (finetune, folds):
         monkeypatch.setattr(module, "read_faces", lambda source: data)
     return data
+
+
+def test_copies_stay_in_one_fold_and_classes_are_shared_out() -> None:
+    labels = np.arange(60) % 3
+    group = np.arange(60)
+    group[57] = group[0]
+    fold = cut_folds(group, labels, 5, seed=0)
+    assert fold[57] == fold[0]
+    assert sorted(np.unique(fold)) == [0, 1, 2, 3, 4]
+    assert all(3 <= (labels[fold == number] == name).sum() <= 5 for number in range(5) for name in range(3))
+    assert not np.array_equal(fold, cut_folds(group, labels, 5, seed=1))
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_class_of_fewer_pictures_than_folds_is_cut_without_a_remark_of_another_library() -> None:
+    labels = np.array([0] * 8 + [1] * 2)
+    fold = cut_folds(np.arange(10), labels, 4, seed=0)
+    assert len(np.unique(fold[labels == 1])) == 2 and len(np.unique(fold)) == 4
+
+
+def test_a_class_of_copies_alone_cannot_be_held_back() -> None:
+    with pytest.raises(MienError, match="copies of one photograph"):
+        cut_folds(np.array([0, 0, 0, 1, 2, 3, 4]), np.array([0, 0, 0, 1, 1, 1, 1]), 2, seed=0)
 
 
 def test_all_cuts_are_made_before_the_first_run_and_name_the_class(

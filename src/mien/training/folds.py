@@ -19,7 +19,7 @@ from mien.config import FoldsConfig, TrainConfig, to_dict
 from mien.data.clean import twins_in_training
 from mien.data.faces import FaceSet
 from mien.data.read import read_faces
-from mien.data.twins import cut_folds, groups
+from mien.data.twins import groups
 from mien.errors import MienError
 from mien.evaluation.calibration import softmax
 from mien.evaluation.metrics import (
@@ -38,6 +38,7 @@ from mien.model.places import model_folder
 from mien.training.finetune import start, train
 from mien.training.objective import training_fingerprint, write_answers
 from mien.training.run import on_main, prepare_faces, state_path
+from mien.training.validation import cut_folds
 
 ANSWERS = "answers.safetensors"
 """The file with the answers, in the folder of the runs."""

@@ -14,11 +14,12 @@ import torch
 from torch import nn
 
 from mien.data.faces import FaceSet
-from mien.data.twins import cut_folds, groups
+from mien.data.twins import groups
 from mien.errors import MienError
 from mien.labels import has_every_class
 from mien.model.classifier import Classifier
 from mien.model.networks import heads
+from mien.training.validation import cut_folds
 
 PENALTIES: tuple[float, ...] = (1000, 300, 100, 30, 10, 3)
 """Penalties to choose from. The loss is the sum of the pictures' cross-entropies and half the penalty times the squared

@@ -1,8 +1,9 @@
-"""What the validation split decides: which weights are kept and, at the end, the temperature in their head."""
+"""Pictures held back: folds, the validation split, the weights that it keeps and, at the end, the temperature."""
 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -58,6 +59,51 @@ def unseen_by(before: Sequence[tuple[dict[str, Any], Sketches | None]], validati
     if on_main():
         warn(f"{share}; {'scores will be too high, give others' if seen.all() else 'the others choose the epoch'}")
     return validation if seen.all() else validation.select(~seen)
+
+
+def cut_folds(
+    group: np.ndarray, labels: np.ndarray, count: int, seed: int, names: Sequence[str] | None = None
+) -> np.ndarray:
+    """Cuts pictures into folds of about the same size and the same shares of classes.
+
+    Args:
+        group: int64 [N]; pictures of one group (near-identical ones, ``mien.data.twins.groups``) stay in one fold.
+        labels: int64 [N].
+        count: number of folds, at least 2.
+        seed: of the cut.
+        names: of the labels, for messages.
+
+    Returns:
+        int64 [N] in [0, count).
+
+    Raises:
+        MienError: there are fewer groups than folds, or a class would be missing from training.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    if len(np.unique(group)) < count:
+        raise MienError(
+            f"folds: got {count}, expected at most {len(np.unique(group))}, the training pictures; lower it"
+        )
+    fold = np.empty(len(labels), np.int64)
+    cut = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a class with fewer pictures than folds, which some folds then lack
+            parts = list(cut.split(np.zeros(len(labels)), labels, group))
+    except ValueError as error:
+        raise MienError(f"folds: got {count}, more than any class has training pictures; lower it") from error
+    for number, (_, held_back) in enumerate(parts):
+        fold[held_back] = number
+    for number in range(count):
+        missing = set(np.unique(labels)) - set(np.unique(labels[fold != number]))
+        if missing:
+            name = names[min(missing)] if names else min(missing)
+            raise MienError(
+                f"folds: all training pictures of class {name} are copies of one photograph, so that a network would "
+                "be trained without it; add pictures of that class"
+            )
+    return fold
 
 
 class Validator:
