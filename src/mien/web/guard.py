@@ -80,7 +80,14 @@ class Guard:
         # HEAD, which load balancers and monitors send, is answered as GET; the server leaves the body out.
         scope = {**scope, "method": "GET" if method == "HEAD" else method}
         scope["state"] = {**scope.get("state", {}), "request_id": request_id, "notes": notes}
-        status = 0
+        status, is_noted = 0, False
+
+        def note() -> None:
+            nonlocal is_noted
+            if not is_noted:
+                is_noted = True
+                route = getattr(scope.get("route"), "path", None) or scope["state"].get("route", OTHER)
+                note_request(route, method, status, time.monotonic() - started, request_id, notes)
 
         async def send_guarded(message: Message) -> None:
             nonlocal status
@@ -89,6 +96,8 @@ class Guard:
                 present = {name.lower() for name, _ in message["headers"]}
                 extra = [(b"x-request-id", request_id.encode()), (b"cache-control", b"no-store"), *self._headers]
                 message["headers"] = [*message["headers"], *(pair for pair in extra if pair[0] not in present)]
+            elif not message.get("more_body"):
+                note()  # before the client has the whole answer: what it got is counted, even if this process is killed
             await send(message)
 
         try:
@@ -99,8 +108,7 @@ class Guard:
                 problem = Problem("internal", "an unexpected fault; report it with the request id")
                 await problem.response(request_id)(scope, receive, send_guarded)
         finally:
-            route = getattr(scope.get("route"), "path", None) or scope["state"].get("route", OTHER)
-            note_request(route, method, status, time.monotonic() - started, request_id, notes)
+            note()
 
 
 def _request_id(scope: Scope) -> str:
