@@ -26,7 +26,7 @@ PENALTIES: tuple[float, ...] = (1000, 300, 100, 30, 10, 3)
 change of the weights, on inputs of unit variance."""
 
 PENALTY = 100.0
-"""Taken if a class has too few pictures to choose: within 1.4 points of the best in every trial (LOG.md, The head first)."""
+"""Taken if a class has too few pictures to choose; at most 1.4 points below the best in LOG.md, "The head first"."""
 
 FOLDS = 5
 MOST_PICTURES = 10_000
