@@ -223,9 +223,17 @@ class TestStart:
         train(small(tmp_path / "run", tmp_path / "model", epochs=1, linear_probe=linear_probe))
         output = capsys.readouterr()
         assert ("before training  validation: accuracy 100.00%" in output.out) == (linear_probe is not False)
-        assert ("head: fitted to the training pictures" in output.err) == (linear_probe is not False)
+        assert ("head: rows of new classes fitted" in output.err) == (linear_probe is not False)
         settings = json.loads((tmp_path / "run" / "meta.json").read_text())["config"]
         assert settings["linear_probe"] is (linear_probe is not False)
+
+    def test_nothing_to_fit_is_said(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        classifier(tmp_path / "model", "nano")
+        faces = synthetic_faces({"train": 24, "validation": 8}, names=("calm", "sour"))
+        monkeypatch.setattr(finetune, "read_faces", lambda source: faces)
+        with pytest.raises(MienError, match=r"linear_probe: got true, but .*model knows all classes .*\(calm, sour\)"):
+            train(small(tmp_path / "run", tmp_path / "model", linear_probe=True))
+        assert not (tmp_path / "run").exists()
 
     def test_a_run_from_before_the_linear_probe_goes_on_without(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

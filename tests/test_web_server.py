@@ -216,8 +216,10 @@ def test_an_answer_is_counted_before_the_client_has_the_whole_of_it() -> None:
     async def send(message: Any) -> None:
         sent.append(counter._value.get() - before)
 
-    scope = {"type": "http", "method": "GET", "headers": []}
-    asyncio.run(guard.Guard(app)(scope, lambda: None, send))  # type: ignore[arg-type]
+    async def receive() -> Any:
+        return {"type": "http.request"}
+
+    asyncio.run(guard.Guard(app)({"type": "http", "method": "GET", "headers": []}, receive, send))
     assert sent == [0, 0, 1] and counter._value.get() - before == 1
 
 

@@ -133,9 +133,9 @@ class TrainConfig(RunConfig):
         layer_decay: factor on the learning rate from each block to the one below it; 1 turns it off
             (Bao et al. 2021, BEiT).
         label_smoothing: share of the target spread over all classes.
-        linear_probe: fit the head alone to the training pictures before the first epoch, and count that as epoch 0, the
-            best until an epoch does better (Kumar et al. 2022, arXiv:2202.10054); by default if the backbone is a
-            trained classifier that lacks a class of the data.
+        linear_probe: fit the rows of the head for classes that the backbone does not know to the training pictures
+            before the first epoch, and count that as epoch 0, the best until an epoch does better (Kumar et al. 2022,
+            arXiv:2202.10054); by default if the backbone is a trained classifier that lacks a class of the data.
         class_weights: weight the loss of each picture by N / (classes * images of its class).
         logit_adjustment: tau; training adds tau * log(share of the class) to the logits, so that rare classes are
             answered more often (Menon et al. 2021, arXiv:2007.07314); 1 aims at balanced accuracy, 0 turns it off.

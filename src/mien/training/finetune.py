@@ -115,9 +115,7 @@ def prepared(
         check_cut(config, backbone, faces)
         faces = prepare_faces(faces, config)
         require_classes(faces)
-        if config.linear_probe is None:
-            lacks_a_class = bool(backbone.names) and not has_every_class(backbone.names, faces.names)
-            config = replace(config, linear_probe=lacks_a_class)
+        config = with_probe(config, backbone, faces.names)
         config = fit_batch(config, faces, accelerator.num_processes)
         saved = None if dry else open_run(config, faces.fingerprint, resume)
     teachers = load_teachers(config.teacher, faces.names, accelerator.device, saved)
@@ -278,6 +276,22 @@ def with_backbone_defaults(config: TrainConfig, backbone: Backbone, resume: bool
     return replace(config, freeze=freeze, reading_crop=crop, linear_probe=probe).resolved()
 
 
+def with_probe(config: TrainConfig, backbone: Backbone, names: Sequence[str]) -> TrainConfig:
+    """Fills in whether the rows of new classes are fitted first, which depends on the classes of the data.
+
+    Raises:
+        MienError: they shall be, and there are none.
+    """
+    knows_all = has_every_class(backbone.names, names)
+    if config.linear_probe and knows_all:
+        raise MienError(
+            f"linear_probe: got true, but {backbone.name} knows all classes of the data ({', '.join(names)}), whose "
+            "rows of the head stay; leave it out"
+        )
+    probe = bool(backbone.names) and not knows_all if config.linear_probe is None else config.linear_probe
+    return replace(config, linear_probe=probe)
+
+
 class FineTuning(Loop[TrainConfig, Network]):
     """Fine-tuning. Epochs with the same frozen units make a stage, which has an optimizer of its own.
 
@@ -390,7 +404,7 @@ class FineTuning(Loop[TrainConfig, Network]):
             if self.backbone.names and is_first:
                 say(rows_line(self.backbone.names, self.faces.names))
             if self.config.linear_probe and is_first:
-                say("head: fitted to the training pictures before the first epoch, all else unchanged (linear probe)")
+                say("head: rows of new classes fitted to the training pictures before the first epoch (linear probe)")
         self.schedule = build_schedule(self.optimizer, self.config, self.steps, self.budget)
         restore_moments(self.network, self.optimizer, self.moments)
         self.accelerator.free_memory()  # the wrapper of the last stage, which holds a copy of the gradients

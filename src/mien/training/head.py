@@ -23,10 +23,10 @@ from mien.training.validation import cut_folds
 
 PENALTIES: tuple[float, ...] = (1000, 300, 100, 30, 10, 3)
 """Penalties to choose from. The loss is the sum of the pictures' cross-entropies and half the penalty times the squared
-change of the weights, on inputs of unit variance."""
+weights and biases, on inputs of unit variance."""
 
-PENALTY = 100.0
-"""Taken if a class has too few pictures to choose; at most 1.4 points below the best in LOG.md, "The head first"."""
+PENALTY = 30.0
+"""Taken if a class has too few pictures to choose; cross-validation chose 3 to 100 with ten of each (LOG.md)."""
 
 FOLDS = 5
 MOST_PICTURES = 10_000
@@ -35,28 +35,26 @@ MOST_PICTURES = 10_000
 
 @torch.no_grad()
 def fit_head(classifier: Classifier, train: FaceSet, known: Sequence[str], seed: int) -> None:
-    """Fits the head in place: multinomial logistic regression on its inputs, pulled towards the rows of known classes.
+    """Fits the rows of new classes in place: logistic regression on the head's inputs, in which known rows stay.
 
-    Rows of other classes are pulled towards 0. Each picture counts as it is and mirrored. The penalty is that of
-    ``PENALTIES`` with the lowest cross-entropy in cross-validation, in which near-identical pictures share a fold.
+    Each picture counts as it is and mirrored. The penalty is that of ``PENALTIES`` with the lowest cross-entropy in
+    cross-validation, in which near-identical pictures share a fold.
 
     Args:
-        classifier: with rows from ``mien.model.networks.carry_rows``; only its heads change.
+        classifier: with rows from ``mien.model.networks.carry_rows``; only rows of new classes change.
         train: faces to fit to, with the classes of the classifier.
-        known: classes of the backbone, whose rows the head has kept.
+        known: classes of the backbone, whose rows the head has kept: all pictures of a large set taught them, and a
+            few other ones would spoil them (LOG.md, "The head first").
         seed: of the folds, and of the pictures that are drawn.
     """
     if len(train) > MOST_PICTURES:
         train = train.select(np.sort(np.random.default_rng(seed).permutation(len(train))[:MOST_PICTURES]))
     folds = _folds(train, seed)
-    are_new = [not has_every_class(known, [name]) for name in classifier.names]
+    new = [index for index, name in enumerate(classifier.names) if not has_every_class(known, [name])]
     for layer in heads(classifier.network):
-        for parameter in layer.parameters():
-            parameter[are_new] = 0
-        regression = _Regression(_inputs(classifier, layer, train.images), train.labels, layer)
+        regression = _Regression(_inputs(classifier, layer, train.images), train.labels, layer, new)
         penalty = PENALTY if folds is None else regression.best_penalty(folds)
-        regression.fit(np.arange(len(train)), penalty)
-        regression.write(layer)
+        regression.write(layer, regression.fit(np.arange(len(train)), penalty))
 
 
 def _folds(train: FaceSet, seed: int) -> np.ndarray | None:
@@ -83,64 +81,69 @@ def _inputs(classifier: Classifier, layer: nn.Linear | nn.Conv2d, images: np.nda
 
 
 class _Regression:
-    """Logistic regression that begins with the weights of a layer.
+    """Logistic regression of some rows of a layer, which start at 0.
 
     Args:
         inputs: float64 [N, 2, width], two views of each picture.
         labels: int64 [N].
-        layer: whose weights it begins with.
+        layer: whose other rows stay.
+        rows: those to fit.
     """
 
-    def __init__(self, inputs: np.ndarray, labels: np.ndarray, layer: nn.Linear | nn.Conv2d) -> None:
+    def __init__(
+        self, inputs: np.ndarray, labels: np.ndarray, layer: nn.Linear | nn.Conv2d, rows: Sequence[int]
+    ) -> None:
         weight = layer.weight.flatten(1).double().cpu().numpy()
-        self.has_bias = layer.bias is not None
-        self.mean = inputs.mean((0, 1)) if self.has_bias else np.zeros(inputs.shape[-1])
-        centred = inputs - self.mean
-        self.scale = float(np.sqrt((centred**2).mean())) or 1.0
-        self.inputs, self.labels = centred / self.scale, labels
-        self.offsets = inputs @ weight.T + (0 if layer.bias is None else layer.bias.double().cpu().numpy())
-        self.change = np.zeros((len(weight), weight.shape[1] + 1))  # of the weights and, in the last column, the bias
+        bias = np.zeros(len(weight)) if layer.bias is None else layer.bias.double().cpu().numpy()
+        self.rows, self.labels = list(rows), labels
+        self.offsets = inputs @ weight.T + bias
+        self.offsets[..., self.rows] = 0
+        self.mean = np.zeros(inputs.shape[-1]) if layer.bias is None else inputs.mean((0, 1))
+        self.scale = float(np.sqrt(((inputs - self.mean) ** 2).mean())) or 1.0
+        # The bias is the weight of a further input.
+        further = np.full((*inputs.shape[:2], 1), float(layer.bias is not None))
+        self.inputs = np.concatenate([(inputs - self.mean) / self.scale, further], axis=-1)
 
     def best_penalty(self, folds: np.ndarray) -> float:
         """The penalty with the lowest cross-entropy on pictures of other folds."""
         losses = np.zeros(len(PENALTIES))
         for number in range(folds.max() + 1):
-            held_back = np.flatnonzero(folds == number)
-            self.change[:] = 0
+            held_back, weights = np.flatnonzero(folds == number), None
             for index, penalty in enumerate(PENALTIES):  # from the strongest on, each fit begins with the former one
-                self.fit(np.flatnonzero(folds != number), penalty)
-                likelihoods = _log_probabilities(self.offsets[held_back], self.inputs[held_back], self.change)
+                weights = self.fit(np.flatnonzero(folds != number), penalty, weights)
+                likelihoods = self._log_probabilities(held_back, weights)
                 losses[index] -= likelihoods[np.arange(len(held_back)), :, self.labels[held_back]].sum()
-        self.change[:] = 0
         return PENALTIES[int(losses.argmin())]
 
-    def fit(self, rows: np.ndarray, penalty: float) -> None:
-        """Fits the change of the weights to some of the pictures, from where it is."""
+    def fit(self, pictures: np.ndarray, penalty: float, start: np.ndarray | None = None) -> np.ndarray:
+        """The weights of the rows, float64 [rows, width + 1], that fit some of the pictures."""
         from scipy.optimize import minimize
 
-        shape, inputs, labels = self.change.shape, self.inputs[rows], self.labels[rows]
-        offsets, targets = self.offsets[rows], np.eye(shape[0])[labels][:, None]
-        both_views = inputs.reshape(-1, inputs.shape[-1])
+        shape = (len(self.rows), self.inputs.shape[-1])
+        views = self.inputs[pictures].reshape(-1, shape[1])
+        targets = np.eye(self.offsets.shape[-1])[self.labels[pictures]][:, None]
 
         def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
-            change = flat.reshape(shape)
-            weights, likelihoods = change[:, :-1], _log_probabilities(offsets, inputs, change)
-            errors = (np.exp(likelihoods) - targets).reshape(len(both_views), -1) / 2
-            gradient = np.column_stack((errors.T @ both_views + penalty * weights, self.has_bias * errors.sum(0)))
+            weights = flat.reshape(shape)
+            likelihoods = self._log_probabilities(pictures, weights)
+            errors = (np.exp(likelihoods) - targets)[..., self.rows].reshape(-1, shape[0]) / 2
+            gradient = errors.T @ views + penalty * weights
             return float(penalty / 2 * (weights**2).sum() - (likelihoods * targets).sum() / 2), gradient.ravel()
 
-        self.change = minimize(loss, self.change.ravel(), jac=True, method="L-BFGS-B").x.reshape(shape)
+        first = np.zeros(shape) if start is None else start
+        return np.asarray(minimize(loss, first.ravel(), jac=True, method="L-BFGS-B").x.reshape(shape))
 
-    def write(self, layer: nn.Linear | nn.Conv2d) -> None:
-        """Adds the change to a layer's weights, on its inputs as they are."""
-        weights = self.change[:, :-1] / self.scale
-        layer.weight.add_(torch.from_numpy(weights).view_as(layer.weight).to(layer.weight))
+    def write(self, layer: nn.Linear | nn.Conv2d, weights: np.ndarray) -> None:
+        """Writes fitted weights into the rows of the layer, for its inputs as they are."""
+        weight, bias = weights[:, :-1] / self.scale, weights[:, -1]
+        layer.weight[self.rows] = torch.from_numpy(weight).view_as(layer.weight[self.rows]).to(layer.weight)
         if layer.bias is not None:
-            layer.bias.add_(torch.from_numpy(self.change[:, -1] - weights @ self.mean).to(layer.bias))
+            layer.bias[self.rows] = torch.from_numpy(bias - weight @ self.mean).to(layer.bias)
 
+    def _log_probabilities(self, pictures: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """float64 [pictures, 2, classes]."""
+        from scipy.special import log_softmax
 
-def _log_probabilities(offsets: np.ndarray, inputs: np.ndarray, change: np.ndarray) -> np.ndarray:
-    """float64 [N, 2, classes], of logits [N, 2, classes] to which changed weights, [classes, width + 1], add."""
-    from scipy.special import log_softmax
-
-    return np.asarray(log_softmax(offsets + inputs @ change[:, :-1].T + change[:, -1], axis=-1))
+        logits = self.offsets[pictures]
+        logits[..., self.rows] += self.inputs[pictures] @ weights.T
+        return np.asarray(log_softmax(logits, axis=-1))
