@@ -225,7 +225,7 @@ class TestStart:
         assert ("before training  validation: accuracy 100.00%" in output.out) == (linear_probe is not False)
         assert ("head: rows of new classes fitted" in output.err) == (linear_probe is not False)
         settings = json.loads((tmp_path / "run" / "meta.json").read_text())["config"]
-        assert settings["linear_probe"] is (linear_probe is not False)
+        assert settings["linear_probe"] is linear_probe
 
     def test_nothing_to_fit_is_said(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         classifier(tmp_path / "model", "nano")

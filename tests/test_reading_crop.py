@@ -326,7 +326,7 @@ class TestTraining:
         for _ in range(2):  # once as it was saved before, once as it is saved now
             train(self.small(out), resume=True)
             assert Classifier.load(out / "model").preprocessing.face_size == 48
-            assert states.saved_setting(out, "reading_crop") == 1.0
+            assert states.saved_reading_crop(out) == 1.0
         with pytest.raises(MienError, match=r"reading_crop: 1\.0 -> 0\.9"):
             train(self.small(out, reading_crop=0.9), resume=True)
 
@@ -339,9 +339,9 @@ class TestTraining:
             assert Classifier.load(tmp_path / name / "model").preprocessing.face_size == round(48 / expected)
 
     def test_no_state_says_nothing(self, tmp_path: Path) -> None:
-        assert states.saved_setting(tmp_path, "reading_crop") is None
+        assert states.saved_reading_crop(tmp_path) is None
         (tmp_path / "state.safetensors").write_bytes(b"damaged")
-        assert states.saved_setting(tmp_path, "reading_crop") is None
+        assert states.saved_reading_crop(tmp_path) is None
 
     def test_old_settings_stand_for_no_crop(self) -> None:
         config = TrainConfig(data="", out="").resolved()

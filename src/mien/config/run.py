@@ -48,7 +48,7 @@ TRACKERS: dict[str, str] = {
 }
 """The packages of the trackers, and the command that installs each."""
 
-BEFORE: dict[str, Any] = {"reading_crop": 1.0, "linear_probe": False}
+BEFORE: dict[str, Any] = {"reading_crop": 1.0}
 """Values in runs from before there was the setting, if that is not its default."""
 
 

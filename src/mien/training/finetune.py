@@ -31,7 +31,7 @@ from mien.model.places import is_hub_backbone, model_folder
 from mien.model.preprocessing import Preprocessing
 from mien.model.vit import build
 from mien.training.augment import resampled
-from mien.training.folder import Parts, Saved, saved_setting, write_config
+from mien.training.folder import Parts, Saved, saved_reading_crop, write_config
 from mien.training.head import fit_head
 from mien.training.history import choice_line, epoch_line, write_curves
 from mien.training.loop import Loop
@@ -115,7 +115,6 @@ def prepared(
         check_cut(config, backbone, faces)
         faces = prepare_faces(faces, config)
         require_classes(faces)
-        config = with_probe(config, backbone, faces.names)
         config = fit_batch(config, faces, accelerator.num_processes)
         saved = None if dry else open_run(config, faces.fingerprint, resume)
     teachers = load_teachers(config.teacher, faces.names, accelerator.device, saved)
@@ -136,9 +135,12 @@ def prepared(
         )
     classifier = Classifier(lay_out(network.to(accelerator.device)), preprocessing, faces.names)
     check_start_share(config, backbone, faces.names)
-    if config.linear_probe and saved is None and not dry:
+    fits_first = fits_head(config, backbone, faces.names)
+    if fits_first and saved is None and not dry:
         fit_head(classifier, faces.part("train"), backbone.names, config.seed)
-    tuning = FineTuning(config, classifier, faces, accelerator, saved, command, teachers, backbone, stored)
+    tuning = FineTuning(
+        config, classifier, faces, accelerator, saved, command, teachers, backbone, stored, fits_first=fits_first
+    )
     if on_main() and not dry and not resume:  # after all that can refuse the run, which then leaves nothing behind
         write_config(Path(config.out), config_as_typed)
     return tuning
@@ -264,20 +266,24 @@ def build_network(config: TrainConfig, faces: FaceSet | None) -> tuple[Network, 
 
 
 def with_backbone_defaults(config: TrainConfig, backbone: Backbone, resume: bool) -> TrainConfig:
-    """Fills in the defaults that do not depend on the data; some are those of the backbone, or of the saved run."""
-    freeze, crop, probe = config.freeze, config.reading_crop, config.linear_probe
+    """Fills in every default, also those that depend on the backbone or, when resuming, on the saved run."""
+    freeze, crop = config.freeze, config.reading_crop
     if freeze.blocks is None and backbone.is_timm_classifier:
         freeze = replace(freeze, blocks=0)
-    if resume:
-        crop = saved_setting(Path(config.out), "reading_crop") if crop is None else crop
-        probe = saved_setting(Path(config.out), "linear_probe") if probe is None else probe
+    if crop is None and resume:
+        crop = saved_reading_crop(Path(config.out))
     if crop is None:
         crop = backbone.crop
-    return replace(config, freeze=freeze, reading_crop=crop, linear_probe=probe).resolved()
+    return replace(config, freeze=freeze, reading_crop=crop).resolved()
 
 
-def with_probe(config: TrainConfig, backbone: Backbone, names: Sequence[str]) -> TrainConfig:
-    """Fills in whether the rows of new classes are fitted first, which depends on the classes of the data.
+def fits_head(config: TrainConfig, backbone: Backbone, names: Sequence[str]) -> bool:
+    """Whether the rows of new classes are fitted first, given or by default.
+
+    Args:
+        config: see ``TrainConfig``.
+        backbone: of the run.
+        names: the classes of the data.
 
     Raises:
         MienError: they shall be, and there are none.
@@ -288,8 +294,7 @@ def with_probe(config: TrainConfig, backbone: Backbone, names: Sequence[str]) ->
             f"linear_probe: got true, but {backbone.name} knows all classes of the data ({', '.join(names)}), whose "
             "rows of the head stay; leave it out"
         )
-    probe = bool(backbone.names) and not knows_all if config.linear_probe is None else config.linear_probe
-    return replace(config, linear_probe=probe)
+    return bool(backbone.names) and not knows_all if config.linear_probe is None else config.linear_probe
 
 
 class FineTuning(Loop[TrainConfig, Network]):
@@ -305,6 +310,7 @@ class FineTuning(Loop[TrainConfig, Network]):
         teachers: classifiers to distil from, on the device.
         backbone: what the classifier began with; by default, what ``config.backbone`` names.
         stored: answers for the training faces to learn from, or None.
+        fits_first: whether the head has been fitted to the training faces, so that the start counts as epoch 0.
     """
 
     def __init__(
@@ -318,10 +324,12 @@ class FineTuning(Loop[TrainConfig, Network]):
         teachers: Sequence[Teacher] = (),
         backbone: Backbone | None = None,
         stored: StoredAnswers | None = None,
+        *,
+        fits_first: bool = False,
     ) -> None:
         preprocessing, channels = classifier.preprocessing, num_channels(classifier.network)
         super().__init__(config, classifier.network, preprocessing, channels, faces, accelerator, saved, command)
-        self.classifier, self.teachers, self.stored = classifier, teachers, stored
+        self.classifier, self.teachers, self.stored, self.fits_first = classifier, teachers, stored, fits_first
         self.backbone = backbone or Backbone(config.backbone)
         self.learnt_before = self.backbone.learnt_before(faces)
         self.labels = torch.from_numpy(self.train_set.labels).to(accelerator.device)
@@ -403,7 +411,7 @@ class FineTuning(Loop[TrainConfig, Network]):
             say(table(self.network, self.optimizer.param_groups))
             if self.backbone.names and is_first:
                 say(rows_line(self.backbone.names, self.faces.names))
-            if self.config.linear_probe and is_first:
+            if self.fits_first and is_first:
                 say("head: rows of new classes fitted to the training pictures before the first epoch (linear probe)")
         self.schedule = build_schedule(self.optimizer, self.config, self.steps, self.budget)
         restore_moments(self.network, self.optimizer, self.moments)
@@ -418,7 +426,7 @@ class FineTuning(Loop[TrainConfig, Network]):
     @property
     def reads_at_the_start(self) -> bool:
         """Whether the head has learnt every class of the data: from the backbone, or by a linear probe."""
-        return bool(self.config.linear_probe) or has_every_class(self.backbone.names, self.faces.names)
+        return self.fits_first or has_every_class(self.backbone.names, self.faces.names)
 
     def evaluate_start(self) -> None:
         """Scores the classifier and saves it as epoch 0, the best until one beats it by ``LEAST_GAIN``."""

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mien.config import WITHOUT_EFFECT_ON_WEIGHTS, RunConfig, differences, flat, to_dict
-from mien.config.run import BEFORE
 from mien.errors import MienError, first_line
 from mien.files import atomic_file, write_text
 
@@ -157,13 +156,13 @@ class Saved:
         return {name.removeprefix(f"{prefix}/"): t for name, t in self.tensors.items() if name.startswith(f"{prefix}/")}
 
 
-def saved_setting(out: Path, name: str) -> Any:
-    """A setting of the saved run in a folder, as done before there was the setting (``BEFORE``) if it lacks it.
+def saved_reading_crop(out: Path) -> float | None:
+    """The reading crop of the saved run in a folder; 1 if it began before this setting existed.
 
     None if there is no state or it is damaged, which ``load_state`` reports later.
     """
     try:
-        return type(BEFORE[name])(_header(out)["config"].get(name, BEFORE[name]))
+        return float(_header(out)["config"].get("reading_crop", 1.0))
     except (OSError, struct.error, KeyError, TypeError, AttributeError, ValueError, RecursionError):
         return None
 
