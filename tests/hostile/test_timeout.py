@@ -173,9 +173,15 @@ class TestPredict:
             options += ["--annotate", out, "--video-out", out / "boxes.mp4", "--timeline", out / "t.png"]
             assert mien("predict", tmp_path, "--detector", "none", "--json", "--batch-size", 1, *options) == 0
             files = {entry.name: entry.read_bytes() for entry in out.iterdir()}
-            outputs.append((capsys.readouterr().out, files))
+            # x264 chooses other bits for the same pictures in about one of a hundred runs on a busy machine (LOG.md).
+            boxes = [(frame.time_s, np.asarray(frame.pixels, float)) for frame in frames(out / "boxes.mp4")]
+            del files["boxes.mp4"]
+            outputs.append((capsys.readouterr().out, files, boxes))
         assert outputs[0][0] == outputs[1][0] and len(outputs[0][0].splitlines()) == 14
-        assert outputs[0][1] == outputs[1][1] and len(outputs[0][1]) == 5
+        assert outputs[0][1] == outputs[1][1] and len(outputs[0][1]) == 4
+        assert len(outputs[0][2]) == len(outputs[1][2]) == 12
+        for (first_s, first), (second_s, second) in zip(outputs[0][2], outputs[1][2], strict=True):
+            assert first_s == second_s and np.abs(first - second).mean() < 4, "of 255"
 
     @pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "x", "1e9"])
     def test_values(self, value: str) -> None:
