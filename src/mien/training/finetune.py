@@ -27,12 +27,12 @@ from mien.model.backbone import Backbone
 from mien.model.classifier import Classifier
 from mien.model.freezing import check_freezing, freeze, frozen_for_good, frozen_units, table, training_mode
 from mien.model.networks import Network, lay_out, num_channels, rows_line
-from mien.model.places import is_hub_backbone, model_folder
+from mien.model.places import is_hub_backbone
 from mien.model.preprocessing import Preprocessing
 from mien.model.vit import build
 from mien.training.augment import resampled
 from mien.training.folder import Parts, Saved, saved_reading_crop, write_config
-from mien.training.head import fit_head
+from mien.training.head import fit_head, fits_head
 from mien.training.history import choice_line, epoch_line, write_curves
 from mien.training.loop import Loop
 from mien.training.objective import Objective, StoredAnswers, check_targets, read_answers
@@ -47,7 +47,7 @@ from mien.training.run import (
 )
 from mien.training.step import Pass
 from mien.training.teachers import Hints, Teacher, load_teachers, teacher_state
-from mien.training.validation import LEAST_GAIN, Validator, calibrate_model, score_of, unseen_by
+from mien.training.validation import LEAST_GAIN, Validator, calibrate_model, check_cut, score_of, unseen_by
 
 
 @holds_out
@@ -200,33 +200,6 @@ def check_batch(network: nn.Module, count: int) -> None:
         )
 
 
-def check_cut(config: TrainConfig, backbone: Backbone, faces: FaceSet) -> None:
-    """Checks that neither backbone nor teachers have learnt from the pictures that are cut off for validation.
-
-    A teacher hands on little of what it knows about single pictures, so a warning is enough there.
-
-    Raises:
-        MienError: the backbone, or one that it began with, was trained on this data and cut off others.
-    """
-    seed, fraction = config.seed, config.validation_fraction
-    for name, start in [("", backbone), *((name, Backbone(str(model_folder(name)))) for name in config.teacher)]:
-        cut = start.other_cut(faces, seed, fraction)
-        if cut is None:
-            continue
-        learnt = f"has learnt from this data with {cut[0]} and {cut[1]}, so that"
-        remedy = f"give --seed {cut[0]} --validation-fraction {cut[1]}, or data with a val/ folder"
-        if not name:
-            raise MienError(
-                f"seed, validation_fraction: got {seed} and {fraction}, but {start.name} {learnt} the validation "
-                f"pictures would be among those it knows; {remedy}"
-            )
-        if on_main():
-            warn(
-                f"--teacher {name}: {learnt} it knows validation pictures of this run ({seed} and {fraction}), whose "
-                f"scores may be too high; {remedy}"
-            )
-
-
 def check_start_share(config: TrainConfig, backbone: Backbone, names: Sequence[str] = ()) -> None:
     """Checks that the weights before training, if they are mixed in at the end, can answer.
 
@@ -275,26 +248,6 @@ def with_backbone_defaults(config: TrainConfig, backbone: Backbone, resume: bool
     if crop is None:
         crop = backbone.crop
     return replace(config, freeze=freeze, reading_crop=crop).resolved()
-
-
-def fits_head(config: TrainConfig, backbone: Backbone, names: Sequence[str]) -> bool:
-    """Whether the rows of new classes are fitted first, given or by default.
-
-    Args:
-        config: see ``TrainConfig``.
-        backbone: of the run.
-        names: the classes of the data.
-
-    Raises:
-        MienError: they shall be, and there are none.
-    """
-    knows_all = has_every_class(backbone.names, names)
-    if config.linear_probe and knows_all:
-        raise MienError(
-            f"linear_probe: got true, but {backbone.name} knows all classes of the data ({', '.join(names)}), whose "
-            "rows of the head stay; leave it out"
-        )
-    return bool(backbone.names) and not knows_all if config.linear_probe is None else config.linear_probe
 
 
 class FineTuning(Loop[TrainConfig, Network]):

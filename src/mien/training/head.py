@@ -13,10 +13,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from mien.config import TrainConfig
 from mien.data.faces import FaceSet
 from mien.data.twins import groups
 from mien.errors import MienError
 from mien.labels import has_every_class
+from mien.model.backbone import Backbone
 from mien.model.classifier import Classifier
 from mien.model.networks import heads
 from mien.training.validation import cut_folds
@@ -31,6 +33,26 @@ PENALTY = 30.0
 FOLDS = 5
 MOST_PICTURES = 10_000
 """Most pictures that the head is fitted to, drawn from larger sets."""
+
+
+def fits_head(config: TrainConfig, backbone: Backbone, names: Sequence[str]) -> bool:
+    """Whether the rows of new classes are fitted first, given or by default.
+
+    Args:
+        config: see ``TrainConfig``.
+        backbone: of the run.
+        names: the classes of the data.
+
+    Raises:
+        MienError: they shall be, and there are none.
+    """
+    knows_all = has_every_class(backbone.names, names)
+    if config.linear_probe and knows_all:
+        raise MienError(
+            f"linear_probe: got true, but {backbone.name} knows all classes of the data ({', '.join(names)}), whose "
+            "rows of the head stay; leave it out"
+        )
+    return bool(backbone.names) and not knows_all if config.linear_probe is None else config.linear_probe
 
 
 @torch.no_grad()

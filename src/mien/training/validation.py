@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast
 from torch.nn import functional as F
 
+from mien.config import TrainConfig
 from mien.data.clean import Sketches, twins_in_training
 from mien.data.faces import FaceSet
 from mien.data.twins import groups, has_twin
@@ -24,8 +25,10 @@ from mien.evaluation.calibration import LEAST_FOR_TEMPERATURE, LEAST_FOR_THRESHO
 from mien.evaluation.metrics import accuracy_and_macro_f1, balanced_accuracy
 from mien.files import write_json
 from mien.log import warn
+from mien.model.backbone import Backbone
 from mien.model.classifier import Classifier
 from mien.model.networks import Network, scale_head, shift_head
+from mien.model.places import model_folder
 from mien.training.folder import Progress
 from mien.training.run import gather_rows, on_main
 
@@ -59,6 +62,33 @@ def unseen_by(before: Sequence[tuple[dict[str, Any], Sketches | None]], validati
     if on_main():
         warn(f"{share}; {'scores will be too high, give others' if seen.all() else 'the others choose the epoch'}")
     return validation if seen.all() else validation.select(~seen)
+
+
+def check_cut(config: TrainConfig, backbone: Backbone, faces: FaceSet) -> None:
+    """Checks that neither backbone nor teachers have learnt from the pictures that are cut off for validation.
+
+    A teacher hands on little of what it knows about single pictures, so a warning is enough there.
+
+    Raises:
+        MienError: the backbone, or one that it began with, was trained on this data and cut off others.
+    """
+    seed, fraction = config.seed, config.validation_fraction
+    for name, start in [("", backbone), *((name, Backbone(str(model_folder(name)))) for name in config.teacher)]:
+        cut = start.other_cut(faces, seed, fraction)
+        if cut is None:
+            continue
+        learnt = f"has learnt from this data with {cut[0]} and {cut[1]}, so that"
+        remedy = f"give --seed {cut[0]} --validation-fraction {cut[1]}, or data with a val/ folder"
+        if not name:
+            raise MienError(
+                f"seed, validation_fraction: got {seed} and {fraction}, but {start.name} {learnt} the validation "
+                f"pictures would be among those it knows; {remedy}"
+            )
+        if on_main():
+            warn(
+                f"--teacher {name}: {learnt} it knows validation pictures of this run ({seed} and {fraction}), whose "
+                f"scores may be too high; {remedy}"
+            )
 
 
 def cut_folds(
