@@ -65,6 +65,13 @@ def gone_on(folder: Path, names: tuple[str, ...]) -> Classifier:
     return Classifier.load(folder.parent / "next")
 
 
+def with_a_new_class(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder with a classifier, and data of which it knows calm."""
+    classifier(folder, "nano")
+    faces = synthetic_faces({"train": 24, "validation": 8}, names=("calm", "new"))
+    monkeypatch.setattr(finetune, "read_faces", lambda source: faces)
+
+
 class TestHead:
     @pytest.mark.parametrize(("backbone", "arguments"), [("nano", None), *TIMM])
     @pytest.mark.parametrize(
@@ -217,9 +224,7 @@ class TestStart:
         monkeypatch: pytest.MonkeyPatch,
         capsys: pytest.CaptureFixture[str],
     ) -> None:
-        classifier(tmp_path / "model", "nano")
-        faces = synthetic_faces({"train": 24, "validation": 8}, names=("calm", "new"))
-        monkeypatch.setattr(finetune, "read_faces", lambda source: faces)
+        with_a_new_class(tmp_path / "model", monkeypatch)
         train(small(tmp_path / "run", tmp_path / "model", epochs=1, linear_probe=linear_probe))
         output = capsys.readouterr()
         assert ("before training  validation: accuracy 100.00%" in output.out) == (linear_probe is not False)
@@ -238,9 +243,7 @@ class TestStart:
     def test_a_run_from_before_the_linear_probe_goes_on_without(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        classifier(tmp_path / "model", "nano")
-        faces = synthetic_faces({"train": 24, "validation": 8}, names=("calm", "new"))
-        monkeypatch.setattr(finetune, "read_faces", lambda source: faces)
+        with_a_new_class(tmp_path / "model", monkeypatch)
         whole, older = (small(tmp_path / name, tmp_path / "model", linear_probe=False) for name in ("whole", "older"))
         train(whole)
         with monkeypatch.context() as patch:
@@ -258,9 +261,7 @@ class TestStart:
     def test_a_run_with_a_linear_probe_resumes_bit_for_bit(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        classifier(tmp_path / "model", "nano")
-        faces = synthetic_faces({"train": 24, "validation": 8}, names=("calm", "new"))
-        monkeypatch.setattr(finetune, "read_faces", lambda source: faces)
+        with_a_new_class(tmp_path / "model", monkeypatch)
         whole, stopped = (small(tmp_path / name, tmp_path / "model") for name in ("whole", "stopped"))
         train(whole)
         with monkeypatch.context() as patch:

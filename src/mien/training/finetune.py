@@ -135,12 +135,9 @@ def prepared(
         )
     classifier = Classifier(lay_out(network.to(accelerator.device)), preprocessing, faces.names)
     check_start_share(config, backbone, faces.names)
-    fits_first = fits_head(config, backbone, faces.names)
-    if fits_first and saved is None and not dry:
+    if fits_head(config, backbone, faces.names) and saved is None and not dry:
         fit_head(classifier, faces.part("train"), backbone.names, config.seed)
-    tuning = FineTuning(
-        config, classifier, faces, accelerator, saved, command, teachers, backbone, stored, fits_first=fits_first
-    )
+    tuning = FineTuning(config, classifier, faces, accelerator, saved, command, teachers, backbone, stored)
     if on_main() and not dry and not resume:  # after all that can refuse the run, which then leaves nothing behind
         write_config(Path(config.out), config_as_typed)
     return tuning
@@ -263,7 +260,6 @@ class FineTuning(Loop[TrainConfig, Network]):
         teachers: classifiers to distil from, on the device.
         backbone: what the classifier began with; by default, what ``config.backbone`` names.
         stored: answers for the training faces to learn from, or None.
-        fits_first: whether the head has been fitted to the training faces, so that the start counts as epoch 0.
     """
 
     def __init__(
@@ -277,12 +273,10 @@ class FineTuning(Loop[TrainConfig, Network]):
         teachers: Sequence[Teacher] = (),
         backbone: Backbone | None = None,
         stored: StoredAnswers | None = None,
-        *,
-        fits_first: bool = False,
     ) -> None:
         preprocessing, channels = classifier.preprocessing, num_channels(classifier.network)
         super().__init__(config, classifier.network, preprocessing, channels, faces, accelerator, saved, command)
-        self.classifier, self.teachers, self.stored, self.fits_first = classifier, teachers, stored, fits_first
+        self.classifier, self.teachers, self.stored = classifier, teachers, stored
         self.backbone = backbone or Backbone(config.backbone)
         self.learnt_before = self.backbone.learnt_before(faces)
         self.labels = torch.from_numpy(self.train_set.labels).to(accelerator.device)
@@ -364,7 +358,7 @@ class FineTuning(Loop[TrainConfig, Network]):
             say(table(self.network, self.optimizer.param_groups))
             if self.backbone.names and is_first:
                 say(rows_line(self.backbone.names, self.faces.names))
-            if self.fits_first and is_first:
+            if is_first and fits_head(self.config, self.backbone, self.faces.names):
                 say("head: rows of new classes fitted to the training pictures before the first epoch (linear probe)")
         self.schedule = build_schedule(self.optimizer, self.config, self.steps, self.budget)
         restore_moments(self.network, self.optimizer, self.moments)
@@ -379,7 +373,8 @@ class FineTuning(Loop[TrainConfig, Network]):
     @property
     def reads_at_the_start(self) -> bool:
         """Whether the head has learnt every class of the data: from the backbone, or by a linear probe."""
-        return self.fits_first or has_every_class(self.backbone.names, self.faces.names)
+        names = self.faces.names
+        return fits_head(self.config, self.backbone, names) or has_every_class(self.backbone.names, names)
 
     def evaluate_start(self) -> None:
         """Scores the classifier and saves it as epoch 0, the best until one beats it by ``LEAST_GAIN``."""

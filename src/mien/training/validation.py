@@ -73,22 +73,27 @@ def check_cut(config: TrainConfig, backbone: Backbone, faces: FaceSet) -> None:
         MienError: the backbone, or one that it began with, was trained on this data and cut off others.
     """
     seed, fraction = config.seed, config.validation_fraction
-    for name, start in [("", backbone), *((name, Backbone(str(model_folder(name)))) for name in config.teacher)]:
-        cut = start.other_cut(faces, seed, fraction)
-        if cut is None:
-            continue
-        learnt = f"has learnt from this data with {cut[0]} and {cut[1]}, so that"
-        remedy = f"give --seed {cut[0]} --validation-fraction {cut[1]}, or data with a val/ folder"
-        if not name:
-            raise MienError(
-                f"seed, validation_fraction: got {seed} and {fraction}, but {start.name} {learnt} the validation "
-                f"pictures would be among those it knows; {remedy}"
-            )
-        if on_main():
+    cut = backbone.other_cut(faces, seed, fraction)
+    if cut is not None:
+        raise MienError(
+            f"seed, validation_fraction: got {seed} and {fraction}, but {backbone.name} {_learnt(cut)} the validation "
+            f"pictures would be among those it knows; {_same(cut)}"
+        )
+    for name in config.teacher if on_main() else ():
+        cut = Backbone(str(model_folder(name))).other_cut(faces, seed, fraction)
+        if cut is not None:
             warn(
-                f"--teacher {name}: {learnt} it knows validation pictures of this run ({seed} and {fraction}), whose "
-                f"scores may be too high; {remedy}"
+                f"--teacher {name}: {_learnt(cut)} it knows validation pictures of this run ({seed} and {fraction}), "
+                f"whose scores may be too high; {_same(cut)}"
             )
+
+
+def _learnt(cut: tuple[Any, Any]) -> str:
+    return f"has learnt from this data with {cut[0]} and {cut[1]}, so that"
+
+
+def _same(cut: tuple[Any, Any]) -> str:
+    return f"give --seed {cut[0]} --validation-fraction {cut[1]}, or data with a val/ folder"
 
 
 def cut_folds(
