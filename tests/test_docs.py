@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 WITH_COMMANDS = [*PAGES, ROOT / "CONTRIBUTING.md"]
+WITH_LINKS = [*WITH_COMMANDS, ROOT / "SECURITY.md", ROOT / "CHANGELOG.md"]
 DATA_COMMANDS = ("inspect", "fetch", "draw", "crop")
 MOST_LINES = 160
 COMMON = ("--help", "--quiet", "--verbose", "--debug", "--version")
@@ -217,7 +218,7 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
-@pytest.mark.parametrize("page", [*WITH_COMMANDS, ROOT / "SECURITY.md"], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", WITH_LINKS, ids=lambda page: page.name)
 def test_relative_links_resolve(page: Path) -> None:
     broken_links = []
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
