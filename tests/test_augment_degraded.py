@@ -105,6 +105,18 @@ class TestViews:
         assert difference[still].max() < 1e-4 and difference[~still].min() > 0.05
         assert torch.allclose(views[~still], augmented(faces, table, **settings)[~still], atol=1e-6)
 
+    @pytest.mark.parametrize("colour", [False, True])
+    def test_an_undisturbed_view_is_moved_alone(self, colour: bool, faces: np.ndarray) -> None:
+        moving = {"crop_scale": 0.8, "rotation": 10.0, "shift": 0.06, "flip": 0.5, "brightness": 0.0, "contrast": 0.0}
+        disturbing = {"brightness": 0.2, "contrast": 0.3, "light": 0.2, "blur": 0.03, "noise": 0.1, "jpeg": 20}
+        images = torch.from_numpy(np.stack([faces, faces[::-1], faces], -1) if colour else faces)
+        table, channels = random_table(len(faces), 0, 1), 3 if colour else 1
+        config = AugmentConfig(**(moving | disturbing | {"erasing": 1.0}))
+        disturbed, undisturbed = Augment(config, PLAIN, channels, undisturbed=True)(images, table).chunk(2, dim=1)
+        assert torch.equal(disturbed, Augment(config, PLAIN, channels)(images, table))
+        assert torch.equal(undisturbed, Augment(AugmentConfig(**moving), PLAIN, channels)(images, table))
+        assert ((disturbed - undisturbed).abs().amax((1, 2, 3)) > 0.1).all()
+
 
 class TestBlur:
     @pytest.mark.parametrize("share", [0.005, 0.02, 0.06])

@@ -21,10 +21,11 @@ from mien.config import AugmentConfig, DistillConfig, FreezeConfig, TrainConfig
 from mien.data.faces import FaceSet
 from mien.errors import MienError
 from mien.model.classifier import Classifier
-from mien.model.networks import heads
+from mien.model.networks import heads, logits
 from mien.model.preprocessing import Preprocessing, tensor
 from mien.model.vit import build
-from mien.training import finetune, run
+from mien.training import finetune, objective, run
+from mien.training.augment import Augment
 from mien.training.finetune import FineTuning, train
 from mien.training.teachers import (
     Distillation,
@@ -240,8 +241,8 @@ class TestTraining:
         meta = json.loads((tmp_path / "run" / "model" / "meta.json").read_text())
         assert meta["teachers"] == [{"folder": str(teacher), "sha256": loaded.sha256}] and len(loaded.sha256) == 64
         assert meta["config"]["distill"] == {
-            "weight": 0.3, "temperature": 4.0, "features": 0.0, "mirror": False, "split_batch": False,
-            "targets_weight": 0.3,
+            "weight": 0.3, "temperature": 4.0, "features": 0.0, "mirror": False, "undisturbed": False,
+            "split_batch": False, "targets_weight": 0.3,
         }  # fmt: skip
 
     def test_teachers_change_the_weights(self, faces: FaceSet, mae_folder: Path, tmp_path: Path) -> None:
@@ -255,11 +256,13 @@ class TestTraining:
         assert not torch.equal(weights_alone[key], weights_taught[key])
         assert torch.equal(weights_taught[key], weights_again[key])
 
+    @pytest.mark.parametrize("undisturbed", [False, True])
     def test_resumes_bit_for_bit_also_where_the_teacher_has_moved(
-        self, faces: FaceSet, mae_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, undisturbed: bool, faces: FaceSet, mae_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         teacher = write_teacher(tmp_path / "teacher")
-        options = {"checkpoint_seconds": 1e-6, "augment": AugmentConfig(mixup=0.2)}
+        augment, distill = AugmentConfig(mixup=0.2, noise=0.1), DistillConfig(undisturbed=undisturbed)
+        options = {"checkpoint_seconds": 1e-6, "augment": augment, "distill": distill}
         monkeypatch.setattr(run, "STEPS_BETWEEN_CHECKS", 1)
         train(small(tmp_path / "whole", mae_folder, teacher, **options))
         with monkeypatch.context() as patch:
@@ -271,6 +274,43 @@ class TestTraining:
         whole_state, stopped_state = (load_file(tmp_path / name / "state.safetensors") for name in ("whole", "stopped"))
         assert whole_state.keys() == stopped_state.keys()
         assert all(torch.equal(whole_state[name], stopped_state[name]) for name in whole_state)
+
+    def test_teachers_read_undisturbed_what_the_student_reads_disturbed(
+        self, faces: FaceSet, mae_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """By covered pictures alone, the student learns what only an uncovered face shows."""
+        teacher, seen, learnt = write_teacher(tmp_path / "teacher"), [], []
+        probabilities = Distillation.probabilities
+
+        def noting(self: Distillation, pixels: torch.Tensor) -> torch.Tensor:
+            seen.append(pixels.clone())
+            return probabilities(self, pixels)
+
+        def disturbed(self: Augment, planes: torch.Tensor, random: torch.Tensor) -> torch.Tensor:
+            return torch.zeros_like(planes)
+
+        def answered(network: torch.nn.Module, pixels: torch.Tensor) -> torch.Tensor:
+            learnt.append(pixels.clone())
+            return logits(network, pixels)
+
+        monkeypatch.setattr(Distillation, "probabilities", noting)
+        monkeypatch.setattr(Augment, "_degrade", disturbed)
+        monkeypatch.setattr(objective, "logits", answered)
+        config = small(tmp_path / "run", mae_folder, teacher, epochs=1, distill=DistillConfig(undisturbed=True))
+        train(replace(config, augment=AugmentConfig(mixup=0.4)))
+        assert len(seen) == len(learnt) == 4 and all(a.shape == b.shape for a, b in zip(seen, learnt, strict=True))
+        assert all(pixels.flatten(2).std(2).max() == 0 for pixels in learnt)
+        assert all(pixels.flatten(2).std(2).min() > 0.05 for pixels in seen)
+
+    def test_without_a_disturbance_that_changes_nothing(self, faces: FaceSet, mae_folder: Path, tmp_path: Path) -> None:
+        teacher = write_teacher(tmp_path / "teacher")
+        moving = AugmentConfig(brightness=0.0, contrast=0.0, mixup=0.4, cutmix=0.4)
+        options = {"epochs": 1, "augment": moving}
+        for undisturbed in (False, True):
+            out, distill = tmp_path / str(undisturbed), DistillConfig(undisturbed=undisturbed)
+            train(small(out, mae_folder, teacher, distill=distill, **options))
+        one, other = (load_file(tmp_path / name / "state.safetensors") for name in ("False", "True"))
+        assert all(torch.equal(one[name], other[name]) for name in one)
 
     def test_other_teachers_are_not_resumed_with(self, faces: FaceSet, mae_folder: Path, tmp_path: Path) -> None:
         teacher, other_teacher = (write_teacher(tmp_path / str(seed), seed=seed) for seed in (0, 1))

@@ -81,6 +81,9 @@ class DistillConfig:
             teachers that are CNNs, added to the loss; 0 turns it off (Romero et al. 2015, arXiv:1412.6550).
         mirror: teachers read every second picture mirrored. Over the epochs the student learns the average of their
             answers to a face and to its mirror image, which is better than either, in the time of one answer.
+        undisturbed: teachers read each view as it was before light, contrast, blur, noise, JPEG and erasing changed it
+            for the student, who so learns to answer a poor picture as a good one (Xie et al. 2020, arXiv:1911.04252,
+            section 2). Crop, rotation, mirroring and mixing are the same for both.
         split_batch: the pictures of a batch are divided among the teachers, each read by one of them, in place of
             each by all. Over the epochs the student learns the same average in the time of one teacher, with more
             noise in a step.
@@ -92,6 +95,7 @@ class DistillConfig:
     temperature: AboveZero = 2.0
     features: AtLeastZero = 0.0
     mirror: Switch = False
+    undisturbed: Switch = False
     split_batch: Switch = False
     targets_weight: Share = 0.3
 

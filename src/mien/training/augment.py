@@ -61,12 +61,16 @@ class Augment:
         config: the strength of each change.
         preprocessing: size and normalisation of the network's input.
         num_channels: 1 or 3, of the network's input.
+        undisturbed: return each view twice, the second as it was before it was relit, degraded and erased.
     """
 
-    def __init__(self, config: AugmentConfig, preprocessing: Preprocessing, num_channels: int) -> None:
+    def __init__(
+        self, config: AugmentConfig, preprocessing: Preprocessing, num_channels: int, *, undisturbed: bool = False
+    ) -> None:
         self.config = config
         self.preprocessing = preprocessing
         self.num_channels = num_channels
+        self.undisturbed = undisturbed
 
     def __call__(self, images: torch.Tensor, random: torch.Tensor) -> torch.Tensor:
         """Augments a batch.
@@ -76,14 +80,19 @@ class Augment:
             random: float32 [B, 21] in [0, 1), the rows of ``random_table`` for these images, on the same device.
 
         Returns:
-            float32 [B, num_channels, S, S], normalised.
+            float32 [B, num_channels, S, S], normalised; with ``undisturbed`` [B, 2 * num_channels, S, S], the
+            undisturbed views behind.
         """
         planes = self._reduced(images.unsqueeze(1) if images.ndim == 3 else images.movedim(-1, 1)).float() / 255
         if planes.shape[1] == 3 and self.num_channels == 1:
             planes = to_luma(planes)
-        planes = self._degrade(self._relight(self._move(planes, random), random), random)
-        pixels = self.preprocessing.normalise(planes.expand(-1, self.num_channels, -1, -1))
-        return self._erase(pixels, random)
+        moved = self._move(planes, random)
+        views = self._erase(self._normalised(self._degrade(self._relight(moved, random), random)), random)
+        # One tensor, so that a CUDA graph has one output and mixing treats both in the same way.
+        return torch.cat((views, self._normalised(moved)), dim=1) if self.undisturbed else views
+
+    def _normalised(self, planes: torch.Tensor) -> torch.Tensor:
+        return self.preprocessing.normalise(planes.expand(-1, self.num_channels, -1, -1))
 
     def reduced(self, images: torch.Tensor) -> torch.Tensor:
         """Makes large pictures smaller by an antialiased resize, once and before training.

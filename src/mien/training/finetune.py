@@ -275,7 +275,17 @@ class FineTuning(Loop[TrainConfig, Network]):
         stored: StoredAnswers | None = None,
     ) -> None:
         preprocessing, channels = classifier.preprocessing, num_channels(classifier.network)
-        super().__init__(config, classifier.network, preprocessing, channels, faces, accelerator, saved, command)
+        super().__init__(
+            config,
+            classifier.network,
+            preprocessing,
+            channels,
+            faces,
+            accelerator,
+            saved,
+            command,
+            undisturbed=config.distill.undisturbed,
+        )
         self.classifier, self.teachers, self.stored = classifier, teachers, stored
         self.backbone = backbone or Backbone(config.backbone)
         self.learnt_before = self.backbone.learnt_before(faces)

@@ -41,6 +41,7 @@ class Loop(Generic[C, N]):
         accelerator: device, precision and processes.
         saved: the state to resume from, or None for a new run.
         command: the command line, for ``meta.json``.
+        undisturbed: teachers read other views than the student (``Augment``).
 
     Attributes:
         step: forward and backward pass of a batch.
@@ -65,6 +66,8 @@ class Loop(Generic[C, N]):
         accelerator: Accelerator,
         saved: Saved | None,
         command: str,
+        *,
+        undisturbed: bool = False,
     ) -> None:
         self.config: C = config
         self.network, self.preprocessing = network, preprocessing
@@ -72,7 +75,7 @@ class Loop(Generic[C, N]):
         self.run = Run(config, faces.fingerprint, accelerator, saved)
         self.out, self.state = self.run.out, self.run.state
         self.train_set, self.validation = faces.part("train"), faces.part("validation")
-        self.augment = Augment(config.augment, preprocessing, num_channels)
+        self.augment = Augment(config.augment, preprocessing, num_channels, undisturbed=undisturbed)
         self.images = self.augment.reduced(tensor(self.train_set.images).to(accelerator.device))
         self.steps = len(self.images) // config.batch_size
         self.precision = resolve_precision(config.precision, accelerator.device)

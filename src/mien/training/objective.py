@@ -65,7 +65,8 @@ class Objective:
         """Mixes a batch, if mixup or cutmix is on, and looks up its targets.
 
         Args:
-            pixels: float32 [B, C, S, S], augmented; changed in place.
+            pixels: float32 [B, C, S, S], augmented; changed in place. With ``distill.undisturbed``, [B, 2C, S, S]: the
+                views of the student and those of the teachers.
             labels: int64 [B].
             rows: int64 [B], of the pictures in the training split.
 
@@ -88,6 +89,8 @@ class Objective:
         self, model: nn.Module, pixels: torch.Tensor, targets: torch.Tensor, stored: torch.Tensor | None = None
     ) -> torch.Tensor:
         """The loss of a batch that ``batch`` made, float32 []."""
+        distill, share = self.config.distill, self.config.distill.targets_weight
+        pixels, seen = pixels.chunk(2, dim=1) if distill.undisturbed else (pixels, pixels)
         states: tuple[torch.Tensor, ...] = ()
         with torch.autocast(pixels.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             if self.hints is None:
@@ -101,12 +104,11 @@ class Objective:
             loss = F.cross_entropy(answers, targets)
         else:
             loss = weighted_cross_entropy(answers, targets, self.weights, self.config.label_smoothing)
-        distill, share = self.config.distill, self.config.distill.targets_weight
         if self.teachers or stored is not None:
             taught = distill.weight if self.teachers else 0.0
             loss = (1 - taught - (share if stored is not None else 0.0)) * loss
         if self.teachers:
-            loss = loss + self.distil(answers, pixels)
+            loss = loss + self.distil(answers, seen)
         if stored is not None:
             softer = stored.clamp(min=1e-8).log().div(distill.temperature).softmax(1)
             loss = loss + share * distill.temperature**2 * soft_divergence(softer, answers, distill.temperature)
