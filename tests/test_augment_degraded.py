@@ -107,8 +107,22 @@ class TestViews:
 
     @pytest.mark.parametrize("colour", [False, True])
     def test_an_undisturbed_view_is_moved_alone(self, colour: bool, faces: np.ndarray) -> None:
-        moving = {"crop_scale": 0.8, "rotation": 10.0, "shift": 0.06, "flip": 0.5, "brightness": 0.0, "contrast": 0.0}
-        disturbing = {"brightness": 0.2, "contrast": 0.3, "light": 0.2, "blur": 0.03, "noise": 0.1, "jpeg": 20}
+        moving: dict[str, Any] = {
+            "crop_scale": 0.8,
+            "rotation": 10.0,
+            "shift": 0.06,
+            "flip": 0.5,
+            "brightness": 0.0,
+            "contrast": 0.0,
+        }
+        disturbing: dict[str, Any] = {
+            "brightness": 0.2,
+            "contrast": 0.3,
+            "light": 0.2,
+            "blur": 0.03,
+            "noise": 0.1,
+            "jpeg": 20,
+        }
         images = torch.from_numpy(np.stack([faces, faces[::-1], faces], -1) if colour else faces)
         table, channels = random_table(len(faces), 0, 1), 3 if colour else 1
         config = AugmentConfig(**(moving | disturbing | {"erasing": 1.0}))
