@@ -400,7 +400,7 @@ class TestBeforeTorch:
         environment = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "cache")}
         completed = run_python(code, tmp_path, environment=environment)
         assert completed.stdout == "2 False True\n", completed.stdout + completed.stderr
-        assert "no connection to http://127.0.0.1:9" in completed.stderr and "download config.json" in completed.stderr
+        assert "no connection to http://127.0.0.1:9" in completed.stderr and "run `hf download" in completed.stderr
 
 
 class TestHub:

@@ -7,22 +7,18 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from mien.connection import within
+from mien.connection import PATIENCE_S, within
 from mien.errors import MienError, one_line
 from mien.files import expanded
-
-TIMEOUT_S = 2.5
-"""Seconds within which the hub must answer; a longer wait is reported as a missing connection."""
 
 NOT_FOR_YOU: tuple[int, ...] = (401, 403, 404)
 """Answers of the hub for a model that it does not have, or does not show to this user."""
 
 CHECKPOINT: tuple[str, ...] = ("config.json", "model.safetensors")
-"""The files of a hub model that must lie in the cache for it to be used without a connection."""
+"""The files of a backbone that must lie in the cache for it to be used without a connection."""
 
 FILES: tuple[str, ...] = (
     "config.json",
@@ -34,94 +30,7 @@ FILES: tuple[str, ...] = (
 )
 """The only files that are downloaded: weights as safetensors or ONNX, never pickles or code."""
 
-PATIENCE_S = 2.0
-"""Longest wait in seconds for the hub's first answer, so that a machine without a connection gets an error soon."""
-
 _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
-
-
-def is_cached(model: str, files: Sequence[str] = CHECKPOINT) -> bool:
-    """True if these files of a hub model lie in the cache of huggingface_hub (``HF_HUB_CACHE``).
-
-    Args:
-        model: its id, like ``facebook/vit-mae-base``.
-        files: names of the files.
-    """
-    from huggingface_hub import constants, try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        cache = constants.HF_HUB_CACHE
-        return all(isinstance(try_to_load_from_cache(model, name, cache_dir=cache), str) for name in files)
-    except HFValidationError:
-        return False
-
-
-def ensure_at_hand(model: str, option: str, files: Sequence[str] = CHECKPOINT, remedy: str = "") -> bool:
-    """Checks within ``TIMEOUT_S`` seconds that a hub model can be had.
-
-    Args:
-        model: its id, like ``facebook/vit-mae-base``.
-        option: how the user named it, for messages, like ``--backbone``.
-        files: the files that are needed.
-        remedy: what to do without a connection; by default, to copy a checkpoint into a folder.
-
-    Returns:
-        True if the files are cached, so that no connection is needed; False if they have to be downloaded.
-
-    Raises:
-        MienError: it is not cached, and there is no connection, no such model, or none that this user may read.
-    """
-    if is_cached(model, files):
-        return True
-    problem = _problem(model)
-    if problem is None:
-        return False
-    remedy = remedy or (
-        "on a machine with a connection, download config.json, preprocessor_config.json and model.safetensors of "
-        f"{model} into a folder, copy it here, and give that folder as {option}"
-    )
-    raise MienError(f"{option} {model}: {problem}; {remedy}")
-
-
-def _problem(model: str) -> str | None:
-    """Asks the hub; returns in words why a model cannot be had, None if it is there."""
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE:
-        return "is not in the cache, and HF_HUB_OFFLINE forbids a connection"
-    answer = ask(model, TIMEOUT_S)
-    if isinstance(answer, Exception):
-        return f"no connection to {constants.ENDPOINT} ({reason(answer)})"
-    if answer in NOT_FOR_YOU:
-        return "no such model on the Hugging Face hub, or one that only its owners may read (HF_TOKEN)"
-    return f"{constants.ENDPOINT} answered {answer}" if answer >= 400 else None
-
-
-def ask(model: str, seconds: float) -> int | Exception:
-    """Asks the hub once whether it has a model, without a second try.
-
-    Args:
-        model: its id, like ``facebook/vit-mae-base``.
-        seconds: longest wait for the answer.
-
-    Returns:
-        The status of HTTP, or what went wrong with the connection.
-    """
-    from huggingface_hub import constants
-    from huggingface_hub.utils import build_hf_headers, get_session
-
-    def head() -> int:
-        address = f"{constants.ENDPOINT}/api/models/{model}"
-        return int(get_session().head(address, headers=build_hf_headers(), timeout=seconds).status_code)
-
-    answer = within(seconds + 0.2, head)  # a little longer than the HTTP client, which says more about what went wrong
-    return TimeoutError(f"no answer in {seconds:g} s") if answer is None else answer
-
-
-def reason(error: Exception) -> str:
-    """Returns what went wrong, in one line."""
-    return one_line(str(error))[:200] or type(error).__name__
 
 
 def is_hub_id(name: str | os.PathLike[str]) -> bool:
@@ -159,13 +68,44 @@ def hub_folder(name: str) -> Path:
     cached = _in_cache(name)
     if cached is not None:
         return cached
-    _ask_hub(name)
+    _check_on_hub(name, name)
     try:
         return Path(snapshot_download(name, allow_patterns=list(FILES), etag_timeout=PATIENCE_S))
     except Exception as error:  # huggingface_hub and its HTTP client raise many kinds
         raise MienError(
-            f"{name}: the download from the Hugging Face hub broke off ({reason(error)}); try again"
+            f"{name}: the download from the Hugging Face hub broke off ({_reason(error)}); try again"
         ) from error
+
+
+def ensure_at_hand(name: str, option: str) -> bool:
+    """Checks within ``PATIENCE_S`` seconds that a backbone of the hub can be had.
+
+    Args:
+        name: its id, like ``facebook/vit-mae-base``.
+        option: how the user named it, for messages, like ``--backbone``.
+
+    Returns:
+        True if it is cached, so that no connection is needed; False if it has to be downloaded.
+
+    Raises:
+        MienError: it is not cached, and there is no connection, no such model, or none that this user may read.
+    """
+    if is_cached(name):
+        return True
+    _check_on_hub(name, f"{option} {name}")
+    return False
+
+
+def is_cached(name: str) -> bool:
+    """True if the ``CHECKPOINT`` of a backbone lies in the cache of huggingface_hub (``HF_HUB_CACHE``)."""
+    from huggingface_hub import constants, try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        cache = constants.HF_HUB_CACHE
+        return all(isinstance(try_to_load_from_cache(name, file, cache_dir=cache), str) for file in CHECKPOINT)
+    except HFValidationError:
+        return False
 
 
 def _in_cache(name: str) -> Path | None:
@@ -180,30 +120,53 @@ def _in_cache(name: str) -> Path | None:
     return folder if has_weights else None
 
 
-def _ask_hub(name: str) -> None:
-    """Asks the hub once whether it has a model, with a short wait and no second try.
+def _check_on_hub(name: str, where: str) -> None:
+    """Asks the hub once whether it has a model that is not cached, with a short wait and no second try.
+
+    Args:
+        name: ``user/model``.
+        where: the beginning of messages.
 
     Raises:
-        MienError: it does not, or it cannot be reached.
+        MienError: it has not, or it cannot be reached.
     """
-    from huggingface_hub import is_offline_mode
+    from huggingface_hub import constants
 
     elsewhere = (
         f"on a machine with a connection, run `hf download {name}` and copy the hub's cache (HF_HOME) here, or give a "
         "folder"
     )
-    if is_offline_mode():
-        raise MienError(f"{name}: no such folder, and not in the hub's cache, and HF_HUB_OFFLINE is set; {elsewhere}")
-    answer = ask(name, PATIENCE_S)
+    if constants.HF_HUB_OFFLINE:
+        raise MienError(
+            f"{where}: no such folder, and not in the hub's cache, and HF_HUB_OFFLINE forbids a connection; {elsewhere}"
+        )
+    answer = _ask(name)
     if isinstance(answer, Exception):
         raise MienError(
-            f"{name}: no such folder, and not in the hub's cache, and the Hugging Face hub cannot be reached "
-            f"({reason(answer)}); {elsewhere}"
+            f"{where}: no such folder, and not in the hub's cache, and no connection to {constants.ENDPOINT} "
+            f"({_reason(answer)}); {elsewhere}"
         ) from answer
     if answer in NOT_FOR_YOU:
         raise MienError(
-            f"{name}: no such folder, and the Hugging Face hub has no such model, or not for you; check the name, or "
-            "log in with `hf auth login`"
+            f"{where}: no such folder, and no such model on the Hugging Face hub, or one that only its owners may "
+            "read; check the name, or log in with `hf auth login`"
         )
     if answer >= 400:
-        raise MienError(f"{name}: the Hugging Face hub answers with an error ({answer}); try again later")
+        raise MienError(f"{where}: no such folder, and {constants.ENDPOINT} answered {answer}; try again later")
+
+
+def _ask(name: str) -> int | Exception:
+    """Asks the hub for a model; returns the status of HTTP, or what went wrong with the connection."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import build_hf_headers, get_session
+
+    def head() -> int:
+        address = f"{constants.ENDPOINT}/api/models/{name}"
+        return int(get_session().head(address, headers=build_hf_headers(), timeout=PATIENCE_S).status_code)
+
+    answer = within(PATIENCE_S + 0.2, head)  # a little longer than the HTTP client, which says what went wrong
+    return TimeoutError(f"no answer in {PATIENCE_S:g} s") if answer is None else answer
+
+
+def _reason(error: Exception) -> str:
+    return one_line(str(error))[:200] or type(error).__name__
