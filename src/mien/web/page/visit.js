@@ -34,7 +34,7 @@ export class Visit {
     button.classList.toggle("is-broken", Boolean(item.error));
   }
 
-  /** Draws the small picture of an item, an <img> or <video> in the middle of a square. */
+  /** Draws the small picture of an item, an <img>, <canvas> or <video> in the middle of a square. */
   draw(item, source, width, height) {
     const side = Math.min(width, height);
     const pen = item.tile.picture.getContext("2d");
