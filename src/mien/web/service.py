@@ -154,12 +154,14 @@ async def with_pictures(request: Request, answer: Callable[[Form], Awaitable[Res
     """Admits a request, reads its body, and answers it within the time limit.
 
     Raises:
-        Problem: a parameter is unknown, there is no place, the body is wrong, too large or too slow, or the answer takes
-            too long.
+        Problem: a parameter is unknown, there is no place, the body is wrong, too large or too slow, or the answer
+            takes too long.
     """
     service = service_of(request)
     parameters = [field.alias for field in request.scope["route"].dependant.query_params]
-    _check_names(request, parameters)
+    for name in set(request.query_params) - set(parameters):  # a mistyped one would have no effect
+        expected = ", ".join(parameters) or "none"
+        raise Problem("value", f"{name[:100]!r}: is no parameter of this address, expected {expected}")
     media_type(request)
     with service.admission.slot(request.headers.get("content-length")):
         try:
@@ -179,14 +181,6 @@ async def with_pictures(request: Request, answer: Callable[[Form], Awaitable[Res
             raise Problem("value", str(error)) from error
         finally:
             service.admission.note_answer()
-
-
-def _check_names(request: Request, parameters: list[str]) -> None:
-    """Refuses a parameter that the address does not have: a mistyped one would have no effect."""
-    for name in request.query_params:
-        if name not in parameters:
-            expected = ", ".join(parameters) or "none"
-            raise Problem("value", f"{name[:100]!r}: is no parameter of this address, expected {expected}")
 
 
 async def result(request: Request, future: Future[Any]) -> Any:
