@@ -872,6 +872,21 @@ def test_the_page_says_of_a_model_only_what_is_known(browser: Any, service: str)
     context.close()
 
 
+def test_a_model_that_is_never_sure_is_not_sure_in_films_either(browser: Any, service: str, tmp_path: Path) -> None:
+    """Such a model was calibrated, but no threshold reached the accuracy that was asked for."""
+    film = helpers.film([skimage.data.astronaut()[:480]] * 10, tmp_path / "film.webm")
+    context = browser.new_context()
+    page = context.new_page()
+    changed_model(page, threshold=None, stated_accuracy=0.8, sure=None)
+    page.goto(service)
+    page.wait_for_selector(READY, timeout=LONG_MS)
+    assert "“not sure” of every answer" in page.inner_text("#accuracy-text")
+    choose(page, file("film.webm", film, "video/webm"))
+    assert page.inner_text(".face .word") == "not sure"
+    assert {face["uncertain"] for record in records(page) for face in record["faces"]} == {True}
+    context.close()
+
+
 def test_the_start_page_promises_no_more_than_the_clean_score(browser: Any, service: str) -> None:
     with opened(browser, service) as (page, _):
         assert "that it cannot know it names about 66 as" in page.inner_text("#accuracy-text")

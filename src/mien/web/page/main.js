@@ -343,7 +343,11 @@ async function explain(index) {
 
 // ---- the model ----
 
-const thresholdOf = (reader) => modelInfo(reader).threshold ?? null;
+/** As mien.recognition.engine.sure_from: a calibrated model without a threshold is never sure. */
+function thresholdOf(reader) {
+  const { threshold, stated_accuracy: stated } = modelInfo(reader);
+  return threshold ?? (stated ? Infinity : null);
+}
 
 async function showPlace(reader) {
   const info = modelInfo(reader);
