@@ -511,6 +511,7 @@ def test_a_film_has_a_timeline(browser: Any, service: str, tmp_path: Path, readi
     with opened(browser, service, reading_place) as (page, log):
         choose(page, file("film.webm", helpers.film(frames, tmp_path / "film.webm"), "video/webm"))
         assert page.locator("#timeline figure").count() == 1, page.inner_text("main")
+        assert page.locator(".thumb:visible").count() == (reading_place is None), "no empty square for a face"
         assert re.search(r"0:00\.\d to 0:0\d\.\d,", page.inner_text("#timeline figcaption"))
         answers = records(page)
         assert 14 <= len(answers) <= 16  # five a second; containers round the length

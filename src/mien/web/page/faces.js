@@ -97,6 +97,7 @@ class Card {
   drawThumb() {
     const pen = this.thumb.getContext("2d");
     const { box, crop } = this.face;
+    this.thumb.hidden = !this.source && !crop; // of films that the server reads
     if (this.source) {
       const side = 1.15 * Math.max(box[2], box[3]);
       pen.clearRect(0, 0, THUMB, THUMB);
