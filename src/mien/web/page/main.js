@@ -41,6 +41,7 @@ function take(files) {
   stopCamera();
   awaited = items[0] ?? null;
   byId("visit").hidden = false;
+  showProgress();
   for (const item of items) queue = queue.then(() => read(item)).catch((error) => console.error(error));
 }
 
@@ -71,9 +72,17 @@ async function read(item) {
   if (isForgotten(item)) return;
   item.isDone = true;
   visit.refresh(item);
+  showProgress();
   if (item !== awaited && item !== shown) return;
   if (item === awaited) awaited = null;
   show(item);
+}
+
+/** How many files of the visit were read, as long as some wait: only these can be saved. */
+const progress = () => (visit.done.length < visit.items.length ? `${visit.done.length} of ${visit.items.length}` : "");
+
+function showProgress() {
+  byId("visit-title").textContent = progress() ? `This visit: ${progress()} read` : "This visit";
 }
 
 async function readPicture(item) {
@@ -388,6 +397,11 @@ function save(kind, records, name) {
   download(kind === "json" ? json(records) : csv(records), `${stemOf(name)}.${kind}`);
 }
 
+function saveAll(kind) {
+  const part = progress().replaceAll(" ", "-");
+  save(kind, visit.records, part ? `mien-${part}` : "mien");
+}
+
 async function savePicture() {
   const item = shown;
   const record = item.kind === "film" ? recordAt(item.records, item.video.currentTime) : item.records[0];
@@ -422,8 +436,8 @@ const clicks = {
   "save-json": () => save("json", shown.records, shown.name),
   "save-csv": () => save("csv", shown.records, shown.name),
   "save-picture": savePicture,
-  "save-all-json": () => save("json", visit.records, "mien"),
-  "save-all-csv": () => save("csv", visit.records, "mien"),
+  "save-all-json": () => saveAll("json"),
+  "save-all-csv": () => saveAll("csv"),
   forget,
 };
 

@@ -56,8 +56,13 @@ export class Visit {
     this.root.replaceChildren();
   }
 
+  /** The items that were read. */
+  get done() {
+    return this.items.filter(({ isDone }) => isDone);
+  }
+
   get records() {
-    return this.items.flatMap(({ records }) => records);
+    return this.done.flatMap(({ records }) => records);
   }
 }
 
