@@ -353,6 +353,7 @@ def test_the_page_says_that_a_file_holds_more_pictures(browser: Any, service: st
         choose(page, file("two.gif", several[0]))
         page.click("#strip li:nth-child(2) button")
         assert sentence in page.inner_text("#summary")
+        assert page.locator("#stage canvas").count() == 1, "it does not move below the boxes of its first picture"
         assert [record.get("first_of_several") for record in records(page)] == [None, True]
     with opened(browser, service, "server") as (page, _):
         choose(page, file("two.tif", encoded(pages, "TIFF")))
@@ -510,6 +511,7 @@ def test_a_film_has_a_timeline(browser: Any, service: str, tmp_path: Path, readi
     with opened(browser, service, reading_place) as (page, log):
         choose(page, file("film.webm", helpers.film(frames, tmp_path / "film.webm"), "video/webm"))
         assert page.locator("#timeline figure").count() == 1, page.inner_text("main")
+        assert page.locator(".thumb:visible").count() == (reading_place is None), "no empty square for a face"
         assert re.search(r"0:00\.\d to 0:0\d\.\d,", page.inner_text("#timeline figcaption"))
         answers = records(page)
         assert 14 <= len(answers) <= 16  # five a second; containers round the length
@@ -619,6 +621,72 @@ def test_a_photo_that_was_chosen_stays_when_another_one_was_read(browser: Any, s
         assert page.inner_text("#result-title") == "first.png"
 
 
+def test_a_photo_that_came_while_another_one_was_read_is_shown(browser: Any, service: str, astronaut: bytes) -> None:
+    with first_answer_held(browser, service) as (page, requests):
+        page.set_input_files("#files", [file("first.png", astronaut, "image/png")])
+        helpers.wait_until(page, lambda: requests)
+        page.wait_for_selector("#result-title:has-text('first.png')", timeout=LONG_MS)
+        page.set_input_files("#files", [file("second.png", astronaut, "image/png")])
+        requests[0].continue_()
+        page.wait_for_selector("#strip li:nth-child(2)[data-done=true]", timeout=LONG_MS)
+        assert page.inner_text("#result-title") == "second.png"
+
+
+def test_what_is_saved_before_all_was_read_says_so(browser: Any, service: str, astronaut: bytes) -> None:
+    with opened(browser, service, "server") as (page, _):
+        requests: list[Any] = []
+        page.route("**/v1/recognize", lambda route: requests.append(route))
+        page.set_input_files("#files", [file(name, astronaut, "image/png") for name in ("first.png", "second.png")])
+        helpers.wait_until(page, lambda: requests)
+        assert page.inner_text("#visit-title") == "This visit: 0 of 2 read"
+        for number, title, name in ((1, "This visit: 1 of 2 read", "mien-1-of-2.json"), (2, "This visit", "mien.json")):
+            helpers.wait_until(page, lambda: requests)
+            requests.pop().continue_()
+            page.wait_for_selector(f"#strip li:nth-child({number})[data-done=true]", timeout=LONG_MS)
+            assert page.inner_text("#visit-title") == title
+            with page.expect_download(timeout=LONG_MS) as event:
+                page.click("#save-all-json")
+            assert event.value.suggested_filename == name
+            assert len(json.loads(Path(event.value.path()).read_bytes())) == number
+
+
+def test_a_film_that_is_read_can_be_left_and_stopped(
+    browser: Any, service: str, tmp_path: Path, astronaut: bytes
+) -> None:
+    film = helpers.film([skimage.data.astronaut()[:480]] * 10, tmp_path / "film.webm")
+    with opened(browser, service, "server") as (page, _):
+        choose(page, file("photo.png", astronaut, "image/png"))
+        requests: list[Any] = []
+        page.route("**/v1/recognize", lambda route: requests.append(route))
+        page.set_input_files("#files", [file("film.webm", film, "video/webm")])
+        helpers.wait_until(page, lambda: requests)
+        page.click("#strip li:nth-child(1) button")
+        assert page.inner_text("#result-title") == "photo.png"
+        page.click("#strip li:nth-child(2) button")
+        assert page.inner_text("#result-title") == "film.webm" and page.locator("#stage video").count() == 1
+        requests[0].continue_()
+        helpers.wait_until(page, lambda: len(requests) == 2)
+        page.click("#stop-film")
+        requests[1].continue_()
+        page.wait_for_selector("#strip li:nth-child(2)[data-done=true]", timeout=LONG_MS)
+        assert page.inner_text("#strip li:nth-child(2) .caption") == "read in part"
+        assert "read at 2 moments; reading ended early: it was stopped" in page.inner_text("#summary")
+
+
+FILMS = {
+    "QuickTime.mov": b"\0\0\0\x08wide\0\0\1\0mdat",
+    "piece.ts": b"\1\2" + 20 * (b"G" + bytes(187)),
+    "camcorder.mts": 20 * (bytes(4) + b"G" + bytes(187)),
+}
+
+
+def test_a_film_without_a_name_in_its_first_bytes_is_no_damaged_picture(browser: Any, service: str) -> None:
+    with opened(browser, service) as (page, _):
+        page.set_input_files("#files", [file(name, content) for name, content in FILMS.items()])
+        page.wait_for_selector(f"#strip li:nth-child({len(FILMS)})[data-done=true]", timeout=LONG_MS)
+        assert all(str(record["error"]).startswith("this browser cannot play it") for record in records(page))
+
+
 def test_while_a_film_is_read_nobody_can_move_it(browser: Any, service: str, tmp_path: Path) -> None:
     frames = [skimage.data.astronaut()[:480]] * 10
     photo = file("film.webm", helpers.film(frames, tmp_path / "film.webm"), "video/webm")
@@ -673,6 +741,11 @@ def test_the_camera_is_read_once_at_a_time_and_its_end_is_told(chromium: Any, se
         page.focus("#stop-camera")
         page.keyboard.press("Enter")
         assert page.evaluate("document.activeElement.id") == "use-camera"
+        page.click("#use-camera")
+        page.click("#start-camera")
+        page.wait_for_selector("#stop-camera", timeout=LONG_MS)
+        page.select_option("#where", "mini-int8")
+        assert page.is_visible(".intro") and not page.is_visible("#result"), "no empty page is left"
     browser.close()
 
 
@@ -707,6 +780,18 @@ def test_without_a_reader_the_camera_does_not_start(browser: Any, service: str) 
     context.close()
 
 
+def test_a_browser_that_stores_nothing_reads_too(browser: Any, service: str, astronaut: bytes) -> None:
+    deny = "{ get() { throw new DOMException('Access is denied for this document.', 'SecurityError'); } }"
+    context = browser.new_context()
+    page = context.new_page()
+    page.add_init_script(f"Object.defineProperty(window, 'sessionStorage', {deny})")
+    page.goto(service)
+    page.wait_for_selector("body[data-ready='tab mini-int8']", timeout=LONG_MS)
+    choose(page, file("astronaut.png", astronaut, "image/png"))
+    check_one_face(page)
+    context.close()
+
+
 DROP = """([base64, isText]) => {
     const entry = (name, give) => ({isFile: true, name, fullPath: `/folder/${name}`, file: give});
     const good = new File([Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0))], "good.png");
@@ -731,6 +816,7 @@ def test_of_a_dropped_folder_what_cannot_be_opened_is_named_and_the_rest_is_read
         page.wait_for_selector("#state:has-text('no file')", timeout=LONG_MS)
         assert not page.is_visible("#visit")
         page.evaluate(DROP, [base64.b64encode(astronaut).decode(), False])
+        page.wait_for_selector("#state:has-text('Ready')", state="attached", timeout=LONG_MS)
         page.wait_for_selector("#strip li:nth-child(3)[data-done=true]", timeout=LONG_MS)
         answers = {record["input"]: record for record in records(page)}
         assert list(answers) == ["folder/bad.jpg", "folder/good.png", "folder/locked"]
@@ -773,7 +859,8 @@ def test_a_wrong_key_can_be_typed_again(browser: Any, service: str, astronaut: b
     page.route("**/v1/recognize", guarded)
     page.goto(service)
     page.wait_for_selector(READY, timeout=LONG_MS)
-    for key, text in (("", "Nothing was sent"), ("wrong", "does not accept this key"), ("right", "")):
+    for key, text in (("", "Nothing was sent"), ("ключ", "does not accept this key"),
+                      ("wrong", "does not accept this key"), (" right", "")):  # fmt: skip
         page.set_input_files("#files", [file("astronaut.png", astronaut)])
         page.wait_for_selector("#key-dialog[open]", timeout=LONG_MS)
         page.fill("#key", key)
@@ -801,6 +888,21 @@ def test_the_page_says_of_a_model_only_what_is_known(browser: Any, service: str)
     assert "near-copies" not in page.inner_text("#confusion"), "which of them have one is not known"
     assert "28,709" not in page.inner_text("#about") and "other faces" in page.inner_text("#trained-on")
     assert "FER2013" not in page.inner_text("#facts") and "NaN" not in page.inner_text("#confusion")
+    context.close()
+
+
+def test_a_model_that_is_never_sure_is_not_sure_in_films_either(browser: Any, service: str, tmp_path: Path) -> None:
+    """Such a model was calibrated, but no threshold reached the accuracy that was asked for."""
+    film = helpers.film([skimage.data.astronaut()[:480]] * 10, tmp_path / "film.webm")
+    context = browser.new_context()
+    page = context.new_page()
+    changed_model(page, threshold=None, stated_accuracy=0.8, sure=None)
+    page.goto(service)
+    page.wait_for_selector(READY, timeout=LONG_MS)
+    assert "“not sure” of every answer" in page.inner_text("#accuracy-text")
+    choose(page, file("film.webm", film, "video/webm"))
+    assert page.inner_text(".face .word") == "not sure"
+    assert {face["uncertain"] for record in records(page) for face in record["faces"]} == {True}
     context.close()
 
 

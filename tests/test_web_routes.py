@@ -151,6 +151,22 @@ def test_what_cannot_be_explained(service: TestClient, query: str, picture: byte
     problem(service.post(f"/v1/explain?{query}", content=picture, headers=PNG), status, kind)
 
 
+@pytest.mark.parametrize(
+    ("path", "arguments", "name"),
+    [
+        ("/v1/recognize?detecter=none", {"files": files([face()])}, "'detecter'"),
+        ("/v1/explain?lable=calm", {"files": files([face()])}, "'lable'"),
+        ("/analyze?detector=none", {"files": files([face()])}, "'detector'"),
+        ("/v1/recognize", {"files": files([face()]), "data": {"detector": "none"}}, "detector: stands in the body"),
+        ("/v1/explain", {"json": {"img": base64.b64encode(face()).decode(), "label": "calm"}}, "label: stands in the"),
+    ],
+)
+def test_a_parameter_that_would_have_no_effect_is_refused(
+    service: TestClient, path: str, arguments: dict[str, Any], name: str
+) -> None:
+    assert problem(service.post(path, **arguments), 422, "value")["detail"].startswith(name)
+
+
 @pytest.mark.parametrize("actions", [["emotion"], None, '["emotion"]', "emotion"])
 def test_deepface_clients_get_its_shape(service: TestClient, actions: Any) -> None:
     data = base64.b64encode(face(count=2)).decode()
@@ -352,7 +368,7 @@ def test_no_path_leads_out(service: TestClient, path: str) -> None:
 
 def test_other_methods_are_refused_with_those_that_work(service: TestClient) -> None:
     for method, path, allowed_methods in [
-        ("GET", "/v1/recognize", "POST"), ("DELETE", "/v1/model", "GET"), ("TRACE", "/healthz", "GET"),
+        ("GET", "/v1/recognize", "POST"), ("DELETE", "/v1/model", "GET, HEAD"), ("TRACE", "/healthz", "GET, HEAD"),
         ("POST", "/models/yunet.onnx", "GET, HEAD"),
     ]:  # fmt: skip
         response = service.request(method, path)
@@ -553,7 +569,8 @@ def test_pictures_and_their_names_are_neither_logged_nor_stored(
     with caplog.at_level(logging.DEBUG):
         for data in (large_picture, b"broken"):
             service.post("/v1/recognize", files={"pictures": ("my-secret-name.png", data)})
-            service.post("/v1/recognize?detector=none&x=my-secret-name", content=data, headers=PNG)
+            service.post("/v1/recognize?detector=none", content=data, headers=PNG)
+            service.post("/v1/recognize?my-secret-name=my-secret-name", content=data, headers=PNG)
             service.get("/my-secret-name")
     texts = [record.getMessage() + str(record.__dict__) for record in caplog.records if record.name.startswith("mien")]
     assert len(texts) >= 6 and not any("my-secret-name" in text for text in texts)

@@ -151,7 +151,10 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     kind = _KIND_OF_STATUS.get(error.status_code, "bad-request")
     detail = f"{error.detail}; /docs lists the addresses and their methods"
-    return _respond(request, Problem(kind, detail, headers=dict(error.headers or {}), status=error.status_code))
+    headers = dict(error.headers or {})
+    if headers.get("Allow") == "GET":
+        headers["Allow"] = "GET, HEAD"  # ``Guard`` passes HEAD on as GET
+    return _respond(request, Problem(kind, detail, headers=headers, status=error.status_code))
 
 
 async def _on_fault(request: Request, error: Exception) -> Response:

@@ -42,8 +42,8 @@ HELP: dict[str, str] = {
     "too-large": "The body has too many bytes, too many pictures, or a picture has too many pixels. `GET /v1/model` "
     "tells the limits. They are checked before anything is decoded.",
     "media-type": "Send multipart/form-data, the bytes of a picture as image/*, or JSON with base64.",
-    "picture": "The member `errors` tells what is wrong with each picture. URLs and paths are not fetched.",
-    "value": "The member `errors` names each value and what was expected.",
+    "picture": "`detail` tells what is wrong, `errors` of each picture if any came. URLs and paths are not fetched.",
+    "value": "`detail` names the value and what was expected.",
     "headers": "Send less than 16 KiB of headers.",
     "internal": "Please report it with the request id; no part of your picture was kept.",
     "busy": "The queue is full. Try again after the seconds in the header `Retry-After`.",

@@ -154,16 +154,24 @@ async def with_pictures(request: Request, answer: Callable[[Form], Awaitable[Res
     """Admits a request, reads its body, and answers it within the time limit.
 
     Raises:
-        Problem: there is no place, the body is wrong, too large or too slow, or the answer takes too long.
+        Problem: a parameter is unknown, there is no place, the body is wrong, too large or too slow, or the answer
+            takes too long.
     """
     service = service_of(request)
+    parameters = [field.alias for field in request.scope["route"].dependant.query_params]
+    for name in set(request.query_params) - set(parameters):  # a mistyped one would have no effect
+        expected = ", ".join(parameters) or "none"
+        raise Problem("value", f"{name[:100]!r}: is no parameter of this address, expected {expected}")
     media_type(request)
     with service.admission.slot(request.headers.get("content-length")):
         try:
             body = await read_body(request, service.settings)
             request.scope["state"]["notes"]["bytes"] = len(body)
             async with asyncio.timeout(service.settings.timeout_s):
-                return await answer(await read_form(request, body, service.settings))
+                form = await read_form(request, body, service.settings)
+                for name in set(parameters) & set(form.values):  # it would have no effect there
+                    raise Problem("value", f"{name}: stands in the body, expected in the address: ?{name}=...")
+                return await answer(form)
         except TimeoutError as error:
             raise Problem("timeout", f"it took longer than {service.settings.timeout_s:g} s") from error
         except BrokenModelError as error:

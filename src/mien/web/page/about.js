@@ -24,11 +24,13 @@ export async function showModel(about) {
 }
 
 /** The sentence of the start page on how often answers are right. */
-export function accuracySentence({ accuracy, stated_accuracy: stated }) {
+export function accuracySentence({ accuracy, threshold, stated_accuracy: stated }) {
   if (!accuracy) return "Nobody has measured how often this model is right.";
   const { clean } = accuracy;
   const right = Math.round(100 * (clean ?? accuracy).value);
-  const sure = stated ? ` If it is likely to be wrong it says “not sure”; of the other answers at least ${Math.round(100 * stated)} in 100 are right. That was measured on pictures like those of its training; on other photos it may be less.` : "";
+  const promise = ` If it is likely to be wrong it says “not sure”; of the other answers at least ${Math.round(100 * stated)} in 100 are right. That was measured on pictures like those of its training; on other photos it may be less.`;
+  const never = " It says “not sure” of every answer: no limit was found from which on enough of them are right.";
+  const sure = stated ? (threshold ? promise : never) : "";
   return `Of 100 faces${clean ? " that it cannot know" : ", some of which it may know from training,"} it names about ${right} as people had labelled them.${sure}`;
 }
 

@@ -24,7 +24,7 @@ export class FaceList {
 
   /**
    * Shows faces. Cards stay for the same place in the list, so that their bars move.
-   * @param source an <img> or <video> with the faces, or null to show the crops that the network read.
+   * @param source an <img>, <canvas> or <video> with the faces, or null to show the crops that the network read.
    */
   update(faces, source, { explainable = true } = {}) {
     while (this.cards.length > faces.length) this.cards.pop().node.remove();
@@ -97,6 +97,7 @@ class Card {
   drawThumb() {
     const pen = this.thumb.getContext("2d");
     const { box, crop } = this.face;
+    this.thumb.hidden = !this.source && !crop; // of films that the server reads
     if (this.source) {
       const side = 1.15 * Math.max(box[2], box[3]);
       pen.clearRect(0, 0, THUMB, THUMB);

@@ -12,6 +12,10 @@ const STARTS = [
 ];
 const PICTURE_BRANDS = ["avif", "avis", "heic", "heix", "heim", "heis", "hevc", "hevx", "mif1", "msf1", "crx "];
 const SOUND_BRANDS = ["M4A ", "M4B ", "M4P ", "F4A ", "F4B ", "aax ", "aaxc"];
+/** Boxes with which films begin that lack the box "ftyp". */
+const BOXES = ["moov", "moof", "mdat", "wide", "free", "skip", "pnot", "styp", "sidx"];
+/** Transport streams, as of camcorders: a byte G every 188, 192 or 204 bytes; the first may be anywhere in a packet. */
+const TRANSPORTS = [188, 192, 204].map((length) => new RegExp(`^[^]{0,${length - 1}}?(?:G[^]{${length - 1}}){4}G`));
 const RIFFS = { "AVI ": "film", WEBP: "picture", WAVE: "sound" };
 
 const EXPECTED = "a picture or a film is expected";
@@ -36,6 +40,7 @@ export async function kindOf(file) {
   }
   if (head.startsWith("RIFF")) return RIFFS[head.slice(8, 12)] ?? "unknown";
   if (head.startsWith("OggS")) return /theora|OVP80|video\//.test(head) ? "film" : "sound";
+  if (BOXES.includes(head.slice(4, 8)) || TRANSPORTS.some((pattern) => pattern.test(head))) return "film";
   const entry = STARTS.find(([, starts]) => starts.some((start) => head.startsWith(start)));
   if (entry) return entry[0];
   return isText(bytes) ? "text" : "unknown";

@@ -33,14 +33,15 @@ function take(files) {
     byId("state").textContent = "That held no file: give photos, a film, or a folder of them.";
     return;
   }
-  stopCamera();
   const items = files.map((file) => ({
     file, name: file.webkitRelativePath || file.place || file.name || "pasted picture", url: URL.createObjectURL(file),
     kind: "picture", records: [], error: null, isDone: false,
   }));
   for (const item of items) visit.add(item);
+  stopCamera();
   awaited = items[0] ?? null;
   byId("visit").hidden = false;
+  showProgress();
   for (const item of items) queue = queue.then(() => read(item)).catch((error) => console.error(error));
 }
 
@@ -56,7 +57,8 @@ async function read(item) {
     if (reason) throw new Error(reason);
     item.kind = kind === "film" ? "film" : "picture";
     if (!currentReader()) throw new Error(NO_READER);
-    if (!document.body.dataset.ready) showState(currentReader()); // what could not be loaded is tried again
+    // What could not be loaded is tried again, and what was said of other files goes away.
+    if (!byId("state").classList.contains("is-ready")) showState(currentReader());
     if (item.kind === "film") await readFilmItem(item);
     else await readPicture(item);
   } catch (error) {
@@ -70,7 +72,17 @@ async function read(item) {
   if (isForgotten(item)) return;
   item.isDone = true;
   visit.refresh(item);
-  if (item === awaited || item === shown) show(item);
+  showProgress();
+  if (item !== awaited && item !== shown) return;
+  if (item === awaited) awaited = null;
+  show(item);
+}
+
+/** How many files of the visit were read, as long as some wait: only these can be saved. */
+const progress = () => (visit.done.length < visit.items.length ? `${visit.done.length} of ${visit.items.length}` : "");
+
+function showProgress() {
+  byId("visit-title").textContent = progress() ? `This visit: ${progress()} read` : "This visit";
 }
 
 async function readPicture(item) {
@@ -86,6 +98,7 @@ async function readPicture(item) {
   const record = { input: item.name, status, error: null, width, height, frame: null, time_s: null, faces };
   item.records = [first_of_several ? { ...record, first_of_several } : record];
   item.media ??= await loadedImage(item.url);
+  if (first_of_several && item.media) item.media = still(item.media, width, height);
   if (item.media) visit.draw(item, item.media, width, height);
 }
 
@@ -97,6 +110,13 @@ async function loadedImage(url) {
   const image = element("img", { alt: "" });
   image.src = url;
   return image.decode().then(() => image, () => null);
+}
+
+/** The first picture of an <img> that moves: the answer is of that one. */
+function still(image, width, height) {
+  const canvas = element("canvas", { width, height, "aria-hidden": "true" });
+  canvas.getContext("2d").drawImage(image, 0, 0, width, height);
+  return canvas;
 }
 
 /** Shows a picture before it is read, so that something happens at once. */
@@ -119,20 +139,17 @@ async function readFilmItem(item) {
   if (isForgotten(item)) return;
   item.video = video;
   video.addEventListener("timeupdate", () => item === shown && item.video && showMoment(item));
-  if (item === awaited) {
-    shown = item;
-    startResult(item.name, "Reading the film…");
-    stage.show(video, video.videoWidth, video.videoHeight);
-    visit.mark(item);
-  }
+  if (item === awaited) showReading(item);
   byId("film-tools").hidden = false;
-  filmReading = new AbortController();
+  const { signal } = (filmReading = new AbortController());
   item.reader = currentReader();
+  let readShare = 0;
   try {
-    for await (const { record, share, duration } of readFilm(video, item.reader, item.name, thresholdOf(item.reader), filmReading.signal)) {
+    const reading = readFilm(video, item.reader, item.name, thresholdOf(item.reader), signal);
+    for await (const { record, share, duration } of reading) {
       item.records.push(record);
       item.duration = duration;
-      byId("progress").value = share;
+      byId("progress").value = readShare = share;
       if (item.records.length === 1) visit.draw(item, video, video.videoWidth, video.videoHeight);
       if (item === shown) showFaces(item, record, null);
     }
@@ -145,6 +162,17 @@ async function readFilmItem(item) {
   if (!item.records.length) throw new Error("reading was stopped before its first picture");
   const first = item.records.find(({ faces }) => faces.length) ?? item.records[0];
   video.currentTime = first.time_s;
+  if (signal.aborted && readShare < 1) throw new Error("it was stopped");
+}
+
+/** Shows a film while it is read. */
+function showReading(item) {
+  const { name, video } = item;
+  stopCamera();
+  shown = item;
+  startResult(name, "Reading the film…");
+  stage.show(video, video.videoWidth, video.videoHeight);
+  visit.mark(item);
 }
 
 function showMoment(item) {
@@ -226,7 +254,9 @@ function stopCamera() {
   if (byId("camera-tools").contains(document.activeElement)) byId("use-camera").focus(); // what was pressed goes away
   byId("camera-tools").hidden = true;
   byId("rate").textContent = "";
-  if (!shown) byId("result").hidden = true;
+  if (shown) return;
+  byId("result").hidden = true;
+  document.body.classList.toggle("has-result", visit.items.length > 0);
 }
 
 // ---- showing ----
@@ -244,16 +274,17 @@ function startResult(title, summary) {
   timeline.clear();
 }
 
-/** Shows an item that was chosen in the strip, if it was read. */
+/** Shows an item that was chosen in the strip; one that waits, as soon as it is read. */
 function choose(item) {
+  awaited = item.isDone ? null : item;
   if (item.isDone) show(item);
+  else if (item.video) showReading(item);
 }
 
 /** Shows an item of the visit that was read. */
 function show(item) {
   stopCamera();
   shown = item;
-  awaited = null;
   visit.mark(item);
   if (item.error && !item.video) return showProblem(`${item.name} cannot be read`, item.error, item.hint);
   const [record] = item.records;
@@ -321,7 +352,11 @@ async function explain(index) {
 
 // ---- the model ----
 
-const thresholdOf = (reader) => modelInfo(reader).threshold ?? null;
+/** As mien.recognition.engine.sure_from: a calibrated model without a threshold is never sure. */
+function thresholdOf(reader) {
+  const { threshold, stated_accuracy: stated } = modelInfo(reader);
+  return threshold ?? (stated ? Infinity : null);
+}
 
 async function showPlace(reader) {
   const info = modelInfo(reader);
@@ -362,6 +397,11 @@ function save(kind, records, name) {
   download(kind === "json" ? json(records) : csv(records), `${stemOf(name)}.${kind}`);
 }
 
+function saveAll(kind) {
+  const part = progress().replaceAll(" ", "-");
+  save(kind, visit.records, part ? `mien-${part}` : "mien");
+}
+
 async function savePicture() {
   const item = shown;
   const record = item.kind === "film" ? recordAt(item.records, item.video.currentTime) : item.records[0];
@@ -391,16 +431,13 @@ const clicks = {
   "start-camera": startCamera,
   "take-photo": takePhoto,
   live: toggleLive,
-  "stop-camera": () => {
-    stopCamera();
-    if (!shown) document.body.classList.toggle("has-result", visit.items.length > 0);
-  },
+  "stop-camera": stopCamera,
   "stop-film": () => filmReading?.abort(),
   "save-json": () => save("json", shown.records, shown.name),
   "save-csv": () => save("csv", shown.records, shown.name),
   "save-picture": savePicture,
-  "save-all-json": () => save("json", visit.records, "mien"),
-  "save-all-csv": () => save("csv", visit.records, "mien"),
+  "save-all-json": () => saveAll("json"),
+  "save-all-csv": () => saveAll("csv"),
   forget,
 };
 

@@ -38,7 +38,7 @@ export async function openPlaces(select, onChange) {
     select.append(element("option", { value: name }, `in this tab: ${title}`));
   }
   if (server) select.append(element("option", { value: "server" }, `on the server: ${server.name}`));
-  const preferred = [sessionStorage.getItem(REMEMBERED), DEFAULT, "server"];
+  const preferred = [remembered(), DEFAULT, "server"];
   const values = [...select.options].map(({ value }) => value);
   select.value = preferred.find((value) => values.includes(value)) ?? values[0] ?? "";
   select.disabled = values.length < 2;
@@ -49,13 +49,23 @@ export async function openPlaces(select, onChange) {
 export function choosePlace() {
   const { value } = byId("where");
   if (!value) return;
-  sessionStorage.setItem(REMEMBERED, value);
+  remembered(value);
   delete document.body.dataset.ready;
   if (!readers.has(value)) {
     readers.set(value, value === "server" ? new ServerReader(server, askForKey) : new TabReader(tab, value));
   }
   reader = readers.get(value);
   changed(reader);
+}
+
+/** The place that was chosen last, or keeps a new one; null if the browser was told to store nothing. */
+function remembered(value) {
+  try {
+    if (value) sessionStorage.setItem(REMEMBERED, value);
+    return sessionStorage.getItem(REMEMBERED);
+  } catch {
+    return null;
+  }
 }
 
 /** Threads need a page that is isolated from other origins; `?threads=1` asks for fewer, as for measurements. */
@@ -69,7 +79,7 @@ function threads() {
 function askForKey() {
   const dialog = byId("key-dialog");
   return new Promise((resolve) => {
-    dialog.addEventListener("close", () => resolve(byId("key").value), { once: true });
+    dialog.addEventListener("close", () => resolve(byId("key").value.trim()), { once: true });
     if (dialog.open) return;
     byId("key").value = "";
     dialog.showModal();

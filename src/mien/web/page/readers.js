@@ -149,6 +149,7 @@ export class ServerReader {
   async post(address, picture) {
     if (this.about.api_key_needed && !this.key) this.key = await this.askForKey();
     if (this.about.api_key_needed && !this.key) throw new Error(`nothing was sent: the server asks for a key; ${WITH_KEY}`);
+    if (!/^[\x21-\x7e]*$/.test(this.key)) throw this.wrongKey(); // no key and no header has other characters
     const form = new FormData();
     form.append("pictures", picture, picture.name ?? "picture.png");
     const headers = this.key ? { "X-API-Key": this.key } : {};
@@ -158,14 +159,17 @@ export class ServerReader {
     } catch {
       throw new Error("the server does not answer; check that mien serve still runs");
     }
-    if (answer.status === 401) {
-      this.key = ""; // the next picture asks for another one
-      throw new Error("the server does not accept this key; " + WITH_KEY);
-    }
+    if (answer.status === 401) throw this.wrongKey();
     const values = await answer.json().catch(() => null);
     if (answer.ok && values) return values;
     const reason = values?.detail ?? values?.title ?? `the answer of the server (${answer.status}) is cut off or not JSON; try again`;
     throw Object.assign(new Error(reason), { isOfPicture: values?.type === "/docs#picture" });
+  }
+
+  /** Forgets the key, so that the next picture asks for another one. */
+  wrongKey() {
+    this.key = "";
+    return new Error(`the server does not accept this key; ${WITH_KEY}`);
   }
 }
 

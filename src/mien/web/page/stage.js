@@ -16,7 +16,7 @@ export class Stage {
     root.replaceChildren(this.frame);
   }
 
-  /** Shows an <img> or <video> of a size in pixels; null for a picture that this browser cannot show. */
+  /** Shows an <img>, <canvas> or <video> of a size in pixels; null for a picture that this browser cannot show. */
   show(media, width, height) {
     this.frame.style.aspectRatio = `${width} / ${height}`;
     this.frame.style.setProperty("--ratio", String(width / height));

@@ -34,7 +34,7 @@ export class Visit {
     button.classList.toggle("is-broken", Boolean(item.error));
   }
 
-  /** Draws the small picture of an item, an <img> or <video> in the middle of a square. */
+  /** Draws the small picture of an item, an <img>, <canvas> or <video> in the middle of a square. */
   draw(item, source, width, height) {
     const side = Math.min(width, height);
     const pen = item.tile.picture.getContext("2d");
@@ -56,8 +56,13 @@ export class Visit {
     this.root.replaceChildren();
   }
 
+  /** The items that were read. */
+  get done() {
+    return this.items.filter(({ isDone }) => isDone);
+  }
+
   get records() {
-    return this.items.flatMap(({ records }) => records);
+    return this.done.flatMap(({ records }) => records);
   }
 }
 
