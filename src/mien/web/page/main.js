@@ -317,7 +317,7 @@ function summaryOf({ kind, records, milliseconds, reader, error, duration }) {
   const how = `read ${place} with ${reader.name} in ${time} ms`;
   const { faces, width, height, first_of_several } = records[0];
   const others = first_of_several ? " The file holds several pictures; only the first was read." : "";
-  if (!faces.length) return `No face was found in ${width} × ${height} pixels. Faces that are turned away, covered, or smaller than 24 pixels are not seen.${others}`;
+  if (!faces.length) return `No face was found in ${width} × ${height} pixels. Faces that are turned away, covered, or smaller than 24 pixels may be missed.${others}`;
   const unsure = faces.filter(({ uncertain }) => uncertain).length;
   const remark = unsure ? `, ${unsure === faces.length ? (unsure === 1 ? "" : "all ") : `${unsure} `}not sure` : "";
   return `${counted(faces.length, "face")}${remark}; ${how}.${others}`;
