@@ -257,7 +257,7 @@ def _reading(
     kind = type(recognizer.engine).__name__
     LOGGER.debug("mien: model %s (%s), detector %s", options.model or DEFAULT, kind, options.detector)
     tally.threshold, tally.stated_accuracy = recognizer.engine.threshold, recognizer.stated_accuracy
-    copies = Copies(options.annotate) if options.annotate is not None else None
+    copies = Copies(options.annotate, settings.outputs()) if options.annotate is not None else None
     yield recognizer.names, read_inputs(recognizer, inputs, settings, copies, not_copied)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ class Outputs:
         self._options = options
         files = (options.timeline, options.video_out)
         self._former_files = {path: identity(path) for path in files if path is not None}
+        self._no_copies = [path for path in (table_path(options), *files) if path is not None]
         self._former_copies = self._copies()
 
     def _copies(self) -> set[str]:
@@ -35,7 +37,9 @@ class Outputs:
         folder = self._options.annotate
         if folder is None or not folder.is_dir():
             return set()
-        return {path.name for path in folder.iterdir() if not path.name.startswith(".mien-")}
+        real = os.path.realpath(folder)
+        others = {path.name for path in self._no_copies if os.path.realpath(path.parent) == real}
+        return {path.name for path in folder.iterdir() if not path.name.startswith(".mien-")} - others
 
     def lines(self, tally: Tally) -> list[str]:
         """Returns a line for each output that was written."""
