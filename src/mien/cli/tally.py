@@ -44,7 +44,8 @@ class Outputs:
     def lines(self, tally: Tally) -> list[str]:
         """Returns a line for each output that was written."""
         options, table = self._options, table_path(self._options)
-        lines = [] if table is None else [f"{table}: {tally.records:,} records, {tally.faces:,} faces"]
+        now = " in this run" if options.resume else ""  # the table holds others
+        lines = [] if table is None else [f"{table}: {tally.records:,} records, {tally.faces:,} faces{now}"]
         for path, what in ((options.timeline, "the timeline"), (options.video_out, "the film with boxes")):
             if path is not None and path.is_file() and identity(path) != self._former_files[path]:
                 lines.append(f"{path}: {what}")

@@ -259,7 +259,7 @@ def resume(path: Path, inputs: Sequence[Input]) -> tuple[list[Input], Former]:
     header: list[str] = []
     first_columns = columns(())
     done: Counter[str] = Counter()
-    again, row, begin, end = None, {}, 0, 0
+    again, row, frame, begin, end = None, {}, "", 0, 0
     with file:
         for line in file:
             if not line.endswith(b"\n"):
@@ -274,9 +274,12 @@ def resume(path: Path, inputs: Sequence[Input]) -> tuple[list[Input], Former]:
                     raise MienError(f"--resume: {path} is no table of `mien predict --csv`; give another name")
             elif len(cells) == len(header):
                 values = dict(zip(header, cells, strict=True))
-                if values["input"] != again or (not values["frame"] and values["face"] in ("", "0")):
+                # A film begins with frame 0; a row without a frame after its frames says why its reading ended.
+                is_first = values["face"] in ("", "0") and (values["frame"] == "0" or not (values["frame"] or frame))
+                if values["input"] != again or is_first:
                     done[values["input"]] += 1
                     again, row, begin = values["input"], values, end
+                frame = values["frame"]
             end += len(line)
     done.subtract([again] if again is not None else [])
     left = []
