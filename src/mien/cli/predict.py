@@ -104,7 +104,9 @@ def run(arguments: list[str]) -> int:
     for line in tally.failures(options, in_lines):
         complain(line)
     skipped = [skipped_line(neither)] if neither else []
-    for line in [*tally.remarks(options, in_lines), *outputs.doubled(), *skipped]:
+    copied = [] if options.annotate is None else inputs
+    names = {Path(source if isinstance(source, Path) else source.name).name for source in copied} | {"stdin"}
+    for line in [*tally.remarks(options, in_lines), *outputs.doubled(names), *skipped]:
         remark(line)
     return SOME_FAILED if tally.failed or tally.not_copied else 0
 

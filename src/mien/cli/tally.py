@@ -6,7 +6,7 @@ import argparse
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,11 +54,17 @@ class Outputs:
             lines.append(f"{options.annotate}: {copies:,} annotated {'copy' if copies == 1 else 'copies'}")
         return lines
 
-    def doubled(self) -> Iterator[str]:
-        """Yields which copies got a number since an earlier file has their name, if any did."""
+    def doubled(self, names: Collection[str]) -> Iterator[str]:
+        """Yields which copies got a number since an earlier file has their name, if any did.
+
+        Args:
+            names: file names of the inputs: one that itself ends in a number is no double.
+        """
         copies = sorted(self._copies() - self._former_copies)
         numbered = [(name, re.sub(r"-[0-9]+(\.[^.]*)$", r"\1", name)) for name in copies]
         again = [(name, former) for name, former in numbered if name != former and former in self._former_copies]
+        # Some copies have an ending more: face.gif.png.
+        again = [(name, former) for name, former in again if former in names or Path(former).stem in names]
         if again:
             name, former = again[0]
             yield (
