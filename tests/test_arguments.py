@@ -166,8 +166,8 @@ def test_true_is_white_in_a_bool_array() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("https://example.org/a.jpg", "https://example.org/a.jpg: is an address, and Mien downloads no pictures"),
-        (Path("https://example.org/a.jpg"), "is an address, and Mien downloads no pictures; download it"),
+        ("https://example.org/a.jpg", "https://example.org/a.jpg: is an address, and Mien downloads nothing"),
+        (Path("https://example.org/a.jpg"), "is an address, and Mien downloads nothing; download it"),
         ("rtsp://camera/1", r"is an address \(rtsp\), expected a file; record a part of the stream"),
         ("file:///photos/a.jpg", "is an address, expected a path; give it without file://"),
         ("data:image/png;base64,iVBORw0", r"is a data URI, expected a picture; give the bytes: base64.b64decode"),

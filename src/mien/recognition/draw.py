@@ -115,7 +115,7 @@ def drawn(record: Record) -> Image.Image:
         MienError: the picture could not be read, or its pixels were not kept.
     """
     if record.pixels is None:
-        reason = record.error or "its pixels were not kept; read it with Recognizer.recognize"
+        reason = record.error or "its pixels were not kept; read it with keep_pixels=True"
         raise MienError(f"{record.input}: cannot be drawn on: {reason}")
     return Image.fromarray(annotated(record.pixels, record.faces))
 
