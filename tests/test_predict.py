@@ -729,6 +729,20 @@ def test_a_camera_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert record["error"].startswith("camera 97: cannot be opened")
 
 
+def test_a_name_that_is_too_long_ends_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    save("a.png", [255])
+    Path("faces.csv").touch()
+    names = [300 * "x" + ending for ending in (".png", ".mp4", "")]
+    assert predict(capsys, *names, "a.png", "--csv", "faces.csv")[0] == 3
+    with open("faces.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["input"], row["status"]) for row in rows] == [*((name, "error") for name in names), ("a.png", "ok")]
+    assert all("cannot be read (" in row["error"] for row in rows[:3])
+    assert main(["explain", names[0], "a.png", "--out", "explained"]) == 3
+    assert main(["explain", names[0], "--out", "a.png"]) == 2
+    assert "cannot be read (" in capsys.readouterr().err
+
+
 def test_a_name_that_stdout_cannot_show(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     name = os.fsdecode(b"caf\xe9.png")
     save(name, [255])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import sys
 import warnings
 from collections import Counter
@@ -221,7 +222,7 @@ def _is_same_file(path: Path, source: Input) -> bool:
     from mien.recognition.paths import Film
 
     file = source.source if isinstance(source, Film) else source
-    return isinstance(file, Path) and file.exists() and path.samefile(file)
+    return isinstance(file, Path) and os.path.exists(file) and path.samefile(file)
 
 
 @contextmanager
