@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import os
 import tempfile
 import threading
 import time
 import tracemalloc
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from recognition_helpers import encoded, read
+from recognition_helpers import Bright, Mean, encoded, read
 
 from mien.errors import MienError
 from mien.recognition.pictures import check_type
+from mien.recognition.recognizer import Recognizer
 
 COLOUR = np.tile(np.array((204, 102, 51), np.uint8), (4, 6, 1))
 GREY = np.full((3, 5), 90, np.uint8)
@@ -99,6 +102,32 @@ def test_files_that_give_no_bytes_are_told(tmp_path: Path) -> None:
         read(io.BytesIO(), "x")
 
 
+def test_a_picture_that_was_opened_as_text_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(encoded(COLOUR))
+    with (
+        path.open(encoding="utf-8") as text,
+        pytest.raises(MienError, match="is a file opened as text, expected bytes; open it with mode 'rb'"),
+    ):
+        read(text, "x")
+
+
+def test_a_damaged_member_or_packed_file_is_a_record() -> None:
+    data = encoded(COLOUR)
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("a.png", data)
+    recognizer = Recognizer(detector=Bright(), engine=Mean())
+    with (
+        zipfile.ZipFile(io.BytesIO(packed.getvalue().replace(data, bytes(len(data))))) as archive,
+        gzip.open(io.BytesIO(gzip.compress(data)[:-20])) as cut_short,
+    ):
+        records = list(recognizer.stream([data, archive.open("a.png"), cut_short, data]))
+    assert [record.status for record in records] == ["ok", "error", "error", "ok"]
+    assert str(records[1].error).startswith("a.png: cannot be read (Bad CRC-32")
+    assert "cannot be read (Compressed file ended before" in str(records[2].error)
+
+
 @pytest.mark.parametrize(
     ("value", "message"),
     [
@@ -137,8 +166,8 @@ def test_true_is_white_in_a_bool_array() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("https://example.org/a.jpg", "https://example.org/a.jpg: is an address, and Mien downloads no pictures"),
-        (Path("https://example.org/a.jpg"), "is an address, and Mien downloads no pictures; download it"),
+        ("https://example.org/a.jpg", "https://example.org/a.jpg: is an address, and Mien downloads nothing"),
+        (Path("https://example.org/a.jpg"), "is an address, and Mien downloads nothing; download it"),
         ("rtsp://camera/1", r"is an address \(rtsp\), expected a file; record a part of the stream"),
         ("file:///photos/a.jpg", "is an address, expected a path; give it without file://"),
         ("data:image/png;base64,iVBORw0", r"is a data URI, expected a picture; give the bytes: base64.b64decode"),

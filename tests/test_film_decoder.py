@@ -409,6 +409,20 @@ class TestDamage:
         assert [row.index for row in rows] == list(range(len(rows)))
         assert sum(row.pixels is not None for row in rows) > 7
 
+    def test_a_film_that_is_cut_before_its_first_frame_says_so(self, tmp_path: Path) -> None:
+        path = numbered(tmp_path / "film.mkv", 8)
+        path.write_bytes(path.read_bytes()[:900])
+        with pytest.raises(MienError, match=r"film\.mkv: holds no frame, as [0-9,]+ bytes are missing at the end"):
+            list(frames(path))
+
+    @pytest.mark.parametrize("name", ["film.mp4", "film.mkv", "film.webm", "film.avi", "film.asf", "film.ogv"])
+    def test_what_is_appended_to_a_film_is_no_loss(self, name: str, tmp_path: Path) -> None:
+        codecs = {".webm": "libvpx", ".asf": "wmv2", ".avi": "mpeg4", ".ogv": "libvpx"}
+        path = numbered(tmp_path / name, 10, codecs.get(Path(name).suffix, "libx264"))
+        with path.open("ab") as file:
+            file.write(b"\x4a\x10\x08\x01" + np.random.default_rng(3).bytes(999))
+        assert numbers(path) == list(range(10)) and all(row.reason is None for row in frames(path))
+
     def test_an_unfinished_film_says_what_is_missing(self, tmp_path: Path) -> None:
         path = numbered(tmp_path / "film.mp4", 20)
         data = path.read_bytes()

@@ -13,6 +13,7 @@ from mien.cli import main
 from mien.errors import MienError
 from mien.recognition.batch import resume
 from mien.recognition.formats import columns, csv_table
+from mien.recognition.paths import Film
 from mien.recognition.results import Face, Recognition
 
 
@@ -54,6 +55,14 @@ def test_a_csv_file_is_replaced_with_the_first_record_or_at_the_end(tmp_path: Pa
     with csv_table(path, NAMES):
         pass
     assert path.read_text().splitlines() == [header]
+    with csv_table(path, NAMES) as add:
+        add(TWO)
+    before = path.read_bytes()
+    _, former = resume(path, [Path(TWO.input)])
+    assert former.end < former.size
+    with pytest.raises(KeyboardInterrupt), csv_table(path, NAMES, former=former):
+        raise KeyboardInterrupt
+    assert path.read_bytes() == before, "nothing was read that could replace a row"
     with csv_table(tmp_path / "new.csv", NAMES):
         assert (tmp_path / "new.csv").read_text().splitlines() == [header], "at once"
 
@@ -118,6 +127,32 @@ def test_only_what_is_missing_is_read(table: Path, capsys: pytest.CaptureFixture
         ["./=one.png", "ok"], ["none.png", "no_face"], ["two.png", "ok"], ["two.png", "ok"], ["new.png", "error"],
     ]  # fmt: skip
     assert "goes on; 2 inputs are left" in capsys.readouterr().err
+
+
+def test_a_film_that_is_named_twice_is_read_twice_and_no_more(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["predict", "film.mkv", "film.mkv", "last.png", "--csv", "twice.csv"]
+    assert main(words) == 0
+    whole = Path("twice.csv").read_bytes()
+    capsys.readouterr()
+    assert main([*words, "--resume"]) == 0 and Path("twice.csv").read_bytes() == whole
+    captured = capsys.readouterr()
+    assert "twice.csv: goes on; 1 input is left" in captured.err
+    assert captured.out == "twice.csv: 1 records, 1 faces in this run\n", "the table has eight more"
+
+
+def test_a_film_that_was_broken_off_is_one_input(table: Path) -> None:
+    lines = table.read_text().splitlines(keepends=True)
+    frames = [line for line in lines if line.startswith("film.mkv")]
+    film_input, last = Film(Path("film.mkv")), Path("last.png")
+    reason = f"film.mkv,error,took too long{',' * (frames[0].count(',') - 2)}\n"
+    for rows, left in (
+        ([*frames, reason, lines[-1]], [last]),
+        ([*frames, reason], [film_input, last]),
+        ([*frames, reason, *frames, reason, lines[-1]], [last]),
+    ):
+        table.write_text("".join([lines[0], *rows]))
+        count = sum(row == reason for row in rows)
+        assert resume(table, [film_input] * count + [last])[0] == left
 
 
 def test_rows_of_an_input_that_is_not_named_any_more_stay(table: Path) -> None:

@@ -662,6 +662,21 @@ def test_few_frames_of_a_long_film_are_written_slowly(capsys: pytest.CaptureFixt
     assert frames_of("out.mp4") == frames_of("marked/film.avi") == 1
 
 
+def test_results_in_the_folder_of_copies_are_neither_copies_nor_in_their_way(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    film("film.avi", [255] * 3)
+    save("figure.png", [255])
+    code, out, err = predict(
+        capsys, "figure.png", "film.avi", "--annotate", "marked", "--csv", "marked/faces.csv",
+        "--timeline", "marked/../marked/figure.png", "--video-out", "marked/film.avi",
+    )  # fmt: skip
+    assert (code, out[-1], err) == (0, "marked: 2 annotated copies", [])
+    assert sorted(os.listdir("marked")) == ["faces.csv", "figure-2.png", "figure.png", "film-2.avi", "film.avi"]
+    with Image.open("marked/figure.png") as figure, Image.open("marked/figure-2.png") as copy:
+        assert (figure.width, copy.width) == (1600, 3 * SIDE)
+
+
 def test_the_two_copies_of_a_film_do_not_meet(capsys: pytest.CaptureFixture[str]) -> None:
     film("film.avi", [255] * 3)
     assert predict(capsys, "film.avi", "--annotate", "marked", "--video-out", "marked/film.avi")[0] == 0
@@ -714,6 +729,20 @@ def test_a_camera_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert record["error"].startswith("camera 97: cannot be opened")
 
 
+def test_a_name_that_is_too_long_ends_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    save("a.png", [255])
+    Path("faces.csv").touch()
+    names = [300 * "x" + ending for ending in (".png", ".mp4", "")]
+    assert predict(capsys, *names, "a.png", "--csv", "faces.csv")[0] == 3
+    with open("faces.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["input"], row["status"]) for row in rows] == [*((name, "error") for name in names), ("a.png", "ok")]
+    assert all("cannot be read (" in row["error"] for row in rows[:3])
+    assert main(["explain", names[0], "a.png", "--out", "explained"]) == 3
+    assert main(["explain", names[0], "--out", "a.png"]) == 2
+    assert "cannot be read (" in capsys.readouterr().err
+
+
 def test_a_name_that_stdout_cannot_show(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     name = os.fsdecode(b"caf\xe9.png")
     save(name, [255])
@@ -727,6 +756,21 @@ def test_a_name_that_stdout_cannot_show(capsys: pytest.CaptureFixture[str], monk
         lines = stdout.detach().getvalue().decode(encoding).splitlines()
         assert [json.loads(line)["input"] for line in lines[:2]] == [name, "\u0142.png"]
         assert lines[2].startswith("caf\\xe9.png: glad")
+
+
+@pytest.mark.parametrize("options", [["--json"], ["--format", "hf"]])
+def test_an_expression_that_stdout_cannot_show(
+    options: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Mean, "names", ("calm", "fr\xf6h \U0001f600"))
+    save("a.png", [255])
+    stdout = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", stdout)
+        assert main(["predict", "a.png", *options]) == 0
+    answer = json.loads(stdout.detach().getvalue())
+    face = answer[0][0] if options[0] == "--format" else answer["faces"][0]
+    assert face["label"] == "fr\xf6h \U0001f600"
 
 
 INTERRUPTED = """

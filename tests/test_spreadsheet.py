@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,28 @@ def test_a_workbook_that_cannot_be_written_or_is_empty_replaces_none(tmp_path: P
         add(RECORDS[0])
         add(None)  # type: ignore[arg-type]
     assert path.read_text() == "the former one" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_of_temporary_files_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from openpyxl.worksheet._write_only import WriteOnlyWorksheet
+
+    close = WriteOnlyWorksheet.close
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def close_and_fail(sheet: Any) -> None:
+        close(sheet)
+        fail()
+
+    monkeypatch.setattr(spreadsheet, "gettempdir", lambda: "/scratch")
+    message = r"faces\.xlsx: cannot be written, as its temporary file in /scratch cannot \(No space left on device\)"
+    with pytest.raises(MienError, match=message), xlsx_table(tmp_path / "faces.xlsx", NAMES) as add:
+        add(RECORDS[0])
+        monkeypatch.setattr(WriteOnlyWorksheet, "append", fail)
+        monkeypatch.setattr(WriteOnlyWorksheet, "close", close_and_fail)
+        add(RECORDS[0])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_openpyxl_is_named_when_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -73,7 +74,7 @@ def run(arguments: list[str]) -> int:
     neither: Counter[Kind] = Counter()
     sources = expand(options.photos, options.out, neither, options.timeout)
     is_single = len(options.photos) == len(sources) == 1
-    is_single &= isinstance(sources[0], Nothing) or not Path(options.photos[0]).is_dir()
+    is_single &= isinstance(sources[0], Nothing) or not os.path.isdir(options.photos[0])
     if is_single and (options.out is None or not options.out.is_dir()):
         options.out = options.out or free_path(Path(_name(sources[0])))
         _check_file(options.out, sources[0])
@@ -123,7 +124,7 @@ def _check_file(out: Path, source: Input) -> None:
 
     check_name(out)
     ensure_writable(out.parent)
-    if isinstance(source, Path) and out.exists() and source.exists() and out.samefile(source):
+    if isinstance(source, Path) and out.exists() and os.path.exists(source) and out.samefile(source):
         raise MienError(f"--out: {out} is the photo itself; give another name")
 
 

@@ -27,15 +27,14 @@ def reason_of(record: Recognition) -> str:
 
 def print_json(record: Recognition) -> None:
     """Prints the record as a JSON object on one line."""
-    _print(json_shown(record.record(), ascii_only=not _fits(record.input)))
+    _print_json(record.record())
 
 
 def print_converted(record: Recognition, convert: Callable[[Recognition], list[Any]]) -> None:
     """Prints a line in the format of another tool; an error becomes null, and its reason goes to stderr."""
     if record.status == "error":
         complain(reason_of(record))
-    result = None if record.status == "error" else convert(record)
-    _print(json_shown(result, ascii_only=not _fits(str(result))))
+    _print_json(None if record.status == "error" else convert(record))
 
 
 def print_lines(record: Recognition) -> None:
@@ -59,6 +58,11 @@ def _described(face: Face) -> str:
     number = "" if face.id is None else f"face {face.id}, "
     doubt = ", uncertain" if face.uncertain else ""
     return f"{number}{face.label} {face.score:.0%}{doubt} ({runners_up}), {width}x{height} px at {left},{top}"
+
+
+def _print_json(value: Any) -> None:
+    text = json_shown(value)
+    _print(text if _fits(text) else json_shown(value, ascii_only=True))
 
 
 def _print(text: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import sys
 import warnings
 from collections import Counter
@@ -104,7 +105,9 @@ def run(arguments: list[str]) -> int:
     for line in tally.failures(options, in_lines):
         complain(line)
     skipped = [skipped_line(neither)] if neither else []
-    for line in [*tally.remarks(options, in_lines), *outputs.doubled(), *skipped]:
+    copied = [] if options.annotate is None else inputs
+    names = {Path(source if isinstance(source, Path) else source.name).name for source in copied} | {"stdin"}
+    for line in [*tally.remarks(options, in_lines), *outputs.doubled(names), *skipped]:
         remark(line)
     return SOME_FAILED if tally.failed or tally.not_copied else 0
 
@@ -219,7 +222,7 @@ def _is_same_file(path: Path, source: Input) -> bool:
     from mien.recognition.paths import Film
 
     file = source.source if isinstance(source, Film) else source
-    return isinstance(file, Path) and file.exists() and path.samefile(file)
+    return isinstance(file, Path) and os.path.exists(file) and path.samefile(file)
 
 
 @contextmanager
@@ -257,7 +260,7 @@ def _reading(
     kind = type(recognizer.engine).__name__
     LOGGER.debug("mien: model %s (%s), detector %s", options.model or DEFAULT, kind, options.detector)
     tally.threshold, tally.stated_accuracy = recognizer.engine.threshold, recognizer.stated_accuracy
-    copies = Copies(options.annotate) if options.annotate is not None else None
+    copies = Copies(options.annotate, settings.outputs()) if options.annotate is not None else None
     yield recognizer.names, read_inputs(recognizer, inputs, settings, copies, not_copied)
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +29,7 @@ class Outputs:
         self._options = options
         files = (options.timeline, options.video_out)
         self._former_files = {path: identity(path) for path in files if path is not None}
+        self._no_copies = [path for path in (table_path(options), *files) if path is not None]
         self._former_copies = self._copies()
 
     def _copies(self) -> set[str]:
@@ -35,12 +37,15 @@ class Outputs:
         folder = self._options.annotate
         if folder is None or not folder.is_dir():
             return set()
-        return {path.name for path in folder.iterdir() if not path.name.startswith(".mien-")}
+        real = os.path.realpath(folder)
+        others = {path.name for path in self._no_copies if os.path.realpath(path.parent) == real}
+        return {path.name for path in folder.iterdir() if not path.name.startswith(".mien-")} - others
 
     def lines(self, tally: Tally) -> list[str]:
         """Returns a line for each output that was written."""
         options, table = self._options, table_path(self._options)
-        lines = [] if table is None else [f"{table}: {tally.records:,} records, {tally.faces:,} faces"]
+        now = " in this run" if options.resume else ""  # the table holds others
+        lines = [] if table is None else [f"{table}: {tally.records:,} records, {tally.faces:,} faces{now}"]
         for path, what in ((options.timeline, "the timeline"), (options.video_out, "the film with boxes")):
             if path is not None and path.is_file() and identity(path) != self._former_files[path]:
                 lines.append(f"{path}: {what}")
@@ -49,11 +54,17 @@ class Outputs:
             lines.append(f"{options.annotate}: {copies:,} annotated {'copy' if copies == 1 else 'copies'}")
         return lines
 
-    def doubled(self) -> Iterator[str]:
-        """Yields which copies got a number since an earlier file has their name, if any did."""
+    def doubled(self, names: Collection[str]) -> Iterator[str]:
+        """Yields which copies got a number since an earlier file has their name, if any did.
+
+        Args:
+            names: file names of the inputs: one that itself ends in a number is no double.
+        """
         copies = sorted(self._copies() - self._former_copies)
         numbered = [(name, re.sub(r"-[0-9]+(\.[^.]*)$", r"\1", name)) for name in copies]
         again = [(name, former) for name, former in numbered if name != former and former in self._former_copies]
+        # Some copies have an ending more: face.gif.png.
+        again = [(name, former) for name, former in again if former in names or Path(former).stem in names]
         if again:
             name, former = again[0]
             yield (

@@ -228,9 +228,9 @@ def open_file(path: Path) -> Iterator[IO[bytes]]:
     Raises:
         MienError: the file cannot be read, or is no regular file.
     """
-    if path.exists() and not path.is_file():
-        raise MienError(f"{path}: is no regular file, expected one; give another path")
     try:
+        if path.exists() and not path.is_file():  # they raise OSError, as for a name that is too long
+            raise MienError(f"{path}: is no regular file, expected one; give another path")
         with path.open("rb") as stream:
             yield stream
     except OSError as error:

@@ -50,7 +50,7 @@ def address_hint(text: str) -> str | None:
     if kind is None or os.path.lexists(text):
         return None
     if kind[1].lower() in ("http", "https", "ftp", "s3", "gs"):
-        return "is an address, and Mien downloads no pictures; download it, and give the file or its bytes"
+        return "is an address, and Mien downloads nothing; download it, and give the file"
     if kind[1].lower() == "file":
         return "is an address, expected a path; give it without file://"
     return (

@@ -58,6 +58,10 @@ class FilmSettings:
     batch: int | None = None
     decoded: Callable[[], None] | None = None
 
+    def outputs(self) -> list[Path]:
+        """Returns the paths of the film with boxes and of the timeline, if there are any."""
+        return [path for path in (self.video_out, self.timeline) if path is not None]
+
 
 def read_inputs(
     recognizer: Recognizer,
@@ -187,7 +191,7 @@ def _of_film(
 
     places = [] if settings.video_out is None else [settings.video_out]
     if copies is not None:
-        places.append(copies.place(Path(film.name).name, ENDINGS, ".mp4", not_at=settings.video_out))
+        places.append(copies.place(Path(film.name).name, ENDINGS, ".mp4"))
     try:
         about = about_film(film.source) if places else None
     except MienError as error:
@@ -255,7 +259,7 @@ def resume(path: Path, inputs: Sequence[Input]) -> tuple[list[Input], Former]:
     header: list[str] = []
     first_columns = columns(())
     done: Counter[str] = Counter()
-    again, row, begin, end = None, {}, 0, 0
+    again, row, frame, begin, end = None, {}, "", 0, 0
     with file:
         for line in file:
             if not line.endswith(b"\n"):
@@ -270,9 +274,12 @@ def resume(path: Path, inputs: Sequence[Input]) -> tuple[list[Input], Former]:
                     raise MienError(f"--resume: {path} is no table of `mien predict --csv`; give another name")
             elif len(cells) == len(header):
                 values = dict(zip(header, cells, strict=True))
-                if values["input"] != again or (not values["frame"] and values["face"] in ("", "0")):
+                # A film begins with frame 0; a row without a frame after its frames says why its reading ended.
+                is_first = values["face"] in ("", "0") and (values["frame"] == "0" or not (values["frame"] or frame))
+                if values["input"] != again or is_first:
                     done[values["input"]] += 1
                     again, row, begin = values["input"], values, end
+                frame = values["frame"]
             end += len(line)
     done.subtract([again] if again is not None else [])
     left = []
@@ -319,7 +326,7 @@ class TimedReader:
         annotate: Path | None,
         not_copied: Notice | None = None,
     ) -> None:
-        self._out_folders = [path.parent for path in (films.video_out, films.timeline) if path is not None]
+        self._out_folders = [path.parent for path in films.outputs()]
         self._out_folders += [] if annotate is None else [annotate]
 
         def pass_on(remark: str | _NotCopied) -> None:
@@ -381,7 +388,7 @@ def _prepare_reading(
     # Each frame has the whole limit: as a part of a batch, the first one would wait for the others, and between the
     # frames that are read many may have to be decoded.
     settings = replace(films, say=say, batch=1, decoded=lambda: say(Alive()))
-    copies = None if annotate is None else Copies(annotate)
+    copies = None if annotate is None else Copies(annotate, films.outputs())
     greeting = recognizer.names, recognizer.engine.threshold, recognizer.stated_accuracy
     not_copied: Notice | None = (lambda line: say(_NotCopied(line))) if collects else None
     return greeting, lambda source: read_inputs(recognizer, [source], settings, copies, not_copied)

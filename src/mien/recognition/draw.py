@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import colorsys
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -115,7 +115,7 @@ def drawn(record: Record) -> Image.Image:
         MienError: the picture could not be read, or its pixels were not kept.
     """
     if record.pixels is None:
-        reason = record.error or "its pixels were not kept; read it with Recognizer.recognize"
+        reason = record.error or "its pixels were not kept; read it with keep_pixels=True"
         raise MienError(f"{record.input}: cannot be drawn on: {reason}")
     return Image.fromarray(annotated(record.pixels, record.faces))
 
@@ -280,10 +280,12 @@ class Copies:
 
     Args:
         folder: folder of the copies; it is created if it does not exist.
+        reserved: paths of other results, which no copy takes, though nothing is there yet.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, reserved: Iterable[Path] = ()) -> None:
         self.folder = folder
+        self._reserved = {os.path.realpath(path) for path in reserved}
         self._counts: dict[str, int] = {}
 
     def add(self, record: Record) -> Path:
@@ -307,16 +309,13 @@ class Copies:
             return error.place
         return path
 
-    def place(
-        self, name: str, kinds: tuple[str, ...] = _ENDINGS, otherwise: str = ".png", not_at: Path | None = None
-    ) -> Path:
+    def place(self, name: str, kinds: tuple[str, ...] = _ENDINGS, otherwise: str = ".png") -> Path:
         """Returns a free path in the folder for a copy.
 
         Args:
             name: file name of the original.
             kinds: endings that can be written.
             otherwise: ending that is appended to a name with another ending.
-            not_at: a path that is reserved, though nothing is there yet.
         """
         name = name if Path(name).suffix.lower() in kinds else name + otherwise
         stem, suffix = Path(name).stem, Path(name).suffix
@@ -324,8 +323,7 @@ class Copies:
             name = f"{safe_stem(stem)}{suffix}"
         count = self._counts.get(name, 0) + 1
         path = self.folder / (name if count == 1 else numbered(stem, count, suffix))
-        reserved = None if not_at is None else not_at.absolute()
-        while os.path.lexists(path) or path.absolute() == reserved:
+        while os.path.lexists(path) or os.path.realpath(path) in self._reserved:
             count += 1
             path = self.folder / numbered(stem, count, suffix)
         self._counts[name] = count

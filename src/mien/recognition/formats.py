@@ -261,8 +261,9 @@ def csv_table(
             begin()  # at once, for those who follow a pipe
         try:
             yield add
-        except Exception:
-            is_begun = True  # an error before the first record leaves an earlier table
+        except BaseException as error:
+            # An error before the first record leaves an earlier table; one to go on with stays after Ctrl-C, too.
+            is_begun = is_begun or former is not None or isinstance(error, Exception)
             raise
         finally:
             if not is_begun:

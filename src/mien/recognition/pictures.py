@@ -22,7 +22,7 @@ from PIL import ExifTags, Image, ImageCms, ImageOps
 from mien.data.images import SUFFIXES as DATA_SUFFIXES
 from mien.data.images import grey_if_equal, open_picture, pillow_errors
 from mien.data.sources import open_file
-from mien.errors import MienError
+from mien.errors import MienError, first_line
 from mien.recognition.arguments import EXPECTED, WrongTypeError, address_hint, not_uint8, remedy
 
 _Item = TypeVar("_Item")
@@ -347,23 +347,27 @@ def bytes_of_stream(stream: Any, where: str) -> bytes:
     """Reads an open binary file to its end.
 
     Raises:
-        MienError: it is closed, at its end, opened as text, asynchronous, or larger than ``LARGEST_FILE``.
+        MienError: it is closed, damaged, at its end, opened as text, asynchronous, or larger than ``LARGEST_FILE``.
     """
     if inspect.iscoroutinefunction(stream.read):
         raise MienError(
             f"{where}: is read with await, expected a plain file; give the bytes: await x.read(), or x.file"
         )
+    as_text = f"{where}: is a file opened as text, expected bytes; open it with mode 'rb'"
     # In parts: a pipe may give less than is asked for, and a file sets aside memory for all that is asked for.
     data = bytearray()
     while len(data) <= LARGEST_FILE:
         try:
             part = stream.read(_PART)
-        except (OSError, ValueError) as error:  # ValueError: the file is closed
-            raise MienError(
-                f"{where}: cannot be read ({getattr(error, 'strerror', None) or error}); open it again"
-            ) from error
+        except MemoryError:
+            raise
+        except UnicodeDecodeError as error:
+            raise MienError(as_text) from error
+        except Exception as error:  # members of archives, packed files and connections have errors of their own
+            reason = getattr(error, "strerror", None) or first_line(error)
+            raise MienError(f"{where}: cannot be read ({reason}); open it again, or get it anew") from error
         if isinstance(part, str):
-            raise MienError(f"{where}: is a file opened as text, expected bytes; open it with mode 'rb'")
+            raise MienError(as_text)
         if not isinstance(part, bytes | bytearray | memoryview):
             raise MienError(
                 f"{where}: read() gives a {type(part).__name__}, expected bytes; give the bytes of the file"

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any
 
 from mien.errors import MienError
@@ -230,9 +231,15 @@ def xlsx_table(path: Path, names: Sequence[str]) -> Iterator[Add]:
 
     def add(record: Record) -> None:
         summary.add(record)
-        for row in rows(record):
-            values = {**row, "input": _path(record.input)}
-            faces.append(values.get(head) for head in heads)
+        try:
+            for row in rows(record):
+                values = {**row, "input": _path(record.input)}
+                faces.append(values.get(head) for head in heads)
+        except OSError as error:  # the disk of the workbook may be another one
+            raise MienError(
+                f"{path}: cannot be written, as its temporary file in {gettempdir()} cannot "
+                f"({error.strerror or error}); free some space there, or set TMPDIR to another folder"
+            ) from error
 
     with atomic_file(path, spare_newcomer=True) as temporary:
         try:
@@ -240,7 +247,8 @@ def xlsx_table(path: Path, names: Sequence[str]) -> Iterator[Add]:
                 yield noted
         except BaseException:
             for sheet in workbook.worksheets:
-                sheet.close()  # ends its temporary file, which openpyxl removes at exit
+                with suppress(OSError):  # the disk may be full
+                    sheet.close()  # ends its temporary file, which openpyxl removes at exit
             raise
         for title, sheet_heads, values in summary.sheets():
             summary_sheet = _Sheet(workbook, title, sheet_heads)

@@ -397,6 +397,11 @@ class PacketClock:
 
 
 _SEGMENT, _CLUSTER = 0x18538067, 0x1F43B675
+# Matroska's header, segment, the parts of a segment, and those of a cluster (RFC 9559, 5).
+_MATROSKA_PARTS = (
+    0x1A45DFA3, _SEGMENT, 0x114D9B74, 0x1549A966, 0x1654AE6B, _CLUSTER, 0x1C53BB6B, 0x1941A469, 0x1043A770, 0x1254C367,
+    0xEC, 0xBF, 0xE7, 0xA7, 0xAB, 0xA3, 0xA0, 0x5854, 0xAF,
+)  # fmt: skip
 _MP4_PARTS = (b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"wide", b"free", b"skip", b"pnot", b"sidx", b"uuid")
 _EBML, _RIFF, _OGG, _ASF = b"\x1a\x45\xdf\xa3", b"RIFF", b"OggS", b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"
 _ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
@@ -422,7 +427,8 @@ def lacking(path: Path) -> str | None:
             length = struct.unpack("<I", head[4:8])[0]
             end = 0 if length == _UNKNOWN else 8 + length
         elif head[4:8] in _MP4_PARTS:
-            end = max((end for _, end in _mp4_parts(stream, size)), default=0)
+            # What other programs and cameras append to a film is no part of it: only known names count.
+            end = max((end for name, end in _mp4_parts(stream, size) if name in _MP4_PARTS), default=0)
         elif head[:4] == _EBML:
             end = _ebml_end(stream, size)
         elif head[:8] == _ASF:
@@ -469,7 +475,7 @@ def _ebml_end(stream: IO[bytes], size: int) -> int:
         data = stream.read(12)
         name, used = _number(data, keep_marker=True)
         length, more = _number(data[used:])
-        if not used or not more:
+        if not more or name not in _MATROSKA_PARTS:
             break
         start += used + more
         if length == (1 << 7 * more) - 1:  # unknown length, as in live recordings: look inside

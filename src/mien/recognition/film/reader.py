@@ -148,9 +148,11 @@ def _film_frames(path: Path, every: int, decoded: Callable[[], None] | None) -> 
                 yield _developed(developer, index, frame, cut, LOST if stream.codec_context.width else LOST_OR_LARGE)
                 cut = False
             index += 1
+        missing = lacking(path)
+        if index == 0 and missing:
+            raise MienError(f"{path}: holds no frame, as {missing} missing at the end of the file; copy it again")
         if index == 0:
             raise MienError(f"{path}: holds no frame, expected a film; replace or remove the file")
-        missing = lacking(path)
         if missing:
             reason = f"the film is cut short: {missing} missing at the end of the file; copy it again"
             yield Frame(index, time_s + 1 / rate_of(stream), None, reason)

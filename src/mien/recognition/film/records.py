@@ -80,7 +80,7 @@ def film_source(source: object) -> Path | int:
     """Returns the path of a film, or the number of a camera, for what a caller gave.
 
     Raises:
-        MienError: it is an address.
+        MienError: it is an address, or empty.
         WrongTypeError (a MienError and a TypeError): it is neither a path nor a number.
     """
     if isinstance(source, SupportsIndex):
@@ -90,6 +90,8 @@ def film_source(source: object) -> Path | int:
         raise WrongTypeError(
             f"source: is a {type(source).__name__}, expected a film file or the number of a camera{hint}"
         )
+    if not os.fspath(source):
+        raise MienError("the path is empty, expected that of a film; check where it comes from")
     problem = address_hint(os.fspath(source))
     if problem is not None:
         raise MienError(f"{source}: {problem}")
