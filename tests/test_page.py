@@ -11,6 +11,7 @@ import json
 import os
 import re
 import struct
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -713,6 +714,24 @@ def test_a_server_that_is_busy_is_told_apart_from_a_picture_that_cannot_be_read(
         page.unroute("**/v1/recognize")
         choose(page, file("broken.png", astronaut[:2000]))
         assert "Choose another file" in page.inner_text("#problem")
+
+
+def test_a_busy_server_is_asked_again_when_it_says_so(browser: Any, service: str, astronaut: bytes) -> None:
+    busy = {"type": "/docs#busy", "title": "busy", "status": 503, "detail": "64 requests are being read"}
+    times: list[float] = []
+
+    def answer(route: Any) -> None:
+        times.append(time.monotonic())
+        if len(times) == 1:
+            route.fulfill(status=503, json=busy, headers={"Retry-After": "1"})
+        else:
+            route.continue_()
+
+    with opened(browser, service, "server") as (page, _):
+        page.route("**/v1/recognize", answer)
+        choose(page, file("astronaut.png", astronaut))
+        assert len(times) == 2 and times[1] - times[0] > 0.9
+        assert not page.is_visible("#problem") and page.inner_text("#strip .caption") != "cannot be read"
 
 
 def test_the_camera_is_read_once_at_a_time_and_its_end_is_told(chromium: Any, service: str, tmp_path: Path) -> None:

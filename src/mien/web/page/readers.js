@@ -153,12 +153,7 @@ export class ServerReader {
     const form = new FormData();
     form.append("pictures", picture, picture.name ?? "picture.png");
     const headers = this.key ? { "X-API-Key": this.key } : {};
-    let answer;
-    try {
-      answer = await fetch(address, { method: "POST", body: form, headers });
-    } catch {
-      throw new Error("the server does not answer; check that mien serve still runs");
-    }
+    const answer = await answerTo(address, { method: "POST", body: form, headers });
     if (answer.status === 401) throw this.wrongKey();
     const values = await answer.json().catch(() => null);
     if (answer.ok && values) return values;
@@ -170,6 +165,24 @@ export class ServerReader {
   wrongKey() {
     this.key = "";
     return new Error(`the server does not accept this key; ${WITH_KEY}`);
+  }
+}
+
+const TRIES = 4; // while the server is busy and says when to come again
+const LONGEST_WAIT_S = 5;
+
+/** The answer to a request; a busy server is asked again when it says so. */
+async function answerTo(address, request) {
+  for (let tries = 1; ; tries += 1) {
+    let answer;
+    try {
+      answer = await fetch(address, request);
+    } catch {
+      throw new Error("the server does not answer; check that mien serve still runs");
+    }
+    const wait = Number(answer.headers.get("Retry-After"));
+    if (answer.status !== 503 || !(wait > 0) || tries === TRIES) return answer;
+    await new Promise((resolve) => { setTimeout(resolve, 1000 * Math.min(wait, LONGEST_WAIT_S)); });
   }
 }
 
