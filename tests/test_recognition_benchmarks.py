@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from recognition_helpers import recognizer
 
-from mien.evaluation.style import png
 from mien.labels import FER2013
 
 pytest.importorskip("skimage.data")
@@ -21,7 +20,6 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 beside_fer: Any = importlib.import_module("beside_fer")
 fer_side: Any = importlib.import_module("fer_side")
-scaling: Any = importlib.import_module("scaling")
 video: Any = importlib.import_module("video")
 
 
@@ -129,13 +127,6 @@ def test_an_install_is_measured_without_its_links(tmp_path: Path) -> None:
     (tmp_path / "lib").mkdir()
     (tmp_path / "lib" / "a.so").write_bytes(bytes(2_000_000))
     assert beside_fer.megabytes(tmp_path / "bin" / "python") == pytest.approx(2.0)
-
-
-def test_the_figure_of_scaling_is_drawn_and_rates_are_positive() -> None:
-    rates = scaling.over_batch(recognizer(), 1)
-    assert tuple(rates) == scaling.BATCHES and min(rates.values()) > 0
-    figure = png(scaling.draw(rates, {128: 70.0, 512: 30.0, 2048: 10.0}, {0.3: 0.1, 5.3: 0.4}))
-    assert figure.startswith(b"\x89PNG")
 
 
 def test_the_film_has_as_many_frames_as_it_is_said_to(tmp_path: Path) -> None:
