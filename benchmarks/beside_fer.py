@@ -26,8 +26,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from functools import reduce
-from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +136,10 @@ def merged(rounds: list[dict[str, Any]]) -> dict[str, Any]:
     """The rounds of one side: the median over them of every time, the counts of the first."""
 
     def median(*keys: str) -> float:
-        return statistics.median(reduce(getitem, keys, record) for record in rounds)
+        values: list[Any] = rounds
+        for key in keys:
+            values = [value[key] for value in values]
+        return statistics.median(values)
 
     pictures = {
         name: {**picture, **{key: median("pictures", name, key) for key in ("seconds", "list_seconds")}}
