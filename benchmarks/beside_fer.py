@@ -1,17 +1,17 @@
-"""Mien beside ``fer``, on the same pictures in one run: speed, faces found, accuracy, first answer, size on disk.
+"""Mien beside ``fer``, on the same pictures in one run: speed, faces found, first answer, size on disk.
 
 ``fer`` lives in an environment of its own, as its TensorFlow and our libraries do not go together; its interpreter is
 given. A fresh install of fer 25.10.3 does not start, as it does not keep OpenCV below 5 nor setuptools below 82:
 
     python -m venv fer && fer/bin/pip install fer==25.10.3 "setuptools<80"
     fer/bin/pip uninstall -y opencv-contrib-python && fer/bin/pip install "opencv-python-headless>=4.14,<5"
-    python benchmarks/beside_fer.py --fer fer/bin/python --data archive.zip --models mini mini-int8 nano nano-int8
+    python benchmarks/beside_fer.py --fer fer/bin/python --models mini mini-int8 nano nano-int8
 
-Pictures are read by the first of our models, face crops by each. Both sides get decoded pictures in the channel order
-they ask for. The two take turns, round by round; times are medians after warm-up. A list is one call of ours, and
-a loop of theirs, as fer has no such call. "Whole pictures" are scikit-image's
-portrait (one face, public domain) and a collage of twelve of it. The first answer is a fresh process from its start to
-the faces of a portrait, always by the clock. Believe the ratios before the numbers.
+Pictures are read by the first of our models, face crops (of noise) by each. Both sides get decoded pictures in the
+channel order they ask for. The two take turns, round by round; times are medians after warm-up. A list is one call of
+ours, and a loop of theirs, as fer has no such call. "Whole pictures" are scikit-image's portrait (one face, public
+domain) and a collage of twelve of it. The first answer is a fresh process from its start to the faces of a portrait,
+always by the clock. Believe the ratios before the numbers. ``clean_scores.py`` compares accuracy.
 """
 
 from __future__ import annotations
@@ -33,9 +33,6 @@ import numpy as np
 from fer_side import CLOCK, LIST, median_seconds
 from scenes import collage, portrait
 
-from mien.data.read import read_faces
-from mien.evaluation.metrics import mcnemar, score
-from mien.labels import FER2013
 from mien.machine import machine, versions
 from mien.recognition.detection import Detection, face_crop
 from mien.recognition.recognizer import Recognizer
@@ -61,12 +58,9 @@ def measure_mien(recognizer: Recognizer, folder: Path, rounds: int, *, whole: bo
         picture = np.load(path)
         faces = recognizer.recognize(picture, color="bgr").faces
         seconds = median_seconds(lambda picture=picture: recognizer.recognize(picture, color="bgr"), rounds)
-        boxes = [list(face.box) for face in faces]
         photos = [picture] * LIST
         list_seconds = median_seconds(lambda photos=photos: recognizer.recognize(photos, color="bgr"), 1) / LIST
-        record["pictures"][path.stem] = {
-            "seconds": seconds, "list_seconds": list_seconds, "faces": len(faces), "boxes": boxes,
-        }  # fmt: skip
+        record["pictures"][path.stem] = {"seconds": seconds, "list_seconds": list_seconds, "faces": len(faces)}
     crops = fitted(np.load(folder / "crops.npy"), recognizer)
     record["crops"] = {
         str(count): median_seconds(lambda count=count: recognizer.engine.read(crops[:count]), 5 * rounds) / count
@@ -113,25 +107,6 @@ def megabytes(python: str | Path) -> float:
     return sum(path.lstat().st_size for path in root.rglob("*") if path.is_file() and not path.is_symlink()) / 1e6
 
 
-def accuracies(recognizers: dict[str, Recognizer], faces: Any, folder: Path) -> dict[str, Any]:
-    """Everybody on the whole validation split, each of ours paired with fer; clean_scores.py has the clean part."""
-    fer_probabilities = np.load(folder / "fer-probabilities.npy")
-    order = [FER2013.index(name) for name in faces.names]  # fer's classes come in FER2013's own order
-    answers = {"fer": fer_probabilities[:, order]}
-    for name, recognizer in recognizers.items():
-        probabilities = recognizer.engine.read(fitted(faces.images, recognizer)).probabilities.astype(np.float64)
-        answers[name] = probabilities[:, [recognizer.names.index(label) for label in faces.names]]
-    # No calibration error: the temperatures of ours were fitted on this split, and fer has none (clean_scores.py
-    # cross-fits both).
-    keys = ("accuracy", "macro_f1", "ci95")
-    record: dict[str, Any] = {}
-    for name, values in answers.items():
-        scores = score(values / values.sum(axis=1, keepdims=True), faces.labels, faces.names)
-        right, base = (side.argmax(axis=1) == faces.labels for side in (values, answers["fer"]))
-        record[name] = {key: scores[key] for key in keys} | ({} if name == "fer" else {"mcnemar": mcnemar(right, base)})
-    return record
-
-
 def table(record: dict[str, Any]) -> str:
     """The comparison as Markdown."""
     lines = ["| | fer | Mien | ratio |", "|---|---:|---:|---:|"]
@@ -151,36 +126,26 @@ def table(record: dict[str, Any]) -> str:
             )
     fer, mien = (record["first_answer"][name] for name in ("fer", "mien"))
     lines.append(f"| first answer | {fer:.2f} s | {mien:.2f} s | {fer / mien:.2f} |")
-    accuracy = dict(record.get("accuracy") or {})
-    base = accuracy.pop("fer", None)
-    for model, scores in accuracy.items():
-        lines += [
-            f"| accuracy, validation, {model} | {base['accuracy']:.2%} | {scores['accuracy']:.2%} | |",
-            f"| macro-F1, {model} | {base['macro_f1']:.3f} | {scores['macro_f1']:.3f} | |",
-        ]
-    sizes = dict(record.get("megabytes") or {})
-    mien_size = sizes.pop("mien", None)
-    for tool, size in sizes.items() if mien_size else ():
-        lines.append(f"| install, {tool} | {size:,.0f} MB | {mien_size:,.0f} MB | {size / mien_size:.1f} |")
+    if sizes := record["megabytes"]:
+        fer, mien = sizes["fer"], sizes["mien"]
+        lines.append(f"| install | {fer:,.0f} MB | {mien:,.0f} MB | {fer / mien:.1f} |")
     return "\n".join(lines)
 
 
 def merged(rounds: list[dict[str, Any]]) -> dict[str, Any]:
     """The rounds of one side: the median over them of every time, the counts of the first."""
-    first = rounds[0]
-    return {
-        "pictures": {
-            name: {
-                **picture,
-                **{
-                    key: statistics.median(record["pictures"][name][key] for record in rounds)
-                    for key in ("seconds", "list_seconds")
-                },
-            }
-            for name, picture in first["pictures"].items()
-        },
-        "crops": {count: statistics.median(record["crops"][count] for record in rounds) for count in first["crops"]},
+
+    def median(*keys: str) -> float:
+        values: list[Any] = rounds
+        for key in keys:
+            values = [value[key] for value in values]
+        return statistics.median(values)
+
+    pictures = {
+        name: {**picture, **{key: median("pictures", name, key) for key in ("seconds", "list_seconds")}}
+        for name, picture in rounds[0]["pictures"].items()
     }
+    return {"pictures": pictures, "crops": {count: median("crops", count) for count in rounds[0]["crops"]}}
 
 
 def main() -> None:
@@ -188,8 +153,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fer", type=Path, required=True, help="the Python interpreter where fer is installed")
     parser.add_argument("--models", nargs="+", default=["mini"], help="what Mien reads with, names or paths (mini)")
-    parser.add_argument("--deepface", type=Path, help="the interpreter where deepface is installed, for its size alone")
-    parser.add_argument("--data", help="FER2013, for the accuracy of both on its validation split")
     parser.add_argument("--wheel", type=Path, help="the interpreter of an environment with Mien's base install alone")
     parser.add_argument("--rounds", type=int, default=3, help="how often the two take turns (3)")
     parser.add_argument("--calls", type=int, default=5, help="timed calls a picture and round (5)")
@@ -201,7 +164,6 @@ def main() -> None:
     options = parser.parse_args()
     if options.processor_time:
         os.environ[CLOCK] = "processor"  # of this process, and of fer's
-    faces = read_faces(options.data).part("validation") if options.data else None
     recognizers = {name: Recognizer(name) for name in options.models}
     main_model = options.models[0]
     sides: dict[str, list[dict[str, Any]]] = {name: [] for name in ("fer", *recognizers)}
@@ -210,10 +172,7 @@ def main() -> None:
         for stem, picture in pictures(options.sizes).items():
             np.save(folder / f"{stem}.npy", picture[..., ::-1])
         np.save(folder / "first.npy", portrait(512).pixels)
-        noise = np.random.default_rng(0).integers(0, 256, (64, 48, 48), dtype=np.uint8)
-        np.save(folder / "crops.npy", noise if faces is None else faces.images[:64])
-        if faces is not None:
-            np.save(folder / "labelled.npy", faces.images)
+        np.save(folder / "crops.npy", np.random.default_rng(0).integers(0, 256, (64, 48, 48), dtype=np.uint8))
         for _ in range(options.rounds):
             sides["fer"].append(measure_fer(options.fer, folder, options.calls))
             for model, recognizer in recognizers.items():
@@ -221,7 +180,6 @@ def main() -> None:
         by_side = {side: merged(rounds) for side, rounds in sides.items()}
         interpreter = options.wheel or sys.executable
         first = {"fer": FIRST["fer"], "mien": FIRST["mien"].format(model=main_model)}
-        installs = {"fer": options.fer, "deepface": options.deepface, "mien": options.wheel}
         base = by_side["fer"]
         record = {
             "command": shlex.join(["python", *sys.argv]),
@@ -231,9 +189,7 @@ def main() -> None:
                               for count, seconds in base["crops"].items()} for model in recognizers},
             "first_answer": {"fer": first_answer(options.fer, first["fer"], folder, options.rounds),
                              "mien": first_answer(interpreter, first["mien"], folder, options.rounds)},
-            "accuracy": None if faces is None else accuracies(recognizers, faces, folder),
-            "megabytes": {name: megabytes(python) for name, python in installs.items() if python}
-                         if options.wheel else None,
+            "megabytes": {"fer": megabytes(options.fer), "mien": megabytes(options.wheel)} if options.wheel else None,
             "clock": "processor" if options.processor_time else "wall",
             "machine": machine(),
             "versions": versions(),

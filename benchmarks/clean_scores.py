@@ -4,9 +4,8 @@ Clean are the pictures whose photograph is not in Training too (``mien.data.twin
 on Training. "Class mix of the whole": the accuracies by class, weighted as the whole split has the classes, since twins
 are not spread evenly over them. ECE is of the answers as they are, and cross-fitted: each half is scaled by the
 temperature that the clean pictures of the other half ask for, twins on one side. "Sure" are the answers above the
-model's threshold. Tests are paired (McNemar 1947), on the clean part, against ``fer`` (the JSON has them
-on the whole too); they tell of pictures, not of
-other trainings.
+model's threshold. Tests are paired (McNemar 1947), on the clean part, against ``fer`` (the JSON has them on the whole
+too); they tell of pictures, not of other trainings.
 
 ``fer`` lives in an environment of its own (``beside_fer.py`` says how to make it).
 
@@ -18,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from beside_fer import fitted, measure_fer
 from mien.data.faces import FaceSet
 from mien.data.read import read_faces
 from mien.data.twins import groups, has_twin
-from mien.evaluation.calibration import accuracy_interval, cross_fitted, quality, softmax
+from mien.evaluation.calibration import accuracy_interval, apply_threshold, cross_fitted, quality, softmax
 from mien.evaluation.metrics import mcnemar, score
 from mien.labels import FER2013
 from mien.recognition.recognizer import Recognizer
@@ -78,13 +78,10 @@ def measured(probabilities: np.ndarray, faces: FaceSet, twins: np.ndarray, group
 
 def promise(probabilities: np.ndarray, faces: FaceSet, rows: np.ndarray, threshold: float) -> dict[str, Any]:
     """``coverage``, ``accuracy`` and its ``ci95`` of the answers at or above a threshold, among some pictures."""
-    sure = rows & (probabilities.max(axis=1) >= threshold)
-    right = int((probabilities.argmax(axis=1) == faces.labels)[sure].sum())
-    count = int(sure.sum())
-    if not count:
-        return {"threshold": threshold, "coverage": 0.0, "accuracy": None, "ci95": None}
-    interval = list(accuracy_interval(right, count))
-    return {"threshold": threshold, "coverage": count / int(rows.sum()), "accuracy": right / count, "ci95": interval}
+    sure = apply_threshold(probabilities[rows], faces.labels[rows], threshold)
+    count = round(sure.coverage * int(rows.sum()))
+    interval = list(accuracy_interval(round((sure.accuracy or 0.0) * count), count)) if count else None
+    return {**asdict(sure), "ci95": interval}
 
 
 def table(models: dict[str, dict[str, Any]]) -> str:

@@ -7,7 +7,7 @@ degrees, in textures, objects and noise, some without any face; and portraits of
 counts as found where a box, squared as FER2013 frames faces, and its frame have an intersection over union of at least
 0.4; every other box is wrong.
 Not every picture of FER2013 is a face seen from the front, so that nobody finds all. Thresholds were set on composites
-of Training faces with other seeds; the textures are the same.
+of Training faces with other seeds; the textures are the same. ``beside_fer.py`` compares speed.
 
     python benchmarks/detectors.py --data archive.zip
 """
@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from scenes import Scene, collage, portrait, scenes
+from scenes import Scene, scenes
 
 from mien.data.read import read_faces
 from mien.recognition.detection import overlap, square
@@ -107,32 +107,8 @@ def score(pictures: Sequence[Scene], find: Finder) -> dict[str, Any]:
     return {**record, "ms": 1000 * seconds / max(len(pictures), 1)}
 
 
-def whole_pictures(finders: dict[str, Finder], rounds: int) -> list[dict[str, Any]]:
-    """Faces found and the least time of some rounds, in milliseconds, for the portrait by size and for a collage.
-
-    The finders take turns, so that a busy machine is unkind to both.
-    """
-    pictures = {f"portrait, {side} px": portrait(side) for side in (256, 512, 1024, 2048)}
-    pictures["collage of twelve, 2048x1536 px"] = collage(512)
-    pictures["collage of twelve, 1024x768 px"] = collage(256)
-    rows = []
-    for name, scene in pictures.items():
-        row: dict[str, Any] = {"picture": name, "faces": len(scene.faces)}
-        times: dict[str, list[float]] = {finder: [] for finder in finders}
-        for _ in range(rounds + 1):
-            for finder, find in finders.items():
-                started = time.perf_counter()
-                boxes = find(scene.pixels)
-                times[finder].append(1000 * (time.perf_counter() - started))
-                row[finder] = {"boxes": len(boxes), "right": sum(matches(scene, boxes)[0])}
-        for finder, milliseconds in times.items():
-            row[finder]["ms"] = min(milliseconds[1:])
-        rows.append(row)
-    return rows
-
-
-def show(results: dict[str, dict[str, Any]], rows: Sequence[dict[str, Any]]) -> None:
-    """Prints the tables."""
+def show(results: dict[str, dict[str, Any]]) -> None:
+    """Prints the table."""
     names = list(results)
     print(f"{'':34}" + "".join(f"{name:>22}" for name in names))
     precisions = [result["precision"] for result in results.values()]
@@ -149,19 +125,14 @@ def show(results: dict[str, dict[str, Any]], rows: Sequence[dict[str, Any]]) -> 
                 cells += f"{f'{hit}/{count} = {hit / count:.1%}' if count else 'none':>22}"
             print(f"{f'recall, {band}{unit}':34}{cells}")
     print(f"{'ms a picture':34}" + "".join(f"{result['ms']:22.1f}" for result in results.values()))
-    for row in rows:
-        texts = [f"{row[name]['boxes']} in {row[name]['ms']:.1f} ms" for name in names]
-        cells = "".join(f"{text:>22}" for text in texts)
-        print(f"{row['picture']:34}{cells}")
 
 
 def main() -> None:
-    """Prints the tables, and one line of JSON."""
+    """Prints the table, and one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True)
     parser.add_argument("--detector", default="yunet", help="yunet, or yunet:FILE.onnx (yunet)")
     parser.add_argument("--scenes", type=int, default=200, help="how many composites and portraits (200)")
-    parser.add_argument("--rounds", type=int, default=5, help="how often the whole pictures are timed (5)")
     parser.add_argument("--without-fer", action="store_true", help="leave out fer's detector, which needs OpenCV 4")
     parser.add_argument("--split", default="validation", choices=("train", "validation"))
     parser.add_argument("--seed", type=int, default=0)
@@ -169,11 +140,10 @@ def main() -> None:
     pictures = scenes(read_faces(options.data).part(options.split).images, options.scenes, options.seed)
     finders = {options.detector: mien_finder(options.detector)} | ({} if options.without_fer else {"fer": fer_finder()})
     results = {name: score(pictures, find) for name, find in finders.items()}
-    rows = whole_pictures(finders, options.rounds)
     print(f"{len(pictures)} pictures with {sum(len(scene.faces) for scene in pictures)} faces")
-    show(results, rows)
+    show(results)
     record = {"seed": options.seed, "scenes": len(pictures), "split": options.split}
-    print(json.dumps({"benchmark": "detectors", **record, "results": results, "whole": rows}))
+    print(json.dumps({"benchmark": "detectors", **record, "results": results}))
 
 
 if __name__ == "__main__":

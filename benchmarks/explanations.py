@@ -14,26 +14,22 @@ area under the curve, and ``gain`` is insertion less deletion. Compared are
 In all of these but the last, the pixels of a patch go together. Intervals are bootstrapped over faces; each method is
 compared with random, with raw attention and with occlusion on the same faces (a sign test on the gain).
 
-    python benchmarks/explanations.py runs/first --data archive.zip --faces 200 --figure explanations.png
+    python benchmarks/explanations.py runs/first --data archive.zip --faces 200
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from scipy.stats import binomtest
 
-from mien.data.faces import SPLITS
 from mien.data.read import read_faces
-from mien.evaluation.style import LIGHT, TEXT_SIZE, blank_figure, legend_above, png, style_axes
 from mien.export.parity import crops_of
 from mien.model.classifier import Classifier
 from mien.model.networks import as_vit
@@ -130,8 +126,7 @@ def interval(values: np.ndarray, seed: int, resamples: int = 2000) -> list[float
 def sign_test(differences: np.ndarray) -> float:
     """The two-sided probability of as many differences of one sign, if both were equally likely; 0 is left out."""
     above, below = int((differences > 0).sum()), int((differences < 0).sum())
-    tail = sum(math.comb(above + below, k) for k in range(min(above, below) + 1))
-    return min(1.0, 2 * tail / 2 ** (above + below))
+    return float(binomtest(above, above + below).pvalue) if above + below else 1.0
 
 
 def summary(curves_by_method: dict[str, np.ndarray], seed: int) -> list[dict[str, Any]]:
@@ -177,37 +172,6 @@ def _cell(score: dict[str, Any]) -> str:
     return f"{score['mean']:.3f} ({low:.3f} to {high:.3f})"
 
 
-def draw(curves_by_method: dict[str, np.ndarray]) -> Figure:
-    """Both mean curves of each method; variants of occlusion are left out."""
-    lines: dict[str, dict[str, Any]] = {
-        "random": {"color": LIGHT.faint, "linestyle": (0, (1, 1.5)), "linewidth": 2},
-        "attention": {"color": LIGHT.faint, "linewidth": 2},
-        "rollout": {"color": LIGHT.ink, "linestyle": (0, (5, 2)), "linewidth": 2},
-        "gradient": {"color": LIGHT.second, "linewidth": 2.4},
-        "occlusion": {"color": LIGHT.first, "linewidth": 3},
-    }
-    names = [name for name in lines if name in curves_by_method]
-    figure = blank_figure((11.0, 4.8), LIGHT)
-    panels = figure.subplots(1, 2, sharey=True)
-    titles = ("deletion: lower is better", "insertion: higher is better")
-    shares = ("share of the face hidden in grey", "share of the blurred face brought back")
-    for side, axes in enumerate(panels):
-        style_axes(axes, LIGHT)
-        for name in names:
-            mean = curves_by_method[name][:, side].mean(axis=0)
-            axes.plot(np.linspace(0, 1, len(mean)), mean, label=name, **lines[name])
-        axes.set_xlim(0, 1)
-        axes.set_xlabel(shares[side])
-        axes.set_title(titles[side], loc="left", color=LIGHT.ink, fontsize=TEXT_SIZE + 1, fontweight="bold")
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
-        axes.grid(color=LIGHT.grid)
-    panels[0].set_ylim(bottom=0)  # after all lines are there: the panels share it
-    panels[0].set_ylabel("probability of the expression read")
-    legend_above(figure, panels[0], LIGHT, names)
-    return figure
-
-
 def measure(
     classifier: Classifier, faces: np.ndarray, names: list[str], steps: int, seed: int
 ) -> dict[str, np.ndarray]:
@@ -224,34 +188,28 @@ def measure(
 
 
 def main() -> None:
-    """Prints the table and a line of JSON, and draws the figure."""
+    """Prints the table and a line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, help="a folder with a ViT, or the folder of a run")
     parser.add_argument("--data", required=True)
-    parser.add_argument("--split", default="validation", choices=SPLITS)
     parser.add_argument("--faces", type=int, default=200, help="how many, drawn at random")
     parser.add_argument("--steps", type=int, default=16, help="shares in which the pixels go and come")
     parser.add_argument("--methods", nargs="+", default=list(DEFAULT), help="names as above, or all")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--figure", type=Path, help="where to draw the mean curves, a PNG file")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
     classifier = Classifier.load(options.model)
     available = methods(classifier)
     names = list(available) if options.methods == ["all"] else options.methods
     unknown = [name for name in names if name not in available]
     if unknown:
         parser.error(f"--methods: no {', '.join(unknown)}; there is {'; '.join(available)}")
-    part = read_faces(options.data).part(options.split)
+    part = read_faces(options.data).part("validation")
     rows = np.random.default_rng(options.seed).permutation(len(part))[: options.faces]
     faces = crops_of(part.images[rows], classifier.preprocessing, part.is_grey)  # as the network reads them
     curves_by_method = measure(classifier, faces, names, options.steps, options.seed)
     results = summary(curves_by_method, options.seed)
-    print(f"{len(rows):,} faces of {options.split}, {options.model}, {options.steps} steps\n{table(results)}")
-    if options.figure is not None:
-        options.figure.write_bytes(png(draw(curves_by_method)))
-    report = {"model": str(options.model), "split": options.split, "n": len(rows), "steps": options.steps,
+    print(f"{len(rows):,} faces of validation, {options.model}, {options.steps} steps\n{table(results)}")
+    report = {"model": str(options.model), "split": "validation", "n": len(rows), "steps": options.steps,
               "seed": options.seed}  # fmt: skip
     print(json.dumps({"benchmark": "explanations", **report, "results": results}))
 

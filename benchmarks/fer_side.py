@@ -58,15 +58,9 @@ def main(folder: Path, rounds: int) -> dict[str, Any]:
         picture = np.load(path)
         faces = detector.detect_emotions(picture)
         seconds = median_seconds(lambda picture=picture: detector.detect_emotions(picture), rounds)
-        record["pictures"][path.stem] = {
-            "seconds": seconds,
-            "list_seconds": median_seconds(
-                lambda picture=picture: [detector.detect_emotions(photo) for photo in [picture] * LIST], 1
-            )
-            / LIST,
-            "faces": len(faces),
-            "boxes": [[int(value) for value in face["box"]] for face in faces],
-        }
+        photos = [picture] * LIST
+        list_seconds = median_seconds(lambda photos=photos: list(map(detector.detect_emotions, photos)), 1) / LIST
+        record["pictures"][path.stem] = {"seconds": seconds, "list_seconds": list_seconds, "faces": len(faces)}
     crops = inputs(np.load(folder / "crops.npy"))
     record["crops"] = {
         str(count): median_seconds(lambda count=count: detector._classify_emotions(crops[:count]), 5 * rounds) / count

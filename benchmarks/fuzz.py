@@ -37,9 +37,6 @@ from fuzz_inputs import sound_archive, sound_film, sound_picture, sound_settings
 
 from mien.errors import MienError
 
-KINDS = ("picture", "film", "archive", "table", "model", "onnx", "settings")
-MEMORY_MIB = 4096
-LIMIT_S = 30
 ROUND = 50
 """Inputs that a process reads before a new one takes its place."""
 
@@ -144,13 +141,8 @@ def read_settings(folder: Path, rng: random.Random) -> None:
 
 
 TARGETS: dict[str, Callable[[Path, random.Random], None]] = {
-    "picture": read_picture,
-    "film": read_film,
-    "archive": read_archive,
-    "table": read_table,
-    "model": read_model,
-    "onnx": read_onnx,
-    "settings": read_settings,
+    read.__name__.removeprefix("read_"): read
+    for read in (read_picture, read_film, read_archive, read_table, read_model, read_onnx, read_settings)
 }
 
 
@@ -161,7 +153,7 @@ def attempt(kind: str, seed: int, box: Path, limit: int) -> str | None:
     """Reads one spoilt input in a folder of its own; what was wrong, or None.
 
     Args:
-        kind: one of ``KINDS``.
+        kind: one of ``TARGETS``.
         seed: decides the input.
         box: an empty folder around the scratch folder, in which nothing may come to be.
         limit: seconds of processor time that it may take; 0 for any number.
@@ -229,19 +221,15 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=1.0, help="how long (1)")
     parser.add_argument("--seed", type=int, default=0, help="decides every input (0)")
     parser.add_argument("--workers", type=int, default=2, help="processes at once (2)")
-    parser.add_argument("--kind", choices=KINDS, action="append", help="these kinds alone")
-    parser.add_argument(
-        "--memory", type=int, default=MEMORY_MIB, metavar="MIB", help=f"peak of a process ({MEMORY_MIB})"
-    )
-    parser.add_argument(
-        "--limit", type=int, default=LIMIT_S, metavar="S", help=f"processor time of an input ({LIMIT_S})"
-    )
+    parser.add_argument("--kind", choices=TARGETS, action="append", help="these kinds alone")
+    parser.add_argument("--memory", type=int, default=4096, metavar="MIB", help="peak of a process (4096)")
+    parser.add_argument("--limit", type=int, default=30, metavar="S", help="processor time of an input (30)")
     parser.add_argument("--out", type=Path, default=Path("fuzz"), help="where inputs with faults are kept (fuzz)")
     parser.add_argument("--again", type=int, metavar="SEED", help="the input of one seed alone; needs one --kind")
     options = parser.parse_args()
     os.environ["MIEN_CACHE"] = tempfile.mkdtemp(prefix="mien-fuzz-cache-")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    kinds = options.kind or list(KINDS)
+    kinds = options.kind or list(TARGETS)
     if options.again is not None:
         signal.signal(signal.SIGPROF, lambda number, frame: (_ for _ in ()).throw(Slow()))
         with tempfile.TemporaryDirectory() as box:
@@ -260,6 +248,11 @@ def fuzz(kinds: list[str], options: argparse.Namespace) -> int:
     began = time.monotonic()
     peak, until, turn, minute = 0, began + 60 * options.minutes, 0, 0
     running: list[tuple[Any, Any, str, float, int | None]] = []
+
+    def fault(kind: str, seed: int, text: str) -> None:
+        faults[f"{kind} {seed}"] = text
+        print(f"{kind} {seed}: {text}", flush=True)
+
     while time.monotonic() < until or running:
         while len(running) < options.workers and time.monotonic() < until:
             kind = kinds[turn % len(kinds)]
@@ -283,19 +276,15 @@ def fuzz(kinds: list[str], options: argparse.Namespace) -> int:
                     peak = max(peak, int(text))
                 elif event == "fault":
                     counts[kind] += 1
-                    faults[f"{kind} {seed}"] = text
-                    print(f"{kind} {seed}: {text}", flush=True)
+                    fault(kind, seed, text)
             if not alive:
                 if current_seed is None and process.exitcode:
                     current_seed = -1  # between two inputs, or before the first
                 if current_seed is not None:
-                    faults[f"{kind} {current_seed}"] = f"the process died with {process.exitcode}"
-                    print(f"{kind} {current_seed}: {faults[f'{kind} {current_seed}']}", flush=True)
+                    fault(kind, current_seed, f"the process died with {process.exitcode}")
                 process.join()
             elif current_seed is not None and time.monotonic() - since > 3 * options.limit + 60:
-                # where no signal is looked at
-                faults[f"{kind} {current_seed}"] = "hangs"
-                print(f"{kind} {current_seed}: hangs", flush=True)
+                fault(kind, current_seed, "hangs")  # where no signal is looked at
                 process.kill()
                 process.join()
             elif time.monotonic() > until + options.limit and current_seed is None:

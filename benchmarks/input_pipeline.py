@@ -6,7 +6,7 @@ and stacks. Mien decodes a set once and keeps it in memory as uint8, then transf
 in one thread of one process. The rounds alternate, so that other work on the machine slows both; the ratio is the
 median over the rounds.
 
-    python benchmarks/input_pipeline.py --check
+    python benchmarks/input_pipeline.py
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import argparse
 import json
 import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -34,8 +33,8 @@ from mien.data.read import read_faces
 from mien.model.preprocessing import FER2013_MEAN, FER2013_STD, IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from mien.training.augment import Augment, random_table
 
-TARGETS = {48: 5.0, 224: 1.8}
-"""Ratios to hold at the size of a face and at that of a pretrained backbone."""
+SIZES = (48, 224)
+"""Pixels a side of a face, and of a pretrained backbone."""
 
 BATCH = 64
 WORKERS = 2
@@ -107,31 +106,27 @@ def measure(folder: Path, faces: FaceSet, size: int, rounds: int) -> dict[str, f
         "torchvision": round(statistics.median(plain_rates[1:]), 1),
         "mien": round(statistics.median(our_rates[1:]), 1),
         "ratio": round(statistics.median(ratios), 2),
-        "target": TARGETS[size],
     }
 
 
-def main() -> int:
-    """Prints a table and one line of JSON; with --check, exit code 1 where a target is missed."""
+def main() -> None:
+    """Prints a table and one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=2048, help="images an epoch (2048)")
     parser.add_argument("--rounds", type=int, default=3, help="epochs of each that count (3)")
-    parser.add_argument("--check", action="store_true", help="exit with 1 where a target is missed")
     options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         write_noise(folder, options.images)
         faces = read_faces(folder, cache=False)
-        results = [measure(folder, faces, size, options.rounds) for size in TARGETS]
-    print(f"{'size':>6} {'torchvision':>14} {'mien':>14} {'ratio':>8} {'target':>8}   (images/s, batch {BATCH})")
+        results = [measure(folder, faces, size, options.rounds) for size in SIZES]
+    print(f"{'size':>6} {'torchvision':>14} {'mien':>14} {'ratio':>8}   (images/s, batch {BATCH})")
     for row in results:
-        print(f"{row['size']:>6} {row['torchvision']:>14,} {row['mien']:>14,} {row['ratio']:>8} {row['target']:>8}")
+        print(f"{row['size']:>6} {row['torchvision']:>14,} {row['mien']:>14,} {row['ratio']:>8}")
     environment = {"cores": os.cpu_count(), "torch": torch.__version__, "workers": WORKERS, "images": options.images}
     print(json.dumps({**environment, "results": results}))
-    missed = any(row["ratio"] < row["target"] for row in results)
-    return 1 if options.check and missed else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,8 +1,8 @@
 """What int8 costs a shipped model, each face read alone and 64 at once: points of accuracy, with intervals.
 
 With static ranges an answer does not depend on the other faces of its batch, so both readings are the same. The
-loss is that of the int8 form against the float32 form of the same model on the same pictures; the interval (95 %) is a
-bootstrap over pictures.
+loss is that of the int8 form against the float32 form of the same model on the same pictures; the interval (95 %) is
+that for matched pairs (``mien.evaluation.metrics.paired_difference``).
 
     python benchmarks/int8_alone.py --data archive.zip
 """
@@ -17,6 +17,7 @@ import numpy as np
 
 from mien.data.faces import FaceSet
 from mien.data.read import read_faces
+from mien.evaluation.metrics import paired_difference
 from mien.export.parity import crops_of
 from mien.model.classifier import Classifier
 from mien.model.places import find
@@ -24,16 +25,6 @@ from mien.recognition.engine import Engine
 from mien.recognition.engines import engine
 
 AT_ONCE = (1, 64)
-BOOTSTRAP = 10_000
-
-
-def loss(right: np.ndarray, right_int8: np.ndarray, seed: int = 0) -> dict[str, Any]:
-    """Points of accuracy that int8 loses, ``points``, and their ``ci95``, of bool [N] twice."""
-    changes = right.astype(np.int64) - right_int8
-    shares = np.array([(changes == value).mean() for value in (-1, 0, 1)])
-    draws = np.random.default_rng(seed).multinomial(len(changes), shares, BOOTSTRAP) @ np.array([-1, 0, 1])
-    low, high = np.percentile(100 * draws / len(changes), [2.5, 97.5])
-    return {"points": 100 * float(changes.mean()), "ci95": [float(low), float(high)]}
 
 
 def read(network: Engine, crops: np.ndarray, at_once: int) -> np.ndarray:
@@ -54,7 +45,7 @@ def measured(name: str, faces: FaceSet) -> dict[str, Any]:
     record: dict[str, Any] = {"n": len(labels), "float32": float(right.mean())}
     for at_once, probabilities in answers.items():
         right_int8 = probabilities.argmax(axis=1) == labels
-        record[str(at_once)] = {"accuracy": float(right_int8.mean()), **loss(right, right_int8)}
+        record[str(at_once)] = {"accuracy": float(right_int8.mean()), **paired_difference(right, right_int8)}
     first, last = (answers[at_once] for at_once in AT_ONCE)
     record["largest_difference"] = float(np.abs(first - last).max())
     record["other_labels"] = int((first.argmax(axis=1) != last.argmax(axis=1)).sum())
@@ -71,10 +62,8 @@ def table(models: dict[str, dict[str, Any]]) -> str:
         cells = [name, f"{record['float32']:.2%}"]
         for at_once in AT_ONCE:
             row = record[str(at_once)]
-            cells += [
-                f"{row['accuracy']:.2%}",
-                f"{row['points']:+.2f} ({row['ci95'][0]:+.2f} to {row['ci95'][1]:+.2f})",
-            ]
+            points, low, high = (100 * value for value in (row["difference"], *row["ci95"]))
+            cells += [f"{row['accuracy']:.2%}", f"{points:+.2f} ({low:+.2f} to {high:+.2f})"]
         lines.append(f"| {' | '.join([*cells, str(record['other_labels'])])} |")
     return "\n".join(lines)
 

@@ -8,8 +8,8 @@ The services that are compared run side by side and are loaded in turns. Photos 
 portrait (public domain) of 512 pixels; crops are PNG files of 48 pixels, read by `?detector=none`, so that the network
 is most of the work. Each client sends one request after the other on a connection that stays open; the clients are a
 bare loop in this process, which takes part of the same cores. "Shared" is the default, in which faces of several
-requests share batches; "alone" is `--batch-wait 0`; "plain" is the same model in a FastAPI application of a few lines
-(``plain_service.py``), and "fer" is `fer`'s network and detector in the same. Requests that were sent in the time and
+requests share batches; "alone" is `--batch-wait 0`; "fer" is `fer`'s network and detector in a FastAPI application of a
+few lines (``fer_service.py``). Requests that were sent in the time and
 answered after it are late: they count in no rate and no percentile, and are told beside them. Overload sends requests
 at twice the rate that 16 clients reached, as many as the queue holds, at random times (Poisson), whatever the answers.
 Only ratios between rows of one run say anything about another machine.
@@ -249,20 +249,16 @@ def compare(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Rates and latencies of each kind of picture, number of clients and way to read; the ways take turns."""
     ways: dict[str, list[str]] = {"shared": mien(arguments.model), "alone": mien(arguments.model, "--batch-wait", "0")}
     environments: dict[str, dict[str, str]] = {}
-    plain = str(Path(__file__).parent / "plain_service.py")
-    ways["plain"] = [sys.executable, plain, "mien", arguments.model]
     if arguments.fer:
-        ways["fer"] = [arguments.fer, plain, "fer"]
+        ways["fer"] = [arguments.fer, str(Path(__file__).with_name("fer_service.py"))]
         environments["fer"] = {"PYTHONPATH": str(Path(arguments.fer_packages).absolute()), "TF_CPP_MIN_LOG_LEVEL": "3"}
     pictures = {"photo": request("/v1/recognize", photo(512)), "crop": request("/v1/recognize?detector=none", crop())}
     rows = []
     with ExitStack() as stack:
         services = {way: stack.enter_context(service(command, environments.get(way))) for way, command in ways.items()}
         for picture, data in pictures.items():
-            # Plain applications have no option to leave the detector out.
-            ports = {
-                way: port for way, (_, port) in services.items() if picture == "photo" or way in ("shared", "alone")
-            }
+            # fer's application has no option to leave the detector out.
+            ports = {way: port for way, (_, port) in services.items() if picture == "photo" or way != "fer"}
             for clients in arguments.clients:
                 for way, load in take_turns(ports, data, clients, arguments.seconds).items():
                     rows.append({"picture": picture, "way": way, "clients": clients, **load.summary()})
@@ -359,7 +355,7 @@ def soak(arguments: argparse.Namespace) -> dict[str, Any]:
         await watcher
         return list(loads)
 
-    with service(mien(arguments.model, "--workers", str(arguments.workers))) as (process, port):
+    with service(mien(arguments.model)) as (process, port):
         loads = asyncio.run(run(process, port))
     together = Load()
     for load in loads:
@@ -395,17 +391,11 @@ def parser() -> argparse.ArgumentParser:
                         choices=("compare", "overload", "kill"), help="what to run (all)")  # fmt: skip
     parser.add_argument("--clients", type=int, nargs="+", default=list(CLIENTS), help="of the comparison (1 8 64)")
     parser.add_argument("--soak", type=float, default=0.0, metavar="MINUTES", help="run a soak test instead")
-    parser.add_argument("--workers", type=int, default=1, help="of the soak test (1)")
     parser.add_argument("--fer", metavar="PYTHON", help="interpreter that can import fer")
     parser.add_argument("--fer-packages", default="fer-web", metavar="DIR", help="folder with FastAPI for it (fer-web)")
-    parser.add_argument("--out", type=Path, metavar="FILE.json", help="also write all numbers here")
     return parser
 
 
 if __name__ == "__main__":
     options = parser().parse_args()
-    numbers = {**main(options), "machine": machine(), "model": options.model}
-    text = json.dumps(numbers, indent=1)
-    print(json.dumps({name: value for name, value in numbers.items() if name != "compare"}, indent=1))
-    if options.out:
-        options.out.write_text(text + "\n", encoding="utf-8")
+    print(json.dumps({**main(options), "machine": machine(), "model": options.model}, indent=1))

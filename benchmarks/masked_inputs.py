@@ -20,7 +20,6 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 from transformers.models.vit.modeling_vit import ViTEmbeddings
 
-from mien.data.faces import SPLITS
 from mien.data.read import read_faces
 from mien.labels import positions
 from mien.model.classifier import Classifier
@@ -66,29 +65,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, help="a model folder or the folder of a run")
     parser.add_argument("--data", required=True)
-    parser.add_argument("--split", default="validation", choices=SPLITS)
-    parser.add_argument("--mask-ratio", type=float, default=MASK_RATIO)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.manual_seed(options.seed)
     classifier = Classifier.load(options.model)
     as_vit(classifier.network)
-    part = read_faces(options.data).part(options.split)
+    part = read_faces(options.data).part("validation")
     labels = torch.tensor(positions(part.names, classifier.names, options.data))[torch.from_numpy(part.labels)].numpy()
     answers = []
-    for ratio in (0.0, options.mask_ratio, options.mask_ratio):
+    for ratio in (0.0, MASK_RATIO, MASK_RATIO):
         with hidden_patches(ratio):
             answers.append(classifier.logits(part.images).argmax(axis=1))
     accuracies = [float((answer == labels).mean()) for answer in answers]
     changed = float((answers[1] != answers[2]).mean())
-    print(f"{options.split}, {len(labels):,} pictures, {options.model}")
+    print(f"validation, {len(labels):,} pictures, {options.model}")
     print(f"every patch visible:       accuracy {accuracies[0]:.2%}")
-    print(
-        f"{options.mask_ratio:.0%} of patches hidden:     accuracy {accuracies[1]:.2%}, "
-        f"a second time {accuracies[2]:.2%}"
-    )
+    print(f"{MASK_RATIO:.0%} of patches hidden:     accuracy {accuracies[1]:.2%}, a second time {accuracies[2]:.2%}")
     print(f"answers that differ between the two masked calls: {changed:.2%}")
-    report = {"visible": accuracies[0], "masked": accuracies[1:], "changed": changed, "mask_ratio": options.mask_ratio}
+    report = {"visible": accuracies[0], "masked": accuracies[1:], "changed": changed, "mask_ratio": MASK_RATIO}
     print(json.dumps({"benchmark": "masked_inputs", "n": len(labels), "seed": options.seed, **report}))
 
 

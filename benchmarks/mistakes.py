@@ -20,7 +20,6 @@ import io
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,69 +47,43 @@ SHEET_DPI = 110
 CONFUSIONS = 12
 
 
-@dataclass(frozen=True)
-class Mistake:
-    """A picture that was read otherwise than it is labelled.
-
-    Attributes:
-        number: its place on the sheets, from 1.
-        id: as the data has it.
-        label: the class that the data says.
-        reading: the class that the classifier says.
-        probability: of the reading, in [0, 1].
-        of_label: probability of the label, in [0, 1].
-        twins: whether Training holds the same photograph; None where Training is not known.
-        twin_labels: the labels of these.
-    """
-
-    number: int
-    id: str
-    label: str
-    reading: str
-    probability: float
-    of_label: float
-    twins: bool | None
-    twin_labels: tuple[str, ...]
-
-    @property
-    def other_labels(self) -> tuple[str, ...]:
-        """The labels of its twins that differ from its own."""
-        return tuple(name for name in self.twin_labels if name != self.label)
-
-    def caption(self) -> str:
-        """What stands below it on a sheet."""
-        lines = [f"{self.number}. {self.label}, read as", f"{self.reading}, {self.probability:.0%}", Path(self.id).stem]
-        if self.twins:
-            lines.append(f"twin: {', '.join(self.other_labels) or 'same label'}")
-        return "\n".join(lines)
+Mistake = dict[str, Any]
+"""A picture that was read otherwise than it is labelled: the columns of OUT/mistakes.csv but ``verdict``. ``p_label``
+is the probability of its label, ``twin`` tells whether Training holds the same photograph (None where Training is not
+known), ``twin_labels`` are the labels of these."""
 
 
-def mistakes_of(evaluation: Evaluation, train: FaceSet | None, count: int) -> list[Mistake]:
-    """The surest mistakes of an evaluation, surest first.
+def mistakes_of(evaluation: Evaluation, train: FaceSet | None) -> list[Mistake]:
+    """The mistakes of an evaluation, surest first.
 
     Args:
         evaluation: of the pictures, with ``twins``.
         train: the labelled pictures among which twins are looked for; None where they are not at hand.
-        count: how many, at most.
     """
-    rows = surest_mistakes(evaluation.probabilities, evaluation.labels, count)
+    rows = surest_mistakes(evaluation.probabilities, evaluation.labels, len(evaluation.labels))
     labels = twin_labels(evaluation.images[rows], train) if train is not None else [()] * len(rows)
     mistakes = []
     for number, (row, names) in enumerate(zip(rows, labels, strict=True), 1):
         values, label = evaluation.probabilities[row], int(evaluation.labels[row])
-        mistakes.append(
-            Mistake(
-                number=number,
-                id=str(evaluation.ids[row]),
-                label=evaluation.names[label],
-                reading=evaluation.names[int(values.argmax())],
-                probability=float(values.max()),
-                of_label=float(values[label]),
-                twins=None if evaluation.twins is None else bool(evaluation.twins[row]),
-                twin_labels=names,
-            )
-        )
+        mistakes.append({
+            "number": number, "id": str(evaluation.ids[row]), "label": evaluation.names[label],
+            "reading": evaluation.names[int(values.argmax())], "probability": float(values.max()),
+            "p_label": float(values[label]), "twin": None if evaluation.twins is None else bool(evaluation.twins[row]),
+            "twin_labels": names,
+        })  # fmt: skip
     return mistakes
+
+
+def other_labels(mistake: Mistake) -> list[str]:
+    """The labels of its twins that differ from its own."""
+    return [name for name in mistake["twin_labels"] if name != mistake["label"]]
+
+
+def caption(mistake: Mistake) -> str:
+    """What stands below a mistake on a sheet."""
+    text = f"{mistake['number']}. {mistake['label']}, read as\n{mistake['reading']}, {mistake['probability']:.0%}"
+    twin = f"\ntwin: {', '.join(other_labels(mistake)) or 'same label'}" if mistake["twin"] else ""
+    return f"{text}\n{Path(mistake['id']).stem}{twin}"
 
 
 def twin_labels(images: np.ndarray, train: FaceSet) -> list[tuple[str, ...]]:
@@ -127,7 +100,7 @@ def sheets(images: np.ndarray, mistakes: Sequence[Mistake]) -> list[bytes]:
     enlarged = [np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)) for image in images]
     files = []
     for start in range(0, len(mistakes), PER_SHEET):
-        captions = [mistake.caption() for mistake in mistakes[start : start + PER_SHEET]]
+        captions = [caption(mistake) for mistake in mistakes[start : start + PER_SHEET]]
         figure = picture_sheet(np.stack(enlarged[start : start + PER_SHEET]), captions, columns=COLUMNS)
         files.append(png(figure, dpi=SHEET_DPI))
     return files
@@ -136,15 +109,12 @@ def sheets(images: np.ndarray, mistakes: Sequence[Mistake]) -> list[bytes]:
 def as_csv(mistakes: Sequence[Mistake]) -> str:
     """A line for each mistake, and an empty column for what the eye says."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["number", "id", "label", "reading", "probability", "p_label", "twin", "twin_labels", "verdict"])
+    writer = csv.DictWriter(text, [*mistakes[0], "verdict"], restval="", lineterminator="\n")
+    writer.writeheader()
     for mistake in mistakes:
-        twin = "" if mistake.twins is None else ("yes" if mistake.twins else "no")
-        numbers = [f"{mistake.probability:.4f}", f"{mistake.of_label:.4f}"]
-        writer.writerow([
-            mistake.number, mistake.id, mistake.label, mistake.reading, *numbers, twin, " ".join(mistake.twin_labels),
-            "",
-        ])  # fmt: skip
+        numbers = {name: f"{mistake[name]:.4f}" for name in ("probability", "p_label")}
+        twin = {None: "", True: "yes", False: "no"}[mistake["twin"]]
+        writer.writerow({**mistake, **numbers, "twin": twin, "twin_labels": " ".join(mistake["twin_labels"])})
     return text.getvalue()
 
 
@@ -159,22 +129,14 @@ def counts(mistakes: Sequence[Mistake]) -> dict[str, int]:
     """How many mistakes there are, with twins, with a twin of another label, with a twin labelled as was read."""
     return {
         "mistakes": len(mistakes),
-        "with_twin": sum(bool(mistake.twins) for mistake in mistakes),
-        "twin_of_other_label": sum(bool(mistake.other_labels) for mistake in mistakes),
-        "twin_labelled_as_read": sum(mistake.reading in mistake.twin_labels for mistake in mistakes),
+        "with_twin": sum(bool(mistake["twin"]) for mistake in mistakes),
+        "twin_of_other_label": sum(bool(other_labels(mistake)) for mistake in mistakes),
+        "twin_labelled_as_read": sum(mistake["reading"] in mistake["twin_labels"] for mistake in mistakes),
     }
 
 
-def counts_text(name: str, numbers: dict[str, int]) -> str:
-    """The counts in a line."""
-    return (
-        f"{name}: {numbers['mistakes']:,}; with a twin in Training {numbers['with_twin']:,}, with one of another label "
-        f"{numbers['twin_of_other_label']:,}, with one labelled as was read {numbers['twin_labelled_as_read']:,}"
-    )
-
-
 def look(options: argparse.Namespace) -> dict[str, Any]:
-    """Writes sheets and tables into ``--out``, prints the tables, and gives the figures as one dictionary."""
+    """Writes sheets and tables into ``--out``, prints the tables, and returns the figures."""
     table = options.out / "mistakes.csv"
     if table.exists():
         raise MienError(f"{table}: is there already, perhaps with verdicts; choose another --out, or remove it")
@@ -184,22 +146,20 @@ def look(options: argparse.Namespace) -> dict[str, Any]:
     training = trained_on(faces, classifier)
     evaluation = evaluate(classifier, faces, "validation", training=training, model=str(options.model))
     train = faces.part("train") if faces.has("train") else None
-    all_mistakes = mistakes_of(evaluation, train, len(evaluation.labels))
-    surest = all_mistakes[: options.count]
-    if not surest:
+    mistakes = mistakes_of(evaluation, train)
+    if not mistakes:
         raise MienError(f"{options.model}: makes no mistake on {options.data}; there is nothing to look at")
-    pages = sheets(
-        evaluation.images[surest_mistakes(evaluation.probabilities, evaluation.labels, options.count)], surest
-    )
-    for number, page in enumerate(pages, 1):
+    surest = mistakes[: options.count]
+    rows = surest_mistakes(evaluation.probabilities, evaluation.labels, options.count)
+    for number, page in enumerate(sheets(evaluation.images[rows], surest), 1):
         with atomic_file(options.out / f"mistakes-{number}.png") as temporary:
             temporary.write_bytes(page)
     write_text(table, as_csv(surest))
     write_text(options.out / "classes.txt", classes(evaluation))
     print(classes(evaluation))
-    numbers = {"all": counts(all_mistakes), "shown": counts(surest)}
-    print(counts_text("all mistakes", numbers["all"]))
-    print(counts_text(f"the surest, {surest[0].probability:.1%} to {surest[-1].probability:.1%}", numbers["shown"]))
+    numbers = {"all": counts(mistakes), "shown": counts(surest)}
+    for name, of_mistakes in numbers.items():
+        print(f"{name}: {', '.join(f'{count:,} {kind}' for kind, count in of_mistakes.items())}")
     print(f"sheets and table: {options.out}")
     return {"model": str(options.model), "n": len(evaluation.labels), "accuracy": evaluation.whole["accuracy"],
             **numbers, "per_class": evaluation.whole["per_class"]}  # fmt: skip

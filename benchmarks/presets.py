@@ -2,11 +2,10 @@
 
 All networks are ViT classifiers of grey 48x48 faces with random weights, fed with noise that lies ready in memory: the
 input pipeline is measured elsewhere (input_pipeline.py). One GFLOP is 10^9 floating-point operations, a multiply-add
-counts as two. A training step is forward, backward and AdamW, in fp32 on a CPU and under bf16 autocast on a GPU.
-Prediction is a forward pass in fp32, by torch on the device and by ONNX Runtime on the CPU; the two answer the same to
-1e-4, or there is no table. Rates are those of the median step. Memory, weights included, is on a CPU how far the
-process's peak rises over what the libraries take, and on a GPU the peak of what torch allocates; each way is measured
-in a process of its own. Believe the ratios, in brackets, before the numbers.
+counts as two. All is measured on the CPU in fp32. A training step is forward, backward and AdamW. Prediction is a
+forward pass, by torch and by ONNX Runtime; the two answer the same to 1e-4, or there is no table. Rates are those of
+the median step. Memory, weights included, is how far the process's peak rises over what the libraries take; each way
+is measured in a process of its own. Believe the ratios, in brackets, before the numbers.
 
     python benchmarks/presets.py
 """
@@ -15,31 +14,29 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import shlex
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
 import torch
+from process import in_fresh_process, resident
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from mien.config import PRESETS
 from mien.labels import FER2013
-from mien.machine import machine_of, versions
+from mien.machine import machine, versions
 from mien.model.presets import SHAPES
 from mien.model.vit import build
 
@@ -50,7 +47,6 @@ PARITY = 1e-4
 """Largest difference between the logits of torch and of ONNX Runtime."""
 
 RATES: tuple[str, ...] = ("training", "prediction", "onnxruntime")
-_MEGABYTE = 2**20
 
 
 @dataclass(frozen=True)
@@ -62,14 +58,12 @@ class Setup:
         batch_size: images a step.
         seconds: how long steps are timed, at least three of them.
         threads: threads of torch and of ONNX Runtime within an operation.
-        device: cpu or cuda.
     """
 
     preset: str
     batch_size: int
     seconds: float
     threads: int
-    device: str
 
 
 class Logits(nn.Module):
@@ -101,30 +95,30 @@ def size_of(preset: str) -> dict[str, float]:
 
 def training(setup: Setup) -> dict[str, float]:
     """Images a second and peak memory (MiB) of training steps."""
-    memory = _Memory(setup)
-    model = Logits(setup.preset).train().to(setup.device)
-    pixels, labels = (tensor.to(setup.device) for tensor in _noise(setup))
+    torch.set_num_threads(setup.threads)
+    before = resident("VmRSS")
+    model = Logits(setup.preset).train()
+    pixels, labels = _noise(setup)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, fused=True)
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(setup.device, torch.bfloat16, enabled=setup.device == "cuda"):
-            logits = model(pixels)
-        F.cross_entropy(logits.float(), labels).backward()
+        F.cross_entropy(model(pixels), labels).backward()
         optimizer.step()
 
-    return {"training": _rate(step, setup), "training_memory": memory.peak()}
+    return {"training": _rate(step, setup), "training_memory": resident("VmHWM") - before}
 
 
 def prediction(setup: Setup) -> dict[str, float]:
     """Images a second and peak memory (MiB) of torch's forward passes."""
-    memory = _Memory(setup)
-    model = Logits(setup.preset).eval().to(setup.device)
-    pixels = _noise(setup)[0].to(setup.device)
+    torch.set_num_threads(setup.threads)
+    before = resident("VmRSS")
+    model = Logits(setup.preset).eval()
+    pixels = _noise(setup)[0]
     with torch.inference_mode():
         rate = _rate(lambda: model(pixels), setup)
-    return {"prediction": rate, "prediction_memory": memory.peak()}
+    return {"prediction": rate, "prediction_memory": resident("VmHWM") - before}
 
 
 def export(setup: Setup, file: Path) -> dict[str, float]:
@@ -150,13 +144,12 @@ def export(setup: Setup, file: Path) -> dict[str, float]:
 
 
 def onnx_prediction(setup: Setup, file: Path) -> dict[str, float]:
-    """Images a second and growth of peak memory (MiB) of ONNX Runtime on the CPU."""
-    on_cpu = Setup(setup.preset, setup.batch_size, setup.seconds, setup.threads, "cpu")
-    memory = _Memory(on_cpu)
+    """Images a second and growth of peak memory (MiB) of ONNX Runtime."""
+    before = resident("VmRSS")
     session = _session(file, setup.threads)
     pixels = _noise(setup)[0].numpy()
-    rate = _rate(lambda: session.run(None, {"pixel_values": pixels}), on_cpu)
-    return {"onnxruntime": rate, "onnxruntime_memory": memory.peak()}
+    rate = _rate(lambda: session.run(None, {"pixel_values": pixels}), setup)
+    return {"onnxruntime": rate, "onnxruntime_memory": resident("VmHWM") - before}
 
 
 def measure(setup: Setup) -> dict[str, Any]:
@@ -164,10 +157,10 @@ def measure(setup: Setup) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / f"{setup.preset}.onnx"
         row: dict[str, Any] = {"preset": setup.preset, **size_of(setup.preset)}
-        row |= _in_fresh_process(training, setup)
-        row |= _in_fresh_process(prediction, setup)
-        row |= _in_fresh_process(export, setup, file)
-        row |= _in_fresh_process(onnx_prediction, setup, file)
+        row |= in_fresh_process(training, setup)
+        row |= in_fresh_process(prediction, setup)
+        row |= in_fresh_process(export, setup, file)
+        row |= in_fresh_process(onnx_prediction, setup, file)
     return row
 
 
@@ -194,31 +187,6 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-class _Memory:
-    """How far the peak of memory rises from here on, in MiB."""
-
-    def __init__(self, setup: Setup) -> None:
-        torch.set_num_threads(setup.threads)
-        self.on_gpu = setup.device == "cuda"
-        if self.on_gpu:
-            torch.cuda.reset_peak_memory_stats()
-        self.before = 0.0 if self.on_gpu else _resident("VmRSS")
-
-    def peak(self) -> float:
-        if self.on_gpu:
-            return torch.cuda.max_memory_allocated() / _MEGABYTE
-        return _resident("VmHWM") - self.before
-
-
-def _resident(field: str) -> float:
-    """MiB of this process in memory now (VmRSS) or at its peak (VmHWM).
-
-    Not ``resource.getrusage``: its peak of a new process begins at that of the process which started it.
-    """
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return float(re.search(rf"{field}:\s+(\d+) kB", status).group(1)) / 1024  # type: ignore[union-attr]
-
-
 def _noise(setup: Setup) -> tuple[torch.Tensor, torch.Tensor]:
     """Normalised pixels, float32 [B, 1, S, S], and labels, int64 [B]."""
     generator = torch.Generator().manual_seed(0)
@@ -232,12 +200,8 @@ def _rate(step: Callable[[], object], setup: Setup) -> float:
     times: list[float] = []
     step()
     while len(times) < 3 or sum(times) < setup.seconds:
-        if setup.device == "cuda":
-            torch.cuda.synchronize()
         started = time.perf_counter()
         step()
-        if setup.device == "cuda":
-            torch.cuda.synchronize()
         times.append(time.perf_counter() - started)
     return setup.batch_size / statistics.median(times)
 
@@ -248,36 +212,27 @@ def _session(file: Path, threads: int) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
 
 
-def _in_fresh_process(function: Callable[..., dict[str, float]], *arguments: object) -> dict[str, float]:
-    with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(function, *arguments).result()
-
-
 def main() -> int:
     """Prints what was measured where and how, a Markdown table, and one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--presets", nargs="+", choices=PRESETS, default=list(PRESETS), help="which (all)")
     parser.add_argument("--batch-size", type=int, default=64, help="images a step (64)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads (as many as torch takes)")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="of torch (auto)")
     parser.add_argument("--quick", action="store_true", help="batches of 8 and three steps: shows that it runs")
     options = parser.parse_args()
     if not Path("/proc/self/status").exists() or not all(find_spec(name) for name in ("onnx", "onnxscript")):
         parser.error("needs Linux, and the packages of export: pip install '.[train,export]'")
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if options.device == "auto" else options.device
     batch_size, seconds = (8, 0.0) if options.quick else (options.batch_size, 10.0)
     rows = []
     for preset in options.presets:
         print(f"measuring {preset}", file=sys.stderr, flush=True)
-        rows.append(measure(Setup(preset, batch_size, seconds, options.threads, device)))
+        rows.append(measure(Setup(preset, batch_size, seconds, options.threads)))
     header = {
         "benchmark": "presets",
         "command": shlex.join(["python", *sys.argv]),
-        "hardware": machine_of(torch.device(device)),
-        "device": device,
+        "hardware": machine(),
         "threads": options.threads,
         "batch_size": batch_size,
-        "training_precision": "bf16" if device == "cuda" else "fp32",
         "versions": versions() | {name: metadata.version(name) for name in ("onnx", "onnxruntime", "onnxscript")},
     }
     for name, value in header.items():

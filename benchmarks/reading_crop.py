@@ -7,11 +7,6 @@ smallest mean negative log-likelihood (NLL) on the clean pictures of one half is
 pictures without a twin in Training. Probabilities are taken as the model answers; its temperature stays.
 
     python benchmarks/reading_crop.py --data archive.zip --models mini nano
-
-With --views, training views of the faces are read in place of the faces, as a teacher reads them (crops of .8 to 1 of
-the side, turned by up to 10 degrees, shifted): is there anything to be cropped off those?
-
-    python benchmarks/reading_crop.py --data archive.zip --models teachers/face_cnn --views --pictures 1000
 """
 
 from __future__ import annotations
@@ -19,18 +14,14 @@ from __future__ import annotations
 import argparse
 import json
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from sklearn.model_selection import StratifiedGroupKFold
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
-from mien.config import AugmentConfig
 from mien.data.faces import FaceSet
 from mien.data.read import read_faces
 from mien.data.twins import groups, has_twin
@@ -38,7 +29,6 @@ from mien.evaluation.metrics import mcnemar
 from mien.model.preprocessing import Preprocessing
 from mien.recognition.engine import Engine
 from mien.recognition.engines import engine
-from mien.training.augment import Augment, random_table
 
 SHARES = (1.0, 0.96, 0.92, 0.89, 0.86, 0.83, 0.8)
 """Of the side of a face; at 48 px these are faces of 48 to 60 px, two pixels apart."""
@@ -48,26 +38,11 @@ WHOLE = "whole"
 REPEATS = 50
 
 
-def readings(image_size: int, resampling: Sequence[str]) -> dict[str, tuple[int, str]]:
+def readings(image_size: int) -> dict[str, tuple[int, str]]:
     """Name, pixels a side of the whole face, and resampling of each way to read; the first reads faces whole."""
     sizes = [Preprocessing(image_size, (0.5,) * 3, (0.25,) * 3, share).face_size for share in SHARES]
-    ways = {f"{image_size / size:.3f} {way}": (size, way) for way in resampling for size in sizes if size > image_size}
+    ways = {f"{image_size / size:.3f} {way}": (size, way) for way in WAYS for size in sizes if size > image_size}
     return {WHOLE: (image_size, "bilinear"), **ways}
-
-
-def training_views(images: np.ndarray) -> np.ndarray:
-    """Faces as training shows them to a student and its teachers, uint8 [N, S, S], of uint8 [N, S, S]."""
-    plain = Preprocessing(images.shape[1], (0.0,) * 3, (1.0,) * 3)
-    config = AugmentConfig(brightness=0.08, contrast=0.3)  # as the recipe mini, nothing erased
-    pixels = Augment(config, plain, 1)(torch.from_numpy(images.copy()), random_table(len(images), 0, 1))
-    return plain.to_images(pixels)
-
-
-def resized(images: np.ndarray, side: int) -> np.ndarray:
-    """Faces of a photo's size, bicubic with antialiasing: uint8 [N, side, side] of uint8 [N, S, S]."""
-    return np.stack(
-        [np.asarray(Image.fromarray(face).resize((side, side), Image.Resampling.BICUBIC)) for face in images]
-    )
 
 
 def framed(images: np.ndarray, size: int, way: str, image_size: int) -> np.ndarray:
@@ -133,24 +108,10 @@ def cross_fitted(
 
 
 def measured(
-    network: Engine,
-    faces: FaceSet,
-    clean: np.ndarray,
-    group: np.ndarray,
-    repeats: int = REPEATS,
-    resampling: Sequence[str] = tuple(WAYS),
+    network: Engine, faces: FaceSet, clean: np.ndarray, group: np.ndarray, repeats: int = REPEATS
 ) -> dict[str, Any]:
-    """Scores of each reading and of the cross-fitted choice.
-
-    Args:
-        network: reads the crops.
-        faces: N pictures.
-        clean: bool [N], the pictures on which is chosen.
-        group: int64 [N]; pictures of one group stay in one half.
-        repeats: how many times the pictures are halved.
-        resampling: some of ``WAYS``.
-    """
-    ways = readings(network.image_size, resampling)
+    """Scores of each reading of some faces, and of the choice by ``cross_fitted``, which explains the others."""
+    ways = readings(network.image_size)
     probabilities = {name: answers(network, faces, size, way) for name, (size, way) in ways.items()}
     losses = {name: nll(values, faces.labels) for name, values in probabilities.items()}
     right = {name: values.argmax(axis=1) == faces.labels for name, values in probabilities.items()}
@@ -205,25 +166,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="FER2013")
     parser.add_argument("--models", nargs="+", default=["mini", "nano"], help="names or paths")
-    parser.add_argument("--pictures", type=int, help="read so many pictures alone, drawn at random")
-    parser.add_argument("--resampling", nargs="+", choices=list(WAYS), default=list(WAYS))
-    parser.add_argument("--side", type=int, help="first bring the faces to so many pixels, as photos have them")
-    parser.add_argument("--views", action="store_true", help="read training views of the faces")
     parser.add_argument("--repeats", type=int, default=REPEATS, help=f"how many times to halve ({REPEATS})")
     options = parser.parse_args()
     data = read_faces(options.data)
     faces = data.part("validation")
-    if options.pictures:
-        faces = faces.select(np.sort(np.random.default_rng(0).permutation(len(faces))[: options.pictures]))
     clean, group = ~has_twin(faces.images, data.part("train").images), groups(faces.images)
-    if options.views:  # after the twins, which are those of the faces themselves
-        faces = replace(faces, images=training_views(faces.images))
-    if options.side:
-        faces = replace(faces, images=resized(faces.images, options.side))
     print(f"validation: {len(faces):,} pictures, {int(clean.sum()):,} of them clean\n")
     models = {}
     for name in options.models:
-        models[name] = measured(engine(name), faces, clean, group, options.repeats, options.resampling)
+        models[name] = measured(engine(name), faces, clean, group, options.repeats)
         print(report(name, models[name]), "\n", flush=True)
     record = {"n": len(faces), "clean": int(clean.sum()), "repeats": options.repeats, "models": models}
     print(json.dumps({"benchmark": "reading_crop", **record}))

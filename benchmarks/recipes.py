@@ -4,7 +4,7 @@ Every arm sees the same number of images:
 
     scratch        fresh weights, by Muon
     adamw          fresh weights, by AdamW at its own rate
-    pretrained     the encoder of a masked autoencoder, nothing frozen (k = 0)
+    pretrained     the encoder of a masked autoencoder, nothing frozen
     frozen 4       the same, with the embeddings and blocks 0-3 frozen to the end
     frozen 8       the same, with the embeddings and blocks 0-7 (of `mini` all blocks: norm and head are left)
     released 4     as frozen 4 in the first half of the epochs, whole in the second; so does released 8
@@ -15,14 +15,12 @@ Every arm sees the same number of images:
     both           pretrained, and taught by answers and maps
     no maps        as both, taught by answers alone
     second teacher, two teachers, two teachers, split
-                   as both, taught by the second teacher, by both averaged, or by both, of whom each reads half of a
-                   batch
+                   as both, taught by the second teacher, by both averaged, or by both, each reading half of a batch
     out of fold    pretrained, taught by stored answers of networks that have not seen the picture (`mien folds`)
     both, out of fold
                    as both, and by these answers too
-    prior          as both, with logit_adjustment 0.3
-    mixed          as both, with mixup 0.3
-    wide           as both, with views that also zoom out
+    prior, mixed, wide
+                   as both, with logit_adjustment 0.3, with mixup 0.3, or with views that also zoom out
     second autoencoder
                    as both, from another autoencoder
     averaged       the best of these again (masked left out), each picture and its mirror image averaged; trains nothing
@@ -48,34 +46,41 @@ import shlex
 import statistics
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from arms import (
-    AVERAGED,
-    TEACHER,
-    TRAINED,
-    add_options,
-    folder_of,
-    head,
-    judge,
-    machine_text,
-    make,
-    settings,
-    teacher_config,
-)
+import torch
+from masked_inputs import hidden_patches
 from scipy.stats import ttest_rel
 
-from mien.config import PretrainConfig, to_dict
+from mien.config import (
+    PRESETS,
+    AugmentConfig,
+    DistillConfig,
+    FreezeConfig,
+    PretrainConfig,
+    TrainConfig,
+    differences,
+    to_dict,
+)
+from mien.data.clean import trained_on
 from mien.data.faces import FaceSet
 from mien.data.read import read_faces
 from mien.data.twins import cut_validation
 from mien.errors import MienError
+from mien.evaluation.evaluate import evaluate
 from mien.files import read_json, write_json
-from mien.machine import versions
+from mien.log import to_console
+from mien.machine import machine_of, resolve_device, versions
+from mien.model.classifier import Classifier
 from mien.model.places import run_model
 from mien.model.presets import SHAPES
+from mien.training.finetune import train
+from mien.training.history import read_history
+from mien.training.pretrain import pretrain
+from mien.training.run import state_path
 
 FEWEST_SEEDS = 3
 """With fewer, nothing is said about chance."""
@@ -83,11 +88,33 @@ FEWEST_SEEDS = 3
 Runs = list[tuple[dict[str, Any], np.ndarray]]
 """Of each run of a row: its scores, and bool [N], which pictures it read right."""
 
+NEEDS: dict[str, tuple[str, str]] = {
+    **dict.fromkeys(["second teacher", "two teachers", "two teachers, split"],
+                    ("more_teachers", "needs a second teacher; give its run")),
+    **dict.fromkeys(["out of fold", "both, out of fold"], ("answers", "needs a file of `mien folds`; give one")),
+    "second autoencoder": ("second_autoencoder", "needs one; give its run"),
+}  # fmt: skip
+"""Arms that need an option, and what the option has to give."""
+
+MAPS = 3.0
+"""Weight of the teachers' feature maps in the loss."""
+
+FRESH = ("scratch", "adamw", "distilled", "hints", *[f"preset {name}" for name in PRESETS])
+"""The arms that start from random weights; the others start from the autoencoder."""
+
+TRAINED: tuple[str, ...] = (
+    "scratch", "adamw", "pretrained", "frozen 4", "frozen 8", "released 4", "released 8", "masked", "distilled",
+    "hints", "both", "no maps", "second teacher", "two teachers", "two teachers, split", "out of fold",
+    "both, out of fold", "prior", "mixed", "wide", "second autoencoder", *[f"preset {name}" for name in PRESETS],
+)  # fmt: skip
+"""The arms that train a network."""
+
+AVERAGED, TEACHER = "averaged", "teacher"
+"""The arms that read with what is there already."""
+
 ARMS: tuple[str, ...] = (*[name for name in TRAINED if not name.startswith("preset")], AVERAGED, TEACHER,
                          *[name for name in TRAINED if name.startswith("preset")])  # fmt: skip
-NEED_MORE = ("second teacher", "two teachers", "two teachers, split", "second autoencoder", "out of fold",
-             "both, out of fold")  # fmt: skip
-DEFAULT: tuple[str, ...] = tuple(name for name in ARMS if name not in ("preset small", "preset base", *NEED_MORE))
+DEFAULT: tuple[str, ...] = tuple(name for name in ARMS if name not in ("preset small", "preset base", *NEEDS))
 """The two largest presets take hours on a processor; some arms need runs that are given."""
 
 SEEN_WHOLE = "masked, then read whole"
@@ -100,8 +127,13 @@ def main() -> None:
     prepare(options)
     faces = read_faces(options.data)
     images = options.epochs * (len(parted(faces, options, options.seeds[0]).part("train")) // options.batch_size)
-    header = {**head(options, faces), "images_seen": images * options.batch_size, "epochs": options.epochs,
-              "seeds": options.seeds, "command": shlex.join(["python", *sys.argv])}  # fmt: skip
+    header = {
+        "machine": {**machine_of(resolve_device(options.device)), "threads": torch.get_num_threads()},
+        "data": {"source": faces.source, "fingerprint": faces.fingerprint, "training": len(faces.part("train"))},
+        "preset": options.preset, "image_size": options.image_size, "batch_size": options.batch_size,
+        "precision": options.precision, "images_seen": images * options.batch_size, "epochs": options.epochs,
+        "seeds": options.seeds, "command": shlex.join(["python", *sys.argv]),
+    }  # fmt: skip
     results: list[dict[str, Any]] = []
     first: list[np.ndarray] = []
     for name, arm, runs in measured(options, faces):
@@ -110,14 +142,82 @@ def main() -> None:
         result = {"arm": name, "command": command_of(sys.argv, arm), "runs": [scores for scores, _ in runs]}
         results.append({**result, **compared(first, right)})
         print(table(results), flush=True)
-    of_training = [name for name in options.arms if name in TRAINED]
-    uses_autoencoder = any(TRAINED[name].pretrained for name in of_training)
-    pretraining = read_json(run_model(options.autoencoder) / "meta.json")["training"] if uses_autoencoder else {}
+    names = [name for name in options.arms if name in TRAINED]
+    pretraining = (
+        {} if set(names) <= set(FRESH) else read_json(run_model(options.autoencoder) / "meta.json")["training"]
+    )
     record = {**header, "pretraining": pretraining, "results": results, "versions": versions()}
-    configs = {name: to_dict(settings(name, options, options.seeds[0])) for name in of_training}
+    configs = {name: to_dict(settings(name, options, options.seeds[0])) for name in names}
     write_json(options.out / "results.json", {**record, "configs": configs})
-    print(f"\n{opening(header)}\n\n{table(results)}\n\n{commands(results)}\n")
+    print(f"\n{opening(header)}\n\n{table(results)}\n")
     print(json.dumps({"benchmark": "recipes", **record}))
+
+
+def changes_of(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """By the name of an arm of ``TRAINED``, the settings in which it differs from ``scratch``."""
+    teachers = [str(run_model(folder)) for folder in (options.teacher, *options.more_teachers)]
+    first, answers = {"teacher": teachers[:1]}, options.answers and str(options.answers)
+    half = max(2, options.epochs // 2 + 1)  # ``settings`` refuses to release anything in a single epoch
+    second = options.second_autoencoder or options.autoencoder
+    pretrained = {"backbone": str(run_model(options.autoencoder)), "image_size": None,
+                  "layer_decay": options.layer_decay}  # fmt: skip
+    both = {**pretrained, **first, "distill": DistillConfig(features=MAPS)}
+    split = DistillConfig(features=MAPS, split_batch=True)
+    out_of_fold = {"targets": answers, "distill": DistillConfig(targets_weight=0.7)}
+    both_out_of_fold = {"targets": answers, "distill": DistillConfig(features=MAPS, targets_weight=0.3)}
+    return {
+        "scratch": {},
+        "adamw": {"optimizer": "adamw", "lr": options.adamw_lr},
+        "pretrained": pretrained,
+        "masked": pretrained,
+        **{f"frozen {count}": {**pretrained, "freeze": FreezeConfig(blocks=count)} for count in (4, 8)},
+        **{f"released {count}": {**pretrained, "freeze": FreezeConfig(blocks=count, release_epoch=half)}
+           for count in (4, 8)},
+        "distilled": first,
+        "hints": {**first, "distill": DistillConfig(features=MAPS)},
+        "both": both,
+        "no maps": {**pretrained, **first},
+        "second teacher": {**both, "teacher": teachers[1:2]},
+        "two teachers": {**both, "teacher": teachers[:2]},
+        "two teachers, split": {**both, "teacher": teachers[:2], "distill": split},
+        "out of fold": {**pretrained, **out_of_fold},
+        "both, out of fold": {**both, **both_out_of_fold},
+        "prior": {**both, "logit_adjustment": 0.3},
+        "mixed": {**both, "augment": AugmentConfig(mixup=0.3)},
+        "wide": {**both, "augment": AugmentConfig(crop_scale=0.75, wide_scale=1.05)},
+        "second autoencoder": {**both, "backbone": str(run_model(second))},
+        **{f"preset {name}": {"backbone": name} for name in PRESETS},
+    }  # fmt: skip
+
+
+def settings(name: str, options: argparse.Namespace, seed: int) -> TrainConfig:
+    """The run of an arm.
+
+    Raises:
+        MienError: there are too few epochs to release anything, too few blocks to freeze, or an option is missing.
+    """
+    option, problem = NEEDS.get(name, ("arms", ""))
+    if not getattr(options, option):
+        raise MienError(f"--{option.replace('_', '-')}: {name} {problem}")
+    if name.startswith("released") and options.epochs < 2:
+        raise MienError(f"--epochs {options.epochs}: {name} releases blocks half-way; give at least 2")
+    fields = {
+        "data": options.data, "out": str(folder_of(name, options, seed)), "backbone": options.preset,
+        "image_size": options.image_size, "epochs": options.epochs, "batch_size": options.batch_size,
+        "optimizer": "muon", "lr": options.lr, "head_lr": 1e-3, "warmup_epochs": min(1.0, options.epochs / 10),
+        "ema": options.ema, "freeze": FreezeConfig(blocks=0), "seed": seed, "device": options.device,
+        "precision": options.precision, **changes_of(options)[name],
+    }  # fmt: skip
+    depth = SHAPES[options.preset].depth
+    if fields["freeze"].blocks > depth:
+        raise MienError(f"--preset {options.preset}: has {depth} blocks, too few for {name}; leave it out of --arms")
+    return TrainConfig(**fields)
+
+
+def folder_of(name: str, options: argparse.Namespace, seed: int) -> Path:
+    """The folder of an arm's run; that of ``scratch`` serves its preset's arm too."""
+    place = "scratch" if name == f"preset {options.preset}" else name.replace(" ", "-")
+    return Path(options.out / f"{place}-{seed}")
 
 
 def prepare(options: argparse.Namespace) -> None:
@@ -129,23 +229,24 @@ def prepare(options: argparse.Namespace) -> None:
     names = [name for name in options.arms if name in TRAINED]
     if AVERAGED in options.arms and not averageable(names):
         raise MienError(f"--arms {AVERAGED}: reads an arm again that stands beside it; give --arms scratch {AVERAGED}")
-    needs_autoencoder = any(TRAINED[name].pretrained for name in names)
-    needs_teacher = TEACHER in options.arms or any(TRAINED[name].taught for name in names)
     own_autoencoder, own_teacher = options.autoencoder is None, options.teacher is None
     options.autoencoder = options.autoencoder or options.out / "autoencoder"
     options.teacher = options.teacher or options.out / "teacher"
-    for name in names:
-        settings(name, options, options.seeds[0])
-    if needs_autoencoder and own_autoencoder:
-        config = PretrainConfig(
-            data=options.data, out=str(options.autoencoder), preset=options.preset, image_size=options.image_size,
-            epochs=options.pretrain_epochs, batch_size=options.batch_size, optimizer="muon", lr=options.lr,
-            device=options.device, precision=options.precision,
-        )  # fmt: skip
-        make(config, shlex.join(["python", *sys.argv]))
-    if needs_teacher and own_teacher:
-        make(teacher_config(options), shlex.join(["python", *sys.argv]))
-    if needs_autoencoder:
+    taught = [name for name in names if settings(name, options, options.seeds[0]).teacher]
+    common: dict[str, Any] = {"data": options.data, "optimizer": "muon", "device": options.device,
+                              "precision": options.precision}  # fmt: skip
+    if own_autoencoder and not set(names) <= set(FRESH):
+        make(PretrainConfig(
+            **common, out=str(options.autoencoder), preset=options.preset, image_size=options.image_size,
+            epochs=options.pretrain_epochs, batch_size=options.batch_size, lr=options.lr,
+        ), shlex.join(["python", *sys.argv]))  # fmt: skip
+    if own_teacher and (taught or TEACHER in options.arms):
+        # The first teacher of the shipped model, a residual network of 1.2 million parameters.
+        make(TrainConfig(
+            **common, out=str(options.teacher), epochs=options.teacher_epochs, backbone="timm:face_cnn",
+            network_args={"drop_rate": 0.3}, image_size=48, lr=2e-3, weight_decay=0.1,
+        ), shlex.join(["python", *sys.argv]))  # fmt: skip
+    if not set(names) <= set(FRESH):
         check_size(options)
 
 
@@ -159,6 +260,29 @@ def check_size(options: argparse.Namespace) -> None:
     expected = expected or SHAPES[options.preset].image_size
     if size != expected:
         raise MienError(f"--autoencoder {options.autoencoder}: reads {size} px, expected {expected}, as the other arms")
+
+
+def make(config: TrainConfig | PretrainConfig, command: str) -> Path:
+    """The model folder of a run, trained, gone on with, or as it lies there.
+
+    Raises:
+        MienError: what lies there was made with other settings.
+    """
+    out = Path(config.out)
+    if (out / "done").is_file():
+        stored_config = read_json(out / "model" / "meta.json")["config"]
+        changes = differences(stored_config, config.resolved())
+        if changes:
+            raise MienError(f"{out}: was made with other settings ({'; '.join(changes)}); choose another --out")
+    else:
+        started = state_path(out).is_file()
+        with to_console():
+            if isinstance(config, TrainConfig):
+                train(config, resume=started, command=command)
+            else:
+                pretrain(config, resume=started, command=command)
+        (out / "done").touch()
+    return out / "model"
 
 
 def measured(options: argparse.Namespace, faces: FaceSet) -> Iterator[tuple[str, str, Runs]]:
@@ -185,7 +309,7 @@ def measured(options: argparse.Namespace, faces: FaceSet) -> Iterator[tuple[str,
             yield f"{name}: {best}", f"{best}\n{name}", judged_again(best, tta=True)
         else:
             yield name, name, run(name)
-            if TRAINED[name].masked:
+            if name == "masked":
                 yield SEEN_WHOLE, name, judged_again(name, tta=False)
 
 
@@ -193,10 +317,46 @@ def trained(name: str, options: argparse.Namespace, faces: FaceSet) -> Runs:
     """An arm, made and judged with each seed."""
     runs = []
     for seed in options.seeds:
-        with TRAINED[name].hiding():
+        with hidden_patches() if name == "masked" else nullcontext():
             folder = make(settings(name, options, seed), command_of(sys.argv, name))
             runs.append(judge(folder, parted(faces, options, seed), device=options.device, seed=seed))
     return runs
+
+
+def judge(
+    folder: Path, faces: FaceSet, *, device: str = "auto", tta: bool = False, seed: int = 0
+) -> tuple[dict[str, Any], np.ndarray]:
+    """What a run's model is worth on validation.
+
+    Args:
+        folder: its model folder.
+        faces: the data, with its validation split.
+        device: where pictures are read.
+        tta: average the probabilities of a picture and of its mirror image.
+        seed: of what is hidden, where something is.
+
+    Returns:
+        ``accuracy`` and its ``ci95``, ``clean`` and ``clean_ci95`` (the same without the pictures that have a twin),
+        ``macro_f1``, ``ece`` (cross-fitted), ``images_per_second`` (the median of the run's epochs; null where nothing
+        was trained for this), ``parameters`` (as the folder holds them, its patch embedding reading colour); and bool
+        [N], which pictures were read right.
+    """
+    torch.manual_seed(seed)
+    classifier = Classifier.load(folder, resolve_device(device))
+    training = trained_on(faces, classifier)
+    evaluation = evaluate(classifier, faces, "validation", training=training, tta=tta, quiet=True)
+    rate = None if tta else statistics.median(row["images_per_second"] for row in read_history(folder.parent))
+    scores = {
+        "accuracy": evaluation.whole["accuracy"],
+        "ci95": evaluation.whole["ci95"]["accuracy"],
+        "clean": evaluation.clean["accuracy"] if evaluation.clean else None,
+        "clean_ci95": evaluation.clean["ci95"]["accuracy"] if evaluation.clean else None,
+        "macro_f1": evaluation.whole["macro_f1"],
+        "ece": evaluation.cross_fitted_ece(),
+        "images_per_second": rate,
+        "parameters": sum(parameter.numel() for parameter in classifier.network.parameters()),
+    }
+    return scores, evaluation.right
 
 
 def parted(faces: FaceSet, options: argparse.Namespace, seed: int) -> FaceSet:
@@ -208,7 +368,7 @@ def parted(faces: FaceSet, options: argparse.Namespace, seed: int) -> FaceSet:
 
 def averageable(names: Sequence[str]) -> list[str]:
     """The arms of which ``averaged`` takes the best."""
-    return [name for name in names if name in TRAINED and not TRAINED[name].masked and TRAINED[name].preset is None]
+    return [name for name in names if name in TRAINED and name != "masked" and not name.startswith("preset")]
 
 
 def mean(runs: Sequence[dict[str, Any]]) -> float:
@@ -254,18 +414,15 @@ def _mean(runs: Sequence[dict[str, Any]], name: str, form: str) -> str:
 
 def opening(header: dict[str, Any]) -> str:
     """What stands above the table: machine, data, and the budget of every arm."""
-    size = header["image_size"] or SHAPES[header["preset"]].image_size
+    machine, size = header["machine"], header["image_size"] or SHAPES[header["preset"]].image_size
+    place = f"{machine['gpu']}, " if "gpu" in machine else ""
     return (
-        f"{machine_text(header)}; {header['data']['source']}, validation, single view\n"
+        f"{place}{machine['processor']}, {machine['cores']} cores, {machine['threads']} threads; "
+        f"{header['data']['source']}, validation, single view\n"
         f"{header['preset']} at {size} px, batch {header['batch_size']}, precision {header['precision']}, "
         f"{header['images_seen']:,} images seen by each ({header['epochs']} epochs); "
         f"seeds {', '.join(map(str, header['seeds']))}"
     )
-
-
-def commands(results: Sequence[dict[str, Any]]) -> str:
-    """The command that makes each row alone."""
-    return "\n".join(f"{row['arm']}: {row['command']}" for row in results)
 
 
 def command_of(argv: Sequence[str], arm: str) -> str:
@@ -284,7 +441,15 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    add_options(parser)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--preset", choices=PRESETS, default="mini", help="of every network but the teacher (mini)")
+    parser.add_argument("--image-size", type=int, help="of every network but the teacher (the preset's own)")
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--lr", type=float, default=1e-3, help="of every arm by Muon (1e-3)")
+    parser.add_argument("--ema", type=float, default=0.98, help="decay of the averaged weights (0.98)")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto", help="of all training (auto)")
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(DEFAULT), metavar="ARM", help="which (most)")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--epochs", type=int, default=2, help="of every arm (2)")

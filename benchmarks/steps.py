@@ -7,7 +7,7 @@ and the padding of a GPU. Views and reservations of memory are counted apart, si
 graph, which is the default on a GPU, sends all of forward and backward pass at once; here nothing is recorded.
 
     python benchmarks/steps.py
-    python benchmarks/steps.py --only mini --precision fp32 --seconds     # and how long a step takes here
+    python benchmarks/steps.py --only mini --precision fp32
 """
 
 from __future__ import annotations
@@ -16,9 +16,7 @@ import argparse
 import contextlib
 import io
 import json
-import statistics
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,7 +28,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mien.config import AugmentConfig, DistillConfig, FreezeConfig, PretrainConfig, TrainConfig
 from mien.data.faces import FaceSet
-from mien.machine import machine_of, resolve_device, versions
+from mien.machine import versions
 from mien.model.classifier import Classifier
 from mien.model.mae import build_autoencoder
 from mien.model.networks import lay_out
@@ -44,14 +42,17 @@ from mien.training.step import Pass
 from mien.training.teachers import load_teachers
 
 NAMES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
-LARGE: dict[str, Any] = {"channels": [128, 256, 512], "layers": [2, 2, 2], "drop_rate": 0.3}
-TEACHERS: tuple[dict[str, Any], ...] = (
-    {"channels": [96, 192, 384], "layers": [1, 2, 2]},
-    {"channels": [96, 192, 384], "layers": [2, 3, 2]},
-)
 NARROWER = 8
-"""The CNNs are so many times narrower while operations are counted, which changes no count."""
+"""The CNNs are so many times narrower than those of a real run, which changes no count."""
 
+
+def narrow(channels: list[int], layers: list[int]) -> dict[str, Any]:
+    """The arguments of a ``face_cnn``, with fewer channels."""
+    return {"channels": [width // NARROWER for width in channels], "layers": layers, "stem_width": 32 // NARROWER}
+
+
+LARGE: dict[str, Any] = {**narrow([128, 256, 512], [2, 2, 2]), "drop_rate": 0.3}
+TEACHERS = (narrow([96, 192, 384], [1, 2, 2]), narrow([96, 192, 384], [2, 3, 2]))
 ALLOCATIONS: tuple[str, ...] = ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided")
 """Operations that only reserve memory."""
 
@@ -102,17 +103,14 @@ def finetuning(folder: Path, options: argparse.Namespace, large_cnn: bool) -> Fi
     """A run of fine-tuning, in its only stage: ``mini`` with two teachers, or ``face_cnn`` alone."""
     common: dict[str, Any] = {
         "data": "noise", "out": str(folder / "run"), "batch_size": options.batch_size, "optimizer": "muon",
-        "device": options.device, "precision": options.precision, "compile": options.compile,
+        "device": "cpu", "precision": options.precision, "compile": "off",
         "freeze": FreezeConfig(blocks=0),
         "augment": AugmentConfig(contrast=0.3, erasing=0.15),
     }  # fmt: skip
     if large_cnn:
-        config = TrainConfig(**common, backbone="timm:face_cnn", network_args=narrowed(LARGE, options), image_size=48)
+        config = TrainConfig(**common, backbone="timm:face_cnn", network_args=LARGE, image_size=48)
     else:
-        names = [
-            str(write_teacher(folder / f"teacher-{n}", narrowed(arguments, options)))
-            for n, arguments in enumerate(TEACHERS)
-        ]
+        names = [str(write_teacher(folder / f"teacher-{n}", arguments)) for n, arguments in enumerate(TEACHERS)]
         distill = DistillConfig(weight=0.8, features=2.0, mirror=True)
         config = TrainConfig(**common, backbone="mini", teacher=names, distill=distill)
     config = config.resolved()
@@ -123,21 +121,13 @@ def finetuning(folder: Path, options: argparse.Namespace, large_cnn: bool) -> Fi
     )
     network = lay_out(network.to(accelerator.device))
     if not large_cnn:
-        network.set_attn_implementation(options.attention)
+        network.set_attn_implementation("sdpa")  # as on a GPU
     teachers = load_teachers(config.teacher, NAMES, accelerator.device)
     classifier = Classifier(network, preprocessing, NAMES)
     run = FineTuning(config, classifier, noise_faces(4 * options.batch_size), accelerator, teachers=teachers)
     run.enter_stage(0)
-    cast(Muon, run.optimizer).pads = not options.seconds or options.device != "cpu"
+    cast(Muon, run.optimizer).pads = True  # as on a GPU
     return run
-
-
-def narrowed(arguments: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
-    """The arguments of a CNN, with fewer channels if only operations are counted."""
-    if options.seconds:
-        return arguments
-    return {**arguments, "channels": [channels // NARROWER for channels in arguments["channels"]],
-            "stem_width": 32 // NARROWER}  # fmt: skip
 
 
 def write_teacher(folder: Path, arguments: dict[str, Any]) -> Path:
@@ -151,33 +141,22 @@ def pretraining(folder: Path, options: argparse.Namespace) -> Pretraining:
     """A run of pretraining ``mini``."""
     config = PretrainConfig(
         data="noise", out=str(folder / "mae"), preset="mini", batch_size=options.batch_size, optimizer="muon",
-        device=options.device, precision=options.precision, compile=options.compile,
+        device="cpu", precision=options.precision, compile="off",
     ).resolved()  # fmt: skip
     accelerator = start_accelerator(config)
     torch.manual_seed(0)
     network, preprocessing = build_autoencoder(config, grey=True)
     network = lay_out(network.to(accelerator.device))
-    network.set_attn_implementation(options.attention)
+    network.set_attn_implementation("sdpa")  # as on a GPU
     run = Pretraining(config, network, preprocessing, noise_faces(4 * options.batch_size), accelerator)
-    cast(Muon, run.optimizer).pads = not options.seconds or options.device != "cpu"
+    cast(Muon, run.optimizer).pads = True  # as on a GPU
     return run
 
 
 def steps(folder: Path, options: argparse.Namespace) -> dict[str, Callable[[], object]]:
     """By name, a function that trains an epoch of two steps."""
 
-    def of_classifier(large_cnn: bool) -> Callable[[], object]:
-        run = finetuning(folder, options, large_cnn)
-
-        def epoch() -> None:
-            run.state.step = 0
-            run.train_epoch(1)
-
-        return epoch
-
-    def of_autoencoder() -> Callable[[], object]:
-        run = pretraining(folder, options)
-
+    def epoch_of(run: FineTuning | Pretraining) -> Callable[[], object]:
         def epoch() -> None:
             run.state.step = 0
             run.train_epoch(1)
@@ -185,9 +164,9 @@ def steps(folder: Path, options: argparse.Namespace) -> dict[str, Callable[[], o
         return epoch
 
     makers = {
-        "mini": lambda: of_classifier(False),
-        "autoencoder": of_autoencoder,
-        "cnn": lambda: of_classifier(True),
+        "mini": lambda: epoch_of(finetuning(folder, options, large_cnn=False)),
+        "autoencoder": lambda: epoch_of(pretraining(folder, options)),
+        "cnn": lambda: epoch_of(finetuning(folder, options, large_cnn=True)),
     }
     return {name: makers[name]() for name in options.only}
 
@@ -223,7 +202,6 @@ def marked(operations: Operations, owner: type, method: str) -> Iterator[None]:
 def main() -> None:
     """Prints a table for each step and one line of JSON."""
     options = parse()
-    options.device = str(resolve_device(options.device))
     results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
         for name, epoch in steps(Path(folder), options).items():
@@ -236,24 +214,9 @@ def main() -> None:
             views_text = f"{views:,.0f} views and reservations ({beside_graphs:,.0f} beside two CUDA graphs)"
             print(f"\n{name}: {total:,.0f} operations a step, and {views_text}; the largest groups:")
             print("\n".join(f"  {number / 2:7.1f}  {group}" for group, number in result["groups"][:SHOWN]))
-            if options.seconds:
-                result["seconds"] = seconds(epoch)
-                print(f"  {1000 * result['seconds']:.1f} ms a step of {options.batch_size} images")
             results[name] = result
-    settings = {name: value for name, value in vars(options).items() if name != "only"}
-    machine = machine_of(torch.device(options.device))
-    print(json.dumps({"benchmark": "steps", **settings, "steps": results, "machine": machine, "versions": versions()}))
-
-
-def seconds(epoch: Callable[[], object], rounds: int = 7) -> float:
-    """The median time of a step in seconds."""
-    times = []
-    with contextlib.redirect_stderr(io.StringIO()):
-        for _ in range(rounds):
-            start = time.perf_counter()
-            epoch()
-            times.append((time.perf_counter() - start) / 2)
-    return statistics.median(times)
+    settings = {"batch_size": options.batch_size, "precision": options.precision}
+    print(json.dumps({"benchmark": "steps", **settings, "steps": results, "versions": versions()}))
 
 
 def parse() -> argparse.Namespace:
@@ -263,10 +226,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=names, default=names, help="which steps (all)")
     parser.add_argument("--batch-size", type=int, default=4, help="images a step; changes no count (4)")
     parser.add_argument("--precision", choices=["bf16", "fp32"], default="bf16", help="(bf16)")
-    parser.add_argument("--device", default="cpu", help="(cpu)")
-    parser.add_argument("--attention", choices=["sdpa", "eager"], default="sdpa", help="sdpa, as on a GPU (sdpa)")
-    parser.add_argument("--compile", choices=["auto", "graph", "on", "off"], default="off", help="(off)")
-    parser.add_argument("--seconds", action="store_true", help="also measure the time of a step")
     return parser.parse_args()
 
 

@@ -21,17 +21,13 @@ import argparse
 import json
 import math
 import os
-import re
 import shlex
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable
 from fractions import Fraction
-from importlib import metadata
-from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -40,11 +36,13 @@ import av
 import numpy as np
 from av.video.stream import VideoStream
 from PIL import Image
+from process import in_fresh_process, resident
 
 from mien.errors import MienError
-from mien.machine import machine
+from mien.machine import machine, versions
 from mien.recognition.film.reader import frames
-from mien.recognition.film.records import BATCH, Reader, recognize_film
+from mien.recognition.film.records import BATCH, recognize_film
+from mien.recognition.recognizer import Recognizer
 
 WIDTH, HEIGHT, RATE = 640, 480, 25.0
 TARGET = 25.0
@@ -78,11 +76,11 @@ def write_film(path: Path, count: int) -> None:
         output.mux(stream.encode(None))
 
 
-_PAIR = """
-import json, sys, time
+_TURN = """
+import sys, time
 from mien import Recognizer
 
-film, recognizer, best = sys.argv[1], Recognizer(**json.loads(sys.argv[2])), 0.0
+film, recognizer, best = sys.argv[1], Recognizer(sys.argv[2] or None, threads=int(sys.argv[3])), 0.0
 for turn in range(3):
     started = time.perf_counter()
     count = sum(1 for _ in recognizer.recognize_film(film))
@@ -90,36 +88,24 @@ for turn in range(3):
         best = max(best, count / (time.perf_counter() - started))
 print(best)
 """
-"""Frames a second, the faster of two rounds after a warm-up; by the public interface, which checkouts share."""
+"""Prints frames a second, the faster of two rounds after a warm-up; by the public interface, which checkouts share."""
 
 
-def beside(film: Path, checkout: Path, options: Mapping[str, Any], rounds: int) -> dict[str, list[float]]:
-    """Frames a second by the code of this checkout and of another one, in turns, each in a fresh process."""
+def beside(film: Path, checkout: Path, model: str | None, threads: int, rounds: int) -> dict[str, Any]:
+    """Frames a second by the code of this checkout and of another one, in turns, each in a fresh process; ``ratio``:
+    the median of the ratios of the turns."""
     places = {"here": Path(__file__).parents[1], "beside": checkout}
     rates: dict[str, list[float]] = {side: [] for side in places}
     for _ in range(rounds):
         for side, place in places.items():
             completed = subprocess.run(
-                [sys.executable, "-c", _PAIR, str(film), json.dumps(dict(options))],
+                [sys.executable, "-c", _TURN, str(film), model or "", str(threads)],
                 env={**os.environ, "PYTHONPATH": str(place.absolute() / "src")},
                 stdout=subprocess.PIPE,
                 check=True,
             )
             rates[side].append(float(completed.stdout))
-    return rates
-
-
-def table_beside(rates: dict[str, list[float]]) -> str:
-    """What ``beside`` measured, as Markdown: medians, and the median of the ratios of the turns."""
-    ratio = median(
-        here_rate / beside_rate for here_rate, beside_rate in zip(rates["here"], rates["beside"], strict=True)
-    )
-    lines = ["| frames/s | here | beside | ratio |", "|---|---:|---:|---:|"]
-    lines.append(
-        f"| reading, finding, following, recognising | {median(rates['here']):,.1f} | {median(rates['beside']):,.1f} | "
-        f"{ratio:.2f} |"
-    )
-    return "\n".join(lines)
+    return {**rates, "ratio": median(ours / other for ours, other in zip(rates["here"], rates["beside"], strict=True))}
 
 
 def speed(recognizer: Any, film: Path, count: int, rounds: int, scratch: Path) -> dict[str, float]:
@@ -166,7 +152,7 @@ def speed(recognizer: Any, film: Path, count: int, rounds: int, scratch: Path) -
     }
 
 
-def memory(options: Mapping[str, Any], film: Path) -> float:
+def memory(model: str | None, threads: int, film: Path) -> float:
     """By how many MiB the peak of this process from the first frames of a film to its end is over what it held then.
 
     The peak of its start, when libraries and networks are loaded, does not count: a leak could hide below it.
@@ -175,38 +161,13 @@ def memory(options: Mapping[str, Any], film: Path) -> float:
         MienError: the film is too short.
     """
     before = math.nan
-    for record in recognize_film(load(options), film):
+    for record in Recognizer(model, threads=threads).recognize_film(film):
         if record.frame == _WARM:
-            before = _resident("VmRSS")
+            before = resident("VmRSS")
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # resets VmHWM to what is held now
     if math.isnan(before):
         raise MienError(f"{film}: growth is measured from frame {_WARM} on; give a longer film")
-    return _resident("VmHWM") - before
-
-
-def peak_of(options: Mapping[str, Any], film: Path) -> float:
-    """``memory`` of a fresh process."""
-    return _in_fresh_process(memory, options, film)
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """What ``load`` is told."""
-    parser.add_argument("--model", help="a model folder or an .onnx file (the shipped weights)")
-    parser.add_argument("--detector", help="a detector of mien (the default one)")
-    parser.add_argument("--threads", type=int, default=2, help="threads of the network (2)")
-
-
-def options_of(options: argparse.Namespace) -> dict[str, Any]:
-    """The options of ``add_options``, as ``load`` takes them."""
-    return {"model": options.model, "detector": options.detector, "threads": options.threads}
-
-
-def load(options: Mapping[str, Any]) -> Reader:
-    """The recognizer that is measured."""
-    from mien.recognition.recognizer import Recognizer
-
-    detector_option = {} if options["detector"] is None else {"detector": options["detector"]}
-    return Recognizer(options["model"], threads=options["threads"], **detector_option)
+    return resident("VmHWM") - before
 
 
 def table(rates: dict[str, float], growth: dict[int, float]) -> str:
@@ -233,21 +194,11 @@ def _drain(records: Any) -> None:
         pass
 
 
-def _resident(field: str) -> float:
-    """MiB of this process in memory now (VmRSS) or at its peak (VmHWM)."""
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return float(re.search(rf"{field}:\s+(\d+) kB", status).group(1)) / 1024  # type: ignore[union-attr]
-
-
-def _in_fresh_process(function: Callable[..., float], *arguments: object) -> float:
-    with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(function, *arguments).result()
-
-
 def main() -> int:
-    """Prints what was measured where and how, two Markdown tables, and one line of JSON."""
+    """Prints two Markdown tables and one line of JSON; with --beside the JSON alone."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_options(parser)
+    parser.add_argument("--model", help="a model folder or an .onnx file (the shipped weights)")
+    parser.add_argument("--threads", type=int, default=2, help="threads of the network (2)")
     parser.add_argument("--frames", type=int, default=500, help="frames of the film whose speed is measured (500)")
     parser.add_argument("--rounds", type=int, default=3, help="how often each part is measured (3)")
     parser.add_argument("--lengths", type=int, nargs="*", default=[500, 2000, 8000], help="frames, for memory")
@@ -257,36 +208,24 @@ def main() -> int:
     options = parser.parse_args()
     if not Path("/proc/self/status").exists():
         parser.error("needs Linux")
-    reader_options = options_of(options)
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         write_film(scratch / "film.mp4", options.frames)
+        print(f"command: {shlex.join(['python', *sys.argv])}\nhardware: {machine()}")
         if options.beside is not None:
-            reader_options = {name: value for name, value in reader_options.items() if value is not None}
-            rates_beside = beside(scratch / "film.mp4", options.beside, reader_options, options.rounds)
-            print(
-                f"command: {shlex.join(['python', *sys.argv])}\nhardware: {machine()}\n\n{table_beside(rates_beside)}"
-            )
-            print(f"\n{json.dumps({'benchmark': 'video, beside', 'frames': options.frames, **rates_beside})}")
+            rates_beside = beside(scratch / "film.mp4", options.beside, options.model, options.threads, options.rounds)
+            print(json.dumps({"benchmark": "video, beside", "frames": options.frames, **rates_beside}))
             return 0
-        rates = speed(load(reader_options), scratch / "film.mp4", options.frames, options.rounds, scratch)
+        recognizer = Recognizer(options.model, threads=options.threads)
+        rates = speed(recognizer, scratch / "film.mp4", options.frames, options.rounds, scratch)
         growth = {}
         for count in options.lengths:
-            print(f"measuring memory over {count:,} frames", file=sys.stderr, flush=True)
             write_film(scratch / "long.mp4", count)
-            growth[count] = peak_of(reader_options, scratch / "long.mp4")
-    header = {
-        "benchmark": "video",
-        "command": shlex.join(["python", *sys.argv]),
-        "hardware": machine(),
-        **reader_options,
-        "size": f"{WIDTH}x{HEIGHT}",
-        "versions": {name: metadata.version(name) for name in ("av", "onnxruntime", "numpy")},
-        "frames with exactly one face": f"{rates['frames_with_one_face']:.1%}, {rates['ids']:.0f} ids",
-    }
-    for name, value in header.items():
-        print(f"{name}: {value}")
-    print(f"\n{table(rates, growth)}\n\n{json.dumps({**header, **rates, 'memory': growth})}")
+            growth[count] = in_fresh_process(memory, options.model, options.threads, scratch / "long.mp4")
+    print(f"one face in {rates['frames_with_one_face']:.1%} of the frames, {rates['ids']:.0f} ids")
+    print(f"\n{table(rates, growth)}\n")
+    record = {"model": options.model, "threads": options.threads, **rates, "memory": growth, "versions": versions()}
+    print(json.dumps({"benchmark": "video", **record}))
     return 0
 
 

@@ -99,7 +99,6 @@ def test_the_table_has_both_detectors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_archive(tmp_path / "drawn.zip", draw_faces(14, 14, 14, seed=0))
-    monkeypatch.setattr(detectors, "whole_pictures", lambda finders, rounds: [])
     if not hasattr(pytest.importorskip("cv2"), "CascadeClassifier"):
         pytest.skip("fer's detector needs OpenCV 4")
     options = ["--data", str(tmp_path / "drawn.zip"), "--scenes", "4"]
@@ -114,7 +113,6 @@ def test_fer_can_be_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_archive(tmp_path / "drawn.zip", draw_faces(14, 14, 14, seed=0))
-    monkeypatch.setattr(detectors, "whole_pictures", lambda finders, rounds: [])
     options = ["--data", str(tmp_path / "drawn.zip"), "--scenes", "4", "--without-fer"]
     monkeypatch.setattr(sys, "argv", ["detectors.py", *options])
     detectors.main()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import importlib
 import io
-import json
 import math
 import os
 import sys
@@ -14,10 +13,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from starlette.testclient import TestClient
 from web_helpers import face, running
-
-from mien.recognition.recognizer import Recognizer
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 sys.path.insert(0, str(FOLDER))
@@ -83,14 +79,6 @@ def test_lost_connections_are_counted() -> None:
 
 def test_memory_is_that_of_the_process() -> None:
     assert 10 < load.memory(os.getpid()) < 100_000
-
-
-def test_the_plain_application_answers_as_the_recognizer() -> None:
-    plain_service = importlib.import_module("plain_service")
-    data = load.photo(256)
-    with TestClient(plain_service.application(plain_service.mien("nano-int8"))) as client:
-        answer = client.post("/v1/recognize", content=data, headers={"content-type": "image/png"}).json()
-    assert answer["faces"] == json.loads(json.dumps(Recognizer("nano-int8").recognize(data).record()["faces"]))
 
 
 def test_pictures_are_what_the_rows_say() -> None:
