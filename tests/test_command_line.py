@@ -734,19 +734,19 @@ class TestRemarks:
         Path("a.png").write_bytes(encoded(picture([255])))
         assert main(["predict", "a.png", "--annotate", "marked", "--csv", "a.csv"]) == 0
         captured = capsys.readouterr()
-        assert captured.out == "a.csv: 1 records, 1 faces\nmarked: 1 annotated copy\n" and captured.err == ""
+        assert captured.out == "a.csv: 1 record, 1 face\nmarked: 1 annotated copy\n" and captured.err == ""
         assert main(["predict", "a.png", "--annotate", "marked", "--json"]) == 0
         err = capsys.readouterr().err
         assert "mien: marked: 1 annotated copy\n" in err
-        assert "1 names were taken by earlier copies, so that beside a.png there is now a-2.png; remove" in err
+        assert "1 name was taken by earlier copies, so that beside a.png there is now a-2.png; remove" in err
         Path("a-3.png").write_bytes(Path("a.png").read_bytes())
         assert main(["predict", "a-3.png", "--annotate", "marked", "--json"]) == 0
         assert capsys.readouterr().err == "mien: marked: 1 annotated copy\n", "it has its own name"
         Image.open("a.png").save("b.gif")
         assert main(["predict", "b.gif", "b.gif", "--annotate", "other", "--json"]) == 0
-        assert "names were taken" not in capsys.readouterr().err
+        assert "taken by earlier copies" not in capsys.readouterr().err
         assert main(["predict", "b.gif", "--annotate", "other", "--json"]) == 0
-        assert "1 names were taken by earlier copies, so that beside b.gif.png there is" in capsys.readouterr().err
+        assert "1 name was taken by earlier copies, so that beside b.gif.png there is" in capsys.readouterr().err
 
     def test_uncertain_is_explained_once(self, simple_engine: Mean, capsys: pytest.CaptureFixture[str]) -> None:
         Path("a.png").write_bytes(encoded(picture([204, 204])))

@@ -137,7 +137,7 @@ def test_a_film_that_is_named_twice_is_read_twice_and_no_more(table: Path, capsy
     assert main([*words, "--resume"]) == 0 and Path("twice.csv").read_bytes() == whole
     captured = capsys.readouterr()
     assert "twice.csv: goes on; 1 input is left" in captured.err
-    assert captured.out == "twice.csv: 1 records, 1 faces in this run\n", "the table has eight more"
+    assert captured.out == "twice.csv: 1 record, 1 face in this run\n", "the table has eight more"
 
 
 def test_a_film_that_was_broken_off_is_one_input(table: Path) -> None:

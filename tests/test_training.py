@@ -328,7 +328,7 @@ class TestTrouble:
         self, faces: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-        with pytest.raises(MienError, match="is not in the cache, and HF_HUB_OFFLINE forbids a connection"):
+        with pytest.raises(MienError, match="not in the hub's cache, and HF_HUB_OFFLINE forbids a connection"):
             train(small(tmp_path / "run", Path("nobody/no-such-model")))
         assert capsys.readouterr().err == "reading nobody/no-such-model from the Hugging Face hub or its cache\n"
 

@@ -122,6 +122,11 @@ def markdown_code(text: object) -> str:
     return "`" + shown(text).replace("`", "'").replace("|", "\\|") + "`"
 
 
+def counted(count: int, noun: str) -> str:
+    """Returns a count with its noun, such as ``1 face`` and ``1,204 faces``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def aligned(rows: Sequence[Sequence[str]]) -> str:
     """Formats a table as lines of text: the first column begins at the left, the others end at the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

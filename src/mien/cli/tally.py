@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from mien.cli.output import reason_of
 from mien.files import identity
+from mien.text import counted
 
 if TYPE_CHECKING:
     from mien.recognition.results import Recognition
@@ -45,7 +46,8 @@ class Outputs:
         """Returns a line for each output that was written."""
         options, table = self._options, table_path(self._options)
         now = " in this run" if options.resume else ""  # the table holds others
-        lines = [] if table is None else [f"{table}: {tally.records:,} records, {tally.faces:,} faces{now}"]
+        rows = f"{counted(tally.records, 'record')}, {counted(tally.faces, 'face')}{now}"
+        lines = [] if table is None else [f"{table}: {rows}"]
         for path, what in ((options.timeline, "the timeline"), (options.video_out, "the film with boxes")):
             if path is not None and path.is_file() and identity(path) != self._former_files[path]:
                 lines.append(f"{path}: {what}")
@@ -68,8 +70,9 @@ class Outputs:
         if again:
             name, former = again[0]
             yield (
-                f"{self._options.annotate}: {len(again):,} names were taken by earlier copies, so that beside {former} "
-                f"there is now {name}; remove the folder before the command to have one copy of each"
+                f"{self._options.annotate}: {counted(len(again), 'name')} {'was' if len(again) == 1 else 'were'} "
+                f"taken by earlier copies, so that beside {former} there is now {name}; "
+                "remove the folder before the command to have one copy of each"
             )
 
 
@@ -208,7 +211,7 @@ def doubts(
         )
     elif uncertain and for_people:
         yield (
-            f"uncertain: {uncertain:,} of {faces:,} {'face' if faces == 1 else 'faces'} "
+            f"uncertain: {uncertain:,} of {counted(faces, 'face')} "
             f"{'has' if uncertain == 1 else 'have'} a score below "
             f"{threshold:.2f}, from which on the model promises {stated_accuracy or 0:.0%} right answers"
             f"{' for single photos (for films that was not measured)' if in_films else ''}; treat "

@@ -30,6 +30,7 @@ from mien.model.networks import Network, lay_out, num_channels, rows_line
 from mien.model.places import is_hub_backbone
 from mien.model.preprocessing import Preprocessing
 from mien.model.vit import build
+from mien.text import counted
 from mien.training.augment import resampled
 from mien.training.folder import Parts, Saved, saved_reading_crop, write_config
 from mien.training.head import fit_head, fits_head
@@ -37,7 +38,7 @@ from mien.training.history import choice_line, epoch_line, write_curves
 from mien.training.loop import Loop
 from mien.training.objective import Objective, StoredAnswers, check_targets, read_answers
 from mien.training.optim import WeightAverage, build_optimizer, build_schedule, moments, restore_moments
-from mien.training.plan import plan_lines, step_count
+from mien.training.plan import plan_lines
 from mien.training.run import (
     fit_batch,
     on_main,
@@ -345,11 +346,11 @@ class FineTuning(Loop[TrainConfig, Network]):
         config, warmup = self.config, round(self.config.warmup_epochs * self.steps)
         if config.minutes is None:
             return
-        ended = f"minutes: {config.minutes:g} were over after {step_count(updates)}, in epoch {epoch}, before"
+        ended = f"minutes: {config.minutes:g} were over after {counted(updates, 'step')}, in epoch {epoch}, before"
         if updates < warmup:
             yield (
-                f"{ended} the warm-up of {step_count(warmup)}, so that the learning rate never reached its peak; give "
-                "a smaller --warmup-epochs, or more minutes"
+                f"{ended} the warm-up of {counted(warmup, 'step')}, so that the learning rate never reached its peak; "
+                "give a smaller --warmup-epochs, or more minutes"
             )
         if self.frozen and self.frozen == frozen_units(config.freeze, 1) and config.freeze.release_epoch is not None:
             yield (

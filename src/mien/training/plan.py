@@ -14,6 +14,7 @@ from transformers import ViTMAEForPreTraining
 from mien.config import FreezeConfig, PretrainConfig, TrainConfig
 from mien.model.freezing import freeze, frozen_units
 from mien.model.networks import Network, logits, num_channels, units
+from mien.text import counted
 from mien.training.loop import Loop
 
 Tuning = Loop[TrainConfig, Network]
@@ -44,7 +45,7 @@ def plan_lines(tuning: Tuning) -> list[str]:
     if config.minutes is None and round(config.warmup_epochs * tuning.steps) >= config.epochs * tuning.steps:
         then = "which is the whole run: it ends at the peak"
     return [
-        f"plan: {length}, {step_count(tuning.steps)} of {config.batch_size} an epoch; {count:,} images train, "
+        f"plan: {length}, {counted(tuning.steps, 'step')} of {config.batch_size} an epoch; {count:,} images train, "
         f"{validation:,} validate",
         f"frozen: {frozen_line(network, config.freeze, _last_epoch(config))}",
         f"parameters: {_trained_line(network, config)}",
@@ -89,12 +90,7 @@ def _trained(network: Network, frozen: int) -> int:
 def _length(epochs: int, minutes: float | None) -> str:
     if minutes is not None:
         return f"{minutes:g} minutes"
-    return "1 epoch" if epochs == 1 else f"{epochs:,} epochs"
-
-
-def step_count(count: int) -> str:
-    """Returns a number of steps in words."""
-    return "1 step" if count == 1 else f"{count:,} steps"
+    return counted(epochs, "epoch")
 
 
 def _memory_line(tuning: Tuning) -> str:
@@ -236,7 +232,7 @@ def _time_lines(total: float, speeds: str, device: torch.device) -> Iterator[str
 def pretraining_lines(pretraining: Pretraining) -> list[str]:
     """Returns the plan of pretraining, a line a subject; nothing is timed."""
     config, network = pretraining.config, pretraining.network
-    length = step_count(config.steps) if config.steps else _length(config.epochs, config.minutes)
+    length = counted(config.steps, "step") if config.steps else _length(config.epochs, config.minutes)
     total = sum(parameter.numel() for parameter in network.parameters())
     trained = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
     decoder = sum(parameter.numel() for parameter in network.decoder.parameters())
@@ -250,8 +246,8 @@ def pretraining_lines(pretraining: Pretraining) -> list[str]:
     fixed = 4 * (total + 3 * trained)
     images = pretraining.images.nbytes
     return [
-        f"plan: {length}, {step_count(pretraining.steps)} of {config.batch_size} an epoch; {len(pretraining.images):,} "
-        f"images train, {config.mask_ratio:.0%} of each hidden",
+        f"plan: {length}, {counted(pretraining.steps, 'step')} of {config.batch_size} an epoch; "
+        f"{len(pretraining.images):,} images train, {config.mask_ratio:.0%} of each hidden",
         "frozen: nothing",
         f"parameters: {trained:,} of {total:,} train, {decoder:,} of them in the decoder",
         f"learning rate: {config.lr:.2e}; warm-up over {config.warmup:.0%} of the run, then a cosine to "
