@@ -282,3 +282,16 @@ def test_pyplot_is_not_needed() -> None:
     code = "import mien.evaluation.figures, sys; sys.exit('matplotlib.pyplot' in sys.modules)"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     assert subprocess.run([sys.executable, "-c", code], check=False, env=environment).returncode == 0
+
+
+def test_long_class_names_leave_room_for_the_bars(recwarn: pytest.WarningsRecorder) -> None:
+    names = ("a_name_of_a_class_without_any_space_that_goes_on_and_on", "angry", "a name with many words in it " * 2)
+    probabilities = np.array([[0.9, 0.1, 0.0], [0.2, 0.8, 0.0], [0.7, 0.3, 0.0]])
+    scored = score(probabilities, np.array([0, 1, 1]), names)
+    for figure in (per_class_bars(scored["per_class"]), confusion_matrix(scored["confusion"], names)):
+        png(figure)
+        (axes,) = figure.axes
+        labels = [label.get_text() for label in axes.get_yticklabels()]
+        assert labels[0].startswith("a_name_of_a_class_with\nout_any_space_that_go\u2026")
+        assert axes.get_position().width > 1 / 3
+    assert not [warning for warning in recwarn if "constrained_layout" in str(warning.message)]

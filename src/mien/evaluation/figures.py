@@ -39,7 +39,7 @@ PROBES: dict[str, str] = {"linear_accuracy": "linear probe", "knn_accuracy": "k-
 """The validation scores of pretraining: column of the history -> title."""
 
 CAPTION_LETTERS = 22
-"""Letters of a line below a picture of a sheet."""
+"""Letters of a line below a picture of a sheet, and of a class name beside a chart."""
 
 MARGIN = 0.12
 """Room above and below the curves of training, as a share of their range."""
@@ -69,8 +69,9 @@ def confusion_matrix(confusion: Sequence[Sequence[int]], names: Sequence[str], *
         axes.text(column, row + 0.02, f"{share} %", va="bottom", fontsize=TEXT_SIZE, fontweight=weight, **spot)
         axes.text(column, row + 0.10, f"{counts[row, column]:,}", va="top", fontsize=SMALL_SIZE - 2, **spot)
     ticks = np.arange(len(names))
-    axes.set_xticks(ticks, names, rotation=35, ha="right", rotation_mode="anchor", parse_math=False)
-    axes.set_yticks(ticks, names, parse_math=False)
+    labels = [_two_lines(name) for name in names]
+    axes.set_xticks(ticks, labels, rotation=35, ha="right", rotation_mode="anchor", parse_math=False)
+    axes.set_yticks(ticks, labels, parse_math=False)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     set_title(axes, f"Confusion matrix, {counts.sum():,} pictures", theme)
@@ -103,7 +104,7 @@ def per_class_bars(per_class: Mapping[str, Mapping[str, Any]], *, theme: Theme =
         text = "no pictures" if math.isnan(value) else f"{100 * value:.1f} %"
         axes.text(1.035, place, text, va="center", color=theme.ink, fontsize=TEXT_SIZE)
     axes.text(1.035, -0.62, "F1", va="center", color=theme.faint, fontsize=SMALL_SIZE)
-    labels = [f"{name}  ({per_class[name]['support']:,})" for name in names]
+    labels = [f"{_two_lines(name)}  ({per_class[name]['support']:,})" for name in names]
     axes.set_yticks(places, labels, parse_math=False)
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
@@ -344,6 +345,12 @@ def reconstructions(
     remark = textwrap.fill(remark, round(11 * figure.get_figwidth()))
     figure.supxlabel(remark, color=theme.faint, fontsize=SMALL_SIZE)
     return figure
+
+
+def _two_lines(name: str) -> str:
+    """A name for the side of a figure, which a longer one would leave no room; dots stand for what does not fit."""
+    lines = textwrap.wrap(name, CAPTION_LETTERS)
+    return "\n".join(lines) if len(lines) <= 2 else f"{lines[0]}\n{lines[1][: CAPTION_LETTERS - 1]}\u2026"
 
 
 def _show(axes: Axes, image: np.ndarray) -> None:
