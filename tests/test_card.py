@@ -14,7 +14,7 @@ import mien
 from mien.cli import main
 from mien.errors import MienError
 from mien.evaluation.metrics import score
-from mien.export.card import card, recipe_name
+from mien.export.card import SKETCHES, card, recipe_name
 from mien.model.places import SHIPPED
 
 CARDS = ("mini", "nano")
@@ -92,7 +92,7 @@ def test_scores_come_with_split_interval_and_clean_part() -> None:
     assert "With the mirror image averaged in: 90.00% (80.00% to 100.00%), macro-F1 88.00%; on the clean" in text
     assert "on the clean part 89.00%, 87.00%." in text
     assert "ECE is 12.30% before temperature scaling and 1.90% after, cross-fitted (clean part: 2.10%)" in text
-    assert "The test split has not been scored." in text
+    assert "No test split was scored for this card." in text
 
 
 def test_each_class_and_each_change_has_its_row() -> None:
@@ -249,6 +249,13 @@ def test_what_a_sure_answer_promises_comes_with_its_interval() -> None:
     assert "fitted on 7 validation pictures. Answers with a confidence of at least 0.50 count as sure: 90% of" in card(
         older_record
     )
+
+
+def test_the_card_says_where_sketches_are() -> None:
+    assert "and no sketch of a face" in card(record()) and "It holds a sketch" not in card(record())
+    with_sketches = record()
+    with_sketches["release"]["files"][SKETCHES] = 32 * 28709
+    assert "It holds a sketch (256 bits) of each training picture" in card(with_sketches)
 
 
 def test_weights_of_others_are_named() -> None:

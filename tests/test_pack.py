@@ -265,9 +265,10 @@ def test_weights_that_no_run_made_are_told(tmp_path: Path, backbone: str, expect
     assert stage["weights_from"] == expected
 
 
-def test_a_folder_without_a_record_is_of_others(tmp_path: Path) -> None:
-    write_json(tmp_path / "vit-mae-base" / "config.json", {"model_type": "vit_mae"})
+@pytest.mark.parametrize("name", ["vit-mae-base", "nano"])  # the second is also the name of a fresh preset
+def test_a_folder_without_a_record_is_of_others(tmp_path: Path, name: str) -> None:
+    write_json(tmp_path / name / "config.json", {"model_type": "vit_mae"})
     write_json(tmp_path / "a" / "model" / "config.json", {"model_type": "vit"})
-    config = {"backbone": str(tmp_path / "vit-mae-base")}
+    config = {"backbone": str(tmp_path / name)}
     write_json(tmp_path / "a" / "model" / "meta.json", {"command": "a", "config": config})
-    assert [stage["weights_from"] for stage in origin(tmp_path / "a" / "model")] == ["vit-mae-base", None]
+    assert [stage["weights_from"] for stage in origin(tmp_path / "a" / "model")] == [name, None]

@@ -27,6 +27,9 @@ SPLITS: dict[str, tuple[str, str]] = {
 }
 """What the card calls each split, and what it adds for FER2013."""
 
+SKETCHES = "fingerprints.safetensors"
+"""``mien.model.classifier.FINGERPRINTS``, without its import of PyTorch."""
+
 _RECIPES = Path(__file__).parents[1] / "recipes"
 
 OF_FER2013 = """\
@@ -88,6 +91,7 @@ def _card(meta: Mapping[str, Any], release: Mapping[str, Any], name: str) -> str
             release=release,
             is_fer2013=is_fer2013,
             is_fitted=fitted,
+            has_sketches=SKETCHES in release["files"],
             titles={split: _title(split, is_fer2013, fitted, other_set) for split in SPLITS},
             other_set=other_set,
             ece_heads={split: _ece_head(split, meta.get("calibration"), other_set) for split in release["scores"]},

@@ -315,7 +315,7 @@ def _trace(folder: Path, role: str, runs: dict[Path, dict[str, Any]]) -> None:
     if not isinstance(config, dict) or not isinstance(config.get("teacher") or [], list):
         raise MienError(f"{folder}/meta.json: its config is not as `mien train` wrote it; copy the whole folder again")
     start = str(config.get("backbone", config.get("preset", folder.name)))
-    weights_from = None if is_fresh(start) else start
+    weights_from = None if config and is_fresh(start) else start  # without a record, a name like tiny says nothing
     before = [("", start)] if weights_from else []
     before += [("teacher", str(path)) for path in config.get("teacher") or []]
     for kind, path in before if config else []:
