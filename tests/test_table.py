@@ -121,6 +121,12 @@ def test_the_files_hold_the_same_numbers() -> None:
     assert (csv_rows[2]["kind"], csv_rows[2]["accuracy_std"], csv_rows[0]["accuracy_std"]) == ("seeds", "14.14", "")
 
 
+def test_no_name_is_read_as_a_part_of_the_row_before_it() -> None:
+    names = ("[2mm] a", "*b")  # LaTeX reads both as belonging to the \\ before them
+    table = latex_table([model_row(evaluation(8, model=name)) for name in names], "test split")
+    assert "\n  {[}2mm] a & " in table and "\n  {*}b & " in table
+
+
 def test_intervals_of_all_or_no_pictures_are_called_what_they_are() -> None:
     first_note = notes([model_row(evaluation(8))])[0]
     assert "of the whole split unless a column says clean" in first_note

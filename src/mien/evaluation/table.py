@@ -294,8 +294,8 @@ def latex_table(rows: Sequence[Row], title: str) -> str:
 
 
 def latex(text: str) -> str:
-    """Escapes a text for LaTeX."""
-    named = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    """Escapes a text for LaTeX; the end of a row before it would read ``[`` and ``*`` as its own."""
+    named = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "[": "{[}", "*": "{*}"}
     return "".join(named.get(letter, f"\\{letter}" if letter in "#$%&_{}" else letter) for letter in shown(text))
 
 
