@@ -185,11 +185,16 @@ def test_without_training_pictures_the_clean_part_is_unknown() -> None:
     assert "--train-data" in metrics["clean_reason"]
 
 
-def test_a_split_of_twins_alone_has_no_clean_part() -> None:
+def test_a_split_of_twins_alone_has_no_clean_part(tmp_path: Path) -> None:
     metrics = evaluated(training=images_of(1)).metrics()
     assert metrics["clean"] is None
     assert metrics["twins"]["n"] == 6
     assert metrics["clean_reason"] == "every picture of this split has a twin in training"
+    assert "  clean: empty, every picture of" in headline(evaluated(training=images_of(1)))
+    assert "  clean: not known, the pictures that" in headline(evaluated())
+    write_report(tmp_path / "out", evaluated(training=images_of(1)))
+    text = page_of(tmp_path / "out").text
+    assert "There is no score without twins: every picture of" in text and "published" not in text
     training_set = evaluated(training=faces([0] * 6).images).metrics()
     assert (training_set["clean"], training_set["twins"]["n"]) == (None, 6)
     assert training_set["clean_reason"] == "the model was trained on these very pictures"
@@ -239,6 +244,7 @@ def test_the_page_says_what_a_balance_would_trade(tmp_path: Path) -> None:
     assert "Rare expressions: what a balance would trade" in page_of(tmp_path / "own").text
     text = " ".join(page_of(tmp_path / "own").text.split())
     assert "A tau of 0 leaves the answers as they are; a tau of 1 should suit balanced accuracy best." in text
+    assert "Often accuracy falls where balanced accuracy rises; then no tau is best for both." in text
     elsewhere = evaluate(Fixed(NAMES, answers, meta={"data": {"fingerprint": "other"}}), data, "test", training=None)
     assert elsewhere.metrics()["balance"] is None, "the shares of other data are not those of training"
     write_report(tmp_path / "elsewhere", elsewhere)
@@ -476,10 +482,17 @@ def test_a_dash_for_precision_is_explained(tmp_path: Path) -> None:
     assert "never predicted" not in page_of(tmp_path / "all").text
     never_sad = evaluate(Fixed(NAMES, logits([0, 1, 0, 0, 0, 1])), faces([0, 1, 2, 0, 1, 2]), "test", training=None)
     write_report(tmp_path / "never", never_sad)
-    assert (
-        "A dash means that the expression was never predicted, so it has no precision."
-        in page_of(tmp_path / "never").text
-    )
+    assert "A dash for precision means that the expression was never predicted." in page_of(tmp_path / "never").text
+
+
+def test_dashes_of_a_class_without_pictures_are_explained(tmp_path: Path) -> None:
+    no_sad = evaluate(Fixed(NAMES, logits([0, 1, 2, 0])), faces([0, 1, 1, 0]), "test", training=None)
+    write_report(tmp_path / "out", no_sad)
+    text = page_of(tmp_path / "out").text
+    assert "never predicted" not in text, "it was predicted, so its precision is 0 %"
+    assert "An expression without pictures has no recall and no F1, and does not count in the mean." in text
+    write_report(tmp_path / "all", evaluated())
+    assert "An expression without pictures" not in page_of(tmp_path / "all").text
 
 
 def test_names_of_mistakes_break_after_a_slash(tmp_path: Path) -> None:
@@ -700,6 +713,13 @@ def test_an_average_says_when_only_some_models_are_scaled(tmp_path: Path) -> Non
     assert "Only some of these models have a temperature in their weights" in page_of(tmp_path / "out").text
     write_report(tmp_path / "test", average([scaled("test"), scaled("test")]))
     assert "divided by temperatures of 4.00 and 4.00, one per model" in page_of(tmp_path / "test").text
+    mixed = average([scaled("test"), scaled("test", None)])
+    write_report(tmp_path / "mixed", mixed)
+    text = page_of(tmp_path / "mixed").text
+    assert "Only some of these models have a temperature" in text and "No temperature is folded" not in text
+    assert mixed.scaling is not None
+    assert mixed.scaling.before[0, 0] == pytest.approx((81 / 82 + 3 / 4) / 2, abs=1e-6)
+    assert mixed.scaling.after[0, 0] == pytest.approx(3 / 4, abs=1e-6)
 
 
 def threshold(value: float | None, **fields: float) -> dict[str, Any]:
@@ -864,6 +884,7 @@ def test_models_are_paired_picture_by_picture() -> None:
     assert "a against c, strictly clean, not known for both\n" in text
     assert "These are 6 pairs, and p is not corrected for their number: at .05 in all, in one part, a p" in text
     assert "p below 0.0083 holds (Bonferroni)" in text
+    assert "p below 0.016 holds" in pairs_text(pairs), "0.017 would be more than 0.05 / 3"
     assert "corrected" not in pairs_text(paired_tests(evaluations[:2])), "one test needs no correction"
     with pytest.raises(MienError, match="differ in averaged"):
         compare_runs([evaluations[0].metrics(), average_evaluation.metrics()])

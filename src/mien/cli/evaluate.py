@@ -305,7 +305,8 @@ def headline(evaluation: Evaluation) -> str:
         f"  whole: {_scores(whole)}",
     ]
     if clean is None:
-        lines.append(f"  clean: not known, {evaluation.clean_reason}")
+        what = "not known" if evaluation.twins is None else "empty"
+        lines.append(f"  clean: {what}, {evaluation.clean_reason}")
     else:
         how = "approximate, by sketches: " if evaluation.approximate else ""
         lines.append(f"  clean: {_scores(clean)} ({how}{clean['n']:,} pictures without a twin in training)")

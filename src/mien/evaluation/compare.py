@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import replace
+from decimal import ROUND_FLOOR, Context, Decimal
 from itertools import combinations
 from typing import Any, TypeVar
 
@@ -46,7 +47,8 @@ def average(evaluations: Sequence[Evaluation]) -> Evaluation:
     twin_masks = [evaluation.twins for evaluation in evaluations if evaluation.twins is not None]
     twins = np.any(twin_masks, axis=0) if len(twin_masks) == len(evaluations) else None
     whole, clean, reason = score_parts(probabilities, first.labels, first.names, twins, first.seed)
-    scalings = [evaluation.scaling for evaluation in evaluations if evaluation.scaling is not None]
+    is_scaled = any(evaluation.scaling is not None for evaluation in evaluations)
+    scalings = [evaluation.scaling or _unscaled(evaluation) for evaluation in evaluations]
     warnings = [warning for evaluation in evaluations for warning in evaluation.warnings]
     origins = {evaluation.trained_on_it for evaluation in evaluations}
     return replace(
@@ -65,7 +67,7 @@ def average(evaluations: Sequence[Evaluation]) -> Evaluation:
             after=mean([scaling.after for scaling in scalings]),
             cross_fitted=any(scaling.cross_fitted for scaling in scalings),
         )
-        if len(scalings) == len(evaluations)
+        if is_scaled
         else None,
         shares=None if any(evaluation.shares is None for evaluation in evaluations) else first.shares,
         balanced_by=tuple(dict.fromkeys(name for evaluation in evaluations for name in evaluation.balanced_by)),
@@ -74,6 +76,12 @@ def average(evaluations: Sequence[Evaluation]) -> Evaluation:
         seconds=_sum([evaluation.seconds for evaluation in evaluations]),
         trained_on_it=origins.pop() if len(origins) == 1 else None,
     )
+
+
+def _unscaled(evaluation: Evaluation) -> Scaling:
+    """The scaling of a model without a fitted temperature, beside models that have one."""
+    unknown = (None,) * len(evaluation.models)
+    return Scaling(unknown, evaluation.probabilities, evaluation.probabilities, cross_fitted=False)
 
 
 def same_classes(first_names: Sequence[str], first_model: str, names: Sequence[str], model: str) -> None:
@@ -180,9 +188,10 @@ def pairs_text(pairs: Sequence[dict[str, Any]]) -> str:
         of_clean = f"{about}{clean['n']:,} pictures: {_counts_text(clean)}" if clean else "not known for both"
         lines.append(f"{first} against {second}, strictly clean, {of_clean}")
     if (count := len(pairs)) > 1:
+        bound = Context(prec=2, rounding=ROUND_FLOOR).divide(Decimal("0.05"), count)  # 0.017 is above 0.05 / 3
         lines.append(
             f"These are {count} pairs, and p is not corrected for their number: at .05 in all, in one part, a "
-            f"p below {0.05 / count:.2g} holds (Bonferroni)."
+            f"p below {bound} holds (Bonferroni)."
         )
     return "\n".join(lines)
 
