@@ -459,7 +459,7 @@ def test_a_class_of_pictures_that_are_not_read_says_so(tmp_path: Path) -> None:
 
 def test_pictures_with_labels_in_a_table_are_told_so(tmp_path: Path) -> None:
     members = {"FER2013Train/fer0000000.png": PICTURE, "FER2013Train/label.csv": b"fer0000000.png,4,0\n"}
-    refused(tmp_path, members, "lies outside the layout", "a table such as FER2013Train/label.csv are not read")
+    refused(tmp_path, members, "lies outside the layout", "a table such as FER2013Train/label.csv is not read")
 
 
 @pytest.mark.parametrize(
@@ -483,3 +483,15 @@ def test_an_archive_in_an_archive_is_to_be_unpacked(tmp_path: Path) -> None:
     path = write_zip(tmp_path / "outer.zip", {"data/archive.zip": b"PK"})
     with pytest.raises(MienError, match=r"unpack the archive in it, .*outer\.zip: data/archive\.zip"):
         read_faces(path, cache=False)
+
+
+@pytest.mark.parametrize("colours", [2, 6])  # RGB and RGBA in PNG's numbers
+def test_colours_of_16_bits_are_refused(tmp_path: Path, colours: int) -> None:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    side, channels = 6, {2: 3, 6: 4}[colours]
+    row = b"\0" + b"\x0f\xff" * side * channels
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 16, colours, 0, 0, 0))
+    data = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(row * side)) + chunk(b"IEND", b"")
+    refused(tmp_path, {"a/1.png": data}, "1.png: has pixels of kind RGB", ";16B, expected 8-bit grey or colour")

@@ -205,7 +205,9 @@ def _places(entries: Entries, files: Files, depth: int, by_split: bool) -> list[
     faults, places = Faults(entries.source, "pictures"), []
     remedy = "move or remove it, or rename its folders"
     if files.tables:
-        remedy += f" (labels in a table such as {files.tables[0]} are not read: give each class a folder)"
+        table = files.tables[0]
+        remedy += f" (beside pictures, a table such as {table} is not read: give each class a folder"
+        remedy += ", or name the table itself if it holds FER2013's pixels)"
     for path in files.pictures:
         try:
             places.append(_place(entries, path, depth, by_split, remedy))
