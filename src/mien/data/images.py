@@ -206,7 +206,7 @@ def _open_limited(data: bytes, where: str, largest_side: int) -> Iterator[Image.
             width, height = image.size
             raise MienError(f"{where}: is {width}x{height} pixels, expected at most {limit}; make it smaller")
         # Pillow opens 16-bit colours as RGB and keeps their upper bytes, which are near 0 if 12 bits are in use.
-        kinds = [str(tile[-1]) for tile in image.tile if ";16" in str(tile[-1])]
+        kinds = [str(tile[-1]) for tile in getattr(image, "tile", ()) if ";16" in str(tile[-1])]
         if kinds:
             raise _wrong_pixels(where, kinds[0])
         yield image
