@@ -219,6 +219,7 @@ def test_a_rule_over_a_wrong_value_is_not_reported() -> None:
         (["--teacher", "t", "--distill.weight", "1.5"], "--distill.weight: got '1.5', expected a share in [0, 1]"),
         (["--teacher", "t", "--distill.temperature", "0"], "--distill.temperature: got '0', expected a number above 0"),
         (["--epochs", "3", "4"], "'4': no option stands in front of it"),
+        (["-b", "8"], "unknown option -b, did you mean --batch-size?"),
         (["--epochs", "3.0"], "--epochs: got '3.0', expected a whole number"),
         (["--epochs", "true"], "--epochs: got 'true', expected a whole number"),
         (["--ema", "inf"], "--ema: got 'inf', expected a decay in [0, 1)"),

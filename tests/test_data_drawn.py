@@ -89,7 +89,7 @@ def test_no_two_pictures_are_equal(faces: FaceSet) -> None:
     [
         ({"train": -1}, "train -1"),
         ({"train": 7, "seed": -2}, "seed -2"),
-        ({"train": 0, "validation": 0, "test": 0}, "no pictures at all"),
+        ({"train": 0, "validation": 0, "test": 0}, "no pictures at all; give at least one"),
     ],
 )
 def test_impossible_counts_are_refused(arguments: dict[str, int], message: str) -> None:

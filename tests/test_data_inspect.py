@@ -91,3 +91,13 @@ def test_the_real_archive(
     assert "surprise 63 %" in warnings
     example = warnings.split("with different labels, the first: ")[1].splitlines()[0].split(", ")
     assert len({text.split()[1] for text in example}) == len(example) > 1
+
+
+def test_grey_pictures_among_coloured_ones(tmp_path: Path) -> None:
+    pictures = {"happy/1.png": noise(1), "happy/2.png": noise(2, channels=3), "sad/1.png": noise(3, channels=3)}
+    source = write_zip(tmp_path / "mixed.zip", {name: encode(pixels) for name, pixels in pictures.items()})
+    (warning,) = inspect(read_faces(source, cache=False))["warnings"]
+    assert warning.startswith("1 of 3 pictures are grey") and warning.endswith("happy 50 %, sad 0 %")
+    for kept in ("happy/1.png", "happy/2.png"):
+        alone = write_zip(tmp_path / f"{kept[6]}.zip", {kept: encode(pictures[kept])})
+        assert not inspect(read_faces(alone, cache=False))["warnings"]

@@ -13,7 +13,7 @@ from data_helpers import encode, noise, write_folder, write_zip
 from PIL import Image
 
 from mien.data.faces import FaceSet
-from mien.data.read import read_faces
+from mien.data.read import read_faces, read_unlabelled
 from mien.errors import Faults, MienError
 
 PICTURE = encode(noise(0))
@@ -435,3 +435,63 @@ def test_a_table_cut_short_in_a_zip(tmp_path: Path) -> None:
     data[60] ^= 0xFF
     path.write_bytes(data)
     refused_table(path, "fer2013.csv", "download")
+
+
+def test_classes_that_are_numbers_have_a_warning(tmp_path: Path) -> None:
+    faces = read(tmp_path, {"1/a.png": PICTURE, "2/a.png": encode(noise(1)), "happy/a.png": encode(noise(2))})
+    assert [warning for warning in faces.warnings if "2 class(es) have a number as name (1, 2)" in warning]
+
+
+def test_names_of_another_split_have_a_warning(tmp_path: Path) -> None:
+    raf_db = ["happy/test_0001_aligned.png", "happy/train_00001_aligned.png", "sad/train_00002_aligned.png"]
+    faces = read(tmp_path, {name: encode(noise(seed)) for seed, name in enumerate(raf_db)})
+    assert [warning for warning in faces.warnings if f"the first is {raf_db[0]}, read as train" in warning]
+    names = ["train/happy/train_1.png", "train/sad/val_1.png", "test/sad/test_1.png"]
+    split = {name: encode(noise(seed)) for seed, name in enumerate(names)}
+    (warning,) = read_faces(write_folder(tmp_path / "split", split), cache=False).warnings
+    assert warning.startswith("1 file(s) are named as of another split") and "train/sad/val_1.png" in warning
+
+
+def test_a_class_of_pictures_that_are_not_read_says_so(tmp_path: Path) -> None:
+    members = {"fear/a.gif": PICTURE, "fear/b.GIF": PICTURE, "sad/a.png": PICTURE}
+    refused(tmp_path, members, "class fear holds no picture that is read", "2 may be", "(.gif); save these as .png")
+
+
+def test_pictures_with_labels_in_a_table_are_told_so(tmp_path: Path) -> None:
+    members = {"FER2013Train/fer0000000.png": PICTURE, "FER2013Train/label.csv": b"fer0000000.png,4,0\n"}
+    refused(tmp_path, members, "lies outside the layout", "a table such as FER2013Train/label.csv is not read")
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("archive.zip", "give the archive in it, {folder}/archive.zip"),
+        ("fer2013.tar.gz", "unpack the archive in it, {folder}/fer2013.tar.gz"),
+        ("happy/IMG_1.HEIC", "1 may be pictures of a kind that is not read (.heic): save these as .png"),
+        ("notes.txt", "check that this is the right place"),
+    ],
+)
+def test_a_place_without_pictures_says_what_is_there(tmp_path: Path, name: str, remedy: str) -> None:
+    expected = remedy.format(folder=tmp_path / "faces")
+    refused(tmp_path, {name: b"x"}, "holds no picture", expected)
+    with pytest.raises(MienError) as error:
+        read_unlabelled(tmp_path / "faces", image_size=8, cache=False)
+    assert "holds no picture" in str(error.value) and expected in str(error.value)
+
+
+def test_an_archive_in_an_archive_is_to_be_unpacked(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "outer.zip", {"data/archive.zip": b"PK"})
+    with pytest.raises(MienError, match=r"unpack the archive in it, .*outer\.zip: data/archive\.zip"):
+        read_faces(path, cache=False)
+
+
+@pytest.mark.parametrize("colours", [2, 6])  # RGB and RGBA in PNG's numbers
+def test_colours_of_16_bits_are_refused(tmp_path: Path, colours: int) -> None:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    side, channels = 6, {2: 3, 6: 4}[colours]
+    row = b"\0" + b"\x0f\xff" * side * channels
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 16, colours, 0, 0, 0))
+    data = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(row * side)) + chunk(b"IEND", b"")
+    refused(tmp_path, {"a/1.png": data}, "1.png: has pixels of kind RGB", ";16B, expected 8-bit grey or colour")

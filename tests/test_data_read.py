@@ -235,7 +235,7 @@ class TestBroken:
 
     @pytest.mark.parametrize("members", [{}, {"notes.txt": b"x"}, {"a/": b""}])
     def test_no_picture(self, tmp_path: Path, members: dict[str, bytes]) -> None:
-        with pytest.raises(MienError, match="faces: holds no picture; give a folder or zip"):
+        with pytest.raises(MienError, match="faces: holds no picture, expected a folder or zip"):
             read_pictures(tmp_path, members)
 
     @pytest.mark.parametrize("skip", [False, True])

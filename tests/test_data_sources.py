@@ -232,3 +232,12 @@ def test_names_in_utf_8_without_its_flag_are_understood(tmp_path: Path) -> None:
 
 def test_an_empty_zip(tmp_path: Path) -> None:
     refused(write_zip(tmp_path / "archive.zip", {}), "holds no picture", "expected train/")
+
+
+def test_a_zip_whose_paths_begin_with_a_dot(tmp_path: Path) -> None:
+    members = {"./": b"", "./happy/1.png": encode(noise(0)), "./sad//1.png": encode(noise(1)), "./.git/a.png": b""}
+    faces = read_faces(write_zip(tmp_path / "tar.zip", members), cache=False)
+    assert faces.ids.tolist() == ["happy/1.png", "sad/1.png"]
+    twice = write_zip(tmp_path / "twice.zip", {"./happy/1.png": b"", "happy/1.png": b""})
+    with pytest.raises(MienError, match=r"holds happy/1\.png twice"):
+        read_faces(twice, cache=False)

@@ -131,3 +131,20 @@ def test_the_command_tells_what_was_left_out(tmp_path: Path, capsys: pytest.Capt
     assert main([*arguments, "-q"]) == 0
     assert capsys.readouterr().err == output.err
     assert main(["data", "crop", str(source), "--out", str(out)]) == 2
+
+
+def test_a_class_without_faces_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    photos = {"train/sad/a.png": photo(30), "train/happy/a.png": photo(60), "test/sad/a.png": photo(60, seed=1)}
+    crop_set(write_folder(tmp_path / "photos", photos), tmp_path / "set", Halves(), size=20)
+    (message,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert message.startswith("no photo of train/sad gave a face")
+    caplog.clear()
+    del photos["train/sad/a.png"]
+    crop_set(write_folder(tmp_path / "fewer", photos), tmp_path / "other", Halves(), size=20)
+    assert not caplog.records
+
+
+def test_a_crop_is_not_larger_than_what_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, out = write_folder(tmp_path / "photos", PHOTOS), tmp_path / "set"
+    assert main(["data", "crop", str(source), "--out", str(out), "--size", "2049"]) == 2
+    assert "from 8 to 2048" in capsys.readouterr().err and not out.exists()

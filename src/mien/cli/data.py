@@ -107,6 +107,7 @@ def _draw(arguments: list[str]) -> None:
 
 def crop_parser() -> Parser:
     """Returns the parser of ``mien data crop``."""
+    from mien.data.images import LARGEST_SIDE
     from mien.recognition.training_set import WHICH
 
     parser = Parser(
@@ -117,7 +118,9 @@ def crop_parser() -> Parser:
     parser.add_argument(
         "--out", type=Path, metavar="SET", help="the folder to write; it must not exist (a new one, PHOTOS-faces)"
     )
-    parser.add_argument("--size", type=whole_number(8), default=48, metavar="N", help="pixels a side of a crop (48)")
+    parser.add_argument(
+        "--size", type=whole_number(8, LARGEST_SIDE), default=48, metavar="N", help="pixels a side of a crop (48)"
+    )
     parser.add_argument("--colour", action=Switch, help="keep the colours; by default crops are grey")
     parser.add_argument(
         "--faces",

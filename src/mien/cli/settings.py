@@ -211,7 +211,13 @@ def _parse(arguments: Sequence[str], types: Mapping[str, Any]) -> tuple[Typed, l
     while words:
         word = words.pop(0)
         if not word.startswith("--"):
-            typed.problems.append(f"{word!r}: no option stands in front of it, like --epochs 30")
+            guess = meant(word, [*map(dashed, types), "--config"]) if word.startswith("-") else None
+            if guess is None:
+                typed.problems.append(f"{word!r}: no option stands in front of it, like --epochs 30")
+                continue
+            typed.problems.append(f"unknown option {word}, did you mean {guess}?")
+            if words and not words[0].startswith("-"):
+                words.pop(0)  # most likely its value, so it is no second mistake
             continue
         name, equals, text = word[2:].partition("=")
         name, option = name.replace("-", "_"), dashed(name)

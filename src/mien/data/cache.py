@@ -27,7 +27,7 @@ from mien.files import atomic_file, expanded
 from mien.log import warn
 from mien.text import encodable
 
-FORMAT = 2
+FORMAT = 3
 """Version of the files; raise it when the readers or the content of the files change: older files are then ignored."""
 
 _BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH

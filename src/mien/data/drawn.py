@@ -115,9 +115,8 @@ def draw_faces(train: int = 4000, validation: int = 1000, test: int = 1000, seed
     counts = {"train": train, "validation": validation, "test": test}
     wrong = [f"{name} {value}" for name, value in {**counts, "seed": seed}.items() if value < 0]
     if wrong or not sum(counts.values()):
-        raise MienError(
-            f"cannot draw faces with {', '.join(wrong) or 'no pictures at all'}; give numbers of at least 0"
-        )
+        remedy = "give numbers of at least 0" if wrong else "give at least one picture"
+        raise MienError(f"cannot draw faces with {', '.join(wrong) or 'no pictures at all'}; {remedy}")
     drawn = {_member(split, index): (split, index) for split in SPLITS for index in range(counts[split])}
     ids = sorted(drawn)
     images = np.empty((len(ids), IMAGE_SIZE, IMAGE_SIZE), np.uint8)

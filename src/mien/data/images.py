@@ -205,7 +205,15 @@ def _open_limited(data: bytes, where: str, largest_side: int) -> Iterator[Image.
         if max(image.size) > largest_side:
             width, height = image.size
             raise MienError(f"{where}: is {width}x{height} pixels, expected at most {limit}; make it smaller")
+        # Pillow opens 16-bit colours as RGB and keeps their upper bytes, which are near 0 if 12 bits are in use.
+        kinds = [str(tile[-1]) for tile in getattr(image, "tile", ()) if ";16" in str(tile[-1])]
+        if kinds:
+            raise _wrong_pixels(where, kinds[0])
         yield image
+
+
+def _wrong_pixels(where: str, kind: str) -> MienError:
+    return MienError(f"{where}: has pixels of kind {kind}, expected 8-bit grey or colour; save it as such")
 
 
 def _check_square(size: tuple[int, int], where: str, like: tuple[str, int] | None) -> None:
@@ -226,7 +234,7 @@ def _opaque(image: Image.Image, where: str) -> Image.Image:
     if image.mode == "L" and not image.has_transparency_data:
         return image
     if image.mode not in _MODES:
-        raise MienError(f"{where}: has pixels of kind {image.mode}, expected 8-bit grey or colour; save it as such")
+        raise _wrong_pixels(where, image.mode)
     if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema() != (255, 255):
         raise MienError(f"{where}: has transparent parts, expected an opaque picture; save it without transparency")
     return image.convert("RGB")

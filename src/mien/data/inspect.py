@@ -20,7 +20,7 @@ def inspect(faces: FaceSet) -> dict[str, Any]:
         [...]}`` with the splits of the set. A row of ``twins`` (``mien.data.twins``) counts the pictures of split
         ``of`` that are the same photograph as another picture of split ``among`` (the same or an earlier split):
         ``total``, and ``classes`` by label. Warnings: those of the reader, twins, identical pictures with different
-        labels, and blank pictures.
+        labels, blank pictures, and grey pictures among coloured ones.
     """
     present = [split for split in SPLITS if faces.has(split)]
     parts = {split: faces.part(split) for split in present}
@@ -33,6 +33,7 @@ def inspect(faces: FaceSet) -> dict[str, Any]:
             *_twin_warnings(twins, parts),
             *_conflict_warnings(faces),
             *_blank_warnings(faces),
+            *_colour_warnings(faces),
         ],
     }
 
@@ -102,3 +103,18 @@ def _blank_warnings(faces: FaceSet) -> list[str]:
     if not len(blank):
         return []
     return [f"{len(blank):,} picture(s) are blank, the first is {faces.ids[blank[0]]}"]
+
+
+def _colour_warnings(faces: FaceSet) -> list[str]:
+    """Warns of a set in which some pictures are grey; if their share differs by class, colour gives labels away."""
+    if faces.is_grey:
+        return []
+    is_grey = np.array([not (image != image[..., :1]).any() for image in faces.images])
+    if not is_grey.any():
+        return []
+    sizes, grey = faces.class_counts(), faces.select(is_grey).class_counts()
+    shares = ", ".join(f"{name} {100 * grey[name] / sizes[name]:.0f} %" for name in sizes if sizes[name])
+    return [
+        f"{is_grey.sum():,} of {len(faces):,} pictures are grey and the others have colour, which a network may learn "
+        f"in place of the face; grey by class: {shares}"
+    ]

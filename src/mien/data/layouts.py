@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mien.data.faces import OFFICIAL_SPLITS
 from mien.data.images import SUFFIXES
-from mien.data.sources import Entries, parents
+from mien.data.sources import Entries, FolderEntries, parents
 from mien.errors import Faults, MienError
 from mien.labels import canonical, class_order
 from mien.text import is_safe_name, percent_encoded
@@ -29,6 +29,8 @@ SPLIT_FOLDERS: dict[str, str] = {
 
 UNREAD: tuple[str, ...] = (".gif", ".heic", ".heif", ".avif", ".jfif", ".jpe", ".jp2", ".jxl", ".dng")
 """Endings of pictures that are not read from a data set, in lower case; a warning says that they are missing."""
+
+_PACKED = (".zip", ".tar", ".tgz", ".gz", ".7z", ".rar")
 
 _PREFIX = re.compile(r"([A-Za-z]+)_\d")
 
@@ -52,11 +54,30 @@ class Files:
         if not self.ignored:
             return []
         warning = f"left out {len(self.ignored):,} file(s) that are no pictures, the first is {self.ignored[0]}"
-        unread = [path for path in self.ignored if path.lower().endswith(UNREAD)]
-        if unread:
-            endings = ", ".join(sorted({f".{path.lower().rpartition('.')[2]}" for path in unread}))
-            warning += f"; {len(unread):,} may be pictures of a kind that is not read ({endings}), save these as .png"
-        return [warning]
+        unread = self.unread()
+        return [f"{warning}; {unread}, save these as .png" if unread else warning]
+
+    def unread(self, folder: str = "") -> str:
+        """Says how many files in a folder are pictures that are not read, and their endings; ``''`` if none."""
+        within = f"{folder}/" if folder else ""
+        paths = [path.lower() for path in self.ignored if path.startswith(within) and path.lower().endswith(UNREAD)]
+        endings = ", ".join(sorted({f".{path.rpartition('.')[2]}" for path in paths}))
+        return f"{len(paths):,} may be pictures of a kind that is not read ({endings})" if paths else ""
+
+    def no_picture(self, entries: Entries, expected: str) -> MienError:
+        """Returns the error about a source without pictures; it names what the user probably meant."""
+        problem, remedy = (
+            f"{entries.source}: holds no picture, expected {expected}",
+            "check that this is the right place",
+        )
+        packed = [path for path in self.ignored if path.lower().endswith(_PACKED)]
+        if unread := self.unread():
+            remedy = f"{unread}: save these as .png"
+        elif packed:
+            remedy = f"unpack the archive in it, {entries.where(packed[0])}, and give what comes out"
+            if isinstance(entries, FolderEntries) and packed[0].lower().endswith(".zip"):
+                remedy = f"give the archive in it, {entries.where(packed[0])}"
+        return MienError(f"{problem}; {remedy}")
 
 
 @dataclass(frozen=True)
@@ -134,24 +155,20 @@ def list_pictures(entries: Entries) -> Listing:
     files = files_of(entries)
     pictures = files.pictures
     if not pictures:
-        raise MienError(
-            f"{entries.source}: holds no picture, expected train/, val/ and test/ with a folder a class in each, "
-            "or a folder a class alone; check that this is the right place"
+        raise files.no_picture(
+            entries, "train/, val/ and test/ with a folder a class in each, or a folder a class alone"
         )
     depth, by_split = _layout(pictures)
-    places = _places(entries, pictures, depth, by_split)
-    _check_folders(entries, pictures, depth, by_split)
+    places = _places(entries, files, depth, by_split)
+    _check_folders(entries, files, depth, by_split)
     _check_spellings(entries, places)
     classes = [_class_name(entries, place) for place in places]
     official = any(place.name_split for place in places)
     if official:
         _check_prefixes(entries, places)
+    warnings = [*_misplaced_warnings(places), *_name_warnings(places), *_number_warnings(classes), *files.warnings()]
     return Listing(
-        paths=pictures,
-        classes=classes,
-        splits=[place.name_split or place.folder_split or "train" for place in places],
-        official=official,
-        warnings=[*_misplaced_warnings(places), *files.warnings()],
+        paths=pictures, classes=classes, splits=list(map(_split, places)), official=official, warnings=warnings
     )
 
 
@@ -175,39 +192,48 @@ def _split_of_folder(name: str) -> str:
     return SPLIT_FOLDERS.get(name.strip().lower(), "")
 
 
+def _split(place: _Place) -> str:
+    return place.name_split or place.folder_split or "train"
+
+
 def _prefix(path: str) -> str:
     match = _PREFIX.match(path.rpartition("/")[2])
     return match.group(1) if match else ""
 
 
-def _places(entries: Entries, paths: list[str], depth: int, by_split: bool) -> list[_Place]:
+def _places(entries: Entries, files: Files, depth: int, by_split: bool) -> list[_Place]:
     faults, places = Faults(entries.source, "pictures"), []
-    for path in paths:
+    remedy = "move or remove it, or rename its folders"
+    if files.tables:
+        table = files.tables[0]
+        remedy += f" (beside pictures, a table such as {table} is not read: give each class a folder"
+        remedy += ", or name the table itself if it holds FER2013's pixels)"
+    for path in files.pictures:
         try:
-            places.append(_place(entries, path, depth, by_split))
+            places.append(_place(entries, path, depth, by_split, remedy))
         except MienError as error:
             faults.add(entries.where(path), error)
-    faults.check(len(paths))
+    faults.check(len(files.pictures))
     return places
 
 
-def _place(entries: Entries, path: str, depth: int, by_split: bool) -> _Place:
+def _place(entries: Entries, path: str, depth: int, by_split: bool, remedy: str) -> _Place:
     parts = path.split("/")[depth:]
     folder_split = _split_of_folder(parts[0]) if by_split and len(parts) == 3 else ""
     if not folder_split and (by_split or len(parts) != 2):
         raise MienError(
             f"{entries.where(path)}: lies outside the layout, expected {'' if by_split else 'CLASS/FILE, or '}"
-            f"SPLIT/CLASS/FILE with SPLIT one of {', '.join(SPLIT_FOLDERS)}; move or remove it, or rename its folders"
+            f"SPLIT/CLASS/FILE with SPLIT one of {', '.join(SPLIT_FOLDERS)}; {remedy}"
         )
     prefix = _prefix(path)
     return _Place(path, folder_split, parts[-2], prefix, OFFICIAL_SPLITS.get(prefix, ""))
 
 
-def _check_folders(entries: Entries, pictures: list[str], depth: int, by_split: bool) -> None:
+def _check_folders(entries: Entries, files: Files, depth: int, by_split: bool) -> None:
     """Refuses folders of a class or a split without pictures."""
     faults, folders = Faults(entries.source, "folders"), entries.folders()
-    filled = {parent for path in pictures for parent in parents(path)}
-    top = pictures[0].split("/")[:depth]
+    filled = {parent for path in files.pictures for parent in parents(path)}
+    top = files.pictures[0].split("/")[:depth]
     for folder in folders:
         parts = folder.split("/")
         if folder in filled or parts[:depth] != top:
@@ -218,8 +244,10 @@ def _check_folders(entries: Entries, pictures: list[str], depth: int, by_split: 
         if is_class or (in_split and len(inner) == 1):
             kind = f"class {inner[-1]}" if is_class else "split"
             where = entries.where(folder)
-            problem = f"{where}: the folder of a {kind} holds no picture; put pictures there or remove it"
-            faults.add(where, MienError(problem))
+            problem, remedy = f"{where}: the folder of a {kind} holds no picture", "put pictures there or remove it"
+            if unread := files.unread(folder):
+                problem, remedy = f"{problem} that is read, and {unread}", "save these as .png, or remove the folder"
+            faults.add(where, MienError(f"{problem}; {remedy}"))
     faults.check(len(folders))
 
 
@@ -268,4 +296,29 @@ def _misplaced_warnings(places: list[_Place]) -> list[str]:
     return [
         f"{len(misplaced):,} file(s) lie in another split than they are named for, the first is {misplaced[0]}; "
         "the name decides"
+    ]
+
+
+def _name_warnings(places: list[_Place]) -> list[str]:
+    """Warns of names such as ``test_0001.jpg`` (RAF-DB's) among pictures of another split."""
+    strange = [
+        place for place in places if not place.name_split and _split_of_folder(place.prefix) not in {"", _split(place)}
+    ]
+    if not strange:
+        return []
+    return [
+        f"{len(strange):,} file(s) are named as of another split than they are read as, the first is "
+        f"{strange[0].path}, read as {_split(strange[0])}; if the names are right, move the files into train/, val/ "
+        "and test/ with a folder a class in each"
+    ]
+
+
+def _number_warnings(classes: list[str]) -> list[str]:
+    """Warns of classes that are numbers, which mean other expressions in each data set."""
+    numbers = sorted({name for name in classes if name.isdecimal()})
+    if not numbers:
+        return []
+    return [
+        f"{len(numbers):,} class(es) have a number as name ({', '.join(numbers[:10])}), and answers will be these "
+        "numbers; rename the folders to the expressions, in the order of this data set: each has its own"
     ]

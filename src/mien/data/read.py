@@ -176,7 +176,7 @@ def _read_folders(entries: Entries) -> FaceSet:
 def _read_unlabelled(entries: Entries, image_size: int, skip_broken: bool) -> FaceSet:
     files = files_of(entries)
     if not files.pictures:
-        raise MienError(f"{entries.source}: holds no picture; give a folder or zip archive with pictures of faces")
+        raise files.no_picture(entries, "a folder or zip archive with pictures of faces")
     problems: list[str] = []
 
     def load(path: str, _: tuple[str, int] | None) -> np.ndarray | None:

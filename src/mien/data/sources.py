@@ -129,8 +129,10 @@ class ZipEntries:
                     f"{source}: entry {info.filename!r} climbs out of the archive; expected relative paths only; "
                     "do not trust this file, get it from its original place"
                 )
-            if path.endswith("/"):
-                self._folders.add(path.rstrip("/"))
+            # `tar -a` of Windows and macOS writes ./train/happy/1.png, in which "." is no hidden folder.
+            is_folder, path = path.endswith("/"), "/".join(part for part in path.split("/") if part not in ("", "."))
+            if is_folder:
+                self._folders |= {path} - {""}
             elif path in self._members:
                 raise MienError(f"{source}: holds {path} twice; expected each name once; make the archive again")
             else:

@@ -17,6 +17,7 @@ from mien.data.layouts import has_splits, is_picture, list_pictures
 from mien.data.sources import LARGEST_PHOTO, Entries, open_entries
 from mien.errors import MienError
 from mien.files import atomic_folder, refuse_inputs
+from mien.log import warn
 from mien.progress import progress
 from mien.recognition.detection import Detector, cut
 from mien.recognition.pictures import read_photo
@@ -85,7 +86,7 @@ def crop_set(
     refuse_inputs(out, [source])
     if os.path.lexists(out):
         raise MienError(f"{out}: exists; choose another name, or remove it")
-    records = []
+    records, filled = [], dict[PurePosixPath, bool]()
     cutter = _Cutter(source, detector, which, size, grey)
     with (
         open_entries(source) as entries,
@@ -98,6 +99,7 @@ def crop_set(
             for path, name, split in zip(listing.paths, listing.classes, listing.splits, strict=True):
                 folder = PurePosixPath(split, name) if by_split else PurePosixPath(name)
                 crops, reason, several = cut_faces(path)
+                filled[folder] = filled.get(folder, False) or bool(crops)
                 records.append(Cropped(path, tuple(_write(temporary, folder, path, crops)), reason, several))
                 advance(1)
         records += [
@@ -107,6 +109,8 @@ def crop_set(
         ]
         if not any(record.crops for record in records):
             raise MienError(f"{source}: no face was found in {len(records):,} files, the first {records[0].reason}")
+    if lost := [str(folder) for folder, has_faces in filled.items() if not has_faces]:
+        warn(f"no photo of {', '.join(lost)} gave a face, so that {out} lacks this class; add photos that show one")
     return records
 
 
