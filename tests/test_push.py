@@ -127,7 +127,7 @@ def test_a_hub_that_is_silent_is_told_within_three_seconds(monkeypatch: pytest.M
 
     monkeypatch.setattr(socket, "create_connection", silent)
     start = time.monotonic()
-    with pytest.raises(MienError, match=r"does not answer within 2.5 seconds; connect to the network, or leave --push"):
+    with pytest.raises(MienError, match=r"does not answer within 2.4 seconds; connect to the network, or leave --push"):
         check_push("user/model")
     assert time.monotonic() - start < 3 and not has_ended.is_set()
     is_over.set()
