@@ -14,8 +14,8 @@ import mien
 from mien.cli import main
 from mien.errors import MienError
 from mien.evaluation.metrics import score
-from mien.export.card import SKETCHES, card, recipe_name
-from mien.model.places import SHIPPED
+from mien.export.card import card, recipe_name
+from mien.model.places import FINGERPRINTS, SHIPPED
 
 CARDS = ("mini", "nano")
 NAMES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
@@ -254,7 +254,7 @@ def test_what_a_sure_answer_promises_comes_with_its_interval() -> None:
 def test_the_card_says_where_sketches_are() -> None:
     assert "and no sketch of a face" in card(record()) and "It holds a sketch" not in card(record())
     with_sketches = record()
-    with_sketches["release"]["files"][SKETCHES] = 32 * 28709
+    with_sketches["release"]["files"][FINGERPRINTS] = 32 * 28709
     assert "It holds a sketch (256 bits) of each training picture" in card(with_sketches)
 
 

@@ -22,7 +22,8 @@ from mien.export.card import card
 from mien.export.pack import FILES, origin, pack
 from mien.files import read_json_object, umask, write_json
 from mien.labels import FER2013
-from mien.model.classifier import FINGERPRINTS, Classifier
+from mien.model.classifier import Classifier
+from mien.model.places import FINGERPRINTS
 from mien.model.vit import build
 from mien.recognition.engine import OnnxEngine
 

@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from mien.cli.recipes import recipes
 from mien.data.drawn import draw_faces, write_archive
 from mien.data.read import read_faces
-from mien.model.classifier import FINGERPRINTS, Classifier
+from mien.model.classifier import Classifier
+from mien.model.places import FINGERPRINTS
 
 TEACHER = (
     "backbone: timm:resnet18\nnetwork_args: {channels: [8, 8, 8, 8], layers: [1, 1, 1, 1]}\n"

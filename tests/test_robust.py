@@ -27,8 +27,9 @@ from mien.data.faces import FaceSet
 from mien.errors import MienError
 from mien.evaluation.evaluate import Evaluation
 from mien.evaluation.report import write_report
-from mien.model.classifier import FINGERPRINTS, Classifier
+from mien.model.classifier import Classifier
 from mien.model.mae import build_autoencoder, save_autoencoder
+from mien.model.places import FINGERPRINTS
 from mien.model.vit import build
 from mien.training import finetune
 from mien.training.finetune import FineTuning, train

@@ -22,8 +22,8 @@ from mien.evaluation.calibration import accuracy_interval
 from mien.evaluation.evaluate import evaluate
 from mien.export.pack import FILES, LARGEST_WEIGHTS
 from mien.export.parity import MOST_LOST
-from mien.model.classifier import FINGERPRINTS, SHARED_FINGERPRINTS, Classifier
-from mien.model.places import DEFAULT, SHIPPED
+from mien.model.classifier import SHARED_FINGERPRINTS, Classifier
+from mien.model.places import DEFAULT, FINGERPRINTS, SHIPPED
 
 ALL_WEIGHTS = 40 * 2**20
 """Bytes of every file of weights together."""

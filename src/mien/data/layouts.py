@@ -66,10 +66,7 @@ class Files:
 
     def no_picture(self, entries: Entries, expected: str) -> MienError:
         """Returns the error about a source without pictures; it names what the user probably meant."""
-        problem, remedy = (
-            f"{entries.source}: holds no picture, expected {expected}",
-            "check that this is the right place",
-        )
+        remedy = "check that this is the right place"
         packed = [path for path in self.ignored if path.lower().endswith(_PACKED)]
         if unread := self.unread():
             remedy = f"{unread}: save these as .png"
@@ -77,7 +74,7 @@ class Files:
             remedy = f"unpack the archive in it, {entries.where(packed[0])}, and give what comes out"
             if isinstance(entries, FolderEntries) and packed[0].lower().endswith(".zip"):
                 remedy = f"give the archive in it, {entries.where(packed[0])}"
-        return MienError(f"{problem}; {remedy}")
+        return MienError(f"{entries.source}: holds no picture, expected {expected}; {remedy}")
 
 
 @dataclass(frozen=True)

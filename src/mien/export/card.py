@@ -18,6 +18,7 @@ from mien.errors import MienError
 from mien.evaluation.calibration import is_fitted
 from mien.evaluation.metrics import class_intervals
 from mien.labels import FER2013
+from mien.model.places import FINGERPRINTS
 from mien.text import markdown, markdown_code, portable, portable_command
 
 SPLITS: dict[str, tuple[str, str]] = {
@@ -26,9 +27,6 @@ SPLITS: dict[str, tuple[str, str]] = {
     "test": ("test split", " (FER2013: PrivateTest)"),
 }
 """What the card calls each split, and what it adds for FER2013."""
-
-SKETCHES = "fingerprints.safetensors"
-"""``mien.model.classifier.FINGERPRINTS``, without its import of PyTorch."""
 
 _RECIPES = Path(__file__).parents[1] / "recipes"
 
@@ -91,7 +89,7 @@ def _card(meta: Mapping[str, Any], release: Mapping[str, Any], name: str) -> str
             release=release,
             is_fer2013=is_fer2013,
             is_fitted=fitted,
-            has_sketches=SKETCHES in release["files"],
+            has_sketches=FINGERPRINTS in release["files"],
             titles={split: _title(split, is_fer2013, fitted, other_set) for split in SPLITS},
             other_set=other_set,
             ece_heads={split: _ece_head(split, meta.get("calibration"), other_set) for split in release["scores"]},

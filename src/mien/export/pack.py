@@ -32,9 +32,9 @@ from mien.files import (
     write_text,
 )
 from mien.model.channels import reads_luma
-from mien.model.classifier import FINGERPRINTS, SHARED_FINGERPRINTS, Classifier
+from mien.model.classifier import SHARED_FINGERPRINTS, Classifier
 from mien.model.networks import Network
-from mien.model.places import ONNX_FILES, model_folder
+from mien.model.places import FINGERPRINTS, ONNX_FILES, model_folder
 from mien.model.preprocessing import SMALLEST_CROP
 from mien.text import portable
 from mien.training.history import read_history

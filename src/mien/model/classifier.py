@@ -27,12 +27,9 @@ from mien.model.networks import (
     logits,
     num_channels,
 )
-from mien.model.places import model_folder
+from mien.model.places import FINGERPRINTS, model_folder
 from mien.model.preprocessing import Preprocessing, tensor
 from mien.progress import progress
-
-FINGERPRINTS = "fingerprints.safetensors"
-"""In a model folder: sketches of the training images (``mien.data.clean``), which find most twins without the data."""
 
 SHARED_FINGERPRINTS = "fingerprints-{}.safetensors"
 """The same file, shared by the model folders beside it; named by the first 16 digits of the data's fingerprint."""

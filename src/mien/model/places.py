@@ -24,6 +24,10 @@ ONNX_FILES: tuple[str, ...] = ("model.onnx", "model.int8.onnx")
 """Files that ``mien export`` writes; of two in one folder, the first is used."""
 
 
+FINGERPRINTS = "fingerprints.safetensors"
+"""In a model folder: sketches of the training images (``mien.data.clean``), which find most twins without the data."""
+
+
 @dataclass(frozen=True)
 class ModelFiles:
     """The files of a model; at least one form is there.
