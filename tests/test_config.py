@@ -200,6 +200,7 @@ def test_a_rule_over_a_wrong_value_is_not_reported() -> None:
         (["--tensorboard", "perhaps"], "--tensorboard: got 'perhaps', expected true or false"),
         (["--dry-run=yes"], "--dry-run: takes no value, got 'yes'"),
         (["--epoch", "3"], "--epoch: no such field, did you mean --epochs?"),
+        (["--agument", "3"], "--agument: no such field, did you mean --augment?"),
         (["--zzzzz", "3"], "--zzzzz: no such field"),
         (["--augment.batch_size", "3"], "--augment.batch-size: no such field"),
         (["--lr"], "--lr: a value is missing"),

@@ -113,6 +113,8 @@ def test_each_picture_is_answered_by_networks_that_have_not_seen_it(
     assert answer_folds(config, command="mien folds ...").read_bytes() == bytes_before
     with pytest.raises(MienError, match="to `mien folds`, the same --folds as well"):
         answer_folds(replace(config, folds=3))
+    with pytest.raises(MienError, match=r"^the configuration differs .*: epochs: . -> 9; give the settings"):
+        answer_folds(replace(config, epochs=9))
 
 
 def test_of_several_processes_the_main_one_answers_and_writes(

@@ -33,7 +33,7 @@ from mien.files import umask
 from mien.model.classifier import Classifier
 from mien.model.networks import Network
 from mien.model.vit import build
-from mien.training import finetune, plan, run
+from mien.training import finetune, loop, plan, run
 from mien.training.augment import shuffled
 from mien.training.finetune import FineTuning, train
 from mien.training.history import choice_line
@@ -137,6 +137,36 @@ class TestRun:
 
         # Four epochs of two steps; a validation takes as long as four steps.
         assert seconds(1).startswith("time: about 24 s") and seconds(4).startswith("time: about 12 s")
+
+    def test_the_rate_leaves_out_what_is_no_step(
+        self, faces: FaceSet, mae_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A step of 12 pictures takes a second; scoring and saving, before the first epoch too, take 100."""
+        now = [0.0]
+
+        def taking(seconds: float, function: Any) -> Any:
+            def slow(*arguments: Any) -> Any:
+                now[0] += seconds
+                return function(*arguments)
+
+            return slow
+
+        for module in (loop, run):
+            monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+        monkeypatch.setattr(loop, "seed_step", taking(1, loop.seed_step))
+        monkeypatch.setattr(run.Run, "save", taking(100, run.Run.save))
+        monkeypatch.setattr(finetune.Validator, "scores", taking(100, finetune.Validator.scores))
+        train(small(tmp_path / "first", mae_folder, epochs=3, validate_epochs=2))
+        train(small(tmp_path / "second", tmp_path / "first"))
+        for name in ("first", "second"):
+            rows = list(csv.DictReader((tmp_path / name / "history.csv").open()))
+            assert [row["images_per_second"] for row in rows] == ["12.0", "12.0"]
+
+    def test_a_release_of_nothing_is_told(self, mae_folder: Path) -> None:
+        network, _ = build(str(mae_folder), ("happy", "sad"), grey=True)
+        assert plan.frozen_line(network, FreezeConfig(blocks=0), 3) == "nothing"
+        line = plan.frozen_line(network, FreezeConfig(blocks=0, release_epoch=2), 3)
+        assert line == "nothing, so that freeze.release_epoch changes nothing"
 
     def test_frozen_tensors_are_bit_identical_after_training(
         self, faces: FaceSet, mae_folder: Path, tmp_path: Path

@@ -317,7 +317,8 @@ def _placed(name: str, problem: str, typed: Typed, schema: type) -> str:
         fields, is_option = list(field_types(schema)), place.startswith("--")
         last_parts = {field.rpartition(".")[2]: field for field in fields if "." not in name}
         # Of an option that looks like none, the meaning is a better guess than the spelling.
-        close = difflib.get_close_matches(name, [*fields, *last_parts], n=1, cutoff=0.75 if is_option else 0.6)
+        names = [*_groups(schema), *fields, *last_parts]
+        close = difflib.get_close_matches(name, names, n=1, cutoff=0.75 if is_option else 0.6)
         near = last_parts.get(close[0], close[0]) if close else None
         if is_option:
             options = [*map(dashed, fields), "--config", "--resume", "--dry-run"]

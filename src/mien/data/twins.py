@@ -21,6 +21,7 @@ from mien.data.faces import FaceSet
 from mien.errors import MienError
 from mien.machine import cores, threaded_map
 from mien.progress import progress
+from mien.text import counted
 
 THRESHOLD = 0.96
 """Aligned correlation above which two pictures are twins."""
@@ -218,7 +219,7 @@ def cut_validation(faces: FaceSet, fraction: float, seed: int) -> FaceSet:
     inside, outside = counts[chosen].sum(0), counts[~chosen].sum(0)
     small = np.flatnonzero((inside + outside > 0) & ((inside == 0) | (outside == 0)))
     if len(small):
-        listed = [f"class {faces.names[k]} has {inside[k] + outside[k]:,} training image(s)" for k in small]
+        listed = [f"class {faces.names[k]} has {counted(inside[k] + outside[k], 'training image')}" for k in small]
         raise MienError(
             f"{faces.source}: {', '.join(listed)}, too few to cut a validation split with copies of a photograph kept "
             f"together; add images of {'that class' if len(small) == 1 else 'these classes'} or give a val/ folder"

@@ -436,7 +436,7 @@ class FineTuning(Loop[TrainConfig, Network]):
 
         An epoch that ``config.validate_epochs`` leaves out is only counted, and its state saved if it is time to.
         """
-        state, config, trained = self.state, self.config, self.run.seconds
+        state, config = self.state, self.config
         is_over, updates = self.is_over, self.updates
         if epoch % config.validate_epochs and not is_over:
             state.epoch, state.step, state.loss_sum = epoch + 1, 0, 0.0
@@ -450,9 +450,7 @@ class FineTuning(Loop[TrainConfig, Network]):
         best = score > state.best_accuracy + self.validator.margin(state)
         if best:
             state.best_accuracy, state.best_epoch = score, epoch
-        former = int(state.history[-1]["epoch"]) if state.history else 0
-        images = ((epoch - former - 1) * self.steps + state.step) * config.batch_size
-        self.run.finish_epoch(row, images, trained)
+        self.finish_row(row)
         if on_main():
             line = epoch_line(row, None if config.minutes else config.epochs, best)
             self.run.report(line, updates)

@@ -89,15 +89,11 @@ def check_typed(out: Path, settings: Mapping[str, Any], typed: Mapping[str, Any]
         if name in settings and value is not None and name not in {*WITHOUT_EFFECT_ON_WEIGHTS, "batch_size"}
         if settings[name] != value
     ]
-    return [differing(out, changed)] if changed else []
-
-
-def differing(out: Path, changed: list[str]) -> str:
-    """Describes settings that keep a run from going on, and what to do instead."""
-    return (
+    message = (
         f"--resume: the configuration differs from the run in {out}: {', '.join(changed)}, leave them out to go on "
         f"with it, or start a new run from its weights by --backbone {out} and another --out"
     )
+    return [message] if changed else []
 
 
 def write_config(out: Path, config: RunConfig) -> None:
@@ -213,7 +209,10 @@ def load_state(out: Path, config: RunConfig, fingerprint: str) -> Saved:
             f"{path}: its configuration is damaged ({first_line(error)}); start anew in another --out"
         ) from error
     if changed:
-        raise MienError(differing(out, changed))
+        raise MienError(
+            f"the configuration differs from the run in {out}: {', '.join(changed)}; give the settings that it has, or "
+            "start anew in another --out"
+        )
     if saved_fingerprint != fingerprint:
         raise MienError(
             f"--resume: the data differs from what the run in {out} was trained on; give the same --data (to `mien "

@@ -6,6 +6,7 @@ random is a function of seed and step, so a run can stop and resume anywhere, un
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
@@ -50,6 +51,7 @@ class Loop(Generic[C, N]):
         images: uint8 [N, H, W] or [N, H, W, 3], the training images, on the device.
         steps: of an epoch.
         is_save_due: at the last check of the clock, ``checkpoint_seconds`` had passed since a state was saved.
+        trained: images read since the last row of the history or since this process began, and the seconds it took.
     """
 
     step: Pass
@@ -82,6 +84,7 @@ class Loop(Generic[C, N]):
         self.method = method_of(config.compile, accelerator)
         self.views = Recorded(self.augment, "augmentation") if self.method == "graph" else self.augment
         self.is_save_due = False
+        self.trained = (0, 0.0)
         self.budget = Budget(self.last_update if config.minutes is None else None, config.minutes)
         self.look_at_the_clock()
 
@@ -144,6 +147,7 @@ class Loop(Generic[C, N]):
     def train_epoch(self, epoch: int) -> None:
         """One pass over the training images, the rest of an interrupted pass, or less if the budget ends."""
         config, state, device = self.config, self.state, self.accelerator.device
+        started, first_step, (images, seconds) = time.monotonic(), state.step, self.trained
         order = self.order(epoch).to(device)
         random = self.numbers(random_table(len(self.images), config.seed, epoch).to(device), order)
         self.start_epoch(epoch)
@@ -158,6 +162,8 @@ class Loop(Generic[C, N]):
                 if self.run.is_check_due(state.step, self.steps) or self.is_over:
                     note = self.check(loss_sum)
                 advance(config.batch_size, note)
+        images += (state.step - first_step) * config.batch_size
+        self.trained = (images, seconds + time.monotonic() - started)
 
     def update(self, rows: torch.Tensor, random: torch.Tensor) -> torch.Tensor:
         """One step of the optimizer; returns the loss before it, float32 [].
@@ -191,6 +197,11 @@ class Loop(Generic[C, N]):
             self.save_state()
         share = f", {self.budget.spent(self.updates):.0%} of the time" if self.config.minutes else ""
         return f"loss {loss:.4f}{share}"
+
+    def finish_row(self, row: dict[str, Any]) -> None:
+        """Adds the row of an epoch to the history, as ``Run.finish_epoch``."""
+        self.run.finish_epoch(row, *self.trained)
+        self.trained = (0, 0.0)
 
     def end_epoch(self, is_over: bool, save_model: Callable[[], None] | None) -> None:
         """Saves the state and then the model, and looks at the clock again.

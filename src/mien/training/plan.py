@@ -64,7 +64,7 @@ def frozen_line(network: Network, config: FreezeConfig, epochs: int) -> str:
     """Returns in words which parts are frozen, and at which epoch they are released."""
     first, names = frozen_units(config, 1), [name for name, _ in units(network)]
     if not first:
-        return "nothing"
+        return "nothing" if config.release_epoch is None else "nothing, so that freeze.release_epoch changes nothing"
     parts = names[0] if first == 1 else f"{names[0]} and blocks 0 to {first - 2}"
     if config.release_epoch is None:
         return f"{parts}, to the end"
@@ -216,7 +216,7 @@ def _seconds(work: Callable[[], None], device: torch.device) -> float:
 def _time_lines(total: float, speeds: str, device: torch.device) -> Iterator[str]:
     """Yields the time of a run, and the memory that the timed steps took at most."""
     shown = f"{total / 3600:.1f} hours" if total >= 5400 else f"{max(1, round(total / 60))} minutes"
-    shown = f"{total:.0f} s" if total < 60 else shown
+    shown = f"{max(1, round(total))} s" if total < 60 else shown
     yield f"time: about {shown} on {device} ({speeds})"
     if device.type == "cuda":
         yield f"measured memory: at most {_shown(torch.cuda.max_memory_allocated(device))} on {device}"

@@ -184,7 +184,7 @@ class Pretraining(Loop[PretrainConfig, ViTMAEForPreTraining]):
 
     def finish_epoch(self, epoch: int) -> None:
         """Evaluates every ``probe_epochs`` and at the end, and saves history, figure, state and model."""
-        config, state, trained = self.config, self.state, self.run.seconds
+        config, state = self.config, self.state
         is_over, updates = self.is_over, self.updates
         is_probed = bool(config.probe_epochs) and (epoch % config.probe_epochs == 0 or is_over)
         row: dict[str, Any] = {"epoch": epoch, "loss": state.loss_sum / state.step}
@@ -194,7 +194,7 @@ class Pretraining(Loop[PretrainConfig, ViTMAEForPreTraining]):
         row["lr"] = self.rate
         before = state.history[-1]["images"] if state.history else 0
         row["images"] = before + state.step * config.batch_size
-        self.run.finish_epoch(row, row["images"] - before, trained)
+        self.finish_row(row)
         if on_main():
             line = pretraining_line(row, None if config.minutes or config.steps else config.epochs)
             self.run.report(line, updates)

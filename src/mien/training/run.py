@@ -21,6 +21,7 @@ from mien.errors import MienError
 from mien.files import ensure_writable, recover_folder, refuse_inputs, remove_leftovers
 from mien.log import report, say
 from mien.machine import resolve_device
+from mien.text import counted
 from mien.training.folder import Parts, Progress, Saved, check_new, load_state, save_state, state_path
 from mien.training.history import write_history
 from mien.training.trackers import Tracking
@@ -63,8 +64,8 @@ def prepare_faces(faces: FaceSet, config: RunConfig) -> FaceSet:
     if not faces.has("validation"):
         faces = cut_validation(faces, config.validation_fraction, config.seed)
         if on_main():
-            count = len(faces.part("validation"))
-            say(f"no validation split: {count:,} training images became one, twins kept together")
+            count = counted(len(faces.part("validation")), "training image")
+            say(f"no validation split: {count} became one, twins kept together")
     return faces
 
 
@@ -81,13 +82,14 @@ def fit_batch(config: C, faces: FaceSet, processes: int) -> C:
         return config
     if count < shared_by:
         raise MienError(
-            f"{faces.source}: has {count} training images, expected at least {shared_by}, so that every process has "
-            "some, two if mixup or cutmix is on, and one for each teacher that reads a part of a batch; add images"
+            f"{faces.source}: has {counted(count, 'training image')}, expected at least {shared_by}, so that every "
+            "process has some, two if mixup or cutmix is on, and one for each teacher that reads a part of a batch; "
+            "add images"
         )
     rest = count % shared_by
     if on_main():
         seen = f"{count - rest} of them, as many as can be shared evenly" if rest else "them all"
-        say(f"{count} training images, fewer than --batch-size {config.batch_size}: every step sees {seen}")
+        say(f"{counted(count, 'training image')}, fewer than --batch-size {config.batch_size}: every step sees {seen}")
     return dataclasses.replace(config, batch_size=count - rest)
 
 
@@ -152,7 +154,7 @@ class Run:
             "start anew in another --out with a lower --lr or --precision fp32"
         )
 
-    def finish_epoch(self, row: dict[str, Any], images: int, trained: float) -> None:
+    def finish_epoch(self, row: dict[str, Any], images: int, seconds: float) -> None:
         """Adds an epoch to the history, with its time and rate, and moves on to the next epoch.
 
         Call it before anything of the epoch is saved, since it checks the losses: the last update may have broken the
@@ -160,8 +162,8 @@ class Run:
 
         Args:
             row: the scores of the epoch; gains ``seconds`` and ``images_per_second``.
-            images: number of images trained on in this epoch.
-            trained: ``seconds`` after the last step, so that the rate leaves out validation.
+            images: number of images that were trained on.
+            seconds: that their steps took, without validation and the saving after it.
 
         Raises:
             MienError: a loss is NaN or infinite.
@@ -171,8 +173,7 @@ class Run:
         if row["val_loss"] is not None:
             self.require_finite("the validation loss", row["val_loss"])
         row["seconds"] = round(self.seconds, 2)
-        before = state.history[-1]["seconds"] if state.history else 0.0
-        row["images_per_second"] = round(images / max(trained - before, 0.01), 1)
+        row["images_per_second"] = round(images / max(seconds, 0.01), 1)
         state.history.append(row)
         state.epoch, state.step, state.loss_sum = state.epoch + 1, 0, 0.0
 
