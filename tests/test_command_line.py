@@ -507,6 +507,9 @@ class TestResume:
         (tmp_path / "state.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{}      ")
         assert main(["train", "--resume", str(tmp_path)]) == 2
         assert "is damaged or no state of a run" in capsys.readouterr().err
+        for command in ("train", "pretrain"):
+            assert main([command, "--resume"]) == 2
+            assert capsys.readouterr().err.endswith("no run is named, give its folder, like --resume runs/first\n")
 
     def test_a_run_that_saved_no_state_is_started_anew(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -150,6 +150,8 @@ def _add_recorded(schema: type, typed: Typed) -> None:
     """Adds what the run that ``--resume`` names recorded, for every field that was not typed."""
     out = typed.values.get("out")
     out = at_home(out) if isinstance(out, str) else out
+    if out is None:
+        raise MienError("--resume: no run is named, give its folder, like --resume runs/first")
     if not isinstance(out, str) or not state_path(Path(out)).is_file():
         if typed.resumed is not None:
             raise MienError(f"--resume {typed.resumed}: {_no_state(schema, Path(typed.resumed))}")
