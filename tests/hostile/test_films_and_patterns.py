@@ -24,11 +24,9 @@ from mien.errors import MienError
 from mien.recognition import paths
 from mien.recognition.batch import FilmSettings, read_inputs
 from mien.recognition.detectors import Network, installed
-from mien.recognition.film import decoder, reader
-from mien.recognition.film import decoder as missing
+from mien.recognition.film import cuts, decoder, reader, truncation
 from mien.recognition.film import reader as frames
 from mien.recognition.film import records as film
-from mien.recognition.film import tracking as film_cuts
 from mien.recognition.paths import Film, Nothing, expand
 
 
@@ -199,8 +197,8 @@ class TestOneFilmEndsNothing:
             return original(*arguments)
 
         if place == "thumbnail":
-            original = film_cuts.thumbnail
-            monkeypatch.setattr(film_cuts, "thumbnail", lambda picture: failing(original, picture))
+            original = cuts.thumbnail
+            monkeypatch.setattr(cuts, "thumbnail", lambda picture: failing(original, picture))
         else:
             if not isinstance(error, MemoryError):
                 pytest.skip("a packet that is refused is a lost frame")
@@ -249,22 +247,22 @@ class TestOneFilmEndsNothing:
 
     @pytest.mark.parametrize("kind", ["boxes", "elements"])
     def test_millions_of_empty_parts(self, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(missing, "_MOST_PARTS", 1000)
+        monkeypatch.setattr(truncation, "_MOST_PARTS", 1000)
         path = films.numbered(tmp_path / ("film.mp4" if kind == "boxes" else "film.mkv"), 3)
         part = b"\0\0\0\x08free" if kind == "boxes" else b"\xec\x80"
         with path.open("ab") as file:
             file.write(part * 100_000)
         reads: list[int] = []
-        original = missing._number
+        original = truncation._number
 
         def counted(data: bytes, keep_marker: bool = False) -> tuple[int, int]:
             reads.append(1)
             return original(data, keep_marker)
 
-        monkeypatch.setattr(missing, "_number", counted)
+        monkeypatch.setattr(truncation, "_number", counted)
         with path.open("rb") as film_file:
-            parts = missing._mp4_parts(film_file, path.stat().st_size)
-        assert missing.lacking(path) is None
+            parts = truncation._mp4_parts(film_file, path.stat().st_size)
+        assert truncation.lacking(path) is None
         assert len(parts) <= 1000 and len(reads) <= 2000
         assert len(list(frames.frames(path))) == 3
 

@@ -19,9 +19,10 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from mien.errors import MienError
-from mien.recognition.film.decoder import lacking, opened, origin_of, rate_of, shown
+from mien.recognition.film.cuts import marked
+from mien.recognition.film.decoder import opened, origin_of, rate_of, shown
 from mien.recognition.film.pixels import Developer, Shown
-from mien.recognition.film.tracking import marked
+from mien.recognition.film.truncation import lacking
 from mien.recognition.pictures import MOST_PIXELS
 
 _Item = TypeVar("_Item")
@@ -88,7 +89,7 @@ def frames(source: str | Path | int, every: int = 1, decoded: Callable[[], None]
     """Yields the frames of a film in the order in which they are shown, or those of a camera, with memory for a few.
 
     A frame with a damaged packet is yielded with the reason, so that later frames keep their numbers. A truncated film
-    ends with a frame that says so, if its container shows that (``mien.recognition.film.decoder.lacking``); a camera
+    ends with a frame that says so, if its container shows that (``mien.recognition.film.truncation.lacking``); a camera
     ends with a frame that says that it has stopped.
 
     Args:
