@@ -294,7 +294,7 @@ def _count_records(source: Input, options: argparse.Namespace) -> int:
     from mien.recognition.film import reader as frames
 
     try:
-        return max(1, -(-(frames.about(source.source).frames or 1) // options.every))
+        return max(1, -(-(frames.film_info(source.source).frames or 1) // options.every))
     except MienError:
         return 1
 

@@ -185,7 +185,7 @@ def _of_film(
 ) -> Iterator[Recognition]:
     """Yields the records of a film or a camera, and writes its copies and its timeline on the way."""
     # Imported here, so that reading pictures does not wait for FFmpeg.
-    from mien.recognition.film.reader import about as about_film
+    from mien.recognition.film.reader import film_info
     from mien.recognition.film.records import recognize_film
     from mien.recognition.film.writer import ENDINGS, write_copy
 
@@ -193,7 +193,7 @@ def _of_film(
     if copies is not None:
         places.append(copies.place(Path(film.name).name, ENDINGS, ".mp4"))
     try:
-        about = about_film(film.source) if places else None
+        info = film_info(film.source) if places else None
     except MienError as error:
         yield Recognition(film.name, "error", str(error))
         return
@@ -206,11 +206,11 @@ def _of_film(
         if settings.timeline is not None:
             timeline = timeline_file(settings.timeline, Path(film.name).name, settings.smoothing)
             writers.append(stack.enter_context(_FilmCopy(timeline, not_copied, may_move=False)))
-        if about is not None:
+        if info is not None:
             for place in places:
                 may_move = place != settings.video_out
                 copy = write_copy(
-                    place, film.source, about,
+                    place, film.source, info,
                     every=settings.every, audio=settings.audio, say=settings.say, spare_all=may_move,
                 )  # fmt: skip
                 writers.append(stack.enter_context(_FilmCopy(copy, not_copied, may_move=may_move)))

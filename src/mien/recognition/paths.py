@@ -329,11 +329,11 @@ def _is_sound(path: Path) -> bool:
 
 def _is_film(path: Path) -> bool:
     """True if FFmpeg decodes a picture from a file whose first bytes are of no known kind."""
-    from mien.recognition.film.decoder import opened, shown
+    from mien.recognition.film.decoder import decoded_frames, opened
 
     try:
         with opened(path) as (container, stream):
-            first = next(shown(container, stream), None)
+            first = next(decoded_frames(container, stream), None)
             return first is not None and first.picture is not None
     except MienError:
         return False

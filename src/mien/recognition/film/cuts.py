@@ -20,7 +20,7 @@ from mien.recognition.pictures import until_error
 if TYPE_CHECKING:  # reading pictures imports this module too, and does not wait for FFmpeg
     from av.video.frame import VideoFrame
 
-    from mien.recognition.film.pixels import Shown
+    from mien.recognition.film.pixels import DecodedFrame
 
 ROWS, COLUMNS = 24, 32
 """Cells of the small picture."""
@@ -35,7 +35,7 @@ AHEAD = 3
 """Frames to wait for the former picture to come back, as after a flash."""
 
 # A frame and its small picture; None if the frame is lost.
-_Look: TypeAlias = "tuple[Shown, np.ndarray | None]"
+_Look: TypeAlias = "tuple[DecodedFrame, np.ndarray | None]"
 _SAMPLES = 2
 _BINS = 16
 _SCENE_SHIFTS = [(down, right) for down in range(-2, 3) for right in range(-6, 7)]
@@ -96,7 +96,7 @@ def _histogram_change(before: np.ndarray, after: np.ndarray) -> float:
     return float(np.abs(counts[0] - counts[1]).sum()) / (2 * before.size)
 
 
-def marked(frames: Iterator[Shown]) -> Iterator[tuple[Shown, bool]]:
+def with_cuts(frames: Iterator[DecodedFrame]) -> Iterator[tuple[DecodedFrame, bool]]:
     """Yields the frames of a film, each with True if a cut is right before it; with a delay of ``AHEAD`` frames."""
     errors: list[Exception] = []
     looks = ((frame, None if frame.picture is None else thumbnail(frame.picture)) for frame in frames)

@@ -21,7 +21,7 @@ from av.video.stream import VideoStream
 
 from mien.data.sources import open_file
 from mien.errors import NO_MEMORY, MienError, first_line
-from mien.recognition.film.pixels import Shown, deinterlaced
+from mien.recognition.film.pixels import DecodedFrame, deinterlaced
 from mien.recognition.film.truncation import has_index
 from mien.recognition.pictures import MOST_PIXELS
 
@@ -176,21 +176,23 @@ def restarts(jump_s: float, is_round: bool) -> bool:
     return jump_s <= -_RESTART_S or (is_round and jump_s > _ROUND_S / 2)
 
 
-def shown(container: InputContainer, stream: VideoStream) -> Iterator[Shown]:
+def decoded_frames(container: InputContainer, stream: VideoStream) -> Iterator[DecodedFrame]:
     """Yields the frames of a film in the order in which they are shown, each later than the one before.
 
     A frame with a damaged packet has no picture. Three kinds of packets give no frame: empty ones, those that an edit
     list removes, and those before the first key frame of a recording that begins in the middle.
     """
     clock = Clock(container, stream)
-    yield from deinterlaced(Shown(clock.at(time), picture) for time, picture in _decoded(container, stream))
+    yield from deinterlaced(
+        DecodedFrame(clock.at(time), picture) for time, picture in _timed_pictures(container, stream)
+    )
 
 
-def _decoded(container: InputContainer, stream: VideoStream) -> Iterator[tuple[float | None, VideoFrame | None]]:
+def _timed_pictures(container: InputContainer, stream: VideoStream) -> Iterator[tuple[float | None, VideoFrame | None]]:
     """Yields the container's time and the picture of each frame; None for an unknown time or a lost picture."""
     # AVI stores no times; FFmpeg derives them from the order of the packets, which is wrong for reordered pictures.
     if container.format.name == "avi" and stream.codec_context.has_b_frames:
-        yield from _decoded_in_order(container, stream)
+        yield from _timed_by_packets(container, stream)
         return
     losses = _Losses(whole=container.format.name not in _PIECES)
     guess = _TimeGuess()
@@ -207,10 +209,10 @@ def _decoded(container: InputContainer, stream: VideoStream) -> Iterator[tuple[f
     yield from ((float(lost * base), None) for lost in losses.before(None))
 
 
-def _decoded_in_order(
+def _timed_by_packets(
     container: InputContainer, stream: VideoStream
 ) -> Iterator[tuple[float | None, VideoFrame | None]]:
-    """Does the same as ``_decoded``, but gives the n-th picture the time of the n-th packet."""
+    """Does the same as ``_timed_pictures``, but gives the n-th picture the time of the n-th packet."""
     base = stream.time_base or Fraction(1, 1000)
     times: deque[float | None] = deque()
     for packet in _packets(container, stream):

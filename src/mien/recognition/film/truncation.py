@@ -25,7 +25,7 @@ _UNKNOWN = 0xFFFF_FFFF
 _MOST_PARTS = 200_000
 
 
-def lacking(path: Path) -> str | None:
+def missing_end(path: Path) -> str | None:
     """Describes what is missing at the end of a truncated film; None if nothing is, or if the container cannot show it.
 
     AVI, MP4, MOV, MKV, WebM and ASF store the length of their parts, and Ogg marks its last page. Raw streams and
