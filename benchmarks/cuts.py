@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 from skimage import data
 
-from mien.recognition.film import tracking
+from mien.recognition.film import cuts, tracking
 
 WIDTH, HEIGHT = 640, 480
 NAMES = ("astronaut", "camera", "chelsea", "coffee", "coins", "rocket", "retina", "hubble_deep_field", "brick", "grass",
@@ -87,10 +87,10 @@ def shots(picture: np.ndarray, next_view: np.ndarray) -> Iterator[tuple[str, lis
 def noticed(frames: list[np.ndarray], noise: np.random.Generator) -> bool:
     """Whether a cut is seen before the second of some frames, as in a film."""
     noisy = [np.clip(frame + noise.normal(0, _NOISE, frame.shape), 0, 255).astype(np.uint8) for frame in frames]
-    small = [tracking.reduced(frame) for frame in noisy]
-    if not tracking.differs(small[0], small[1]):
+    small = [cuts.reduced(frame) for frame in noisy]
+    if not cuts.differs(small[0], small[1]):
         return False
-    return not any(not tracking.differs(small[0], later_frame) for later_frame in small[2 : 2 + tracking.AHEAD])
+    return not any(not cuts.differs(small[0], later_frame) for later_frame in small[2 : 2 + cuts.AHEAD])
 
 
 def of_shots(seed: int) -> dict[str, tuple[int, int]]:

@@ -30,7 +30,7 @@ from film_helpers import (
 
 from mien.errors import MienError
 from mien.recognition.film import decoder
-from mien.recognition.film.reader import LOST, about, frames
+from mien.recognition.film.reader import LOST, film_info, frames
 from mien.recognition.film.writer import write_annotated
 from mien.recognition.results import Recognition
 
@@ -146,7 +146,7 @@ class TestTimes:
             tmp_path / "film.webm", 9, "libvpx", times=times_ms, time_base=time_base, container={"live": "1"}, rate=30
         )
         assert times(path) == pytest.approx([time / 1000 for time in times_ms])
-        assert numbers(path) == list(range(9)) and about(path).frames is None
+        assert numbers(path) == list(range(9)) and film_info(path).frames is None
 
     @pytest.mark.parametrize("name", ["film.avi", "film.h264", "film.flv", "film.mkv", "film.mpg", "film.asf"])
     def test_pictures_that_are_stored_in_another_order(self, name: str, tmp_path: Path) -> None:
@@ -173,7 +173,8 @@ class TestTimes:
 
         path = numbered(tmp_path / "film.mkv", 20)
         with decoder.opened(path) as (container, stream):
-            assert [frame.picture is not None for frame in decoder.shown(Gappy(container), stream)] == [True] * 20  # type: ignore[arg-type]
+            frames_of_film = [*decoder.decoded_frames(Gappy(container), stream)]  # type: ignore[arg-type]
+            assert [frame.picture is not None for frame in frames_of_film] == [True] * 20
 
     def test_gaps_are_gaps(self, tmp_path: Path) -> None:
         """Frames that were left out, as by a camera that could not keep up, are no damage either."""
@@ -218,7 +219,7 @@ class TestShape:
         assert (
             np.array_equal(turned_frame.pixels, expected(plain_frame.pixels)) and turned_frame.pixels.flags.c_contiguous
         )
-        assert (about(turned_film).height, about(turned_film).width) == turned_frame.pixels.shape[:2]
+        assert (film_info(turned_film).height, film_info(turned_film).width) == turned_frame.pixels.shape[:2]
 
     @pytest.mark.parametrize("flips", [{}, {"hflip": True}])
     @pytest.mark.parametrize("degrees", [30, -7.5, 135])
@@ -247,7 +248,7 @@ class TestShape:
         half_white[:, 360:] = 255
         path = write(tmp_path / "film.mkv", [half_white] * 2, "libx264", prepare=prepare)
         pixels = next(frames(path)).pixels
-        assert pixels is not None and pixels.shape == (576, width, 3) and about(path).width == width
+        assert pixels is not None and pixels.shape == (576, width, 3) and film_info(path).width == width
         assert abs(int((pixels[300, :, 0] > 128).argmax()) - width // 2) <= 2
 
     def test_a_size_that_changes_in_the_middle(self, tmp_path: Path) -> None:
@@ -459,7 +460,7 @@ def test_films_may_be_opened_by_several_threads(tmp_path: Path) -> None:
         for _ in range(5):
             counts.setdefault(index, []).append(len(list(frames(paths[index]))))
             with pytest.raises(MienError):
-                about(tmp_path / "none.mp4")
+                film_info(tmp_path / "none.mp4")
 
     threads = [threading.Thread(target=read, args=(index,)) for index in range(6)]
     for thread in threads:

@@ -15,7 +15,7 @@ from recognition_helpers import encoded
 
 from mien.errors import MienError
 from mien.recognition.film import reader as camera
-from mien.recognition.film.reader import LOST, About, about, frames
+from mien.recognition.film.reader import LOST, FilmInfo, film_info, frames
 
 
 def numbers(path: Path, **options: Any) -> list[int]:
@@ -32,9 +32,9 @@ class TestFrames:
         assert [row.index for row in rows] == [number_of(row.pixels) for row in rows if row.pixels is not None]
         assert [row.index for row in rows] == list(range(40))
         assert [row.time_s for row in rows] == pytest.approx([index / rate for index in range(40)], abs=1e-3)
-        film_info = about(path)
-        assert film_info.rate == pytest.approx(rate, rel=1e-3)
-        assert (film_info.frames, film_info.width, film_info.height) == (40, WIDTH, HEIGHT)
+        info = film_info(path)
+        assert info.rate == pytest.approx(rate, rel=1e-3)
+        assert (info.frames, info.width, info.height) == (40, WIDTH, HEIGHT)
 
     def test_pixels_are_rgb(self, tmp_path: Path) -> None:
         row = next(frames(numbered(tmp_path / "film.mp4", 3)))
@@ -101,7 +101,7 @@ class TestFrames:
         numbered(tmp_path / "film.mp4", 3)
         if data is not None:
             (tmp_path / name).write_bytes(data)
-        for look in (about, lambda path: list(frames(path))):
+        for look in (film_info, lambda path: list(frames(path))):
             with pytest.raises(MienError) as error:
                 look(tmp_path / name)
             assert str(error.value).startswith(f"{tmp_path / name}: ") and message in str(error.value)
@@ -151,7 +151,7 @@ class TestCamera:
 
     def test_one_that_is_not_there(self, capfd: pytest.CaptureFixture[str]) -> None:
         for number in (97, -1, 200):
-            for look in (about, lambda number: next(frames(number))):
+            for look in (film_info, lambda number: next(frames(number))):
                 with pytest.raises(MienError, match=f"camera {number}: cannot be opened; check that it is there"):
                     look(number)
         assert capfd.readouterr().err == ""
@@ -163,13 +163,13 @@ class TestCamera:
         assert [None if row.pixels is None else row.pixels.shape for row in rows] == [(64, 96, 3)] * 3 + [None]
         assert rows[3].reason == "the camera gives no more pictures"
         assert [row.index for row in frames(0, every=2)] == [0, 2, 3]
-        assert about(0) == About(25.0, None, 96, 64)
+        assert film_info(0) == FilmInfo(25.0, None, 96, 64)
 
     def test_a_frame_that_cannot_be_converted_has_a_row(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def refused(*_: object) -> np.ndarray:
             raise av.error.ArgumentError(22, "Invalid argument")
 
-        monkeypatch.setattr(camera.Developer, "pixels", refused)
+        monkeypatch.setattr(camera.PixelConverter, "pixels", refused)
         rows = list(frames(0))
         assert [row.pixels for row in rows] == [None] * 4 and "cannot be converted" in str(rows[0].reason)
 

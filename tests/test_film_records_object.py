@@ -17,7 +17,7 @@ from recognition_helpers import recognizer
 
 from mien.errors import MienError
 from mien.recognition.film import records as records_module
-from mien.recognition.film.reader import About, Frame, about, frames
+from mien.recognition.film.reader import FilmInfo, Frame, film_info, frames
 from mien.recognition.film.records import FilmRecognition
 
 
@@ -78,7 +78,7 @@ def test_the_film_with_boxes_has_the_frames_and_the_sound(tmp_path: Path) -> Non
     records = recognizer().recognize_film(path)
     records.write(tmp_path / "marked.mp4", timeline=tmp_path / "film.png")
     assert len(list(frames(tmp_path / "marked.mp4"))) == 20 and (tmp_path / "film.png").is_file()
-    assert about(tmp_path / "marked.mp4").duration_s == pytest.approx(about(path).duration_s or 0, abs=0.01)
+    assert film_info(tmp_path / "marked.mp4").duration_s == pytest.approx(film_info(path).duration_s or 0, abs=0.01)
     with av.open(str(tmp_path / "marked.mp4")) as marked_film:
         assert marked_film.streams.audio
     records.write(tmp_path / "silent.mp4", audio=False)
@@ -141,8 +141,8 @@ def test_the_timeline_is_checked_before_the_film_is_read(
 
 
 def test_a_film_and_its_timeline_hold_what_was_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    info = About(25.0, None, 64, 64)
-    monkeypatch.setattr("mien.recognition.film.reader.about", lambda _: info)
+    info = FilmInfo(25.0, None, 64, 64)
+    monkeypatch.setattr("mien.recognition.film.reader.film_info", lambda _: info)
     with pytest.raises(MienError, match="unplugged"):
         stopped(monkeypatch, MienError("unplugged"), 11).write(tmp_path / "a.mp4", timeline=tmp_path / "a.png")
     assert len(list(frames(tmp_path / "a.mp4"))) == 11 and (tmp_path / "a.png").is_file()

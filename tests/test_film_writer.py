@@ -22,7 +22,7 @@ from film_helpers import HEIGHT, WIDTH, number_of, numbered, picture, write
 from mien.errors import MienError
 from mien.recognition.draw import COLOURS
 from mien.recognition.film import writer
-from mien.recognition.film.reader import about, frames
+from mien.recognition.film.reader import film_info, frames
 from mien.recognition.film.writer import check_film, write_annotated
 from mien.recognition.results import Face, Recognition
 
@@ -30,12 +30,12 @@ from mien.recognition.results import Face, Recognition
 def copied(source: Path, path: Path, every: int = 1, stop: int | None = None, audio: bool = True) -> list[str]:
     """Writes a copy of a film as `mien predict --video-out` does; what was told."""
     messages: list[str] = []
-    film_info = about(source)
+    info = film_info(source)
     with write_annotated(
         path,
-        film_info.rate / every,
-        time_base=film_info.time_base,
-        end_s=film_info.duration_s,
+        info.rate / every,
+        time_base=info.time_base,
+        end_s=info.duration_s,
         sound=source if audio else None,
         say=messages.append,
     ) as add:
@@ -268,7 +268,7 @@ def test_a_rate_that_varies_stays(name: str, tmp_path: Path) -> None:
 def test_it_is_as_long_as_the_original(every: int, tmp_path: Path) -> None:
     source = numbered(tmp_path / "film.mp4", 50, "libx264", rate=Fraction(30000, 1001))
     copied(source, tmp_path / "out.mp4", every)
-    assert about(tmp_path / "out.mp4").duration_s == pytest.approx(50 * 1001 / 30000, abs=1e-3)
+    assert film_info(tmp_path / "out.mp4").duration_s == pytest.approx(50 * 1001 / 30000, abs=1e-3)
     assert [row.time_s for row in frames(tmp_path / "out.mp4")] == [
         pytest.approx(row.time_s, abs=1e-6) for row in frames(source, every)
     ]
@@ -341,8 +341,8 @@ class TestAnnotated:
             assert not path.exists()
         rows = list(frames(path))
         assert [number_of(row.pixels) for row in rows if row.pixels is not None] == list(range(30))
-        film_info = about(path)
-        assert (film_info.width, film_info.height, len(rows)) == (WIDTH, HEIGHT, 30)
+        info = film_info(path)
+        assert (info.width, info.height, len(rows)) == (WIDTH, HEIGHT, 30)
         assert [row.time_s for row in rows] == pytest.approx([index / rate for index in range(30)], rel=1e-3)
         pixels = rows[0].pixels
         assert pixels is not None
@@ -405,8 +405,8 @@ class TestAnnotated:
                 add(record)
             for record in records(2):
                 add(record)
-        film_info = about(tmp_path / "out.mp4")
-        assert (film_info.width, film_info.height, film_info.frames) == (94, 62, 4)
+        info = film_info(tmp_path / "out.mp4")
+        assert (info.width, info.height, info.frames) == (94, 62, 4)
 
     def test_what_cannot_be_written_is_told(self, tmp_path: Path) -> None:
         with pytest.raises(MienError, match=r"out\.webm: cannot be written as a film, expected a name that ends in"):

@@ -88,7 +88,7 @@ def test_recognition_has_no_ring_even_with_imports_for_types_alone() -> None:
         for module, path in MODULES.items()
         if module.split(".")[0] == "recognition"
     }  # fmt: skip
-    assert "recognition.film.pixels" in dependencies["recognition.film.tracking"]  # which only types need
+    assert "recognition.film.pixels" in dependencies["recognition.film.cuts"]  # which only types need
     try:
         TopologicalSorter(dependencies).prepare()
     except CycleError as error:

@@ -195,7 +195,7 @@ def test_in_a_folder_all_that_can_be_read_is_read_and_the_rest_is_counted(
     music = write(folder / "mixed" / "p.mka", [], "", form="matroska", sound="aac", sound_s=0.3)
     assert kind_of_bytes(music.read_bytes()[:4096]) is Kind.FILM
     skipped_kinds: Counter[Kind] = Counter()
-    input_names = names(expand(["mixed"], neither=skipped_kinds))
+    input_names = names(expand(["mixed"], skipped=skipped_kinds))
     assert input_names == ["mixed/a", "film mixed/b.dat", "film mixed/c.MTS", "film mixed/d.mp4", "mixed/e.jpg"]
     assert skipped_kinds == {
         Kind.TEXT: 4, Kind.SOUND: 2, Kind.ARCHIVE: 1, Kind.DOCUMENT: 1, Kind.EMPTY: 1, Kind.OTHER: 1, Kind.UNKNOWN: 1,

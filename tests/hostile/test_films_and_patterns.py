@@ -24,11 +24,9 @@ from mien.errors import MienError
 from mien.recognition import paths
 from mien.recognition.batch import FilmSettings, read_inputs
 from mien.recognition.detectors import Network, installed
-from mien.recognition.film import decoder, reader
-from mien.recognition.film import decoder as missing
+from mien.recognition.film import cuts, decoder, reader, truncation
 from mien.recognition.film import reader as frames
 from mien.recognition.film import records as film
-from mien.recognition.film import tracking as film_cuts
 from mien.recognition.paths import Film, Nothing, expand
 
 
@@ -56,7 +54,7 @@ class TestFilesThatAreNone:
 
     @pytest.mark.parametrize("name", ["clip.mp4", "zero.avi", "random.mkv", "s.mov"])
     def test_by_name(self, name: str, special_files: Path) -> None:
-        for read in (frames.about, lambda path: next(frames.frames(path))):
+        for read in (frames.film_info, lambda path: next(frames.frames(path))):
             with pytest.raises(MienError, match="is no regular file"):
                 read(special_files / name)
 
@@ -83,7 +81,7 @@ class TestLargeFrames:
         path = films.numbered(tmp_path / f"film{suffix}", 3)
         for module in (decoder, reader):
             monkeypatch.setattr(module, "MOST_PIXELS", films.WIDTH * films.HEIGHT - 1)
-        for read in (frames.about, lambda path: next(frames.frames(path))):
+        for read in (frames.film_info, lambda path: next(frames.frames(path))):
             with pytest.raises(MienError, match=r"has frames of 96x64 pixels, expected at most .* make it smaller"):
                 read(path)
 
@@ -117,7 +115,7 @@ class TestLargeFrames:
         path = films.write(tmp_path / "film.mkv", [films.picture(0)] * 2, "mpeg4", prepare=wide)
         rows = list(frames.frames(path))
         assert all(frame.pixels is None and "384x64 pixels" in str(frame.reason) for frame in rows) and len(rows) == 2
-        assert frames.about(path).width  # it has no frame that could be shown, and says so without one
+        assert frames.film_info(path).width  # it has no frame that could be shown, and says so without one
 
     def test_a_batch_ends_where_it_is_full(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(film, "_MOST_BYTES", 2 * films.WIDTH * films.HEIGHT * 3)
@@ -199,8 +197,8 @@ class TestOneFilmEndsNothing:
             return original(*arguments)
 
         if place == "thumbnail":
-            original = film_cuts.thumbnail
-            monkeypatch.setattr(film_cuts, "thumbnail", lambda picture: failing(original, picture))
+            original = cuts.thumbnail
+            monkeypatch.setattr(cuts, "thumbnail", lambda picture: failing(original, picture))
         else:
             if not isinstance(error, MemoryError):
                 pytest.skip("a packet that is refused is a lost frame")
@@ -249,22 +247,22 @@ class TestOneFilmEndsNothing:
 
     @pytest.mark.parametrize("kind", ["boxes", "elements"])
     def test_millions_of_empty_parts(self, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(missing, "_MOST_PARTS", 1000)
+        monkeypatch.setattr(truncation, "_MOST_PARTS", 1000)
         path = films.numbered(tmp_path / ("film.mp4" if kind == "boxes" else "film.mkv"), 3)
         part = b"\0\0\0\x08free" if kind == "boxes" else b"\xec\x80"
         with path.open("ab") as file:
             file.write(part * 100_000)
         reads: list[int] = []
-        original = missing._number
+        original = truncation._number
 
         def counted(data: bytes, keep_marker: bool = False) -> tuple[int, int]:
             reads.append(1)
             return original(data, keep_marker)
 
-        monkeypatch.setattr(missing, "_number", counted)
+        monkeypatch.setattr(truncation, "_number", counted)
         with path.open("rb") as film_file:
-            parts = missing._mp4_parts(film_file, path.stat().st_size)
-        assert missing.lacking(path) is None
+            parts = truncation._mp4_parts(film_file, path.stat().st_size)
+        assert truncation.missing_end(path) is None
         assert len(parts) <= 1000 and len(reads) <= 2000
         assert len(list(frames.frames(path))) == 3
 
@@ -280,7 +278,7 @@ def test_six_threads_open_films(tmp_path: Path) -> None:
         try:
             for number in range(12):
                 film_index = (thread_number + number) % 3
-                assert frames.about(paths_[film_index]).frames == 5 + film_index
+                assert frames.film_info(paths_[film_index]).frames == 5 + film_index
                 numbers = [films.number_of(f.pixels) for f in frames.frames(paths_[film_index]) if f.pixels is not None]
                 assert numbers == list(range(5 + film_index))
         except BaseException as error:

@@ -71,8 +71,8 @@ def run(arguments: list[str]) -> int:
 
     from mien.recognition.paths import Nothing, expand, skipped_line
 
-    neither: Counter[Kind] = Counter()
-    sources = expand(options.photos, options.out, neither, options.timeout)
+    skipped: Counter[Kind] = Counter()
+    sources = expand(options.photos, options.out, skipped, options.timeout)
     is_single = len(options.photos) == len(sources) == 1
     is_single &= isinstance(sources[0], Nothing) or not os.path.isdir(options.photos[0])
     if is_single and (options.out is None or not options.out.is_dir()):
@@ -85,8 +85,8 @@ def run(arguments: list[str]) -> int:
         failed, faces = (_one if is_single else _several)(sources, options.out, explain)
     for line in doubts(len(faces), sum(bool(face.uncertain) for face in faces), *promise):
         remark(line)
-    if neither:
-        remark(skipped_line(neither))
+    if skipped:
+        remark(skipped_line(skipped))
     return SOME_FAILED if failed else 0
 
 

@@ -82,8 +82,8 @@ def run(arguments: list[str]) -> int:
 
     from mien.recognition.paths import Film, expand, skipped_line
 
-    neither: Counter[Kind] = Counter()
-    inputs = expand(options.paths, options.annotate, neither, options.timeout)
+    skipped: Counter[Kind] = Counter()
+    inputs = expand(options.paths, options.annotate, skipped, options.timeout)
     inputs += [Film(options.camera)] if options.camera is not None else []
     _check_outputs(inputs, options)
     former = None
@@ -104,10 +104,10 @@ def run(arguments: list[str]) -> int:
         remark(line)
     for line in tally.failures(options, in_lines):
         complain(line)
-    skipped = [skipped_line(neither)] if neither else []
+    skipped_lines = [skipped_line(skipped)] if skipped else []
     copied = [] if options.annotate is None else inputs
     names = {Path(source if isinstance(source, Path) else source.name).name for source in copied} | {"stdin"}
-    for line in [*tally.remarks(options, in_lines), *outputs.doubled(names), *skipped]:
+    for line in [*tally.remarks(options, in_lines), *outputs.doubled(names), *skipped_lines]:
         remark(line)
     return SOME_FAILED if tally.failed or tally.not_copied else 0
 
@@ -294,7 +294,7 @@ def _count_records(source: Input, options: argparse.Namespace) -> int:
     from mien.recognition.film import reader as frames
 
     try:
-        return max(1, -(-(frames.about(source.source).frames or 1) // options.every))
+        return max(1, -(-(frames.film_info(source.source).frames or 1) // options.every))
     except MienError:
         return 1
 

@@ -88,18 +88,18 @@ def read_inputs(
     """
     for kind, group in itertools.groupby(inputs, type):
         if issubclass(kind, Path):
-            yield from _of_pictures(recognizer, group, copies, not_copied)
+            yield from _read_pictures(recognizer, group, copies, not_copied)
             continue
         for source in group:
             if isinstance(source, Nothing):
                 yield Recognition(source.name, "error", source.reason)
             elif isinstance(source, Piped):
-                yield _of_piped(recognizer, source, copies, not_copied)
+                yield _read_piped(recognizer, source, copies, not_copied)
             elif isinstance(source, Film):
-                yield from _of_film(recognizer, source, films, copies, not_copied)
+                yield from _read_film(recognizer, source, films, copies, not_copied)
 
 
-def _of_pictures(
+def _read_pictures(
     recognizer: Recognizer, paths: Iterator[Input], copies: Copies | None, not_copied: Notice | None
 ) -> Iterator[Recognition]:
     """Yields the records of pictures, and writes their copies on the way."""
@@ -108,7 +108,7 @@ def _of_pictures(
         yield replace(record, pixels=None)
 
 
-def _of_piped(recognizer: Recognizer, source: Piped, copies: Copies | None, not_copied: Notice | None) -> Recognition:
+def _read_piped(recognizer: Recognizer, source: Piped, copies: Copies | None, not_copied: Notice | None) -> Recognition:
     """Returns the record of a picture from standard input, and writes its copy."""
     (record,) = recognizer.stream([source.data], keep_pixels=copies is not None)
     _copy(replace(record, input="stdin"), copies, not_copied)
@@ -180,12 +180,12 @@ class _FilmCopy:
             self._not_copied(str(failure))
 
 
-def _of_film(
+def _read_film(
     recognizer: Recognizer, film: Film, settings: FilmSettings, copies: Copies | None, not_copied: Notice | None
 ) -> Iterator[Recognition]:
     """Yields the records of a film or a camera, and writes its copies and its timeline on the way."""
     # Imported here, so that reading pictures does not wait for FFmpeg.
-    from mien.recognition.film.reader import about as about_film
+    from mien.recognition.film.reader import film_info
     from mien.recognition.film.records import recognize_film
     from mien.recognition.film.writer import ENDINGS, write_copy
 
@@ -193,7 +193,7 @@ def _of_film(
     if copies is not None:
         places.append(copies.place(Path(film.name).name, ENDINGS, ".mp4"))
     try:
-        about = about_film(film.source) if places else None
+        info = film_info(film.source) if places else None
     except MienError as error:
         yield Recognition(film.name, "error", str(error))
         return
@@ -206,21 +206,21 @@ def _of_film(
         if settings.timeline is not None:
             timeline = timeline_file(settings.timeline, Path(film.name).name, settings.smoothing)
             writers.append(stack.enter_context(_FilmCopy(timeline, not_copied, may_move=False)))
-        if about is not None:
+        if info is not None:
             for place in places:
                 may_move = place != settings.video_out
                 copy = write_copy(
-                    place, film.source, about,
+                    place, film.source, info,
                     every=settings.every, audio=settings.audio, say=settings.say, spare_all=may_move,
                 )  # fmt: skip
                 writers.append(stack.enter_context(_FilmCopy(copy, not_copied, may_move=may_move)))
-        for record in _to_the_end(records, film):
+        for record in _with_reason_at_end(records, film):
             for write in writers:
                 write(record)
             yield replace(record, pixels=None)
 
 
-def _to_the_end(records: Iterator[Recognition], film: Film) -> Iterator[Recognition]:
+def _with_reason_at_end(records: Iterator[Recognition], film: Film) -> Iterator[Recognition]:
     """Yields the records of a film; if reading fails, the last one gives the reason."""
     try:
         yield from records

@@ -247,7 +247,7 @@ class Tile:
         """Returns the resized part, uint8 [height, width] or [height, width, 3]."""
         return resized(picture[self.top : self.bottom, self.left : self.right], self.width, self.height)
 
-    def whole(self, rows: np.ndarray, height: int, width: int) -> np.ndarray:
+    def uncut(self, rows: np.ndarray, height: int, width: int) -> np.ndarray:
         """Drops the boxes of faces that an inner edge of the tile cuts off.
 
         A neighbouring tile or a coarser scale shows such a face whole; here its box would be too small.

@@ -155,7 +155,7 @@ class YuNet:
     def _first_look(self, picture: np.ndarray, tile: Tile) -> np.ndarray:
         """Returns the candidates in one tile, float64 [N, 6], in pixels of the picture."""
         (rows,) = self._network.read([tile.pixels(picture)], min(GLIMPSE, DOUBTFUL))
-        rows = suppressed(tile.whole(rows, *picture.shape[:2]))
+        rows = suppressed(tile.uncut(rows, *picture.shape[:2]))
         # A coarser tile shows a face with few pixels that a finer one shows with many.
         tiny = (rows[:, 2:4].max(axis=1, initial=0) < TINY) & tile.finest
         clear = tile.placed(rows[~tiny & (rows[:, 4] >= DOUBTFUL)])
@@ -188,7 +188,7 @@ def closer(network: Network, picture: np.ndarray, row: np.ndarray) -> np.ndarray
     """
     tile, view = _view(picture, row, CLOSER, grey=False)
     (rows,) = network.read([view], DOUBTFUL)
-    nearest = _middle(rows, CLOSER)
+    nearest = _face_in_middle(rows, CLOSER)
     return tile.placed(nearest[None]) if nearest[4] else np.zeros((0, 6))
 
 
@@ -243,13 +243,13 @@ def judge(network: Network, picture: np.ndarray, row: np.ndarray, least: float) 
         float64 [1, 6]: the box of the second look and the mean score of both looks; [0, 6] if it is not a face.
     """
     tile, view = _view(picture, row, UPRIGHT)
-    upright, mirrored = (_middle(rows, UPRIGHT) for rows in network.read([view, view[:, ::-1]], _LEAST))
+    upright, mirrored = (_face_in_middle(rows, UPRIGHT) for rows in network.read([view, view[:, ::-1]], _LEAST))
     second, likeness = (upright[4] + mirrored[4]) / 2, (upright[5] + mirrored[5]) / 2
     # The upside-down view costs time: it is used only if it can change the decision.
     turned, side = 0.0, float(row[2:4].max())
     if evidence(row[4], second, likeness, 1.0, side) < least <= evidence(row[4], second, likeness, 0.0, side):
         _, view = _view(picture, row, TURNED)
-        turned = max(_middle(rows, TURNED)[4] for rows in network.read([view[::-1], view[::-1, ::-1]], _LEAST))
+        turned = max(_face_in_middle(rows, TURNED)[4] for rows in network.read([view[::-1], view[::-1, ::-1]], _LEAST))
     if not upright[4] or evidence(row[4], second, likeness, turned, side) < least:
         return np.zeros((0, 6))
     confirmed = tile.placed(upright[None])
@@ -268,7 +268,7 @@ def _view(picture: np.ndarray, row: np.ndarray, size: tuple[int, int], *, grey: 
     side = max(2, round(max(width, height) * room / face))
     left, top = round(left + (width - side) / 2), round(top + (height - side) / 2)
     (y, y_end, rows), (x, x_end, columns) = (
-        _overlap(start, side, length, room) for start, length in ((top, picture.shape[0]), (left, picture.shape[1]))
+        _filled_part(start, side, length, room) for start, length in ((top, picture.shape[0]), (left, picture.shape[1]))
     )
     part = resized(picture[rows, columns], x_end - x, y_end - y)
     part = np.asarray(Image.fromarray(part).convert("L")) if grey else part
@@ -277,7 +277,7 @@ def _view(picture: np.ndarray, row: np.ndarray, size: tuple[int, int], *, grey: 
     return Tile(left, top, left + side, top + side, room, room), pixels
 
 
-def _overlap(start: int, side: int, length: int, room: int) -> tuple[int, int, slice]:
+def _filled_part(start: int, side: int, length: int, room: int) -> tuple[int, int, slice]:
     """Along one axis: start and end of the part of the view that the picture fills, and the pixels that fill it."""
     low = min(max(start, 0), length - 1)
     high = max(min(start + side, length), low + 1)
@@ -285,7 +285,7 @@ def _overlap(start: int, side: int, length: int, room: int) -> tuple[int, int, s
     return first, max(first + 1, min(round((high - start) * room / side), room)), slice(low, high)
 
 
-def _middle(rows: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def _face_in_middle(rows: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Returns the surest box in the middle of a view that has about the expected size; zeros if there is none."""
     face, room = size
     near = np.abs(rows[:, :2] + rows[:, 2:4] / 2 - room / 2).max(axis=1, initial=0) < 0.35 * face

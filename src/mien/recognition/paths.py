@@ -121,7 +121,7 @@ def _prepare_probing(say: Say) -> tuple[None, Work]:
 def expand(
     words: Sequence[str],
     leave_out: Path | None = None,
-    neither: Counter[Kind] | None = None,
+    skipped: Counter[Kind] | None = None,
     timeout: float | None = None,
 ) -> list[Input]:
     """Returns the files that arguments name: a file itself, the contents of a folder, the matches of a pattern.
@@ -135,26 +135,26 @@ def expand(
     Args:
         words: files, folders and patterns.
         leave_out: a folder to skip, since results are written there, unless an argument names it.
-        neither: counter to which the skipped files of folders are added, by kind.
+        skipped: counter to which the skipped files of folders are added, by kind.
         timeout: limit in seconds for asking FFmpeg what a file is, which a second process then does; None for no limit.
     """
-    neither = Counter() if neither is None else neither
+    skipped = Counter() if skipped is None else skipped
     with nullcontext(probed) if timeout is None else timed_probe(timeout) as probe:
-        return [source for word in words for source in _expand(word, leave_out, neither, probe)]
+        return [source for word in words for source in _expand(word, leave_out, skipped, probe)]
 
 
-def counted(neither: Counter[Kind]) -> str:
+def counted(skipped: Counter[Kind]) -> str:
     """Describes the skipped files by kind, the most frequent first: ``2 text, 1 sound``."""
-    return ", ".join(f"{count:,} {kind.value}" for kind, count in neither.most_common())
+    return ", ".join(f"{count:,} {kind.value}" for kind, count in skipped.most_common())
 
 
-def skipped_line(neither: Counter[Kind]) -> str:
+def skipped_line(skipped: Counter[Kind]) -> str:
     """Says how many files of folders were skipped, and of which kinds."""
-    files = "1 file that holds" if neither.total() == 1 else f"{neither.total():,} files that hold"
-    return f"skipped {files} neither a picture nor a film: {counted(neither)}"
+    files = "1 file that holds" if skipped.total() == 1 else f"{skipped.total():,} files that hold"
+    return f"skipped {files} neither a picture nor a film: {counted(skipped)}"
 
 
-def _expand(word: str, leave_out: Path | None, neither: Counter[Kind], probe: Probe) -> list[Input]:
+def _expand(word: str, leave_out: Path | None, skipped: Counter[Kind], probe: Probe) -> list[Input]:
     if not word:
         return [Nothing(word, "an empty word names no file; check the command line")]
     path = Path(word)
@@ -174,7 +174,7 @@ def _expand(word: str, leave_out: Path | None, neither: Counter[Kind], probe: Pr
     if re.fullmatch("/dev/video[0-9]{1,2}", word):
         return [Film(int(word.removeprefix("/dev/video")))]
     if os.path.isdir(path):
-        return _in_folder(path, leave_out, neither, probe)
+        return _in_folder(path, leave_out, skipped, probe)
     if os.path.lexists(path) or not glob.has_magic(word):
         return [_file(path, probe)]
     inputs: list[Input] = []
@@ -186,7 +186,7 @@ def _expand(word: str, leave_out: Path | None, neither: Counter[Kind], probe: Pr
         if not os.path.isdir(match):
             inputs.append(_file(Path(match), probe))
         elif "**" not in word:  # ** also matches the files in the folder
-            inputs += _in_folder(Path(match), leave_out, neither, probe)
+            inputs += _in_folder(Path(match), leave_out, skipped, probe)
     inputs += unlisted
     return inputs or [Nothing(word, f"{word}: no file has such a name; check the pattern")]
 
@@ -263,10 +263,10 @@ def _within(path: str, folder: Path) -> bool:
     return Path(os.path.realpath(path or ".")).is_relative_to(os.path.realpath(folder))
 
 
-def _in_folder(folder: Path, leave_out: Path | None, neither: Counter[Kind], probe: Probe) -> list[Input]:
+def _in_folder(folder: Path, leave_out: Path | None, skipped: Counter[Kind], probe: Probe) -> list[Input]:
     unlisted: list[Input] = []
     inputs: list[Input] = []
-    skipped: Counter[Kind] = Counter()
+    skipped_here: Counter[Kind] = Counter()
     for path in _files(folder, leave_out, unlisted):
         kind = _kind_in_folder(path, probe)
         if kind is Kind.PICTURE:
@@ -274,12 +274,14 @@ def _in_folder(folder: Path, leave_out: Path | None, neither: Counter[Kind], pro
         elif kind is Kind.FILM:
             inputs.append(Film(path))
         else:
-            skipped[kind] += 1
-    neither.update(skipped)
+            skipped_here[kind] += 1
+    skipped.update(skipped_here)
     inputs += unlisted
     if inputs:
         return inputs
-    contents = f"; its {skipped.total():,} files hold something else ({counted(skipped)})" if skipped else ""
+    contents = ""
+    if skipped_here:
+        contents = f"; its {skipped_here.total():,} files hold something else ({counted(skipped_here)})"
     return [Nothing(str(folder), f"{folder}: holds no picture and no film{contents}; check the path")]
 
 
@@ -329,11 +331,11 @@ def _is_sound(path: Path) -> bool:
 
 def _is_film(path: Path) -> bool:
     """True if FFmpeg decodes a picture from a file whose first bytes are of no known kind."""
-    from mien.recognition.film.decoder import opened, shown
+    from mien.recognition.film.decoder import decoded_frames, opened
 
     try:
         with opened(path) as (container, stream):
-            first = next(shown(container, stream), None)
+            first = next(decoded_frames(container, stream), None)
             return first is not None and first.picture is not None
     except MienError:
         return False

@@ -6,8 +6,6 @@ names. So it gets only the bytes of one local file, without a name, and a list o
 
 from __future__ import annotations
 
-import os
-import struct
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +21,8 @@ from av.video.stream import VideoStream
 
 from mien.data.sources import open_file
 from mien.errors import NO_MEMORY, MienError, first_line
-from mien.recognition.film.pixels import Shown, deinterlaced
+from mien.recognition.film.pixels import DecodedFrame, deinterlaced
+from mien.recognition.film.truncation import has_index
 from mien.recognition.pictures import MOST_PIXELS
 
 # FFmpeg would print remarks on damage to stderr, which the records report already. Silence is PyAV's default, but
@@ -45,6 +44,8 @@ _BUFFER = 1 << 18
 # Limit for the decoders: packets of many codecs carry their own frame size, whatever the header says, and a huge one
 # must fail before its memory is allocated. An eighth more, since decoders round sizes up to multiples of 64.
 _LIMITS = {"max_pixels": str(MOST_PIXELS * 9 // 8)}
+# Streams that are one picture, as the cover of music.
+_COVER = int(av.stream.Disposition.attached_pic) | int(av.stream.Disposition.timed_thumbnails)
 # The clock of these containers starts anywhere: they are cut out of a broadcast or a disc.
 _RUNNING_CLOCKS = ("mpegts", "mpeg")
 # These may begin in the middle of a film, with pictures that refer to missing ones.
@@ -150,9 +151,6 @@ def _pictures(container: InputContainer) -> VideoStream | None:
     return best if best in streams else next(iter(streams), None)
 
 
-_COVER = int(av.stream.Disposition.attached_pic) | int(av.stream.Disposition.timed_thumbnails)
-
-
 def rate_of(stream: VideoStream) -> float:
     """Returns the mean number of frames a second, in (0, 1000]; ``USUAL_RATE`` if the film has no rate."""
     for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate):
@@ -178,21 +176,23 @@ def restarts(jump_s: float, is_round: bool) -> bool:
     return jump_s <= -_RESTART_S or (is_round and jump_s > _ROUND_S / 2)
 
 
-def shown(container: InputContainer, stream: VideoStream) -> Iterator[Shown]:
+def decoded_frames(container: InputContainer, stream: VideoStream) -> Iterator[DecodedFrame]:
     """Yields the frames of a film in the order in which they are shown, each later than the one before.
 
     A frame with a damaged packet has no picture. Three kinds of packets give no frame: empty ones, those that an edit
     list removes, and those before the first key frame of a recording that begins in the middle.
     """
     clock = Clock(container, stream)
-    yield from deinterlaced(Shown(clock.at(time), picture) for time, picture in _decoded(container, stream))
+    yield from deinterlaced(
+        DecodedFrame(clock.at(time), picture) for time, picture in _timed_pictures(container, stream)
+    )
 
 
-def _decoded(container: InputContainer, stream: VideoStream) -> Iterator[tuple[float | None, VideoFrame | None]]:
+def _timed_pictures(container: InputContainer, stream: VideoStream) -> Iterator[tuple[float | None, VideoFrame | None]]:
     """Yields the container's time and the picture of each frame; None for an unknown time or a lost picture."""
     # AVI stores no times; FFmpeg derives them from the order of the packets, which is wrong for reordered pictures.
     if container.format.name == "avi" and stream.codec_context.has_b_frames:
-        yield from _decoded_in_order(container, stream)
+        yield from _timed_by_packets(container, stream)
         return
     losses = _Losses(whole=container.format.name not in _PIECES)
     guess = _TimeGuess()
@@ -209,10 +209,10 @@ def _decoded(container: InputContainer, stream: VideoStream) -> Iterator[tuple[f
     yield from ((float(lost * base), None) for lost in losses.before(None))
 
 
-def _decoded_in_order(
+def _timed_by_packets(
     container: InputContainer, stream: VideoStream
 ) -> Iterator[tuple[float | None, VideoFrame | None]]:
-    """Does the same as ``_decoded``, but gives the n-th picture the time of the n-th packet."""
+    """Does the same as ``_timed_pictures``, but gives the n-th picture the time of the n-th packet."""
     base = stream.time_base or Fraction(1, 1000)
     times: deque[float | None] = deque()
     for packet in _packets(container, stream):
@@ -394,126 +394,3 @@ class PacketClock:
         """Passes the earliest times on; none if the count is negative."""
         for _ in range(count):
             self._clock.at(float(heappop(self._waiting)))
-
-
-_SEGMENT, _CLUSTER = 0x18538067, 0x1F43B675
-# Matroska's header, segment, the parts of a segment, and those of a cluster (RFC 9559, 5).
-_MATROSKA_PARTS = (
-    0x1A45DFA3, _SEGMENT, 0x114D9B74, 0x1549A966, 0x1654AE6B, _CLUSTER, 0x1C53BB6B, 0x1941A469, 0x1043A770, 0x1254C367,
-    0xEC, 0xBF, 0xE7, 0xA7, 0xAB, 0xA3, 0xA0, 0x5854, 0xAF,
-)  # fmt: skip
-_MP4_PARTS = (b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"wide", b"free", b"skip", b"pnot", b"sidx", b"uuid")
-_EBML, _RIFF, _OGG, _ASF = b"\x1a\x45\xdf\xa3", b"RIFF", b"OggS", b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"
-_ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
-_LARGEST_PAGE = 65_307
-# What a recorder that writes an AVI file to a pipe leaves as its length.
-_UNKNOWN = 0xFFFF_FFFF
-# Films have some dozens of parts, fragmented recordings one or two a second; more is an attack on readers.
-_MOST_PARTS = 200_000
-
-
-def lacking(path: Path) -> str | None:
-    """Describes what is missing at the end of a truncated film; None if nothing is, or if the container cannot show it.
-
-    AVI, MP4, MOV, MKV, WebM and ASF store the length of their parts, and Ogg marks its last page. Raw streams and
-    those of broadcasts and discs (MPEG-TS, MPEG-PS) store neither.
-    """
-    with open_file(path) as stream:
-        head = stream.read(16)
-        size = os.fstat(stream.fileno()).st_size
-        if head[:4] == _OGG:
-            return None if _ends_properly(stream, size) else "its last part is"
-        if head[:4] == _RIFF:
-            length = struct.unpack("<I", head[4:8])[0]
-            end = 0 if length == _UNKNOWN else 8 + length
-        elif head[4:8] in _MP4_PARTS:
-            # What other programs and cameras append to a film is no part of it: only known names count.
-            end = max((end for name, end in _mp4_parts(stream, size) if name in _MP4_PARTS), default=0)
-        elif head[:4] == _EBML:
-            end = _ebml_end(stream, size)
-        elif head[:8] == _ASF:
-            end = _asf_end(stream)
-        else:
-            return None
-    return f"{end - size:,} bytes are" if end > size else None
-
-
-def has_index(path: Path) -> bool:
-    """Returns False for an unfinished MP4 or MOV file, which lacks its index (``moov``); True for any other file."""
-    with open_file(path) as stream:
-        size = os.fstat(stream.fileno()).st_size
-        parts = _mp4_parts(stream, size)
-    return not parts or parts[0][0] not in _MP4_PARTS or any(name == b"moov" for name, _ in parts)
-
-
-def _mp4_parts(stream: IO[bytes], size: int) -> list[tuple[bytes, int]]:
-    """Returns name and end of each top-level box (ISO/IEC 14496-12, 4.2), up to one of unknown length."""
-    parts: list[tuple[bytes, int]] = []
-    start = 0
-    while start + 8 <= size and len(parts) < _MOST_PARTS:
-        stream.seek(start)
-        head = stream.read(16)
-        length = struct.unpack(">I", head[:4])[0]
-        if length == 1 and len(head) == 16:
-            length = struct.unpack(">Q", head[8:])[0]
-        if length == 0:  # up to the end of the file
-            length = size - start
-        if length < 8:
-            break
-        start += length
-        parts.append((head[4:8], start))
-    return parts
-
-
-def _ebml_end(stream: IO[bytes], size: int) -> int:
-    """Returns the end of Matroska's segment, or of its last part of known length (RFC 8794, 6.2; RFC 9559)."""
-    start = end = 0
-    for _ in range(_MOST_PARTS):
-        if start >= size:
-            break
-        stream.seek(start)
-        data = stream.read(12)
-        name, used = _number(data, keep_marker=True)
-        length, more = _number(data[used:])
-        if not more or name not in _MATROSKA_PARTS:
-            break
-        start += used + more
-        if length == (1 << 7 * more) - 1:  # unknown length, as in live recordings: look inside
-            if name not in (_SEGMENT, _CLUSTER):
-                break
-            continue
-        end = max(end, start + length)
-        start += length  # a part of known length need not be searched
-    return end
-
-
-def _number(data: bytes, keep_marker: bool = False) -> tuple[int, int]:
-    """Decodes an EBML number; returns it and its length in bytes by its leading zero bits (0 if invalid)."""
-    used = 9 - data[0].bit_length() if data and data[0] else 0
-    if not used or len(data) < used:
-        return 0, 0
-    value = int.from_bytes(data[:used], "big")
-    return (value if keep_marker else value & ((1 << 7 * used) - 1)), used
-
-
-def _asf_end(stream: IO[bytes]) -> int:
-    """Returns the file size by the file properties (ASF specification, 3.2); 0 for a broadcast, which has none."""
-    stream.seek(0)
-    data = stream.read(4096)
-    place = data.find(_ASF_PROPERTIES)
-    if place < 0 or len(data) < place + 92 or data[place + 88] & 1:
-        return 0
-    return int(struct.unpack("<Q", data[place + 40 : place + 48])[0])
-
-
-def _ends_properly(stream: IO[bytes], size: int) -> bool:
-    """True if an Ogg file ends with a whole page that is marked as the last (RFC 3533, 6)."""
-    start = max(0, size - _LARGEST_PAGE)
-    stream.seek(start)
-    data = stream.read()
-    place = data.rfind(_OGG)
-    if place < 0 or len(data) < place + 27:
-        return False
-    table = data[place + 27 : place + 27 + data[place + 26]]
-    whole = len(table) == data[place + 26] and place + 27 + len(table) + sum(table) <= len(data)
-    return whole and bool(data[place + 5] & 4)

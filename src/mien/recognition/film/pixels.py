@@ -35,7 +35,7 @@ _LUMINANCE_2020 = np.array([0.2627, 0.6780, 0.0593])
 _HIGH_RANGE = (int(ColorTrc.SMPTE2084), int(ColorTrc.ARIB_STD_B67))
 
 
-class Developer:
+class PixelConverter:
     """Converts the frames of one film to pixels.
 
     Args:
@@ -146,8 +146,8 @@ _SMALLEST_SIDE = 4
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A frame that a film shows, before conversion.
+class DecodedFrame:
+    """A frame of a film before its conversion to pixels.
 
     Attributes:
         time_s: time at which it is shown, in seconds on the clock of the container.
@@ -158,7 +158,7 @@ class Shown:
     picture: VideoFrame | None = field(repr=False)
 
 
-def deinterlaced(frames: Iterator[Shown]) -> Iterator[Shown]:
+def deinterlaced(frames: Iterator[DecodedFrame]) -> Iterator[DecodedFrame]:
     """Deinterlaces frames from both of their fields and their neighbours (bwdif); other frames pass unchanged.
 
     The filter starts with the first interlaced frame, so other films take no extra time.
@@ -184,7 +184,7 @@ class _FieldFilter:
 
     def __init__(self, picture: VideoFrame) -> None:
         self._kind = _kind(picture)
-        self._waiting: deque[Shown] = deque()
+        self._waiting: deque[DecodedFrame] = deque()
         self._count = 0
         self._graph = av.filter.Graph()
         source = self._graph.add_buffer(
@@ -198,7 +198,7 @@ class _FieldFilter:
         """True if a picture has the size and the pixel format of the first one."""
         return _kind(picture) == self._kind
 
-    def push(self, frame: Shown) -> Iterator[Shown]:
+    def push(self, frame: DecodedFrame) -> Iterator[DecodedFrame]:
         """Adds the next frame; yields the finished ones."""
         self._waiting.append(frame)
         if frame.picture is not None:
@@ -207,13 +207,13 @@ class _FieldFilter:
             self._graph.vpush(frame.picture)
         yield from self._done()
 
-    def rest(self) -> Iterator[Shown]:
+    def rest(self) -> Iterator[DecodedFrame]:
         """Yields the remaining frames at the end of the input."""
         self._graph.vpush(None)
         yield from self._done()
         yield from self._waiting
 
-    def _done(self) -> Iterator[Shown]:
+    def _done(self) -> Iterator[DecodedFrame]:
         """Yields the frames that the filter has finished, with the lost frames between them."""
         while True:
             try:

@@ -19,9 +19,10 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from mien.errors import MienError
-from mien.recognition.film.decoder import lacking, opened, origin_of, rate_of, shown
-from mien.recognition.film.pixels import Developer, Shown
-from mien.recognition.film.tracking import marked
+from mien.recognition.film.cuts import with_cuts
+from mien.recognition.film.decoder import decoded_frames, opened, origin_of, rate_of
+from mien.recognition.film.pixels import DecodedFrame, PixelConverter
+from mien.recognition.film.truncation import missing_end
 from mien.recognition.pictures import MOST_PIXELS
 
 _Item = TypeVar("_Item")
@@ -55,7 +56,7 @@ class Frame:
 
 
 @dataclass(frozen=True)
-class About:
+class FilmInfo:
     """Properties of a film or a camera.
 
     Attributes:
@@ -75,21 +76,21 @@ class About:
     duration_s: float | None = None
 
 
-def about(source: str | Path | int) -> About:
+def film_info(source: str | Path | int) -> FilmInfo:
     """Returns the properties of a film, or of a camera by its number.
 
     Raises:
         MienError: as ``frames``.
     """
-    return _about_camera(source) if isinstance(source, int) else _about_film(Path(source))
+    return _info_of_camera(source) if isinstance(source, int) else _info_of_film(Path(source))
 
 
 def frames(source: str | Path | int, every: int = 1, decoded: Callable[[], None] | None = None) -> Iterator[Frame]:
     """Yields the frames of a film in the order in which they are shown, or those of a camera, with memory for a few.
 
     A frame with a damaged packet is yielded with the reason, so that later frames keep their numbers. A truncated film
-    ends with a frame that says so, if its container shows that (``mien.recognition.film.decoder.lacking``); a camera
-    ends with a frame that says that it has stopped.
+    ends with a frame that says so, if its container shows that (``mien.recognition.film.truncation``); a camera ends
+    with a frame that says that it has stopped.
 
     Args:
         source: a film file that FFmpeg reads, or the number of a camera.
@@ -108,7 +109,7 @@ def frames(source: str | Path | int, every: int = 1, decoded: Callable[[], None]
     return _film_frames(Path(source), every, decoded)
 
 
-def _about_film(path: Path) -> About:
+def _info_of_film(path: Path) -> FilmInfo:
     with opened(path) as (container, stream):
         rate = rate_of(stream)
         base = stream.time_base or Fraction(1, 90_000)
@@ -117,13 +118,13 @@ def _about_film(path: Path) -> About:
         by_duration = None if end is None else round((end - start) * rate)
         count = min((number for number in (stream.frames, by_duration) if number), default=None)
         width, height = stream.codec_context.width, stream.codec_context.height
-        developer = Developer(stream.sample_aspect_ratio)
-        for frame in shown(container, stream):
-            pixels = None if frame.picture is None else _developed(developer, 0, frame, False).pixels
+        converter = PixelConverter(stream.sample_aspect_ratio)
+        for frame in decoded_frames(container, stream):
+            pixels = None if frame.picture is None else _converted(converter, 0, frame, False).pixels
             if pixels is not None:
                 height, width = pixels.shape[:2]
                 break
-        return About(rate, count, width, height, base, end)
+        return FilmInfo(rate, count, width, height, base, end)
 
 
 def _end(container: InputContainer, stream: VideoStream) -> float | None:
@@ -138,17 +139,17 @@ def _end(container: InputContainer, stream: VideoStream) -> float | None:
 
 def _film_frames(path: Path, every: int, decoded: Callable[[], None] | None) -> Iterator[Frame]:
     with opened(path) as (container, stream):
-        developer = Developer(stream.sample_aspect_ratio)
+        converter = PixelConverter(stream.sample_aspect_ratio)
         index, time_s, cut = 0, 0.0, False
-        # Announced as they are decoded: `marked` holds each frame back until it has seen the next ones.
-        for frame, begins in marked(_announced(shown(container, stream), decoded)):
+        # Announced as they are decoded: `with_cuts` holds each frame back until it has seen the next ones.
+        for frame, begins in with_cuts(_announced(decoded_frames(container, stream), decoded)):
             cut = cut or begins
             time_s = frame.time_s
             if index % every == 0:
-                yield _developed(developer, index, frame, cut, LOST if stream.codec_context.width else LOST_OR_LARGE)
+                yield _converted(converter, index, frame, cut, LOST if stream.codec_context.width else LOST_OR_LARGE)
                 cut = False
             index += 1
-        missing = lacking(path)
+        missing = missing_end(path)
         if index == 0 and missing:
             raise MienError(f"{path}: holds no frame, as {missing} missing at the end of the file; copy it again")
         if index == 0:
@@ -158,17 +159,17 @@ def _film_frames(path: Path, every: int, decoded: Callable[[], None] | None) -> 
             yield Frame(index, time_s + 1 / rate_of(stream), None, reason)
 
 
-def _developed(developer: Developer, index: int, frame: Shown, cut: bool, lost: str = LOST) -> Frame:
+def _converted(converter: PixelConverter, index: int, frame: DecodedFrame, cut: bool, lost: str = LOST) -> Frame:
     """Converts the pixels of a frame, or gives the reason why that is impossible."""
     if frame.picture is None:
         return Frame(index, frame.time_s, None, lost, cut)
-    width, height = developer.width(frame.picture), frame.picture.height
+    width, height = converter.width(frame.picture), frame.picture.height
     if width * height > MOST_PIXELS:
         most = f"{MOST_PIXELS / 1e6:.0f} million"
         reason = f"the frame is to be shown at {width}x{height} pixels, expected at most {most}"
         return Frame(index, frame.time_s, None, reason, cut)
     try:
-        return Frame(index, frame.time_s, developer.pixels(frame.picture), None, cut)
+        return Frame(index, frame.time_s, converter.pixels(frame.picture), None, cut)
     except MemoryError:
         raise
     except (av.FFmpegError, ValueError):
@@ -181,20 +182,20 @@ _CAMERA_PAUSE_S = 0.02
 _MOST_CAMERAS = 100
 
 
-def _about_camera(number: int) -> About:
+def _info_of_camera(number: int) -> FilmInfo:
     with _opened(number) as (_, stream):
-        return About(rate_of(stream), None, stream.codec_context.width, stream.codec_context.height)
+        return FilmInfo(rate_of(stream), None, stream.codec_context.width, stream.codec_context.height)
 
 
 def _camera_frames(number: int, every: int, decoded: Callable[[], None] | None) -> Iterator[Frame]:
     with _opened(number) as (container, stream):
-        developer = Developer(stream.sample_aspect_ratio)
+        converter = PixelConverter(stream.sample_aspect_ratio)
         index, started = 0, time.monotonic()
         for picture in _announced(_pictures(container, stream), decoded):
             now = time.monotonic()
             started = now if index == 0 else started
             if index % every == 0:
-                yield _developed(developer, index, Shown(now - started, picture), False)
+                yield _converted(converter, index, DecodedFrame(now - started, picture), False)
             index += 1
         if index == 0:
             raise MienError(f"camera {number}: gives no picture; check that no other program uses it")

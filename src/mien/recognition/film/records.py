@@ -26,7 +26,7 @@ _MOST_BYTES = 64 * 2**20
 """Bytes at which a batch of frames ends, with the frame that reaches them: three frames of 4K."""
 
 
-class Reader(Protocol):
+class PictureReader(Protocol):
     """The part of ``mien.recognition.recognizer.Recognizer`` that reading films needs."""
 
     @property
@@ -38,7 +38,7 @@ class Reader(Protocol):
 
 
 def recognize_film(
-    recognizer: Reader,
+    recognizer: PictureReader,
     source: str | Path | int,
     *,
     every: int = 1,
@@ -111,7 +111,7 @@ class FilmRecognition(Tables):
 
     def __init__(
         self,
-        recognizer: Reader,
+        recognizer: PictureReader,
         source: Path | int,
         *,
         every: int = 1,
@@ -149,7 +149,7 @@ class FilmRecognition(Tables):
             MienError: a path has another ending or is the film itself, the film cannot be read, or no frame of it, or a
                 file cannot be written.
         """
-        from mien.recognition.film.reader import about
+        from mien.recognition.film.reader import film_info
         from mien.recognition.film.timeline import timeline_file
         from mien.recognition.film.writer import check_film, write_copy
 
@@ -160,7 +160,7 @@ class FilmRecognition(Tables):
             self._check_not_source(figure)
         warn = logging.getLogger("mien").warning
         with ExitStack() as stack:
-            copy = write_copy(place, self.source, about(self.source), every=self.every, audio=audio,
+            copy = write_copy(place, self.source, film_info(self.source), every=self.every, audio=audio,
                               say=lambda text: warn("%s", text))  # fmt: skip
             writers: list[Callable[[Recognition], None]] = [stack.enter_context(copy)]
             if figure is not None:
@@ -198,7 +198,7 @@ def _name_of(source: str | Path | int) -> str:
 
 
 def _records(
-    recognizer: Reader, stream: Iterator[Frame], tracker: Tracker, name: str, batch: int, keep_pixels: bool
+    recognizer: PictureReader, stream: Iterator[Frame], tracker: Tracker, name: str, batch: int, keep_pixels: bool
 ) -> Generator[Recognition, None, None]:
     """Yields the record of each frame of a stream, with tracked faces."""
     for waiting in _batches(stream, batch):

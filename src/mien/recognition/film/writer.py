@@ -23,7 +23,7 @@ from mien.files import atomic_file
 from mien.machine import cores
 from mien.recognition.draw import CopyError, annotated
 from mien.recognition.faces import Record
-from mien.recognition.film.reader import About
+from mien.recognition.film.reader import FilmInfo
 from mien.recognition.film.sound import Sound
 from mien.recognition.formats import Add, Ending
 
@@ -88,8 +88,8 @@ def write_annotated(
 ) -> Iterator[Add]:
     """A film with a box around every face, written beside its place and moved there when the block ends.
 
-        about = frames.about(source)
-        with write_annotated(Path("out.mp4"), about.rate, time_base=about.time_base, sound=source) as write:
+        info = film_info(source)
+        with write_annotated(Path("out.mp4"), info.rate, time_base=info.time_base, sound=source) as write:
             for record in recognize_film(recognizer, source, keep_pixels=True):
                 write(record)
 
@@ -156,7 +156,7 @@ def write_annotated(
 def write_copy(
     path: Path,
     source: Path | int,
-    about: About,
+    info: FilmInfo,
     *,
     every: int = 1,
     audio: bool = True,
@@ -168,7 +168,7 @@ def write_copy(
     Args:
         path: path of the copy.
         source: the film, or the number of the camera.
-        about: its properties (``mien.recognition.film.reader.about``).
+        info: its properties (``mien.recognition.film.reader.film_info``).
         every: only every ``every``-th frame will be written.
         audio: copy the sound of a film.
         say: called with a line for each deviation.
@@ -176,9 +176,9 @@ def write_copy(
     """
     return write_annotated(
         path,
-        min(max(about.rate / every, SLOWEST), FASTEST),
-        time_base=about.time_base,
-        end_s=about.duration_s,
+        min(max(info.rate / every, SLOWEST), FASTEST),
+        time_base=info.time_base,
+        end_s=info.duration_s,
         sound=source if audio and isinstance(source, Path) else None,
         say=say,
         spare_all=spare_all,
