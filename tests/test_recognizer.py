@@ -583,6 +583,22 @@ def test_a_model_that_changed_on_disk_is_not_taken_from_memory(tmp_path: Path) -
     assert old_recognizer.recognize(drawn_face()) != new_recognizer.recognize(drawn_face())
 
 
+def test_a_copy_is_made_after_a_change_of_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from mien.model.places import SHIPPED
+
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "own.onnx").write_bytes((SHIPPED / "nano/model.onnx").read_bytes())
+    (tmp_path / "faces.onnx").write_bytes(installed())
+    monkeypatch.chdir(tmp_path)
+    original = Recognizer("own.onnx", detector="yunet:faces.onnx")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/own.onnx").write_bytes(b"another file of the same name")
+    assert repr(original).startswith("Recognizer('own.onnx'")
+    for copied in (copy.deepcopy(original), pickle.loads(pickle.dumps(original))):
+        assert copied.engine.path == tmp_path / "own.onnx"  # type: ignore[attr-defined]
+        assert repr(copied.detector).startswith(f"YuNet('{tmp_path / 'faces.onnx'}'")
+
+
 def test_objects_travel_with_a_recognizer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     reader = recognizer()
     copied_reader = pickle.loads(pickle.dumps(reader))
