@@ -274,9 +274,11 @@ class Recognizer:
 
         Raises:
             WrongTypeError (a MienError and a TypeError): ``pictures`` is one picture itself, or is not iterable.
-            MienError: as ``recognize``.
+            MienError: as ``recognize``, or ``patience`` is no number of at least 0.
         """
         check_several(pictures)
+        if not (isinstance(patience, SupportsFloat) and float(patience) >= 0):
+            raise MienError(f"patience: got {patience!r}, expected seconds, 0 or more")
         color = color or self.color
         errors: list[Exception] = []
 
