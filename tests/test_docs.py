@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import shlex
@@ -276,6 +277,26 @@ def test_the_readmes_example_runs(
     exec(compile(block, README.name, "exec"), {})
     assert " happy " in capsys.readouterr().out
     assert Image.open("marked.jpg").size == (512, 512)
+
+
+def test_the_example_without_mien_answers_as_mien_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from PIL import Image
+    from skimage import data
+
+    from mien import Recognizer
+    from mien.model.places import SHIPPED
+
+    (tmp_path / "exported/first").mkdir(parents=True)
+    (tmp_path / "exported/first/model.onnx").write_bytes((SHIPPED / "nano/model.onnx").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(data.astronaut()[60:180, 170:270]).save("face.png")
+    page = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    (block,) = [text for text in blocks(page, "python") if "onnxruntime" in text]
+    exec(compile(block, "models.md", "exec"), {})
+    (face,) = Recognizer("exported/first", detector="none").recognize("face.png")
+    assert ast.literal_eval(capsys.readouterr().out) == pytest.approx(face.probabilities, abs=0.005)
 
 
 def test_the_answer_that_photos_shows_is_the_answer(

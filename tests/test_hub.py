@@ -113,20 +113,58 @@ def test_an_answer_of_the_hub_is_told_from_no_answer(
         hub_folder("somebody/model")
 
 
-def test_only_weights_and_settings_are_downloaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    calls: list[dict[str, Any]] = []
+def test_only_weights_and_settings_are_downloaded_and_the_record_last(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    calls: list[list[str]] = []
 
     def download(name: str, **options: Any) -> str:
         if options.get("local_files_only"):
             raise FileNotFoundError(name)
-        calls.append(options)
+        calls.append(options["allow_patterns"])
         return str(tmp_path)
 
     monkeypatch.setattr(hub, "_ask", lambda name: 200)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda name, file, **options: calls.append([file]))
     assert hub_folder("somebody/model") == tmp_path
-    assert calls[0]["allow_patterns"] == list(FILES)
+    assert calls == [list(FILES[:-1]), ["meta.json"]] and FILES[-1] == "meta.json"
     assert {Path(file).suffix for file in FILES} == {".json", ".safetensors", ".onnx"}
+
+
+def test_what_another_program_has_cached_of_a_model_is_completed(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    files = {file.name: file.read_bytes() for file in (SHIPPED / "nano").iterdir() if file.name in FILES}
+    record = files.pop("meta.json")
+    snapshot = put(cache, "somebody/nano", files)  # as transformers.pipeline leaves it, which reads no meta.json
+    assert hub_folder("somebody/nano") == snapshot  # no connection: as it is
+    assert caplog.messages == [
+        "somebody/nano: the hub's cache holds only a part of it (no meta.json), and the rest could not be downloaded "
+        "now, so that no answer may be marked as uncertain; `hf download somebody/nano` brings the rest"
+    ]
+    from_cache = huggingface_hub.snapshot_download
+    monkeypatch.setattr(hub, "_ask", lambda name: 200)
+    monkeypatch.setattr(
+        huggingface_hub, "snapshot_download", lambda name, **options: from_cache(name, local_files_only=True)
+    )
+    monkeypatch.setattr(
+        huggingface_hub, "hf_hub_download", lambda name, file, **options: (snapshot / file).write_bytes(record)
+    )
+    assert hub_folder("somebody/nano") == snapshot and (snapshot / "meta.json").is_file()
+    monkeypatch.setattr(hub, "_ask", lambda name: pytest.fail("asked the hub"))
+    assert hub_folder("somebody/nano") == snapshot and len(caplog.messages) == 1
+
+
+def test_a_model_without_a_record_on_the_hub_is_not_looked_up_again(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(hub, "_ask", lambda name: pytest.fail("asked the hub"))
+    snapshot = put(cache, "somebody/vit", {"config.json": b"{}", "model.safetensors": b"weights"})
+    absent = cache / "models--somebody--vit" / ".no_exist" / COMMIT / "meta.json"  # as the client notes it
+    absent.parent.mkdir(parents=True)
+    absent.touch()
+    assert hub_folder("somebody/vit") == snapshot and not caplog.messages
 
 
 def test_offline_mode_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:

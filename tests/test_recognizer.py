@@ -427,6 +427,7 @@ def test_a_portrait_is_found_however_it_comes(tmp_path: Path) -> None:
         ),
         ({"detector": None}, r"detector: got None, expected yunet, .* or an object with detect\(\)"),
         ({"model": 3}, "model: got 3, expected the path of a folder or of an .onnx file"),
+        ({"model": ""}, "model: the name is empty, expected .* leave it out to use mini"),
         ({"engine": 3}, r"engine: got 3, expected auto, onnx, torch, or an object with read\(\)"),
         ({"detector": "haar"}, "detector 'haar': is no part of Mien any more, yunet replaced it"),
         ({"min_face": 3}, "yunet: min_face is 3, expected at least 8 pixels"),
@@ -447,6 +448,7 @@ def test_a_portrait_is_found_however_it_comes(tmp_path: Path) -> None:
         "detector",
         "no detector",
         "a number",
+        "no name",
         "no engine",
         "haar",
         "small",
@@ -497,6 +499,9 @@ def test_a_record_waits_for_others_no_longer_than_it_is_told_to() -> None:
     assert len(list(reader.stream([picture()] * 3, patience=0))) == 3 and engine.batches == [1, 1, 1]
     engine.batches.clear()
     assert len(reader.recognize([picture()] * 3)) == 3 and engine.batches == [3]
+    for patience in ("1", None, -1, math.nan):
+        with pytest.raises(MienError, match=f"patience: got {patience!r}, expected seconds, 0 or more"):
+            next(reader.stream([picture()], patience=patience))  # type: ignore[arg-type]
 
 
 def test_the_text_of_a_recognizer_names_model_engine_and_provider() -> None:
@@ -581,6 +586,22 @@ def test_a_model_that_changed_on_disk_is_not_taken_from_memory(tmp_path: Path) -
     path.write_bytes((SHIPPED / "mini/model.onnx").read_bytes())
     new_recognizer = pickle.loads(pickle.dumps(Recognizer(path, detector="none")))
     assert old_recognizer.recognize(drawn_face()) != new_recognizer.recognize(drawn_face())
+
+
+def test_a_copy_is_made_after_a_change_of_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from mien.model.places import SHIPPED
+
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "own.onnx").write_bytes((SHIPPED / "nano/model.onnx").read_bytes())
+    (tmp_path / "faces.onnx").write_bytes(installed())
+    monkeypatch.chdir(tmp_path)
+    original = Recognizer("own.onnx", detector="yunet:faces.onnx")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/own.onnx").write_bytes(b"another file of the same name")
+    assert repr(original).startswith("Recognizer('own.onnx'")
+    for copied in (copy.deepcopy(original), pickle.loads(pickle.dumps(original))):
+        assert repr(copied.engine).startswith(f"OnnxEngine({str(tmp_path / 'own.onnx')!r}")
+        assert repr(copied.detector).startswith(f"YuNet('{tmp_path / 'faces.onnx'}'")
 
 
 def test_objects_travel_with_a_recognizer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from mien.model.places import DEFAULT, ONNX_FILES, SHIPPED, model_folder, run_mo
 from mien.text import portable_command, shown
 
 EXPORT = """\
-Writes a classifier as ONNX: uint8 face crops in, calibrated probabilities and an embedding out, with the preprocessing
+Writes a classifier as ONNX: uint8 face crops in, calibrated probabilities and an embedding out, with the normalisation
 and the names of the expressions inside. `mien predict` reads faces with it, without PyTorch.
 
 Examples:

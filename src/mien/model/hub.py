@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
 from mien.connection import PATIENCE_S, within
 from mien.errors import MienError, one_line
 from mien.files import expanded
+from mien.log import warn
 
 NOT_FOR_YOU: tuple[int, ...] = (401, 403, 404)
 """Answers of the hub for a model that it does not have, or does not show to this user."""
@@ -20,13 +22,16 @@ NOT_FOR_YOU: tuple[int, ...] = (401, 403, 404)
 CHECKPOINT: tuple[str, ...] = ("config.json", "model.safetensors")
 """The files of a backbone that must lie in the cache for it to be used without a connection."""
 
+RECORD = "meta.json"
+"""The file with the calibration, which is downloaded last: a cached model that holds it is whole."""
+
 FILES: tuple[str, ...] = (
     "config.json",
     "preprocessor_config.json",
-    "meta.json",
     "model.safetensors",
     "model.onnx",
     "model.int8.onnx",
+    RECORD,
 )
 """The only files that are downloaded: weights as safetensors or ONNX, never pickles or code."""
 
@@ -50,7 +55,9 @@ def is_hub_id(name: str | os.PathLike[str]) -> bool:
 def hub_folder(name: str) -> Path:
     """Returns the folder of a model of the hub: from the cache without a connection, or downloaded once.
 
-    A model that is in the cache is not looked up again; ``hf download user/model`` brings a newer version.
+    A model that is whole in the cache is not looked up again; ``hf download user/model`` brings a newer version. Other
+    programs, such as transformers, cache only the files that they read, and a download may break off: what is missing
+    then is downloaded. If the hub cannot be reached, the model is taken as it is, with a warning.
 
     Args:
         name: ``user/model``.
@@ -63,18 +70,44 @@ def hub_folder(name: str) -> Path:
             f"{name}: no such folder; if it is a model of the Hugging Face hub, pip install 'mien[hub]' brings "
             "huggingface_hub, which reads it"
         )
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, try_to_load_from_cache
 
     cached = _in_cache(name)
-    if cached is not None:
+    # It is not None either if the cache notes that the hub has no such file, as of models that others made.
+    if cached is not None and try_to_load_from_cache(name, RECORD, cache_dir=constants.HF_HUB_CACHE) is not None:
         return cached
-    _check_on_hub(name, name)
     try:
-        return Path(snapshot_download(name, allow_patterns=list(FILES), etag_timeout=PATIENCE_S))
+        _check_on_hub(name, name)
+        return _download(name)
+    except MienError:
+        if cached is None:
+            raise
+        warn(
+            f"{name}: the hub's cache holds only a part of it (no {RECORD}), and the rest could not be downloaded now, "
+            f"so that no answer may be marked as uncertain; `hf download {name}` brings the rest"
+        )
+        return cached
+
+
+def _download(name: str) -> Path:
+    """Downloads the files of a model that are not in the cache, ``RECORD`` last; returns its folder.
+
+    Raises:
+        MienError: the download broke off.
+    """
+    from huggingface_hub import hf_hub_download, snapshot_download
+    from huggingface_hub.errors import RemoteEntryNotFoundError
+
+    try:
+        files = [file for file in FILES if file != RECORD]
+        folder = Path(snapshot_download(name, allow_patterns=files, etag_timeout=PATIENCE_S))
+        with suppress(RemoteEntryNotFoundError):  # the client notes that in the cache
+            hf_hub_download(name, RECORD, revision=folder.name, etag_timeout=PATIENCE_S)
     except Exception as error:  # huggingface_hub and its HTTP client raise many kinds
         raise MienError(
             f"{name}: the download from the Hugging Face hub broke off ({_reason(error)}); try again"
         ) from error
+    return folder
 
 
 def ensure_at_hand(name: str, option: str) -> bool:
@@ -109,7 +142,7 @@ def is_cached(name: str) -> bool:
 
 
 def _in_cache(name: str) -> Path | None:
-    """Returns the folder of a model in the hub's cache; None if it is not there, or not whole."""
+    """Returns the folder of a model in the hub's cache; None if it is not there, or has no weights."""
     from huggingface_hub import snapshot_download
 
     try:

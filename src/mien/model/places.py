@@ -61,7 +61,8 @@ def find(path: str | os.PathLike[str] | None) -> ModelFiles:
             (``user/model``), which is read from the hub's cache or downloaded into it; or None for ``DEFAULT``.
 
     Raises:
-        MienError: it is not a path, does not exist, holds no model, or the hub has no such model or cannot be reached.
+        MienError: it is not a path, is empty, does not exist, holds no model, or the hub has no such model or cannot be
+            reached.
     """
     shipped_models = shipped()
     if path is None:
@@ -71,6 +72,11 @@ def find(path: str | os.PathLike[str] | None) -> ModelFiles:
         return shipped_models[DEFAULT]
     if not isinstance(path, str | os.PathLike):
         raise MienError(f"model: got {path!r}, expected the path of a folder or of an .onnx file")
+    if not os.fspath(path):
+        raise MienError(
+            "model: the name is empty, expected the path of a folder or of an .onnx file; check where it comes from, "
+            f"or leave it out to use {DEFAULT}"
+        )
     place = expanded(path)
     if not place.exists() and str(path) in shipped_models:
         return shipped_models[str(path)]

@@ -89,27 +89,27 @@ class Recognizer:
         name_or_object = f"yunet:{os.fspath(detector)}" if isinstance(detector, os.PathLike) else detector
         if min_face is not None and not isinstance(name_or_object, str):
             raise MienError("min_face: is for the detector yunet; an object with detect() has settings of its own")
-        self._loaded_with: dict[str, Any] = {
-            "model": model, "detector": name_or_object, "min_face": min_face, "engine": engine,
-            "device": device_name(device), "threads": threads,
-        }  # fmt: skip
+        place = device_name(device)
         self.detector: Detector = _detector(name_or_object, min_face)
-        self.engine: Engine = (
-            engines.engine(model, engine, self._loaded_with["device"], threads) if isinstance(engine, str) else engine
-        )
+        self.engine: Engine = engines.engine(model, engine, place, threads) if isinstance(engine, str) else engine
         self._parts = self.detector, self.engine
         if not callable(getattr(self.engine, "read", None)):
             raise MienError(f"engine: got {engine!r}, expected auto, onnx, torch, or an object with read()")
+        self._model = model
+        self._loaded_with: dict[str, Any] = {
+            "model": model, "detector": name_or_object, "min_face": min_face, "engine": engine, "device": place,
+            "threads": threads,
+        }  # fmt: skip
+        # A copy may be loaded in another folder: by another process, or after this one has changed its own.
+        if isinstance(engine, str) and model is not None and os.path.exists(model):
+            self._loaded_with["model"] = os.path.abspath(model)
+        if isinstance(name_or_object, str) and ":" in name_or_object:
+            kind, _, file = name_or_object.partition(":")
+            self._loaded_with["detector"] = f"{kind}:{os.path.abspath(expanded(file))}"
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy or another process needs to load the same recognizer: settings, and no loaded network."""
         state = {**self._loaded_with, "batch_size": self.batch_size, "color": self.color}
-        # The other process may work in another folder.
-        if isinstance(state["engine"], str) and state["model"] is not None and os.path.exists(state["model"]):
-            state["model"] = os.path.abspath(state["model"])
-        if isinstance(state["detector"], str) and ":" in state["detector"]:
-            kind, _, file = state["detector"].partition(":")
-            state["detector"] = f"{kind}:{os.path.abspath(expanded(file))}"
         for part, value, loaded in zip(("detector", "engine"), (self.detector, self.engine), self._parts, strict=True):
             if value is not loaded:  # it was replaced after loading
                 state[part] = value
@@ -136,7 +136,7 @@ class Recognizer:
 
     def _model_name(self) -> str:
         """Returns the name of a shipped model, the path or hub id of another, or the class of an engine."""
-        path, model = getattr(self.engine, "path", None), self._loaded_with["model"]
+        path, model = getattr(self.engine, "path", None), self._model
         if path is None:
             return type(self.engine).__name__
         if self.engine is not self._parts[1] or (model is None and not Path(path).is_relative_to(SHIPPED)):
@@ -274,9 +274,11 @@ class Recognizer:
 
         Raises:
             WrongTypeError (a MienError and a TypeError): ``pictures`` is one picture itself, or is not iterable.
-            MienError: as ``recognize``.
+            MienError: as ``recognize``, or ``patience`` is no number of at least 0.
         """
         check_several(pictures)
+        if not (isinstance(patience, SupportsFloat) and float(patience) >= 0):
+            raise MienError(f"patience: got {patience!r}, expected seconds, 0 or more")
         color = color or self.color
         errors: list[Exception] = []
 
