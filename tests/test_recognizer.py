@@ -595,7 +595,7 @@ def test_a_copy_is_made_after_a_change_of_folder(monkeypatch: pytest.MonkeyPatch
     (tmp_path / "own.onnx").write_bytes((SHIPPED / "nano/model.onnx").read_bytes())
     (tmp_path / "faces.onnx").write_bytes(installed())
     monkeypatch.chdir(tmp_path)
-    original = Recognizer("own.onnx", detector="yunet:faces.onnx")
+    original = Recognizer("own.onnx", detector=Path("faces.onnx"))
     monkeypatch.chdir(tmp_path / "elsewhere")
     (tmp_path / "elsewhere/own.onnx").write_bytes(b"another file of the same name")
     assert repr(original).startswith("Recognizer('own.onnx'")
