@@ -20,7 +20,7 @@ from PIL import Image
 from mien.config.fields import Criterion
 from mien.evaluation.balance import balance_curve
 from mien.evaluation.calibration import apply_threshold, risk_coverage
-from mien.evaluation.choice import CRITERIA, Choice, choice_of
+from mien.evaluation.choice import CRITERIA, LAST, Choice, choice_of
 from mien.evaluation.figures import (
     balance_lines,
     confusion_matrix,
@@ -222,10 +222,11 @@ def test_curves_mark_the_best_epoch_that_is_kept_where_pictures_grow() -> None:
         (Choice(2, "accuracy"), "chosen by accuracy: epoch 2, accuracy 50.0 %", [(2, 0.5)]),
         (Choice(4, "loss"), "chosen by loss: epoch 4, accuracy 30.0 %", [(4, 0.3)]),
         (Choice(1, "macro_f1"), "chosen by macro-F1: epoch 1, macro-F1 20.0 %", [(1, 0.2)]),
+        (Choice(4, "last"), "kept as the last: epoch 4, accuracy 30.0 %", [(4, 0.3)]),
         (Choice(0, "accuracy"), "the start was kept, by accuracy", []),
         (Choice(9, "accuracy"), None, []),
     ],
-    ids=["best", "by loss", "by another line", "the start", "an epoch that is not there"],
+    ids=["best", "by loss", "by another line", "the last", "the start", "an epoch that is not there"],
 )
 def test_curves_mark_the_epoch_that_was_kept(
     choice: Choice, title: str | None, ring: list[tuple[float, float]]
@@ -240,7 +241,7 @@ def test_what_was_chosen_is_read_from_the_record() -> None:
     record: dict[str, Any] = {"metrics": {"epoch": 3}, "config": {"select": "clean_loss"}}
     assert choice_of(record) == Choice(3, "clean_loss")
     assert choice_of({**record, "config": {}}) == Choice(3, "accuracy")
-    assert set(CRITERIA) == set(get_args(Criterion))
+    assert {*CRITERIA, LAST} == set(get_args(Criterion))
     no_records: list[dict[str, Any]] = [{}, {"metrics": None, "config": {}}, {**record, "config": {"select": ["$x_"]}}]
     assert not any(choice_of(damaged) for damaged in no_records)
 

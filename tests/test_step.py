@@ -457,6 +457,17 @@ class TestBalance:
         assert Classifier.load(tmp_path / "run").meta()["metrics"]["epoch"] == int(best_row["epoch"])
         assert score_of({"val_loss": 2.0}, "loss") == pytest.approx(math.exp(-2))
 
+    def test_the_last_epoch_is_kept_whatever_it_scores(
+        self, faces: FaceSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        train(settings(tmp_path / "first", epochs=1))
+        further = settings(tmp_path / "run", epochs=2, select="last", lr=10.0, freeze=FreezeConfig(blocks=0))
+        train(replace(further, backbone=str(tmp_path / "first")))
+        meta, start = Classifier.load(tmp_path / "run").meta(), Classifier.load(tmp_path / "first").meta()
+        assert meta["metrics"]["epoch"] == 2 and meta["metrics"]["loss"] > start["metrics"]["loss"]
+        output = "".join(capsys.readouterr())
+        assert "; the last epoch is kept\n" in output and "the last epoch, 2, is kept: " in output
+
     def test_a_validation_split_of_twins_alone_has_no_clean_loss(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:

@@ -29,6 +29,7 @@ from training_helpers import Stop, same, stop_after, weights
 from mien.config import AugmentConfig, FreezeConfig, TrainConfig
 from mien.data.faces import FaceSet
 from mien.errors import MienError
+from mien.evaluation.choice import Choice
 from mien.files import umask
 from mien.model.classifier import Classifier
 from mien.model.networks import Network
@@ -456,12 +457,14 @@ class TestBaseline:
 
 def test_the_last_epoch_is_reported_beside_the_chosen_one() -> None:
     history = [{"epoch": n, "val_accuracy": value} for n, value in ((1, 0.5), (2, 0.6904), (3, 0.688))]
-    assert choice_line(history, 2) == (
+    assert choice_line(history, Choice(2, "accuracy")) == (
         "validation chose epoch 2, 69.04%: a little too high, since it was chosen; the last epoch, 3, has 68.80%"
     )
-    assert choice_line(history, 0) == (
+    assert choice_line(history, Choice(0, "accuracy")) == (
         "validation chose the start: no epoch was enough of a gain; the last epoch, 3, has 68.80%"
     )
+    line = choice_line(history, Choice(3, "last"))
+    assert line == "the last epoch, 3, is kept: 68.80%, which nothing chose"
 
 
 @pytest.mark.parametrize(

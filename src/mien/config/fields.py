@@ -75,7 +75,7 @@ ReleaseEpoch = Annotated[
 Place = Annotated[str, BeforeValidator(lambda value: at_home(value) if isinstance(value, str) else value)]
 Folder = Annotated[Place, Field(min_length=1, description="the name of a model folder")]
 Compile = Annotated[Literal["auto", "graph", "on", "off"], BeforeValidator(on_or_off)]
-Criterion = Literal["accuracy", "macro_f1", "balanced_accuracy", "loss", "clean_loss"]
+Criterion = Literal["accuracy", "macro_f1", "balanced_accuracy", "loss", "clean_loss", "last"]
 Preset = Literal["nano", "mini", "tiny", "small", "base"]
 
 PRESETS: tuple[str, ...] = get_args(Preset)

@@ -128,7 +128,8 @@ class TrainConfig(RunConfig):
         validate_epochs: epochs from one validation, after which a state is saved, to the next; the last epoch is always
             validated. After the other epochs a state is saved if checkpoint_seconds have passed since the last one.
         select: which weights are kept: those of the highest accuracy, macro_f1 or balanced_accuracy on validation, or
-            of the lowest loss, there or (clean_loss) on the validation pictures without a twin in training.
+            of the lowest loss, there or (clean_loss) on the validation pictures without a twin in training; or those of
+            the last epoch, whatever they score, so that nothing chooses.
         lr: peak learning rate of the encoder; by default 3e-5 for a pretrained backbone, 3e-4 for a fresh preset (1e-3
             by muon), and 1e-3 for a fresh timm network.
         head_lr: peak learning rate of the classification head; by default five times lr for a pretrained backbone,

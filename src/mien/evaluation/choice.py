@@ -1,4 +1,4 @@
-"""Which epoch of a run validation chose, and by which score: neither can be told from the history alone."""
+"""Which epoch of a run was kept, and by which score: neither can be told from the history alone."""
 
 from __future__ import annotations
 
@@ -15,14 +15,17 @@ CRITERIA: dict[str, str] = {
 }
 """The scores by which weights are kept (``TrainConfig.select``), in words."""
 
+LAST = "last"
+"""``TrainConfig.select`` if no score decides: the weights of the last epoch are kept."""
+
 
 @dataclass(frozen=True)
 class Choice:
-    """What validation kept.
+    """What was kept.
 
     Attributes:
-        epoch: the chosen one; 0 for the classifier that training began with.
-        select: the score that decided, of ``CRITERIA``.
+        epoch: the kept one; 0 for the classifier that training began with.
+        select: the score that decided, of ``CRITERIA``, or ``LAST``.
     """
 
     epoch: int
@@ -30,7 +33,7 @@ class Choice:
 
     @property
     def criterion(self) -> str:
-        """The score that decided, in words."""
+        """The score that decided, in words; not of ``LAST``."""
         return CRITERIA[self.select]
 
 
@@ -42,4 +45,4 @@ def choice_of(meta: Mapping[str, Any]) -> Choice | None:
     metrics, config = meta.get("metrics"), meta.get("config")
     epoch = metrics.get("epoch") if isinstance(metrics, Mapping) else None
     select = config.get("select", "accuracy") if isinstance(config, Mapping) else None
-    return Choice(epoch, select) if isinstance(epoch, int) and select in tuple(CRITERIA) else None
+    return Choice(epoch, select) if isinstance(epoch, int) and select in (*CRITERIA, LAST) else None

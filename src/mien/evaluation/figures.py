@@ -15,7 +15,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
 from mien.evaluation.calibration import RiskCoverage, Threshold
-from mien.evaluation.choice import CRITERIA, Choice
+from mien.evaluation.choice import CRITERIA, LAST, Choice
 from mien.evaluation.metrics import Reliability
 from mien.evaluation.style import (
     LIGHT,
@@ -399,7 +399,8 @@ def _mark_chosen(
     value = next((or_nan(row.get(key)) for row in history if row["epoch"] == choice.epoch), math.nan)
     if math.isfinite(value):
         _ring(axes, choice.epoch, value, theme)
-        title = f"chosen by {choice.criterion}: epoch {choice.epoch}, {scores[key]} {100 * value:.1f} %"
+        reason = "kept as the last" if choice.select == LAST else f"chosen by {choice.criterion}"
+        title = f"{reason}: epoch {choice.epoch}, {scores[key]} {100 * value:.1f} %"
         set_title(axes, title, theme, bold=False)
 
 

@@ -19,7 +19,7 @@ import mien
 from mien.errors import MienError
 from mien.evaluation import figures, style
 from mien.evaluation.calibration import LEAST_FOR_TEMPERATURE, at_bound, risk_coverage
-from mien.evaluation.choice import Choice
+from mien.evaluation.choice import LAST, Choice
 from mien.evaluation.evaluate import PACKED_BALANCE, Evaluation
 from mien.evaluation.metrics import BINS, classification_report_text, most_confused, reliability, surest_mistakes
 from mien.files import atomic_folder, recover_folder, write_json, write_text
@@ -286,6 +286,8 @@ def _choice(history: Sequence[Mapping[str, Any]], accuracies: Sequence[float], c
         )
     accuracy = next((style.or_nan(row.get("val_accuracy")) for row in history if row["epoch"] == choice.epoch), None)
     with_accuracy = "" if accuracy is None or not math.isfinite(accuracy) else f", accuracy {percent(accuracy, 2)}"
+    if choice.select == LAST:
+        return f"The ring marks the last epoch, {choice.epoch}{with_accuracy}, which was kept whatever it scored."
     return (
         f"The ring marks the epoch that validation chose by {choice.criterion}: epoch {choice.epoch}{with_accuracy}. "
         f"Its scores are a little too high, since they were chosen"

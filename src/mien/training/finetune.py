@@ -18,7 +18,7 @@ from mien.data.clean import Sketches, sketch
 from mien.data.faces import FaceSet, require_classes
 from mien.data.read import read_faces
 from mien.errors import MienError
-from mien.evaluation.choice import Choice
+from mien.evaluation.choice import LAST, Choice
 from mien.files import read_json_object, write_json
 from mien.labels import FER2013, has_every_class
 from mien.locks import holds_out
@@ -331,8 +331,9 @@ class FineTuning(Loop[TrainConfig, Network]):
                     warn(line)
         self.run.tracking.finish()
         if on_main():
-            write_curves(self.out, self.state.history, choice=Choice(self.state.best_epoch, self.config.select))
-            report(choice_line(self.state.history, self.state.best_epoch))
+            choice = Choice(self.state.best_epoch, self.config.select)
+            write_curves(self.out, self.state.history, choice=choice)
+            report(choice_line(self.state.history, choice))
         if on_main() and calibrate:
             report(calibrate_model(self.out, self.validation, self.train_set.images, self.accelerator.device))
 
@@ -396,9 +397,10 @@ class FineTuning(Loop[TrainConfig, Network]):
             self.save_model(self.network, {"epoch": 0, **scores})
             by_pictures = self.validator.margin(self.state) > 0
             enough = f"reads at least {LEAST_GAIN} more pictures right" if by_pictures else "does better"
+            kept = "the last epoch is kept" if self.config.select == LAST else f"kept unless an epoch {enough}"
             report(
                 f"before training  validation: accuracy {scores['val_accuracy']:.2%}, loss {scores['val_loss']:.4f}; "
-                f"kept unless an epoch {enough}"
+                f"{kept}"
             )
 
     def start_epoch(self, epoch: int) -> None:

@@ -125,7 +125,7 @@ class Progress:
         epoch: the current epoch, the first is 1.
         step: steps done in it.
         loss_sum: sum over these steps of the mean training loss.
-        best_accuracy: validation accuracy of the best model so far, in [0, 1]; -1 before the first.
+        best_accuracy: of the best model so far, by ``mien.training.validation.score_of``; -1 before the first.
         best_epoch: its epoch; 0 for the classifier that training began with.
         seconds: training time so far, over all resumptions.
         history: a row per finished epoch.

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from mien.errors import MienError, first_line
-from mien.evaluation.choice import Choice
+from mien.evaluation.choice import LAST, Choice
 from mien.files import atomic_file, write_text
 from mien.model.preprocessing import Preprocessing
 
@@ -26,20 +26,22 @@ def epoch_line(row: dict[str, Any], epochs: int | None, best: bool) -> str:
     )
 
 
-def choice_line(history: Sequence[Mapping[str, Any]], best_epoch: int) -> str:
-    """The epoch that validation chose and the last one, which nothing chose, in one line.
+def choice_line(history: Sequence[Mapping[str, Any]], choice: Choice) -> str:
+    """The epoch that was kept and the last one, which nothing chose, in one line.
 
     Args:
         history: a row per epoch with ``epoch`` and ``val_accuracy``, in [0, 1].
-        best_epoch: the chosen one; 0 for the classifier that training began with.
+        choice: the kept one.
     """
     last = history[-1]
-    chosen = next((row for row in history if row["epoch"] == best_epoch), None)
+    if choice.select == LAST:
+        return f"the last epoch, {last['epoch']}, is kept: {last['val_accuracy']:.2%}, which nothing chose"
+    chosen = next((row for row in history if row["epoch"] == choice.epoch), None)
     last_score = f"the last epoch, {last['epoch']}, has {last['val_accuracy']:.2%}"
     if chosen is None:
         return f"validation chose the start: no epoch was enough of a gain; {last_score}"
     return (
-        f"validation chose epoch {best_epoch}, {chosen['val_accuracy']:.2%}: a little too high, since it was chosen; "
+        f"validation chose epoch {choice.epoch}, {chosen['val_accuracy']:.2%}: a little too high, since it was chosen; "
         f"{last_score}"
     )
 

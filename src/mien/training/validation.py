@@ -22,6 +22,7 @@ from mien.data.twins import groups, has_twin
 from mien.errors import MienError
 from mien.evaluation.balance import class_shares
 from mien.evaluation.calibration import LEAST_FOR_TEMPERATURE, LEAST_FOR_THRESHOLD, at_bound, calibrate_if_enough
+from mien.evaluation.choice import LAST
 from mien.evaluation.metrics import accuracy_and_macro_f1, balanced_accuracy
 from mien.files import write_json
 from mien.log import warn
@@ -38,7 +39,9 @@ correctly. One picture more of nine is luck as often as not (LOG.md); of thousan
 
 
 def score_of(scores: dict[str, float], select: str) -> float:
-    """The score by which the kept weights are chosen, in [0, 1], higher is better; of a loss exp(-loss)."""
+    """The score by which weights are kept, higher is better: in [0, 1], of a loss exp(-loss); of ``LAST`` the epoch."""
+    if select == LAST:
+        return scores.get("epoch", 0)
     value = scores[f"val_{select}"]
     return math.exp(-value) if select.endswith("loss") else value
 
