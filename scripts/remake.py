@@ -45,26 +45,27 @@ STAGES: tuple[Stage, ...] = (
     Stage("pretrain", "mae"),
     Stage("train", "student", backbone="mae", teachers=("second-teacher",)),
     Stage("train", "third-teacher", teachers=("student", "second-teacher")),
-    Stage("train", "mini", backbone="student", teachers=("third-teacher",)),
+    Stage("train", "second-student", backbone="student", teachers=("third-teacher",)),
+    Stage("train", "mini", backbone="second-student", teachers=("second-student",)),
     Stage("pretrain", "nano-mae"),
     Stage("train", "nano-student", backbone="nano-mae", teachers=("second-teacher",)),
-    Stage("train", "nano-second-student", backbone="nano-student", teachers=("third-teacher", "mini")),
+    Stage("train", "nano-second-student", backbone="nano-student", teachers=("third-teacher", "second-student")),
     Stage("train", "nano", backbone="nano-second-student", teachers=(WIDE, "third-teacher")),
 )
 """The runs in order: each needs only those before it."""
 
-SHIPPED: tuple[str, ...] = ("mini", "nano")
-"""The runs whose models are packed; the package holds them in ``src/mien/weights``."""
+SHIPPED: dict[str, tuple[str, ...]] = {"mini": ("--calibrate", "--balance", "0.1"), "nano": ()}
+"""The runs whose models are packed, and how; the package holds them in ``src/mien/weights``."""
 
 
 def commands(data: str, out: Path) -> list[list[str]]:
     """Returns the commands from training to the model cards; a run with a saved state is resumed."""
     lines = [run_of(stage, data, out) for stage in STAGES]
-    for name in SHIPPED:
+    for name, options in SHIPPED.items():
         run, packed, report = str(out / name), out / "packed" / name, str(out / "reports" / name)
         lines += [
             ["evaluate", run, "--data", data, "--split", "validation", "--out", report],
-            ["pack", run, "--data", data, "--out", str(packed), "--int8"],
+            ["pack", run, "--data", data, "--out", str(packed), "--int8", *options],
             ["card", str(packed), "--name", f"Mien {name}", "--out", str(out / f"MODEL_CARD-{name}.md")],
         ]
     return lines
