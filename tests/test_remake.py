@@ -86,7 +86,8 @@ def test_the_whole_path_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert str(next(classifier.network.parameters()).dtype) == "torch.float32"
     release = classifier.meta()["release"]
     roles = [stage["role"] for stage in release["origin"]]
-    assert roles == ["pretraining", "teacher", "teacher", "earlier fine-tuning", "teacher", "fine-tuning"]
+    further = "earlier fine-tuning"
+    assert roles == ["pretraining", "teacher", "teacher", further, "teacher", further, "fine-tuning"]
     faces = read_faces(str(data)).part("validation")
     order = [classifier.names.index(name) for name in faces.names]
     is_right = classifier.logits(faces.images, quiet=True)[:, order].argmax(1) == faces.labels
