@@ -151,6 +151,11 @@ def test_the_annotated_picture_can_be_saved_shown_and_displayed(
     assert Image.open(tmp_path / "a.jpg").format == "JPEG"
     with pytest.raises(MienError, match=r"a\.txt: is not a name for a picture, expected one that ends in \.jpg or"):
         result.save(tmp_path / "a.txt")
+    bytes_before = (tmp_path / "a.jpg").read_bytes()
+    of_file = recognizer().recognize(tmp_path / "a.jpg")
+    with pytest.raises(MienError, match=r"a\.jpg: is the picture that was read; choose another place"):
+        of_file.save(of_file.input)
+    assert (tmp_path / "a.jpg").read_bytes() == bytes_before
     wide = dataclasses.replace(result, pixels=np.zeros((1, 16_384), np.uint8), faces=())
     with pytest.raises(
         MienError, match=r"wide\.webp: 16384x1 pixels cannot be written as WEBP .*make it smaller, or con"

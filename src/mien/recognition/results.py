@@ -204,11 +204,13 @@ class Recognition(Record, Tables):
         """Writes the picture with a box and a label for every face, in the format of the file's ending.
 
         Raises:
-            MienError: as ``annotated``; or no picture format has this ending, the format does not hold a picture of
-                this size, or the file cannot be written.
+            MienError: as ``annotated``; or the file is the picture that was read, no picture format has this ending,
+                the format does not hold a picture of this size, or the file cannot be written.
         """
         from mien.recognition.draw import write_picture
 
+        if os.path.exists(path) and os.path.exists(self.input) and os.path.samefile(path, self.input):
+            raise MienError(f"{path}: is the picture that was read; choose another place, so that it is not lost")
         write_picture(self.annotated(), Path(path))
 
     def show(self) -> None:
