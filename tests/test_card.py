@@ -86,6 +86,8 @@ def test_the_onnx_files_come_with_the_accuracy_they_lose() -> None:
 def test_scores_come_with_split_interval_and_clean_part() -> None:
     text = card(record())
     assert "which chose epoch, temperature and settings: 7 pictures, one view each" in text
+    last_kept = {**record(), "metrics": {"epoch": 2}, "config": {"select": "last"}}
+    assert "which chose temperature and settings: 7 pictures" in card(last_kept)
     low, high = record()["release"]["scores"]["validation"]["ci95"]["accuracy"]
     assert f"| whole split | 85.71% ({low:.2%} to {high:.2%}) |" in text
     assert "| clean part (6 without a twin in training) | 100.00% (54.07% to 100.00%) |" in text

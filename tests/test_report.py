@@ -439,9 +439,11 @@ CHOSEN = [
 @pytest.mark.parametrize(("select", "epoch", "sentence"), CHOSEN)
 def test_the_page_names_the_epoch_that_was_kept(select: str, epoch: int, sentence: str, tmp_path: Path) -> None:
     rows = [{"epoch": n, "loss": 1.0, "val_accuracy": value} for n, value in enumerate((0.5, 0.61, 0.6), 1)]
-    write_report(tmp_path / "out", evaluated(), history=rows, choice=Choice(epoch, select))
+    evaluation = dataclasses.replace(evaluated(split="validation"), trained_on_it=True)
+    write_report(tmp_path / "out", evaluation, history=rows, choice=Choice(epoch, select))
     text = " ".join(page_of(tmp_path / "out").text.split())
     assert sentence in text
+    assert ("it decided which epoch was kept and which settings" in text) == (select != "last")
     assert "the best accuracy, 61.00 %" not in text and "highest validation accuracy" not in text
     assert ("the last epoch, which nothing chose, has 60.00 %" in text) == (epoch != 3)
 

@@ -209,6 +209,7 @@ def render_page(
         mistakes=mistakes,
         best_epoch=f"Best validation accuracy {percent(max(accuracies))}." if accuracies else "",
         choice=_choice(history or [], accuracies, choice),
+        keeps_last=choice is not None and choice.select == LAST,
         packed_balance=any(name.startswith(PACKED_BALANCE) for name in evaluation.balanced_by),
         temperature_facts=_temperature_facts(evaluation),
         versions=", ".join(f"{name} {version}" for name, version in metrics["versions"].items()),

@@ -16,6 +16,7 @@ import numpy as np
 
 from mien.errors import MienError
 from mien.evaluation.calibration import is_fitted
+from mien.evaluation.choice import LAST, choice_of
 from mien.evaluation.metrics import class_intervals
 from mien.labels import FER2013
 from mien.model.places import FINGERPRINTS
@@ -90,7 +91,7 @@ def _card(meta: Mapping[str, Any], release: Mapping[str, Any], name: str) -> str
             is_fer2013=is_fer2013,
             is_fitted=fitted,
             has_sketches=FINGERPRINTS in release["files"],
-            titles={split: _title(split, is_fer2013, fitted, other_set) for split in SPLITS},
+            titles={split: _title(split, is_fer2013, _chosen(meta), other_set) for split in SPLITS},
             other_set=other_set,
             ece_heads={split: _ece_head(split, meta.get("calibration"), other_set) for split in release["scores"]},
             foreign_weights=foreign_weights,
@@ -192,12 +193,20 @@ def _licence(is_fer2013: bool, foreign_weights: Sequence[str]) -> str | None:
     return "mit" if is_fer2013 else None
 
 
-def _title(split: str, is_fer2013: bool, fitted: bool, other_set: str | None) -> str:
+def _chosen(meta: Mapping[str, Any]) -> str:
+    """What validation chose, in words."""
+    choice = choice_of(meta)
+    by_score = [] if choice is not None and choice.select == LAST else ["epoch"]
+    words = [*by_score, *(["temperature"] if is_fitted(meta.get("calibration")) else [])]
+    return f"{', '.join(words)} and settings" if words else "settings"
+
+
+def _title(split: str, is_fer2013: bool, chosen: str, other_set: str | None) -> str:
     """The heading of a split: its name, also in FER2013, and what was chosen by it; or the set to which it belongs."""
     name, in_fer2013 = SPLITS[split]
     if other_set is not None:
         return f"{name} of {markdown(other_set)}, which is another set than that of training and chose nothing"
-    chose = f", which chose epoch{', temperature' if fitted else ''} and settings" if split == "validation" else ""
+    chose = f", which chose {chosen}" if split == "validation" else ""
     return f"{name}{in_fer2013 if is_fer2013 else ''}{chose}"
 
 
