@@ -405,7 +405,8 @@ class TestDamage:
         codec = {".webm": "libvpx", ".asf": "wmv2", ".avi": "mpeg4"}.get(Path(name).suffix, "libx264")
         path = numbered(tmp_path / name, 60, codec, container=container, options={"g": "5"})
         assert numbers(path) == list(range(60)) and all(row.reason is None for row in frames(path))
-        path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+        # Two thirds of the MP4 end 18 bytes behind a fragment, and at its very end nothing would be missing.
+        path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3 + 400])
         rows = list(frames(path))
         assert 8 < len(rows) <= 61 and str(rows[-1].reason).startswith("the film is cut short: ")
         assert [row.index for row in rows] == list(range(len(rows)))

@@ -251,7 +251,7 @@ def test_twelve_faces_have_twelve_boxes_and_84_bars(browser: Any, service: str) 
 def test_the_label_of_a_face_at_the_top_does_not_cover_it(browser: Any, service: str) -> None:
     with opened(browser, service) as (page, _):
         # Pictures of a visitor have no copy in training: the score of the clean part, not the 70 of the whole split.
-        assert "it names about 66 as people had labelled them" in page.inner_text("#accuracy-text")
+        assert "it names about 65 as people had labelled them" in page.inner_text("#accuracy-text")
         choose(page, file("top.png", png(skimage.data.astronaut()[40:]), "image/png"))
         box, label = (page.locator(name).bounding_box() for name in (".box", ".chip"))
         assert label["y"] >= box["y"] + box["height"]
@@ -439,10 +439,11 @@ def test_answers_come_from_the_model_that_is_shown(browser: Any, service: str, a
         page.wait_for_timeout(3000)  # nano is loaded now
         assert page.get_attribute("body", "data-ready") == "tab mini-int8"
         choose(page, file("after.png", astronaut, "image/png"))
-        assert probabilities(page) == pytest.approx(expected, abs=0.01)
+        answers_of_mini = probabilities(page)
+        assert answers_of_mini == pytest.approx(expected, abs=0.01)
         page.select_option("#where", "nano-int8")
         choose(page, file("nano.png", astronaut, "image/png"))
-        assert probabilities(page) != pytest.approx(expected, abs=0.01)
+        assert probabilities(page) != answers_of_mini, "the same page answers the same picture alike"
         assert "with nano-int8" in page.inner_text("#summary")
 
 
@@ -927,7 +928,7 @@ def test_a_model_that_is_never_sure_is_not_sure_in_films_either(browser: Any, se
 
 def test_the_start_page_promises_no_more_than_the_clean_score(browser: Any, service: str) -> None:
     with opened(browser, service) as (page, _):
-        assert "that it cannot know it names about 66 as" in page.inner_text("#accuracy-text")
+        assert "that it cannot know it names about 65 as" in page.inner_text("#accuracy-text")
         assert "at least 80 in 100" in page.inner_text("#accuracy-text")
         assert "on other photos it may be less" in page.inner_text("#accuracy-text")
         assert "28,709" in page.inner_text("#trained-on") and "which of seven" in page.inner_text(".lead")
