@@ -6,17 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+LAST = "last"
+"""``TrainConfig.select`` if no score decides: the weights of the last epoch are kept."""
+
 CRITERIA: dict[str, str] = {
     "accuracy": "accuracy",
     "macro_f1": "macro-F1",
     "balanced_accuracy": "balanced accuracy",
     "loss": "loss",
     "clean_loss": "loss without twins",
+    LAST: "the order of the epochs",
 }
 """The scores by which weights are kept (``TrainConfig.select``), in words."""
-
-LAST = "last"
-"""``TrainConfig.select`` if no score decides: the weights of the last epoch are kept."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Choice:
 
     Attributes:
         epoch: the kept one; 0 for the classifier that training began with.
-        select: the score that decided, of ``CRITERIA``, or ``LAST``.
+        select: the score that decided, of ``CRITERIA``.
     """
 
     epoch: int
@@ -33,7 +34,7 @@ class Choice:
 
     @property
     def criterion(self) -> str:
-        """The score that decided, in words; not of ``LAST``."""
+        """The score that decided, in words."""
         return CRITERIA[self.select]
 
 
@@ -45,4 +46,4 @@ def choice_of(meta: Mapping[str, Any]) -> Choice | None:
     metrics, config = meta.get("metrics"), meta.get("config")
     epoch = metrics.get("epoch") if isinstance(metrics, Mapping) else None
     select = config.get("select", "accuracy") if isinstance(config, Mapping) else None
-    return Choice(epoch, select) if isinstance(epoch, int) and select in (*CRITERIA, LAST) else None
+    return Choice(epoch, select) if isinstance(epoch, int) and select in tuple(CRITERIA) else None

@@ -454,7 +454,7 @@ class FineTuning(Loop[TrainConfig, Network]):
             state.best_accuracy, state.best_epoch = score, epoch
         self.finish_row(row)
         if on_main():
-            line = epoch_line(row, None if config.minutes else config.epochs, best)
+            line = epoch_line(row, None if config.minutes else config.epochs, best and config.select != LAST)
             self.run.report(line, updates)
         self.end_epoch(is_over, partial(self.save_model, network, row) if best else None)
 
