@@ -148,7 +148,7 @@ def _int8(
                 "training split"
             )
         compared = {way: comparison.parity(OnnxEngine(path, "cpu", threads)) for way, path in files.items()}
-        if STATIC in compared and parity.lost(compared[STATIC], comparison.reference) > parity.MOST_LOST:
+        if STATIC in compared and not parity.near(compared[STATIC], comparison.reference):
             partly = quantised(folder / MODEL, Path(scratch), calibration, partly=True)
             compared |= {way: comparison.parity(OnnxEngine(path, "cpu", threads)) for way, path in partly.items()}
             files |= partly

@@ -8,7 +8,7 @@ import math
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,6 +31,9 @@ TOLERANCE = 1e-4
 
 MOST_LOST = 0.3
 """Largest loss of an int8 file on the split, in points of accuracy."""
+
+CLOSE = 0.002
+"""Mean difference of the probabilities up to which static int8 is near enough to float32 to be used whole."""
 
 
 @dataclass(frozen=True)
@@ -88,18 +91,29 @@ def lost(parity: Parity, reference: Parity) -> float:
 def choose(candidates: Mapping[str, Parity], reference: Parity) -> tuple[str, str]:
     """Chooses a kind of int8; returns its name and the reason.
 
-    Static, or else partly static, unless it loses more than ``MOST_LOST`` and dynamic loses less: with dynamic ranges,
-    the answer to a face depends on the other faces of its batch, and so on the number of threads.
+    Of static and partly static, the one whose probabilities are nearer to the reference's, if it loses at most
+    ``MOST_LOST`` points; else the other, if that does; else whatever loses least. With dynamic ranges, the answer to a
+    face depends on the other faces of its batch, and so on the number of threads.
     """
     losses = {name: lost(parity, reference) for name, parity in candidates.items()}
     best = min(losses, key=lambda name: losses[name])
     summary = " and ".join(f"{name} {loss:+.2f}" for name, loss in losses.items())
+    differences = {name: parity.mean_difference for name, parity in candidates.items()}
+    summary = f"points lost: {summary}; mean difference of a probability: " + " and ".join(
+        f"{name} {difference:.4f}" for name, difference in differences.items()
+    )
     if len(losses) == 1:
-        return best, f"points lost: {summary}; the only kind possible for this network and data"
-    for kind in (STATIC, PARTLY):
-        if losses.get(kind, np.inf) <= MOST_LOST:
-            return kind, f"points lost: {summary}; {kind}, as its answers do not depend on the batch"
-    return best, f"points lost: {summary}"
+        return best, f"{summary}; the only kind possible for this network and data"
+    fixed = [kind for kind in (STATIC, PARTLY) if losses.get(kind, np.inf) <= MOST_LOST]
+    if fixed:
+        kind = min(fixed, key=lambda name: differences[name])
+        return kind, f"{summary}; {kind}, as its answers do not depend on the batch"
+    return best, summary
+
+
+def near(parity: Parity, reference: Parity) -> bool:
+    """Whether an int8 file loses at most ``MOST_LOST`` points and its probabilities differ by at most ``CLOSE``."""
+    return lost(parity, reference) <= MOST_LOST and parity.mean_difference <= CLOSE
 
 
 def check_float(parity: Parity, tolerance: float, where: str) -> None:
@@ -226,7 +240,8 @@ def quantised(model: Path, folder: Path, calibration: np.ndarray | None, *, part
         The file of each kind: ``static`` if there are crops to calibrate with (ranges of activations are fixed, so the
         answer to a face does not depend on its batch), and ``dynamic`` if the network has matrix products (ranges are
         those of each batch); with ``partly``, instead of both, ``partly static``, which is ``static`` with the first
-        quarter of the products in float32, since their rounding errors go through all others.
+        quarter of the products computed in float32, since their rounding errors go through all others. The weights of
+        that quarter are stored in eight bits, too, so the file is as small.
     """
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_dynamic, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -260,6 +275,7 @@ def quantised(model: Path, folder: Path, calibration: np.ndarray | None, *, part
                 calibrate_method=CalibrationMethod.Percentile,
                 **options,
             )
+            _store_in_eight_bits(files[kind], list(nodes)[:left])
         matrices = [name for name, operator in nodes.items() if operator != "Conv"]
         if matrices and not partly:
             files[DYNAMIC] = folder / "dynamic.onnx"
@@ -284,6 +300,35 @@ def _products(model: onnx.ModelProto) -> dict[str, str]:
         if node.op_type in _MULTIPLYING and node.input[1] in weights
     }
     return dict(list(products.items())[1:-1])
+
+
+def _store_in_eight_bits(path: Path, names: Sequence[str]) -> None:
+    """Rewrites a file so that some products, which stay float32, keep their weights as int8 with a scale per output.
+
+    The weights are made again by a Cast and a Mul of constants, which ONNX Runtime computes once, when it loads the
+    file; a DequantizeLinear it would compute again for every batch. All eight bits are used: nothing adds the integers.
+    """
+    network = onnx.load(path)
+    weights = {weight.name: weight for weight in network.graph.initializer}
+    nodes: list[onnx.NodeProto] = []
+    for node in network.graph.node:
+        weight = weights.pop(node.input[1]) if node.name in names and node.input[1] in weights else None
+        if weight is not None:
+            values, name = onnx.numpy_helper.to_array(weight), weight.name
+            transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
+            output = 0 if node.op_type == "Conv" or transposed else values.ndim - 1
+            others = tuple(axis for axis in range(values.ndim) if axis != output)
+            scale = np.abs(values).max(others, keepdims=True) / np.float32(127)
+            scale[scale == 0] = 1
+            network.graph.initializer.remove(weight)
+            for part, content in (("int8", np.round(values / scale).astype(np.int8)), ("scale", scale)):
+                network.graph.initializer.append(onnx.numpy_helper.from_array(content, f"{name}.{part}"))
+            nodes.append(onnx.helper.make_node("Cast", [f"{name}.int8"], [f"{name}.cast"], to=onnx.TensorProto.FLOAT))
+            nodes.append(onnx.helper.make_node("Mul", [f"{name}.cast", f"{name}.scale"], [name]))
+        nodes.append(node)
+    del network.graph.node[:]
+    network.graph.node.extend(nodes)
+    onnx.save(network, path)
 
 
 def _activations(network: onnx.ModelProto, nodes: Mapping[str, str]) -> int:
