@@ -126,7 +126,7 @@ def wait_until(page: Any, condition: Callable[[], Any]) -> None:
     """Waits until a condition holds while the page and its routes go on; fails if it does not in time."""
     deadline = time.monotonic() + LONG_MS / 1000
     while not condition():
-        assert time.monotonic() < deadline, "it took too long"
+        assert time.monotonic() < deadline, f"it took too long; the page says: {page.inner_text('#problem')!r}"
         page.wait_for_timeout(20)
 
 

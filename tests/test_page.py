@@ -689,6 +689,31 @@ def test_a_film_without_a_name_in_its_first_bytes_is_no_damaged_picture(browser:
         assert all(str(record["error"]).startswith("this browser cannot play it") for record in records(page))
 
 
+FILM_STAND_IN = """async () => {
+    const { open } = await import(`${location.origin}/films.js`);
+    window.film = Object.assign(new EventTarget(), { readyState: 0, seeking: false, videoWidth: 64, load() {} });
+    window.opened = open(window.film, "film.webm").then(() => "opened", (error) => error.message);
+}"""
+
+
+def test_a_film_is_opened_without_an_event_and_given_up_after_a_minute(browser: Any, service: str) -> None:
+    """Browsers need not tell of the last step, from a film's metadata to its picture."""
+    with opened(browser, service) as (page, _):
+        page.evaluate(FILM_STAND_IN)
+        page.evaluate("() => { window.film.readyState = 2; }")
+        assert page.evaluate("window.opened") == "opened"
+        page.evaluate(FILM_STAND_IN)
+        page.evaluate("() => window.film.dispatchEvent(new Event('error'))")
+        assert page.evaluate("window.opened").startswith("this browser cannot play it")
+        page.clock.install()
+        page.evaluate(FILM_STAND_IN)
+        page.clock.run_for(59_000)
+        page.evaluate("() => { window.opened.then((answer) => { window.answer = answer; }); }")
+        assert page.evaluate("window.answer") is None
+        page.clock.run_for(2_000)
+        assert page.evaluate("window.opened").startswith("this browser cannot play it")
+
+
 def test_while_a_film_is_read_nobody_can_move_it(browser: Any, service: str, tmp_path: Path) -> None:
     frames = [skimage.data.astronaut()[:480]] * 10
     photo = file("film.webm", helpers.film(frames, tmp_path / "film.webm"), "video/webm")

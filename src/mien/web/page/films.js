@@ -6,7 +6,11 @@ import { Tracker } from "./tracking.js";
 export const RATE = 5;
 const MOST = 900;
 /** Wait for a picture of a film: a busy machine, or a phone that still compiles the models, needs more than a few seconds. */
-const PATIENCE_MS = 20000;
+const PATIENCE_MS = 60000;
+/** Between two looks for a picture, which may be there a moment after the last event that tells of it. */
+const LOOK_MS = 200;
+const UNPLAYABLE = "this browser cannot play it: it is damaged, or of a kind that browsers do not know; "
+  + "convert it to MP4 (H.264) or WebM, or read it with mien predict";
 
 /**
  * Reads a film and gives a record for each picture, in order.
@@ -34,14 +38,11 @@ export async function* readFilm(video, reader, name, threshold, signal) {
 }
 
 /** Opens a film in a <video>; rejects with the reason if the browser cannot play it. */
-export function open(video, url) {
-  return new Promise((resolve, reject) => {
-    const fail = () => reject(new Error("this browser cannot play it: it is damaged, or of a kind that browsers do not know; convert it to MP4 (H.264) or WebM, or read it with mien predict"));
-    video.addEventListener("error", fail, { once: true });
-    video.addEventListener("loadeddata", () => (video.videoWidth ? resolve() : fail()), { once: true });
-    video.src = url;
-    video.load();
-  });
+export async function open(video, url) {
+  video.src = url;
+  video.load();
+  await pictureOf(video, UNPLAYABLE);
+  if (!video.videoWidth) throw new Error(UNPLAYABLE);
 }
 
 /** The length in seconds; recordings of browsers tell it only after a jump to their end. */
@@ -50,22 +51,30 @@ async function durationOf(video) {
   return Number.isFinite(video.duration) ? video.duration : video.currentTime;
 }
 
-/** Goes to a time; resolves when the picture there can be read, which may be a moment after the event "seeked". */
+/** Goes to a time; resolves when the picture there can be read. */
 function seek(video, time) {
+  video.currentTime = time;
+  return pictureOf(video, `its picture at ${time.toFixed(1)} s cannot be decoded`);
+}
+
+/** Waits until a film's picture can be read; rejects with a reason on an error of the film, or after a while. */
+function pictureOf(video, reason) {
   return new Promise((resolve, reject) => {
     const heard = new AbortController();
-    const timer = setTimeout(() => {
+    const settle = (answer) => {
+      clearTimeout(limit);
+      clearInterval(looks);
       heard.abort();
-      reject(new Error(`its picture at ${time.toFixed(1)} s cannot be decoded`));
-    }, PATIENCE_MS);
-    const look = () => {
-      if (video.seeking || video.readyState < HTMLMediaElement.HAVE_CURRENT_DATA) return;
-      clearTimeout(timer);
-      heard.abort();
-      resolve();
+      answer();
     };
-    for (const event of ["seeked", "canplay"]) video.addEventListener(event, look, { signal: heard.signal });
-    video.currentTime = time;
+    const fail = () => settle(() => reject(new Error(reason)));
+    const look = () => {
+      if (!video.seeking && video.readyState >= HTMLMediaElement.HAVE_CURRENT_DATA) settle(resolve);
+    };
+    const limit = setTimeout(fail, PATIENCE_MS);
+    const looks = setInterval(look, LOOK_MS);
+    for (const event of ["loadeddata", "seeked", "canplay"]) video.addEventListener(event, look, { signal: heard.signal });
+    video.addEventListener("error", fail, { signal: heard.signal });
   });
 }
 
