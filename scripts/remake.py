@@ -50,11 +50,12 @@ STAGES: tuple[Stage, ...] = (
     Stage("pretrain", "nano-mae"),
     Stage("train", "nano-student", backbone="nano-mae", teachers=("second-teacher",)),
     Stage("train", "nano-second-student", backbone="nano-student", teachers=("third-teacher", "second-student")),
-    Stage("train", "nano", backbone="nano-second-student", teachers=(WIDE, "third-teacher")),
+    Stage("train", "nano-third-student", backbone="nano-second-student", teachers=(WIDE, "third-teacher")),
+    Stage("train", "nano", backbone="nano-third-student", teachers=("mini", "nano-third-student")),
 )
 """The runs in order: each needs only those before it."""
 
-SHIPPED: dict[str, tuple[str, ...]] = {"mini": ("--calibrate", "--balance", "0.1"), "nano": ()}
+SHIPPED: dict[str, tuple[str, ...]] = {"mini": ("--calibrate", "--balance", "0.1"), "nano": ("--calibrate",)}
 """The runs whose models are packed, and how; the package holds them in ``src/mien/weights``."""
 
 

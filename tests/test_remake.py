@@ -25,8 +25,8 @@ STUDENT = "epochs: 1\nbatch_size: 32\nwarmup_epochs: 0\nfreeze: {blocks: 0}\ndev
 MINIATURE = {
     **dict.fromkeys(("teacher", "second-teacher", "third-teacher"), TEACHER),
     **dict.fromkeys(("mae", "nano-mae"), AUTOENCODER),
-    **dict.fromkeys(("student", "second-student", "mini"), STUDENT),
-    **dict.fromkeys(("nano-student", "nano-second-student", "nano"), STUDENT + "distill: {features: 1}\n"),
+    **dict.fromkeys(("student", "second-student", "mini", "nano"), STUDENT),
+    **dict.fromkeys(("nano-student", "nano-second-student", "nano-third-student"), STUDENT + "distill: {features: 1}\n"),
 }
 
 
@@ -34,9 +34,10 @@ def test_each_run_goes_on_from_those_before_it(tmp_path: Path) -> None:
     (tmp_path / "mae").mkdir()
     (tmp_path / "mae" / "state.safetensors").touch()
     commands = remake.commands("archive.zip", tmp_path)
-    runs, later_commands = dict(zip([stage.name for stage in remake.STAGES], commands, strict=False)), commands[11:]
+    runs, later_commands = dict(zip([stage.name for stage in remake.STAGES], commands, strict=False)), commands[12:]
     assert [command[0] for command in runs.values()] == [
         "train", "train", "pretrain", "train", "train", "train", "train", "pretrain", "train", "train", "train",
+        "train",
     ]  # fmt: skip
     assert [command[0] for command in later_commands] == ["evaluate", "pack", "card"] * 2
     assert "--resume" in runs["mae"] and "--resume" not in runs["teacher"]
@@ -50,8 +51,10 @@ def test_each_run_goes_on_from_those_before_it(tmp_path: Path) -> None:
     assert paths_after("mini", "--backbone") == ["second-student/model", "second-student"]
     assert paths_after("nano-student", "--backbone") == ["nano-mae/model", "second-teacher"]
     assert paths_after("nano-second-student", "--backbone") == ["nano-student/model", "third-teacher", "second-student"]
-    assert paths_after("nano", "--backbone") == ["nano-second-student/model", "third-teacher"]
-    wide = Path(runs["nano"][runs["nano"].index("--teacher") + 1])  # a teacher of the checkout
+    assert paths_after("nano-third-student", "--backbone") == ["nano-second-student/model", "third-teacher"]
+    assert paths_after("nano", "--backbone") == ["nano-third-student/model", "mini", "nano-third-student"]
+    third = runs["nano-third-student"]
+    wide = Path(third[third.index("--teacher") + 1])  # a teacher of the checkout
     assert wide.parts[-2:] == ("teachers", "wide_cnn") and (wide / "meta.json").is_file()
     assert paths_after("second-teacher", "--teacher") == ["teacher"]
     assert paths_after("third-teacher", "--teacher") == ["student", "second-teacher"]
