@@ -675,6 +675,21 @@ def test_a_film_that_is_read_can_be_left_and_stopped(
         assert "read at 2 moments; reading ended early: it was stopped" in page.inner_text("#summary")
 
 
+def test_a_film_that_was_read_has_its_boxes_while_another_one_is_read(
+    browser: Any, service: str, tmp_path: Path
+) -> None:
+    content = helpers.film([skimage.data.astronaut()[:480]] * 10, tmp_path / "film.webm")
+    with opened(browser, service, "server") as (page, _):
+        choose(page, file("first.webm", content, "video/webm"))
+        requests: list[Any] = []
+        page.route("**/v1/recognize", lambda route: requests.append(route))
+        page.set_input_files("#files", [file("second.webm", content, "video/webm")])
+        helpers.wait_until(page, lambda: requests)
+        page.click("#strip li:nth-child(1) button")
+        assert page.inner_text("#result-title") == "first.webm"
+        assert page.locator(".box").count() == 1 and page.locator(".face").count() == 1
+
+
 FILMS = {
     "QuickTime.mov": b"\0\0\0\x08wide\0\0\1\0mdat",
     "piece.ts": b"\1\2" + 20 * (b"G" + bytes(187)),

@@ -179,7 +179,7 @@ function showMoment(item) {
   const record = recordAt(item.records, item.video.currentTime);
   if (!record) return;
   timeline.at(item.video.currentTime, item.duration);
-  if (!filmReading) showFaces(item, record, null);
+  if (item.isDone) showFaces(item, record, null); // before, the reading shows them
 }
 
 // ---- the camera ----
