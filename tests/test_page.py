@@ -608,6 +608,47 @@ def test_a_camera_that_was_started_runs_on_when_a_photo_was_read(
     browser.close()
 
 
+def test_a_waiting_photo_that_was_chosen_ends_the_camera_when_its_turn_comes(
+    chromium: Any, service: str, tmp_path: Path, astronaut: bytes
+) -> None:
+    write_camera(tmp_path / "camera.y4m", frames=30)
+    flags = (*helpers.browser.FLAGS, *CAMERA_FLAGS, f"--use-file-for-fake-video-capture={tmp_path / 'camera.y4m'}")
+    browser = chromium.launch(executable_path=str(helpers.CHROMIUM), args=list(flags))
+    with opened(browser, service, "server") as (page, _):
+        requests: list[Any] = []
+        page.route("**/v1/recognize", lambda route: requests.append(route))
+        page.set_input_files("#files", [file(name, astronaut, "image/png") for name in ("a.png", "b.png")])
+        helpers.wait_until(page, lambda: requests)
+        page.route("**/v1/recognize", lambda route: route.continue_())  # the pictures of the camera
+        page.click("#use-camera")
+        page.click("#start-camera")
+        page.wait_for_selector(".box", timeout=LONG_MS)
+        page.evaluate("() => { window.cameraTrack = document.querySelector('#stage video').srcObject.getTracks()[0]; }")
+        page.route("**/v1/recognize", lambda route: requests.append(route))
+        page.click("#strip li:nth-child(2) button")
+        assert page.get_attribute("#strip li:nth-child(2) button", "aria-current") == "true"
+        requests[0].continue_()
+        page.wait_for_selector("#result-title:has-text('b.png')", timeout=LONG_MS)
+        assert not page.is_visible("#stop-camera") and page.locator(".box").count() == 0
+        assert page.evaluate("window.cameraTrack.readyState") == "ended"
+    browser.close()
+
+
+def test_a_waiting_photo_that_was_chosen_stays_marked_when_another_one_was_read(
+    browser: Any, service: str, astronaut: bytes
+) -> None:
+    with first_answer_held(browser, service) as (page, requests):
+        page.set_input_files("#files", [file(name, astronaut, "image/png") for name in ("a.png", "b.png", "c.png")])
+        helpers.wait_until(page, lambda: requests)
+        page.wait_for_selector("#result-title:has-text('a.png')", timeout=LONG_MS)
+        page.click("#strip li:nth-child(3) button")
+        page.route("**/v1/recognize", lambda route: None)  # b.png has no answer
+        requests[0].continue_()
+        page.wait_for_selector("#strip li:nth-child(1)[data-done=true]", timeout=LONG_MS)
+        assert page.get_attribute("#strip li:nth-child(3) button", "aria-current") == "true"
+        assert page.locator("#strip [aria-current]").count() == 1
+
+
 def test_a_photo_that_was_chosen_stays_when_another_one_was_read(browser: Any, service: str, astronaut: bytes) -> None:
     with opened(browser, service, "server") as (page, _):
         choose(page, file("first.png", astronaut, "image/png"))

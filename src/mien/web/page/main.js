@@ -123,6 +123,7 @@ function still(image, width, height) {
 async function present(item) {
   const media = await loadedImage(item.url);
   if (!media || item.isDone || item !== awaited) return;
+  stopCamera();
   item.media = media;
   shown = item;
   startResult(item.name, "Looking for faces…");
@@ -279,13 +280,14 @@ function choose(item) {
   awaited = item.isDone ? null : item;
   if (item.isDone) show(item);
   else if (item.video) showReading(item);
+  else visit.mark(item);
 }
 
 /** Shows an item of the visit that was read. */
 function show(item) {
   stopCamera();
   shown = item;
-  visit.mark(item);
+  visit.mark(awaited ?? item);
   if (item.error && !item.video) return showProblem(`${item.name} cannot be read`, item.error, item.hint);
   const [record] = item.records;
   startResult(item.name, summaryOf(item));
