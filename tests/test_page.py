@@ -587,6 +587,47 @@ def test_what_was_forgotten_stays_forgotten_although_it_was_being_read(
         check_one_face(page)
 
 
+@pytest.mark.parametrize("kind", ["photo", "film"])
+def test_what_the_server_never_answers_holds_up_nothing_once_it_was_forgotten(
+    browser: Any, service: str, tmp_path: Path, astronaut: bytes, kind: str
+) -> None:
+    photo = file("astronaut.png", astronaut, "image/png")
+    film = helpers.film([skimage.data.astronaut()[:480]] * 10, tmp_path / "film.webm")
+    with opened(browser, service, "server") as (page, _):
+        requests: list[Any] = []
+        page.route("**/v1/recognize", lambda route: requests.append(route))
+        page.set_input_files("#files", [photo if kind == "photo" else file("film.webm", film, "video/webm")])
+        helpers.wait_until(page, lambda: requests)
+        page.click("#forget")
+        assert not page.is_visible("#film-tools")
+        page.select_option("#where", "mini-int8")
+        page.wait_for_selector("body[data-ready='tab mini-int8']", timeout=LONG_MS)
+        choose(page, photo)
+        check_one_face(page)
+
+
+def test_a_film_that_was_forgotten_does_not_end_the_reading_of_the_next_one(
+    browser: Any, service: str, tmp_path: Path
+) -> None:
+    film = file("film.webm", helpers.film([skimage.data.astronaut()[:480]] * 10, tmp_path / "film.webm"), "video/webm")
+    with opened(browser, service, "server") as (page, _):
+        requests: list[Any] = []
+        page.route("**/v1/recognize", lambda route: requests.append(route))
+        page.set_input_files("#files", [film])
+        helpers.wait_until(page, lambda: requests)
+        page.click("#forget")
+        page.set_input_files("#files", [film])
+        helpers.wait_until(page, lambda: len(requests) == 2)
+        with page.expect_response("**/v1/recognize", timeout=LONG_MS):
+            requests[0].continue_()
+        page.wait_for_timeout(1000)
+        assert page.is_visible("#stop-film")
+        page.click("#stop-film")
+        requests[1].continue_()
+        page.wait_for_selector("#strip li[data-done=true]", timeout=LONG_MS)
+        assert "it was stopped" in page.inner_text("#summary") and not page.is_visible("#film-tools")
+
+
 def test_a_camera_that_was_started_runs_on_when_a_photo_was_read(
     chromium: Any, service: str, tmp_path: Path, astronaut: bytes
 ) -> None:
@@ -814,6 +855,23 @@ def test_a_busy_server_is_asked_again_when_it_says_so(browser: Any, service: str
         choose(page, file("astronaut.png", astronaut))
         assert len(times) == 2 and times[1] - times[0] > 0.9
         assert not page.is_visible("#problem") and page.inner_text("#strip .caption") != "cannot be read"
+
+
+SHORT_LIMITS = """() => {
+    const timeout = AbortSignal.timeout.bind(AbortSignal);
+    AbortSignal.timeout = (limit) => { window.limit = limit; return timeout(300); };
+}"""
+
+
+def test_a_server_that_does_not_answer_is_given_up(browser: Any, service: str, astronaut: bytes) -> None:
+    """After twice its time limit, for the picture and for the answer, and a margin."""
+    with opened(browser, service, "server") as (page, _):
+        page.evaluate(SHORT_LIMITS)
+        page.route("**/v1/recognize", lambda route: None)
+        choose(page, file("astronaut.png", astronaut, "image/png"))
+        assert page.evaluate("window.limit") == 70_000
+        assert "The server has not answered for 70 s; try again." in page.inner_text("#problem")
+        assert "This tab reads pictures, too" in page.inner_text("#problem")
 
 
 def test_the_camera_is_read_once_at_a_time_and_its_end_is_told(chromium: Any, service: str, tmp_path: Path) -> None:

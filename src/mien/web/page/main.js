@@ -63,7 +63,7 @@ async function read(item) {
     else await readPicture(item);
   } catch (error) {
     item.error = error.message;
-    item.hint = error.isOfPicture ? remedy() : "";
+    item.hint = remedy(error);
     if (!item.records.length) {
       item.records = [brokenRecord(item)];
       item.video = null;
@@ -148,6 +148,7 @@ async function readFilmItem(item) {
   try {
     const reading = readFilm(video, item.reader, item.name, thresholdOf(item.reader), signal);
     for await (const { record, share, duration } of reading) {
+      if (isForgotten(item)) return;
       item.records.push(record);
       item.duration = duration;
       byId("progress").value = readShare = share;
@@ -155,15 +156,19 @@ async function readFilmItem(item) {
       if (item === shown) showFaces(item, record, null);
     }
   } finally {
-    filmReading = null;
     video.controls = true;
-    if (byId("film-tools").contains(document.activeElement)) byId("result-title").focus();
-    byId("film-tools").hidden = true;
+    if (filmReading?.signal === signal) endFilmReading(); // else it was forgotten, and another film may be read by now
   }
   if (!item.records.length) throw new Error("reading was stopped before its first picture");
   const first = item.records.find(({ faces }) => faces.length) ?? item.records[0];
   video.currentTime = first.time_s;
   if (signal.aborted && readShare < 1) throw new Error("it was stopped");
+}
+
+function endFilmReading() {
+  filmReading = null;
+  if (byId("film-tools").contains(document.activeElement)) byId("result-title").focus();
+  byId("film-tools").hidden = true;
 }
 
 /** Shows a film while it is read. */
@@ -334,10 +339,12 @@ function showProblem(title, reason, hint = "") {
   byId("problem").hidden = false;
 }
 
-/** What to do about a picture that this browser cannot decode. */
-function remedy() {
-  const hasServer = byId("where").querySelector("[value=server]") !== null;
-  return currentReader()?.place === "tab" && hasServer
+/** What to do about a server that does not answer, or a picture that this browser cannot decode; "" for other errors. */
+function remedy({ isOfServer, isOfPicture }) {
+  const canRead = (place) => byId("where").querySelector(place) !== null;
+  if (isOfServer && canRead(":not([value=server])")) return "This tab reads pictures, too: choose it at the top of the page.";
+  if (!isOfPicture) return "";
+  return currentReader()?.place === "tab" && canRead("[value=server]")
     ? "The server reads more kinds of pictures, such as TIFF and HEIC: choose the server at the top of the page."
     : "Choose another file, or convert this one to JPEG or PNG.";
 }
@@ -413,8 +420,10 @@ async function savePicture() {
 
 function forget() {
   filmReading?.abort();
+  endFilmReading();
   stopCamera();
   visit.clear();
+  queue = opened.catch(() => {}); // what comes next does not wait for an answer that nobody needs any longer
   shown = awaited = null;
   startResult("", ""); // nor does the page hold names and faces any longer
   stage.clear();

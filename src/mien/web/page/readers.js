@@ -153,7 +153,7 @@ export class ServerReader {
     const form = new FormData();
     form.append("pictures", picture, picture.name ?? "picture.png");
     const headers = this.key ? { "X-API-Key": this.key } : {};
-    const answer = await answerTo(address, { method: "POST", body: form, headers });
+    const answer = await answerTo(address, { method: "POST", body: form, headers }, patienceWith(this.about));
     if (answer.status === 401) throw this.wrongKey();
     const values = await answer.json().catch(() => null);
     if (answer.ok && values) return values;
@@ -170,15 +170,23 @@ export class ServerReader {
 
 const TRIES = 4; // while the server is busy and says when to come again
 const LONGEST_WAIT_S = 5;
+const TIMEOUT_S = 30; // of a server that does not say its own
+const TRANSFER_S = 10; // for what comes before and after the times that the server measures
 
-/** The answer to a request; a busy server is asked again when it says so. */
-async function answerTo(address, request) {
+/** Seconds after which a server is given up: it has one time limit for the picture to arrive, and one for its answer. */
+const patienceWith = ({ limits }) => 2 * (limits?.timeout_s ?? TIMEOUT_S) + TRANSFER_S;
+
+/** The answer to a request within some seconds; a busy server is asked again when it says so. */
+async function answerTo(address, request, limit) {
   for (let tries = 1; ; tries += 1) {
     let answer;
     try {
-      answer = await fetch(address, request);
-    } catch {
-      throw new Error("the server does not answer; check that mien serve still runs");
+      answer = await fetch(address, { ...request, signal: AbortSignal.timeout(1000 * limit) });
+    } catch (error) {
+      const reason = error.name === "TimeoutError"
+        ? `the server has not answered for ${limit} s; try again`
+        : "the server does not answer; check that mien serve still runs";
+      throw Object.assign(new Error(reason), { isOfServer: true });
     }
     const wait = Number(answer.headers.get("Retry-After"));
     if (answer.status !== 503 || !(wait > 0) || tries === TRIES) return answer;
