@@ -755,6 +755,15 @@ def test_a_film_that_is_read_can_be_left_and_stopped(
         page.wait_for_selector("#strip li:nth-child(2)[data-done=true]", timeout=LONG_MS)
         assert page.inner_text("#strip li:nth-child(2) .caption") == "read in part"
         assert "read at 2 moments; reading ended early: it was stopped" in page.inner_text("#summary")
+        *read_records, last_record = records(page)[1:]
+        assert [record["status"] for record in read_records] == ["ok", "ok"]
+        assert last_record == {
+            "input": "film.webm", "status": "error", "error": "reading ended early: it was stopped",
+            "width": None, "height": None, "frame": 2, "time_s": None, "faces": [],
+        }  # fmt: skip
+        rows = list(csv.DictReader(io.StringIO(download(page, "#save-csv").decode())))
+        assert [row["status"] for row in rows] == ["ok", "ok", "error"] and "stopped" in rows[-1]["error"]
+        assert json.loads(download(page, "#save-json"))[-1] == last_record
 
 
 def test_a_film_that_was_read_has_its_boxes_while_another_one_is_read(

@@ -8,7 +8,7 @@ import { kindOf, reasonAgainst } from "./files.js";
 import { open as openFilm, readFilm, recordAt } from "./films.js";
 import { connect, listen } from "./inputs.js";
 import { clock, counted } from "./labels.js";
-import { annotated, csv, json } from "./results.js";
+import { annotated, brokenRecord, csv, json, savedRecords } from "./results.js";
 import { choosePlace, currentReader, modelInfo, openPlaces } from "./places.js";
 import { Stage } from "./stage.js";
 import { Timeline } from "./timeline.js";
@@ -65,7 +65,7 @@ async function read(item) {
     item.error = error.message;
     item.hint = remedy(error);
     if (!item.records.length) {
-      item.records = [brokenRecord(item)];
+      item.records = [brokenRecord(item.name, item.error)];
       item.video = null;
     }
   }
@@ -101,10 +101,6 @@ async function readPicture(item) {
   if (first_of_several && item.media) item.media = still(item.media, width, height);
   if (item.media) visit.draw(item, item.media, width, height);
 }
-
-const brokenRecord = ({ name, error }) => ({
-  input: name, status: "error", error, width: null, height: null, frame: null, time_s: null, faces: [],
-});
 
 async function loadedImage(url) {
   const image = element("img", { alt: "" });
@@ -444,8 +440,8 @@ const clicks = {
   live: toggleLive,
   "stop-camera": stopCamera,
   "stop-film": () => filmReading?.abort(),
-  "save-json": () => save("json", shown.records, shown.name),
-  "save-csv": () => save("csv", shown.records, shown.name),
+  "save-json": () => save("json", savedRecords(shown), shown.name),
+  "save-csv": () => save("csv", savedRecords(shown), shown.name),
   "save-picture": savePicture,
   "save-all-json": () => saveAll("json"),
   "save-all-csv": () => saveAll("csv"),
