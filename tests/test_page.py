@@ -934,6 +934,27 @@ def test_a_camera_that_opens_after_it_was_given_up_is_closed(browser: Any, servi
         assert not page.is_visible("#problem")
 
 
+PHONE_CAMERA = """() => {
+    const canvas = Object.assign(document.createElement("canvas"), { width: 640, height: 480 });
+    setInterval(() => canvas.getContext("2d").fillRect(0, 0, canvas.width, canvas.height), 50);
+    navigator.mediaDevices.getUserMedia = () => Promise.resolve(canvas.captureStream());
+    window.turn = () => { Object.assign(canvas, { width: 480, height: 640 }); };
+}"""
+
+
+def test_the_boxes_fit_the_picture_of_a_phone_that_is_turned(browser: Any, service: str) -> None:
+    shape = "document.querySelector('#stage .frame').style.aspectRatio"
+    with opened(browser, service) as (page, _):
+        page.evaluate(PHONE_CAMERA)
+        page.click("#use-camera")
+        page.click("#start-camera")
+        helpers.wait_until(page, lambda: page.evaluate(shape) == "640 / 480")
+        page.evaluate("window.turn()")
+        helpers.wait_until(page, lambda: page.evaluate("document.querySelector('#stage video').videoWidth") == 480)
+        page.wait_for_timeout(300)
+        assert page.evaluate(shape) == "480 / 640"
+
+
 def test_without_a_reader_the_camera_does_not_start(browser: Any, service: str) -> None:
     context = browser.new_context()
     page = context.new_page()

@@ -201,6 +201,7 @@ async function startCamera() {
     await current.start();
     if (camera !== current) return;
     stage.show(video, video.videoWidth, video.videoHeight);
+    video.addEventListener("resize", () => camera === current && stage.fit(video.videoWidth, video.videoHeight)); // a turned phone
     byId("camera-tools").hidden = false;
     byId("tools").hidden = true;
     readLive();
