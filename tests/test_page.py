@@ -131,12 +131,15 @@ def test_the_static_folder_needs_no_service(browser: Any, tmp_path: Path, astron
         assert all(url.startswith((f"{address}mien/", "blob:")) for _, url, _ in log.requests)
 
 
+@pytest.mark.parametrize(
+    "answer", [{"status": 404, "body": ""}, {"body": '{"models": [', "content_type": "application/json"}]
+)
 def test_without_its_built_parts_the_page_reads_by_the_server_and_says_so(
-    browser: Any, service: str, astronaut: bytes
+    browser: Any, service: str, astronaut: bytes, answer: dict[str, Any]
 ) -> None:
     context = browser.new_context()
     page = context.new_page()
-    page.route("**/built/**", lambda route: route.fulfill(status=404, body=""))
+    page.route("**/built/**", lambda route: route.fulfill(**answer))
     page.goto(service)
     page.wait_for_selector("body[data-ready='server mini']", timeout=LONG_MS)
     assert "lacks the parts that read pictures in the browser" in page.inner_text("#not-built")
@@ -932,6 +935,24 @@ def test_a_camera_that_opens_after_it_was_given_up_is_closed(browser: Any, servi
         page.evaluate("window.openCamera()")
         helpers.wait_until(page, lambda: page.evaluate("window.cameraTrack.readyState") == "ended")
         assert not page.is_visible("#problem")
+
+
+def test_before_the_camera_starts_the_page_knows_where_its_pictures_go(browser: Any, service: str) -> None:
+    held: list[Any] = []
+    context = browser.new_context()
+    page = context.new_page()
+    page.route("**/built/**", lambda route: route.fulfill(status=404, body=""))
+    page.route("**/v1/model", lambda route: held.append(route))
+    page.goto(service)
+    helpers.wait_until(page, lambda: held)
+    page.click("#use-camera")
+    page.wait_for_timeout(300)
+    assert page.locator("#consent[open]").count() == 0
+    assert "stay here" not in page.inner_text("#place-title")
+    held[0].continue_()
+    page.wait_for_selector("#consent[open]", timeout=LONG_MS)
+    assert f"sent to {service.split('/')[2]}" in page.inner_text("#consent-place")
+    context.close()
 
 
 PHONE_CAMERA = """() => {

@@ -186,9 +186,14 @@ function showMoment(item) {
 
 // ---- the camera ----
 
+/** Opens the dialog before the camera, as soon as it is known where its pictures go. */
+async function askForConsent() {
+  await opened;
+  if (!byId("consent").open) byId("consent").showModal();
+}
+
 async function startCamera() {
   byId("consent").close();
-  await opened;
   stopCamera();
   shown = awaited = null;
   if (!currentReader()) return showProblem("The camera cannot be used", NO_READER);
@@ -434,7 +439,7 @@ function forget() {
 const clicks = {
   choose: () => byId("files").click(),
   "choose-folder": () => byId("folder").click(),
-  "use-camera": () => byId("consent").showModal(),
+  "use-camera": askForConsent,
   "cancel-camera": () => byId("consent").close(),
   "start-camera": startCamera,
   "take-photo": takePhoto,

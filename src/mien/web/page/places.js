@@ -86,9 +86,9 @@ function askForKey() {
   });
 }
 
-/** JSON of an address of this page; null if there is none. */
+/** JSON of an address of this page; null if there is none, or only a part of it arrives. */
 async function json(address) {
   const answer = await fetch(address, { cache: "no-cache" }).catch(() => null);
   const isJson = answer?.ok && answer.headers.get("content-type")?.includes("json");
-  return isJson ? answer.json() : null;
+  return isJson ? answer.json().catch(() => null) : null;
 }
