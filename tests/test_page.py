@@ -1081,6 +1081,27 @@ def test_a_wrong_key_can_be_typed_again(browser: Any, service: str, astronaut: b
     context.close()
 
 
+def test_without_the_key_a_folder_is_asked_for_it_once(browser: Any, service: str, astronaut: bytes) -> None:
+    sent: list[Any] = []
+    context = browser.new_context()
+    page = context.new_page()
+    changed_model(page, api_key_needed=True)
+    page.route("**/v1/recognize", lambda route: sent.append(route))
+    page.goto(service)
+    page.wait_for_selector(READY, timeout=LONG_MS)
+    photos = [file(f"{number}.png", astronaut, "image/png") for number in range(4)]
+    for files, typed_key in ((photos[:3], ""), (photos[3:], "typed, and not used")):
+        page.set_input_files("#files", files)
+        page.wait_for_selector("#key-dialog[open]", timeout=LONG_MS)
+        page.fill("#key", typed_key)
+        page.keyboard.press("Escape")
+        number = page.locator("#strip li").count()
+        page.wait_for_selector(f"#strip li:nth-child({number})[data-done=true]", timeout=LONG_MS)
+        assert page.locator("#key-dialog[open]").count() == 0
+    assert not sent and all(record["error"].startswith("nothing was sent") for record in records(page))
+    context.close()
+
+
 def test_the_page_says_of_a_model_only_what_is_known(browser: Any, service: str) -> None:
     context = browser.new_context()
     page = context.new_page()

@@ -9,7 +9,7 @@ import { open as openFilm, readFilm, recordAt } from "./films.js";
 import { connect, listen } from "./inputs.js";
 import { clock, counted } from "./labels.js";
 import { annotated, brokenRecord, csv, json, savedRecords } from "./results.js";
-import { choosePlace, currentReader, modelInfo, openPlaces } from "./places.js";
+import { choosePlace, currentReader, forgetDeclinedKey, modelInfo, openPlaces } from "./places.js";
 import { Stage } from "./stage.js";
 import { Timeline } from "./timeline.js";
 import { Visit } from "./visit.js";
@@ -39,6 +39,7 @@ function take(files) {
   }));
   for (const item of items) visit.add(item);
   stopCamera();
+  forgetDeclinedKey();
   awaited = items[0] ?? null;
   byId("visit").hidden = false;
   showProgress();
@@ -224,6 +225,7 @@ function loseCamera(current, title, reason) {
 
 async function readLive() {
   const current = camera;
+  forgetDeclinedKey();
   byId("summary").textContent = "The camera runs; its pictures are read and not kept.";
   byId("live").setAttribute("aria-pressed", "true");
   try {
@@ -358,6 +360,7 @@ function mark(index) {
 
 async function explain(index) {
   const item = shown;
+  forgetDeclinedKey();
   return item.reader.explain({ item, index, face: item.records[0].faces[index] });
 }
 
