@@ -131,12 +131,15 @@ def test_the_static_folder_needs_no_service(browser: Any, tmp_path: Path, astron
         assert all(url.startswith((f"{address}mien/", "blob:")) for _, url, _ in log.requests)
 
 
+@pytest.mark.parametrize(
+    "answer", [{"status": 404, "body": ""}, {"body": '{"models": [', "content_type": "application/json"}]
+)
 def test_without_its_built_parts_the_page_reads_by_the_server_and_says_so(
-    browser: Any, service: str, astronaut: bytes
+    browser: Any, service: str, astronaut: bytes, answer: dict[str, Any]
 ) -> None:
     context = browser.new_context()
     page = context.new_page()
-    page.route("**/built/**", lambda route: route.fulfill(status=404, body=""))
+    page.route("**/built/**", lambda route: route.fulfill(**answer))
     page.goto(service)
     page.wait_for_selector("body[data-ready='server mini']", timeout=LONG_MS)
     assert "lacks the parts that read pictures in the browser" in page.inner_text("#not-built")
@@ -587,6 +590,47 @@ def test_what_was_forgotten_stays_forgotten_although_it_was_being_read(
         check_one_face(page)
 
 
+@pytest.mark.parametrize("kind", ["photo", "film"])
+def test_what_the_server_never_answers_holds_up_nothing_once_it_was_forgotten(
+    browser: Any, service: str, tmp_path: Path, astronaut: bytes, kind: str
+) -> None:
+    photo = file("astronaut.png", astronaut, "image/png")
+    film = helpers.film([skimage.data.astronaut()[:480]] * 10, tmp_path / "film.webm")
+    with opened(browser, service, "server") as (page, _):
+        requests: list[Any] = []
+        page.route("**/v1/recognize", lambda route: requests.append(route))
+        page.set_input_files("#files", [photo if kind == "photo" else file("film.webm", film, "video/webm")])
+        helpers.wait_until(page, lambda: requests)
+        page.click("#forget")
+        assert not page.is_visible("#film-tools")
+        page.select_option("#where", "mini-int8")
+        page.wait_for_selector("body[data-ready='tab mini-int8']", timeout=LONG_MS)
+        choose(page, photo)
+        check_one_face(page)
+
+
+def test_a_film_that_was_forgotten_does_not_end_the_reading_of_the_next_one(
+    browser: Any, service: str, tmp_path: Path
+) -> None:
+    film = file("film.webm", helpers.film([skimage.data.astronaut()[:480]] * 10, tmp_path / "film.webm"), "video/webm")
+    with opened(browser, service, "server") as (page, _):
+        requests: list[Any] = []
+        page.route("**/v1/recognize", lambda route: requests.append(route))
+        page.set_input_files("#files", [film])
+        helpers.wait_until(page, lambda: requests)
+        page.click("#forget")
+        page.set_input_files("#files", [film])
+        helpers.wait_until(page, lambda: len(requests) == 2)
+        with page.expect_response("**/v1/recognize", timeout=LONG_MS):
+            requests[0].continue_()
+        page.wait_for_timeout(1000)
+        assert page.is_visible("#stop-film")
+        page.click("#stop-film")
+        requests[1].continue_()
+        page.wait_for_selector("#strip li[data-done=true]", timeout=LONG_MS)
+        assert "it was stopped" in page.inner_text("#summary") and not page.is_visible("#film-tools")
+
+
 def test_a_camera_that_was_started_runs_on_when_a_photo_was_read(
     chromium: Any, service: str, tmp_path: Path, astronaut: bytes
 ) -> None:
@@ -606,6 +650,47 @@ def test_a_camera_that_was_started_runs_on_when_a_photo_was_read(
         check_one_face(page)
         assert page.locator("#stage video").count() == 0 and not page.is_visible("#stop-camera")
     browser.close()
+
+
+def test_a_waiting_photo_that_was_chosen_ends_the_camera_when_its_turn_comes(
+    chromium: Any, service: str, tmp_path: Path, astronaut: bytes
+) -> None:
+    write_camera(tmp_path / "camera.y4m", frames=30)
+    flags = (*helpers.browser.FLAGS, *CAMERA_FLAGS, f"--use-file-for-fake-video-capture={tmp_path / 'camera.y4m'}")
+    browser = chromium.launch(executable_path=str(helpers.CHROMIUM), args=list(flags))
+    with opened(browser, service, "server") as (page, _):
+        requests: list[Any] = []
+        page.route("**/v1/recognize", lambda route: requests.append(route))
+        page.set_input_files("#files", [file(name, astronaut, "image/png") for name in ("a.png", "b.png")])
+        helpers.wait_until(page, lambda: requests)
+        page.route("**/v1/recognize", lambda route: route.continue_())  # the pictures of the camera
+        page.click("#use-camera")
+        page.click("#start-camera")
+        page.wait_for_selector(".box", timeout=LONG_MS)
+        page.evaluate("() => { window.cameraTrack = document.querySelector('#stage video').srcObject.getTracks()[0]; }")
+        page.route("**/v1/recognize", lambda route: requests.append(route))
+        page.click("#strip li:nth-child(2) button")
+        assert page.get_attribute("#strip li:nth-child(2) button", "aria-current") == "true"
+        requests[0].continue_()
+        page.wait_for_selector("#result-title:has-text('b.png')", timeout=LONG_MS)
+        assert not page.is_visible("#stop-camera") and page.locator(".box").count() == 0
+        assert page.evaluate("window.cameraTrack.readyState") == "ended"
+    browser.close()
+
+
+def test_a_waiting_photo_that_was_chosen_stays_marked_when_another_one_was_read(
+    browser: Any, service: str, astronaut: bytes
+) -> None:
+    with first_answer_held(browser, service) as (page, requests):
+        page.set_input_files("#files", [file(name, astronaut, "image/png") for name in ("a.png", "b.png", "c.png")])
+        helpers.wait_until(page, lambda: requests)
+        page.wait_for_selector("#result-title:has-text('a.png')", timeout=LONG_MS)
+        page.click("#strip li:nth-child(3) button")
+        page.route("**/v1/recognize", lambda route: None)  # b.png has no answer
+        requests[0].continue_()
+        page.wait_for_selector("#strip li:nth-child(1)[data-done=true]", timeout=LONG_MS)
+        assert page.get_attribute("#strip li:nth-child(3) button", "aria-current") == "true"
+        assert page.locator("#strip [aria-current]").count() == 1
 
 
 def test_a_photo_that_was_chosen_stays_when_another_one_was_read(browser: Any, service: str, astronaut: bytes) -> None:
@@ -673,6 +758,30 @@ def test_a_film_that_is_read_can_be_left_and_stopped(
         page.wait_for_selector("#strip li:nth-child(2)[data-done=true]", timeout=LONG_MS)
         assert page.inner_text("#strip li:nth-child(2) .caption") == "read in part"
         assert "read at 2 moments; reading ended early: it was stopped" in page.inner_text("#summary")
+        *read_records, last_record = records(page)[1:]
+        assert [record["status"] for record in read_records] == ["ok", "ok"]
+        assert last_record == {
+            "input": "film.webm", "status": "error", "error": "reading ended early: it was stopped",
+            "width": None, "height": None, "frame": 2, "time_s": None, "faces": [],
+        }  # fmt: skip
+        rows = list(csv.DictReader(io.StringIO(download(page, "#save-csv").decode())))
+        assert [row["status"] for row in rows] == ["ok", "ok", "error"] and "stopped" in rows[-1]["error"]
+        assert json.loads(download(page, "#save-json"))[-1] == last_record
+
+
+def test_a_film_that_was_read_has_its_boxes_while_another_one_is_read(
+    browser: Any, service: str, tmp_path: Path
+) -> None:
+    content = helpers.film([skimage.data.astronaut()[:480]] * 10, tmp_path / "film.webm")
+    with opened(browser, service, "server") as (page, _):
+        choose(page, file("first.webm", content, "video/webm"))
+        requests: list[Any] = []
+        page.route("**/v1/recognize", lambda route: requests.append(route))
+        page.set_input_files("#files", [file("second.webm", content, "video/webm")])
+        helpers.wait_until(page, lambda: requests)
+        page.click("#strip li:nth-child(1) button")
+        assert page.inner_text("#result-title") == "first.webm"
+        assert page.locator(".box").count() == 1 and page.locator(".face").count() == 1
 
 
 FILMS = {
@@ -749,15 +858,34 @@ def test_a_busy_server_is_asked_again_when_it_says_so(browser: Any, service: str
     def answer(route: Any) -> None:
         times.append(time.monotonic())
         if len(times) == 1:
-            route.fulfill(status=503, json=busy, headers={"Retry-After": "1"})
+            route.fulfill(status=503, json=busy, headers={"Retry-After": "3"})
         else:
             route.continue_()
 
     with opened(browser, service, "server") as (page, _):
         page.route("**/v1/recognize", answer)
         choose(page, file("astronaut.png", astronaut))
-        assert len(times) == 2 and times[1] - times[0] > 0.9
+        (milliseconds,) = re.findall(r"in (\d+) ms", page.inner_text("#summary"))
+        assert len(times) == 2 and times[1] - times[0] > 2.9
+        assert int(milliseconds) < 1000 * (time.monotonic() - times[0] - 2.5), "the wait is no reading"
         assert not page.is_visible("#problem") and page.inner_text("#strip .caption") != "cannot be read"
+
+
+SHORT_LIMITS = """() => {
+    const timeout = AbortSignal.timeout.bind(AbortSignal);
+    AbortSignal.timeout = (limit) => { window.limit = limit; return timeout(300); };
+}"""
+
+
+def test_a_server_that_does_not_answer_is_given_up(browser: Any, service: str, astronaut: bytes) -> None:
+    """After twice its time limit, for the picture and for the answer, and a margin."""
+    with opened(browser, service, "server") as (page, _):
+        page.evaluate(SHORT_LIMITS)
+        page.route("**/v1/recognize", lambda route: None)
+        choose(page, file("astronaut.png", astronaut, "image/png"))
+        assert page.evaluate("window.limit") == 70_000
+        assert "The server has not answered for 70 s; try again." in page.inner_text("#problem")
+        assert "This tab reads pictures, too" in page.inner_text("#problem")
 
 
 def test_the_camera_is_read_once_at_a_time_and_its_end_is_told(chromium: Any, service: str, tmp_path: Path) -> None:
@@ -809,6 +937,45 @@ def test_a_camera_that_opens_after_it_was_given_up_is_closed(browser: Any, servi
         page.evaluate("window.openCamera()")
         helpers.wait_until(page, lambda: page.evaluate("window.cameraTrack.readyState") == "ended")
         assert not page.is_visible("#problem")
+
+
+def test_before_the_camera_starts_the_page_knows_where_its_pictures_go(browser: Any, service: str) -> None:
+    held: list[Any] = []
+    context = browser.new_context()
+    page = context.new_page()
+    page.route("**/built/**", lambda route: route.fulfill(status=404, body=""))
+    page.route("**/v1/model", lambda route: held.append(route))
+    page.goto(service)
+    helpers.wait_until(page, lambda: held)
+    page.click("#use-camera")
+    page.wait_for_timeout(300)
+    assert page.locator("#consent[open]").count() == 0
+    assert "stay here" not in page.inner_text("#place-title")
+    held[0].continue_()
+    page.wait_for_selector("#consent[open]", timeout=LONG_MS)
+    assert f"sent to {service.split('/')[2]}" in page.inner_text("#consent-place")
+    context.close()
+
+
+PHONE_CAMERA = """() => {
+    const canvas = Object.assign(document.createElement("canvas"), { width: 640, height: 480 });
+    setInterval(() => canvas.getContext("2d").fillRect(0, 0, canvas.width, canvas.height), 50);
+    navigator.mediaDevices.getUserMedia = () => Promise.resolve(canvas.captureStream());
+    window.turn = () => { Object.assign(canvas, { width: 480, height: 640 }); };
+}"""
+
+
+def test_the_boxes_fit_the_picture_of_a_phone_that_is_turned(browser: Any, service: str) -> None:
+    shape = "document.querySelector('#stage .frame').style.aspectRatio"
+    with opened(browser, service) as (page, _):
+        page.evaluate(PHONE_CAMERA)
+        page.click("#use-camera")
+        page.click("#start-camera")
+        helpers.wait_until(page, lambda: page.evaluate(shape) == "640 / 480")
+        page.evaluate("window.turn()")
+        helpers.wait_until(page, lambda: page.evaluate("document.querySelector('#stage video').videoWidth") == 480)
+        page.wait_for_timeout(300)
+        assert page.evaluate(shape) == "480 / 640"
 
 
 def test_without_a_reader_the_camera_does_not_start(browser: Any, service: str) -> None:
@@ -913,6 +1080,27 @@ def test_a_wrong_key_can_be_typed_again(browser: Any, service: str, astronaut: b
         page.wait_for_selector(f"#problem:has-text('{text}')" if text else DONE, timeout=LONG_MS)
     check_one_face(page)
     assert sent_keys == ["wrong", "right"]
+    context.close()
+
+
+def test_without_the_key_a_folder_is_asked_for_it_once(browser: Any, service: str, astronaut: bytes) -> None:
+    sent: list[Any] = []
+    context = browser.new_context()
+    page = context.new_page()
+    changed_model(page, api_key_needed=True)
+    page.route("**/v1/recognize", lambda route: sent.append(route))
+    page.goto(service)
+    page.wait_for_selector(READY, timeout=LONG_MS)
+    photos = [file(f"{number}.png", astronaut, "image/png") for number in range(4)]
+    for files, typed_key in ((photos[:3], ""), (photos[3:], "typed, and not used")):
+        page.set_input_files("#files", files)
+        page.wait_for_selector("#key-dialog[open]", timeout=LONG_MS)
+        page.fill("#key", typed_key)
+        page.keyboard.press("Escape")
+        number = page.locator("#strip li").count()
+        page.wait_for_selector(f"#strip li:nth-child({number})[data-done=true]", timeout=LONG_MS)
+        assert page.locator("#key-dialog[open]").count() == 0
+    assert not sent and all(record["error"].startswith("nothing was sent") for record in records(page))
     context.close()
 
 

@@ -8,8 +8,8 @@ import { kindOf, reasonAgainst } from "./files.js";
 import { open as openFilm, readFilm, recordAt } from "./films.js";
 import { connect, listen } from "./inputs.js";
 import { clock, counted } from "./labels.js";
-import { annotated, csv, json } from "./results.js";
-import { choosePlace, currentReader, modelInfo, openPlaces } from "./places.js";
+import { annotated, brokenRecord, csv, json, savedRecords } from "./results.js";
+import { choosePlace, currentReader, forgetDeclinedKey, modelInfo, openPlaces } from "./places.js";
 import { Stage } from "./stage.js";
 import { Timeline } from "./timeline.js";
 import { Visit } from "./visit.js";
@@ -39,6 +39,7 @@ function take(files) {
   }));
   for (const item of items) visit.add(item);
   stopCamera();
+  forgetDeclinedKey();
   awaited = items[0] ?? null;
   byId("visit").hidden = false;
   showProgress();
@@ -63,9 +64,9 @@ async function read(item) {
     else await readPicture(item);
   } catch (error) {
     item.error = error.message;
-    item.hint = error.isOfPicture ? remedy() : "";
+    item.hint = remedy(error);
     if (!item.records.length) {
-      item.records = [brokenRecord(item)];
+      item.records = [brokenRecord(item.name, item.error)];
       item.video = null;
     }
   }
@@ -102,10 +103,6 @@ async function readPicture(item) {
   if (item.media) visit.draw(item, item.media, width, height);
 }
 
-const brokenRecord = ({ name, error }) => ({
-  input: name, status: "error", error, width: null, height: null, frame: null, time_s: null, faces: [],
-});
-
 async function loadedImage(url) {
   const image = element("img", { alt: "" });
   image.src = url;
@@ -123,6 +120,7 @@ function still(image, width, height) {
 async function present(item) {
   const media = await loadedImage(item.url);
   if (!media || item.isDone || item !== awaited) return;
+  stopCamera();
   item.media = media;
   shown = item;
   startResult(item.name, "Looking for faces…");
@@ -147,6 +145,7 @@ async function readFilmItem(item) {
   try {
     const reading = readFilm(video, item.reader, item.name, thresholdOf(item.reader), signal);
     for await (const { record, share, duration } of reading) {
+      if (isForgotten(item)) return;
       item.records.push(record);
       item.duration = duration;
       byId("progress").value = readShare = share;
@@ -154,15 +153,19 @@ async function readFilmItem(item) {
       if (item === shown) showFaces(item, record, null);
     }
   } finally {
-    filmReading = null;
     video.controls = true;
-    if (byId("film-tools").contains(document.activeElement)) byId("result-title").focus();
-    byId("film-tools").hidden = true;
+    if (filmReading?.signal === signal) endFilmReading(); // else it was forgotten, and another film may be read by now
   }
   if (!item.records.length) throw new Error("reading was stopped before its first picture");
   const first = item.records.find(({ faces }) => faces.length) ?? item.records[0];
   video.currentTime = first.time_s;
   if (signal.aborted && readShare < 1) throw new Error("it was stopped");
+}
+
+function endFilmReading() {
+  filmReading = null;
+  if (byId("film-tools").contains(document.activeElement)) byId("result-title").focus();
+  byId("film-tools").hidden = true;
 }
 
 /** Shows a film while it is read. */
@@ -179,14 +182,19 @@ function showMoment(item) {
   const record = recordAt(item.records, item.video.currentTime);
   if (!record) return;
   timeline.at(item.video.currentTime, item.duration);
-  if (!filmReading) showFaces(item, record, null);
+  if (item.isDone) showFaces(item, record, null); // before, the reading shows them
 }
 
 // ---- the camera ----
 
+/** Opens the dialog before the camera, as soon as it is known where its pictures go. */
+async function askForConsent() {
+  await opened;
+  if (!byId("consent").open) byId("consent").showModal();
+}
+
 async function startCamera() {
   byId("consent").close();
-  await opened;
   stopCamera();
   shown = awaited = null;
   if (!currentReader()) return showProblem("The camera cannot be used", NO_READER);
@@ -199,6 +207,7 @@ async function startCamera() {
     await current.start();
     if (camera !== current) return;
     stage.show(video, video.videoWidth, video.videoHeight);
+    video.addEventListener("resize", () => camera === current && stage.fit(video.videoWidth, video.videoHeight)); // a turned phone
     byId("camera-tools").hidden = false;
     byId("tools").hidden = true;
     readLive();
@@ -216,6 +225,7 @@ function loseCamera(current, title, reason) {
 
 async function readLive() {
   const current = camera;
+  forgetDeclinedKey();
   byId("summary").textContent = "The camera runs; its pictures are read and not kept.";
   byId("live").setAttribute("aria-pressed", "true");
   try {
@@ -279,13 +289,14 @@ function choose(item) {
   awaited = item.isDone ? null : item;
   if (item.isDone) show(item);
   else if (item.video) showReading(item);
+  else visit.mark(item);
 }
 
 /** Shows an item of the visit that was read. */
 function show(item) {
   stopCamera();
   shown = item;
-  visit.mark(item);
+  visit.mark(awaited ?? item);
   if (item.error && !item.video) return showProblem(`${item.name} cannot be read`, item.error, item.hint);
   const [record] = item.records;
   startResult(item.name, summaryOf(item));
@@ -332,10 +343,12 @@ function showProblem(title, reason, hint = "") {
   byId("problem").hidden = false;
 }
 
-/** What to do about a picture that this browser cannot decode. */
-function remedy() {
-  const hasServer = byId("where").querySelector("[value=server]") !== null;
-  return currentReader()?.place === "tab" && hasServer
+/** What to do about a server that does not answer, or a picture that this browser cannot decode; "" for other errors. */
+function remedy({ isOfServer, isOfPicture }) {
+  const canRead = (place) => byId("where").querySelector(place) !== null;
+  if (isOfServer && canRead(":not([value=server])")) return "This tab reads pictures, too: choose it at the top of the page.";
+  if (!isOfPicture) return "";
+  return currentReader()?.place === "tab" && canRead("[value=server]")
     ? "The server reads more kinds of pictures, such as TIFF and HEIC: choose the server at the top of the page."
     : "Choose another file, or convert this one to JPEG or PNG.";
 }
@@ -347,6 +360,7 @@ function mark(index) {
 
 async function explain(index) {
   const item = shown;
+  forgetDeclinedKey();
   return item.reader.explain({ item, index, face: item.records[0].faces[index] });
 }
 
@@ -411,8 +425,10 @@ async function savePicture() {
 
 function forget() {
   filmReading?.abort();
+  endFilmReading();
   stopCamera();
   visit.clear();
+  queue = opened.catch(() => {}); // what comes next does not wait for an answer that nobody needs any longer
   shown = awaited = null;
   startResult("", ""); // nor does the page hold names and faces any longer
   stage.clear();
@@ -426,15 +442,15 @@ function forget() {
 const clicks = {
   choose: () => byId("files").click(),
   "choose-folder": () => byId("folder").click(),
-  "use-camera": () => byId("consent").showModal(),
+  "use-camera": askForConsent,
   "cancel-camera": () => byId("consent").close(),
   "start-camera": startCamera,
   "take-photo": takePhoto,
   live: toggleLive,
   "stop-camera": stopCamera,
   "stop-film": () => filmReading?.abort(),
-  "save-json": () => save("json", shown.records, shown.name),
-  "save-csv": () => save("csv", shown.records, shown.name),
+  "save-json": () => save("json", savedRecords(shown), shown.name),
+  "save-csv": () => save("csv", savedRecords(shown), shown.name),
   "save-picture": savePicture,
   "save-all-json": () => saveAll("json"),
   "save-all-csv": () => saveAll("csv"),

@@ -11,6 +11,7 @@ let built = null; // built/models.json: the models of this page
 let server = null; // the answer of GET v1/model
 let tab = null;
 let reader = null;
+let isKeyDeclined = false;
 const readers = new Map(); // by what is chosen: a model of this tab, or "server"
 let changed = () => {};
 
@@ -75,20 +76,30 @@ function threads() {
   return Math.min(asked >= 1 ? asked : MOST_THREADS, navigator.hardwareConcurrency || 1);
 }
 
-/** The key that the visitor types; empty if the dialog is closed without one. */
-function askForKey() {
+/** The key that the visitor types; empty if the dialog is closed without one, or was before for the same files. */
+async function askForKey() {
+  if (isKeyDeclined) return "";
   const dialog = byId("key-dialog");
   return new Promise((resolve) => {
-    dialog.addEventListener("close", () => resolve(byId("key").value.trim()), { once: true });
+    dialog.addEventListener("close", () => {
+      const key = dialog.returnValue === "use" ? byId("key").value.trim() : ""; // Escape uses nothing
+      isKeyDeclined = !key;
+      resolve(key);
+    }, { once: true });
     if (dialog.open) return;
-    byId("key").value = "";
+    byId("key").value = dialog.returnValue = "";
     dialog.showModal();
   });
 }
 
-/** JSON of an address of this page; null if there is none. */
+/** Lets the next picture ask for a key again, since the visitor has asked for something new. */
+export function forgetDeclinedKey() {
+  isKeyDeclined = false;
+}
+
+/** JSON of an address of this page; null if there is none, or only a part of it arrives. */
 async function json(address) {
   const answer = await fetch(address, { cache: "no-cache" }).catch(() => null);
   const isJson = answer?.ok && answer.headers.get("content-type")?.includes("json");
-  return isJson ? answer.json() : null;
+  return isJson ? answer.json().catch(() => null) : null;
 }

@@ -126,16 +126,15 @@ export class ServerReader {
   }
 
   async read(file) {
-    const started = performance.now();
     const picture = file instanceof ImageBitmap ? await encoded(file) : file;
     const limit = this.about.limits?.max_bytes;
     if (limit && picture.size > limit) {
       throw new Error(`it has ${megabytes(picture.size)}, and the server takes at most ${megabytes(limit)}; make it smaller`);
     }
-    const { records } = await this.post("v1/recognize", picture);
+    const { records, milliseconds } = await this.post("v1/recognize", picture);
     const [{ status, error, width, height, faces, first_of_several }] = records;
     if (status === "error") throw Object.assign(new Error(error), { isOfPicture: true });
-    return { width, height, faces, first_of_several, milliseconds: { decode: 0, read: performance.now() - started } };
+    return { width, height, faces, first_of_several, milliseconds: { decode: 0, read: milliseconds } };
   }
 
   /** @param item holds the picture as it was sent. */
@@ -146,6 +145,7 @@ export class ServerReader {
     return { relevance: Float32Array.from(rows.flat()), size: rows.length, crop: cropOf(crop) };
   }
 
+  /** Sends a picture; gives the values of the answer, and the milliseconds that it took. */
   async post(address, picture) {
     if (this.about.api_key_needed && !this.key) this.key = await this.askForKey();
     if (this.about.api_key_needed && !this.key) throw new Error(`nothing was sent: the server asks for a key; ${WITH_KEY}`);
@@ -153,10 +153,10 @@ export class ServerReader {
     const form = new FormData();
     form.append("pictures", picture, picture.name ?? "picture.png");
     const headers = this.key ? { "X-API-Key": this.key } : {};
-    const answer = await answerTo(address, { method: "POST", body: form, headers });
+    const { answer, started } = await answerTo(address, { method: "POST", body: form, headers }, patienceWith(this.about));
     if (answer.status === 401) throw this.wrongKey();
     const values = await answer.json().catch(() => null);
-    if (answer.ok && values) return values;
+    if (answer.ok && values) return { ...values, milliseconds: performance.now() - started };
     const reason = values?.detail ?? values?.title ?? `the answer of the server (${answer.status}) is cut off or not JSON; try again`;
     throw Object.assign(new Error(reason), { isOfPicture: values?.type === "/docs#picture" });
   }
@@ -170,18 +170,27 @@ export class ServerReader {
 
 const TRIES = 4; // while the server is busy and says when to come again
 const LONGEST_WAIT_S = 5;
+const TIMEOUT_S = 30; // of a server that does not say its own
+const TRANSFER_S = 10; // for what comes before and after the times that the server measures
 
-/** The answer to a request; a busy server is asked again when it says so. */
-async function answerTo(address, request) {
+/** Seconds after which a server is given up: it has one time limit for the picture to arrive, and one for its answer. */
+const patienceWith = ({ limits }) => 2 * (limits?.timeout_s ?? TIMEOUT_S) + TRANSFER_S;
+
+/** The answer to a request within some seconds, and when it was sent; a busy server is asked again when it says so. */
+async function answerTo(address, request, limit) {
   for (let tries = 1; ; tries += 1) {
+    const started = performance.now();
     let answer;
     try {
-      answer = await fetch(address, request);
-    } catch {
-      throw new Error("the server does not answer; check that mien serve still runs");
+      answer = await fetch(address, { ...request, signal: AbortSignal.timeout(1000 * limit) });
+    } catch (error) {
+      const reason = error.name === "TimeoutError"
+        ? `the server has not answered for ${limit} s; try again`
+        : "the server does not answer; check that mien serve still runs";
+      throw Object.assign(new Error(reason), { isOfServer: true });
     }
     const wait = Number(answer.headers.get("Retry-After"));
-    if (answer.status !== 503 || !(wait > 0) || tries === TRIES) return answer;
+    if (answer.status !== 503 || !(wait > 0) || tries === TRIES) return { answer, started };
     await new Promise((resolve) => { setTimeout(resolve, 1000 * Math.min(wait, LONGEST_WAIT_S)); });
   }
 }

@@ -14,6 +14,16 @@ export function plainRecord(record) {
   };
 }
 
+export const brokenRecord = (input, error, frame = null) => ({
+  input, status: "error", error, width: null, height: null, frame, time_s: null, faces: [],
+});
+
+/** The records of an item to save; of a film whose reading ended early, with a last one that says so. */
+export function savedRecords({ name, records, error, video }) {
+  const isPart = error && video;
+  return isPart ? [...records, brokenRecord(name, `reading ended early: ${error}`, records.length)] : records;
+}
+
 export function json(records) {
   return new Blob([JSON.stringify(records.map(plainRecord), null, 2), "\n"], { type: "application/json" });
 }

@@ -18,11 +18,16 @@ export class Stage {
 
   /** Shows an <img>, <canvas> or <video> of a size in pixels; null for a picture that this browser cannot show. */
   show(media, width, height) {
-    this.frame.style.aspectRatio = `${width} / ${height}`;
-    this.frame.style.setProperty("--ratio", String(width / height));
+    this.fit(width, height);
     const stand = element("p", { class: "no-preview" }, "This browser cannot show the picture; the faces in it were read.");
     this.frame.replaceChildren(media ?? stand, this.layer);
     this.setFaces([], width, height);
+  }
+
+  /** Gives the frame the shape of a picture. */
+  fit(width, height) {
+    this.frame.style.aspectRatio = `${width} / ${height}`;
+    this.frame.style.setProperty("--ratio", String(width / height));
   }
 
   clear() {

@@ -29,7 +29,7 @@ export class Timeline {
     const names = shown.length ? Object.keys(shown[0][1][0].face.probabilities) : [];
     const legend = element("ul", { class: "key" }, ...names.map(keyOf));
     const more = faces.length > shown.length ? element("p", { class: "small" }, `${counted(faces.length - shown.length, "more face")} seen for a shorter time.`) : null;
-    const empty = element("p", {}, "No face was seen in this film.");
+    const empty = element("p", {}, "No face was seen at the moments that were read.");
     this.root.replaceChildren(element("h3", {}, "Over time"), ...(panels.length ? [...panels, legend] : [empty]), ...(more ? [more] : []));
     this.root.hidden = false;
   }

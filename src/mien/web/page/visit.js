@@ -2,6 +2,7 @@
 
 import { element } from "./dom.js";
 import { counted } from "./labels.js";
+import { savedRecords } from "./results.js";
 
 const HEIGHT = 72;
 const MARGIN = 16; // pixels that a tile keeps to the left end of the strip when it is scrolled to
@@ -62,7 +63,7 @@ export class Visit {
   }
 
   get records() {
-    return this.done.flatMap(({ records }) => records);
+    return this.done.flatMap(savedRecords);
   }
 }
 
