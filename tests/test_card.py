@@ -179,8 +179,9 @@ def test_scores_on_another_set_are_not_called_those_of_training() -> None:
     meta["release"]["scores"]["validation"]["data"] = {"source": "/mine/other-faces.zip", "fingerprint": "ef" * 32}
     text = card(meta)
     assert (
-        "validation split of other-faces.zip, which is another set than that of training and chose nothing: 7" in text
-    )
+        "validation split of other-faces.zip, which is another set than that of training and chose nothing, unless "
+        "both sets share pictures: 7 pictures, one view each."
+    ) in text
     assert "The whole validation split of other-faces.zip with changed pictures" in text
     assert "1 of the 7 pictures of the validation split of other-faces.zip (14.3%) have a twin" in text
     assert "ECE, 15 bins, temperature fitted on the set of training |" in text
@@ -190,6 +191,28 @@ def test_scores_on_another_set_are_not_called_those_of_training() -> None:
     assert {result.dataset_type for result in data.eval_results} == {"other-faces.zip"}
     meta["release"]["scores"]["validation"]["data"] = {"source": "renamed.zip", "fingerprint": "ab" * 32}
     assert card(meta) == card(record()), "the same pictures under another name"
+
+
+def test_sets_from_which_earlier_stages_learnt_are_named() -> None:
+    meta = other_record()
+    earlier_data = {"source": "/mine/archive.zip", "fingerprint": "ef" * 32, "images": {"train": 28709, "test": 3589}}
+    meta["learnt_before"] = [earlier_data, {"source": "/mine/foreign_one"}]
+    text = card(meta)
+    assert "An earlier stage learnt from archive.zip (FER2013), fingerprint `efefefefefefefef`: train 28,709, test" in text
+    assert r"An earlier stage was foreign\_one; which pictures it learnt from is not recorded." in text
+    assert r"other pictures, whose terms apply too: archive.zip (FER2013), foreign\_one." in text
+    assert "datasets:\n- fer2013\n" in text and "/mine" not in text and "another set" not in text
+    for part in meta["release"]["scores"].values():
+        part["data"] = earlier_data
+    text = card(meta)
+    assert "validation split of archive.zip, which chose epoch or settings of an earlier stage: 7 pictures" in text
+    assert "test split of archive.zip, from whose other splits an earlier stage learnt: 7 pictures" in text
+    assert "another set" not in text
+    on_fer2013 = record()
+    on_fer2013["learnt_before"] = [{"source": "faces", "fingerprint": "cd" * 32, "images": {"train": 600}}]
+    text = card(on_fer2013)
+    assert "license: mit" not in text and "Mien's code: MIT. FER2013" in text
+    assert "from faces, fingerprint `cdcdcdcdcdcdcdcd`: train 600." in text
 
 
 def test_no_temperature_is_claimed_that_was_not_fitted() -> None:
