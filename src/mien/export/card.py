@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import ROUND_CEILING, Context
 from pathlib import Path
 from typing import Any
 
@@ -328,11 +329,13 @@ def _input(shape: Mapping[str, Any], reading: Mapping[str, Any], is_fer2013: boo
 def _onnx(parity: Mapping[str, Any], files: Mapping[str, int], other_set: str | None) -> list[tuple[str, str]]:
     """The ONNX files, and how far their answers differ from those of PyTorch."""
     engines, split = parity["engines"], parity["split"] + (f" of {markdown(other_set)}" if other_set else "")
+    # Rounded up, since it is a bound.
+    largest = Context(prec=2, rounding=ROUND_CEILING).create_decimal(repr(float(engines["ONNX"]["largest_difference"])))
     rows = [
         (
             "ONNX",
             f"{files['model.onnx'] / 1e6:.1f} MB; a probability differs from PyTorch's by at most "
-            f"{engines['ONNX']['largest_difference']:.0e} ({split})",
+            f"{float(largest):.1e} ({split})",
         )
     ]
     if parity["int8"]:
