@@ -265,6 +265,21 @@ class TestRun:
         assert [row["images"] for row in rows] == ["48", "72"]
         assert float(rows[0]["lr"]) > 2e-4 and float(rows[-1]["lr"]) == 0.0
 
+    def test_the_last_weights_are_measured_if_the_time_runs_out_while_they_are_saved(
+        self, faces: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Four steps take two seconds and what follows an epoch two more, of three."""
+        seconds = property(lambda self: 0.5 * ((self.state.epoch - 1) * 8 + self.state.step))
+        monkeypatch.setattr(run.Run, "seconds", seconds)
+        config = short(tmp_path / "run", minutes=0.05, probe_epochs=5)
+        folder = pretrain(config)
+        rows = history(tmp_path / "run")
+        assert [(row["images"], bool(row["val_loss"])) for row in rows] == [("48", False), ("60", True)]
+        metrics = json.loads((folder / "meta.json").read_text())["metrics"]
+        assert metrics["val_loss"] == float(rows[-1]["val_loss"]) and float(rows[-1]["lr"]) == 0.0
+        pretrain(config, resume=True)
+        assert history(tmp_path / "run") == rows
+
     def test_a_moment_is_one_step(self, faces: FaceSet, tmp_path: Path) -> None:
         pretrain(short(tmp_path / "run", minutes=1e-9, probe_epochs=0))
         assert [row["images"] for row in history(tmp_path / "run")] == ["12"]
