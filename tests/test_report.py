@@ -464,8 +464,19 @@ def test_the_page_names_the_epoch_that_was_kept(select: str, epoch: int, sentenc
 
 def test_the_command_reports_the_choice_of_the_record(tmp_path: Path) -> None:
     record = {"metrics": {"epoch": 1}, "config": {"select": "loss"}}
-    write_and_print(evaluated(), tmp_path / "out", "", HISTORY, record)
+    write_and_print(evaluated(), tmp_path / "out", "", HISTORY, [record])
     assert "chose by loss: epoch 1, accuracy 51.00" in " ".join(page_of(tmp_path / "out").text.split())
+
+
+@pytest.mark.parametrize(("selects", "chose"), [(("last", "last"), False), (("last", "loss"), True)])
+def test_the_page_of_an_average_says_that_no_epoch_was_chosen(
+    selects: tuple[str, ...], chose: bool, tmp_path: Path
+) -> None:
+    own = dataclasses.replace(evaluated(split="validation"), trained_on_it=True)
+    records: list[dict[str, Any]] = [{"metrics": {"epoch": 2}, "config": {"select": select}} for select in selects]
+    write_and_print(average([own, own]), tmp_path / "out", "", records=records)
+    text = " ".join(page_of(tmp_path / "out").text.split())
+    assert ("it decided which epoch was kept and which settings" in text) == chose and "settings were better" in text
 
 
 def test_odd_names_are_escaped(tmp_path: Path) -> None:
