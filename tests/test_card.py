@@ -130,6 +130,21 @@ def test_the_row_of_a_run_whose_start_was_kept_says_so() -> None:
     assert "| 75.00% (of the start, which was kept) |" in card(kept)
 
 
+def test_the_row_of_a_run_that_was_scored_on_a_part_of_validation_says_so() -> None:
+    partial = record()
+    whole_split, otherwise = "on the whole validation split. ", "on the whole validation split, unless a row says other"
+    assert whole_split in card(partial) and otherwise not in card(partial)
+    first, last = partial["release"]["origin"]
+    first["metrics"] |= {"n": 4000, "split_n": 4000}
+    last["metrics"] = {"accuracy": 0.75, "epoch": 2, "n": 9, "split_n": 9}
+    assert whole_split in card(partial) and "| 75.00% |" in card(partial)
+    first["metrics"] |= {"split_n": 5000}
+    last["metrics"] |= {"n": 6, "epoch": 0}
+    text = card(partial)
+    assert "| 35.00% (linear probe; on 4,000 of 5,000 pictures) |" in text and otherwise in text
+    assert "75.00% (of the start, which was kept; on the 6 of 9 pictures that it had not learnt before) |" in text
+
+
 def test_uses_limits_and_licences_are_stated() -> None:
     text = card(record(), "Face")
     assert text.startswith("---\n") and "\nlicense: mit\n" in text and "# Face: facial expressions, 7 classes" in text
@@ -202,7 +217,7 @@ def test_sets_from_which_earlier_stages_learnt_are_named() -> None:
     earlier_data = {"source": "/mine/archive.zip", "fingerprint": "ef" * 32, "images": {"train": 28709, "test": 3589}}
     meta["learnt_before"] = [earlier_data, {"source": "/mine/foreign_one"}]
     text = card(meta)
-    assert "An earlier stage learnt from archive.zip (FER2013), fingerprint `efefefefefefefef`: train 28,709, test" in text
+    assert "An earlier stage learnt from archive.zip (FER2013), fingerprint `efefefefefefefef`: train 28,709, " in text
     assert r"An earlier stage was foreign\_one; which pictures it learnt from is not recorded." in text
     assert r"other pictures, whose terms apply too: archive.zip (FER2013), foreign\_one." in text
     assert "datasets:\n- fer2013\n" in text and "/mine" not in text and "another set" not in text

@@ -25,8 +25,8 @@ from mien.labels import FER2013
 from mien.model.classifier import Classifier
 from mien.model.places import FINGERPRINTS
 from mien.model.vit import build
-from mien.training.objective import write_answers
 from mien.recognition.engine import OnnxEngine
+from mien.training.objective import write_answers
 
 
 @pytest.fixture(scope="module")

@@ -211,6 +211,7 @@ class TestRun:
         meta = json.loads((folder / "meta.json").read_text())
         assert meta["command"] == "mien pretrain ..." and meta["data"]["fingerprint"] == faces.fingerprint
         assert meta["metrics"]["linear_accuracy"] == float(rows[-1]["linear_accuracy"])
+        assert (meta["metrics"]["n"], meta["metrics"]["split_n"]) == (12, 12)
         network, loading_info = cast(Any, ViTMAEForPreTraining.from_pretrained(folder, output_loading_info=True))
         assert not loading_info["missing_keys"] and not loading_info["unexpected_keys"]
         assert torch.equal(network.decoder.decoder_pos_embed, positions(2, 32))

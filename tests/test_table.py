@@ -103,7 +103,7 @@ def test_stated_seeds_say_what_differs_and_are_of_one_size_and_different() -> No
     assert stated_seeds(evaluations, [{}, {}]).differences == ()
     with pytest.raises(MienError, match=r"--seeds: the networks differ in size \(parameters: a 1,000, b 7\)"):
         stated_seeds([evaluation(6), evaluation(6, model="b", parameters=7)], [{}, {}])
-    with pytest.raises(MienError, match=r"--seeds: the runs were trained with the seeds 1, 2, 1, some of them the same"):
+    with pytest.raises(MienError, match=r"--seeds: the runs were trained with the seeds 1, 2, 1, some of them"):
         stated_seeds([*evaluations, evaluation(7, model="c")], [record(1), record(2), record(1, lr=2e-3)])
     assert stated_seeds([*evaluations, evaluation(7, model="c")], [record(1), {}, record(2)]).kind == "seeds"
 

@@ -114,6 +114,7 @@ def _card(meta: Mapping[str, Any], release: Mapping[str, Any], name: str) -> str
             robustness_rows=_robustness_rows(release["robustness"]["rows"]),
             data_lines=_data_lines(meta, release["scores"], other_set),
             origin_rows=_origin_rows(release["origin"]),
+            scored_on_parts=any(_is_of_a_part(stage.get("metrics") or {}) for stage in release["origin"]),
             names_recipes=any(" --config" in (stage["command"] or "") for stage in release["origin"]),
             table=markdown_table,
             score_rows=_score_rows,
@@ -494,9 +495,13 @@ def _origin_rows(stages: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
         score = metrics.get("accuracy", metrics.get("linear_accuracy"))
         machine = stage.get("machine") or {}
         cores = f"{markdown(machine['processor'])}, {machine['cores']} cores" if machine else "not recorded"
-        kind = "" if "accuracy" in metrics or score is None else " (linear probe)"
-        if metrics.get("epoch") == 0:
-            kind = " (of the start, which was kept)"
+        notes = [] if "accuracy" in metrics else ["linear probe"]
+        notes += ["of the start, which was kept"] if metrics.get("epoch") == 0 else []
+        if _is_of_a_part(metrics):
+            pictures = f"{metrics['n']:,} of {metrics['split_n']:,} pictures"
+            is_new = "accuracy" in metrics  # a probe takes a sample
+            notes.append(f"on the {pictures} that it had not learnt before" if is_new else f"on {pictures}")
+        comment = f" ({'; '.join(notes)})" if notes else ""
         rows.append(
             (
                 markdown(stage["role"]),
@@ -504,7 +509,13 @@ def _origin_rows(stages: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
                 "?" if stage["epochs"] is None else f"{stage['epochs']}",
                 "?" if stage["seconds"] is None else f"{stage['seconds'] / 60:.0f}",
                 markdown(machine["gpu"]) if machine.get("gpu") else cores,
-                "" if score is None else f"{score:.2%}{kind}",
+                "" if score is None else f"{score:.2%}{comment}",
             )
         )
     return rows
+
+
+def _is_of_a_part(metrics: Mapping[str, Any]) -> bool:
+    """True if a run was scored on a part of its validation split; older records do not say it."""
+    count, split_count = metrics.get("n"), metrics.get("split_n")
+    return count is not None and split_count is not None and count < split_count

@@ -244,10 +244,12 @@ class Pretraining(Loop[PretrainConfig, ViTMAEForPreTraining]):
 
     def save_model(self) -> None:
         """Writes ``OUT/model``."""
-        last = self.state.history[-1]
+        last, count = self.state.history[-1], len(self.validation)
         record = self.record()
+        scores = {name: last[name] for name in ("val_loss", "knn_accuracy", "linear_accuracy")}
+        pictures = {"n": min(count, self.config.probe_images), "split_n": count}  # measured, and in all
         meta = {
-            "metrics": {"split": "validation", **{k: last[k] for k in ("val_loss", "knn_accuracy", "linear_accuracy")}},
+            "metrics": {"split": "validation", **scores, **pictures},
             "training": {k: last[k] for k in ("epoch", "images", "loss", "seconds", "images_per_second")},
             **record,
             "data": {**record["data"], "warnings": list(self.faces.warnings)},
