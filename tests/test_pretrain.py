@@ -280,6 +280,14 @@ class TestRun:
         assert metrics["val_loss"] == float(rows[-1]["val_loss"]) and float(rows[-1]["lr"]) == 0.0
         pretrain(config, resume=True)
         assert history(tmp_path / "run") == rows
+        stopped = replace(config, out=str(tmp_path / "stopped"))
+        with monkeypatch.context() as patch:
+            stop_after(4, patch)
+            with pytest.raises(Stop):
+                pretrain(stopped)
+        assert [bool(row["val_loss"]) for row in history(tmp_path / "stopped")] == [False]
+        pretrain(stopped, resume=True)
+        assert [bool(row["val_loss"]) for row in history(tmp_path / "stopped")] == [False, True]
 
     def test_a_moment_is_one_step(self, faces: FaceSet, tmp_path: Path) -> None:
         pretrain(short(tmp_path / "run", minutes=1e-9, probe_epochs=0))
