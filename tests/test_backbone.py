@@ -220,6 +220,8 @@ class TestCut:
         warning = capsys.readouterr().err
         assert f"of the {len(validation)} validation pictures (" in warning and "the others choose the epoch" in warning
         assert len(set(scored)) == 1 and len(validation) / 4 < scored[0] <= len(validation) - seen
+        metrics = Classifier.load(tmp_path / "b").meta()["metrics"]
+        assert (metrics["n"], metrics["split_n"]) == (scored[0], len(validation))
 
 
 class TestFolds:

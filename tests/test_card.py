@@ -76,8 +76,12 @@ def record() -> dict[str, Any]:
 
 def test_the_onnx_files_come_with_the_accuracy_they_lose() -> None:
     text = card(record())
-    assert "| ONNX | 14.4 MB; a probability differs from PyTorch's by at most 2e-06 (validation) |" in text
+    assert "| ONNX | 14.4 MB; a probability differs from PyTorch's by at most 1.8e-06 (validation) |" in text
     assert "| ONNX in int8 | 3.7 MB; accuracy 84.92% (validation), 0.08 points lost |" in text
+    measured = record()
+    for difference, bound in ((2.1457672119140625e-06, "2.2e-06"), (9.91e-7, "1.0e-06"), (0.0, "0.0e+00")):
+        measured["release"]["onnx"]["engines"]["ONNX"]["largest_difference"] = difference
+        assert f"by at most {bound} (validation) |" in card(measured), "not less than what was measured"
     without_int8 = record()
     without_int8["release"]["onnx"]["int8"] = None
     assert "int8" not in card(without_int8)
@@ -124,6 +128,21 @@ def test_the_row_of_a_run_whose_start_was_kept_says_so() -> None:
     kept = record()
     kept["release"]["origin"][-1]["metrics"] = {"accuracy": 0.75, "epoch": 0}
     assert "| 75.00% (of the start, which was kept) |" in card(kept)
+
+
+def test_the_row_of_a_run_that_was_scored_on_a_part_of_validation_says_so() -> None:
+    partial = record()
+    whole_split, otherwise = "on the whole validation split. ", "on the whole validation split, unless a row says other"
+    assert whole_split in card(partial) and otherwise not in card(partial)
+    first, last = partial["release"]["origin"]
+    first["metrics"] |= {"n": 4000, "split_n": 4000}
+    last["metrics"] = {"accuracy": 0.75, "epoch": 2, "n": 9, "split_n": 9}
+    assert whole_split in card(partial) and "| 75.00% |" in card(partial)
+    first["metrics"] |= {"split_n": 5000}
+    last["metrics"] |= {"n": 6, "epoch": 0}
+    text = card(partial)
+    assert "| 35.00% (linear probe; on 4,000 of 5,000 pictures) |" in text and otherwise in text
+    assert "75.00% (of the start, which was kept; on the 6 of 9 pictures that it had not learnt before) |" in text
 
 
 def test_uses_limits_and_licences_are_stated() -> None:
@@ -179,8 +198,9 @@ def test_scores_on_another_set_are_not_called_those_of_training() -> None:
     meta["release"]["scores"]["validation"]["data"] = {"source": "/mine/other-faces.zip", "fingerprint": "ef" * 32}
     text = card(meta)
     assert (
-        "validation split of other-faces.zip, which is another set than that of training and chose nothing: 7" in text
-    )
+        "validation split of other-faces.zip, which is another set than that of training and chose nothing, unless "
+        "both sets share pictures: 7 pictures, one view each."
+    ) in text
     assert "The whole validation split of other-faces.zip with changed pictures" in text
     assert "1 of the 7 pictures of the validation split of other-faces.zip (14.3%) have a twin" in text
     assert "ECE, 15 bins, temperature fitted on the set of training |" in text
@@ -190,6 +210,28 @@ def test_scores_on_another_set_are_not_called_those_of_training() -> None:
     assert {result.dataset_type for result in data.eval_results} == {"other-faces.zip"}
     meta["release"]["scores"]["validation"]["data"] = {"source": "renamed.zip", "fingerprint": "ab" * 32}
     assert card(meta) == card(record()), "the same pictures under another name"
+
+
+def test_sets_from_which_earlier_stages_learnt_are_named() -> None:
+    meta = other_record()
+    earlier_data = {"source": "/mine/archive.zip", "fingerprint": "ef" * 32, "images": {"train": 28709, "test": 3589}}
+    meta["learnt_before"] = [earlier_data, {"source": "/mine/foreign_one"}]
+    text = card(meta)
+    assert "An earlier stage learnt from archive.zip (FER2013), fingerprint `efefefefefefefef`: train 28,709, " in text
+    assert r"An earlier stage was foreign\_one; which pictures it learnt from is not recorded." in text
+    assert r"other pictures, whose terms apply too: archive.zip (FER2013), foreign\_one." in text
+    assert "datasets:\n- fer2013\n" in text and "/mine" not in text and "another set" not in text
+    for part in meta["release"]["scores"].values():
+        part["data"] = earlier_data
+    text = card(meta)
+    assert "validation split of archive.zip, which chose epoch or settings of an earlier stage: 7 pictures" in text
+    assert "test split of archive.zip, from whose other splits an earlier stage learnt: 7 pictures" in text
+    assert "another set" not in text
+    on_fer2013 = record()
+    on_fer2013["learnt_before"] = [{"source": "faces", "fingerprint": "cd" * 32, "images": {"train": 600}}]
+    text = card(on_fer2013)
+    assert "license: mit" not in text and "Mien's code: MIT. FER2013" in text
+    assert "from faces, fingerprint `cdcdcdcdcdcdcdcd`: train 600." in text
 
 
 def test_no_temperature_is_claimed_that_was_not_fitted() -> None:

@@ -359,6 +359,24 @@ def test_python_gives_shares_of_the_epochs_too() -> None:
     assert config.freeze == FreezeConfig(release_epoch=11)
 
 
+@pytest.mark.parametrize("schema", [PretrainConfig, TrainConfig])
+def test_a_group_in_part_keeps_the_other_defaults_of_its_run(schema: type[RunConfig], tmp_path: Path) -> None:
+    whole = schema(data="faces.zip", out="runs/x")
+    expected_config = dataclasses.replace(whole, augment=dataclasses.replace(whole.augment, flip=0.0))
+    assert schema(data="faces.zip", out="runs/x", augment={"flip": 0}) == expected_config  # type: ignore[arg-type]
+    for arguments in (["--augment.flip", "0"], ["--config", recipe(tmp_path, "augment: {flip: 0}\n")]):
+        assert read_settings(schema, [*DATA_AND_OUT, *arguments])[0] == expected_config
+    for augment, message in (
+        ({"flip": 2}, r"^augment\.flip: got 2, expected a probability in \[0, 1\]$"),
+        ({"rotaton": 1}, r"^augment\.rotaton: no such field$"),
+        (3, r"^augment: got 3, expected a group of fields: augment\.crop_scale, "),
+    ):
+        with pytest.raises(MienError, match=message):
+            schema(data="d", out="o", augment=augment)  # type: ignore[arg-type]
+    with pytest.raises(MienError, match=r"^track: got \{'a': 1\}, expected a list"):
+        schema(data="d", out="o", track={"a": 1})  # type: ignore[arg-type]
+
+
 def test_mixing_needs_an_even_batch() -> None:
     with pytest.raises(MienError, match="batch_size: got 63, expected an even number"):
         TrainConfig(data="d", out="o", batch_size=63, augment=AugmentConfig(cutmix=0.5))

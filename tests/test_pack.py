@@ -26,6 +26,7 @@ from mien.model.classifier import Classifier
 from mien.model.places import FINGERPRINTS
 from mien.model.vit import build
 from mien.recognition.engine import OnnxEngine
+from mien.training.objective import write_answers
 
 
 @pytest.fixture(scope="module")
@@ -210,6 +211,36 @@ def test_the_runs_behind_a_model_are_told_once_each(tmp_path: Path) -> None:
     ]
     # "nano" and "timm:face_cnn" stand in the configuration of these as paths that are not there.
     assert [stage["weights_from"] is None for stage in records] == [False, False, True, True]
+
+
+def test_networks_whose_answers_taught_are_told(tmp_path: Path) -> None:
+    answers = tmp_path / "folds" / "answers.safetensors"
+    answers.parent.mkdir()
+    teacher = str(tmp_path / "cnn")
+    for name, kind, config in (
+        ("cnn", "timm_wrapper", {"backbone": "timm:face_cnn"}),
+        ("run", "vit", {"backbone": "nano", "teacher": [teacher], "targets": str(answers)}),
+    ):
+        write_json(tmp_path / name / "model" / "config.json", {"model_type": kind})
+        write_json(tmp_path / name / "model" / "meta.json", {"command": name, "config": config})
+
+    def stages() -> list[tuple[str, str | None, str | None]]:
+        found = origin(tmp_path / "run" / "model")
+        assert all({"metrics", "machine", "seconds", "epochs"} <= stage.keys() for stage in found)
+        return [(stage["role"], stage["command"], stage["weights_from"]) for stage in found]
+
+    cnn, own = ("teacher", "cnn", None), ("fine-tuning", "run", None)
+    assert stages() == [cnn, ("answers of other networks", None, str(answers)), own], "a file that is gone"
+    record = {"names": ["a"], "training": "0", "command": "mien folds"}
+    for config, weights_from in (
+        ({"backbone": "facebook/vit-mae-base", "teacher": [teacher]}, "facebook/vit-mae-base"),
+        ({"backbone": "mini"}, None),
+    ):
+        write_answers(answers, np.ones((1, 1)), np.zeros(1, np.int64), {**record, "config": config})
+        assert stages() == [cnn, ("answers of other networks", "mien folds", weights_from), own]
+    write_answers(answers, np.ones((1, 1)), np.zeros(1, np.int64), {**record, "config": {"teacher": "cnn"}})
+    with pytest.raises(MienError, match=r"answers\.safetensors: its config is not as `mien train` wrote it"):
+        stages()
 
 
 def test_a_copy_of_a_run_is_listed_once(tmp_path: Path) -> None:

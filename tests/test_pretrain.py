@@ -211,6 +211,7 @@ class TestRun:
         meta = json.loads((folder / "meta.json").read_text())
         assert meta["command"] == "mien pretrain ..." and meta["data"]["fingerprint"] == faces.fingerprint
         assert meta["metrics"]["linear_accuracy"] == float(rows[-1]["linear_accuracy"])
+        assert (meta["metrics"]["n"], meta["metrics"]["split_n"]) == (12, 12)
         network, loading_info = cast(Any, ViTMAEForPreTraining.from_pretrained(folder, output_loading_info=True))
         assert not loading_info["missing_keys"] and not loading_info["unexpected_keys"]
         assert torch.equal(network.decoder.decoder_pos_embed, positions(2, 32))
@@ -264,6 +265,29 @@ class TestRun:
         # Three seconds are six steps of half a second; an epoch has four.
         assert [row["images"] for row in rows] == ["48", "72"]
         assert float(rows[0]["lr"]) > 2e-4 and float(rows[-1]["lr"]) == 0.0
+
+    def test_the_last_weights_are_measured_if_the_time_runs_out_while_they_are_saved(
+        self, faces: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Four steps take two seconds and what follows an epoch two more, of three."""
+        seconds = property(lambda self: 0.5 * ((self.state.epoch - 1) * 8 + self.state.step))
+        monkeypatch.setattr(run.Run, "seconds", seconds)
+        config = short(tmp_path / "run", minutes=0.05, probe_epochs=5)
+        folder = pretrain(config)
+        rows = history(tmp_path / "run")
+        assert [(row["images"], bool(row["val_loss"])) for row in rows] == [("48", False), ("60", True)]
+        metrics = json.loads((folder / "meta.json").read_text())["metrics"]
+        assert metrics["val_loss"] == float(rows[-1]["val_loss"]) and float(rows[-1]["lr"]) == 0.0
+        pretrain(config, resume=True)
+        assert history(tmp_path / "run") == rows
+        stopped = replace(config, out=str(tmp_path / "stopped"))
+        with monkeypatch.context() as patch:
+            stop_after(4, patch)
+            with pytest.raises(Stop):
+                pretrain(stopped)
+        assert [bool(row["val_loss"]) for row in history(tmp_path / "stopped")] == [False]
+        pretrain(stopped, resume=True)
+        assert [bool(row["val_loss"]) for row in history(tmp_path / "stopped")] == [False, True]
 
     def test_a_moment_is_one_step(self, faces: FaceSet, tmp_path: Path) -> None:
         pretrain(short(tmp_path / "run", minutes=1e-9, probe_epochs=0))

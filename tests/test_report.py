@@ -364,6 +364,20 @@ def test_the_page_says_that_a_set_is_not_the_models_own(split: str, tmp_path: Pa
         assert "learned from these" not in text and "The validation split chooses" not in text
 
 
+def test_the_page_says_that_an_earlier_stage_learnt_from_the_set(tmp_path: Path) -> None:
+    before = [{"source": "other.zip", "fingerprint": "x"}, {"source": "a.zip", "fingerprint": "abc123"}]
+    earlier = scaled("validation", {**META, "data": {"fingerprint": "elsewhere"}, "learnt_before": before})
+    assert earlier.taught_before and not scaled("validation").taught_before
+    write_report(tmp_path / "out", earlier)
+    text = " ".join(page_of(tmp_path / "out").text.split())
+    assert "The model learnt from this set before it went on with another one: the training split taught it" in text
+    assert "The scores of these two splits are too high; only the test split is unseen." in text
+    assert "chose nothing" not in text
+    write_report(tmp_path / "average", average([scaled("validation"), earlier]))
+    text = " ".join(page_of(tmp_path / "average").text.split())
+    assert "At least one of the models learnt from this set before" in text and "no common record" not in text
+
+
 def test_an_average_is_of_its_own_set_if_all_its_models_are() -> None:
     other_set = {**META, "data": {"fingerprint": "elsewhere"}}
     assert average([scaled("test"), scaled("test")]).trained_on_it is True
@@ -450,8 +464,19 @@ def test_the_page_names_the_epoch_that_was_kept(select: str, epoch: int, sentenc
 
 def test_the_command_reports_the_choice_of_the_record(tmp_path: Path) -> None:
     record = {"metrics": {"epoch": 1}, "config": {"select": "loss"}}
-    write_and_print(evaluated(), tmp_path / "out", "", HISTORY, record)
+    write_and_print(evaluated(), tmp_path / "out", "", HISTORY, [record])
     assert "chose by loss: epoch 1, accuracy 51.00" in " ".join(page_of(tmp_path / "out").text.split())
+
+
+@pytest.mark.parametrize(("selects", "chose"), [(("last", "last"), False), (("last", "loss"), True)])
+def test_the_page_of_an_average_says_that_no_epoch_was_chosen(
+    selects: tuple[str, ...], chose: bool, tmp_path: Path
+) -> None:
+    own = dataclasses.replace(evaluated(split="validation"), trained_on_it=True)
+    records: list[dict[str, Any]] = [{"metrics": {"epoch": 2}, "config": {"select": select}} for select in selects]
+    write_and_print(average([own, own]), tmp_path / "out", "", records=records)
+    text = " ".join(page_of(tmp_path / "out").text.split())
+    assert ("it decided which epoch was kept and which settings" in text) == chose and "settings were better" in text
 
 
 def test_odd_names_are_escaped(tmp_path: Path) -> None:

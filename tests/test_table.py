@@ -95,7 +95,7 @@ def test_seeds_of_one_recipe_are_detected_by_their_settings() -> None:
     assert recipes([{**first_record, "config": {"seed": 1, "augment": 3}}, second_record]) == []
 
 
-def test_stated_seeds_say_what_differs_and_are_of_one_size() -> None:
+def test_stated_seeds_say_what_differs_and_are_of_one_size_and_different() -> None:
     evaluations = [evaluation(6), evaluation(8, model="b")]
     row = stated_seeds(evaluations, [record(1), record(2, lr=2e-3)])
     assert row.differences == ("lr",)
@@ -103,6 +103,9 @@ def test_stated_seeds_say_what_differs_and_are_of_one_size() -> None:
     assert stated_seeds(evaluations, [{}, {}]).differences == ()
     with pytest.raises(MienError, match=r"--seeds: the networks differ in size \(parameters: a 1,000, b 7\)"):
         stated_seeds([evaluation(6), evaluation(6, model="b", parameters=7)], [{}, {}])
+    with pytest.raises(MienError, match=r"--seeds: the runs were trained with the seeds 1, 2, 1, some of them"):
+        stated_seeds([*evaluations, evaluation(7, model="c")], [record(1), record(2), record(1, lr=2e-3)])
+    assert stated_seeds([*evaluations, evaluation(7, model="c")], [record(1), {}, record(2)]).kind == "seeds"
 
 
 def test_the_files_hold_the_same_numbers() -> None:

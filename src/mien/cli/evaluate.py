@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -123,13 +123,13 @@ def run(arguments: list[str]) -> int:
         for folder, report, (evaluation, record) in zip(
             folders, reports, evaluate_models(options, folders, names), strict=True
         ):
-            write_and_print(evaluation, report, command, run_history(folder), record)
+            write_and_print(evaluation, report, command, run_history(folder), [record])
             evaluations.append(evaluation)
             records.append(record)
         if several:
             together = average(evaluations) if options.average and same_pictures(evaluations) else None
             if together is not None:
-                write_and_print(together, options.out / AVERAGE, command)
+                write_and_print(together, options.out / AVERAGE, command, records=records)
             summarise(options.out, evaluations, records, together, seeds=options.seeds)
     return 0
 
@@ -191,13 +191,21 @@ def write_and_print(
     report: Path,
     command: str,
     history: list[dict[str, float]] | None = None,
-    record: dict[str, Any] | None = None,
+    records: Sequence[dict[str, Any]] = (),
 ) -> None:
-    """Writes a report and prints its main scores; ``record`` is the ``meta.json`` of the model."""
-    from mien.evaluation.choice import choice_of
+    """Writes a report and prints its main scores; ``records`` are the ``meta.json`` of the models."""
+    from mien.evaluation.choice import LAST, choice_of
     from mien.evaluation.report import PAGE, write_report
 
-    write_report(report, evaluation, command=command, history=history, choice=choice_of(record or {}))
+    choices = [choice_of(record) for record in records]
+    write_report(
+        report,
+        evaluation,
+        command=command,
+        history=history,
+        choice=choices[0] if len(choices) == 1 else None,
+        keeps_last=bool(choices) and all(choice is not None and choice.select == LAST for choice in choices),
+    )
     print(shown_lines(headline(evaluation)))
     others = sorted(path.name for path in report.iterdir() if path.name != PAGE and not path.name.startswith("."))
     print(f"  report: {shown(report / PAGE)}\n  beside it: {shown(', '.join(others))}")

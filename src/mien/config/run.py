@@ -187,13 +187,15 @@ class RunConfig:
         values = dict(zip(names, arguments.args, strict=False)) | (arguments.kwargs or {})
         without_effect = {name for name in GONE if values.get(name) is None} | WITHOUT_EFFECT
         values = cls._with_epochs({name: value for name, value in values.items() if name not in without_effect})
+        values = cls._with_whole_groups(values)
         mistakes: list[Mistake] = []
         try:
             config = build(ArgsKwargs((), values))
         except ValidationError as error:
             # Two items of a list may be wrong, which is one mistake.
             mistakes = list(dict.fromkeys(mistake_of(cls, e["loc"], e["type"], values) for e in error.errors()))
-            config = build(ArgsKwargs((), {"data": "", "out": "", **without(values, {name for name, _ in mistakes})}))
+            right = cls._with_whole_groups(without(values, {name for name, _ in mistakes}))
+            config = build(ArgsKwargs((), {"data": "", "out": "", **right}))
         refused = {name for name, _ in mistakes}
         mistakes += [(names[0], problem) for names, problem in config._rules() if not refused & set(names)]
         if mistakes:
@@ -204,6 +206,20 @@ class RunConfig:
     def _with_epochs(cls, values: dict[str, Any]) -> dict[str, Any]:
         """Returns the values with shares of the run, like 12.5%, as numbers of epochs; unchanged if there are none."""
         return values
+
+    @classmethod
+    def _with_whole_groups(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the values, the rest of a group that is given in part as this class has it by default.
+
+        Pydantic would take the rest from the group's own defaults, which may be others.
+        """
+        whole = dict(values)
+        for entry in dataclasses.fields(cls):
+            part, factory = values.get(entry.name), entry.default_factory
+            default = None if factory is dataclasses.MISSING else factory()
+            if isinstance(part, Mapping) and dataclasses.is_dataclass(default):
+                whole[entry.name] = {**vars(default), **part}
+        return whole
 
     def _rules(self) -> Iterator[tuple[tuple[str, ...], str]]:
         """Yields the fields that disagree, the one to change first, and what is wrong."""

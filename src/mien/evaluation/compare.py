@@ -75,6 +75,7 @@ def average(evaluations: Sequence[Evaluation]) -> Evaluation:
         parameters=_sum([evaluation.parameters for evaluation in evaluations]),
         seconds=_sum([evaluation.seconds for evaluation in evaluations]),
         trained_on_it=origins.pop() if len(origins) == 1 else None,
+        taught_before=any(evaluation.taught_before for evaluation in evaluations),
     )
 
 

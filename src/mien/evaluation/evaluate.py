@@ -102,6 +102,8 @@ class Evaluation:
         seconds: time that classifying the pictures took, over all views and models; None if it was not measured.
         trained_on_it: whether the set is the one that the model was last trained on, by its fingerprint; None if the
             model's record does not say on what it was trained.
+        taught_before: whether the model, or one of the averaged ones, learnt from the set before it went on with
+            another one, by its fingerprint.
     """
 
     split: str
@@ -128,6 +130,7 @@ class Evaluation:
     parameters: int | None = None
     seconds: float | None = None
     trained_on_it: bool | None = None
+    taught_before: bool = False
 
     @property
     def tta(self) -> bool:
@@ -329,7 +332,18 @@ def evaluate(
         parameters=parameters,
         seconds=seconds,
         trained_on_it=trained_on_it,
+        taught_before=taught_before(meta, faces.fingerprint),
     )
+
+
+def taught_before(meta: Mapping[str, Any], fingerprint: str) -> bool:
+    """True if a model learnt from a set before it went on with the set of its last training.
+
+    Args:
+        meta: ``meta.json`` of the model.
+        fingerprint: of the set.
+    """
+    return any(record.get("fingerprint") == fingerprint for record in meta.get("learnt_before") or [])
 
 
 def score_parts(

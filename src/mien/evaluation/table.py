@@ -155,13 +155,20 @@ def stated_seeds(evaluations: Sequence[Evaluation], records: Sequence[Mapping[st
     """The row of runs that the user calls seeds of one recipe (``--seeds``).
 
     Raises:
-        MienError: their networks differ in size, so that they cannot be of one recipe.
+        MienError: their networks differ in size, so that they cannot be of one recipe, or two were trained with the
+            same seed, so that their deviation is not one over seeds.
     """
     sizes = {evaluation.model: evaluation.parameters for evaluation in evaluations}
     if len(set(sizes.values())) > 1:
         listed = ", ".join(f"{name} {count:,}" for name, count in sizes.items() if count is not None)
         raise MienError(
             f"--seeds: the networks differ in size (parameters: {listed}); leave it out, or give runs of one recipe"
+        )
+    seeds = [_seed(record) for record in records if _settings(record) is not None]
+    if len(set(seeds)) < len(seeds):
+        raise MienError(
+            f"--seeds: the runs were trained with the seeds {', '.join(map(str, seeds))}, some of them the same; leave "
+            "it out, or give runs with different --seed"
         )
     return seeds_row(evaluations, setting_differences(records))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import ROUND_CEILING, Context
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 from mien.errors import MienError
 from mien.evaluation.calibration import is_fitted
 from mien.evaluation.choice import LAST, choice_of
+from mien.evaluation.evaluate import taught_before
 from mien.evaluation.metrics import class_intervals
 from mien.labels import FER2013
 from mien.model.places import FINGERPRINTS
@@ -28,6 +30,13 @@ SPLITS: dict[str, tuple[str, str]] = {
     "test": ("test split", " (FER2013: PrivateTest)"),
 }
 """What the card calls each split, and what it adds for FER2013."""
+
+OF_EARLIER_STAGE: dict[str, str] = {
+    "train": "from which an earlier stage learnt",
+    "validation": "which chose epoch or settings of an earlier stage",
+    "test": "from whose other splits an earlier stage learnt",
+}
+"""What the card says of each split of a set that the model learnt from before it went on with another one."""
 
 _RECIPES = Path(__file__).parents[1] / "recipes"
 
@@ -80,26 +89,32 @@ def _card(meta: Mapping[str, Any], release: Mapping[str, Any], name: str) -> str
     )
     environment.filters["markdown"] = markdown
     is_fer2013, fitted = trained_on_fer2013(meta), is_fitted(meta.get("calibration"))
-    other_set = _other_set(meta, release)
+    other_set, earlier_sets = _other_set(meta, release), _earlier_sets(meta)
+    is_earlier_set = any(
+        taught_before(meta, (scores.get("data") or meta["data"])["fingerprint"])
+        for scores in release["scores"].values()
+    )
     foreign_weights = list(dict.fromkeys(stage["weights_from"] for stage in release["origin"] if stage["weights_from"]))
     try:
         text = environment.get_template("card.md").render(
-            front_matter=front_matter(meta, release, name, _licence(is_fer2013, foreign_weights)),
+            front_matter=front_matter(meta, release, name, _licence(is_fer2013, foreign_weights, earlier_sets)),
             name=name,
             names=list(meta["names"]),
             release=release,
             is_fer2013=is_fer2013,
             is_fitted=fitted,
             has_sketches=FINGERPRINTS in release["files"],
-            titles={split: _title(split, is_fer2013, _chosen(meta), other_set) for split in SPLITS},
+            titles={split: _title(split, is_fer2013, _chosen(meta), other_set, is_earlier_set) for split in SPLITS},
             other_set=other_set,
             ece_heads={split: _ece_head(split, meta.get("calibration"), other_set) for split in release["scores"]},
             foreign_weights=foreign_weights,
+            earlier_sets=earlier_sets,
             facts=_facts(release, is_fer2013, other_set),
             promise=_promise(meta["calibration"]) + _balance(meta) if meta.get("calibration") else "",
             robustness_rows=_robustness_rows(release["robustness"]["rows"]),
             data_lines=_data_lines(meta, release["scores"], other_set),
             origin_rows=_origin_rows(release["origin"]),
+            scored_on_parts=any(_is_of_a_part(stage.get("metrics") or {}) for stage in release["origin"]),
             names_recipes=any(" --config" in (stage["command"] or "") for stage in release["origin"]),
             table=markdown_table,
             score_rows=_score_rows,
@@ -128,7 +143,7 @@ def front_matter(meta: Mapping[str, Any], release: Mapping[str, Any], name: str,
         library_name="transformers",
         pipeline_tag="image-classification",
         tags=["facial-expression-recognition", "image-classification", "mien", "onnx"],
-        datasets=["fer2013"] if trained_on_fer2013(meta) else None,
+        datasets=["fer2013"] if trained_on_fer2013(meta) or any(map(_is_fer2013, _learnt_before(meta))) else None,
         metrics=["accuracy", "f1"],
         model_name=name,
         eval_results=[
@@ -183,14 +198,32 @@ def _results(meta: Mapping[str, Any], split: str, scores: Mapping[str, Any], oth
 
 def trained_on_fer2013(meta: Mapping[str, Any]) -> bool:
     """True if the model was trained on FER2013's Training split."""
-    return set(meta["names"]) == set(FER2013) and meta["data"]["images"].get("train") == TRAINING_OF_FER2013
+    return set(meta["names"]) == set(FER2013) and _is_fer2013(meta["data"])
 
 
-def _licence(is_fer2013: bool, foreign_weights: Sequence[str]) -> str | None:
+def _is_fer2013(data: Mapping[str, Any]) -> bool:
+    """True if the recorded data has as many training pictures as FER2013."""
+    return (data.get("images") or {}).get("train") == TRAINING_OF_FER2013
+
+
+def _learnt_before(meta: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The records of the data from which the model learnt before that of its last training, the latest first."""
+    return list(meta.get("learnt_before") or [])
+
+
+def _earlier_sets(meta: Mapping[str, Any]) -> list[str]:
+    """The names of that data, in Markdown."""
+    return [
+        markdown(portable(str(data["source"]))) + (" (FER2013)" if _is_fer2013(data) else "")
+        for data in _learnt_before(meta)
+    ]
+
+
+def _licence(is_fer2013: bool, foreign_weights: Sequence[str], earlier_sets: Sequence[str]) -> str | None:
     """The licence of the weights on the Hub; None for those from other data, whose owner has to choose one."""
     if foreign_weights:
         return "other"
-    return "mit" if is_fer2013 else None
+    return "mit" if is_fer2013 and not earlier_sets else None
 
 
 def _chosen(meta: Mapping[str, Any]) -> str:
@@ -201,11 +234,16 @@ def _chosen(meta: Mapping[str, Any]) -> str:
     return f"{', '.join(words)} and settings" if words else "settings"
 
 
-def _title(split: str, is_fer2013: bool, chosen: str, other_set: str | None) -> str:
+def _title(split: str, is_fer2013: bool, chosen: str, other_set: str | None, is_earlier_set: bool) -> str:
     """The heading of a split: its name, also in FER2013, and what was chosen by it; or the set to which it belongs."""
     name, in_fer2013 = SPLITS[split]
+    if other_set is not None and is_earlier_set:
+        return f"{name} of {markdown(other_set)}, {OF_EARLIER_STAGE[split]}"
     if other_set is not None:
-        return f"{name} of {markdown(other_set)}, which is another set than that of training and chose nothing"
+        return (
+            f"{name} of {markdown(other_set)}, which is another set than that of training and chose nothing, unless "
+            "both sets share pictures"
+        )
     chose = f", which chose {chosen}" if split == "validation" else ""
     return f"{name}{in_fer2013 if is_fer2013 else ''}{chose}"
 
@@ -292,11 +330,13 @@ def _input(shape: Mapping[str, Any], reading: Mapping[str, Any], is_fer2013: boo
 def _onnx(parity: Mapping[str, Any], files: Mapping[str, int], other_set: str | None) -> list[tuple[str, str]]:
     """The ONNX files, and how far their answers differ from those of PyTorch."""
     engines, split = parity["engines"], parity["split"] + (f" of {markdown(other_set)}" if other_set else "")
+    # Rounded up, since it is a bound.
+    largest = Context(prec=2, rounding=ROUND_CEILING).create_decimal(repr(float(engines["ONNX"]["largest_difference"])))
     rows = [
         (
             "ONNX",
             f"{files['model.onnx'] / 1e6:.1f} MB; a probability differs from PyTorch's by at most "
-            f"{engines['ONNX']['largest_difference']:.0e} ({split})",
+            f"{float(largest):.1e} ({split})",
         )
     ]
     if parity["int8"]:
@@ -428,6 +468,13 @@ def _data_lines(meta: Mapping[str, Any], scores: Mapping[str, Mapping[str, Any]]
         f"{markdown(portable(str(data['source'])))}, fingerprint {markdown_code(data['fingerprint'][:16])}: {counts}."
     ]
     lines += [OF_FER2013] if trained_on_fer2013(meta) else []
+    for name, earlier in zip(_earlier_sets(meta), _learnt_before(meta), strict=True):
+        if earlier.get("fingerprint"):
+            counts = ", ".join(f"{markdown(split)} {count:,}" for split, count in (earlier.get("images") or {}).items())
+            mark = markdown_code(earlier["fingerprint"][:16])
+            lines.append(f"An earlier stage learnt from {name}, fingerprint {mark}{counts and f': {counts}'}.")
+        else:
+            lines.append(f"An earlier stage was {name}; which pictures it learnt from is not recorded.")
     for split, part in scores.items():
         if part.get("clean"):
             twins = part["n"] - part["clean"]["n"]
@@ -448,9 +495,13 @@ def _origin_rows(stages: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
         score = metrics.get("accuracy", metrics.get("linear_accuracy"))
         machine = stage.get("machine") or {}
         cores = f"{markdown(machine['processor'])}, {machine['cores']} cores" if machine else "not recorded"
-        kind = "" if "accuracy" in metrics or score is None else " (linear probe)"
-        if metrics.get("epoch") == 0:
-            kind = " (of the start, which was kept)"
+        notes = [] if "accuracy" in metrics else ["linear probe"]
+        notes += ["of the start, which was kept"] if metrics.get("epoch") == 0 else []
+        if _is_of_a_part(metrics):
+            pictures = f"{metrics['n']:,} of {metrics['split_n']:,} pictures"
+            is_new = "accuracy" in metrics  # a probe takes a sample
+            notes.append(f"on the {pictures} that it had not learnt before" if is_new else f"on {pictures}")
+        comment = f" ({'; '.join(notes)})" if notes else ""
         rows.append(
             (
                 markdown(stage["role"]),
@@ -458,7 +509,13 @@ def _origin_rows(stages: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
                 "?" if stage["epochs"] is None else f"{stage['epochs']}",
                 "?" if stage["seconds"] is None else f"{stage['seconds'] / 60:.0f}",
                 markdown(machine["gpu"]) if machine.get("gpu") else cores,
-                "" if score is None else f"{score:.2%}{kind}",
+                "" if score is None else f"{score:.2%}{comment}",
             )
         )
     return rows
+
+
+def _is_of_a_part(metrics: Mapping[str, Any]) -> bool:
+    """True if a run was scored on a part of its validation split; older records do not say it."""
+    count, split_count = metrics.get("n"), metrics.get("split_n")
+    return count is not None and split_count is not None and count < split_count

@@ -38,6 +38,7 @@ from mien.model.places import FINGERPRINTS, ONNX_FILES, model_folder
 from mien.model.preprocessing import SMALLEST_CROP
 from mien.text import portable
 from mien.training.history import read_history
+from mien.training.objective import read_answers
 from mien.training.validation import recalibrated
 
 LARGEST_WEIGHTS = 25 * 2**20
@@ -291,9 +292,13 @@ def origin(folder: Path) -> list[dict[str, Any]]:
         folder: the model folder.
 
     Returns:
-        For each run ``role`` (pretraining, teacher, earlier fine-tuning, fine-tuning), ``command``, ``metrics``,
-        ``machine`` (None if it was not recorded), ``seconds`` and ``epochs`` (None if the history is missing), and
-        ``weights_from``: the backbone, or None if it is random or another run of the list.
+        For each run ``role`` (pretraining, teacher, answers of other networks, earlier fine-tuning, fine-tuning),
+        ``command``, ``metrics``, ``machine`` (None if it was not recorded), ``seconds`` and ``epochs`` (None if the
+        history is missing), and ``weights_from``: the backbone, or None if it is random or another run of the list.
+        The runs of ``mien folds`` are one entry; without its record, ``weights_from`` is the file of their answers.
+
+    Raises:
+        MienError: a record is not as Mien wrote it.
     """
     runs: dict[Path, dict[str, Any]] = {}
     _trace(folder, "fine-tuning", runs)
@@ -311,10 +316,26 @@ def _trace(folder: Path, role: str, runs: dict[Path, dict[str, Any]]) -> None:
         return
     # Marked as visited first: a run that was trained again under the same name may build on a run that builds on it.
     runs[folder.resolve()] = {}
-    config = meta.get("config", {})
+    weights_from = _trace_config(meta.get("config", {}), folder.name, f"{folder}/meta.json", runs)
+    del runs[folder.resolve()]  # so that it comes after the runs that it builds on
+    _add(runs, folder.resolve(), _stage(role, folder, meta, weights_from))
+
+
+def _trace_config(config: Any, name: str, where: str, runs: dict[Path, dict[str, Any]]) -> str | None:
+    """Adds the runs on which a run with these settings builds to ``runs``.
+
+    Args:
+        config: the recorded settings; empty if there are none.
+        name: of what the run made, which stands for its backbone if there are no settings.
+        where: the settings are recorded, for messages.
+        runs: by their folders.
+
+    Returns:
+        The backbone, or None if it is random or one of the runs.
+    """
     if not isinstance(config, dict) or not isinstance(config.get("teacher") or [], list):
-        raise MienError(f"{folder}/meta.json: its config is not as `mien train` wrote it; copy the whole folder again")
-    start = str(config.get("backbone", config.get("preset", folder.name)))
+        raise MienError(f"{where}: its config is not as `mien train` wrote it; copy the whole folder again")
+    start = str(config.get("backbone", config.get("preset", name)))
     weights_from = None if config and is_fresh(start) else start  # without a record, a name like tiny says nothing
     before = [("", start)] if weights_from else []
     before += [("teacher", str(path)) for path in config.get("teacher") or []]
@@ -328,8 +349,22 @@ def _trace(folder: Path, role: str, runs: dict[Path, dict[str, Any]]) -> None:
         is_autoencoder = read_json_object(earlier / "config.json").get("model_type") == "vit_mae"
         if earlier.resolve() not in runs:
             _trace(earlier, kind or ("pretraining" if is_autoencoder else "earlier fine-tuning"), runs)
-    del runs[folder.resolve()]  # so that it comes after the runs that it builds on
-    _add(runs, folder.resolve(), _stage(role, folder, meta, weights_from))
+    if config.get("targets"):
+        _trace_answers(Path(str(config["targets"])), runs)
+    return weights_from
+
+
+def _trace_answers(path: Path, runs: dict[Path, dict[str, Any]]) -> None:
+    """Adds the runs of ``mien folds`` that wrote a file of answers, as one entry, and those that they build on."""
+    try:
+        _, record = read_answers(path)
+    except MienError:
+        record = {}  # the file is gone
+    weights_from = _trace_config(record.get("config", {}), str(path), str(path), runs)
+    command = record.get("command")
+    unknown = dict.fromkeys(("metrics", "machine", "seconds", "epochs"))
+    stage = {"role": "answers of other networks", "command": command, "weights_from": weights_from, **unknown}
+    _add(runs, path.resolve(), stage)
 
 
 def _packed_stages(folder: Path, meta: Mapping[str, Any]) -> list[dict[str, Any]]:

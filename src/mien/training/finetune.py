@@ -481,9 +481,10 @@ class FineTuning(Loop[TrainConfig, Network]):
     def save_model(self, network: Network, row: dict[str, float]) -> None:
         """Writes ``OUT/model`` and, beside it, ``OUT/meta.json``."""
         scores = {"accuracy": row["val_accuracy"], "macro_f1": row["val_macro_f1"], "loss": row["val_loss"]}
+        pictures = {"n": len(self.validator.validation), "split_n": len(self.validation)}  # scored, and in all
         meta = {
             "names": list(self.classifier.names),
-            "metrics": {"split": "validation", **scores, "epoch": row["epoch"]},
+            "metrics": {"split": "validation", **scores, "epoch": row["epoch"], **pictures},
             "teachers": [{"folder": str(t.classifier.folder), "sha256": t.sha256} for t in self.teachers],
             "targets": None if self.stored is None else {"file": str(self.stored.path), "sha256": self.stored.sha256},
             "learnt_before": [data for data, _ in self.learnt_before],

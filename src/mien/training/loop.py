@@ -145,7 +145,10 @@ class Loop(Generic[C, N]):
         return float(max(group["lr"] for group in self.optimizer.param_groups))
 
     def train_epoch(self, epoch: int) -> None:
-        """One pass over the training images, the rest of an interrupted pass, or less if the budget ends."""
+        """One pass over the training images, the rest of an interrupted pass, or less if the budget ends.
+
+        An epoch makes one update at least.
+        """
         config, state, device = self.config, self.state, self.accelerator.device
         started, first_step, (images, seconds) = time.monotonic(), state.step, self.trained
         order = self.order(epoch).to(device)
@@ -154,7 +157,7 @@ class Loop(Generic[C, N]):
         loss_sum = torch.tensor(state.loss_sum, device=device)
         done, total, note = state.step * config.batch_size, self.steps_of(epoch) * config.batch_size, ""
         with progress(f"epoch {epoch}", total, "images", done=done, quiet=not on_main()) as advance:
-            while state.step < self.steps and not self.is_over:
+            while state.step < self.steps and not (self.is_over and state.step):
                 rows = local_rows(order, state.step, self.accelerator, config.batch_size)
                 loss_sum += self.update(rows, local_rows(random, state.step, self.accelerator, config.batch_size))
                 state.step += 1

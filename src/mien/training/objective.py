@@ -200,8 +200,8 @@ class StoredAnswers:
         Raises:
             MienError: the file is missing or damaged, or was made from other pictures or labels.
         """
-        probabilities, names, training = read_answers(path)
-        train = faces.part("train")
+        probabilities, record = read_answers(path)
+        names, training, train = tuple(map(str, record["names"])), str(record["training"]), faces.part("train")
         if training != training_fingerprint(train):
             raise MienError(
                 f"--targets {path}: was made from other training pictures or labels than those of {faces.source}; "
@@ -226,8 +226,12 @@ class StoredAnswers:
         return {"sha256": torch.tensor(list(bytes.fromhex(self.sha256)), dtype=torch.uint8)}
 
 
-def read_answers(path: Path) -> tuple[np.ndarray, tuple[str, ...], str]:
-    """Reads a file of ``mien folds``: the probabilities, their classes, and the fingerprint of the training split.
+def read_answers(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
+    """Reads a file of ``mien folds``.
+
+    Returns:
+        The probabilities as they are in the file, and its record (``folds.json``) with at least ``names``, a list of
+        the classes, and ``training``, the fingerprint of the training split.
 
     Raises:
         MienError: the file is missing or damaged.
@@ -236,7 +240,7 @@ def read_answers(path: Path) -> tuple[np.ndarray, tuple[str, ...], str]:
         with safe_open(path, framework="np") as file:
             record = json.loads((file.metadata() or {})[KEY])
             probabilities = file.get_tensor("probabilities")
-        return probabilities, tuple(map(str, record["names"])), str(record["training"])
+        return probabilities, {**record, "names": list(record["names"]), "training": record["training"]}
     except FileNotFoundError as error:
         raise MienError(f"--targets {path}: no such file; give one that `mien folds` wrote") from error
     except (SafetensorError, KeyError, TypeError, OSError, ValueError, RecursionError) as error:

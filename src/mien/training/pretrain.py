@@ -119,6 +119,9 @@ class Pretraining(Loop[PretrainConfig, ViTMAEForPreTraining]):
         accelerator: device, precision and processes.
         saved: the state to resume from, or None for a new run.
         command: the command line, for ``meta.json``.
+
+    Attributes:
+        is_measured: whether the last epoch of the history was measured, if any shall be.
     """
 
     def __init__(
@@ -144,6 +147,8 @@ class Pretraining(Loop[PretrainConfig, ViTMAEForPreTraining]):
         model = accelerator.prepare_model(network)
         self.model: Callable[..., Any] = torch.compile(model) if self.method == "on" else model
         self.step = Pass(self.loss, network, accelerator, self.method, half=self.precision == "bf16")
+        history = self.state.history
+        self.is_measured = not (config.probe_epochs and history and history[-1]["val_loss"] is None)
 
     @property
     def last_update(self) -> int:
@@ -157,8 +162,10 @@ class Pretraining(Loop[PretrainConfig, ViTMAEForPreTraining]):
         return min(self.steps, self.config.steps - (epoch - 1) * self.steps)
 
     def fit(self) -> None:
-        """Trains until the budget is spent."""
-        while not self.is_over or self.state.step:  # an epoch that the budget cut short is still to be finished
+        """Trains until the budget is spent and the weights are measured."""
+        # An epoch that the budget cut short is still to be finished. If the time ran out while one was saved that was
+        # not measured, another of one update is.
+        while not self.is_over or self.state.step or not self.is_measured:
             self.train_epoch(self.state.epoch)
             self.finish_epoch(self.state.epoch)
         self.run.tracking.finish()
@@ -187,6 +194,7 @@ class Pretraining(Loop[PretrainConfig, ViTMAEForPreTraining]):
         config, state = self.config, self.state
         is_over, updates = self.is_over, self.updates
         is_probed = bool(config.probe_epochs) and (epoch % config.probe_epochs == 0 or is_over)
+        self.is_measured = is_probed or not config.probe_epochs
         row: dict[str, Any] = {"epoch": epoch, "loss": state.loss_sum / state.step}
         row |= {"val_loss": None, "knn_accuracy": None, "linear_accuracy": None}
         if on_main() and is_probed:
@@ -236,10 +244,12 @@ class Pretraining(Loop[PretrainConfig, ViTMAEForPreTraining]):
 
     def save_model(self) -> None:
         """Writes ``OUT/model``."""
-        last = self.state.history[-1]
+        last, count = self.state.history[-1], len(self.validation)
         record = self.record()
+        scores = {name: last[name] for name in ("val_loss", "knn_accuracy", "linear_accuracy")}
+        pictures = {"n": min(count, self.config.probe_images), "split_n": count}  # measured, and in all
         meta = {
-            "metrics": {"split": "validation", **{k: last[k] for k in ("val_loss", "knn_accuracy", "linear_accuracy")}},
+            "metrics": {"split": "validation", **scores, **pictures},
             "training": {k: last[k] for k in ("epoch", "images", "loss", "seconds", "images_per_second")},
             **record,
             "data": {**record["data"], "warnings": list(self.faces.warnings)},
