@@ -26,7 +26,9 @@ MINIATURE = {
     **dict.fromkeys(("teacher", "second-teacher", "third-teacher"), TEACHER),
     **dict.fromkeys(("mae", "nano-mae"), AUTOENCODER),
     **dict.fromkeys(("student", "second-student", "mini", "nano"), STUDENT),
-    **dict.fromkeys(("nano-student", "nano-second-student", "nano-third-student"), STUDENT + "distill: {features: 1}\n"),
+    **dict.fromkeys(
+        ("nano-student", "nano-second-student", "nano-third-student"), STUDENT + "distill: {features: 1}\n"
+    ),
 }
 
 
