@@ -158,6 +158,7 @@ def test_any_number_of_faces_calibrates_int8(count: int, export_folder: Path, tm
         assert OnnxEngine(files[kind]).read(crops[:2]).probabilities.shape == (2, len(NAMES))
     sizes = {kind: path.stat().st_size for kind, path in files.items()}
     assert sizes[parity.PARTLY] < 1.1 * sizes[parity.STATIC], "what is computed in float32 is stored in eight bits, too"
+    assert max(sizes.values()) < (export_folder / "model.onnx").stat().st_size
 
 
 @pytest.mark.parametrize("backbone", ["nano", "timm:resnet18"])
@@ -219,13 +220,17 @@ def test_a_network_that_cannot_be_traced_is_told(tmp_path: Path, monkeypatch: py
         onnx_model(classifier)
 
 
-def test_int8_is_measured_on_the_split(grey_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("close", "candidates"), [(1.0, {"static", "dynamic"}), (0.0, {"static", "partly static", "dynamic"})]
+)
+def test_int8_is_measured_on_the_split(
+    close: float, candidates: set[str], grey_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(parity, "MOST_LOST", 100.0)
+    monkeypatch.setattr(parity, "CLOSE", close)
     result = export(grey_folder, tmp_path / "out", faces=faces(), int8=True, threads=1)
     int8_report = result.report["int8"]
-    static = int8_report["candidates"]["static"]["mean_difference"]
-    expected = {"static", "dynamic"} | ({"partly static"} if static > parity.CLOSE else set())
-    assert set(int8_report["candidates"]) == expected, "a third one is for where static is too far from float32"
+    assert set(int8_report["candidates"]) == candidates, "a third one is for where static is too far from float32"
     assert int8_report["way"] in int8_report["reason"]
     assert int8_report["points_lost"] == pytest.approx(
         100 * (result.report["engines"]["PyTorch"]["accuracy"] - result.report["engines"]["ONNX int8"]["accuracy"])

@@ -638,13 +638,13 @@ def test_a_model_without_onnx_is_served(tmp_path: Path) -> None:
 
 
 def test_int8_states_its_own_accuracy() -> None:
-    with TestClient(create_app(ServiceSettings(model="nano-int8"))) as test_client:
+    with TestClient(create_app(ServiceSettings(model="mini-int8"))) as test_client:
         int8_info = test_client.get("/v1/model").json()
-    with TestClient(create_app(ServiceSettings(model="nano"))) as test_client:
-        float_info = test_client.get("/v1/model").json()
-    assert float_info["scores"]["ece"] != float_info["scores"]["cross_fitted_ece"], "the temperature was fitted there"
-    assert int8_info["file"] == "model.int8.onnx" and int8_info["sha256"] != float_info["sha256"]
-    assert int8_info["accuracy"]["value"] != float_info["accuracy"]["value"] and int8_info["accuracy"]["clean"] is None
+    with TestClient(create_app(ServiceSettings(model="mini"))) as test_client:
+        mini_info = test_client.get("/v1/model").json()
+    assert mini_info["scores"]["ece"] != mini_info["scores"]["cross_fitted_ece"], "the temperature was fitted there"
+    assert int8_info["file"] == "model.int8.onnx" and int8_info["sha256"] != mini_info["sha256"]
+    assert int8_info["accuracy"]["value"] != mini_info["accuracy"]["value"] and int8_info["accuracy"]["clean"] is None
     assert int8_info["accuracy"]["low"] < int8_info["accuracy"]["value"] < int8_info["accuracy"]["high"]
 
 

@@ -460,19 +460,20 @@ def _difference_interval(row: Mapping[str, Any]) -> str:
     return f" ({100 * low:+.1f} to {100 * high:+.1f})"
 
 
+def _fingerprint_and_counts(data: Mapping[str, Any]) -> str:
+    """The fingerprint of the recorded data and how many pictures each split has, if that is recorded, in Markdown."""
+    counts = ", ".join(f"{markdown(split)} {count:,}" for split, count in (data.get("images") or {}).items())
+    return f"fingerprint {markdown_code(data['fingerprint'][:16])}{counts and f': {counts}'}"
+
+
 def _data_lines(meta: Mapping[str, Any], scores: Mapping[str, Mapping[str, Any]], other_set: str | None) -> list[str]:
     """The data set, its splits, and how many pictures have a twin in training."""
     data = meta["data"]
-    counts = ", ".join(f"{markdown(name)} {count:,}" for name, count in data["images"].items())
-    lines = [
-        f"{markdown(portable(str(data['source'])))}, fingerprint {markdown_code(data['fingerprint'][:16])}: {counts}."
-    ]
+    lines = [f"{markdown(portable(str(data['source'])))}, {_fingerprint_and_counts(data)}."]
     lines += [OF_FER2013] if trained_on_fer2013(meta) else []
     for name, earlier in zip(_earlier_sets(meta), _learnt_before(meta), strict=True):
         if earlier.get("fingerprint"):
-            counts = ", ".join(f"{markdown(split)} {count:,}" for split, count in (earlier.get("images") or {}).items())
-            mark = markdown_code(earlier["fingerprint"][:16])
-            lines.append(f"An earlier stage learnt from {name}, fingerprint {mark}{counts and f': {counts}'}.")
+            lines.append(f"An earlier stage learnt from {name}, {_fingerprint_and_counts(earlier)}.")
         else:
             lines.append(f"An earlier stage was {name}; which pictures it learnt from is not recorded.")
     for split, part in scores.items():

@@ -97,16 +97,14 @@ def choose(candidates: Mapping[str, Parity], reference: Parity) -> tuple[str, st
     """
     losses = {name: lost(parity, reference) for name, parity in candidates.items()}
     best = min(losses, key=lambda name: losses[name])
-    summary = " and ".join(f"{name} {loss:+.2f}" for name, loss in losses.items())
-    differences = {name: parity.mean_difference for name, parity in candidates.items()}
-    summary = f"points lost: {summary}; mean difference of a probability: " + " and ".join(
-        f"{name} {difference:.4f}" for name, difference in differences.items()
-    )
+    lost_by = " and ".join(f"{name} {loss:+.2f}" for name, loss in losses.items())
+    differing_by = " and ".join(f"{name} {parity.mean_difference:.4f}" for name, parity in candidates.items())
+    summary = f"points lost: {lost_by}; mean difference of a probability: {differing_by}"
     if len(losses) == 1:
         return best, f"{summary}; the only kind possible for this network and data"
     fixed = [kind for kind in (STATIC, PARTLY) if losses.get(kind, np.inf) <= MOST_LOST]
     if fixed:
-        kind = min(fixed, key=lambda name: differences[name])
+        kind = min(fixed, key=lambda name: candidates[name].mean_difference)
         return kind, f"{summary}; {kind}, as its answers do not depend on the batch"
     return best, summary
 
@@ -275,7 +273,8 @@ def quantised(model: Path, folder: Path, calibration: np.ndarray | None, *, part
                 calibrate_method=CalibrationMethod.Percentile,
                 **options,
             )
-            _store_in_eight_bits(files[kind], list(nodes)[:left])
+            if left:
+                _store_in_eight_bits(files[kind], list(nodes)[:left])
         matrices = [name for name, operator in nodes.items() if operator != "Conv"]
         if matrices and not partly:
             files[DYNAMIC] = folder / "dynamic.onnx"
@@ -312,7 +311,7 @@ def _store_in_eight_bits(path: Path, names: Sequence[str]) -> None:
     weights = {weight.name: weight for weight in network.graph.initializer}
     nodes: list[onnx.NodeProto] = []
     for node in network.graph.node:
-        weight = weights.pop(node.input[1]) if node.name in names and node.input[1] in weights else None
+        weight = weights.pop(node.input[1], None) if node.name in names else None
         if weight is not None:
             values, name = onnx.numpy_helper.to_array(weight), weight.name
             transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
