@@ -124,6 +124,11 @@ def test_each_run_has_its_row_and_gaps_are_marked() -> None:
     assert "| fine-tuning | `not recorded` | ? | ? | not recorded |  |" in text
 
 
+def test_a_note_of_the_record_is_shown_below_the_runs() -> None:
+    noted = record() | {"note": "Two of *these* were averaged by a script."}
+    assert "Two of \\*these\\* were averaged by a script." in card(noted).split("## How it was made")[1]
+
+
 def test_the_row_of_a_run_whose_start_was_kept_says_so() -> None:
     kept = record()
     kept["release"]["origin"][-1]["metrics"] = {"accuracy": 0.75, "epoch": 0}

@@ -115,6 +115,7 @@ def _card(meta: Mapping[str, Any], release: Mapping[str, Any], name: str) -> str
             data_lines=_data_lines(meta, release["scores"], other_set),
             origin_rows=_origin_rows(release["origin"]),
             scored_on_parts=any(_is_of_a_part(stage.get("metrics") or {}) for stage in release["origin"]),
+            note=markdown(str(meta.get("note") or "")),
             names_recipes=any(" --config" in (stage["command"] or "") for stage in release["origin"]),
             table=markdown_table,
             score_rows=_score_rows,
