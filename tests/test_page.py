@@ -1135,6 +1135,7 @@ def test_the_start_page_promises_no_more_than_the_clean_score(browser: Any, serv
         for table in ("#confusion", "#robustness"):  # what the shipped int8 form did not do itself
             assert "before the weights were rounded" in page.inner_text(table)
             assert "near-copies of training pictures included" in page.inner_text(table)
+        assert "(validation, which also chose the model" in page.locator("#facts").text_content()
 
 
 def test_a_page_that_was_built_again_is_not_mixed_with_what_the_browser_keeps(browser: Any, tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ function facts({ accuracy, sure, threshold, stated_accuracy: stated, sha256, fil
   const before = isRounded({ file }) ? BEFORE : "";
   if (accuracy) {
     const { value, low, high, pictures, split, clean } = accuracy;
-    cards.push(fact(percent(value), "right", `${oneDecimal(low)} to ${oneDecimal(high)} % with 95 % confidence, on ${pictures.toLocaleString("en")} pictures${isFer2013 ? " of FER2013" : ""} (${split})`));
+    cards.push(fact(percent(value), "right", `${oneDecimal(low)} to ${oneDecimal(high)} % with 95 % confidence, on ${pictures.toLocaleString("en")} pictures${isFer2013 ? " of FER2013" : ""} (${split}${split === "validation" ? ", which also chose the model, so that it may be a little too high" : ""})`));
     if (clean) {
       cards.push(fact(percent(clean.value), "right on photos it cannot know", `${clean.pictures.toLocaleString("en")} of these pictures have no near-copy among the training pictures${before}`));
     }
