@@ -5,6 +5,7 @@ Everything is made here, by the encoders of PyAV.
 
 from __future__ import annotations
 
+import struct
 import threading
 from collections.abc import Iterator
 from fractions import Fraction
@@ -31,6 +32,7 @@ from film_helpers import (
 from mien.errors import MienError
 from mien.recognition.film import decoder
 from mien.recognition.film.reader import LOST, film_info, frames
+from mien.recognition.film.truncation import missing_end
 from mien.recognition.film.writer import write_annotated
 from mien.recognition.results import Recognition
 
@@ -411,6 +413,15 @@ class TestDamage:
         assert 8 < len(rows) <= 61 and str(rows[-1].reason).startswith("the film is cut short: ")
         assert [row.index for row in rows] == list(range(len(rows)))
         assert sum(row.pixels is not None for row in rows) > 7
+
+    def test_a_second_part_of_avi_that_is_cut_short_is_missing(self, tmp_path: Path) -> None:
+        path = numbered(tmp_path / "film.avi", 10, "mpeg4")
+        part = b"RIFF" + struct.pack("<I", 1001) + b"AVIX" + bytes(998)
+        with path.open("ab") as file:
+            file.write(bytes(path.stat().st_size % 2) + part + part)
+        assert missing_end(path) is None
+        path.write_bytes(path.read_bytes()[:-501])
+        assert missing_end(path) == "500 bytes are"
 
     def test_a_film_that_is_cut_before_its_first_frame_says_so(self, tmp_path: Path) -> None:
         path = numbered(tmp_path / "film.mkv", 8)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 import os
 import struct
+import sys
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +141,25 @@ def test_a_turned_photo_is_read_upright(orientation: int) -> None:
 def test_damaged_exif_does_not_cost_the_picture() -> None:
     data = encoded(GREY, "JPEG", exif=b"Exif\x00\x00II*\x00" + struct.pack("<IH", 8, 9) + b"\xff" * 40)
     assert read(data, "x").shape == (4, 6)
+
+
+def test_a_turned_photo_whose_exif_has_a_tag_of_an_unusual_type_is_read() -> None:
+    tags = (struct.pack("<HHIf", 0x010F, 11, 1, 1.5), struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0))  # a maker in floats
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, len(tags)) + b"".join(tags) + bytes(4)
+    assert read(encoded(GREY, "JPEG", exif=exif), "x").shape == (6, 4)
+
+
+def test_threads_leave_the_filters_of_warnings() -> None:
+    data, before = encoded(GREY, "PNG"), list(warnings.filters)
+    switch_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda number: read(data, "x"), range(2000)))
+    finally:
+        sys.setswitchinterval(switch_s)
+        after, warnings.filters[:] = list(warnings.filters), before
+    assert after == before
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import math
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
 from mien.errors import MienError, first_line
 
@@ -24,6 +25,16 @@ LARGEST_PHOTO = 8192
 """Largest height and width in pixels of a photo that is scaled down; checked before the pixels are decoded."""
 
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM")
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_WARNING_FILTERS = threading.Lock()  # they belong to the process, not to a thread
 _MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"})
 
 Border = Literal["reflect", "symmetric"]
@@ -114,12 +125,24 @@ def open_picture(data: bytes, where: str, formats: tuple[str, ...], largest: str
     if not data:
         raise MienError(f"{where}: is empty; replace or remove the file")
     with pillow_errors(where, formats, largest):
-        with warnings.catch_warnings():
+        with _WARNING_FILTERS, warnings.catch_warnings():
             # Pillow warns about large pictures; our callers refuse them.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(data), formats=formats)
         with image:
             yield image
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """Returns the picture turned as its EXIF orientation says; unchanged if there is none or if EXIF is damaged.
+
+    ``PIL.ImageOps.exif_transpose`` also writes all of EXIF anew, which fails for a tag of an unusual type.
+    """
+    try:
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # Damaged EXIF data raises many kinds of exceptions; the pixels can be read anyway.
+        return image
+    return image if turn is None else image.transpose(turn)
 
 
 @contextmanager
@@ -226,7 +249,7 @@ def _check_square(size: tuple[int, int], where: str, like: tuple[str, int] | Non
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    return ImageOps.exif_transpose(image) if "exif" in image.info else image
+    return upright(image) if "exif" in image.info else image
 
 
 def _opaque(image: Image.Image, where: str) -> Image.Image:

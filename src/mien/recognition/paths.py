@@ -185,7 +185,7 @@ def _expand(word: str, leave_out: Path | None, skipped: Counter[Kind], probe: Pr
             continue
         if not os.path.isdir(match):
             inputs.append(_file(Path(match), probe))
-        elif "**" not in word:  # ** also matches the files in the folder
+        elif "**" not in Path(word).parts:  # ** also matches the files in the folder
             inputs += _in_folder(Path(match), leave_out, skipped, probe)
     inputs += unlisted
     return inputs or [Nothing(word, f"{word}: no file has such a name; check the pattern")]
@@ -309,8 +309,8 @@ def _kind_in_folder(path: Path, probe: Probe) -> Kind:
 
 
 def _kind(path: Path, content: Kind, probe: Probe) -> Kind:
-    """Returns the kind of a file; its ending counts only if the content is of no known kind."""
-    if content in (Kind.PICTURE, Kind.FILM):
+    """Returns the kind of a file; the ending of a film counts if the content is neither picture nor film."""
+    if content in (Kind.PICTURE, Kind.FILM) or (content is Kind.TEXT and path.suffix.lower() == ".ts"):
         return content
     if path.suffix.lower() in FILM_SUFFIXES:
         return Kind.FILM

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
-from PIL import ExifTags, Image, ImageCms, ImageOps
+from PIL import Image, ImageCms
 
 from mien.data.images import SUFFIXES as DATA_SUFFIXES
-from mien.data.images import grey_if_equal, open_picture, pillow_errors
+from mien.data.images import grey_if_equal, open_picture, pillow_errors, upright
 from mien.data.sources import open_file
 from mien.errors import MienError, first_line
 from mien.recognition.arguments import EXPECTED, WrongTypeError, address_hint, not_uint8, remedy
@@ -188,27 +188,20 @@ def _check_size(size: tuple[int, int], where: str) -> None:
 def _pixels(image: Image.Image, where: str) -> np.ndarray:
     """Converts an image of any mode to upright uint8 [H, W] or [H, W, 3]; RGB with equal channels becomes grey."""
     image.load()
-    upright = ImageOps.exif_transpose(image) if _is_turned(image) else image
-    if upright.mode in _WIDE:
-        return _from_wide(upright, where)
-    if upright.mode == "F":
+    image = upright(image)
+    if image.mode in _WIDE:
+        return _from_wide(image, where)
+    if image.mode == "F":
         raise MienError(
             f"{where}: has pixels of kind F (floats without a known range), expected 8 or 16 bits; save it as such"
         )
-    if upright.has_transparency_data:
+    if image.has_transparency_data:
         # Pillow cannot convert premultiplied grey (La) to RGBA directly.
-        with_alpha = (upright.convert("LA") if upright.mode == "La" else upright).convert("RGBA")
-        upright = Image.alpha_composite(Image.new("RGBA", upright.size, _WHITE), with_alpha)
-    if upright.mode in ("1", "L", "LA", "La"):
-        return np.asarray(upright.convert("L"))
-    return grey_if_equal(np.asarray(_from_lab(upright) if upright.mode == "LAB" else upright.convert("RGB")))
-
-
-def _is_turned(image: Image.Image) -> bool:
-    try:
-        return image.getexif().get(ExifTags.Base.Orientation, 1) != 1
-    except Exception:  # Damaged EXIF data raises many kinds of exceptions; the pixels can be read anyway.
-        return False
+        with_alpha = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, _WHITE), with_alpha)
+    if image.mode in ("1", "L", "LA", "La"):
+        return np.asarray(image.convert("L"))
+    return grey_if_equal(np.asarray(_from_lab(image) if image.mode == "LAB" else image.convert("RGB")))
 
 
 def _from_lab(image: Image.Image) -> Image.Image:
@@ -400,8 +393,9 @@ FILM_SUFFIXES: tuple[str, ...] = (
     ".vob", ".flv", ".f4v", ".wmv", ".asf", ".3gp", ".3g2", ".ogv", ".mxf", ".dv", ".rm", ".rmvb", ".h264", ".264",
     ".h265", ".265", ".hevc", ".ivf", ".wtv",
 )  # fmt: skip
-"""Usual endings of films, in lower case. The content decides what is a film; the ending decides only for a file that is
-empty or of no known kind, so that the error describes a damaged film."""
+"""Usual endings of films, in lower case. The content decides what is a film. The ending decides for a file that holds
+neither film nor picture, so that the error describes a damaged film; but a text that ends in ``.ts`` may be
+TypeScript, and is no film."""
 
 
 class Kind(Enum):

@@ -265,8 +265,9 @@ class Recognizer:
             pictures: as for ``recognize``; a generator is read one batch ahead at most.
             color: as in ``recognize``.
             keep_pixels: keep the pixels in the records, for ``annotated()``.
-            patience: longest time in seconds that a record waits for others to share a batch with; if it is infinite,
-                records wait until a batch is full, whatever memory their pixels take.
+            patience: time in seconds after which a record no longer waits for others to share a batch with. The time is
+                checked when the next picture arrives: give 0 if that may take long or depends on the answer. If it is
+                infinite, records wait until a batch is full, whatever memory their pixels take.
 
         Yields:
             A record for every picture, in order. If the iterable raises an exception, the records of the pictures

@@ -37,8 +37,7 @@ def missing_end(path: Path) -> str | None:
         if head[:4] == _OGG:
             return None if _ends_properly(stream, size) else "its last part is"
         if head[:4] == _RIFF:
-            length = struct.unpack("<I", head[4:8])[0]
-            end = 0 if length == _UNKNOWN else 8 + length
+            end = _riff_end(stream)
         elif head[4:8] in _MP4_PARTS:
             # What other programs and cameras append to a film is no part of it: only known names count.
             end = max((end for name, end in _mp4_parts(stream, size) if name in _MP4_PARTS), default=0)
@@ -57,6 +56,22 @@ def has_index(path: Path) -> bool:
         size = os.fstat(stream.fileno()).st_size
         parts = _mp4_parts(stream, size)
     return not parts or parts[0][0] not in _MP4_PARTS or any(name == b"moov" for name, _ in parts)
+
+
+def _riff_end(stream: IO[bytes]) -> int:
+    """Returns the end of the last of an AVI file's parts of at most 4 GB each (OpenDML 1.02); 0 if it is unknown."""
+    end = start = 0
+    for _ in range(_MOST_PARTS):
+        stream.seek(start)
+        head = stream.read(8)
+        if len(head) < 8 or head[:4] != _RIFF:
+            break
+        length = struct.unpack("<I", head[4:])[0]
+        if length == _UNKNOWN:
+            return 0
+        end = start + 8 + length
+        start = end + (length & 1)
+    return end
 
 
 def _mp4_parts(stream: IO[bytes], size: int) -> list[tuple[bytes, int]]:
