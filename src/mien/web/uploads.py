@@ -197,7 +197,7 @@ async def _from_multipart(headers: Headers, body: bytes, settings: ServiceSettin
 
 
 def _from_json(body: bytes, settings: ServiceSettings) -> Form:
-    """Reads ``{"pictures": [BASE64 or {"name": ..., "data": BASE64}, ...], ...}``; ``img`` is one picture.
+    """Reads ``{"pictures": [BASE64 or {"name": ..., "data": BASE64}, ...], ...}``; ``picture`` or ``img`` is one.
 
     Nobody can break this off, and meanwhile no other thread runs. So what is made of a body is bounded by its bytes:
     commas and pictures are counted before a value is made of them, and a text is never split into a list.
@@ -212,7 +212,7 @@ def _from_json(body: bytes, settings: ServiceSettings) -> Form:
         raise Problem("bad-request", f"the body is not JSON ({reason}); expected an object") from error
     if not isinstance(document, dict):
         raise Problem("value", 'the body is JSON, but no object; expected {"pictures": [BASE64, ...]}')
-    key = next((key for key in ("pictures", "img", "img_path") if key in document), None)
+    key = next((key for key in ("pictures", "picture", "img", "img_path") if key in document), None)
     if key is None:
         raise Problem("value", 'the body has no member "pictures"; expected {"pictures": [BASE64, ...]}')
     values = document.pop(key)
