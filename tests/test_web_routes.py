@@ -623,6 +623,21 @@ def test_what_a_model_was_trained_on_is_said_only_as_far_as_it_is_recorded(tmp_p
             assert test_client.get("/v1/model").json()["trained_on_fer2013"] is is_of_fer2013
 
 
+@pytest.mark.parametrize(
+    "record", [{"release": None}, {"release": {"scores": {"test": {"n": 5}}}}, {"calibration": {"uncertain": {
+        "coverage": float("nan"), "accuracy": 0.8}}}, {"calibration": {"uncertain": {"coverage": 0.5}}}],
+)  # fmt: skip
+def test_a_record_that_mien_did_not_write_is_left_out_with_a_warning(
+    record: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copy(SHIPPED / "nano" / "model.int8.onnx", tmp_path)
+    (tmp_path / "meta.json").write_text(json.dumps(record))
+    with TestClient(create_app(ServiceSettings(model=str(tmp_path)))) as test_client:
+        model_info = test_client.get("/v1/model").json()
+    assert [model_info[name] for name in ("accuracy", "scores", "sure", "robustness", "card")] == [None] * 5
+    assert "meta.json is not as `mien pack` wrote it" in caplog.text
+
+
 def test_a_model_without_onnx_is_served(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     model = tmp_path / "run" / "model"

@@ -447,6 +447,8 @@ def test_workers_end_with_their_supervisor() -> None:
     [
         (["--port", "99999"], "--port"),
         (["--workers", "0"], "--workers"),
+        (["--workers", "100000"], "--workers"),
+        (["--max-pixels", "134217729"], "--max-pixels"),
         (["--timeout", "0"], "--timeout"),
         (["--batch-wait", "-1"], "--batch-wait"),
         (["--model", "nothing-there"], "nothing-there"),
