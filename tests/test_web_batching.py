@@ -60,6 +60,14 @@ def test_a_full_batch_is_read_although_pictures_wait() -> None:
     assert engine.batches == [8, 8, 4]
 
 
+def test_the_faces_of_each_batch_are_counted() -> None:
+    own_recognizer, counts = recognizer(engine=Mean()), list[int]()
+    own_recognizer.batch_size = 2
+    with closing(Reader(own_recognizer, 1, 0.1, counts.append)) as reader:
+        assert len(reader.submit(uploads(face(count=5))).result(10)[0].faces) == 5
+    assert counts == [2, 2, 1]
+
+
 def test_without_waiting_each_request_is_read_alone() -> None:
     detector, engine = Gate(), Mean()
     with closing(Reader(recognizer(detector, engine), 1, 0.0)) as reader:

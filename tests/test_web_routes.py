@@ -178,10 +178,18 @@ def test_deepface_clients_get_its_shape(service: TestClient, actions: Any) -> No
     assert results[0]["dominant_emotion"] == "glad" and sum(results[0]["emotion"].values()) == pytest.approx(100)
 
 
+def count(name: str, service: TestClient) -> float:
+    """The value of a counter without labels."""
+    lines = service.get("/metrics").text.splitlines()
+    return next(float(line.split()[1]) for line in lines if line.startswith(f"{name} "))
+
+
 def test_deepface_forms_and_faces_that_are_not_enforced(service: TestClient) -> None:
+    faces_before = count("mien_faces_total", service)
     fields = {"actions": '["emotion"]', "enforce_detection": "false"}
     response = service.post("/analyze", files={"img": ("a.png", face(0))}, data=fields)
     assert [result["region"]["w"] for result in response.json()["results"]] == [24]
+    assert count("mien_faces_total", service) == faces_before + 1
     problem(service.post("/analyze", files={"img": ("a.png", face(0))}), 400, "no-face")
     for actions in ("age", 200 * "emotion "):
         problem(service.post("/analyze", files={"img": ("a.png", face())}, data={"actions": actions}), 422, "value")

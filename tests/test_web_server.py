@@ -170,6 +170,17 @@ def test_slow_bodies_end(monkeypatch: pytest.MonkeyPatch) -> None:
         assert httpx.get(f"{address}/readyz").status_code == 200, "its place is free again"
 
 
+@pytest.mark.parametrize("length", [b"Content-Length: 20000000", b"Transfer-Encoding: chunked"])
+def test_bodies_that_do_not_come_keep_nobody_out(length: bytes) -> None:
+    head = b"POST /v1/recognize HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n%s\r\n\r\n" % length
+    with running() as address, ExitStack() as idle:
+        for _ in range(20):
+            idle.enter_context(connect(address)).sendall(head)
+        wait_until(lambda: "held 20.0" in httpx.get(f"{address}/metrics").text)
+        assert httpx.post(f"{address}/v1/recognize", content=face(), headers=PNG).status_code == 200
+        assert httpx.get(f"{address}/readyz").status_code == 200
+
+
 @pytest.mark.parametrize(
     ("sent_bytes", "status"),
     [

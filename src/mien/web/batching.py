@@ -264,8 +264,9 @@ class Reader:
 
     def _read_group(self, group: Sequence[_Searched]) -> None:
         records = self.recognizer.read([item.picture for item in group])
-        if faces := sum(len(record.faces) for record in records):
-            self._on_batch(faces)
+        faces, most = sum(len(record.faces) for record in records), self.recognizer.batch_size
+        for start in range(0, faces, most):
+            self._on_batch(min(most, faces - start))
         for item, record in zip(group, records, strict=True):
             self._note(item, record)
 

@@ -10,7 +10,7 @@ import json
 import re
 import string
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -92,11 +92,11 @@ def media_type(request: Request) -> str:
     )
 
 
-async def read_body(request: Request, settings: ServiceSettings) -> bytes:
-    """Reads a body within the limits of size and time.
+async def read_body(request: Request, settings: ServiceSettings, grow: Callable[[int], None]) -> bytes:
+    """Reads a body within the limits of size and time; calls ``grow`` with the number of bytes of each part.
 
     Raises:
-        Problem: it is too large, or comes too slowly.
+        Problem: it is too large, comes too slowly, or ``grow`` has refused a part.
         starlette.requests.ClientDisconnect: the client went away.
     """
     length = request.headers.get("content-length", "")
@@ -119,6 +119,7 @@ async def read_body(request: Request, settings: ServiceSettings) -> bytes:
         size += len(part)
         if size > settings.max_bytes:
             raise _too_many_bytes(settings)
+        grow(len(part))
         parts.append(part)
 
 
