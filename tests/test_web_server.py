@@ -24,6 +24,7 @@ from recognition_helpers import encoded
 from web_helpers import LONG_S, ROOT, Gate, children, face, process, running, wait_until
 
 from mien.cli import main
+from mien.model.places import SHIPPED
 from mien.recognition.recognizer import Recognizer
 from mien.web import guard, metrics, protocol, server, uploads
 from mien.web.settings import ServiceSettings
@@ -288,6 +289,28 @@ def test_a_client_that_takes_nothing_loses_its_connection(monkeypatch: pytest.Mo
         time.sleep(3)
         with pytest.raises((ConnectionError, AssertionError)):
             assert len(answer(connection)) > 20 * 3_000_000
+
+
+def test_a_client_that_takes_its_answer_slowly_gets_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "WRITE_S", 0.5)
+    original = protocol.GuardedProtocol.connection_made
+
+    def narrow(self: protocol.GuardedProtocol, transport: Any) -> None:
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65_536)
+        original(self, transport)
+
+    with running() as address, socket.socket() as connection:
+        monkeypatch.setattr(protocol.GuardedProtocol, "connection_made", narrow)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+        host, port = address.removeprefix("http://").split(":")
+        connection.connect((host, int(port)))
+        connection.sendall(b"GET /models/nano-int8.onnx HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        size, started = 0, time.monotonic()
+        with suppress(ConnectionResetError):
+            while chunk := connection.recv(65_536):
+                size += len(chunk)
+                time.sleep(len(chunk) / 500_000)
+        assert time.monotonic() - started > 1.0 and size > (SHIPPED / "nano" / "model.int8.onnx").stat().st_size
 
 
 @pytest.mark.parametrize("end", [b"", b"Connection: close\r\n"])
