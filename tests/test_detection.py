@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
@@ -210,6 +211,13 @@ def test_boxes_about_one_face_leave_the_surest() -> None:
     within_it, beside = Detection((12, 12, 8, 8), 7.0), Detection((26, 10, 20, 20), 6.0)
     # Shifted by 4 of 20 they share 2/3 of their union; beside it, 80 of 720 pixels, a fifth of each box.
     assert without_duplicates([beside, within_it, shifted, surest]) == [surest, beside]
+
+
+def test_thousands_of_boxes_are_compared_quickly() -> None:
+    apart = [Detection((30.0 * number, 0, 20, 20), 1.0) for number in range(3000)]
+    started = time.monotonic()
+    assert without_duplicates(apart) == apart and without_duplicates([]) == []
+    assert time.monotonic() - started < 2.0
 
 
 def test_boxes_go_from_left_to_right() -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import gc
 import threading
 import time
+import weakref
 from concurrent.futures import Future
 from contextlib import closing
 from typing import Any
@@ -57,6 +60,14 @@ def test_a_full_batch_is_read_although_pictures_wait() -> None:
     assert engine.batches == [8, 8, 4]
 
 
+def test_the_faces_of_each_batch_are_counted() -> None:
+    own_recognizer, counts = recognizer(engine=Mean()), list[int]()
+    own_recognizer.batch_size = 2
+    with closing(Reader(own_recognizer, 1, 0.1, counts.append)) as reader:
+        assert len(reader.submit(uploads(face(count=5))).result(10)[0].faces) == 5
+    assert counts == [2, 2, 1]
+
+
 def test_without_waiting_each_request_is_read_alone() -> None:
     detector, engine = Gate(), Mean()
     with closing(Reader(recognizer(detector, engine), 1, 0.0)) as reader:
@@ -94,6 +105,24 @@ def test_a_cancelled_request_is_not_searched() -> None:
         second_future.cancel()
         detector.gate.set()
         assert first_future.result(10) and third_future.result(10)
+    assert detector.searches == 2
+
+
+def test_the_pictures_of_a_cancelled_request_are_forgotten_at_once() -> None:
+    detector = Gate()
+    with closing(Reader(recognizer(detector), 1, 0.1)) as reader:
+        reader.submit(uploads(face()))
+        wait_until(lambda: detector.searches == 1)
+        live_future, picture = reader.submit(uploads(face())), Upload("a", face())
+        kept = weakref.ref(picture)
+        futures = [reader.submit([picture]), reader.call(functools.partial(len, picture.data))]
+        del picture
+        for future in futures:
+            future.cancel()
+        gc.collect()
+        assert kept() is None
+        detector.gate.set()
+        assert live_future.result(10)
     assert detector.searches == 2
 
 

@@ -187,6 +187,15 @@ def test_the_examples_are_real_answers(capsys: pytest.CaptureFixture[str]) -> No
     assert line == capsys.readouterr().out, "to the last digit what `mien predict --json` prints"
 
 
+def test_the_examples_of_bodies_are_taken(description: dict[str, Any]) -> None:
+    with client() as test_client:
+        for path, operations in description["paths"].items():
+            if "post" in operations:
+                body = operations["post"]["requestBody"]["content"]["application/json"]["example"]
+                response = test_client.post(path, params={"detector": "none"} if "/v1/" in path else {}, json=body)
+                assert response.status_code == 200 or response.json()["type"] == "/docs#no-face", response.text
+
+
 def test_markdown_of_a_model_cannot_bring_html() -> None:
     page = reference.markdown_page("---\na: b\n---\n# T\n<script>x</script>\n[a](javascript:x)\n", "<T>", "./")
     assert "<script>" not in page and "javascript:" not in page.replace("[a](javascript:x)", "") and "&lt;T&gt;" in page

@@ -178,10 +178,18 @@ def test_deepface_clients_get_its_shape(service: TestClient, actions: Any) -> No
     assert results[0]["dominant_emotion"] == "glad" and sum(results[0]["emotion"].values()) == pytest.approx(100)
 
 
+def count(name: str, service: TestClient) -> float:
+    """The value of a counter without labels."""
+    lines = service.get("/metrics").text.splitlines()
+    return next(float(line.split()[1]) for line in lines if line.startswith(f"{name} "))
+
+
 def test_deepface_forms_and_faces_that_are_not_enforced(service: TestClient) -> None:
+    faces_before = count("mien_faces_total", service)
     fields = {"actions": '["emotion"]', "enforce_detection": "false"}
     response = service.post("/analyze", files={"img": ("a.png", face(0))}, data=fields)
     assert [result["region"]["w"] for result in response.json()["results"]] == [24]
+    assert count("mien_faces_total", service) == faces_before + 1
     problem(service.post("/analyze", files={"img": ("a.png", face(0))}), 400, "no-face")
     for actions in ("age", 200 * "emotion "):
         problem(service.post("/analyze", files={"img": ("a.png", face())}, data={"actions": actions}), 422, "value")
@@ -621,6 +629,21 @@ def test_what_a_model_was_trained_on_is_said_only_as_far_as_it_is_recorded(tmp_p
         write_json(tmp_path / "meta.json", record)
         with TestClient(create_app(ServiceSettings(model=str(tmp_path)))) as test_client:
             assert test_client.get("/v1/model").json()["trained_on_fer2013"] is is_of_fer2013
+
+
+@pytest.mark.parametrize(
+    "record", [{"release": None}, {"release": {"scores": {"test": {"n": 5}}}}, {"calibration": {"uncertain": {
+        "coverage": float("nan"), "accuracy": 0.8}}}, {"calibration": {"uncertain": {"coverage": 0.5}}}],
+)  # fmt: skip
+def test_a_record_that_mien_did_not_write_is_left_out_with_a_warning(
+    record: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copy(SHIPPED / "nano" / "model.int8.onnx", tmp_path)
+    (tmp_path / "meta.json").write_text(json.dumps(record))
+    with TestClient(create_app(ServiceSettings(model=str(tmp_path)))) as test_client:
+        model_info = test_client.get("/v1/model").json()
+    assert [model_info[name] for name in ("accuracy", "scores", "sure", "robustness", "card")] == [None] * 5
+    assert "meta.json is not as `mien pack` wrote it" in caplog.text
 
 
 def test_a_model_without_onnx_is_served(tmp_path: Path) -> None:

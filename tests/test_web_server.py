@@ -24,6 +24,7 @@ from recognition_helpers import encoded
 from web_helpers import LONG_S, ROOT, Gate, children, face, process, running, wait_until
 
 from mien.cli import main
+from mien.model.places import SHIPPED
 from mien.recognition.recognizer import Recognizer
 from mien.web import guard, metrics, protocol, server, uploads
 from mien.web.settings import ServiceSettings
@@ -170,6 +171,17 @@ def test_slow_bodies_end(monkeypatch: pytest.MonkeyPatch) -> None:
         assert httpx.get(f"{address}/readyz").status_code == 200, "its place is free again"
 
 
+@pytest.mark.parametrize("length", [b"Content-Length: 20000000", b"Transfer-Encoding: chunked"])
+def test_bodies_that_do_not_come_keep_nobody_out(length: bytes) -> None:
+    head = b"POST /v1/recognize HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n%s\r\n\r\n" % length
+    with running() as address, ExitStack() as idle:
+        for _ in range(20):
+            idle.enter_context(connect(address)).sendall(head)
+        wait_until(lambda: "held 20.0" in httpx.get(f"{address}/metrics").text)
+        assert httpx.post(f"{address}/v1/recognize", content=face(), headers=PNG).status_code == 200
+        assert httpx.get(f"{address}/readyz").status_code == 200
+
+
 @pytest.mark.parametrize(
     ("sent_bytes", "status"),
     [
@@ -277,6 +289,28 @@ def test_a_client_that_takes_nothing_loses_its_connection(monkeypatch: pytest.Mo
         time.sleep(3)
         with pytest.raises((ConnectionError, AssertionError)):
             assert len(answer(connection)) > 20 * 3_000_000
+
+
+def test_a_client_that_takes_its_answer_slowly_gets_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "WRITE_S", 0.5)
+    original = protocol.GuardedProtocol.connection_made
+
+    def narrow(self: protocol.GuardedProtocol, transport: Any) -> None:
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65_536)
+        original(self, transport)
+
+    with running() as address, socket.socket() as connection:
+        monkeypatch.setattr(protocol.GuardedProtocol, "connection_made", narrow)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+        host, port = address.removeprefix("http://").split(":")
+        connection.connect((host, int(port)))
+        connection.sendall(b"GET /models/nano-int8.onnx HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        size, started = 0, time.monotonic()
+        with suppress(ConnectionResetError):
+            while chunk := connection.recv(65_536):
+                size += len(chunk)
+                time.sleep(len(chunk) / 500_000)
+        assert time.monotonic() - started > 1.0 and size > (SHIPPED / "nano" / "model.int8.onnx").stat().st_size
 
 
 @pytest.mark.parametrize("end", [b"", b"Connection: close\r\n"])
@@ -447,6 +481,8 @@ def test_workers_end_with_their_supervisor() -> None:
     [
         (["--port", "99999"], "--port"),
         (["--workers", "0"], "--workers"),
+        (["--workers", "100000"], "--workers"),
+        (["--max-pixels", "134217729"], "--max-pixels"),
         (["--timeout", "0"], "--timeout"),
         (["--batch-wait", "-1"], "--batch-wait"),
         (["--model", "nothing-there"], "nothing-there"),

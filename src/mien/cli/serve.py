@@ -6,7 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mien.cli.parser import LONGEST_TIMEOUT_S, Parser, number, whole_number
+from mien.machine import all_cores
 from mien.model.places import DEFAULT, shipped
+
+MOST_WORKERS = 4
+"""Workers for each core at most: more only take memory."""
 
 DESCRIPTION = """\
 Serves a page that reads faces in photos, films and camera images, and a REST service, at http://127.0.0.1:8000.
@@ -58,7 +62,7 @@ def parser() -> Parser:
     add = built.add_argument
     add("--host", default="127.0.0.1", metavar="H", help="address to listen on; 0.0.0.0 for all (127.0.0.1)")
     add("--port", type=whole_number(0, 65_535), default=8000, metavar="N", help="port; 0 for a free one (8000)")
-    add("--workers", type=whole_number(1), default=1, metavar="N", help="processes that share the cores (1)")
+    add("--workers", type=whole_number(1, MOST_WORKERS * all_cores()), default=1, metavar="N", help="processes that share the cores (1)")
     add(
         "--model",
         metavar="MODEL",

@@ -90,16 +90,17 @@ NESTED = 0.6
 
 def without_duplicates(detections: Sequence[Detection]) -> list[Detection]:
     """Keeps the detection with the highest score of each face: from left to right, then from top to bottom."""
-    distinct: list[Detection] = []
-    for candidate in sorted(detections, key=lambda detection: -(detection.score or 0.0)):
-        box = candidate.box
-        if not any(
-            overlap(box, surer.box) > UNION
-            or _intersection(box, surer.box) > NESTED * min(box[2] * box[3], surer.box[2] * surer.box[3])
-            for surer in distinct
-        ):
-            distinct.append(candidate)
-    return sorted(distinct, key=lambda detection: detection.box[:2])
+    detections = sorted(detections, key=lambda detection: -(detection.score or 0.0))
+    boxes = np.array([detection.box for detection in detections], np.float64).reshape(-1, 4)
+    areas = boxes[:, 2] * boxes[:, 3]
+    remains = np.ones(len(boxes), bool)
+    for index in range(len(boxes)):
+        if remains[index]:
+            area, rest = areas[index], areas[index + 1 :]
+            shared = _shared(boxes[index], boxes[index + 1 :])
+            union = np.where(shared > 0, area + rest - shared, 1.0)
+            remains[index + 1 :] &= (shared / union <= UNION) & (shared <= NESTED * np.minimum(area, rest))
+    return sorted((detections[index] for index in np.flatnonzero(remains)), key=lambda detection: detection.box[:2])
 
 
 def overlap(first: Box, second: Box) -> float:
@@ -148,6 +149,13 @@ def _intersection(first: Box, second: Box) -> float:
     return max(0.0, across) * max(0.0, down)
 
 
+def _shared(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Returns the areas that a box shares with others, float64 [N], in pixels."""
+    across = np.minimum(box[0] + box[2], boxes[:, 0] + boxes[:, 2]) - np.maximum(box[0], boxes[:, 0])
+    down = np.minimum(box[1] + box[3], boxes[:, 1] + boxes[:, 3]) - np.maximum(box[1], boxes[:, 1])
+    return across.clip(0) * down.clip(0)
+
+
 def suppressed(rows: np.ndarray) -> np.ndarray:
     """Non-maximum suppression: keeps the box with the highest score among boxes that overlap by more than ``UNION``.
 
@@ -163,10 +171,7 @@ def suppressed(rows: np.ndarray) -> np.ndarray:
     for index in range(len(rows)):
         if not remains[index]:
             continue
-        box, rest = rows[index], rows[index + 1 :]
-        across = np.minimum(box[0] + box[2], rest[:, 0] + rest[:, 2]) - np.maximum(box[0], rest[:, 0])
-        down = np.minimum(box[1] + box[3], rest[:, 1] + rest[:, 3]) - np.maximum(box[1], rest[:, 1])
-        shared = across.clip(0) * down.clip(0)
+        shared = _shared(rows[index], rows[index + 1 :])
         remains[index + 1 :] &= shared <= UNION * (areas[index] + areas[index + 1 :] - shared)
     return rows[remains]
 

@@ -152,10 +152,8 @@ class Reader:
             A future of the records, in order.
         """
         request = _Request(Future(), [None] * len(uploads), len(uploads))
-        tasks = [_Task(request.future, self._search_task(request, *pair, detector)) for pair in enumerate(uploads)]
-        with self._changed:
-            self._tasks.extend(tasks)
-            self._changed.notify(len(tasks))
+        tasks = [self._search_task(request, *pair, detector) for pair in enumerate(uploads)]
+        self._queue(request.future, tasks)
         return request.future
 
     def call(self, function: Callable[[], Any]) -> Future[Any]:
@@ -168,9 +166,7 @@ class Reader:
             except Exception as error:
                 _fail(future, error)
 
-        with self._changed:
-            self._tasks.append(_Task(future, run))
-            self._changed.notify()
+        self._queue(future, [run])
         return future
 
     def stuck_s(self) -> float:
@@ -191,6 +187,18 @@ class Reader:
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
 
+    def _queue(self, future: Future[Any], runs: Sequence[Callable[[], None]]) -> None:
+        """Queues tasks; if their future is cancelled, those that have not begun are forgotten, with their pictures."""
+        with self._changed:
+            self._tasks.extend(_Task(future, run) for run in runs)
+            self._changed.notify(len(runs))
+        future.add_done_callback(self._forget)
+
+    def _forget(self, future: Future[Any]) -> None:
+        if future.cancelled():
+            with self._changed:
+                self._tasks = deque(task for task in self._tasks if task.future is not future)
+
     def _work(self) -> None:
         identity = threading.get_ident()
         while (job := self._next_job()) is not None:
@@ -204,8 +212,6 @@ class Reader:
         """Waits for work: reads a batch if it is due, else takes the next task; None if the reader was closed."""
         with self._changed:
             while True:
-                while self._tasks and self._tasks[0].future.cancelled():
-                    self._tasks.popleft()
                 if self._searched and self._is_due():
                     batch = [item for item in self._searched if not item.request.future.cancelled()]
                     self._searched = []
@@ -258,8 +264,9 @@ class Reader:
 
     def _read_group(self, group: Sequence[_Searched]) -> None:
         records = self.recognizer.read([item.picture for item in group])
-        if faces := sum(len(record.faces) for record in records):
-            self._on_batch(faces)
+        faces, most = sum(len(record.faces) for record in records), self.recognizer.batch_size
+        for start in range(0, faces, most):
+            self._on_batch(min(most, faces - start))
         for item, record in zip(group, records, strict=True):
             self._note(item, record)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import logging
 import math
 from collections.abc import Mapping
 from contextlib import suppress
@@ -18,6 +20,8 @@ from mien.recognition.recognizer import Recognizer
 from mien.text import shown
 
 NOTICE = "An answer is a guess about how a face looks, not about what a person feels."
+
+logger = logging.getLogger("mien.web")
 
 _Z95 = 1.959964
 
@@ -41,6 +45,12 @@ class ModelRecord:
             self._meta = read_json_object(self._file.parent / "meta.json")
         content = self._file.read_bytes()  # now: the file may be replaced while the service runs
         self._bytes, self._sha256 = len(content), hashlib.sha256(content).hexdigest()
+        try:  # now, and not in every answer; NaN is no JSON
+            json.dumps(self.as_dict(), allow_nan=False)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            what = f"{type(error).__name__}: {error}"
+            logger.warning(f"meta.json is not as `mien pack` wrote it ({what}): scores are left out; pack the run again")
+            self._meta = {}
 
     def _loaded_file(self, onnx: Path | None, folder: Path | None) -> Path:
         """Returns the file of the weights: an ONNX file, or the one in the folder that PyTorch has loaded."""

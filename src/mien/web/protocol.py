@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 import uuid
 from typing import Any
@@ -12,7 +11,7 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from mien.web.guard import OTHER, SECURITY_HEADERS, note_request
-from mien.web.problems import MEDIA_TYPE, Problem
+from mien.web.problems import Problem
 
 HEADERS_S = 10.0
 """Seconds in which the headers of a request have to be complete."""
@@ -60,22 +59,23 @@ class GuardedProtocol(H11Protocol):
 
     def on_response_complete(self) -> None:
         """Goes on after an answer; a body that is still coming is dropped, but not for long."""
+        cycle = self.cycle
         super().on_response_complete()
         if self.conn.their_state is h11.SEND_BODY and not self.transport.is_closing():
             self._lingers = True
             self._start_timer(LINGER_S)
         if self.transport.get_write_buffer_size():  # too little of it for `pause_writing`
-            self.loop.call_later(WRITE_S, self._abort_stuck, self.cycle)
+            self._start_write_timer(cycle)
 
     def pause_writing(self) -> None:
         """Waits for a client that does not take its answer, but not for ever."""
         super().pause_writing()
-        self._stop_write_timer()
-        self._write_timer = self.loop.call_later(WRITE_S, self.transport.abort)
+        self._start_write_timer(self.cycle)
 
     def resume_writing(self) -> None:
         """Goes on with an answer."""
-        self._stop_write_timer()
+        if self.cycle is None or not self.cycle.response_complete:  # else the client may still leave the end
+            self._stop_write_timer()
         super().resume_writing()
 
     def _should_upgrade(self) -> bool:
@@ -94,26 +94,30 @@ class GuardedProtocol(H11Protocol):
         """Sends a problem document and closes the connection, if nothing of another answer was sent."""
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             request_id = uuid.uuid4().hex
-            document = problem.body(request_id)
-            body = json.dumps(document).encode()
-            headers = {
-                "content-type": MEDIA_TYPE, "content-length": str(len(body)), "connection": "close",
-                "x-request-id": request_id, **SECURITY_HEADERS, **problem.headers,
-            }  # fmt: skip
-            status, reason = document["status"], problem.title.encode()
+            response = problem.response(request_id)
+            response.headers.update({"connection": "close", "x-request-id": request_id, **SECURITY_HEADERS})
+            status, reason = response.status_code, problem.title.encode()
             note_request(OTHER, OTHER, status, None, request_id, {"kind": problem.kind})
             for event in (
-                h11.Response(status_code=status, headers=list(headers.items()), reason=reason),
-                h11.Data(data=body),
+                h11.Response(status_code=status, headers=response.raw_headers, reason=reason),
+                h11.Data(data=bytes(response.body)),
                 h11.EndOfMessage(),
             ):
                 self.transport.write(self.conn.send(event) or b"")
         self.transport.close()
 
-    def _abort_stuck(self, cycle: object) -> None:
-        """Ends a connection whose client has not taken the rest of an answer, and asks for no other."""
-        if self.cycle is cycle and self.transport.get_write_buffer_size():
+    def _abort_stuck(self, cycle: object, left: int) -> None:
+        """Ends a connection whose client has taken nothing of the bytes that were left, and asks for no other answer."""
+        size = self.transport.get_write_buffer_size()
+        if self.cycle is cycle and size >= left:
             self.transport.abort()
+        elif self.cycle is cycle and size:
+            self._start_write_timer(cycle)
+
+    def _start_write_timer(self, cycle: object) -> None:
+        self._stop_write_timer()
+        left = self.transport.get_write_buffer_size()
+        self._write_timer = self.loop.call_later(WRITE_S, self._abort_stuck, cycle, left)
 
     def _start_timer(self, seconds: float) -> None:
         self._stop_timer()

@@ -178,12 +178,13 @@ async def analyze(request: Request) -> Response:
     async def answer(form: Form) -> Response:
         _check_actions(form.values.get("actions"))
         (record,) = await result(request, service.reader.submit(single(form)))
+        needs_face = str(form.values.get("enforce_detection", True)).lower() not in ("false", "0")
+        if record.status == "no_face" and not needs_face:
+            (record,) = await result(request, service.reader.submit(form.pictures, "none"))
         note(request, [record])
         need_readable([record])
         if not record.faces:
-            if str(form.values.get("enforce_detection", True)).lower() not in ("false", "0"):
-                raise Problem("no-face", f"{record.input}: no face was found; send a clearer picture of a face")
-            (record,) = await result(request, service.reader.submit(form.pictures, "none"))
+            raise Problem("no-face", f"{record.input}: no face was found; send a clearer picture of a face")
         return JSONResponse({"results": deepface(record)})
 
     return await with_pictures(request, answer)
@@ -331,8 +332,8 @@ async def healthz(request: Request) -> Response:
     responses=schemas.problems("busy"),
 )
 async def readyz(request: Request) -> Response:
-    """Fails while the queue is full; before the model is loaded, no connection is accepted."""
-    with service_of(request).admission.slot("0"):
+    """Fails while the queue, or the memory for bodies, is full; before the model is loaded, no connection is accepted."""
+    with service_of(request).admission.slot():
         return JSONResponse({"status": "ready"})
 
 

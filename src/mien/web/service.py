@@ -54,31 +54,34 @@ class Admission:
         self._latest = 0.0
 
     @contextmanager
-    def slot(self, length: str | None) -> Iterator[None]:
-        """Holds a place for a request.
+    def slot(self) -> Iterator[Callable[[int], None]]:
+        """Holds a place for a request; gives a function to call with the number of bytes of each part of its body.
 
-        Args:
-            length: the header Content-Length; without it, the largest body is expected.
+        Bytes count when they have come, not when a client announces them: who sends nothing keeps nobody out.
 
         Raises:
-            Problem: there is no place.
+            Problem: there is no place, or, later, no memory for a part.
         """
-        size = min(int(length), self._largest) if length is not None and length.isdecimal() else self._largest
-        if self._held >= self._most or self._bytes + size > self._most_bytes:
-            wait = self.retry_after_s()
-            raise Problem(
-                "busy",
-                f"{self._held} requests are being read; try again in {wait} s",
-                headers={"Retry-After": str(wait)},
-            )
-        self._change(1, size)
+        size = 0
+
+        def grow(count: int) -> None:
+            nonlocal size
+            if self._bytes + count > self._most_bytes:
+                raise self._busy()
+            self._bytes += count
+            size += count
+
+        if self._held >= self._most or self._bytes + self._largest > self._most_bytes:
+            raise self._busy()
+        self._change(1)
         try:
-            yield
+            yield grow
         finally:
-            self._change(-1, -size)
+            self._bytes -= size
+            self._change(-1)
 
     def note_answer(self) -> None:
-        """Notes that a request was answered, for the time after which trying again is worth it."""
+        """Notes that the pictures of a request were read, for the time after which trying again is worth it."""
         now = time.monotonic()
         if self._latest:
             between = min(now - self._latest, 1.0)
@@ -89,9 +92,15 @@ class Admission:
         """Returns in how many whole seconds half of the requests in the queue are done."""
         return min(60, max(1, math.ceil(self._held / 2 * self._seconds)))
 
-    def _change(self, count: int, size: int) -> None:
+    def _busy(self) -> Problem:
+        wait = self.retry_after_s()
+        detail = f"{self._held} requests are being read; try again in {wait} s"
+        return Problem("busy", detail, headers={"Retry-After": str(wait)})
+
+    def _change(self, count: int) -> None:
         self._held += count
-        self._bytes += size
+        if not self._held:
+            self._latest = 0.0  # the time until the next request is not one between two answers
         metrics.HELD.set(self._held)
 
 
@@ -163,12 +172,13 @@ async def with_pictures(request: Request, answer: Callable[[Form], Awaitable[Res
         expected = ", ".join(parameters) or "none"
         raise Problem("value", f"{name[:100]!r}: is no parameter of this address, expected {expected}")
     media_type(request)
-    with service.admission.slot(request.headers.get("content-length")):
+    with service.admission.slot() as grow:
         try:
-            body = await read_body(request, service.settings)
+            body = await read_body(request, service.settings, grow)
             request.scope["state"]["notes"]["bytes"] = len(body)
             async with asyncio.timeout(service.settings.timeout_s):
                 form = await read_form(request, body, service.settings)
+                del body  # the form has its own copies
                 for name in set(parameters) & set(form.values):  # it would have no effect there
                     raise Problem("value", f"{name}: stands in the body, expected in the address: ?{name}=...")
                 return await answer(form)
@@ -179,8 +189,6 @@ async def with_pictures(request: Request, answer: Callable[[Form], Awaitable[Res
             raise Problem("internal", "the model cannot answer; the operator has to replace it") from error
         except MienError as error:
             raise Problem("value", str(error)) from error
-        finally:
-            service.admission.note_answer()
 
 
 async def result(request: Request, future: Future[Any]) -> Any:
@@ -215,7 +223,8 @@ def single(form: Form) -> list[Upload]:
 
 
 def note(request: Request, records: list[Recognition]) -> None:
-    """Counts pictures and faces."""
+    """Counts pictures and faces, and the request as one that was read."""
+    service_of(request).admission.note_answer()
     faces = sum(len(record.faces) for record in records)
     request.scope["state"]["notes"].update(pictures=len(records), faces=faces)
     metrics.FACES.inc(faces)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mien.errors import MienError
 from mien.machine import cores
+from mien.recognition.pictures import MOST_PIXELS
 
 MOST_FACES_EXPLAINED = 12
 """Faces that one request explains at most; each takes about as long as 81 readings."""
@@ -67,8 +68,10 @@ class ServiceSettings:
         """Checks the values that the command line does not check.
 
         Raises:
-            MienError: an origin or the report is not usable.
+            MienError: a picture of so many pixels is never read, or an origin or the report is not usable.
         """
+        if self.max_pixels > MOST_PIXELS:
+            raise MienError(f"--max-pixels: got {self.max_pixels}, expected at most {MOST_PIXELS}, which can be read")
         for origin in self.cors:
             if not _ORIGIN.fullmatch(origin) or _NEVER_SENT.fullmatch(origin):
                 raise MienError(

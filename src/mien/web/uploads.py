@@ -10,7 +10,7 @@ import json
 import re
 import string
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -92,11 +92,11 @@ def media_type(request: Request) -> str:
     )
 
 
-async def read_body(request: Request, settings: ServiceSettings) -> bytes:
-    """Reads a body within the limits of size and time.
+async def read_body(request: Request, settings: ServiceSettings, grow: Callable[[int], None]) -> bytes:
+    """Reads a body within the limits of size and time; calls ``grow`` with the number of bytes of each part.
 
     Raises:
-        Problem: it is too large, or comes too slowly.
+        Problem: it is too large, comes too slowly, or ``grow`` has refused a part.
         starlette.requests.ClientDisconnect: the client went away.
     """
     length = request.headers.get("content-length", "")
@@ -119,6 +119,7 @@ async def read_body(request: Request, settings: ServiceSettings) -> bytes:
         size += len(part)
         if size > settings.max_bytes:
             raise _too_many_bytes(settings)
+        grow(len(part))
         parts.append(part)
 
 
@@ -197,7 +198,7 @@ async def _from_multipart(headers: Headers, body: bytes, settings: ServiceSettin
 
 
 def _from_json(body: bytes, settings: ServiceSettings) -> Form:
-    """Reads ``{"pictures": [BASE64 or {"name": ..., "data": BASE64}, ...], ...}``; ``img`` is one picture.
+    """Reads ``{"pictures": [BASE64 or {"name": ..., "data": BASE64}, ...], ...}``; ``picture`` or ``img`` is one.
 
     Nobody can break this off, and meanwhile no other thread runs. So what is made of a body is bounded by its bytes:
     commas and pictures are counted before a value is made of them, and a text is never split into a list.
@@ -212,7 +213,7 @@ def _from_json(body: bytes, settings: ServiceSettings) -> Form:
         raise Problem("bad-request", f"the body is not JSON ({reason}); expected an object") from error
     if not isinstance(document, dict):
         raise Problem("value", 'the body is JSON, but no object; expected {"pictures": [BASE64, ...]}')
-    key = next((key for key in ("pictures", "img", "img_path") if key in document), None)
+    key = next((key for key in ("pictures", "picture", "img", "img_path") if key in document), None)
     if key is None:
         raise Problem("value", 'the body has no member "pictures"; expected {"pictures": [BASE64, ...]}')
     values = document.pop(key)
