@@ -158,7 +158,8 @@ def test_threads_leave_the_filters_of_warnings() -> None:
             list(pool.map(lambda number: read(data, "x"), range(2000)))
     finally:
         sys.setswitchinterval(switch_s)
-        after, warnings.filters[:] = list(warnings.filters), before
+        after = list(warnings.filters)
+        warnings.filters[:] = before  # type: ignore[index]
     assert after == before
 
 

@@ -62,7 +62,14 @@ def parser() -> Parser:
     add = built.add_argument
     add("--host", default="127.0.0.1", metavar="H", help="address to listen on; 0.0.0.0 for all (127.0.0.1)")
     add("--port", type=whole_number(0, 65_535), default=8000, metavar="N", help="port; 0 for a free one (8000)")
-    add("--workers", type=whole_number(1, MOST_WORKERS * all_cores()), default=1, metavar="N", help="processes that share the cores (1)")
+    most_workers = MOST_WORKERS * all_cores()
+    add(
+        "--workers",
+        type=whole_number(1, most_workers),
+        default=1,
+        metavar="N",
+        help="processes that share the cores (1)",
+    )
     add(
         "--model",
         metavar="MODEL",

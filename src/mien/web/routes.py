@@ -332,7 +332,7 @@ async def healthz(request: Request) -> Response:
     responses=schemas.problems("busy"),
 )
 async def readyz(request: Request) -> Response:
-    """Fails while the queue, or the memory for bodies, is full; before the model is loaded, no connection is accepted."""
+    """Fails while the queue or the memory for bodies is full; before the model is loaded, no connection is accepted."""
     with service_of(request).admission.slot():
         return JSONResponse({"status": "ready"})
 
