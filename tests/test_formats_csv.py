@@ -48,6 +48,11 @@ def test_a_csv_file_is_replaced_with_the_first_record_or_at_the_end(tmp_path: Pa
     with csv_table(path, NAMES) as add:
         add(NONE)
         assert path.read_text().splitlines()[0] == header and len(path.read_text().splitlines()) == 2
+    before = path.read_bytes()
+    with pytest.raises(KeyboardInterrupt), csv_table(path, NAMES):
+        raise KeyboardInterrupt
+    assert path.read_bytes() == before
+    path.unlink()
     with pytest.raises(KeyboardInterrupt), csv_table(path, NAMES):
         raise KeyboardInterrupt
     assert path.read_text().splitlines() == [header]

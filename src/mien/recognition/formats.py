@@ -88,10 +88,14 @@ class Ending:
     """Holds back what ends the block of a table or a film, until the records so far are in a complete file.
 
     Hours of reading must not be lost because of the last picture. Nothing is held back if the file itself could not be
-    written, or if it has no record yet: then an earlier file stays. After Ctrl-C there is a table in any case.
+    written, or if it has no record yet: then an earlier file stays. If there is none, Ctrl-C leaves an empty table.
+
+    Args:
+        path: the file; None if there is none, or if the caller keeps an earlier one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, path: Path | None = None) -> None:
+        self._spares_earlier = path is not None and path.is_file()
         self._error: BaseException | None = None
         self._records = 0
         self._is_broken = False
@@ -111,7 +115,8 @@ class Ending:
         try:
             yield noted
         except BaseException as error:
-            if self._is_broken or not (self._records or isinstance(error, KeyboardInterrupt)):
+            makes_empty = isinstance(error, KeyboardInterrupt) and not self._spares_earlier
+            if self._is_broken or not (self._records or makes_empty):
                 raise
             self._error = error
 
@@ -200,7 +205,8 @@ def csv_table(
     any other text an apostrophe. Control characters and line breaks are escaped. JSON and Parquet keep it.
 
     Args:
-        path: the file; an existing one is replaced, with the first record or when the block ends without an error.
+        path: the file; an existing one is replaced, with the first record or when the block ends without an error or
+            Ctrl-C.
         names: the expressions of the model.
         digits: decimals of scores, probabilities and times; None writes them as they are.
         byte_order_mark: begin with U+FEFF, by which Excel recognises UTF-8.
@@ -259,15 +265,9 @@ def csv_table(
 
         if not os.fstat(file.fileno()).st_size:
             begin()  # at once, for those who follow a pipe
-        try:
-            yield add
-        except BaseException as error:
-            # An error before the first record leaves an earlier table; one to go on with stays after Ctrl-C, too.
-            is_begun = is_begun or former is not None or isinstance(error, Exception)
-            raise
-        finally:
-            if not is_begun:
-                begin()
+        yield add  # what ends the block before the first record leaves an earlier table
+        if not is_begun:
+            begin()
 
 
 def csv_header(header: Sequence[str]) -> str:
@@ -315,7 +315,7 @@ def parquet_table(path: Path, names: Sequence[str]) -> Iterator[Add]:
     kinds |= dict.fromkeys(["input", "status", "error", "label"], text)
     schema = pyarrow.schema([(name, kinds.get(name, real)) for name in columns(names)])
     waiting: list[dict[str, Any]] = []
-    ending = Ending()
+    ending = Ending(path)
 
     def flush() -> None:
         writer.write_table(pyarrow.Table.from_pylist(waiting, schema))
