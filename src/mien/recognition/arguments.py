@@ -25,14 +25,6 @@ def whole_number(value: Any) -> int | None:
         return None
 
 
-def real_number(value: Any) -> float | None:
-    """Returns a number, also of NumPy, as a float; None for any other value."""
-    try:
-        return None if isinstance(value, str | bytes | bytearray) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-
-
 EXPECTED = "a path, bytes, a binary file, a PIL image, a NumPy array, or a list of these"
 """What a picture may be, in messages."""
 
