@@ -685,6 +685,9 @@ class TestInputs:
         )
         completed = run_python(code, tmp_path, input="no picture")
         assert completed.returncode == 3 and completed.stdout.startswith("error: -: is not a picture that can be read")
+        code = "import sys, mien.cli; sys.exit(mien.cli.main(['explain', '-', '--detector', 'none']))"
+        completed = run_python(code, tmp_path, input="no picture")
+        assert completed.returncode == 2 and "error: -: is not a picture that can be read" in completed.stderr
 
     def test_heic_is_read_with_the_extra_and_named_without_it(
         self, simple_engine: Mean, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -164,6 +165,9 @@ def test_settings_have_bounds() -> None:
         ({"score": 0}, "the score is 0, expected"),
         ({"min_face": 7}, "min_face is 7, expected"),
         ({"min_face": "40"}, "min_face is '40', expected at least 8"),
+        ({"min_face": math.inf}, "min_face is inf, expected at least 8"),
+        ({"margin": math.nan}, "the margin is nan, expected a finite number"),
+        ({"threads": -1}, "threads is -1, expected a whole number of at least 1"),
     ):
         with pytest.raises(MienError, match=expected):
             detector("yunet", **options)

@@ -16,6 +16,7 @@ from film_helpers import numbered, write
 from recognition_helpers import recognizer
 
 from mien.errors import MienError
+from mien.recognition.arguments import WrongTypeError
 from mien.recognition.film import records as records_module
 from mien.recognition.film.reader import FilmInfo, Frame, film_info, frames
 from mien.recognition.film.records import FilmRecognition
@@ -49,6 +50,17 @@ def test_it_iterates_once_as_a_generator_does(film: Path) -> None:
 def test_wrong_settings_are_errors_for_users(setting: str, value: Any, film: Path) -> None:
     with pytest.raises(MienError, match=f"{setting}: got {value!r}, expected"):
         recognizer().recognize_film(film, **{setting: value})
+
+
+def test_arrays_as_arguments_are_errors_for_users(film: Path) -> None:
+    array: Any = np.zeros((4, 4), np.uint8)
+    with pytest.raises(WrongTypeError, match="source: is a ndarray, expected a film file or the number of a camera"):
+        recognizer().recognize_film(array)
+    for setting in ("every", "smoothing"):
+        with pytest.raises(MienError, match=f"{setting}: got array"):
+            recognizer().recognize_film(film, **{setting: array})
+    with pytest.raises(MienError, match="patience: got array"):
+        next(recognizer().stream([], patience=array))
 
 
 def test_tables_and_json_read_the_whole_film_whatever_was_read_before(film: Path, tmp_path: Path) -> None:
@@ -209,7 +221,7 @@ def test_without_a_record_an_error_leaves_the_table(monkeypatch: pytest.MonkeyPa
     assert path.read_text() == "earlier"
 
 
-def test_without_a_record_an_error_leaves_the_file_and_ctrl_c_an_empty_array(
+def test_without_a_record_what_ends_the_reading_leaves_the_file_and_ctrl_c_an_empty_array_if_there_was_none(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     path = tmp_path / "a.json"
@@ -217,6 +229,10 @@ def test_without_a_record_an_error_leaves_the_file_and_ctrl_c_an_empty_array(
     with pytest.raises(MienError, match="unplugged"):
         stopped(monkeypatch, MienError("unplugged"), 0).to_json(path)
     assert path.read_text() == "earlier"
+    with pytest.raises(KeyboardInterrupt):
+        stopped(monkeypatch, KeyboardInterrupt(), 0).to_json(path)
+    assert path.read_text() == "earlier"
+    path.unlink()
     with pytest.raises(KeyboardInterrupt):
         stopped(monkeypatch, KeyboardInterrupt(), 0).to_json(path)
     assert json.loads(path.read_text()) == []

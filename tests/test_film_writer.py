@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 import re
@@ -243,6 +244,19 @@ def test_a_gap_in_sound_that_is_copied_into_avi_is_told(tmp_path: Path) -> None:
     (message,) = copied(source, tmp_path / "out.avi")
     reason = r"AVI does not hold the gap in its sound before 1\.8\d s, after which it is 0\.\d\d s early; choose \.mp4"
     assert re.search(reason, message)
+
+
+def test_pictures_that_avi_shows_late_are_told_once(tmp_path: Path) -> None:
+    late = [dataclasses.replace(record, time_s=index / 50) for index, record in enumerate(records(30))]
+    messages: list[str] = []
+    for name in ("out.avi", "out.mp4"):
+        with write_annotated(tmp_path / name, 25, say=messages.append) as add:
+            for record in late:
+                add(record)
+    (message,) = messages
+    assert message == (
+        f"{tmp_path / 'out.avi'}: AVI has one frame rate, for which pictures from 0.12 s on come late; choose .mp4"
+    )
 
 
 def test_sound_may_be_left_out(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -11,9 +13,10 @@ from test_formats import BROKEN, NAMES, NONE, TWO
 
 from mien.cli import main
 from mien.errors import MienError
-from mien.recognition.batch import resume
+from mien.recognition.batch import FilmSettings, read_inputs, resume
 from mien.recognition.formats import columns, csv_table
 from mien.recognition.paths import Film
+from mien.recognition.recognizer import Recognizer
 from mien.recognition.results import Face, Recognition
 
 
@@ -48,6 +51,11 @@ def test_a_csv_file_is_replaced_with_the_first_record_or_at_the_end(tmp_path: Pa
     with csv_table(path, NAMES) as add:
         add(NONE)
         assert path.read_text().splitlines()[0] == header and len(path.read_text().splitlines()) == 2
+    before = path.read_bytes()
+    with pytest.raises(KeyboardInterrupt), csv_table(path, NAMES):
+        raise KeyboardInterrupt
+    assert path.read_bytes() == before
+    path.unlink()
     with pytest.raises(KeyboardInterrupt), csv_table(path, NAMES):
         raise KeyboardInterrupt
     assert path.read_text().splitlines() == [header]
@@ -153,6 +161,38 @@ def test_a_film_that_was_broken_off_is_one_input(table: Path) -> None:
         table.write_text("".join([lines[0], *rows]))
         count = sum(row == reason for row in rows)
         assert resume(table, [film_input] * count + [last])[0] == left
+
+
+def test_frames_of_a_film_stay_until_the_last_of_them_is_read_again(table: Path) -> None:
+    lines = table.read_text().splitlines(keepends=True)
+    start = [line.startswith("film.mkv") for line in lines].index(True)
+    cut = "".join(lines[: start + 3])  # frames 0 to 2
+    film_input, last = Film(Path("film.mkv")), Path("last.png")
+    reader = Recognizer()
+
+    def resumed(records: list[Recognition]) -> str:
+        table.write_text(cut)
+        _, former = resume(table, [film_input, last])
+        with suppress(KeyboardInterrupt), csv_table(table, reader.names, former=former) as add:
+            for record in records:
+                add(record)
+            raise KeyboardInterrupt
+        return table.read_text()
+
+    read = list(read_inputs(reader, [film_input, last], FilmSettings()))
+    names = [record.input for record in read]
+    assert names == ["film.mkv"] * 4 + ["last.png"]
+    for count in (0, 1, 2, 3):
+        assert resumed(read[:count]) == cut, count
+    assert resumed(read[:4]) == "".join(lines[: start + 4])
+    assert resumed([*read[:2], read[4]]) == cut + lines[-1], "a film that has become shorter keeps its rows"
+    for records, message in (
+        ([read[0], read[2]], "has frame 1 of film.mkv, which is now read with frame 2 in its place: another --every"),
+        ([*read[:2], dataclasses.replace(read[2], status="no_face", faces=())], "which is now read as no face 0.00"),
+    ):
+        with pytest.raises(MienError, match=message):
+            resumed(records)
+        assert table.read_text() == cut
 
 
 def test_rows_of_an_input_that_is_not_named_any_more_stay(table: Path) -> None:

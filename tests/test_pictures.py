@@ -150,17 +150,15 @@ def test_a_turned_photo_whose_exif_has_a_tag_of_an_unusual_type_is_read() -> Non
 
 
 def test_threads_leave_the_filters_of_warnings() -> None:
-    data, before = encoded(GREY, "PNG"), list(warnings.filters)
-    switch_s = sys.getswitchinterval()
+    data, switch_s = encoded(GREY, "PNG"), sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
-        with ThreadPoolExecutor(8) as pool:
+        with warnings.catch_warnings(), ThreadPoolExecutor(8) as pool:
+            before = list(warnings.filters)
             list(pool.map(lambda number: read(data, "x"), range(2000)))
+            assert list(warnings.filters) == before
     finally:
         sys.setswitchinterval(switch_s)
-        after = list(warnings.filters)
-        warnings.filters[:] = before  # type: ignore[index]
-    assert after == before
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])

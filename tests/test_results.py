@@ -155,6 +155,9 @@ def test_the_annotated_picture_can_be_saved_shown_and_displayed(
     of_file = recognizer().recognize(tmp_path / "a.jpg")
     with pytest.raises(MienError, match=r"a\.jpg: is the picture that was read; choose another place"):
         of_file.save(of_file.input)
+    for write in (of_file.to_csv, of_file.to_json, Recognitions([result, of_file]).to_csv):
+        with pytest.raises(MienError, match=r"a\.jpg: is the picture that was read; choose another place"):
+            write(of_file.input)
     assert (tmp_path / "a.jpg").read_bytes() == bytes_before
     wide = dataclasses.replace(result, pixels=np.zeros((1, 16_384), np.uint8), faces=())
     with pytest.raises(

@@ -185,7 +185,10 @@ def _described(error: BaseException) -> tuple[str, int]:
         package = (error.name or "").split(".")[0]
         return f"error: {package} is not installed; pip install 'mien[{EXTRAS[package]}]' brings it", FAILED
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return "error: not enough memory; give a smaller --batch-size, or close other programs", FAILED
+        return (
+            "error: not enough memory; give a smaller --batch-size (if the command has one), or close other programs",
+            FAILED,
+        )
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         where = f" at {error.filename}" if error.filename else ""
         return f"error: the disk is full{where}; free some space or choose another place", FAILED

@@ -23,7 +23,7 @@ from mien.text import safe_stem, shown
 if TYPE_CHECKING:
     from mien.recognition.explain import Explanation
     from mien.recognition.faces import Face
-    from mien.recognition.paths import Input
+    from mien.recognition.paths import Input, Piped
     from mien.recognition.pictures import Kind
     from mien.recognition.recognizer import Recognizer
 
@@ -181,7 +181,7 @@ def _explaining(options: argparse.Namespace, settings: dict[str, Any]) -> Iterat
         yield explain, process.greeting
 
 
-def _collected(source: Input, work: Callable[[Path | bytes], Iterator[Any]]) -> Answer | str:
+def _collected(source: Input, work: Callable[[Path | Piped], Iterator[Any]]) -> Answer | str:
     """Explains the faces of a photo; returns the reason if there is no answer."""
     from mien.recognition.paths import Nothing, Piped
 
@@ -189,7 +189,7 @@ def _collected(source: Input, work: Callable[[Path | bytes], Iterator[Any]]) -> 
         return source.reason
     if not isinstance(source, Path | Piped):
         return f"{source.name}: is a film, expected a photo; save a frame of it as a picture"
-    pieces = list(work(source.data if isinstance(source, Piped) else source))
+    pieces = list(work(source))
     return pieces[0] if pieces and isinstance(pieces[0], str) else pieces
 
 
@@ -251,7 +251,7 @@ def _write(answer: Answer, out: Path, *, may_move: bool = False) -> list[Face]:
 
 def prepare(
     say: Callable[[str], None], settings: dict[str, Any], method: str, label: str | None
-) -> tuple[Promise, Callable[[Path | bytes], Iterator[tuple[Face, Explanation] | str]]]:
+) -> tuple[Promise, Callable[[Path | Piped], Iterator[tuple[Face, Explanation] | str]]]:
     """Loads the model; returns what it promises and a function that explains faces (``mien.recognition.time_limit``).
 
     The function explains the faces of a photo one by one; of a photo that cannot be read it gives the reason instead.
@@ -259,18 +259,20 @@ def prepare(
     Raises:
         MienError: the model or the detector cannot be loaded, or the model knows no such expression.
     """
+    from mien.recognition.paths import Piped
     from mien.recognition.recognizer import Recognizer
 
     recognizer: Recognizer = Recognizer(**settings)
     if label is not None and label not in recognizer.names:
         raise MienError(f"--label: got {label!r}, expected one of {', '.join(recognizer.names)}")
 
-    def work(photo: Path | bytes) -> Iterator[tuple[Face, Explanation] | str]:
-        record = recognizer.recognize(photo)
+    def work(photo: Path | Piped) -> Iterator[tuple[Face, Explanation] | str]:
+        record = recognizer.recognize(photo.data if isinstance(photo, Piped) else photo)
+        name = photo.name if isinstance(photo, Piped) else record.input
         if record.status == "error":
-            yield str(record.error)
+            yield str(record.error).replace(record.input, name, 1)
         if record.first_of_several:
-            say(f"{record.input}: holds several pictures, of which only the first is explained")
+            say(f"{name}: holds several pictures, of which only the first is explained")
         for face in record:
             yield face, recognizer.explain(face, method, label)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -14,6 +15,14 @@ from mien.errors import MienError
 
 class WrongTypeError(MienError, TypeError):
     """A value of a type that is no picture: a mistake of the call, not of one picture."""
+
+
+def whole_number(value: Any) -> int | None:
+    """Returns a whole number, also of NumPy, as Python's; None for any other value and for a bool."""
+    try:
+        return None if isinstance(value, bool) else operator.index(value)
+    except TypeError:  # an array of several has the method, too
+        return None
 
 
 EXPECTED = "a path, bytes, a binary file, a PIL image, a NumPy array, or a list of these"

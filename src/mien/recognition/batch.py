@@ -235,7 +235,8 @@ def _with_reason_at_end(records: Iterator[Recognition], film: Film) -> Iterator[
 def resume(path: Path, inputs: Sequence[Input]) -> tuple[list[Input], Former]:
     """Finds the inputs that the table of an earlier command lacks.
 
-    Its last input is read again: nobody knows whether a film was read to its end.
+    Its last input is read again: nobody knows whether a film was read to its end. The table keeps the frames that it
+    has of it, but for the last one, of which rows may be missing.
 
     Args:
         path: of the table; there may be none yet.
@@ -259,7 +260,10 @@ def resume(path: Path, inputs: Sequence[Input]) -> tuple[list[Input], Former]:
     header: list[str] = []
     first_columns = columns(())
     done: Counter[str] = Counter()
-    again, row, frame, begin, end = None, {}, "", 0, 0
+    again, frame, begin, end = None, "", 0, 0
+    first: dict[str, str] = {}
+    last: dict[str, str] = {}
+    frames: list[int] = []
     with file:
         for line in file:
             if not line.endswith(b"\n"):
@@ -278,7 +282,11 @@ def resume(path: Path, inputs: Sequence[Input]) -> tuple[list[Input], Former]:
                 is_first = values["face"] in ("", "0") and (values["frame"] == "0" or not (values["frame"] or frame))
                 if values["input"] != again or is_first:
                     done[values["input"]] += 1
-                    again, row, begin = values["input"], values, end
+                    again, begin, frames = values["input"], end, []
+                    first = last = values
+                if values["frame"].isdecimal() and int(values["frame"]) not in frames[-1:]:
+                    begin, last = end, values
+                    frames.append(int(values["frame"]))
                 frame = values["frame"]
             end += len(line)
     done.subtract([again] if again is not None else [])
@@ -290,8 +298,8 @@ def resume(path: Path, inputs: Sequence[Input]) -> tuple[list[Input], Former]:
             left.append(source)
     for number, source in enumerate(left):
         if _cell(source) == again:
-            return [left.pop(number), *left], Former(tuple(header), size, begin, again, row)
-    return left, Former(tuple(header), size, end)
+            return [left.pop(number), *left], Former(tuple(header), size, end, begin, again, frames, first, last)
+    return left, Former(tuple(header), size, end, end)
 
 
 def _cell(source: Input) -> str:

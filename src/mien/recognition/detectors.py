@@ -98,8 +98,12 @@ class YuNet:
         """
         if not 0 < score <= 1:
             raise MienError(f"yunet: the score is {score}, expected a number above 0 and up to 1")
-        if isinstance(min_face, str) or not min_face >= 8:
+        if isinstance(min_face, str) or not 8 <= min_face < math.inf:
             raise MienError(f"yunet: min_face is {min_face!r}, expected at least 8 pixels")
+        if not math.isfinite(margin):
+            raise MienError(f"yunet: the margin is {margin}, expected a finite number such as {MARGIN:g}")
+        if threads is not None and threads < 1:
+            raise MienError(f"yunet: threads is {threads}, expected a whole number of at least 1")
         file = None if model is None else os.path.abspath(expanded(model))  # another process may work elsewhere
         self._settings = {"model": file, "score": score, "min_face": min_face, "margin": margin, "threads": threads}
         self.score, self.min_face, self.margin = score, min_face, margin

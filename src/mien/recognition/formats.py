@@ -8,7 +8,7 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -88,10 +88,14 @@ class Ending:
     """Holds back what ends the block of a table or a film, until the records so far are in a complete file.
 
     Hours of reading must not be lost because of the last picture. Nothing is held back if the file itself could not be
-    written, or if it has no record yet: then an earlier file stays. After Ctrl-C there is a table in any case.
+    written, or if it has no record yet: then an earlier file stays. If there is none, Ctrl-C leaves an empty table.
+
+    Args:
+        path: the file; None if there is none, or if the caller keeps an earlier one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, path: Path | None = None) -> None:
+        self._spares_earlier = path is not None and path.is_file()
         self._error: BaseException | None = None
         self._records = 0
         self._is_broken = False
@@ -111,7 +115,8 @@ class Ending:
         try:
             yield noted
         except BaseException as error:
-            if self._is_broken or not (self._records or isinstance(error, KeyboardInterrupt)):
+            makes_empty = isinstance(error, KeyboardInterrupt) and not self._spares_earlier
+            if self._is_broken or not (self._records or makes_empty):
                 raise
             self._error = error
 
@@ -136,16 +141,22 @@ class Former:
     Attributes:
         header: its columns; empty if there is no table yet.
         size: of the file in bytes.
-        end: bytes that stay; what follows belongs to ``again``, or is half a row.
-        again: the input whose rows are written anew, as its cell has it; None if there is none.
-        row: the first of these rows; empty if there is none.
+        whole: bytes of whole rows.
+        end: bytes that stay if ``again`` is read; what follows are its rows, of a film those from its last frame on.
+        again: the input that is read again, as its cell has it; None if there is none.
+        frames: of a film that is read again the numbers of its frames.
+        first: the first of its rows; empty if there is none.
+        last: the first row of its last frame, of a picture ``first``.
     """
 
     header: tuple[str, ...] = ()
     size: int = 0
+    whole: int = 0
     end: int = 0
     again: str | None = None
-    row: dict[str, str] | None = None
+    frames: Sequence[int] = ()
+    first: dict[str, str] = field(default_factory=dict)
+    last: dict[str, str] = field(default_factory=dict)
 
     def check(self, path: Path, size: int, header: Sequence[str]) -> None:
         """Checks that the table is still as it was read, and has the columns of the model.
@@ -161,21 +172,41 @@ class Former:
                 "or another --csv"
             )
 
-    def compare(self, path: Path, row: dict[str, Any]) -> None:
-        """Compares the first row of the input that is read again.
+    def place(self, path: Path, row: dict[str, Any], index: int) -> int | None:
+        """Returns after how many bytes a record is written; None if it is a frame that the table has and keeps.
+
+        Args:
+            path: of the table.
+            row: the first row of the record.
+            index: number of records before it in this command.
 
         Raises:
-            MienError: label or score differ, so that the rest of the table comes from another model or other options;
-                or the score is no number.
+            MienError: frame, label or score differ, so that the table comes from another model or other options; or
+                the score is no number.
         """
-        if not self.row or "error" in (self.row["status"], row["status"]):
+        if csv_path(row["input"]) != self.again:
+            return self.whole
+        if index == 0:
+            self._compare(path, self.first, row)
+        if row["frame"] is not None and index < len(self.frames) and row["frame"] != self.frames[index]:
+            raise MienError(
+                f"--resume: {path} has frame {self.frames[index]} of {self.again}, which is now read with frame "
+                f"{row['frame']} in its place: another --every or another file; give those of before, or another --csv"
+            )
+        if row["frame"] is not None and index < len(self.frames) - 1:
+            return None
+        self._compare(path, self.last, row)
+        return self.end
+
+    def _compare(self, path: Path, former: dict[str, str], row: dict[str, Any]) -> None:
+        if "error" in (former["status"], row["status"]):
             return
-        labels = [self.row["label"] or "no face", row.get("label") or "no face"]
+        labels = [former["label"] or "no face", row.get("label") or "no face"]
         try:
-            scores = [float(self.row["score"] or 0), float(row.get("score") or 0)]
+            scores = [float(former["score"] or 0), float(row.get("score") or 0)]
         except ValueError as error:
             raise MienError(
-                f"--resume: {path} has {self.row['score']!r} as a score of {self.again}, expected a number such as "
+                f"--resume: {path} has {former['score']!r} as a score of {self.again}, expected a number such as "
                 "0.75; undo what another program did to the table, or give another --csv"
             ) from error
         if labels[0] != labels[1] or abs(scores[0] - scores[1]) > _SAME_SCORE:
@@ -200,7 +231,8 @@ def csv_table(
     any other text an apostrophe. Control characters and line breaks are escaped. JSON and Parquet keep it.
 
     Args:
-        path: the file; an existing one is replaced, with the first record or when the block ends without an error.
+        path: the file; an existing one is replaced, with the first record or when the block ends without an error or
+            Ctrl-C.
         names: the expressions of the model.
         digits: decimals of scores, probabilities and times; None writes them as they are.
         byte_order_mark: begin with U+FEFF, by which Excel recognises UTF-8.
@@ -223,6 +255,7 @@ def csv_table(
             former.check(path, os.fstat(file.fileno()).st_size, header)
         written_bytes = 0
         is_begun = False
+        kept = 0  # records that the table has already
 
         def write(lines: str) -> None:
             # The rows of a record are written in one piece: after Ctrl-C or on a full disk, all are there or none.
@@ -240,34 +273,31 @@ def csv_table(
                 raise unwritable(path, error) from error
             written_bytes = file.tell() if is_regular else 1
 
-        def begin() -> None:
+        def begin(place: int) -> None:
             nonlocal is_begun, written_bytes
             is_begun = True
             if is_regular:
-                written_bytes = file.seek(former.end if former is not None else 0)
+                written_bytes = file.seek(place)
                 file.truncate()
             if not written_bytes:
                 write(csv_header(header))
 
         def add(record: Record) -> None:
+            nonlocal kept
             values = [row if digits is None else _rounded(row, digits) for row in rows(record)]
             if not is_begun:
-                if former is not None:
-                    former.compare(path, values[0])
-                begin()
+                place = 0 if former is None else former.place(path, values[0], kept)
+                if place is None:
+                    kept += 1
+                    return
+                begin(place)
             write(csv_lines(header, values))
 
         if not os.fstat(file.fileno()).st_size:
-            begin()  # at once, for those who follow a pipe
-        try:
-            yield add
-        except BaseException as error:
-            # An error before the first record leaves an earlier table; one to go on with stays after Ctrl-C, too.
-            is_begun = is_begun or former is not None or isinstance(error, Exception)
-            raise
-        finally:
-            if not is_begun:
-                begin()
+            begin(0)  # at once, for those who follow a pipe
+        yield add  # what ends the block before the first record leaves an earlier table
+        if not is_begun:
+            begin(0 if former is None else former.whole)
 
 
 def csv_header(header: Sequence[str]) -> str:
@@ -315,7 +345,7 @@ def parquet_table(path: Path, names: Sequence[str]) -> Iterator[Add]:
     kinds |= dict.fromkeys(["input", "status", "error", "label"], text)
     schema = pyarrow.schema([(name, kinds.get(name, real)) for name in columns(names)])
     waiting: list[dict[str, Any]] = []
-    ending = Ending()
+    ending = Ending(path)
 
     def flush() -> None:
         writer.write_table(pyarrow.Table.from_pylist(waiting, schema))

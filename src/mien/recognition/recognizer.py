@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import operator
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal, SupportsFloat, SupportsIndex, TypeAlias, overload
+from typing import IO, TYPE_CHECKING, Any, Literal, SupportsFloat, TypeAlias, overload
 
 import numpy as np
 from PIL import Image
@@ -20,7 +19,7 @@ from mien.files import expanded
 from mien.machine import threaded_map
 from mien.model.places import DEFAULT, SHIPPED
 from mien.recognition import detectors, engines
-from mien.recognition.arguments import WrongTypeError
+from mien.recognition.arguments import WrongTypeError, whole_number
 from mien.recognition.detection import Detection, Detector, SideBySide, face_crop, fitted
 from mien.recognition.engine import Device, Engine, device_name
 from mien.recognition.pictures import Color, Photo, check_color, check_several, check_type, read_photo, until_error
@@ -237,9 +236,10 @@ class Recognizer:
         film = film_source(source)
         smoothing = SMOOTHING_S if smoothing is None else smoothing
         every = _count("every", every)
-        if not (isinstance(smoothing, SupportsFloat) and 0 <= float(smoothing) < math.inf):
-            raise MienError(f"smoothing: got {smoothing!r}, expected seconds, 0 or more")
-        return FilmRecognition(self, film, every=every, smoothing=smoothing, keep_pixels=keep_pixels)
+        seconds = _seconds("smoothing", smoothing)
+        if seconds == math.inf:
+            raise MienError(f"smoothing: got {smoothing!r}, expected a finite number of seconds")
+        return FilmRecognition(self, film, every=every, smoothing=seconds, keep_pixels=keep_pixels)
 
     def explain(self, face: Face, method: str = "auto", label: str | None = None) -> Explanation:
         """Shows which parts of a face the answer depends on; see ``mien.recognition.explain.explain``.
@@ -278,8 +278,7 @@ class Recognizer:
             MienError: as ``recognize``, or ``patience`` is no number of at least 0.
         """
         check_several(pictures)
-        if not (isinstance(patience, SupportsFloat) and float(patience) >= 0):
-            raise MienError(f"patience: got {patience!r}, expected seconds, 0 or more")
+        patience = _seconds("patience", patience)
         color = color or self.color
         errors: list[Exception] = []
 
@@ -363,9 +362,25 @@ def _count(name: str, value: object) -> int:
     Raises:
         MienError: it is none.
     """
-    if isinstance(value, bool) or not isinstance(value, SupportsIndex) or operator.index(value) < 1:
+    number = whole_number(value)
+    if number is None or number < 1:
         raise MienError(f"{name}: got {value!r}, expected a whole number of at least 1")
-    return operator.index(value)
+    return number
+
+
+def _seconds(name: str, value: Any) -> float:
+    """Returns a number of at least 0, also of NumPy, as a float.
+
+    Raises:
+        MienError: it is none.
+    """
+    try:
+        seconds = math.nan if isinstance(value, str | bytes | bytearray) else float(value)
+    except (TypeError, ValueError, OverflowError):  # an array of several has the method, too
+        seconds = math.nan
+    if not seconds >= 0:
+        raise MienError(f"{name}: got {value!r}, expected seconds, 0 or more")
+    return seconds
 
 
 def _detector(detector: object, min_face: float | None) -> Any:

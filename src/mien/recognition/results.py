@@ -47,7 +47,7 @@ class Tables:
         return nullcontext()
 
     def _check_not_source(self, path: Path) -> None:
-        """Raises a MienError if a file to write is what the records are yet to be read from."""
+        """Raises a MienError if a file to write is what the records were read from, or are yet to be."""
 
     def _read(self) -> tuple[Iterable[Recognition], tuple[str, ...]]:
         """Returns the records, and the expressions: of all models whose records these are, if no one model is known."""
@@ -94,13 +94,13 @@ class Tables:
         """Returns the table as CSV, or writes it to a file as ``mien predict --csv`` does and returns None.
 
         Ctrl-C ends the reading of a camera: the text until then is returned. A file holds the rows until then, and the
-        KeyboardInterrupt is raised. An error before the first record leaves an earlier file.
+        KeyboardInterrupt is raised. What ends the reading before the first record leaves an earlier file.
 
         Args:
             path: a file, which is replaced; None to get the text.
 
         Raises:
-            MienError: the file cannot be written, another command writes it, or it is the film that is read.
+            MienError: the file cannot be written, another command writes it, or it is a picture or film that is read.
         """
         records, names = self._read()
         if path is None:
@@ -123,35 +123,36 @@ class Tables:
         ends in ``.jsonl`` gets the lines without the array.
 
         Ctrl-C ends the reading of a camera: the text until then is returned. A file is complete whatever ends the
-        reading, and holds the records until then; the error or KeyboardInterrupt is raised afterwards. An error before
-        the first record leaves an earlier file.
+        reading, and holds the records until then; the error or KeyboardInterrupt is raised afterwards. What ends it
+        before the first record leaves an earlier file.
 
         Args:
             path: a file, which is replaced; None to get the text.
 
         Raises:
-            MienError: the file cannot be written, or is the film that is read.
+            MienError: the file cannot be written, or is a picture or film that is read.
         """
         if path is None:
             text = io.StringIO()
-            ending = self._write_json(text, lines=False)
+            ending = Ending()
+            self._write_json(text, ending, lines=False)
             with self._until_stopped():
                 ending.raise_again()
             return text.getvalue()
         self._check_not_source(Path(path))
         lines = Path(path).suffix.lower() == ".jsonl"
+        ending = Ending(Path(path))
         with (
             atomic_file(Path(path), spare_newcomer=True) as temporary,
             open(temporary, "w", encoding="utf-8", newline="\n") as file,
         ):
-            ending = self._write_json(file, lines)
+            self._write_json(file, ending, lines)
             file.write("" if lines else "\n")
         ending.raise_again()
         return None
 
-    def _write_json(self, file: TextIO, lines: bool) -> Ending:
-        """Writes the records as an array or as lines; returns what ended their reading too early."""
-        ending = Ending()
+    def _write_json(self, file: TextIO, ending: Ending, lines: bool) -> None:
+        """Writes the records as an array or as lines; ``ending`` keeps what ended their reading too early."""
         before = ""
 
         def add(record: Record) -> None:
@@ -164,7 +165,6 @@ class Tables:
             for record in self._records():
                 noted(record)
         file.write("" if lines else "]")
-        return ending
 
 
 @dataclass(frozen=True, repr=False)
@@ -209,8 +209,7 @@ class Recognition(Record, Tables):
         """
         from mien.recognition.draw import write_picture
 
-        if os.path.exists(path) and os.path.exists(self.input) and os.path.samefile(path, self.input):
-            raise MienError(f"{path}: is the picture that was read; choose another place, so that it is not lost")
+        self._check_not_source(Path(path))
         write_picture(self.annotated(), Path(path))
 
     def show(self) -> None:
@@ -232,9 +231,12 @@ class Recognition(Record, Tables):
     def _records(self) -> Iterable[Recognition]:
         return [self]
 
-    def _write_json(self, file: TextIO, lines: bool) -> Ending:
+    def _check_not_source(self, path: Path) -> None:
+        if os.path.exists(path) and os.path.exists(self.input) and os.path.samefile(path, self.input):
+            raise MienError(f"{path}: is the picture that was read; choose another place, so that it is not lost")
+
+    def _write_json(self, file: TextIO, ending: Ending, lines: bool) -> None:
         file.write(_json_text(self.to_dict()) + ("\n" if lines else ""))
-        return Ending()
 
 
 class Recognitions(list[Recognition], Tables):
@@ -284,6 +286,10 @@ class Recognitions(list[Recognition], Tables):
 
     def _records(self) -> Iterable[Recognition]:
         return self
+
+    def _check_not_source(self, path: Path) -> None:
+        for record in self:
+            record._check_not_source(path)
 
 
 def _json_text(value: Any) -> str:

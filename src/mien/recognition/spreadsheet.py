@@ -227,7 +227,7 @@ def xlsx_table(path: Path, names: Sequence[str]) -> Iterator[Add]:
 
     workbook, heads, summary = Workbook(write_only=True), columns(names), Summary(names)
     faces = _Sheet(workbook, "Faces", heads)
-    ending = Ending()
+    ending = Ending(path)
 
     def add(record: Record) -> None:
         summary.add(record)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import logging
-import operator
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol, SupportsIndex
+from typing import Any, Protocol
 
 from mien.errors import MienError
-from mien.recognition.arguments import WrongTypeError, address_hint
+from mien.recognition.arguments import WrongTypeError, address_hint, whole_number
 from mien.recognition.engine import Engine
 from mien.recognition.film.reader import Frame, frames
 from mien.recognition.film.tracking import SMOOTHING_S, Tracker
@@ -83,8 +82,9 @@ def film_source(source: object) -> Path | int:
         MienError: it is an address, or empty.
         WrongTypeError (a MienError and a TypeError): it is neither a path nor a number.
     """
-    if isinstance(source, SupportsIndex):
-        return operator.index(source)
+    number = whole_number(source)
+    if number is not None:
+        return number
     if not isinstance(source, str | os.PathLike):
         hint = "; write it to a file first" if callable(getattr(source, "read", None)) else ""
         raise WrongTypeError(

@@ -58,6 +58,8 @@ SLOWEST, FASTEST = 0.01, 1000.0
 
 # MPEG-4 allows at most 65,535 ticks a second; with 90,000 ticks a second, MP4's 32 bits hold half a day.
 _MOST_TICKS, _FINEST_TICKS = 65_535, 90_000
+# Pictures in AVI that come later than this many seconds are remarked.
+_LATE_S = 0.1
 _NOT_H264 = "is written as MPEG-4 part 2, as this installation has no H.264 encoder; some players do not know it"
 
 
@@ -93,12 +95,13 @@ def write_annotated(
             for record in recognize_film(recognizer, source, keep_pixels=True):
                 write(record)
 
-    Every record gives one frame, shown at its ``time_s`` (in AVI at the nearest tick of the rate). All frames get the
-    size of the first one; an odd side loses a pixel, since the codecs need even sides. A frame that could not be
-    decoded repeats the one before it. Whatever ends the block, Ctrl-C or an error, the film holds all frames until then
-    and can be played. On a disk that gets full it ends while there is room to finish it; so it does on Linux before a
-    quota is used up, or the file has the largest size that its disk allows. No file is left, and a former one stays, if
-    there is no frame yet or if the film itself cannot be written.
+    Every record gives one frame, shown at its ``time_s``. In AVI, which has one rate, that is the nearest tick not yet
+    used: where frames follow each other faster than ``rate``, they come late, which ``say`` gets a line about. All
+    frames get the size of the first one; an odd side loses a pixel, since the codecs need even sides. A frame that
+    could not be decoded repeats the one before it. Whatever ends the block, Ctrl-C or an error, the film holds all
+    frames until then and can be played. On a disk that gets full it ends while there is room to finish it; so it does
+    on Linux before a quota is used up, or the file has the largest size that its disk allows. No file is left, and a
+    former one stays, if there is no frame yet or if the film itself cannot be written.
 
     Args:
         path: path of the film; it ends in .mp4 (H.264 if FFmpeg has an encoder) or .avi (MJPEG).
@@ -210,6 +213,7 @@ class _Film:
         self._last: np.ndarray | None = None
         self._owed: list[float] = []
         self._ticks_written = -1
+        self._is_late = False
         self._packets = self._bytes = self._next_try = 0
 
     @property
@@ -326,6 +330,9 @@ class _Film:
         if self._stream is None:
             self._stream = self._open(pixels)
         self._ticks_written = max(round(time_s / self._base), self._ticks_written + 1)
+        if self._kind == ".avi" and not self._is_late and self._ticks_written * self._base - time_s > _LATE_S:
+            self._is_late = True
+            self._remark(f"AVI has one frame rate, for which pictures from {time_s:.2f} s on come late; choose .mp4")
         picture = VideoFrame.from_ndarray(pixels, "rgb24")
         if self._encoder == "mjpeg":
             picture = self._reformatter.reformat(picture, format="yuvj420p", dst_color_range=ColorRange.JPEG)
