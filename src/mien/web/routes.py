@@ -32,7 +32,8 @@ JSON_LINES = "application/x-ndjson"
 _LONGEST_ACTIONS = 1000
 
 _PROBLEMS = (
-    "bad-request", "api-key", "slow", "too-large", "media-type", "picture", "value", "internal", "busy", "timeout",
+    "bad-request", "api-key", "origin", "slow", "too-large", "media-type", "picture", "value", "internal", "busy",
+    "timeout",
 )  # fmt: skip
 
 
@@ -332,7 +333,7 @@ async def healthz(request: Request) -> Response:
     responses=schemas.problems("busy"),
 )
 async def readyz(request: Request) -> Response:
-    """Fails while the queue, or the memory for bodies, is full; before the model is loaded, no connection is accepted."""
+    """Fails while the queue or the memory for bodies is full; before the model is loaded, no connection is accepted."""
     with service_of(request).admission.slot():
         return JSONResponse({"status": "ready"})
 
