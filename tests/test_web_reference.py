@@ -99,7 +99,7 @@ def test_the_description_is_whole(description: dict[str, Any]) -> None:
     for operations in description["paths"].values():
         for operation in operations.values():
             assert operation["summary"] and operation["description"]
-            assert {"400", "431", "500"} <= set(operation["responses"])
+            assert {"400", "408", "431", "500", "503"} <= set(operation["responses"])
 
 
 def test_every_kind_of_problem_is_explained() -> None:

@@ -240,7 +240,7 @@ BODIES: dict[str, tuple[dict[str, Any], int, str]] = {
     ),
     "no UTF-8": ({"content": b'"\xff"', "headers": {"content-type": "application/json"}}, 400, "bad-request"),
     "a list": ({"json": []}, 422, "value"),
-    "no member": ({"json": {"picture": ""}}, 422, "value"),
+    "no member": ({"json": {"photo": ""}}, 422, "value"),
     "an empty list": ({"json": {"pictures": []}}, 422, "picture"),
     "numbers": ({"json": {"pictures": [1]}}, 422, "value"),
     "an object without data": ({"json": {"pictures": [{"name": "a"}]}}, 422, "value"),
@@ -464,7 +464,9 @@ def test_keys_protect_what_costs_and_nothing_else(tmp_path: Path) -> None:
             {"x-api-key": ""},
         ):
             problem(test_client.post("/v1/recognize", content=face(), headers={**PNG, **wrong_headers}), 401, "api-key")
-        for right_headers in ({"x-api-key": KEY}, {"authorization": f"Bearer {KEY}-2"}):
+        for right_headers in ({"x-api-key": KEY}, {"authorization": f"Bearer {KEY}-2"}, {
+            "authorization": "Bearer of-another-system", "x-api-key": KEY
+        }):  # fmt: skip
             assert (
                 test_client.post("/v1/recognize", content=face(), headers={**PNG, **right_headers}).status_code == 200
             )
@@ -520,6 +522,18 @@ def test_pages_of_other_origins_are_kept_out_unless_named(service: TestClient) -
         )
         response = test_client.options("/v1/recognize", headers={**preflight_headers, "origin": "https://e.org"})
         assert response.status_code == 400 and response.headers["content-type"] == MEDIA_TYPE
+
+
+def test_pages_of_other_sites_have_nothing_read_unless_named(service: TestClient) -> None:
+    headers = {**PNG, "origin": "https://e.org", "sec-fetch-site": "cross-site"}
+    for path in ("/v1/recognize", "/v1/explain", "/analyze"):
+        document = problem(service.post(path, content=face(), headers=headers), 403, "origin")
+        assert "https://e.org" in document["detail"] and "--cors" in document["detail"]
+    for site in ("same-origin", "same-site", "none"):
+        response = service.post("/v1/recognize", content=face(), headers={**headers, "sec-fetch-site": site})
+        assert response.status_code == 200
+    with client(cors=("https://e.org",)) as test_client:
+        assert test_client.post("/v1/recognize", content=face(), headers=headers).status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,11 @@ def test_a_connection_stays_open_longer_than_proxies_keep_theirs() -> None:
     assert config.timeout_keep_alive > 60
 
 
+def test_stopping_waits_for_a_body_and_its_answer() -> None:
+    config = server._config(ServiceSettings(timeout_s=40.0), lambda: None)  # type: ignore[arg-type,return-value]
+    assert (config.timeout_graceful_shutdown or 0) >= 2 * 40, "each has the whole time limit"
+
+
 def test_an_answer_does_not_wait_for_an_acknowledgement_of_its_headers(monkeypatch: pytest.MonkeyPatch) -> None:
     delays: list[int] = []
     original = protocol.GuardedProtocol.connection_made

@@ -62,14 +62,8 @@ def parser() -> Parser:
     add = built.add_argument
     add("--host", default="127.0.0.1", metavar="H", help="address to listen on; 0.0.0.0 for all (127.0.0.1)")
     add("--port", type=whole_number(0, 65_535), default=8000, metavar="N", help="port; 0 for a free one (8000)")
-    most_workers = MOST_WORKERS * all_cores()
-    add(
-        "--workers",
-        type=whole_number(1, most_workers),
-        default=1,
-        metavar="N",
-        help="processes that share the cores (1)",
-    )
+    most = MOST_WORKERS * all_cores()
+    add("--workers", type=whole_number(1, most), default=1, metavar="N", help="processes that share the cores (1)")
     add(
         "--model",
         metavar="MODEL",
@@ -101,7 +95,8 @@ def parser() -> Parser:
         type=_from_to(0, 10_000, "milliseconds"),
         default=100.0,
         metavar="MS",
-        help="longest time that a face waits for those of other requests while pictures are searched; 0 for none (100)",
+        help="longest time that a face waits for those of other requests while pictures wait to be searched, plus the "
+        "search in progress; 0 for none (100)",
     )
     return built
 

@@ -48,8 +48,8 @@ class ModelRecord:
         try:  # now, and not in every answer; NaN is no JSON
             json.dumps(self.as_dict(), allow_nan=False)
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-            what = f"{type(error).__name__}: {error}"
-            logger.warning(f"meta.json is not as `mien pack` wrote it ({what}): scores are left out; pack it again")
+            what = f"meta.json is not as `mien pack` wrote it ({type(error).__name__}: {error})"
+            logger.warning(f"{what}: scores are left out; pack the run again")
             self._meta = {}
 
     def _loaded_file(self, onnx: Path | None, folder: Path | None) -> Path:

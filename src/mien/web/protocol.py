@@ -107,7 +107,7 @@ class GuardedProtocol(H11Protocol):
         self.transport.close()
 
     def _abort_stuck(self, cycle: object, left: int) -> None:
-        """Ends a connection whose client has taken nothing of the bytes left, and asks for no other answer."""
+        """Ends a connection whose client has taken nothing of what was left of an answer, and asks for no other."""
         size = self.transport.get_write_buffer_size()
         if self.cycle is cycle and size >= left:
             self.transport.abort()

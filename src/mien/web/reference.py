@@ -21,7 +21,7 @@ router = APIRouter()
 STYLE = (Path(__file__).parent / "reference.css").read_text(encoding="utf-8")
 """The style of these pages."""
 
-_EVERYWHERE = ("bad-request", "headers", "internal")
+_EVERYWHERE = ("bad-request", "slow", "headers", "internal", "busy")
 _SHOWN_LENGTH = 3000
 _markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
 

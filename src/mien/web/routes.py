@@ -32,7 +32,8 @@ JSON_LINES = "application/x-ndjson"
 _LONGEST_ACTIONS = 1000
 
 _PROBLEMS = (
-    "bad-request", "api-key", "slow", "too-large", "media-type", "picture", "value", "internal", "busy", "timeout",
+    "bad-request", "api-key", "origin", "slow", "too-large", "media-type", "picture", "value", "internal", "busy",
+    "timeout",
 )  # fmt: skip
 
 

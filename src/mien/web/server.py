@@ -152,7 +152,7 @@ def _config(settings: ServiceSettings, make_app: Callable[[], Guard]) -> uvicorn
         proxy_headers=False,
         backlog=_BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=int(settings.timeout_s) + 5,
+        timeout_graceful_shutdown=2 * int(settings.timeout_s) + 5,
         timeout_worker_healthcheck=_HUNG_S,
     )
 

@@ -138,11 +138,12 @@ async def need_key(
     digests: tuple[bytes, ...] = request.app.state.settings.api_keys
     if not digests:
         return
-    sent = key if bearer is None else bearer.credentials
-    digest = hashlib.sha256((sent or "").encode("utf-8", "surrogateescape")).digest()
-    matches = [hmac.compare_digest(digest, accepted) for accepted in digests]  # all of them, whichever matches
-    if sent is None or not any(matches):
-        what = "is missing" if sent is None else "is not accepted"
+    sent = [text for text in (key, bearer and bearer.credentials) if text is not None]  # one may be another system's
+    hashed = [hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest() for text in sent]
+    # All of them, whichever matches.
+    matches = [hmac.compare_digest(digest, accepted) for digest in hashed for accepted in digests]
+    if not any(matches):
+        what = "is not accepted" if sent else "is missing"
         raise Problem(
             "api-key",
             f"the API key {what}; send `Authorization: Bearer KEY` or `X-API-Key: KEY`",
@@ -163,10 +164,13 @@ async def with_pictures(request: Request, answer: Callable[[Form], Awaitable[Res
     """Admits a request, reads its body, and answers it within the time limit.
 
     Raises:
-        Problem: a parameter is unknown, there is no place, the body is wrong, too large or too slow, or the answer
-            takes too long.
+        Problem: a page of another site asks, a parameter is unknown, there is no place, the body is wrong, too large or
+            too slow, or the answer takes too long.
     """
     service = service_of(request)
+    origin = request.headers.get("origin", "none")
+    if request.headers.get("sec-fetch-site") == "cross-site" and origin not in service.settings.cors:
+        raise Problem("origin", f"{origin[:100]}: pages of this origin may not call; --cors names those that may")
     parameters = [field.alias for field in request.scope["route"].dependant.query_params]
     for name in set(request.query_params) - set(parameters):  # a mistyped one would have no effect
         expected = ", ".join(parameters) or "none"

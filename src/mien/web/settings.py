@@ -40,8 +40,8 @@ class ServiceSettings:
         max_pixels: pixels of the largest picture.
         max_bytes: bytes of the largest request body.
         max_pictures: number of pictures in one request, at most.
-        batch_wait_s: longest time in seconds that a face waits, while other pictures are searched, to be read together
-            with their faces; 0 reads the faces of every request alone.
+        batch_wait_s: longest time in seconds that a face waits, while other pictures wait to be searched, to be read
+            together with their faces, plus the search in progress; 0 reads the faces of every request alone.
         report: folder that ``mien evaluate`` wrote for this model, or None.
     """
 
