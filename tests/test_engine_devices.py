@@ -33,7 +33,9 @@ def test_a_torch_device_is_one() -> None:
     assert [device_name(torch.device(name)) for name in ("cpu", "cuda", "cuda:2")] == ["cpu", "cuda", "cuda:2"]
 
 
-@pytest.mark.parametrize("device", ["tpu", "", "cpu:1", "cuda:x", "cuda:-1", -1, True, None, 1.5, "gpu:0", []])
+@pytest.mark.parametrize(
+    "device", ["tpu", "", "cpu:1", "cuda:x", "cuda:-1", -1, True, None, 1.5, "gpu:0", [], np.zeros(2, int)]
+)
 def test_other_devices_are_refused_with_those_that_there_are(device: Any) -> None:
     with pytest.raises(MienError, match=r"device: got .*, expected auto, cpu, gpu, cuda, cuda:N, mps, coreml"):
         device_name(device)

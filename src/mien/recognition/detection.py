@@ -105,7 +105,9 @@ def without_duplicates(detections: Sequence[Detection]) -> list[Detection]:
 
 def overlap(first: Box, second: Box) -> float:
     """Returns the intersection over union of two boxes, in [0, 1]."""
-    common = _intersection(first, second)
+    across = min(first[0] + first[2], second[0] + second[2]) - max(first[0], second[0])
+    down = min(first[1] + first[3], second[1] + second[3]) - max(first[1], second[1])
+    common = max(0.0, across) * max(0.0, down)
     return common / (first[2] * first[3] + second[2] * second[3] - common) if common else 0.0
 
 
@@ -140,13 +142,6 @@ def fitted(detection: Detection, width: int, height: int) -> Detection:
     if np.abs(np.subtract(detection.box, clipped[0])).max() <= _NEAR:
         return detection
     return Detection(clipped[0], detection.score, detection.framed)
-
-
-def _intersection(first: Box, second: Box) -> float:
-    """Returns the area that two boxes share, in pixels."""
-    across = min(first[0] + first[2], second[0] + second[2]) - max(first[0], second[0])
-    down = min(first[1] + first[3], second[1] + second[3]) - max(first[1], second[1])
-    return max(0.0, across) * max(0.0, down)
 
 
 def _shared(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:

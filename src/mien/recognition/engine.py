@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import operator
 import threading
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, SupportsIndex, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from mien.data.sources import open_file
 from mien.errors import NO_NUMBERS, MienError, first_line
 from mien.limits import LARGEST_IMAGE
 from mien.machine import cores, threaded_map
+from mien.recognition.arguments import whole_number
 
 BATCH = 64
 """Most crops in a forward pass; above about eight, a larger batch is no faster and takes more memory."""
@@ -142,8 +142,9 @@ def device_name(device: object) -> str:
     Raises:
         MienError: it is no such value.
     """
-    if isinstance(device, SupportsIndex) and not isinstance(device, bool):
-        device = str(operator.index(device))
+    number = whole_number(device)
+    if number is not None:
+        device = str(number)
     kind = getattr(device, "type", None)
     if isinstance(kind, str):  # a torch.device
         index = getattr(device, "index", None)
@@ -151,10 +152,10 @@ def device_name(device: object) -> str:
     if isinstance(device, str):
         text = device.strip().lower()
         text = f"cuda:{text}" if text.isdecimal() else text
-        kind, separator, number = text.partition(":")
+        kind, separator, digits = text.partition(":")
         plain = kind in ("auto", "cpu", "gpu", "mps", *_PROVIDERS) and not separator
-        if plain or (kind == "cuda" and number.isdecimal()):
-            return f"cuda:{int(number)}" if number else kind
+        if plain or (kind == "cuda" and digits.isdecimal()):
+            return f"cuda:{int(digits)}" if digits else kind
     raise MienError(f"device: got {device}, expected {DEVICES}")
 
 

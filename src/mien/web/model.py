@@ -45,7 +45,7 @@ class ModelRecord:
             self._meta = read_json_object(self._file.parent / "meta.json")
         content = self._file.read_bytes()  # now: the file may be replaced while the service runs
         self._bytes, self._sha256 = len(content), hashlib.sha256(content).hexdigest()
-        try:  # now, and not in every answer; NaN is no JSON
+        try:  # so that the answers do not fail; NaN is no JSON
             json.dumps(self.as_dict(), allow_nan=False)
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             what = f"meta.json is not as `mien pack` wrote it ({type(error).__name__}: {error})"
