@@ -82,6 +82,16 @@ def test_values_have_the_types_of_their_fields() -> None:
 def test_a_switch_needs_no_value() -> None:
     assert read(*DATA_AND_OUT, "--tensorboard", "--class-weights", "false", "--freeze.random_weights").tensorboard
     assert read(*DATA_AND_OUT, "--tensorboard", "--class-weights", "false").class_weights is False
+    assert read(*DATA_AND_OUT, "--linear-probe", "--epochs", "3").linear_probe is True
+    assert read(*DATA_AND_OUT, "--no-linear-probe").linear_probe is False
+    assert read(*DATA_AND_OUT, "--linear-probe", "null").linear_probe is None
+
+
+def test_the_default_folder_has_the_name_of_the_backbone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mae" / "inner").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "mae" / "inner")
+    for backbone, name in {"..": "mae", ".": "inner", "timm:resnet18": "timm-resnet18", "a/b": "b"}.items():
+        assert read("--data", "faces.zip", "--backbone", backbone).out == str(Path("runs") / name)
 
 
 def test_command_line_wins_over_yaml_wherever_it_stands(tmp_path: Path) -> None:
@@ -209,6 +219,7 @@ def test_a_rule_over_a_wrong_value_is_not_reported() -> None:
         (["--epochs", "many", "--warmup-epochs", "40"], "--epochs: got 'many', expected a whole number"),
         (["--teacher"], "--teacher: a value is missing"),
         (["--network-args", "3"], '--network-args: got 3, expected names and values like {"depth": 2} or null'),
+        (["--network-args", '{"d": 2, "d": 3}'], '--network-args: got \'{"d": 2, "d": 3}\', expected names and values'),
         (["--network-args", '{"depth"'], "--network-args: got '{\"depth\"', expected names and values"),
         (["--network-args", "{depth: 2}"], "--network-args: got {'depth': 2} for tiny, expected a backbone timm:NAME"),
         (["--backbone", "timm:"], "--backbone: got 'timm:', expected a name after it, like timm:resnet18"),
@@ -261,6 +272,7 @@ def test_a_number_that_python_cannot_write_is_named_as_such() -> None:
         ("small_size: 24\nsmall_until: 0.5\n", r"recipe\.yaml line 1: small_size: is gone: every epoch sees"),
         ("freeze.blocks: 2\nfreeze: {blocks: 3}\n", r"line 2: freeze\.blocks: is given twice, first on line 1"),
         ("data: 2024\n", r"recipe\.yaml line 1: data: got 2024, expected text"),
+        ("network_args:\n  depth: 2\n  depth: 3\n", r"line 3 column 3: is not YAML \(depth is given twice, keep one\)"),
         ("augment:\n  flip: 0\n  flip: 1\n", r"line 3: augment\.flip: is given twice, first on line 2"),
     ],
 )

@@ -89,6 +89,10 @@ def test_no_two_pictures_are_equal(faces: FaceSet) -> None:
     [
         ({"train": -1}, "train -1"),
         ({"train": 7, "seed": -2}, "seed -2"),
+        (
+            {"train": 6, "validation": 10, "test": 0},
+            "6 training pictures, as another split .*; give at least 7, or none",
+        ),
         ({"train": 0, "validation": 0, "test": 0}, "no pictures at all; give at least one"),
     ],
 )

@@ -429,6 +429,17 @@ def test_tables_that_leave_a_choice(tmp_path: Path) -> None:
     refused_table(archive, "a.csv", "has the header emotion,pixels,Usage")
 
 
+def test_a_table_of_another_encoding_stands_in_the_way_only_where_it_may_be_the_one(tmp_path: Path) -> None:
+    notes = {"notes.csv": "name\nJos\u00e9\n".encode("latin-1"), "a/notes.csv": "Jos\u00e9\n".encode("latin-1")}
+    for path in (
+        write_zip(tmp_path / "a.zip", {"fer2013.csv": TABLE.encode(), **notes}),
+        write_folder(tmp_path / "a", {"fer2013.csv": TABLE.encode(), **notes}),
+    ):
+        assert read_faces(path, cache=False).splits.tolist() == ["train", "train", "test"]
+    without_usage = {"train.csv": f"emotion,pixels\n0,{PIXELS}\n".encode()}
+    refused_table(write_zip(tmp_path / "b.zip", without_usage | notes), "notes.csv: is not a CSV file", "UTF-8")
+
+
 def test_a_table_cut_short_in_a_zip(tmp_path: Path) -> None:
     path = write_zip(tmp_path / "a.zip", {"fer2013.csv": TABLE.encode()})
     data = bytearray(path.read_bytes())

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import tarfile
 import tracemalloc
 import zipfile
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from data_helpers import encode, noise, write_folder, write_zip
 
 from mien.data import sources as archives
+from mien.data.cache import stamp
 from mien.data.read import read_faces, read_unlabelled
 from mien.data.sources import open_entries
 from mien.errors import MienError
@@ -40,6 +43,21 @@ def test_a_zip_and_a_folder_tell_the_same_files(tmp_path: Path) -> None:
             assert entries.folders() == ["happy", "sad"]
             assert entries.read("sad/2.png") == GOOD["sad/2.png"]
             assert entries.size("notes.txt") == 5
+
+
+def test_folders_of_the_system_are_not_entered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write_folder(tmp_path / "a", GOOD | {f"{name}/1.png": b"x" for name in (".Trash-1000", "lost+found")})
+    before, original_scandir = stamp(source), os.scandir
+
+    def guarded(path: Any) -> Any:
+        if os.path.basename(path) in (".Trash-1000", "lost+found"):
+            raise PermissionError(13, "Permission denied", os.fspath(path))
+        return original_scandir(path)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    (source / ".DS_Store").write_bytes(b"x")
+    with open_entries(source) as entries:
+        assert entries.files() == sorted(GOOD) and stamp(source) == before
 
 
 def test_linked_folders_are_followed_once(tmp_path: Path) -> None:

@@ -60,10 +60,36 @@ def test_an_autoencoder_of_the_hub_keeps_its_normalisation(cache: Path) -> None:
     config = vit.ViTMAEConfig(image_size=16)
     record = {"size": 16, "image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]}
     put(cache, "somebody/mae", {"preprocessor_config.json": json.dumps(record).encode()})
-    preprocessing = vit._mae_preprocessing("somebody/mae", config, True)
+    preprocessing = vit._mae_preprocessing("somebody/mae", config)
     assert (preprocessing.mean, preprocessing.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
     put(cache, "facebook/mae", {"config.json": b"{}"})
-    assert vit._mae_preprocessing("facebook/mae", config, True).mean == vit.IMAGENET_MEAN
+    note = cache / "models--facebook--mae" / ".no_exist" / COMMIT / "preprocessor_config.json"
+    note.parent.mkdir(parents=True)
+    note.touch()  # so the client notes that the hub has no such file
+    assert vit._mae_preprocessing("facebook/mae", config).mean == vit.IMAGENET_MEAN
+
+
+def test_a_normalisation_that_the_cache_lacks_is_downloaded_or_warned_of(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    vit = pytest.importorskip("mien.model.vit")
+    config = vit.ViTMAEConfig(image_size=16)
+    snapshot = put(cache, "somebody/mae", {"config.json": b"{}", "model.safetensors": b""})
+
+    def unreachable(name: str, file: str) -> str:
+        raise huggingface_hub.errors.LocalEntryNotFoundError("no connection")
+
+    monkeypatch.setattr(vit, "hf_hub_download", unreachable)
+    assert vit._mae_preprocessing("somebody/mae", config).mean == vit.IMAGENET_MEAN
+    assert "its preprocessor_config.json is not in the hub's cache, and the hub cannot be" in capsys.readouterr().err
+
+    def download(name: str, file: str) -> str:
+        record = {"size": 16, "image_mean": [0.1] * 3, "image_std": [0.4] * 3}
+        (snapshot / file).write_text(json.dumps(record))
+        return str(snapshot / file)
+
+    monkeypatch.setattr(vit, "hf_hub_download", download)
+    assert vit._mae_preprocessing("somebody/mae", config).mean == (0.1, 0.1, 0.1)
 
 
 def test_the_command_line_reads_a_model_of_the_hub(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,7 +20,7 @@ from test_training import small
 from training_helpers import Stop, same, stop_after, weights
 
 from mien.config import AugmentConfig, DistillConfig, FreezeConfig, PretrainConfig, TrainConfig
-from mien.data.faces import FaceSet
+from mien.data.faces import FaceSet, require_classes
 from mien.data.read import read_faces
 from mien.errors import MienError
 from mien.labels import canonical, class_order, positions
@@ -390,6 +390,16 @@ class TestSmallSets:
         ):
             train(replace(small(tmp_path / "run", mae_folder), data=str(source)))
         assert not (tmp_path / "run").exists()
+
+    def test_more_classes_or_a_longer_name_than_a_model_may_have(self) -> None:
+        many = tuple(f"person {n}" for n in range(1001))
+        for names, message in (
+            (many, "has 1,001 classes, expected at most 1,000; give each expression a folder"),
+            (("a", "b" * 101), r"the class b{40}\.\.\. has a name of 101 letters, expected at most 100; rename"),
+        ):
+            faces = replace(synthetic_faces({"train": 4}), names=names)
+            with pytest.raises(MienError, match=message):
+                require_classes(faces)
 
     def test_a_class_of_one_picture_says_what_to_do(self, mae_folder: Path, tmp_path: Path) -> None:
         members = {f"glad/{n}.png": encode(noise(n, 48)) for n in range(9)} | {"calm/a.png": encode(noise(20, 48))}

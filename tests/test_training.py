@@ -424,6 +424,8 @@ class TestBaseline:
         [
             ("tinny", "--backbone tinny: no such folder, and neither a preset"),
             ("timm:resnet1", "--backbone timm:resnet1: timm .* has no such network"),
+            ("timm:resnet18.", "--backbone timm:resnet18.: timm .* has no weights of the tag ''; there is "),
+            (__file__, "test_training.py: is a file, expected a folder with config.json and model.safetensors; give"),
         ],
     )
     def test_a_wrong_backbone_is_told_before_the_data_is_read(

@@ -21,6 +21,12 @@ LARGEST_NUMBER = 65_536
 LONGEST_LIST = 64
 """Numbers in a list among the arguments of a network."""
 
+MOST_CLASSES = 1000
+"""Classes of a model and of a training set."""
+
+LONGEST_CLASS_NAME = 100
+"""Letters of a class's name."""
+
 _DEPTHS = re.compile(r"(depth|layer|block|repeat|stage|num_)")
 
 

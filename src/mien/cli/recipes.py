@@ -121,7 +121,10 @@ def _plain(node: yaml.Node, loader: yaml.SafeLoader) -> Any:
 
 
 class Loader(yaml.SafeLoader):
-    """Reads settings, which are flat: aliases, by which 400 bytes become gigabytes, and deep nesting are refused."""
+    """Reads settings, which are flat: aliases, by which 400 bytes become gigabytes, and deep nesting are refused.
+
+    So is a key that is given twice, of which PyYAML would keep the last in silence.
+    """
 
     def __init__(self, stream: str) -> None:
         super().__init__(stream)
@@ -139,6 +142,15 @@ class Loader(yaml.SafeLoader):
             return super().compose_node(parent, index)
         finally:
             self._depth -= 1
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in keys:
+                problem = f"{key.value[:_LONGEST_KEY]} is given twice, keep one"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+            keys.add(str(key.value))
+        return super().construct_mapping(node, deep)
 
 
 # YAML 1.1 takes 2026-11-27 for a date, 1:30 for 90 and 010 for 8: here they are text, which a field accepts or refuses.

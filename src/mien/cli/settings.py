@@ -14,8 +14,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import NoneType
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -142,6 +142,7 @@ def default_out(schema: type, typed: Typed) -> str:
         name = f"mae-{typed.values.get('preset', PretrainConfig.preset)}"
     else:
         backbone = Path(str(typed.values.get("backbone", "tiny")).replace(":", "-"))
+        backbone = backbone.resolve() if backbone.is_dir() else backbone
         name = backbone.parent.name if backbone.name == "model" and backbone.parent.name else backbone.name
     return str(free_path(Path("runs") / (name or "run")))
 
@@ -229,7 +230,7 @@ def _parse(arguments: Sequence[str], types: Mapping[str, Any]) -> tuple[Typed, l
             if equals:
                 typed.problems.append(f"{option}: takes no value, got {text!r}")
             continue
-        if name.startswith("no_") and _kind(types.get(name[3:])) is bool and not equals:
+        if name.startswith("no_") and _is_switch(types.get(name[3:])) and not equals:
             options.append((name[3:], False, option))
             continue
         kind = _kind(types.get(name, str))
@@ -259,10 +260,17 @@ def _kind(annotated: Any) -> Any:
     return None if annotated is None else FieldInfo.from_annotation(annotated).annotation
 
 
+def _is_switch(annotated: Any) -> bool:
+    """True for a field that is on or off, or ``null`` as well."""
+    kind = _kind(annotated)
+    members = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    return {_kind(member) for member in members} - {NoneType} == {bool}
+
+
 def _value(texts: list[str], kind: Any) -> Any:
     """Turns the words after an option into a value; pydantic reads numbers and switches from their text."""
     if not texts:
-        return True if kind is bool else _NO_VALUE
+        return True if _is_switch(kind) else _NO_VALUE
     text, parts = texts[0], (kind, *get_args(kind))
     if get_origin(kind) is list:
         return parsed(text) if len(texts) == 1 and text.startswith("[") else texts
@@ -360,7 +368,7 @@ def settings_parser(schema: type, command: str, description: str) -> argparse.Ar
         )
         text = f"{texts[name]} ({expected(kind)}; {default})".replace("%", "%%")
         option = dashed(name)
-        if _kind(kind) is bool:
+        if _is_switch(kind):
             parser.add_argument(option, action=Switch, help=text)
             continue
         plain = _kind(kind)

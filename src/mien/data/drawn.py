@@ -110,13 +110,19 @@ def draw_faces(train: int = 4000, validation: int = 1000, test: int = 1000, seed
         seed: seed of all drawings, at least 0.
 
     Raises:
-        MienError: a count or the seed is negative, or all counts are 0.
+        MienError: a count or the seed is negative, all counts are 0, or the training pictures lack an expression
+            that another split has.
     """
     counts = {"train": train, "validation": validation, "test": test}
     wrong = [f"{name} {value}" for name, value in {**counts, "seed": seed}.items() if value < 0]
     if wrong or not sum(counts.values()):
         remedy = "give numbers of at least 0" if wrong else "give at least one picture"
         raise MienError(f"cannot draw faces with {', '.join(wrong) or 'no pictures at all'}; {remedy}")
+    if 0 < train < min(len(FER2013), max(validation, test)):
+        raise MienError(
+            f"cannot draw {train} training pictures, as another split would have expressions that they lack; give at "
+            f"least {len(FER2013)}, or none"
+        )
     drawn = {_member(split, index): (split, index) for split in SPLITS for index in range(counts[split])}
     ids = sorted(drawn)
     images = np.empty((len(ids), IMAGE_SIZE, IMAGE_SIZE), np.uint8)

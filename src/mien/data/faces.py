@@ -11,6 +11,7 @@ import numpy as np
 
 from mien.errors import Faults, MienError
 from mien.labels import class_order, positions
+from mien.limits import LONGEST_CLASS_NAME, MOST_CLASSES
 from mien.text import encodable
 
 SPLITS: tuple[str, ...] = ("train", "validation", "test")
@@ -183,13 +184,24 @@ def _count_warnings(splits: Sequence[str]) -> list[str]:
 
 
 def require_classes(faces: FaceSet) -> None:
-    """Checks that a set has at least two classes.
+    """Checks that a set has 2 to ``MOST_CLASSES`` classes, of names that a model may have.
 
     Raises:
-        MienError: it has one.
+        MienError: it has fewer or more, or a name of more than ``LONGEST_CLASS_NAME`` letters.
     """
     if len(faces.names) < 2:
         raise MienError(
             f"{faces.source}: has one class alone, {faces.names[0]}, expected two or more; give each expression its "
             "own folder, like faces/happy and faces/neutral (a table of labels beside the pictures is not read)"
         )
+    if len(faces.names) > MOST_CLASSES:
+        raise MienError(
+            f"{faces.source}: has {len(faces.names):,} classes, expected at most {MOST_CLASSES:,}; "
+            "give each expression a folder, not each person or picture"
+        )
+    for name in faces.names:
+        if len(name) > LONGEST_CLASS_NAME:
+            raise MienError(
+                f"{faces.source}: the class {name[:40]}... has a name of {len(name)} letters, expected at most "
+                f"{LONGEST_CLASS_NAME}; rename its folder"
+            )

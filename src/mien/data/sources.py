@@ -28,7 +28,9 @@ DEEPEST, LONGEST_PATH = 32, 4096
 MOST_PLACES = 100
 """Most places at which links may show one folder of a data set; more are links that multiply each other."""
 
-_JUNK_NAMES = frozenset({"__macosx", "@eadir", "thumbs.db", "desktop.ini"})
+_JUNK_NAMES = frozenset(
+    {"__macosx", "@eadir", "thumbs.db", "desktop.ini", "lost+found", "$recycle.bin", "system volume information"}
+)
 _BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, OSError, UnicodeDecodeError, NotImplementedError)
 """Errors of ``zipfile`` about a member: the last two are about its name in UTF-8 and the flags of its packing."""
 
@@ -63,7 +65,7 @@ class Entries(Protocol):
         """Opens a table as a stream of bytes.
 
         Raises:
-            MienError: the file cannot be opened or read on, or is larger than ``LARGEST_TABLE``.
+            MienError: the file cannot be opened or read on, or in an archive is larger than ``LARGEST_TABLE``.
         """
 
     def size(self, path: str) -> int:
@@ -92,7 +94,7 @@ def open_entries(path: Path, *, again: bool = True) -> Iterator[Entries]:
 
 
 def is_junk(path: str) -> bool:
-    """True for files that operating systems leave behind: ``__MACOSX/``, ``@eaDir/``, dotfiles, Thumbs.db."""
+    """True for what operating systems leave behind: ``__MACOSX/``, ``lost+found/``, dotfiles, Thumbs.db, and so on."""
     return any(part.startswith(".") or part.lower() in _JUNK_NAMES for part in path.split("/"))
 
 
@@ -202,10 +204,10 @@ class FolderEntries:
                 self._files += [f"{relative}/{name}" for name in names]
 
     def files(self) -> list[str]:
-        return sorted(path for path in self._files if not is_junk(path))
+        return sorted(self._files)
 
     def folders(self) -> list[str]:
-        return sorted(path for path in self._folders if not is_junk(path))
+        return sorted(self._folders)
 
     def read(self, path: str, limit: int | None = None) -> bytes:
         limit = limit or LARGEST_FILE
@@ -240,7 +242,7 @@ def open_file(path: Path) -> Iterator[IO[bytes]]:
 
 
 def walk(
-    root: Path, on_error: Callable[[str, MienError], None] | None = None, *, again: bool = False
+    root: Path, on_error: Callable[[str, MienError], None] | None = None, *, again: bool = False, junk: bool = False
 ) -> Iterator[tuple[Path, list[str], list[str]]]:
     """Walks a folder as ``os.walk`` does, in alphabetical order; follows links to folders, also in circles, and ends.
 
@@ -250,6 +252,7 @@ def walk(
             error is raised.
         again: visit a folder at each of its places, where its name says what its files are, like ``val`` that is a
             link to ``test``; only within itself it is left out. By default, each folder is visited once.
+        junk: list junk (``is_junk``) and enter its folders, which others often may not.
 
     Raises:
         MienError: a folder cannot be listed, or with ``again`` has more than ``MOST_PLACES`` places.
@@ -266,8 +269,8 @@ def walk(
         if not visited.add(folder):
             children.clear()
             continue
-        children.sort()
-        yield Path(folder), children, sorted(names)
+        children[:] = sorted(name for name in children if junk or not is_junk(name))
+        yield Path(folder), children, sorted(name for name in names if junk or not is_junk(name))
 
 
 class _Visited:

@@ -42,19 +42,25 @@ def find_table(entries: Entries) -> str | None:
     The challenge's archive has several tables (train.csv lacks ``Usage``): the one with all three columns is chosen.
 
     Raises:
-        MienError: there are tables, but none is FER2013's, or several are.
+        MienError: there are tables, but none is FER2013's, or several are; or the one that has ``Usage`` may be one
+            that cannot be read.
     """
     files = files_of(entries)
     if not files.tables or files.pictures:
         return None
     with_usage: list[str] = []
     without_usage: list[str] = []
+    unreadable: list[MienError] = []
     for path in files.tables:
-        with entries.open(path) as stream:
-            columns = _columns(next(_rows(stream, entries.where(path)), []))
+        try:
+            with entries.open(path) as stream:
+                columns = _columns(next(_rows(stream, entries.where(path)), []))
+        except MienError as error:  # such as notes in another encoding
+            unreadable.append(error)
+            continue
         if columns:
             (without_usage if columns.usage is None else with_usage).append(path)
-    candidates = with_usage or without_usage
+    candidates = with_usage or ([] if unreadable else without_usage)
     if len(candidates) == 1:
         return candidates[0]
     if candidates:
@@ -62,6 +68,8 @@ def find_table(entries: Entries) -> str | None:
             f"{entries.source}: holds several FER2013 tables ({', '.join(candidates)}), expected one; "
             "unpack the one that you mean and give its path"
         )
+    if unreadable:
+        raise unreadable[0]
     raise MienError(
         f"{entries.source}: none of its tables ({', '.join(files.tables)}) has the header emotion,pixels,Usage; "
         "give FER2013's fer2013.csv or icml_face_data.csv"

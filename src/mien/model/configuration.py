@@ -18,10 +18,16 @@ from transformers import TimmWrapperConfig, ViTConfig, ViTMAEConfig
 
 from mien.errors import MienError, first_line
 from mien.files import read_json_object
-from mien.limits import LARGEST_IMAGE, LARGEST_WIDTH, LONGEST_LIST, MOST_LAYERS, number_fits
+from mien.limits import (
+    LARGEST_IMAGE,
+    LARGEST_WIDTH,
+    LONGEST_CLASS_NAME,
+    LONGEST_LIST,
+    MOST_CLASSES,
+    MOST_LAYERS,
+    number_fits,
+)
 from mien.model import face_cnn  # noqa: F401 - timm knows it from here on
-
-MOST_CLASSES = 1000
 
 _ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "quick_gelu", "relu", "selu", "silu", "swish", "tanh")
 _Check = tuple[Callable[[Any], bool], str]
@@ -106,7 +112,8 @@ def read_mae_config(folder: Path) -> ViTMAEConfig:
     model_type = values.get("model_type", "no model_type")
     if model_type != "vit_mae":
         raise MienError(
-            f"--backbone {folder}: is of another architecture ({str(model_type)[:40]}), expected a ViTMAE (vit_mae)"
+            f"--backbone {folder}: is of another architecture ({str(model_type)[:40]}), expected a ViTMAE (vit_mae); "
+            "give another backbone"
         )
     return ViTMAEConfig(**_vit_fields(path, values))
 
@@ -115,10 +122,12 @@ def check_names(names: Any, where: str | Path) -> tuple[str, ...]:
     """Checks the names of a model's classes and returns them.
 
     Raises:
-        MienError: they are not a list of two or more different texts of 1 to 100 letters.
+        MienError: they are not a list of 2 to 1,000 different texts of 1 to 100 letters.
     """
     is_valid = isinstance(names, list | tuple) and 2 <= len(names) <= MOST_CLASSES
-    is_valid = is_valid and all(isinstance(name, str) and 0 < len(name) <= 100 and name.strip() for name in names)
+    is_valid = is_valid and all(
+        isinstance(name, str) and 0 < len(name) <= LONGEST_CLASS_NAME and name.strip() for name in names
+    )
     if not is_valid or len(set(names)) != len(names):
         raise MienError(
             f"{where}: the names of the classes are no list of 2 to {MOST_CLASSES:,} different texts; copy the whole "

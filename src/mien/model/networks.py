@@ -26,11 +26,11 @@ Network = ViTForImageClassification | TimmWrapperForImageClassification
 NetworkConfig = ViTConfig | TimmWrapperConfig
 N = TypeVar("N", ViTForImageClassification, TimmWrapperForImageClassification, Network, ViTMAEForPreTraining)
 
-MODEL_TYPES: dict[str, tuple[type[NetworkConfig], type[Network]]] = {
-    "vit": (ViTConfig, ViTForImageClassification),
-    "timm_wrapper": (TimmWrapperConfig, TimmWrapperForImageClassification),
+MODEL_TYPES: dict[str, type[Network]] = {
+    "vit": ViTForImageClassification,
+    "timm_wrapper": TimmWrapperForImageClassification,
 }
-"""The configuration and the network for each ``model_type`` of a ``config.json``."""
+"""The network for each ``model_type`` of a ``config.json``."""
 
 NO_DECAY: tuple[str, ...] = ("vit.embeddings.cls_token", "vit.embeddings.position_embeddings")
 """Parameters of a ViT without weight decay, besides every bias and norm."""
@@ -352,9 +352,7 @@ def load_network(
     logging.set_verbosity(logging.CRITICAL)
     logging.disable_progress_bar()
     try:
-        return cast(
-            tuple[Network, dict[str, Any]], MODEL_TYPES[config.model_type][1].from_pretrained(weights, **options)
-        )
+        return cast(tuple[Network, dict[str, Any]], MODEL_TYPES[config.model_type].from_pretrained(weights, **options))
     finally:
         logging.set_verbosity(verbosity)
         if bars:

@@ -144,7 +144,7 @@ def model_folder(path: str | os.PathLike[str] | None) -> Path:
     folder = run_model(place)
     if (folder / "config.json").is_file():
         return folder
-    what = "holds no config.json" if place.is_dir() else "no such folder"
+    what = "is a file" if place.is_file() else "holds no config.json" if place.is_dir() else "no such folder"
     raise MienError(f"{path}: {what}; give a model folder that `mien train` wrote, like runs/first/model")
 
 
@@ -152,9 +152,14 @@ def check_source(backbone: str) -> None:
     """Checks that a backbone that is neither a preset nor of timm is a folder with a model, or may be a hub id.
 
     Raises:
-        MienError: it is neither, or the folder holds no ``config.json``.
+        MienError: it is neither, it is a file, or the folder holds no ``config.json``.
     """
     folder = Path(backbone)
+    if folder.is_file():
+        raise MienError(
+            f"--backbone {backbone}: is a file, expected a folder with config.json and model.safetensors; give the "
+            "folder of a run, like runs/first"
+        )
     if not folder.exists() and not is_hub_id(backbone):
         presets = ", ".join(SHAPES)
         raise MienError(

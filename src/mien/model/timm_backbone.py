@@ -93,15 +93,17 @@ def check_name(backbone: str) -> None:
     Raises:
         MienError: there is no such network, or no weights of that tag.
     """
-    architecture, _, tag = backbone.removeprefix(TIMM).partition(".")
+    architecture, dot, tag = backbone.removeprefix(TIMM).partition(".")
     if not timm.is_model(architecture):
         close = difflib.get_close_matches(architecture, timm.list_models(), n=1)
         hint = f"did you mean {TIMM}{close[0]}?" if close else "timm.list_models() names them all"
         raise MienError(f"--backbone {backbone}: timm {timm.__version__} has no such network; {hint}")
     tags = [name.partition(".")[2] for name in timm.list_pretrained(f"{architecture}.*")]
-    if tag and tag not in tags:
+    if dot and tag not in tags:
         choices = f"there is {', '.join(tags)}" if tags else "there are none"
-        raise MienError(f"--backbone {backbone}: timm {timm.__version__} has no weights of the tag {tag}; {choices}")
+        raise MienError(
+            f"--backbone {backbone}: timm {timm.__version__} has no weights of the tag {tag or repr(tag)}; {choices}"
+        )
 
 
 def _takes_size(backbone: str, architecture: str, arguments: dict[str, Any], size: int) -> bool:

@@ -14,17 +14,18 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError
+from huggingface_hub import hf_hub_download, try_to_load_from_cache
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from timm.layers import DropPath, resample_abs_pos_embed, resample_patch_embed
 from transformers import PreTrainedConfig, ViTConfig, ViTForImageClassification, ViTMAEConfig
 
 from mien.config import TIMM
 from mien.errors import MienError, first_line
+from mien.log import warn
 from mien.model.backbone import Backbone
 from mien.model.channels import to_colour, to_grey, undo_colour
 from mien.model.classifier import Classifier
-from mien.model.configuration import read_mae_config
+from mien.model.configuration import VIT_FIELDS, read_mae_config
 from mien.model.hub import ensure_at_hand
 from mien.model.networks import Network, as_timm, as_vit, carry_rows, fix_positions, load_network
 from mien.model.preprocessing import FER2013_MEAN, FER2013_STD, IMAGENET_MEAN, IMAGENET_STD, Preprocessing
@@ -35,20 +36,6 @@ from mien.model.timm_backbone import build_timm, resize_timm
 C = TypeVar("C", bound=PreTrainedConfig)
 
 HEAD_KEYS: frozenset[str] = frozenset({"classifier.weight", "classifier.bias"})
-SHARED_FIELDS: tuple[str, ...] = (
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "intermediate_size",
-    "hidden_act",
-    "initializer_range",
-    "layer_norm_eps",
-    "image_size",
-    "patch_size",
-    "num_channels",
-    "qkv_bias",
-)
-"""Fields that the configurations of a ViTMAE and of a ViT share."""
 
 
 def build(
@@ -132,13 +119,13 @@ def _from_mae(
 ) -> tuple[ViTForImageClassification, Preprocessing]:
     cached = Path(source).is_dir() or ensure_at_hand(source, "--backbone")
     config = _mae_config(source, cached)
-    shared = {name: getattr(config, name) for name in SHARED_FIELDS}
+    shared = {name: getattr(config, name) for name in VIT_FIELDS if not name.endswith("dropout_prob")}
     try:
         network, info = load_network(source, _named(ViTConfig(**shared), names), only_local=cached)
     except (OSError, RuntimeError, ValueError) as error:
         raise _unreachable(source, error) from error
     assert_keys(source, info)
-    preprocessing = _mae_preprocessing(source, config, cached)
+    preprocessing = _mae_preprocessing(source, config)
     return _resized(as_vit(network), preprocessing, image_size, patch_size or _square(source, config, "patch_size"))
 
 
@@ -212,20 +199,29 @@ def _mae_config(source: str, cached: bool) -> ViTMAEConfig:
     return ViTMAEConfig.from_dict(values)
 
 
-def _mae_preprocessing(source: str, config: ViTMAEConfig, cached: bool) -> Preprocessing:
-    """The normalisation beside a checkpoint, in its folder or on the hub; ImageNet's if there is none."""
-    folder, size = Path(source), _square(source, config, "image_size")
+def _mae_preprocessing(source: str, config: ViTMAEConfig) -> Preprocessing:
+    """The normalisation beside a checkpoint, in its folder or on the hub; ImageNet's, as Meta's have, if there is none.
+
+    If only this file is missing in the hub's cache and the hub cannot be reached, ImageNet's is used with a warning.
+    """
+    folder, file = Path(source), "preprocessor_config.json"
     if not folder.is_dir():
+        path = try_to_load_from_cache(source, file)
         try:
-            folder = Path(hf_hub_download(source, "preprocessor_config.json", local_files_only=cached)).parent
-        except EntryNotFoundError:  # Meta's are normalised as ImageNet is
-            return Preprocessing(size, IMAGENET_MEAN, IMAGENET_STD)
+            path = hf_hub_download(source, file) if path is None else path
+            folder = Path(path).parent if isinstance(path, str) else folder  # it is a mark if the hub has no such file
+        except LocalEntryNotFoundError:
+            warn(
+                f"{source}: its {file} is not in the hub's cache, and the hub cannot be reached; pictures are "
+                "normalised as ImageNet's, as for Meta's ViTMAEs"
+            )
+        except EntryNotFoundError:
+            pass
         except OSError as error:
             raise _unreachable(source, error) from error
-    if (folder / "preprocessor_config.json").is_file():
-        saved = Preprocessing.load(folder)
-        return Preprocessing(size, saved.mean, saved.std)
-    return Preprocessing(size, IMAGENET_MEAN, IMAGENET_STD)
+    saved = Preprocessing.load(folder) if (folder / file).is_file() else None
+    mean, std = (saved.mean, saved.std) if saved else (IMAGENET_MEAN, IMAGENET_STD)
+    return Preprocessing(_square(source, config, "image_size"), mean, std)
 
 
 def _square(source: str, config: ViTMAEConfig | ViTConfig, field: str) -> int:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
-from mien.data.sources import is_junk, walk
+from mien.data.sources import walk
 from mien.errors import MienError
 from mien.files import expanded
 from mien.recognition.pictures import FILM_SUFFIXES, HEAD, LARGEST_FILE, SUFFIXES, Kind, kind_of, kind_of_bytes
@@ -233,8 +233,12 @@ def _matches(word: str, unlisted: list[Input]) -> list[str]:
     rest = parts[first:]
     hidden = any(part.startswith(".") for part in rest)
     matches = []
+
+    def report(name: str, error: MienError) -> None:
+        unlisted.append(Nothing(name, str(error)))
+
     for base in glob.glob(os.path.join(*parts[:first])) if first else [""]:
-        for place, children, names in walk(Path(base), lambda name, error: unlisted.append(Nothing(name, str(error)))):
+        for place, children, names in walk(Path(base), report, junk=True):
             children[:] = [name for name in children if hidden or not name.startswith(".")]
             inside = place.relative_to(base or ".").parts
             matches += [str(place / name) for name in names if _fits((*inside, name), rest)]
@@ -288,9 +292,9 @@ def _in_folder(folder: Path, leave_out: Path | None, skipped: Counter[Kind], pro
 def _files(folder: Path, leave_out: Path | None, unlisted: list[Input]) -> Iterator[Path]:
     excluded = None if leave_out is None else os.path.realpath(leave_out)
     for place, children, names in walk(folder, lambda name, error: unlisted.append(Nothing(name, str(error)))):
-        children[:] = [name for name in children if not is_junk(name) and os.path.realpath(place / name) != excluded]
+        children[:] = [name for name in children if os.path.realpath(place / name) != excluded]
         if os.path.realpath(place) != excluded or place == folder:
-            yield from (place / name for name in names if not is_junk(name))
+            yield from (place / name for name in names)
 
 
 def _file(path: Path, probe: Probe) -> Path | Film:

@@ -70,7 +70,7 @@ def train(
         calibrate: fit a temperature on validation at the end.
 
     Returns:
-        ``config.out/model``: the weights with the highest validation accuracy.
+        ``config.out/model``: the weights that ``config.select`` chose.
 
     Raises:
         MienError: a setting, the data, the backbone, a teacher or the folder is wrong, or the loss became NaN; the last
