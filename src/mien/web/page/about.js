@@ -62,7 +62,7 @@ function facts({ accuracy, sure, threshold, stated_accuracy: stated, sha256, fil
   }
   if (sure) cards.push(fact(percent(sure.coverage), "of the answers are sure", `of these ${oneDecimal(sure.accuracy)} % are right; the others are shown as “not sure”${before}`));
   else if (threshold) cards.push(fact(percent(threshold), "is needed to be sure", `from there on ${percent(stated)} are right; lower answers are shown as “not sure”`));
-  cards.push(fact(sha256.slice(0, 8), "first digits of the SHA-256", `of the file ${file ?? ""}`));
+  cards.push(fact(sha256.slice(0, 8), "start of the SHA-256", `of the file ${file ?? ""}`));
   return cards;
 }
 
