@@ -91,6 +91,7 @@ class TestRun:
         assert [row["epoch"] for row in rows] == ["1", "2", "3", "4", "5", "6"]
         assert {"loss", "val_loss", "val_accuracy", "val_macro_f1", "lr"} <= set(rows[0])
         assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
+        assert 5e-4 < max(float(row["lr"]) for row in rows) <= 1e-3  # the encoder's: the head has five times that
         best_accuracy = max(float(row["val_accuracy"]) for row in rows)
         assert best_accuracy > 0.6
         meta = json.loads((out / "meta.json").read_text())

@@ -26,7 +26,7 @@ from mien.log import report, say, warn
 from mien.model.backbone import Backbone
 from mien.model.classifier import Classifier
 from mien.model.freezing import check_freezing, freeze, frozen_for_good, frozen_units, table, training_mode
-from mien.model.networks import Network, lay_out, num_channels, rows_line
+from mien.model.networks import Network, heads, lay_out, num_channels, rows_line
 from mien.model.places import is_hub_backbone
 from mien.model.preprocessing import Preprocessing
 from mien.model.vit import build
@@ -428,6 +428,14 @@ class FineTuning(Loop[TrainConfig, Network]):
         Of a picture that is drawn several times, each draw has numbers of its own, so that no view is repeated.
         """
         return table if self.config.resample else super().numbers(table, order)
+
+    @property
+    def rate(self) -> float:
+        """The highest learning rate outside the head; the head's if nothing else trains."""
+        of_head = {id(parameter) for layer in heads(self.network) for parameter in layer.parameters()}
+        groups = self.optimizer.param_groups
+        outside = [group for group in groups if id(group["params"][0]) not in of_head]
+        return float(max(group["lr"] for group in outside or groups))
 
     def loss(self, model: nn.Module, *batch: torch.Tensor) -> torch.Tensor:
         """The loss of a batch that ``Objective.batch`` made, float32 []."""
