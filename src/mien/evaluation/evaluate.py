@@ -352,8 +352,8 @@ def score_parts(
     """The fields ``whole``, ``clean`` and ``clean_reason`` of an ``Evaluation``, from its other fields."""
     whole = score(probabilities, labels, names, seed=seed)
     if twins is None:
-        known = "the pictures that the model was trained on are not at hand, or not all of them"
-        return whole, None, f"{known}; give them by --train-data"
+        reason = "the pictures that the model was trained on are not at hand, or not all of them"
+        return whole, None, f"{reason}; give them by --train-data"
     if twins.all():
         return whole, None, "every picture of this split has a twin in training"
     return whole, score(probabilities[~twins], labels[~twins], names, seed=seed), None

@@ -378,7 +378,7 @@ def _packed_stages(folder: Path, meta: Mapping[str, Any]) -> list[dict[str, Any]
 
 def _add(runs: dict[Path, dict[str, Any]], place: Path, stage: dict[str, Any]) -> None:
     """Adds a run, unless it is there already under another place: a packed model brings it, or a copy of its folder."""
-    if all(_identity(stage) != _identity(other) for other in runs.values()):
+    if all(_identity(stage) != _identity(run) for run in runs.values()):
         runs[place] = stage
 
 

@@ -397,10 +397,10 @@ class FineTuning(Loop[TrainConfig, Network]):
             self.save_model(self.network, {"epoch": 0, **scores})
             by_pictures = self.validator.margin(self.state) > 0
             enough = f"reads at least {LEAST_GAIN} more pictures right" if by_pictures else "does better"
-            kept = "the last epoch is kept" if self.config.select == LAST else f"kept unless an epoch {enough}"
+            what_stays = "the last epoch is kept" if self.config.select == LAST else f"kept unless an epoch {enough}"
             report(
                 f"before training  validation: accuracy {scores['val_accuracy']:.2%}, loss {scores['val_loss']:.4f}; "
-                f"{kept}"
+                f"{what_stays}"
             )
 
     def start_epoch(self, epoch: int) -> None:
@@ -473,7 +473,7 @@ class FineTuning(Loop[TrainConfig, Network]):
         With ``config.start_share`` it is a copy whose weights are that share of the start's and the rest of these.
         """
         trained = self.network if self.average is None else cast(Network, self.average.module)
-        return trained if self.start is None else between(trained, self.start, self.config.start_share)
+        return trained if self.start is None else blend(trained, self.start, self.config.start_share)
 
     def write_missing_model(self) -> None:
         """Writes the best model if the run was killed after it saved that epoch's state and before it saved the model.
@@ -520,16 +520,16 @@ class FineTuning(Loop[TrainConfig, Network]):
         return parts
 
 
-def between(network: Network, other: Network, share: float) -> Network:
-    """A copy of a network whose weights lie between its own and those of another of the same shape.
+def blend(network: Network, start: Network, share: float) -> Network:
+    """A copy of a network with its weights averaged with those that it started from (arXiv:2109.01903).
 
     Args:
         network: its integers, such as counters, stay.
-        other: on the same device.
-        share: of the other's weights, in [0, 1].
+        start: of the same shape, on the same device.
+        share: of the start's weights, in [0, 1].
     """
     result = copy.deepcopy(network)
-    for weight, other_weight in zip(result.state_dict().values(), other.state_dict().values(), strict=True):
+    for weight, start_weight in zip(result.state_dict().values(), start.state_dict().values(), strict=True):
         if weight.is_floating_point():
-            weight.lerp_(other_weight, share)
+            weight.lerp_(start_weight, share)
     return result

@@ -130,15 +130,15 @@ def check_unseen(config: FoldsConfig, faces: FaceSet) -> None:
         backbone = Backbone(folder)
         is_same = any(record.get("fingerprint") == faces.fingerprint for record in backbone.learnt)
         sets = [sketches for _, sketches in backbone.learnt_before(faces) if sketches is not None]
-        seen = twins_in_training(training, sets) if sets and not is_same else None
-        known = 0 if seen is None else int(seen.sum())
-        on_data = "this data" if is_same else f"{known:,} of the {len(training):,} training pictures, by its sketches"
-        if is_same or known > MOST_KNOWN * len(training):
+        twins = twins_in_training(training, sets) if sets and not is_same else None
+        count = 0 if twins is None else int(twins.sum())
+        on_data = "this data" if is_same else f"{count:,} of the {len(training):,} training pictures, by its sketches"
+        if is_same or count > MOST_KNOWN * len(training):
             raise MienError(
                 f"{option} {name}: was trained on {on_data}, so that it knows the pictures that are held back; leave "
                 "it out, or give one that was trained on other data or without labels"
             )
-        if known and on_main():
+        if count and on_main():
             warn(f"{option} {name}: was trained on {on_data}; their answers may be of networks that know them")
 
 

@@ -56,7 +56,7 @@ def fits_head(config: TrainConfig, backbone: Backbone, names: Sequence[str]) -> 
 
 
 @torch.no_grad()
-def fit_head(classifier: Classifier, train: FaceSet, known: Sequence[str], seed: int) -> None:
+def fit_head(classifier: Classifier, train: FaceSet, trained_names: Sequence[str], seed: int) -> None:
     """Fits the rows of new classes in place: logistic regression on the head's inputs, in which known rows stay.
 
     Each picture counts as it is and mirrored. The penalty is that of ``PENALTIES`` with the lowest cross-entropy in
@@ -65,14 +65,14 @@ def fit_head(classifier: Classifier, train: FaceSet, known: Sequence[str], seed:
     Args:
         classifier: with rows from ``mien.model.networks.carry_rows``; only rows of new classes change.
         train: faces to fit to, with the classes of the classifier.
-        known: classes of the backbone, whose rows the head has kept: all pictures of a large set taught them, and a
-            few other ones would spoil them (LOG.md, "The head first").
+        trained_names: classes of the backbone, whose rows the head has kept: all pictures of a large set taught them,
+            and a few other ones would spoil them (LOG.md, "The head first").
         seed: of the folds, and of the pictures that are drawn.
     """
     if len(train) > MOST_PICTURES:
         train = train.select(np.sort(np.random.default_rng(seed).permutation(len(train))[:MOST_PICTURES]))
     folds = _folds(train, seed)
-    new = [index for index, name in enumerate(classifier.names) if not has_every_class(known, [name])]
+    new = [index for index, name in enumerate(classifier.names) if not has_every_class(trained_names, [name])]
     for layer in heads(classifier.network):
         regression = _Regression(_inputs(classifier, layer, train.images), train.labels, layer, new)
         penalty = PENALTY if folds is None else regression.best_penalty(folds)

@@ -106,7 +106,7 @@ def with_cuts(frames: Iterator[DecodedFrame]) -> Iterator[tuple[DecodedFrame, bo
         if grey is not None:
             before = grey if before is None else before
             is_cut = differs(before, grey)
-            if is_cut and any(other is not None and not differs(before, other) for _, other in later):
+            if is_cut and any(picture is not None and not differs(before, picture) for _, picture in later):
                 is_cut = False  # a flash: the former picture comes back
             else:
                 before = grey
