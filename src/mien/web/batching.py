@@ -82,13 +82,11 @@ class _Request:
 
     Attributes:
         future: gets the records, in order; if it is cancelled, what has not begun is left out.
-        records: the records so far.
-        missing: number of records that are not there yet.
+        records: the records so far; None for those that are missing.
     """
 
     future: Future[list[Recognition]]
     records: list[Recognition | None]
-    missing: int
 
 
 @dataclass
@@ -151,7 +149,7 @@ class Reader:
         Returns:
             A future of the records, in order.
         """
-        request = _Request(Future(), [None] * len(uploads), len(uploads))
+        request = _Request(Future(), [None] * len(uploads))
         tasks = [self._search_task(request, *pair, detector) for pair in enumerate(uploads)]
         self._queue(request.future, tasks)
         return request.future
@@ -268,17 +266,10 @@ class Reader:
         for start in range(0, faces, most):
             self._on_batch(min(most, faces - start))
         for item, record in zip(group, records, strict=True):
-            self._note(item, record)
-
-    def _note(self, item: _Searched, record: Recognition) -> None:
-        """Keeps a record, and answers the request if it was the last one missing."""
-        request = item.request
-        with self._changed:
+            request = item.request
             request.records[item.index] = record
-            request.missing -= 1
-            is_complete = request.missing == 0
-        if is_complete:
-            _resolve(request.future, request.records)
+            if None not in request.records:  # two threads may see that at once; the first one answers
+                _resolve(request.future, request.records)
 
 
 def _resolve(future: Future[Any], value: Any) -> None:
