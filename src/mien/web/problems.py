@@ -37,7 +37,7 @@ HELP: dict[str, str] = {
     "bad-request": "The body is cut off, or is not what its content type says.",
     "no-face": "The picture can be read, but holds no face. For a face crop give `detector=none`.",
     "api-key": "Send `Authorization: Bearer KEY` or `X-API-Key: KEY`, with a key of the operator.",
-    "origin": "A browser sent this for a page of another site. The operator can allow its origin by `--cors`.",
+    "origin": "A browser sent this for a page of another origin. The operator can allow that origin by `--cors`.",
     "not-found": "Check the address; this page lists all.",
     "method": "The header `Allow` names the methods.",
     "slow": "Headers have to come within 10 seconds, and a body with at least 32 KiB a second after 10 seconds.",
