@@ -15,18 +15,19 @@ import threading
 import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 from detection_helpers import astronaut
 from recognition_helpers import encoded
-from web_helpers import LONG_S, ROOT, Gate, children, face, process, running, wait_until
+from web_helpers import LONG_S, ROOT, Gate, children, client, face, process, running, wait_until
 
 from mien.cli import main
 from mien.model.places import SHIPPED
 from mien.recognition.recognizer import Recognizer
-from mien.web import guard, metrics, protocol, server, uploads
+from mien.web import app, guard, metrics, protocol, server, uploads
 from mien.web.settings import ServiceSettings
 
 PNG = {"content-type": "image/png"}
@@ -470,6 +471,19 @@ def test_a_worker_that_is_killed_while_it_is_asked_is_replaced_at_once() -> None
         time.sleep(2)  # the supervisor now waits for its answer, up to 30 seconds
         os.kill(victim, signal.SIGKILL)
         wait_until(lambda: len(children(service.pid)) == 2 and victim not in children(service.pid), 15)
+
+
+def test_a_worker_with_a_stuck_thread_ends_so_that_it_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    detector, ended = Gate(), threading.Event()
+    parent = SimpleNamespace(is_alive=lambda: True)
+    monkeypatch.setattr(app, "multiprocessing", SimpleNamespace(parent_process=lambda: parent))
+    monkeypatch.setattr(app.os, "kill", lambda pid, number: ended.set())
+    with client(timeout_s=0.1, detector=detector) as test_client:
+        assert test_client.get("/healthz").status_code == 200 and not ended.is_set()
+        assert test_client.post("/v1/recognize", content=face(), headers=PNG).status_code == 504
+        assert ended.wait(10.0)
+        assert test_client.get("/healthz").status_code == 503
+        detector.gate.set()
 
 
 @pytest.mark.slow

@@ -60,11 +60,11 @@ def create_app(
         recognizer = await asyncio.to_thread(make_recognizer or (lambda: load(settings)))
         app.state.service = service = Service(settings, recognizer, page)
         app.router.default = service.assets
-        orphaned = asyncio.create_task(_end_without_parent())
+        watching = asyncio.create_task(_end_useless_worker(service))
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"PIL\.")  # about damaged pictures; the records tell
             yield
-        orphaned.cancel()
+        watching.cancel()
         await asyncio.to_thread(service.reader.close)
 
     app = FastAPI(
@@ -120,14 +120,14 @@ def load(settings: ServiceSettings) -> BatchRecognizer:
     return BatchRecognizer(settings.model, threads=settings.threads)
 
 
-async def _end_without_parent() -> None:
-    """Ends a worker whose supervisor was killed, so that it does not hold the port for ever."""
+async def _end_useless_worker(service: Service) -> None:
+    """Ends a worker that is stuck, so that it is replaced, or whose supervisor was killed: it would hold the port."""
     parent = multiprocessing.parent_process()
-    while parent is not None:
-        await asyncio.sleep(1)
-        if not parent.is_alive():
-            os.kill(os.getpid(), signal.SIGTERM)
-            return
+    if parent is not None:
+        while parent.is_alive() and not service.is_stuck():
+            await asyncio.sleep(1)
+        logger.error("this worker ends: its supervisor has ended, or one of its threads is stuck")
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _respond(request: Request, problem: Problem) -> Response:

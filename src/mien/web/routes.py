@@ -320,8 +320,7 @@ async def model_report(request: Request) -> Response:
 )
 async def healthz(request: Request) -> Response:
     """Fails if a thread has ended, or is stuck in one picture for three time limits: restart the service then."""
-    service = service_of(request)
-    if not service.reader.alive() or service.reader.stuck_s() > 3 * service.settings.timeout_s:
+    if service_of(request).is_stuck():
         raise Problem("busy", "a thread does not answer any more; restart the service", headers={"Retry-After": "1"})
     return JSONResponse({"status": "ok"})
 

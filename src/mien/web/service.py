@@ -122,6 +122,10 @@ class Service:
         self.assets = Assets(page)
         self.admission = Admission(settings)
 
+    def is_stuck(self) -> bool:
+        """True if a thread has ended, or is busy with one call for three time limits."""
+        return not self.reader.alive() or self.reader.stuck_s() > 3 * self.settings.timeout_s
+
 
 _bearer = HTTPBearer(auto_error=False, description="a key of the operator, if the service asks for one")
 _header = APIKeyHeader(name="X-API-Key", auto_error=False, description="the same key in a header of its own")
