@@ -104,11 +104,15 @@ class _Cors(CORSMiddleware):
     """Answers questions of browsers about other origins; a refusal is a problem document."""
 
     def preflight_response(self, request_headers: Headers) -> Response:
-        """Returns the answer to a question."""
+        """Returns the answer to a question.
+
+        Raises:
+            Problem: the page may not do that; ``Guard`` answers with it.
+        """
         response = super().preflight_response(request_headers)
         if response.status_code < 400:
             return response
-        return Problem("bad-request", f"{bytes(response.body).decode()}; --cors names the origins").response(None)
+        raise Problem("bad-request", f"{bytes(response.body).decode()}; --cors names the origins")
 
 
 def load(settings: ServiceSettings) -> BatchRecognizer:

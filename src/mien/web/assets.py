@@ -117,6 +117,7 @@ async def _send(scope: Scope, send: Send, kind: str, content: Content, requested
         body = b""
     for start in range(0, len(body), _PIECE):  # in pieces: a slow receiver must not make the server hold all of it
         await send({"type": "http.response.body", "body": body[start : start + _PIECE], "more_body": True})
+        await asyncio.sleep(0)  # the loop can notice that the client has gone
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
