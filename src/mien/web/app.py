@@ -11,7 +11,6 @@ import warnings
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -39,7 +38,7 @@ article 5). Pictures are neither stored nor logged, and no other host is asked.
 Every answer above 399 is a problem document (RFC 9457); every answer has the header `X-Request-ID`.
 """
 
-_KIND_OF_STATUS = {404: "not-found", 405: "method", 413: "too-large", 415: "media-type"}
+_KIND_OF_STATUS = {404: "not-found", 405: "method"}
 
 logger = logging.getLogger("mien.web")
 
@@ -135,9 +134,9 @@ async def _end_useless_worker(service: Service) -> None:
 
 
 def _respond(request: Request, problem: Problem) -> Response:
-    notes: dict[str, Any] = request.scope["state"].get("notes", {})
-    notes["kind"] = problem.kind
-    return problem.response(request.scope["state"].get("request_id"))
+    state = request.scope["state"]
+    state["notes"]["kind"] = problem.kind
+    return problem.response(state["request_id"])
 
 
 async def _on_problem(request: Request, error: Exception) -> Response:

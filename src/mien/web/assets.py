@@ -20,8 +20,6 @@ from mien.web.problems import Problem
 PAGE = Path(__file__).parent / "page"
 """Folder of the page: plain HTML, CSS and modules, and in ``built/`` what ``make page`` makes."""
 
-BUILT = "built"
-
 TYPES: dict[str, str] = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
@@ -79,7 +77,7 @@ class Assets:
     @property
     def is_built(self) -> bool:
         """True if the parts that ``make page`` makes are there, so that the browser can read faces itself."""
-        return any(path.startswith(f"/{BUILT}/") and path.endswith(".wasm") for path in self._files)
+        return any(path.startswith("/built/") and path.endswith(".wasm") for path in self._files)
 
     def _add(self, path: str, file: Path) -> None:
         self._files[path] = (TYPES[file.suffix], lambda: _load(file, *_version(file)))

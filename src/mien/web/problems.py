@@ -77,23 +77,20 @@ class Problem(Exception):
         """The title of the kind."""
         return KINDS[self.kind][1]
 
-    def body(self, request_id: str | None) -> dict[str, Any]:
+    def body(self, request_id: str) -> dict[str, Any]:
         """Returns the members of the problem document."""
-        status, title = KINDS[self.kind]
-        detail = shown(one_line(self.detail))
         document: dict[str, Any] = {
             "type": f"/docs#{self.kind}",
-            "title": title,
-            "status": self.status or status,
-            "detail": detail,
+            "title": self.title,
+            "status": self.status or KINDS[self.kind][0],
+            "detail": shown(one_line(self.detail)),
+            "instance": f"urn:request:{request_id}",
         }
-        if request_id is not None:
-            document["instance"] = f"urn:request:{request_id}"
         if self.errors:
             document["errors"] = [shown(one_line(error)) for error in self.errors]
         return document
 
-    def response(self, request_id: str | None) -> Response:
+    def response(self, request_id: str) -> Response:
         """Returns the answer."""
         body = self.body(request_id)
         return Response(json.dumps(body, ensure_ascii=False), body["status"], dict(self.headers), media_type=MEDIA_TYPE)
