@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
+import logging
 import os
 import re
 import shlex
@@ -15,18 +16,19 @@ import threading
 import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 from detection_helpers import astronaut
 from recognition_helpers import encoded
-from web_helpers import LONG_S, ROOT, Gate, children, face, process, running, wait_until
+from web_helpers import LONG_S, ROOT, Gate, children, client, face, process, running, wait_until
 
 from mien.cli import main
 from mien.model.places import SHIPPED
 from mien.recognition.recognizer import Recognizer
-from mien.web import guard, metrics, protocol, server, uploads
+from mien.web import app, guard, metrics, protocol, server, uploads
 from mien.web.settings import ServiceSettings
 
 PNG = {"content-type": "image/png"}
@@ -168,7 +170,7 @@ def test_a_worker_without_free_files_tries_again_after_a_pause() -> None:
 
 def test_slow_bodies_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(uploads, "BODY_GRACE_S", 0.3)
-    monkeypatch.setattr(protocol, "LINGER_S", 0.3)
+    monkeypatch.setattr(guard, "LINGER_S", 0.3)
     head = b"POST /v1/recognize HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 1000\r\n\r\nabc"
     with running(queue=1) as address, connect(address) as connection:
         connection.sendall(head)
@@ -218,6 +220,39 @@ def test_what_never_becomes_a_request_is_counted_and_logged_with_its_id(capsys: 
     logged = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     (line,) = [line for line in logged if line.get("status") == 431]
     assert line["kind"] == "headers" and line["request_id"].encode() in response
+
+
+def test_a_broken_chunk_is_counted_once_as_it_was_answered(capsys: pytest.CaptureFixture[str]) -> None:
+    head = b"POST /v1/recognize HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with running() as address:
+        with connect(address) as connection:
+            connection.sendall(head + b"5\r\nhello\r\n")
+            wait_until(lambda: "held 1.0" in httpx.get(f"{address}/metrics").text)
+            connection.sendall(b"no length\r\n")
+            early_response = answer(connection)
+        with connect(address) as connection:
+            connection.sendall(head + b"no length\r\n")  # all at once: the application has not begun
+            responses = [early_response, answer(connection)]
+    logged = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    lines = [line for line in logged if line.get("status", 200) >= 400]
+    for line, response in zip(lines, responses, strict=True):
+        assert_problem(response, 400)
+        assert (line["route"], line["status"]) == ("/v1/recognize", 400) and line["request_id"].encode() in response
+
+
+def test_a_client_that_leaves_its_answer_is_not_counted_as_served(capsys: pytest.CaptureFixture[str]) -> None:
+    with running() as address, connect(address) as connection:
+        connection.sendall(b"GET /models/mini-int8.onnx HTTP/1.1\r\nHost: x\r\n\r\n" * 20)  # more than buffers hold
+        assert connection.recv(100).startswith(b"HTTP/1.1 200 ")
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines() if '"page"' in line]
+    assert len(lines) < 20 and lines[-1]["status"] == 499
+
+
+def test_what_asyncio_reports_is_a_line_of_json_too(capsys: pytest.CaptureFixture[str]) -> None:
+    with running():
+        logging.getLogger("asyncio").warning("socket.send() raised exception.")
+    logged = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert "socket.send() raised exception." in [line["message"] for line in logged if line["logger"] == "asyncio"]
 
 
 def test_an_answer_is_counted_before_the_client_has_the_whole_of_it() -> None:
@@ -275,8 +310,18 @@ def test_a_large_body_gets_its_answer_although_nobody_reads_it() -> None:
         assert httpx.post(f"{address}/v1/recognize", content=bytes(3_000_000), headers=PNG).status_code == 413
 
 
+@pytest.mark.parametrize("start", [b"POST / HTTP/1.0\r\n", b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"])
+def test_so_does_one_whose_connection_closes_after_it(start: bytes) -> None:
+    with running() as address, connect(address) as connection:
+        connection.sendall(start + b"Content-Length: 3000000\r\n\r\n")
+        for _ in range(30):
+            time.sleep(0.02)
+            connection.sendall(bytes(100_000))
+        assert_problem(answer(connection), 405)
+
+
 def test_a_connection_serves_again_after_a_body_that_nobody_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "LINGER_S", 1.0)
+    monkeypatch.setattr(guard, "LINGER_S", 1.0)
     head = b"POST /v1/recognize HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\n"
     with running() as address, connect(address) as connection:
         connection.sendall(head)
@@ -470,6 +515,19 @@ def test_a_worker_that_is_killed_while_it_is_asked_is_replaced_at_once() -> None
         time.sleep(2)  # the supervisor now waits for its answer, up to 30 seconds
         os.kill(victim, signal.SIGKILL)
         wait_until(lambda: len(children(service.pid)) == 2 and victim not in children(service.pid), 15)
+
+
+def test_a_worker_with_a_stuck_thread_ends_so_that_it_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    detector, ended = Gate(), threading.Event()
+    parent = SimpleNamespace(is_alive=lambda: True)
+    monkeypatch.setattr(app, "multiprocessing", SimpleNamespace(parent_process=lambda: parent))
+    monkeypatch.setattr(app.os, "kill", lambda pid, number: ended.set())
+    with client(timeout_s=0.1, detector=detector) as test_client:
+        assert test_client.get("/healthz").status_code == 200 and not ended.is_set()
+        assert test_client.post("/v1/recognize", content=face(), headers=PNG).status_code == 504
+        assert ended.wait(10.0)
+        assert test_client.get("/healthz").status_code == 503
+        detector.gate.set()
 
 
 @pytest.mark.slow

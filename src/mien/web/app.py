@@ -11,7 +11,6 @@ import warnings
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -39,7 +38,7 @@ article 5). Pictures are neither stored nor logged, and no other host is asked.
 Every answer above 399 is a problem document (RFC 9457); every answer has the header `X-Request-ID`.
 """
 
-_KIND_OF_STATUS = {404: "not-found", 405: "method", 413: "too-large", 415: "media-type"}
+_KIND_OF_STATUS = {404: "not-found", 405: "method"}
 
 logger = logging.getLogger("mien.web")
 
@@ -60,11 +59,11 @@ def create_app(
         recognizer = await asyncio.to_thread(make_recognizer or (lambda: load(settings)))
         app.state.service = service = Service(settings, recognizer, page)
         app.router.default = service.assets
-        orphaned = asyncio.create_task(_end_without_parent())
+        watching = asyncio.create_task(_end_useless_worker(service))
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"PIL\.")  # about damaged pictures; the records tell
             yield
-        orphaned.cancel()
+        watching.cancel()
         await asyncio.to_thread(service.reader.close)
 
     app = FastAPI(
@@ -104,11 +103,15 @@ class _Cors(CORSMiddleware):
     """Answers questions of browsers about other origins; a refusal is a problem document."""
 
     def preflight_response(self, request_headers: Headers) -> Response:
-        """Returns the answer to a question."""
+        """Returns the answer to a question.
+
+        Raises:
+            Problem: the page may not do that; ``Guard`` answers with it.
+        """
         response = super().preflight_response(request_headers)
         if response.status_code < 400:
             return response
-        return Problem("bad-request", f"{bytes(response.body).decode()}; --cors names the origins").response(None)
+        raise Problem("bad-request", f"{bytes(response.body).decode()}; --cors names the origins")
 
 
 def load(settings: ServiceSettings) -> BatchRecognizer:
@@ -120,20 +123,20 @@ def load(settings: ServiceSettings) -> BatchRecognizer:
     return BatchRecognizer(settings.model, threads=settings.threads)
 
 
-async def _end_without_parent() -> None:
-    """Ends a worker whose supervisor was killed, so that it does not hold the port for ever."""
+async def _end_useless_worker(service: Service) -> None:
+    """Ends a worker that is stuck, so that it is replaced, or whose supervisor was killed: it would hold the port."""
     parent = multiprocessing.parent_process()
-    while parent is not None:
-        await asyncio.sleep(1)
-        if not parent.is_alive():
-            os.kill(os.getpid(), signal.SIGTERM)
-            return
+    if parent is not None:
+        while parent.is_alive() and not service.is_stuck():
+            await asyncio.sleep(1)
+        logger.error("this worker ends: its supervisor has ended, or one of its threads is stuck")
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _respond(request: Request, problem: Problem) -> Response:
-    notes: dict[str, Any] = request.scope["state"].get("notes", {})
-    notes["kind"] = problem.kind
-    return problem.response(request.scope["state"].get("request_id"))
+    state = request.scope["state"]
+    state["notes"]["kind"] = problem.kind
+    return problem.response(state["request_id"])
 
 
 async def _on_problem(request: Request, error: Exception) -> Response:

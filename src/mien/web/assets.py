@@ -20,8 +20,6 @@ from mien.web.problems import Problem
 PAGE = Path(__file__).parent / "page"
 """Folder of the page: plain HTML, CSS and modules, and in ``built/`` what ``make page`` makes."""
 
-BUILT = "built"
-
 TYPES: dict[str, str] = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
@@ -79,7 +77,7 @@ class Assets:
     @property
     def is_built(self) -> bool:
         """True if the parts that ``make page`` makes are there, so that the browser can read faces itself."""
-        return any(path.startswith(f"/{BUILT}/") and path.endswith(".wasm") for path in self._files)
+        return any(path.startswith("/built/") and path.endswith(".wasm") for path in self._files)
 
     def _add(self, path: str, file: Path) -> None:
         self._files[path] = (TYPES[file.suffix], lambda: _load(file, *_version(file)))
@@ -117,6 +115,7 @@ async def _send(scope: Scope, send: Send, kind: str, content: Content, requested
         body = b""
     for start in range(0, len(body), _PIECE):  # in pieces: a slow receiver must not make the server hold all of it
         await send({"type": "http.response.body", "body": body[start : start + _PIECE], "more_body": True})
+        await asyncio.sleep(0)  # the loop can notice that the client has gone
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

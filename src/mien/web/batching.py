@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -82,21 +83,26 @@ class _Request:
 
     Attributes:
         future: gets the records, in order; if it is cancelled, what has not begun is left out.
-        records: the records so far.
-        missing: number of records that are not there yet.
+        records: the records so far; None for those that are missing.
     """
 
     future: Future[list[Recognition]]
     records: list[Recognition | None]
-    missing: int
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Task:
-    """Work for a thread: a picture to search, or any call."""
+    """Work for a thread: a picture to search, or any call; if it fails, so does the future."""
 
     future: Future[Any]
-    run: Callable[[], None]
+    work: Callable[[], None]
+
+    def run(self) -> None:
+        """Does the work."""
+        try:
+            self.work()
+        except Exception as error:
+            _fail(self.future, error)
 
 
 @dataclass(frozen=True)
@@ -151,22 +157,15 @@ class Reader:
         Returns:
             A future of the records, in order.
         """
-        request = _Request(Future(), [None] * len(uploads), len(uploads))
-        tasks = [self._search_task(request, *pair, detector) for pair in enumerate(uploads)]
-        self._queue(request.future, tasks)
+        request = _Request(Future(), [None] * len(uploads))
+        searches = [partial(self._search, request, *pair, detector) for pair in enumerate(uploads)]
+        self._queue(request.future, searches)
         return request.future
 
     def call(self, function: Callable[[], Any]) -> Future[Any]:
         """Queues any call, such as an explanation; it runs on one thread."""
         future: Future[Any] = Future()
-
-        def run() -> None:
-            try:
-                _resolve(future, function())
-            except Exception as error:
-                _fail(future, error)
-
-        self._queue(future, [run])
+        self._queue(future, [lambda: _resolve(future, function())])
         return future
 
     def stuck_s(self) -> float:
@@ -187,11 +186,11 @@ class Reader:
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
 
-    def _queue(self, future: Future[Any], runs: Sequence[Callable[[], None]]) -> None:
+    def _queue(self, future: Future[Any], work: Sequence[Callable[[], None]]) -> None:
         """Queues tasks; if their future is cancelled, those that have not begun are forgotten, with their pictures."""
         with self._changed:
-            self._tasks.extend(_Task(future, run) for run in runs)
-            self._changed.notify(len(runs))
+            self._tasks.extend(_Task(future, part) for part in work)
+            self._changed.notify(len(work))
         future.add_done_callback(self._forget)
 
     def _forget(self, future: Future[Any]) -> None:
@@ -227,18 +226,11 @@ class Reader:
         waited_s = time.monotonic() - self._searched[0].since
         return not self._tasks or faces >= SHARED_FACES or waited_s >= self._batch_wait_s
 
-    def _search_task(self, request: _Request, index: int, upload: Upload, detector: str) -> Callable[[], None]:
-        def run() -> None:
-            try:
-                picture = self.recognizer.search(upload, self._detector(detector))
-            except Exception as error:
-                _fail(request.future, error)
-                return
-            with self._changed:
-                self._searched.append(_Searched(request, index, picture, time.monotonic()))
-                self._changed.notify()
-
-        return run
+    def _search(self, request: _Request, index: int, upload: Upload, detector: str) -> None:
+        picture = self.recognizer.search(upload, self._detector(detector))
+        with self._changed:
+            self._searched.append(_Searched(request, index, picture, time.monotonic()))
+            self._changed.notify()
 
     def _detector(self, name: str) -> Detector:
         """Returns the detector for the next picture: on all cores if nothing else is to be done."""
@@ -268,17 +260,10 @@ class Reader:
         for start in range(0, faces, most):
             self._on_batch(min(most, faces - start))
         for item, record in zip(group, records, strict=True):
-            self._note(item, record)
-
-    def _note(self, item: _Searched, record: Recognition) -> None:
-        """Keeps a record, and answers the request if it was the last one missing."""
-        request = item.request
-        with self._changed:
+            request = item.request
             request.records[item.index] = record
-            request.missing -= 1
-            is_complete = request.missing == 0
-        if is_complete:
-            _resolve(request.future, request.records)
+            if None not in request.records:  # two threads may see that at once; the first one answers
+                _resolve(request.future, request.records)
 
 
 def _resolve(future: Future[Any], value: Any) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import time
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mien.web import metrics
@@ -48,6 +51,9 @@ SECURITY_HEADERS: dict[str, str] = {
 OTHER = "other"
 """Route and method, in counts and logs, of what has no route or an unusual method."""
 
+LINGER_S = 2.0
+"""Seconds for which the rest of a body is read and dropped after its answer, so that the client can read the answer."""
+
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 
 logger = logging.getLogger("mien.web")
@@ -74,20 +80,28 @@ class Guard:
             await self.app(scope, receive, send)
             return
         started = time.monotonic()
-        request_id = _request_id(scope)
         notes: dict[str, int | str] = {}
         method = scope["method"]
         # HEAD, which load balancers and monitors send, is answered as GET; the server leaves the body out.
         scope = {**scope, "method": "GET" if method == "HEAD" else method}
-        scope["state"] = {**scope.get("state", {}), "request_id": request_id, "notes": notes}
-        status, is_noted = 0, False
+        state = scope.setdefault("state", {})
+        request_id: str = state.setdefault("request_id", request_id_of(scope))
+        state["notes"] = notes
+        status, is_noted, body_comes = 0, False, True
 
         def note() -> None:
             nonlocal is_noted
             if not is_noted:
                 is_noted = True
-                route = getattr(scope.get("route"), "path", None) or scope["state"].get("route", OTHER)
-                note_request(route, method, status, time.monotonic() - started, request_id, notes)
+                route = getattr(scope.get("route"), "path", None) or state.get("route", OTHER)
+                seconds = time.monotonic() - started
+                note_request(route, method, state.get("status", status), seconds, request_id, notes)
+
+        async def receive_guarded() -> Message:
+            nonlocal body_comes
+            message = await receive()
+            body_comes = message.get("more_body", False)
+            return message
 
         async def send_guarded(message: Message) -> None:
             nonlocal status
@@ -97,11 +111,23 @@ class Guard:
                 extra = [(b"x-request-id", request_id.encode()), (b"cache-control", b"no-store"), *self._headers]
                 message["headers"] = [*message["headers"], *(pair for pair in extra if pair[0] not in present)]
             elif not message.get("more_body"):
+                if await Request(scope, receive_guarded).is_disconnected():
+                    state.setdefault("status", 499)  # it is there if the protocol has answered a broken body
                 note()  # before the client has the whole answer: what it got is counted, even if this process is killed
+                if body_comes:  # closing the connection now would take the answer from a client that still sends
+                    await send({**message, "more_body": True})
+                    message = {"type": "http.response.body"}
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(LINGER_S):
+                            while body_comes:
+                                await receive_guarded()
             await send(message)
 
         try:
-            await self.app(scope, receive, send_guarded)
+            await self.app(scope, receive_guarded, send_guarded)
+        except Problem as error:  # of what stands around the application
+            notes["kind"] = error.kind
+            await error.response(request_id)(scope, receive, send_guarded)
         except Exception:
             logger.exception("a request failed", extra={"request_id": request_id})
             if not status:
@@ -111,7 +137,8 @@ class Guard:
             note()
 
 
-def _request_id(scope: Scope) -> str:
+def request_id_of(scope: Scope) -> str:
+    """Returns the id that the client gave a request, or a new one."""
     for name, value in scope["headers"]:
         if name == b"x-request-id" and REQUEST_ID.fullmatch(text := value.decode("latin-1")):
             return text

@@ -37,7 +37,7 @@ HELP: dict[str, str] = {
     "bad-request": "The body is cut off, or is not what its content type says.",
     "no-face": "The picture can be read, but holds no face. For a face crop give `detector=none`.",
     "api-key": "Send `Authorization: Bearer KEY` or `X-API-Key: KEY`, with a key of the operator.",
-    "origin": "A browser sent this for a page of another site. The operator can allow its origin by `--cors`.",
+    "origin": "A browser sent this for a page of another origin. The operator can allow that origin by `--cors`.",
     "not-found": "Check the address; this page lists all.",
     "method": "The header `Allow` names the methods.",
     "slow": "Headers have to come within 10 seconds, and a body with at least 32 KiB a second after 10 seconds.",
@@ -77,23 +77,20 @@ class Problem(Exception):
         """The title of the kind."""
         return KINDS[self.kind][1]
 
-    def body(self, request_id: str | None) -> dict[str, Any]:
+    def body(self, request_id: str) -> dict[str, Any]:
         """Returns the members of the problem document."""
-        status, title = KINDS[self.kind]
-        detail = shown(one_line(self.detail))
         document: dict[str, Any] = {
             "type": f"/docs#{self.kind}",
-            "title": title,
-            "status": self.status or status,
-            "detail": detail,
+            "title": self.title,
+            "status": self.status or KINDS[self.kind][0],
+            "detail": shown(one_line(self.detail)),
+            "instance": f"urn:request:{request_id}",
         }
-        if request_id is not None:
-            document["instance"] = f"urn:request:{request_id}"
         if self.errors:
             document["errors"] = [shown(one_line(error)) for error in self.errors]
         return document
 
-    def response(self, request_id: str | None) -> Response:
+    def response(self, request_id: str) -> Response:
         """Returns the answer."""
         body = self.body(request_id)
         return Response(json.dumps(body, ensure_ascii=False), body["status"], dict(self.headers), media_type=MEDIA_TYPE)

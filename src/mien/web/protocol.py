@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import uuid
 from typing import Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from mien.web.guard import OTHER, SECURITY_HEADERS, note_request
+from mien.web.guard import OTHER, SECURITY_HEADERS, note_request, request_id_of
 from mien.web.problems import Problem
 
 HEADERS_S = 10.0
 """Seconds in which the headers of a request have to be complete."""
-
-LINGER_S = 2.0
-"""Seconds for which the rest of a body is read and dropped after its answer, so that the client can read the answer."""
 
 WRITE_S = 30.0
 """Seconds after which a client that takes nothing of its answer loses the connection."""
@@ -31,7 +27,6 @@ class GuardedProtocol(H11Protocol):
 
     _timer: asyncio.TimerHandle | None = None
     _write_timer: asyncio.TimerHandle | None = None
-    _lingers = False
 
     def connection_made(self, transport: Any) -> None:
         """Accepts a connection, or turns it away if there are too many."""
@@ -51,19 +46,16 @@ class GuardedProtocol(H11Protocol):
         """Takes bytes; the headers of each request have a time limit from their first byte."""
         super().data_received(data)
         if self.conn.their_state is not h11.IDLE:
-            if self.conn.our_state is h11.SEND_RESPONSE:
-                self._stop_timer()
-        elif (self._timer is None or self._lingers) and not self.transport.is_closing():
-            self._lingers = False
+            self._stop_timer()
+        elif self._timer is None and not self.transport.is_closing():
             self._start_timer(HEADERS_S)
 
     def on_response_complete(self) -> None:
-        """Goes on after an answer; a body that is still coming is dropped, but not for long."""
+        """Goes on after an answer, unless the body is still coming: ``Guard`` has dropped it for long enough."""
         cycle = self.cycle
+        if self.conn.their_state is h11.SEND_BODY:
+            self.transport.close()
         super().on_response_complete()
-        if self.conn.their_state is h11.SEND_BODY and not self.transport.is_closing():
-            self._lingers = True
-            self._start_timer(LINGER_S)
         if self.transport.get_write_buffer_size():  # too little of it for `pause_writing`
             self._start_write_timer(cycle)
 
@@ -93,11 +85,15 @@ class GuardedProtocol(H11Protocol):
     def _send_problem(self, problem: Problem) -> None:
         """Sends a problem document and closes the connection, if nothing of another answer was sent."""
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            request_id = uuid.uuid4().hex
+            is_request = self.conn.our_state is h11.SEND_RESPONSE  # its headers had come: ``Guard`` counts it
+            scope: Any = self.scope if is_request else {"headers": [], "state": {}}
+            request_id = scope["state"].setdefault("request_id", request_id_of(scope))
             response = problem.response(request_id)
             response.headers.update({"connection": "close", "x-request-id": request_id, **SECURITY_HEADERS})
             status, reason = response.status_code, problem.title.encode()
-            note_request(OTHER, OTHER, status, None, request_id, {"kind": problem.kind})
+            scope["state"]["status"] = status
+            if not is_request:
+                note_request(OTHER, OTHER, status, None, request_id, {"kind": problem.kind})
             for event in (
                 h11.Response(status_code=status, headers=response.raw_headers, reason=reason),
                 h11.Data(data=bytes(response.body)),
@@ -139,5 +135,5 @@ class GuardedProtocol(H11Protocol):
             return
         if self.conn.their_state is h11.IDLE and self.conn.trailing_data[0]:
             self._send_problem(Problem("slow", f"the headers were not complete within {HEADERS_S:.0f} s"))
-        elif self.conn.their_state is h11.IDLE or self.conn.our_state is h11.DONE:
+        elif self.conn.their_state is h11.IDLE:
             self.transport.close()

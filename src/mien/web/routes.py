@@ -31,10 +31,7 @@ JSON_LINES = "application/x-ndjson"
 
 _LONGEST_ACTIONS = 1000
 
-_PROBLEMS = (
-    "bad-request", "api-key", "origin", "slow", "too-large", "media-type", "picture", "value", "internal", "busy",
-    "timeout",
-)  # fmt: skip
+_PROBLEMS = ("bad-request", "api-key", "origin", "too-large", "media-type", "picture", "value", "timeout")
 
 
 @router.post(
@@ -110,7 +107,8 @@ async def explain(
     It explains the network's guess about how a face looks; it tells nothing about what the person feels.
     """
     service = service_of(request)
-    names = service.reader.recognizer.names
+    recognizer = service.reader.recognizer
+    names = recognizer.names
     if label is not None and label not in names:
         raise Problem("value", f"label: got {label!r}, expected one of {', '.join(names)}")
     if method not in METHODS:
@@ -121,7 +119,6 @@ async def explain(
         note(request, [record])
         need_readable([record])
         faces = _chosen_faces(record, face)
-        recognizer = service.reader.recognizer
         explanations = []
         for _, chosen in faces:  # one after the other, so that other requests get their turn in between
             call = service.reader.call(functools.partial(recognizer.explain, chosen, method, label))
@@ -239,7 +236,6 @@ def _check_actions(actions: Any) -> None:
     "/v1/model",
     summary="Describe the loaded model",
     response_model=schemas.ModelModel,
-    responses=schemas.problems("internal"),
 )
 async def model(request: Request) -> Response:
     """Names the model, its labels, its accuracy with the 95 % interval, its hash, and the limits of the service."""
@@ -271,7 +267,7 @@ async def model(request: Request) -> Response:
             "description": "The card as Markdown, or as a page.",
             "content": {"text/markdown": {"schema": {"type": "string"}}, "text/html": {"schema": {"type": "string"}}},
         },
-        **schemas.problems("not-found", "value", "internal"),
+        **schemas.problems("not-found", "value"),
     },
 )
 async def model_card(
@@ -295,7 +291,7 @@ async def model_card(
             "description": "The page that `mien evaluate` wrote.",
             "content": {"text/html": {"schema": {"type": "string"}}},
         },
-        **schemas.problems("not-found", "internal"),
+        **schemas.problems("not-found"),
     },
 )
 async def model_report(request: Request) -> Response:
@@ -316,12 +312,10 @@ async def model_report(request: Request) -> Response:
     "/healthz",
     summary="Tell whether the worker lives",
     response_model=schemas.StateModel,
-    responses=schemas.problems("busy"),
 )
 async def healthz(request: Request) -> Response:
     """Fails if a thread has ended, or is stuck in one picture for three time limits: restart the service then."""
-    service = service_of(request)
-    if not service.reader.alive() or service.reader.stuck_s() > 3 * service.settings.timeout_s:
+    if service_of(request).is_stuck():
         raise Problem("busy", "a thread does not answer any more; restart the service", headers={"Retry-After": "1"})
     return JSONResponse({"status": "ok"})
 
@@ -330,7 +324,6 @@ async def healthz(request: Request) -> Response:
     "/readyz",
     summary="Tell whether the worker takes requests",
     response_model=schemas.StateModel,
-    responses=schemas.problems("busy"),
 )
 async def readyz(request: Request) -> Response:
     """Fails while the queue or the memory for bodies is full; before the model is loaded, no connection is accepted."""
@@ -344,7 +337,7 @@ async def readyz(request: Request) -> Response:
     dependencies=[NeedsKey],
     responses={
         200: {"description": "Prometheus's text format.", "content": {"text/plain": {"schema": {"type": "string"}}}},
-        **schemas.problems("api-key", "internal"),
+        **schemas.problems("api-key"),
     },
 )
 async def prometheus() -> Response:

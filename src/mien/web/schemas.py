@@ -197,7 +197,7 @@ class ProblemModel(BaseModel):
     title: str
     status: int
     detail: str
-    instance: str | None = None
+    instance: str
     errors: list[str] | None = None
 
 

@@ -230,9 +230,10 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, ensure_ascii=True)
 
 
-def log_config(level: str = "INFO") -> dict[str, Any]:
-    """Returns the settings of ``logging`` for the service and for uvicorn, which logs through the same lines."""
-    loggers = {name: {"handlers": ["stderr"], "level": level, "propagate": False} for name in ("mien", "uvicorn")}
+def log_config() -> dict[str, Any]:
+    """Returns the settings of ``logging`` for the service, uvicorn and asyncio, which log through the same lines."""
+    names = ("mien", "uvicorn", "asyncio")
+    loggers = {name: {"handlers": ["stderr"], "level": "INFO", "propagate": False} for name in names}
     return {
         "version": 1,
         "disable_existing_loggers": False,

@@ -122,6 +122,10 @@ class Service:
         self.assets = Assets(page)
         self.admission = Admission(settings)
 
+    def is_stuck(self) -> bool:
+        """True if a thread has ended, or is busy with one call for three time limits."""
+        return not self.reader.alive() or self.reader.stuck_s() > 3 * self.settings.timeout_s
+
 
 _bearer = HTTPBearer(auto_error=False, description="a key of the operator, if the service asks for one")
 _header = APIKeyHeader(name="X-API-Key", auto_error=False, description="the same key in a header of its own")
@@ -164,12 +168,13 @@ async def with_pictures(request: Request, answer: Callable[[Form], Awaitable[Res
     """Admits a request, reads its body, and answers it within the time limit.
 
     Raises:
-        Problem: a page of another site asks, a parameter is unknown, there is no place, the body is wrong, too large or
-            too slow, or the answer takes too long.
+        Problem: a page of another origin asks, a parameter is unknown, there is no place, the body is wrong, too large
+            or too slow, or the answer takes too long.
     """
     service = service_of(request)
     origin = request.headers.get("origin", "none")
-    if request.headers.get("sec-fetch-site") == "cross-site" and origin not in service.settings.cors:
+    is_foreign = request.headers.get("sec-fetch-site") in ("cross-site", "same-site")  # another port is same-site
+    if is_foreign and origin not in service.settings.cors:
         raise Problem("origin", f"{origin[:100]}: pages of this origin may not call; --cors names those that may")
     parameters = [field.alias for field in request.scope["route"].dependant.query_params]
     for name in set(request.query_params) - set(parameters):  # a mistyped one would have no effect

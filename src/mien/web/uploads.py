@@ -129,21 +129,22 @@ async def read_form(request: Request, body: bytes, settings: ServiceSettings) ->
     Raises:
         Problem: the body is not what its content type says, holds no picture, or too many or too large ones.
     """
-    kind, is_large = media_type(request), len(body) > _IN_THREAD
-    if kind == "multipart/form-data" and is_large:
-        form = await asyncio.to_thread(lambda: asyncio.run(_from_multipart(request.headers, body, settings)))
-    elif kind == "multipart/form-data":
+    if len(body) > _IN_THREAD:
+        return await asyncio.to_thread(lambda: asyncio.run(_form(request, body, settings)))
+    return await _form(request, body, settings)
+
+
+async def _form(request: Request, body: bytes, settings: ServiceSettings) -> Form:
+    kind = media_type(request)
+    if kind == "multipart/form-data":
         form = await _from_multipart(request.headers, body, settings)
     elif kind == "application/json":
-        form = await asyncio.to_thread(_from_json, body, settings) if is_large else _from_json(body, settings)
+        form = _from_json(body, settings)
     else:
         form = Form([Upload("picture 0", body)], {})
-    if not form.pictures or not any(upload.data for upload in form.pictures):
+    if not any(upload.data for upload in form.pictures):
         raise Problem("picture", "the body holds no picture; send at least one")
-    if is_large:  # the heads of hostile files may be large as well
-        await asyncio.to_thread(_check_pictures, form.pictures, settings)
-    else:
-        _check_pictures(form.pictures, settings)
+    _check_pictures(form.pictures, settings)
     return form
 
 
