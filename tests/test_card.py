@@ -329,6 +329,17 @@ def test_a_model_that_was_not_packed_has_no_card(tmp_path: Path, capsys: pytest.
         assert f"{message}" in (error := capsys.readouterr().err) and "give a folder that `mien pack` wrote" in error
 
 
+def test_a_card_replaces_no_other_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "meta.json").write_text(json.dumps(record()), encoding="utf-8")
+    out = tmp_path / "thesis.md"
+    out.write_text("# My thesis\n", encoding="utf-8")
+    assert main(["card", str(tmp_path), "--out", str(out)]) == 2
+    assert "thesis.md: is no model card of Mien, and would be lost" in capsys.readouterr().err
+    assert out.read_text(encoding="utf-8") == "# My thesis\n"
+    out.unlink()
+    assert [main(["card", str(tmp_path), "--out", str(out)]) for _ in range(2)] == [0, 0], "an earlier card"
+
+
 @pytest.mark.parametrize("name", CARDS)
 def test_the_cards_of_the_shipped_models_are_up_to_date(name: str) -> None:
     meta = json.loads((SHIPPED / name / "meta.json").read_text(encoding="utf-8"))

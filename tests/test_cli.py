@@ -232,6 +232,24 @@ def test_mistakes_are_told_on_one_line(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("arguments", "where"),
+    [
+        (["evaluate", "", "--data", "a.zip", "--split", "test"], "evaluate"),
+        (["predict", ""], "predict"),
+        (["data", "crop", "", "--out", "faces"], "crop"),
+        (["data", "draw", "--out", ""], "--out"),
+        (["train", "--data", "a.zip", "--out="], "--out"),
+        ([""], "mien"),
+    ],
+)
+def test_an_empty_argument_is_not_the_current_folder(
+    arguments: list[str], where: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    assert capsys.readouterr().err.startswith(f"mien: error: {where}: got an empty value, which names nothing; ")
+
+
 def test_words_may_stand_on_both_sides_of_options() -> None:
     parser = Parser("mien x", "x")
     parser.add_argument("words", nargs="*")

@@ -207,10 +207,12 @@ def test_the_runs_behind_a_model_are_told_once_each(tmp_path: Path) -> None:
         ("pretraining", "mae"),
         ("teacher", "cnn"),
         ("earlier fine-tuning", "first"),
+        ("teacher", None),
         ("fine-tuning", "second"),
     ]
+    assert records[3]["weights_from"] == str(tmp_path / "gone")
     # "nano" and "timm:face_cnn" stand in the configuration of these as paths that are not there.
-    assert [stage["weights_from"] is None for stage in records] == [False, False, True, True]
+    assert [stage["weights_from"] is None for stage in records] == [False, False, True, False, True]
 
 
 def test_networks_whose_answers_taught_are_told(tmp_path: Path) -> None:

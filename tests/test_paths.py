@@ -68,7 +68,6 @@ def test_what_names_nothing_is_told(folder: Path) -> None:
     for word, message in (
         ("empty", "empty: holds no picture and no film; check the path"),
         ("photos/*.tif", "photos/*.tif: no file has such a name; check the pattern"),
-        ("", "an empty word names no file; check the command line"),
     ):
         assert expand([word]) == [Nothing(word, message)]
     (folder / "empty" / "notes.txt").touch()

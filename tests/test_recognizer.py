@@ -30,6 +30,7 @@ from mien.errors import MienError
 from mien.recognition.arguments import WrongTypeError
 from mien.recognition.detection import Detection, fitted
 from mien.recognition.detectors import YuNet, installed
+from mien.recognition.engine import Answers
 from mien.recognition.recognizer import BrokenModelError, Recognizer
 from mien.recognition.results import Recognitions
 
@@ -318,6 +319,23 @@ def test_a_detector_of_ones_own_is_told_what_it_lacks() -> None:
     without_margin: Any = SimpleNamespace(detect=lambda pixels: [])
     with pytest.raises(MienError, match=r"or an object with detect\(\) and margin"):
         Recognizer(detector=without_margin, engine=Mean())
+    without_list: Any = SimpleNamespace(detect=lambda pixels: None, margin=0.0)
+    with pytest.raises(WrongTypeError, match=r"detector: detect\(\) gives a NoneType, expected a list of Detection"):
+        Recognizer(detector=without_list, engine=Mean()).recognize(picture())
+
+
+def test_an_engine_of_ones_own_is_told_what_it_lacks() -> None:
+    without_names: Any = SimpleNamespace(read=lambda crops: None, image_size=8)
+    with pytest.raises(MienError, match=r"or an object with read\(\) and names, image_size, .*; it lacks names"):
+        Recognizer(detector=Bright(), engine=without_names)
+    engine = Mean()
+    reader = recognizer(engine)
+    for answers in (None, Answers(np.ones((1, 3)), np.ones((1, 3))), Answers(np.ones((1, 2)), np.ones(3)[:0])):
+        engine.read = lambda crops, answers=answers: answers  # type: ignore[method-assign,misc]
+        with pytest.raises(
+            BrokenModelError, match=r"engine: read\(\) answers 1 crops with .* expected Answers with \[1, 2"
+        ):
+            reader.recognize(picture())
 
 
 def test_kept_pixels_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:

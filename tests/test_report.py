@@ -375,13 +375,17 @@ def test_the_page_says_that_an_earlier_stage_learnt_from_the_set(tmp_path: Path)
     assert "chose nothing" not in text
     write_report(tmp_path / "average", average([scaled("validation"), earlier]))
     text = " ".join(page_of(tmp_path / "average").text.split())
-    assert "At least one of the models learnt from this set before" in text and "no common record" not in text
+    assert "At least one of the models learnt from this set before" in text and "from different sets" not in text
 
 
-def test_an_average_is_of_its_own_set_if_all_its_models_are() -> None:
+def test_an_average_is_of_its_own_set_if_all_its_models_are(tmp_path: Path) -> None:
     other_set = {**META, "data": {"fingerprint": "elsewhere"}}
     assert average([scaled("test"), scaled("test")]).trained_on_it is True
-    assert average([scaled("test"), scaled("test", other_set)]).trained_on_it is None
+    mixed = average([scaled("test"), scaled("test", other_set)])
+    assert mixed.trained_on_it is None
+    write_report(tmp_path / "out", mixed)
+    text = " ".join(page_of(tmp_path / "out").text.split())
+    assert "These models learnt from different sets, or not all have a record of the set that training used, so" in text
 
 
 @pytest.mark.parametrize(

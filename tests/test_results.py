@@ -78,6 +78,25 @@ def test_json_of_one_is_an_object_of_several_an_array_and_of_jsonl_lines(tmp_pat
     assert json.loads(dataclasses.replace(record, input="\udcff.jpg").to_json() or "")["input"] == "\udcff.jpg"
 
 
+def test_a_tilde_is_the_home_folder_as_in_pandas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "work").mkdir()
+    for variable in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(variable, str(tmp_path))
+    monkeypatch.chdir(tmp_path / "work")
+    (tmp_path / "photo.png").write_bytes(encoded(picture([255])))
+    record = recognizer().recognize("~/photo.png")
+    assert record.status == "ok"
+    with pytest.raises(MienError, match="is the picture that was read"):
+        record.save("~/photo.png")
+    record.to_csv("~/a.csv")
+    record.to_json("~/a.jsonl")
+    record.save("~/a.png")
+    Recognitions([record]).save("~/copies")
+    record_names = {path.name for path in tmp_path.iterdir()}
+    assert record_names == {"a.csv", "a.jsonl", "a.png", "copies", "photo.png", "work"}
+    assert not list(Path().iterdir()), "no folder with the name ~"
+
+
 def test_csv_as_text_is_that_of_the_file(tmp_path: Path) -> None:
     records = recognizer().recognize([picture([255, 204]), b"", picture([])])
     text = records.to_csv()

@@ -17,6 +17,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mien.files import expanded
 from mien.log import hide_bars, hide_remarks, show
 
 if TYPE_CHECKING:
@@ -76,8 +77,9 @@ def draw_faces(path: str | Path, *, train: int = 4000, validation: int = 1000, t
     """
     from mien.data import drawn
 
-    drawn.write_archive(Path(path), drawn.draw_faces(train, validation, test, seed))
-    return Path(path)
+    path = expanded(path)
+    drawn.write_archive(path, drawn.draw_faces(train, validation, test, seed))
+    return path
 
 
 def describe(subject: FaceSet | TrainConfig | Evaluation) -> str:
@@ -140,7 +142,7 @@ def evaluate(
     evaluation = scored(classifier, data, split, training=trained_on(data, classifier), model=str(model))
     if out is not None:
         history, choice = run_history(folder), choice_of(classifier.meta())
-        write_report(Path(out), evaluation, command="mien.lab.evaluate", history=history, choice=choice)
+        write_report(expanded(out), evaluation, command="mien.lab.evaluate", history=history, choice=choice)
     return evaluation
 
 
@@ -181,7 +183,7 @@ def plot_run(out: str | Path) -> Figure:
     from mien.files import read_json_object
     from mien.training.history import read_history
 
-    history, record = read_history(Path(out)), Path(out) / "meta.json"
+    history, record = read_history(expanded(out)), expanded(out) / "meta.json"
     return curves(history, choice=choice_of(read_json_object(record)) if record.is_file() else None)
 
 

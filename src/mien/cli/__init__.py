@@ -16,6 +16,7 @@ import time
 import traceback
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext, redirect_stderr, suppress
+from itertools import pairwise
 
 from mien.cli.parser import pick
 from mien.cli.signals import Ended, Silence, ended_by_signals
@@ -160,6 +161,10 @@ def run_all(commands: Iterable[Sequence[str]]) -> int:
 
 
 def _run(arguments: list[str]) -> int:
+    for before, argument in pairwise(["mien", *arguments]):
+        if not argument or (argument.startswith("--") and argument.partition("=")[1:] == ("=", "")):
+            where = argument.removesuffix("=") or before
+            raise MienError(f"{where}: got an empty value, which names nothing; check the variable that it comes from")
     if arguments[:1] == ["help"] and len(arguments) > 1:
         arguments = [*arguments[1:], "--help"]
     if not arguments or arguments[0] in ("-h", "--help", "help"):

@@ -194,18 +194,12 @@ def write_and_print(
     records: Sequence[dict[str, Any]] = (),
 ) -> None:
     """Writes a report and prints its main scores; ``records`` are the ``meta.json`` of the models."""
-    from mien.evaluation.choice import LAST, choice_of
+    from mien.evaluation.choice import choice_of
     from mien.evaluation.report import PAGE, write_report
 
-    choices = [choice_of(record) for record in records]
-    write_report(
-        report,
-        evaluation,
-        command=command,
-        history=history,
-        choice=choices[0] if len(choices) == 1 else None,
-        keeps_last=bool(choices) and all(choice is not None and choice.select == LAST for choice in choices),
-    )
+    choices = {choice and choice.select: choice for choice in map(choice_of, records)}
+    choice = choices.popitem()[1] if len(choices) == 1 else None
+    write_report(report, evaluation, command=command, history=history, choice=choice)
     print(shown_lines(headline(evaluation)))
     others = sorted(path.name for path in report.iterdir() if path.name != PAGE and not path.name.startswith("."))
     print(f"  report: {shown(report / PAGE)}\n  beside it: {shown(', '.join(others))}")

@@ -225,6 +225,7 @@ def run_card(arguments: list[str]) -> int:
         raise MienError(f"{name}: {what}; give a folder that `mien pack` wrote, or {DEFAULT}")
     if options.out is not None:
         refuse_inputs(options.out, [folder / file for file in PACKED])
+        _refuse_other_file(options.out)
     if is_named and options.name is None and written.is_file():  # as a file, so that a base install can print it
         text = written.read_text(encoding="utf-8")
     else:
@@ -235,3 +236,11 @@ def run_card(arguments: list[str]) -> int:
         write_text(options.out, text)
         print(f"card: {shown(options.out)}")
     return 0
+
+
+def _refuse_other_file(out: Path) -> None:
+    """Raises MienError if a file is no model card of Mien, which its tags tell."""
+    if out.is_file():
+        with out.open("rb") as file:
+            if b"\n- mien\n" not in file.read(4096).replace(b"\r\n", b"\n"):
+                raise MienError(f"--out {out}: is no model card of Mien, and would be lost; choose another place")

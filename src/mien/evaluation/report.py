@@ -76,7 +76,6 @@ def write_report(
     command: str = "",
     history: Sequence[Mapping[str, Any]] | None = None,
     choice: Choice | None = None,
-    keeps_last: bool = False,
 ) -> None:
     """Writes ``metrics.json``, ``predictions.csv``, ``classification_report.txt``, figures and ``report.html``.
 
@@ -85,8 +84,8 @@ def write_report(
         evaluation: the scores and predictions to report.
         command: the command that repeats the evaluation.
         history: the epochs of the training run, as ``mien.evaluation.figures.curves`` takes them.
-        choice: which of them validation kept; None if that is not recorded.
-        keeps_last: every model is that of the last epoch of its run; a ``choice`` says it of one model.
+        choice: which of them validation kept, of several models that of any; None if it is not recorded, or if they
+            were chosen by different scores.
 
     Raises:
         MienError: ``out`` holds something that is not an earlier report, or cannot be written.
@@ -112,7 +111,7 @@ def write_report(
         for name, files in contents.items():
             for suffix, content in files.items():
                 (folder / f"{name}.{suffix}").write_bytes(content)
-        page = render_page(evaluation, metrics, drawn, mistakes, history, class_report, choice, keeps_last)
+        page = render_page(evaluation, metrics, drawn, mistakes, history, class_report, choice)
         write_text(folder / PAGE, page)
 
 
@@ -163,7 +162,6 @@ def render_page(
     history: Sequence[Mapping[str, Any]] | None,
     class_report: str,
     choice: Choice | None = None,
-    keeps_last: bool = False,
 ) -> str:
     """The text of ``report.html``, complete in one file; every name in it is escaped.
 
@@ -177,7 +175,6 @@ def render_page(
         history: the epochs of the training run, as ``mien.evaluation.figures.curves`` takes them.
         class_report: precision, recall and F1 by class, as text.
         choice: as ``write_report``.
-        keeps_last: as ``write_report``.
     """
     environment = Environment(
         loader=PackageLoader("mien.evaluation", ""),
@@ -213,7 +210,7 @@ def render_page(
         mistakes=mistakes,
         best_epoch=f"Best validation accuracy {percent(max(accuracies))}." if accuracies else "",
         choice=_choice(history or [], accuracies, choice),
-        keeps_last=keeps_last or (choice is not None and choice.select == LAST),
+        keeps_last=choice is not None and choice.select == LAST,
         packed_balance=any(name.startswith(PACKED_BALANCE) for name in evaluation.balanced_by),
         temperature_facts=_temperature_facts(evaluation),
         versions=", ".join(f"{name} {version}" for name, version in metrics["versions"].items()),

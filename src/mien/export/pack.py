@@ -284,7 +284,7 @@ def architecture(network: Network) -> dict[str, Any]:
 
 
 def origin(folder: Path) -> list[dict[str, Any]]:
-    """The runs behind a model whose folders still exist, each once and after those that it builds on.
+    """The runs behind a model, each once and after those that it builds on.
 
     A packed model among them brings the runs that it was packed with.
 
@@ -295,7 +295,8 @@ def origin(folder: Path) -> list[dict[str, Any]]:
         For each run ``role`` (pretraining, teacher, answers of other networks, earlier fine-tuning, fine-tuning),
         ``command``, ``metrics``, ``machine`` (None if it was not recorded), ``seconds`` and ``epochs`` (None if the
         history is missing), and ``weights_from``: the backbone, or None if it is random or another run of the list.
-        The runs of ``mien folds`` are one entry; without its record, ``weights_from`` is the file of their answers.
+        The runs of ``mien folds`` are one entry. Of a teacher, or of answers, whose record is gone ``weights_from`` is
+        its path.
 
     Raises:
         MienError: a record is not as Mien wrote it.
@@ -342,8 +343,10 @@ def _trace_config(config: Any, name: str, where: str, runs: dict[Path, dict[str,
     for kind, path in before if config else []:
         try:
             earlier = model_folder(path)
-        except MienError:
-            continue  # a hub id, or a folder that is gone
+        except MienError:  # a hub id, or a folder that is gone
+            if kind:
+                _add(runs, Path(path).resolve(), _unrecorded(kind, path))
+            continue
         if not kind:
             weights_from = None
         is_autoencoder = read_json_object(earlier / "config.json").get("model_type") == "vit_mae"
@@ -361,10 +364,14 @@ def _trace_answers(path: Path, runs: dict[Path, dict[str, Any]]) -> None:
     except MienError:
         record = {}  # the file is gone
     weights_from = _trace_config(record.get("config", {}), str(path), str(path), runs)
-    command = record.get("command")
-    unknown = dict.fromkeys(("metrics", "machine", "seconds", "epochs"))
-    stage = {"role": "answers of other networks", "command": command, "weights_from": weights_from, **unknown}
-    _add(runs, path.resolve(), stage)
+    stage = _unrecorded("answers of other networks", weights_from)
+    _add(runs, path.resolve(), {**stage, "command": record.get("command")})
+
+
+def _unrecorded(role: str, weights_from: str | None) -> dict[str, Any]:
+    """The entry in ``origin`` of what has no record of its run."""
+    unknown = dict.fromkeys(("command", "metrics", "machine", "seconds", "epochs"))
+    return {"role": role, "weights_from": weights_from, **unknown}
 
 
 def _packed_stages(folder: Path, meta: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -132,19 +132,19 @@ def model_folder(path: str | os.PathLike[str] | None) -> Path:
             or None for ``DEFAULT``.
 
     Raises:
-        MienError: there is no such folder, it holds no ``config.json``, or only an ONNX file is there.
+        MienError: the path is empty, there is no such folder, it holds no ``config.json``, or only an ONNX file is
+            there.
     """
-    place = None if path is None else expanded(path)
-    if place is None or (not place.exists() and str(path) in shipped()):
+    if not path or (not expanded(path).exists() and str(path) in shipped()):
         folder = find(path).folder
         if folder is None:
             name = DEFAULT if path is None else path
             raise MienError(f"{name}: only its ONNX file comes with this installation; give a run's folder")
         return folder
-    folder = run_model(place)
+    folder = run_model(expanded(path))
     if (folder / "config.json").is_file():
         return folder
-    what = "is a file" if place.is_file() else "holds no config.json" if place.is_dir() else "no such folder"
+    what = "is a file" if folder.is_file() else "holds no config.json" if folder.is_dir() else "no such folder"
     raise MienError(f"{path}: {what}; give a model folder that `mien train` wrote, like runs/first/model")
 
 

@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw
 
 from mien.data.images import gaussian_blur
 from mien.errors import NO_NUMBERS, MienError
+from mien.files import expanded
 from mien.fonts import write
 from mien.recognition.draw import write_picture
 from mien.recognition.engine import BATCH, Engine
@@ -81,7 +82,7 @@ class Explanation:
         Raises:
             MienError: the name does not end in .png, .jpg or .jpeg, or the file cannot be written.
         """
-        save([self], Path(path))
+        save([self], expanded(path))
 
 
 def explain(face: Face, engine: Engine, method: str = "auto", label: str | None = None) -> Explanation:

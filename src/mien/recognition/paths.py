@@ -155,8 +155,6 @@ def skipped_line(skipped: Counter[Kind]) -> str:
 
 
 def _expand(word: str, leave_out: Path | None, skipped: Counter[Kind], probe: Probe) -> list[Input]:
-    if not word:
-        return [Nothing(word, "an empty word names no file; check the command line")]
     path = Path(word)
     if word in STDIN and not (word == "-" and path.exists()):
         return [_piped(word)]

@@ -23,6 +23,7 @@ from mien.data.images import SUFFIXES as DATA_SUFFIXES
 from mien.data.images import grey_if_equal, open_picture, pillow_errors, upright
 from mien.data.sources import open_file
 from mien.errors import MienError, first_line
+from mien.files import expanded
 from mien.recognition.arguments import EXPECTED, WrongTypeError, address_hint, not_uint8, remedy
 
 _Item = TypeVar("_Item")
@@ -104,7 +105,7 @@ def _bytes_of_file(name: str, where: str) -> bytes:
     if not name:
         raise MienError("the path is empty, expected that of a picture; check where it comes from")
     check_is_path(name, where)
-    path = Path(name)
+    path = Path(name) if os.path.lexists(name) else expanded(name)
     if os.path.isdir(path):  # unlike Path.is_dir, no exception for a name that is too long
         raise MienError(
             f"{where}: is a folder, expected a picture; give a list of its files, or read it with `mien predict`"

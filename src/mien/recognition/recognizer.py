@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 Picture: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | Image.Image | np.ndarray
 """What ``recognize`` accepts as one picture."""
 
+_OF_ENGINES = ("read", "names", "image_size", "grey", "threshold", "stated_accuracy")
+"""What an ``Engine`` has."""
+
 _MOST_WAITING_BYTES = 64 * 2**20
 """Bytes of crops and kept pixels from which on the waiting pictures are read, even if the batch is not full."""
 
@@ -92,8 +95,12 @@ class Recognizer:
         self.detector: Detector = _detector(name_or_object, min_face)
         self.engine: Engine = engines.engine(model, engine, place, threads) if isinstance(engine, str) else engine
         self._parts = self.detector, self.engine
-        if not callable(getattr(self.engine, "read", None)):
-            raise MienError(f"engine: got {engine!r}, expected auto, onnx, torch, or an object with read()")
+        lacking = [name for name in _OF_ENGINES if not hasattr(self.engine, name)]
+        if lacking or not callable(self.engine.read):
+            raise MienError(
+                f"engine: got {engine!r}, expected auto, onnx, torch, or an object with read() and "
+                f"{', '.join(_OF_ENGINES[1:])}{f'; it lacks {lacking[0]}' if lacking else ''}"
+            )
         self._model = model
         self._loaded_with: dict[str, Any] = {
             "model": model, "detector": name_or_object, "min_face": min_face, "engine": engine, "device": place,
@@ -317,11 +324,18 @@ class Recognizer:
         probabilities: list[np.ndarray] = []
         embeddings: list[np.ndarray] = []
         for start in range(0, len(crops), self.batch_size):
+            batch = np.stack(crops[start : start + self.batch_size])
             try:
-                answers = self.engine.read(np.stack(crops[start : start + self.batch_size]))
+                answers = self.engine.read(batch)
             except MienError as error:
                 raise BrokenModelError(str(error)) from error
-            probabilities += list(answers.probabilities.astype(np.float64))
+            shapes = [np.shape(getattr(answers, name, ())) for name in ("probabilities", "embeddings")]
+            if shapes[0] != (len(batch), len(self.names)) or shapes[1][:1] != (len(batch),):
+                raise BrokenModelError(
+                    f"engine: read() answers {len(batch)} crops with probabilities {list(shapes[0])} and embeddings "
+                    f"{list(shapes[1])}, expected Answers with [{len(batch)}, {len(self.names)}] and [{len(batch)}, D]"
+                )
+            probabilities += list(np.asarray(answers.probabilities, np.float64))
             embeddings += list(answers.embeddings)
         first = 0
         for picture in pictures:
@@ -511,7 +525,10 @@ def _search(
     pixels = photo.pixels
     height, width = pixels.shape[:2]
     try:
-        detections = [fitted(detection, width, height) for detection in detect(pixels)]
+        answer: object = detect(pixels)
+        if not isinstance(answer, Iterable):
+            raise WrongTypeError(f"detector: detect() gives a {type(answer).__name__}, expected a list of Detection")
+        detections = [fitted(detection, width, height) for detection in answer]
         crops = [face_crop(pixels, detection, margin, engine) for detection in detections]
     except WrongTypeError:
         raise

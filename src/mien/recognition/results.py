@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from PIL import Image
 
 from mien.errors import MienError
-from mien.files import atomic_file
+from mien.files import atomic_file, expanded
 from mien.recognition.faces import MOST_IN_REPR, Record
 from mien.recognition.faces import Box as Box
 from mien.recognition.faces import Face as Face
@@ -110,8 +110,9 @@ class Tables:
                 for record in records:
                     lines.append(csv_lines(header, rows(record)))
             return "".join(lines)
-        self._check_not_source(Path(path))
-        with csv_table(Path(path), names) as add:
+        path = expanded(path)
+        self._check_not_source(path)
+        with csv_table(path, names) as add:
             for record in records:
                 add(record)
         return None
@@ -139,11 +140,12 @@ class Tables:
             with self._until_stopped():
                 ending.raise_again()
             return text.getvalue()
-        self._check_not_source(Path(path))
-        lines = Path(path).suffix.lower() == ".jsonl"
-        ending = Ending(Path(path))
+        path = expanded(path)
+        self._check_not_source(path)
+        lines = path.suffix.lower() == ".jsonl"
+        ending = Ending(path)
         with (
-            atomic_file(Path(path), spare_newcomer=True) as temporary,
+            atomic_file(path, spare_newcomer=True) as temporary,
             open(temporary, "w", encoding="utf-8", newline="\n") as file,
         ):
             self._write_json(file, ending, lines)
@@ -209,8 +211,9 @@ class Recognition(Record, Tables):
         """
         from mien.recognition.draw import write_picture
 
-        self._check_not_source(Path(path))
-        write_picture(self.annotated(), Path(path))
+        path = expanded(path)
+        self._check_not_source(path)
+        write_picture(self.annotated(), path)
 
     def show(self) -> None:
         """Opens the picture with its boxes in the system's viewer, or below the cell of a notebook.
@@ -232,7 +235,8 @@ class Recognition(Record, Tables):
         return [self]
 
     def _check_not_source(self, path: Path) -> None:
-        if os.path.exists(path) and os.path.exists(self.input) and os.path.samefile(path, self.input):
+        sources = filter(os.path.exists, (self.input, os.path.expanduser(self.input)))
+        if os.path.exists(path) and any(os.path.samefile(path, source) for source in sources):
             raise MienError(f"{path}: is the picture that was read; choose another place, so that it is not lost")
 
     def _write_json(self, file: TextIO, ending: Ending, lines: bool) -> None:
@@ -261,7 +265,7 @@ class Recognitions(list[Recognition], Tables):
         """
         from mien.recognition.draw import Copies
 
-        copies = Copies(Path(folder))
+        copies = Copies(expanded(folder))
         paths: list[Path] = []
         problems: list[str] = []
         for record in self:

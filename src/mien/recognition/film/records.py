@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mien.errors import MienError
+from mien.files import expanded
 from mien.recognition.arguments import WrongTypeError, address_hint, whole_number
 from mien.recognition.engine import Engine
 from mien.recognition.film.reader import Frame, frames
@@ -95,7 +96,7 @@ def film_source(source: object) -> Path | int:
     problem = address_hint(os.fspath(source))
     if problem is not None:
         raise MienError(f"{source}: {problem}")
-    return Path(source)
+    return Path(source) if os.path.lexists(source) else expanded(source)
 
 
 class FilmRecognition(Tables):
@@ -153,7 +154,7 @@ class FilmRecognition(Tables):
         from mien.recognition.film.timeline import timeline_file
         from mien.recognition.film.writer import check_film, write_copy
 
-        place, figure = Path(path), None if timeline is None else Path(timeline)
+        place, figure = expanded(path), None if timeline is None else expanded(timeline)
         check_film(place)
         self._check_not_source(place)
         if figure is not None:

@@ -22,11 +22,15 @@ export async function* readFilm(video, reader, name, threshold, signal) {
   const count = Math.max(1, Math.min(MOST, Math.ceil(duration * RATE)));
   const step = duration / count;
   const tracker = new Tracker(threshold);
+  const stopped = new Promise((resolve) => { signal.addEventListener("abort", resolve); });
+  const unlessStopped = (answer) => Promise.race([answer, stopped]);
   for (let frame = 0; frame < count && !signal.aborted; frame++) {
     const time = (frame + 0.5) * step; // in the middle: the first and the last picture may be missing
-    await seek(video, time);
+    await unlessStopped(seek(video, time));
     if (signal.aborted) return;
-    const { width, height, faces } = await reader.read(await createImageBitmap(video));
+    const answer = await unlessStopped(createImageBitmap(video).then((picture) => reader.read(picture)));
+    if (signal.aborted) return;
+    const { width, height, faces } = answer;
     const followed = tracker.update(faces, time);
     const status = faces.length ? "ok" : "no_face";
     yield {
