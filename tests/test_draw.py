@@ -71,6 +71,15 @@ def test_any_size_is_drawn_and_most_of_the_picture_stays_visible(side: int, labe
         assert (annotated_photo == 200).all(axis=2).mean() > 0.4
 
 
+@pytest.mark.parametrize("uncertain", [False, True])
+def test_a_small_face_in_a_large_photo_stays_visible(uncertain: bool) -> None:
+    annotated_photo = annotated(
+        np.full((3000, 4000), 200, np.uint8), [face((1000, 1000, 96, 120), uncertain=uncertain)]
+    )
+    inside = annotated_photo[1000:1120, 1000:1096]
+    assert (inside == 200).all(axis=2).mean() > 0.75 and has(inside, COLOURS["happy"])[:3, :3].all()
+
+
 @pytest.mark.parametrize(
     "box", [(0, 0, 50, 50), (250, 0, 50, 50), (0, 150, 50, 50), (250, 150, 50, 50), (140, 90, 2, 2), (0, 0, 300, 200),
             (299, 199, 1, 1), (0.4, 0.4, 0.2, 0.2)]

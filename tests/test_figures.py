@@ -159,11 +159,15 @@ def test_the_legend_has_the_colour_of_the_bars() -> None:
     assert to_hex(swatch.get_facecolor()) == to_hex(LIGHT.first)
 
 
-@pytest.mark.parametrize(("rate", "power", "first"), [(1e-3, -3, "1"), (1.5e-4, -4, "1.5"), (0.0, -12, "0")])
+@pytest.mark.parametrize(("rate", "power", "first"), [(1e-3, -3, "1"), (1.5e-4, -4, "1.5")])
 def test_the_learning_rate_has_one_unit(rate: float, power: int, first: str) -> None:
     axes = curves([{"epoch": n, "loss": 1.0, "lr": rate / n} for n in (1, 2)]).axes[2]
     assert axes.get_ylabel() == f"learning rate\nin $10^{{{power}}}$"
     assert axes.yaxis.get_major_formatter()(rate) == first
+
+
+def test_learning_rates_of_zero_have_no_axis() -> None:
+    assert len(curves([{"epoch": 1, "loss": 1.0, "lr": 0.0}]).axes) == 2
 
 
 def test_the_risk_is_drawn_from_ten_answers_on() -> None:

@@ -256,8 +256,8 @@ def curves(
 
     Args:
         history: a mapping per epoch with ``epoch`` and any of ``loss, val_loss, lr, image_size`` (pixels) and the names
-            of ``scores`` (shares in [0, 1]); missing values, None and NaN are left out. A line marks the epoch at
-            which the size of the pictures changes.
+            of ``scores`` (shares in [0, 1]); missing values, None and NaN are left out, and learning rates that are
+            all zero (of a single epoch). A line marks the epoch at which the size of the pictures changes.
         scores: the columns to show as validation scores, and their titles.
         choice: what validation kept: that epoch is marked, or it is said that the start was kept. Without it, the best
             epoch of the first of ``scores`` is marked, among the epochs at the last size, because only these are saved.
@@ -267,7 +267,7 @@ def curves(
     rates = _series(history, "lr")
     panels = [("loss", {"loss": "training", "val_loss": "validation"})]
     panels.append(("validation", dict(scores)))
-    panels += [("learning rate", {"lr": ""})] if np.isfinite(rates).any() else []
+    panels += [("learning rate", {"lr": ""})] if (rates > 0).any() else []
     figure = blank_figure((6.6, 2.7 * len(panels)), theme)
     grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=[3, 3, 1.5][: len(panels)])[:, 0]
     for axes, (title, lines) in zip(grid, panels, strict=True):
@@ -296,7 +296,7 @@ def curves(
     set_title(grid[0], f"Training, {len(epochs)} epoch{'s' if len(epochs) > 1 else ''}", theme)
     grid[1].yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
     if len(panels) > 2:
-        power = math.floor(math.log10(max(np.nanmax(rates), 1e-12)))
+        power = math.floor(math.log10(np.nanmax(rates)))
         grid[2].set_ylabel(f"learning rate\nin $10^{{{power}}}$")
         grid[2].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / 10**power:g}"))
     grid[-1].set_xlabel("epoch")

@@ -137,10 +137,10 @@ def _size(area: _Area) -> int:
 
 
 def _box(pen: ImageDraw.ImageDraw, area: _Area, colour: Colour, line: int, *, dashed: bool) -> None:
-    """Draws a box, solid or dashed; small boxes get thin lines and no rim."""
+    """Draws a box, solid or dashed; small boxes get thin lines, which leave the face visible, and tiny ones no rim."""
     left, top, right, bottom = area
     smaller = min(right - left, bottom - top)
-    line = max(1, min(line, smaller // 8))
+    line = max(1, min(line, smaller // 24))
     rim = max(1, line // 2) if smaller >= 12 else 0
     if rim:
         pen.rectangle((left - rim, top - rim, right + rim, bottom + rim), outline=_DARK, width=line + 2 * rim)
