@@ -62,6 +62,7 @@ def test_each_device_has_its_provider_where_onnx_runtime_has_it() -> None:
     [
         ("cuda:1", r"onnxruntime-gpu, in place of onnxruntime, brings it.*pip install 'mien\[gpu\]' to let PyTorch"),
         ("gpu", r"onnxruntime-gpu, in place of onnxruntime, brings CUDA"),
+        ("mps", r"use cpu \(only PyTorch uses MPS, on a Mac\), or pip install 'mien\[gpu\]'"),
         ("coreml", "onnxruntime brings it on macOS only"),
         ("directml", "onnxruntime-directml, in place of onnxruntime, brings it on Windows"),
         ("openvino", "onnxruntime-openvino, in place of onnxruntime, brings it"),

@@ -458,6 +458,29 @@ class TestBaseline:
                 assert torch.equal(value, state[f"average/{name.removeprefix('network/')}"])
 
 
+@pytest.mark.parametrize(
+    ("precision", "device", "has", "is_warned"),
+    [
+        ("bf16", "cpu", {"architecture": "x86_64", "avx512_bf16": False, "amx_bf16": False}, True),
+        ("bf16", "cpu", {"architecture": "x86_64", "avx512_bf16": True}, False),
+        ("bf16", "cpu", {"architecture": "aarch64"}, False),
+        ("fp32", "cpu", {"architecture": "x86_64"}, False),
+        ("bf16", "cuda", {"architecture": "x86_64"}, False),
+    ],
+)
+def test_bf16_on_a_processor_without_it_has_a_warning(
+    precision: str,
+    device: str,
+    has: dict[str, Any],
+    is_warned: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has, raising=False)
+    run.warn_of_slow_bf16(precision, torch.device(device))
+    assert ("add --precision fp32" in capsys.readouterr().err) == is_warned
+
+
 def test_the_last_epoch_is_reported_beside_the_chosen_one() -> None:
     history = [{"epoch": n, "val_accuracy": value} for n, value in ((1, 0.5), (2, 0.6904), (3, 0.688))]
     assert choice_line(history, Choice(2, "accuracy")) == (

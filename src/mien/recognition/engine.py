@@ -191,6 +191,8 @@ def providers(device: str, available: Sequence[str]) -> list[Any]:
         wanted = device.partition(":")[0]
         if wanted in _PROVIDERS:
             source = _PROVIDERS[wanted][1]
+        elif wanted == "mps":
+            source = "only PyTorch uses MPS, on a Mac"
         else:
             source = "onnxruntime-gpu, in place of onnxruntime, brings CUDA"
         by_torch = ", or pip install 'mien[gpu]' to let PyTorch use the GPU" if wanted in ("cuda", "gpu", "mps") else ""

@@ -22,7 +22,7 @@ from mien.progress import progress
 from mien.training.augment import Augment, local_rows, random_table, seed_step, shuffled
 from mien.training.folder import Parts, Saved
 from mien.training.optim import Budget, Schedule, moments
-from mien.training.run import C, Run, on_main, resolve_precision
+from mien.training.run import C, Run, on_main, resolve_precision, warn_of_slow_bf16
 from mien.training.step import Pass, Recorded, method_of
 
 N = TypeVar("N", bound=nn.Module)
@@ -81,6 +81,7 @@ class Loop(Generic[C, N]):
         self.images = self.augment.reduced(tensor(self.train_set.images).to(accelerator.device))
         self.steps = len(self.images) // config.batch_size
         self.precision = resolve_precision(config.precision, accelerator.device)
+        warn_of_slow_bf16(self.precision, accelerator.device)
         self.method = method_of(config.compile, accelerator)
         self.views = Recorded(self.augment, "augmentation") if self.method == "graph" else self.augment
         self.is_save_due = False

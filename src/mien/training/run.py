@@ -19,7 +19,7 @@ from mien.data.faces import FaceSet
 from mien.data.twins import cut_validation
 from mien.errors import MienError
 from mien.files import ensure_writable, recover_folder, refuse_inputs, remove_leftovers
-from mien.log import report, say
+from mien.log import report, say, warn
 from mien.machine import resolve_device
 from mien.text import counted
 from mien.training.folder import Parts, Progress, Saved, check_new, load_state, save_state, state_path
@@ -213,6 +213,15 @@ def resolve_precision(name: str, device: torch.device) -> str:
     if name != "auto":
         return name
     return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+
+
+def warn_of_slow_bf16(precision: str, device: torch.device) -> None:
+    """Warns if a processor has to compute bf16 by other instructions: a CNN then took five times as long (LOG.md)."""
+    has = getattr(torch.cpu, "get_capabilities", dict)()  # the oldest torch has none
+    is_slow = has.get("architecture") == "x86_64" and not (has.get("avx512_bf16") or has.get("amx_bf16"))
+    if precision == "bf16" and device.type == "cpu" and is_slow and on_main():
+        warn("this processor has no instructions for bf16, which can take several times as long as fp32 here; add "
+             "--precision fp32")  # fmt: skip
 
 
 def start_accelerator(config: RunConfig) -> Accelerator:

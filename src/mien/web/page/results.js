@@ -61,9 +61,10 @@ export async function annotated(source, width, height, faces) {
   const canvas = new OffscreenCanvas(width, height);
   const pen = canvas.getContext("2d");
   pen.drawImage(source, 0, 0, width, height);
-  const line = Math.max(2, Math.round(Math.min(width, height) / 200));
+  const widest = Math.max(2, Math.round(Math.min(width, height) / 200));
   for (const face of [...faces].sort((first, second) => second.box[2] - first.box[2])) {
     const [left, top, wide, high] = face.box;
+    const line = Math.max(1, Math.min(widest, Math.floor(Math.min(wide, high) / 24))); // a small face stays visible
     pen.setLineDash(face.uncertain ? [3 * line, 2 * line] : []);
     pen.lineWidth = 2 * line;
     pen.strokeStyle = "rgb(20 22 26)";
