@@ -212,14 +212,6 @@ def test_curves_go_up_to_all_pictures_and_their_names_cover_no_line() -> None:
         assert not any(legend.get_window_extent().contains(*corner) for line in corners for corner in line)
 
 
-def test_curves_mark_the_best_epoch_that_is_kept_where_pictures_grow() -> None:
-    rows = [{**row, "image_size": 24 if row["epoch"] < 3 else 48} for row in history(4)]
-    drawn_texts = texts(curves(rows))
-    assert not any("at epoch 2" in drawn_text for drawn_text in drawn_texts)
-    assert any("at epoch 3" in drawn_text or "at epoch 4" in drawn_text for drawn_text in drawn_texts)
-    assert {"24 px", "48 px"} <= set(drawn_texts)
-
-
 @pytest.mark.parametrize(
     ("choice", "title", "ring"),
     [

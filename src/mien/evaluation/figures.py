@@ -255,12 +255,12 @@ def curves(
     """Loss, validation scores and learning rate over the epochs.
 
     Args:
-        history: a mapping per epoch with ``epoch`` and any of ``loss, val_loss, lr, image_size`` (pixels) and the names
-            of ``scores`` (shares in [0, 1]); missing values, None and NaN are left out, and learning rates that are
-            all zero (of a single epoch). A line marks the epoch at which the size of the pictures changes.
+        history: a mapping per epoch with ``epoch`` and any of ``loss, val_loss, lr`` and the names of ``scores``
+            (shares in [0, 1]); missing values, None and NaN are left out, and learning rates that are all zero (of a
+            single epoch).
         scores: the columns to show as validation scores, and their titles.
         choice: what validation kept: that epoch is marked, or it is said that the start was kept. Without it, the best
-            epoch of the first of ``scores`` is marked, among the epochs at the last size, because only these are saved.
+            epoch of the first of ``scores`` is marked.
         theme: the colours.
     """
     epochs = [float(row["epoch"]) for row in history]
@@ -302,14 +302,10 @@ def curves(
     grid[-1].set_xlabel("epoch")
     grid[-1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     key, label = next(iter(scores.items()))
-    sizes = _series(history, "image_size")
-    at_last_size = ~(sizes < sizes[-1])
     if choice is None:
-        _mark_best(grid[1], epochs, np.where(at_last_size, _series(history, key), np.nan), label, theme)
+        _mark_best(grid[1], epochs, _series(history, key), label, theme)
     else:
         _mark_chosen(grid[1], history, scores, choice, theme)
-    if not at_last_size.all():
-        _mark_sizes(list(grid), epochs[int(np.flatnonzero(~at_last_size)[-1])] + 0.5, sizes, theme)
     # Scores are shares: their axis ends at 100 %, with room for a line along it, and its steps meet 100 %.
     low, high = grid[1].get_ylim()
     grid[1].set_ylim(low, min(high, 1 + 0.03 * (1 - low)))
@@ -406,23 +402,6 @@ def _mark_chosen(
 
 def _ring(axes: Axes, epoch: float, value: float, theme: Theme) -> None:
     axes.plot(epoch, value, "o", markersize=13, markeredgewidth=2, color=theme.ink, fillstyle="none")
-
-
-def _mark_sizes(grid: Sequence[Axes], epoch: float, sizes: np.ndarray, theme: Theme) -> None:
-    """Marks the epoch at which the pictures grow: a line in all panels, and both sizes in the first."""
-    for axes in grid:
-        axes.axvline(epoch, color=theme.faint, linewidth=1, linestyle=":")
-    for text, side, shift in ((f"{sizes[0]:g} px", "right", -5), (f"{sizes[-1]:g} px", "left", 5)):
-        grid[0].annotate(
-            text,
-            (epoch, 0.02),
-            xycoords=("data", "axes fraction"),
-            xytext=(shift, 0),
-            textcoords="offset points",
-            ha=side,
-            color=theme.faint,
-            fontsize=TEXT_SIZE,
-        )
 
 
 def _series(history: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:
