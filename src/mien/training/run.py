@@ -217,7 +217,7 @@ def resolve_precision(name: str, device: torch.device) -> str:
 
 def warn_of_slow_bf16(precision: str, device: torch.device) -> None:
     """Warns if a processor has to compute bf16 by other instructions: a CNN then took five times as long (LOG.md)."""
-    has = getattr(torch.cpu, "get_capabilities", dict)()  # the oldest torch has none
+    has: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # the oldest torch has none
     is_slow = has.get("architecture") == "x86_64" and not (has.get("avx512_bf16") or has.get("amx_bf16"))
     if precision == "bf16" and device.type == "cpu" and is_slow and on_main():
         warn("this processor has no instructions for bf16, which can take several times as long as fp32 here; add "
