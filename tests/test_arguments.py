@@ -139,7 +139,7 @@ def test_a_damaged_member_or_packed_file_is_a_record() -> None:
         (np.array(["a.jpg", "b.jpg"]), r"an array of 2 values, expected one picture; give list\(x\)"),
         (np.array([COLOUR, GREY], object), r"an array of 2 values, expected one picture; give list\(x\)"),
         (Column(), r"is a Column, expected a path, .*; give list\(x\), or read it with Recognizer.stream"),
-        (7, "picture: is a int, expected a path"),
+        (7, "picture: is an int, expected a path"),
     ],
     ids=["set", "list", "dict", "generator", "4-D", "paths", "arrays", "column", "int"],
 )

@@ -206,7 +206,7 @@ NAN = np.full((4, 4), np.nan, np.float32)
         (np.broadcast_to(np.uint8(1), (12_000, 12_000)), None, "x: is 12000x12000 pixels, expected at most"),
         (Image.new("L", (0, 3)), None, "x: is 0x3 pixels"),
         (None, None, "x: is None, expected a path, .*; cv2.imread gives None where it cannot read a file"),
-        (7, None, "x: is a int, expected a path, bytes, a binary file, a PIL image, a NumPy array, or a list of these"),
+        (7, None, "x: is an int, expected a path, bytes, a binary file, a PIL image, a NumPy array, or a list"),
         ("no\0name", None, "x: cannot be read"),
         ("a" * 5000, None, "x: cannot be read"),
     ],

@@ -162,7 +162,7 @@ def test_a_picture_without_a_face_is_never_shown_to_the_network() -> None:
         (bomb(packed=False), "at most 134 million"),
         (np.full((4, 4), np.nan), "NaN"),
         (np.zeros((4, 4, 2), np.uint8), "is an array [4, 4, 2]"),
-        (np.zeros((4, 4), np.int64), "is a int64 array"),
+        (np.zeros((4, 4), np.int64), "is an int64 array"),
         (np.zeros((0, 0), np.uint8), "is 0x0 pixels"),
         ("nowhere/photo.jpg", "nowhere/photo.jpg: cannot be read"),
         (None, "picture 0: is None"),
@@ -320,7 +320,7 @@ def test_a_detector_of_ones_own_is_told_what_it_lacks() -> None:
     with pytest.raises(MienError, match=r"or an object with detect\(\) and margin"):
         Recognizer(detector=without_margin, engine=Mean())
     without_list: Any = SimpleNamespace(detect=lambda pixels: None, margin=0.0)
-    with pytest.raises(WrongTypeError, match=r"detector: detect\(\) gives a NoneType, expected a list of Detection"):
+    with pytest.raises(WrongTypeError, match=r"detector: detect\(\) gives None, expected a list of Detection"):
         Recognizer(detector=without_list, engine=Mean()).recognize(picture())
 
 
@@ -397,7 +397,7 @@ def test_a_film_has_a_record_for_every_frame(tmp_path: Path) -> None:
         list(reader.recognize_film("nowhere.mp4"))
     with pytest.raises(MienError, match="the path is empty, expected that of a film"):
         recognizer().recognize_film("")
-    with pytest.raises(MienError, match="source: is a NoneType, expected a film file or the number of a camera"):
+    with pytest.raises(MienError, match="source: is None, expected a film file or the number of a camera"):
         reader.recognize_film(None)  # type: ignore[arg-type]
     with pytest.raises(MienError, match=r"every: got 1\.5, expected a whole number of at least 1"):
         list(reader.recognize_film(path, every=1.5))  # type: ignore[arg-type]

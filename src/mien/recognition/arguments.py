@@ -68,6 +68,15 @@ def address_hint(text: str) -> str | None:
     )
 
 
+def type_of(value: object) -> str:
+    """The type of a value for messages: ``an int``, ``a list``, ``None``."""
+    return "None" if value is None else _with_article(type(value).__name__)
+
+
+def _with_article(noun: str) -> str:
+    return f"{'an' if noun[0] in 'aeio' else 'a'} {noun}"
+
+
 def not_uint8(array: np.ndarray) -> str:
     """Describes what is wrong with an array that is not uint8, and the remedy."""
     if np.issubdtype(array.dtype, np.floating):
@@ -81,4 +90,5 @@ def not_uint8(array: np.ndarray) -> str:
         return (
             "is a uint16 array, expected uint8 in 0 to 255; where values fill 16 bits give (x // 257).astype('uint8')"
         )
-    return f"is a {array.dtype} array, expected uint8 in 0 to 255; give x.astype('uint8') where that loses nothing"
+    kind = _with_article(f"{array.dtype} array")
+    return f"is {kind}, expected uint8 in 0 to 255; give x.astype('uint8') where that loses nothing"

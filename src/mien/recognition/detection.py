@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from mien.errors import MienError
-from mien.recognition.arguments import WrongTypeError
+from mien.recognition.arguments import WrongTypeError, type_of
 from mien.recognition.engine import Engine, face_size
 from mien.recognition.results import Box
 
@@ -72,7 +72,7 @@ def check(picture: np.ndarray) -> None:
         MienError: it is not uint8 [H, W] or [H, W, 3] with at least one pixel.
     """
     if not isinstance(picture, np.ndarray):
-        raise MienError(f"picture: is a {type(picture).__name__}, expected a uint8 array [H, W] or [H, W, 3]")
+        raise MienError(f"picture: is {type_of(picture)}, expected a uint8 array [H, W] or [H, W, 3]")
     right_shape = picture.ndim == 2 or (picture.ndim == 3 and picture.shape[2] == 3)
     if picture.dtype != np.uint8 or not right_shape or not picture.size:
         raise MienError(
@@ -127,9 +127,7 @@ def fitted(detection: Detection, width: int, height: int) -> Detection:
             its longer side.
     """
     if not isinstance(detection, Detection):
-        raise WrongTypeError(
-            f"detector: found a {type(detection).__name__}, expected a mien.recognition.detection.Detection"
-        )
+        raise WrongTypeError(f"detector: found {type_of(detection)}, expected a mien.recognition.detection.Detection")
     boxes = detection.box, detection.framed
     clipped = [within(box, width, height) for box in boxes if len(box) == 4 and np.isfinite(box).all()]
     longest = 2 * max(width, height)

@@ -19,6 +19,7 @@ from mien.data.images import gaussian_blur
 from mien.errors import NO_NUMBERS, MienError
 from mien.files import expanded
 from mien.fonts import write
+from mien.recognition.arguments import type_of
 from mien.recognition.draw import write_picture
 from mien.recognition.engine import BATCH, Engine
 from mien.recognition.results import Face
@@ -101,7 +102,7 @@ def explain(face: Face, engine: Engine, method: str = "auto", label: str | None 
             unknown, the engine lacks what the method needs, or the network answers with NaN.
     """
     if not isinstance(face, Face):
-        raise MienError(f"face: is a {type(face).__name__}, expected a Face, such as result.faces[0]")
+        raise MienError(f"face: is {type_of(face)}, expected a Face, such as result.faces[0]")
     if method not in METHODS:
         raise MienError(f"method: got {method!r}, expected one of {', '.join(METHODS)}")
     if face.crop is None:

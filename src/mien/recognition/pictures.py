@@ -24,7 +24,7 @@ from mien.data.images import grey_if_equal, open_picture, pillow_errors, upright
 from mien.data.sources import open_file
 from mien.errors import MienError, first_line
 from mien.files import expanded
-from mien.recognition.arguments import EXPECTED, WrongTypeError, address_hint, not_uint8, remedy
+from mien.recognition.arguments import EXPECTED, WrongTypeError, address_hint, not_uint8, remedy, type_of
 
 _Item = TypeVar("_Item")
 
@@ -94,8 +94,7 @@ def read_photo(picture: Any, where: str, color: str | None = None) -> Photo:
         data = bytes_of_stream(picture, where)
     else:
         hint = "; cv2.imread gives None where it cannot read a file: give its path instead" if picture is None else ""
-        kind = "None" if picture is None else f"a {type(picture).__name__}"
-        raise MienError(f"{where}: is {kind}, expected {EXPECTED}{hint or remedy(picture)}")
+        raise MienError(f"{where}: is {type_of(picture)}, expected {EXPECTED}{hint or remedy(picture)}")
     _check_kind(data[:HEAD], where, "")
     return _decode(data, where)
 
@@ -293,7 +292,7 @@ def check_type(picture: Any) -> None:
         return
     if picture is None or _is_readable(picture):
         return
-    raise WrongTypeError(f"picture: is a {type(picture).__name__}, expected {EXPECTED}{remedy(picture)}")
+    raise WrongTypeError(f"picture: is {type_of(picture)}, expected {EXPECTED}{remedy(picture)}")
 
 
 def check_several(pictures: Any) -> None:
@@ -305,11 +304,11 @@ def check_several(pictures: Any) -> None:
     shape: tuple[int, ...] = pictures.shape if isinstance(pictures, np.ndarray) else ()
     if len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3, 4)) or _is_readable(pictures):
         raise WrongTypeError(
-            f"pictures: is one picture (a {type(pictures).__name__}), expected several; give [x], or read it with "
+            f"pictures: is one picture ({type_of(pictures)}), expected several; give [x], or read it with "
             "Recognizer.recognize"
         )
     if not isinstance(pictures, Iterable):
-        raise WrongTypeError(f"pictures: is a {type(pictures).__name__}, expected a list, a generator or the like")
+        raise WrongTypeError(f"pictures: is {type_of(pictures)}, expected a list, a generator or the like")
 
 
 def until_error(items: Iterator[_Item], errors: list[Exception]) -> Iterator[_Item]:
@@ -363,9 +362,7 @@ def bytes_of_stream(stream: Any, where: str) -> bytes:
         if isinstance(part, str):
             raise MienError(as_text)
         if not isinstance(part, bytes | bytearray | memoryview):
-            raise MienError(
-                f"{where}: read() gives a {type(part).__name__}, expected bytes; give the bytes of the file"
-            )
+            raise MienError(f"{where}: read() gives {type_of(part)}, expected bytes; give the bytes of the file")
         if not part:
             break
         data += part

@@ -19,7 +19,7 @@ from mien.files import expanded
 from mien.machine import threaded_map
 from mien.model.places import DEFAULT, SHIPPED
 from mien.recognition import detectors, engines
-from mien.recognition.arguments import WrongTypeError, whole_number
+from mien.recognition.arguments import WrongTypeError, type_of, whole_number
 from mien.recognition.detection import Detection, Detector, SideBySide, face_crop, fitted
 from mien.recognition.engine import Device, Engine, device_name
 from mien.recognition.pictures import Color, Photo, check_color, check_several, check_type, read_photo, until_error
@@ -527,7 +527,7 @@ def _search(
     try:
         answer: object = detect(pixels)
         if not isinstance(answer, Iterable):
-            raise WrongTypeError(f"detector: detect() gives a {type(answer).__name__}, expected a list of Detection")
+            raise WrongTypeError(f"detector: detect() gives {type_of(answer)}, expected a list of Detection")
         detections = [fitted(detection, width, height) for detection in answer]
         crops = [face_crop(pixels, detection, margin, engine) for detection in detections]
     except WrongTypeError:

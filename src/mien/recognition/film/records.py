@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from mien.errors import MienError
 from mien.files import expanded
-from mien.recognition.arguments import WrongTypeError, address_hint, whole_number
+from mien.recognition.arguments import WrongTypeError, address_hint, type_of, whole_number
 from mien.recognition.engine import Engine
 from mien.recognition.film.reader import Frame, frames
 from mien.recognition.film.tracking import SMOOTHING_S, Tracker
@@ -88,9 +88,7 @@ def film_source(source: object) -> Path | int:
         return number
     if not isinstance(source, str | os.PathLike):
         hint = "; write it to a file first" if callable(getattr(source, "read", None)) else ""
-        raise WrongTypeError(
-            f"source: is a {type(source).__name__}, expected a film file or the number of a camera{hint}"
-        )
+        raise WrongTypeError(f"source: is {type_of(source)}, expected a film file or the number of a camera{hint}")
     if not os.fspath(source):
         raise MienError("the path is empty, expected that of a film; check where it comes from")
     problem = address_hint(os.fspath(source))
