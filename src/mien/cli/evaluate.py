@@ -197,8 +197,9 @@ def write_and_print(
     from mien.evaluation.choice import choice_of
     from mien.evaluation.report import PAGE, write_report
 
-    choices = {choice and choice.select: choice for choice in map(choice_of, records)}
-    choice = choices.popitem()[1] if len(choices) == 1 else None
+    choices = [choice_of(record) for record in records]
+    is_same = len({choice and choice.select for choice in choices}) == 1
+    choice = choices[-1] if is_same else None
     write_report(report, evaluation, command=command, history=history, choice=choice)
     print(shown_lines(headline(evaluation)))
     others = sorted(path.name for path in report.iterdir() if path.name != PAGE and not path.name.startswith("."))

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 
 from mien.data.sources import walk
@@ -231,12 +232,8 @@ def _matches(word: str, unlisted: list[Input]) -> list[str]:
     rest = parts[first:]
     hidden = any(part.startswith(".") for part in rest)
     matches = []
-
-    def report(name: str, error: MienError) -> None:
-        unlisted.append(Nothing(name, str(error)))
-
     for base in glob.glob(os.path.join(*parts[:first])) if first else [""]:
-        for place, children, names in walk(Path(base), report, junk=True):
+        for place, children, names in walk(Path(base), partial(_note_unlisted, unlisted), junk=True):
             children[:] = [name for name in children if hidden or not name.startswith(".")]
             inside = place.relative_to(base or ".").parts
             matches += [str(place / name) for name in names if _fits((*inside, name), rest)]
@@ -287,9 +284,14 @@ def _in_folder(folder: Path, leave_out: Path | None, skipped: Counter[Kind], pro
     return [Nothing(str(folder), f"{folder}: holds no picture and no film{contents}; check the path")]
 
 
+def _note_unlisted(unlisted: list[Input], name: str, error: MienError) -> None:
+    """Adds a folder that cannot be listed, as ``walk`` reports it."""
+    unlisted.append(Nothing(name, str(error)))
+
+
 def _files(folder: Path, leave_out: Path | None, unlisted: list[Input]) -> Iterator[Path]:
     excluded = None if leave_out is None else os.path.realpath(leave_out)
-    for place, children, names in walk(folder, lambda name, error: unlisted.append(Nothing(name, str(error)))):
+    for place, children, names in walk(folder, partial(_note_unlisted, unlisted)):
         children[:] = [name for name in children if os.path.realpath(place / name) != excluded]
         if os.path.realpath(place) != excluded or place == folder:
             yield from (place / name for name in names)
