@@ -539,6 +539,17 @@ def test_pages_of_other_origins_have_nothing_read_unless_named(service: TestClie
         assert test_client.post("/v1/recognize", content=face(), headers=headers).status_code == 200
 
 
+def test_browsers_that_do_not_name_the_site_have_origin_compared_with_host(service: TestClient) -> None:
+    def post(origin: str) -> Any:
+        headers = {**PNG, "host": "gallery.lan:8000", "origin": origin}
+        return service.post("/v1/recognize", content=face(), headers=headers)
+
+    for origin in ("http://gallery.lan:8000", "https://gallery.lan:8000"):  # TLS may end at a proxy
+        assert post(origin).status_code == 200
+    for origin in ("http://gallery.lan", "http://gallery.lan:8001", "http://e.org", "null", "gallery.lan:8000"):
+        assert origin in problem(post(origin), 403, "origin")["detail"]
+
+
 @pytest.mark.parametrize(
     "origin",
     ["*", "example.org", "https://example.org/", "https://a b", "null", "https://example.org:443", "http://a:80"],

@@ -164,6 +164,18 @@ def service_of(request: Request) -> Service:
     return service
 
 
+def _is_of_another_origin(request: Request) -> bool:
+    """True if a browser sent a request for a page of another origin.
+
+    Browsers say so by Sec-Fetch-Site if the service is on https or on this machine; else Origin is held beside Host, as
+    CrossOriginProtection of Go's net/http does. What sends neither is no browser.
+    """
+    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+    if site is not None:
+        return site in ("cross-site", "same-site")  # another port is same-site
+    return origin is not None and origin.partition("://")[2] != request.headers.get("host")
+
+
 async def with_pictures(request: Request, answer: Callable[[Form], Awaitable[Response]]) -> Response:
     """Admits a request, reads its body, and answers it within the time limit.
 
@@ -173,8 +185,7 @@ async def with_pictures(request: Request, answer: Callable[[Form], Awaitable[Res
     """
     service = service_of(request)
     origin = request.headers.get("origin", "none")
-    is_foreign = request.headers.get("sec-fetch-site") in ("cross-site", "same-site")  # another port is same-site
-    if is_foreign and origin not in service.settings.cors:
+    if _is_of_another_origin(request) and origin not in service.settings.cors:
         raise Problem("origin", f"{origin[:100]}: pages of this origin may not call; --cors names those that may")
     parameters = [field.alias for field in request.scope["route"].dependant.query_params]
     for name in set(request.query_params) - set(parameters):  # a mistyped one would have no effect
