@@ -620,7 +620,8 @@ def test_on_test_nothing_is_fitted() -> None:
 
 
 @pytest.mark.parametrize("tta", [False, True])
-def test_on_validation_scaling_is_cross_fitted(tta: bool) -> None:
+def test_on_validation_scaling_is_cross_fitted(tta: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mien.evaluation.calibration.LEAST_FOR_TEMPERATURE", 60)
     generator = np.random.default_rng(0)
     labels = generator.integers(0, 3, 60)
     answers = (generator.normal(0, 2, (60, 3)) + np.eye(3)[labels]).astype(np.float32)

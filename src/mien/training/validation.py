@@ -21,7 +21,7 @@ from mien.data.faces import FaceSet
 from mien.data.twins import groups, has_twin
 from mien.errors import MienError
 from mien.evaluation.balance import class_shares
-from mien.evaluation.calibration import LEAST_FOR_TEMPERATURE, LEAST_FOR_THRESHOLD, at_bound, calibrate_if_enough
+from mien.evaluation.calibration import LEAST_FOR_TEMPERATURE, LEAST_FOR_THRESHOLD, at_bound, calibrate
 from mien.evaluation.choice import LAST
 from mien.evaluation.metrics import accuracy_and_macro_f1, balanced_accuracy
 from mien.files import write_json
@@ -225,7 +225,7 @@ def calibrate_model(out: Path, validation: FaceSet, training_images: np.ndarray,
     if "calibration" not in meta:
         logits = classifier.logits(validation.images, quiet=True)
         twins = _twins(validation, training_images, classifier)
-        meta["calibration"] = calibrate_if_enough(logits, validation.labels, groups(validation.images), twins=twins)
+        meta["calibration"] = calibrate(logits, validation.labels, groups(validation.images), twins=twins)
         scale_head(classifier.network, meta["calibration"]["temperature"])
         classifier.save(folder, meta, classifier.sketches())
     # After the model and in any case, so that a run that was killed in between writes it when it resumes.
@@ -274,7 +274,7 @@ def recalibrated(
     logits = former * classifier.logits(validation.images, quiet=True)
     twins = _twins(validation, faces.part("train").images, classifier)
     labels = validation.labels_in(classifier.names)
-    record = calibrate_if_enough(logits, labels, groups(validation.images), twins=twins)
+    record = calibrate(logits, labels, groups(validation.images), twins=twins)
     change = record["temperature"] / former
     scale_head(classifier.network, change)
     if divided:
