@@ -13,13 +13,13 @@ from sklearn.metrics import balanced_accuracy_score, f1_score
 
 from mien.evaluation.calibration import accuracy_interval
 from mien.evaluation.metrics import (
-    accuracy_and_macro_f1,
     class_intervals,
     classification_report_text,
     ece_by_chance,
     mcnemar,
     most_confused,
     paired_difference,
+    quick_scores,
     reliability,
     score,
     surest_mistakes,
@@ -105,8 +105,8 @@ def test_agrees_with_scikit_learn() -> None:
     scores = score(probabilities, labels, "abcdefg")
     assert scores["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(labels, predictions))
     assert scores["macro_f1"] == pytest.approx(f1_score(labels, predictions, average="macro"))
-    quick_scores = accuracy_and_macro_f1(predictions, labels, 7)
-    assert quick_scores == pytest.approx((scores["accuracy"], scores["macro_f1"]))
+    means = quick_scores(predictions, labels, 7)
+    assert means == {name: scores[name] for name in ("accuracy", "balanced_accuracy", "macro_f1")}
 
 
 def test_classes_without_pictures_are_left_out_of_the_means() -> None:
@@ -118,7 +118,7 @@ def test_classes_without_pictures_are_left_out_of_the_means() -> None:
     assert without_intervals(scores["per_class"]["c"]) == {**unknown, "precision": 0.0, "support": 0}
     assert scores["per_class"]["d"] == {**unknown, "support": 0, "ci95": unknown}
     assert "NaN" not in json.dumps(scores, allow_nan=False)
-    assert accuracy_and_macro_f1(np.array([0, 1, 1, 2]), np.array([0, 0, 1, 1]), 4)[1] == scores["macro_f1"]
+    assert quick_scores(np.array([0, 1, 1, 2]), np.array([0, 0, 1, 1]), 4)["macro_f1"] == scores["macro_f1"]
 
 
 def test_a_class_that_is_never_read_counts_as_zero() -> None:
@@ -184,7 +184,7 @@ def test_interval_equals_that_of_drawing_pictures_one_by_one() -> None:
     predictions = probabilities.argmax(axis=1)
     rng = np.random.default_rng(1)
     draws = [rng.integers(0, 300, 300) for _ in range(1000)]
-    values = [accuracy_and_macro_f1(predictions[draw], labels[draw], 3)[1] for draw in draws]
+    values = [quick_scores(predictions[draw], labels[draw], 3)["macro_f1"] for draw in draws]
     interval = score(probabilities, labels, ("a", "b", "c"))["ci95"]["macro_f1"]
     assert interval == pytest.approx(np.percentile(values, [2.5, 97.5]), abs=0.01)
 

@@ -188,23 +188,15 @@ def confusion_counts(predictions: np.ndarray, labels: np.ndarray, classes: int) 
     return cells.reshape(classes, classes)
 
 
-def balanced_accuracy(predicted: np.ndarray, labels: np.ndarray) -> float:
-    """The mean over classes of the share of their pictures that is read right, in [0, 1]; of classes with pictures.
+def quick_scores(predictions: np.ndarray, labels: np.ndarray, classes: int) -> dict[str, float]:
+    """``accuracy``, ``balanced_accuracy`` and ``macro_f1`` as in ``score``, fast enough for every epoch.
 
     Args:
-        predicted: int64 [N].
-        labels: int64 [N], at least one.
+        predictions: int64 [N], positions of the predicted classes.
+        labels: int64 [N], of the true ones; at least one.
+        classes: number of classes.
     """
-    return float(np.mean([(predicted[labels == number] == number).mean() for number in np.unique(labels)]))
-
-
-def accuracy_and_macro_f1(predictions: np.ndarray, labels: np.ndarray, classes: int) -> tuple[float, float]:
-    """Accuracy and macro-F1 in [0, 1] from int64 [N] positions, fast enough for every epoch.
-
-    Macro-F1 is the mean over the classes that occur in ``labels``, as in ``score``.
-    """
-    means = _means(confusion_counts(predictions, labels, classes))
-    return float(means["accuracy"]), float(means["macro_f1"])
+    return {name: float(value) for name, value in _means(confusion_counts(predictions, labels, classes)).items()}
 
 
 def classification_report_text(probabilities: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> str:

@@ -23,7 +23,7 @@ from mien.errors import MienError
 from mien.evaluation.balance import class_shares
 from mien.evaluation.calibration import LEAST_FOR_TEMPERATURE, LEAST_FOR_THRESHOLD, at_bound, calibrate
 from mien.evaluation.choice import LAST
-from mien.evaluation.metrics import accuracy_and_macro_f1, balanced_accuracy
+from mien.evaluation.metrics import quick_scores
 from mien.files import write_json
 from mien.log import warn
 from mien.model.backbone import Backbone
@@ -170,14 +170,9 @@ class Validator:
         share = torch.from_numpy(judge.logits(self.validation.images[rank::processes], quiet=True))
         answers = gather_rows(self.accelerator, share, len(self.validation)).cpu()
         labels = torch.from_numpy(self.validation.labels)
-        accuracy, macro_f1 = accuracy_and_macro_f1(answers.argmax(1).numpy(), labels.numpy(), answers.shape[1])
-        balanced = balanced_accuracy(answers.argmax(1).numpy(), labels.numpy())
-        scores = {
-            "val_loss": F.cross_entropy(answers, labels).item(),
-            "val_accuracy": float(accuracy),
-            "val_macro_f1": float(macro_f1),
-            "val_balanced_accuracy": balanced,
-        }
+        means = quick_scores(answers.argmax(1).numpy(), labels.numpy(), answers.shape[1])
+        scores = {"val_loss": F.cross_entropy(answers, labels).item()}
+        scores |= {f"val_{name}": means[name] for name in ("accuracy", "macro_f1", "balanced_accuracy")}
         if self.select == "clean_loss":
             scores["val_clean_loss"] = F.cross_entropy(answers[self.clean], labels[self.clean]).item()
         return scores
