@@ -52,15 +52,16 @@ def evaluated(runs: Mapping[str, Path], data: str, device: str) -> list[dict[str
 
 def scored(answers: Any, labels: Any, clean: Any, names: Sequence[str]) -> dict[str, Any]:
     """Accuracy, also of the pictures without a twin, macro-F1, loss, and recall of the rare classes."""
-    from mien.evaluation.metrics import accuracy_and_macro_f1, balanced_accuracy, negative_log_likelihood
+    from mien.evaluation.metrics import negative_log_likelihood, quick_scores
 
     predicted = answers.argmax(1)
-    accuracy, macro_f1 = accuracy_and_macro_f1(predicted, labels, len(names))
-    row = {"accuracy": accuracy, "clean": None, "macro_f1": macro_f1, "clean_macro_f1": None,
-           "balanced": balanced_accuracy(predicted, labels),
+    means = quick_scores(predicted, labels, len(names))
+    row = {"accuracy": means["accuracy"], "clean": None, "macro_f1": means["macro_f1"], "clean_macro_f1": None,
+           "balanced": means["balanced_accuracy"],
            "loss": negative_log_likelihood(answers.astype("float64"), labels)}  # fmt: skip
     if clean.any():
-        row["clean"], row["clean_macro_f1"] = accuracy_and_macro_f1(predicted[clean], labels[clean], len(names))
+        of_clean = quick_scores(predicted[clean], labels[clean], len(names))
+        row["clean"], row["clean_macro_f1"] = of_clean["accuracy"], of_clean["macro_f1"]
     for name in ("disgust", "fear"):
         if name in names and (labels == names.index(name)).any():
             row[name] = float((predicted == labels)[labels == names.index(name)].mean())

@@ -14,6 +14,7 @@ from mien.cli.evaluate import headline
 from mien.data.clean import sketch
 from mien.data.twins import groups, has_twin
 from mien.errors import MienError
+from mien.evaluation import calibration
 from mien.evaluation.calibration import (
     LEAST_FOR_TEMPERATURE,
     LEAST_FOR_THRESHOLD,
@@ -22,7 +23,6 @@ from mien.evaluation.calibration import (
     apply_threshold,
     at_bound,
     calibrate,
-    calibrate_if_enough,
     cross_fitted,
     fit_temperature,
     is_fitted,
@@ -36,6 +36,13 @@ from mien.evaluation.table import model_row
 from mien.model.classifier import Classifier
 from mien.training import validation as calibrate_module
 from mien.training.validation import _summary, calibrate_model
+
+
+@pytest.fixture
+def few_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fits temperature and threshold to any number of pictures."""
+    for name in ("LEAST_FOR_TEMPERATURE", "LEAST_FOR_THRESHOLD"):
+        monkeypatch.setattr(calibration, name, 1)
 
 
 def two_classes(confidences: list[float], right: list[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -104,6 +111,7 @@ def test_halves_hold_every_class_and_repeat_with_their_seed() -> None:
     assert (temperatures == repeated).all() and (temperatures != with_other_seed).any()
 
 
+@pytest.mark.usefixtures("few_are_enough")
 @pytest.mark.parametrize(
     ("labels", "groups"),
     [([0], None), ([0, 1], None), ([0, 0, 1, 1], [5, 5, 5, 5])],
@@ -178,6 +186,7 @@ def test_a_threshold_takes_all_that_are_equally_sure() -> None:
     assert (operating_point.threshold, operating_point.coverage, operating_point.accuracy) == (0.9, 0.8, 1.0)
 
 
+@pytest.mark.usefixtures("few_are_enough")
 @pytest.mark.parametrize("right", [[1] * 29, [0, 1] * 30], ids=["too few pictures", "too often wrong"])
 def test_a_promise_that_cannot_be_made(right: list[int]) -> None:
     answers = answers_of(right)
@@ -203,11 +212,9 @@ def test_twins_of_training_are_left_out() -> None:
     assert record["temperature"] == fit_temperature(logits[60:], labels[60:])
     assert {**record, "twins_left_out": 0} == calibrate(logits[60:], labels[60:], np.arange(140), twins=twins[60:])
     # Where nothing else is left, twins have to do, and nobody is told that they were left out.
-    for fit in (calibrate, calibrate_if_enough):
-        of_twins = fit(logits, labels, twins=np.ones(200, bool))
-        assert (of_twins["n"], of_twins["twins_left_out"]) == (200, None)
-    few = calibrate_if_enough(logits[:50], labels[:50], twins=np.ones(50, bool))
-    assert (few["n"], few["twins_left_out"]) == (50, None)
+    for count in (200, 50):
+        of_twins = calibrate(logits[:count], labels[:count], twins=np.ones(count, bool))
+        assert (of_twins["n"], of_twins["twins_left_out"]) == (count, None)
 
 
 def test_halves_are_fitted_on_clean_pictures_alone() -> None:
@@ -229,6 +236,7 @@ def test_a_threshold_on_other_pictures() -> None:
     assert (at_high_threshold.coverage, at_high_threshold.accuracy) == (0.0, None)
 
 
+@pytest.mark.usefixtures("few_are_enough")
 def test_what_a_model_folder_is_told() -> None:
     logits, labels = same_answer(math.log(81), 30, 10)
     record = calibrate(logits, labels)
@@ -246,6 +254,7 @@ def test_what_a_model_folder_is_told() -> None:
     assert record["uncertain"]["threshold"] is None, "three of four are right at any certainty, not four of five"
 
 
+@pytest.mark.usefixtures("few_are_enough")
 def test_the_stored_threshold_survives_rounding() -> None:
     logits, labels = same_answer(1.0, 90, 10)
     uncertain = calibrate(logits, labels)["uncertain"]
@@ -277,10 +286,10 @@ def of_count(count: int) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("count", [0, 3, LEAST_FOR_TEMPERATURE - 1])
 def test_few_pictures_fit_nothing(count: int) -> None:
-    record = calibrate_if_enough(*of_count(count))
+    record = calibrate(*of_count(count))
     assert (record["temperature"], record["uncertain"], record["n"]) == (1.0, None, count)
     assert record["nll_after"] is None and (record["nll_before"] is None) == (count == 0)
-    assert record.keys() == calibrate(*of_count(8)).keys()
+    assert record.keys() == calibrate(*of_count(LEAST_FOR_THRESHOLD)).keys()
 
 
 def test_a_temperature_that_was_not_fitted_scales_no_score(run_folder: Path) -> None:
@@ -299,13 +308,9 @@ def test_a_temperature_that_was_not_fitted_scales_no_score(run_folder: Path) -> 
 
 
 def test_a_threshold_takes_more_pictures_than_a_temperature() -> None:
-    record = calibrate_if_enough(*of_count(LEAST_FOR_TEMPERATURE))
+    record = calibrate(*of_count(LEAST_FOR_TEMPERATURE))
     assert 2 < record["temperature"] < 4 and record["uncertain"] is None
-    answers_of_many = of_count(LEAST_FOR_THRESHOLD)
-    assert (
-        calibrate_if_enough(*answers_of_many) == calibrate(*answers_of_many)
-        and calibrate(*answers_of_many)["uncertain"]["threshold"] > 0
-    )
+    assert calibrate(*of_count(LEAST_FOR_THRESHOLD))["uncertain"]["threshold"] > 0
 
 
 @pytest.mark.parametrize(
@@ -417,6 +422,6 @@ def test_training_ends_with_it_and_resuming_changes_nothing(
 def test_a_temperature_from_too_few_pictures_is_none() -> None:
     logits = np.random.default_rng(0).normal(size=(LEAST_FOR_TEMPERATURE, 3))
     labels = np.arange(LEAST_FOR_TEMPERATURE) % 3
-    assert is_fitted(calibrate_if_enough(logits, labels))
-    assert not is_fitted(calibrate_if_enough(logits[1:], labels[1:]))
+    assert is_fitted(calibrate(logits, labels))
+    assert not is_fitted(calibrate(logits[1:], labels[1:]))
     assert not is_fitted(None) and not is_fitted({})

@@ -13,13 +13,13 @@ from sklearn.metrics import balanced_accuracy_score, f1_score
 
 from mien.evaluation.calibration import accuracy_interval
 from mien.evaluation.metrics import (
-    accuracy_and_macro_f1,
     class_intervals,
     classification_report_text,
     ece_by_chance,
     mcnemar,
     most_confused,
     paired_difference,
+    quick_scores,
     reliability,
     score,
     surest_mistakes,
@@ -105,8 +105,8 @@ def test_agrees_with_scikit_learn() -> None:
     scores = score(probabilities, labels, "abcdefg")
     assert scores["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(labels, predictions))
     assert scores["macro_f1"] == pytest.approx(f1_score(labels, predictions, average="macro"))
-    quick_scores = accuracy_and_macro_f1(predictions, labels, 7)
-    assert quick_scores == pytest.approx((scores["accuracy"], scores["macro_f1"]))
+    means = quick_scores(predictions, labels, 7)
+    assert means == {name: scores[name] for name in ("accuracy", "balanced_accuracy", "macro_f1")}
 
 
 def test_classes_without_pictures_are_left_out_of_the_means() -> None:
@@ -118,7 +118,7 @@ def test_classes_without_pictures_are_left_out_of_the_means() -> None:
     assert without_intervals(scores["per_class"]["c"]) == {**unknown, "precision": 0.0, "support": 0}
     assert scores["per_class"]["d"] == {**unknown, "support": 0, "ci95": unknown}
     assert "NaN" not in json.dumps(scores, allow_nan=False)
-    assert accuracy_and_macro_f1(np.array([0, 1, 1, 2]), np.array([0, 0, 1, 1]), 4)[1] == scores["macro_f1"]
+    assert quick_scores(np.array([0, 1, 1, 2]), np.array([0, 0, 1, 1]), 4)["macro_f1"] == scores["macro_f1"]
 
 
 def test_a_class_that_is_never_read_counts_as_zero() -> None:
@@ -184,7 +184,7 @@ def test_interval_equals_that_of_drawing_pictures_one_by_one() -> None:
     predictions = probabilities.argmax(axis=1)
     rng = np.random.default_rng(1)
     draws = [rng.integers(0, 300, 300) for _ in range(1000)]
-    values = [accuracy_and_macro_f1(predictions[draw], labels[draw], 3)[1] for draw in draws]
+    values = [quick_scores(predictions[draw], labels[draw], 3)["macro_f1"] for draw in draws]
     interval = score(probabilities, labels, ("a", "b", "c"))["ci95"]["macro_f1"]
     assert interval == pytest.approx(np.percentile(values, [2.5, 97.5]), abs=0.01)
 
@@ -235,8 +235,6 @@ def test_mcnemar_by_hand() -> None:
     assert mcnemar(*pair(7, 0, 10, 0))["p"] == pytest.approx(2 / 1024)
     assert mcnemar(*pair(7, 3, 3, 1))["p"] == 1
     assert mcnemar(*pair(7, 0, 0, 1)) == {"b": 0, "c": 0, "p": 1.0}
-    with pytest.raises(ValueError, match="twice"):
-        mcnemar(np.array([True]), np.array([True, False]))
 
 
 def test_paired_difference_by_hand() -> None:
@@ -248,8 +246,6 @@ def test_paired_difference_by_hand() -> None:
     low, high = paired_difference(*pair(5, 0, 0, 0))["ci95"]
     assert low == -high < 0, "equal answers on few pictures are no certainty"
     assert paired_difference(*pair(0, 2, 0, 0))["ci95"][1] <= 1
-    with pytest.raises(ValueError, match="twice"):
-        paired_difference(np.array([True]), np.array([True, False]))
 
 
 def test_paired_difference_holds_what_it_promises() -> None:
@@ -265,33 +261,3 @@ def test_report_text_has_four_digits_and_names_what_is_absent() -> None:
     assert "0.6667" in text
     assert "0.7333" in text
     assert text.endswith("without pictures, not in the averages: fear\n")
-
-
-@pytest.mark.parametrize(
-    ("probabilities", "labels", "names", "message"),
-    [
-        (np.zeros((0, 2)), np.zeros(0, int), "ab", "N of at least 1"),
-        (np.full((2, 2), 0.5), np.zeros(3, int), "ab", "expected whole numbers of shape"),
-        (np.full((2, 2), 0.5), np.zeros(2), "ab", "labels: float64"),
-        (np.full((2, 2), 0.5), np.array([0, 2]), "ab", "expected 0 .. 1"),
-        (np.full((2, 2), 0.6), np.zeros(2, int), "ab", "rows that sum to 1"),
-        (np.array([[1.5, -0.5]]), np.zeros(1, int), "ab", "negative"),
-        (np.array([[np.nan, 1]]), np.zeros(1, int), "ab", "NaN"),
-        (np.full((2, 2), 0.5), np.zeros(2, int), "abc", "expected 2 different ones"),
-        (np.full((2, 2), 0.5), np.zeros(2, int), "aa", "expected 2 different ones"),
-    ],
-)
-def test_arguments_that_do_not_fit_are_refused(
-    probabilities: np.ndarray, labels: np.ndarray, names: str, message: str
-) -> None:
-    with pytest.raises(ValueError, match=message):
-        score(probabilities, labels, names)
-
-
-@pytest.mark.parametrize(
-    ("predictions", "labels"),
-    [(np.array([0, 1]), np.array([0])), (np.array([], int), np.array([], int)), (np.array([2]), np.array([0]))],
-)
-def test_light_scores_refuse_what_does_not_fit(predictions: np.ndarray, labels: np.ndarray) -> None:
-    with pytest.raises(ValueError, match=r"expected|must lie"):
-        accuracy_and_macro_f1(predictions, labels, 2)

@@ -849,15 +849,20 @@ def test_ctrl_c_ends_a_film_properly(
 
 
 def test_ctrl_c_waits_for_the_record_that_is_being_written() -> None:
-    from mien.cli.signals import Interrupts
+    from mien.cli.signals import ended_by_signals, held
 
-    interrupts, events = Interrupts(), []
-    with pytest.raises(KeyboardInterrupt), interrupts.watched():
-        with interrupts.held():
+    events = []
+    with pytest.raises(KeyboardInterrupt), ended_by_signals():
+        with held():
             signal.raise_signal(signal.SIGINT)
             events.append("written")
         events.append("not reached")
     assert events == ["written"]
-    with pytest.raises(KeyboardInterrupt), interrupts.watched():
+    with pytest.raises(ValueError, match="full"), ended_by_signals(), held():
+        signal.raise_signal(signal.SIGINT)
+        raise ValueError("the disk is full")
+    with ended_by_signals(), held():
+        events.append("not ended by what came before")
+    with pytest.raises(KeyboardInterrupt), ended_by_signals():
         signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -33,8 +33,9 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> None:
 class Hub:
     """Stands for ``HfApi``: remembers what it was asked, or fails."""
 
-    def __init__(self, error: Exception | None = None) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, error: Exception | None = None) -> None:
         self.error, self.calls = error, list[dict[str, Any]]()
+        monkeypatch.setattr(huggingface_hub, "HfApi", lambda token: self)
 
     def create_repo(self, repo_id: str, **options: Any) -> None:
         self.calls.append({"repo_id": repo_id, **options})
@@ -45,9 +46,9 @@ class Hub:
         self.calls.append(options)
 
 
-def test_the_folder_is_uploaded(tmp_path: Path) -> None:
-    hub = Hub()
-    address = push(tmp_path, "user/model", token=TOKEN, private=True, api=hub)
+def test_the_folder_is_uploaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = Hub(monkeypatch)
+    address = push(tmp_path, "user/model", token=TOKEN, private=True)
     assert address == f"{constants.ENDPOINT}/user/model"
     create_call, upload_call = hub.calls
     assert create_call == {"repo_id": "user/model", "private": True, "exist_ok": True, "repo_type": "model"}
@@ -66,7 +67,8 @@ def test_an_upload_replaces_the_package_that_was_there(tmp_path: Path, monkeypat
     packed_files = FILES - {"model.int8.onnx", "fingerprints.safetensors"}
     for name in packed_files:
         (tmp_path / name).write_text(name)
-    push(tmp_path, "user/model", token=TOKEN, api=client)
+    monkeypatch.setattr(huggingface_hub, "HfApi", lambda token: client)
+    push(tmp_path, "user/model", token=TOKEN)
     (commit,) = commits
     operations = {type(step): set[str]() for step in commit["operations"]}
     for step in commit["operations"]:
@@ -77,26 +79,30 @@ def test_an_upload_replaces_the_package_that_was_there(tmp_path: Path, monkeypat
     }
 
 
-def test_what_to_type_after_a_failed_upload_deletes_the_same_files(tmp_path: Path) -> None:
+def test_what_to_type_after_a_failed_upload_deletes_the_same_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Hub(monkeypatch, RuntimeError("503"))
     for name in FILES - {"model.int8.onnx", "fingerprints.safetensors"}:
         (tmp_path / name).touch()
     with pytest.raises(MienError) as error:
-        push(tmp_path, "user/model", token=TOKEN, api=Hub(RuntimeError("503")))
+        push(tmp_path, "user/model", token=TOKEN)
     command = f"`hf upload user/model {tmp_path} . --delete fingerprints.safetensors --delete model.int8.onnx`"
     assert command in str(error.value)
 
 
-def test_what_to_type_keeps_a_private_model_private(tmp_path: Path) -> None:
+def test_what_to_type_keeps_a_private_model_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Hub(monkeypatch, RuntimeError("503"))
     folder = tmp_path / "my model"
     folder.mkdir()
     with pytest.raises(MienError, match=rf"`hf upload user/model '{folder}' \. --private --delete"):
-        push(folder, "user/model", token=TOKEN, private=True, api=Hub(RuntimeError("503")))
+        push(folder, "user/model", token=TOKEN, private=True)
 
 
-def test_a_refusal_is_one_line_without_the_token(tmp_path: Path) -> None:
-    hub = Hub(RuntimeError(f"403 Forbidden\nAuthorization: Bearer {TOKEN}"))
+def test_a_refusal_is_one_line_without_the_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Hub(monkeypatch, RuntimeError(f"403 Forbidden\nAuthorization: Bearer {TOKEN}"))
     with pytest.raises(MienError) as error:
-        push(tmp_path, "user/model", token=TOKEN, api=hub)
+        push(tmp_path, "user/model", token=TOKEN)
     message = str(error.value)
     assert TOKEN not in message and "\n" not in message and error.value.__cause__ is None
     assert "403 Forbidden" in message and f"hf upload user/model {tmp_path}" in message

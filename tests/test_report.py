@@ -25,7 +25,7 @@ from mien.evaluation import report as report_module
 from mien.evaluation import style
 from mien.evaluation.calibration import calibrate, cross_fitted, quality, softmax
 from mien.evaluation.choice import Choice
-from mien.evaluation.compare import average, compare_runs, paired_tests, pairs_text
+from mien.evaluation.compare import average, paired_tests, pairs_text
 from mien.evaluation.evaluate import Evaluation, evaluate, score_parts
 from mien.evaluation.metrics import ece_by_chance
 from mien.evaluation.report import FILES, refuse_foreign, write_report
@@ -597,51 +597,6 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, monkeypatch: py
     assert (tmp_path / "out" / "metrics.json").read_text(encoding="utf-8") == metrics_before
 
 
-def run(accuracy: float, clean_accuracy: float | None = None, **changes: Any) -> dict[str, Any]:
-    scores = dict.fromkeys(("accuracy", "macro_f1", "balanced_accuracy", "ece", "nll"), accuracy)
-    return {
-        "split": "test",
-        "tta": False,
-        "views": 1,
-        "model": "m",
-        "averaged": 1,
-        "data": {"fingerprint": "f"},
-        **scores,
-        "clean": None if clean_accuracy is None else dict.fromkeys(scores, clean_accuracy),
-        **changes,
-    }
-
-
-def test_runs_are_averaged_with_the_sample_deviation() -> None:
-    comparison = compare_runs([run(0.6, 0.5), run(0.7, 0.5), run(0.8, 0.5)])
-    assert comparison["runs"] == 3
-    assert comparison["whole"]["accuracy"]["mean"] == pytest.approx(0.7)
-    assert comparison["whole"]["accuracy"]["std"] == pytest.approx(0.1)
-    assert comparison["whole"]["accuracy"]["values"] == [0.6, 0.7, 0.8]
-    assert comparison["clean"]["ece"] == {"mean": 0.5, "std": 0.0, "values": [0.5, 0.5, 0.5]}
-
-
-def test_one_run_has_no_deviation() -> None:
-    comparison = compare_runs([run(0.6)])
-    assert comparison["whole"]["accuracy"] == {"mean": 0.6, "std": None, "values": [0.6]}
-    assert comparison["clean"] is None
-
-
-@pytest.mark.parametrize(
-    ("runs", "sentence"),
-    [
-        ([], "no run to compare"),
-        ([run(0.6), run(0.6, split="validation")], r"differ in split \(test, validation\)"),
-        ([run(0.6), run(0.6, views=2)], "differ in views"),
-        ([run(0.6), run(0.6, data={"fingerprint": "g"})], "different data"),
-        ([{"split": "test"}], "a run has no 'views'"),
-    ],
-)
-def test_runs_that_cannot_be_compared_are_refused(runs: list[dict[str, Any]], sentence: str) -> None:
-    with pytest.raises(MienError, match=sentence):
-        compare_runs(runs)
-
-
 META = {
     "calibration": {"temperature": 4.0, "uncertain": {"stated_accuracy": 0.8, "threshold": 0.7}},
     "data": {"fingerprint": "abc123"},
@@ -665,7 +620,8 @@ def test_on_test_nothing_is_fitted() -> None:
 
 
 @pytest.mark.parametrize("tta", [False, True])
-def test_on_validation_scaling_is_cross_fitted(tta: bool) -> None:
+def test_on_validation_scaling_is_cross_fitted(tta: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mien.evaluation.calibration.LEAST_FOR_TEMPERATURE", 60)
     generator = np.random.default_rng(0)
     labels = generator.integers(0, 3, 60)
     answers = (generator.normal(0, 2, (60, 3)) + np.eye(3)[labels]).astype(np.float32)
@@ -910,13 +866,10 @@ def test_models_are_paired_picture_by_picture() -> None:
         {"models": ["a", "c"], "b": 3, "c": 0, "p": 0.25, "difference": 0.75, "clean": None},
         {"models": ["b", "c"], "b": 3, "c": 1, "p": 0.625, "difference": 0.5, "clean": None},
     ]
-    average_evaluation = average(evaluations)
-    text = pairs_text(paired_tests([*evaluations, average_evaluation]))
+    text = pairs_text(paired_tests([*evaluations, average(evaluations)]))
     assert re.search(r"a against c, whole: \+75.00 points .*; only the first is right on 3, .* 0, p = 0.25\n", text)
     assert "a against c, strictly clean, not known for both\n" in text
     assert "These are 6 pairs, and p is not corrected for their number: at .05 in all, in one part, a p" in text
     assert "p below 0.0083 holds (Bonferroni)" in text
     assert "p below 0.016 holds" in pairs_text(pairs), "0.017 would be more than 0.05 / 3"
     assert "corrected" not in pairs_text(paired_tests(evaluations[:2])), "one test needs no correction"
-    with pytest.raises(MienError, match="differ in averaged"):
-        compare_runs([evaluations[0].metrics(), average_evaluation.metrics()])

@@ -74,6 +74,10 @@ def test_seeds_have_the_mean_and_the_sample_deviation() -> None:
     assert accuracy is not None and (accuracy.value, accuracy.std) == (pytest.approx(0.7), pytest.approx(0.1))
     assert (row.kind, row.name, row.parameters) == ("seeds", "mean of 3 seeds", 1000)
     assert "70.00 ± 10.00" in text_table([row])
+    without_clean = seeds_row([evaluation(6), evaluation(7, model="b", clean=None)])
+    assert without_clean.scores["clean_accuracy"] is None and without_clean.scores["macro_f1"] is not None
+    with pytest.raises(MienError, match="evaluated on different data"):
+        seeds_row([evaluation(6), evaluation(6, fingerprint="g")])
 
 
 def test_seeds_of_one_recipe_are_detected_by_their_settings() -> None:

@@ -638,6 +638,19 @@ def test_the_model_is_described(service: TestClient) -> None:
     assert "<h2>Scores</h2>" in page.text and "<table>" in page.text
 
 
+def test_without_the_client_of_the_hub_the_card_is_that_of_the_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)  # the extra serve does not bring it
+    with TestClient(create_app(ServiceSettings(model="nano-int8"))) as test_client:
+        written_card = (SHIPPED / "nano" / "README.md").read_text(encoding="utf-8")
+        assert test_client.get("/v1/model/card").text == written_card
+    for name in ("model.int8.onnx", "meta.json"):
+        shutil.copy(SHIPPED / "nano" / name, tmp_path)
+    with TestClient(create_app(ServiceSettings(model=str(tmp_path)))) as test_client:
+        assert test_client.get("/v1/model").json()["card"] is None
+
+
 def test_a_model_that_is_replaced_on_disk_is_described_as_it_was_loaded(tmp_path: Path) -> None:
     for name in ("model.int8.onnx", "meta.json"):
         shutil.copy(SHIPPED / "nano" / name, tmp_path)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from mien.cli.output import complain, print_converted, print_json, print_lines, remark
 from mien.cli.parser import Parser, Switch, add_reading_options, add_timeout, number, whole_number
-from mien.cli.signals import Interrupts, without_remarks_of_decoders
+from mien.cli.signals import held, without_remarks_of_decoders
 from mien.cli.tally import Outputs, Tally, table_path
 from mien.errors import MienError
 from mien.files import ensure_writable
@@ -266,20 +266,18 @@ def _reading(
 
 def _read(inputs: Sequence[Input], options: argparse.Namespace, tally: Tally, former: Former | None) -> None:
     """Reads all inputs and writes each record immediately, after those of a former table."""
-    interrupts = Interrupts()
     # If the records appear on the same terminal, they show the progress themselves.
     hidden = not sys.stderr.isatty() or (sys.stdout.isatty() and not table_path(options))
     total = 0 if hidden else sum(_count_records(source, options) for source in inputs)
     with (
         _reading(inputs, options, tally) as (names, reading),
-        interrupts.watched(),
         _output(options, names, former) as write,
         progress("predict", total, "pictures", quiet=hidden) as advance,
         # Closed first, so that after Ctrl-C a film that is being written is finished properly.
         closing(reading) as records,
     ):
         for record in records:
-            with interrupts.held():
+            with held():
                 write(record)
                 tally.add(record)
             advance(1)

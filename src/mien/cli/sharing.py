@@ -35,7 +35,7 @@ def export_parser() -> Parser:
         "model", type=Path, metavar="MODEL", help="a run, a model folder, or the name of a shipped model"
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="the folder to write (a new one, exported/NAME)")
-    parser.add_argument("--int8", action=Switch, help="write an int8 file too; needs --data")
+    parser.add_argument("--int8", action=Switch, help="write an int8 file too; needs --data with a training split")
     parser.add_argument("--data", metavar="DATA", help="archive.zip, a folder, or a FER2013 CSV file")
     parser.add_argument(
         "--split",

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, TextIO
@@ -31,6 +31,11 @@ class Ended(KeyboardInterrupt):
         self.number = number
 
 
+_is_held = False
+_due: int | None = None
+"""The signal that came while signals were held."""
+
+
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
     """Makes SIGTERM and SIGHUP raise ``Ended`` within a block, so that it ends as after Ctrl-C.
@@ -38,20 +43,14 @@ def ended_by_signals() -> Iterator[None]:
     Signals that are ignored (under ``nohup``) or that other code handles are left alone, and so are all signals if this
     is not the main thread.
     """
-    # Of Ctrl-C, mien.__main__ leaves the system's own handler.
-    with _handled(lambda number: signal.default_int_handler if number == signal.SIGINT else _end, (signal.SIG_DFL,)):
-        yield
-
-
-@contextmanager
-def _handled(handler_of: Callable[[int], Any], replaceable: tuple[Any, ...]) -> Iterator[None]:
-    """Handles the signals during a block where ``replaceable`` has their present handler; only in the main thread."""
     former: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
         present = {number: signal.getsignal(number) for number in (signal.SIGINT, *TERMINATING)}
-        former = {number: handler for number, handler in present.items() if handler in replaceable}
+        # Of Ctrl-C, mien.__main__ leaves the system's own handler.
+        ours = (signal.SIG_DFL, signal.default_int_handler)
+        former = {number: handler for number, handler in present.items() if handler in ours}
     for number in former:
-        signal.signal(number, handler_of(number))
+        signal.signal(number, _on_signal)
     try:
         yield
     finally:
@@ -59,47 +58,29 @@ def _handled(handler_of: Callable[[int], Any], replaceable: tuple[Any, ...]) -> 
             signal.signal(number, handler)
 
 
-class Interrupts:
-    """Delays Ctrl-C, SIGTERM and SIGHUP while a part of a ``with`` block runs, such as the writing of a record.
+@contextmanager
+def held() -> Iterator[None]:
+    """Delays the signals of ``ended_by_signals`` until a block has ended, such as the writing of a record.
 
-    Nothing changes if the signals are ignored already (under ``nohup``), or if this is not the main thread.
+    Raises:
+        KeyboardInterrupt: Ctrl-C came during the block.
+        Ended: another of the signals came during the block.
     """
-
-    def __init__(self) -> None:
-        self._held = False
-        self._due: int | None = None
-
-    @contextmanager
-    def watched(self) -> Iterator[None]:
-        """Handles the signals during a block."""
-        with _handled(lambda number: self._on_signal, (signal.default_int_handler, _end)):
-            yield
-
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """Delays the signals until a block has ended.
-
-        Raises:
-            KeyboardInterrupt: Ctrl-C came during the block.
-            Ended: another of the signals came during the block.
-        """
-        self._held = True
-        try:
-            yield
-        finally:
-            self._held = False
-        if self._due is not None:
-            number, self._due = self._due, None
-            _raise(number)
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if not self._held:
-            _raise(number)
-        self._due = number
+    global _is_held, _due
+    _is_held, _due = True, None
+    try:
+        yield
+    finally:
+        _is_held = False
+    if _due is not None:
+        _raise(_due)
 
 
-def _end(number: int, frame: FrameType | None) -> None:
-    raise Ended(number)
+def _on_signal(number: int, frame: FrameType | None) -> None:
+    global _due
+    if not _is_held:
+        _raise(number)
+    _due = number
 
 
 def _raise(number: int) -> None:

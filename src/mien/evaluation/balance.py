@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mien.data.faces import FaceSet
-from mien.evaluation.metrics import accuracy_and_macro_f1, balanced_accuracy
+from mien.evaluation.metrics import quick_scores
 
 STRENGTHS: tuple[float, ...] = tuple(step / 10 for step in range(11))
 """The values of tau along the curve."""
@@ -69,13 +69,10 @@ def balance_curve(probabilities: np.ndarray, labels: np.ndarray, shares: np.ndar
     rows = []
     for tau in STRENGTHS:
         predicted = balanced(probabilities, shares, tau).argmax(axis=1)
-        accuracy, macro_f1 = accuracy_and_macro_f1(predicted, labels, len(shares))
         rows.append(
             {
                 "tau": tau,
-                "accuracy": accuracy,
-                "balanced_accuracy": balanced_accuracy(predicted, labels),
-                "macro_f1": macro_f1,
+                **quick_scores(predicted, labels, len(shares)),
                 "rarest_recall": float((predicted == labels)[rarest].mean()) if rarest.any() else None,
             }
         )

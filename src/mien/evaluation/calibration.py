@@ -251,6 +251,9 @@ def calibrate(
 ) -> dict[str, Any]:
     """Fits temperature and threshold on the clean validation pictures, and measures the effect of scaling there.
 
+    From too few pictures nothing is fitted: below ``LEAST_FOR_TEMPERATURE`` the temperature is 1, and below
+    ``LEAST_FOR_THRESHOLD`` no answer is called sure or uncertain.
+
     Args:
         logits: float [N, C], before scaling.
         labels: int64 [N], positions of the true classes.
@@ -262,17 +265,30 @@ def calibrate(
     Returns:
         What ``meta.json`` holds as ``calibration``: ``temperature``, ``split``, ``n`` (pictures fitted on),
         ``twins_left_out`` (null if twins are unknown, or if all pictures are twins), ``ece_before``, ``ece_after``,
-        ``nll_before``, ``nll_after`` (after: cross-fitted; null if the pictures cannot be halved) and ``uncertain``:
-        ``stated_accuracy``, ``confidence``, the ``threshold`` of a sure answer, its ``coverage``, its ``accuracy`` and
-        the interval ``ci95`` of that accuracy (null, 0, null and null if no threshold keeps the promise).
+        ``nll_before``, ``nll_after`` (after: cross-fitted; null if no temperature was fitted or the pictures cannot be
+        halved) and ``uncertain`` (null if no threshold was fitted): ``stated_accuracy``, ``confidence``, the
+        ``threshold`` of a sure answer, its ``coverage``, its ``accuracy`` and the interval ``ci95`` of that accuracy
+        (null, 0, null and null if no threshold keeps the promise).
     """
-    clean = _clean_rows(len(labels), twins)
+    clean = np.ones(len(labels), bool) if twins is None or twins.all() else ~twins
     logits, labels, groups = logits[clean], labels[clean], None if groups is None else groups[clean]
-    temperature = fit_temperature(logits, labels)
-    temperatures = cross_fitted(logits, labels, groups, seed)
-    before = quality(softmax(logits), labels)
-    after = None if temperatures is None else quality(softmax(logits / temperatures[:, None]), labels)
-    return _record(temperature, len(labels), twins, before, after, promise(softmax(logits / temperature), labels))
+    count, temperature = len(labels), 1.0
+    before = quality(softmax(logits), labels) if count else None
+    after = uncertain = None
+    if count >= LEAST_FOR_TEMPERATURE:
+        temperature, temperatures = fit_temperature(logits, labels), cross_fitted(logits, labels, groups, seed)
+        after = None if temperatures is None else quality(softmax(logits / temperatures[:, None]), labels)
+    if count >= LEAST_FOR_THRESHOLD:
+        uncertain = promise(softmax(logits / temperature), labels)
+    return {
+        "temperature": temperature,
+        "split": "validation",
+        "n": count,
+        "twins_left_out": None if twins is None or twins.all() else int(twins.sum()),
+        **{f"{name}_before": before and before[name] for name in ("ece", "nll")},
+        **{f"{name}_after": after and after[name] for name in ("ece", "nll")},
+        "uncertain": uncertain,
+    }
 
 
 def promise(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
@@ -303,29 +319,6 @@ def quality(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     }
 
 
-def calibrate_if_enough(
-    logits: np.ndarray,
-    labels: np.ndarray,
-    groups: np.ndarray | None = None,
-    seed: int = 0,
-    twins: np.ndarray | None = None,
-) -> dict[str, Any]:
-    """``calibrate``, with its arguments, but fits neither temperature nor threshold to too few clean pictures.
-
-    Returns:
-        As ``calibrate``. Below ``LEAST_FOR_TEMPERATURE`` clean pictures ``temperature`` is 1, and ``ece_after`` and
-        ``nll_after`` are null; below ``LEAST_FOR_THRESHOLD`` ``uncertain`` is null: no answer is called sure or
-        uncertain.
-    """
-    clean = _clean_rows(len(labels), twins)
-    count = len(clean)
-    if count < LEAST_FOR_TEMPERATURE:
-        before = quality(softmax(logits[clean]), labels[clean]) if count else None
-        return _record(1.0, count, twins, before, None, None)
-    record = calibrate(logits, labels, groups, seed, twins)
-    return record if count >= LEAST_FOR_THRESHOLD else {**record, "uncertain": None}
-
-
 def is_fitted(calibration: Mapping[str, Any] | None) -> bool:
     """True if a temperature was fitted.
 
@@ -336,28 +329,3 @@ def is_fitted(calibration: Mapping[str, Any] | None) -> bool:
     if not calibration or calibration.get("temperature") is None:
         return False
     return bool(calibration["temperature"] != 1 or calibration.get("n", 0) >= LEAST_FOR_TEMPERATURE)
-
-
-def _clean_rows(count: int, twins: np.ndarray | None) -> np.ndarray:
-    """int64: rows of the pictures without a twin in training; all rows if twins are unknown or all are twins."""
-    return np.arange(count) if twins is None or twins.all() else np.flatnonzero(~twins)
-
-
-def _record(
-    temperature: float,
-    count: int,
-    twins: np.ndarray | None,
-    before: Mapping[str, float] | None,
-    after: Mapping[str, float] | None,
-    uncertain: dict[str, Any] | None,
-) -> dict[str, Any]:
-    """What ``calibrate`` returns; ``before`` and ``after`` are of ``quality``, None if they were not measured."""
-    return {
-        "temperature": temperature,
-        "split": "validation",
-        "n": count,
-        "twins_left_out": None if twins is None or twins.all() else int(twins.sum()),
-        **{f"{name}_before": before and before[name] for name in ("ece", "nll")},
-        **{f"{name}_after": after and after[name] for name in ("ece", "nll")},
-        "uncertain": uncertain,
-    }

@@ -1,8 +1,7 @@
-"""Several evaluations: their average, their scores in a table, and paired tests."""
+"""Several evaluations: their average, and paired tests."""
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from dataclasses import replace
 from decimal import ROUND_FLOOR, Context, Decimal
@@ -108,42 +107,6 @@ def same_pictures(evaluations: Sequence[Evaluation]) -> bool:
     )
 
 
-COMPARED: tuple[str, ...] = ("accuracy", "macro_f1", "balanced_accuracy", "ece", "nll")
-"""The scores that are averaged over several runs."""
-
-
-def compare_runs(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Mean and sample standard deviation (n - 1; null for one run) over the ``metrics.json`` of several seeds.
-
-    Returns:
-        ``split, tta, runs, models``, ``whole`` and ``clean`` (null if a run has none), both
-        ``{score: {"mean", "std", "values"}}``.
-
-    Raises:
-        MienError: there is no run, or the runs differ in what was evaluated.
-    """
-    if not runs:
-        raise MienError("no run to compare; give at least one")
-    try:
-        for field in ("split", "views", "averaged"):
-            values = sorted({str(run[field]) for run in runs})
-            if len(values) > 1:
-                raise MienError(f"the runs differ in {field} ({', '.join(values)}); compare runs evaluated in one way")
-        if len({run["data"]["fingerprint"] for run in runs}) > 1:
-            raise MienError("the runs were evaluated on different data; compare runs evaluated on the same data")
-        cleans = [run["clean"] for run in runs]
-        return {
-            "split": runs[0]["split"],
-            "tta": runs[0]["tta"],
-            "runs": len(runs),
-            "models": [run["model"] for run in runs],
-            "whole": _spread(runs),
-            "clean": None if None in cleans else _spread(cleans),
-        }
-    except KeyError as error:
-        raise MienError(f"a run has no {error} in its metrics; evaluate it again") from error
-
-
 def paired_tests(evaluations: Sequence[Evaluation]) -> list[dict[str, Any]]:
     """McNemar's exact test of each pair, on the whole split and on its clean part.
 
@@ -203,15 +166,6 @@ def _counts_text(test: dict[str, Any]) -> str:
         f"{100 * test['difference']:+.2f} points ({low:+.2f} to {high:+.2f}); only the first is right on "
         f"{test['b']:,}, only the second on {test['c']:,}, p = {test['p']:.2g}"
     )
-
-
-def _spread(scores: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    spread = {}
-    for name in COMPARED:
-        values = [float(part[name]) for part in scores]
-        std = statistics.stdev(values) if len(values) > 1 else None
-        spread[name] = {"mean": statistics.fmean(values), "std": std, "values": values}
-    return spread
 
 
 def _sum(values: Sequence[T | None]) -> T | None:

@@ -19,7 +19,7 @@ from mien.data.faces import FaceSet
 from mien.data.images import gaussian_blur
 from mien.errors import NO_NUMBERS, MienError
 from mien.evaluation.evaluate import Reads
-from mien.evaluation.metrics import accuracy_and_macro_f1, paired_difference
+from mien.evaluation.metrics import paired_difference, quick_scores
 
 Change = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 """Changes a picture, uint8 [S, S] or [S, S, 3], to one of the same shape; takes its own random numbers."""
@@ -135,14 +135,14 @@ def robustness(
     unchanged = predictions["none"] == labels
     rows = []
     for name, (how, _) in changes.items():
-        accuracy, macro_f1 = accuracy_and_macro_f1(predictions[name], labels, len(classifier.names))
+        scores = quick_scores(predictions[name], labels, len(classifier.names))
         difference = paired_difference(predictions[name] == labels, unchanged)
         rows.append(
             {
                 "change": name,
                 "how": how,
-                "accuracy": accuracy,
-                "macro_f1": macro_f1,
+                "accuracy": scores["accuracy"],
+                "macro_f1": scores["macro_f1"],
                 "difference": difference["difference"],
                 "difference_ci95": difference["ci95"],
             }

@@ -11,7 +11,6 @@ from typing import Any
 
 from mien.config import WITHOUT_EFFECT_ON_WEIGHTS, TrainConfig, completed
 from mien.errors import MienError
-from mien.evaluation.compare import compare_runs
 from mien.evaluation.evaluate import Evaluation
 from mien.text import aligned, csv_text, markdown, shown
 
@@ -103,12 +102,11 @@ def seeds_row(evaluations: Sequence[Evaluation], differences: Sequence[str] = ()
     """The row of the mean and the sample standard deviation over runs of one recipe.
 
     Raises:
-        MienError: the runs differ in what was evaluated.
+        MienError: the runs were evaluated on different data.
     """
-    spread = compare_runs([evaluation.metrics() for evaluation in evaluations])
-    whole, clean, rows = spread["whole"], spread["clean"], [model_row(evaluation) for evaluation in evaluations]
-    errors = [row.scores["ece"] for row in rows]
-    ece = _mean([error.value for error in errors if error is not None])
+    if len({evaluation.fingerprint for evaluation in evaluations}) > 1:
+        raise MienError("the runs were evaluated on different data; compare runs evaluated on the same data")
+    rows = [model_row(evaluation) for evaluation in evaluations]
     sizes = {row.parameters for row in rows}
     clean_sizes = {row.clean_pictures for row in rows}
     return Row(
@@ -118,12 +116,7 @@ def seeds_row(evaluations: Sequence[Evaluation], differences: Sequence[str] = ()
         pictures=rows[0].pictures,
         clean_pictures=clean_sizes.pop() if len(clean_sizes) == 1 else None,
         approximate=any(row.approximate for row in rows),
-        scores={
-            "accuracy": _of_spread(whole["accuracy"]),
-            "clean_accuracy": _of_spread(clean["accuracy"]) if clean else None,
-            "macro_f1": _of_spread(whole["macro_f1"]),
-            "ece": ece,
-        },
+        scores={name: _over_seeds([row.scores[name] for row in rows]) for name in SCORES},
         parameters=sizes.pop() if len(sizes) == 1 else None,
         differences=tuple(differences),
     )
@@ -201,12 +194,10 @@ def _seed(record: Mapping[str, Any]) -> Any:
     return record["config"]["seed"]
 
 
-def _mean(values: Sequence[float]) -> Estimate:
-    return Estimate(statistics.fmean(values), std=statistics.stdev(values) if len(values) > 1 else None)
-
-
-def _of_spread(spread: Mapping[str, Any]) -> Estimate:
-    return Estimate(spread["mean"], std=spread["std"])
+def _over_seeds(estimates: Sequence[Estimate | None]) -> Estimate | None:
+    """The mean and the sample standard deviation (n - 1) of a score; None if a run lacks it."""
+    values = [estimate.value for estimate in estimates if estimate is not None]
+    return None if len(values) < len(estimates) else Estimate(statistics.fmean(values), std=statistics.stdev(values))
 
 
 HEADS: tuple[str, ...] = ("", *SCORES.values(), "parameters", "pictures/s")

@@ -411,7 +411,7 @@ def _promise(calibration: Mapping[str, Any]) -> str:
     pictures = f"{calibration['n']:,} validation pictures"
     if left_out is not None:
         pictures += f" without a twin in training ({left_out:,} with one were left out)"
-    if sure is None:  # too few pictures for a threshold, or for a temperature as well (``calibrate_if_enough``)
+    if sure is None:  # too few pictures for a threshold, or for a temperature as well (``calibrate``)
         return f"There are {pictures}: too few to fit a threshold, so no answer is called uncertain."
     text = f"Temperature ({calibration['temperature']:.3f}) and threshold of a sure answer were fitted on {pictures}. "
     stated = f"{sure['stated_accuracy']:.0%}"

@@ -16,7 +16,7 @@ from mien.data.faces import FaceSet
 from mien.errors import MienError
 from mien.export import parity
 from mien.export.graph import metadata, onnx_model
-from mien.export.parity import CALIBRATION, STATIC, quantised
+from mien.export.parity import CALIBRATION, PARTLY, STATIC, quantised
 from mien.files import atomic_folder, refuse_others, refuse_unknown, write_json
 from mien.machine import versions
 from mien.model.classifier import Classifier
@@ -139,19 +139,20 @@ def _int8(
     threads: int | None,
     name: str,
 ) -> dict[str, Any]:
-    """Writes the better int8 file and adds it to ``results``; returns its part of the report."""
+    """Writes the int8 file that answers nearest and adds it to ``results``; returns its part of the report."""
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        files = quantised(folder / MODEL, Path(scratch), calibration)
-        if not files:
-            raise MienError(
-                f"{name}: has no products that can be quantised with this data; leave out --int8, or give data with a "
-                "training split"
-            )
-        compared = {way: comparison.parity(OnnxEngine(path, "cpu", threads)) for way, path in files.items()}
-        if STATIC in compared and not parity.near(compared[STATIC], comparison.reference):
-            partly = quantised(folder / MODEL, Path(scratch), calibration, partly=True)
-            compared |= {way: comparison.parity(OnnxEngine(path, "cpu", threads)) for way, path in partly.items()}
-            files |= partly
+        files: dict[str, Path] = {}
+        compared: dict[str, parity.Parity] = {}
+        for way in (STATIC, PARTLY):
+            file = quantised(folder / MODEL, Path(scratch), calibration, partly=way == PARTLY)
+            if file is None:
+                raise MienError(
+                    f"{name}: has no products that can be quantised with this data; leave out --int8, or give data "
+                    "with a training split"
+                )
+            files[way], compared[way] = file, comparison.parity(OnnxEngine(file, "cpu", threads))
+            if parity.near(compared[way], comparison.reference):
+                break
         way, reason = parity.choose(compared, comparison.reference)
         parity.check_int8(compared[way], comparison.reference, name)
         results[INT8] = compared[way]

@@ -126,7 +126,10 @@ def pack(
             "sha256": sha256_of(temporary / "model.safetensors"),
             "scores": scores,
             "onnx": parity,
-            "robustness": _robustness(packed, faces, record if reading_crop is None and balance is None else {}),
+            "robustness": {
+                "split": ROBUSTNESS_SPLIT,
+                "rows": robustness(packed, faces, ROBUSTNESS_SPLIT) if faces.has(ROBUSTNESS_SPLIT) else [],
+            },
             "origin": stages,
         }
         meta = without_folders(meta)
@@ -205,22 +208,6 @@ def without_folders(record: Any) -> Any:
     short = {name: without_folders(value) for name, value in record.items()}
     command = record.get("command")
     return {**short, "command": readable_command(command)} if command and isinstance(command, str) else short
-
-
-def _robustness(packed: Classifier, faces: FaceSet, record: Mapping[str, Any]) -> dict[str, Any]:
-    """Measures robustness, or copies it from an earlier package scored on this data: a temperature changes no label.
-
-    Rows of before Mien measured intervals are measured again.
-    """
-    release = record.get("release", {})
-    earlier, scores = release.get("robustness"), release.get("scores")
-    parts = scores.values() if isinstance(scores, dict) else ()
-    scored_on = [part.get("data") for part in parts if isinstance(part, dict)]
-    is_same_data = any(isinstance(data, dict) and data.get("fingerprint") == faces.fingerprint for data in scored_on)
-    if isinstance(earlier, dict) and is_same_data and all("difference_ci95" in row for row in earlier["rows"]):
-        return earlier
-    rows = robustness(packed, faces, ROBUSTNESS_SPLIT) if faces.has(ROBUSTNESS_SPLIT) else []
-    return {"split": ROBUSTNESS_SPLIT, "rows": rows}
 
 
 def _own_sketches(trained: Classifier, out: Path, faces: FaceSet) -> Sketches | None:

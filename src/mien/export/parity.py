@@ -33,7 +33,7 @@ MOST_LOST = 0.3
 """Largest loss of an int8 file on the split, in points of accuracy."""
 
 CLOSE = 0.002
-"""Mean difference of the probabilities up to which static int8 is near enough to float32 to be used whole."""
+"""Mean difference of the probabilities up to which static int8 is near enough that no other kind is tried."""
 
 
 @dataclass(frozen=True)
@@ -91,22 +91,15 @@ def lost(parity: Parity, reference: Parity) -> float:
 def choose(candidates: Mapping[str, Parity], reference: Parity) -> tuple[str, str]:
     """Chooses a kind of int8; returns its name and the reason.
 
-    Of static and partly static, the one whose probabilities are nearer to the reference's, if it loses at most
-    ``MOST_LOST`` points; else the other, if that does; else whatever loses least. With dynamic ranges, the answer to a
-    face depends on the other faces of its batch, and so on the number of threads.
+    Of those that lose at most ``MOST_LOST`` points, or of all if none does, the one whose probabilities are nearest to
+    the reference's.
     """
     losses = {name: lost(parity, reference) for name, parity in candidates.items()}
-    best = min(losses, key=lambda name: losses[name])
+    fitting = [name for name, loss in losses.items() if loss <= MOST_LOST] or list(losses)
     lost_by = " and ".join(f"{name} {loss:+.2f}" for name, loss in losses.items())
     differing_by = " and ".join(f"{name} {parity.mean_difference:.4f}" for name, parity in candidates.items())
-    summary = f"points lost: {lost_by}; mean difference of a probability: {differing_by}"
-    if len(losses) == 1:
-        return best, f"{summary}; the only kind possible for this network and data"
-    fixed = [kind for kind in (STATIC, PARTLY) if losses.get(kind, np.inf) <= MOST_LOST]
-    if fixed:
-        kind = min(fixed, key=lambda name: candidates[name].mean_difference)
-        return kind, f"{summary}; {kind}, as its answers do not depend on the batch"
-    return best, summary
+    nearest = min(fitting, key=lambda name: candidates[name].mean_difference)
+    return nearest, f"points lost: {lost_by}; mean difference of a probability: {differing_by}; {nearest} was taken"
 
 
 def near(parity: Parity, reference: Parity) -> bool:
@@ -201,7 +194,7 @@ def _parity(answers: Answers, reference: Answers, labels: np.ndarray | None, rat
     )
 
 
-STATIC, PARTLY, DYNAMIC = "static", "partly static", "dynamic"
+STATIC, PARTLY = "static", "partly static"
 CALIBRATION = 512
 """Faces of the training split from which static quantisation measures the range of each activation."""
 
@@ -221,8 +214,8 @@ ONNX Runtime keeps the activations of all faces until the last; a ViT-Base on 22
 _MULTIPLYING = ("MatMul", "Gemm", "Conv")
 
 
-def quantised(model: Path, folder: Path, calibration: np.ndarray | None, *, partly: bool = False) -> dict[str, Path]:
-    """Writes int8 versions of an exported model.
+def quantised(model: Path, folder: Path, calibration: np.ndarray | None, *, partly: bool = False) -> Path | None:
+    """Writes an int8 version of an exported model, whose answer to a face does not depend on the rest of its batch.
 
     Products with weights are quantised, with one scale for each output. The first of them (which reads the pixels), the
     last (the head), attention itself and everything else stay float32. Weights use only seven of eight bits: on
@@ -230,64 +223,50 @@ def quantised(model: Path, folder: Path, calibration: np.ndarray | None, *, part
 
     Args:
         model: an ONNX file of ``mien.export.graph``.
-        folder: of the new files.
-        calibration: uint8 [M, ...], crops for static quantisation, or None.
-        partly: write ``partly static`` alone, which is for networks whose ``static`` loses too much.
+        folder: of the new file.
+        calibration: uint8 [M, ...], crops that fix the ranges of the activations, or None.
+        partly: write ``partly static``, which is for networks whose ``static`` loses too much: the first quarter of the
+            products is computed in float32, since their rounding errors go through all others. The weights of that
+            quarter are stored in eight bits, too, so the file is as small.
 
     Returns:
-        The file of each kind: ``static`` if there are crops to calibrate with (ranges of activations are fixed, so the
-        answer to a face does not depend on its batch), and ``dynamic`` if the network has matrix products (ranges are
-        those of each batch); with ``partly``, instead of both, ``partly static``, which is ``static`` with the first
-        quarter of the products computed in float32, since their rounding errors go through all others. The weights of
-        that quarter are stored in eight bits, too, so the file is as small.
+        The file; None without crops, or if the network has no products to quantise.
     """
-    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_dynamic, quantize_static
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    prepared = folder / "prepared.onnx"
-    files: dict[str, Path] = {}
+    prepared, file = folder / "prepared.onnx", folder / f"{PARTLY if partly else STATIC}.onnx"
     with _quiet():
         quant_pre_process(str(model), str(prepared), skip_symbolic_shape=True)
         network = onnx.load(prepared)
         nodes = _products(network)
-        operators = sorted(set(nodes.values()))
-        options = {"per_channel": True, "reduce_range": True, "weight_type": QuantType.QInt8}
-        if calibration is not None and nodes:
-            kind, left = (PARTLY, len(nodes) // 4) if partly else (STATIC, 0)
-            files[kind] = folder / f"{kind}.onnx"
-            faces, in_parts = _faces(calibration, _activations(network, nodes))
-            quantize_static(
-                str(prepared),
-                str(files[kind]),
-                faces,
-                quant_format=QuantFormat.QDQ,
-                op_types_to_quantize=operators,
-                nodes_to_quantize=list(nodes)[left:],
-                activation_type=QuantType.QUInt8,
-                extra_options={
-                    # The next operator uses the output of a matrix product in float32: rounding it would gain nothing.
-                    "OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"],
-                    "CalibPercentile": PERCENTILE,
-                    **({"CalibStridedMinMax": 1} if in_parts else {}),  # for percentiles too, whatever its name
-                },
-                calibrate_method=CalibrationMethod.Percentile,
-                **options,
-            )
-            if left:
-                _store_in_eight_bits(files[kind], list(nodes)[:left])
-        matrices = [name for name, operator in nodes.items() if operator != "Conv"]
-        if matrices and not partly:
-            files[DYNAMIC] = folder / "dynamic.onnx"
-            quantize_dynamic(
-                str(prepared),
-                str(files[DYNAMIC]),
-                op_types_to_quantize=[operator for operator in operators if operator != "Conv"],
-                nodes_to_quantize=matrices,
-                **options,
-            )
-    for path in files.values():
-        _keep_metadata(model, path)
-    return files
+        if calibration is None or not nodes:
+            return None
+        left = len(nodes) // 4 if partly else 0
+        faces, in_parts = _faces(calibration, _activations(network, nodes))
+        quantize_static(
+            str(prepared),
+            str(file),
+            faces,
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=sorted(set(nodes.values())),
+            nodes_to_quantize=list(nodes)[left:],
+            per_channel=True,
+            reduce_range=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            extra_options={
+                # The next operator uses the output of a matrix product in float32: rounding it would gain nothing.
+                "OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"],
+                "CalibPercentile": PERCENTILE,
+                **({"CalibStridedMinMax": 1} if in_parts else {}),  # for percentiles too, whatever its name
+            },
+            calibrate_method=CalibrationMethod.Percentile,
+        )
+        if left:
+            _store_in_eight_bits(file, list(nodes)[:left])
+    _keep_metadata(model, file)
+    return file
 
 
 def _products(model: onnx.ModelProto) -> dict[str, str]:

@@ -4,26 +4,11 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from mien.connection import PATIENCE_S, answers
 from mien.errors import MienError, one_line
 from mien.export.pack import FILES
-
-
-class Api(Protocol):
-    """The part of ``huggingface_hub.HfApi`` that uploading needs."""
-
-    def create_repo(self, repo_id: str, *, private: bool | None, exist_ok: bool, repo_type: str) -> Any:
-        """Makes a repository; an existing one stays as it is."""
-        ...
-
-    def upload_folder(
-        self, *, repo_id: str, folder_path: str, commit_message: str, repo_type: str, delete_patterns: list[str]
-    ) -> Any:
-        """Uploads the files of a folder in one commit, which deletes the files of these names that it lacks."""
-        ...
 
 
 def check_push(repo: str) -> str:
@@ -61,7 +46,7 @@ def check_push(repo: str) -> str:
     return token
 
 
-def push(folder: Path, repo: str, *, token: str, private: bool = False, api: Api | None = None) -> str:
+def push(folder: Path, repo: str, *, token: str, private: bool = False) -> str:
     """Uploads a packed folder and returns its address.
 
     One commit replaces the package that the repository has: a file that only the former one had (an int8 file,
@@ -72,14 +57,13 @@ def push(folder: Path, repo: str, *, token: str, private: bool = False, api: Api
         repo: ``user/model``; it is made if it does not exist.
         token: of the user; it appears in no message.
         private: make a new repository private.
-        api: ``huggingface_hub.HfApi`` by default.
 
     Raises:
         MienError: the Hub refuses it, or the connection breaks; the folder stays.
     """
     from huggingface_hub import HfApi, constants
 
-    api = HfApi(token=token) if api is None else api
+    api = HfApi(token=token)
     try:
         api.create_repo(repo, private=private or None, exist_ok=True, repo_type="model")
         api.upload_folder(

@@ -22,12 +22,7 @@ from mien.data.read import read_faces
 from mien.data.twins import groups
 from mien.errors import MienError
 from mien.evaluation.calibration import softmax
-from mien.evaluation.metrics import (
-    accuracy_and_macro_f1,
-    balanced_accuracy,
-    negative_log_likelihood,
-    reliability,
-)
+from mien.evaluation.metrics import negative_log_likelihood, quick_scores, reliability
 from mien.files import ensure_writable, write_json
 from mien.labels import positions
 from mien.log import report, warn
@@ -182,12 +177,9 @@ def scores(answers: np.ndarray, training: FaceSet) -> dict[str, float]:
     """Accuracy and calibration of the answers against the labels."""
     answers = answers / answers.sum(1, keepdims=True)
     predicted = answers.argmax(1)
-    accuracy, macro_f1 = accuracy_and_macro_f1(predicted, training.labels, len(training.names))
     return {
         "n": len(training),
-        "accuracy": accuracy,
-        "macro_f1": macro_f1,
-        "balanced_accuracy": balanced_accuracy(predicted, training.labels),
+        **quick_scores(predicted, training.labels, len(training.names)),
         "nll": negative_log_likelihood(answers, training.labels),
         "ece": reliability(answers, training.labels).ece,
         "confidence": float(answers.max(1).mean()),

@@ -21,9 +21,9 @@ from mien.data.faces import FaceSet
 from mien.data.twins import groups, has_twin
 from mien.errors import MienError
 from mien.evaluation.balance import class_shares
-from mien.evaluation.calibration import LEAST_FOR_TEMPERATURE, LEAST_FOR_THRESHOLD, at_bound, calibrate_if_enough
+from mien.evaluation.calibration import LEAST_FOR_TEMPERATURE, LEAST_FOR_THRESHOLD, at_bound, calibrate
 from mien.evaluation.choice import LAST
-from mien.evaluation.metrics import accuracy_and_macro_f1, balanced_accuracy
+from mien.evaluation.metrics import quick_scores
 from mien.files import write_json
 from mien.log import warn
 from mien.model.backbone import Backbone
@@ -170,14 +170,9 @@ class Validator:
         share = torch.from_numpy(judge.logits(self.validation.images[rank::processes], quiet=True))
         answers = gather_rows(self.accelerator, share, len(self.validation)).cpu()
         labels = torch.from_numpy(self.validation.labels)
-        accuracy, macro_f1 = accuracy_and_macro_f1(answers.argmax(1).numpy(), labels.numpy(), answers.shape[1])
-        balanced = balanced_accuracy(answers.argmax(1).numpy(), labels.numpy())
-        scores = {
-            "val_loss": F.cross_entropy(answers, labels).item(),
-            "val_accuracy": float(accuracy),
-            "val_macro_f1": float(macro_f1),
-            "val_balanced_accuracy": balanced,
-        }
+        means = quick_scores(answers.argmax(1).numpy(), labels.numpy(), answers.shape[1])
+        scores = {"val_loss": F.cross_entropy(answers, labels).item()}
+        scores |= {f"val_{name}": means[name] for name in ("accuracy", "macro_f1", "balanced_accuracy")}
         if self.select == "clean_loss":
             scores["val_clean_loss"] = F.cross_entropy(answers[self.clean], labels[self.clean]).item()
         return scores
@@ -225,7 +220,7 @@ def calibrate_model(out: Path, validation: FaceSet, training_images: np.ndarray,
     if "calibration" not in meta:
         logits = classifier.logits(validation.images, quiet=True)
         twins = _twins(validation, training_images, classifier)
-        meta["calibration"] = calibrate_if_enough(logits, validation.labels, groups(validation.images), twins=twins)
+        meta["calibration"] = calibrate(logits, validation.labels, groups(validation.images), twins=twins)
         scale_head(classifier.network, meta["calibration"]["temperature"])
         classifier.save(folder, meta, classifier.sketches())
     # After the model and in any case, so that a run that was killed in between writes it when it resumes.
@@ -274,7 +269,7 @@ def recalibrated(
     logits = former * classifier.logits(validation.images, quiet=True)
     twins = _twins(validation, faces.part("train").images, classifier)
     labels = validation.labels_in(classifier.names)
-    record = calibrate_if_enough(logits, labels, groups(validation.images), twins=twins)
+    record = calibrate(logits, labels, groups(validation.images), twins=twins)
     change = record["temperature"] / former
     scale_head(classifier.network, change)
     if divided:

@@ -61,11 +61,13 @@ class ModelRecord:
 
     @cached_property
     def card(self) -> str | None:
-        """The model card in Markdown; None if the model was not packed."""
-        try:
+        """The model card in Markdown, that of the folder if it has one; None if the model was not packed."""
+        with suppress(OSError, UnicodeDecodeError):
+            if "release" in self._meta:
+                return (self._file.parent / "README.md").read_text(encoding="utf-8")
+        with suppress(MienError, ModuleNotFoundError):  # making a card needs the client of the hub
             return card(self._meta, f"Mien {self.name}")
-        except MienError:
-            return None
+        return None
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the members of ``GET /v1/model`` that describe the model."""

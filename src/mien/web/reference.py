@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from html import escape
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markdown_it import MarkdownIt
+from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
@@ -63,24 +65,16 @@ def description(app: FastAPI) -> dict[str, Any]:
 def page(document: Mapping[str, Any]) -> str:
     """Returns the page that shows an OpenAPI description and explains each kind of problem."""
     info = document["info"]
-    operations = list(_operations(document))
-    entries = "".join(
-        f'<li><a href="#{_anchor(method, path)}"><b>{method.upper()}</b> {escape(path)}</a> '
-        f"{escape(operation['summary'])}</li>"
-        for method, path, operation in operations
+    return _template().render(
+        title="Mien: the service",
+        root="./",
+        text=f"# {info['title']} {info['version']}\n\n{info['description']}",
+        document=document,
+        operations=list(_operations(document)),
+        curl=_curl,
+        kinds=KINDS,
+        help=HELP,
     )
-    problems = "".join(
-        f'<section id="{kind}"><h3>{status} {escape(title)}</h3><p><code>/docs#{kind}</code></p>'
-        f"{_markdown.render(HELP[kind])}</section>"
-        for kind, (status, title) in KINDS.items()
-    )
-    body = (
-        f"<h1>{escape(info['title'])} {escape(info['version'])}</h1>{_markdown.render(info['description'])}"
-        f'<p>The same as <a href="openapi.json">OpenAPI {escape(document["openapi"])}</a>; '
-        f'<a href="./">the page</a>.</p>'
-        f"<nav><ul>{entries}</ul></nav>{''.join(_section(*parts) for parts in operations)}<h2>Problems</h2>{problems}"
-    )
-    return _whole("Mien: the service", body)
 
 
 def markdown_page(text: str, title: str, root: str) -> str:
@@ -93,16 +87,25 @@ def markdown_page(text: str, title: str, root: str) -> str:
     """
     if text.startswith("---\n"):
         text = text.partition("\n---\n")[2]
-    return _whole(title, _markdown.render(text), root)
+    return _template().render(title=title, root=root, text=text)
 
 
-def _whole(title: str, body: str, root: str = "./") -> str:
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<link rel="icon" href="{root}icon.svg" type="image/svg+xml"><link rel="stylesheet" href="{root}docs.css">'
-        f"</head><body><main>{body}</main></body></html>\n"
+@cache
+def _template() -> Template:
+    """Returns the template of these pages, which escapes whatever it is given."""
+    environment = Environment(
+        loader=PackageLoader("mien.web", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
+    environment.filters |= {
+        "markdown": lambda text: Markup(_markdown.render(text)),
+        "type": _type,
+        "json": lambda example: json.dumps(example, indent=1)[:_SHOWN_LENGTH],
+    }
+    return environment.get_template("reference.html")
 
 
 def _operations(document: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -110,43 +113,6 @@ def _operations(document: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[st
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             yield method, path, operation
-
-
-def _anchor(method: str, path: str) -> str:
-    return f"{method}{path.replace('/', '-')}"
-
-
-def _section(method: str, path: str, operation: Mapping[str, Any]) -> str:
-    """Describes one operation: parameters, body, answers, and a line for curl."""
-    rows = "".join(
-        f"<tr><td><code>{escape(parameter['name'])}</code></td><td>{escape(_type(parameter['schema']))}</td>"
-        f"<td>{escape(parameter.get('description', ''))}</td></tr>"
-        for parameter in operation.get("parameters", [])
-    )
-    table = f"<table><tr><th>query</th><th>type</th><th></th></tr>{rows}</table>" if rows else ""
-    kinds = ", ".join(f"<code>{escape(kind)}</code>" for kind in operation.get("requestBody", {}).get("content", {}))
-    answers = "".join(_answer(status, answer) for status, answer in operation["responses"].items())
-    return (
-        f'<section id="{_anchor(method, path)}"><h2>{method.upper()} <code>{escape(path)}</code></h2>'
-        f"{_markdown.render(operation.get('description') or operation['summary'])}{table}"
-        f"{f'<p>Body: {kinds}</p>' if kinds else ''}<pre>{escape(_curl(method, path, operation))}</pre>"
-        f"<dl>{answers}</dl></section>"
-    )
-
-
-def _answer(status: str, answer: Mapping[str, Any]) -> str:
-    kinds = answer.get("content", {})
-    named = ", ".join(f"<code>{escape(kind)}</code>" for kind in kinds)
-    examples = [content["example"] for content in kinds.values() if "example" in content]
-    shown = "".join(
-        "<details><summary>Example</summary>"
-        f"<pre>{escape(json.dumps(example, indent=1)[:_SHOWN_LENGTH])}</pre></details>"
-        for example in examples
-    )
-    links = "".join(
-        f' <a href="#{name}">{name}</a>' for content in kinds.values() for name in content.get("examples", {})
-    )
-    return f"<dt>{escape(status)}{links} {named}</dt><dd>{_markdown.render(answer['description'])}{shown}</dd>"
 
 
 def _type(schema: Mapping[str, Any]) -> str:
