@@ -111,6 +111,7 @@ def beside(film: Path, checkout: Path, model: str | None, threads: int, rounds: 
 def speed(recognizer: Any, film: Path, count: int, rounds: int, scratch: Path) -> dict[str, float]:
     """Frames a second of the whole and of its parts, and how well the face was followed."""
     from mien.recognition.detection import Detection, face_crop
+    from mien.recognition.film.reader import FilmInfo
     from mien.recognition.film.writer import write_annotated
 
     records = list(recognize_film(recognizer, film))
@@ -121,7 +122,7 @@ def speed(recognizer: Any, film: Path, count: int, rounds: int, scratch: Path) -
     crops = np.stack([crop] * BATCH)
 
     def written() -> None:
-        with write_annotated(scratch / "annotated.mp4", RATE) as write:
+        with write_annotated(scratch / "annotated.mp4", FilmInfo(RATE)) as write:
             for record in recognize_film(recognizer, film, keep_pixels=True):
                 write(record)
 

@@ -132,7 +132,7 @@ class _FilmCopy:
     """Writes a copy or the timeline of a film; if that fails, the reason is reported and the film is read on.
 
     Args:
-        copy: writes it (``mien.recognition.film.writer.write_copy``, ``mien.recognition.film.timeline.timeline_file``).
+        copy: writes it (``write_annotated`` or ``timeline_file`` of ``mien.recognition.film``).
         not_copied: called with the reason; None raises the error.
         may_move: True if the copy may get another name if a file appears at its path while it is written.
     """
@@ -187,7 +187,7 @@ def _read_film(
     # Imported here, so that reading pictures does not wait for FFmpeg.
     from mien.recognition.film.reader import film_info
     from mien.recognition.film.records import recognize_film
-    from mien.recognition.film.writer import ENDINGS, write_copy
+    from mien.recognition.film.writer import ENDINGS, write_annotated
 
     places = [] if settings.video_out is None else [settings.video_out]
     if copies is not None:
@@ -209,10 +209,10 @@ def _read_film(
         if info is not None:
             for place in places:
                 may_move = place != settings.video_out
-                copy = write_copy(
-                    place, film.source, info,
-                    every=settings.every, audio=settings.audio, say=settings.say, spare_all=may_move,
-                )  # fmt: skip
+                sound = film.source if settings.audio and isinstance(film.source, Path) else None
+                copy = write_annotated(
+                    place, info, every=settings.every, sound=sound, say=settings.say, spare_all=may_move
+                )
                 writers.append(stack.enter_context(_FilmCopy(copy, not_copied, may_move=may_move)))
         for record in _with_reason_at_end(records, film):
             for write in writers:

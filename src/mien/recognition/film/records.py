@@ -150,7 +150,7 @@ class FilmRecognition(Tables):
         """
         from mien.recognition.film.reader import film_info
         from mien.recognition.film.timeline import timeline_file
-        from mien.recognition.film.writer import check_film, write_copy
+        from mien.recognition.film.writer import check_film, write_annotated
 
         place, figure = expanded(path), None if timeline is None else expanded(timeline)
         check_film(place)
@@ -159,8 +159,9 @@ class FilmRecognition(Tables):
             self._check_not_source(figure)
         warn = logging.getLogger("mien").warning
         with ExitStack() as stack:
-            copy = write_copy(place, self.source, film_info(self.source), every=self.every, audio=audio,
-                              say=lambda text: warn("%s", text))  # fmt: skip
+            sound = self.source if audio and isinstance(self.source, Path) else None
+            copy = write_annotated(place, film_info(self.source), every=self.every, sound=sound,
+                                   say=lambda text: warn("%s", text))  # fmt: skip
             writers: list[Callable[[Recognition], None]] = [stack.enter_context(copy)]
             if figure is not None:
                 title = Path(_name_of(self.source)).name
