@@ -13,7 +13,7 @@ from test_formats import BROKEN, NAMES, NONE, TWO
 
 from mien.cli import main
 from mien.errors import MienError
-from mien.recognition.batch import FilmSettings, read_inputs, resume
+from mien.recognition.batch import Settings, read_inputs, resume
 from mien.recognition.formats import columns, csv_table
 from mien.recognition.paths import Film
 from mien.recognition.recognizer import Recognizer
@@ -179,7 +179,7 @@ def test_frames_of_a_film_stay_until_the_last_of_them_is_read_again(table: Path)
             raise KeyboardInterrupt
         return table.read_text()
 
-    read = list(read_inputs(reader, [film_input, last], FilmSettings()))
+    read = list(read_inputs(reader, [film_input, last], Settings()))
     names = [record.input for record in read]
     assert names == ["film.mkv"] * 4 + ["last.png"]
     for count in (0, 1, 2, 3):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import io
 import os
 import re
 import sys
@@ -46,17 +47,16 @@ class Nothing:
     reason: str
 
 
-@dataclass(frozen=True)
-class Piped:
-    """A picture from standard input.
+class Piped(io.BytesIO):
+    """A picture from standard input, whole, as an open file.
 
     Attributes:
         name: the argument as typed, such as ``-``, its name in records.
-        data: the content, whole.
     """
 
-    name: str
-    data: bytes
+    def __init__(self, name: str, data: bytes) -> None:
+        super().__init__(data)
+        self.name = name
 
 
 Input = Path | Film | Piped | Nothing
