@@ -29,8 +29,9 @@ from hostile_helpers import (
 )
 
 from mien.errors import MienError
-from mien.recognition import batch, paths
+from mien.recognition import batch
 from mien.recognition.batch import Settings, TimedReader
+from mien.recognition.film import decoder
 from mien.recognition.film.reader import frames
 from mien.recognition.paths import Film
 from mien.recognition.results import Recognition
@@ -104,9 +105,9 @@ class TestPredict:
     def test_a_folder_whose_films_have_other_endings(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        """FFmpeg decides what such files are, and may take for ever or crash: never in the first process."""
+        """FFmpeg may take for ever or crash: it opens no file in the first process."""
 
-        def refuse(path: Path) -> bool:
+        def refuse(path: Path) -> None:
             raise AssertionError(f"{path}: was opened in the first process")
 
         folder = tmp_path / "folder"
@@ -117,8 +118,7 @@ class TestPredict:
             file.write(b"\0\0\0\x08free" * 3_000_000)
         (folder / "noise.dat").write_bytes(noise(1, 64).tobytes())
         (folder / "photo.png").write_bytes(encode(noise(0, 48)))
-        monkeypatch.setattr(paths, "_is_film", refuse)
-        monkeypatch.setattr(paths, "_is_sound", refuse)
+        monkeypatch.setattr(decoder, "opened", refuse)
         code = mien("predict", folder, folder / "noise.dat", "--detector", "none", "--timeout", SECONDS, "--json")
         captured = capsys.readouterr()
         records = [json.loads(line) for line in captured.out.splitlines()]

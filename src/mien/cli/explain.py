@@ -72,7 +72,7 @@ def run(arguments: list[str]) -> int:
     from mien.recognition.paths import Nothing, expand, skipped_line
 
     skipped: Counter[Kind] = Counter()
-    sources = expand(options.photos, options.out, skipped, options.timeout)
+    sources = expand(options.photos, options.out, skipped)
     is_single = len(options.photos) == len(sources) == 1
     is_single &= isinstance(sources[0], Nothing) or not os.path.isdir(options.photos[0])
     if is_single and (options.out is None or not options.out.is_dir()):

@@ -83,7 +83,7 @@ def run(arguments: list[str]) -> int:
     from mien.recognition.paths import Film, expand, skipped_line
 
     skipped: Counter[Kind] = Counter()
-    inputs = expand(options.paths, options.annotate, skipped, options.timeout)
+    inputs = expand(options.paths, options.annotate, skipped)
     inputs += [Film(options.camera)] if options.camera is not None else []
     _check_outputs(inputs, options)
     former = None
