@@ -428,7 +428,7 @@ class TestAnnotated:
             try_to_write(tmp_path / "out.mp4", Recognition("film", "error", "damaged", frame=0, time_s=0.0))
         with pytest.raises(MienError, match=r"out\.mp4: cannot be written"):
             try_to_write(tmp_path / "file" / "out.mp4", next(records(1)))
-        with pytest.raises(ValueError, match="ask recognize_film for keep_pixels=True"):
+        with pytest.raises(ValueError, match="ask FilmRecognition for keep_pixels=True"):
             try_to_write(tmp_path / "out.mp4", Recognition("film", "no_face", frame=0, time_s=0.0))
         assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 

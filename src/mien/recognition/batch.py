@@ -170,7 +170,7 @@ def _read_film(recognizer: Recognizer, film: Film, settings: Settings, copies: C
     """Yields the records of a film or a camera, and writes its copies and its timeline on the way."""
     # Imported here, so that reading pictures does not wait for FFmpeg.
     from mien.recognition.film.reader import film_info
-    from mien.recognition.film.records import recognize_film
+    from mien.recognition.film.records import FilmRecognition
     from mien.recognition.film.writer import ENDINGS, write_annotated
 
     places = [] if settings.video_out is None else [settings.video_out]
@@ -181,7 +181,7 @@ def _read_film(recognizer: Recognizer, film: Film, settings: Settings, copies: C
     except MienError as error:
         yield Recognition(film.name, "error", str(error))
         return
-    records = recognize_film(
+    records = FilmRecognition(
         recognizer, film.source, every=settings.every, smoothing=settings.smoothing,
         batch=settings.batch, keep_pixels=bool(places), decoded=settings.decoded,
     )  # fmt: skip

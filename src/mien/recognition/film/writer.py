@@ -90,7 +90,7 @@ def write_annotated(
     """A film with a box around every face, written beside its place and moved there when the block ends.
 
         with write_annotated(Path("out.mp4"), film_info(source), sound=source) as write:
-            for record in recognize_film(recognizer, source, keep_pixels=True):
+            for record in FilmRecognition(recognizer, source, keep_pixels=True):
                 write(record)
 
     Every record gives one frame, shown at its ``time_s``. In AVI, which has one rate, that is the nearest tick not yet
@@ -187,7 +187,7 @@ class _Film:
         if record.pixels is not None:
             self._last = self._fitted(annotated(record.pixels, record.faces))
         elif record.status != "error":
-            raise ValueError(f"frame {record.frame}: has no pixels; ask recognize_film for keep_pixels=True")
+            raise ValueError(f"frame {record.frame}: has no pixels; ask FilmRecognition for keep_pixels=True")
         if self._last is None:
             self._owed.append(time_s)  # the size of a film that begins with damaged frames is unknown until a good one
             return
