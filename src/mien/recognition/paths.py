@@ -170,9 +170,7 @@ def _piped(word: str) -> Input:
         return Nothing(word, f"{word}: standard input is empty, expected a picture, like `mien predict - < photo.jpg`")
     if kind is Kind.FILM:
         return Nothing(word, f"{word}: is a film, expected a picture; films are read from files: save it first")
-    if len(data) > LARGEST_FILE:
-        return Nothing(word, f"{word}: is larger than {LARGEST_FILE >> 30} GiB, expected a picture; make it smaller")
-    return Piped(word, data)
+    return Piped(word, data)  # with a byte more than allowed, it is refused when it is read
 
 
 def _matches(word: str, unlisted: list[Input]) -> list[str]:
