@@ -100,7 +100,7 @@ INPUTS = ["=one.png", "none.png", "two.png", "film.mkv", "broken.png", "two.png"
 @pytest.fixture
 def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with inputs, read by a detector and an engine that a person can follow, and their whole table."""
-    monkeypatch.setattr("mien.recognition.detectors.detector", lambda name: Bright())
+    monkeypatch.setattr("mien.recognition.detectors.detector", lambda *_: Bright())
     monkeypatch.setattr("mien.recognition.engines.engine", lambda *_: Mean())
     monkeypatch.chdir(tmp_path)
     for name, levels in (("=one.png", [200]), ("none.png", []), ("two.png", [140, 220]), ("last.png", [160])):

@@ -369,8 +369,7 @@ def _detector(detector: object, min_face: float | None) -> Any:
     Raises:
         MienError: the name is unknown, the detector cannot be loaded, or the object lacks ``detect`` or ``margin``.
     """
-    options = {} if min_face is None else {"min_face": min_face}
-    made = detectors.detector(detector, **options) if isinstance(detector, str) else detector
+    made = detectors.detector(detector, min_face) if isinstance(detector, str) else detector
     if not (callable(getattr(made, "detect", None)) and isinstance(getattr(made, "margin", None), SupportsFloat)):
         raise MienError(
             f"detector: got {detector!r}, expected {detectors.KNOWN}, or an object with detect() and margin"
