@@ -37,13 +37,14 @@ def sound_picture(rng: random.Random) -> bytes:
 @lru_cache(maxsize=1)
 def sound_film() -> bytes:
     """A film of twelve small frames of noise."""
+    from mien.recognition.film.reader import FilmInfo
     from mien.recognition.film.writer import write_annotated
     from mien.recognition.results import Recognition
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "film.mp4"
         frame = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
-        with write_annotated(path, 25.0) as write:
+        with write_annotated(path, FilmInfo(25.0)) as write:
             for index in range(12):
                 write(Recognition("x", "no_face", None, 64, 48, (), index, index / 25, pixels=np.roll(frame, index, 1)))
         return path.read_bytes()

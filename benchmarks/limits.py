@@ -117,7 +117,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=20, help="faces a row (20)")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    finder = detector(options.detector, **({} if options.min_face is None else {"min_face": options.min_face}))
+    finder = detector(options.detector, options.min_face)
     shapes = {"640x480": (480, 640), "2048x1536": (1536, 2048), "16000x512": (512, 16000)}
     rows: dict[str, dict[float, float]] = {}
     for name, shape in shapes.items():

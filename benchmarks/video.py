@@ -41,7 +41,7 @@ from process import in_fresh_process, resident
 from mien.errors import MienError
 from mien.machine import machine, versions
 from mien.recognition.film.reader import frames
-from mien.recognition.film.records import BATCH, recognize_film
+from mien.recognition.film.records import BATCH, FilmRecognition
 from mien.recognition.recognizer import Recognizer
 
 WIDTH, HEIGHT, RATE = 640, 480, 25.0
@@ -111,9 +111,10 @@ def beside(film: Path, checkout: Path, model: str | None, threads: int, rounds: 
 def speed(recognizer: Any, film: Path, count: int, rounds: int, scratch: Path) -> dict[str, float]:
     """Frames a second of the whole and of its parts, and how well the face was followed."""
     from mien.recognition.detection import Detection, face_crop
+    from mien.recognition.film.reader import FilmInfo
     from mien.recognition.film.writer import write_annotated
 
-    records = list(recognize_film(recognizer, film))
+    records = list(FilmRecognition(recognizer, film))
     face_counts = [len(record.faces) for record in records]
     pictures = [frame.pixels for frame in frames(film) if frame.pixels is not None][:_WARM]
     face = next(face for record in records for face in record.faces)
@@ -121,13 +122,13 @@ def speed(recognizer: Any, film: Path, count: int, rounds: int, scratch: Path) -
     crops = np.stack([crop] * BATCH)
 
     def written() -> None:
-        with write_annotated(scratch / "annotated.mp4", RATE) as write:
-            for record in recognize_film(recognizer, film, keep_pixels=True):
+        with write_annotated(scratch / "annotated.mp4", FilmInfo(RATE)) as write:
+            for record in FilmRecognition(recognizer, film, keep_pixels=True):
                 write(record)
 
     parts: dict[str, tuple[Callable[[], object], int]] = {
         "reading": (lambda: _drain(frames(film)), count),
-        "recognition": (lambda: _drain(recognize_film(recognizer, film)), count),
+        "recognition": (lambda: _drain(FilmRecognition(recognizer, film)), count),
         "with_film": (written, count),
         "detection": (lambda: [recognizer.detector.detect(pixels) for pixels in pictures], len(pictures)),
         "network": (lambda: [recognizer.engine.read(crops) for _ in range(8)], 8 * BATCH),

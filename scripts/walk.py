@@ -171,6 +171,7 @@ def prepare(folder: Path, data: Path | None) -> None:
     from pillow_heif import register_heif_opener
 
     from mien import Recognizer
+    from mien.recognition.film.reader import FilmInfo
     from mien.recognition.film.writer import write_annotated
 
     for name, text in FILES.items():
@@ -188,7 +189,7 @@ def prepare(folder: Path, data: Path | None) -> None:
     (photos / "notes.txt").write_text("not a picture", encoding="utf-8")
     photo.crop((180, 60, 300, 180)).convert("L").resize((48, 48)).save(folder / "face.png")
     record = Recognizer().recognize(folder / "photo.jpg")
-    with write_annotated(folder / "film.mp4", 25.0) as write:
+    with write_annotated(folder / "film.mp4", FilmInfo(25.0)) as write:
         for number in range(25):
             write(replace(record, faces=(), frame=number, time_s=number / 25))
     if data is not None:

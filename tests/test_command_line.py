@@ -52,7 +52,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def simple_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mean:
     """A detector of bright squares and an engine that reads their brightness; the working folder is empty."""
     engine = Mean()
-    monkeypatch.setattr("mien.recognition.detectors.detector", lambda name: Bright())
+    monkeypatch.setattr("mien.recognition.detectors.detector", lambda *_: Bright())
     monkeypatch.setattr("mien.recognition.engines.engine", lambda *_: engine)
     monkeypatch.chdir(tmp_path)
     return engine

@@ -238,7 +238,7 @@ def test_none_takes_the_whole_picture() -> None:
 
 def test_detectors_have_names() -> None:
     assert set(detectors.DETECTORS) == {"yunet", "none"}
-    assert detector("yunet", score=0.7).name == "yunet"
+    assert detector("yunet", 40).name == "yunet"
 
 
 @pytest.mark.parametrize("name", ["mtcnn", "", "none:", "yunet:"])
@@ -252,8 +252,3 @@ def test_haar_is_told_to_be_gone(name: str) -> None:
     with pytest.raises(MienError, match="'haar': is no part of Mien any more, yunet replaced it") as error:
         detector(name)
     assert "\n" not in str(error.value)
-
-
-def test_an_unknown_option_is_told() -> None:
-    with pytest.raises(MienError, match="'none': does not take the options size"):
-        detector("none", size=3)

@@ -80,7 +80,7 @@ def test_the_evidence_is_a_regression_on_both_looks_and_the_side() -> None:
     assert detectors.evidence(0.6, 0.8, 0.8, 0.1, 100) == pytest.approx(1 / (1 + np.exp(-3.713)), abs=1e-4)
     assert detectors.evidence(0.6, 0.8, 0.8, 0.9, 100) < detectors.evidence(0.6, 0.8, 0.8, 0.1, 100)
     small, large, larger = (detectors.evidence(0.5, 0.6, 0.6, 0, side) for side in (30, 128, 500))
-    assert small < YuNet().score < large == larger
+    assert small < detectors.SCORE < large == larger
     assert 0 < detectors.evidence(0, 0, 0, 1, 0) < detectors.evidence(1, 1, 1, 0, 1e9) < 1
 
 
@@ -89,9 +89,9 @@ def test_a_second_look_shifts_the_box_to_the_face(network: Network) -> None:
     pixels = astronaut(512)
     face = suppressed(network.read([pixels], 0.5)[0])[0]
     guess = face + np.array([8, -6, 10, 5, -0.3, 0])  # pixels, and a lower score
-    (judged,) = detectors.judge(network, pixels, guess, 0.5)
+    (judged,) = detectors.judge(network, pixels, guess)
     assert np.abs(judged[:4] - face[:4]).max() < 6
-    assert detectors.judge(network, pixels, guess + np.array([200, 200, 0, 0, 0, 0]), 0.5).shape == (0, 6)
+    assert detectors.judge(network, pixels, guess + np.array([200, 200, 0, 0, 0, 0])).shape == (0, 6)
 
 
 def test_a_closer_look_tells_a_face_of_few_pixels_from_none(network: Network) -> None:
@@ -160,16 +160,13 @@ def test_another_network_is_told() -> None:
 
 
 def test_settings_have_bounds() -> None:
-    assert YuNet(margin=0.25).margin == 0.25
     for options, expected in (
-        ({"score": 0}, "the score is 0, expected"),
         ({"min_face": 7}, "min_face is 7, expected"),
         ({"min_face": "40"}, "min_face is '40', expected at least 8"),
         ({"min_face": math.inf}, "min_face is inf, expected at least 8"),
-        ({"margin": math.nan}, "the margin is nan, expected a finite number"),
         ({"threads": -1}, "threads is -1, expected a whole number of at least 1"),
     ):
         with pytest.raises(MienError, match=expected):
-            detector("yunet", **options)
+            YuNet(**options)
     with pytest.raises(MienError, match="does not take the options min_face"):
         detector("none", min_face=24)

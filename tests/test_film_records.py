@@ -12,7 +12,7 @@ from film_helpers import HEIGHT, WIDTH, damage, number_of, numbered, picture, wr
 
 from mien.recognition.engine import Answers
 from mien.recognition.film import reader
-from mien.recognition.film.records import recognize_film
+from mien.recognition.film.records import FilmRecognition
 from mien.recognition.results import Face, Recognition
 
 NAMES = ("happy", "sad")
@@ -65,7 +65,7 @@ def test_frames_of_a_camera_are_read_one_by_one(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(reader, "_CAMERA_PAUSE_S", 0.0)
     monkeypatch.setattr(reader, "_device", lambda number: (pattern, "lavfi", {}))
     recognizer = Quick()
-    records = list(recognize_film(recognizer, 0))
+    records = list(FilmRecognition(recognizer, 0))
     assert recognizer.batches == [1, 1, 1]
     assert {record.input for record in records} == {"camera 0"}
     assert [record.status for record in records] == ["ok", "ok", "ok", "error"]
@@ -73,7 +73,7 @@ def test_frames_of_a_camera_are_read_one_by_one(monkeypatch: pytest.MonkeyPatch)
 
 def test_every_frame_has_its_record(tmp_path: Path) -> None:
     path, recognizer = numbered(tmp_path / "film.mp4", 20), RedSquares()
-    records = list(recognize_film(recognizer, path, smoothing=0))
+    records = list(FilmRecognition(recognizer, path, smoothing=0))
     assert recognizer.batches == [8, 8, 4]
     assert [record.frame for record in records] == list(range(20))
     assert [record.time_s for record in records] == pytest.approx([index / 25 for index in range(20)])
@@ -91,18 +91,18 @@ def test_an_error_of_a_frame_is_that_of_the_film(tmp_path: Path) -> None:
         def _read(self, pixels: np.ndarray, index: int) -> Recognition:
             return Recognition(f"picture {index}", "error", f"picture {index}: needs more memory")
 
-    (record,) = recognize_film(Failing(), numbered(tmp_path / "film.mp4", 1))
+    (record,) = FilmRecognition(Failing(), numbered(tmp_path / "film.mp4", 1))
     assert (record.input, record.error) == (str(tmp_path / "film.mp4"), "needs more memory")
 
 
 def test_batches_change_nothing(tmp_path: Path) -> None:
     path = numbered(tmp_path / "film.mp4", 20)
-    single_records, batch_records = (list(recognize_film(RedSquares(), path, batch=batch)) for batch in (1, 20))
+    single_records, batch_records = (list(FilmRecognition(RedSquares(), path, batch=batch)) for batch in (1, 20))
     assert single_records == batch_records
 
 
 def test_smoothing_and_threshold(tmp_path: Path) -> None:
-    records = list(recognize_film(RedSquares(), numbered(tmp_path / "film.mp4", 3), smoothing=0.25))
+    records = list(FilmRecognition(RedSquares(), numbered(tmp_path / "film.mp4", 3), smoothing=0.25))
     former_weight = float(np.exp(-0.04 / 0.25))
     happy = [1.0, former_weight, former_weight**2 + 1 - former_weight]
     assert [record.faces[0].probabilities["happy"] for record in records] == pytest.approx(happy)
@@ -111,7 +111,7 @@ def test_smoothing_and_threshold(tmp_path: Path) -> None:
 
 def test_damaged_frames_are_records_and_the_face_keeps_its_id(tmp_path: Path) -> None:
     path = damage(numbered(tmp_path / "film.mp4", 80), 30, 4)
-    records = list(recognize_film(RedSquares(), path, keep_pixels=True))
+    records = list(FilmRecognition(RedSquares(), path, keep_pixels=True))
     assert [record.frame for record in records] == list(range(80))
     lost_records = [record for record in records if record.status == "error"]
     assert lost_records and all(record.error and record.pixels is None and not record.faces for record in lost_records)
@@ -132,7 +132,7 @@ def test_damaged_frames_are_records_and_the_face_keeps_its_id(tmp_path: Path) ->
 )
 def test_wrong_settings_are_refused_at_once(options: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
-        recognize_film(RedSquares(), numbered(tmp_path / "film.mp4", 1), **options)
+        FilmRecognition(RedSquares(), numbered(tmp_path / "film.mp4", 1), **options)
 
 
 def test_memory_does_not_grow_with_the_film(tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_memory_does_not_grow_with_the_film(tmp_path: Path) -> None:
     held_bytes, peaks = [], []
     tracemalloc.start()
     try:
-        for record in recognize_film(Quick(), path):
+        for record in FilmRecognition(Quick(), path):
             if record.frame in (499, count - 1):
                 current, peak = tracemalloc.get_traced_memory()
                 held_bytes.append(current)

@@ -153,7 +153,7 @@ def test_the_timeline_is_checked_before_the_film_is_read(
 
 
 def test_a_film_and_its_timeline_hold_what_was_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    info = FilmInfo(25.0, None, 64, 64)
+    info = FilmInfo(25.0)
     monkeypatch.setattr("mien.recognition.film.reader.film_info", lambda _: info)
     with pytest.raises(MienError, match="unplugged"):
         stopped(monkeypatch, MienError("unplugged"), 11).write(tmp_path / "a.mp4", timeline=tmp_path / "a.png")

@@ -13,7 +13,7 @@ from test_formats import BROKEN, NAMES, NONE, TWO
 
 from mien.cli import main
 from mien.errors import MienError
-from mien.recognition.batch import FilmSettings, read_inputs, resume
+from mien.recognition.batch import Settings, read_inputs, resume
 from mien.recognition.formats import columns, csv_table
 from mien.recognition.paths import Film
 from mien.recognition.recognizer import Recognizer
@@ -100,7 +100,7 @@ INPUTS = ["=one.png", "none.png", "two.png", "film.mkv", "broken.png", "two.png"
 @pytest.fixture
 def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with inputs, read by a detector and an engine that a person can follow, and their whole table."""
-    monkeypatch.setattr("mien.recognition.detectors.detector", lambda name: Bright())
+    monkeypatch.setattr("mien.recognition.detectors.detector", lambda *_: Bright())
     monkeypatch.setattr("mien.recognition.engines.engine", lambda *_: Mean())
     monkeypatch.chdir(tmp_path)
     for name, levels in (("=one.png", [200]), ("none.png", []), ("two.png", [140, 220]), ("last.png", [160])):
@@ -179,7 +179,7 @@ def test_frames_of_a_film_stay_until_the_last_of_them_is_read_again(table: Path)
             raise KeyboardInterrupt
         return table.read_text()
 
-    read = list(read_inputs(reader, [film_input, last], FilmSettings()))
+    read = list(read_inputs(reader, [film_input, last], Settings()))
     names = [record.input for record in read]
     assert names == ["film.mkv"] * 4 + ["last.png"]
     for count in (0, 1, 2, 3):

@@ -168,9 +168,10 @@ def test_what_is_a_film_its_content_tells(films: dict[str, bytes], folder: Path)
             assert [frame.index for frame in frames(folder / name) if frame.pixels is not None][:5] == [0, 1, 2, 3, 4]
 
 
-def test_a_film_whose_beginning_is_lost_is_asked_of_ffmpeg(films: dict[str, bytes], folder: Path) -> None:
-    (folder / "rest").write_bytes(b"\x93\x01\xfe" * 300 + films["mpeg"])
-    assert names(expand(["rest"])) == ["film rest"]
+def test_a_film_whose_beginning_is_lost_is_known_by_its_name(films: dict[str, bytes], folder: Path) -> None:
+    for name in ("rest", "rest.mpg"):
+        (folder / name).write_bytes(b"\x93\x01\xfe" * 300 + films["mpeg"])
+    assert names(expand(["rest", "rest.mpg"])) == ["rest", "film rest.mpg"]
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "AVIF"])

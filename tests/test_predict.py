@@ -43,7 +43,7 @@ KEYS = ["input", "status", "error", "width", "height", "frame", "time_s", "faces
 def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mean:
     """The command works in a folder of its own, with a detector and an engine that a person can follow."""
     engine = Mean()
-    monkeypatch.setattr("mien.recognition.detectors.detector", lambda name: Bright())
+    monkeypatch.setattr("mien.recognition.detectors.detector", lambda *_: Bright())
     monkeypatch.setattr("mien.recognition.engines.engine", lambda *_: engine)
     monkeypatch.chdir(tmp_path)
     return engine
@@ -287,20 +287,20 @@ def test_a_model_that_cannot_be_used_is_2(capsys: pytest.CaptureFixture[str], mo
     assert Path("old.csv").read_text() == "kept"
 
 
-@pytest.mark.parametrize(("options", "expected"), [([], {}), (["--min-face", "40"], {"min_face": 40})])
+@pytest.mark.parametrize(("options", "expected"), [([], None), (["--min-face", "40"], 40)])
 def test_the_smallest_face_reaches_the_detector(
-    options: list[str], expected: dict[str, int], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    options: list[str], expected: int | None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    detector_settings: dict[str, int] = {}
+    smallest_faces: list[int | None] = []
 
-    def detector_of(name: str, **settings: int) -> Bright:
-        detector_settings.update(settings)
+    def detector_of(name: str, min_face: int | None) -> Bright:
+        smallest_faces.append(min_face)
         return Bright()
 
     monkeypatch.setattr("mien.recognition.detectors.detector", detector_of)
     save("a.png", [140])
     assert predict(capsys, "a.png", *options)[0] == 0
-    assert detector_settings == expected
+    assert smallest_faces == [expected]
 
 
 def test_a_smallest_face_that_is_no_number_is_told(capsys: pytest.CaptureFixture[str]) -> None:
@@ -317,7 +317,7 @@ def test_options_reach_the_recognizer(capsys: pytest.CaptureFixture[str], monkey
         received_arguments.extend(arguments)
         return engine
 
-    def detector_of(name: str) -> Bright:
+    def detector_of(name: str, min_face: float | None) -> Bright:
         received_arguments.append(name)
         return Bright()
 
@@ -785,7 +785,7 @@ class Slow(Mean):
     def read(self, crops):
         time.sleep(0.02)
         return super().read(crops)
-detectors.detector, engines.engine = (lambda name: Bright()), (lambda *_: Slow())
+detectors.detector, engines.engine = (lambda *_: Bright()), (lambda *_: Slow())
 sys.exit(main(["predict", *sys.argv[1:]]))
 """
 

@@ -95,6 +95,6 @@ def test_an_install_is_measured_without_its_links(tmp_path: Path) -> None:
 def test_the_film_has_as_many_frames_as_it_is_said_to(tmp_path: Path) -> None:
     video.write_film(tmp_path / "film.mp4", 12)
     reader = recognizer()
-    records = list(video.recognize_film(reader, tmp_path / "film.mp4"))
+    records = list(video.FilmRecognition(reader, tmp_path / "film.mp4"))
     assert [record.frame for record in records] == list(range(12))
     assert json.dumps([record.record() for record in records])

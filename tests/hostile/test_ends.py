@@ -115,7 +115,7 @@ class TestSignals:
 
     @pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
     def test_crop_leaves_nothing(self, number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("mien.recognition.detectors.detector", lambda name: Signalling(number))
+        monkeypatch.setattr("mien.recognition.detectors.detector", lambda *_: Signalling(number))
         source, box = photos(tmp_path / "photos"), tmp_path / "box"
         assert mien("data", "crop", source, "--out", box / "set") == SIGNALS[number]
         assert not box.exists() or not list(box.iterdir())
@@ -123,7 +123,7 @@ class TestSignals:
     def test_an_ignored_signal_stays_ignored(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         former_handler = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as under nohup
         try:
-            monkeypatch.setattr("mien.recognition.detectors.detector", lambda name: Signalling(signal.SIGHUP))
+            monkeypatch.setattr("mien.recognition.detectors.detector", lambda *_: Signalling(signal.SIGHUP))
             assert mien("data", "crop", photos(tmp_path / "photos"), "--out", tmp_path / "set") == 0
         finally:
             signal.signal(signal.SIGHUP, former_handler)

@@ -29,8 +29,9 @@ from hostile_helpers import (
 )
 
 from mien.errors import MienError
-from mien.recognition import batch, paths
-from mien.recognition.batch import FilmSettings, TimedReader
+from mien.recognition import batch
+from mien.recognition.batch import Settings, TimedReader
+from mien.recognition.film import decoder
 from mien.recognition.film.reader import frames
 from mien.recognition.paths import Film
 from mien.recognition.results import Recognition
@@ -104,9 +105,9 @@ class TestPredict:
     def test_a_folder_whose_films_have_other_endings(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        """FFmpeg decides what such files are, and may take for ever or crash: never in the first process."""
+        """FFmpeg may take for ever or crash: it opens no file in the first process."""
 
-        def refuse(path: Path) -> bool:
+        def refuse(path: Path) -> None:
             raise AssertionError(f"{path}: was opened in the first process")
 
         folder = tmp_path / "folder"
@@ -117,8 +118,7 @@ class TestPredict:
             file.write(b"\0\0\0\x08free" * 3_000_000)
         (folder / "noise.dat").write_bytes(noise(1, 64).tobytes())
         (folder / "photo.png").write_bytes(encode(noise(0, 48)))
-        monkeypatch.setattr(paths, "_is_film", refuse)
-        monkeypatch.setattr(paths, "_is_sound", refuse)
+        monkeypatch.setattr(decoder, "opened", refuse)
         code = mien("predict", folder, folder / "noise.dat", "--detector", "none", "--timeout", SECONDS, "--json")
         captured = capsys.readouterr()
         records = [json.loads(line) for line in captured.out.splitlines()]
@@ -145,7 +145,7 @@ class TestPredict:
         monkeypatch.setattr(batch, "Recognizer", Reader)
         said: list[object] = []
         film = films.numbered(tmp_path / "film.mp4", 24)
-        _, work = batch._prepare_reading(said.append, {}, FilmSettings(every=10), None, True)
+        _, work = batch._prepare_reading(said.append, {}, Settings(every=10), None)
         alive_at = [(record.frame, len(said)) for record in work(Film(film))]
         assert set(said) == {Alive()} and len(said) == 24
         # A record waits for three frames after its own, which decide on cuts, and for no other read frame.
@@ -154,7 +154,7 @@ class TestPredict:
     def test_a_film_that_takes_too_long_keeps_its_copies_until_then(self, tmp_path: Path) -> None:
         film = films.numbered(tmp_path / "film.mp4", 12)
         out = tmp_path / "out"
-        settings = FilmSettings(video_out=out / "a.mp4", timeline=out / "a.png")
+        settings = Settings(video_out=out / "a.mp4", timeline=out / "a.png")
         options = {"detector": Stuck(), "model": "nano"}
         with closing(TimedReader(8, options, settings, out)) as reader:
             records = list(reader.read([Film(film), tmp_path / "nosuch.png"]))

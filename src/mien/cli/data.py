@@ -144,7 +144,7 @@ def _crop(arguments: list[str]) -> None:
         locate(options.source)  # before its name is reported
     options.out = options.out or faces_of(options.source)
     ensure_writable(options.out.parent)
-    make = partial(detector, options.detector, **({} if options.min_face is None else {"min_face": options.min_face}))
+    make = partial(detector, options.detector, options.min_face)
     with without_remarks_of_decoders():
         records = crop_set(
             options.source, options.out, make, size=options.size, grey=not options.colour, which=options.faces,

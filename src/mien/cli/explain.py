@@ -72,7 +72,7 @@ def run(arguments: list[str]) -> int:
     from mien.recognition.paths import Nothing, expand, skipped_line
 
     skipped: Counter[Kind] = Counter()
-    sources = expand(options.photos, options.out, skipped, options.timeout)
+    sources = expand(options.photos, options.out, skipped)
     is_single = len(options.photos) == len(sources) == 1
     is_single &= isinstance(sources[0], Nothing) or not os.path.isdir(options.photos[0])
     if is_single and (options.out is None or not options.out.is_dir()):
@@ -259,7 +259,6 @@ def prepare(
     Raises:
         MienError: the model or the detector cannot be loaded, or the model knows no such expression.
     """
-    from mien.recognition.paths import Piped
     from mien.recognition.recognizer import Recognizer
 
     recognizer: Recognizer = Recognizer(**settings)
@@ -267,12 +266,11 @@ def prepare(
         raise MienError(f"--label: got {label!r}, expected one of {', '.join(recognizer.names)}")
 
     def work(photo: Path | Piped) -> Iterator[tuple[Face, Explanation] | str]:
-        record = recognizer.recognize(photo.data if isinstance(photo, Piped) else photo)
-        name = photo.name if isinstance(photo, Piped) else record.input
+        record = recognizer.recognize(photo)
         if record.status == "error":
-            yield str(record.error).replace(record.input, name, 1)
+            yield str(record.error)
         if record.first_of_several:
-            say(f"{name}: holds several pictures, of which only the first is explained")
+            say(f"{record.input}: holds several pictures, of which only the first is explained")
         for face in record:
             yield face, recognizer.explain(face, method, label)
 

@@ -83,7 +83,7 @@ def run(arguments: list[str]) -> int:
     from mien.recognition.paths import Film, expand, skipped_line
 
     skipped: Counter[Kind] = Counter()
-    inputs = expand(options.paths, options.annotate, skipped, options.timeout)
+    inputs = expand(options.paths, options.annotate, skipped)
     inputs += [Film(options.camera)] if options.camera is not None else []
     _check_outputs(inputs, options)
     former = None
@@ -236,23 +236,23 @@ def _reading(
     Raises:
         MienError: the model or the detector cannot be loaded.
     """
-    from mien.recognition.batch import Copies, FilmSettings, TimedReader, read_inputs
+    from mien.recognition.batch import Copies, Settings, TimedReader, read_inputs
     from mien.recognition.film.tracking import SMOOTHING_S
     from mien.recognition.recognizer import Recognizer
-
-    smoothing = SMOOTHING_S if options.smoothing is None else options.smoothing
-    settings = FilmSettings(
-        options.every, smoothing, options.video_out, options.timeline, audio=options.audio, say=remark
-    )
 
     def not_copied(line: str) -> None:
         tally.not_copied.append(line)
         complain(line)
 
+    smoothing = SMOOTHING_S if options.smoothing is None else options.smoothing
+    settings = Settings(
+        options.every, smoothing, options.video_out, options.timeline,
+        audio=options.audio, say=remark, not_copied=not_copied,
+    )  # fmt: skip
     names = ("model", "detector", "min_face", "engine", "device", "batch_size")
     arguments = {name: getattr(options, name) for name in names}
     if options.timeout is not None:
-        with closing(TimedReader(options.timeout, arguments, settings, options.annotate, not_copied)) as reader:
+        with closing(TimedReader(options.timeout, arguments, settings, options.annotate)) as reader:
             tally.threshold, tally.stated_accuracy = reader.threshold, reader.stated_accuracy
             yield reader.names, reader.read(inputs)
         return
@@ -261,7 +261,7 @@ def _reading(
     LOGGER.debug("mien: model %s (%s), detector %s", options.model or DEFAULT, kind, options.detector)
     tally.threshold, tally.stated_accuracy = recognizer.engine.threshold, recognizer.stated_accuracy
     copies = Copies(options.annotate, settings.outputs()) if options.annotate is not None else None
-    yield recognizer.names, read_inputs(recognizer, inputs, settings, copies, not_copied)
+    yield recognizer.names, read_inputs(recognizer, inputs, settings, copies)
 
 
 def _read(inputs: Sequence[Input], options: argparse.Namespace, tally: Tally, former: Former | None) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mien.errors import NO_MEMORY, MienError
 from mien.files import SparedError
@@ -30,13 +30,14 @@ from mien.recognition.results import Recognition
 from mien.recognition.time_limit import Alive, OverdueError, Say, TimedProcess, Work
 from mien.text import csv_path, encodable
 
-Notice = Callable[[str], None]
-"""Function that gets a line for a copy that could not be written."""
+
+def silent(line: str) -> None:
+    """Takes a line and says nothing."""
 
 
 @dataclass(frozen=True)
-class FilmSettings:
-    """Options for reading films.
+class Settings:
+    """Options for reading inputs, most of them for films.
 
     Attributes:
         every: read only every ``every``-th frame.
@@ -45,6 +46,8 @@ class FilmSettings:
         timeline: path of the picture of its timeline, if there is exactly one film.
         audio: copy the sound into films with boxes.
         say: called with a line for each deviation in a written film: another codec, or sound that was re-encoded.
+        not_copied: called with a line for each copy that cannot be written though others may, such as a picture that
+            is too large for its format; reading goes on.
         batch: number of frames that share a batch; None for the usual one.
         decoded: called after each frame that was decoded, also if it is not read.
     """
@@ -54,7 +57,8 @@ class FilmSettings:
     video_out: Path | None = None
     timeline: Path | None = None
     audio: bool = True
-    say: Callable[[str], None] | None = None
+    say: Callable[[str], None] = silent
+    not_copied: Callable[[str], None] = silent
     batch: int | None = None
     decoded: Callable[[], None] | None = None
 
@@ -66,19 +70,16 @@ class FilmSettings:
 def read_inputs(
     recognizer: Recognizer,
     inputs: Sequence[Input],
-    films: FilmSettings,
+    settings: Settings,
     copies: Copies | None = None,
-    not_copied: Notice | None = None,
 ) -> Generator[Recognition, None, None]:
     """Reads inputs one after the other; consecutive pictures share batches.
 
     Args:
         recognizer: reads the pictures.
         inputs: pictures, films, cameras and arguments that name neither.
-        films: options for films.
+        settings: the options.
         copies: writes annotated copies of pictures and films; None for no copies.
-        not_copied: called with a line for each copy that cannot be written though others may, such as a picture that
-            is too large for its format; reading goes on. None raises the error.
 
     Yields:
         A record for every picture and every frame, in order, without pixels; status ``error`` if it cannot be read.
@@ -87,58 +88,43 @@ def read_inputs(
         MienError: an output cannot be written, or the model answers with NaN.
     """
     for kind, group in itertools.groupby(inputs, type):
-        if issubclass(kind, Path):
-            yield from _read_pictures(recognizer, group, copies, not_copied)
+        if issubclass(kind, Path | Piped):
+            for record in recognizer.stream(group, keep_pixels=copies is not None):
+                _copy(record, "stdin" if kind is Piped else record.input, copies, settings)
+                yield replace(record, pixels=None)
             continue
         for source in group:
             if isinstance(source, Nothing):
                 yield Recognition(source.name, "error", source.reason)
-            elif isinstance(source, Piped):
-                yield _read_piped(recognizer, source, copies, not_copied)
             elif isinstance(source, Film):
-                yield from _read_film(recognizer, source, films, copies, not_copied)
+                yield from _read_film(recognizer, source, settings, copies)
 
 
-def _read_pictures(
-    recognizer: Recognizer, paths: Iterator[Input], copies: Copies | None, not_copied: Notice | None
-) -> Iterator[Recognition]:
-    """Yields the records of pictures, and writes their copies on the way."""
-    for record in recognizer.stream(paths, keep_pixels=copies is not None):
-        _copy(record, copies, not_copied)
-        yield replace(record, pixels=None)
-
-
-def _read_piped(recognizer: Recognizer, source: Piped, copies: Copies | None, not_copied: Notice | None) -> Recognition:
-    """Returns the record of a picture from standard input, and writes its copy."""
-    (record,) = recognizer.stream([source.data], keep_pixels=copies is not None)
-    _copy(replace(record, input="stdin"), copies, not_copied)
-    error = record.error if record.error is None else record.error.replace(record.input, source.name, 1)
-    return replace(record, input=source.name, error=error, pixels=None)
-
-
-def _copy(record: Recognition, copies: Copies | None, not_copied: Notice | None) -> None:
-    """Writes the copy of a picture, if there are to be copies and it could be read."""
+def _copy(record: Recognition, name: str, copies: Copies | None, settings: Settings) -> None:
+    """Writes the copy of a picture under its name, if there are to be copies and it could be read."""
     if copies is None or record.pixels is None:
         return
     try:
-        copies.add(record)
+        copies.add(replace(record, input=name))
     except CopyError as error:
-        if not_copied is None:
-            raise
-        not_copied(str(error))
+        settings.not_copied(str(error))
 
 
 class _FilmCopy:
     """Writes a copy or the timeline of a film; if that fails, the reason is reported and the film is read on.
 
     Args:
-        copy: writes it (``mien.recognition.film.writer.write_copy``, ``mien.recognition.film.timeline.timeline_file``).
-        not_copied: called with the reason; None raises the error.
+        copy: writes it (``write_annotated`` or ``timeline_file`` of ``mien.recognition.film``).
+        not_copied: called with the reason.
         may_move: True if the copy may get another name if a file appears at its path while it is written.
     """
 
     def __init__(
-        self, copy: AbstractContextManager[Callable[[Recognition], None]], not_copied: Notice | None, *, may_move: bool
+        self,
+        copy: AbstractContextManager[Callable[[Recognition], None]],
+        not_copied: Callable[[str], None],
+        *,
+        may_move: bool,
     ) -> None:
         self._copy, self._not_copied, self._may_move = copy, not_copied, may_move
         self._stack = ExitStack()
@@ -175,19 +161,17 @@ class _FilmCopy:
         except MienError as failure:
             if isinstance(failure, SparedError) and self._may_move:
                 return
-            if self._not_copied is None or (failure is error and not is_of_copy):
+            if failure is error and not is_of_copy:
                 raise
             self._not_copied(str(failure))
 
 
-def _read_film(
-    recognizer: Recognizer, film: Film, settings: FilmSettings, copies: Copies | None, not_copied: Notice | None
-) -> Iterator[Recognition]:
+def _read_film(recognizer: Recognizer, film: Film, settings: Settings, copies: Copies | None) -> Iterator[Recognition]:
     """Yields the records of a film or a camera, and writes its copies and its timeline on the way."""
     # Imported here, so that reading pictures does not wait for FFmpeg.
     from mien.recognition.film.reader import film_info
-    from mien.recognition.film.records import recognize_film
-    from mien.recognition.film.writer import ENDINGS, write_copy
+    from mien.recognition.film.records import FilmRecognition
+    from mien.recognition.film.writer import ENDINGS, write_annotated
 
     places = [] if settings.video_out is None else [settings.video_out]
     if copies is not None:
@@ -197,7 +181,7 @@ def _read_film(
     except MienError as error:
         yield Recognition(film.name, "error", str(error))
         return
-    records = recognize_film(
+    records = FilmRecognition(
         recognizer, film.source, every=settings.every, smoothing=settings.smoothing,
         batch=settings.batch, keep_pixels=bool(places), decoded=settings.decoded,
     )  # fmt: skip
@@ -205,15 +189,15 @@ def _read_film(
         writers: list[Callable[[Recognition], None]] = []
         if settings.timeline is not None:
             timeline = timeline_file(settings.timeline, Path(film.name).name, settings.smoothing)
-            writers.append(stack.enter_context(_FilmCopy(timeline, not_copied, may_move=False)))
+            writers.append(stack.enter_context(_FilmCopy(timeline, settings.not_copied, may_move=False)))
         if info is not None:
             for place in places:
                 may_move = place != settings.video_out
-                copy = write_copy(
-                    place, film.source, info,
-                    every=settings.every, audio=settings.audio, say=settings.say, spare_all=may_move,
-                )  # fmt: skip
-                writers.append(stack.enter_context(_FilmCopy(copy, not_copied, may_move=may_move)))
+                sound = film.source if settings.audio and isinstance(film.source, Path) else None
+                copy = write_annotated(
+                    place, info, every=settings.every, sound=sound, say=settings.say, spare_all=may_move
+                )
+                writers.append(stack.enter_context(_FilmCopy(copy, settings.not_copied, may_move=may_move)))
         for record in _with_reason_at_end(records, film):
             for write in writers:
                 write(record)
@@ -318,34 +302,24 @@ class TimedReader:
         seconds: limit for a picture, for the first frame of a film or camera, and from frame to frame, also for frames
             that ``every`` skips.
         options: keyword arguments of ``Recognizer``; they must be picklable.
-        films: options for films.
+        settings: the other options.
         annotate: folder of the annotated copies; None for no copies.
-        not_copied: as in ``read_inputs``.
 
     Raises:
         MienError: the model or the detector cannot be loaded.
     """
 
     def __init__(
-        self,
-        seconds: float,
-        options: dict[str, Any],
-        films: FilmSettings,
-        annotate: Path | None,
-        not_copied: Notice | None = None,
+        self, seconds: float, options: dict[str, Any], settings: Settings, annotate: Path | None = None
     ) -> None:
-        self._out_folders = [path.parent for path in films.outputs()]
+        self._out_folders = [path.parent for path in settings.outputs()]
         self._out_folders += [] if annotate is None else [annotate]
+        portable = replace(settings, say=silent, not_copied=silent)
 
-        def pass_on(remark: str | _NotCopied) -> None:
-            say, line = (not_copied, remark.line) if isinstance(remark, _NotCopied) else (films.say, remark)
-            if say is not None:
-                say(line)
+        def pass_on(remark: tuple[Literal["say", "not_copied"], str]) -> None:
+            getattr(settings, remark[0])(remark[1])
 
-        collects = not_copied is not None
-        self._process = TimedProcess(
-            seconds, _prepare_reading, options, replace(films, say=None), annotate, collects, say=pass_on
-        )
+        self._process = TimedProcess(seconds, _prepare_reading, options, portable, annotate, say=pass_on)
         self.names: tuple[str, ...]
         self.threshold: float | None
         self.stated_accuracy: float | None
@@ -380,23 +354,21 @@ class TimedReader:
         self._process.close()
 
 
-@dataclass(frozen=True)
-class _NotCopied:
-    """What the process says of a copy that it could not write."""
-
-    line: str
-
-
 def _prepare_reading(
-    say: Say, options: dict[str, Any], films: FilmSettings, annotate: Path | None, collects: bool
+    say: Say, options: dict[str, Any], portable: Settings, annotate: Path | None
 ) -> tuple[tuple[tuple[str, ...], float | None, float | None], Work]:
     """Runs in the process: loads the recognizer; returns its names, threshold and stated accuracy, and the function
     that reads."""
     recognizer = Recognizer(**options)
     # Each frame has the whole limit: as a part of a batch, the first one would wait for the others, and between the
     # frames that are read many may have to be decoded.
-    settings = replace(films, say=say, batch=1, decoded=lambda: say(Alive()))
-    copies = None if annotate is None else Copies(annotate, films.outputs())
+    settings = replace(
+        portable,
+        say=lambda line: say(("say", line)),
+        not_copied=lambda line: say(("not_copied", line)),
+        batch=1,
+        decoded=lambda: say(Alive()),
+    )
+    copies = None if annotate is None else Copies(annotate, settings.outputs())
     greeting = recognizer.names, recognizer.engine.threshold, recognizer.stated_accuracy
-    not_copied: Notice | None = (lambda line: say(_NotCopied(line))) if collects else None
-    return greeting, lambda source: read_inputs(recognizer, [source], settings, copies, not_copied)
+    return greeting, lambda source: read_inputs(recognizer, [source], settings, copies)

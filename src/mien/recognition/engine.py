@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -17,6 +18,7 @@ from mien.data.sources import open_file
 from mien.errors import NO_NUMBERS, MienError, first_line
 from mien.limits import LARGEST_IMAGE
 from mien.machine import cores, threaded_map
+from mien.model.places import find
 from mien.recognition.arguments import whole_number
 
 BATCH = 64
@@ -236,9 +238,9 @@ class OnnxEngine:
         self.stated_accuracy: float | None = self.metadata["stated_accuracy"]
         self.threshold = sure_from(self.metadata["threshold"], self.stated_accuracy)
 
-    def __reduce__(self) -> tuple[type[OnnxEngine], tuple[str, str, int | None]]:
+    def __reduce__(self) -> tuple[Any, ...]:
         """Copies and pickles are loaded from the file again, as sessions cannot be copied."""
-        return OnnxEngine, self._arguments
+        return loaded_again, (OnnxEngine, *self._arguments)
 
     def __repr__(self) -> str:
         return f"OnnxEngine({str(self.path)!r}, provider={self.provider!r}, threads={self._threads})"
@@ -265,6 +267,30 @@ class OnnxEngine:
                 f"{self.path}: answers {len(batch)} crops with {len(outputs[0])} rows; export the model again"
             )
         return outputs
+
+
+def loaded_again(load: Callable[[str, str, int | None], Engine], path: str, device: str, threads: int | None) -> Engine:
+    """Loads the engine of a copy or a pickle; one that this process has loaded so far only if its files changed.
+
+    A pool of processes gets a recognizer with every task, and loading its model takes longer than most tasks.
+
+    Args:
+        load: function that loads the model for a device and a number of threads.
+        path: the whole path of the model, as the copy may be loaded in another folder.
+        device: as ``device_name`` returns it.
+        threads: processor threads; None for the engine's default.
+
+    Raises:
+        MienError: the model is no longer there, or cannot be loaded.
+    """
+    return _of_version(find(path).version(), load, path, device, threads)
+
+
+@lru_cache(maxsize=4)
+def _of_version(
+    version: object, load: Callable[[str, str, int | None], Engine], path: str, device: str, threads: int | None
+) -> Engine:
+    return load(path, device, threads)
 
 
 def check_crops(crops: np.ndarray, image_size: int, grey: bool) -> np.ndarray:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-from functools import lru_cache
 from importlib.util import find_spec
-from typing import Any
 
 from mien.errors import MienError
 from mien.model.places import find
@@ -51,19 +49,6 @@ def engine(
             "give a folder that `mien export` wrote"
         ) from error
     return TorchEngine.load(files.folder, name, threads)
-
-
-def engine_of_process(model: Any, kind: str, device: object, threads: int | None) -> Engine:
-    """Does the same as ``engine``, but a model that this process has loaded is loaded again only if its files changed.
-
-    A pool of processes gets a recognizer with every task, and loading its model takes longer than most tasks.
-    """
-    return _engine_of_files(find(model).version(), model, kind, device, threads)
-
-
-@lru_cache(maxsize=4)
-def _engine_of_files(version: object, model: Any, kind: str, device: object, threads: int | None) -> Engine:
-    return engine(model, kind, device, threads)
 
 
 def _needs_torch(device: str) -> bool:

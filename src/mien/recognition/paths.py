@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import glob
+import io
 import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import partial
@@ -17,8 +17,16 @@ from pathlib import Path
 from mien.data.sources import walk
 from mien.errors import MienError
 from mien.files import expanded
-from mien.recognition.pictures import FILM_SUFFIXES, HEAD, LARGEST_FILE, SUFFIXES, Kind, kind_of, kind_of_bytes
-from mien.recognition.time_limit import OverdueError, Say, TimedProcess, Work
+from mien.recognition.pictures import (
+    FILM_SUFFIXES,
+    HEAD,
+    LARGEST_FILE,
+    SOUND_SUFFIXES,
+    SUFFIXES,
+    Kind,
+    kind_of,
+    kind_of_bytes,
+)
 
 
 @dataclass(frozen=True)
@@ -46,24 +54,20 @@ class Nothing:
     reason: str
 
 
-@dataclass(frozen=True)
-class Piped:
-    """A picture from standard input.
+class Piped(io.BytesIO):
+    """A picture from standard input, whole, as an open file.
 
     Attributes:
         name: the argument as typed, such as ``-``, its name in records.
-        data: the content, whole.
     """
 
-    name: str
-    data: bytes
+    def __init__(self, name: str, data: bytes) -> None:
+        super().__init__(data)
+        self.name = name
 
 
 Input = Path | Film | Piped | Nothing
 """A picture file, a film or a camera, a picture from standard input, or an argument that names none of these."""
-
-Probe = Callable[[Path, Kind], Kind]
-"""Function that asks FFmpeg for the kind of a file, given the kind by its first bytes; see ``probed``."""
 
 STDIN: tuple[str, ...] = ("-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
 """Arguments that stand for standard input."""
@@ -72,63 +76,16 @@ _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(//|[a-z]+/[a-z+.-]+;base64,)"
 _LIVE = ("rtsp", "rtsps", "rtmp", "rtmps", "rtp", "srt", "udp", "tcp", "mms")
 
 
-def probed(path: Path, kind: Kind) -> Kind:
-    """Asks FFmpeg what a file holds whose first bytes do not decide that; it may decode the first frame.
-
-    Args:
-        path: the file.
-        kind: by its first bytes; FILM for a container, which may hold only sound, or UNKNOWN.
-
-    Returns:
-        FILM, or SOUND for a container without pictures, or UNKNOWN.
-    """
-    if kind is Kind.FILM:
-        return Kind.SOUND if _is_sound(path) else Kind.FILM
-    return Kind.FILM if _is_film(path) else kind
-
-
-@contextmanager
-def timed_probe(seconds: float) -> Iterator[Probe]:
-    """Gives a function that does the same as ``probed`` in a second process, which starts with the first question.
-
-    A file that takes longer than ``seconds`` or crashes the process counts as a film, so that its reader, which has the
-    same limit, reports it.
-    """
-    process: TimedProcess | None = None
-
-    def probe(path: Path, kind: Kind) -> Kind:
-        nonlocal process
-        process = process or TimedProcess(seconds, _prepare_probing)
-        try:
-            (answer,) = process.answers((path, kind), str(path))
-        except OverdueError:
-            return Kind.FILM
-        return Kind(answer)
-
-    try:
-        yield probe
-    finally:
-        if process is not None:
-            process.close()
-
-
-def _prepare_probing(say: Say) -> tuple[None, Work]:
-    """Runs in the process: loads FFmpeg, and returns the function that asks it."""
-    from mien.recognition.film import decoder  # noqa: F401 - loading it does not count as time of a file
-
-    return None, lambda task: iter([probed(*task)])
-
-
 def expand(
     words: Sequence[str],
     leave_out: Path | None = None,
     skipped: Counter[Kind] | None = None,
-    timeout: float | None = None,
 ) -> list[Input]:
     """Returns the files that arguments name: a file itself, the contents of a folder, the matches of a pattern.
 
-    Folders are searched recursively, in alphabetical order. They give all pictures and films, whatever their names, and
-    also empty or damaged files with the ending of one. An argument with ``*``, ``?`` or ``[`` that is not a file is a
+    The first bytes of a file decide what it is; none is decoded. Folders are searched recursively, in alphabetical
+    order. They give all pictures and films, whatever their names, and also empty or damaged files with the ending of
+    one; but no containers with the ending of sound. An argument with ``*``, ``?`` or ``[`` that is not a file is a
     pattern; in it ``**`` stands for any number of folders. A file that is named twice is returned twice.
 
     ``-`` is a picture from standard input, a number of one or two digits a camera, and an address names nothing.
@@ -137,11 +94,9 @@ def expand(
         words: files, folders and patterns.
         leave_out: a folder to skip, since results are written there, unless an argument names it.
         skipped: counter to which the skipped files of folders are added, by kind.
-        timeout: limit in seconds for asking FFmpeg what a file is, which a second process then does; None for no limit.
     """
     skipped = Counter() if skipped is None else skipped
-    with nullcontext(probed) if timeout is None else timed_probe(timeout) as probe:
-        return [source for word in words for source in _expand(word, leave_out, skipped, probe)]
+    return [source for word in words for source in _expand(word, leave_out, skipped)]
 
 
 def counted(skipped: Counter[Kind]) -> str:
@@ -155,7 +110,7 @@ def skipped_line(skipped: Counter[Kind]) -> str:
     return f"skipped {files} neither a picture nor a film: {counted(skipped)}"
 
 
-def _expand(word: str, leave_out: Path | None, skipped: Counter[Kind], probe: Probe) -> list[Input]:
+def _expand(word: str, leave_out: Path | None, skipped: Counter[Kind]) -> list[Input]:
     path = Path(word)
     if word in STDIN and not (word == "-" and path.exists()):
         return [_piped(word)]
@@ -173,9 +128,9 @@ def _expand(word: str, leave_out: Path | None, skipped: Counter[Kind], probe: Pr
     if re.fullmatch("/dev/video[0-9]{1,2}", word):
         return [Film(int(word.removeprefix("/dev/video")))]
     if os.path.isdir(path):
-        return _in_folder(path, leave_out, skipped, probe)
+        return _in_folder(path, leave_out, skipped)
     if os.path.lexists(path) or not glob.has_magic(word):
-        return [_file(path, probe)]
+        return [_file(path)]
     inputs: list[Input] = []
     fixed_folder = os.path.dirname(re.split(r"[*?[]", word)[0])
     unlisted: list[Input] = []
@@ -183,9 +138,9 @@ def _expand(word: str, leave_out: Path | None, skipped: Counter[Kind], probe: Pr
         if leave_out is not None and _within(match, leave_out) and not _within(fixed_folder, leave_out):
             continue
         if not os.path.isdir(match):
-            inputs.append(_file(Path(match), probe))
+            inputs.append(_file(Path(match)))
         elif "**" not in Path(word).parts:  # ** also matches the files in the folder
-            inputs += _in_folder(Path(match), leave_out, skipped, probe)
+            inputs += _in_folder(Path(match), leave_out, skipped)
     inputs += unlisted
     return inputs or [Nothing(word, f"{word}: no file has such a name; check the pattern")]
 
@@ -215,9 +170,7 @@ def _piped(word: str) -> Input:
         return Nothing(word, f"{word}: standard input is empty, expected a picture, like `mien predict - < photo.jpg`")
     if kind is Kind.FILM:
         return Nothing(word, f"{word}: is a film, expected a picture; films are read from files: save it first")
-    if len(data) > LARGEST_FILE:
-        return Nothing(word, f"{word}: is larger than {LARGEST_FILE >> 30} GiB, expected a picture; make it smaller")
-    return Piped(word, data)
+    return Piped(word, data)  # with a byte more than allowed, it is refused when it is read
 
 
 def _matches(word: str, unlisted: list[Input]) -> list[str]:
@@ -262,12 +215,12 @@ def _within(path: str, folder: Path) -> bool:
     return Path(os.path.realpath(path or ".")).is_relative_to(os.path.realpath(folder))
 
 
-def _in_folder(folder: Path, leave_out: Path | None, skipped: Counter[Kind], probe: Probe) -> list[Input]:
+def _in_folder(folder: Path, leave_out: Path | None, skipped: Counter[Kind]) -> list[Input]:
     unlisted: list[Input] = []
     inputs: list[Input] = []
     skipped_here: Counter[Kind] = Counter()
     for path in _files(folder, leave_out, unlisted):
-        kind = _kind_in_folder(path, probe)
+        kind = _kind_in_folder(path)
         if kind is Kind.PICTURE:
             inputs.append(path)
         elif kind is Kind.FILM:
@@ -297,49 +250,22 @@ def _files(folder: Path, leave_out: Path | None, unlisted: list[Input]) -> Itera
             yield from (place / name for name in names)
 
 
-def _file(path: Path, probe: Probe) -> Path | Film:
+def _file(path: Path) -> Path | Film:
     """Returns a file that an argument names: a film, or else a picture, whose reader reports what is wrong with it."""
-    return Film(path) if _kind(path, kind_of(path), probe) is Kind.FILM else path
+    return Film(path) if _kind(path) is Kind.FILM else path
 
 
-def _kind_in_folder(path: Path, probe: Probe) -> Kind:
-    content = kind_of(path)
-    kind = _kind(path, content, probe)
-    # Some containers hold films or sound. FFmpeg decides, which takes milliseconds; a film's ending saves that.
-    if content is Kind.FILM and path.suffix.lower() not in FILM_SUFFIXES:
-        return probe(path, content)
+def _kind_in_folder(path: Path) -> Kind:
+    kind, ending = _kind(path), path.suffix.lower()
+    if kind is Kind.FILM:
+        return Kind.SOUND if ending in SOUND_SUFFIXES else kind
     # An empty or damaged photo must be reported, not skipped as a text.
-    return Kind.PICTURE if kind is not Kind.FILM and path.suffix.lower() in SUFFIXES else kind
+    return Kind.PICTURE if ending in SUFFIXES else kind
 
 
-def _kind(path: Path, content: Kind, probe: Probe) -> Kind:
+def _kind(path: Path) -> Kind:
     """Returns the kind of a file; the ending of a film counts if the content is neither picture nor film."""
-    if content in (Kind.PICTURE, Kind.FILM) or (content is Kind.TEXT and path.suffix.lower() == ".ts"):
+    content, ending = kind_of(path), path.suffix.lower()
+    if content in (Kind.PICTURE, Kind.FILM) or (content is Kind.TEXT and ending == ".ts"):
         return content
-    if path.suffix.lower() in FILM_SUFFIXES:
-        return Kind.FILM
-    return probe(path, content) if content is Kind.UNKNOWN and path.suffix.lower() not in SUFFIXES else content
-
-
-def _is_sound(path: Path) -> bool:
-    from mien.recognition.film.decoder import NoPicturesError, opened
-
-    try:
-        with opened(path):
-            return False
-    except NoPicturesError:
-        return True
-    except MienError:
-        return False
-
-
-def _is_film(path: Path) -> bool:
-    """True if FFmpeg decodes a picture from a file whose first bytes are of no known kind."""
-    from mien.recognition.film.decoder import decoded_frames, opened
-
-    try:
-        with opened(path) as (container, stream):
-            first = next(decoded_frames(container, stream), None)
-            return first is not None and first.picture is not None
-    except MienError:
-        return False
+    return Kind.FILM if ending in FILM_SUFFIXES else content

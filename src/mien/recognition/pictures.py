@@ -395,6 +395,9 @@ FILM_SUFFIXES: tuple[str, ...] = (
 neither film nor picture, so that the error describes a damaged film; but a text that ends in ``.ts`` may be
 TypeScript, and is no film."""
 
+SOUND_SUFFIXES: tuple[str, ...] = (".m4a", ".m4b", ".m4r", ".mka", ".weba", ".wma", ".ra", ".3ga")
+"""Usual endings of sound, in lower case, in containers that may also hold a film."""
+
 
 class Kind(Enum):
     """Kind of a file's content; the value is its name in the count of skipped files."""

@@ -7,17 +7,14 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, SupportsFloat, TypeAlias, overload
 
 import numpy as np
 from PIL import Image
 
 from mien.errors import NO_MEMORY, NO_NUMBERS, MienError
-from mien.files import expanded
 from mien.machine import threaded_map
-from mien.model.places import DEFAULT, SHIPPED
+from mien.model.places import DEFAULT
 from mien.recognition import detectors, engines
 from mien.recognition.arguments import WrongTypeError, type_of, whole_number
 from mien.recognition.detection import Detection, Detector, SideBySide, face_crop, fitted
@@ -94,42 +91,14 @@ class Recognizer:
         place = device_name(device)
         self.detector: Detector = _detector(name_or_object, min_face)
         self.engine: Engine = engines.engine(model, engine, place, threads) if isinstance(engine, str) else engine
-        self._parts = self.detector, self.engine
         lacking = [name for name in _OF_ENGINES if not hasattr(self.engine, name)]
         if lacking or not callable(self.engine.read):
             raise MienError(
                 f"engine: got {engine!r}, expected auto, onnx, torch, or an object with read() and "
                 f"{', '.join(_OF_ENGINES[1:])}{f'; it lacks {lacking[0]}' if lacking else ''}"
             )
-        self._model = model
-        self._loaded_with: dict[str, Any] = {
-            "model": model, "detector": name_or_object, "min_face": min_face, "engine": engine, "device": place,
-            "threads": threads,
-        }  # fmt: skip
-        # A copy may be loaded in another folder: by another process, or after this one has changed its own.
-        if isinstance(engine, str) and model is not None and os.path.exists(model):
-            self._loaded_with["model"] = os.path.abspath(model)
-        if isinstance(name_or_object, str) and ":" in name_or_object:
-            kind, _, file = name_or_object.partition(":")
-            self._loaded_with["detector"] = f"{kind}:{os.path.abspath(expanded(file))}"
-
-    def __getstate__(self) -> dict[str, Any]:
-        """What a copy or another process needs to load the same recognizer: settings, and no loaded network."""
-        state = {**self._loaded_with, "batch_size": self.batch_size, "color": self.color}
-        for part, value, loaded in zip(("detector", "engine"), (self.detector, self.engine), self._parts, strict=True):
-            if value is not loaded:  # it was replaced after loading
-                state[part] = value
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        settings = {**state, "min_face": None}  # for a detector that is made already
-        if isinstance(state["detector"], str):
-            settings["detector"] = _detector_of_process(state["detector"], state["min_face"])
-        if isinstance(state["engine"], str):
-            model, kind, device, threads = (state[name] for name in ("model", "engine", "device", "threads"))
-            settings["engine"] = engines.engine_of_process(model, kind, device, threads)
-        Recognizer.__init__(self, **settings)
-        self._loaded_with |= {name: state[name] for name in self._loaded_with}
+        self._model = DEFAULT if model is None else os.fspath(model)
+        self._engine_of_model = self.engine if isinstance(engine, str) else None
 
     def __repr__(self) -> str:
         detector = getattr(self.detector, "name", type(self.detector).__name__)
@@ -142,12 +111,9 @@ class Recognizer:
 
     def _model_name(self) -> str:
         """Returns the name of a shipped model, the path or hub id of another, or the class of an engine."""
-        path, model = getattr(self.engine, "path", None), self._model
-        if path is None:
-            return type(self.engine).__name__
-        if self.engine is not self._parts[1] or (model is None and not Path(path).is_relative_to(SHIPPED)):
-            return str(path)
-        return DEFAULT if model is None else os.fspath(model)
+        if self.engine is self._engine_of_model:
+            return self._model
+        return str(getattr(self.engine, "path", None) or type(self.engine).__name__)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -403,16 +369,12 @@ def _detector(detector: object, min_face: float | None) -> Any:
     Raises:
         MienError: the name is unknown, the detector cannot be loaded, or the object lacks ``detect`` or ``margin``.
     """
-    options = {} if min_face is None else {"min_face": min_face}
-    made = detectors.detector(detector, **options) if isinstance(detector, str) else detector
+    made = detectors.detector(detector, min_face) if isinstance(detector, str) else detector
     if not (callable(getattr(made, "detect", None)) and isinstance(getattr(made, "margin", None), SupportsFloat)):
         raise MienError(
             f"detector: got {detector!r}, expected {detectors.KNOWN}, or an object with detect() and margin"
         )
     return made
-
-
-_detector_of_process = lru_cache(maxsize=4)(_detector)  # a pool of processes gets a recognizer with every task
 
 
 _MOST_DECODED_BYTES = 64 * 2**20

@@ -6,6 +6,7 @@ Both need the packages for training and a model folder with its weights.
 from __future__ import annotations
 
 import math
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from mien.model.channels import reads_luma
 from mien.model.classifier import Classifier
 from mien.model.networks import Network, num_channels
 from mien.model.preprocessing import tensor
-from mien.recognition.engine import Answers, batches, check_crops, joined, sure_from
+from mien.recognition.engine import Answers, batches, check_crops, joined, loaded_again, sure_from
 
 
 class Reading(nn.Module):
@@ -71,6 +72,11 @@ class TorchEngine:
         self.grey = reads_luma(classifier.network, classifier.preprocessing)
         self._reading = Reading(classifier.network).eval()
         self.provider = str(classifier.device)
+        self._arguments: tuple[str, str, int | None] | None = None
+
+    def __reduce__(self) -> tuple[Any, ...] | str:
+        """Copies and pickles of a model that was loaded from a folder are loaded from it again."""
+        return super().__reduce__() if self._arguments is None else (loaded_again, (TorchEngine.load, *self._arguments))
 
     @property
     def path(self) -> Path | None:
@@ -81,7 +87,7 @@ class TorchEngine:
         return f"TorchEngine({str(self.path)!r}, device={self.provider!r}, threads={torch.get_num_threads()})"
 
     @classmethod
-    def load(cls, folder: Path, device: str = "auto", threads: int | None = None) -> TorchEngine:
+    def load(cls, folder: str | Path, device: str = "auto", threads: int | None = None) -> TorchEngine:
         """Loads a model folder.
 
         Args:
@@ -94,14 +100,16 @@ class TorchEngine:
         """
         if threads is not None:
             torch.set_num_threads(threads)
-        classifier = Classifier.load(folder, resolve_device(_of_torch(device)))
+        classifier = Classifier.load(Path(folder), resolve_device(_of_torch(device)))
         try:
-            return cls(classifier, *certainty(classifier.meta()))
+            engine = cls(classifier, *certainty(classifier.meta()))
         except (AttributeError, TypeError, ValueError) as error:
             raise MienError(
                 f"{classifier.folder}/meta.json: calibration: expected a threshold and a stated accuracy from 0 to 1; "
                 "copy the whole folder again"
             ) from error
+        engine._arguments = (os.path.abspath(folder), device, threads)
+        return engine
 
     @torch.inference_mode()
     def read(self, crops: np.ndarray) -> Answers:

@@ -7,8 +7,9 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from PIL import Image
@@ -87,10 +88,9 @@ def crop_set(
     if os.path.lexists(out):
         raise MienError(f"{out}: exists; choose another name, or remove it")
     records, filled = [], dict[PurePosixPath, bool]()
-    cutter = _Cutter(source, detector, which, size, grey)
     with (
         open_entries(source) as entries,
-        cutter.running(entries, timeout) as cut_faces,
+        _cutter(entries, timeout, source, detector, which, size, grey) as cut_faces,
         atomic_folder(out) as temporary,
     ):
         listing = list_pictures(entries)
@@ -121,63 +121,57 @@ CutFaces = Callable[[str], Cuts]
 """From the path of a photo within the source to its crops."""
 
 
-@dataclass(frozen=True)
-class _Cutter:
-    """Cuts the faces out of photos; see ``crop_set``."""
+@contextmanager
+def _cutter(
+    entries: Entries,
+    timeout: float | None,
+    source: Path,
+    detector: Detector | MakeDetector,
+    *options: Any,
+) -> Iterator[CutFaces]:
+    """Gives the function that cuts, in this process or, with a time limit, in a second one; see ``crop_set``."""
+    if timeout is None:
+        yield partial(_cut_faces, entries, detector() if callable(detector) else detector, *options)
+        return
+    with closing(TimedProcess(timeout, _prepare_cutting, source, detector, *options)) as process:
 
-    source: Path
-    detector: Detector | MakeDetector
-    which: str
-    size: int
-    grey: bool
+        def cut_faces(path: str) -> Cuts:
+            try:
+                (cuts,) = process.answers(path, entries.where(path))
+            except OverdueError as error:
+                return [], str(error), False
+            return cuts
 
-    @contextmanager
-    def running(self, entries: Entries, timeout: float | None) -> Iterator[CutFaces]:
-        """Gives the function that cuts, in this process or, with a time limit, in a second one."""
-        if timeout is None:
-            yield self.ready(entries)
-            return
-        with closing(TimedProcess(timeout, _prepare_cutting, self)) as process:
-
-            def cut_faces(path: str) -> Cuts:
-                try:
-                    (cuts,) = process.answers(path, entries.where(path))
-                except OverdueError as error:
-                    return [], str(error), False
-                return cuts
-
-            yield cut_faces
-
-    def ready(self, entries: Entries) -> CutFaces:
-        """The function that cuts, in this process."""
-        detector = self.detector() if callable(self.detector) else self.detector
-        return lambda path: self._cut_faces(entries, path, detector)
-
-    def _cut_faces(self, entries: Entries, path: str, detector: Detector) -> Cuts:
-        where = entries.where(path)
-        try:
-            photo = read_photo(entries.read(path, LARGEST_PHOTO), where)
-            detections = detector.detect(photo.pixels)
-        except MienError as error:
-            return [], str(error), False
-        if not detections:
-            return [], f"{where}: no face was found", photo.first_of_several
-        if self.which == "only" and len(detections) > 1:
-            reason = f"{where}: {len(detections)} faces, and the folder tells the look of one"
-            return [], reason, photo.first_of_several
-        if self.which == "largest":
-            detections = [max(detections, key=lambda detection: detection.box[2] * detection.box[3])]
-        framed = [detection.framed for detection in detections]
-        crops = [cut(photo.pixels, box, detector.margin, self.size, self.grey) for box in framed]
-        return crops, None, photo.first_of_several
+        yield cut_faces
 
 
-def _prepare_cutting(say: Say, cutter: _Cutter) -> tuple[None, Work]:
+def _prepare_cutting(
+    say: Say, source: Path, make_detector: MakeDetector, which: str, size: int, grey: bool
+) -> tuple[None, Work]:
     """Runs in the process of the time limit: opens the source, and gives the function that cuts."""
     stack = ExitStack()
     atexit.register(stack.close)  # the source stays open as long as the process lives
-    cut_faces = cutter.ready(stack.enter_context(open_entries(cutter.source)))
-    return None, lambda path: iter([cut_faces(path)])
+    entries, detector = stack.enter_context(open_entries(source)), make_detector()
+    return None, lambda path: iter([_cut_faces(entries, detector, which, size, grey, path)])
+
+
+def _cut_faces(entries: Entries, detector: Detector, which: str, size: int, grey: bool, path: str) -> Cuts:
+    """Cuts the faces out of a photo."""
+    where = entries.where(path)
+    try:
+        photo = read_photo(entries.read(path, LARGEST_PHOTO), where)
+        detections = detector.detect(photo.pixels)
+    except MienError as error:
+        return [], str(error), False
+    if not detections:
+        return [], f"{where}: no face was found", photo.first_of_several
+    if which == "only" and len(detections) > 1:
+        reason = f"{where}: {len(detections)} faces, and the folder tells the look of one"
+        return [], reason, photo.first_of_several
+    if which == "largest":
+        detections = [max(detections, key=lambda detection: detection.box[2] * detection.box[3])]
+    crops = [cut(photo.pixels, detection.framed, detector.margin, size, grey) for detection in detections]
+    return crops, None, photo.first_of_several
 
 
 def _write(out: Path, folder: PurePosixPath, path: str, crops: list[np.ndarray]) -> Iterator[str]:

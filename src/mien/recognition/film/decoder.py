@@ -60,10 +60,6 @@ _RESTART_S = 0.5
 _ROUND_S = 2**33 / 90_000
 
 
-class NoPicturesError(MienError):
-    """The file is of a kind that can hold a film, but holds only sound."""
-
-
 @contextmanager
 def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     """Opens a film file and gives its container and its video stream.
@@ -87,7 +83,7 @@ def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         with container:
             stream = _pictures(container)
             if stream is None:
-                raise NoPicturesError(f"{path}: holds sound and no pictures, expected a film; remove it")
+                raise MienError(f"{path}: holds sound and no pictures, expected a film; remove it")
             _check_size(path, stream)
             if stream.codec_context is None or not _opens(stream):
                 raise MienError(

@@ -62,25 +62,21 @@ class FilmInfo:
     Attributes:
         rate: frames a second, on average.
         frames: number of frames by the container's header, often an estimate; None if the header lacks it.
-        width: width of the upright frames, in pixels.
-        height: height of the upright frames, in pixels.
         time_base: unit of the times, in seconds.
         duration_s: end of the last frame, in seconds on the clock of ``Frame.time_s``; None if the header lacks it.
     """
 
     rate: float
-    frames: int | None
-    width: int
-    height: int
+    frames: int | None = None
     time_base: Fraction = Fraction(1, 90_000)
     duration_s: float | None = None
 
 
 def film_info(source: str | Path | int) -> FilmInfo:
-    """Returns the properties of a film, or of a camera by its number.
+    """Returns the properties of a film, or of a camera by its number, without decoding a frame.
 
     Raises:
-        MienError: as ``frames``.
+        MienError: the file is missing, empty or not a film, or there is no such camera.
     """
     return _info_of_camera(source) if isinstance(source, int) else _info_of_film(Path(source))
 
@@ -117,14 +113,7 @@ def _info_of_film(path: Path) -> FilmInfo:
         start = float((stream.start_time or 0) * base - origin_of(container))
         by_duration = None if end is None else round((end - start) * rate)
         count = min((number for number in (stream.frames, by_duration) if number), default=None)
-        width, height = stream.codec_context.width, stream.codec_context.height
-        converter = PixelConverter(stream.sample_aspect_ratio)
-        for frame in decoded_frames(container, stream):
-            pixels = None if frame.picture is None else _converted(converter, 0, frame, False).pixels
-            if pixels is not None:
-                height, width = pixels.shape[:2]
-                break
-        return FilmInfo(rate, count, width, height, base, end)
+        return FilmInfo(rate, count, base, end)
 
 
 def _end(container: InputContainer, stream: VideoStream) -> float | None:
@@ -184,7 +173,7 @@ _MOST_CAMERAS = 100
 
 def _info_of_camera(number: int) -> FilmInfo:
     with _opened(number) as (_, stream):
-        return FilmInfo(rate_of(stream), None, stream.codec_context.width, stream.codec_context.height)
+        return FilmInfo(rate_of(stream))
 
 
 def _camera_frames(number: int, every: int, decoded: Callable[[], None] | None) -> Iterator[Frame]:

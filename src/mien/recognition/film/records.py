@@ -37,45 +37,6 @@ class PictureReader(Protocol):
         """Reads pictures, uint8 [H, W, 3]; returns a record for each, in order."""
 
 
-def recognize_film(
-    recognizer: PictureReader,
-    source: str | Path | int,
-    *,
-    every: int = 1,
-    smoothing: float = SMOOTHING_S,
-    batch: int | None = None,
-    keep_pixels: bool = False,
-    decoded: Callable[[], None] | None = None,
-) -> Generator[Recognition, None, None]:
-    """Reads the faces of a film or of a camera, with memory for one batch of frames.
-
-    Every frame has a record; its status is ``error`` if it cannot be decoded. Faces are tracked: ``Face.id`` stays the
-    same. Probabilities are smoothed over time (``mien.recognition.film.tracking``); ``label``, ``score``
-    and ``uncertain`` follow from the smoothed ones. After a hard cut, faces get new ids and smoothing starts again.
-
-    Args:
-        recognizer: reads the frames.
-        source: a film file, or the number of a camera.
-        every: read only every ``every``-th frame.
-        smoothing: time constant in seconds; 0 for no smoothing.
-        batch: number of frames that share a batch; by default ``BATCH`` for a film and 1 for a camera.
-        keep_pixels: keep the frame in its record, for ``annotated()`` and ``write_annotated``.
-        decoded: called after each frame that was decoded, also if it is not read.
-
-    Yields:
-        The records in the order of the frames, with ``frame`` and ``time_s``.
-
-    Raises:
-        MienError: the film or the camera cannot be read at all, or the model answers with NaN.
-        ValueError: ``every`` or ``batch`` is below 1, or ``smoothing`` below 0.
-    """
-    batch = (1 if isinstance(source, int) else BATCH) if batch is None else batch
-    if batch < 1:
-        raise ValueError(f"batch: expected at least 1, got {batch}")
-    tracker = Tracker(smoothing, recognizer.engine.threshold)
-    return _records(recognizer, frames(source, every, decoded), tracker, _name_of(source), batch, keep_pixels)
-
-
 def film_source(source: object) -> Path | int:
     """Returns the path of a film, or the number of a camera, for what a caller gave.
 
@@ -100,12 +61,28 @@ def film_source(source: object) -> Path | int:
 class FilmRecognition(Tables):
     """The faces of a film or a camera, read frame by frame: an iterator over a ``Recognition`` for every frame.
 
+    The records come in the order of the frames, with ``frame`` and ``time_s``; the status is ``error`` if a frame
+    cannot be decoded. Faces are tracked: ``Face.id`` stays the same. Probabilities are smoothed over time
+    (``mien.recognition.film.tracking``); ``label``, ``score`` and ``uncertain`` follow from the smoothed ones. After a
+    hard cut, faces get new ids and smoothing starts again. There is memory for one batch of frames.
+
     Like a file it is read once, from the first frame to the last, while one iterates; ``close`` ends that early. Each
     of ``write``, ``to_rows``, ``to_df``, ``to_csv`` and ``to_json`` reads the whole film for itself, from its start. Of
     a camera they read until it stops or Ctrl-C. Then those that return a table or a text return what was read until
     then; those that write a file complete it and raise the KeyboardInterrupt.
 
-    Arguments are those of ``recognize_film``; ``keep_pixels`` is for the records that one iterates over.
+    Args:
+        recognizer: reads the frames.
+        source: a film file, or the number of a camera.
+        every: read only every ``every``-th frame.
+        smoothing: time constant in seconds; 0 for no smoothing.
+        keep_pixels: keep the frame in the records that one iterates over, for ``annotated()`` and ``write_annotated``.
+        batch: number of frames that share a batch; by default ``BATCH`` for a film and 1 for a camera.
+        decoded: called after each frame that was decoded, also if it is not read.
+
+    Raises:
+        MienError: the film or the camera cannot be read at all, or the model answers with NaN; raised by the iteration.
+        ValueError: ``every`` or ``batch`` is below 1, or ``smoothing`` below 0.
     """
 
     def __init__(
@@ -116,9 +93,14 @@ class FilmRecognition(Tables):
         every: int = 1,
         smoothing: float = SMOOTHING_S,
         keep_pixels: bool = False,
+        batch: int | None = None,
+        decoded: Callable[[], None] | None = None,
     ) -> None:
         self.source, self.every, self.smoothing = source, every, smoothing
-        self._recognizer = recognizer
+        self._batch = (1 if isinstance(source, int) else BATCH) if batch is None else batch
+        if self._batch < 1:
+            raise ValueError(f"batch: expected at least 1, got {batch}")
+        self._recognizer, self._decoded = recognizer, decoded
         self._iterator = self._from_start(keep_pixels)
 
     def __iter__(self) -> Iterator[Recognition]:
@@ -150,7 +132,7 @@ class FilmRecognition(Tables):
         """
         from mien.recognition.film.reader import film_info
         from mien.recognition.film.timeline import timeline_file
-        from mien.recognition.film.writer import check_film, write_copy
+        from mien.recognition.film.writer import check_film, write_annotated
 
         place, figure = expanded(path), None if timeline is None else expanded(timeline)
         check_film(place)
@@ -159,8 +141,9 @@ class FilmRecognition(Tables):
             self._check_not_source(figure)
         warn = logging.getLogger("mien").warning
         with ExitStack() as stack:
-            copy = write_copy(place, self.source, film_info(self.source), every=self.every, audio=audio,
-                              say=lambda text: warn("%s", text))  # fmt: skip
+            sound = self.source if audio and isinstance(self.source, Path) else None
+            copy = write_annotated(place, film_info(self.source), every=self.every, sound=sound,
+                                   say=lambda text: warn("%s", text))  # fmt: skip
             writers: list[Callable[[Recognition], None]] = [stack.enter_context(copy)]
             if figure is not None:
                 title = Path(_name_of(self.source)).name
@@ -173,9 +156,9 @@ class FilmRecognition(Tables):
         return f"FilmRecognition({_name_of(self.source)!r}, every={self.every}, smoothing={self.smoothing:g})"
 
     def _from_start(self, keep_pixels: bool = False) -> Generator[Recognition, None, None]:
-        return recognize_film(
-            self._recognizer, self.source, every=self.every, smoothing=self.smoothing, keep_pixels=keep_pixels
-        )
+        stream = frames(self.source, self.every, self._decoded)
+        tracker = Tracker(self.smoothing, self._recognizer.engine.threshold)
+        return _records(self._recognizer, stream, tracker, _name_of(self.source), self._batch, keep_pixels)
 
     def _records(self) -> Iterable[Recognition]:
         return self._from_start()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -34,24 +33,18 @@ _STEPS_S = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 36
 
 
 @dataclass
-class _Bin:
-    """Sums over the frames of one face in one time interval."""
-
-    probabilities: np.ndarray
-    frames: int = 0
-    unsure: int = 0
-
-    def add(self, probabilities: np.ndarray, frames: int, unsure: int) -> None:
-        self.probabilities += probabilities
-        self.frames += frames
-        self.unsure += unsure
-
-
-@dataclass
 class _TimelineFace:
-    """A face of the film: its ``bins`` by index, and its largest ``crop`` with the ``area`` of the box in pixels."""
+    """A face of the film.
 
-    bins: dict[int, _Bin] = field(default_factory=dict)
+    Attributes:
+        sums: float64 [LARGEST_BINS, C + 2]: for each bin the sums of its probabilities, the number of frames in which
+            it is visible, and the number of those in which the answer is uncertain.
+        frames: number of frames in all.
+        crop: its largest crop.
+        area: of the box of that crop, in pixels.
+    """
+
+    sums: np.ndarray
     frames: int = 0
     crop: np.ndarray | None = None
     area: float = 0.0
@@ -71,7 +64,7 @@ class Timeline:
     def __init__(self, title: str, smoothing: float) -> None:
         self.title, self.smoothing = title, smoothing
         self._bin_s = _FINEST_S
-        self._frame_counts: Counter[int] = Counter()
+        self._frame_counts = np.zeros(LARGEST_BINS, np.int64)
         self._faces: dict[int, _TimelineFace] = {}
         self._names: tuple[str, ...] = ()
         self._end = 0.0
@@ -116,7 +109,7 @@ class Timeline:
         smoothed = f", smoothed over {self.smoothing:g} s" if self.smoothing else ""
         subtitle = f"Probability of each expression{smoothed}. Guesses about how a face looks, not what a person feels."
         write(pen, (36, 70), subtitle, 20, _SOFT)
-        places = np.array(sorted(self._frame_counts), int)
+        places = np.flatnonzero(self._frame_counts)
         columns, until = self._columns(places)
         for row, face_id in enumerate(shown):
             self._panel(image, face_id, _TOP + row * (_PANEL + _GAP), places, columns, until)
@@ -130,10 +123,12 @@ class Timeline:
 
     def _add_face(self, face: Face, place: int) -> None:
         """Adds a face to its bin, and keeps its largest crop."""
-        collected = self._faces.setdefault(-1 if face.id is None else face.id, _TimelineFace())
         self._names = self._names or tuple(face.probabilities)
-        bin_of_face = collected.bins.setdefault(place, _Bin(np.zeros(len(self._names))))
-        bin_of_face.add(np.array([face.probabilities[name] for name in self._names]), 1, bool(face.uncertain))
+        face_id = -1 if face.id is None else face.id
+        if face_id not in self._faces:
+            self._faces[face_id] = _TimelineFace(np.zeros((LARGEST_BINS, len(self._names) + 2)))
+        collected = self._faces[face_id]
+        collected.sums[place] += [*(face.probabilities[name] for name in self._names), 1, bool(face.uncertain)]
         collected.frames += 1
         area = face.box[2] * face.box[3]
         if face.crop is not None and area > 1.2 * collected.area:
@@ -142,16 +137,9 @@ class Timeline:
     def _merge_bins(self) -> None:
         """Doubles the length of the time intervals: every two bins become one."""
         self._bin_s *= 2
-        frame_counts: Counter[int] = Counter()
-        for place, count in self._frame_counts.items():
-            frame_counts[place // 2] += count
-        self._frame_counts = frame_counts
-        for face in self._faces.values():
-            bins: dict[int, _Bin] = {}
-            for place, small in face.bins.items():
-                merged = bins.setdefault(place // 2, _Bin(np.zeros(len(self._names))))
-                merged.add(small.probabilities, small.frames, small.unsure)
-            face.bins = bins
+        for sums in (self._frame_counts, *(face.sums for face in self._faces.values())):
+            merged = sums[::2] + sums[1::2]
+            sums[: len(merged)], sums[len(merged) :] = merged, 0
 
     def _drop_short_faces(self) -> None:
         """Drops the half of the faces that were visible shortest; the newest are spared."""
@@ -178,16 +166,12 @@ class Timeline:
     ) -> None:
         """Draws the panel of one face: bands, strip, axis, crop, times and labels."""
         face, pen = self._faces[face_id], ImageDraw.Draw(image)
-        shares = np.full((len(places), len(self._names)), np.nan)
-        unsure = np.full((len(places), 1), np.nan)
-        for row, place in enumerate(places.tolist()):
-            bin_of_face = face.bins.get(place)
-            if bin_of_face is not None and 2 * bin_of_face.frames >= self._frame_counts[place]:
-                shares[row] = bin_of_face.probabilities / bin_of_face.frames
-                unsure[row] = bin_of_face.unsure / bin_of_face.frames
-        bands = _averaged(shares, columns)
+        sums, frame_counts = face.sums[places], face.sums[places, -2:-1]
+        is_visible = 2 * frame_counts >= self._frame_counts[places, None]
+        means = np.where(is_visible, sums / np.maximum(frame_counts, 1), np.nan)
+        bands = _averaged(means[:, :-2], columns)
         image.paste(Image.fromarray(_stacked(bands, self._names)), (_LEFT, top))
-        dark = np.nan_to_num(_averaged(unsure, columns))
+        dark = np.nan_to_num(_averaged(means[:, -1:], columns))
         strip = (dark * np.array(_SOFT) + (1 - dark) * np.array(_EMPTY)).astype(np.uint8)
         image.paste(Image.fromarray(np.repeat(strip[None], 7, axis=0)), (_LEFT, top + _PANEL + 4))
         for share in (0.0, 0.5, 1.0):
@@ -198,20 +182,20 @@ class Timeline:
         if face.crop is not None:
             image.paste(Image.fromarray(face.crop).convert("RGB").resize((_THUMB, _THUMB), Image.Resampling.BICUBIC),
                         (36, top + 30))  # fmt: skip
-        times = [place * self._bin_s for place in face.bins]
-        first, last = (_clock(time, until, fine=True) for time in (min(times), max(times)))
+        times = np.flatnonzero(face.sums[:, -2])[[0, -1]] * self._bin_s
+        first, last = (_clock(time, until, fine=True) for time in times.tolist())
         period = f"at {first}" if first == last else f"{first} to {last}"
         write(pen, (36, top + 142), period, 16, _SOFT)
         if dark.any():
-            share_unsure = f"unsure {sum(sums.unsure for sums in face.bins.values()) / face.frames:.0%}"
+            share_unsure = f"unsure {face.sums[:, -1].sum() / face.frames:.0%}"
             write(pen, (_WIDTH - _RIGHT + 20, top + _PANEL + 9), share_unsure, 16, _SOFT, "lm")
-        mean = sum((sums.probabilities for sums in face.bins.values()), np.zeros(len(self._names))) / face.frames
+        mean = face.sums[:, :-2].sum(axis=0) / face.frames
         _labels(pen, self._names, mean, bands[-1], top)
 
     def _remarks(self, shown: Sequence[int]) -> str:
         """Returns the line below the figure: how to read it, and what it does not show."""
         remarks = ["Numbers at the right: means over the time in which the face is seen."] if shown else []
-        if any(sums.unsure for face_id in shown for sums in self._faces[face_id].bins.values()):
+        if any(self._faces[face_id].sums[:, -1].any() for face_id in shown):
             remarks.append("Dark strip: unsure, below the model's threshold.")
         more = len(self._faces) - len(shown) + self._dropped_faces
         if more:

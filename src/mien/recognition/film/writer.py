@@ -6,7 +6,7 @@ import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -53,8 +53,8 @@ _LIMITS = {
     errno.EFBIG: "no file may be larger there",
 }
 
-SLOWEST, FASTEST = 0.01, 1000.0
-"""Range of the frame rate of annotated films, in frames a second."""
+SLOWEST = 0.01
+"""Least frame rate of annotated films, in frames a second."""
 
 # MPEG-4 allows at most 65,535 ticks a second; with 90,000 ticks a second, MP4's 32 bits hold half a day.
 _MOST_TICKS, _FINEST_TICKS = 65_535, 90_000
@@ -80,23 +80,21 @@ def check_film(path: Path) -> None:
 @contextmanager
 def write_annotated(
     path: Path,
-    rate: float,
+    info: FilmInfo,
     *,
-    time_base: Fraction | None = None,
-    end_s: float | None = None,
+    every: int = 1,
     sound: Path | None = None,
     say: Callable[[str], None] | None = None,
     spare_all: bool = False,
 ) -> Iterator[Add]:
     """A film with a box around every face, written beside its place and moved there when the block ends.
 
-        info = film_info(source)
-        with write_annotated(Path("out.mp4"), info.rate, time_base=info.time_base, sound=source) as write:
-            for record in recognize_film(recognizer, source, keep_pixels=True):
+        with write_annotated(Path("out.mp4"), film_info(source), sound=source) as write:
+            for record in FilmRecognition(recognizer, source, keep_pixels=True):
                 write(record)
 
     Every record gives one frame, shown at its ``time_s``. In AVI, which has one rate, that is the nearest tick not yet
-    used: where frames follow each other faster than ``rate``, they come late, which ``say`` gets a line about. All
+    used: where frames follow each other faster than that, they come late, which ``say`` gets a line about. All
     frames get the size of the first one; an odd side loses a pixel, since the codecs need even sides. A frame that
     could not be decoded repeats the one before it. Whatever ends the block, Ctrl-C or an error, the film holds all
     frames until then and can be played. On a disk that gets full it ends while there is room to finish it; so it does
@@ -105,28 +103,23 @@ def write_annotated(
 
     Args:
         path: path of the film; it ends in .mp4 (H.264 if FFmpeg has an encoder) or .avi (MJPEG).
-        rate: mean number of frames a second, in [0.01, 1000].
-        end_s: end of the last frame in seconds; by default the frame lasts 1 / rate.
-        time_base: unit of the original's times in seconds, so that the copy has the same times to the tick.
+        info: properties of the original (``mien.recognition.film.reader.film_info``). The copy has its times, to the
+            tick, and ends with it, or if ``duration_s`` is not known, when the last frame has lasted as others do.
+        every: only every ``every``-th frame will be written.
         sound: a film whose sound is copied; sound that the container cannot hold is re-encoded.
         say: called with a line for each deviation from this description.
         spare_all: leave a file that is at the path already; the film then has a number beside it.
 
     Raises:
-        MienError: the path has another ending, the rate is out of range, or the film cannot be written.
+        MienError: the path has another ending, or the film cannot be written.
         CopyError (a MienError): no codec of this container holds such frames.
         NoFrameError (a MienError): no frame was written that could be decoded.
         SparedError (a MienError): a file appeared at the path; the message says where the film is.
     """
     check_film(path)
-    if not SLOWEST <= rate <= FASTEST:
-        raise MienError(
-            f"{path}: cannot be written as a film of {rate:g} frames a second, expected {SLOWEST:g} to "
-            f"{FASTEST:g}; leave out fewer frames"
-        )
     ending = Ending()
     with atomic_file(path, spare_newcomer=True, spare_all=spare_all) as temporary:
-        film = _Film(temporary, path, rate, time_base, end_s, sound, say or (lambda text: None))
+        film = _Film(temporary, path, info, max(info.rate / every, SLOWEST), sound, say or (lambda text: None))
         try:
             with ending.held(film.write) as write:
 
@@ -156,38 +149,6 @@ def write_annotated(
     ending.raise_again()
 
 
-def write_copy(
-    path: Path,
-    source: Path | int,
-    info: FilmInfo,
-    *,
-    every: int = 1,
-    audio: bool = True,
-    say: Callable[[str], None] | None = None,
-    spare_all: bool = False,
-) -> AbstractContextManager[Add]:
-    """Opens a copy with boxes of a film or a camera for writing; see ``write_annotated``.
-
-    Args:
-        path: path of the copy.
-        source: the film, or the number of the camera.
-        info: its properties (``mien.recognition.film.reader.film_info``).
-        every: only every ``every``-th frame will be written.
-        audio: copy the sound of a film.
-        say: called with a line for each deviation.
-        spare_all: as in ``write_annotated``.
-    """
-    return write_annotated(
-        path,
-        min(max(info.rate / every, SLOWEST), FASTEST),
-        time_base=info.time_base,
-        end_s=info.duration_s,
-        sound=source if audio and isinstance(source, Path) else None,
-        say=say,
-        spare_all=spare_all,
-    )
-
-
 class _Film:
     """A film that is being written to a file; ``path`` is its name in messages."""
 
@@ -195,18 +156,17 @@ class _Film:
         self,
         file: Path,
         path: Path,
+        info: FilmInfo,
         rate: float,
-        time_base: Fraction | None,
-        end_s: float | None,
         sound: Path | None,
         say: Callable[[str], None],
     ) -> None:
-        self._file, self._path, self._rate, self._end_s, self._say = file, path, rate, end_s, say
+        self._file, self._path, self._rate, self._end_s, self._say = file, path, rate, info.duration_s, say
         self._sound_of = sound
         self._sound: Sound | None = None
         self._kind = path.suffix.lower()
         self._encoder = next(name for name in _ENCODERS[self._kind] if name in av.codecs_available)
-        self._base = self._ticks(time_base)
+        self._base = self._ticks(info.time_base)
         self._output: OutputContainer | None = None
         self._stream: VideoStream | None = None
         self._reformatter = VideoReformatter()
@@ -227,7 +187,7 @@ class _Film:
         if record.pixels is not None:
             self._last = self._fitted(annotated(record.pixels, record.faces))
         elif record.status != "error":
-            raise ValueError(f"frame {record.frame}: has no pixels; ask recognize_film for keep_pixels=True")
+            raise ValueError(f"frame {record.frame}: has no pixels; ask FilmRecognition for keep_pixels=True")
         if self._last is None:
             self._owed.append(time_s)  # the size of a film that begins with damaged frames is unknown until a good one
             return
@@ -291,12 +251,12 @@ class _Film:
             with suppress(av.FFmpegError, OSError):  # an earlier error is the one to report
                 output.close()
 
-    def _ticks(self, time_base: Fraction | None) -> Fraction:
+    def _ticks(self, time_base: Fraction) -> Fraction:
         """Returns the unit of the written times in seconds: that of the original if the encoder allows it."""
         if self._kind == ".avi":
             return 1 / Fraction(self._rate).limit_denominator(1001)
         most = _MOST_TICKS if self._encoder == "mpeg4" else 10 * _FINEST_TICKS
-        if time_base is None or not 1000 <= 1 / time_base <= most or time_base.denominator > most:
+        if not 1000 <= 1 / time_base <= most or time_base.denominator > most:
             return Fraction(1, min(most // 1000 * 1000, _FINEST_TICKS))
         return time_base
 
