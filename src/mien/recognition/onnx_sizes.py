@@ -1,83 +1,107 @@
 """Rewrites an ONNX file so that the network takes pictures of any size.
 
 OpenCV Zoo's YuNet declares an input of 640 x 640 pixels, although each of its layers works for any multiple of 32. ONNX
-Runtime rejects inputs of another size than declared, so ``any_size`` rewrites the declaration in memory. It reads
+Runtime rejects inputs of another size than declared, so ``any_size`` rewrites the declaration in memory. It parses
 protocol buffers itself (for each field a key of field number and wire type, then the value:
-https://protobuf.dev/programming-guides/encoding), since the base install does not bring the package ``onnx``. All that
-it changes stays as long as it was, so that no length in the file has to be written anew.
+https://protobuf.dev/programming-guides/encoding), since the base install does not bring the package ``onnx``.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from itertools import cycle
-from string import ascii_lowercase
+from collections.abc import Iterator, Sequence
 
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
+_FLOAT = 1
 
 # Field numbers of onnx.proto.
 _MODEL_GRAPH = 7
 _GRAPH_INPUT, _GRAPH_OUTPUT, _GRAPH_VALUE_INFO = 11, 12, 13
-_UNUSED = 3 << 3 | _LENGTH
-"""Key of the field 3 of a graph, which ONNX does not use and every reader skips."""
-
-_AXIS = re.compile(
-    rb"\x0a(\x02\x08(?!\x03)[\x00-\x7f]|\x03\x08[\x80-\xff][\x00-\x7f]|\x04\x08[\x80-\xff]{2}[\x00-\x7f])"
-)
-"""An axis of a shape that has a number (field 1) of one, two or three bytes; not 3, the number of colours."""
+_VALUE_NAME, _VALUE_TYPE = 1, 2
+_TYPE_TENSOR = 1
+_TENSOR_ELEMENT, _TENSOR_SHAPE = 1, 2
+_SHAPE_DIMENSION = 1
+_DIMENSION_VALUE, _DIMENSION_NAME = 1, 2
 
 
 def any_size(model: bytes) -> bytes:
     """Rewrites a network so that it takes any number of pictures of any size.
 
     Args:
-        model: content of an ONNX file with one input, float32 [N, 3, H, W].
+        model: content of an ONNX file with one input, float32 [N, 3, H, W], and outputs of three axes.
 
     Returns:
-        The content, in which the axes of the input and the outputs have any length, but for the colours. It has no
-        shapes of the values in between, which were computed for 640 x 640: ONNX Runtime infers them again.
+        The content with input [any, 3, any, any], outputs [any, any, any], and no shapes of the values in between.
 
     Raises:
         ValueError: the content is not a complete protocol buffer.
     """
-    content, letters = bytearray(model), cycle(ascii_lowercase)
+    return b"".join(
+        _field(number, kind, _graph(value) if number == _MODEL_GRAPH and isinstance(value, bytes) else value)
+        for number, kind, value in _fields(model)
+    )
 
-    def freed(axis: re.Match[bytes]) -> bytes:
-        # A name (field 2) in place of the number. Two axes of one name would have to be equally long; those that have
-        # no room for one differ from all others.
-        room = len(axis[0]) - 4
-        name = next(letters) * room if room else ""
-        return bytes([axis[0][0], axis[0][1], 2 << 3 | _LENGTH, room]) + name.encode()
 
-    graphs = [(start, end) for number, _, start, end in _fields(model, 0, len(model)) if number == _MODEL_GRAPH]
-    for number, key, start, end in (field for graph in graphs for field in _fields(model, *graph)):
+def _graph(graph: bytes) -> bytes:
+    """Rewrites a GraphProto: free sizes for inputs and outputs, no shapes in between."""
+    parts = []
+    for number, kind, value in _fields(graph):
         if number == _GRAPH_VALUE_INFO:
-            content[key] = _UNUSED
-        elif number in (_GRAPH_INPUT, _GRAPH_OUTPUT):
-            content[start:end] = _AXIS.sub(freed, model[start:end])
-    return bytes(content)
+            continue  # shapes of the values in between were computed for 640 x 640; ONNX Runtime infers them again
+        if number in (_GRAPH_INPUT, _GRAPH_OUTPUT) and isinstance(value, bytes):
+            name = _name(value)
+            # Each axis of an output has a name of its own: two axes of one name would have to be equally long.
+            axes = tuple(f"{name.decode()}_{axis}" for axis in range(3))
+            value = _tensor(name, ("n", 3, "h", "w") if number == _GRAPH_INPUT else axes)
+        parts.append(_field(number, kind, value))
+    return b"".join(parts)
 
 
-def _fields(message: bytes, place: int, end: int) -> Iterator[tuple[int, int, int, int]]:
-    """Yields the number of every field between two places, and the places of its key, its value and its end."""
-    while place < end:
-        start = place
+def _name(value_info: bytes) -> bytes:
+    """Returns the name in a ValueInfoProto."""
+    return next((value for number, _, value in _fields(value_info)
+                 if number == _VALUE_NAME and isinstance(value, bytes)), b"")  # fmt: skip
+
+
+def _tensor(name: bytes, shape: Sequence[int | str]) -> bytes:
+    """Encodes a ValueInfoProto of a float32 tensor; a number in the shape is a fixed size, a name a free one."""
+    sides = (
+        _field(_DIMENSION_VALUE, _VARINT, side)
+        if isinstance(side, int)
+        else _field(_DIMENSION_NAME, _LENGTH, side.encode())
+        for side in shape
+    )
+    dimensions = b"".join(_field(_SHAPE_DIMENSION, _LENGTH, side) for side in sides)
+    tensor = _field(_TENSOR_ELEMENT, _VARINT, _FLOAT) + _field(_TENSOR_SHAPE, _LENGTH, dimensions)
+    return _field(_VALUE_NAME, _LENGTH, name) + _field(_VALUE_TYPE, _LENGTH, _field(_TYPE_TENSOR, _LENGTH, tensor))
+
+
+def _fields(message: bytes) -> Iterator[tuple[int, int, int | bytes]]:
+    """Yields number, wire type and value of every field, in order."""
+    place = 0
+    while place < len(message):
         key, place = _varint(message, place)
-        kind = key & 7
+        number, kind = key >> 3, key & 7
+        value: int | bytes
         if kind == _VARINT:
-            _, after = _varint(message, place)
-        elif kind == _LENGTH:
-            length, place = _varint(message, place)
-            after = place + length
-        elif kind in (_FIXED32, _FIXED64):
-            after = place + (4 if kind == _FIXED32 else 8)
+            value, place = _varint(message, place)
+        elif kind in (_LENGTH, _FIXED32, _FIXED64):
+            length = {_FIXED32: 4, _FIXED64: 8}.get(kind, 0)
+            if kind == _LENGTH:
+                length, place = _varint(message, place)
+            if place + length > len(message):
+                raise ValueError("it ends in the middle of a field")
+            value, place = message[place : place + length], place + length
         else:
             raise ValueError(f"it has a field of the unknown wire type {kind}")
-        if after > end:
-            raise ValueError("it ends in the middle of a field")
-        yield key >> 3, start, place, after
-        place = after
+        yield number, kind, value
+
+
+def _field(number: int, kind: int, value: int | bytes) -> bytes:
+    """Encodes one field."""
+    start = _encoded(number << 3 | kind)
+    if isinstance(value, int):
+        return start + _encoded(value)
+    return start + (_encoded(len(value)) if kind == _LENGTH else b"") + value
 
 
 def _varint(message: bytes, place: int) -> tuple[int, int]:
@@ -91,3 +115,13 @@ def _varint(message: bytes, place: int) -> tuple[int, int]:
             return value, place
         shift += 7
     raise ValueError("it ends in the middle of a number")
+
+
+def _encoded(value: int) -> bytes:
+    """Encodes a variable-length number: seven bits a byte, the lowest first."""
+    parts = bytearray()
+    while value > 0x7F:
+        parts.append(value & 0x7F | 0x80)
+        value >>= 7
+    parts.append(value)
+    return bytes(parts)
