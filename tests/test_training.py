@@ -39,7 +39,7 @@ from mien.training.augment import shuffled
 from mien.training.finetune import FineTuning, train
 from mien.training.history import choice_line
 from mien.training.objective import build_mixup, class_weights, soft_targets, weighted_cross_entropy
-from mien.training.optim import WeightAverage, build_optimizer, build_schedule
+from mien.training.optim import Budget, WeightAverage, build_optimizer, build_schedule
 
 COUNTS = {"train": 48, "validation": 12, "test": 6}
 
@@ -439,7 +439,7 @@ class TestBaseline:
         network, _ = build(str(mae_folder), ("a", "b"), grey=True)
         config = TrainConfig(data="", out="", backbone=str(mae_folder), epochs=10, warmup_epochs=2, min_lr=0.0)
         optimizer = build_optimizer(network, config.resolved())
-        schedule = build_schedule(optimizer, config.resolved(), steps_per_epoch=10)
+        schedule = build_schedule(optimizer, config.resolved(), 10, Budget(100, None))
         expected = {10: 1.5e-5, 20: 3e-5, 40: 3e-5 * (0.5 + 0.5 * math.cos(math.pi / 4)), 60: 1.5e-5, 100: 0.0}
         for update, rate in expected.items():
             schedule.step_update(update)

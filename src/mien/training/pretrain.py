@@ -26,7 +26,7 @@ from mien.model.presets import SHAPES
 from mien.training.folder import Saved, write_config
 from mien.training.history import pretraining_line, write_curves, write_reconstructions
 from mien.training.loop import Loop
-from mien.training.optim import BudgetSchedule, restore_moments, start_optimizer
+from mien.training.optim import TICKS, Schedule, restore_moments, start_optimizer
 from mien.training.plan import pretraining_lines
 from mien.training.run import (
     fit_batch,
@@ -140,7 +140,8 @@ class Pretraining(Loop[PretrainConfig, ViTMAEForPreTraining]):
         groups = param_groups_weight_decay(network, config.weight_decay, no_weight_decay_list=NO_DECAY)
         ends = [network.vit.embeddings.patch_embeddings.projection, network.decoder.decoder_pred]
         self.optimizer = start_optimizer(config.optimizer, network, groups, ends, rate, BETAS, self.precision)
-        self.schedule = BudgetSchedule(self.optimizer, rate, config.min_lr, config.warmup, self.budget)
+        warmup = round(config.warmup * TICKS)
+        self.schedule = Schedule(self.optimizer, config.min_lr * rate, TICKS, warmup, self.budget.ticks)
         if saved:
             network.load_state_dict(saved.part("network"))
             restore_moments(network, self.optimizer, saved.part("moments"))
