@@ -26,7 +26,7 @@ from mien.evaluation.balance import class_shares
 from mien.model.classifier import Classifier
 from mien.model.networks import logits
 from mien.model.vit import build
-from mien.training import finetune, pretrain, run
+from mien.training import finetune, loop, pretrain
 from mien.training.augment import resampled
 from mien.training.finetune import FineTuning, train
 from mien.training.objective import Objective, adjustment
@@ -349,7 +349,7 @@ class TestMinutes:
     def test_it_goes_on_where_it_stopped(
         self, faces: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        monkeypatch.setattr(run, "STEPS_BETWEEN_CHECKS", 1)
+        monkeypatch.setattr(loop, "STEPS_BETWEEN_CHECKS", 1)
         config = settings(tmp_path / "run", minutes=0.2, checkpoint_seconds=1e-6)
         with monkeypatch.context() as patch:
             stop_after(5, patch)

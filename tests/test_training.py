@@ -153,10 +153,9 @@ class TestRun:
 
             return slow
 
-        for module in (loop, run):
-            monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+        monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: now[0]))
         monkeypatch.setattr(loop, "seed_step", taking(1, loop.seed_step))
-        monkeypatch.setattr(run.Run, "save", taking(100, run.Run.save))
+        monkeypatch.setattr(FineTuning, "save_state", taking(100, FineTuning.save_state))
         monkeypatch.setattr(finetune.Validator, "scores", taking(100, finetune.Validator.scores))
         train(small(tmp_path / "first", mae_folder, epochs=3, validate_epochs=2))
         train(small(tmp_path / "second", tmp_path / "first"))
@@ -283,7 +282,7 @@ class TestResume:
             "freeze": freezing,
             "augment": augment,
         }
-        monkeypatch.setattr(run, "STEPS_BETWEEN_CHECKS", 1)
+        monkeypatch.setattr(loop, "STEPS_BETWEEN_CHECKS", 1)
         train(small(tmp_path / "whole", mae_folder, **options))
         stopped_config = small(tmp_path / "stopped", mae_folder, **options)
         with monkeypatch.context() as patch:
@@ -448,7 +447,7 @@ class TestBaseline:
     def test_the_average_does_not_remember_the_random_start(
         self, faces: FaceSet, mae_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(run, "STEPS_BETWEEN_CHECKS", 1)
+        monkeypatch.setattr(loop, "STEPS_BETWEEN_CHECKS", 1)
         stop_after(1, monkeypatch)
         with pytest.raises(Stop):
             train(small(tmp_path / "run", mae_folder, checkpoint_seconds=1e-6, ema=0.999))

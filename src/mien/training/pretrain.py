@@ -169,7 +169,7 @@ class Pretraining(Loop[PretrainConfig, ViTMAEForPreTraining]):
         while not self.is_over or self.state.step or not self.is_measured:
             self.train_epoch(self.state.epoch)
             self.finish_epoch(self.state.epoch)
-        self.run.tracking.finish()
+        self.tracking.finish()
         if on_main():
             self.save_model()
             write_curves(self.out, self.state.history, pretraining=True)
@@ -206,7 +206,7 @@ class Pretraining(Loop[PretrainConfig, ViTMAEForPreTraining]):
         self.finish_row(row)
         if on_main():
             line = pretraining_line(row, None if config.minutes or config.steps else config.epochs)
-            self.run.report(line, updates)
+            self.report(line, updates)
         self.end_epoch(is_over, self.save_model if is_probed and not is_over else None)
 
     @torch.inference_mode()
@@ -221,7 +221,7 @@ class Pretraining(Loop[PretrainConfig, ViTMAEForPreTraining]):
             batch = slice(start, start + config.batch_size)
             pixels = self.pixels(validation.images[batch])
             total += float(self.network(pixel_values=pixels, noise=noise[batch]).loss) * len(pixels)
-        self.run.require_finite("the validation loss", total / len(validation))
+        self.require_finite("the validation loss", total / len(validation))
         # Evenly spaced, so that every class is shown: folders list them one after the other.
         rows = np.linspace(0, len(validation) - 1, min(SHOWN, len(validation))).astype(int)
         pixels = self.pixels(validation.images[rows])
