@@ -78,9 +78,9 @@ from mien.model.classifier import Classifier
 from mien.model.places import run_model
 from mien.model.presets import SHAPES
 from mien.training.finetune import train
+from mien.training.folder import state_path
 from mien.training.history import read_history
 from mien.training.pretrain import pretrain
-from mien.training.run import state_path
 
 FEWEST_SEEDS = 3
 """With fewer, nothing is said about chance."""

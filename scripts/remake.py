@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mien.cli import run_all
-from mien.training.run import state_path
+from mien.training.folder import state_path
 
 ROOT = Path(__file__).resolve().parents[1]
 

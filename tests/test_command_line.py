@@ -425,7 +425,7 @@ class TestHub:
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-        assert ensure_at_hand("a/there", "--backbone") is False
+        ensure_at_hand("a/there", "--backbone")
         for name, message in (("gone", "no such model"), ("secret", "no such model"), ("odd", "answered 500")):
             with pytest.raises(MienError, match=message):
                 ensure_at_hand(f"a/{name}", "--backbone")
@@ -436,7 +436,7 @@ class TestHub:
         server.shutdown()
 
     def test_a_cached_model_needs_no_connection(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        from mien.model.hub import ensure_at_hand, is_cached
+        from mien.model.hub import ensure_at_hand
 
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
@@ -445,9 +445,10 @@ class TestHub:
         (tmp_path / "models--a--b" / "refs").mkdir()
         (tmp_path / "models--a--b" / "refs" / "main").write_text("c0ffee")
         (snapshot / "config.json").write_text("{}")
-        assert not is_cached("a/b")
+        with pytest.raises(MienError, match="no connection"):
+            ensure_at_hand("a/b", "--backbone")
         (snapshot / "model.safetensors").write_text("")
-        assert is_cached("a/b") and ensure_at_hand("a/b", "--backbone")
+        ensure_at_hand("a/b", "--backbone")
 
 
 class TestResume:

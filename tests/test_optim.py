@@ -14,7 +14,7 @@ from mien.config import FreezeConfig, PretrainConfig, TrainConfig
 from mien.data.faces import FaceSet
 from mien.errors import MienError
 from mien.model.vit import build
-from mien.training import finetune, pretrain, run
+from mien.training import finetune, loop, pretrain
 from mien.training.optim import Muon, build_optimizer, start_optimizer
 
 NAMES = ("calm", "glad", "sour")
@@ -155,7 +155,7 @@ class TestRuns:
     @pytest.fixture
     def faces(self, monkeypatch: pytest.MonkeyPatch) -> FaceSet:
         face_set = synthetic_faces({"train": 24, "validation": 8}, size=16)
-        monkeypatch.setattr(run, "STEPS_BETWEEN_CHECKS", 1)
+        monkeypatch.setattr(loop, "STEPS_BETWEEN_CHECKS", 1)
         monkeypatch.setattr(finetune, "read_faces", lambda data: face_set)
         monkeypatch.setattr(pretrain, "read_for_pretraining", lambda data, size, skip: face_set)
         return face_set

@@ -33,7 +33,7 @@ from mien.evaluation.probe import features, probe, vote_weights
 from mien.model.mae import build_autoencoder, reconstruct
 from mien.model.start import positions
 from mien.model.vit import build
-from mien.training import finetune, run
+from mien.training import finetune, loop
 from mien.training import pretrain as pretraining
 from mien.training.optim import TICKS, Budget
 from mien.training.pretrain import mask_noise, pretrain
@@ -74,7 +74,9 @@ def history(out: Path) -> list[dict[str, str]]:
 
 def steady_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """A clock by which every step takes half a second, saved states included."""
-    monkeypatch.setattr(run.Run, "seconds", property(lambda self: 0.5 * ((self.state.epoch - 1) * 4 + self.state.step)))
+    monkeypatch.setattr(
+        loop.Loop, "seconds", property(lambda self: 0.5 * ((self.state.epoch - 1) * 4 + self.state.step))
+    )
 
 
 class TestAutoencoder:
@@ -271,7 +273,7 @@ class TestRun:
     ) -> None:
         """Four steps take two seconds and what follows an epoch two more, of three."""
         seconds = property(lambda self: 0.5 * ((self.state.epoch - 1) * 8 + self.state.step))
-        monkeypatch.setattr(run.Run, "seconds", seconds)
+        monkeypatch.setattr(loop.Loop, "seconds", seconds)
         config = short(tmp_path / "run", minutes=0.05, probe_epochs=5)
         folder = pretrain(config)
         rows = history(tmp_path / "run")
@@ -305,7 +307,7 @@ class TestResume:
     def test_goes_on_as_if_it_had_never_stopped(
         self, updates: int, faces: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(run, "STEPS_BETWEEN_CHECKS", 1)
+        monkeypatch.setattr(loop, "STEPS_BETWEEN_CHECKS", 1)
         config = short(tmp_path / "stopped", checkpoint_seconds=1e-6, probe_epochs=2)
         pretrain(replace(config, out=str(tmp_path / "whole")))
         with monkeypatch.context() as patch:
@@ -333,7 +335,7 @@ class TestResume:
     def test_an_epoch_that_the_budget_cut_short_is_finished(
         self, steps: int, faces: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(run, "STEPS_BETWEEN_CHECKS", 1)
+        monkeypatch.setattr(loop, "STEPS_BETWEEN_CHECKS", 1)
         config = short(tmp_path / "stopped", steps=steps, checkpoint_seconds=1e-6)
         pretrain(replace(config, out=str(tmp_path / "whole")))
         finish_epoch = pretraining.Pretraining.finish_epoch

@@ -21,7 +21,7 @@ from test_training import COUNTS, small
 from training_helpers import Stop, same, weights
 from transformers import PreTrainedModel
 
-from mien.config import FreezeConfig, PretrainConfig
+from mien.config import FreezeConfig, PretrainConfig, TrainConfig
 from mien.data.clean import Sketches
 from mien.data.faces import FaceSet
 from mien.errors import MienError
@@ -30,10 +30,13 @@ from mien.evaluation.report import write_report
 from mien.model.classifier import Classifier
 from mien.model.mae import build_autoencoder, save_autoencoder
 from mien.model.places import FINGERPRINTS
+from mien.model.preprocessing import Preprocessing
 from mien.model.vit import build
 from mien.training import finetune
 from mien.training.finetune import FineTuning, train
-from mien.training.run import Run, open_run, state_path
+from mien.training.folder import state_path
+from mien.training.loop import Loop
+from mien.training.run import open_run
 
 CODES, OFFSETS = np.zeros((3, 32), np.uint8), np.zeros(256, np.float32)
 
@@ -63,6 +66,12 @@ def model(classifier: Classifier, tmp_path: Path) -> Path:
 def full(*args: object, **options: object) -> None:
     """What safetensors does on a full disk."""
     raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+
+def empty_loop(config: TrainConfig) -> Loop[TrainConfig, torch.nn.Module]:
+    """A run before its first epoch, with a network that answers nothing."""
+    preprocessing, faces = Preprocessing(16, (0.5,) * 3, (0.2,) * 3), synthetic_faces({"train": 12, "validation": 3})
+    return Loop(config, torch.nn.Linear(1, 1), preprocessing, 1, faces, Accelerator(cpu=True), None, "")
 
 
 class TestFullDisk:
@@ -176,25 +185,28 @@ class TestBrokenWeights:
     def test_a_row_is_looked_at(
         self, loss: float, val_loss: float | None, message: str, mae_folder: Path, tmp_path: Path
     ) -> None:
-        run = Run(small(tmp_path, mae_folder), "fingerprint", Accelerator(cpu=True), None)
+        loop = empty_loop(small(tmp_path, mae_folder))
         row = {"epoch": 1, "loss": loss, "val_loss": val_loss}
         if message:
             with pytest.raises(MienError, match=f"{message} in epoch 1, .* no state was saved yet; start anew"):
-                run.finish_epoch(row, 1, 1.0)
+                loop.finish_row(row)
         else:
-            run.finish_epoch(row, 1, 1.0)
-        assert len(run.state.history) == (not message) and run.state.epoch == 1 + (not message)
+            loop.finish_row(row)
+        assert len(loop.state.history) == (not message) and loop.state.epoch == 1 + (not message)
 
-    def test_they_are_not_saved(self, mae_folder: Path, tmp_path: Path) -> None:
-        run = Run(small(tmp_path, mae_folder), "fingerprint", Accelerator(cpu=True), None)
+    def test_they_are_not_saved(self, mae_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        loop = empty_loop(small(tmp_path, mae_folder))
         good_state = {
             "network": {"head.bias": torch.zeros(3), "steps": torch.ones(2, dtype=torch.int64)},
             "moments": {},
         }
-        run.save(lambda: good_state)
+        monkeypatch.setattr(loop, "parts", lambda: good_state)
+        loop.save_state()
         state_bytes = state_path(tmp_path).read_bytes()
+        broken_state = {"network": {"head.bias": torch.tensor([0.0, -math.inf, math.nan])}}
+        monkeypatch.setattr(loop, "parts", lambda: broken_state)
         with pytest.raises(MienError, match=r"head.bias became -inf in epoch 1, .* the last good state is kept in"):
-            run.save(lambda: {"network": {"head.bias": torch.tensor([0.0, -math.inf, math.nan])}})
+            loop.save_state()
         assert state_path(tmp_path).read_bytes() == state_bytes
         assert same(
             load_file(state_path(tmp_path)), {f"network/{name}": t for name, t in good_state["network"].items()}

@@ -26,11 +26,11 @@ from mien.evaluation.balance import class_shares
 from mien.model.classifier import Classifier
 from mien.model.networks import logits
 from mien.model.vit import build
-from mien.training import finetune, pretrain, run
+from mien.training import finetune, loop, pretrain
 from mien.training.augment import resampled
 from mien.training.finetune import FineTuning, train
 from mien.training.objective import Objective, adjustment
-from mien.training.optim import Budget, ClockSchedule, Muon
+from mien.training.optim import Budget, Muon, build_schedule
 from mien.training.step import HalfCopies, Pass, Recorded, first_cause, joints, method_of
 from mien.training.teachers import prepare
 from mien.training.validation import score_of
@@ -349,7 +349,7 @@ class TestMinutes:
     def test_it_goes_on_where_it_stopped(
         self, faces: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        monkeypatch.setattr(run, "STEPS_BETWEEN_CHECKS", 1)
+        monkeypatch.setattr(loop, "STEPS_BETWEEN_CHECKS", 1)
         config = settings(tmp_path / "run", minutes=0.2, checkpoint_seconds=1e-6)
         with monkeypatch.context() as patch:
             stop_after(5, patch)
@@ -364,7 +364,8 @@ class TestMinutes:
 
     def test_rates_by_hand(self) -> None:
         optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=2.0)
-        schedule = ClockSchedule(optimizer, 2.0, 0.0, 4, Budget(100, None))
+        config = settings(Path("run"), minutes=1.0, warmup_epochs=0.5, min_lr=0.0, lr=2.0)
+        schedule = build_schedule(optimizer, config, 8, Budget(100, None))
         rates = []
         for update in (1, 2, 50, 100):
             schedule.step_update(update)

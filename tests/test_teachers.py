@@ -24,7 +24,7 @@ from mien.model.classifier import Classifier
 from mien.model.networks import heads, logits
 from mien.model.preprocessing import Preprocessing, tensor
 from mien.model.vit import build
-from mien.training import finetune, objective, run
+from mien.training import finetune, loop, objective
 from mien.training.augment import Augment
 from mien.training.finetune import FineTuning, train
 from mien.training.teachers import (
@@ -263,7 +263,7 @@ class TestTraining:
         teacher = write_teacher(tmp_path / "teacher")
         augment, distill = AugmentConfig(mixup=0.2, noise=0.1), DistillConfig(undisturbed=undisturbed)
         options = {"checkpoint_seconds": 1e-6, "augment": augment, "distill": distill}
-        monkeypatch.setattr(run, "STEPS_BETWEEN_CHECKS", 1)
+        monkeypatch.setattr(loop, "STEPS_BETWEEN_CHECKS", 1)
         train(small(tmp_path / "whole", mae_folder, teacher, **options))
         with monkeypatch.context() as patch:
             stop_after(3, patch)

@@ -31,7 +31,7 @@ from mien.model.networks import as_vit, heads, num_channels
 from mien.model.preprocessing import LUMA, Preprocessing
 from mien.model.timm_backbone import resize_timm
 from mien.model.vit import build
-from mien.training import finetune, loop, run
+from mien.training import finetune, loop
 from mien.training.finetune import prepared, train
 from mien.training.optim import build_optimizer
 
@@ -266,7 +266,7 @@ class TestTraining:
     ) -> None:
         options = {"checkpoint_seconds": 1e-6, "augment": AugmentConfig(mixup=0.2, cutmix=0.5),
                    "drop_path": 0.2}  # fmt: skip
-        monkeypatch.setattr(run, "STEPS_BETWEEN_CHECKS", 1)
+        monkeypatch.setattr(loop, "STEPS_BETWEEN_CHECKS", 1)
         train(small(tmp_path / "whole", **options))
         original = loop.seed_step
 

@@ -39,7 +39,7 @@ from mien.training.augment import shuffled
 from mien.training.finetune import FineTuning, train
 from mien.training.history import choice_line
 from mien.training.objective import build_mixup, class_weights, soft_targets, weighted_cross_entropy
-from mien.training.optim import WeightAverage, build_optimizer, build_schedule
+from mien.training.optim import Budget, WeightAverage, build_optimizer, build_schedule
 
 COUNTS = {"train": 48, "validation": 12, "test": 6}
 
@@ -153,10 +153,9 @@ class TestRun:
 
             return slow
 
-        for module in (loop, run):
-            monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+        monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: now[0]))
         monkeypatch.setattr(loop, "seed_step", taking(1, loop.seed_step))
-        monkeypatch.setattr(run.Run, "save", taking(100, run.Run.save))
+        monkeypatch.setattr(FineTuning, "save_state", taking(100, FineTuning.save_state))
         monkeypatch.setattr(finetune.Validator, "scores", taking(100, finetune.Validator.scores))
         train(small(tmp_path / "first", mae_folder, epochs=3, validate_epochs=2))
         train(small(tmp_path / "second", tmp_path / "first"))
@@ -283,7 +282,7 @@ class TestResume:
             "freeze": freezing,
             "augment": augment,
         }
-        monkeypatch.setattr(run, "STEPS_BETWEEN_CHECKS", 1)
+        monkeypatch.setattr(loop, "STEPS_BETWEEN_CHECKS", 1)
         train(small(tmp_path / "whole", mae_folder, **options))
         stopped_config = small(tmp_path / "stopped", mae_folder, **options)
         with monkeypatch.context() as patch:
@@ -439,7 +438,7 @@ class TestBaseline:
         network, _ = build(str(mae_folder), ("a", "b"), grey=True)
         config = TrainConfig(data="", out="", backbone=str(mae_folder), epochs=10, warmup_epochs=2, min_lr=0.0)
         optimizer = build_optimizer(network, config.resolved())
-        schedule = build_schedule(optimizer, config.resolved(), steps_per_epoch=10)
+        schedule = build_schedule(optimizer, config.resolved(), 10, Budget(100, None))
         expected = {10: 1.5e-5, 20: 3e-5, 40: 3e-5 * (0.5 + 0.5 * math.cos(math.pi / 4)), 60: 1.5e-5, 100: 0.0}
         for update, rate in expected.items():
             schedule.step_update(update)
@@ -448,7 +447,7 @@ class TestBaseline:
     def test_the_average_does_not_remember_the_random_start(
         self, faces: FaceSet, mae_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(run, "STEPS_BETWEEN_CHECKS", 1)
+        monkeypatch.setattr(loop, "STEPS_BETWEEN_CHECKS", 1)
         stop_after(1, monkeypatch)
         with pytest.raises(Stop):
             train(small(tmp_path / "run", mae_folder, checkpoint_seconds=1e-6, ema=0.999))

@@ -16,8 +16,7 @@ from mien.config import TrainConfig
 from mien.data.clean import as_trained
 from mien.errors import MienError
 from mien.export.pack import origin
-from mien.training.folder import load_state
-from mien.training.run import state_path
+from mien.training.folder import load_state, state_path
 
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 10)}]\n" for level in range(1, 10)

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, TypeAlias
 
 from mien.errors import MienError, first_line
 
@@ -37,42 +37,6 @@ _BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, OSError, UnicodeDecodeError
 _METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
 _ENCRYPTED, _UTF_8 = 1, 1 << 11
 _GZIP = b"\x1f\x8b"
-
-
-class Entries(Protocol):
-    """The files of a source; a path is relative to the source and has forward slashes.
-
-    Attributes:
-        source: path of the source for messages.
-    """
-
-    source: str
-
-    def files(self) -> list[str]:
-        """Lists every file in alphabetical order, without junk files (``is_junk``)."""
-
-    def folders(self) -> list[str]:
-        """Lists every folder in alphabetical order, empty folders too."""
-
-    def read(self, path: str, limit: int | None = None) -> bytes:
-        """Returns the content of a picture file.
-
-        Raises:
-            MienError: the file cannot be read, or is larger than ``limit`` bytes (by default ``LARGEST_FILE``).
-        """
-
-    def open(self, path: str) -> AbstractContextManager[IO[bytes]]:
-        """Opens a table as a stream of bytes.
-
-        Raises:
-            MienError: the file cannot be opened or read on, or in an archive is larger than ``LARGEST_TABLE``.
-        """
-
-    def size(self, path: str) -> int:
-        """Returns the unpacked size of a file in bytes, as the source declares it."""
-
-    def where(self, path: str) -> str:
-        """Returns the name of a file for messages."""
 
 
 @contextmanager
@@ -106,7 +70,10 @@ def parents(path: str) -> Iterator[str]:
 
 
 class ZipEntries:
-    """The members of a zip archive; nothing is unpacked to disk.
+    """The members of a zip archive; nothing is unpacked to disk. Paths are relative and have forward slashes.
+
+    Attributes:
+        source: path of the archive for messages.
 
     Raises:
         MienError: a member's path is too long, is absolute or leads out of the archive, or occurs twice.
@@ -141,24 +108,38 @@ class ZipEntries:
                 self._members[path] = info
 
     def files(self) -> list[str]:
+        """Lists every file in alphabetical order, without junk files (``is_junk``)."""
         return sorted(path for path in self._members if not is_junk(path))
 
     def folders(self) -> list[str]:
+        """Lists every folder in alphabetical order, empty folders too."""
         implied = {parent for path in self._members for parent in parents(path)}
         return sorted(path for path in self._folders | implied if not is_junk(path))
 
     def read(self, path: str, limit: int | None = None) -> bytes:
+        """Returns the content of a picture file.
+
+        Raises:
+            MienError: the file cannot be read, or is larger than ``limit`` bytes (by default ``LARGEST_FILE``).
+        """
         with self._open(path, limit or LARGEST_FILE) as stream:
             # read() without a size would unpack the whole member, even if it is larger than it declares.
             return stream.read(self.size(path) + 1)
 
     def open(self, path: str) -> AbstractContextManager[IO[bytes]]:
+        """Opens a table as a stream of bytes.
+
+        Raises:
+            MienError: the file cannot be opened or read on, or is larger than ``LARGEST_TABLE``.
+        """
         return self._open(path, LARGEST_TABLE)
 
     def size(self, path: str) -> int:
+        """Returns the unpacked size of a file in bytes, as the source declares it."""
         return self._members[path].file_size
 
     def where(self, path: str) -> str:
+        """Returns the name of a file for messages."""
         return f"{self.source}: {path}"
 
     @contextmanager
@@ -180,7 +161,7 @@ class ZipEntries:
 
 
 class FolderEntries:
-    """The files below a folder, also those in linked folders.
+    """The files below a folder, also those in linked folders; the methods are those of ``ZipEntries``.
 
     Args:
         root: the folder.
@@ -223,6 +204,10 @@ class FolderEntries:
 
     def where(self, path: str) -> str:
         return str(self._root / path)
+
+
+Entries: TypeAlias = ZipEntries | FolderEntries
+"""The files of a source."""
 
 
 @contextmanager

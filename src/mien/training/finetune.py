@@ -329,7 +329,7 @@ class FineTuning(Loop[TrainConfig, Network]):
             if self.is_over and on_main():
                 for line in self.unreached(epoch, updates):
                     warn(line)
-        self.run.tracking.finish()
+        self.tracking.finish()
         if on_main():
             choice = Choice(self.state.best_epoch, self.config.select)
             write_curves(self.out, self.state.history, choice=choice)
@@ -463,7 +463,7 @@ class FineTuning(Loop[TrainConfig, Network]):
         self.finish_row(row)
         if on_main():
             line = epoch_line(row, None if config.minutes else config.epochs, best and config.select != LAST)
-            self.run.report(line, updates)
+            self.report(line, updates)
         self.end_epoch(is_over, partial(self.save_model, network, row) if best else None)
 
     @property

@@ -31,8 +31,9 @@ from mien.model.backbone import Backbone
 from mien.model.classifier import Classifier
 from mien.model.places import model_folder
 from mien.training.finetune import start, train
+from mien.training.folder import state_path
 from mien.training.objective import training_fingerprint, write_answers
-from mien.training.run import on_main, prepare_faces, state_path
+from mien.training.run import on_main, prepare_faces
 from mien.training.validation import cut_folds
 
 ANSWERS = "answers.safetensors"

@@ -6,8 +6,10 @@ random is a function of seed and step, so a run can stop and resume anywhere, un
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -16,20 +18,27 @@ from torch import nn
 
 from mien.config import to_dict
 from mien.data.faces import SPLITS, FaceSet
+from mien.errors import MienError
+from mien.log import report
 from mien.machine import machine_of, versions
 from mien.model.preprocessing import Preprocessing, tensor
 from mien.progress import progress
 from mien.training.augment import Augment, local_rows, random_table, seed_step, shuffled
-from mien.training.folder import Parts, Saved
+from mien.training.folder import Parts, Progress, Saved, save_state, state_path
+from mien.training.history import write_history
 from mien.training.optim import Budget, Schedule, moments
-from mien.training.run import C, Run, on_main, resolve_precision, warn_of_slow_bf16
+from mien.training.run import C, on_main, resolve_precision, warn_of_slow_bf16
 from mien.training.step import Pass, Recorded, method_of
+from mien.training.trackers import Tracking
 
 N = TypeVar("N", bound=nn.Module)
 
+STEPS_BETWEEN_CHECKS = 20
+"""Steps between two checks of the loss and the clock; between them, a GPU never waits for the host."""
+
 
 class Loop(Generic[C, N]):
-    """Data, clock and steps of a run.
+    """Data, clock, steps and state of a run.
 
     A subclass sets ``step``, ``optimizer`` and ``schedule`` before the first epoch.
 
@@ -74,8 +83,9 @@ class Loop(Generic[C, N]):
         self.config: C = config
         self.network, self.preprocessing = network, preprocessing
         self.faces, self.accelerator, self.command = faces, accelerator, command
-        self.run = Run(config, faces.fingerprint, accelerator, saved)
-        self.out, self.state = self.run.out, self.run.state
+        self.out, self.state = Path(config.out), saved.progress if saved else Progress()
+        self.tracking = Tracking(config, accelerator, resumed=saved is not None)
+        self.clock = time.monotonic()
         self.train_set, self.validation = faces.part("train"), faces.part("validation")
         self.augment = Augment(config.augment, preprocessing, num_channels, undisturbed=undisturbed)
         self.images = self.augment.reduced(tensor(self.train_set.images).to(accelerator.device))
@@ -100,13 +110,18 @@ class Loop(Generic[C, N]):
         return (self.state.epoch - 1) * self.steps + self.state.step
 
     @property
+    def seconds(self) -> float:
+        """Training time so far in seconds, over all resumptions."""
+        return self.state.seconds + time.monotonic() - self.clock
+
+    @property
     def is_over(self) -> bool:
         """Whether the budget is spent; a run makes one update at least, however few its minutes."""
         return self.updates > 0 and self.budget.spent(self.updates) >= 1.0
 
     def look_at_the_clock(self, *, after_a_pause: bool = False) -> None:
         """Updates the budget of a run that minutes end."""
-        self.budget.look(self.updates, self.run.seconds, self.accelerator, after_a_pause=after_a_pause)
+        self.budget.look(self.updates, self.seconds, self.accelerator, after_a_pause=after_a_pause)
 
     def steps_of(self, epoch: int) -> int:
         """Steps of an epoch."""
@@ -163,7 +178,7 @@ class Loop(Generic[C, N]):
                 loss_sum += self.update(rows, local_rows(random, state.step, self.accelerator, config.batch_size))
                 state.step += 1
                 self.look_at_the_clock()
-                if self.run.is_check_due(state.step, self.steps) or self.is_over:
+                if state.step % STEPS_BETWEEN_CHECKS == 0 or state.step == self.steps or self.is_over:
                     note = self.check(loss_sum)
                 advance(config.batch_size, note)
         images += (state.step - first_step) * config.batch_size
@@ -188,24 +203,74 @@ class Loop(Generic[C, N]):
         return loss
 
     def check(self, loss_sum: torch.Tensor) -> str:
-        """Checks and tracks the loss, and saves the state if it is time to; returns a note for the progress bar.
+        """Checks and tracks the mean loss, and saves the state if it is time to; returns a note for the progress bar.
 
         Args:
-            loss_sum: float32 [], the sum over this epoch's steps.
+            loss_sum: float32 [], the sum over this epoch's steps of this process's loss.
+
+        Raises:
+            MienError: the loss is NaN or infinite; the last saved state stays.
         """
         state = self.state
-        self.is_save_due = self.run.check(loss_sum)
+        is_due = on_main() and time.monotonic() - self.clock > self.config.checkpoint_seconds
+        # One reduction for both numbers: the main process alone decides, the others learn of it here.
+        sums = torch.stack([loss_sum, torch.full_like(loss_sum, float(is_due))])
+        state.loss_sum, share_due = self.accelerator.reduce(sums, "mean").tolist()
+        self.require_finite("the loss", state.loss_sum)
+        self.is_save_due = share_due > 0
         loss = state.loss_sum / state.step
-        self.run.tracking.log({"loss": loss, "lr": self.rate}, self.updates, prefix="step")
+        self.tracking.log({"loss": loss, "lr": self.rate}, self.updates, prefix="step")
         if self.is_save_due and state.step < self.steps and not self.is_over:
             self.save_state()
         share = f", {self.budget.spent(self.updates):.0%} of the time" if self.config.minutes else ""
         return f"loss {loss:.4f}{share}"
 
+    def require_finite(self, what: str, value: float) -> None:
+        """Stops training if a value is NaN or infinite.
+
+        Args:
+            what: names the value in the message.
+            value: for example a loss.
+
+        Raises:
+            MienError: it is NaN or infinite; the last saved state stays.
+        """
+        if math.isfinite(value):
+            return
+        has_state = state_path(self.out).exists()
+        remains = f"the last good state is kept in {self.out}" if has_state else "no state was saved yet"
+        raise MienError(
+            f"{what} became {value} in epoch {self.state.epoch}, step {self.state.step}: training stopped, {remains}; "
+            "start anew in another --out with a lower --lr or --precision fp32"
+        )
+
     def finish_row(self, row: dict[str, Any]) -> None:
-        """Adds the row of an epoch to the history, as ``Run.finish_epoch``."""
-        self.run.finish_epoch(row, *self.trained)
+        """Adds an epoch to the history, with its time and rate, and moves on to the next epoch.
+
+        Call it before anything of the epoch is saved, since it checks the losses: the last update may have broken the
+        weights.
+
+        Args:
+            row: the scores of the epoch; gains ``seconds`` and ``images_per_second``.
+
+        Raises:
+            MienError: a loss is NaN or infinite.
+        """
+        state, (images, seconds) = self.state, self.trained
+        self.require_finite("the loss", row["loss"])
+        if row["val_loss"] is not None:
+            self.require_finite("the validation loss", row["val_loss"])
+        row["seconds"] = round(self.seconds, 2)
+        row["images_per_second"] = round(images / max(seconds, 0.01), 1)
+        state.history.append(row)
+        state.epoch, state.step, state.loss_sum = state.epoch + 1, 0, 0.0
         self.trained = (0, 0.0)
+
+    def report(self, line: str, update: int) -> None:
+        """Writes the history, tracks the epoch and logs a line; call it in the main process only."""
+        write_history(self.out, self.state.history)
+        self.tracking.log(self.state.history[-1], update, prefix="epoch")
+        report(line)
 
     def end_epoch(self, is_over: bool, save_model: Callable[[], None] | None) -> None:
         """Saves the state and then the model, and looks at the clock again.
@@ -214,8 +279,9 @@ class Loop(Generic[C, N]):
             is_over: whether the budget was spent by the steps of the epoch.
             save_model: saves it, in the main process; None if it is not to be saved.
         """
-        if is_over:
-            self.run.close(self.config.minutes)
+        if is_over and self.config.minutes is not None:
+            # The end was estimated between two looks at the clock; resumed, the run would train for the rest of it.
+            self.state.seconds += max(0.0, 60 * self.config.minutes - self.seconds)
         self.save_state()
         if save_model is not None and on_main():
             save_model()
@@ -225,8 +291,20 @@ class Loop(Generic[C, N]):
                 self.save_state()
 
     def save_state(self) -> None:
-        """Writes the state of the run, from the main process."""
-        self.run.save(self.parts)
+        """Writes the state of the run, from the main process.
+
+        Raises:
+            MienError: a weight or a moment is NaN or infinite, or the disk is full; the former state stays.
+        """
+        now = time.monotonic()
+        self.state.seconds += now - self.clock
+        self.clock = now
+        if on_main():
+            parts = self.parts()
+            for name, tensor in ((name, tensor) for part in parts.values() for name, tensor in part.items()):
+                if tensor.is_floating_point() and not tensor.isfinite().all():
+                    self.require_finite(name, float(tensor[~tensor.isfinite()][0]))
+            save_state(self.out, self.config, self.faces.fingerprint, self.state, parts)
 
     def record(self) -> dict[str, Any]:
         """What ``meta.json`` says of every run: its command, data, settings, machine and packages."""

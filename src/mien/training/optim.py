@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -300,80 +300,43 @@ class Budget:
         return round(self.spent(update) * TICKS)
 
 
-class Schedule(Protocol):
-    """Drives the learning rates of an optimizer."""
-
-    def step_update(self, num_updates: int, /) -> Any:
-        """Sets the rates for an update; the first is 1."""
-
-
-def build_schedule(
-    optimizer: torch.optim.Optimizer, config: TrainConfig, steps_per_epoch: int, budget: Budget | None = None
-) -> CosineLRScheduler | ClockSchedule:
-    """Linear warm-up by steps, then one cosine down to ``min_lr`` times ``lr`` (Loshchilov and Hutter 2017).
-
-    All groups end at the same rate, also the head, whose peak may be another.
-
-    The cosine follows the steps or, if ``config.minutes`` is set, the clock of the run's ``budget``.
-    """
-    lr, warmup = config.lr or 0.0, round(config.warmup_epochs * steps_per_epoch)
-    if budget is not None and config.minutes is not None:
-        return ClockSchedule(optimizer, lr, config.min_lr, warmup, budget)
-    return warmup_and_cosine(optimizer, config.epochs * steps_per_epoch, warmup, config.min_lr * lr)
-
-
-def warmup_and_cosine(optimizer: torch.optim.Optimizer, steps: int, warmup: int, end: float) -> CosineLRScheduler:
-    """A schedule that rises from 0 to the peak, the rate of each group, and falls to ``end`` at ``steps``."""
-    return CosineLRScheduler(
-        optimizer,
-        t_initial=max(1, steps - warmup),
-        lr_min=end,
-        warmup_t=warmup,
-        warmup_lr_init=0.0,
-        warmup_prefix=True,
-        t_in_epochs=False,
-    )
-
-
-class BudgetSchedule:
-    """Linear warm-up, then one cosine (Loshchilov and Hutter 2017), by the share of the run that is spent.
+class Schedule:
+    """Linear warm-up, then one cosine (Loshchilov and Hutter 2017), at whose end all groups have the same rate.
 
     Args:
-        optimizer: whose groups are driven.
-        lr: the peak.
-        min_lr: the end for all groups, as a share of lr.
-        warmup: share of the run that warms up.
-        budget: of the run.
+        optimizer: whose groups are driven, each from its own peak.
+        end: the rate at the end.
+        ticks: of the run.
+        warmup: ticks of warm-up.
+        tick: where the run stands at an update, in [0, ``ticks``]; by default the update itself.
+        ramp: updates of a warm-up that no tick can count, since minutes end the run.
     """
 
     def __init__(
-        self, optimizer: torch.optim.Optimizer, lr: float, min_lr: float, warmup: float, budget: Budget
+        self,
+        optimizer: torch.optim.Optimizer,
+        end: float,
+        ticks: int,
+        warmup: int,
+        tick: Callable[[int], int] = int,
+        ramp: int = 1,
     ) -> None:
-        self.budget = budget
-        self.cosine = warmup_and_cosine(optimizer, TICKS, round(warmup * TICKS), min_lr * lr)
+        self.optimizer, self.tick, self.ramp = optimizer, tick, ramp
+        span = max(1, ticks - warmup)
+        self.cosine = CosineLRScheduler(optimizer, span, end, warmup_t=warmup, warmup_prefix=True, t_in_epochs=False)
 
     def step_update(self, update: int) -> None:
         """Sets the learning rates for an update; the first is 1."""
-        self.cosine.step_update(self.budget.ticks(update))
-
-
-class ClockSchedule:
-    """Linear warm-up by steps, then one cosine by the share of the run that is spent.
-
-    Args:
-        optimizer: whose groups are driven.
-        lr: the peak.
-        min_lr: the end for all groups, as a share of lr.
-        warmup: steps of warm-up.
-        budget: of the run.
-    """
-
-    def __init__(self, optimizer: torch.optim.Optimizer, lr: float, min_lr: float, warmup: int, budget: Budget) -> None:
-        self.optimizer, self.warmup = optimizer, max(1, warmup)
-        self.cosine = BudgetSchedule(optimizer, lr, min_lr, 0.0, budget)
-
-    def step_update(self, update: int) -> None:
-        """Sets the learning rates for an update; the first is 1."""
-        self.cosine.step_update(update)
+        self.cosine.step_update(self.tick(update))
         for group in self.optimizer.param_groups:
-            group["lr"] *= min(1.0, update / self.warmup)
+            group["lr"] *= min(1.0, update / self.ramp)
+
+
+def build_schedule(
+    optimizer: torch.optim.Optimizer, config: TrainConfig, steps_per_epoch: int, budget: Budget
+) -> Schedule:
+    """The schedule of fine-tuning: warm-up by steps, then a cosine by steps or, if minutes end the run, by budget."""
+    end, warmup = config.min_lr * (config.lr or 0.0), round(config.warmup_epochs * steps_per_epoch)
+    if config.minutes is not None:
+        return Schedule(optimizer, end, TICKS, 0, budget.ticks, ramp=max(1, warmup))
+    return Schedule(optimizer, end, config.epochs * steps_per_epoch, warmup)

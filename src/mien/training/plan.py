@@ -13,6 +13,7 @@ from transformers import ViTMAEForPreTraining
 
 from mien.config import FreezeConfig, PretrainConfig, TrainConfig
 from mien.model.freezing import freeze, frozen_units
+from mien.model.mae import count_patches
 from mien.model.networks import Network, logits, num_channels, units
 from mien.text import counted
 from mien.training.loop import Loop
@@ -51,7 +52,7 @@ def plan_lines(tuning: Tuning) -> list[str]:
         f"parameters: {_trained_line(network, config)}",
         f"learning rate: {rates}{decay}; warm-up over {config.warmup_epochs:g} "
         f"epoch{'' if config.warmup_epochs == 1 else 's'}, {then}",
-        _memory_line(tuning),
+        _tuning_memory_line(tuning),
     ]
 
 
@@ -93,26 +94,39 @@ def _length(epochs: int, minutes: float | None) -> str:
     return counted(epochs, "epoch")
 
 
-def _memory_line(tuning: Tuning) -> str:
-    """Estimates the memory of training at its fullest: when the fewest parts are frozen."""
+def _tuning_memory_line(tuning: Tuning) -> str:
+    """Estimates the memory of fine-tuning at its fullest: when the fewest parts are frozen."""
     config, network = tuning.config, tuning.network
-    frozen = frozen_units(config.freeze, _last_epoch(config))
-    trained = _trained(network, frozen)
-    total = sum(parameter.numel() for parameter in network.parameters())
-    # Weights, their average, those of the start; a gradient and two moments for each parameter that trains.
-    copies = 1 + bool(config.ema) + bool(config.start_share)
-    fixed = 4 * (total * copies + 3 * trained) + tuning.images.nbytes
-    side, channels = tuning.preprocessing.image_size, num_channels(network)
-    pixels = torch.zeros(PROBED_IMAGES, channels, side, side, device=tuning.accelerator.device)
-    probed_bytes = activation_bytes(network, lambda: logits(network, pixels), tuning.precision)
-    activations = probed_bytes / PROBED_IMAGES * config.batch_size / tuning.accelerator.num_processes
+    trained = _trained(network, frozen_units(config.freeze, _last_epoch(config)))
+    pixels = _pixels(tuning, num_channels(network))
+    copies = ["weights", *(["their average"] * bool(config.ema)), *(["those of the start"] * bool(config.start_share))]
+    line = _memory_line(tuning, lambda: logits(network, pixels), trained, copies)
     freeze(network, frozen_units(config.freeze, 1))
-    names = ["weights", *(["their average"] * bool(config.ema)), *(["those of the start"] * bool(config.start_share))]
-    teachers = f", and the teachers ({len(config.teacher)})" if config.teacher else ""
+    return f"{line}, and the teachers ({len(config.teacher)})" if config.teacher else line
+
+
+def _pixels(loop: Loop[Any, Any], channels: int) -> torch.Tensor:
+    """Returns ``PROBED_IMAGES`` blank pictures for the network of a run."""
+    side = loop.preprocessing.image_size
+    return torch.zeros(PROBED_IMAGES, channels, side, side, device=loop.accelerator.device)
+
+
+def _memory_line(loop: Loop[Any, Any], forward: Callable[[], Any], trained: int, copies: list[str]) -> str:
+    """Estimates the memory of a run.
+
+    Args:
+        loop: the run, prepared.
+        forward: a pass of ``PROBED_IMAGES``.
+        trained: number of parameters that train; each has a gradient and two moments.
+        copies: names of the sets of weights that are held.
+    """
+    total = sum(parameter.numel() for parameter in loop.network.parameters())
+    fixed, images = 4 * (total * len(copies) + 3 * trained), loop.images.nbytes
+    probed_bytes = activation_bytes(loop.network, forward, loop.precision)
+    activations = probed_bytes / PROBED_IMAGES * loop.config.batch_size / loop.accelerator.num_processes
     return (
-        f"memory: about {_shown(fixed + activations)}: {', '.join(names)}, gradients and moments "
-        f"{_shown(fixed - tuning.images.nbytes)}, images {_shown(tuning.images.nbytes)}, activations of a batch "
-        f"{_shown(activations)}{teachers}"
+        f"memory: about {_shown(fixed + images + activations)}: {', '.join(copies)}, gradients and moments "
+        f"{_shown(fixed)}, images {_shown(images)}, activations of a batch {_shown(activations)}"
     )
 
 
@@ -161,19 +175,12 @@ def timed_lines(tuning: Tuning, enter_stage: Callable[[int], None]) -> Iterator[
     config = tuning.config
     counts = [frozen_units(config.freeze, epoch) for epoch in range(1, config.epochs + 1)]
     seconds: dict[int, float] = {}
-    steps = tuning.steps
     for frozen in dict.fromkeys((counts[0], counts[-1])):
         enter_stage(frozen)
-
-        def run(number: int) -> None:
-            tuning.steps, tuning.state.step, tuning.state.loss_sum = number, 0, 0.0
-            tuning.train_epoch(1)
-
-        seconds[frozen] = step_seconds(run, steps, tuning.accelerator.device)
-    tuning.steps = steps
+        seconds[frozen] = step_seconds(tuning)
     # A forward pass takes about a third of a step.
     validation = len(tuning.validation) / config.batch_size / 3 / config.validate_epochs
-    total = sum(_between(count, seconds) * (steps + validation) for count in counts)
+    total = sum(_between(count, seconds) * (tuning.steps + validation) for count in counts)
     speeds = ", ".join(
         f"{value:.2f} s a step with {f'{count} parts frozen' if count else 'nothing frozen'}"
         for count, value in seconds.items()
@@ -189,28 +196,27 @@ def _between(count: int, seconds: dict[int, float]) -> float:
     return fast + (slow - fast) * (count - low) / (high - low)
 
 
-def step_seconds(run: Callable[[int], None], steps: int, device: torch.device) -> float:
-    """Times training steps.
-
-    Args:
-        run: trains for a number of steps.
-        steps: of an epoch; no more are timed.
-        device: that computes.
+def step_seconds(loop: Loop[Any, Any]) -> float:
+    """Takes a few steps of a run; the weights change.
 
     Returns:
         Mean seconds of a step, without the first one, unless that took long.
     """
-    first = _seconds(lambda: run(1), device)
+    steps, device = loop.steps, loop.accelerator.device
+
+    def seconds(number: int) -> float:
+        loop.steps, loop.state.step, loop.state.loss_sum = number, 0, 0.0
+        started = time.perf_counter()
+        loop.train_epoch(1)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter() - started
+
+    first = seconds(1)
     number = min(TIMED_STEPS, steps, max(0, int(LONGEST_TIMING_S / max(first, 1e-9))))
-    return _seconds(lambda: run(number), device) / number if number else first
-
-
-def _seconds(work: Callable[[], None], device: torch.device) -> float:
-    started = time.perf_counter()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - started
+    mean = seconds(number) / number if number else first
+    loop.steps = steps
+    return mean
 
 
 def _time_lines(total: float, speeds: str, device: torch.device) -> Iterator[str]:
@@ -236,15 +242,8 @@ def pretraining_lines(pretraining: Pretraining) -> list[str]:
     total = sum(parameter.numel() for parameter in network.parameters())
     trained = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
     decoder = sum(parameter.numel() for parameter in network.decoder.parameters())
-    side = pretraining.preprocessing.image_size
-    pixels = torch.zeros(PROBED_IMAGES, network.config.num_channels, side, side, device=pretraining.accelerator.device)
-    noise = torch.zeros(PROBED_IMAGES, network.vit.embeddings.patch_embeddings.num_patches, device=pixels.device)
-    probed_bytes = activation_bytes(
-        network, lambda: network(pixel_values=pixels, noise=noise).loss, pretraining.precision
-    )
-    activations = probed_bytes / PROBED_IMAGES * config.batch_size / pretraining.accelerator.num_processes
-    fixed = 4 * (total + 3 * trained)
-    images = pretraining.images.nbytes
+    pixels = _pixels(pretraining, network.config.num_channels)
+    noise = torch.zeros(PROBED_IMAGES, count_patches(network), device=pixels.device)
     return [
         f"plan: {length}, {counted(pretraining.steps, 'step')} of {config.batch_size} an epoch; "
         f"{len(pretraining.images):,} images train, {config.mask_ratio:.0%} of each hidden",
@@ -252,20 +251,13 @@ def pretraining_lines(pretraining: Pretraining) -> list[str]:
         f"parameters: {trained:,} of {total:,} train, {decoder:,} of them in the decoder",
         f"learning rate: {config.lr:.2e}; warm-up over {config.warmup:.0%} of the run, then a cosine to "
         f"{config.min_lr:.0%} of it",
-        f"memory: about {_shown(fixed + images + activations)}: weights, gradients and moments {_shown(fixed)}, images "
-        f"{_shown(images)}, activations of a batch {_shown(activations)}",
+        _memory_line(pretraining, lambda: network(pixel_values=pixels, noise=noise).loss, trained, ["weights"]),
     ]
 
 
 def timed_pretraining_lines(pretraining: Pretraining) -> Iterator[str]:
     """Takes a few steps of pretraining, and yields how long the run will take; the weights change."""
-    config, steps = pretraining.config, pretraining.steps
-
-    def run(number: int) -> None:
-        pretraining.steps, pretraining.state.step, pretraining.state.loss_sum = number, 0, 0.0
-        pretraining.train_epoch(1)
-
-    seconds = step_seconds(run, steps, pretraining.accelerator.device)
-    pretraining.steps = steps
-    total = 60 * config.minutes if config.minutes else seconds * (config.steps or config.epochs * steps)
+    config, seconds = pretraining.config, step_seconds(pretraining)
+    steps = config.steps or config.epochs * pretraining.steps
+    total = 60 * config.minutes if config.minutes else seconds * steps
     yield from _time_lines(total, f"{seconds:.2f} s a step, probes not counted", pretraining.accelerator.device)

@@ -26,7 +26,7 @@ from mien.model.presets import SHAPES
 from mien.training.folder import Saved, write_config
 from mien.training.history import pretraining_line, write_curves, write_reconstructions
 from mien.training.loop import Loop
-from mien.training.optim import BudgetSchedule, restore_moments, start_optimizer
+from mien.training.optim import TICKS, Schedule, restore_moments, start_optimizer
 from mien.training.plan import pretraining_lines
 from mien.training.run import (
     fit_batch,
@@ -140,7 +140,8 @@ class Pretraining(Loop[PretrainConfig, ViTMAEForPreTraining]):
         groups = param_groups_weight_decay(network, config.weight_decay, no_weight_decay_list=NO_DECAY)
         ends = [network.vit.embeddings.patch_embeddings.projection, network.decoder.decoder_pred]
         self.optimizer = start_optimizer(config.optimizer, network, groups, ends, rate, BETAS, self.precision)
-        self.schedule = BudgetSchedule(self.optimizer, rate, config.min_lr, config.warmup, self.budget)
+        warmup = round(config.warmup * TICKS)
+        self.schedule = Schedule(self.optimizer, config.min_lr * rate, TICKS, warmup, self.budget.ticks)
         if saved:
             network.load_state_dict(saved.part("network"))
             restore_moments(network, self.optimizer, saved.part("moments"))
@@ -168,7 +169,7 @@ class Pretraining(Loop[PretrainConfig, ViTMAEForPreTraining]):
         while not self.is_over or self.state.step or not self.is_measured:
             self.train_epoch(self.state.epoch)
             self.finish_epoch(self.state.epoch)
-        self.run.tracking.finish()
+        self.tracking.finish()
         if on_main():
             self.save_model()
             write_curves(self.out, self.state.history, pretraining=True)
@@ -205,7 +206,7 @@ class Pretraining(Loop[PretrainConfig, ViTMAEForPreTraining]):
         self.finish_row(row)
         if on_main():
             line = pretraining_line(row, None if config.minutes or config.steps else config.epochs)
-            self.run.report(line, updates)
+            self.report(line, updates)
         self.end_epoch(is_over, self.save_model if is_probed and not is_over else None)
 
     @torch.inference_mode()
@@ -220,7 +221,7 @@ class Pretraining(Loop[PretrainConfig, ViTMAEForPreTraining]):
             batch = slice(start, start + config.batch_size)
             pixels = self.pixels(validation.images[batch])
             total += float(self.network(pixel_values=pixels, noise=noise[batch]).loss) * len(pixels)
-        self.run.require_finite("the validation loss", total / len(validation))
+        self.require_finite("the validation loss", total / len(validation))
         # Evenly spaced, so that every class is shown: folders list them one after the other.
         rows = np.linspace(0, len(validation) - 1, min(SHOWN, len(validation))).astype(int)
         pixels = self.pixels(validation.images[rows])

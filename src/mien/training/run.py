@@ -1,12 +1,9 @@
-"""What pretraining and fine-tuning share: the folder of a run, its clock, its processes."""
+"""How a run begins: its folder, its data and batches, its processes."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,17 +16,12 @@ from mien.data.faces import FaceSet
 from mien.data.twins import cut_validation
 from mien.errors import MienError
 from mien.files import ensure_writable, recover_folder, refuse_inputs, remove_leftovers
-from mien.log import report, say, warn
+from mien.log import say, warn
 from mien.machine import resolve_device
 from mien.text import counted
-from mien.training.folder import Parts, Progress, Saved, check_new, load_state, save_state, state_path
-from mien.training.history import write_history
-from mien.training.trackers import Tracking
+from mien.training.folder import Saved, check_new, load_state
 
 C = TypeVar("C", TrainConfig, PretrainConfig)
-
-STEPS_BETWEEN_CHECKS = 20
-"""Steps between two checks of the loss and the clock; between them, a GPU never waits for the host."""
 
 
 def open_run(config: RunConfig, fingerprint: str, resume: bool) -> Saved | None:
@@ -91,121 +83,6 @@ def fit_batch(config: C, faces: FaceSet, processes: int) -> C:
         seen = f"{count - rest} of them, as many as can be shared evenly" if rest else "them all"
         say(f"{counted(count, 'training image')}, fewer than --batch-size {config.batch_size}: every step sees {seen}")
     return dataclasses.replace(config, batch_size=count - rest)
-
-
-class Run:
-    """Folder, progress and clock of a run.
-
-    Args:
-        config: with every default resolved.
-        fingerprint: of the data.
-        accelerator: device and processes.
-        saved: the state to resume from, or None for a new run.
-    """
-
-    def __init__(self, config: RunConfig, fingerprint: str, accelerator: Accelerator, saved: Saved | None) -> None:
-        self.config, self.fingerprint, self.accelerator = config, fingerprint, accelerator
-        self.out = Path(config.out)
-        self.state = saved.progress if saved else Progress()
-        self.tracking = Tracking(config, accelerator, resumed=saved is not None)
-        self.clock = time.monotonic()
-
-    @property
-    def seconds(self) -> float:
-        """Training time so far in seconds, over all resumptions."""
-        return self.state.seconds + time.monotonic() - self.clock
-
-    def is_check_due(self, step: int, steps: int) -> bool:
-        """True every ``STEPS_BETWEEN_CHECKS`` steps and at the end of an epoch, which has ``steps`` of them."""
-        return step % STEPS_BETWEEN_CHECKS == 0 or step == steps
-
-    def check(self, loss_sum: torch.Tensor) -> bool:
-        """Averages the loss over the processes into ``state.loss_sum``; returns whether a state is due to be saved.
-
-        Args:
-            loss_sum: float32 [], the sum over this epoch's steps of this process's loss.
-
-        Raises:
-            MienError: the loss is NaN or infinite; the last saved state stays.
-        """
-        is_due = on_main() and time.monotonic() - self.clock > self.config.checkpoint_seconds
-        # One reduction for both numbers: the main process alone decides, the others learn of it here.
-        sums = torch.stack([loss_sum, torch.full_like(loss_sum, float(is_due))])
-        self.state.loss_sum, share_due = self.accelerator.reduce(sums, "mean").tolist()
-        self.require_finite("the loss", self.state.loss_sum)
-        return share_due > 0
-
-    def require_finite(self, what: str, value: float) -> None:
-        """Stops training if a value is NaN or infinite.
-
-        Args:
-            what: names the value in the message.
-            value: for example a loss.
-
-        Raises:
-            MienError: it is NaN or infinite; the last saved state stays.
-        """
-        if math.isfinite(value):
-            return
-        has_state = state_path(self.out).exists()
-        remains = f"the last good state is kept in {self.out}" if has_state else "no state was saved yet"
-        raise MienError(
-            f"{what} became {value} in epoch {self.state.epoch}, step {self.state.step}: training stopped, {remains}; "
-            "start anew in another --out with a lower --lr or --precision fp32"
-        )
-
-    def finish_epoch(self, row: dict[str, Any], images: int, seconds: float) -> None:
-        """Adds an epoch to the history, with its time and rate, and moves on to the next epoch.
-
-        Call it before anything of the epoch is saved, since it checks the losses: the last update may have broken the
-        weights.
-
-        Args:
-            row: the scores of the epoch; gains ``seconds`` and ``images_per_second``.
-            images: number of images that were trained on.
-            seconds: that their steps took, without validation and the saving after it.
-
-        Raises:
-            MienError: a loss is NaN or infinite.
-        """
-        state = self.state
-        self.require_finite("the loss", row["loss"])
-        if row["val_loss"] is not None:
-            self.require_finite("the validation loss", row["val_loss"])
-        row["seconds"] = round(self.seconds, 2)
-        row["images_per_second"] = round(images / max(seconds, 0.01), 1)
-        state.history.append(row)
-        state.epoch, state.step, state.loss_sum = state.epoch + 1, 0, 0.0
-
-    def report(self, line: str, update: int) -> None:
-        """Writes the history, tracks the epoch and logs a line; call it in the main process only."""
-        write_history(self.out, self.state.history)
-        self.tracking.log(self.state.history[-1], update, prefix="epoch")
-        report(line)
-
-    def close(self, minutes: float | None) -> None:
-        """Counts the minutes of a run that is over as used up: its end was estimated between two looks at the clock.
-
-        A run that is resumed after its end would train on for the rest of a second.
-        """
-        if minutes is not None:
-            self.state.seconds += max(0.0, 60 * minutes - self.seconds)
-
-    def save(self, parts: Callable[[], Parts]) -> None:
-        """Writes the state, from the main process.
-
-        Raises:
-            MienError: a weight or a moment is NaN or infinite, or the disk is full; the former state stays.
-        """
-        now = time.monotonic()
-        self.state.seconds += now - self.clock
-        self.clock = now
-        if on_main():
-            tensors = parts()
-            for name, tensor in ((name, tensor) for part in tensors.values() for name, tensor in part.items()):
-                if tensor.is_floating_point() and not tensor.isfinite().all():
-                    self.require_finite(name, float(tensor[~tensor.isfinite()][0]))
-            save_state(self.out, self.config, self.fingerprint, self.state, tensors)
 
 
 def resolve_precision(name: str, device: torch.device) -> str:
