@@ -55,61 +55,41 @@ def test_a_model_of_the_cache_is_read_without_a_connection(cache: Path, monkeypa
     assert recognizer.names == Recognizer("nano").names
 
 
-@pytest.fixture
-def mae_files(mae_folder: Path) -> dict[str, bytes]:
-    """The files of a ViTMAE without its normalisation, as another program may have cached it."""
-    return {name: (mae_folder / name).read_bytes() for name in ("config.json", "model.safetensors")}
-
-
-def normalisation(backbone: str) -> tuple[float, ...]:
-    """The mean by which a network reads that begins with a ViTMAE."""
+def test_an_autoencoder_of_the_hub_keeps_its_normalisation(cache: Path) -> None:
     vit = pytest.importorskip("mien.model.vit")
-    mean: tuple[float, ...] = vit.build(backbone, ("calm", "glad"), grey=True)[1].mean
-    return mean
-
-
-def test_an_autoencoder_of_the_hub_keeps_its_normalisation(cache: Path, mae_files: dict[str, bytes]) -> None:
+    config = vit.ViTMAEConfig(image_size=16)
     record = {"size": 16, "image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]}
-    put(cache, "somebody/mae", {**mae_files, "preprocessor_config.json": json.dumps(record).encode()})
-    assert normalisation("somebody/mae") == (0.1, 0.2, 0.3)
-    put(cache, "facebook/mae", mae_files)
+    put(cache, "somebody/mae", {"preprocessor_config.json": json.dumps(record).encode()})
+    preprocessing = vit._mae_preprocessing("somebody/mae", config)
+    assert (preprocessing.mean, preprocessing.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    put(cache, "facebook/mae", {"config.json": b"{}"})
     note = cache / "models--facebook--mae" / ".no_exist" / COMMIT / "preprocessor_config.json"
     note.parent.mkdir(parents=True)
     note.touch()  # so the client notes that the hub has no such file
-    assert normalisation("facebook/mae") == (0.485, 0.456, 0.406)
+    assert vit._mae_preprocessing("facebook/mae", config).mean == vit.IMAGENET_MEAN
 
 
 def test_a_normalisation_that_the_cache_lacks_is_downloaded_or_warned_of(
-    cache: Path,
-    mae_files: dict[str, bytes],
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    snapshot = put(cache, "somebody/mae", mae_files)
-    assert normalisation("somebody/mae") == (0.485, 0.456, 0.406)
-    assert caplog.messages == [
-        "somebody/mae: the hub's cache holds only a part of it (no preprocessor_config.json), and the rest could not "
-        "be downloaded now, so that pictures are normalised as ImageNet's, as for Meta's ViTMAEs; `hf download "
-        "somebody/mae` brings the rest"
-    ]
+    vit = pytest.importorskip("mien.model.vit")
+    config = vit.ViTMAEConfig(image_size=16)
+    snapshot = put(cache, "somebody/mae", {"config.json": b"{}", "model.safetensors": b""})
 
-    def download(name: str, file: str, **options: Any) -> None:
+    def unreachable(name: str, file: str) -> str:
+        raise huggingface_hub.errors.LocalEntryNotFoundError("no connection")
+
+    monkeypatch.setattr(vit, "hf_hub_download", unreachable)
+    assert vit._mae_preprocessing("somebody/mae", config).mean == vit.IMAGENET_MEAN
+    assert "its preprocessor_config.json is not in the hub's cache, and the hub cannot be" in capsys.readouterr().err
+
+    def download(name: str, file: str) -> str:
         record = {"size": 16, "image_mean": [0.1] * 3, "image_std": [0.4] * 3}
         (snapshot / file).write_text(json.dumps(record))
+        return str(snapshot / file)
 
-    monkeypatch.setattr(hub, "_ask", lambda name: 200)
-    from_cache = huggingface_hub.snapshot_download
-    monkeypatch.setattr(
-        huggingface_hub, "snapshot_download", lambda name, **options: from_cache(name, local_files_only=True)
-    )
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    assert normalisation("somebody/mae") == (0.1, 0.1, 0.1) and len(caplog.messages) == 1
-
-
-def test_a_backbone_that_is_no_whole_autoencoder(cache: Path, mae_files: dict[str, bytes]) -> None:
-    put(cache, "somebody/mae", {**mae_files, "model.safetensors": b"cut", "preprocessor_config.json": b"{}"})
-    with pytest.raises(MienError, match=r"--backbone somebody/mae: cannot be read \("):
-        normalisation("somebody/mae")
+    monkeypatch.setattr(vit, "hf_hub_download", download)
+    assert vit._mae_preprocessing("somebody/mae", config).mean == (0.1, 0.1, 0.1)
 
 
 def test_the_command_line_reads_a_model_of_the_hub(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,25 +19,21 @@ from mien.log import warn
 NOT_FOR_YOU: tuple[int, ...] = (401, 403, 404)
 """Answers of the hub for a model that it does not have, or does not show to this user."""
 
+CHECKPOINT: tuple[str, ...] = ("config.json", "model.safetensors")
+"""The files of a backbone that must lie in the cache for it to be used without a connection."""
+
+RECORD = "meta.json"
+"""The file with the calibration, which is downloaded last: a cached model that holds it is whole."""
+
 FILES: tuple[str, ...] = (
     "config.json",
     "preprocessor_config.json",
     "model.safetensors",
     "model.onnx",
     "model.int8.onnx",
-    "meta.json",
+    RECORD,
 )
-"""The only files that are downloaded: weights as safetensors or ONNX, never pickles or code. A model may lack the last
-one, which is downloaded last: a cached model that holds it is whole."""
-
-BACKBONE_FILES: tuple[str, ...] = ("config.json", "model.safetensors", "preprocessor_config.json")
-"""The same of a ViTMAE to train from."""
-
-WITHOUT: dict[str, str] = {
-    "meta.json": "no answer may be marked as uncertain",
-    "preprocessor_config.json": "pictures are normalised as ImageNet's, as for Meta's ViTMAEs",
-}
-"""What follows if a last file is missing."""
+"""The only files that are downloaded: weights as safetensors or ONNX, never pickles or code."""
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -56,7 +52,7 @@ def is_hub_id(name: str | os.PathLike[str]) -> bool:
     )
 
 
-def hub_folder(name: str, option: str = "", files: tuple[str, ...] = FILES) -> Path:
+def hub_folder(name: str) -> Path:
     """Returns the folder of a model of the hub: from the cache without a connection, or downloaded once.
 
     A model that is whole in the cache is not looked up again; ``hf download user/model`` brings a newer version. Other
@@ -65,8 +61,6 @@ def hub_folder(name: str, option: str = "", files: tuple[str, ...] = FILES) -> P
 
     Args:
         name: ``user/model``.
-        option: how the user named it, for messages, like ``--backbone``.
-        files: those that are read, the one that a model may lack last.
 
     Raises:
         MienError: huggingface_hub is not installed, there is no such model, or the hub cannot be reached.
@@ -78,25 +72,25 @@ def hub_folder(name: str, option: str = "", files: tuple[str, ...] = FILES) -> P
         )
     from huggingface_hub import constants, try_to_load_from_cache
 
-    cached, last = _in_cache(name, files), files[-1]
+    cached = _in_cache(name)
     # It is not None either if the cache notes that the hub has no such file, as of models that others made.
-    if cached is not None and try_to_load_from_cache(name, last, cache_dir=constants.HF_HUB_CACHE) is not None:
+    if cached is not None and try_to_load_from_cache(name, RECORD, cache_dir=constants.HF_HUB_CACHE) is not None:
         return cached
     try:
-        _check_on_hub(name, f"{option} {name}".lstrip())
-        return _download(name, files)
+        _check_on_hub(name, name)
+        return _download(name)
     except MienError:
         if cached is None:
             raise
         warn(
-            f"{name}: the hub's cache holds only a part of it (no {last}), and the rest could not be downloaded now, "
-            f"so that {WITHOUT[last]}; `hf download {name}` brings the rest"
+            f"{name}: the hub's cache holds only a part of it (no {RECORD}), and the rest could not be downloaded now, "
+            f"so that no answer may be marked as uncertain; `hf download {name}` brings the rest"
         )
         return cached
 
 
-def _download(name: str, files: tuple[str, ...]) -> Path:
-    """Downloads the files of a model that are not in the cache, the last one last; returns its folder.
+def _download(name: str) -> Path:
+    """Downloads the files of a model that are not in the cache, ``RECORD`` last; returns its folder.
 
     Raises:
         MienError: the download broke off.
@@ -105,9 +99,10 @@ def _download(name: str, files: tuple[str, ...]) -> Path:
     from huggingface_hub.errors import RemoteEntryNotFoundError
 
     try:
-        folder = Path(snapshot_download(name, allow_patterns=list(files[:-1]), etag_timeout=PATIENCE_S))
+        files = [file for file in FILES if file != RECORD]
+        folder = Path(snapshot_download(name, allow_patterns=files, etag_timeout=PATIENCE_S))
         with suppress(RemoteEntryNotFoundError):  # the client notes that in the cache
-            hf_hub_download(name, files[-1], revision=folder.name, etag_timeout=PATIENCE_S)
+            hf_hub_download(name, RECORD, revision=folder.name, etag_timeout=PATIENCE_S)
     except Exception as error:  # huggingface_hub and its HTTP client raise many kinds
         raise MienError(
             f"{name}: the download from the Hugging Face hub broke off ({_reason(error)}); try again"
@@ -115,29 +110,46 @@ def _download(name: str, files: tuple[str, ...]) -> Path:
     return folder
 
 
-def ensure_at_hand(name: str, option: str) -> None:
-    """Checks within ``PATIENCE_S`` seconds that a backbone is in the hub's cache or can be downloaded.
+def ensure_at_hand(name: str, option: str) -> bool:
+    """Checks within ``PATIENCE_S`` seconds that a backbone of the hub can be had.
 
     Args:
         name: its id, like ``facebook/vit-mae-base``.
         option: how the user named it, for messages, like ``--backbone``.
 
+    Returns:
+        True if it is cached, so that no connection is needed; False if it has to be downloaded.
+
     Raises:
         MienError: it is not cached, and there is no connection, no such model, or none that this user may read.
     """
-    if _in_cache(name, BACKBONE_FILES) is None:
-        _check_on_hub(name, f"{option} {name}")
+    if is_cached(name):
+        return True
+    _check_on_hub(name, f"{option} {name}")
+    return False
 
 
-def _in_cache(name: str, files: tuple[str, ...]) -> Path | None:
+def is_cached(name: str) -> bool:
+    """True if the ``CHECKPOINT`` of a backbone lies in the cache of huggingface_hub (``HF_HUB_CACHE``)."""
+    from huggingface_hub import constants, try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        cache = constants.HF_HUB_CACHE
+        return all(isinstance(try_to_load_from_cache(name, file, cache_dir=cache), str) for file in CHECKPOINT)
+    except HFValidationError:
+        return False
+
+
+def _in_cache(name: str) -> Path | None:
     """Returns the folder of a model in the hub's cache; None if it is not there, or has no weights."""
     from huggingface_hub import snapshot_download
 
     try:
-        folder = Path(snapshot_download(name, allow_patterns=list(files), local_files_only=True))
+        folder = Path(snapshot_download(name, allow_patterns=list(FILES), local_files_only=True))
     except (OSError, ValueError):
         return None
-    has_weights = any((folder / file).is_file() for file in files if not file.endswith(".json"))
+    has_weights = any((folder / file).is_file() for file in FILES if not file.endswith(".json"))
     return folder if has_weights else None
 
 

@@ -320,36 +320,39 @@ WEIGHTS = "model.safetensors"
 """The only file of weights that is read from a folder, whatever its ``config.json`` says."""
 
 
-def load_network(folder: Path, config: NetworkConfig) -> tuple[Network, dict[str, Any]]:
-    """Builds a classifier and loads its weights from ``model.safetensors``; neither another file nor the hub is read.
+def load_network(
+    source: str | Path, config: NetworkConfig, *, only_local: bool = False
+) -> tuple[Network, dict[str, Any]]:
+    """Builds a classifier and loads its weights from a checkpoint.
+
+    In a folder, only ``model.safetensors`` is read; neither another file nor the hub is.
 
     Args:
-        folder: of the model.
-        config: the architecture, from ``mien.model.configuration``.
+        source: a folder or a hub id.
+        config: the architecture; for a folder, from ``mien.model.configuration``.
+        only_local: read a hub id from the cache alone, without a connection.
 
     Returns:
         The network, in float32, and transformers' loading report: ``missing_keys``, ``unexpected_keys``, and
         ``mismatched_keys`` (name, shape in the file, shape in the network), whose weights are random.
 
     Raises:
-        OSError: the weights are missing or damaged.
+        OSError: the weights are missing or damaged, or the hub cannot be reached.
         RuntimeError: transformers cannot use the weights.
         ValueError: no network fits the configuration, or it needs more weights than the file holds.
     """
-    weights = _read_weights(folder / WEIGHTS, config)
+    options: dict[str, Any] = {"config": config, "use_safetensors": True, "output_loading_info": True}
+    options |= {"ignore_mismatched_sizes": True}  # they are in the report; the error of transformers names none
+    options |= {"local_files_only": True} if only_local else {}
+    folder, weights = Path(source), str(source)
+    if folder.is_dir():
+        options |= {"state_dict": _read_weights(folder / WEIGHTS, config), "dtype": torch.float32}
+        weights = cast(str, None)  # transformers looks at no path then
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity(logging.CRITICAL)
     logging.disable_progress_bar()
     try:
-        loaded: Any = MODEL_TYPES[config.model_type].from_pretrained(
-            cast(str, None),  # transformers looks at no path then
-            config=config,
-            state_dict=weights,
-            dtype=torch.float32,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are in the report; the error of transformers names none
-        )
-        return cast(tuple[Network, dict[str, Any]], loaded)
+        return cast(tuple[Network, dict[str, Any]], MODEL_TYPES[config.model_type].from_pretrained(weights, **options))
     finally:
         logging.set_verbosity(verbosity)
         if bars:

@@ -10,20 +10,23 @@ from __future__ import annotations
 import copy
 import dataclasses
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from huggingface_hub import hf_hub_download, try_to_load_from_cache
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from timm.layers import DropPath, resample_abs_pos_embed, resample_patch_embed
-from transformers import PreTrainedConfig, ViTConfig, ViTForImageClassification
+from transformers import PreTrainedConfig, ViTConfig, ViTForImageClassification, ViTMAEConfig
 
 from mien.config import TIMM
 from mien.errors import MienError, first_line
+from mien.log import warn
 from mien.model.backbone import Backbone
 from mien.model.channels import to_colour, to_grey, undo_colour
 from mien.model.classifier import Classifier
 from mien.model.configuration import VIT_FIELDS, read_mae_config
-from mien.model.hub import BACKBONE_FILES, hub_folder
+from mien.model.hub import ensure_at_hand
 from mien.model.networks import Network, as_timm, as_vit, carry_rows, fix_positions, load_network
 from mien.model.preprocessing import FER2013_MEAN, FER2013_STD, IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from mien.model.presets import SHAPES, Preset, size_problem
@@ -114,18 +117,16 @@ def _vit_config(shape: Preset, num_channels: int) -> ViTConfig:
 def _from_mae(
     source: str, names: tuple[str, ...], image_size: int | None, patch_size: int | None
 ) -> tuple[ViTForImageClassification, Preprocessing]:
-    folder = Path(source) if Path(source).is_dir() else hub_folder(source, "--backbone", BACKBONE_FILES)
-    config = read_mae_config(folder)
+    cached = Path(source).is_dir() or ensure_at_hand(source, "--backbone")
+    config = _mae_config(source, cached)
     shared = {name: getattr(config, name) for name in VIT_FIELDS if not name.endswith("dropout_prob")}
     try:
-        network, info = load_network(folder, _named(ViTConfig(**shared), names))
+        network, info = load_network(source, _named(ViTConfig(**shared), names), only_local=cached)
     except (OSError, RuntimeError, ValueError) as error:
-        raise MienError(
-            f"--backbone {source}: cannot be read ({first_line(error)}); expected config.json and model.safetensors"
-        ) from error
+        raise _unreachable(source, error) from error
     assert_keys(source, info)
-    preprocessing = _mae_preprocessing(folder, shared["image_size"])
-    return _resized(as_vit(network), preprocessing, image_size, patch_size or shared["patch_size"])
+    preprocessing = _mae_preprocessing(source, config)
+    return _resized(as_vit(network), preprocessing, image_size, patch_size or _square(source, config, "patch_size"))
 
 
 def _from_classifier(
@@ -136,7 +137,7 @@ def _from_classifier(
     carry_rows(network, classifier.names, names)
     network.num_labels = len(names)
     _named(network.config, names)
-    size = patch_size or cast(int, network.config.patch_size)  # it is square, by read_config
+    size = patch_size or _square(source, network.config, "patch_size")
     return _resized(network, classifier.preprocessing, image_size, size)
 
 
@@ -185,11 +186,49 @@ def assert_keys(source: str, info: dict[str, Any]) -> None:
         raise MienError(f"{source}: is not a complete ViTMAE checkpoint: {', '.join(problems)}; give another backbone")
 
 
-def _mae_preprocessing(folder: Path, size: int) -> Preprocessing:
-    """The normalisation of a ViTMAE's folder; ImageNet's, as Meta's have, if there is none."""
-    saved = Preprocessing.load(folder) if (folder / "preprocessor_config.json").is_file() else None
+def _mae_config(source: str, cached: bool) -> ViTMAEConfig:
+    if Path(source).is_dir():
+        return read_mae_config(Path(source))
+    try:
+        values, _ = ViTMAEConfig.get_config_dict(source, local_files_only=cached)
+    except OSError as error:
+        raise _unreachable(source, error) from error
+    if values.get("model_type") != "vit_mae":
+        model_type = values.get("model_type", "no model_type")
+        raise MienError(f"--backbone {source}: is of another architecture ({model_type}), expected a ViTMAE (vit_mae)")
+    return ViTMAEConfig.from_dict(values)
+
+
+def _mae_preprocessing(source: str, config: ViTMAEConfig) -> Preprocessing:
+    """The normalisation beside a checkpoint, in its folder or on the hub; ImageNet's, as Meta's have, if there is none.
+
+    If only this file is missing in the hub's cache and the hub cannot be reached, ImageNet's is used with a warning.
+    """
+    folder, file = Path(source), "preprocessor_config.json"
+    if not folder.is_dir():
+        path = try_to_load_from_cache(source, file)
+        try:
+            path = hf_hub_download(source, file) if path is None else path
+            folder = Path(path).parent if isinstance(path, str) else folder  # it is a mark if the hub has no such file
+        except LocalEntryNotFoundError:
+            warn(
+                f"{source}: its {file} is not in the hub's cache, and the hub cannot be reached; pictures are "
+                "normalised as ImageNet's, as for Meta's ViTMAEs"
+            )
+        except EntryNotFoundError:
+            pass
+        except OSError as error:
+            raise _unreachable(source, error) from error
+    saved = Preprocessing.load(folder) if (folder / file).is_file() else None
     mean, std = (saved.mean, saved.std) if saved else (IMAGENET_MEAN, IMAGENET_STD)
-    return Preprocessing(size, mean, std)
+    return Preprocessing(_square(source, config, "image_size"), mean, std)
+
+
+def _square(source: str, config: ViTMAEConfig | ViTConfig, field: str) -> int:
+    side = getattr(config, field)
+    if not isinstance(side, int):
+        raise MienError(f"--backbone {source}: expected a square {field} in config.json, got {side}")
+    return side
 
 
 def _named(config: C, names: tuple[str, ...]) -> C:
@@ -198,6 +237,16 @@ def _named(config: C, names: tuple[str, ...]) -> C:
     if hasattr(config, "label_names"):  # a timm wrapper that was read from a folder writes these
         config.label_names = list(names)
     return config
+
+
+def _unreachable(source: str, error: Exception) -> MienError:
+    reason = first_line(error)
+    if Path(source).exists():
+        return MienError(f"--backbone {source}: cannot be read ({reason}); expected config.json and model.safetensors")
+    return MienError(
+        f"--backbone {source}: could not be read from the Hugging Face hub ({reason}); download config.json, "
+        f"preprocessor_config.json and model.safetensors of {source} into a folder, and give that folder as --backbone"
+    )
 
 
 POSITIONS = "vit.embeddings.position_embeddings"
