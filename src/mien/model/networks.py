@@ -325,7 +325,8 @@ def load_network(
 ) -> tuple[Network, dict[str, Any]]:
     """Builds a classifier and loads its weights from a checkpoint.
 
-    In a folder, only ``model.safetensors`` is read; neither another file nor the hub is.
+    In a folder, only ``model.safetensors`` is read; neither another file nor the hub is. A hub id is left to
+    transformers, which also reads weights in parts, and safetensors that the hub's converter has only proposed.
 
     Args:
         source: a folder or a hub id.
