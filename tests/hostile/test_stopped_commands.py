@@ -241,7 +241,8 @@ def test_killed_in_the_middle_of_a_file(name: str, stage: Stage) -> None:
     complete_box = stage.whole(name)
     complete_names = sorted(listing(complete_box))
     sizes = sorted({path.stat().st_size for path in complete_box.rglob("*") if path.is_file()})
-    boxes = {stage.box(): largest for largest in {sizes[-1] // 2, sizes[-1] - 1}}
+    # A state holds the seconds of its run, and so is some bytes shorter in one run than another.
+    boxes = {stage.box(): largest for largest in {sizes[-1] // 2, sizes[-1] - 64}}
     jobs = [(box, stage.argv(name, box), {"largest": largest}) for box, largest in boxes.items()]
     for box, (result,) in zip(boxes, stage.commands.run_all(jobs), strict=True):
         assert result["code"] in (-25, 2), result  # SIGXFSZ, or a library that blocks it and tells
