@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import io
 import os
 import re
 import sys
@@ -24,6 +23,7 @@ from mien.recognition.pictures import (
     SOUND_SUFFIXES,
     SUFFIXES,
     Kind,
+    NamedFile,
     kind_of,
     kind_of_bytes,
 )
@@ -54,16 +54,8 @@ class Nothing:
     reason: str
 
 
-class Piped(io.BytesIO):
-    """A picture from standard input, whole, as an open file.
-
-    Attributes:
-        name: the argument as typed, such as ``-``, its name in records.
-    """
-
-    def __init__(self, name: str, data: bytes) -> None:
-        super().__init__(data)
-        self.name = name
+class Piped(NamedFile):
+    """A picture from standard input, whole; its name is the argument as typed, such as ``-``."""
 
 
 Input = Path | Film | Piped | Nothing

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import glob
 import inspect
+import io
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -47,6 +48,18 @@ _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM", "GIF", "AVIF")
 _WIDE = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 _WIDEST = 65535
 _WHITE = (255, 255, 255, 255)
+
+
+class NamedFile(io.BytesIO):
+    """The whole content of a picture that is not on disk, as an open file.
+
+    Attributes:
+        name: its name in records.
+    """
+
+    def __init__(self, name: str, data: bytes) -> None:
+        super().__init__(data)
+        self.name = name
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ to be searched, but never while a thread has nothing to do: without load nothing
 
 from __future__ import annotations
 
-import io
 import threading
 import time
 from collections import deque
@@ -22,6 +21,7 @@ import numpy as np
 
 from mien.recognition.detection import Detection, Detector, SideBySide
 from mien.recognition.detectors import WholePicture
+from mien.recognition.pictures import NamedFile
 from mien.recognition.recognizer import Recognizer, SearchedPicture, search_pictures
 from mien.recognition.results import Recognition
 from mien.web.uploads import Upload
@@ -52,20 +52,12 @@ class OneThread:
         return detections
 
 
-class _NamedFile(io.BytesIO):
-    """A picture of a request as an open file, whose name stands in its record."""
-
-    def __init__(self, upload: Upload) -> None:
-        super().__init__(upload.data)
-        self.name = upload.name
-
-
 class BatchRecognizer(Recognizer):
     """A ``Recognizer`` whose two halves, the search and the reading, can be called alone."""
 
     def search(self, upload: Upload, detector: Detector) -> SearchedPicture:
         """Decodes a picture, finds its faces and cuts them out; what is wrong with it stands in its record."""
-        (picture,) = search_pictures([_NamedFile(upload)], detector, self.engine)
+        (picture,) = search_pictures([NamedFile(upload.name, upload.data)], detector, self.engine)
         return picture
 
     def read(self, pictures: Sequence[SearchedPicture]) -> list[Recognition]:
