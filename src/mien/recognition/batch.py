@@ -193,7 +193,7 @@ def _read_film(recognizer: Recognizer, film: Film, settings: Settings, copies: C
         if info is not None:
             for place in places:
                 may_move = place != settings.video_out
-                sound = film.source if settings.audio and isinstance(film.source, Path) else None
+                sound = film.source if settings.audio else None
                 copy = write_annotated(
                     place, info, every=settings.every, sound=sound, say=settings.say, spare_all=may_move
                 )

@@ -141,9 +141,10 @@ class FilmRecognition(Tables):
             self._check_not_source(figure)
         warn = logging.getLogger("mien").warning
         with ExitStack() as stack:
-            sound = self.source if audio and isinstance(self.source, Path) else None
-            copy = write_annotated(place, film_info(self.source), every=self.every, sound=sound,
-                                   say=lambda text: warn("%s", text))  # fmt: skip
+            copy = write_annotated(
+                place, film_info(self.source), every=self.every, sound=self.source if audio else None,
+                say=lambda text: warn("%s", text),
+            )  # fmt: skip
             writers: list[Callable[[Recognition], None]] = [stack.enter_context(copy)]
             if figure is not None:
                 title = Path(_name_of(self.source)).name

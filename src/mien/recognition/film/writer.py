@@ -83,7 +83,7 @@ def write_annotated(
     info: FilmInfo,
     *,
     every: int = 1,
-    sound: Path | None = None,
+    sound: Path | int | None = None,
     say: Callable[[str], None] | None = None,
     spare_all: bool = False,
 ) -> Iterator[Add]:
@@ -106,7 +106,8 @@ def write_annotated(
         info: properties of the original (``mien.recognition.film.reader.film_info``). The copy has its times, to the
             tick, and ends with it, or if ``duration_s`` is not known, when the last frame has lasted as others do.
         every: only every ``every``-th frame will be written.
-        sound: a film whose sound is copied; sound that the container cannot hold is re-encoded.
+        sound: the original, whose sound is copied if it is a film, no camera; sound that the container cannot hold is
+            re-encoded. None for no sound.
         say: called with a line for each deviation from this description.
         spare_all: leave a file that is at the path already; the film then has a number beside it.
 
@@ -119,7 +120,8 @@ def write_annotated(
     check_film(path)
     ending = Ending()
     with atomic_file(path, spare_newcomer=True, spare_all=spare_all) as temporary:
-        film = _Film(temporary, path, info, max(info.rate / every, SLOWEST), sound, say or (lambda text: None))
+        sound_of = sound if isinstance(sound, Path) else None
+        film = _Film(temporary, path, info, max(info.rate / every, SLOWEST), sound_of, say or (lambda text: None))
         try:
             with ending.held(film.write) as write:
 
