@@ -168,5 +168,5 @@ def test_settings_have_bounds() -> None:
     ):
         with pytest.raises(MienError, match=expected):
             YuNet(**options)
-    with pytest.raises(MienError, match="does not take the options min_face"):
+    with pytest.raises(MienError, match="does not take min_face"):
         detector("none", min_face=24)

@@ -449,7 +449,7 @@ def test_a_portrait_is_found_however_it_comes(tmp_path: Path) -> None:
         ({"engine": 3}, r"engine: got 3, expected auto, onnx, torch, or an object with read\(\)"),
         ({"detector": "haar"}, "detector 'haar': is no part of Mien any more, yunet replaced it"),
         ({"min_face": 3}, "yunet: min_face is 3, expected at least 8 pixels"),
-        ({"min_face": 24, "detector": "none"}, "'none': does not take the options min_face"),
+        ({"min_face": 24, "detector": "none"}, "'none': does not take min_face"),
         ({"min_face": 24, "detector": Bright()}, r"min_face: is for the detector yunet; an object with detect\(\)"),
         (
             {"device": 0},

@@ -52,7 +52,6 @@ class _Pictures:
 
     crops: np.ndarray
     labels: np.ndarray | None
-    calibration: np.ndarray | None
     about: dict[str, Any]
 
 
@@ -75,7 +74,7 @@ def export(
         out: the new folder; replaces an earlier export as a whole.
         faces: data for the comparison with PyTorch, whose training split calibrates int8; None compares random crops.
         split: the split of ``faces`` for the comparison.
-        int8: write an int8 file too; needs ``faces``.
+        int8: write an int8 file too; needs ``faces`` with a training split.
         tolerance: largest difference of a probability in float32.
         threads: of each engine; None leaves it to the libraries.
         command: the command line, for the report.
@@ -85,13 +84,13 @@ def export(
         MienError: the model cannot be read, the data does not fit it, ``out`` holds something else or cannot be
             written, or a file exceeds its tolerance; nothing is written then.
     """
-    if int8 and faces is None:
-        raise MienError("--int8: needs --data, on which its loss of accuracy is measured; give the data set")
+    check_int8_data(faces, int8=int8)
     refuse_others(out, FILES, "export")
     name = name or str(model)
     engine = TorchEngine.load(model, "cpu", threads)
     faces = None if faces is None else as_trained(faces, engine.classifier)
     pictures = _pictures(engine, faces, split)
+    calibration = _calibration(engine, faces) if int8 and faces is not None else None
     with atomic_folder(out, check=lambda former: refuse_unknown(former, FILES, "export")) as temporary:
         file = temporary / MODEL
         onnx.save(onnx_model(Classifier.load(model)), file)
@@ -102,7 +101,7 @@ def export(
             "model": metadata(engine.classifier),
             "pictures": pictures.about,
             "tolerance": tolerance,
-            "int8": _int8(temporary, comparison, pictures.calibration, results, threads, name) if int8 else None,
+            "int8": None if calibration is None else _int8(temporary, comparison, calibration, results, threads, name),
             "engines": parity.as_json(results, comparison.reference),
             "files": {path.name: path.stat().st_size for path in sorted(temporary.glob("*.onnx"))},
             "threads": threads,
@@ -115,26 +114,43 @@ def export(
     return Exported(report, parity.table(results, sizes))
 
 
+def check_int8_data(faces: FaceSet | None, *, int8: bool) -> None:
+    """Checks that there is data for an int8 file, if one is wanted.
+
+    Raises:
+        MienError: there is none, or it has no training split.
+    """
+    if int8 and faces is None:
+        raise MienError("--int8: needs --data, on which its loss of accuracy is measured; give the data set")
+    if int8 and faces is not None and not faces.has("train"):
+        raise MienError(
+            f"{portable(faces.source)}: has no training split, from which the ranges of --int8 are taken; leave out "
+            "--int8, or give data with a training split"
+        )
+
+
 def _pictures(engine: TorchEngine, faces: FaceSet | None, split: str) -> _Pictures:
-    """The crops of a split and, for int8, a sample of the training split; random crops without ``faces``."""
+    """The crops of a split; random crops without ``faces``."""
     preprocessing, grey = engine.classifier.preprocessing, engine.grey
     if faces is None:
         crops = parity.random_crops(engine.image_size, grey)
-        return _Pictures(crops, None, None, {"source": "random crops, no faces", "split": None, "n": len(crops)})
+        return _Pictures(crops, None, {"source": "random crops, no faces", "split": None, "n": len(crops)})
     part = faces.part(split)
     about = {"source": portable(faces.source), "fingerprint": faces.fingerprint, "split": split, "n": len(part)}
-    crops, calibration = parity.crops_of(part.images, preprocessing, grey), None
-    if faces.has("train"):
-        train = np.flatnonzero(faces.splits == "train")
-        sample = np.sort(np.random.default_rng(0).permutation(train)[:CALIBRATION])
-        calibration = parity.crops_of(faces.images[sample], preprocessing, grey)
-    return _Pictures(crops, part.labels_in(engine.names), calibration, about)
+    return _Pictures(parity.crops_of(part.images, preprocessing, grey), part.labels_in(engine.names), about)
+
+
+def _calibration(engine: TorchEngine, faces: FaceSet) -> np.ndarray:
+    """The crops of a sample of the training split."""
+    train = np.flatnonzero(faces.splits == "train")
+    sample = np.sort(np.random.default_rng(0).permutation(train)[:CALIBRATION])
+    return parity.crops_of(faces.images[sample], engine.classifier.preprocessing, engine.grey)
 
 
 def _int8(
     folder: Path,
     comparison: parity.Comparison,
-    calibration: np.ndarray | None,
+    calibration: np.ndarray,
     results: dict[str, parity.Parity],
     threads: int | None,
     name: str,
@@ -146,10 +162,7 @@ def _int8(
         for way in (STATIC, PARTLY):
             file = quantised(folder / MODEL, Path(scratch), calibration, partly=way == PARTLY)
             if file is None:
-                raise MienError(
-                    f"{name}: has no products that can be quantised with this data; leave out --int8, or give data "
-                    "with a training split"
-                )
+                raise MienError(f"{name}: has no products that can be quantised; leave out --int8")
             files[way], compared[way] = file, comparison.parity(OnnxEngine(file, "cpu", threads))
             if parity.near(compared[way], comparison.reference):
                 break
@@ -162,6 +175,6 @@ def _int8(
         "reason": reason,
         "most_points_lost": parity.MOST_LOST,
         "points_lost": parity.lost(results[INT8], comparison.reference),
-        "calibrated_on": None if calibration is None else len(calibration),
+        "calibrated_on": len(calibration),
         "candidates": parity.as_json(compared, comparison.reference),
     }

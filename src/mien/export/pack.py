@@ -20,7 +20,7 @@ from mien.errors import MienError
 from mien.evaluation.evaluate import evaluate
 from mien.evaluation.robustness import robustness
 from mien.export.card import card, readable_command
-from mien.export.export import export
+from mien.export.export import check_int8_data, export
 from mien.files import (
     atomic_folder,
     read_json_object,
@@ -99,6 +99,7 @@ def pack(
             holds something else, or the answers of an ONNX file differ from those of the weights.
     """
     trained, record, stages = packable(run, out, calibrate=calibrate, reading_crop=reading_crop, balance=balance)
+    check_int8_data(faces, int8=int8)
     faces = as_trained(faces, trained)
     for split in splits:
         faces.part(split)

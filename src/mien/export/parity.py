@@ -214,7 +214,7 @@ ONNX Runtime keeps the activations of all faces until the last; a ViT-Base on 22
 _MULTIPLYING = ("MatMul", "Gemm", "Conv")
 
 
-def quantised(model: Path, folder: Path, calibration: np.ndarray | None, *, partly: bool = False) -> Path | None:
+def quantised(model: Path, folder: Path, calibration: np.ndarray, *, partly: bool = False) -> Path | None:
     """Writes an int8 version of an exported model, whose answer to a face does not depend on the rest of its batch.
 
     Products with weights are quantised, with one scale for each output. The first of them (which reads the pixels), the
@@ -224,13 +224,13 @@ def quantised(model: Path, folder: Path, calibration: np.ndarray | None, *, part
     Args:
         model: an ONNX file of ``mien.export.graph``.
         folder: of the new file.
-        calibration: uint8 [M, ...], crops that fix the ranges of the activations, or None.
+        calibration: uint8 [M, ...], crops that fix the ranges of the activations.
         partly: write ``partly static``, which is for networks whose ``static`` loses too much: the first quarter of the
             products is computed in float32, since their rounding errors go through all others. The weights of that
             quarter are stored in eight bits, too, so the file is as small.
 
     Returns:
-        The file; None without crops, or if the network has no products to quantise.
+        The file; None if the network has no products to quantise.
     """
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -240,7 +240,7 @@ def quantised(model: Path, folder: Path, calibration: np.ndarray | None, *, part
         quant_pre_process(str(model), str(prepared), skip_symbolic_shape=True)
         network = onnx.load(prepared)
         nodes = _products(network)
-        if calibration is None or not nodes:
+        if not nodes:
             return None
         left = len(nodes) // 4 if partly else 0
         faces, in_parts = _faces(calibration, _activations(network, nodes))

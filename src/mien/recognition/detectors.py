@@ -492,5 +492,5 @@ def detector(name: str, min_face: float | None = None) -> Detector:
     if kind == "yunet":
         return YuNet(file or None, min_face=min_face)
     if min_face is not None:
-        raise MienError(f"detector {name!r}: does not take the options min_face; leave it out")
+        raise MienError(f"detector {name!r}: does not take min_face; leave it out")
     return WholePicture()
