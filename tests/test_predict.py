@@ -218,6 +218,10 @@ def test_a_bad_file_never_ends_the_run(capsys: pytest.CaptureFixture[str]) -> No
 def test_quiet_says_what_could_not_be_read(capsys: pytest.CaptureFixture[str]) -> None:
     save("a.png", [204])
     Path("b.png").write_bytes(b"no picture")
+    film("film.avi", [204, 204])
+    failure = "mien: 1 of 3 pictures and frames could not be read, the first is b.png: is not a picture"
+    code, _, err = predict(capsys, "b.png", "film.avi", "-q", "--json")
+    assert code == 3 and len(err) == 1 and err[0].startswith(failure)
     failure = "mien: 1 of 2 could not be read, the first is b.png: is not a picture"
     code, _, err = predict(capsys, "a.png", "b.png", "-q", "--csv", "faces.csv")
     assert code == 3 and len(err) == 1 and err[0].startswith(failure)

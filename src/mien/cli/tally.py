@@ -98,6 +98,7 @@ class Tally:
         reason: the first of their reasons.
         uncertain: faces whose answer is uncertain.
         in_films: how many of these are in films.
+        frames: how many of the records are frames of films.
         crop_like: pictures without a face that are square, or small enough to be face crops.
         threshold: of the model (``mien.recognition.engine.Engine``); None if it was not calibrated, infinity if it
             never reached its stated accuracy.
@@ -113,6 +114,7 @@ class Tally:
     reason: str = ""
     uncertain: int = 0
     in_films: int = 0
+    frames: int = 0
     crop_like: int = 0
     several: int = 0
     first_of_several: str = ""
@@ -125,7 +127,9 @@ class Tally:
         self.faces += len(record.faces)
         uncertain = sum(bool(face.uncertain) for face in record.faces)
         self.uncertain += uncertain
-        self.in_films += 0 if record.frame is None else uncertain
+        if record.frame is not None:
+            self.frames += 1
+            self.in_films += uncertain
         if record.first_of_several:
             self.several += 1
             self.first_of_several = self.first_of_several or record.input
@@ -137,11 +141,12 @@ class Tally:
             self.crop_like += width == height or max(width, height) <= LARGEST_CROP
 
     def failures(self, options: argparse.Namespace, in_lines: bool) -> Iterator[str]:
-        """Yields how many inputs could not be read, unless the only record has said so; arguments as of ``remarks``."""
+        """Yields how many pictures could not be read, unless the only record has said so; arguments as of ``remarks``."""
         printed = in_lines or options.format
         if self.failed and not (printed and self.records == 1):
             first = "" if printed else f", the first is {self.reason}"
-            yield f"{self.failed} of {self.records} could not be read{first}"
+            of_what = " pictures and frames" if self.frames else ""
+            yield f"{self.failed:,} of {self.records:,}{of_what} could not be read{first}"
 
     def remarks(self, options: argparse.Namespace, in_lines: bool) -> Iterator[str]:
         """Yields what a person has to know about the whole run.
