@@ -141,7 +141,7 @@ class Tally:
             self.crop_like += width == height or max(width, height) <= LARGEST_CROP
 
     def failures(self, options: argparse.Namespace, in_lines: bool) -> Iterator[str]:
-        """Yields how many pictures could not be read, unless the only record has said so; arguments as of ``remarks``."""
+        """Yields how many could not be read, unless the only record has said so; arguments as of ``remarks``."""
         printed = in_lines or options.format
         if self.failed and not (printed and self.records == 1):
             first = "" if printed else f", the first is {self.reason}"

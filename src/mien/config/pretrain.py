@@ -33,7 +33,10 @@ def _crop_and_flip() -> AugmentConfig:
 
 @dataclass(frozen=True)
 class PretrainConfig(RunConfig):
-    """Everything that decides a pretraining run. The same settings and seed give the same weights.
+    """Everything that decides a pretraining run.
+
+    The same settings and seed give the same weights on one machine; another processor or version of PyTorch
+    rounds sums differently.
 
     The attributes of ``RunConfig`` belong to it as well.
 

@@ -102,7 +102,10 @@ class DistillConfig:
 
 @dataclass(frozen=True)
 class TrainConfig(RunConfig):
-    """Everything that decides a training run. The same settings and seed give the same weights.
+    """Everything that decides a training run.
+
+    The same settings and seed give the same weights on one machine; another processor or version of PyTorch
+    rounds sums differently.
 
     The attributes of ``RunConfig`` belong to it as well.
 
