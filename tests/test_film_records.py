@@ -117,8 +117,8 @@ def test_damaged_frames_are_records_and_the_face_keeps_its_id(tmp_path: Path) ->
     assert lost_records and all(record.error and record.pixels is None and not record.faces for record in lost_records)
     assert all(record.pixels is not None for record in records if record.status != "error")
     assert (
-        lost_records[0].record()["frame"] == lost_records[0].frame
-        and lost_records[0].record()["error"] == lost_records[0].error
+        lost_records[0].to_dict()["frame"] == lost_records[0].frame
+        and lost_records[0].to_dict()["error"] == lost_records[0].error
     )
 
 

@@ -135,7 +135,7 @@ def test_parquet_needs_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_every_shape_is_json() -> None:
-    shapes: list[Any] = [fer(TWO), deepface(TWO), hf(TWO), TWO.record()]
+    shapes: list[Any] = [fer(TWO), deepface(TWO), hf(TWO), TWO.to_dict()]
     assert json.loads(json.dumps(shapes, allow_nan=False)) == shapes
 
 

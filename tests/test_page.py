@@ -153,9 +153,9 @@ def test_what_is_saved_is_what_mien_predict_writes(browser: Any, service: str, a
     with opened(browser, service) as (page, _):
         choose(page, file("=astronaut.png", astronaut, "image/png"))
         (record,) = json.loads(download(page, "#save-json"))
-        assert record.keys() == truth.record().keys()
-        assert record["faces"][0].keys() == truth.record()["faces"][0].keys()
-        assert record["faces"][0]["box"] == pytest.approx(truth.record()["faces"][0]["box"], abs=0.11)
+        assert record.keys() == truth.to_dict().keys()
+        assert record["faces"][0].keys() == truth.to_dict()["faces"][0].keys()
+        assert record["faces"][0]["box"] == pytest.approx(truth.to_dict()["faces"][0]["box"], abs=0.11)
         (row,) = csv.DictReader(io.StringIO(download(page, "#save-csv").decode()))
         assert row["input"] == "./=astronaut.png"  # no formula
         assert float(row["probability_happy"]) == record["faces"][0]["probabilities"]["happy"]

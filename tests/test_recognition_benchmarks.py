@@ -97,4 +97,4 @@ def test_the_film_has_as_many_frames_as_it_is_said_to(tmp_path: Path) -> None:
     reader = recognizer()
     records = list(video.FilmRecognition(reader, tmp_path / "film.mp4"))
     assert [record.frame for record in records] == list(range(12))
-    assert json.dumps([record.record() for record in records])
+    assert json.dumps([record.to_dict() for record in records])

@@ -173,7 +173,7 @@ def test_a_bad_picture_is_a_record(source: Any, message: str) -> None:
     result = recognizer().recognize(source)
     assert (result.status, result.width, result.height, result.faces, result.pixels) == ("error", None, None, (), None)
     assert result.error is not None and message in result.error and "\n" not in result.error
-    assert result.record()["error"] == result.error
+    assert result.to_dict()["error"] == result.error
     with pytest.raises(MienError, match="cannot be drawn on"):
         result.annotated()
 

@@ -50,15 +50,14 @@ def test_texts_of_results_are_short_with_rounded_numbers() -> None:
     assert repr(Recognitions([record] * 6)).endswith(", and 2 more]")
 
 
-def test_a_dict_has_probabilities_and_record_is_the_same() -> None:
+def test_a_dict_has_probabilities_and_a_face_of_a_record_is_as_alone() -> None:
     record = Recognition("photo.jpg", "ok", None, 640, 480, (FACE, DOUBTFUL))
-    assert record.to_dict() == record.record()
     first_face, second_face = record.to_dict()["faces"]
     assert first_face == {
         "box": [10.0, 20.0, 30.6, 40.2], "label": "glad", "score": FACE.score, "uncertain": False,
         "probabilities": {"calm": 0.0628765433, "glad": 0.9371234567}, "detector_score": 0.88,
     }  # fmt: skip
-    assert second_face["id"] == 3 and FACE.record() == first_face
+    assert second_face["id"] == 3 and FACE.to_dict() == first_face
 
 
 def test_json_of_one_is_an_object_of_several_an_array_and_of_jsonl_lines(tmp_path: Path) -> None:

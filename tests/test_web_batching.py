@@ -32,7 +32,7 @@ def test_the_records_are_those_of_the_recognizer() -> None:
     with closing(Reader(recognizer(), 2, 0.1)) as reader:
         records = reader.submit(uploads(*pictures)).result(10)
     single_records = [Recognizer(engine=Mean(), detector=Gate(is_open=True)).recognize(picture) for picture in pictures]
-    assert [record.record()["faces"] for record in records] == [record.record()["faces"] for record in single_records]
+    assert [record.to_dict()["faces"] for record in records] == [record.to_dict()["faces"] for record in single_records]
     assert [record.status for record in records] == ["ok", "ok", "error", "no_face"]
     assert [record.input for record in records] == ["0.png", "1.png", "2.png", "3.png"]
     assert str(records[2].error).startswith("2.png: is not a picture")

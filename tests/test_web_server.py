@@ -439,7 +439,7 @@ def test_the_command_answers_as_predict_does_and_ends_with_zero(tmp_path: Path) 
     photo = encoded(astronaut(512))
     with process() as (_, address):
         records = httpx.post(f"{address}/v1/recognize", content=photo, headers=PNG, timeout=LONG_S).json()["records"]
-    expected = Recognizer("nano-int8").recognize(photo).record()
+    expected = Recognizer("nano-int8").recognize(photo).to_dict()
     assert records == [json.loads(json.dumps(expected))]
 
 

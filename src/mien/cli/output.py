@@ -27,7 +27,7 @@ def reason_of(record: Recognition) -> str:
 
 def print_json(record: Recognition) -> None:
     """Prints the record as a JSON object on one line."""
-    _print_json(record.record())
+    _print_json(record.to_dict())
 
 
 def print_converted(record: Recognition, convert: Callable[[Recognition], list[Any]]) -> None:

@@ -59,10 +59,6 @@ class Face:
         }
         return values if self.id is None else {**values, "id": self.id}
 
-    def record(self) -> dict[str, Any]:
-        """Does the same as ``to_dict``."""
-        return self.to_dict()
-
     def __repr__(self) -> str:
         number = "" if self.id is None else f", id={self.id}"
         return f"Face({self._in_short()}, box=({', '.join(f'{value:.0f}' for value in self.box)}){number})"
@@ -116,10 +112,6 @@ class Record:
             "faces": [face.to_dict() for face in self.faces],
         }
         return {**values, "first_of_several": True} if self.first_of_several else values
-
-    def record(self) -> dict[str, Any]:
-        """Does the same as ``to_dict``."""
-        return self.to_dict()
 
     def __repr__(self) -> str:
         name = self.input if len(self.input) <= _LONGEST_IN_REPR else f"...{self.input[3 - _LONGEST_IN_REPR :]}"

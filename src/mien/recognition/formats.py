@@ -75,7 +75,7 @@ def rows(record: Record) -> list[dict[str, Any]]:
 
     ``face`` counts the faces of a picture from 0.
     """
-    common = {key: value for key, value in record.record().items() if key not in ("faces", "first_of_several")}
+    common = {key: value for key, value in record.to_dict().items() if key not in ("faces", "first_of_several")}
     common = {key: encodable(value) if isinstance(value, str) else value for key, value in common.items()}
     return [{**common, **_of_face(index, face)} for index, face in enumerate(record.faces)] or [common]
 

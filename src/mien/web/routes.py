@@ -70,9 +70,9 @@ async def recognize(
         note(request, records)
         need_readable(records)
         if JSON_LINES in request.headers.get("accept", ""):
-            return Response("".join(json_shown(record.record()) + "\n" for record in records), media_type=JSON_LINES)
+            return Response("".join(json_shown(record.to_dict()) + "\n" for record in records), media_type=JSON_LINES)
         return JSONResponse(
-            {"records": [record.record() for record in records], "model": service.record.name, "notice": NOTICE}
+            {"records": [record.to_dict() for record in records], "model": service.record.name, "notice": NOTICE}
         )
 
     return await with_pictures(request, answer)
@@ -126,7 +126,7 @@ async def explain(
         if format == "png":
             return Response(await asyncio.to_thread(_png, explanations), media_type="image/png")
         return JSONResponse({
-            "record": record.record(),
+            "record": record.to_dict(),
             "explanations": [_explanation(*pair) for pair in zip(faces, explanations, strict=True)],
             "model": service.record.name,
             "notice": NOTICE,
@@ -210,7 +210,7 @@ def _explanation(numbered: tuple[int, Face], explanation: Explanation) -> dict[s
         "face": number,
         "label": explanation.label,
         "method": explanation.method,
-        "box": face.record()["box"],
+        "box": face.to_dict()["box"],
         "crop": explanation.crop.tolist(),
         "relevance": [[round(float(value), 4) for value in row] for row in explanation.relevance],
     }
