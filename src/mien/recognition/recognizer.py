@@ -48,7 +48,8 @@ class Recognizer:
     """Finds faces in pictures and reads their expressions.
 
     The answer is a guess about how a face looks in a picture, not about what the person feels. Several threads may use
-    one recognizer. It can be copied and pickled, for process pools; a process loads each model once.
+    one recognizer. It can be copied and pickled, for process pools; a process loads each model once. With PyTorch the
+    pool needs the start method ``spawn``.
 
     Args:
         model: the name of a model that comes with the package (``mini``, or ``mini-int8`` for its int8 form), a folder
