@@ -66,7 +66,8 @@ class Recognizer:
         device: where the network runs: ``auto`` (CUDA if ONNX Runtime has it, else the processor), ``cpu``, ``gpu``,
             ``cuda``, ``cuda:N`` or the number N, ``mps``, ``coreml``, ``directml``, ``openvino``, or a
             ``torch.device``.
-        threads: processor threads that share the faces of a batch; by default one a core, at most 8.
+        threads: processor threads that share the faces of a batch; by default one a core, at most 8. With PyTorch it
+            sets those of torch in the whole process, and by default leaves them as they are.
         batch_size: number of faces that the network reads at once, at most.
 
     Raises:
