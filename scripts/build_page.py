@@ -63,8 +63,8 @@ def build(built: Path = BUILT, static: Path | None = STATIC) -> None:
         raise MienError(f"{NPM}: lacks {', '.join(missing)}; run `npm ci` in {ROOT}")
     shutil.rmtree(built, ignore_errors=True)
     built.mkdir(parents=True)
-    for name in RUNTIME:
-        shutil.copyfile(NPM / "dist" / name, built / name)
+    for name in RUNTIME:  # nginx knows no .mjs: it would send a type that browsers do not run
+        shutil.copyfile(NPM / "dist" / name, built / name.replace(".mjs", ".js"))
     version = json.loads((NPM / "package.json").read_text("utf-8"))["version"]
     (built / "NOTICE.txt").write_text(NOTICE.format(version=version), "utf-8")
     files = model_files()

@@ -69,8 +69,8 @@ class Log:
 
 class _Handler(http.server.SimpleHTTPRequestHandler):
     def guess_type(self, path: Any) -> str:
-        """The types of modules and of WebAssembly do not depend on the machine."""
-        kinds = {".mjs": "text/javascript", ".js": "text/javascript", ".wasm": "application/wasm"}
+        """The types are those of nginx, whatever the machine: it knows no .mjs, which browsers then do not run."""
+        kinds = {".mjs": "application/octet-stream", ".js": "text/javascript", ".wasm": "application/wasm"}
         return kinds.get(Path(path).suffix) or super().guess_type(path)
 
     def end_headers(self) -> None:

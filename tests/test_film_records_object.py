@@ -66,10 +66,10 @@ def test_arrays_as_arguments_are_errors_for_users(film: Path) -> None:
 def test_tables_and_json_read_the_whole_film_whatever_was_read_before(film: Path, tmp_path: Path) -> None:
     records = recognizer().recognize_film(film, every=2)
     next(records)
-    rows = list(csv.DictReader((records.to_csv() or "").splitlines()))
+    rows = list(csv.DictReader(records.to_csv().splitlines()))
     assert [row["frame"] for row in rows] == ["0", "2", "4"] and {row["id"] for row in rows} == {"0"}
     assert records.to_csv(tmp_path / "film.csv") is None and len((tmp_path / "film.csv").read_text().splitlines()) == 4
-    assert [record["frame"] for record in json.loads(records.to_json() or "")] == [0, 2, 4]
+    assert [record["frame"] for record in json.loads(records.to_json())] == [0, 2, 4]
     pytest.importorskip("pandas")
     table = records.to_df()
     assert table["time_s"].tolist() == pytest.approx([0, 0.2, 0.4]) and "probability_glad" in table
@@ -79,7 +79,7 @@ def test_tables_and_json_read_the_whole_film_whatever_was_read_before(film: Path
 def test_a_film_without_faces_has_the_columns_of_the_model(tmp_path: Path) -> None:
     path = tmp_path / "dark.avi"
     write(path, [np.zeros((64, 64, 3), np.uint8)] * 2, "mjpeg", rate=10, pixels="yuvj420p")
-    text = recognizer().recognize_film(path).to_csv() or ""
+    text = recognizer().recognize_film(path).to_csv()
     assert text.splitlines()[0].endswith("probability_calm,probability_glad") and text.count("no_face") == 2
 
 
@@ -182,8 +182,8 @@ def stopped(
 def test_a_table_of_a_camera_is_what_was_read_until_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
     camera = stopped(monkeypatch, KeyboardInterrupt())
     assert [row["frame"] for row in camera.to_rows()] == [0, 1]
-    assert [record["frame"] for record in json.loads(camera.to_json() or "")] == [0, 1]
-    assert [row["frame"] for row in csv.DictReader((camera.to_csv() or "").splitlines())] == ["0", "1"]
+    assert [record["frame"] for record in json.loads(camera.to_json())] == [0, 1]
+    assert [row["frame"] for row in csv.DictReader(camera.to_csv().splitlines())] == ["0", "1"]
     pytest.importorskip("pandas")
     assert camera.to_df()["frame"].tolist() == [0, 1]
 

@@ -39,7 +39,8 @@ def pins() -> dict[str, str]:
 def texts() -> Iterator[Path]:
     """Every text file that belongs to the project."""
     for name in ("src", "tests", "benchmarks", "scripts", "docs", "notebooks", ".ci", ".github"):
-        yield from (path for path in (ROOT / name).rglob("*") if path.is_file() and path.suffix in TEXT)
+        paths = (path for path in (ROOT / name).rglob("*") if path.is_file() and path.suffix in TEXT)
+        yield from (path for path in paths if not path.match("page/built/*.js"))  # onnxruntime-web
     # In a worktree of git, .git is a file.
     yield from (path for path in ROOT.iterdir() if path.is_file() and path.suffix in TEXT and path.name != ".git")
 

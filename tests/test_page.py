@@ -366,7 +366,7 @@ def test_the_page_says_that_a_file_holds_more_pictures(browser: Any, service: st
 
 @pytest.mark.parametrize(
     "part",
-    ["models/yunet.onnx", "models/mini-int8.onnx", "built/ort.wasm.min.mjs", "built/ort-wasm-simd-threaded.wasm",
+    ["models/yunet.onnx", "models/mini-int8.onnx", "built/ort.wasm.min.js", "built/ort-wasm-simd-threaded.wasm",
      "reading/worker.js"],
 )  # fmt: skip
 def test_a_part_that_could_not_be_fetched_is_fetched_again_for_the_next_photo(

@@ -216,6 +216,22 @@ def test_what_cannot_be_read_is_told_on_one_line(source: Any, color: str | None,
         read(source, "x", color)
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_an_image_whose_file_is_closed_is_not_called_broken(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "photo"
+    path.write_bytes(encoded(COLOUR, kind))
+    with Image.open(path) as loaded:
+        loaded.load()
+    assert read(loaded, "x").shape == COLOUR.shape
+    with Image.open(path) as image:
+        pass
+    with path.open("rb") as file:
+        of_file = Image.open(file)
+    for closed in (image, of_file):
+        with pytest.raises(MienError, match=r"x: is a PIL image whose file is closed; give the path, or call load\(\)"):
+            read(closed, "x")
+
+
 def test_a_bomb_is_not_unpacked(tmp_path: Path) -> None:
     path = tmp_path / "bomb.png"
     path.write_bytes(bomb())

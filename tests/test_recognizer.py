@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import inspect
 import io
 import math
 import multiprocessing
@@ -28,9 +29,9 @@ from recognition_helpers import SIDE, Bright, Mean, bomb, encoded, picture, reco
 import mien
 from mien.errors import MienError
 from mien.recognition.arguments import WrongTypeError
-from mien.recognition.detection import Detection, fitted
+from mien.recognition.detection import Detection, Detector, SideBySide, fitted
 from mien.recognition.detectors import YuNet, installed
-from mien.recognition.engine import Answers
+from mien.recognition.engine import Answers, Engine
 from mien.recognition.recognizer import BrokenModelError, Recognizer
 from mien.recognition.results import Recognitions
 
@@ -201,6 +202,22 @@ def test_a_broken_model_is_no_bad_picture(answer: float) -> None:
         recognizer(Mean(answer=answer)).recognize(picture())
 
 
+@pytest.mark.parametrize("answer", [-0.5, 3.0])  # of Mean the sum is 1 also with these
+def test_logits_are_no_probabilities(answer: float) -> None:
+    with pytest.raises(BrokenModelError, match=r"answers picture 0 with values from -.* and a sum of 1, expected prob"):
+        recognizer(Mean(answer=answer)).recognize(picture())
+    engine = Mean()
+    engine.read = lambda crops: Answers(np.full((1, 2), 0.6), np.ones((1, 1)))  # type: ignore[method-assign]
+    with pytest.raises(BrokenModelError, match=r"from 0\.6 to 0\.6 and a sum of 1\.2, .*; apply softmax to logits$"):
+        recognizer(engine).recognize(picture())
+
+
+def test_objects_of_ones_own_name_their_arguments_as_they_like() -> None:
+    for method in (Detector.detect, SideBySide.detect_alone, Engine.read):
+        _, argument = inspect.signature(method).parameters.values()
+        assert argument.kind is inspect.Parameter.POSITIONAL_ONLY
+
+
 @pytest.mark.parametrize("value", [0, -1, True, 1.5, "8"])
 @pytest.mark.parametrize("option", ["batch_size", "threads"])
 def test_counts_are_whole_numbers(option: str, value: Any) -> None:
@@ -267,7 +284,7 @@ def test_numbers_of_numpy_from_a_detector_become_plain_ones() -> None:
     result = Recognizer(detector=OfNumPy(), engine=Mean()).recognize(picture())
     assert [face.detector_score for face in result] == [0.5, None]
     assert result[0].box == (8, 8, 8, 8) and {type(value) for value in result[0].box} == {float}
-    assert hash(result) == hash(copy.copy(result)) and '"detector_score": 0.5' in str(result.to_json())
+    assert hash(result) == hash(copy.copy(result)) and '"detector_score": 0.5' in result.to_json()
 
 
 def test_a_result_says_that_its_file_holds_more_pictures() -> None:
@@ -566,6 +583,7 @@ def test_an_open_file_has_its_name_in_the_record(tmp_path: Path) -> None:
         file_result, bytes_result = recognizer().recognize([file, io.BytesIO(path.read_bytes())])
     assert (file_result.input, bytes_result.input) == (str(path), "picture 1")
     assert len(file_result) == len(bytes_result) == 1
+    assert repr(recognizer().recognize(np.str_("a.png"))).startswith("Recognition('a.png', error: a.png")
 
 
 def test_a_value_that_is_no_picture_raises_before_anything_is_read() -> None:

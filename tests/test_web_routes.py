@@ -191,6 +191,8 @@ def test_deepface_forms_and_faces_that_are_not_enforced(service: TestClient) -> 
     assert [result["region"]["w"] for result in response.json()["results"]] == [24]
     assert count("mien_faces_total", service) == faces_before + 1
     problem(service.post("/analyze", files={"img": ("a.png", face(0))}), 400, "no-face")
+    response = service.post("/analyze", files={"img": ("a.png", face())}, data={"detector_backend": "skip"})
+    assert [result["region"]["w"] for result in response.json()["results"]] == [24], "a face crop is read as a whole"
     for actions in ("age", 200 * "emotion "):
         problem(service.post("/analyze", files={"img": ("a.png", face())}, data={"actions": actions}), 422, "value")
 

@@ -48,7 +48,7 @@ class Detector(Protocol):
     def margin(self) -> float:
         """Share of a box's longer side that FER2013's framing adds on every side; negative if it is tighter."""
 
-    def detect(self, picture: np.ndarray) -> list[Detection]:
+    def detect(self, picture: np.ndarray, /) -> list[Detection]:
         """The faces of a picture, uint8 [H, W] (grey) or [H, W, 3] (RGB), upright, from left to right.
 
         Boxes may leave the picture: they are clipped to it (``fitted``).
@@ -61,7 +61,7 @@ class SideBySide(Protocol):
 
     threads: int
 
-    def detect_alone(self, picture: np.ndarray) -> list[Detection]:
+    def detect_alone(self, picture: np.ndarray, /) -> list[Detection]:
         """Does the same as ``Detector.detect`` on the calling thread only."""
 
 

@@ -72,7 +72,7 @@ class Engine(Protocol):
         """The accuracy in [0, 1] that the model promises for answers at or above ``threshold``; None if it was not
         calibrated."""
 
-    def read(self, crops: np.ndarray) -> Answers:
+    def read(self, crops: np.ndarray, /) -> Answers:
         """Reads crops, uint8 [N, S, S] or [N, S, S, 3]; N may be 0."""
 
 
@@ -245,7 +245,7 @@ class OnnxEngine:
     def __repr__(self) -> str:
         return f"OnnxEngine({str(self.path)!r}, provider={self.provider!r}, threads={self._threads})"
 
-    def read(self, crops: np.ndarray) -> Answers:
+    def read(self, crops: np.ndarray, /) -> Answers:
         """Reads crops; see ``Engine``.
 
         Raises:

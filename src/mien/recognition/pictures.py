@@ -98,6 +98,7 @@ def read_photo(picture: Any, where: str, color: str | None = None) -> Photo:
     if isinstance(picture, Image.Image):
         with pillow_errors(where, _FORMATS, _MOST):
             _check_size(picture.size, where)
+            _check_open(picture, where)
             return Photo(_pixels(picture, where))
     if isinstance(picture, str | os.PathLike):
         return _decode(_bytes_of_file(os.fsdecode(picture), where), where)
@@ -110,6 +111,13 @@ def read_photo(picture: Any, where: str, color: str | None = None) -> Photo:
         raise MienError(f"{where}: is {type_of(picture)}, expected {EXPECTED}{hint or remedy(picture)}")
     _check_kind(data[:HEAD], where, "")
     return _decode(data, where)
+
+
+def _check_open(image: Image.Image, where: str) -> None:
+    """Rejects a PIL image whose file was closed before its pixels were read; ``tile`` lists what is yet to be read."""
+    file = getattr(image, "fp", None)
+    if getattr(image, "tile", None) and (file is None or file.closed):
+        raise MienError(f"{where}: is a PIL image whose file is closed; give the path, or call load() before it closes")
 
 
 def _bytes_of_file(name: str, where: str) -> bytes:

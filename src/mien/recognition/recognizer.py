@@ -33,19 +33,23 @@ Picture: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | I
 _OF_ENGINES = ("read", "names", "image_size", "grey", "threshold", "stated_accuracy")
 """What an ``Engine`` has."""
 
+_ROUNDING = 0.01
+"""Most by which the sum of an engine's probabilities differs from 1; in half precision it does by some thousandths."""
+
 _MOST_WAITING_BYTES = 64 * 2**20
 """Bytes of crops and kept pixels from which on the waiting pictures are read, even if the batch is not full."""
 
 
 class BrokenModelError(MienError):
-    """The model cannot answer, or answers with NaN or infinity. No picture is to blame, and none can be read."""
+    """The model cannot answer, or not with probabilities. No picture is to blame, and none can be read."""
 
 
 class Recognizer:
     """Finds faces in pictures and reads their expressions.
 
     The answer is a guess about how a face looks in a picture, not about what the person feels. Several threads may use
-    one recognizer. It can be copied and pickled, for process pools; a process loads each model once.
+    one recognizer. It can be copied and pickled, for process pools; a process loads each model once. With PyTorch the
+    pool needs the start method ``spawn``.
 
     Args:
         model: the name of a model that comes with the package (``mini``, or ``mini-int8`` for its int8 form), a folder
@@ -62,7 +66,8 @@ class Recognizer:
         device: where the network runs: ``auto`` (CUDA if ONNX Runtime has it, else the processor), ``cpu``, ``gpu``,
             ``cuda``, ``cuda:N`` or the number N, ``mps``, ``coreml``, ``directml``, ``openvino``, or a
             ``torch.device``.
-        threads: processor threads that share the faces of a batch; by default one a core, at most 8.
+        threads: processor threads that share the faces of a batch; by default one a core, at most 8. With PyTorch it
+            sets those of torch in the whole process, and by default leaves them as they are.
         batch_size: number of faces that the network reads at once, at most.
 
     Raises:
@@ -199,9 +204,10 @@ class Recognizer:
             ``to_json``. See ``mien.recognition.film.records``.
 
         Raises:
-            MienError: the film or the camera cannot be read at all, ``every`` is no whole number of at least 1, or
-                ``smoothing`` no finite number of at least 0.
-            BrokenModelError (a MienError): the model answers with NaN.
+            MienError: ``source`` is neither a file's name nor a number, ``every`` no whole number of at least 1, or
+                ``smoothing`` no finite number of at least 0. The iteration raises it if the film or the camera cannot
+                be read at all.
+            BrokenModelError (a MienError): the model answers with NaN; raised by the iteration.
         """
         from mien.recognition.film.records import FilmRecognition, film_source
         from mien.recognition.film.tracking import SMOOTHING_S
@@ -319,6 +325,12 @@ class Recognizer:
         """Joins a detection and the network's answer about it."""
         if not np.isfinite(probabilities).all():
             raise BrokenModelError(f"the model answers {name} with {NO_NUMBERS}")
+        if probabilities.min() < 0 or abs(probabilities.sum() - 1) > _ROUNDING:
+            raise BrokenModelError(
+                f"engine: read() answers {name} with values from {probabilities.min():.4g} to "
+                f"{probabilities.max():.4g} and a sum of {probabilities.sum():.4g}, expected probabilities, which are "
+                "at least 0 and sum to 1; apply softmax to logits"
+            )
         best = int(probabilities.argmax())
         score, threshold = float(probabilities[best]), self.engine.threshold
         # Detectors of others give numbers of NumPy, which JSON does not know.
@@ -440,7 +452,7 @@ def search_pictures(
 def _name_of(picture: Any, index: int) -> str:
     """Returns the name of a picture in its record: the path, also that of an open file, or its number."""
     if isinstance(picture, str | os.PathLike):
-        return os.fsdecode(picture)
+        return str(os.fsdecode(picture))  # of NumPy, texts show themselves as np.str_('...')
     name = getattr(picture, "name", None) if callable(getattr(picture, "read", None)) else None
     return name if isinstance(name, str) and name else f"picture {index}"
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, overload
 
 from PIL import Image
 
@@ -90,6 +90,12 @@ class Tables:
         records, names = self._read()
         return pandas.DataFrame(self._rows(records), columns=columns(names))
 
+    @overload
+    def to_csv(self, path: None = None) -> str: ...
+
+    @overload
+    def to_csv(self, path: str | os.PathLike[str]) -> None: ...
+
     def to_csv(self, path: str | os.PathLike[str] | None = None) -> str | None:
         """Returns the table as CSV, or writes it to a file as ``mien predict --csv`` does and returns None.
 
@@ -116,6 +122,12 @@ class Tables:
             for record in records:
                 add(record)
         return None
+
+    @overload
+    def to_json(self, path: None = None) -> str: ...
+
+    @overload
+    def to_json(self, path: str | os.PathLike[str]) -> None: ...
 
     def to_json(self, path: str | os.PathLike[str] | None = None) -> str | None:
         """Returns the records as JSON, or writes them to a file and returns None.

@@ -153,6 +153,10 @@ async def explain(
                     "description": "true: a picture without a face is a mistake; false: it is read as a whole",
                     "type": ["boolean", "string"],
                 },
+                "detector_backend": {
+                    "description": "skip: the picture is a face crop; any other: the faces are searched by yunet",
+                    "type": "string",
+                },
             },
         )
     },
@@ -175,7 +179,8 @@ async def analyze(request: Request) -> Response:
 
     async def answer(form: Form) -> Response:
         _check_actions(form.values.get("actions"))
-        (record,) = await result(request, service.reader.submit(single(form)))
+        detector = "none" if form.values.get("detector_backend") == "skip" else "yunet"
+        (record,) = await result(request, service.reader.submit(single(form), detector))
         needs_face = str(form.values.get("enforce_detection", True)).lower() not in ("false", "0")
         if record.status == "no_face" and not needs_face:
             (record,) = await result(request, service.reader.submit(form.pictures, "none"))

@@ -45,8 +45,9 @@ const tasks = {
 const forgotten = (promise, forget) => promise.catch((error) => { forget(); throw error; });
 
 async function loadEngine(root, detector, threads) {
-  const [ort, network] = await Promise.all([import(new URL("ort.wasm.min.mjs", BUILT).href), fetched(root, detector)]);
-  ort.env.wasm.wasmPaths = BUILT.href;
+  const [ort, network] = await Promise.all([import(new URL("ort.wasm.min.js", BUILT).href), fetched(root, detector)]);
+  const runtime = new URL("ort-wasm-simd-threaded", BUILT).href;
+  ort.env.wasm.wasmPaths = { mjs: `${runtime}.js`, wasm: `${runtime}.wasm` };
   ort.env.wasm.numThreads = threads;
   const made = new Engine(ort);
   await made.loadDetector(network);
