@@ -745,7 +745,7 @@ def test_the_report_is_shown_if_it_is_named(service: TestClient, tmp_path: Path)
 def test_the_page_is_served_packed_and_by_its_tag(tmp_path: Path) -> None:
     (tmp_path / "built").mkdir()
     (tmp_path / "index.html").write_text("<!doctype html>" + "hello " * 200)
-    (tmp_path / "reader.mjs").write_text("export {}")
+    (tmp_path / "reader.js").write_text("export {}")
     (tmp_path / "secret.key").write_text("no")
     (tmp_path / "built" / "engine.wasm").write_bytes(bytes(5000))
     (tmp_path / "outside.js").symlink_to("/etc/hostname")
@@ -757,7 +757,7 @@ def test_the_page_is_served_packed_and_by_its_tag(tmp_path: Path) -> None:
         assert cached_page.status_code == 304 and not cached_page.content
         plain_page = test_client.get("/", headers={"accept-encoding": "gzip;q=0, identity"})
         assert "content-encoding" not in plain_page.headers and plain_page.headers["etag"] != page.headers["etag"]
-        assert test_client.get("/reader.mjs").headers["content-type"].startswith("text/javascript")
+        assert test_client.get("/reader.js").headers["content-type"].startswith("text/javascript")
         assert test_client.get("/built/engine.wasm").headers["content-type"] == "application/wasm"
         head = test_client.head("/built/engine.wasm")
         assert head.status_code == 200 and not head.content
