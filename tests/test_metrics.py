@@ -79,6 +79,7 @@ def test_calibration_error_by_chance_by_hand() -> None:
     chance = ece_by_chance(probabilities, resamples=4000)
     assert chance["mean"] == pytest.approx(math.sqrt(2 / math.pi * 0.8 * 0.2 / 100), abs=0.002)
     assert chance["upper"] == pytest.approx(1.96 * math.sqrt(0.8 * 0.2 / 100), abs=0.006)
+    assert chance["gap"] == chance["upper"], "with one bin, the error is the difference of the means"
     assert chance == ece_by_chance(probabilities, resamples=4000) and ece_by_chance(np.eye(2))["upper"] == 0
 
 

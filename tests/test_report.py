@@ -407,6 +407,19 @@ def test_the_page_says_whether_certainty_can_be_believed(
     assert f"This one {sentence}: its mean confidence is" in page_of(tmp_path / "out").text
 
 
+def test_a_mean_that_is_off_by_more_than_chance_is_named_though_the_error_is_not(tmp_path: Path) -> None:
+    # In each of six bins of 100 pictures, 4 fewer are right than the confidence says: 4 points in all, 3 by chance.
+    shares = [0.55, 0.63, 0.7, 0.77, 0.83, 0.9]
+    answers = np.array([[math.log(share / (1 - share)), 0.0] for share in shares for _ in range(100)])
+    labels = [int(number >= round(100 * share) - 4) for share in shares for number in range(100)]
+    result = evaluate(Fixed(("a", "b"), answers), faces(labels, ("a", "b")), "test", training=None)
+    metrics = result.metrics()
+    assert metrics["ece"] == pytest.approx(0.04) and metrics["confidence_minus_accuracy"] == pytest.approx(0.04)
+    assert metrics["ece_by_chance"]["gap"] < 0.04 < metrics["ece_by_chance"]["upper"]
+    write_report(tmp_path / "out", result)
+    assert "This one is overconfident: its mean confidence is" in page_of(tmp_path / "out").text
+
+
 def test_a_mean_that_fits_does_not_hide_errors_at_single_confidences(tmp_path: Path) -> None:
     # Logits of ln 3 and ln 18 above two others are 60 % and 90 %; of the answers with either, 75 % are right.
     answers = np.array([[math.log(odds), 0.0, 0.0] for odds in (3, 18)] * 100)

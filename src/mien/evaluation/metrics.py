@@ -74,7 +74,8 @@ def ece_by_chance(probabilities: np.ndarray, *, seed: int = 0, resamples: int = 
         resamples: number of simulations.
 
     Returns:
-        ``mean`` and ``upper`` (95 % quantile) of the error, in [0, 1].
+        ``mean`` and ``upper`` (95 % quantile) of the error, and ``gap``, the 95 % quantile of the absolute difference
+        of mean confidence and accuracy, each in [0, 1].
     """
     confidence = probabilities.max(axis=1)
     edges = np.linspace(0.0, 1.0, BINS + 1)
@@ -82,11 +83,13 @@ def ece_by_chance(probabilities: np.ndarray, *, seed: int = 0, resamples: int = 
     ordered = confidence[order]
     _, starts = np.unique(np.searchsorted(edges, ordered, side="left"), return_index=True)
     generator = np.random.default_rng(seed)
-    errors = []
+    errors, differences = [], []
     for _ in range(resamples):
         gaps = np.add.reduceat(ordered - (generator.random(len(ordered)) < ordered), starts)
         errors.append(np.abs(gaps).sum() / len(ordered))
-    return {"mean": float(np.mean(errors)), "upper": float(np.quantile(errors, 0.95))}
+        differences.append(abs(gaps.sum()) / len(ordered))
+    upper, gap = np.quantile([errors, differences], 0.95, axis=1)
+    return {"mean": float(np.mean(errors)), "upper": float(upper), "gap": float(gap)}
 
 
 def score(probabilities: np.ndarray, labels: np.ndarray, names: Sequence[str], *, seed: int = 0) -> dict[str, Any]:
