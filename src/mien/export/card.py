@@ -384,7 +384,8 @@ def _mirrored(scores: Mapping[str, Any], fitted: bool) -> str:
     cross_fitted, calibration = scores.get("cross_fitted_ece"), scores.get("calibration")
     if cross_fitted is None or not calibration or not fitted:
         return text.rstrip()
-    text += f"ECE is {calibration['before']['ece']:.2%} before temperature scaling and {cross_fitted:.2%} after"
+    before = calibration["before"]["ece"]
+    text += f"Without it, ECE is {before:.2%} before temperature scaling and {cross_fitted:.2%} after"
     clean_ece = scores.get("cross_fitted_ece_clean")
     return f"{text}, cross-fitted{'' if clean_ece is None else f' (clean part: {clean_ece:.2%})'}."
 
