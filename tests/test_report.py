@@ -337,6 +337,17 @@ def test_the_page_says_the_scores_in_words(tmp_path: Path) -> None:
     assert "classified once, as it is" in text
 
 
+def test_the_page_counts_what_the_data_holds(tmp_path: Path) -> None:
+    result = evaluate(Fixed(NAMES, logits([1])), faces([1]), "test", training=images_of(1)[1:], model="runs/first")
+    write_report(tmp_path / "out", result)
+    text = page_of(tmp_path / "out").text
+    assert "100.0\u202f% of 1 face was classified as labelled" in text and "test, 1 picture" in text
+    assert "Data: archive.zip, 1 expression. A classifier that always answers “happy” would reach 100.0" in text
+    assert "so far, over their share of all answers, from 1 answer on." in text
+    lines = headline(result).splitlines()
+    assert lines[0] == "runs/first on test of archive.zip: 1 picture" and "1 picture without a twin" in lines[2]
+
+
 @pytest.mark.parametrize(
     ("split", "tta", "sentence"),
     [

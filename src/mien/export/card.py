@@ -22,7 +22,7 @@ from mien.evaluation.evaluate import taught_before
 from mien.evaluation.metrics import class_intervals
 from mien.labels import FER2013
 from mien.model.places import FINGERPRINTS
-from mien.text import markdown, markdown_code, portable, portable_command
+from mien.text import counted, markdown, markdown_code, portable, portable_command
 
 SPLITS: dict[str, tuple[str, str]] = {
     "train": ("training split", ""),
@@ -87,7 +87,7 @@ def _card(meta: Mapping[str, Any], release: Mapping[str, Any], name: str) -> str
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["markdown"] = markdown
+    environment.filters |= {"markdown": markdown, "counted": counted}
     is_fer2013, fitted = trained_on_fer2013(meta), is_fitted(meta.get("calibration"))
     other_set, earlier_sets = _other_set(meta, release), _earlier_sets(meta)
     is_earlier_set = any(
