@@ -257,6 +257,18 @@ def test_paired_difference_holds_what_it_promises() -> None:
     assert np.mean(inside) == pytest.approx(0.95, abs=0.015)
 
 
+def test_a_mean_of_classes_that_are_all_right_or_all_wrong_is_not_certain() -> None:
+    labels = np.array([0] * 20 + [1] * 10)
+    constant = score(certain([0] * 30, 2), labels, ("a", "b"))
+    # Clopper and Pearson: 20 of 20 may be 83.2 %, 0 of 10 may be 30.8 %.
+    low, high = 0.025 ** (1 / 20), 1 - 0.025 ** (1 / 10)
+    assert constant["balanced_accuracy"] == 0.5
+    assert constant["ci95"]["balanced_accuracy"] == pytest.approx([low / 2, (1 + high) / 2])
+    assert constant["ci95"]["macro_f1"][0] < constant["macro_f1"] < constant["ci95"]["macro_f1"][1] < 0.5
+    apart = score(certain([0] * 20 + [2] * 10, 3), labels, ("a", "b", "c"))
+    assert apart["macro_f1"] == 0.5 and apart["ci95"]["macro_f1"] == pytest.approx([low / 2, (1 + high) / 2])
+
+
 def test_report_text_has_four_digits_and_names_what_is_absent() -> None:
     text = classification_report_text(certain([0, 1, 1, 1], 3), np.array([0, 0, 1, 1]), ("sad", "happy", "fear"))
     assert "0.6667" in text

@@ -566,6 +566,8 @@ def test_a_perfect_classifier_has_no_sheet_of_mistakes(tmp_path: Path) -> None:
     assert text.count("bootstrap over pictures; Clopper-Pearson if all or none are right") == 2, "its intervals are not"
     write_report(tmp_path / "out", evaluated())
     assert "Clopper" not in page_of(tmp_path / "out").text
+    write_report(tmp_path / "out", evaluate(Fixed(NAMES, logits([0, 0])), faces([0, 1]), "test", training=None))
+    assert "Clopper-Pearson if all or none are right" in page_of(tmp_path / "out").text
 
 
 def test_a_former_report_is_replaced(tmp_path: Path) -> None:

@@ -261,7 +261,8 @@ def data_uri(png: bytes) -> str:
 
 def _interval_words(evaluation: Evaluation) -> str:
     """How the intervals of the page were made (``mien.evaluation.metrics.score``)."""
-    exact = any(part and part["accuracy"] in (0, 1) for part in (evaluation.whole, evaluation.clean))
+    parts = [part["per_class"].values() for part in (evaluation.whole, evaluation.clean) if part]
+    exact = any(all(scores["recall"] in (0, 1, None) for scores in part) for part in parts)
     return f"bootstrap over pictures{'; Clopper-Pearson if all or none are right' if exact else ''}"
 
 
