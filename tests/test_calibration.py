@@ -330,6 +330,13 @@ def test_a_model_of_few_pictures_says_so(run_folder: Path, count: int, message_e
     assert answers(run_folder) == pytest.approx(logits_before / record["temperature"], abs=1e-4)
 
 
+def test_too_few_pictures_are_counted_without_the_twins(run_folder: Path) -> None:
+    pictures = synthetic_faces({"validation": 12}).part("validation")
+    assert calibrate_model(run_folder, pictures, pictures.images[1:], "cpu").startswith(
+        "not calibrated: 1 validation picture without a twin in training (11 have one) is fewer than 100; the "
+    )
+
+
 FACES = synthetic_faces({"train": 4, "validation": LEAST_FOR_THRESHOLD + 10})
 TRAINING = FACES.part("train").images
 

@@ -79,6 +79,7 @@ def test_calibration_error_by_chance_by_hand() -> None:
     chance = ece_by_chance(probabilities, resamples=4000)
     assert chance["mean"] == pytest.approx(math.sqrt(2 / math.pi * 0.8 * 0.2 / 100), abs=0.002)
     assert chance["upper"] == pytest.approx(1.96 * math.sqrt(0.8 * 0.2 / 100), abs=0.006)
+    assert chance["gap"] == chance["upper"], "with one bin, the error is the difference of the means"
     assert chance == ece_by_chance(probabilities, resamples=4000) and ece_by_chance(np.eye(2))["upper"] == 0
 
 
@@ -254,6 +255,18 @@ def test_paired_difference_holds_what_it_promises() -> None:
     cells = generator.multinomial(400, [0.6, 0.12, 0.09, 0.19], 2000)
     inside = [low <= 0.03 <= high for low, high in (paired_difference(*pair(*row))["ci95"] for row in cells)]
     assert np.mean(inside) == pytest.approx(0.95, abs=0.015)
+
+
+def test_a_mean_of_classes_that_are_all_right_or_all_wrong_is_not_certain() -> None:
+    labels = np.array([0] * 20 + [1] * 10)
+    constant = score(certain([0] * 30, 2), labels, ("a", "b"))
+    # Clopper and Pearson: 20 of 20 may be 83.2 %, 0 of 10 may be 30.8 %.
+    low, high = 0.025 ** (1 / 20), 1 - 0.025 ** (1 / 10)
+    assert constant["balanced_accuracy"] == 0.5
+    assert constant["ci95"]["balanced_accuracy"] == pytest.approx([low / 2, (1 + high) / 2])
+    assert constant["ci95"]["macro_f1"][0] < constant["macro_f1"] < constant["ci95"]["macro_f1"][1] < 0.5
+    apart = score(certain([0] * 20 + [2] * 10, 3), labels, ("a", "b", "c"))
+    assert apart["macro_f1"] == 0.5 and apart["ci95"]["macro_f1"] == pytest.approx([low / 2, (1 + high) / 2])
 
 
 def test_report_text_has_four_digits_and_names_what_is_absent() -> None:

@@ -337,6 +337,17 @@ def test_the_page_says_the_scores_in_words(tmp_path: Path) -> None:
     assert "classified once, as it is" in text
 
 
+def test_the_page_counts_what_the_data_holds(tmp_path: Path) -> None:
+    result = evaluate(Fixed(NAMES, logits([1])), faces([1]), "test", training=images_of(1)[1:], model="runs/first")
+    write_report(tmp_path / "out", result)
+    text = page_of(tmp_path / "out").text
+    assert "100.0\u202f% of 1 face was classified as labelled" in text and "test, 1 picture" in text
+    assert "Data: archive.zip, 1 expression. A classifier that always answers “happy” would reach 100.0" in text
+    assert "so far, over their share of all answers, from 1 answer on." in text
+    lines = headline(result).splitlines()
+    assert lines[0] == "runs/first on test of archive.zip: 1 picture" and "1 picture without a twin" in lines[2]
+
+
 @pytest.mark.parametrize(
     ("split", "tta", "sentence"),
     [
@@ -405,6 +416,19 @@ def test_the_page_says_whether_certainty_can_be_believed(
     result = evaluate(classifier, faces([0, 1, 2, 0, 1, 2] * times), "test", training=None)
     write_report(tmp_path / "out", result)
     assert f"This one {sentence}: its mean confidence is" in page_of(tmp_path / "out").text
+
+
+def test_a_mean_that_is_off_by_more_than_chance_is_named_though_the_error_is_not(tmp_path: Path) -> None:
+    # In each of six bins of 100 pictures, 4 fewer are right than the confidence says: 4 points in all, 3 by chance.
+    shares = [0.55, 0.63, 0.7, 0.77, 0.83, 0.9]
+    answers = np.array([[math.log(share / (1 - share)), 0.0] for share in shares for _ in range(100)])
+    labels = [int(number >= round(100 * share) - 4) for share in shares for number in range(100)]
+    result = evaluate(Fixed(("a", "b"), answers), faces(labels, ("a", "b")), "test", training=None)
+    metrics = result.metrics()
+    assert metrics["ece"] == pytest.approx(0.04) and metrics["confidence_minus_accuracy"] == pytest.approx(0.04)
+    assert metrics["ece_by_chance"]["gap"] < 0.04 < metrics["ece_by_chance"]["upper"]
+    write_report(tmp_path / "out", result)
+    assert "This one is overconfident: its mean confidence is" in page_of(tmp_path / "out").text
 
 
 def test_a_mean_that_fits_does_not_hide_errors_at_single_confidences(tmp_path: Path) -> None:
@@ -542,6 +566,8 @@ def test_a_perfect_classifier_has_no_sheet_of_mistakes(tmp_path: Path) -> None:
     assert text.count("bootstrap over pictures; Clopper-Pearson if all or none are right") == 2, "its intervals are not"
     write_report(tmp_path / "out", evaluated())
     assert "Clopper" not in page_of(tmp_path / "out").text
+    write_report(tmp_path / "out", evaluate(Fixed(NAMES, logits([0, 0])), faces([0, 1]), "test", training=None))
+    assert "Clopper-Pearson if all or none are right" in page_of(tmp_path / "out").text
 
 
 def test_a_former_report_is_replaced(tmp_path: Path) -> None:

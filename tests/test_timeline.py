@@ -88,6 +88,7 @@ def test_uncertain_time_is_marked() -> None:
     is_dark = np.asarray((strip < 128).all(axis=1))
     assert is_dark.mean() == pytest.approx(0.25, abs=0.01) and is_dark[-100:].all()
     assert "Dark strip: unsure, below the model's threshold." in film_timeline._remarks([0])
+    assert "means over the frames in which the face is seen" in film_timeline._remarks([0])
     assert "Dark strip" not in film_timeline._remarks([])
 
 

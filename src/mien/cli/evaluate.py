@@ -16,7 +16,7 @@ from mien.files import ensure_writable, read_json_object, refuse_inputs, write_j
 from mien.locks import claim
 from mien.log import hide_bars
 from mien.model.places import DEFAULT, model_folder
-from mien.text import encodable, portable_command, shown, shown_lines
+from mien.text import counted, encodable, portable_command, shown, shown_lines
 
 if TYPE_CHECKING:
     from mien.evaluation.evaluate import Evaluation
@@ -248,7 +248,7 @@ def summarise(
     first, comparable = evaluations[0], same_pictures(evaluations)
     pairs = paired_tests(with_average) if comparable else None
     views = ", picture and mirror image averaged" if first.tta else ""
-    title = f"{first.split} split of {shown(first.source)}, {first.whole['n']:,} pictures{views}"
+    title = f"{first.split} split of {shown(first.source)}, {counted(first.whole['n'], 'picture')}{views}"
     tests = (
         pairs_text(pairs) if pairs else "no average, no tests of pairs: the models were validated on different pictures"
     )
@@ -304,7 +304,7 @@ def headline(evaluation: Evaluation) -> str:
     whole, clean = evaluation.whole, evaluation.clean
     views = ", picture and mirror image averaged" if evaluation.tta else ""
     lines = [
-        f"{evaluation.model} on {evaluation.split} of {evaluation.source}: {whole['n']:,} pictures{views}",
+        f"{evaluation.model} on {evaluation.split} of {evaluation.source}: {counted(whole['n'], 'picture')}{views}",
         f"  whole: {_scores(whole)}",
     ]
     if clean is None:
@@ -312,7 +312,7 @@ def headline(evaluation: Evaluation) -> str:
         lines.append(f"  clean: {what}, {evaluation.clean_reason}")
     else:
         how = "approximate, by sketches: " if evaluation.approximate else ""
-        lines.append(f"  clean: {_scores(clean)} ({how}{clean['n']:,} pictures without a twin in training)")
+        lines.append(f"  clean: {_scores(clean)} ({how}{counted(clean['n'], 'picture')} without a twin in training)")
     cross_fitted, clean_ece = evaluation.cross_fitted_ece(), evaluation.cross_fitted_ece(clean=True)
     if cross_fitted is not None:
         clean_part = "" if clean_ece is None else f", clean {clean_ece:.2%}"

@@ -12,7 +12,7 @@ from mien.files import read_json_object, refuse_inputs, refuse_others, write_tex
 from mien.locks import claim
 from mien.log import hide_bars
 from mien.model.places import DEFAULT, ONNX_FILES, SHIPPED, model_folder, run_model, shipped
-from mien.text import portable_command, shown
+from mien.text import counted, portable_command, shown
 
 EXPORT = """\
 Writes a classifier as ONNX: uint8 face crops in, calibrated probabilities and an embedding out, with the normalisation
@@ -89,7 +89,7 @@ def run_export(arguments: list[str]) -> int:
         )
     about = done.report["pictures"]
     split = f"{about['split']} split of {shown(about['source'])}" if about["split"] else about["source"]
-    print(f"{done.table}\n\n{about['n']:,} pictures ({split}), against PyTorch")
+    print(f"{done.table}\n\n{counted(about['n'], 'picture')} ({split}), against PyTorch")
     if done.report["int8"]:
         print(f"int8 is {done.report['int8']['way']}: {done.report['int8']['reason']}")
     print(f"{shown(options.out)}: {', '.join(done.report['files'])}, parity.json")

@@ -14,6 +14,7 @@ from mien.errors import MienError
 from mien.evaluation.evaluate import Evaluation, Scaling, score_parts
 from mien.evaluation.metrics import mcnemar, paired_difference
 from mien.labels import canonical, positions
+from mien.text import counted
 
 T = TypeVar("T", int, float)
 
@@ -149,7 +150,7 @@ def pairs_text(pairs: Sequence[dict[str, Any]]) -> str:
         first, second = pair["models"]
         lines.append(f"{first} against {second}, whole: {_counts_text(pair)}")
         about = "about " if clean and clean["approximate"] else ""
-        of_clean = f"{about}{clean['n']:,} pictures: {_counts_text(clean)}" if clean else "not known for both"
+        of_clean = f"{about}{counted(clean['n'], 'picture')}: {_counts_text(clean)}" if clean else "not known for both"
         lines.append(f"{first} against {second}, strictly clean, {of_clean}")
     if (count := len(pairs)) > 1:
         bound = Context(prec=2, rounding=ROUND_FLOOR).divide(Decimal("0.05"), count)  # 0.017 is above 0.05 / 3

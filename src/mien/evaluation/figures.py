@@ -28,6 +28,7 @@ from mien.evaluation.style import (
     set_title,
     style_axes,
 )
+from mien.text import counted
 
 FEW = 10
 """Bins of the reliability diagram with fewer pictures are pale, and the risk curve begins at this number of answers."""
@@ -74,7 +75,7 @@ def confusion_matrix(confusion: Sequence[Sequence[int]], names: Sequence[str], *
     axes.set_yticks(ticks, labels, parse_math=False)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
-    set_title(axes, f"Confusion matrix, {counts.sum():,} pictures", theme)
+    set_title(axes, f"Confusion matrix, {counted(counts.sum(), 'picture')}", theme)
     axes.set_xticks(ticks[1:] - 0.5, minor=True)
     axes.set_yticks(ticks[1:] - 0.5, minor=True)
     axes.grid(which="minor", color=theme.grid, linewidth=1)

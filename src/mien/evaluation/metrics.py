@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,7 +74,8 @@ def ece_by_chance(probabilities: np.ndarray, *, seed: int = 0, resamples: int = 
         resamples: number of simulations.
 
     Returns:
-        ``mean`` and ``upper`` (95 % quantile) of the error, in [0, 1].
+        ``mean`` and ``upper`` (95 % quantile) of the error, and ``gap``, the 95 % quantile of the absolute difference
+        of mean confidence and accuracy, each in [0, 1].
     """
     confidence = probabilities.max(axis=1)
     edges = np.linspace(0.0, 1.0, BINS + 1)
@@ -82,11 +83,13 @@ def ece_by_chance(probabilities: np.ndarray, *, seed: int = 0, resamples: int = 
     ordered = confidence[order]
     _, starts = np.unique(np.searchsorted(edges, ordered, side="left"), return_index=True)
     generator = np.random.default_rng(seed)
-    errors = []
+    errors, differences = [], []
     for _ in range(resamples):
         gaps = np.add.reduceat(ordered - (generator.random(len(ordered)) < ordered), starts)
         errors.append(np.abs(gaps).sum() / len(ordered))
-    return {"mean": float(np.mean(errors)), "upper": float(np.quantile(errors, 0.95))}
+        differences.append(abs(gaps.sum()) / len(ordered))
+    upper, gap = np.quantile([errors, differences], 0.95, axis=1)
+    return {"mean": float(np.mean(errors)), "upper": float(upper), "gap": float(gap)}
 
 
 def score(probabilities: np.ndarray, labels: np.ndarray, names: Sequence[str], *, seed: int = 0) -> dict[str, Any]:
@@ -96,7 +99,8 @@ def score(probabilities: np.ndarray, labels: np.ndarray, names: Sequence[str], *
     recall and F1, and a class that is never predicted has null for precision. ``nll`` is
     ``negative_log_likelihood``. ``ci95`` is the percentile bootstrap over pictures (Efron 1979). If all pictures are
     read right, or none is, the bootstrap has no width: ``ci95`` is then the interval of Clopper and Pearson (1934), of
-    all pictures for accuracy, and of the smallest class, which is wider, for the means over classes. The ``ci95`` of
+    all pictures for accuracy, and of the smallest class, which is wider, for the means over classes. If the score of
+    every class is 0 or 1, so that their mean has no width either, its ``ci95`` is the mean of theirs. The ``ci95`` of
     each class is ``class_intervals``.
 
     Args:
@@ -119,7 +123,7 @@ def score(probabilities: np.ndarray, labels: np.ndarray, names: Sequence[str], *
         **{name: float(value) for name, value in _means(counts).items()},
         "ece": reliability(probabilities, labels).ece,
         "nll": negative_log_likelihood(probabilities, labels),
-        "ci95": _intervals(counts, drawn),
+        "ci95": _intervals(counts, drawn, of_class_intervals),
         "per_class": {
             name: {
                 **{key: _number(values[index]) for key, values in of_classes.items()},
@@ -305,14 +309,28 @@ def _without_width(all_right: bool, pictures: int) -> list[float]:
     return [bound, 1.0] if all_right else [0.0, 1 - bound]
 
 
-def _intervals(counts: np.ndarray, drawn: np.ndarray) -> dict[str, list[float]]:
-    """Percentile intervals of the scores, each [low, high] at 95 %, from bootstrap samples of the confusion counts."""
+def _intervals(
+    counts: np.ndarray, drawn: np.ndarray, of_classes: Sequence[Mapping[str, list[float] | None]]
+) -> dict[str, list[float]]:
+    """Percentile intervals of the scores, each [low, high] at 95 %, from bootstrap samples of the confusion counts.
+
+    Args:
+        counts: int64 [C, C], confusion counts.
+        drawn: int64 [resamples, C, C], bootstrap samples of them.
+        of_classes: ``class_intervals``.
+    """
     total, hits, support = counts.sum(), np.trace(counts), counts.sum(axis=1)
     if hits in (0, total):  # every sample would be the same, which is no certainty
         of_smallest = _without_width(bool(hits), support[support > 0].min())
         of_all = _without_width(bool(hits), total)
         return {"accuracy": of_all, **dict.fromkeys(("balanced_accuracy", "macro_f1"), of_smallest)}
-    return {name: np.percentile(values, [2.5, 97.5]).tolist() for name, values in _means(drawn).items()}
+    intervals = {name: np.percentile(values, [2.5, 97.5]).tolist() for name, values in _means(drawn).items()}
+    scores = _class_scores(counts)
+    for mean, name in (("balanced_accuracy", "recall"), ("macro_f1", "f1")):
+        if np.isin(scores[name][support > 0], (0, 1)).all():
+            bounds = [ends for of_class in of_classes if (ends := of_class[name])]
+            intervals[mean] = np.mean(bounds, axis=0).tolist()
+    return intervals
 
 
 def _means(confusions: np.ndarray) -> dict[str, np.ndarray]:

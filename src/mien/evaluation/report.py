@@ -23,7 +23,7 @@ from mien.evaluation.choice import LAST, Choice
 from mien.evaluation.evaluate import PACKED_BALANCE, Evaluation
 from mien.evaluation.metrics import BINS, classification_report_text, most_confused, reliability, surest_mistakes
 from mien.files import atomic_folder, recover_folder, write_json, write_text
-from mien.text import csv_path, csv_text, shown
+from mien.text import counted, csv_path, csv_text, shown
 
 PAGE = "report.html"
 FIGURES: tuple[str, ...] = ("confusion", "per_class", "reliability", "risk_coverage", "balance", "mistakes", "curves")
@@ -184,7 +184,7 @@ def render_page(
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    functions = (percent, decimals, points, thousands, interval, listed, temperature_words, data_uri)
+    functions = (percent, decimals, points, thousands, counted, interval, listed, temperature_words, data_uri)
     formats = {function.__name__: function for function in functions}
     environment.filters |= formats
     environment.globals |= formats
@@ -261,7 +261,8 @@ def data_uri(png: bytes) -> str:
 
 def _interval_words(evaluation: Evaluation) -> str:
     """How the intervals of the page were made (``mien.evaluation.metrics.score``)."""
-    exact = any(part and part["accuracy"] in (0, 1) for part in (evaluation.whole, evaluation.clean))
+    parts = [part["per_class"].values() for part in (evaluation.whole, evaluation.clean) if part]
+    exact = any(all(scores["recall"] in (0, 1, None) for scores in part) for part in parts)
     return f"bootstrap over pictures{'; Clopper-Pearson if all or none are right' if exact else ''}"
 
 

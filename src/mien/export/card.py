@@ -22,7 +22,7 @@ from mien.evaluation.evaluate import taught_before
 from mien.evaluation.metrics import class_intervals
 from mien.labels import FER2013
 from mien.model.places import FINGERPRINTS
-from mien.text import markdown, markdown_code, portable, portable_command
+from mien.text import counted, markdown, markdown_code, portable, portable_command
 
 SPLITS: dict[str, tuple[str, str]] = {
     "train": ("training split", ""),
@@ -87,7 +87,7 @@ def _card(meta: Mapping[str, Any], release: Mapping[str, Any], name: str) -> str
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["markdown"] = markdown
+    environment.filters |= {"markdown": markdown, "counted": counted}
     is_fer2013, fitted = trained_on_fer2013(meta), is_fitted(meta.get("calibration"))
     other_set, earlier_sets = _other_set(meta, release), _earlier_sets(meta)
     is_earlier_set = any(
@@ -384,7 +384,8 @@ def _mirrored(scores: Mapping[str, Any], fitted: bool) -> str:
     cross_fitted, calibration = scores.get("cross_fitted_ece"), scores.get("calibration")
     if cross_fitted is None or not calibration or not fitted:
         return text.rstrip()
-    text += f"ECE is {calibration['before']['ece']:.2%} before temperature scaling and {cross_fitted:.2%} after"
+    before = calibration["before"]["ece"]
+    text += f"Without it, ECE is {before:.2%} before temperature scaling and {cross_fitted:.2%} after"
     clean_ece = scores.get("cross_fitted_ece_clean")
     return f"{text}, cross-fitted{'' if clean_ece is None else f' (clean part: {clean_ece:.2%})'}."
 

@@ -30,6 +30,7 @@ from mien.model.backbone import Backbone
 from mien.model.classifier import Classifier
 from mien.model.networks import Network, scale_head, shift_head
 from mien.model.places import model_folder
+from mien.text import counted
 from mien.training.folder import Progress
 from mien.training.run import gather_rows, on_main
 
@@ -294,10 +295,13 @@ def _twins(validation: FaceSet, training_images: np.ndarray, classifier: Classif
 def _summary(record: dict[str, Any]) -> str:
     """A calibration record in one line."""
     count = record["n"]
+    pictures = counted(count, "validation picture")
+    if record.get("twins_left_out"):
+        pictures += f" without a twin in training ({record['twins_left_out']:,} have one)"
     if count < LEAST_FOR_TEMPERATURE:
         return (
-            f"not calibrated: {count:,} validation pictures are fewer than {LEAST_FOR_TEMPERATURE}; the temperature "
-            "stays 1, and no answer is marked as uncertain"
+            f"not calibrated: {pictures} {'is' if count == 1 else 'are'} fewer than {LEAST_FOR_TEMPERATURE}; the "
+            "temperature stays 1, and no answer is marked as uncertain"
         )
     if record["ece_after"] is None:
         change = "not measured, as validation cannot be halved"
@@ -312,9 +316,6 @@ def _summary(record: dict[str, Any]) -> str:
         marks = f"no threshold promises {uncertain['stated_accuracy']:.0%} right, so every answer is marked uncertain"
     else:
         marks = f"uncertain below {uncertain['threshold']:.2f}"
-    pictures = f"{count:,} validation pictures"
-    if record.get("twins_left_out"):
-        pictures += f" without a twin in training ({record['twins_left_out']:,} have one)"
     temperature = f"temperature {record['temperature']:.3f}"
     if at_bound(record["temperature"]):
         temperature += " (the bound of its search, so that a better one may lie beyond it)"

@@ -194,7 +194,7 @@ class Timeline:
 
     def _remarks(self, shown: Sequence[int]) -> str:
         """Returns the line below the figure: how to read it, and what it does not show."""
-        remarks = ["Numbers at the right: means over the time in which the face is seen."] if shown else []
+        remarks = ["Numbers at the right: means over the frames in which the face is seen."] if shown else []
         if any(self._faces[face_id].sums[:, -1].any() for face_id in shown):
             remarks.append("Dark strip: unsure, below the model's threshold.")
         more = len(self._faces) - len(shown) + self._dropped_faces
