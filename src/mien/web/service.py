@@ -184,13 +184,18 @@ async def with_pictures(request: Request, answer: Callable[[Form], Awaitable[Res
             or too slow, or the answer takes too long.
     """
     service = service_of(request)
-    origin = request.headers.get("origin", "none")
+    origin, host = (request.headers.get(name, "none") for name in ("origin", "host"))
     if _is_of_another_origin(request) and origin not in service.settings.cors:
-        raise Problem("origin", f"{origin[:100]}: pages of this origin may not call; --cors names those that may")
+        raise Problem(
+            "origin", f"{origin[:100]}: pages of this origin may not call {host[:100]}; --cors names those that may"
+        )
     parameters = [field.alias for field in request.scope["route"].dependant.query_params]
     for name in set(request.query_params) - set(parameters):  # a mistyped one would have no effect
         expected = ", ".join(parameters) or "none"
         raise Problem("value", f"{name[:100]!r}: is no parameter of this address, expected {expected}")
+    for name in parameters:
+        if len(request.query_params.getlist(name)) > 1:
+            raise Problem("value", f"{name!r}: is given more than once, of which one would count; keep one")
     media_type(request)
     with service.admission.slot() as grow:
         try:
