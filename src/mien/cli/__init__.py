@@ -194,9 +194,12 @@ def _described(error: BaseException) -> tuple[str, int]:
             "error: not enough memory; give a smaller --batch-size (if the command has one), or close other programs",
             FAILED,
         )
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         where = f" at {error.filename}" if error.filename else ""
-        return f"error: the disk is full{where}; free some space or choose another place", FAILED
+        reason = "the disk is full" if error.errno == errno.ENOSPC else error.strerror
+        return f"error: {reason}{where}; free some space or choose another place", FAILED
+    if isinstance(error, RuntimeError) and str(error) == "can't start new thread":
+        return "error: no thread can be started; allow more processes or memory (`ulimit -u`, `ulimit -v`)", FAILED
     if isinstance(error, OSError) and error.filename is not None:
         return f"error: {error.filename}: {error.strerror}", FAILED
     reason = " ".join(str(error).split())
