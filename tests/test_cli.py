@@ -377,7 +377,7 @@ if {hide}: hide_remarks()
 from timm.scheduler import CosineLRScheduler
 CosineLRScheduler(torch.optim.SGD([torch.zeros(1)], 1.0), t_initial=1)
 import logging
-for name in ("transformers.x", "accelerate.y", "huggingface_hub.z"): logging.getLogger(name).warning("no")
+for name in ("transformers.x", "accelerate.y", "huggingface_hub.z", "matplotlib"): logging.getLogger(name).warning("no")
 """
     completed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert completed.returncode == 0 and completed.stdout == "" and ("Cosine annealing" in completed.stderr) != hide
