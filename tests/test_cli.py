@@ -293,6 +293,7 @@ class OutOfMemoryError(RuntimeError):
         (OSError(errno.EFBIG, "File too large"), 2, "mien: error: File too large; free some space or choose another"),
         (OSError(errno.EDQUOT, "Disk quota exceeded"), 2, "mien: error: Disk quota exceeded; free some space or"),
         (RuntimeError("can't start new thread"), 2, "mien: error: no thread can be started; allow more processes or"),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory"), 2, "mien: error: the working folder is gone"),
         (PermissionError(errno.EACCES, "Permission denied", "a.zip"), 2, "mien: error: a.zip: Permission denied"),
         (ValueError("two\nlines"), 1, "mien: error: unexpected ValueError: two lines; this is a fault of Mien's"),
     ],

@@ -198,6 +198,8 @@ def _described(error: BaseException) -> tuple[str, int]:
         where = f" at {error.filename}" if error.filename else ""
         reason = "the disk is full" if error.errno == errno.ENOSPC else error.strerror
         return f"error: {reason}{where}; free some space or choose another place", FAILED
+    if isinstance(error, FileNotFoundError) and error.errno and error.filename is None:  # of os.getcwd()
+        return "error: the working folder is gone; change to one that exists", FAILED
     if isinstance(error, RuntimeError) and str(error) == "can't start new thread":
         return "error: no thread can be started; allow more processes or memory (`ulimit -u`, `ulimit -v`)", FAILED
     if isinstance(error, OSError) and error.filename is not None:
