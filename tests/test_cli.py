@@ -292,6 +292,7 @@ class OutOfMemoryError(RuntimeError):
         (OSError(errno.ENOSPC, "No space left on device"), 2, "the disk is full; free some space"),
         (OSError(errno.EFBIG, "File too large"), 2, "mien: error: File too large; free some space or choose another"),
         (OSError(errno.EDQUOT, "Disk quota exceeded"), 2, "mien: error: Disk quota exceeded; free some space or"),
+        (OSError(errno.EMFILE, "Too many open files"), 2, "mien: error: too many files are open; allow more (`ulimit"),
         (RuntimeError("can't start new thread"), 2, "mien: error: no thread can be started; allow more processes or"),
         (FileNotFoundError(errno.ENOENT, "No such file or directory"), 2, "mien: error: the working folder is gone"),
         (PermissionError(errno.EACCES, "Permission denied", "a.zip"), 2, "mien: error: a.zip: Permission denied"),

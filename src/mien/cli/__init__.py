@@ -202,6 +202,8 @@ def _described(error: BaseException) -> tuple[str, int]:
         return "error: the working folder is gone; change to one that exists", FAILED
     if isinstance(error, RuntimeError) and str(error) == "can't start new thread":
         return "error: no thread can be started; allow more processes or memory (`ulimit -u`, `ulimit -v`)", FAILED
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return "error: too many files are open; allow more (`ulimit -n`)", FAILED
     if isinstance(error, OSError) and error.filename is not None:
         return f"error: {error.filename}: {error.strerror}", FAILED
     reason = " ".join(str(error).split())
