@@ -386,6 +386,31 @@ for name in ("transformers.x", "accelerate.y", "huggingface_hub.z", "matplotlib"
     assert not hide or completed.stderr == ""
 
 
+LONG_OUTPUT = """
+import sys, types, mien.cli
+sys.modules["mien.cli.predict"] = types.SimpleNamespace(run=lambda _: print("x" * 300_000) or 0)
+sys.exit(mien.cli.main(["predict"]))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has neither such pipes nor limits of files")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_no_output_is_lost_in_silence(unbuffered: str, tmp_path: Path) -> None:
+    """Not in a pipe that takes 64 KiB at once, and not by a disk that takes 100,000 bytes."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(mien.__file__).parents[1]), "PYTHONUNBUFFERED": unbuffered}
+    command = [sys.executable, "-c", LONG_OUTPUT]
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    with subprocess.Popen(command, stdout=write_end, env=environment) as process, open(read_end, "rb") as pipe:
+        os.close(write_end)
+        assert (len(pipe.read()), process.wait(60)) == (300_001, 0)
+    limit = ["sh", "-c", 'ulimit -f 100 && exec "$@"', "sh", *command]
+    with (tmp_path / "output").open("wb") as file:
+        completed = subprocess.run(limit, stdout=file, stderr=subprocess.PIPE, text=True, env=environment, timeout=60)
+    assert completed.returncode == 2
+    assert one_line(completed.stderr) == "mien: error: File too large; free some space or choose another place"
+
+
 def test_draw_without_a_name_takes_a_new_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
