@@ -210,7 +210,7 @@ def test_a_full_disk_of_temporary_files_is_named_at_the_end_too(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(WriteOnlyWorksheet, "close", close_and_fail)
-    with pytest.raises(MienError, match=r"its temporary file in .* cannot \(No space left on device\); free some space"):
+    with pytest.raises(MienError, match=r"its temporary file in .* cannot \(No space left on device\); free some"):
         written(tmp_path / "faces.xlsx", RECORDS)
 
 
