@@ -290,6 +290,11 @@ class OutOfMemoryError(RuntimeError):
         (OutOfMemoryError("CUDA out of memory.\nTried ..."), 2, "not enough memory; give a smaller --batch-size"),
         (OSError(errno.ENOSPC, "No space left on device", "runs/x"), 2, "the disk is full at runs/x; free some space"),
         (OSError(errno.ENOSPC, "No space left on device"), 2, "the disk is full; free some space"),
+        (OSError(errno.EFBIG, "File too large"), 2, "mien: error: File too large; free some space or choose another"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), 2, "mien: error: Disk quota exceeded; free some space or"),
+        (OSError(errno.EMFILE, "Too many open files"), 2, "mien: error: too many files are open; allow more (`ulimit"),
+        (RuntimeError("can't start new thread"), 2, "mien: error: no thread can be started; allow more processes or"),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory"), 2, "mien: error: the working folder is gone"),
         (PermissionError(errno.EACCES, "Permission denied", "a.zip"), 2, "mien: error: a.zip: Permission denied"),
         (ValueError("two\nlines"), 1, "mien: error: unexpected ValueError: two lines; this is a fault of Mien's"),
     ],
@@ -374,11 +379,36 @@ if {hide}: hide_remarks()
 from timm.scheduler import CosineLRScheduler
 CosineLRScheduler(torch.optim.SGD([torch.zeros(1)], 1.0), t_initial=1)
 import logging
-for name in ("transformers.x", "accelerate.y", "huggingface_hub.z"): logging.getLogger(name).warning("no")
+for name in ("transformers.x", "accelerate.y", "huggingface_hub.z", "matplotlib"): logging.getLogger(name).warning("no")
 """
     completed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert completed.returncode == 0 and completed.stdout == "" and ("Cosine annealing" in completed.stderr) != hide
     assert not hide or completed.stderr == ""
+
+
+LONG_OUTPUT = """
+import sys, types, mien.cli
+sys.modules["mien.cli.predict"] = types.SimpleNamespace(run=lambda _: print("x" * 300_000) or 0)
+sys.exit(mien.cli.main(["predict"]))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has neither such pipes nor limits of files")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_no_output_is_lost_in_silence(unbuffered: str, tmp_path: Path) -> None:
+    """Not in a pipe that takes 64 KiB at once, and not by a disk that takes 100,000 bytes."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(mien.__file__).parents[1]), "PYTHONUNBUFFERED": unbuffered}
+    command = [sys.executable, "-c", LONG_OUTPUT]
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    with subprocess.Popen(command, stdout=write_end, env=environment) as process, open(read_end, "rb") as pipe:
+        os.close(write_end)
+        assert (len(pipe.read()), process.wait(60)) == (300_001, 0)
+    limit = ["sh", "-c", 'ulimit -f 100 && exec "$@"', "sh", *command]
+    with (tmp_path / "output").open("wb") as file:
+        completed = subprocess.run(limit, stdout=file, stderr=subprocess.PIPE, text=True, env=environment, timeout=60)
+    assert completed.returncode == 2
+    assert one_line(completed.stderr) == "mien: error: File too large; free some space or choose another place"
 
 
 def test_draw_without_a_name_takes_a_new_one(

@@ -7,6 +7,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from mien.model.networks import heads
 from mien.model.places import ModelFiles, find
 from mien.model.vit import build
 from mien.recognition import engine as engines
+from mien.recognition.detectors import YuNet
 from mien.recognition.engine import OnnxEngine
 from mien.recognition.engines import engine
 from mien.recognition.recognizer import Recognizer
@@ -198,6 +200,21 @@ def test_damaged_and_foreign_files_are_told_on_one_line(run_folder: Path, tmp_pa
     onnx.save(changed_model, path)
     with pytest.raises(MienError, match="of another kind"):
         OnnxEngine(path)
+
+
+def test_too_little_memory_is_no_fault_of_the_file(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = OnnxEngine(run_folder / "onnx/model.onnx")
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("[ONNXRuntimeError] : 1 : FAIL : std::bad_alloc")
+
+    monkeypatch.setattr(reader, "_session", types.SimpleNamespace(run=fail))
+    with pytest.raises(MemoryError):
+        reader.read(crops(1))
+    monkeypatch.setattr("onnxruntime.InferenceSession", fail)
+    for load in (lambda: OnnxEngine(run_folder / "onnx/model.onnx"), YuNet):
+        with pytest.raises(MemoryError):
+            load()
 
 
 def test_answers_that_are_no_numbers_are_refused(run_folder: Path, tmp_path: Path) -> None:

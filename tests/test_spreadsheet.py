@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import gc
+import sys
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,8 @@ from mien.recognition.results import Face, Recognition
 from mien.recognition.spreadsheet import MEANINGS, Summary, ensure_openpyxl, xlsx_table
 
 openpyxl = pytest.importorskip("openpyxl")
+from openpyxl.worksheet._write_only import WriteOnlyWorksheet  # noqa: E402
+from openpyxl.writer.excel import ExcelWriter  # noqa: E402
 
 NAMES = ("happy", "sad")
 
@@ -156,8 +160,6 @@ def test_a_workbook_that_cannot_be_written_or_is_empty_replaces_none(tmp_path: P
 
 
 def test_a_full_disk_of_temporary_files_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from openpyxl.worksheet._write_only import WriteOnlyWorksheet
-
     close = WriteOnlyWorksheet.close
 
     def fail(*_: object) -> None:
@@ -175,6 +177,41 @@ def test_a_full_disk_of_temporary_files_is_named(tmp_path: Path, monkeypatch: py
         monkeypatch.setattr(WriteOnlyWorksheet, "close", close_and_fail)
         add(RECORDS[0])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_at_the_end_is_named_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Archive and sheets that stayed open would print tracebacks when they are collected."""
+    resource = pytest.importorskip("resource", reason="Windows has no limits")
+    write_data, former_limits = ExcelWriter.write_data, resource.getrlimit(resource.RLIMIT_FSIZE)
+    unraisable: list[object] = []
+
+    def write_data_on_a_full_disk(writer: Any) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, former_limits[1]))
+        write_data(writer)
+
+    monkeypatch.setattr(ExcelWriter, "write_data", write_data_on_a_full_disk)
+    monkeypatch.setattr(sys, "unraisablehook", unraisable.append)
+    try:
+        with pytest.raises(MienError, match=r"faces\.xlsx: cannot be written \(File too large\); choose another place"):
+            written(tmp_path / "faces.xlsx", RECORDS)
+        gc.collect()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, former_limits)
+    assert (unraisable, list(tmp_path.iterdir())) == ([], [])
+
+
+def test_a_full_disk_of_temporary_files_is_named_at_the_end_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close = WriteOnlyWorksheet.close
+
+    def close_and_fail(sheet: Any) -> None:
+        close(sheet)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(WriteOnlyWorksheet, "close", close_and_fail)
+    with pytest.raises(MienError, match=r"its temporary file in .* cannot \(No space left on device\); free some"):
+        written(tmp_path / "faces.xlsx", RECORDS)
 
 
 def test_openpyxl_is_named_when_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

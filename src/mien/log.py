@@ -65,7 +65,7 @@ def to_console() -> Iterator[None]:
         LOGGER.setLevel(level)
 
 
-LIBRARIES: tuple[str, ...] = ("torch", "transformers", "timm", "accelerate", "huggingface_hub", "tqdm")
+LIBRARIES: tuple[str, ...] = ("torch", "transformers", "timm", "accelerate", "huggingface_hub", "tqdm", "matplotlib")
 """Packages whose advice and warnings are for programmers."""
 
 

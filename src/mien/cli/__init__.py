@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import io
 import logging
 import os
 import shlex
@@ -115,11 +116,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             if verbose:
                 LOGGER.setLevel(logging.DEBUG)  # until ``to_console`` ends
             code = _run(arguments)
+            sys.stdout.flush()  # here, where an error is reported; at its end Python would print a traceback
             LOGGER.debug("mien: done in %.1f s", time.monotonic() - started)
             return code
     except BrokenPipeError:
-        # The reader of our output has closed it; without this, Python would complain again when it flushes at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_unwritable()  # the reader of our output has closed it
         return UNEXPECTED
     except (Exception, KeyboardInterrupt) as error:
         if debug:
@@ -127,7 +128,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         line, code = _described(error)
         with suppress(OSError):  # a terminal that was closed (SIGHUP)
             print(f"mien: {shown(line)}", file=sys.stderr)
+        _drop_unwritable()
         return code
+
+
+def _drop_unwritable() -> None:
+    """Drops what stdout holds if it cannot be written: Python would complain again when it flushes at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 _COMMON = {"--debug": "--debug", "-q": "--quiet", "--quiet": "--quiet", "-v": "--verbose", "--verbose": "--verbose"}
@@ -142,12 +152,22 @@ def _without_common(arguments: list[str]) -> tuple[list[str], set[str]]:
 
 
 def _prepare_streams() -> None:
-    """Makes printing safe: a closed stdout or stderr (``>&-``, services) is replaced by the null device."""
+    """Makes printing safe: nothing is lost, and a closed stdout or stderr (``>&-``, services) is the null device.
+
+    If a program left a pipe or terminal non-blocking, or with PYTHONUNBUFFERED on a full disk, Python would drop what
+    does not fit at once, without an error.
+    """
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - open until the process ends
-        if hasattr(getattr(sys, name), "reconfigure"):
-            getattr(sys, name).reconfigure(errors="backslashreplace")  # letters that the terminal cannot show
+        stream = getattr(sys, name)
+        if stream is None:
+            stream = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - open until the process ends
+        if isinstance(getattr(stream, "buffer", None), io.RawIOBase):
+            stream = open(stream.fileno(), "w", buffering=1, encoding=stream.encoding, closefd=False)  # noqa: SIM115
+        setattr(sys, name, stream)
+        with suppress(AttributeError, OSError, ValueError):  # no file of the system's, or pipes of Windows
+            os.set_blocking(stream.fileno(), True)
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # letters that the terminal cannot show
 
 
 def run_all(commands: Iterable[Sequence[str]]) -> int:
@@ -194,9 +214,16 @@ def _described(error: BaseException) -> tuple[str, int]:
             "error: not enough memory; give a smaller --batch-size (if the command has one), or close other programs",
             FAILED,
         )
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         where = f" at {error.filename}" if error.filename else ""
-        return f"error: the disk is full{where}; free some space or choose another place", FAILED
+        reason = "the disk is full" if error.errno == errno.ENOSPC else error.strerror
+        return f"error: {reason}{where}; free some space or choose another place", FAILED
+    if isinstance(error, FileNotFoundError) and error.errno and error.filename is None:  # of os.getcwd()
+        return "error: the working folder is gone; change to one that exists", FAILED
+    if isinstance(error, RuntimeError) and str(error) == "can't start new thread":
+        return "error: no thread can be started; allow more processes or memory (`ulimit -u`, `ulimit -v`)", FAILED
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return "error: too many files are open; allow more (`ulimit -n`)", FAILED
     if isinstance(error, OSError) and error.filename is not None:
         return f"error: {error.filename}: {error.strerror}", FAILED
     reason = " ".join(str(error).split())

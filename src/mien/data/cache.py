@@ -142,8 +142,8 @@ def store(path: Path, mark: str, faces: FaceSet, way: str = "") -> None:
             np.savez(stream, about=np.array(json.dumps(about)), **arrays)
     except (MienError, OSError, RuntimeError, UnicodeError) as error:
         warn(
-            f"{faces.source} was read, but its cache was not stored ({first_line(error)}); set MIEN_CACHE to a folder "
-            "with space"
+            f"{faces.source} was read, but its cache was not stored ({first_line(error)}); set MIEN_CACHE to another "
+            "folder"
         )
 
 
@@ -180,7 +180,7 @@ def cached_array(name: str, compute: Callable[[], np.ndarray], fits: Callable[[n
             stream.write(buffer.getbuffer())
             stream.write(hashlib.sha256(buffer.getbuffer()).digest())
     except (MienError, OSError, RuntimeError, UnicodeError) as error:
-        warn(f"the cache of {name} was not stored ({first_line(error)}); set MIEN_CACHE to a folder with space")
+        warn(f"the cache of {name} was not stored ({first_line(error)}); set MIEN_CACHE to another folder")
     return array
 
 

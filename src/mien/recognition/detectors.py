@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from mien.data.sources import open_file
-from mien.errors import MienError, first_line
+from mien.errors import MienError
 from mien.files import expanded
 from mien.machine import Map, cores, threaded_map
 from mien.recognition.detection import (
@@ -436,9 +436,7 @@ def _session(content: bytes, name: str) -> Any:
         inputs = [value.name for value in session.get_inputs()]
         missing = {*_OUTPUTS} - {value.name for value in session.get_outputs()}
     except Exception as error:  # ONNX Runtime raises its own classes, none of them public
-        raise MienError(
-            f"{name}: is not a YuNet that ONNX Runtime can read ({first_line(error)}); expected {FILE}"
-        ) from error
+        raise runtime_error(error, f"{name}: is not a YuNet that ONNX Runtime can read", f"expected {FILE}") from error
     if inputs != ["input"] or missing:
         raise MienError(f"{name}: is another network than YuNet of 2023 (inputs {', '.join(inputs)}); expected {FILE}")
     return session

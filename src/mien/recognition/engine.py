@@ -354,7 +354,7 @@ def joined(parts: list[Any], count: int, where: str | Path, classes: int) -> Ans
 
 def runtime_error(error: Exception, problem: str, remedy: str) -> Exception:
     """Returns the MemoryError or MienError to raise for an error of ONNX Runtime, whose own classes are not public."""
-    if "allocat" in str(error).lower():
+    if "alloc" in str(error).lower():  # also std::bad_alloc
         return MemoryError(str(error))
     return MienError(f"{problem} ({first_line(error)}); {remedy}")
 
@@ -378,9 +378,8 @@ def _session(path: Path, device: str) -> Any:
     try:
         session = onnxruntime.InferenceSession(content, options, providers=chosen)
     except Exception as error:  # ONNX Runtime raises its own classes, none of them public
-        raise MienError(
-            f"{path}: is not an ONNX file that can be read ({first_line(error)}); copy it again, or write it with "
-            "`mien export`"
+        raise runtime_error(
+            error, f"{path}: is not an ONNX file that can be read", "copy it again, or write it with `mien export`"
         ) from error
     if session.get_providers()[0] != first_choice and device != "auto":
         raise MienError(f"device: got {device}, which ONNX Runtime could not start; use cpu, or check the driver")

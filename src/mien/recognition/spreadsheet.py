@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Any
+from zipfile import ZIP_DEFLATED, ZipFile
 
 from mien.errors import MienError
 from mien.files import atomic_file
@@ -224,6 +225,7 @@ def xlsx_table(path: Path, names: Sequence[str]) -> Iterator[Add]:
     """
     ensure_openpyxl()
     from openpyxl import Workbook
+    from openpyxl.writer.excel import ExcelWriter
 
     workbook, heads, summary = Workbook(write_only=True), columns(names), Summary(names)
     faces = _Sheet(workbook, "Faces", heads)
@@ -231,31 +233,43 @@ def xlsx_table(path: Path, names: Sequence[str]) -> Iterator[Add]:
 
     def add(record: Record) -> None:
         summary.add(record)
-        try:
+        with _temporary_files(path):
             for row in rows(record):
                 values = {**row, "input": _path(record.input)}
                 faces.append(values.get(head) for head in heads)
-        except OSError as error:  # the disk of the workbook may be another one
-            raise MienError(
-                f"{path}: cannot be written, as its temporary file in {gettempdir()} cannot "
-                f"({error.strerror or error}); free some space there, or set TMPDIR to another folder"
-            ) from error
 
     with atomic_file(path, spare_newcomer=True) as temporary:
         try:
             with ending.held(add) as noted:
                 yield noted
+            with _temporary_files(path):
+                for title, sheet_heads, values in summary.sheets():
+                    summary_sheet = _Sheet(workbook, title, sheet_heads)
+                    for cells in values:
+                        summary_sheet.append(cells)
+                for sheet in workbook.worksheets:
+                    sheet.close()
+            # Closed here: an archive that ``workbook.save`` leaves open on a full disk prints tracebacks at exit.
+            with ZipFile(temporary, "w", ZIP_DEFLATED) as archive:
+                ExcelWriter(workbook, archive).save()
         except BaseException:
             for sheet in workbook.worksheets:
-                with suppress(OSError):  # the disk may be full
+                with suppress(Exception):  # the disk may be full, or the sheet is closed already
                     sheet.close()  # ends its temporary file, which openpyxl removes at exit
             raise
-        for title, sheet_heads, values in summary.sheets():
-            summary_sheet = _Sheet(workbook, title, sheet_heads)
-            for cells in values:
-                summary_sheet.append(cells)
-        workbook.save(temporary)
     ending.raise_again()
+
+
+@contextmanager
+def _temporary_files(path: Path) -> Iterator[None]:
+    """Says where the temporary files of a workbook are if one of them cannot be written: perhaps on another disk."""
+    try:
+        yield
+    except OSError as error:
+        raise MienError(
+            f"{path}: cannot be written, as its temporary file in {gettempdir()} cannot "
+            f"({error.strerror or error}); free some space there, or set TMPDIR to another folder"
+        ) from error
 
 
 def _text(text: str) -> str:
