@@ -3,6 +3,7 @@
 // detector_score}.
 
 import { MOST_PIXELS, holdsSeveral, reasonAgainstSize, sizeOf } from "./files.js";
+import { refuseNoise } from "./reading/pixels.js";
 
 /** The worker of this tab, hired when it is needed. It keeps every model that it loaded: each can be asked again. */
 export class Tab {
@@ -52,7 +53,7 @@ export class Tab {
     };
     worker.onerror = (event) => {
       event.preventDefault();
-      this.dismiss(event.message || "the reader could not start");
+      this.dismiss(event.message || "the reader could not start; load this page again, or build it again with make page");
     };
     return worker;
   }
@@ -63,7 +64,7 @@ export class Tab {
     this.worker.onmessage = this.worker.onerror = null; // what it has sent already is answered below
     this.worker = null;
     this.started.clear();
-    for (const { reject } of this.waiting.values()) reject(new Error(reason));
+    for (const { reject } of this.waiting.values()) reject(Object.assign(new Error(reason), { isOfTab: true }));
     this.waiting.clear();
   }
 }
@@ -203,6 +204,7 @@ async function refuseHuge(file, most, where) {
 
 /** A frame as a PNG, which loses nothing. */
 async function encoded(bitmap) {
+  refuseNoise();
   const canvas = new OffscreenCanvas(bitmap.width, bitmap.height);
   canvas.getContext("2d").drawImage(bitmap, 0, 0);
   bitmap.close();
