@@ -244,6 +244,28 @@ def test_a_photo_that_lies_on_its_side_is_read_upright(browser: Any, service: st
         assert np.abs(np.subtract(record["faces"][0]["box"], expected.box)).max() < 2
 
 
+def test_a_webp_file_that_browsers_leave_on_its_side_is_read_by_the_server_alone(browser: Any, service: str) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    upright = Image.fromarray(skimage.data.astronaut()[:400])
+    files = []
+    for name, data in ("upright", b""), ("turned", exif):
+        buffer = io.BytesIO()
+        (upright.transpose(Image.Transpose.ROTATE_90) if data else upright).save(buffer, format="WEBP", exif=data)
+        files.append(file(f"{name}.webp", buffer.getvalue(), "image/webp"))
+    with opened(browser, service) as (page, _):
+        choose(page, files[0])
+        check_one_face(page)
+        choose(page, files[1])
+        problem = page.inner_text("#problem")
+        assert "browsers do not turn WebP files" in problem and "choose the server" in problem
+        page.select_option("#where", "server")
+        choose(page, files[1])
+        assert (records(page)[2]["width"], records(page)[2]["height"]) == (512, 400)
+        check_one_face(page)
+        assert page.is_visible(".no-preview") and page.is_disabled("#save-picture")
+
+
 def test_twelve_faces_have_twelve_boxes_and_84_bars(browser: Any, service: str) -> None:
     with opened(browser, service) as (page, _):
         choose(page, file("twelve.png", png(scenes.collage(240).pixels), "image/png"))
@@ -924,6 +946,16 @@ def test_a_camera_that_opens_after_it_was_given_up_is_closed(browser: Any, servi
         page.evaluate("window.openCamera()")
         helpers.wait_until(page, lambda: page.evaluate("window.cameraTrack.readyState") == "ended")
         assert not page.is_visible("#problem")
+
+
+@pytest.mark.parametrize("error", ["NotFoundError", "OverconstrainedError"])  # of Chromium and Firefox, of WebKit
+def test_the_page_says_that_there_is_no_camera(browser: Any, service: str, error: str) -> None:
+    with opened(browser, service) as (page, _):
+        refuse = "Promise.reject(Object.assign(new Error('Invalid constraint'), {name}))"
+        page.evaluate(f"(name) => {{ navigator.mediaDevices.getUserMedia = () => {refuse}; }}", error)
+        page.click("#use-camera")
+        page.click("#start-camera")
+        page.wait_for_selector("#problem:has-text('There is no camera; choose a photo instead')", timeout=LONG_MS)
 
 
 def test_before_the_camera_starts_the_page_knows_where_its_pictures_go(browser: Any, service: str) -> None:

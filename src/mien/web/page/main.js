@@ -4,7 +4,7 @@ import { accuracySentence, showModel } from "./about.js";
 import { Camera } from "./cameras.js";
 import { byId, download, element } from "./dom.js";
 import { FaceList } from "./faces.js";
-import { kindOf, reasonAgainst } from "./files.js";
+import { isTurnedWebp, kindOf, reasonAgainst } from "./files.js";
 import { open as openFilm, readFilm, recordAt } from "./films.js";
 import { connect, listen } from "./inputs.js";
 import { clock, counted, sentence } from "./labels.js";
@@ -99,12 +99,14 @@ async function readPicture(item) {
   const status = faces.length ? "ok" : "no_face";
   const record = { input: item.name, status, error: null, width, height, frame: null, time_s: null, faces };
   item.records = [first_of_several ? { ...record, first_of_several } : record];
-  item.media ??= await loadedImage(item.url);
+  item.media ??= await loadedImage(item);
   if (first_of_several && item.media) item.media = still(item.media, width, height);
   if (item.media) visit.draw(item, item.media, width, height);
 }
 
-async function loadedImage(url) {
+/** The picture as an <img>; null if this browser cannot show it, or only on its side. */
+async function loadedImage({ file, url }) {
+  if (await isTurnedWebp(file)) return null;
   const image = element("img", { alt: "" });
   image.src = url;
   return image.decode().then(() => image, () => null);
@@ -119,7 +121,7 @@ function still(image, width, height) {
 
 /** Shows a picture before it is read, so that something happens at once. */
 async function present(item) {
-  const media = await loadedImage(item.url);
+  const media = await loadedImage(item);
   if (!media || item.isDone || item !== awaited) return;
   stopCamera();
   item.media = media;

@@ -2,7 +2,7 @@
 // answer {width, height, faces, first_of_several, milliseconds}; a face is {box, label, score, uncertain, probabilities,
 // detector_score}.
 
-import { MOST_PIXELS, holdsSeveral, reasonAgainstSize, sizeOf } from "./files.js";
+import { MOST_PIXELS, holdsSeveral, isTurnedWebp, reasonAgainstSize, sizeOf } from "./files.js";
 import { refuseNoise } from "./reading/pixels.js";
 
 /** The worker of this tab, hired when it is needed. It keeps every model that it loaded: each can be asked again. */
@@ -83,9 +83,11 @@ export class TabReader {
     return this.tab.start(this.name);
   }
 
-  /** Refuses a picture that is too large, before anything decodes it. */
+  /** Refuses a picture that is too large, before anything decodes it, and one that browsers do not turn upright. */
   async check(file) {
     await refuseHuge(file, MOST_PIXELS, "this tab reads");
+    if (!(await isTurnedWebp(file))) return;
+    throw Object.assign(new Error("its EXIF data turn it, and browsers do not turn WebP files"), { isOfPicture: true });
   }
 
   async read(file, { live = false } = {}) {
