@@ -244,6 +244,28 @@ def test_a_photo_that_lies_on_its_side_is_read_upright(browser: Any, service: st
         assert np.abs(np.subtract(record["faces"][0]["box"], expected.box)).max() < 2
 
 
+def test_a_webp_file_that_browsers_leave_on_its_side_is_read_by_the_server_alone(browser: Any, service: str) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    upright = Image.fromarray(skimage.data.astronaut()[:400])
+    files = []
+    for name, data in ("upright", b""), ("turned", exif):
+        buffer = io.BytesIO()
+        (upright.transpose(Image.Transpose.ROTATE_90) if data else upright).save(buffer, format="WEBP", exif=data)
+        files.append(file(f"{name}.webp", buffer.getvalue(), "image/webp"))
+    with opened(browser, service) as (page, _):
+        choose(page, files[0])
+        check_one_face(page)
+        choose(page, files[1])
+        problem = page.inner_text("#problem")
+        assert "browsers do not turn WebP files" in problem and "choose the server" in problem
+        page.select_option("#where", "server")
+        choose(page, files[1])
+        assert (records(page)[2]["width"], records(page)[2]["height"]) == (512, 400)
+        check_one_face(page)
+        assert page.is_visible(".no-preview") and page.is_disabled("#save-picture")
+
+
 def test_twelve_faces_have_twelve_boxes_and_84_bars(browser: Any, service: str) -> None:
     with opened(browser, service) as (page, _):
         choose(page, file("twelve.png", png(scenes.collage(240).pixels), "image/png"))
@@ -926,6 +948,16 @@ def test_a_camera_that_opens_after_it_was_given_up_is_closed(browser: Any, servi
         assert not page.is_visible("#problem")
 
 
+@pytest.mark.parametrize("error", ["NotFoundError", "OverconstrainedError"])  # of Chromium and Firefox, of WebKit
+def test_the_page_says_that_there_is_no_camera(browser: Any, service: str, error: str) -> None:
+    with opened(browser, service) as (page, _):
+        refuse = "Promise.reject(Object.assign(new Error('Invalid constraint'), {name}))"
+        page.evaluate(f"(name) => {{ navigator.mediaDevices.getUserMedia = () => {refuse}; }}", error)
+        page.click("#use-camera")
+        page.click("#start-camera")
+        page.wait_for_selector("#problem:has-text('There is no camera; choose a photo instead')", timeout=LONG_MS)
+
+
 def test_before_the_camera_starts_the_page_knows_where_its_pictures_go(browser: Any, service: str) -> None:
     held: list[Any] = []
     context = browser.new_context()
@@ -1030,6 +1062,77 @@ def test_a_picture_that_the_browser_cannot_show_cannot_be_saved(browser: Any, se
         choose(page, file("astronaut.tiff", tiff.getvalue()))
         assert page.inner_text(".face .word") == "happy"
         assert page.is_disabled("#save-picture") and page.is_enabled("#save-json")
+
+
+NOISE = """
+const everyPixel = OffscreenCanvasRenderingContext2D.prototype.getImageData;
+OffscreenCanvasRenderingContext2D.prototype.getImageData = function (...place) {
+    const image = everyPixel.apply(this, place);
+    image.data.forEach((_, index) => { image.data[index] = 256 * Math.random(); });
+    return image;
+};
+"""
+"""What Firefox does to a canvas with privacy.resistFingerprinting."""
+
+
+def change_worker(context: Any, script: str) -> None:
+    """Runs a script in the worker before its first task."""
+
+    def change(route: Any) -> None:
+        answer = route.fetch()
+        route.fulfill(response=answer, body=script + answer.text())
+
+    context.route("**/reading/worker.js", change)
+
+
+@contextmanager
+def opened_in_noise(browser: Any, service: str) -> Iterator[Any]:
+    """The page in a browser that gives noise in place of pixels, and says already that the tab cannot read."""
+    context = browser.new_context()
+    change_worker(context, NOISE)
+    context.add_init_script(NOISE)
+    page = context.new_page()
+    page.goto(service)
+    page.wait_for_selector("#state:has-text('cannot read pictures: this browser gives pages noise')", timeout=LONG_MS)
+    yield page
+    context.close()
+
+
+def test_noise_in_place_of_pixels_is_never_read(browser: Any, service: str, astronaut: bytes, tmp_path: Path) -> None:
+    frames = [skimage.data.astronaut()[:480]] * 10
+    with opened_in_noise(browser, service) as page:
+        choose(page, file("astronaut.png", astronaut, "image/png"))
+        problem = page.inner_text("#problem")
+        assert "noise" in problem and "The server reads pictures, too" in problem
+        page.select_option("#where", "server")
+        choose(page, file("astronaut.png", astronaut, "image/png"))  # is sent as it is
+        check_one_face(page)
+        assert page.is_disabled("#save-picture")
+        page.click(".face .quiet")
+        page.wait_for_selector(".heat [role=alert]:has-text('noise')", timeout=LONG_MS)
+        choose(page, file("film.webm", helpers.film(frames, tmp_path / "film.webm"), "video/webm"))
+        assert "noise" in page.inner_text("#problem")
+        answers = json.loads(download(page, "#save-all-json"))
+        assert [record["status"] for record in answers] == ["error", "ok", "error"]
+
+
+def test_a_browser_that_cannot_run_the_networks_says_what_to_do(browser: Any, service: str, astronaut: bytes) -> None:
+    context = browser.new_context()
+    change_worker(context, "delete self.WebAssembly;")
+    page = context.new_page()
+    page.goto(service)
+    page.wait_for_selector("#state:has-text('switch WebAssembly on')", timeout=LONG_MS)
+    assert not page.inner_text("#state").endswith("..")
+    choose(page, file("astronaut.png", astronaut, "image/png"))
+    assert "The server reads pictures, too" in page.inner_text("#problem")
+    context.close()
+
+
+def test_a_model_that_cannot_be_fetched_is_named(browser: Any, service: str) -> None:
+    with opened(browser, service) as (page, _):
+        page.context.route("**/models/nano-int8.onnx", lambda route: route.abort())
+        page.select_option("#where", "nano-int8")
+        page.wait_for_selector("#state:has-text('models/nano-int8.onnx cannot be fetched; check')", timeout=LONG_MS)
 
 
 def changed_model(page: Any, **changes: Any) -> None:

@@ -78,5 +78,6 @@ export class Camera {
 const REASONS = {
   NotAllowedError: "the camera was not allowed; allow it in the browser's address bar, or choose a photo",
   NotFoundError: "there is no camera; choose a photo instead",
+  OverconstrainedError: "there is no camera; choose a photo instead", // in WebKit: no other constraint must hold
   NotReadableError: "the camera is used by another program; close that one first",
 };

@@ -2,7 +2,7 @@
 
 import { element } from "./dom.js";
 import { drawCrop, drawHeat } from "./heat.js";
-import { colourOf, percent, verdict } from "./labels.js";
+import { colourOf, percent, sentence, verdict } from "./labels.js";
 
 const THUMB = 112;
 
@@ -121,7 +121,7 @@ class Card {
       this.button.hidden = true;
       if (hadFocus) canvas.focus({ preventScroll: true });
     } catch (error) {
-      this.heat.replaceChildren(element("p", { class: "small", role: "alert" }, `That did not work: ${error.message}.`));
+      this.heat.replaceChildren(element("p", { class: "small", role: "alert" }, sentence(`that did not work: ${error.message}`)));
       this.button.textContent = "Try again";
     }
     this.button.disabled = false;

@@ -1,5 +1,6 @@
 // What a file is, by its bytes; its name does not matter: its kind (mien.recognition.pictures), its size, by which a huge
-// picture is refused before it is decoded, and whether it holds several pictures, of which the first alone is read.
+// picture is refused before it is decoded, whether it holds several pictures, of which the first alone is read, and
+// whether browsers show it lying on its side.
 
 const HEAD = 4096;
 
@@ -159,15 +160,53 @@ function gifHoldsSeveral(view) {
   return images >= SECOND;
 }
 
-/** Counts the chunks of frames; each fills an even number of bytes (RFC 9649). */
+/** Counts the chunks of frames. */
 function webpHoldsSeveral(view) {
   let images = 0;
-  for (let place = 12; images < SECOND && place < view.byteLength; ) {
-    images += text(view, place) === "ANMF";
+  for (const [kind] of webpChunks(view)) {
+    images += kind === "ANMF";
+    if (images >= SECOND) return true;
+  }
+  return false;
+}
+
+/** Kind and place of the content of each chunk; a chunk fills an even number of bytes (RFC 9649). */
+function* webpChunks(view) {
+  for (let place = 12; place < view.byteLength; ) {
+    yield [text(view, place), place + 8];
     const length = view.getUint32(place + 4, true);
     place += 8 + length + (length % 2);
   }
-  return images >= SECOND;
+}
+
+// ---- orientation ----
+
+const ORIENTATION = 0x112;
+
+/** True for a WebP file that is upright only when turned or mirrored as its EXIF data say, which browsers do not do. */
+export async function isTurnedWebp(file) {
+  try {
+    if (text(await bytes(file, 8, 4), 0) !== "WEBP") return false;
+    const view = new DataView(await file.arrayBuffer());
+    for (const [kind, place] of webpChunks(view)) if (kind === "EXIF") return orientationOf(view, place) > 1;
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error; // else it is cut off before
+  }
+  return false;
+}
+
+/** The orientation in EXIF data, from 1 (upright) to 8; 1 if there is none. */
+function orientationOf(view, start) {
+  const tiff = text(view, start) === "Exif" ? start + 6 : start;
+  const isLittle = text(view, tiff).startsWith("II");
+  const directory = tiff + view.getUint32(tiff + 4, isLittle);
+  for (let entry = 0; entry < view.getUint16(directory, isLittle); entry++) {
+    const place = directory + 2 + 12 * entry;
+    if (view.getUint16(place, isLittle) !== ORIENTATION) continue;
+    const value = view.getUint16(place + 8, isLittle);
+    return value <= 8 ? value : 1;
+  }
+  return 1;
 }
 
 const text = (view, start) => String.fromCharCode(...[0, 1, 2, 3].map((place) => view.getUint8(start + place)));

@@ -2,6 +2,7 @@
 // mixed in OKLab (Ottosson 2020), where equal distances look equally large.
 
 import { blurred } from "./reading/occlusion.js";
+import { refuseNoise } from "./reading/pixels.js";
 
 const FOR = [230, 97, 0];
 const AGAINST = [38, 84, 190];
@@ -49,6 +50,7 @@ export function drawCrop(pen, { data, width, height, channels }, side) {
  * @param explanation {relevance, size, crop}: a number for each pixel of the crop, of size x size pixels.
  */
 export function drawHeat(canvas, { relevance, size, crop }) {
+  refuseNoise();
   canvas.width = canvas.height = SIDE;
   const pen = canvas.getContext("2d", { willReadFrequently: true });
   pen.imageSmoothingQuality = "high";

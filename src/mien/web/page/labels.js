@@ -22,6 +22,9 @@ export const percent = (share) => `${Math.round(100 * share)} %`;
 
 export const counted = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
 
+/** A reason as a sentence. */
+export const sentence = (reason) => `${reason[0].toUpperCase()}${reason.slice(1)}${reason.endsWith(".") ? "" : "."}`;
+
 /** A time in a film: 0:07.4, 1:05. */
 export function clock(seconds, fine = false) {
   const minutes = Math.floor(seconds / 60);

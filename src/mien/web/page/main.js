@@ -4,12 +4,13 @@ import { accuracySentence, showModel } from "./about.js";
 import { Camera } from "./cameras.js";
 import { byId, download, element } from "./dom.js";
 import { FaceList } from "./faces.js";
-import { kindOf, reasonAgainst } from "./files.js";
+import { isTurnedWebp, kindOf, reasonAgainst } from "./files.js";
 import { open as openFilm, readFilm, recordAt } from "./films.js";
 import { connect, listen } from "./inputs.js";
-import { clock, counted } from "./labels.js";
+import { clock, counted, sentence } from "./labels.js";
 import { annotated, brokenRecord, csv, json, savedRecords } from "./results.js";
 import { choosePlace, currentReader, forgetDeclinedKey, modelInfo, openPlaces } from "./places.js";
+import { hasTruePixels } from "./reading/pixels.js";
 import { Stage } from "./stage.js";
 import { Timeline } from "./timeline.js";
 import { Visit } from "./visit.js";
@@ -98,12 +99,14 @@ async function readPicture(item) {
   const status = faces.length ? "ok" : "no_face";
   const record = { input: item.name, status, error: null, width, height, frame: null, time_s: null, faces };
   item.records = [first_of_several ? { ...record, first_of_several } : record];
-  item.media ??= await loadedImage(item.url);
+  item.media ??= await loadedImage(item);
   if (first_of_several && item.media) item.media = still(item.media, width, height);
   if (item.media) visit.draw(item, item.media, width, height);
 }
 
-async function loadedImage(url) {
+/** The picture as an <img>; null if this browser cannot show it, or only on its side. */
+async function loadedImage({ file, url }) {
+  if (await isTurnedWebp(file)) return null;
   const image = element("img", { alt: "" });
   image.src = url;
   return image.decode().then(() => image, () => null);
@@ -118,7 +121,7 @@ function still(image, width, height) {
 
 /** Shows a picture before it is read, so that something happens at once. */
 async function present(item) {
-  const media = await loadedImage(item.url);
+  const media = await loadedImage(item);
   if (!media || item.isDone || item !== awaited) return;
   stopCamera();
   item.media = media;
@@ -141,7 +144,7 @@ async function readFilmItem(item) {
   byId("film-tools").hidden = false;
   const { signal } = (filmReading = new AbortController());
   item.reader = currentReader();
-  let readShare = 0;
+  let readShare = (byId("progress").value = 0);
   try {
     const reading = readFilm(video, item.reader, item.name, thresholdOf(item.reader), signal);
     for await (const { record, share, duration } of reading) {
@@ -301,7 +304,7 @@ function show(item) {
   const [record] = item.records;
   startResult(item.name, summaryOf(item));
   byId("tools").hidden = !item.isDone;
-  byId("save-picture").disabled = !(item.video ?? item.media); // this browser cannot show it
+  byId("save-picture").disabled = !(item.video ?? item.media) || !hasTruePixels(); // this browser cannot show it, or saves noise
   if (item.kind === "film") {
     stage.show(item.video, record.width, record.height);
     if (item.isDone) timeline.show(item.records, item.duration);
@@ -337,16 +340,16 @@ function summaryOf({ kind, records, milliseconds, reader, error, duration }) {
 function showProblem(title, reason, hint = "") {
   startResult(title, "");
   byId("result-body").hidden = true;
-  const sentence = `${reason[0].toUpperCase()}${reason.slice(1)}${reason.endsWith(".") ? "" : "."}`;
   const more = hint ? [element("p", { class: "small" }, hint)] : [];
-  byId("problem").replaceChildren(element("p", { role: "alert" }, sentence), ...more);
+  byId("problem").replaceChildren(element("p", { role: "alert" }, sentence(reason)), ...more);
   byId("problem").hidden = false;
 }
 
-/** What to do about a server that does not answer, or a picture that this browser cannot decode; "" for other errors. */
-function remedy({ isOfServer, isOfPicture }) {
+/** What to do about a place that does not answer, or a picture that this browser cannot decode; "" for other errors. */
+function remedy({ isOfServer, isOfTab, isOfPicture }) {
   const canRead = (place) => byId("where").querySelector(place) !== null;
   if (isOfServer && canRead(":not([value=server])")) return "This tab reads pictures, too: choose it at the top of the page.";
+  if (isOfTab && canRead("[value=server]")) return "The server reads pictures, too: choose it at the top of the page.";
   if (!isOfPicture) return "";
   return currentReader()?.place === "tab" && canRead("[value=server]")
     ? "The server reads more kinds of pictures, such as TIFF and HEIC: choose the server at the top of the page."
@@ -398,7 +401,7 @@ async function showState(reader) {
     document.body.dataset.ready = `${reader.place} ${reader.name}`;
   } catch (error) {
     if (reader !== currentReader()) return;
-    byId("state").textContent = `This tab cannot read pictures: ${error.message}.`;
+    byId("state").textContent = sentence(`this tab cannot read pictures: ${error.message}`);
   }
 }
 

@@ -2,7 +2,8 @@
 // answer {width, height, faces, first_of_several, milliseconds}; a face is {box, label, score, uncertain, probabilities,
 // detector_score}.
 
-import { MOST_PIXELS, holdsSeveral, reasonAgainstSize, sizeOf } from "./files.js";
+import { MOST_PIXELS, holdsSeveral, isTurnedWebp, reasonAgainstSize, sizeOf } from "./files.js";
+import { refuseNoise } from "./reading/pixels.js";
 
 /** The worker of this tab, hired when it is needed. It keeps every model that it loaded: each can be asked again. */
 export class Tab {
@@ -52,7 +53,7 @@ export class Tab {
     };
     worker.onerror = (event) => {
       event.preventDefault();
-      this.dismiss(event.message || "the reader could not start");
+      this.dismiss(event.message || "the reader could not start; load this page again, or build it again with make page");
     };
     return worker;
   }
@@ -63,7 +64,7 @@ export class Tab {
     this.worker.onmessage = this.worker.onerror = null; // what it has sent already is answered below
     this.worker = null;
     this.started.clear();
-    for (const { reject } of this.waiting.values()) reject(new Error(reason));
+    for (const { reject } of this.waiting.values()) reject(Object.assign(new Error(reason), { isOfTab: true }));
     this.waiting.clear();
   }
 }
@@ -82,9 +83,11 @@ export class TabReader {
     return this.tab.start(this.name);
   }
 
-  /** Refuses a picture that is too large, before anything decodes it. */
+  /** Refuses a picture that is too large, before anything decodes it, and one that browsers do not turn upright. */
   async check(file) {
     await refuseHuge(file, MOST_PIXELS, "this tab reads");
+    if (!(await isTurnedWebp(file))) return;
+    throw Object.assign(new Error("its EXIF data turn it, and browsers do not turn WebP files"), { isOfPicture: true });
   }
 
   async read(file, { live = false } = {}) {
@@ -203,6 +206,7 @@ async function refuseHuge(file, most, where) {
 
 /** A frame as a PNG, which loses nothing. */
 async function encoded(bitmap) {
+  refuseNoise();
   const canvas = new OffscreenCanvas(bitmap.width, bitmap.height);
   canvas.getContext("2d").drawImage(bitmap, 0, 0);
   bitmap.close();

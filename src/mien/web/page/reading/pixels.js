@@ -18,6 +18,26 @@ export function round(value) {
   return floor % 2 === 0 ? floor : floor + 1;
 }
 
+const NOISE = 16;
+
+/** Whether a canvas here gives the pixels that were drawn; noise in their lowest bits changes no answer. */
+export function hasTruePixels() {
+  if (!self.OffscreenCanvas) return false;
+  const side = 16;
+  const context = new OffscreenCanvas(side, side).getContext("2d", { willReadFrequently: true });
+  context.fillStyle = "rgb(128 128 128)";
+  context.fillRect(0, 0, side, side);
+  const { data } = context.getImageData(0, 0, side, side);
+  return data.every((value, index) => Math.abs(value - (index % 4 === 3 ? 255 : 128)) < NOISE);
+}
+
+/** Refuses a browser that gives noise in place of pixels, against fingerprints: an answer to noise means nothing. */
+export function refuseNoise() {
+  if (hasTruePixels()) return;
+  throw new Error("this browser gives pages noise in place of the pixels of a picture (privacy.resistFingerprinting, as in "
+    + "Tor Browser), or is too old; switch that off for this page, or use another browser or mien predict");
+}
+
 /** Turns RGBA pixels of a canvas, opaque, into a picture; it is grey if all its pixels are. */
 export function fromRgba(rgba, width, height) {
   const count = width * height;

@@ -4,7 +4,7 @@
 // that were loaded stay: an answer never comes from another model than the one that was asked.
 
 import { Engine } from "./engine.js";
-import { fromRgba } from "./pixels.js";
+import { fromRgba, refuseNoise } from "./pixels.js";
 import { MOST_PIXELS, reasonAgainstSize } from "../files.js";
 
 const BUILT = new URL("../built/", import.meta.url);
@@ -45,12 +45,15 @@ const tasks = {
 const forgotten = (promise, forget) => promise.catch((error) => { forget(); throw error; });
 
 async function loadEngine(root, detector, threads) {
+  refuseNoise();
   const [ort, network] = await Promise.all([import(new URL("ort.wasm.min.js", BUILT).href), fetched(root, detector)]);
   const runtime = new URL("ort-wasm-simd-threaded", BUILT).href;
   ort.env.wasm.wasmPaths = { mjs: `${runtime}.js`, wasm: `${runtime}.wasm` };
   ort.env.wasm.numThreads = threads;
   const made = new Engine(ort);
-  await made.loadDetector(network);
+  await made.loadDetector(network).catch(({ message }) => {
+    throw new Error(`the networks cannot start (${message}); switch WebAssembly on for this page, or use a newer browser`);
+  });
   return made;
 }
 
@@ -64,7 +67,9 @@ async function loadModel(root, model) {
 /** Bytes of a file of the page, checked against the hash that was written when the page was built. */
 async function fetched(root, { url: place, sha256 }) {
   const url = new URL(place, root);
-  const answer = await fetch(url, { cache: "no-cache" }); // asks whether it has changed
+  const answer = await fetch(url, { cache: "no-cache" }).catch(() => { // asks whether it has changed
+    throw new Error(`${url.pathname} cannot be fetched; check the connection, and that the server of this page still runs`);
+  });
   if (!answer.ok) throw new Error(`${url.pathname} is missing (${answer.status}); build the page again with make page`);
   const bytes = new Uint8Array(await answer.arrayBuffer());
   if (crypto.subtle && (await hash(bytes)) !== sha256) {
