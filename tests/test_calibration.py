@@ -377,7 +377,7 @@ def test_the_temperature_becomes_part_of_the_head_once(run_folder: Path) -> None
     assert meta["metrics"] == {"accuracy": 0.5, "loss": 9.0}
     assert json.loads((run_folder / "meta.json").read_text()) == meta
     bound = " (the bound of its search, so that a better one may lie beyond it)" if at_bound(temperature) else ""
-    assert f"temperature {temperature:.3f}{bound}, ECE {record['ece_before']:.4f}" in message
+    assert f"temperature {temperature:.3f}{bound}, ECE {record['ece_before']:.2%}" in message
     sketches = Classifier.load(run_folder / "model").sketches()
     assert sketches is not None and sketches.codes.shape == (4, 32)
     scaled_weights = (run_folder / "model" / "model.safetensors").read_bytes()

@@ -322,6 +322,7 @@ class TestPlan:
         assert list(plan._time_lines(90, "1 s a step", torch.device("cpu"))) == [
             "time: about 2 minutes on cpu (1 s a step)"
         ]
+        assert next(iter(plan._time_lines(60, "1 s a step", torch.device("cpu")))).startswith("time: about 1 minute on")
 
     def test_activations_grow_with_the_network(self) -> None:
         import torch

@@ -351,7 +351,7 @@ def test_without_usage_every_row_is_training_and_no_count_is_expected(tmp_path: 
         (f"0,{PIXELS[:-1]}\u0667,Training", ("row 3, pixels", "is not a grey value")),
         (f"0,{PIXELS[:-1]}256,Training", ("row 3, pixels", "256 is no grey value, expected 0 to 255")),
         (f"0,{PIXELS[:-1]}{'9' * 40},Training", ("row 3, pixels", "is no grey value")),
-        (f"7,{PIXELS},Training", ("row 3, emotion", "unknown label '7'", "6 neutral")),
+        (f"7,{PIXELS},Training", ("row 3, emotion", "unknown label '7'", "6 neutral", "or give a folder with")),
         (f"happy,{PIXELS},Training", ("row 3, emotion", "unknown label 'happy'")),
         (f"-1,{PIXELS},Training", ("row 3, emotion", "unknown label '-1'")),
         (f"0,{PIXELS},Test", ("row 3, Usage", "unknown split 'Test'", "Training, PublicTest, PrivateTest")),

@@ -106,7 +106,9 @@ def test_each_picture_is_answered_by_networks_that_have_not_seen_it(
     assert np.allclose(probabilities, expected, atol=1e-6)
     record = json.loads((out / "folds.json").read_text())
     assert record["scores"]["accuracy"] == pytest.approx((expected.argmax(1) == train.labels).mean())
-    assert "by networks that have not seen them: accuracy" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert "by networks that have not seen them: accuracy" in output
+    assert f"ECE {record['scores']['ece']:.2%} (mean confidence" in output
     # Again: every run is finished, so nothing is trained.
     monkeypatch.setattr(finetune.FineTuning, "train_epoch", lambda *args: pytest.fail("trained again"))
     bytes_before = path.read_bytes()

@@ -140,7 +140,7 @@ def test_a_run_is_trained_scored_and_reported(archive: Path, faces: FaceSet, tmp
     mien.lab.evaluate(tmp_path / "run", faces, "validation", out=tmp_path / "of-the-run")
     assert (tmp_path / "of-the-run" / "curves.png").is_file()
     text = mien.lab.describe(evaluation)
-    assert f"whole: accuracy {evaluation.whole['accuracy']:.4f}" in text and "macro avg" in text
+    assert f"whole: accuracy {evaluation.whole['accuracy']:.2%}, macro-F1" in text and "macro avg" in text
     names = {path.name for path in (tmp_path / "report").iterdir()}
     assert {"report.html", "metrics.json", "curves.png"} <= names
     assert "validation chose by accuracy: epoch 1, accuracy" in (tmp_path / "report" / "report.html").read_text("utf-8")

@@ -331,7 +331,8 @@ class TestShareOfTheStart:
         classifier(tmp_path / "model", "nano")
         self.faces(monkeypatch, ("calm", "new"))
         message = (
-            r"start_share: got 0\.5, but .*model is no trained classifier with all classes of the data \(calm, new\)"
+            r"start_share: got 0\.5, but .*model is no trained classifier with all classes of the data \(calm, new\), "
+            "so its head starts anew; train without it first, and go on from that run with it"
         )
         with pytest.raises(MienError, match=message):
             train(small(tmp_path / "run", tmp_path / "model", start_share=0.5))

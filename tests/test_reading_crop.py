@@ -368,11 +368,14 @@ def model_and_data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path
 
 
 class TestPacking:
-    def test_a_model_is_packed_with_another_crop(self, model_and_data: tuple[Path, Path], tmp_path: Path) -> None:
+    def test_a_model_is_packed_with_another_crop(
+        self, model_and_data: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         model, data = model_and_data
         out = tmp_path / "packed"
         command = ["pack", str(model), "--data", str(data), "--out", str(out), "--calibrate", "--reading-crop", "0.9"]
         assert main(command) == 0
+        assert capsys.readouterr().out.startswith("not calibrated: 60 validation pictures")
         packed = Classifier.load(out)
         assert packed.preprocessing.face_size == OnnxEngine(out / "model.onnx").face_size == 54
         release = packed.meta()["release"]

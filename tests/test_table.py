@@ -154,6 +154,7 @@ def test_paths_in_reports_are_portable(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.chdir(tmp_path)
     assert portable(str(tmp_path / "runs" / "first")) == "runs/first"
     assert portable("/somewhere/else/archive.zip") == "archive.zip"
+    assert portable("/somewhere/mien/weights/mini") == "weights/mini", "`--backbone mini` would be the preset"
     assert [portable(text) for text in ("drawn faces, seed 3", "../a.zip", "mini")] == [
         "drawn faces, seed 3", "../a.zip", "mini",
     ]  # fmt: skip

@@ -131,6 +131,12 @@ def test_the_command_tells_what_was_left_out(tmp_path: Path, capsys: pytest.Capt
     assert main([*arguments, "-q"]) == 0
     assert capsys.readouterr().err == output.err
     assert main(["data", "crop", str(source), "--out", str(out)]) == 2
+    (source / "sad" / "c.png").unlink()
+    (source / "happy" / "a.png").unlink()
+    (source / "happy").rmdir()
+    arguments = ["data", "crop", str(source), "--out", str(tmp_path / "one"), "--detector", "none", "--size", "24"]
+    assert main(arguments) == 0
+    assert capsys.readouterr().out.endswith(": 1 face of 1 photo, 1 file left out\n")
 
 
 def test_a_class_without_faces_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from mien.files import expanded
 from mien.log import hide_bars, hide_remarks, show
+from mien.text import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -248,6 +249,6 @@ def _describe_scores(evaluation: Evaluation) -> str:
     lines += [f"  {line}" for line in most_confused(evaluation.whole["confusion"], evaluation.names)]
     for part, scores in (("whole", evaluation.whole), ("without twins", evaluation.clean)):
         if scores is not None:
-            values = ", ".join(f"{name} {scores[name]:.4f}" for name in ("accuracy", "macro_f1", "ece"))
-            lines.append(f"{part}: {values} ({scores['n']} pictures)")
+            values = f"accuracy {scores['accuracy']:.2%}, macro-F1 {scores['macro_f1']:.2%}, ECE {scores['ece']:.2%}"
+            lines.append(f"{part}: {values} ({counted(scores['n'], 'picture')})")
     return "\n".join(lines)

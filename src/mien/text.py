@@ -90,7 +90,8 @@ def csv_path(path: str) -> str:
 def portable(path: str) -> str:
     """Shortens an absolute path for files that are passed on: relative to the working folder, else its name alone.
 
-    A model folder keeps the name of its run: ``first/model``.
+    A model folder keeps the name of its run, ``first/model``, and shipped weights keep their folder, ``weights/mini``,
+    as ``mini`` alone is a preset.
 
     Other texts stay as they are. A report with the home folder of its writer would tell more than its readers need.
     """
@@ -100,7 +101,8 @@ def portable(path: str) -> str:
     try:
         return place.relative_to(Path.cwd()).as_posix()
     except (OSError, ValueError):  # the working folder may be gone
-        return (f"{place.parent.name}/{place.name}" if place.name == "model" else place.name) or path
+        with_parent = place.name == "model" or place.parent.name == "weights"
+        return "/".join(place.parts[-2 if with_parent else -1 :])
 
 
 def portable_command(words: Iterable[str]) -> str:

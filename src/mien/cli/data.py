@@ -13,7 +13,7 @@ from mien.cli.signals import without_remarks_of_decoders
 from mien.cli.tally import several_line
 from mien.errors import MienError
 from mien.files import ensure_writable, refuse_folder
-from mien.text import json_shown, shown
+from mien.text import counted, json_shown, shown
 
 HELP = """\
 Inspects, fetches or draws a data set, or cuts one out of photos.
@@ -156,7 +156,8 @@ def _crop(arguments: list[str]) -> None:
     if several := [record.path for record in records if record.first_of_several]:
         remark(several_line(len(several), several[0]))
     crops, photos = sum(len(record.crops) for record in records), sum(bool(record.crops) for record in records)
-    print(f"{shown(options.out)}: {crops:,} faces of {photos:,} photos, {len(records) - photos:,} files left out")
+    taken = f"{counted(crops, 'face')} of {counted(photos, 'photo')}"
+    print(f"{shown(options.out)}: {taken}, {counted(len(records) - photos, 'file')} left out")
 
 
 PARSERS: dict[str, Callable[[], Parser]] = {

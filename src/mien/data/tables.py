@@ -163,7 +163,10 @@ def _class_of_number(field: str, at: str) -> str:
     text = field.strip()
     if text not in _LABELS:
         meaning = ", ".join(f"{number} {name}" for number, name in enumerate(FER2013))
-        raise MienError(f"{at}, emotion: unknown label {text[:20]!r}, expected a number of: {meaning}; correct the row")
+        raise MienError(
+            f"{at}, emotion: unknown label {text[:20]!r}, expected a number of: {meaning}; correct the row, or give a "
+            "folder with one sub-folder per class"
+        )
     return _LABELS[text]
 
 

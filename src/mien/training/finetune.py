@@ -213,7 +213,7 @@ def check_start_share(config: TrainConfig, backbone: Backbone, names: Sequence[s
         listed = f" ({', '.join(names)})" if names else ""
         raise MienError(
             f"start_share: got {config.start_share}, but {backbone.name} is no trained classifier with all classes "
-            f"of the data{listed}, so its head starts anew; give such a one, or start_share 0"
+            f"of the data{listed}, so its head starts anew; train without it first, and go on from that run with it"
         )
 
 

@@ -191,7 +191,7 @@ def summary(values: dict[str, float]) -> str:
     """The scores in one line."""
     return (
         f"answers for {values['n']:,} training pictures by networks that have not seen them: accuracy "
-        f"{values['accuracy']:.2%}, macro-F1 {values['macro_f1']:.4f}, balanced accuracy "
-        f"{values['balanced_accuracy']:.2%}; ECE {values['ece']:.4f} (mean confidence {values['confidence']:.2%}), "
+        f"{values['accuracy']:.2%}, macro-F1 {values['macro_f1']:.2%}, balanced accuracy "
+        f"{values['balanced_accuracy']:.2%}; ECE {values['ece']:.2%} (mean confidence {values['confidence']:.2%}), "
         f"log-likelihood {-values['nll']:.4f}"
     )

@@ -90,7 +90,7 @@ def _trained(network: Network, frozen: int) -> int:
 
 def _length(epochs: int, minutes: float | None) -> str:
     if minutes is not None:
-        return f"{minutes:g} minutes"
+        return "1 minute" if minutes == 1 else f"{minutes:g} minutes"
     return counted(epochs, "epoch")
 
 
@@ -221,7 +221,7 @@ def step_seconds(loop: Loop[Any, Any]) -> float:
 
 def _time_lines(total: float, speeds: str, device: torch.device) -> Iterator[str]:
     """Yields the time of a run, and the memory that the timed steps took at most."""
-    shown = f"{total / 3600:.1f} hours" if total >= 5400 else f"{max(1, round(total / 60))} minutes"
+    shown = f"{total / 3600:.1f} hours" if total >= 5400 else counted(max(1, round(total / 60)), "minute")
     shown = f"{max(1, round(total))} s" if total < 60 else shown
     yield f"time: about {shown} on {device} ({speeds})"
     if device.type == "cuda":

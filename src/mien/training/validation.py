@@ -25,7 +25,7 @@ from mien.evaluation.calibration import LEAST_FOR_TEMPERATURE, LEAST_FOR_THRESHO
 from mien.evaluation.choice import LAST
 from mien.evaluation.metrics import quick_scores
 from mien.files import write_json
-from mien.log import warn
+from mien.log import report, warn
 from mien.model.backbone import Backbone
 from mien.model.classifier import Classifier
 from mien.model.networks import Network, scale_head, shift_head
@@ -273,6 +273,7 @@ def recalibrated(
     record = calibrate(logits, labels, groups(validation.images), twins=twins)
     change = record["temperature"] / former
     scale_head(classifier.network, change)
+    report(_summary(record))
     if divided:
         scaled = {name: offset / change for name, offset in divided["offsets"].items()}
         meta = {**meta, "balance": {**divided, "offsets": scaled}}
@@ -306,7 +307,7 @@ def _summary(record: dict[str, Any]) -> str:
     if record["ece_after"] is None:
         change = "not measured, as validation cannot be halved"
     else:
-        change = f"ECE {record['ece_before']:.4f} -> {record['ece_after']:.4f} (cross-fitted)"
+        change = f"ECE {record['ece_before']:.2%} -> {record['ece_after']:.2%} (cross-fitted)"
     uncertain = record["uncertain"]
     if uncertain is None:
         marks = (
