@@ -1,6 +1,7 @@
 """What each part is worth: the same small budget for each, on the same data, seed by seed; a row for each.
 
-Every arm sees the same number of images:
+Every arm sees the same number of images, those that the autoencoder and the teacher saw before not counted. Arms that
+begin with the autoencoder have a layer decay (--layer-decay) beside it:
 
     scratch        fresh weights, by Muon
     adamw          fresh weights, by AdamW at its own rate

@@ -124,7 +124,8 @@ class RunConfig:
         lr: peak learning rate.
         min_lr: learning rate at the end of the cosine, the same for all parts of a network (times layer_decay), as a
             share of lr.
-        weight_decay: decoupled weight decay; norms, biases, positions, [CLS] and the mask token are exempt.
+        weight_decay: decoupled weight decay; norms, biases, positions, [CLS] and the mask token are exempt, and of a
+            network of timm all vectors and what timm names.
         clip_grad: largest L2 norm of the gradient; 0 turns clipping off.
         validation_fraction: share of training images cut off as validation if the data has no validation split;
             copies of a photograph stay on one side.

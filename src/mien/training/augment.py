@@ -171,7 +171,10 @@ class Augment:
         return planes
 
     def _erase(self, pixels: torch.Tensor, random: torch.Tensor) -> torch.Tensor:
-        """Random erasing (Zhong et al. 2017, arXiv:1708.04896): a rectangle becomes the mean grey of the data."""
+        """Random erasing (Zhong et al. 2017, arXiv:1708.04896): a rectangle becomes the mean grey of the data.
+
+        The logarithm of its aspect is uniform, where the paper's aspect is: upright and flat ones are as frequent.
+        """
         if self.config.erasing == 0:
             return pixels
         size = pixels.shape[-1]

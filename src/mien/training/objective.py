@@ -119,7 +119,7 @@ def adjustment(faces: FaceSet, config: TrainConfig) -> torch.Tensor:
     """What is added to the logits in training: tau times the logarithm of each class's share in an epoch, float32 [C].
 
     The network then learns logits in which a rare class is not held back for being rare (Menon et al. 2021,
-    arXiv:2007.07314, section 4.2).
+    arXiv:2007.07314, section 5).
     """
     return torch.from_numpy(config.logit_adjustment * np.log(class_shares(faces, faces.names, config.resample))).float()
 

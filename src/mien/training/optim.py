@@ -159,9 +159,11 @@ class Muon(torch.optim.AdamW):
     """Muon (Jordan et al. 2024) for the groups marked ``muon``, AdamW (Loshchilov and Hutter 2019) for the others.
 
     A matrix [out, in] moves by ``lr * sqrt(max(out, in))`` times its momentum with all singular values brought near 1.
-    The root mean square of the entries of such a step is about 0.9 ``lr``. Liu et al. (2025, arXiv:2502.16982, section
-    2.2) take 0.2 of that, since AdamW's steps usually have 0.2 to 0.4 ``lr``: at the same rate, Muon moves further here
-    than AdamW does, so each optimizer needs its own rate. Convolutions count as matrices [out, in * height * width].
+    The root mean square of the entries of such a step is about 0.9 ``lr``, whatever the shape. With the factor of
+    Jordan et al., ``sqrt(max(1, out / in))``, it would be about 0.9 ``lr / sqrt(in)``. Liu et al. (2025,
+    arXiv:2502.16982, section 2.2) take 0.2 of the step here, since AdamW's steps usually have 0.2 to 0.4 ``lr``: at the
+    same rate, Muon moves further here than AdamW does, so each optimizer needs its own rate. Convolutions count as
+    matrices [out, in * height * width].
 
     Args:
         groups: as for AdamW; those marked ``muon`` hold only matrices and convolutions.
