@@ -55,6 +55,8 @@ def test_private_test_alone(tmp_path: Path) -> None:
     assert faces.splits.tolist() == ["test", "test"] and faces.names == ("happy", "sad")
     with pytest.raises(MienError, match="no train split"):
         faces.part("train")
+    with pytest.raises(MienError, match="split: got 'val', expected one of train, validation, test"):
+        faces.part("val")
 
 
 @pytest.mark.parametrize(

@@ -78,8 +78,10 @@ class FaceSet:
         """Returns the images of one split.
 
         Raises:
-            MienError: the split has no image.
+            MienError: there is no split of this name, or it has no image.
         """
+        if split not in SPLITS:
+            raise MienError(f"split: got {split!r}, expected one of {', '.join(SPLITS)}")
         if not self.has(split):
             present = ", ".join(name for name in SPLITS if self.has(name))
             raise MienError(
