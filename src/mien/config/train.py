@@ -146,7 +146,8 @@ class TrainConfig(RunConfig):
             arXiv:2202.10054); by default if the backbone is a trained classifier that lacks a class of the data.
         class_weights: weight the loss of each picture by N / (classes * images of its class).
         logit_adjustment: tau; training adds tau * log(share of the class) to the logits, so that rare classes are
-            answered more often (Menon et al. 2021, arXiv:2007.07314); 1 aims at balanced accuracy, 0 turns it off.
+            answered more often (Menon et al. 2021, arXiv:2007.07314); 1 aims at balanced accuracy, 0 turns it off. It
+            also holds for what is learnt from teachers and stored answers: balanced ones are balanced once more.
         resample: an epoch draws each class in proportion to images ** (1 - resample), with repetitions: 1 as often as
             any other, 0 every image once.
         drop_path: stochastic depth rate of the last block, rising linearly from 0 (Huang et al. 2016).
