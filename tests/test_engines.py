@@ -27,7 +27,7 @@ from mien.model.networks import heads
 from mien.model.places import ModelFiles, find
 from mien.model.vit import build
 from mien.recognition import engine as engines
-from mien.recognition.detectors import YuNet
+from mien.recognition.detectors import YuNet, installed
 from mien.recognition.engine import OnnxEngine
 from mien.recognition.engines import engine
 from mien.recognition.recognizer import Recognizer
@@ -202,7 +202,9 @@ def test_damaged_and_foreign_files_are_told_on_one_line(run_folder: Path, tmp_pa
         OnnxEngine(path)
 
 
-def test_too_little_memory_is_no_fault_of_the_file(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_memory_is_no_fault_of_the_file(
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     reader = OnnxEngine(run_folder / "onnx/model.onnx")
 
     def fail(*_: object, **__: object) -> None:
@@ -212,7 +214,9 @@ def test_too_little_memory_is_no_fault_of_the_file(run_folder: Path, monkeypatch
     with pytest.raises(MemoryError):
         reader.read(crops(1))
     monkeypatch.setattr("onnxruntime.InferenceSession", fail)
-    for load in (lambda: OnnxEngine(run_folder / "onnx/model.onnx"), YuNet):
+    yunet = tmp_path / "yunet.onnx"  # of this name none was loaded before
+    yunet.write_bytes(installed())
+    for load in (lambda: OnnxEngine(run_folder / "onnx/model.onnx"), lambda: YuNet(yunet)):
         with pytest.raises(MemoryError):
             load()
 

@@ -793,6 +793,21 @@ def test_a_film_that_was_read_has_its_boxes_while_another_one_is_read(
         assert page.locator(".box").count() == 1 and page.locator(".face").count() == 1
 
 
+def test_a_picture_of_a_film_that_comes_later_than_the_browser_says_is_waited_for(
+    browser: Any, service: str, tmp_path: Path
+) -> None:
+    content = helpers.film([skimage.data.astronaut()[:480]] * 10, tmp_path / "film.webm")
+    with opened(browser, service, "server") as (page, _):
+        page.evaluate("""() => {
+            const make = window.createImageBitmap;
+            let early = 2;
+            window.createImageBitmap = (source) => early-- > 0
+              ? Promise.reject(new DOMException("The image source is not usable.", "InvalidStateError")) : make(source);
+        }""")
+        choose(page, file("film.webm", content, "video/webm"))
+        assert {record["status"] for record in records(page)} == {"ok"}
+
+
 FILMS = {
     "QuickTime.mov": b"\0\0\0\x08wide\0\0\1\0mdat",
     "piece.ts": b"\1\2" + 20 * (b"G" + bytes(187)),

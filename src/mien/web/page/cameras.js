@@ -1,5 +1,6 @@
 // Runs the camera. Its pictures are read one after the other, as fast as the reader answers; none is kept.
 
+import { bitmapOf } from "./films.js";
 import { Tracker } from "./tracking.js";
 
 const FRAME_MS = 30;
@@ -38,7 +39,7 @@ export class Camera {
     const turn = ++this.turn;
     while (this.turn === turn) {
       const asked = performance.now();
-      const bitmap = await createImageBitmap(this.video);
+      const bitmap = await bitmapOf(this.video, () => this.turn !== turn);
       const { width, height, faces } = await reader.read(bitmap, { live: true });
       if (this.turn !== turn) return;
       const now = performance.now();

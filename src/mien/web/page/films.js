@@ -28,7 +28,7 @@ export async function* readFilm(video, reader, name, threshold, signal) {
     const time = (frame + 0.5) * step; // in the middle: the first and the last picture may be missing
     await unlessStopped(seek(video, time));
     if (signal.aborted) return;
-    const answer = await unlessStopped(createImageBitmap(video).then((picture) => reader.read(picture)));
+    const answer = await unlessStopped(bitmapOf(video, () => signal.aborted).then((picture) => reader.read(picture)));
     if (signal.aborted) return;
     const { width, height, faces } = answer;
     const followed = tracker.update(faces, time);
@@ -80,6 +80,20 @@ function pictureOf(video, reason) {
     for (const event of ["loadeddata", "seeked", "canplay"]) video.addEventListener(event, look, { signal: heard.signal });
     video.addEventListener("error", fail, { signal: heard.signal });
   });
+}
+
+/**
+ * The picture that a <video> shows. A browser may have it later than it says; rejects if there is none after a minute.
+ * @param isOver whether nobody waits for it any more.
+ */
+export async function bitmapOf(video, isOver) {
+  for (const end = performance.now() + PATIENCE_MS; ; await new Promise((resolve) => { setTimeout(resolve, LOOK_MS); })) {
+    try {
+      return await createImageBitmap(video);
+    } catch (error) {
+      if (error.name !== "InvalidStateError" || isOver() || performance.now() > end) throw error;
+    }
+  }
 }
 
 /** The record that is nearest to a time; null if there is none. */
