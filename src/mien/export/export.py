@@ -84,7 +84,8 @@ def export(
         MienError: the model cannot be read, the data does not fit it, ``out`` holds something else or cannot be
             written, or a file exceeds its tolerance; nothing is written then.
     """
-    check_int8_data(faces, int8=int8)
+    if int8:
+        check_int8_data(faces)
     refuse_others(out, FILES, "export")
     name = name or str(model)
     engine = TorchEngine.load(model, "cpu", threads)
@@ -114,15 +115,15 @@ def export(
     return Exported(report, parity.table(results, sizes))
 
 
-def check_int8_data(faces: FaceSet | None, *, int8: bool) -> None:
-    """Checks that there is data for an int8 file, if one is wanted.
+def check_int8_data(faces: FaceSet | None) -> None:
+    """Checks that there is data for an int8 file.
 
     Raises:
         MienError: there is none, or it has no training split.
     """
-    if int8 and faces is None:
+    if faces is None:
         raise MienError("--int8: needs --data, on which its loss of accuracy is measured; give the data set")
-    if int8 and faces is not None and not faces.has("train"):
+    if not faces.has("train"):
         raise MienError(
             f"{portable(faces.source)}: has no training split, from which the ranges of --int8 are taken; leave out "
             "--int8, or give data with a training split"

@@ -99,7 +99,8 @@ def pack(
             holds something else, or the answers of an ONNX file differ from those of the weights.
     """
     trained, record, stages = packable(run, out, calibrate=calibrate, reading_crop=reading_crop, balance=balance)
-    check_int8_data(faces, int8=int8)
+    if int8:
+        check_int8_data(faces)
     faces = as_trained(faces, trained)
     for split in splits:
         faces.part(split)

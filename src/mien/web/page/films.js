@@ -87,12 +87,14 @@ function pictureOf(video, reason) {
  * @param isOver whether nobody waits for it any more.
  */
 export async function bitmapOf(video, isOver) {
-  for (const end = performance.now() + PATIENCE_MS; ; await new Promise((resolve) => { setTimeout(resolve, LOOK_MS); })) {
+  const end = performance.now() + PATIENCE_MS;
+  while (true) {
     try {
       return await createImageBitmap(video);
     } catch (error) {
       if (error.name !== "InvalidStateError" || isOver() || performance.now() > end) throw error;
     }
+    await new Promise((resolve) => { setTimeout(resolve, LOOK_MS); });
   }
 }
 

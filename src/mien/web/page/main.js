@@ -106,7 +106,7 @@ async function readPicture(item) {
 
 /** The picture as an <img>; null if this browser cannot show it, or only on its side. */
 async function loadedImage({ file, url }) {
-  if (await isTurnedWebp(file)) return null;
+  if (await isTurnedWebp(file).catch(() => true)) return null; // a file that is gone cannot be shown either
   const image = element("img", { alt: "" });
   image.src = url;
   return image.decode().then(() => image, () => null);
